@@ -1,0 +1,112 @@
+"""The `reasoning-lab` command: a Hydra app with a few words in front of it.
+
+Nothing heavy is imported until a recipe really runs, so `--help` and completion are quick.
+"""
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from reasoning_lab.compose import CONF, Recipe, compose, register_schemas
+from reasoning_lab.store import Store
+from reasoning_lab.types import UserError
+
+_RESUME = "Stopped; run the same command again to go on where it was."
+
+
+def main() -> None:
+    """Entry point of the console script; exit code 0 means a complete run."""
+    arguments = sys.argv[1:]
+    task: Callable[[DictConfig], None] = _run
+    if arguments and arguments[0] == "plan":
+        as_json = "format=json" in arguments
+        task = _plan_json if as_json else _plan_table
+        arguments = [word for word in arguments[1:] if word not in ("format=json", "format=table")]
+    sys.argv[1:] = arguments
+    # Hydra would print and exit by itself; let errors come here, to be told in one sentence.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    register_schemas()
+    try:
+        hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(_told(task))()
+    except KeyboardInterrupt:
+        _end(_RESUME, 130)
+    except (HydraException, OmegaConfBaseException) as error:
+        _end(one_sentence(error), 2)
+    except OSError as error:
+        if error.errno != 28:
+            raise
+        _end(f"the disk is full ({error.filename}); free some space, then {_RESUME.lower()}", 1)
+
+
+def _told(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
+    """`task` with a user's mistake told here: Hydra would put a headline over it."""
+
+    def run(config: DictConfig) -> None:
+        try:
+            task(config)
+        except UserError as error:
+            _end(str(error), 2)
+
+    return run
+
+
+def one_sentence(error: BaseException) -> str:
+    """What a composition error says, without its framing."""
+    parts: list[str] = []
+    seen: BaseException | None = error
+    while seen is not None:
+        for line in str(seen).splitlines():
+            text = line.strip()
+            if text and not text.startswith(("object_type=", "set HYDRA_FULL_ERROR", "reference_")):
+                parts.append(text.rstrip("."))
+        seen = seen.__cause__
+    return "; ".join(dict.fromkeys(parts)) + ". See `reasoning-lab --cfg job` for all keys."
+
+
+def _end(sentence: str, code: int) -> None:
+    print(sentence, file=sys.stderr)
+    sys.exit(code)
+
+
+def _run(config: DictConfig) -> None:
+    recipe = compose(config)
+    from reasoning_lab.runner import run
+
+    logging.captureWarnings(True)
+    run(recipe, Path(HydraConfig.get().runtime.output_dir))
+
+
+def _states(recipe: Recipe) -> list[dict[str, str]]:
+    store = Store(Path(recipe.root.paths.runs) / "store")
+    return [
+        {
+            "stage": node.name,
+            "variant": recipe.variant,
+            "fingerprint": node.fingerprint,
+            "state": "cached" if store.lookup(node.folder, node.fingerprint) else "run",
+        }
+        for node in recipe.nodes
+    ]
+
+
+def _plan_json(config: DictConfig) -> None:
+    print(json.dumps({"nodes": _states(compose(config))}, indent=2))
+
+
+def _plan_table(config: DictConfig) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("stage", "variant", "fingerprint", "state")
+    for state in _states(compose(config)):
+        table.add_row(*state.values())
+    Console().print(table)

@@ -1,0 +1,1 @@
+"""Problems, teachers, curation and batches: everything between a source and a tensor."""

@@ -1,0 +1,82 @@
+"""Padded batches and the order in which a stage reads its examples.
+
+Between curated examples and the losses, for every stage that does not pack. The order is
+planned ahead as a pure function of its arguments, so a resumed run reads what it would have.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from reasoning_lab.logprobs import TokenBatch
+
+# Rows are sorted by length among this many batches: padding shrinks, order stays random.
+_WINDOW_BATCHES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A tokenized prompt and a completion to learn from, its end token included."""
+
+    prompt_ids: Sequence[int]
+    completion_ids: Sequence[int]
+
+    @property
+    def length(self) -> int:
+        """Tokens of both."""
+        return len(self.prompt_ids) + len(self.completion_ids)
+
+
+def padded_batch(examples: Sequence[Example], pad_id: int) -> TokenBatch:
+    """One right-padded row an example; only completion tokens are trained."""
+    width = max(example.length for example in examples)
+    input_ids = torch.full((len(examples), width), pad_id)
+    attention_mask = torch.zeros((len(examples), width), dtype=torch.long)
+    completion_mask = torch.zeros((len(examples), width), dtype=torch.bool)
+    for row, example in enumerate(examples):
+        start, end = len(example.prompt_ids), example.length
+        input_ids[row, :end] = torch.tensor([*example.prompt_ids, *example.completion_ids])
+        attention_mask[row, :end] = 1
+        completion_mask[row, start:end] = True
+    completion_mask[:, 0] = False  # Nothing stands before it that could predict it.
+    return TokenBatch(input_ids, attention_mask, completion_mask)
+
+
+def step_batches(
+    lengths: Sequence[int], batch_size: int, steps: int, seed: int
+) -> list[list[int]]:
+    """Plan which examples each step reads.
+
+    Epochs follow each other without a gap, each in its own random order, so every batch is
+    full and no example is read twice more than another. A longer plan with the same other
+    arguments begins with the shorter one.
+
+    Args:
+        lengths: Tokens of each example.
+        batch_size: Examples a step.
+        steps: Batches to plan.
+        seed: Fixes the order.
+
+    Returns:
+        `steps` lists of `batch_size` indices into `lengths`.
+
+    Raises:
+        ValueError: When there is no example.
+    """
+    if not lengths:
+        raise ValueError("step_batches needs at least one example")
+    rng = random.Random(seed)
+    window_size = batch_size * _WINDOW_BATCHES
+    plan: list[list[int]] = []
+    pending: list[int] = []
+    while len(plan) < steps:
+        while len(pending) < window_size:
+            pending += rng.sample(range(len(lengths)), len(lengths))
+        window = sorted(pending[:window_size], key=lambda index: lengths[index])
+        pending = pending[window_size:]
+        batches = [window[at : at + batch_size] for at in range(0, window_size, batch_size)]
+        rng.shuffle(batches)
+        plan += batches
+    return plan[:steps]

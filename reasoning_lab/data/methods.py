@@ -1,0 +1,129 @@
+"""How the procedural teacher works each problem family: one function a family.
+
+A method reads the metadata that reasoning-gym gives with a problem, writes its working on
+the scratchpad and returns the answer that the working leads to. Every number that could be
+got wrong goes through `Scratchpad.step`; nothing reads the gold answer.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from reasoning_lab.data.teacher import Scratchpad
+
+Method = Callable[[Mapping[str, Any], Scratchpad], str]
+
+_PRIMES = (2, 3, 5, 7)
+
+
+def chain_sum(problem: Mapping[str, Any], pad: Scratchpad) -> str:
+    """Left to right, one term at a time."""
+    first, *rest = problem["expression"].split()
+    total = int(first)
+    for operator, term in zip(rest[::2], rest[1::2], strict=True):
+        value = total + int(term) if operator == "+" else total - int(term)
+        total = pad.step(f"{total} {operator} {term} = {{}}", value)
+    return str(total)
+
+
+def leg_counting(problem: Mapping[str, Any], pad: Scratchpad) -> str:
+    """Legs of each kind of animal, then their running total."""
+    from reasoning_gym.arithmetic.leg_counting import ANIMALS
+
+    total = 0
+    for position, (animal, count) in enumerate(problem["animals"].items()):
+        legs = ANIMALS[animal]
+        product = pad.step(f"{animal}: {count} * {legs} = {{}}", count * legs)
+        if position == 0:
+            total = product
+        else:
+            total = pad.step(f"{total} + {product} = {{}}", total + product)
+    return str(total)
+
+
+def simple_equations(problem: Mapping[str, Any], pad: Scratchpad) -> str:
+    """Move the constant to the right, divide by the coefficient."""
+    left, right = problem["equation"].split(" = ")
+    name = problem["variable"]
+    coefficient, constant, total = 0, 0, int(right)
+    for sign, term in re.findall(r"([+-]?) ?([0-9a-z*]+)", left):
+        factor = -1 if sign == "-" else 1
+        if term.endswith(name):
+            number = term.removesuffix(name).removesuffix("*")
+            coefficient += factor * int(number or 1)
+        else:
+            constant += factor * int(term)
+    if constant:
+        operator = "-" if constant > 0 else "+"
+        total = pad.step(
+            f"{coefficient}*{name} = {total} {operator} {abs(constant)} = {{}}", total - constant
+        )
+    if coefficient != 1:
+        quotient = round(total / coefficient)
+        total = pad.step(f"{name} = {total} / {coefficient} = {{}}", quotient)
+    return str(total)
+
+
+def complex_arithmetic(problem: Mapping[str, Any], pad: Scratchpad) -> str:
+    """Real part, then imaginary part; a product by its four partial products."""
+    a, b = (int(part) for part in problem["num1"])
+    c, d = (int(part) for part in problem["num2"])
+    operator = problem["operation"]
+    if operator == "*":
+        ac = pad.step(f"{a} * {c} = {{}}", a * c)
+        bd = pad.step(f"{b} * {d} = {{}}", b * d)
+        ad = pad.step(f"{a} * {d} = {{}}", a * d)
+        bc = pad.step(f"{b} * {c} = {{}}", b * c)
+        real = pad.step(f"real: {ac} - {bd} = {{}}", ac - bd)
+        imaginary = pad.step(f"imaginary: {ad} + {bc} = {{}}", ad + bc)
+    else:
+        sign = 1 if operator == "+" else -1
+        real = pad.step(f"real: {a} {operator} {c} = {{}}", a + sign * c)
+        imaginary = pad.step(f"imaginary: {b} {operator} {d} = {{}}", b + sign * d)
+    return f"{real} {'-' if imaginary < 0 else '+'} {abs(imaginary)}i"
+
+
+def fraction_simplification(problem: Mapping[str, Any], pad: Scratchpad) -> str:
+    """Divide both numbers by the smallest prime that they share, until none is left."""
+    top, bottom = problem["numerator"], problem["denominator"]
+    while shared := next((p for p in _PRIMES if top % p == 0 and bottom % p == 0), None):
+        above = pad.step(f"{top} / {shared} = {{}}", top // shared)
+        bottom = pad.step(f"{bottom} / {shared} = {{}}", bottom // shared)
+        top = above
+    return f"{top}/{bottom}"
+
+
+def gcd(problem: Mapping[str, Any], pad: Scratchpad) -> str:
+    """Euclid's algorithm with each quotient and remainder written out."""
+    numbers = list(problem["numbers"])
+    divisor = numbers[0]
+    for number in numbers[1:]:
+        larger, smaller = max(divisor, number), min(divisor, number)
+        while smaller:
+            quotient = larger // smaller
+            template = f"{larger} = {smaller} * {quotient} + {{}}"
+            remainder = pad.step(template, larger - smaller * quotient)
+            # A slip can leave a remainder that is no remainder; without this, no end.
+            larger, smaller = smaller, min(abs(remainder), smaller - 1)
+        divisor = larger
+    return str(divisor)
+
+
+def count_primes(problem: Mapping[str, Any], pad: Scratchpad) -> str:
+    """Name each prime in the range and keep count."""
+    count = 0
+    for prime in problem["primes"]:
+        count = pad.step(f"{prime}: {{}}", count + 1)
+    pad.say(f"{problem['end']}: end")
+    return str(count)
+
+
+METHODS: Mapping[str, Method] = {
+    "chain_sum": chain_sum,
+    "complex_arithmetic": complex_arithmetic,
+    "count_primes": count_primes,
+    "fraction_simplification": fraction_simplification,
+    "gcd": gcd,
+    "leg_counting": leg_counting,
+    "simple_equations": simple_equations,
+}

@@ -1,0 +1,96 @@
+"""Packing: several whole documents in one row, so that mid-training pads next to nothing.
+
+Documents of a row do not see each other: their `position_ids` restart and the row carries
+no attention mask, from which transformers derives a block-diagonal one
+(`reasoning_lab.logprobs.TokenBatch`). A document is never split.
+"""
+
+import bisect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import torch
+
+from reasoning_lab.data.batches import Example
+from reasoning_lab.logprobs import TokenBatch
+
+
+class TrainedPart(StrEnum):
+    """Which tokens of a packed document carry loss."""
+
+    SEQUENCE = "sequence"
+    COMPLETION = "completion"
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """How documents share rows.
+
+    Attributes:
+        rows: Per row, the indices of its documents.
+        dropped: Indices of the documents that are longer than a row.
+    """
+
+    rows: list[list[int]]
+    dropped: list[int]
+
+
+def pack(lengths: Sequence[int], row_tokens: int) -> Packing:
+    """Put each document, in the order given, into the fullest row that still holds it.
+
+    Best-fit without sorting by length: that would fill a row with documents of one length,
+    hence of one kind, and a batch with few kinds.
+
+    Args:
+        lengths: Tokens of each document.
+        row_tokens: Tokens of a row.
+    """
+    rows: list[list[int]] = []
+    dropped: list[int] = []
+    free: list[tuple[int, int]] = []  # (free tokens, row), ascending
+    for document, length in enumerate(lengths):
+        if length > row_tokens:
+            dropped.append(document)
+            continue
+        place = bisect.bisect_left(free, (length, -1))
+        if place == len(free):
+            rows.append([document])
+            bisect.insort(free, (row_tokens - length, len(rows) - 1))
+        else:
+            left, row = free.pop(place)
+            rows[row].append(document)
+            bisect.insort(free, (left - length, row))
+    return Packing(rows, dropped)
+
+
+def packed_batch(
+    rows: Sequence[Sequence[Example]], row_tokens: int, pad_id: int, trained: TrainedPart
+) -> TokenBatch:
+    """Rows of documents, each filled up by an untrained document of padding.
+
+    Args:
+        rows: The documents of each row, at most `row_tokens` tokens together.
+        row_tokens: Tokens of a row, the batch's T.
+        pad_id: What fills the rest of a row.
+        trained: Which tokens carry loss; a document's first token never does, because its
+            row mate must not predict it.
+    """
+    input_ids = torch.full((len(rows), row_tokens), pad_id)
+    position_ids = torch.zeros((len(rows), row_tokens), dtype=torch.long)
+    completion_mask = torch.zeros((len(rows), row_tokens), dtype=torch.bool)
+    for row, documents in enumerate(rows):
+        start = 0
+        for document in documents:
+            end = start + document.length
+            if end > row_tokens:
+                raise ValueError(f"row {row} holds more than {row_tokens} tokens")
+            tokens = [*document.prompt_ids, *document.completion_ids]
+            input_ids[row, start:end] = torch.tensor(tokens)
+            position_ids[row, start:end] = torch.arange(document.length)
+            prompt_end = start + len(document.prompt_ids)
+            trained_from = start if trained is TrainedPart.SEQUENCE else prompt_end
+            completion_mask[row, max(trained_from, start + 1) : end] = True
+            start = end
+        position_ids[row, start:] = torch.arange(row_tokens - start)
+    return TokenBatch(input_ids, None, completion_mask, position_ids)

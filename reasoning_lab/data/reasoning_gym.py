@@ -1,0 +1,109 @@
+"""Problems from reasoning-gym families, split by prompt.
+
+A prompt's split is a function of the prompt alone: whatever the seed, the level or the
+count, a held-out prompt can never be drawn for training.
+"""
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+from reasoning_lab.data.problems import check_fractions, split_of
+from reasoning_lab.types import Problem, Split, UserError
+
+# Spacing between derived seeds: reasoning-gym uses seed + index for problem number index.
+_SEED_STRIDE = 10**7
+
+
+class ReasoningGymSource:
+    """Draws problems of several families and difficulty levels.
+
+    Args:
+        families: Family name to level to that family's reasoning-gym options.
+        test_frac: Fraction of all prompts that is held out for benchmarks.
+        validation_frac: Fraction of all prompts that early stopping and tuning may look at.
+
+    Raises:
+        UserError: For an unknown family or an option that reasoning-gym refuses.
+    """
+
+    def __init__(
+        self,
+        families: Mapping[str, Mapping[int, Mapping[str, Any]]],
+        test_frac: float,
+        validation_frac: float,
+    ) -> None:
+        check_fractions(test_frac, validation_frac)
+        self._families = families
+        self._test_frac = test_frac
+        self._validation_frac = validation_frac
+
+    def content(self) -> str:
+        return f"reasoning-gym {version('reasoning-gym')}"
+
+    def problems(self, split: Split, levels: Sequence[int], count: int, seed: int) -> list[Problem]:
+        """Return `count` problems of `split` with distinct prompts, the families in turn.
+
+        A family whose prompts run out is left to the others, so a small family can give
+        fewer than its share.
+        """
+        streams = [
+            self._stream(family, level, options, seed)
+            for family, by_level in self._families.items()
+            for level, options in by_level.items()
+            if level in levels
+        ]
+        if not streams:
+            raise UserError(f"data: no family has a level in {list(levels)}; add one or ask others")
+        seen: set[str] = set()
+        chosen: list[Problem] = []
+        while len(chosen) < count and streams:
+            for stream in list(streams):
+                problem = self._next(stream, split, seen)
+                if problem is None:
+                    streams.remove(stream)
+                else:
+                    chosen.append(problem)
+        if len(chosen) < count:
+            raise UserError(
+                f"data: only {len(chosen)} distinct {split} prompts at levels {list(levels)}, "
+                f"{count} asked for; ask for fewer or widen the families' ranges"
+            )
+        random.Random(seed).shuffle(chosen)
+        return chosen[:count]
+
+    def _next(self, stream: Iterator[Problem], split: Split, seen: set[str]) -> Problem | None:
+        """The next unseen problem of `split`; None when 2,000 draws in a row bring none."""
+        for _ in range(2000):
+            problem = next(stream)
+            if problem.id in seen:
+                continue
+            if split_of(problem.id, self._test_frac, self._validation_frac) is split:
+                seen.add(problem.id)
+                return problem
+        return None
+
+    def _stream(
+        self, family: str, level: int, options: Mapping[str, Any], seed: int
+    ) -> Iterator[Problem]:
+        import reasoning_gym
+
+        first = random.Random(f"{family}/{level}/{seed}").randrange(2**20) * _SEED_STRIDE
+        try:
+            dataset = reasoning_gym.create_dataset(family, seed=first, size=_SEED_STRIDE, **options)
+        except (AssertionError, TypeError, ValueError) as error:
+            raise UserError(
+                f"data.families.{family}.{level}: reasoning-gym refuses these options ({error}); "
+                f"see its documentation of '{family}'"
+            ) from error
+        for index in range(_SEED_STRIDE):
+            entry = dataset[index]
+            yield Problem(
+                prompt=entry["question"].strip(),
+                gold=entry["answer"],
+                checker=f"reasoning_gym/{family}",
+                family=family,
+                level=level,
+                metadata=entry["metadata"],
+            )

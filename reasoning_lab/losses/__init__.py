@@ -1,0 +1,1 @@
+"""Losses as functions of tensors: masks, shapes and denominators are stated in each."""

@@ -1,0 +1,1 @@
+"""Policies, references and tokenizers: building, loading, exporting."""

@@ -1,0 +1,84 @@
+"""Train the tiny model's tokenizer and turn problems and completions into tokens.
+
+Byte-level BPE whose pre-tokenizer isolates every digit, with its leading space if it has
+one: numbers are read digit by digit, and " 4" (a number begins) differs from "4" (it goes
+on). Chat markup follows Phi-4-mini: `<|user|>…<|end|><|assistant|>`.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from reasoning_lab.data.batches import Example
+from reasoning_lab.types import Rollout
+
+END, PAD = "<|end|>", "<|pad|>"
+THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
+_SPECIAL = [PAD, END, "<|system|>", "<|user|>", "<|assistant|>"]
+_CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+_WORDS = Regex(r" ?\p{N}| ?\p{L}+| ?[^\s\p{L}\p{N}]|\s+(?!\S)|\s+")
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """Train a byte-level BPE on `texts`, with the chat template and the thinking marks."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(_WORDS, "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=_SPECIAL,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    # Text rather than control tokens, so that decoding keeps the thought's boundaries.
+    tokenizer.add_tokens([THINK_OPEN, THINK_CLOSE])
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=PAD)
+    fast.chat_template = _CHAT_TEMPLATE
+    return fast
+
+
+def prompt_tokens(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[list[int]]:
+    """Token ids of each prompt as a user's turn, ready for the assistant's."""
+    texts = [
+        tokenizer.apply_chat_template(
+            [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
+        )
+        for prompt in prompts
+    ]
+    return _encode(tokenizer, texts)
+
+
+def completion_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of each completion, the end token last."""
+    return [[*ids, tokenizer.eos_token_id] for ids in _encode(tokenizer, texts)]
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    if not texts:
+        return []
+    ids: list[list[int]] = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    return ids
+
+
+def examples_of(
+    tokenizer: PreTrainedTokenizerBase, rollouts: Sequence[Rollout]
+) -> list[Example]:
+    """Tokenized prompt and completion of each rollout, from its own tokens where it has them."""
+    prompts = prompt_tokens(tokenizer, [rollout.problem.prompt for rollout in rollouts])
+    written = completion_tokens(tokenizer, [rollout.completion.text for rollout in rollouts])
+    return [
+        Example(prompt, rollout.completion.token_ids or text)
+        for prompt, text, rollout in zip(prompts, written, rollouts, strict=True)
+    ]

@@ -1,0 +1,172 @@
+"""The recipe as a graph: ordered stages in, linked nodes with fingerprints out.
+
+A stage consumes kinds of artifact; the latest earlier stage that produces a kind gives it.
+So the chain closes by itself when a stage is removed, swapped or repeated, and nothing here
+knows any stage's name.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from reasoning_lab.schema import StageConfig, identity_of
+from reasoning_lab.store import fingerprint
+from reasoning_lab.types import UserError
+
+NO_ABLATION = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One stage of a recipe, with what decides its result.
+
+    Attributes:
+        name: Its name in the recipe.
+        config: Its own config.
+        inputs: Kind of artifact to the node that makes it.
+        identity: Everything that went into the fingerprint.
+        fingerprint: 16 hex digits.
+    """
+
+    name: str
+    config: StageConfig
+    inputs: Mapping[str, "Node"]
+    identity: Mapping[str, Any]
+    fingerprint: str
+
+    @property
+    def folder(self) -> str:
+        """The stage's own name, whatever the recipe calls it: the store's folder."""
+        return self.config.run.split(".")[-3]
+
+    def lineage(self) -> list["Node"]:
+        """This node and everything that it comes from, each once."""
+        found: dict[str, Node] = {}
+        for node in self.inputs.values():
+            found.update({ancestor.fingerprint: ancestor for ancestor in node.lineage()})
+        found[self.fingerprint] = self
+        return list(found.values())
+
+
+def ablated(stages: Mapping[str, StageConfig], ablate: str | Sequence[str]) -> dict[str, StageConfig]:
+    """The stages without those that `ablate` names.
+
+    Raises:
+        UserError: For a name that the recipe does not have.
+    """
+    names = [ablate] if isinstance(ablate, str) else list(ablate)
+    names = [name for name in names if name != NO_ABLATION]
+    for name in names:
+        if name not in stages:
+            raise UserError(
+                f"ablate: the recipe has no stage '{name}'; choose {NO_ABLATION} or among "
+                f"{', '.join(stages)}"
+            )
+    return {name: config for name, config in stages.items() if name not in names}
+
+
+def link(
+    stages: Mapping[str, StageConfig],
+    groups: Mapping[str, Any],
+    seed: int,
+    has_base: bool,
+    makers: Callable[[str], Sequence[str]],
+) -> list[Node]:
+    """Close the chain and fingerprint every stage.
+
+    Args:
+        stages: In recipe order.
+        groups: Identity of the root groups that a stage may read.
+        seed: The run's.
+        has_base: True = a policy can start from `model.path`.
+        makers: Names the shipped stages that produce a kind, for the error.
+
+    Returns:
+        The nodes that something needs, in order: a stage that makes data runs if a later
+        one consumes it or if it is the last.
+
+    Raises:
+        UserError: When no earlier stage makes what a stage consumes.
+    """
+    nodes: dict[str, Node] = {}
+    for name, config in stages.items():
+        inputs = {
+            kind: node
+            for kind in config.consumes
+            if (node := _maker(kind, name, config, nodes, has_base, makers)) is not None
+        }
+        identity = _identity(config, inputs, groups, seed)
+        nodes[name] = Node(name, config, inputs, identity, fingerprint(identity))
+    return _needed(list(nodes.values()))
+
+
+def _maker(
+    kind: str,
+    name: str,
+    config: StageConfig,
+    nodes: Mapping[str, Node],
+    has_base: bool,
+    makers: Callable[[str], Sequence[str]],
+) -> Node | None:
+    """The node that gives `kind`; None for a policy that starts from the base checkpoint."""
+    if kind == "policy" and config.init_from not in ("previous", "base"):
+        if config.init_from not in nodes:
+            raise UserError(
+                f"stages.{name}.init_from: there is no earlier stage '{config.init_from}'; "
+                f"choose previous, base or among {', '.join(nodes) or 'none'}"
+            )
+        return nodes[config.init_from]
+    earlier = [node for node in nodes.values() if node.config.produces == kind]
+    if earlier and not (kind == "policy" and config.init_from == "base"):
+        return earlier[-1]
+    if kind == "policy" and has_base:
+        return None
+    remedy = " or ".join(f"'{maker}'" for maker in makers(kind)) or "no shipped stage"
+    checkpoint = ", or set model.path to a checkpoint" if kind == "policy" else ""
+    raise UserError(
+        f"stages.{name}: it needs a {kind} and no earlier stage makes one; "
+        f"put {remedy} before it{checkpoint}"
+    )
+
+
+def _needed(nodes: Sequence[Node]) -> list[Node]:
+    needed = {
+        ancestor.name
+        for position, node in enumerate(nodes)
+        if node.config.produces == "policy" or position == len(nodes) - 1
+        for ancestor in node.lineage()
+    }
+    return [node for node in nodes if node.name in needed]
+
+
+def with_evaluations(
+    nodes: Sequence[Node],
+    evaluations: Mapping[str, StageConfig],
+    groups: Mapping[str, Any],
+    seed: int,
+) -> list[Node]:
+    """The nodes with an evaluation on each benchmark after every policy."""
+    everything = []
+    for node in nodes:
+        everything.append(node)
+        if node.config.produces != "policy":
+            continue
+        for name, config in evaluations.items():
+            identity = _identity(config, {"policy": node}, groups, seed)
+            everything.append(
+                Node(
+                    f"{node.name}/{name}", config, {"policy": node}, identity, fingerprint(identity)
+                )
+            )
+    return everything
+
+
+def _identity(
+    config: StageConfig, inputs: Mapping[str, Node], groups: Mapping[str, Any], seed: int
+) -> dict[str, Any]:
+    return {
+        "config": identity_of(config),
+        "inputs": {kind: node.fingerprint for kind, node in inputs.items()},
+        "groups": {key: groups[key] for key in config.reads},
+        "seed": seed,
+    }

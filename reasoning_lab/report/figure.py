@@ -1,0 +1,143 @@
+"""The stage ladder: pass@1 after every stage with its 95% interval, as a PNG.
+
+One panel a variant, one colour and marker a benchmark; several seeds stand side by side
+and the line goes through their mean. Colours are those of Okabe and Ito, "Color Universal
+Design" (2008), which colour-blind readers tell apart.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from reasoning_lab.report.rows import Row
+
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_INK, _GRID = "#333333", "#DDDDDD"
+_PANELS_A_ROW = 3
+_BENCHMARK_GAP = 0.14
+_SEED_GAP = 0.04
+
+
+def save_ladder(rows: Sequence[Row], path: Path) -> None:
+    """Draw `rows` into the PNG file `path`, 150 dots an inch."""
+    variants = list(dict.fromkeys(row.variant for row in rows))
+    stages = list(dict.fromkeys(row.stage for row in rows))
+    benchmarks = list(dict.fromkeys(row.benchmark for row in rows))
+    across = min(len(variants), _PANELS_A_ROW)
+    down = -(-len(variants) // across)
+    width = max(6.4, across * (1.6 + 0.85 * len(stages)))
+    figure = Figure(figsize=(width, 0.7 + 3.6 * down), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(down, across, sharey=True, squeeze=False).flat
+    for variant, panel in zip(variants, panels, strict=False):
+        own = [row for row in rows if row.variant == variant]
+        _draw_panel(panel, own, stages, benchmarks)
+        if len(variants) > 1:
+            panel.set_title(variant, fontsize=10, color=_INK, loc="left")
+    for unused in list(panels):
+        unused.remove()
+    figure.suptitle(_title(rows, benchmarks), fontsize=11, color=_INK, x=0.01, ha="left")
+    if len(benchmarks) > 1:
+        entries: dict[str, Artist] = {}
+        for panel in figure.axes:
+            handles, labels = panel.get_legend_handles_labels()
+            entries |= dict(zip(labels, handles, strict=True))
+        figure.legend(
+            [entries[name] for name in benchmarks],
+            benchmarks,
+            loc="outside lower center",
+            ncols=4,
+            frameon=False,
+            fontsize=9,
+        )
+    figure.savefig(path, format="png", facecolor="white")
+
+
+def _title(rows: Sequence[Row], benchmarks: Sequence[str]) -> str:
+    sizes = " to ".join(str(n) for n in sorted({min(r.n for r in rows), max(r.n for r in rows)}))
+    subject = f" on {benchmarks[0]}" if len(benchmarks) == 1 else ""
+    return f"pass@1{subject} after each stage (95% intervals, n = {sizes})"
+
+
+def _draw_panel(
+    panel: Axes, rows: Sequence[Row], stages: Sequence[str], benchmarks: Sequence[str]
+) -> None:
+    """One variant; every panel has the same stages so that panels can be compared."""
+    for index, benchmark in enumerate(benchmarks):
+        own = [row for row in rows if row.benchmark == benchmark]
+        if own:
+            centre = (index - (len(benchmarks) - 1) / 2) * _BENCHMARK_GAP
+            _draw_benchmark(panel, own, stages, index, centre)
+    if len(benchmarks) == 1:
+        _write_means(panel, rows, stages)
+    panel.set_xticks(range(len(stages)), stages, fontsize=9)
+    panel.set_xlim(-0.5, len(stages) - 0.5)
+    panel.set_ylim(0, 1.05)
+    panel.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
+    panel.tick_params(colors=_INK, length=0, labelsize=9)
+    panel.grid(axis="y", color=_GRID, linewidth=0.8)
+    panel.set_axisbelow(True)
+    panel.spines[["top", "right", "left"]].set_visible(False)
+    panel.spines["bottom"].set_color(_INK)
+
+
+def _draw_benchmark(
+    panel: Axes, rows: Sequence[Row], stages: Sequence[str], index: int, centre: float
+) -> None:
+    """A line through the seeds' means, and each seed's point with its interval."""
+    means = _means(rows, stages)
+    colour, marker = _COLOURS[index % len(_COLOURS)], _MARKERS[index % len(_MARKERS)]
+    places = [place + centre for place in means]
+    panel.plot(places, list(means.values()), color=colour, linewidth=1.6, alpha=0.55)
+    seeds = sorted({row.seed for row in rows})
+    shifts = [
+        stages.index(row.stage)
+        + centre
+        + (seeds.index(row.seed) - (len(seeds) - 1) / 2) * _SEED_GAP
+        for row in rows
+    ]
+    heights = [row.pass_at_1 for row in rows]
+    below = [max(row.pass_at_1 - row.ci95[0], 0.0) for row in rows]
+    above = [max(row.ci95[1] - row.pass_at_1, 0.0) for row in rows]
+    panel.errorbar(
+        shifts,
+        heights,
+        yerr=[below, above],
+        fmt=marker,
+        color=colour,
+        markersize=5,
+        capsize=2.5,
+        linewidth=1.2,
+        label=rows[0].benchmark,
+    )
+
+
+def _write_means(panel: Axes, rows: Sequence[Row], stages: Sequence[str]) -> None:
+    """Each stage's mean over seeds, above its intervals."""
+    tops = {stages.index(row.stage): 0.0 for row in rows}
+    for row in rows:
+        tops[stages.index(row.stage)] = max(tops[stages.index(row.stage)], row.ci95[1])
+    for place, mean in _means(rows, stages).items():
+        panel.annotate(
+            f"{100 * mean:.1f}%",
+            (place, tops[place]),
+            xytext=(0, 4),
+            textcoords="offset points",
+            ha="center",
+            fontsize=9,
+            color=_INK,
+        )
+
+
+def _means(rows: Sequence[Row], stages: Sequence[str]) -> dict[int, float]:
+    """Place of each stage that has rows -> mean pass@1 over its seeds, from left to right."""
+    by_place: dict[int, list[float]] = {}
+    for row in rows:
+        by_place.setdefault(stages.index(row.stage), []).append(row.pass_at_1)
+    return {place: sum(by_place[place]) / len(by_place[place]) for place in sorted(by_place)}

@@ -1,0 +1,181 @@
+"""Run a recipe: obtain each node from the store or make it, then tell what came out."""
+
+import logging
+import time
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from rich.console import Console
+
+from reasoning_lab.compose import Recipe
+from reasoning_lab.data.problems import ProblemSource
+from reasoning_lab.evaluate.benchmark import read_correct
+from reasoning_lab.evaluate.config import EvaluateConfig
+from reasoning_lab.recipe import Node
+from reasoning_lab.report import Row, StageResult, console_table, stage_differences, write_report
+from reasoning_lab.report.table import sentence
+from reasoning_lab.schema import RootConfig, as_plain
+from reasoning_lab.stages.base import StageContext
+from reasoning_lab.store import Artifact, Metadata, Store
+from reasoning_lab.targets import factory, resolve
+from reasoning_lab.tracking import NullTracker, Tracker, WandbTracker, is_offline
+from reasoning_lab.verify import Verifier
+
+log = logging.getLogger(__name__)
+
+_PACKAGES = ("reasoning-lab", "torch", "transformers", "pytorch-lightning", "reasoning-gym")
+
+
+def run(recipe: Recipe, out_dir: Path) -> dict[str, Path]:
+    """Make what the store lacks, in order, and write the report into `out_dir`.
+
+    Returns:
+        Paths of the report's files.
+    """
+    root = recipe.root
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    torch.set_num_threads(root.hardware.threads or torch.get_num_threads())
+    console = Console()
+    with _verifier(root) as verifier:
+        runner = Runner(recipe, out_dir, verifier)
+        artifacts: dict[str, Artifact] = {}
+        for position, node in enumerate(recipe.nodes, start=1):
+            started = time.monotonic()
+            artifact, reused = runner.obtain(node, artifacts)
+            artifacts[node.fingerprint] = artifact
+            did = "reused" if reused else f"done in {time.monotonic() - started:.0f} s"
+            result = artifact.metrics.get("pass@1")
+            told = "" if result is None else f", pass@1 {result:.1%}"
+            console.print(f"[{position}/{len(recipe.nodes)}] {node.name}: {did}{told}")
+    return report(recipe, artifacts, out_dir, console)
+
+
+class Runner:
+    """Obtains the nodes of one recipe.
+
+    Args:
+        recipe: The composed run.
+        out_dir: This run's own folder; its name is the W&B group.
+        verifier: Shared by all stages.
+    """
+
+    def __init__(self, recipe: Recipe, out_dir: Path, verifier: Verifier) -> None:
+        self._root = recipe.root
+        self._group = f"{out_dir.name}-{recipe.variant}-seed{recipe.root.seed}"
+        self._verifier = verifier
+        self._store = Store(Path(self._root.paths.runs) / "store")
+        self._source: ProblemSource = factory(self._root.data, "data")()
+        disabled = self._root.tracker.mode == "disabled"
+        self._offline = None if disabled else is_offline(self._root.tracker)
+
+    def obtain(self, node: Node, made: Mapping[str, Artifact]) -> tuple[Artifact, bool]:
+        """The node's artifact and whether it existed; `made` holds those of its inputs."""
+
+        def build(out_dir: Path, work_dir: Path) -> Metadata:
+            return self._build(node, made, out_dir, work_dir)
+
+        return self._store.obtain(node.folder, node.fingerprint, build)
+
+    def _build(
+        self, node: Node, made: Mapping[str, Artifact], out_dir: Path, work_dir: Path
+    ) -> Metadata:
+        tracker = self._tracker(node)
+        seed = self._root.seed
+        pl.seed_everything(seed, verbose=False)
+        lineage = [made[origin.fingerprint] for origin in node.lineage() if origin is not node]
+        context = StageContext(
+            name=node.name,
+            seed=seed,
+            out_dir=out_dir,
+            work_dir=work_dir,
+            inputs={kind: made[maker.fingerprint].path for kind, maker in node.inputs.items()},
+            authors={kind: maker.fingerprint for kind, maker in node.inputs.items()},
+            lineage=[artifact.path for artifact in lineage],
+            model=self._root.model,
+            source=self._source,
+            hardware=self._root.hardware,
+            verifier=self._verifier,
+            tracker=tracker,
+        )
+        started = time.monotonic()
+        try:
+            metrics = resolve(node.config.run, f"stages.{node.name}.run")(node.config, context)
+        finally:
+            tracker.finish()
+        return Metadata(
+            kind=node.config.produces,
+            identity=node.identity,
+            inputs={kind: maker.fingerprint for kind, maker in node.inputs.items()},
+            seed=seed,
+            metrics={**metrics, "wall_s": time.monotonic() - started},
+            versions={package: version(package) for package in _PACKAGES},
+        )
+
+    def _tracker(self, node: Node) -> Tracker:
+        if self._offline is None:
+            return NullTracker()
+        return WandbTracker(
+            self._root.tracker,
+            self._offline,
+            Path(self._root.paths.runs) / "wandb",
+            run_id=f"{node.folder}-{node.fingerprint}",
+            name=node.name,
+            group=self._group,
+            job_type=node.folder,
+            settings={"seed": self._root.seed, **as_plain(node.config)},
+        )
+
+
+def report(
+    recipe: Recipe, artifacts: Mapping[str, Artifact], out_dir: Path, console: Console
+) -> dict[str, Path]:
+    """Write table, figure and JSON of the recipe's evaluations; print the table."""
+    rows, results = [], []
+    for node in recipe.nodes:
+        if not isinstance(node.config, EvaluateConfig):
+            continue
+        policy = node.inputs["policy"]
+        evaluated, made = artifacts[node.fingerprint], artifacts[policy.fingerprint]
+        name, samples = node.config.name, node.config.benchmark.samples
+        ids, correct = read_correct(evaluated.path, samples)
+        about = {
+            "variant": recipe.variant,
+            "stage": policy.name,
+            "seed": recipe.root.seed,
+            "benchmark": name,
+        }
+        results.append(StageResult(**about, problem_ids=ids, correct=correct))
+        rows.append(_row(about, evaluated.metrics, made))
+    differences = stage_differences(results)
+    paths = write_report(rows, differences, out_dir)
+    console.print(console_table(rows))
+    for difference in differences:
+        console.print(sentence(difference), markup=False)
+    console.print(f"Report: {paths['markdown']}", soft_wrap=True)
+    return paths
+
+
+def _row(about: Mapping[str, Any], metrics: Mapping[str, Any], policy: Artifact) -> Row:
+    return Row(
+        **about,
+        n=metrics["n"],
+        samples=metrics["samples"],
+        pass_at_1=metrics["pass@1"],
+        ci95=tuple(metrics["ci95"]),
+        completion_tokens=metrics["completion_tokens"],
+        train_tokens=policy.metrics["train_tokens"],
+        wall_s=policy.metrics["wall_s"],
+        fingerprint=policy.fingerprint,
+    )
+
+
+def _verifier(root: RootConfig) -> AbstractContextManager[Verifier]:
+    hardware = root.hardware
+    return Verifier(
+        hardware.verifier_workers, hardware.verifier_timeout_s, hardware.verifier_memory_mb
+    )

@@ -1,0 +1,224 @@
+"""Structured configs: every key that our code reads, with its type and whether it is identity.
+
+A field is identity unless it is declared with `placement`: identity decides what a result
+is and enters its fingerprint; placement says where and how fast it is made and never does.
+Importing this module, or a stage's config module, imports no torch.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+T = TypeVar("T")
+
+
+def placement(default: T) -> T:
+    """Declare a field that changes no result: paths, devices, logging, micro-batches."""
+    return dataclasses.field(default=default, metadata={"placement": True})  # type: ignore[no-any-return, call-overload]
+
+
+def identity_of(value: Any) -> Any:
+    """`value` as plain data without its placement fields; what a fingerprint is made of."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {
+            item.name: identity_of(getattr(value, item.name))
+            for item in dataclasses.fields(value)
+            if not item.metadata.get("placement", False)
+        }
+    if isinstance(value, Mapping):
+        return {str(key): identity_of(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [identity_of(item) for item in value]
+    return value
+
+
+def as_plain(config: Any) -> dict[str, Any]:
+    """A dataclass config as plain data, placement included; for records and trackers."""
+    return dataclasses.asdict(config)
+
+
+@dataclass
+class SamplingConfig:
+    """How completions are drawn; see `reasoning_lab.engine.Sampling`."""
+
+    temperature: float = MISSING
+    top_p: float = 1.0
+    max_new_tokens: int = MISSING
+
+
+@dataclass
+class ModelConfig:
+    """The student: a checkpoint to start from, or an architecture to train from scratch.
+
+    Attributes:
+        path: A Hugging Face folder or hub id; null = a stage builds `architecture` anew.
+        revision: The hub commit of `path`.
+        architecture: Arguments of the transformers config; `model_type` names the family.
+        vocab_size: Size of the tokenizer that is trained with a model from scratch.
+        dtype: Precision of weights and arithmetic.
+    """
+
+    path: str | None = None
+    revision: str | None = None
+    architecture: dict[str, Any] = field(default_factory=dict)
+    vocab_size: int = 512
+    dtype: str = "float32"
+
+
+@dataclass
+class ProblemsConfig:
+    """Which problems a stage draws from the training split of the data source."""
+
+    levels: list[int] = MISSING
+    count: int = MISSING
+
+
+@dataclass
+class BenchmarkConfig:
+    """A fixed set of held-out problems and the protocol by which a policy meets it.
+
+    Attributes:
+        split: test, or validation for tuning; no training problem is in either.
+        seed: Draws the problems; independent of the run's seed, so all runs meet the same.
+        samples: Completions a problem.
+    """
+
+    split: str = "test"
+    levels: list[int] = MISSING
+    count: int = MISSING
+    seed: int = 0
+    samples: int = MISSING
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+
+
+@dataclass
+class OptimizationConfig:
+    """How a training stage steps.
+
+    Attributes:
+        optimizer: `_target_` and options of a torch optimizer.
+        learning_rate: Its peak.
+        warmup_frac: Fraction of the steps over which it rises linearly from 0.
+        decay_frac: Fraction of the steps, at the end, over which it falls linearly to 0.
+        clip_norm: Largest norm of the gradient.
+        steps: Optimizer steps.
+        batch_size: Global batch: rows an optimizer step.
+        checkpoint_every_steps: How often the state is saved that a killed run resumes from.
+        log_every_steps: How often metrics are sent to the tracker.
+    """
+
+    optimizer: dict[str, Any] = MISSING
+    learning_rate: float = MISSING
+    warmup_frac: float = 0.0
+    decay_frac: float = 0.0
+    clip_norm: float = 1.0
+    steps: int = MISSING
+    batch_size: int = MISSING
+    checkpoint_every_steps: int = placement(200)
+    log_every_steps: int = placement(10)
+
+
+@dataclass
+class StageConfig:
+    """What every stage's config has; a stage's own schema adds its knobs.
+
+    Attributes:
+        run: Import path of the function that runs the stage.
+        consumes: Kinds of artifact it needs from earlier stages.
+        produces: The kind that it makes: policy, corpus or preferences.
+        reads: Root config groups that it depends on, of `model` and `data`.
+        init_from: Where its policy comes from: `previous`, `base` (model.path) or a stage.
+        version: Raised when the algorithm changes, so that old artifacts are not reused.
+    """
+
+    run: str = MISSING
+    consumes: list[str] = field(default_factory=list)
+    produces: str = MISSING
+    reads: list[str] = field(default_factory=list)
+    init_from: str = "previous"
+    version: int = 1
+
+
+@dataclass
+class HardwareConfig:
+    """Where and how wide; never part of a result's identity.
+
+    Attributes:
+        accelerator: Lightning's name for the device: cpu, gpu or auto.
+        threads: CPU threads of torch; null = one a core.
+        micro_batch_size: Rows a forward pass; null = the global batch at once.
+        generation_batch_size: Rows decoded together.
+        verifier_workers: Processes that check answers.
+        verifier_timeout_s: Wall-clock limit of one check.
+        verifier_memory_mb: Memory that a check may take beyond its worker's own.
+    """
+
+    accelerator: str = placement("cpu")
+    threads: int | None = placement(None)
+    micro_batch_size: int | None = placement(None)
+    generation_batch_size: int = placement(256)
+    verifier_workers: int = placement(1)
+    verifier_timeout_s: float = placement(5.0)
+    verifier_memory_mb: int = placement(1024)
+
+
+@dataclass
+class TrackerConfig:
+    """Weights & Biases; offline by itself when there is no key or no server.
+
+    Attributes:
+        mode: auto, online, offline or disabled.
+        project: W&B project.
+        entity: W&B user or team; null = the key's own.
+        tags: Put on every run.
+        connect_timeout_s: How long `auto` waits for the server before it goes offline.
+    """
+
+    mode: str = placement("auto")
+    project: str = placement("reasoning-lab")
+    entity: str | None = placement(None)
+    tags: list[str] = field(default_factory=list, metadata={"placement": True})
+    connect_timeout_s: float = placement(3.0)
+
+
+@dataclass
+class PathsConfig:
+    """Where output goes, relative to the current directory."""
+
+    runs: str = placement("runs")
+
+
+@dataclass
+class RootConfig:
+    """The whole config of one run.
+
+    Attributes:
+        seed: Draws data, initial weights and completions of every stage.
+        ablate: Stages to leave out: none, a name, or a list of names.
+        stages: The recipe, in order.
+        benchmarks: What each policy is evaluated on.
+        data: `_target_` and options of the problem source.
+    """
+
+    seed: int = 0
+    ablate: Any = "none"
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: dict[str, Any] = field(default_factory=dict)
+    stages: dict[str, Any] = field(default_factory=dict)
+    benchmarks: dict[str, BenchmarkConfig] = field(default_factory=dict)
+    hardware: HardwareConfig = field(default_factory=HardwareConfig)
+    tracker: TrackerConfig = field(default_factory=TrackerConfig)
+    paths: PathsConfig = field(default_factory=PathsConfig)
+
+
+def register_stage(name: str, schema: type[StageConfig]) -> None:
+    """Make `schema` the type of `conf/stage/*.yaml` options whose defaults name it."""
+    ConfigStore.instance().store(group="stage", name=f"{name}_schema", node=schema)
+
+
+ConfigStore.instance().store(name="root_schema", node=RootConfig)
+ConfigStore.instance().store(group="benchmark", name="benchmark_schema", node=BenchmarkConfig)

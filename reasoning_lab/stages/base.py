@@ -1,0 +1,254 @@
+"""What every stage is given and what every training stage shares.
+
+A stage is a function `run(config, context) -> metrics` that fills `context.out_dir`. A
+training stage gives its LightningModule and an ordered plan of batches to `fit`; the loop,
+checkpoints and resumption are Lightning's.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from reasoning_lab.data.problems import ProblemSource
+from reasoning_lab.models.policy import load_policy
+from reasoning_lab.schema import HardwareConfig, ModelConfig, OptimizationConfig
+from reasoning_lab.targets import factory
+from reasoning_lab.tracking import Tracker
+from reasoning_lab.types import UserError
+from reasoning_lab.verify import Verifier
+
+OptimizerFactory = Callable[[Iterable[Tensor]], Optimizer]
+Schedule = Callable[[int], float]
+Metrics = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class StageContext:
+    """All that a stage may use besides its own config.
+
+    Attributes:
+        name: The stage's name in the recipe.
+        seed: Of everything random in the stage.
+        out_dir: Empty folder that becomes the artifact.
+        work_dir: Folder that outlives a kill; checkpoints live here.
+        inputs: Artifact folder of each kind that the stage consumes.
+        authors: Fingerprint of each input, by kind.
+        lineage: Artifact folders of everything that the inputs come from, themselves included.
+        model: The student's config.
+        source: Where problems come from.
+        hardware: Devices and sizes that change no result.
+        verifier: Checks answers.
+        tracker: Where metrics and tables go.
+    """
+
+    name: str
+    seed: int
+    out_dir: Path
+    work_dir: Path
+    inputs: Mapping[str, Path]
+    authors: Mapping[str, str]
+    lineage: Sequence[Path]
+    model: ModelConfig
+    source: ProblemSource
+    hardware: HardwareConfig
+    verifier: Verifier
+    tracker: Tracker
+
+    @property
+    def device(self) -> torch.device:
+        """Where a policy that only samples runs; training devices are Lightning's."""
+        gpu = self.hardware.accelerator != "cpu" and torch.cuda.is_available()
+        return torch.device("cuda" if gpu else "cpu")
+
+    def load_policy(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """The policy to start from: the input's, or the base checkpoint's."""
+        if "policy" in self.inputs:
+            return load_policy(self.inputs["policy"], self.model.dtype)
+        if self.model.path is None:
+            raise UserError(f"stages.{self.name}: no policy to start from; set model.path")
+        return load_policy(self.model.path, self.model.dtype, self.model.revision)
+
+
+class Batch(Protocol):
+    """Anything that a training step reads and that can move to a device."""
+
+    def to(self, device: torch.device) -> "Batch": ...
+
+
+class Steps:
+    """The batches of one stage in their planned order; resumes where a checkpoint left it.
+
+    Args:
+        plan: Per batch, the indices that it reads.
+        collate: Makes a batch of them.
+    """
+
+    def __init__(
+        self, plan: Sequence[Sequence[int]], collate: Callable[[Sequence[int]], Any]
+    ) -> None:
+        self._plan = plan
+        self._collate = collate
+        self._next = 0
+
+    def __len__(self) -> int:
+        return len(self._plan)
+
+    def __iter__(self) -> Iterator[Any]:
+        while self._next < len(self._plan):
+            indices = self._plan[self._next]
+            self._next += 1
+            yield self._collate(indices)
+        self._next = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"next": self._next}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._next = state["next"]
+
+
+class PolicyModule(pl.LightningModule):
+    """A policy with its optimizer and schedule; a stage's module adds `training_step`.
+
+    Args:
+        policy: The model that learns.
+        optimizer: Makes the optimizer from the parameters.
+        schedule: Factor of the learning rate at each optimizer step, from 0.
+    """
+
+    def __init__(
+        self,
+        policy: PreTrainedModel,
+        optimizer: OptimizerFactory,
+        schedule: Schedule,
+    ) -> None:
+        super().__init__()
+        self.policy = policy
+        self._optimizer = optimizer
+        self._schedule = schedule
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self._optimizer(self.policy.parameters())
+        schedule = LambdaLR(optimizer, self._schedule)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def transfer_batch_to_device(
+        self, batch: Batch, device: torch.device, dataloader_idx: int
+    ) -> Batch:
+        return batch.to(device)
+
+    def log_train(self, values: Mapping[str, float | Tensor]) -> None:
+        """Log under `train/`, with the learning rate."""
+        self.log_dict({f"train/{key}": value for key, value in values.items()}, batch_size=1)
+        self.log("train/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
+
+
+def optimizer_of(optimization: OptimizationConfig, stage: str) -> OptimizerFactory:
+    """The configured optimizer, waiting for its parameters."""
+    key = f"stages.{stage}.optimization.optimizer"
+    return partial(factory(optimization.optimizer, key), lr=optimization.learning_rate)
+
+
+def schedule_of(optimization: OptimizationConfig) -> Schedule:
+    """The configured learning-rate schedule."""
+    return partial(
+        trapezoid,
+        steps=optimization.steps,
+        warmup_frac=optimization.warmup_frac,
+        decay_frac=optimization.decay_frac,
+    )
+
+
+def trapezoid(step: int, steps: int, warmup_frac: float, decay_frac: float) -> float:
+    """Factor of the learning rate before optimizer step `step`, 0-based: up, flat, down."""
+    rise = (step + 1) / (warmup_frac * steps) if warmup_frac > 0 else 1.0
+    fall = (steps - step) / (decay_frac * steps) if decay_frac > 0 else 1.0
+    return max(0.0, min(1.0, rise, fall))
+
+
+def fit(
+    module: PolicyModule,
+    batches: Steps,
+    context: StageContext,
+    optimization: OptimizationConfig,
+    callbacks: Sequence[Callback] = (),
+    validation: Steps | None = None,
+    validate_every_steps: int | None = None,
+) -> float:
+    """Train `module` over all `batches`, from the last checkpoint if there is one.
+
+    Args:
+        batches: `optimization.steps` times as many micro-batches as a step accumulates.
+        validation: Batches for `validation_step`, every `validate_every_steps` optimizer steps.
+
+    Returns:
+        Seconds that this call trained.
+
+    Raises:
+        KeyboardInterrupt: The user stopped it; the last checkpoint stays for the next run.
+    """
+    accumulation = len(batches) // optimization.steps
+    checkpoint = ModelCheckpoint(
+        dirpath=context.work_dir,
+        filename="last",
+        every_n_train_steps=optimization.checkpoint_every_steps,
+        enable_version_counter=False,
+    )
+    by_lightning: dict[str, Any] = {}
+    if module.automatic_optimization:
+        by_lightning = {
+            "accumulate_grad_batches": accumulation,
+            "gradient_clip_val": optimization.clip_norm,
+        }
+    trainer = pl.Trainer(
+        accelerator=context.hardware.accelerator,
+        devices=1,
+        max_epochs=1,
+        logger=context.tracker.lightning_logger,
+        log_every_n_steps=optimization.log_every_steps,
+        val_check_interval=validate_every_steps and validate_every_steps * accumulation,
+        callbacks=[checkpoint, *callbacks],
+        default_root_dir=context.work_dir,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        **by_lightning,
+    )
+    last = context.work_dir / "last.ckpt"
+    started = time.monotonic()
+    try:
+        trainer.fit(
+            module,
+            batches,
+            validation,
+            ckpt_path=last if last.exists() else None,
+            weights_only=True,
+        )
+    except SystemExit as stop:  # Lightning's answer to Ctrl-C
+        raise KeyboardInterrupt from stop
+    return time.monotonic() - started
+
+
+def accumulation_of(batch_size: int, micro_batch_size: int | None, stage: str) -> int:
+    """Micro-batches an optimizer step.
+
+    Raises:
+        UserError: When the micro-batch does not divide the global batch.
+    """
+    micro = micro_batch_size or batch_size
+    if batch_size % micro:
+        raise UserError(
+            f"hardware.micro_batch_size={micro} does not divide "
+            f"stages.{stage}.optimization.batch_size={batch_size}; choose a divisor"
+        )
+    return batch_size // micro

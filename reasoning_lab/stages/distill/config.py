@@ -1,0 +1,28 @@
+"""Schema of the `distill` stage."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+from reasoning_lab.schema import ProblemsConfig, StageConfig, register_stage
+
+
+@dataclass
+class DistillConfig(StageConfig):
+    """What the teacher is asked.
+
+    Attributes:
+        teacher: `_target_` and options of the teacher.
+        problems: Drawn from the training split.
+        validation: Problems drawn from the validation split, for early stopping.
+        rollouts: Worked solutions a problem.
+    """
+
+    teacher: dict[str, Any] = MISSING
+    problems: ProblemsConfig = field(default_factory=ProblemsConfig)
+    validation: int = MISSING
+    rollouts: int = MISSING
+
+
+register_stage("distill", DistillConfig)

@@ -1,0 +1,1 @@
+"""`dpo`: direct preference optimization on verified rollouts (paper, step 3)."""

@@ -1,0 +1,24 @@
+"""Schema of the `dpo` stage."""
+
+from dataclasses import dataclass, field
+
+from omegaconf import MISSING
+
+from reasoning_lab.schema import OptimizationConfig, StageConfig, register_stage
+
+
+@dataclass
+class DPOConfig(StageConfig):
+    """How far preferences may move the policy.
+
+    Attributes:
+        beta: How dearly the policy pays for leaving the reference.
+        sft_weight: Weight of the chosen completions' mean next-token loss; 0 = plain DPO.
+    """
+
+    beta: float = MISSING
+    sft_weight: float = 0.0
+    optimization: OptimizationConfig = field(default_factory=OptimizationConfig)
+
+
+register_stage("dpo", DPOConfig)

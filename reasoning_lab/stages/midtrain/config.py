@@ -1,0 +1,30 @@
+"""Schema of the `midtrain` stage."""
+
+from dataclasses import dataclass, field
+
+from omegaconf import MISSING
+
+from reasoning_lab.schema import OptimizationConfig, StageConfig, placement, register_stage
+
+
+@dataclass
+class MidtrainConfig(StageConfig):
+    """How the corpus is packed and when training stops.
+
+    Attributes:
+        row_tokens: Tokens of a packed row; `optimization.batch_size` counts rows.
+        trained: Which tokens carry loss: sequence (the paper) or completion.
+        patience: Validations without a lower loss before training stops.
+        validate_every_steps: Optimizer steps between two validations.
+        validation_batch_rows: Rows a validation batch.
+    """
+
+    row_tokens: int = MISSING
+    trained: str = "sequence"
+    patience: int = MISSING
+    validate_every_steps: int = MISSING
+    validation_batch_rows: int = placement(8)
+    optimization: OptimizationConfig = field(default_factory=OptimizationConfig)
+
+
+register_stage("midtrain", MidtrainConfig)

@@ -1,0 +1,109 @@
+"""Packed next-token training on every accepted chain of thought.
+
+Rows hold several whole documents that do not attend to each other; training stops when the
+loss on the corpus's validation problems no longer falls. The weights kept are the last.
+"""
+
+from collections.abc import Sequence
+
+from pytorch_lightning.callbacks import EarlyStopping
+
+from reasoning_lab.data.batches import Example, step_batches
+from reasoning_lab.data.corpus import read_rollouts
+from reasoning_lab.data.packing import TrainedPart, pack, packed_batch
+from reasoning_lab.models.policy import save_policy
+from reasoning_lab.models.tokenizer import examples_of
+from reasoning_lab.stages.base import (
+    Metrics,
+    StageContext,
+    Steps,
+    accumulation_of,
+    fit,
+    optimizer_of,
+    schedule_of,
+)
+from reasoning_lab.stages.midtrain.config import MidtrainConfig
+from reasoning_lab.stages.tokens import NextTokenModule, micro_batches
+from reasoning_lab.types import UserError
+
+
+def run(config: MidtrainConfig, context: StageContext) -> Metrics:
+    """Write the mid-trained policy."""
+    policy, tokenizer = context.load_policy()
+    corpus = context.inputs["corpus"]
+    optimization = config.optimization
+    rows = _rows(examples_of(tokenizer, read_rollouts(corpus / "accepted.parquet")), config)
+    held = _rows(examples_of(tokenizer, read_rollouts(corpus / "validation.parquet")), config)
+    plan = step_batches(
+        [config.row_tokens] * len(rows), optimization.batch_size, optimization.steps, context.seed
+    )
+    trained = _trained_part(config.trained, context.name)
+
+    def batches(rows: Sequence[Sequence[Example]], plan: Sequence[Sequence[int]], parts: int) -> Steps:
+        return micro_batches(
+            plan,
+            lambda indices: packed_batch(
+                [rows[index] for index in indices],
+                config.row_tokens,
+                tokenizer.pad_token_id,
+                trained,
+            ),
+            [_trained_tokens(row, trained) for row in rows],
+            parts,
+        )
+
+    size = config.validation_batch_rows
+    indices = list(range(len(held)))
+    validation = batches(held, [indices[at : at + size] for at in range(0, len(held), size)], 1)
+    module = NextTokenModule(
+        policy, optimizer_of(optimization, context.name), schedule_of(optimization)
+    )
+    stop = EarlyStopping("val/loss", patience=config.patience, check_on_train_epoch_end=False)
+    accumulation = accumulation_of(
+        optimization.batch_size, context.hardware.micro_batch_size, context.name
+    )
+    train_s = fit(
+        module,
+        batches(rows, plan, accumulation),
+        context,
+        optimization,
+        [stop],
+        validation,
+        config.validate_every_steps,
+    )
+    save_policy(policy, tokenizer, context.out_dir)
+    steps = module.trainer.global_step
+    tokens = sum(document.length for step in plan[:steps] for row in step for document in rows[row])
+    filled = sum(document.length for row in rows for document in row)
+    return {
+        "train_tokens": tokens,
+        "train_s": train_s,
+        "steps": steps,
+        "rows": len(rows),
+        "packing_frac": filled / (len(rows) * config.row_tokens),
+        "val_loss": float(stop.best_score),
+    }
+
+
+def _rows(documents: Sequence[Example], config: MidtrainConfig) -> list[list[Example]]:
+    packing = pack([document.length for document in documents], config.row_tokens)
+    if not packing.rows:
+        raise UserError(
+            f"row_tokens={config.row_tokens} holds none of {len(documents)} documents; raise it"
+        )
+    return [[documents[index] for index in row] for row in packing.rows]
+
+
+def _trained_tokens(row: Sequence[Example], trained: TrainedPart) -> int:
+    if trained is TrainedPart.SEQUENCE:
+        return sum(document.length - 1 for document in row)
+    return sum(len(document.completion_ids) for document in row)
+
+
+def _trained_part(name: str, stage: str) -> TrainedPart:
+    try:
+        return TrainedPart(name)
+    except ValueError:
+        raise UserError(
+            f"stages.{stage}.trained: '{name}' is unknown; choose {' or '.join(TrainedPart)}"
+        ) from None

@@ -1,0 +1,39 @@
+"""Schemas of the `prefer` stage: pairs from the policy's own rollouts, or from the teacher's."""
+
+from dataclasses import dataclass, field
+
+from omegaconf import MISSING
+
+from reasoning_lab.schema import ProblemsConfig, SamplingConfig, StageConfig, register_stage
+
+
+@dataclass
+class PreferConfig(StageConfig):
+    """The policy's own rollouts.
+
+    Attributes:
+        problems: Drawn from the training split.
+        group_size: Rollouts a problem.
+        sampling: How they are drawn.
+        pairs_per_problem: At most so many pairs of one problem.
+    """
+
+    problems: ProblemsConfig = field(default_factory=ProblemsConfig)
+    group_size: int = MISSING
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    pairs_per_problem: int = MISSING
+
+
+@dataclass
+class PreferTeacherConfig(StageConfig):
+    """The teacher's rollouts: those that rejection sampling threw away are the rejected.
+
+    Attributes:
+        pairs_per_problem: At most so many pairs of one problem.
+    """
+
+    pairs_per_problem: int = MISSING
+
+
+register_stage("prefer", PreferConfig)
+register_stage("prefer_teacher", PreferTeacherConfig)

@@ -1,0 +1,74 @@
+"""Schema of the `rl` stage."""
+
+from dataclasses import dataclass, field
+
+from omegaconf import MISSING
+
+from reasoning_lab.schema import OptimizationConfig, ProblemsConfig, StageConfig, register_stage
+
+
+@dataclass
+class TemperatureConfig:
+    """Temperature annealing (paper, step 4).
+
+    Attributes:
+        start: Of the first step's rollouts.
+        end: Reached linearly after `anneal_frac` of the steps, then kept.
+        anneal_frac: Fraction of the steps; 0 = `end` from the first step on.
+    """
+
+    start: float = 1.0
+    end: float = 0.6
+    anneal_frac: float = 0.5
+
+
+@dataclass
+class FilterConfig:
+    """Which prompts and rollouts train (paper, step 4).
+
+    Attributes:
+        max_length_variation: Drop prompts whose rollout lengths have a larger coefficient of
+            variation; null = keep all.
+        max_pass_rate: Drop prompts with a larger fraction of correct rollouts; 1 = keep all.
+        balance: Keep each group's correct rollouts and equally many random incorrect ones;
+            `all` keeps every rollout, `equal` balances.
+    """
+
+    max_length_variation: float | None = None
+    max_pass_rate: float = 1.0
+    balance: str = "all"
+
+
+@dataclass
+class RLConfig(StageConfig):
+    """GRPO with a verifiable reward.
+
+    Attributes:
+        problems: The pool, drawn from the training split.
+        screen_group_size: Rollouts a problem before the first step, to keep only prompts that
+            pass `filter` and are not solved or failed every time; 0 = no screening.
+        group_size: Rollouts a prompt and step; `optimization.batch_size` counts prompts.
+        max_new_tokens: Where a rollout is cut off.
+        temperature: Of the rollouts, and of the logits in the loss.
+        filter: Which prompts and rollouts train.
+        advantage: grpo (reward minus group mean, over the group's standard deviation) or
+            dr_grpo (without the division).
+        clip_low: Lower clip of the probability ratio.
+        clip_high: Upper clip.
+        table_every_steps: How often a table of rollouts is logged.
+    """
+
+    problems: ProblemsConfig = field(default_factory=ProblemsConfig)
+    screen_group_size: int = 0
+    group_size: int = MISSING
+    max_new_tokens: int = MISSING
+    temperature: TemperatureConfig = field(default_factory=TemperatureConfig)
+    filter: FilterConfig = field(default_factory=FilterConfig)
+    advantage: str = "grpo"
+    clip_low: float = 0.2
+    clip_high: float = 0.2
+    table_every_steps: int = field(default=20, metadata={"placement": True})
+    optimization: OptimizationConfig = field(default_factory=OptimizationConfig)
+
+
+register_stage("rl", RLConfig)

@@ -1,0 +1,116 @@
+"""Next-token training shared by the stages whose loss is cross-entropy."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from reasoning_lab.logprobs import TokenBatch, trained_logits
+from reasoning_lab.losses.next_token import next_token_loss
+from reasoning_lab.data.batches import Example, padded_batch, step_batches
+from reasoning_lab.schema import OptimizationConfig
+from reasoning_lab.stages.base import (
+    Metrics,
+    PolicyModule,
+    StageContext,
+    Steps,
+    accumulation_of,
+    fit,
+    optimizer_of,
+    schedule_of,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class NextTokenBatch:
+    """One micro-batch.
+
+    Attributes:
+        tokens: Its rows.
+        weight: Its trained tokens, as a multiple of the mean over the step's micro-batches;
+            with it, accumulated gradients are those of the undivided step.
+    """
+
+    tokens: TokenBatch
+    weight: float
+
+    def to(self, device: torch.device) -> "NextTokenBatch":
+        return NextTokenBatch(self.tokens.to(device), self.weight)
+
+
+class NextTokenModule(PolicyModule):
+    """Minimises the mean next-token loss over each step's trained tokens."""
+
+    def training_step(self, batch: NextTokenBatch, index: int) -> Tensor:
+        logits, targets = trained_logits(self.policy, batch.tokens)
+        loss = next_token_loss(logits, targets)
+        self.log_train({"loss": loss.detach(), "tokens": float(batch.tokens.input_ids.numel())})
+        return loss * batch.weight
+
+    def validation_step(self, batch: NextTokenBatch, index: int) -> None:
+        logits, targets = trained_logits(self.policy, batch.tokens)
+        loss = next_token_loss(logits, targets)
+        self.log("val/loss", loss, batch_size=targets.numel(), prog_bar=True)
+
+
+def micro_batches(
+    plan: Sequence[Sequence[int]],
+    collate: Callable[[Sequence[int]], TokenBatch],
+    trained_tokens: Sequence[int],
+    accumulation: int,
+) -> Steps:
+    """Divide each planned step into `accumulation` micro-batches of equal row counts.
+
+    Args:
+        plan: Per step, the rows that it reads.
+        collate: Makes the token batch of some rows.
+        trained_tokens: Of each row.
+        accumulation: Divides every step's row count.
+    """
+    parts: list[tuple[Sequence[int], float]] = []
+    for rows in plan:
+        size = len(rows) // accumulation
+        step_tokens = sum(trained_tokens[row] for row in rows)
+        for start in range(0, len(rows), size):
+            micro = rows[start : start + size]
+            micro_tokens = sum(trained_tokens[row] for row in micro)
+            parts.append((micro, accumulation * micro_tokens / step_tokens))
+
+    def make(index: Sequence[int]) -> NextTokenBatch:
+        rows, weight = parts[index[0]]
+        return NextTokenBatch(collate(rows), weight)
+
+    return Steps([[number] for number in range(len(parts))], make)
+
+
+def train_padded(
+    policy: PreTrainedModel,
+    examples: Sequence[Example],
+    pad_id: int,
+    optimization: OptimizationConfig,
+    context: StageContext,
+) -> Metrics:
+    """Train on examples that each have a row of their own, loss on completions only."""
+    plan = step_batches(
+        [example.length for example in examples],
+        optimization.batch_size,
+        optimization.steps,
+        context.seed,
+    )
+    batches = micro_batches(
+        plan,
+        lambda rows: padded_batch([examples[row] for row in rows], pad_id),
+        [len(example.completion_ids) for example in examples],
+        accumulation_of(optimization.batch_size, context.hardware.micro_batch_size, context.name),
+    )
+    module = NextTokenModule(
+        policy, optimizer_of(optimization, context.name), schedule_of(optimization)
+    )
+    train_s = fit(module, batches, context, optimization)
+    return {
+        "examples": len(examples),
+        "train_tokens": sum(examples[row].length for rows in plan for row in rows),
+        "train_s": train_s,
+    }

@@ -1,0 +1,167 @@
+"""Weights & Biases: one run a stage, grouped by recipe run; offline by itself.
+
+Nothing here can stop a training: without a key or without a server a run is kept in a local
+folder that `wandb sync` sends later.
+"""
+
+import logging
+import netrc
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+from reasoning_lab.schema import TrackerConfig
+from reasoning_lab.types import Rollout, UserError
+
+log = logging.getLogger(__name__)
+
+_MODES = ("auto", "online", "offline", "disabled")
+_COLUMNS = ["problem", "completion", "gold", "answer", "verdict", "family", "level", "tokens"]
+
+
+class Tracker(Protocol):
+    """Where a stage's metrics and tables go."""
+
+    @property
+    def lightning_logger(self) -> Any:
+        """What `pl.Trainer(logger=…)` takes; False = none."""
+        ...
+
+    def log(self, metrics: Mapping[str, Any]) -> None: ...
+
+    def rollouts(self, key: str, rollouts: Sequence[Rollout]) -> None:
+        """Log a table of completions with their verdicts."""
+        ...
+
+    def finish(self) -> None: ...
+
+
+class NullTracker:
+    """Keeps nothing: `tracker.mode=disabled`."""
+
+    lightning_logger = False
+
+    def log(self, metrics: Mapping[str, Any]) -> None:
+        pass
+
+    def rollouts(self, key: str, rollouts: Sequence[Rollout]) -> None:
+        pass
+
+    def finish(self) -> None:
+        pass
+
+
+class WandbTracker:
+    """One W&B run.
+
+    Args:
+        config: Project, entity, tags.
+        offline: True = keep the run in `folder` until it is synced.
+        folder: Where W&B writes.
+        run_id: Names the run, so that a resumed stage goes on in it.
+        name: Shown name.
+        group: The recipe run.
+        job_type: The stage.
+        settings: The stage's resolved config.
+    """
+
+    def __init__(
+        self,
+        config: TrackerConfig,
+        offline: bool,
+        folder: Path,
+        run_id: str,
+        name: str,
+        group: str,
+        job_type: str,
+        settings: Mapping[str, Any],
+    ) -> None:
+        import wandb
+        from pytorch_lightning.loggers import WandbLogger
+
+        folder.mkdir(parents=True, exist_ok=True)
+        self._logger = WandbLogger(
+            project=config.project,
+            entity=config.entity,
+            offline=offline,
+            save_dir=folder,
+            id=run_id,
+            resume=None if offline else "allow",
+            name=name,
+            group=group,
+            job_type=job_type,
+            tags=[*config.tags, job_type],
+            config=dict(settings),
+            settings=wandb.Settings(silent=True, console="off", x_disable_stats=True),
+        )
+
+    @property
+    def lightning_logger(self) -> Any:
+        return self._logger
+
+    def log(self, metrics: Mapping[str, Any]) -> None:
+        self._logger.experiment.log(dict(metrics))
+
+    def rollouts(self, key: str, rollouts: Sequence[Rollout]) -> None:
+        import wandb
+
+        rows = [
+            [
+                rollout.problem.prompt,
+                rollout.completion.text,
+                rollout.problem.gold,
+                rollout.answer,
+                str(rollout.verdict),
+                rollout.problem.family,
+                rollout.problem.level,
+                len(rollout.completion.token_ids),
+            ]
+            for rollout in rollouts
+        ]
+        self._logger.experiment.log({key: wandb.Table(columns=_COLUMNS, data=rows)})
+
+    def finish(self) -> None:
+        self._logger.experiment.finish()
+
+
+def is_offline(config: TrackerConfig) -> bool:
+    """Whether runs stay local; says in one line how to send them later.
+
+    Raises:
+        UserError: For an unknown mode.
+    """
+    if config.mode not in _MODES:
+        raise UserError(f"tracker.mode: '{config.mode}' is unknown; choose {', '.join(_MODES)}")
+    mode = config.mode
+    if mode == "auto":
+        mode = os.environ.get("WANDB_MODE", "auto")
+    if mode in ("online", "offline"):
+        return mode == "offline"
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai"))
+    if not _has_key(host.hostname or ""):
+        log.info("W&B: no API key, so runs are kept offline; `wandb sync` sends them later.")
+        return True
+    try:
+        port = host.port or (443 if host.scheme == "https" else 80)
+        socket.create_connection((host.hostname, port), config.connect_timeout_s).close()
+    except OSError as error:
+        log.warning(
+            "W&B: %s does not answer (%s), so runs are kept offline; `wandb sync` sends them "
+            "later.",
+            host.hostname,
+            error,
+        )
+        return True
+    return False
+
+
+def _has_key(host: str) -> bool:
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    try:
+        return netrc.netrc().authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False

@@ -1,0 +1,37 @@
+r"""Take the final answer out of a completion's text: the first half of verification.
+
+The recipe's format is `<think>...</think>` and then `\boxed{answer}`. Boxes inside the thought
+are drafts and don't count.
+"""
+
+import re
+
+_END_OF_THOUGHT = "</think>"
+_BOX = "\\boxed{"
+# A backslash takes the next character with it, so `\{` opens nothing.
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
+
+
+def extract_answer(text: str) -> str | None:
+    r"""Return what the last `\boxed{...}` holds, stripped; linear in the text's length.
+
+    Only what follows the last `</think>` counts where that mark is there, else the whole text.
+    The last box decides alone: an earlier one was overruled by the author.
+
+    Returns:
+        The answer; None when there is no box, or the last is empty or never closed.
+    """
+    final = text.rpartition(_END_OF_THOUGHT)[2]
+    start = final.rfind(_BOX)
+    if start < 0:
+        return None
+    start += len(_BOX)
+    depth = 1
+    for mark in _BRACE.finditer(final, start):
+        if mark[0] == "{":
+            depth += 1
+        elif mark[0] == "}":
+            depth -= 1
+            if depth == 0:
+                return final[start : mark.start()].strip() or None
+    return None

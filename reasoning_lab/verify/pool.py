@@ -1,0 +1,187 @@
+r"""Verdicts for many completions at once, in worker processes that can be killed.
+
+A model's answer is hostile input: `\boxed{10^{10^{10^{10}}}}` keeps sympy busy for ever, and an
+alarm that sympy happens to swallow doesn't end it. So the comparison runs in pebble's processes,
+under a memory cap and a time limit; extraction, which is linear, stays in the parent.
+
+Workers are forked from a fork server that has the checkers imported, so a killed one is replaced
+in milliseconds. The server is a fresh process: it has none of the parent's torch or its threads.
+It ends with the parent. The memory cap needs Linux; a script that uses this needs the usual
+`if __name__ == "__main__":`.
+"""
+
+import importlib
+import math
+import multiprocessing
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from pebble import ProcessExpired, ProcessFuture, ProcessPool
+
+from reasoning_lab.types import Problem, Verdict
+from reasoning_lab.verify.answers import extract_answer
+
+Item = tuple[Problem, str]
+
+_CHECKERS = "reasoning_lab.verify.checkers"
+_MAX_ANSWER_CHARS = 2_000
+_CHUNK_ANSWERS = 32
+_MIB = 2**20
+# What one answer can do to a worker; all three become TIMEOUT.
+_CULPRIT_ERRORS = (TimeoutError, ProcessExpired, MemoryError)
+
+
+class Verifier:
+    """Gives each completion its verdict; processes start when first needed and are reused.
+
+    An answer that exceeds its time or memory gets TIMEOUT, unless its library swallows the
+    MemoryError, which then reads as UNPARSEABLE or WRONG: never as CORRECT.
+
+    Args:
+        workers: Number of worker processes.
+        timeout_s: Most seconds that one answer may take.
+        memory_mb: Most MiB of address space that a worker may take beyond its imports.
+    """
+
+    def __init__(self, workers: int, timeout_s: float, memory_mb: int) -> None:
+        self._workers = workers
+        self._timeout_s = timeout_s
+        self._memory_mb = memory_mb
+        self._pool: ProcessPool | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the workers, busy ones too; a later `verify` starts new ones."""
+        if self._pool is not None:
+            self._pool.stop()
+            self._pool.join()
+            self._pool = None
+
+    def verify(
+        self, problems: Sequence[Problem], texts: Sequence[str]
+    ) -> list[tuple[str | None, Verdict]]:
+        """Return (extracted answer, verdict) for each completion text, in order.
+
+        Args:
+            problems: What was asked, one for each text.
+            texts: Completion texts.
+
+        Raises:
+            UserError: A problem's checker is unknown or can't read its gold.
+        """
+        answers = [extract_answer(text) for text in texts]
+        verdicts = [_quick_verdict(p, a) for p, a in zip(problems, answers, strict=True)]
+        items = [
+            (problem, answer)
+            for problem, answer, verdict in zip(problems, answers, verdicts, strict=True)
+            if verdict is None and answer is not None
+        ]
+        checked = iter(self._check(items))
+        return [
+            (answer, verdict or next(checked))
+            for answer, verdict in zip(answers, verdicts, strict=True)
+        ]
+
+    def _check(self, items: Sequence[Item]) -> list[Verdict]:
+        """Verdicts in order: in chunks, then one by one where a chunk didn't come back."""
+        size = max(1, min(_CHUNK_ANSWERS, math.ceil(len(items) / self._workers)))
+        chunks = [items[start : start + size] for start in range(0, len(items), size)]
+        futures = [self._submit(chunk) for chunk in chunks]
+        results = [
+            _chunk_verdicts(future) if len(chunk) > 1 else [_single_verdict(future)]
+            for chunk, future in zip(chunks, futures, strict=True)
+        ]
+        singles = iter(
+            [
+                self._submit([item])
+                for chunk, result in zip(chunks, results, strict=True)
+                if result is None
+                for item in chunk
+            ]
+        )
+        verdicts: list[Verdict] = []
+        for chunk, result in zip(chunks, results, strict=True):
+            verdicts += result or [_single_verdict(next(singles)) for _ in chunk]
+        return verdicts
+
+    def _submit(self, items: Sequence[Item]) -> ProcessFuture[list[Verdict]]:
+        # A pool breaks when something from outside kills an idle worker.
+        if self._pool is None or not self._pool.active:
+            self.close()
+            context = multiprocessing.get_context("forkserver")
+            context.set_forkserver_preload([_CHECKERS])
+            self._pool = ProcessPool(
+                max_workers=self._workers,
+                initializer=_start_worker,
+                initargs=(self._memory_mb,),
+                context=context,
+            )
+        return self._pool.schedule(
+            _check_chunk, args=(items, self._timeout_s), timeout=self._timeout_s
+        )
+
+
+def _quick_verdict(problem: Problem, answer: str | None) -> Verdict | None:
+    """Give the verdict that needs no parsing, or None."""
+    if answer is None:
+        return Verdict.UNPARSEABLE
+    if answer == problem.gold.strip():
+        return Verdict.CORRECT
+    return Verdict.UNPARSEABLE if len(answer) > _MAX_ANSWER_CHARS else None
+
+
+def _chunk_verdicts(future: ProcessFuture[list[Verdict]]) -> list[Verdict] | None:
+    """Return a chunk's verdicts; None = some member spent the chunk's time, memory or worker."""
+    try:
+        return future.result()
+    except (*_CULPRIT_ERRORS, BrokenProcessPool):
+        return None
+
+
+def _single_verdict(future: ProcessFuture[list[Verdict]]) -> Verdict:
+    try:
+        return future.result()[0]
+    except _CULPRIT_ERRORS:
+        return Verdict.TIMEOUT
+
+
+def _start_worker(memory_mb: int) -> None:
+    checkers = importlib.import_module(_CHECKERS)
+    # The first parse builds tables for some 0.2 s, which no answer should pay for.
+    checkers.check(Problem("warm-up", gold="\\frac{1}{2}", checker="math", family=""), "2")
+    if sys.platform == "linux":
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        _limit(resource.RLIMIT_AS, pages * resource.getpagesize() + memory_mb * _MIB)
+    _limit(resource.RLIMIT_CORE, 0)
+
+
+def _limit(what: int, amount: int) -> None:
+    """Set a soft resource limit of this process, within its hard one."""
+    _, hard = resource.getrlimit(what)
+    resource.setrlimit(
+        what, (amount if hard == resource.RLIM_INFINITY else min(amount, hard), hard)
+    )
+
+
+def _check_chunk(items: Sequence[Item], timeout_s: float) -> list[Verdict]:
+    from reasoning_lab.verify.checkers import check
+
+    # Pebble ends what takes too long; this ends it where the parent, and so pebble, was killed.
+    _limit(resource.RLIMIT_CPU, math.ceil(time.process_time() + 2 * timeout_s) + 1)
+    return [check(problem, answer) for problem, answer in items]

@@ -1,0 +1,66 @@
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def run_python(*arguments: str, cwd: Path, **environment: str) -> str:
+    """Standard output of a fresh interpreter, which must succeed."""
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=cwd,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that holds what the wheel holds, far from the checkout."""
+    folder = tmp_path_factory.mktemp("wheel")
+    run_python("-m", "hatchling", "build", "-t", "wheel", "-d", str(folder), cwd=ROOT)
+    (wheel,) = folder.glob("*.whl")
+    site = folder / "site"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    return site
+
+
+def test_wheel_carries_every_config_file(installed: Path) -> None:
+    def names(conf: Path) -> set[str]:
+        return {path.relative_to(conf).as_posix() for path in conf.rglob("*.yaml")}
+
+    shipped = names(installed / "reasoning_lab" / "conf")
+    assert shipped
+    assert shipped == names(ROOT / "conf")
+
+
+def test_installed_wheel_composes_the_default_recipe_anywhere(
+    installed: Path, tmp_path: Path
+) -> None:
+    path = {"PYTHONPATH": str(installed)}
+    found = run_python("-c", "import reasoning_lab as r; print(r.__file__)", cwd=tmp_path, **path)
+    assert Path(found.strip()).is_relative_to(installed)
+    composed = run_python("-m", "reasoning_lab", "--cfg", "job", cwd=tmp_path, **path)
+    assert "stages:" in composed
+
+
+@pytest.mark.parametrize("module", ["cli", "compose", "recipe", "schema", "store", "types"])
+def test_planning_imports_no_torch(module: str, tmp_path: Path) -> None:
+    heavy = run_python(
+        "-c",
+        f"import sys, reasoning_lab.{module}\n"
+        "print(*{'torch', 'pytorch_lightning', 'transformers'} & sys.modules.keys())",
+        cwd=tmp_path,
+        PYTHONPATH=str(ROOT),
+    )
+    assert heavy.strip() == ""

@@ -1,0 +1,240 @@
+"""The verifier against hostile, sloppy and honest answers: extraction, equivalence, isolation."""
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from reasoning_lab.types import Problem, UserError, Verdict
+from reasoning_lab.verify import Verifier, extract_answer
+
+CORRECT, WRONG = Verdict.CORRECT, Verdict.WRONG
+UNPARSEABLE, TIMEOUT = Verdict.UNPARSEABLE, Verdict.TIMEOUT
+
+BOMB = "10^{10^{10^{10}}}"
+
+
+def gym(family: str, gold: str, **metadata: Any) -> Problem:
+    return Problem(f"{family}?", gold, f"reasoning_gym/{family}", family, metadata=metadata)
+
+
+def formula(gold: str) -> Problem:
+    return Problem("a formula?", gold, "math", "math")
+
+
+GCD = gym("gcd", "12")
+SUM = gym("chain_sum", "12")
+COMPLEX = gym("complex_arithmetic", "-15 + 3i", result=[-15, 3])
+FRACTION = gym(
+    "fraction_simplification",
+    "3/4",
+    numerator=6,
+    denominator=8,
+    simplified_numerator=3,
+    simplified_denominator=4,
+)
+
+
+@pytest.fixture(scope="module")
+def verifier() -> Iterator[Verifier]:
+    with Verifier(workers=2, timeout_s=10, memory_mb=512) as shared:
+        yield shared
+
+
+@pytest.fixture(scope="module")
+def impatient() -> Iterator[Verifier]:
+    with Verifier(workers=2, timeout_s=2, memory_mb=512) as shared:
+        yield shared
+
+
+def box(answer: str) -> str:
+    return f"\\boxed{{{answer}}}"
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (box("7"), "7"),
+        ("first \\boxed{1}, then \\boxed{2}, so \\boxed{3}.", "3"),
+        ("<think>\\boxed{1}</think> so \\boxed{2}", "2"),
+        ("<think>\\boxed{1}</think> I forgot the box", None),
+        ("<think>a</think>\\boxed{1}</think>\\boxed{2}", "2"),
+        ("<think>no end, \\boxed{1}", "1"),
+        (box("\\frac{1}{\\sqrt{2}}"), "\\frac{1}{\\sqrt{2}}"),
+        (box("\\{ x \\mid x < 1 \\"), None),
+        (box("a \\} b"), "a \\} b"),
+        ("\\boxed{\\boxed{5}}", "5"),
+        (box("  12\n"), "12"),
+        (box(""), None),
+        (box("  "), None),
+        ("\\boxed{1} and \\boxed{2", None),
+        ("boxed{1}", None),
+        ("", None),
+    ],
+)
+def test_last_closed_box_after_the_thought_is_the_answer(text: str, answer: str | None) -> None:
+    assert extract_answer(text) == answer
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("\\boxed{" * 300_000, None),
+        ("\\boxed{1}" * 300_000, "1"),
+        ("\\boxed{" + "{" * 1_000_000, None),
+        (
+            "\\boxed{" + "{" * 1_000_000 + "5" + "}" * 1_000_001,
+            "{" * 1_000_000 + "5" + "}" * 1_000_000,
+        ),
+        ("\\boxed{" + "\\" * 2_000_000, None),
+        ("</think>" * 300_000 + "\\boxed{2}", "2"),
+    ],
+    ids=["open boxes", "closed boxes", "open braces", "nested", "backslashes", "thoughts"],
+)
+def test_megabytes_are_extracted_in_linear_time(text: str, answer: str | None) -> None:
+    start = time.perf_counter()
+    assert extract_answer(text) == answer
+    # Quadratic time would be 10^12 steps.
+    assert time.perf_counter() - start < 3
+
+
+# Expected verdicts follow from the families' documented tolerance, worked out by hand.
+CASES = [
+    (GCD, "12", CORRECT),
+    (GCD, "13", WRONG),
+    (GCD, "120", WRONG),
+    (GCD, "twelve", UNPARSEABLE),
+    (SUM, "12.0", CORRECT),
+    (SUM, "+012", CORRECT),
+    (SUM, "-12", WRONG),
+    (SUM, "x = 12", UNPARSEABLE),
+    (COMPLEX, "-15.0 + 3.0i", CORRECT),
+    (COMPLEX, "(-15+3i)", CORRECT),
+    (COMPLEX, "-15 - 3i", WRONG),
+    (COMPLEX, "nan", UNPARSEABLE),
+    (COMPLEX, "nan+nanj", UNPARSEABLE),
+    (FRACTION, "\\frac{3}{4}", CORRECT),
+    (FRACTION, "3 / 4", CORRECT),
+    (FRACTION, "6/8", WRONG),
+    (FRACTION, "0.75", WRONG),
+    (formula("\\frac{1}{2}"), "0.5", CORRECT),
+    (formula("0.5"), "\\dfrac{2}{4}", CORRECT),
+    (formula("\\frac{1}{2}"), "0.51", WRONG),
+    (formula("10\\%"), "$10\\%$", CORRECT),
+    (formula("5"), "3$ or $5", WRONG),
+    (formula("5"), "5 )(", UNPARSEABLE),
+    (formula("5"), "???", UNPARSEABLE),
+    # Not symmetric: an interval may answer an inequality, not the reverse.
+    (formula("1<x<2"), "(1,2)", CORRECT),
+    (formula("(1,2)"), "1<x<2", WRONG),
+]
+
+
+def test_each_problem_is_judged_by_its_own_checker_in_order(verifier: Verifier) -> None:
+    repeated = CASES * 6
+    found = verifier.verify([c[0] for c in repeated], [box(c[1]) for c in repeated])
+    assert [answer for answer, _ in found] == [case[1] for case in repeated]
+    wrong = [
+        (problem.gold, answer, verdict)
+        for (problem, answer, expected), (_, verdict) in zip(repeated, found, strict=True)
+        if verdict is not expected
+    ]
+    assert not wrong
+
+
+def test_a_bomb_times_out_alone(impatient: Verifier) -> None:
+    half = formula("\\frac{1}{2}")
+    problems = [GCD, half, formula("5"), half, SUM, half]
+    texts = [box(a) for a in ("13", "0.5", BOMB, "0.4", "12.0", "\\frac{2}{4}")]
+    start = time.perf_counter()
+    found = impatient.verify(problems, texts)
+    assert [verdict for _, verdict in found] == [WRONG, CORRECT, TIMEOUT, WRONG, CORRECT, CORRECT]
+    # 2 s in its chunk and 2 s alone.
+    assert time.perf_counter() - start < 8
+    assert impatient.verify([formula("5")], [box("5.0")]) == [("5.0", CORRECT)]
+
+
+def test_deep_nesting_blocks_nobody(impatient: Verifier) -> None:
+    deep = "{" * 900 + "5" + "}" * 900
+    (_, verdict), (_, other) = impatient.verify([formula("5"), GCD], [box(deep), box("13")])
+    assert verdict in (TIMEOUT, UNPARSEABLE)
+    assert other is WRONG
+
+
+def test_the_memory_cap_holds() -> None:
+    # 2^(10^10) needs 1.25 GB; without the cap it runs into the time limit.
+    with Verifier(workers=1, timeout_s=30, memory_mb=32) as small:
+        start = time.perf_counter()
+        [(_, verdict)] = small.verify([formula("5")], [box("2^{10^{10}}")])
+        assert verdict in (TIMEOUT, UNPARSEABLE, WRONG)
+        assert time.perf_counter() - start < 15
+        assert small.verify([formula("5")], [box("5.0")]) == [("5.0", CORRECT)]
+
+
+def test_what_needs_no_parsing_starts_no_process() -> None:
+    before = _workers()
+    with Verifier(workers=1, timeout_s=1, memory_mb=64) as idle:
+        texts = [box(" 12 "), "no box", box("9" * 3_000), box("{" * 10**6 + "5" + "}" * 10**6)]
+        verdicts = [verdict for _, verdict in idle.verify([GCD] * 4, texts)]
+        assert _workers() == before
+        assert idle.verify([], []) == []
+    assert verdicts == [CORRECT, UNPARSEABLE, UNPARSEABLE, UNPARSEABLE]
+
+
+@pytest.mark.parametrize(
+    ("problem", "said"),
+    [
+        (formula("???"), "can't read the gold '???'"),
+        (gym("complex_arithmetic", "5"), "can't score the gold '5'"),
+        (gym("no_such_family", "5"), "no family 'no_such_family'"),
+        (Problem("a?", "5", "exact", "f"), "unknown checker 'exact'"),
+    ],
+)
+def test_a_bad_problem_is_an_error_that_names_it(
+    verifier: Verifier, problem: Problem, said: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        verifier.verify([GCD, problem], [box("13"), box("6")])
+    assert said in str(caught.value)
+    assert problem.id in str(caught.value)
+
+
+def test_texts_and_problems_must_pair(verifier: Verifier) -> None:
+    with pytest.raises(ValueError, match="zip"):
+        verifier.verify([GCD, GCD], [box("12")])
+
+
+def test_workers_hold_no_torch_and_end_with_the_pool() -> None:
+    assert torch.__version__
+    before = _workers()
+    with Verifier(workers=2, timeout_s=5, memory_mb=256) as own:
+        own.verify([GCD] * 4, [box("13")] * 4)
+        started = _workers() - before
+        assert len(started) == 2
+        assert "libtorch" in Path("/proc/self/maps").read_text()
+        for pid in started:
+            assert "libtorch" not in Path(f"/proc/{pid}/maps").read_text()
+        first = started
+        own.verify([GCD] * 4, [box("14")] * 4)
+        assert _workers() - before == first
+        os.kill(min(first), 9)
+        time.sleep(0.5)
+        assert own.verify([GCD], [box("13")]) == [("13", WRONG)]
+    assert _workers() == before
+
+
+def _workers() -> set[int]:
+    """Pids of the fork server's live children: this process's grandchildren."""
+    parent_of = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, parent = stat.read_text().rpartition(") ")[2].split()[:2]
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if state != "Z":
+            parent_of[int(stat.parent.name)] = int(parent)
+    return {pid for pid, parent in parent_of.items() if parent_of.get(parent) == os.getpid()}
