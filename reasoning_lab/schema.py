@@ -216,9 +216,9 @@ class RootConfig:
 
 
 def register_stage(name: str, schema: type[StageConfig]) -> None:
-    """Make `schema` the type of `conf/stage/*.yaml` options whose defaults name it."""
-    ConfigStore.instance().store(group="stage", name=f"{name}_schema", node=schema)
+    """Make `schema` the type of the stage options whose defaults name it."""
+    ConfigStore.instance().store(group="schema", name=name, node=schema)
 
 
-ConfigStore.instance().store(name="root_schema", node=RootConfig)
-ConfigStore.instance().store(group="benchmark", name="benchmark_schema", node=BenchmarkConfig)
+ConfigStore.instance().store(group="schema", name="root", node=RootConfig)
+ConfigStore.instance().store(group="schema", name="benchmark", node=BenchmarkConfig)

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Sequence
 
+from rich.progress import Progress
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_lab.data.curation import group_by_problem
@@ -27,6 +28,7 @@ class RolloutSampler:
         verifier: Gives each completion its verdict.
         batch_size: Rows decoded together.
         author: Names the policy in every rollout.
+        label: What the progress bar says; none is shown without one.
     """
 
     def __init__(
@@ -36,8 +38,11 @@ class RolloutSampler:
         verifier: Verifier,
         batch_size: int,
         author: str,
+        label: str | None = None,
     ) -> None:
-        self._engine = HFEngine(policy, tokenizer, batch_size)
+        self._progress = Progress(transient=True, disable=label is None)
+        self._label = label or ""
+        self._engine = HFEngine(policy, tokenizer, batch_size, self._advance)
         self._tokenizer = tokenizer
         self._verifier = verifier
         self._author = author
@@ -59,7 +64,9 @@ class RolloutSampler:
             for problem in problems
             for sample in range(group_size)
         ]
-        completions = self._engine.generate(repeated, sampling, seeds)
+        with self._progress:
+            self._progress.add_task(self._label, total=len(asked))
+            completions = self._engine.generate(repeated, sampling, seeds)
         verdicts = self._verifier.verify(asked, [completion.text for completion in completions])
         return group_by_problem(
             Rollout(problem, completion, answer, verdict, self._author, policy_version)
@@ -67,3 +74,7 @@ class RolloutSampler:
                 asked, completions, verdicts, strict=True
             )
         )
+
+    def _advance(self, count: int) -> None:
+        for task in self._progress.task_ids[-1:]:
+            self._progress.advance(task, count)

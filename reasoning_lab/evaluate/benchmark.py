@@ -58,7 +58,8 @@ def run(config: EvaluateConfig, context: StageContext) -> Metrics:
         tokenizer,
         context.verifier,
         context.hardware.generation_batch_size,
-        context.authors["policy"],
+        context.authors.get("policy", "base"),
+        label=context.name,
     )
     groups = sampler.groups(
         problems,

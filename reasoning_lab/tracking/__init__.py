@@ -18,12 +18,16 @@ from reasoning_lab.types import Rollout, UserError
 
 log = logging.getLogger(__name__)
 
+os.environ.setdefault("WANDB_SILENT", "true")
+
 _MODES = ("auto", "online", "offline", "disabled")
 _COLUMNS = ["problem", "completion", "gold", "answer", "verdict", "family", "level", "tokens"]
 
 
 class Tracker(Protocol):
     """Where a stage's metrics and tables go."""
+
+    run_id: str | None
 
     @property
     def lightning_logger(self) -> Any:
@@ -43,6 +47,7 @@ class NullTracker:
     """Keeps nothing: `tracker.mode=disabled`."""
 
     lightning_logger = False
+    run_id = None
 
     def log(self, metrics: Mapping[str, Any]) -> None:
         pass
@@ -83,6 +88,7 @@ class WandbTracker:
         from pytorch_lightning.loggers import WandbLogger
 
         folder.mkdir(parents=True, exist_ok=True)
+        self.run_id: str | None = run_id
         self._logger = WandbLogger(
             project=config.project,
             entity=config.entity,

@@ -27,7 +27,8 @@ def from_policy(config: PreferConfig, context: StageContext) -> Metrics:
         tokenizer,
         context.verifier,
         context.hardware.generation_batch_size,
-        context.authors["policy"],
+        context.authors.get("policy", "base"),
+        label=context.name,
     )
     groups = sampler.groups(
         problems, config.group_size, sampling_of(config.sampling), f"{context.seed}/prefer"

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -162,6 +163,12 @@ class RLModule(PolicyModule):
         if batch.step % self._table_every_steps == 0:
             rollouts = [rollout for group in groups[:4] for rollout in group.rollouts[:4]]
             self._tracker.rollouts("rollout/samples", rollouts)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["rollout_tokens"] = self.rollout_tokens
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.rollout_tokens = checkpoint["rollout_tokens"]
 
     def _learn(self, groups: Sequence[RolloutGroup], temperature: float) -> None:
         """One optimizer step over all rollouts of `groups`, in micro-batches."""
