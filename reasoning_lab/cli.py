@@ -3,6 +3,7 @@
 Nothing heavy is imported until a recipe really runs, so `--help` and completion are quick.
 """
 
+import errno
 import json
 import logging
 import os
@@ -12,14 +13,16 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from reasoning_lab.compose import CONF, Recipe, compose, register_schemas
+from reasoning_lab.mistakes import is_composition_error, one_sentence
 from reasoning_lab.store import Store
 from reasoning_lab.types import UserError
 
+# Hydra would make a folder and a log file for every run, and planning is none.
+_PLANNING = ("hydra.output_subdir=null", "hydra.run.dir=.", "hydra/job_logging=none")
 _RESUME = "Stopped; run the same command again to go on where it was."
 
 
@@ -30,7 +33,8 @@ def main() -> None:
     if arguments and arguments[0] == "plan":
         as_json = "format=json" in arguments
         task = _plan_json if as_json else _plan_table
-        arguments = [word for word in arguments[1:] if word not in ("format=json", "format=table")]
+        words = [word for word in arguments[1:] if word not in ("format=json", "format=table")]
+        arguments = [*words, *_PLANNING]
     sys.argv[1:] = arguments
     # Hydra would print and exit by itself; let errors come here, to be told in one sentence.
     os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -39,10 +43,10 @@ def main() -> None:
         hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(_told(task))()
     except KeyboardInterrupt:
         _end(_RESUME, 130)
-    except (HydraException, OmegaConfBaseException) as error:
-        _end(one_sentence(error), 2)
-    except OSError as error:
-        if error.errno != 28:
+    except Exception as error:
+        if is_composition_error(error):
+            _end(_sentence(error), 2)
+        if not isinstance(error, OSError) or error.errno != errno.ENOSPC:
             raise
         _end(f"the disk is full ({error.filename}); free some space, then {_RESUME.lower()}", 1)
 
@@ -55,21 +59,15 @@ def _told(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
             task(config)
         except UserError as error:
             _end(str(error), 2)
+        except OmegaConfBaseException as error:
+            _end(_sentence(error), 2)
 
     return run
 
 
-def one_sentence(error: BaseException) -> str:
-    """What a composition error says, without its framing."""
-    parts: list[str] = []
-    seen: BaseException | None = error
-    while seen is not None:
-        for line in str(seen).splitlines():
-            text = line.strip()
-            if text and not text.startswith(("object_type=", "set HYDRA_FULL_ERROR", "reference_")):
-                parts.append(text.rstrip("."))
-        seen = seen.__cause__
-    return "; ".join(dict.fromkeys(parts)) + ". See `reasoning-lab --cfg job` for all keys."
+def _sentence(error: BaseException) -> str:
+    groups = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir())
+    return one_sentence(error, groups)
 
 
 def _end(sentence: str, code: int) -> None:

@@ -1,4 +1,7 @@
-"""From Hydra's config to typed dataclasses and a linked recipe; the last place that sees a DictConfig."""
+"""From Hydra's config to typed dataclasses and a linked recipe.
+
+The last place that sees a DictConfig.
+"""
 
 import importlib
 import pkgutil
@@ -12,7 +15,7 @@ import reasoning_lab
 import reasoning_lab.stages
 from reasoning_lab.evaluate.config import EvaluateConfig
 from reasoning_lab.recipe import NO_ABLATION, Node, ablated, link, with_evaluations
-from reasoning_lab.schema import RootConfig, StageConfig, identity_of
+from reasoning_lab.schema import RootConfig, StageConfig, check_values, identity_of
 from reasoning_lab.store import content_hash
 from reasoning_lab.targets import check_path
 from reasoning_lab.types import UserError
@@ -50,6 +53,7 @@ def compose(config: DictConfig) -> Recipe:
         UserError: When the stages cannot be linked or a value is missing or impossible.
     """
     root: RootConfig = OmegaConf.to_object(config)  # type: ignore[assignment]
+    check_values(root)
     for name, stage in root.stages.items():
         if not isinstance(stage, StageConfig):
             raise UserError(
@@ -76,7 +80,9 @@ def compose(config: DictConfig) -> Recipe:
 def makers(kind: str) -> list[str]:
     """Names of the shipped stage options that produce `kind`."""
     options = sorted((CONF / "stage").glob("*.yaml"))
-    return [path.stem for path in options if OmegaConf.load(path).get("produces") == kind]
+    return [
+        path.stem for path in options if OmegaConf.select(OmegaConf.load(path), "produces") == kind
+    ]
 
 
 def _model_identity(root: RootConfig) -> Any:

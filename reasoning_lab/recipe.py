@@ -48,7 +48,9 @@ class Node:
         return list(found.values())
 
 
-def ablated(stages: Mapping[str, StageConfig], ablate: str | Sequence[str]) -> dict[str, StageConfig]:
+def ablated(
+    stages: Mapping[str, StageConfig], ablate: str | Sequence[str]
+) -> dict[str, StageConfig]:
     """The stages without those that `ablate` names.
 
     Raises:

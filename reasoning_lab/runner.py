@@ -154,7 +154,7 @@ def report(
         evaluated, made = artifacts[node.fingerprint], artifacts[policy.fingerprint]
         name, samples = node.config.name, node.config.benchmark.samples
         ids, correct = read_correct(evaluated.path, samples)
-        about = {
+        about: dict[str, Any] = {
             "variant": recipe.variant,
             "stage": policy.name,
             "seed": recipe.root.seed,

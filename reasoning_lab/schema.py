@@ -13,12 +13,50 @@ from typing import Any, TypeVar
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
+from reasoning_lab.types import UserError
+
 T = TypeVar("T")
 
 
 def placement(default: T) -> T:
     """Declare a field that changes no result: paths, devices, logging, micro-batches."""
-    return dataclasses.field(default=default, metadata={"placement": True})  # type: ignore[no-any-return, call-overload]
+    return dataclasses.field(default=default, metadata={"placement": True})
+
+
+def choice(*known: str) -> Any:
+    """Declare a field that takes one of `known`, the first by default."""
+    return dataclasses.field(default=known[0], metadata={"choices": known})
+
+
+def at_least(least: int) -> Any:
+    """Declare a number without a default that is `least` or more."""
+    return dataclasses.field(default=MISSING, metadata={"least": least})
+
+
+def check_values(value: Any, key: str = "") -> None:
+    """Hold a typed config against what its fields declare.
+
+    Raises:
+        UserError: For a key that the schema lacks (Hydra's `+` lets it through), a value that
+            is not among the choices, or a number that is too small.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        declared = {item.name: item.metadata for item in dataclasses.fields(value)}
+        for name, content in vars(value).items():
+            where = f"{key}.{name}".lstrip(".")
+            if name not in declared:
+                known = ", ".join(declared)
+                raise UserError(f"{where}={content}: there is no such key; choose among {known}")
+            choices, least = declared[name].get("choices"), declared[name].get("least")
+            if choices and content not in choices:
+                known = f"{', '.join(choices[:-1])} or {choices[-1]}"
+                raise UserError(f"{where}: '{content}' is unknown; choose {known}")
+            if least is not None and content < least:
+                raise UserError(f"{where}: {content} is too small; give {least} or more")
+            check_values(content, where)
+    elif isinstance(value, Mapping):
+        for name, content in value.items():
+            check_values(content, f"{key}.{name}".lstrip("."))
 
 
 def identity_of(value: Any) -> Any:
@@ -47,7 +85,7 @@ class SamplingConfig:
 
     temperature: float = MISSING
     top_p: float = 1.0
-    max_new_tokens: int = MISSING
+    max_new_tokens: int = at_least(1)
 
 
 @dataclass
@@ -66,7 +104,7 @@ class ModelConfig:
     revision: str | None = None
     architecture: dict[str, Any] = field(default_factory=dict)
     vocab_size: int = 512
-    dtype: str = "float32"
+    dtype: str = choice("float32", "bfloat16")
 
 
 @dataclass
@@ -74,7 +112,7 @@ class ProblemsConfig:
     """Which problems a stage draws from the training split of the data source."""
 
     levels: list[int] = MISSING
-    count: int = MISSING
+    count: int = at_least(1)
 
 
 @dataclass
@@ -87,11 +125,11 @@ class BenchmarkConfig:
         samples: Completions a problem.
     """
 
-    split: str = "test"
+    split: str = choice("test", "validation")
     levels: list[int] = MISSING
-    count: int = MISSING
+    count: int = at_least(1)
     seed: int = 0
-    samples: int = MISSING
+    samples: int = at_least(1)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
 
@@ -116,8 +154,8 @@ class OptimizationConfig:
     warmup_frac: float = 0.0
     decay_frac: float = 0.0
     clip_norm: float = 1.0
-    steps: int = MISSING
-    batch_size: int = MISSING
+    steps: int = at_least(1)
+    batch_size: int = at_least(1)
     checkpoint_every_steps: int = placement(200)
     log_every_steps: int = placement(10)
 
@@ -178,7 +216,10 @@ class TrackerConfig:
         connect_timeout_s: How long `auto` waits for the server before it goes offline.
     """
 
-    mode: str = placement("auto")
+    mode: str = field(
+        default="auto",
+        metadata={"placement": True, "choices": ("auto", "online", "offline", "disabled")},
+    )
     project: str = placement("reasoning-lab")
     entity: str | None = placement(None)
     tags: list[str] = field(default_factory=list, metadata={"placement": True})

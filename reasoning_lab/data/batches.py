@@ -44,9 +44,7 @@ def padded_batch(examples: Sequence[Example], pad_id: int) -> TokenBatch:
     return TokenBatch(input_ids, attention_mask, completion_mask)
 
 
-def step_batches(
-    lengths: Sequence[int], batch_size: int, steps: int, seed: int
-) -> list[list[int]]:
+def step_batches(lengths: Sequence[int], batch_size: int, steps: int, seed: int) -> list[list[int]]:
     """Plan which examples each step reads.
 
     Epochs follow each other without a gap, each in its own random order, so every batch is

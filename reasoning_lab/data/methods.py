@@ -13,8 +13,6 @@ from reasoning_lab.data.teacher import Scratchpad
 
 Method = Callable[[Mapping[str, Any], Scratchpad], str]
 
-_PRIMES = (2, 3, 5, 7)
-
 
 def chain_sum(problem: Mapping[str, Any], pad: Scratchpad) -> str:
     """Left to right, one term at a time."""
@@ -27,17 +25,14 @@ def chain_sum(problem: Mapping[str, Any], pad: Scratchpad) -> str:
 
 
 def leg_counting(problem: Mapping[str, Any], pad: Scratchpad) -> str:
-    """Legs of each kind of animal, then their running total."""
+    """Animal after animal, each one's legs added to the running total."""
     from reasoning_gym.arithmetic.leg_counting import ANIMALS
 
     total = 0
-    for position, (animal, count) in enumerate(problem["animals"].items()):
-        legs = ANIMALS[animal]
-        product = pad.step(f"{animal}: {count} * {legs} = {{}}", count * legs)
-        if position == 0:
-            total = product
-        else:
-            total = pad.step(f"{total} + {product} = {{}}", total + product)
+    for animal, count in problem["animals"].items():
+        pad.say(f"{count} {animal}: {ANIMALS[animal]}")
+        for _ in range(count):
+            total = pad.step(f"{total} + {ANIMALS[animal]} = {{}}", total + ANIMALS[animal])
     return str(total)
 
 
@@ -86,7 +81,8 @@ def complex_arithmetic(problem: Mapping[str, Any], pad: Scratchpad) -> str:
 def fraction_simplification(problem: Mapping[str, Any], pad: Scratchpad) -> str:
     """Divide both numbers by the smallest prime that they share, until none is left."""
     top, bottom = problem["numerator"], problem["denominator"]
-    while shared := next((p for p in _PRIMES if top % p == 0 and bottom % p == 0), None):
+    # The smallest shared divisor is a prime.
+    while shared := next((d for d in range(2, bottom + 1) if top % d == bottom % d == 0), None):
         above = pad.step(f"{top} / {shared} = {{}}", top // shared)
         bottom = pad.step(f"{bottom} / {shared} = {{}}", bottom // shared)
         top = above
@@ -94,18 +90,15 @@ def fraction_simplification(problem: Mapping[str, Any], pad: Scratchpad) -> str:
 
 
 def gcd(problem: Mapping[str, Any], pad: Scratchpad) -> str:
-    """Euclid's algorithm with each quotient and remainder written out."""
-    numbers = list(problem["numbers"])
-    divisor = numbers[0]
-    for number in numbers[1:]:
-        larger, smaller = max(divisor, number), min(divisor, number)
-        while smaller:
-            quotient = larger // smaller
-            template = f"{larger} = {smaller} * {quotient} + {{}}"
-            remainder = pad.step(template, larger - smaller * quotient)
-            # A slip can leave a remainder that is no remainder; without this, no end.
-            larger, smaller = smaller, min(abs(remainder), smaller - 1)
-        divisor = larger
+    """Euclid's own way: subtract the smaller from the larger until they are equal."""
+    first, *rest = problem["numbers"]
+    divisor = first
+    for number in rest:
+        while divisor != number:
+            larger, smaller = max(divisor, number), min(divisor, number)
+            value = pad.step(f"{larger} - {smaller} = {{}}", larger - smaller)
+            # A slip may leave 0 or go back up; without this the chain could go on for ever.
+            divisor, number = smaller, min(max(value, 1), larger - 1)
     return str(divisor)
 
 

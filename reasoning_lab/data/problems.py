@@ -90,7 +90,8 @@ class JsonlSource:
 
     def _lines(self) -> list[str]:
         try:
-            return self._path.read_text(encoding="utf-8").splitlines()
+            # Not splitlines: a JSON string may hold U+2028 and its like as they are.
+            return self._path.read_text(encoding="utf-8").split("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(
                 f"data.path: cannot read '{self._path}' ({error}); give a UTF-8 JSONL file"

@@ -193,7 +193,8 @@ class _Decoding:
             use_cache=True,
             logits_to_keep=1,
         )
-        return output.logits[:, -1].float()
+        last: Tensor = output.logits[:, -1].float()
+        return last
 
     def append(self, tokens: Tensor) -> None:
         self.inputs = tokens[:, None]
@@ -201,7 +202,11 @@ class _Decoding:
         self.positions = self.positions[:, -1:] + 1
 
     def keep(self, kept: Tensor) -> None:
-        self.rows, self.mask, self.positions = self.rows[kept], self.mask[kept], self.positions[kept]
+        self.rows, self.mask, self.positions = (
+            self.rows[kept],
+            self.mask[kept],
+            self.positions[kept],
+        )
         self.cache.batch_select_indices(kept.nonzero()[:, 0])
 
 

@@ -16,6 +16,7 @@ from reasoning_lab.verify import Verifier
 
 
 def sampling_of(config: SamplingConfig) -> Sampling:
+    """What the engine takes, from what the user wrote."""
     return Sampling(config.temperature, config.top_p, config.max_new_tokens)
 
 

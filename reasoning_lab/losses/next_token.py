@@ -5,9 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 
-def next_token_loss(
-    logits: Float[Tensor, "N V"], targets: Int[Tensor, " N"]
-) -> Float[Tensor, ""]:
+def next_token_loss(logits: Float[Tensor, "N V"], targets: Int[Tensor, " N"]) -> Float[Tensor, ""]:
     """Mean of -log p(target) over the N trained tokens; every token weighs the same.
 
     With no trained token in the batch the loss is 0 and still differentiable.

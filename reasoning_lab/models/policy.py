@@ -81,6 +81,13 @@ def load_policy(
     return model, tokenizer
 
 
+def on_device(policy: PreTrainedModel, device: torch.device) -> PreTrainedModel:
+    """`policy` itself, moved."""
+    # transformers wraps `to` in a decorator whose type has lost `self`.
+    moved: PreTrainedModel = policy.to(device)  # type: ignore[arg-type]
+    return moved
+
+
 def save_policy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write `model` so that transformers and vLLM load it from `folder`."""
     model.generation_config = GenerationConfig(

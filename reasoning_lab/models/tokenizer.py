@@ -1,8 +1,8 @@
 """Train the tiny model's tokenizer and turn problems and completions into tokens.
 
-Byte-level BPE whose pre-tokenizer isolates every digit, with its leading space if it has
-one: numbers are read digit by digit, and " 4" (a number begins) differs from "4" (it goes
-on). Chat markup follows Phi-4-mini: `<|user|>…<|end|><|assistant|>`.
+Byte-level BPE whose pre-tokenizer isolates every digit and gives the spaces around it to its
+neighbours: a digit is one token wherever it stands, so copying and adding are learned once,
+and " + " is one token too. Chat markup follows Phi-4-mini: `<|user|>…<|end|><|assistant|>`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -22,7 +22,7 @@ _CHAT_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
-_WORDS = Regex(r" ?\p{N}| ?\p{L}+| ?[^\s\p{L}\p{N}]|\s+(?!\S)|\s+")
+_WORDS = Regex(r" ?\p{L}+ ?| ?[^\s\p{L}\p{N}] ?|\p{N}|\s+")
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
@@ -52,29 +52,30 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
 def prompt_tokens(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[list[int]]:
     """Token ids of each prompt as a user's turn, ready for the assistant's."""
     texts = [
-        tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
+        str(
+            tokenizer.apply_chat_template(
+                [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
+            )
         )
         for prompt in prompts
     ]
-    return _encode(tokenizer, texts)
+    return text_tokens(tokenizer, texts)
 
 
 def completion_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
     """Token ids of each completion, the end token last."""
-    return [[*ids, tokenizer.eos_token_id] for ids in _encode(tokenizer, texts)]
+    return [[*ids, tokenizer.eos_token_id] for ids in text_tokens(tokenizer, texts)]
 
 
-def _encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+def text_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of plain text, no marks added."""
     if not texts:
         return []
     ids: list[list[int]] = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
     return ids
 
 
-def examples_of(
-    tokenizer: PreTrainedTokenizerBase, rollouts: Sequence[Rollout]
-) -> list[Example]:
+def examples_of(tokenizer: PreTrainedTokenizerBase, rollouts: Sequence[Rollout]) -> list[Example]:
     """Tokenized prompt and completion of each rollout, from its own tokens where it has them."""
     prompts = prompt_tokens(tokenizer, [rollout.problem.prompt for rollout in rollouts])
     written = completion_tokens(tokenizer, [rollout.completion.text for rollout in rollouts])

@@ -28,7 +28,7 @@ from reasoning_lab.tracking import Tracker
 from reasoning_lab.types import UserError
 from reasoning_lab.verify import Verifier
 
-OptimizerFactory = Callable[[Iterable[Tensor]], Optimizer]
+OptimizerFactory = Callable[[Iterable[tuple[str, Tensor]]], Optimizer]
 Schedule = Callable[[int], float]
 Metrics = dict[str, Any]
 
@@ -123,7 +123,7 @@ class PolicyModule(pl.LightningModule):
 
     Args:
         policy: The model that learns.
-        optimizer: Makes the optimizer from the parameters.
+        optimizer: Makes the optimizer from the named parameters.
         schedule: Factor of the learning rate at each optimizer step, from 0.
     """
 
@@ -139,7 +139,7 @@ class PolicyModule(pl.LightningModule):
         self._schedule = schedule
 
     def configure_optimizers(self) -> Any:
-        optimizer = self._optimizer(self.policy.parameters())
+        optimizer = self._optimizer(self.policy.named_parameters())
         schedule = LambdaLR(optimizer, self._schedule)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from reasoning_lab.data.batches import Example, padded_batch, step_batches
 from reasoning_lab.logprobs import TokenBatch, trained_logits
 from reasoning_lab.losses.next_token import next_token_loss
-from reasoning_lab.data.batches import Example, padded_batch, step_batches
 from reasoning_lab.schema import OptimizationConfig
 from reasoning_lab.stages.base import (
     Metrics,

@@ -5,7 +5,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from reasoning_lab.schema import ProblemsConfig, StageConfig, register_stage
+from reasoning_lab.schema import ProblemsConfig, StageConfig, at_least, register_stage
 
 
 @dataclass
@@ -21,8 +21,8 @@ class DistillConfig(StageConfig):
 
     teacher: dict[str, Any] = MISSING
     problems: ProblemsConfig = field(default_factory=ProblemsConfig)
-    validation: int = MISSING
-    rollouts: int = MISSING
+    validation: int = at_least(1)
+    rollouts: int = at_least(1)
 
 
 register_stage("distill", DistillConfig)

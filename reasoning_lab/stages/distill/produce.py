@@ -25,9 +25,7 @@ def run(config: DistillConfig, context: StageContext) -> Metrics:
     teacher: Teacher = factory(config.teacher, f"stages.{context.name}.teacher")()
     levels = config.problems.levels
     problems = context.source.problems(Split.TRAIN, levels, config.problems.count, context.seed)
-    validation = context.source.problems(
-        Split.VALIDATION, levels, config.validation, context.seed
-    )
+    validation = context.source.problems(Split.VALIDATION, levels, config.validation, context.seed)
     rollouts = _work(teacher, problems, config.rollouts, context)
     accepted = [rollout for rollout in rollouts if rollout.correct]
     rejected = [rollout for rollout in rollouts if not rollout.correct]

@@ -2,9 +2,14 @@
 
 from dataclasses import dataclass, field
 
-from omegaconf import MISSING
-
-from reasoning_lab.schema import OptimizationConfig, StageConfig, placement, register_stage
+from reasoning_lab.schema import (
+    OptimizationConfig,
+    StageConfig,
+    at_least,
+    choice,
+    placement,
+    register_stage,
+)
 
 
 @dataclass
@@ -19,10 +24,10 @@ class MidtrainConfig(StageConfig):
         validation_batch_rows: Rows a validation batch.
     """
 
-    row_tokens: int = MISSING
-    trained: str = "sequence"
-    patience: int = MISSING
-    validate_every_steps: int = MISSING
+    row_tokens: int = at_least(2)
+    trained: str = choice("sequence", "completion")
+    patience: int = at_least(1)
+    validate_every_steps: int = at_least(1)
     validation_batch_rows: int = placement(8)
     optimization: OptimizationConfig = field(default_factory=OptimizationConfig)
 

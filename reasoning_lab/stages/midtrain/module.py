@@ -37,9 +37,11 @@ def run(config: MidtrainConfig, context: StageContext) -> Metrics:
     plan = step_batches(
         [config.row_tokens] * len(rows), optimization.batch_size, optimization.steps, context.seed
     )
-    trained = _trained_part(config.trained, context.name)
+    trained = TrainedPart(config.trained)
 
-    def batches(rows: Sequence[Sequence[Example]], plan: Sequence[Sequence[int]], parts: int) -> Steps:
+    def batches(
+        rows: Sequence[Sequence[Example]], plan: Sequence[Sequence[int]], parts: int
+    ) -> Steps:
         return micro_batches(
             plan,
             lambda indices: packed_batch(
@@ -98,12 +100,3 @@ def _trained_tokens(row: Sequence[Example], trained: TrainedPart) -> int:
     if trained is TrainedPart.SEQUENCE:
         return sum(document.length - 1 for document in row)
     return sum(len(document.completion_ids) for document in row)
-
-
-def _trained_part(name: str, stage: str) -> TrainedPart:
-    try:
-        return TrainedPart(name)
-    except ValueError:
-        raise UserError(
-            f"stages.{stage}.trained: '{name}' is unknown; choose {' or '.join(TrainedPart)}"
-        ) from None

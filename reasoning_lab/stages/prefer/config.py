@@ -2,9 +2,13 @@
 
 from dataclasses import dataclass, field
 
-from omegaconf import MISSING
-
-from reasoning_lab.schema import ProblemsConfig, SamplingConfig, StageConfig, register_stage
+from reasoning_lab.schema import (
+    ProblemsConfig,
+    SamplingConfig,
+    StageConfig,
+    at_least,
+    register_stage,
+)
 
 
 @dataclass
@@ -19,9 +23,9 @@ class PreferConfig(StageConfig):
     """
 
     problems: ProblemsConfig = field(default_factory=ProblemsConfig)
-    group_size: int = MISSING
+    group_size: int = at_least(2)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
-    pairs_per_problem: int = MISSING
+    pairs_per_problem: int = at_least(1)
 
 
 @dataclass
@@ -32,7 +36,7 @@ class PreferTeacherConfig(StageConfig):
         pairs_per_problem: At most so many pairs of one problem.
     """
 
-    pairs_per_problem: int = MISSING
+    pairs_per_problem: int = at_least(1)
 
 
 register_stage("prefer", PreferConfig)

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 
 from reasoning_lab.data.corpus import read_rollouts, write_prompt_ids, write_rollouts
 from reasoning_lab.data.curation import group_by_problem, preference_pairs
+from reasoning_lab.engine.rollouts import RolloutSampler, sampling_of
+from reasoning_lab.models.policy import on_device
 from reasoning_lab.stages.base import Metrics, StageContext
 from reasoning_lab.stages.prefer.config import PreferConfig, PreferTeacherConfig
-from reasoning_lab.engine.rollouts import RolloutSampler, sampling_of
 from reasoning_lab.types import RolloutGroup, Split, UserError, Verdict
 
 
@@ -23,7 +24,7 @@ def from_policy(config: PreferConfig, context: StageContext) -> Metrics:
         Split.TRAIN, config.problems.levels, config.problems.count, context.seed
     )
     sampler = RolloutSampler(
-        policy.to(context.device),
+        on_device(policy, context.device),
         tokenizer,
         context.verifier,
         context.hardware.generation_batch_size,

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from omegaconf import MISSING
+
 from reasoning_lab.schema import OptimizationConfig, ProblemsConfig, StageConfig, register_stage
 
 
@@ -11,7 +13,10 @@ class PretrainConfig(StageConfig):
 
     Attributes:
         problems: Those whose direct answers are learned.
+        steps_frac: Fraction of the documents that are single arithmetic steps, out of context.
     """
+
+    steps_frac: float = MISSING
 
     problems: ProblemsConfig = field(default_factory=ProblemsConfig)
     optimization: OptimizationConfig = field(default_factory=OptimizationConfig)

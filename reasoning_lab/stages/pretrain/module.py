@@ -1,21 +1,31 @@
-"""Train tokenizer and base policy from scratch on direct answers.
+"""Train tokenizer and base policy from scratch: single arithmetic steps and direct answers.
 
 The stand-in for a pretrained checkpoint: it knows the language of the problems, the answer
-format and easy one-step results, and does not reason. Recipes that start from a real
+format and the results of single steps, and does not reason. Recipes that start from a real
 checkpoint have no such stage.
 """
 
-from collections.abc import Iterator, Sequence
+import random
+from collections.abc import Sequence
+
+from transformers import PreTrainedTokenizerBase
 
 from reasoning_lab.data.batches import Example
 from reasoning_lab.data.corpus import write_prompt_ids
 from reasoning_lab.data.teacher import ProceduralTeacher, boxed
 from reasoning_lab.models.policy import build_policy, save_policy
-from reasoning_lab.models.tokenizer import completion_tokens, prompt_tokens, train_tokenizer
+from reasoning_lab.models.tokenizer import (
+    completion_tokens,
+    prompt_tokens,
+    text_tokens,
+    train_tokenizer,
+)
 from reasoning_lab.stages.base import Metrics, StageContext
 from reasoning_lab.stages.pretrain.config import PretrainConfig
 from reasoning_lab.stages.tokens import train_padded
 from reasoning_lab.types import Problem, Split
+
+_RESULT = " = "
 
 
 def run(config: PretrainConfig, context: StageContext) -> Metrics:
@@ -23,22 +33,45 @@ def run(config: PretrainConfig, context: StageContext) -> Metrics:
     problems = context.source.problems(
         Split.TRAIN, config.problems.levels, config.problems.count, context.seed
     )
-    tokenizer = train_tokenizer(_texts(problems, context.seed), context.model.vocab_size)
-    prompts = prompt_tokens(tokenizer, [problem.prompt for problem in problems])
-    answers = completion_tokens(tokenizer, [boxed(problem.gold) for problem in problems])
-    examples = [Example(*pair) for pair in zip(prompts, answers, strict=True)]
+    teacher = ProceduralTeacher(noticed_slip_rate=0.0, unnoticed_slip_rate=0.0)
+    thoughts = [teacher.rollouts(problem, 1, context.seed)[0] for problem in problems]
+    texts = [*(problem.prompt for problem in problems), *thoughts, "Wait, "]
+    tokenizer = train_tokenizer(texts, context.model.vocab_size)
+    answers = _direct_answers(tokenizer, problems)
+    steps = single_steps(thoughts)
+    wanted = round(len(answers) * config.steps_frac / (1 - config.steps_frac))
+    drawn = random.Random(context.seed).choices(steps, k=wanted)
     policy = build_policy(context.model.architecture, tokenizer, context.model.dtype, context.seed)
     metrics = train_padded(
-        policy, examples, tokenizer.pad_token_id, config.optimization, context
+        policy,
+        [*answers, *_step_examples(tokenizer, drawn)],
+        tokenizer.pad_token_id,
+        config.optimization,
+        context,
     )
     save_policy(policy, tokenizer, context.out_dir)
     write_prompt_ids(context.out_dir, problems)
     return metrics
 
 
-def _texts(problems: Sequence[Problem], seed: int) -> Iterator[str]:
-    """What the tokenizer learns its words from: prompts, answers and the words of a thought."""
-    teacher = ProceduralTeacher(noticed_slip_rate=0.1, unnoticed_slip_rate=0.0)
-    for problem in problems:
-        yield problem.prompt
-        yield from teacher.rollouts(problem, 1, seed)
+def single_steps(thoughts: Sequence[str]) -> list[tuple[str, str]]:
+    """Every line of the thoughts that computes something, as (what, result)."""
+    lines = (line for thought in thoughts for line in thought.splitlines())
+    split = (line.rpartition(_RESULT) for line in lines if _RESULT in line)
+    return [(left + _RESULT, result + "\n") for left, _, result in split]
+
+
+def _direct_answers(
+    tokenizer: PreTrainedTokenizerBase, problems: Sequence[Problem]
+) -> list[Example]:
+    prompts = prompt_tokens(tokenizer, [problem.prompt for problem in problems])
+    answers = completion_tokens(tokenizer, [boxed(problem.gold) for problem in problems])
+    return [Example(*pair) for pair in zip(prompts, answers, strict=True)]
+
+
+def _step_examples(
+    tokenizer: PreTrainedTokenizerBase, steps: Sequence[tuple[str, str]]
+) -> list[Example]:
+    left = text_tokens(tokenizer, [what for what, _ in steps])
+    right = text_tokens(tokenizer, [result for _, result in steps])
+    return [Example(*pair) for pair in zip(left, right, strict=True)]

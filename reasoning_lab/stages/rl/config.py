@@ -2,9 +2,14 @@
 
 from dataclasses import dataclass, field
 
-from omegaconf import MISSING
-
-from reasoning_lab.schema import OptimizationConfig, ProblemsConfig, StageConfig, register_stage
+from reasoning_lab.schema import (
+    OptimizationConfig,
+    ProblemsConfig,
+    StageConfig,
+    at_least,
+    choice,
+    register_stage,
+)
 
 
 @dataclass
@@ -36,7 +41,7 @@ class FilterConfig:
 
     max_length_variation: float | None = None
     max_pass_rate: float = 1.0
-    balance: str = "all"
+    balance: str = choice("all", "equal")
 
 
 @dataclass
@@ -60,11 +65,11 @@ class RLConfig(StageConfig):
 
     problems: ProblemsConfig = field(default_factory=ProblemsConfig)
     screen_group_size: int = 0
-    group_size: int = MISSING
-    max_new_tokens: int = MISSING
+    group_size: int = at_least(2)
+    max_new_tokens: int = at_least(1)
     temperature: TemperatureConfig = field(default_factory=TemperatureConfig)
     filter: FilterConfig = field(default_factory=FilterConfig)
-    advantage: str = "grpo"
+    advantage: str = choice("grpo", "dr_grpo")
     clip_low: float = 0.2
     clip_high: float = 0.2
     table_every_steps: int = field(default=20, metadata={"placement": True})

@@ -10,19 +10,21 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from pytorch_lightning.core.optimizer import LightningOptimizer
+from torch.optim.lr_scheduler import LRScheduler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_lab.advantages import centered_advantages, group_advantages
 from reasoning_lab.data.batches import Example, padded_batch, step_batches
 from reasoning_lab.data.corpus import write_prompt_ids
 from reasoning_lab.engine import Sampling
+from reasoning_lab.engine.rollouts import RolloutSampler
 from reasoning_lab.logprobs import token_logprobs
 from reasoning_lab.losses.grpo import grpo_loss
-from reasoning_lab.models.policy import save_policy
+from reasoning_lab.models.policy import on_device, save_policy
 from reasoning_lab.models.tokenizer import prompt_tokens
 from reasoning_lab.schema import OptimizationConfig
 from reasoning_lab.stages.base import (
@@ -41,12 +43,10 @@ from reasoning_lab.stages.rl.controls import (
     length_variation,
     temperature_at,
 )
-from reasoning_lab.engine.rollouts import RolloutSampler
 from reasoning_lab.tracking import Tracker
 from reasoning_lab.types import Problem, RolloutGroup, Split, UserError, Verdict
 
 _ADVANTAGES = {"grpo": group_advantages, "dr_grpo": centered_advantages}
-_BALANCES = ("all", "equal")
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +156,7 @@ class RLModule(PolicyModule):
         trained = self._plan.trained(groups, batch.step)
         if trained:
             self._learn(trained, sampling.temperature)
-        self.lr_schedulers().step()
+        cast(LRScheduler, self.lr_schedulers()).step()
         self._log(groups, trained, sampling.temperature)
         self.log("time/generate_s", sampled - started)
         self.log("time/train_s", time.monotonic() - sampled)
@@ -172,7 +172,7 @@ class RLModule(PolicyModule):
 
     def _learn(self, groups: Sequence[RolloutGroup], temperature: float) -> None:
         """One optimizer step over all rollouts of `groups`, in micro-batches."""
-        optimizer = self.optimizers()
+        optimizer = cast(LightningOptimizer, self.optimizers())
         optimizer.zero_grad()
         advantages = [
             advantage
@@ -242,13 +242,12 @@ class RLModule(PolicyModule):
 
 def run(config: RLConfig, context: StageContext) -> Metrics:
     """Write the policy that reinforcement learning leaves."""
-    _check(config, context.name)
     policy, tokenizer = context.load_policy()
     problems = context.source.problems(
         Split.TRAIN, config.problems.levels, config.problems.count, context.seed
     )
     sampler = RolloutSampler(
-        policy.to(context.device),
+        on_device(policy, context.device),
         tokenizer,
         context.verifier,
         context.hardware.generation_batch_size,
@@ -313,14 +312,3 @@ def _screened(
             "other levels, a larger screen_group_size or wider filters"
         )
     return pool
-
-
-def _check(config: RLConfig, name: str) -> None:
-    for key, value, known in (
-        ("advantage", config.advantage, tuple(_ADVANTAGES)),
-        ("filter.balance", config.filter.balance, _BALANCES),
-    ):
-        if value not in known:
-            raise UserError(
-                f"stages.{name}.{key}: '{value}' is unknown; choose {' or '.join(known)}"
-            )

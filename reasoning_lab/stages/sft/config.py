@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
-from reasoning_lab.schema import OptimizationConfig, StageConfig, register_stage
+from reasoning_lab.schema import OptimizationConfig, StageConfig, at_least, register_stage
 
 
 @dataclass
@@ -17,7 +17,7 @@ class SFTConfig(StageConfig):
     """
 
     levels: list[int] = MISSING
-    count: int = MISSING
+    count: int = at_least(1)
     optimization: OptimizationConfig = field(default_factory=OptimizationConfig)
 
 

@@ -1,0 +1,98 @@
+"""Muon for hidden matrices, AdamW for the rest, as one optimizer.
+
+Muon (Jordan et al. 2024) replaces a matrix's momentum by the nearest semi-orthogonal matrix,
+found by five Newton-Schulz steps; Liu et al. 2025 (arXiv:2502.16982, section 2.2) scale it to
+the size of an AdamW update, so both parts share one learning rate. torch.optim.Muon computes
+in bfloat16, which a CPU emulates; here it is the parameter's own precision.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import AdamW, Optimizer
+
+_NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+_NEWTON_SCHULZ_STEPS = 5
+# Root mean square of an AdamW update, in units of the learning rate (arXiv:2502.16982).
+_ADAMW_RMS = 0.2
+_EMBEDDINGS = ("embed", "lm_head")
+
+
+class MuonAdamW(Optimizer):
+    """Muon where a parameter is a hidden matrix, AdamW elsewhere.
+
+    Args:
+        named_parameters: Names tell embeddings, which AdamW updates, from hidden matrices.
+        lr: Learning rate of both.
+        momentum: Muon's.
+        betas: AdamW's.
+        weight_decay: Decoupled, of both; AdamW's share decays embeddings and norms too.
+    """
+
+    def __init__(
+        self,
+        named_parameters: Iterable[tuple[str, Tensor]],
+        lr: float,
+        momentum: float = 0.95,
+        betas: tuple[float, float] = (0.9, 0.98),
+        weight_decay: float = 0.0,
+    ) -> None:
+        matrices, rest = [], []
+        for name, parameter in named_parameters:
+            hidden = parameter.ndim == 2 and not any(part in name for part in _EMBEDDINGS)
+            (matrices if hidden else rest).append(parameter)
+        shared = {"lr": lr, "weight_decay": weight_decay}
+        super().__init__(
+            [
+                {"params": matrices, "momentum": momentum, **shared},
+                {"params": rest, "betas": tuple(betas), **shared},
+            ],
+            shared,
+        )
+        self._adamw = AdamW(rest, lr=lr, betas=tuple(betas), weight_decay=weight_decay)
+        self._link()
+
+    def _link(self) -> None:
+        """Let AdamW work on this optimizer's own group and state, so both are saved as one."""
+        for key, value in self._adamw.defaults.items():
+            self.param_groups[1].setdefault(key, value)
+        self._adamw.param_groups = self.param_groups[1:]
+        self._adamw.state = self.state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self._link()
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        group = self.param_groups[0]
+        for parameter in group["params"]:
+            if parameter.grad is None:
+                continue
+            state = self.state[parameter]
+            if "momentum" not in state:
+                state["momentum"] = torch.zeros_like(parameter)
+            state["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
+            update = orthogonalized(parameter.grad.lerp(state["momentum"], group["momentum"]))
+            parameter.mul_(1 - group["lr"] * group["weight_decay"])
+            parameter.add_(update, alpha=-group["lr"] * _ADAMW_RMS * max(parameter.shape) ** 0.5)
+        self._adamw.step()
+        return loss
+
+
+def orthogonalized(matrix: Tensor) -> Tensor:
+    """About U V^T of `matrix` = U S V^T, `[M, N]`: singular values end between 0.7 and 1.2."""
+    a, b, c = _NEWTON_SCHULZ
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix.T if tall else matrix
+    x = x / (x.norm() + 1e-7)
+    for _ in range(_NEWTON_SCHULZ_STEPS):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x.T if tall else x

@@ -1,0 +1,267 @@
+"""The command as a user meets it: exit codes, one sentence, a whole run, an interrupted one."""
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reasoning_lab.data.corpus import read_prompt_ids, read_rollouts, write_prompt_ids
+from reasoning_lab.data.reasoning_gym import ReasoningGymSource
+from reasoning_lab.evaluate.benchmark import benchmark_problems
+from reasoning_lab.store import Artifact, Store
+from reasoning_lab.targets import factory
+from reasoning_lab.types import Split, UserError
+
+from .conftest import SMOKE, composed_recipe, lab, start_lab
+
+POLICIES = ["pretrain", "midtrain", "sft", "dpo", "rl"]
+# As the issue lists them.
+ROW_KEYS = {
+    "variant",
+    "stage",
+    "seed",
+    "benchmark",
+    "n",
+    "samples",
+    "pass@1",
+    "ci95",
+    "completion_tokens",
+    "train_tokens",
+    "wall_s",
+    "fingerprint",
+}
+
+
+def report_of(folder: Path) -> Path:
+    return max((folder / "runs" / "recipes").glob("*/report.json"))
+
+
+def store_files(folder: Path) -> dict[str, int]:
+    """Every file of every artifact with the time at which it was written."""
+    root = folder / "runs" / "store"
+    return {
+        str(path): path.stat().st_mtime_ns
+        for path in root.rglob("*")
+        if path.is_file() and path.suffix != ".lock"
+    }
+
+
+def assert_one_sentence(code: int, err: str, *parts: str) -> None:
+    assert code == 2, err
+    assert len(err.strip().splitlines()) == 1, err
+    assert "Traceback" not in err
+    for part in parts:
+        assert part in err, err
+
+
+def test_misspelt_key_ends_in_one_sentence(tmp_path: Path) -> None:
+    code, _, err = lab("stages.sft.cuont=3", cwd=tmp_path)
+    assert_one_sentence(code, err, "stages.sft.cuont=3", "did you mean 'count'?")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_missing_input_ends_in_one_sentence(tmp_path: Path) -> None:
+    code, _, err = lab("~stages.distill", cwd=tmp_path)
+    assert_one_sentence(code, err, "stages.midtrain", "corpus", "'distill'")
+
+
+def test_missing_value_ends_in_one_sentence(tmp_path: Path) -> None:
+    code, _, err = lab("plan", "data=jsonl", cwd=tmp_path)
+    assert_one_sentence(code, err, "data.path=VALUE")
+
+
+def test_broken_config_file_ends_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("stages: [\n")
+    code, _, err = lab("--config-dir", str(tmp_path), "experiment=mine", cwd=tmp_path)
+    assert_one_sentence(code, err, "mine.yaml", "line 2", "not YAML")
+
+
+def test_malformed_row_is_named_before_anything_runs(tmp_path: Path) -> None:
+    rows = ['{"prompt": "1 + 1?", "gold": "2"}', '{"prompt": "2 + 2?"}']
+    (tmp_path / "mine.jsonl").write_text("\n".join(rows))
+    code, _, err = lab("data=jsonl", "data.path=mine.jsonl", cwd=tmp_path)
+    assert_one_sentence(code, err, "mine.jsonl, line 2", "'gold'")
+    assert not (tmp_path / "runs" / "store").exists()
+
+
+def test_help_needs_no_torch(tmp_path: Path) -> None:
+    script = (
+        "import atexit, sys\n"
+        "from reasoning_lab.cli import main\n"
+        "heavy = {'torch', 'pytorch_lightning', 'transformers'}\n"
+        "atexit.register(lambda: print('heavy:', *(heavy & sys.modules.keys())))\n"
+        "sys.argv = ['reasoning-lab', '--help']\n"
+        "main()\n"
+    )
+    import subprocess
+
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert "experiment: " in done.stdout
+    assert done.stdout.rstrip().endswith("heavy:")
+
+
+def test_plan_of_nothing_made_yet(tmp_path: Path) -> None:
+    code, out, err = lab("plan", "format=json", "ablate=midtrain", cwd=tmp_path)
+    assert code == 0, err
+    nodes = json.loads(out)["nodes"]
+    assert [node["stage"] for node in nodes][:4] == ["pretrain", "pretrain/heldout", "distill", "sft"]
+    for node in nodes:
+        assert {"stage", "variant", "fingerprint", "state"} <= node.keys()
+        assert node["variant"] == "midtrain"
+        assert node["state"] == "run"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_plan_after_a_run_says_cached(smoke_run: Path) -> None:
+    code, out, err = lab("plan", "format=json", *SMOKE, "stages.rl.clip_low=0.1", cwd=smoke_run)
+    assert code == 0, err
+    states = {node["stage"]: node["state"] for node in json.loads(out)["nodes"]}
+    assert {stage for stage, state in states.items() if state == "run"} == {"rl", "rl/heldout"}
+
+
+def test_run_leaves_its_report(smoke_run: Path) -> None:
+    path = report_of(smoke_run)
+    rows = json.loads(path.read_text())["rows"]
+    assert [row["stage"] for row in rows] == POLICIES
+    for row in rows:
+        assert set(row) == ROW_KEYS
+        assert (row["benchmark"], row["seed"], row["n"], row["samples"]) == ("heldout", 0, 14, 1)
+        assert row["variant"] == "none"
+        assert 0 <= row["ci95"][0] <= row["pass@1"] <= row["ci95"][1] <= 1
+        assert row["wall_s"] > 0
+        assert row["completion_tokens"] > 0
+    assert (path.parent / "report.md").read_text().startswith("# ")
+    assert (path.parent / "ladder.png").read_bytes().startswith(b"\x89PNG")
+    assert not any((smoke_run / "runs" / "work").iterdir())
+
+
+def test_run_leaves_every_artifact(smoke_run: Path) -> None:
+    recipe = composed_recipe(*SMOKE)
+    store = Store(smoke_run / "runs" / "store")
+    for node in recipe.nodes:
+        artifact = store.lookup(node.folder, node.fingerprint)
+        assert artifact is not None, node.name
+        assert artifact.kind == node.config.produces
+        assert artifact.inputs == {k: maker.fingerprint for k, maker in node.inputs.items()}
+        if artifact.kind == "policy":
+            assert {"model.safetensors", "tokenizer.json", "config.json"} <= artifact.files.keys()
+            assert not any(name.endswith((".ckpt", ".bin", ".pt")) for name in artifact.files)
+        if artifact.kind == "evaluation":
+            assert len(read_rollouts(artifact.path / "completions.parquet")) == 14
+
+
+def test_training_tokens_are_counted(smoke_run: Path) -> None:
+    rows = json.loads(report_of(smoke_run).read_text())["rows"]
+    tokens = {row["stage"]: row["train_tokens"] for row in rows}
+    # Packed rows of 512 tokens: 4 steps of 2 rows at most.
+    assert 0 < tokens["midtrain"] <= 4 * 2 * 512
+    # The smoke policy gets nothing right, so no rollout group has a signal to train on.
+    assert tokens["rl"] == 0
+    assert all(tokens[stage] > 0 for stage in ("pretrain", "sft", "dpo"))
+
+
+def artifacts(folder: Path) -> list[Artifact]:
+    return list(Store(folder / "runs" / "store").artifacts())
+
+
+def test_held_out_prompts_were_never_trained_on(smoke_run: Path) -> None:
+    made = artifacts(smoke_run)
+    held = {
+        rollout.problem.id
+        for artifact in made
+        if artifact.kind == "evaluation"
+        for rollout in read_rollouts(artifact.path / "completions.parquet")
+    }
+    assert len(held) == 14
+    trained = {artifact.stage: read_prompt_ids(artifact.path) for artifact in made}
+    assert {stage for stage, ids in trained.items() if ids} == {
+        "pretrain",
+        "distill",
+        "prefer",
+        "rl",
+    }
+    assert all(not ids & held for ids in trained.values())
+    for name in ("accepted", "rejected", "validation"):
+        (corpus,) = [a for a in made if a.stage == "distill"]
+        seen = {r.problem.id for r in read_rollouts(corpus.path / f"{name}.parquet")}
+        assert seen
+        assert not seen & held
+
+
+def test_rejection_sampling_keeps_the_two_sorts_apart(smoke_run: Path) -> None:
+    (corpus,) = [a for a in artifacts(smoke_run) if a.stage == "distill"]
+    accepted = read_rollouts(corpus.path / "accepted.parquet")
+    rejected = read_rollouts(corpus.path / "rejected.parquet")
+    assert accepted
+    assert all(rollout.correct for rollout in accepted)
+    assert rejected
+    assert not any(rollout.correct for rollout in rejected)
+    assert {rollout.author for rollout in [*accepted, *rejected]} == {"procedural"}
+
+
+def test_leaked_prompt_is_refused(tmp_path: Path) -> None:
+    root = composed_recipe(*SMOKE).root
+    source: ReasoningGymSource = factory(root.data, "data")()
+    benchmark = root.benchmarks["heldout"]
+    clean, leaky = tmp_path / "clean", tmp_path / "leaky"
+    for folder in (clean, leaky):
+        folder.mkdir()
+    write_prompt_ids(clean, source.problems(Split.TRAIN, [2], 50, 0))
+    problems = benchmark_problems(source, benchmark, "heldout", [clean])
+    assert len(problems) == 14
+    write_prompt_ids(leaky, problems[3:5])
+    with pytest.raises(UserError, match=r"benchmarks\.heldout: 2 of its 14 prompts.*leaky"):
+        benchmark_problems(source, benchmark, "heldout", [clean, leaky])
+
+
+def test_second_run_makes_nothing(smoke_run: Path) -> None:
+    before, first = store_files(smoke_run), json.loads(report_of(smoke_run).read_text())
+    code, out, err = lab(*SMOKE, cwd=smoke_run)
+    assert code == 0, err
+    assert out.count(": reused") == 12
+    assert ": done" not in out
+    assert store_files(smoke_run) == before
+    assert json.loads(report_of(smoke_run).read_text()) == first
+
+
+def wait_for(path: Path, process: Any) -> None:
+    deadline = time.monotonic() + 60
+    while not path.is_dir() or not any(path.rglob("last.ckpt")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_interrupted_run_goes_on_where_it_was(tmp_path: Path) -> None:
+    arguments = [
+        *SMOKE,
+        "ablate=[distill,midtrain,sft,prefer,dpo,rl]",
+        "model.architecture.hidden_size=32",
+        "model.architecture.num_hidden_layers=1",
+        "stages.pretrain.optimization.steps=150",
+        "stages.pretrain.optimization.checkpoint_every_steps=5",
+    ]
+    process = start_lab(*arguments, cwd=tmp_path)
+    wait_for(tmp_path / "runs" / "work", process)
+    os.kill(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, out + err
+    assert "Traceback" not in err
+    assert "run the same command again" in err.strip().splitlines()[-1]
+    assert store_files(tmp_path) == {}
+    assert not list((tmp_path / "runs" / "store").rglob(".building-*"))
+    assert list((tmp_path / "runs" / "work").rglob("last.ckpt"))
+    code, out, err = lab(*arguments, cwd=tmp_path)
+    assert code == 0, err
+    assert [row["stage"] for row in json.loads(report_of(tmp_path).read_text())["rows"]] == [
+        "pretrain"
+    ]
+    assert not any((tmp_path / "runs" / "work").iterdir())

@@ -1,0 +1,179 @@
+"""Every shipped option composes, every import path resolves, every mistake is one sentence."""
+
+from pathlib import Path
+
+import pytest
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from reasoning_lab.compose import CONF, makers
+from reasoning_lab.mistakes import is_composition_error, one_sentence
+from reasoning_lab.schema import StageConfig
+from reasoning_lab.targets import factory, resolve
+from reasoning_lab.types import UserError
+
+from .conftest import Compose
+
+GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir())
+
+
+def options(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+@pytest.mark.parametrize("option", options("stage"))
+def test_stage_option_composes_into_its_own_schema(option: str, composed: Compose) -> None:
+    root = composed(*[f"+stage@stages.my_{name}={name}" for name in options("stage")]).root
+    config = root.stages[f"my_{option}"]
+    assert type(config) is not StageConfig
+    assert isinstance(config, StageConfig)
+    assert callable(resolve(config.run, "run"))
+    for group in config.reads:
+        assert group in ("model", "data")
+    if hasattr(config, "optimization"):
+        assert callable(factory(config.optimization.optimizer, "optimizer"))
+    if hasattr(config, "teacher"):
+        factory(config.teacher, "teacher")()
+
+
+@pytest.mark.parametrize(
+    ("group", "option"),
+    [
+        (group, option)
+        for group in ("recipe", "benchmark", "experiment", "model", "hardware", "tracker", "data")
+        for option in options(group)
+    ],
+)
+def test_option_composes(group: str, option: str, composed: Compose, tmp_path: Path) -> None:
+    problems = tmp_path / "problems.jsonl"
+    problems.write_text('{"prompt": "1 + 1?", "gold": "2"}\n')
+    chosen = f"{group}=[{option}]" if group == "benchmark" else f"{group}={option}"
+    extra = [f"data.path={problems}"] if option == "jsonl" else []
+    recipe = composed(chosen, *extra)
+    assert recipe.nodes
+    factory(recipe.root.data, "data")()
+
+
+def test_makers_are_read_from_the_shipped_options() -> None:
+    assert makers("corpus") == ["distill"]
+    assert makers("preferences") == ["prefer", "prefer_teacher"]
+    assert makers("evaluation") == []
+
+
+@pytest.mark.parametrize("path", ["os.system", "torch.hub.load", "builtins.eval", "reasoning_labs.x"])
+def test_only_allowed_code_may_be_named(path: str, composed: Compose) -> None:
+    with pytest.raises(UserError, match=r"stages\.sft\.run.*may not be named"):
+        composed(f"stages.sft.run={path}")
+    with pytest.raises(UserError, match=r"data\._target_.*may not be named"):
+        composed(f"data._target_={path}")
+
+
+def test_path_that_leads_nowhere_names_its_key() -> None:
+    with pytest.raises(UserError, match=r"stages\.x\.run: there is no 'reasoning_lab\.nothing"):
+        resolve("reasoning_lab.nothing.run", "stages.x.run")
+
+
+def test_model_folder_is_identified_by_its_content(composed: Compose, tmp_path: Path) -> None:
+    first, second = tmp_path / "a", tmp_path / "b"
+    for folder in (first, second):
+        folder.mkdir()
+        (folder / "model.safetensors").write_bytes(b"weights")
+
+    def found(folder: Path) -> list[str]:
+        return [n.fingerprint for n in composed("ablate=pretrain", f"model.path={folder}").nodes]
+
+    same = found(first)
+    assert found(second) == same
+    (second / "model.safetensors").write_bytes(b"others")
+    assert found(second) != same
+
+
+def test_data_file_is_identified_by_its_content(composed: Compose, tmp_path: Path) -> None:
+    def found(name: str, text: str) -> dict[str, str]:
+        path = tmp_path / name
+        path.write_text(text)
+        nodes = composed("data=jsonl", f"data.path={path}").nodes
+        return {node.name: node.fingerprint for node in nodes}
+
+    row = '{"prompt": "1 + 1?", "gold": "2"}\n'
+    assert found("a", row) == found("b", row)
+    assert found("c", row + row)["distill"] != found("a", row)["distill"]
+
+
+def sentence_of(composed: Compose, *overrides: str) -> str:
+    try:
+        composed(*overrides)
+    except UserError as error:
+        return str(error)
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        assert is_composition_error(error)
+        return one_sentence(error, GROUPS)
+    raise AssertionError(f"{overrides} composes")
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("sead=1", ["sead=1", "no key 'sead'", "did you mean 'seed'?"]),
+        ("modle=tiny", ["modle=tiny", "did you mean 'model'?"]),
+        ("stages.sft.cuont=3", ["stages.sft.cuont=3", "in stages.sft", "did you mean 'count'?"]),
+        ("stages.stf.count=3", ["no key 'stf' in stages", "did you mean 'sft'?"]),
+        ("model.zzz=3", ["no key 'zzz' in model", "choose among path, revision, architecture"]),
+        ("+model.pth=3", ["model.pth=3", "no such key", "path, revision"]),
+        ("model=huge", ["model=huge", "no option 'huge'", "tiny"]),
+        ("benchmark=heldut", ["no option 'heldut'", "did you mean 'heldout'?"]),
+        ("stage@stages.sft=sfx", ["stage=sfx", "did you mean 'sft'?"]),
+        ("stage@stages.sfz=sft", ["stage@stages.sfz=sft", "did you mean 'stage@stages.sft'?"]),
+        ("stages.sft.count=abc", ["stages.sft.count=abc", "is not an integer"]),
+        ("stages.rl.clip_low=abc", ["stages.rl.clip_low=abc", "is not a number"]),
+        ("stages.sft.levels=2", ["stages.sft.levels=2", "write [2]"]),
+        ("stages.sft.levels=[a]", ["stages.sft.levels[0]=a", "is not an integer"]),
+        ("stages.sft.optimization=3", ["is not a mapping", "keys below stages.sft.optimization"]),
+        ("stages.sft.count=null", ["stages.sft.count=null", "give a value"]),
+        ("stages.sft.count=???", ["stages.sft.count", "add stages.sft.count=VALUE"]),
+        ("seed=${nothing}", ["seed", "'nothing'"]),
+        ("seed=[", ["'seed=['", "write key=value"]),
+        ("hardware=3", ["config group", "by name"]),
+        ("+seed=1", ["+seed", "write seed=VALUE without the +"]),
+        ("~stages.foo", ["stages.foo"]),
+        ("data.families.gcd.1.max_value=9", ["keys of data.families.gcd are numbers"]),
+        ("stages.extra=3", ["stages.extra=3", "no key 'extra' in stages"]),
+        ("+stages.extra.count=3", ["stages.extra", "+stage@stages.extra=sft"]),
+        ("stages.rl.advantage=ppo", ["stages.rl.advantage", "'ppo'", "grpo or dr_grpo"]),
+        ("stages.sft.optimization.steps=0", ["stages.sft.optimization.steps", "give 1 or more"]),
+        ("data=jsonl", ["data.path", "add data.path=VALUE"]),
+        ("tracker.mode=loud", ["tracker.mode", "'loud'", "auto, online, offline or disabled"]),
+    ],
+)
+def test_mistake_is_one_clear_sentence(
+    override: str, parts: list[str], composed: Compose
+) -> None:
+    sentence = sentence_of(composed, override)
+    assert "\n" not in sentence
+    assert "object_type" not in sentence
+    for part in parts:
+        assert part in sentence, sentence
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("stages: {sft: {cuont: 3}}", ["experiment/mine.yaml", "stages.sft.cuont", "'count'"]),
+        ("stages: {sft: {count: a}}", ["experiment/mine.yaml", "stages.sft.count=a", "integer"]),
+        ("defaults: [{override /modle: tiny}]", ["experiment/mine.yaml", "did you mean 'model'?"]),
+    ],
+)
+def test_mistake_in_a_file_names_the_file(
+    text: str, parts: list[str], composed: Compose, tmp_path: Path
+) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(f"# @package _global_\n{text}\n")
+    search = f"hydra.searchpath=[file://{tmp_path}]"
+    sentence = sentence_of(composed, search, "experiment=mine")
+    for part in parts:
+        assert part in sentence, sentence
+
+
+def test_data_file_that_does_not_exist_is_named(composed: Compose, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"data\.path: there is no file '.*missing\.jsonl'"):
+        composed("data=jsonl", f"data.path={tmp_path / 'missing.jsonl'}")
