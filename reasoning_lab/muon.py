@@ -39,7 +39,8 @@ class MuonAdamW(Optimizer):
         betas: tuple[float, float] = (0.9, 0.98),
         weight_decay: float = 0.0,
     ) -> None:
-        matrices, rest = [], []
+        matrices: list[Tensor] = []
+        rest: list[Tensor] = []
         for name, parameter in named_parameters:
             hidden = parameter.ndim == 2 and not any(part in name for part in _EMBEDDINGS)
             (matrices if hidden else rest).append(parameter)
@@ -51,7 +52,7 @@ class MuonAdamW(Optimizer):
             ],
             shared,
         )
-        self._adamw = AdamW(rest, lr=lr, betas=tuple(betas), weight_decay=weight_decay)
+        self._adamw = AdamW(rest, lr=lr, betas=(betas[0], betas[1]), weight_decay=weight_decay)
         self._link()
 
     def _link(self) -> None:
@@ -95,4 +96,5 @@ def orthogonalized(matrix: Tensor) -> Tensor:
     for _ in range(_NEWTON_SCHULZ_STEPS):
         gram = x @ x.T
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.T if tall else x
+    result: Tensor = x.T if tall else x
+    return result

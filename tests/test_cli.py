@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -17,7 +18,7 @@ from reasoning_lab.store import Artifact, Store
 from reasoning_lab.targets import factory
 from reasoning_lab.types import Split, UserError
 
-from .conftest import SMOKE, composed_recipe, lab, start_lab
+from .conftest import SMOKE, composed_recipe, lab, lab_here, start_lab
 
 POLICIES = ["pretrain", "midtrain", "sft", "dpo", "rl"]
 # As the issue lists them.
@@ -70,23 +71,29 @@ def test_missing_input_ends_in_one_sentence(tmp_path: Path) -> None:
     assert_one_sentence(code, err, "stages.midtrain", "corpus", "'distill'")
 
 
-def test_missing_value_ends_in_one_sentence(tmp_path: Path) -> None:
-    code, _, err = lab("plan", "data=jsonl", cwd=tmp_path)
-    assert_one_sentence(code, err, "data.path=VALUE")
+def test_missing_value_ends_in_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = lab_here("plan", "data=jsonl", cwd=tmp_path)
+    assert_one_sentence(code, capsys.readouterr().err, "data.path=VALUE")
 
 
-def test_broken_config_file_ends_in_one_sentence(tmp_path: Path) -> None:
+def test_broken_config_file_ends_in_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "mine.yaml").write_text("stages: [\n")
-    code, _, err = lab("--config-dir", str(tmp_path), "experiment=mine", cwd=tmp_path)
-    assert_one_sentence(code, err, "mine.yaml", "line 2", "not YAML")
+    code = lab_here("--config-dir", str(tmp_path), "experiment=mine", cwd=tmp_path)
+    assert_one_sentence(code, capsys.readouterr().err, "mine.yaml", "line 2", "not YAML")
 
 
-def test_malformed_row_is_named_before_anything_runs(tmp_path: Path) -> None:
+def test_malformed_row_is_named_before_anything_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     rows = ['{"prompt": "1 + 1?", "gold": "2"}', '{"prompt": "2 + 2?"}']
     (tmp_path / "mine.jsonl").write_text("\n".join(rows))
-    code, _, err = lab("data=jsonl", "data.path=mine.jsonl", cwd=tmp_path)
-    assert_one_sentence(code, err, "mine.jsonl, line 2", "'gold'")
+    code = lab_here("data=jsonl", "data.path=mine.jsonl", cwd=tmp_path)
+    assert_one_sentence(code, capsys.readouterr().err, "mine.jsonl, line 2", "'gold'")
     assert not (tmp_path / "runs" / "store").exists()
 
 
@@ -99,8 +106,6 @@ def test_help_needs_no_torch(tmp_path: Path) -> None:
         "sys.argv = ['reasoning-lab', '--help']\n"
         "main()\n"
     )
-    import subprocess
-
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True
     )
@@ -112,7 +117,12 @@ def test_plan_of_nothing_made_yet(tmp_path: Path) -> None:
     code, out, err = lab("plan", "format=json", "ablate=midtrain", cwd=tmp_path)
     assert code == 0, err
     nodes = json.loads(out)["nodes"]
-    assert [node["stage"] for node in nodes][:4] == ["pretrain", "pretrain/heldout", "distill", "sft"]
+    assert [node["stage"] for node in nodes][:4] == [
+        "pretrain",
+        "pretrain/heldout",
+        "distill",
+        "sft",
+    ]
     for node in nodes:
         assert {"stage", "variant", "fingerprint", "state"} <= node.keys()
         assert node["variant"] == "midtrain"
@@ -120,10 +130,11 @@ def test_plan_of_nothing_made_yet(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_plan_after_a_run_says_cached(smoke_run: Path) -> None:
-    code, out, err = lab("plan", "format=json", *SMOKE, "stages.rl.clip_low=0.1", cwd=smoke_run)
-    assert code == 0, err
-    states = {node["stage"]: node["state"] for node in json.loads(out)["nodes"]}
+def test_plan_after_a_run_says_cached(smoke_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert lab_here("plan", "format=json", *SMOKE, "stages.rl.clip_low=0.1", cwd=smoke_run) == 0
+    nodes = json.loads(capsys.readouterr().out)["nodes"]
+    states = {node["stage"]: node["state"] for node in nodes}
     assert {stage for stage, state in states.items() if state == "run"} == {"rl", "rl/heldout"}
 
 
@@ -222,10 +233,11 @@ def test_leaked_prompt_is_refused(tmp_path: Path) -> None:
         benchmark_problems(source, benchmark, "heldout", [clean, leaky])
 
 
-def test_second_run_makes_nothing(smoke_run: Path) -> None:
+def test_second_run_makes_nothing(smoke_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before, first = store_files(smoke_run), json.loads(report_of(smoke_run).read_text())
-    code, out, err = lab(*SMOKE, cwd=smoke_run)
-    assert code == 0, err
+    capsys.readouterr()
+    assert lab_here(*SMOKE, cwd=smoke_run) == 0
+    out = capsys.readouterr().out
     assert out.count(": reused") == 12
     assert ": done" not in out
     assert store_files(smoke_run) == before
@@ -246,7 +258,7 @@ def test_interrupted_run_goes_on_where_it_was(tmp_path: Path) -> None:
         "ablate=[distill,midtrain,sft,prefer,dpo,rl]",
         "model.architecture.hidden_size=32",
         "model.architecture.num_hidden_layers=1",
-        "stages.pretrain.optimization.steps=150",
+        "stages.pretrain.optimization.steps=80",
         "stages.pretrain.optimization.checkpoint_every_steps=5",
     ]
     process = start_lab(*arguments, cwd=tmp_path)
@@ -259,8 +271,7 @@ def test_interrupted_run_goes_on_where_it_was(tmp_path: Path) -> None:
     assert store_files(tmp_path) == {}
     assert not list((tmp_path / "runs" / "store").rglob(".building-*"))
     assert list((tmp_path / "runs" / "work").rglob("last.ckpt"))
-    code, out, err = lab(*arguments, cwd=tmp_path)
-    assert code == 0, err
+    assert lab_here(*arguments, cwd=tmp_path) == 0
     assert [row["stage"] for row in json.loads(report_of(tmp_path).read_text())["rows"]] == [
         "pretrain"
     ]

@@ -23,7 +23,12 @@ from reasoning_lab.types import (
 
 
 def rollout(
-    prompt: str, verdict: Verdict, tokens: int = 3, family: str = "f", level: int = 1, text: str = ""
+    prompt: str,
+    verdict: Verdict,
+    tokens: int = 3,
+    family: str = "f",
+    level: int = 1,
+    text: str = "",
 ) -> Rollout:
     problem = Problem(prompt, "1", "math", family, level)
     return Rollout(problem, Completion(list(range(tokens)), text), "1", verdict, "a")
@@ -138,5 +143,5 @@ def test_a_pair_compares_correct_with_incorrect_of_one_problem() -> None:
     PreferencePair(good, bad)
     other = dataclasses.replace(bad, problem=Problem("b", "1", "math", "f"))
     for chosen, rejected in ((bad, good), (good, good), (good, other)):
-        with pytest.raises(ValueError, match="one problem|correct"):
+        with pytest.raises(ValueError, match=r"one problem|correct"):
             PreferencePair(chosen, rejected)

@@ -121,7 +121,7 @@ def test_impossible_slip_rates_are_refused(rates: tuple[float, float]) -> None:
 
 
 def test_family_without_a_method_is_named() -> None:
-    with pytest.raises(UserError, match="'sudoku'.*chain_sum"):
+    with pytest.raises(UserError, match=r"'sudoku'.*chain_sum"):
         ProceduralTeacher(0, 0).rollouts(Problem("?", "1", "math", "sudoku"), 1, 0)
 
 

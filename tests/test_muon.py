@@ -9,9 +9,7 @@ from reasoning_lab.muon import MuonAdamW, orthogonalized
 
 def _model() -> torch.nn.ModuleDict:
     torch.manual_seed(0)
-    return torch.nn.ModuleDict(
-        {"embed": torch.nn.Embedding(7, 4), "hidden": torch.nn.Linear(4, 6)}
-    )
+    return torch.nn.ModuleDict({"embed": torch.nn.Embedding(7, 4), "hidden": torch.nn.Linear(4, 6)})
 
 
 def _backward(model: torch.nn.ModuleDict, seed: int) -> None:

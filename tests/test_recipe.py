@@ -141,7 +141,7 @@ def test_impossible_removal_names_the_maker(
 
 
 def test_ablation_of_an_unknown_stage_lists_the_stages() -> None:
-    with pytest.raises(UserError, match="'dop'.*base, teach, mid, tune, pair, prefer"):
+    with pytest.raises(UserError, match=r"'dop'.*base, teach, mid, tune, pair, prefer"):
         ablated(RECIPE, "dop")
 
 

@@ -1,0 +1,347 @@
+"""Stages through their own API: resumption to the bit, accumulation, schedules, what they write."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers.logger import Logger
+from safetensors.torch import load_file
+
+from reasoning_lab.data.corpus import write_rollouts
+from reasoning_lab.data.problems import JsonlSource
+from reasoning_lab.models.policy import build_policy, save_policy
+from reasoning_lab.models.tokenizer import examples_of, train_tokenizer
+from reasoning_lab.schema import (
+    HardwareConfig,
+    ModelConfig,
+    OptimizationConfig,
+    ProblemsConfig,
+    StageConfig,
+)
+from reasoning_lab.stages.base import (
+    Metrics,
+    StageContext,
+    Steps,
+    accumulation_of,
+    trapezoid,
+)
+from reasoning_lab.stages.dpo import module as dpo
+from reasoning_lab.stages.dpo.config import DPOConfig
+from reasoning_lab.stages.midtrain import module as midtrain
+from reasoning_lab.stages.midtrain.config import MidtrainConfig
+from reasoning_lab.stages.rl import module as rl
+from reasoning_lab.stages.rl.config import RLConfig
+from reasoning_lab.stages.sft import module as sft
+from reasoning_lab.stages.sft.config import SFTConfig
+from reasoning_lab.stages.tokens import train_padded
+from reasoning_lab.tracking import NullTracker
+from reasoning_lab.types import Completion, Rollout, Split, UserError, Verdict
+from reasoning_lab.verify import Verifier
+
+Run = Callable[[Any, StageContext], Metrics]
+STEPS = 6
+
+
+def optimization(**changes: Any) -> OptimizationConfig:
+    config = OptimizationConfig(
+        optimizer={"_target_": "torch.optim.AdamW", "weight_decay": 0.1},
+        learning_rate=3e-3,
+        warmup_frac=0.2,
+        decay_frac=0.5,
+        steps=STEPS,
+        batch_size=4,
+        checkpoint_every_steps=1,
+        log_every_steps=1,
+    )
+    return replace(config, **changes)
+
+
+@pytest.fixture(scope="module")
+def verifier() -> Iterator[Verifier]:
+    with Verifier(workers=1, timeout_s=20, memory_mb=1024) as shared:
+        yield shared
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> JsonlSource:
+    """Coins: the answer cannot be known, so a trained policy is right about half the time."""
+    path = tmp_path_factory.mktemp("data") / "coins.jsonl"
+    path.write_text("".join(f'{{"prompt": "coin {n}", "gold": "{n % 2}"}}\n' for n in range(100)))
+    return JsonlSource(str(path), "math", "coins", 0.1, 0.1)
+
+
+@pytest.fixture(scope="module")
+def context(
+    tmp_path_factory: pytest.TempPathFactory, source: JsonlSource, verifier: Verifier
+) -> StageContext:
+    """A context whose inputs are a policy that tosses coins, a corpus and preferences."""
+    root = tmp_path_factory.mktemp("artifacts")
+    architecture = {
+        "model_type": "phi3",
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "max_position_embeddings": 256,
+    }
+    inputs = {kind: root / kind for kind in ("policy", "corpus", "preferences")}
+    for folder in inputs.values():
+        folder.mkdir()
+    problems = source.problems(Split.TRAIN, [1], 60, 0)
+    rollouts = [
+        Rollout(
+            problem, Completion([], f"<think>\n{text}\n</think>\n\\boxed{{{gold}}}"), gold, v, "t"
+        )
+        for problem in problems
+        for gold in ("0", "1")
+        for text in (f"it shows {gold}",)
+        for v in (Verdict.CORRECT if gold == problem.gold else Verdict.WRONG,)
+    ]
+    accepted = [rollout for rollout in rollouts if rollout.correct]
+    rejected = [rollout for rollout in rollouts if not rollout.correct]
+    write_rollouts(inputs["corpus"] / "accepted.parquet", accepted)
+    write_rollouts(inputs["corpus"] / "validation.parquet", accepted[:10])
+    write_rollouts(inputs["preferences"] / "chosen.parquet", accepted)
+    write_rollouts(inputs["preferences"] / "rejected.parquet", rejected)
+    made = StageContext(
+        name="stage",
+        seed=3,
+        out_dir=inputs["policy"],
+        work_dir=root / "work",
+        inputs={},
+        authors={},
+        lineage=[],
+        model=ModelConfig(architecture=architecture, vocab_size=300),
+        source=source,
+        hardware=HardwareConfig(),
+        verifier=verifier,
+        tracker=NullTracker(),
+    )
+    save_coin_tosser(accepted, made)
+    return replace(made, inputs=inputs)
+
+
+def save_coin_tosser(accepted: list[Rollout], context: StageContext) -> None:
+    """A policy that has learned the form of an answer, and that it is 0 or 1."""
+    texts = [rollout.problem.prompt + rollout.completion.text for rollout in accepted]
+    tokenizer = train_tokenizer(texts, context.model.vocab_size)
+    policy = build_policy(context.model.architecture, tokenizer, "float32", 0)
+    boxes = [Completion([], f"\\boxed{{{rollout.problem.gold}}}") for rollout in accepted]
+    examples = examples_of(
+        tokenizer,
+        [replace(rollout, completion=box) for rollout, box in zip(accepted, boxes, strict=True)],
+    )
+    config = optimization(steps=30, batch_size=16, learning_rate=1e-2, checkpoint_every_steps=999)
+    train_padded(policy, examples, tokenizer.pad_token_id, config, context)
+    save_policy(policy, tokenizer, context.out_dir)
+
+
+class LostMachineError(RuntimeError):
+    """What ends a run in the middle."""
+
+
+class StepLogger(Logger):
+    """Remembers which steps were trained; fails at one, as a lost machine would."""
+
+    name = version = "steps"
+
+    def __init__(self, breaks_at: int | None) -> None:
+        super().__init__()
+        self._breaks_at = breaks_at
+        self.steps: list[int] = []
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        if step is None or "train/learning_rate" not in metrics:
+            return
+        self.steps.append(step)
+        if step == self._breaks_at:
+            raise LostMachineError
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+
+class StepTracker(NullTracker):
+    def __init__(self, breaks_at: int | None = None) -> None:
+        self.lightning_logger: Any = StepLogger(breaks_at)
+
+
+STAGES: dict[str, tuple[Run, StageConfig]] = {
+    "sft": (sft.run, SFTConfig(levels=[1], count=50, optimization=optimization())),
+    "midtrain": (
+        midtrain.run,
+        MidtrainConfig(
+            row_tokens=128,
+            patience=9,
+            validate_every_steps=2,
+            optimization=optimization(batch_size=2),
+        ),
+    ),
+    "dpo": (dpo.run, DPOConfig(beta=0.3, sft_weight=1.0, optimization=optimization())),
+    "rl": (
+        rl.run,
+        RLConfig(
+            problems=ProblemsConfig([1], 40),
+            screen_group_size=2,
+            group_size=8,
+            max_new_tokens=12,
+            optimization=optimization(learning_rate=3e-4),
+        ),
+    ),
+}
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def trained(
+    name: str, context: StageContext, folder: Path, config: StageConfig | None = None
+) -> Metrics:
+    """Run a stage into `folder/out` with checkpoints in `folder/work`, as the runner seeds it."""
+    run, shipped = STAGES[name]
+    out_dir = folder / "out"
+    out_dir.mkdir(parents=True)
+    pl.seed_everything(context.seed, verbose=False)
+    return run(config or shipped, replace(context, out_dir=out_dir, work_dir=folder / "work"))
+
+
+def assert_same(left: Path, right: Path) -> None:
+    ours, theirs = weights(left / "out"), weights(right / "out")
+    assert ours.keys() == theirs.keys()
+    for key, value in ours.items():
+        assert torch.equal(value, theirs[key]), key
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_resumed_stage_is_the_uninterrupted_one_to_the_bit(
+    name: str, context: StageContext, tmp_path: Path
+) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    expected = trained(name, context, whole)
+    before = weights(context.inputs["policy"])
+    after = weights(whole / "out")
+    assert any(not torch.equal(before[key], after[key]) for key in before)
+    with pytest.raises(LostMachineError):
+        trained(name, replace(context, tracker=StepTracker(breaks_at=3)), broken)
+    assert (broken / "work" / "last.ckpt").exists()
+    assert not list((broken / "out").iterdir())
+    (broken / "out").rmdir()
+    tracker = StepTracker()
+    resumed = trained(name, replace(context, tracker=tracker), broken)
+    assert min(tracker.lightning_logger.steps) in (3, 4)
+    assert max(tracker.lightning_logger.steps) == STEPS - 1
+    assert_same(whole, broken)
+    assert {**resumed, "train_s": 0} == {**expected, "train_s": 0}
+
+
+@pytest.mark.parametrize("name", ["sft", "rl"])
+def test_same_seed_same_weights_other_seed_others(
+    name: str, context: StageContext, tmp_path: Path
+) -> None:
+    for folder, seed in (("a", 3), ("b", 3), ("c", 4)):
+        trained(name, replace(context, seed=seed), tmp_path / folder)
+    assert_same(tmp_path / "a", tmp_path / "b")
+    one, other = weights(tmp_path / "a" / "out"), weights(tmp_path / "c" / "out")
+    assert any(not torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.mark.parametrize("name", ["sft", "midtrain", "rl"])
+def test_micro_batches_leave_the_result_as_it_is(
+    name: str, context: StageContext, tmp_path: Path
+) -> None:
+    # SGD: AdamW's first steps blow rounding up to the size of the learning rate.
+    _, config = STAGES[name]
+    plain = {"_target_": "torch.optim.SGD"}
+    config = replace(
+        config,
+        optimization=replace(config.optimization, optimizer=plain, steps=2),  # type: ignore[attr-defined, call-arg]
+    )
+    trained(name, context, tmp_path / "whole", config)
+    micro = replace(context, hardware=HardwareConfig(micro_batch_size=1))
+    trained(name, micro, tmp_path / "micro", config)
+    before = weights(context.inputs["policy"])
+    one, other = weights(tmp_path / "whole" / "out"), weights(tmp_path / "micro" / "out")
+    moved = max(float((one[key] - before[key]).abs().max()) for key in one)
+    apart = max(float((one[key] - other[key]).abs().max()) for key in one)
+    assert moved > 0
+    assert apart < 1e-3 * moved
+
+
+def test_rl_learns_only_from_groups_with_a_signal(context: StageContext, tmp_path: Path) -> None:
+    metrics = trained("rl", context, tmp_path)
+    assert metrics["problems"] == 40
+    # Two tosses of a fair coin differ for about half of the prompts.
+    assert 5 < metrics["pool"] < 35
+    assert metrics["train_tokens"] > 0
+
+
+def test_rl_without_a_prompt_in_reach_says_so(context: StageContext, tmp_path: Path) -> None:
+    _, config = STAGES["rl"]
+    hopeless = replace(config, max_new_tokens=1)  # type: ignore[call-arg]
+    with pytest.raises(UserError, match=r"stages\.stage: no prompt of 40 passes"):
+        trained("rl", context, tmp_path, hopeless)
+
+
+def test_midtrain_stops_when_validation_no_longer_improves(
+    context: StageContext, tmp_path: Path
+) -> None:
+    _, config = STAGES["midtrain"]
+    # Steps this large only do harm, so the second and third validation are worse.
+    wild = replace(
+        config,  # type: ignore[call-arg]
+        patience=2,
+        validate_every_steps=1,
+        optimization=optimization(
+            batch_size=2,
+            steps=30,
+            learning_rate=30.0,
+            warmup_frac=0.0,
+            optimizer={"_target_": "torch.optim.SGD"},
+            clip_norm=100.0,
+        ),
+    )
+    metrics = trained("midtrain", context, tmp_path, wild)
+    assert metrics["steps"] < 30
+
+
+def test_first_stage_without_a_policy_names_the_key(context: StageContext, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"stages\.stage: no policy to start from; set model\.path"):
+        trained("sft", replace(context, inputs={"corpus": context.inputs["corpus"]}), tmp_path)
+
+
+def test_sft_of_levels_that_were_not_distilled(context: StageContext, tmp_path: Path) -> None:
+    _, config = STAGES["sft"]
+    with pytest.raises(UserError, match=r"stages\.stage\.levels.*\[9\]"):
+        trained("sft", context, tmp_path, replace(config, levels=[9]))  # type: ignore[call-arg]
+
+
+def test_trapezoid_by_hand() -> None:
+    # Ten steps: two up, five down at the end.
+    found = [trapezoid(step, 10, 0.2, 0.5) for step in range(11)]
+    assert found == pytest.approx([0.5, 1, 1, 1, 1, 1, 0.8, 0.6, 0.4, 0.2, 0])
+    assert [trapezoid(step, 4, 0.0, 0.0) for step in range(4)] == [1.0] * 4
+
+
+def test_steps_go_on_where_their_state_says() -> None:
+    plan = [[0], [1, 2], [3]]
+    steps = Steps(plan, sum)
+    reading = iter(steps)
+    assert [next(reading), next(reading)] == [0, 3]
+    resumed = Steps(plan, sum)
+    resumed.load_state_dict(steps.state_dict())
+    assert list(resumed) == [3]
+    assert list(resumed) == [0, 3, 3]
+    assert len(resumed) == 3
+
+
+def test_micro_batch_must_divide_the_global_one() -> None:
+    assert accumulation_of(32, None, "sft") == 1
+    assert accumulation_of(32, 8, "sft") == 4
+    with pytest.raises(UserError, match=r"micro_batch_size=5 does not divide stages\.sft.*=32"):
+        accumulation_of(32, 5, "sft")
