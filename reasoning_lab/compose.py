@@ -13,11 +13,12 @@ from omegaconf import DictConfig, OmegaConf
 
 import reasoning_lab
 import reasoning_lab.stages
+from reasoning_lab.data.problems import ProblemSource
 from reasoning_lab.evaluate.config import EvaluateConfig
 from reasoning_lab.recipe import NO_ABLATION, Node, ablated, link, with_evaluations
 from reasoning_lab.schema import RootConfig, StageConfig, check_values, identity_of
 from reasoning_lab.store import content_hash
-from reasoning_lab.targets import check_path
+from reasoning_lab.targets import check_path, factory
 from reasoning_lab.types import UserError
 
 _PACKAGE = Path(reasoning_lab.__file__).parent
@@ -93,11 +94,7 @@ def _model_identity(root: RootConfig) -> Any:
 
 
 def _data_identity(data: dict[str, Any]) -> Any:
-    """The source's options, with a local file by its content instead of its path."""
-    identity = identity_of(data)
-    path = data.get("path")
-    if path is not None:
-        if not Path(path).is_file():
-            raise UserError(f"data.path: there is no file '{path}'; check the path")
-        identity["path"] = content_hash(Path(path))
-    return identity
+    """The source's options and its content; a local file counts by content, not by place."""
+    source: ProblemSource = factory(data, "data")()
+    options = {key: value for key, value in data.items() if key != "path"}
+    return {"options": identity_of(options), "content": source.content()}

@@ -48,8 +48,8 @@ def step_batches(lengths: Sequence[int], batch_size: int, steps: int, seed: int)
     """Plan which examples each step reads.
 
     Epochs follow each other without a gap, each in its own random order, so every batch is
-    full and no example is read twice more than another. A longer plan with the same other
-    arguments begins with the shorter one.
+    full and at no step has one example been read two times more than another. A longer plan
+    with the same other arguments begins with the shorter one.
 
     Args:
         lengths: Tokens of each example.
@@ -66,15 +66,20 @@ def step_batches(lengths: Sequence[int], batch_size: int, steps: int, seed: int)
     if not lengths:
         raise ValueError("step_batches needs at least one example")
     rng = random.Random(seed)
-    window_size = batch_size * _WINDOW_BATCHES
     plan: list[list[int]] = []
     pending: list[int] = []
     while len(plan) < steps:
-        while len(pending) < window_size:
-            pending += rng.sample(range(len(lengths)), len(lengths))
-        window = sorted(pending[:window_size], key=lambda index: lengths[index])
-        pending = pending[window_size:]
-        batches = [window[at : at + batch_size] for at in range(0, window_size, batch_size)]
-        rng.shuffle(batches)
-        plan += batches
+        # The batch that two epochs share comes first, alone: a window across them would
+        # put copies of one example side by side.
+        shared = bool(pending)
+        pending += rng.sample(range(len(lengths)), len(lengths))
+        while len(pending) >= batch_size:
+            count = 1 if shared else min(_WINDOW_BATCHES, len(pending) // batch_size)
+            shared = False
+            size = count * batch_size
+            window = sorted(pending[:size], key=lambda index: lengths[index])
+            pending = pending[size:]
+            batches = [window[at : at + batch_size] for at in range(0, size, batch_size)]
+            rng.shuffle(batches)
+            plan += batches
     return plan[:steps]

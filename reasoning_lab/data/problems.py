@@ -1,5 +1,6 @@
 """Where problems come from: the protocol that all sources keep, and local JSONL files."""
 
+import hashlib
 import json
 import random
 from collections.abc import Sequence
@@ -69,8 +70,6 @@ class JsonlSource:
         self._fractions = (test_frac, validation_frac)
 
     def content(self) -> str:
-        import hashlib
-
         return hashlib.sha256(self._path.read_bytes()).hexdigest()
 
     def problems(self, split: Split, levels: Sequence[int], count: int, seed: int) -> list[Problem]:
@@ -92,6 +91,10 @@ class JsonlSource:
         try:
             # Not splitlines: a JSON string may hold U+2028 and its like as they are.
             return self._path.read_text(encoding="utf-8").split("\n")
+        except FileNotFoundError as error:
+            raise UserError(
+                f"data.path: there is no file '{self._path}'; check the path"
+            ) from error
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(
                 f"data.path: cannot read '{self._path}' ({error}); give a UTF-8 JSONL file"

@@ -230,6 +230,7 @@ def fit(
         num_sanity_val_steps=0,
         **by_lightning,
     )
+    module.train()  # A loaded policy comes in evaluation mode, and Lightning keeps what it finds.
     last = context.work_dir / "last.ckpt"
     started = time.monotonic()
     try:
