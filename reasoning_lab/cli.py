@@ -23,12 +23,33 @@ from reasoning_lab.types import UserError
 
 # Hydra would make a folder and a log file for every run, and planning is none.
 _PLANNING = ("hydra.output_subdir=null", "hydra.run.dir=.", "hydra/job_logging=none")
+_HELP = """\
+reasoning-lab: turn a small language model into a reasoning model, stage by stage.
+
+  reasoning-lab [key=value …]                 run the recipe; what exists is reused
+  reasoning-lab plan [key=value …]            what would run and what is reused; runs nothing
+  reasoning-lab -m key=a,b …                  one run for each combination
+
+Examples:
+  reasoning-lab experiment=smoke              every stage with a minimal budget
+  reasoning-lab stages.rl.optimization.learning_rate=1e-4
+  reasoning-lab '~stages.rl'                  leave a stage out
+  reasoning-lab -m ablate=none,dpo,rl seed=0,1
+  reasoning-lab --cfg job                     every key with its value
+  reasoning-lab --hydra-help                  Hydra's own flags
+
+Options of each group, chosen by group=option:
+{groups}
+"""
 _RESUME = "Stopped; run the same command again to go on where it was."
 
 
 def main() -> None:
     """Entry point of the console script; exit code 0 means a complete run."""
     arguments = sys.argv[1:]
+    if "--help" in arguments or "-h" in arguments:
+        print(_help())
+        return
     task: Callable[[DictConfig], None] = _run
     if arguments and arguments[0] == "plan":
         as_json = "format=json" in arguments
@@ -49,6 +70,16 @@ def main() -> None:
         if not isinstance(error, OSError) or error.errno != errno.ENOSPC:
             raise
         _end(f"the disk is full ({error.filename}); free some space, then {_RESUME.lower()}", 1)
+
+
+def _help() -> str:
+    """Hydra's own page takes seconds to list the groups; this one reads their file names."""
+    groups = {
+        folder.name: ", ".join(sorted(option.stem for option in folder.glob("*.yaml")))
+        for folder in sorted(CONF.iterdir())
+        if folder.is_dir() and folder.name != "hydra"
+    }
+    return _HELP.format(groups="\n".join(f"  {name}: {of}" for name, of in groups.items()))
 
 
 def _told(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:

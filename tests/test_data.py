@@ -207,7 +207,7 @@ def test_malformed_row_is_named_by_its_line(tmp_path: Path, row: str, said: str)
 
 def test_unreadable_file_is_named(tmp_path: Path) -> None:
     missing = tmp_path / "missing.jsonl"
-    with pytest.raises(UserError, match=r"data\.path: cannot read .*missing\.jsonl"):
+    with pytest.raises(UserError, match=r"data\.path: there is no file .*missing\.jsonl"):
         JsonlSource(str(missing), "math", "file", 0.1, 0.1)
     (tmp_path / "latin.jsonl").write_bytes(b'{"prompt": "\xe9"}')
     with pytest.raises(UserError, match="UTF-8"):
