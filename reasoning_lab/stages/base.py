@@ -205,12 +205,6 @@ def fit(
         KeyboardInterrupt: The user stopped it; the last checkpoint stays for the next run.
     """
     accumulation = len(batches) // optimization.steps
-    checkpoint = ModelCheckpoint(
-        dirpath=context.work_dir,
-        filename="last",
-        every_n_train_steps=optimization.checkpoint_every_steps,
-        enable_version_counter=False,
-    )
     by_lightning: dict[str, Any] = {}
     if module.automatic_optimization:
         by_lightning = {
@@ -224,7 +218,7 @@ def fit(
         logger=context.tracker.lightning_logger,
         log_every_n_steps=optimization.log_every_steps,
         val_check_interval=validate_every_steps and validate_every_steps * accumulation,
-        callbacks=[checkpoint, *callbacks],
+        callbacks=[_checkpoints(context.work_dir, optimization), *callbacks],
         default_root_dir=context.work_dir,
         enable_model_summary=False,
         num_sanity_val_steps=0,
@@ -244,6 +238,16 @@ def fit(
     except SystemExit as stop:  # Lightning's answer to Ctrl-C
         raise KeyboardInterrupt from stop
     return time.monotonic() - started
+
+
+def _checkpoints(folder: Path, optimization: OptimizationConfig) -> ModelCheckpoint:
+    """Keeps the last state in `folder/last.ckpt`."""
+    return ModelCheckpoint(
+        dirpath=folder,
+        filename="last",
+        every_n_train_steps=optimization.checkpoint_every_steps,
+        enable_version_counter=False,
+    )
 
 
 def accumulation_of(batch_size: int, micro_batch_size: int | None, stage: str) -> int:
