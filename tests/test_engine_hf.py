@@ -3,7 +3,7 @@ import random
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import Phi3Config, Phi3ForCausalLM, PreTrainedTokenizerFast
+from transformers import Phi3ForCausalLM, PreTrainedTokenizerFast
 
 from reasoning_lab.data.batches import Example, padded_batch
 from reasoning_lab.engine import Sampling
@@ -11,25 +11,14 @@ from reasoning_lab.engine.hf import HFEngine, sample
 from reasoning_lab.logprobs import token_logprobs
 from reasoning_lab.types import Completion
 
+from .tiny import tiny_phi3
+
 PAD, END, VOCAB = 0, 1, 14
 
 
 @pytest.fixture(scope="module")
 def model() -> Phi3ForCausalLM:
-    torch.manual_seed(3)
-    config = Phi3Config(
-        vocab_size=VOCAB,
-        hidden_size=64,
-        intermediate_size=96,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        initializer_range=0.1,
-        pad_token_id=PAD,
-        bos_token_id=None,
-        eos_token_id=END,
-    )
-    return Phi3ForCausalLM(config).eval()
+    return tiny_phi3(VOCAB, PAD, END, seed=3, initializer_range=0.1)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 from torch import Tensor
-from transformers import Phi3Config, Phi3ForCausalLM
+from transformers import Phi3ForCausalLM
 
 from reasoning_lab.data.batches import Example, padded_batch, step_batches
 from reasoning_lab.data.packing import TrainedPart, packed_batch
@@ -11,25 +11,14 @@ from reasoning_lab.logprobs import TokenBatch, token_logprobs, trained_logits
 from reasoning_lab.losses.next_token import next_token_loss
 from reasoning_lab.stages.tokens import micro_batches
 
+from .tiny import tiny_phi3
+
 VOCAB, PAD = 50, 0
 
 
 @pytest.fixture(scope="module")
 def model() -> Phi3ForCausalLM:
-    torch.manual_seed(0)
-    config = Phi3Config(
-        vocab_size=VOCAB,
-        hidden_size=64,
-        intermediate_size=96,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        initializer_range=0.2,
-        pad_token_id=PAD,
-        bos_token_id=None,
-        eos_token_id=1,
-    )
-    return Phi3ForCausalLM(config).eval()
+    return tiny_phi3(VOCAB, PAD, 1, seed=0, initializer_range=0.2)
 
 
 def _examples(*sizes: tuple[int, int]) -> list[Example]:
