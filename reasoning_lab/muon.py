@@ -6,10 +6,12 @@ the size of an AdamW update, so both parts share one learning rate. torch.optim.
 in bfloat16, which a CPU emulates; here it is the parameter's own precision.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
@@ -73,28 +75,47 @@ class MuonAdamW(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         group = self.param_groups[0]
+        alike: dict[tuple[int, ...], list[tuple[Tensor, Tensor]]] = defaultdict(list)
         for parameter in group["params"]:
-            if parameter.grad is None:
-                continue
-            state = self.state[parameter]
-            if "momentum" not in state:
-                state["momentum"] = torch.zeros_like(parameter)
-            state["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
-            update = orthogonalized(parameter.grad.lerp(state["momentum"], group["momentum"]))
-            parameter.mul_(1 - group["lr"] * group["weight_decay"])
-            parameter.add_(update, alpha=-group["lr"] * _ADAMW_RMS * max(parameter.shape) ** 0.5)
+            if parameter.grad is not None:
+                direction = self._direction(parameter, parameter.grad)
+                alike[tuple(sorted(parameter.shape))].append((parameter, direction))
+        for (_, longer), pairs in alike.items():
+            updates = orthogonalized(torch.stack([direction for _, direction in pairs]))
+            for (parameter, _), update in zip(pairs, updates, strict=True):
+                parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                parameter.add_(
+                    update if _wide(parameter) else update.T,
+                    alpha=-group["lr"] * _ADAMW_RMS * longer**0.5,
+                )
         self._adamw.step()
         return loss
 
+    def _direction(self, parameter: Tensor, gradient: Tensor) -> Tensor:
+        """Nesterov's momentum of a matrix, laid so that it is at least as wide as tall."""
+        momentum = self.param_groups[0]["momentum"]
+        state = self.state[parameter]
+        if "momentum" not in state:
+            state["momentum"] = torch.zeros_like(parameter)
+        state["momentum"].lerp_(gradient, 1 - momentum)
+        direction = gradient.lerp(state["momentum"], momentum)
+        return direction if _wide(parameter) else direction.T
 
-def orthogonalized(matrix: Tensor) -> Tensor:
-    """About U V^T of `matrix` = U S V^T, `[M, N]`: singular values end between 0.7 and 1.2."""
+
+def _wide(matrix: Tensor) -> bool:
+    return matrix.shape[0] <= matrix.shape[1]
+
+
+def orthogonalized(matrices: Float[Tensor, "B M N"]) -> Float[Tensor, "B M N"]:
+    """About U V^T of each U S V^T: singular values end between 0.7 and 1.2.
+
+    Matrices of one shape go through together: one by one, such small products keep neither
+    the cores nor the vector units busy. Cheapest where M <= N.
+    """
     a, b, c = _NEWTON_SCHULZ
-    tall = matrix.shape[0] > matrix.shape[1]
-    x = matrix.T if tall else matrix
-    x = x / (x.norm() + 1e-7)
+    x: Tensor = matrices / (matrices.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(_NEWTON_SCHULZ_STEPS):
-        gram = x @ x.T
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    result: Tensor = x.T if tall else x
-    return result
+        gram = torch.bmm(x, x.mT)
+        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        x = torch.baddbmm(x, polynomial, x, beta=a)
+    return x

@@ -22,9 +22,10 @@ def _backward(model: torch.nn.ModuleDict, seed: int) -> None:
 
 @pytest.mark.parametrize("shape", [(5, 9), (9, 5), (6, 6)])
 def test_orthogonalized_keeps_the_singular_vectors_and_levels_the_values(shape):
-    matrix = torch.randn(*shape, generator=torch.Generator().manual_seed(1))
+    matrices = torch.randn(3, *shape, generator=torch.Generator().manual_seed(1))
+    matrix = matrices[1]
     left, _, right = torch.linalg.svd(matrix, full_matrices=False)
-    found = orthogonalized(matrix)
+    found = orthogonalized(matrices)[1]
     values = torch.linalg.svdvals(found)
     assert values.min() > 0.5
     assert values.max() < 1.3
@@ -54,8 +55,27 @@ def test_first_step_of_a_hidden_matrix_by_hand():
     gradient = model["hidden"].weight.grad.clone()
     optimizer.step()
     # momentum m = 0.05 g, Nesterov: 0.05 g + 0.95 m, a multiple of g, so the direction is g's.
-    expected = before - 0.01 * 0.2 * 6**0.5 * orthogonalized(gradient)
+    expected = before - 0.01 * 0.2 * 6**0.5 * orthogonalized(gradient.T[None])[0].T
     torch.testing.assert_close(model["hidden"].weight.detach(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_matrices_that_share_a_batch_move_as_each_would_alone():
+    shapes = {"tall": (6, 4), "wide": (4, 6), "square": (4, 4), "tall_too": (6, 4)}
+    generator = torch.Generator().manual_seed(0)
+    weights = {name: torch.randn(*shape, generator=generator) for name, shape in shapes.items()}
+    gradients = {name: torch.randn(*shape, generator=generator) for name, shape in shapes.items()}
+
+    def moved(names: list[str]) -> dict[str, torch.Tensor]:
+        parameters = {name: torch.nn.Parameter(weights[name].clone()) for name in names}
+        for name, parameter in parameters.items():
+            parameter.grad = gradients[name].clone()
+        bias = torch.nn.Parameter(torch.zeros(2))  # AdamW's share may not be empty.
+        MuonAdamW([*parameters.items(), ("bias", bias)], lr=0.1).step()
+        return parameters
+
+    together = moved(list(shapes))
+    for name in shapes:
+        torch.testing.assert_close(together[name], moved([name])[name])
 
 
 def test_a_saved_optimizer_goes_on_where_it_was():
