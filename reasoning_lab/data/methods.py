@@ -5,6 +5,7 @@ the scratchpad and returns the answer that the working leads to. Every number th
 got wrong goes through `Scratchpad.step`; nothing reads the gold answer.
 """
 
+import itertools
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -25,14 +26,13 @@ def chain_sum(problem: Mapping[str, Any], pad: Scratchpad) -> str:
 
 
 def leg_counting(problem: Mapping[str, Any], pad: Scratchpad) -> str:
-    """Animal after animal, each one's legs added to the running total."""
+    """Legs of each kind of animal, then the running total."""
     from reasoning_gym.arithmetic.leg_counting import ANIMALS
 
     total = 0
-    for animal, count in problem["animals"].items():
-        pad.say(f"{count} {animal}: {ANIMALS[animal]}")
-        for _ in range(count):
-            total = pad.step(f"{total} + {ANIMALS[animal]} = {{}}", total + ANIMALS[animal])
+    for position, (animal, count) in enumerate(problem["animals"].items()):
+        legs = pad.step(f"{count} * {ANIMALS[animal]} = {{}}", count * ANIMALS[animal])
+        total = pad.step(f"{total} + {legs} = {{}}", total + legs) if position else legs
     return str(total)
 
 
@@ -50,12 +50,10 @@ def simple_equations(problem: Mapping[str, Any], pad: Scratchpad) -> str:
             constant += factor * int(term)
     if constant:
         operator = "-" if constant > 0 else "+"
-        total = pad.step(
-            f"{coefficient}*{name} = {total} {operator} {abs(constant)} = {{}}", total - constant
-        )
+        total = pad.step(f"{total} {operator} {abs(constant)} = {{}}", total - constant)
     if coefficient != 1:
         quotient = round(total / coefficient)
-        total = pad.step(f"{name} = {total} / {coefficient} = {{}}", quotient)
+        total = pad.step(f"{total} / {coefficient} = {{}}", quotient)
     return str(total)
 
 
@@ -69,12 +67,12 @@ def complex_arithmetic(problem: Mapping[str, Any], pad: Scratchpad) -> str:
         bd = pad.step(f"{b} * {d} = {{}}", b * d)
         ad = pad.step(f"{a} * {d} = {{}}", a * d)
         bc = pad.step(f"{b} * {c} = {{}}", b * c)
-        real = pad.step(f"real: {ac} - {bd} = {{}}", ac - bd)
-        imaginary = pad.step(f"imaginary: {ad} + {bc} = {{}}", ad + bc)
+        real = pad.step(f"{ac} - {bd} = {{}}", ac - bd)
+        imaginary = pad.step(f"{ad} + {bc} = {{}}", ad + bc)
     else:
         sign = 1 if operator == "+" else -1
-        real = pad.step(f"real: {a} {operator} {c} = {{}}", a + sign * c)
-        imaginary = pad.step(f"imaginary: {b} {operator} {d} = {{}}", b + sign * d)
+        real = pad.step(f"{a} {operator} {c} = {{}}", a + sign * c)
+        imaginary = pad.step(f"{b} {operator} {d} = {{}}", b + sign * d)
     return f"{real} {'-' if imaginary < 0 else '+'} {abs(imaginary)}i"
 
 
@@ -90,24 +88,26 @@ def fraction_simplification(problem: Mapping[str, Any], pad: Scratchpad) -> str:
 
 
 def gcd(problem: Mapping[str, Any], pad: Scratchpad) -> str:
-    """Euclid's own way: subtract the smaller from the larger until they are equal."""
+    """Euclid's own way: subtract the smaller from the larger until they are equal or one is 1."""
     first, *rest = problem["numbers"]
     divisor = first
     for number in rest:
-        while divisor != number:
+        while divisor != number and min(divisor, number) > 1:
             larger, smaller = max(divisor, number), min(divisor, number)
             value = pad.step(f"{larger} - {smaller} = {{}}", larger - smaller)
             # A slip may leave 0 or go back up; without this the chain could go on for ever.
             divisor, number = smaller, min(max(value, 1), larger - 1)
+        divisor = min(divisor, number)
     return str(divisor)
 
 
 def count_primes(problem: Mapping[str, Any], pad: Scratchpad) -> str:
-    """Name each prime in the range and keep count."""
+    """Name each prime in the range and keep count, up to the first beyond it."""
     count = 0
     for prime in problem["primes"]:
         count = pad.step(f"{prime}: {{}}", count + 1)
-    pad.say(f"{problem['end']}: end")
+    after = next(n for n in itertools.count(problem["end"] + 1) if all(n % d for d in range(2, n)))
+    pad.say(f"{after} > {problem['end']}")
     return str(count)
 
 

@@ -40,11 +40,13 @@ def run(config: PretrainConfig, context: StageContext) -> Metrics:
     answers = _direct_answers(tokenizer, problems)
     steps = single_steps(thoughts)
     wanted = round(len(answers) * config.steps_frac / (1 - config.steps_frac))
+    distinct = sorted(set(steps))
+    example_of = dict(zip(distinct, _step_examples(tokenizer, distinct), strict=True))
     drawn = random.Random(context.seed).choices(steps, k=wanted)
     policy = build_policy(context.model.architecture, tokenizer, context.model.dtype, context.seed)
     metrics = train_padded(
         policy,
-        [*answers, *_step_examples(tokenizer, drawn)],
+        [*answers, *(example_of[step] for step in drawn)],
         tokenizer.pad_token_id,
         config.optimization,
         context,

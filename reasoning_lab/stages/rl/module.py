@@ -46,6 +46,8 @@ from reasoning_lab.stages.rl.controls import (
 from reasoning_lab.tracking import Tracker
 from reasoning_lab.types import Problem, RolloutGroup, Split, UserError, Verdict
 
+# Rows sorted by length and cut into such micro-batches hold little padding.
+_MICRO_BATCH_ROWS = 32
 _ADVANTAGES = {"grpo": group_advantages, "dr_grpo": centered_advantages}
 
 
@@ -108,7 +110,7 @@ class RLModule(PolicyModule):
         advantage: grpo or dr_grpo.
         clip_low: Lower clip of the probability ratio.
         clip_high: Upper clip.
-        micro_batch_size: Rollouts a backward pass.
+        micro_batch_size: Rollouts a backward pass; None = 32, so that little is padding.
         table_every_steps: How often a table of rollouts is logged.
         tracker: Where it is logged.
         name: The stage's name.
@@ -190,7 +192,7 @@ class RLModule(PolicyModule):
         trained_tokens = sum(len(example.completion_ids) for example in examples)
         self.rollout_tokens += sum(example.length for example in examples)
         order = sorted(range(len(examples)), key=lambda row: examples[row].length)
-        size = self._micro_batch_size or len(order)
+        size = self._micro_batch_size or _MICRO_BATCH_ROWS
         clipped = 0.0
         for start in range(0, len(order), size):
             rows = order[start : start + size]
