@@ -29,6 +29,7 @@ reasoning-lab: turn a small language model into a reasoning model, stage by stag
   reasoning-lab [key=value …]                 run the recipe; what exists is reused
   reasoning-lab plan [key=value …]            what would run and what is reused; runs nothing
   reasoning-lab -m key=a,b …                  one run for each combination
+  reasoning-lab report key=a,b …              one report over those runs; runs nothing
 
 Examples:
   reasoning-lab experiment=smoke              every stage with a minimal budget
@@ -56,11 +57,15 @@ def main() -> None:
         task = _plan_json if as_json else _plan_table
         words = [word for word in arguments[1:] if word not in ("format=json", "format=table")]
         arguments = [*words, *_PLANNING]
+    surveying = bool(arguments) and arguments[0] == "report"
     sys.argv[1:] = arguments
     # Hydra would print and exit by itself; let errors come here, to be told in one sentence.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     register_schemas()
     try:
+        if surveying:
+            _survey(arguments[1:])
+            return
         hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(_told(task))()
     except KeyboardInterrupt:
         _end(_RESUME, 130)
@@ -104,6 +109,15 @@ def _sentence(error: BaseException) -> str:
 def _end(sentence: str, code: int) -> None:
     print(sentence, file=sys.stderr)
     sys.exit(code)
+
+
+def _survey(overrides: list[str]) -> None:
+    from reasoning_lab.results import survey
+
+    try:
+        survey(overrides)
+    except UserError as error:
+        _end(str(error), 2)
 
 
 def _run(config: DictConfig) -> None:

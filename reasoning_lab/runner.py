@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import datasets
 import pytorch_lightning as pl
@@ -18,11 +17,8 @@ from rich.console import Console
 
 from reasoning_lab.compose import Recipe
 from reasoning_lab.data.problems import ProblemSource
-from reasoning_lab.evaluate.benchmark import read_correct
-from reasoning_lab.evaluate.config import EvaluateConfig
 from reasoning_lab.recipe import Node
-from reasoning_lab.report import Row, StageResult, console_table, stage_differences, write_report
-from reasoning_lab.report.table import sentence
+from reasoning_lab.results import publish, results_of
 from reasoning_lab.schema import RootConfig, as_plain
 from reasoning_lab.stages.base import StageContext
 from reasoning_lab.store import Artifact, Metadata, Store
@@ -62,7 +58,7 @@ def run(recipe: Recipe, out_dir: Path) -> dict[str, Path]:
             result = artifact.metrics.get("pass@1")
             told = "" if result is None else f", pass@1 {result:.1%}"
             console.print(f"[{position}/{len(recipe.nodes)}] {node.name}: {did}{told}")
-    return report(recipe, artifacts, out_dir, console)
+    return publish(*results_of(recipe, artifacts.get), out_dir, console)
 
 
 class Runner:
@@ -142,35 +138,6 @@ class Runner:
         )
 
 
-def report(
-    recipe: Recipe, artifacts: Mapping[str, Artifact], out_dir: Path, console: Console
-) -> dict[str, Path]:
-    """Write table, figure and JSON of the recipe's evaluations; print the table."""
-    rows, results = [], []
-    for node in recipe.nodes:
-        if not isinstance(node.config, EvaluateConfig):
-            continue
-        policy = node.inputs["policy"]
-        evaluated, made = artifacts[node.fingerprint], artifacts[policy.fingerprint]
-        name, samples = node.config.name, node.config.benchmark.samples
-        ids, correct = read_correct(evaluated.path, samples)
-        about: dict[str, Any] = {
-            "variant": recipe.variant,
-            "stage": policy.name,
-            "seed": recipe.root.seed,
-            "benchmark": name,
-        }
-        results.append(StageResult(**about, problem_ids=ids, correct=correct))
-        rows.append(_row(about, evaluated.metrics, made))
-    differences = stage_differences(results)
-    paths = write_report(rows, differences, out_dir)
-    console.print(console_table(rows))
-    for difference in differences:
-        console.print(sentence(difference).replace("**", ""), markup=False, soft_wrap=True)
-    console.print(f"Report: {paths['markdown']}", soft_wrap=True)
-    return paths
-
-
 class _Clock:
     """Seconds spent on a stage over all attempts that ended; a kill's own attempt is lost."""
 
@@ -197,20 +164,6 @@ def _keep_freed_memory() -> None:
     if libc is not None and hasattr(ctypes.CDLL(libc), "mallopt"):
         ctypes.CDLL(libc).mallopt(_M_MMAP_THRESHOLD, 1 << 30)
         ctypes.CDLL(libc).mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
-
-
-def _row(about: Mapping[str, Any], metrics: Mapping[str, Any], policy: Artifact) -> Row:
-    return Row(
-        **about,
-        n=metrics["n"],
-        samples=metrics["samples"],
-        pass_at_1=metrics["pass@1"],
-        ci95=tuple(metrics["ci95"]),
-        completion_tokens=metrics["completion_tokens"],
-        train_tokens=policy.metrics["train_tokens"],
-        wall_s=policy.metrics["wall_s"],
-        fingerprint=policy.fingerprint,
-    )
 
 
 def _verifier(root: RootConfig) -> AbstractContextManager[Verifier]:

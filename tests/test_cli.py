@@ -14,6 +14,7 @@ import pytest
 from reasoning_lab.data.corpus import read_prompt_ids, read_rollouts, write_prompt_ids
 from reasoning_lab.data.reasoning_gym import ReasoningGymSource
 from reasoning_lab.evaluate.benchmark import benchmark_problems
+from reasoning_lab.results import combinations
 from reasoning_lab.store import Artifact, Store
 from reasoning_lab.targets import factory
 from reasoning_lab.types import Split, UserError
@@ -152,6 +153,41 @@ def test_run_leaves_its_report(smoke_run: Path) -> None:
     assert (path.parent / "report.md").read_text().startswith("# ")
     assert (path.parent / "ladder.png").read_bytes().startswith(b"\x89PNG")
     assert not any((smoke_run / "runs" / "work").iterdir())
+
+
+def test_report_looks_at_the_store_alone(
+    smoke_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, told = store_files(smoke_run), json.loads(report_of(smoke_run).read_text())
+    capsys.readouterr()
+    assert lab_here("report", *SMOKE, "seed=0", cwd=smoke_run) == 0
+    out = capsys.readouterr().out
+    assert "Report: runs/reports/" in out
+    (path,) = (smoke_run / "runs" / "reports").glob("*/report.json")
+    assert json.loads(path.read_text()) == told
+    assert store_files(smoke_run) == before
+
+
+def test_report_refuses_what_is_not_complete(
+    smoke_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert lab_here("report", *SMOKE, "seed=0,1,2", cwd=smoke_run) == 2
+    err = capsys.readouterr().err
+    assert "seed=1 lacks pretrain" in err
+    assert "1 more are incomplete" in err
+    assert "reasoning-lab -m" in err
+
+
+def test_a_report_names_what_was_swept() -> None:
+    found = combinations(["seed=0,1", "ablate=none,[dpo,rl]", "stages.rl.clip_low=0.1,0.2", "a=b"])
+    assert len(found) == 8
+    assert found[0] == (
+        ["seed=0", "ablate=none", "stages.rl.clip_low=0.1", "a=b"],
+        "stages.rl.clip_low=0.1",
+    )
+    assert found[-1][0] == ["seed=1", "ablate=[dpo,rl]", "stages.rl.clip_low=0.2", "a=b"]
+    with pytest.raises(UserError, match="is an interval"):
+        combinations(["stages.rl.clip_low=interval(0,1)"])
 
 
 def test_run_leaves_every_artifact(smoke_run: Path) -> None:

@@ -10,7 +10,15 @@ from matplotlib.image import imread
 from rich.console import Console
 
 from reasoning_lab.evaluate.statistics import paired_difference
-from reasoning_lab.report import Row, StageResult, console_table, stage_differences, write_report
+from reasoning_lab.report import (
+    Row,
+    StageResult,
+    console_means,
+    console_table,
+    stage_differences,
+    stage_means,
+    write_report,
+)
 from reasoning_lab.types import UserError
 
 ROW = Row(
@@ -146,6 +154,29 @@ def test_seeds_are_pooled_and_told(tmp_path: Path) -> None:
     assert comparison.difference == paired_difference(a, b)
     assert comparison.difference.mean == pytest.approx(0.15)
     assert "n = 40, 2 seeds)" in write_report([ROW], [comparison], tmp_path)["markdown"].read_text()
+
+
+def test_mean_over_seeds(tmp_path: Path) -> None:
+    """10 and 18 of 40: 25% and 45%, together 35%; a stage with one seed has no mean."""
+    results = [_result("sft", 10), _result("sft", 18, seed=1), _result("rl", 30)]
+    (mean,) = stage_means(results)
+    assert mean.stage == "sft"
+    assert mean.by_seed == {0: 0.25, 1: 0.45}
+    assert mean.estimate.mean == pytest.approx(0.35)
+    assert (mean.estimate.n, mean.estimate.samples) == (40, 2)
+    paths = write_report([ROW], [], tmp_path, [mean])
+    page = paths["markdown"].read_text()
+    assert "| sft | arithmetic | 35.0% |" in page
+    assert "| 25.0%, 45.0% |" in page
+    assert json.loads(paths["json"].read_text())["means"][0]["by_seed"] == {"0": 0.25, "1": 0.45}
+    console = Console(width=100, record=True)
+    console.print(console_means([mean]))
+    assert "35.0%" in console.export_text()
+
+
+def test_mean_over_seeds_needs_the_same_problems() -> None:
+    with pytest.raises(UserError, match="answered different problems"):
+        stage_means([_result("sft", 5), _result("sft", 5, seed=1, ids="q")])
 
 
 def test_two_results_of_one_stage_and_seed_are_refused() -> None:

@@ -11,16 +11,32 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from reasoning_lab.report.figure import save_ladder
-from reasoning_lab.report.rows import Row, StageDifference, StageResult, stage_differences
-from reasoning_lab.report.table import console_table, markdown_table, sentence
+from reasoning_lab.report.rows import (
+    Row,
+    StageDifference,
+    StageMean,
+    StageResult,
+    stage_differences,
+    stage_means,
+)
+from reasoning_lab.report.table import (
+    console_means,
+    console_table,
+    markdown_means,
+    markdown_table,
+    sentence,
+)
 from reasoning_lab.types import UserError
 
 __all__ = [
     "Row",
     "StageDifference",
+    "StageMean",
     "StageResult",
+    "console_means",
     "console_table",
     "stage_differences",
+    "stage_means",
     "write_report",
 ]
 
@@ -32,9 +48,14 @@ _METHOD = (
 
 
 def write_report(
-    rows: Sequence[Row], differences: Sequence[StageDifference], out_dir: Path
+    rows: Sequence[Row],
+    differences: Sequence[StageDifference],
+    out_dir: Path,
+    means: Sequence[StageMean] = (),
 ) -> dict[str, Path]:
     """Write `ladder.png`, `report.json` and `report.md` into `out_dir`, made if missing.
+
+    `means` come first in the page; the file has them only where a stage has several seeds.
 
     Returns:
         Paths under `figure`, `json` and `markdown`.
@@ -50,6 +71,7 @@ def write_report(
     content = {
         "rows": [row.as_json() for row in rows],
         "differences": [difference.as_json() for difference in differences],
+        **({"means": [mean.as_json() for mean in means]} if means else {}),
     }
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
     out_dir.mkdir(parents=True, exist_ok=True)
@@ -58,15 +80,21 @@ def write_report(
         "json": out_dir / "report.json",
         "markdown": out_dir / "report.md",
     }
+    page = _markdown(rows, differences, means)
     _replace(paths["figure"], lambda path: save_ladder(rows, path))
     _replace(paths["json"], lambda path: _write_text(path, text))
-    _replace(paths["markdown"], lambda path: _write_text(path, _markdown(rows, differences)))
+    _replace(paths["markdown"], lambda path: _write_text(path, page))
     return paths
 
 
-def _markdown(rows: Sequence[Row], differences: Sequence[StageDifference]) -> str:
-    """The page: table, figure, one sentence a comparison, and the method."""
-    parts = ["# pass@1 on held-out problems\n", markdown_table(rows)]
+def _markdown(
+    rows: Sequence[Row], differences: Sequence[StageDifference], means: Sequence[StageMean]
+) -> str:
+    """The page: tables, figure, one sentence a comparison, and the method."""
+    parts = ["# pass@1 on held-out problems\n"]
+    if means:
+        parts += ["Mean over seeds:\n", markdown_means(means), "Each seed:\n"]
+    parts.append(markdown_table(rows))
     parts.append(f"![pass@1 after each stage, with 95% intervals]({_FIGURE})\n")
     if differences:
         parts.append("## What each stage changed\n")

@@ -13,7 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from reasoning_lab.evaluate.statistics import Difference, over_seeds, paired_difference
+from reasoning_lab.evaluate.statistics import (
+    Difference,
+    Estimate,
+    over_seeds,
+    paired_difference,
+    pass_at_1,
+)
 from reasoning_lab.types import UserError
 
 log = logging.getLogger(__name__)
@@ -137,6 +143,70 @@ class StageDifference:
             "ci95": [self.difference.low, self.difference.high],
             "p_value": self.difference.p_value,
         }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageMean:
+    """One stage on one benchmark over several seeds.
+
+    Attributes:
+        variant: As in `Row`.
+        benchmark: As in `Row`.
+        stage: As in `Row`.
+        by_seed: Seed to its own pass@1.
+        estimate: Of the seeds together; its interval speaks of new problems, `by_seed` of
+            new seeds.
+    """
+
+    variant: str
+    benchmark: str
+    stage: str
+    by_seed: dict[int, float]
+    estimate: Estimate
+
+    def as_json(self) -> dict[str, Any]:
+        """The mean under its names in `report.json`."""
+        return {
+            "variant": self.variant,
+            "stage": self.stage,
+            "benchmark": self.benchmark,
+            "n": self.estimate.n,
+            "pass@1": self.estimate.mean,
+            "ci95": [self.estimate.low, self.estimate.high],
+            "by_seed": {str(seed): value for seed, value in self.by_seed.items()},
+        }
+
+
+def stage_means(results: Sequence[StageResult]) -> list[StageMean]:
+    """Pool the seeds of each variant, benchmark and stage; empty where none has several.
+
+    Raises:
+        UserError: A result is not complete, or seeds differ in problems or samples.
+    """
+    groups: dict[tuple[str, str, str], list[StageResult]] = {}
+    for result in results:
+        key = (result.variant, result.benchmark, result.stage)
+        groups.setdefault(key, []).append(result)
+    means = []
+    for (variant, benchmark, stage), own in groups.items():
+        if len(own) < 2:
+            continue
+        if len({frozenset(result.problem_ids) for result in own}) > 1:
+            raise UserError(
+                f"The seeds of stage '{stage}' answered different problems of '{benchmark}': "
+                "evaluate all of them on one set."
+            )
+        verdicts = {result.seed: result.by_problem() for result in own}
+        means.append(
+            StageMean(
+                variant=variant,
+                benchmark=benchmark,
+                stage=stage,
+                by_seed={seed: float(correct.mean()) for seed, correct in verdicts.items()},
+                estimate=pass_at_1(over_seeds(list(verdicts.values()))),
+            )
+        )
+    return means
 
 
 def stage_differences(results: Sequence[StageResult]) -> list[StageDifference]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from reasoning_lab.report.rows import Row, StageDifference
+from reasoning_lab.report.rows import Row, StageDifference, StageMean
 
 _TEXT_COLUMNS = ("variant", "stage", "benchmark")
 
@@ -16,16 +16,35 @@ _TEXT_COLUMNS = ("variant", "stage", "benchmark")
 def markdown_table(rows: Sequence[Row]) -> str:
     """The rows in their order as a GitHub table, numbers aligned to the right."""
     columns = _columns(rows)
-    rule = [":--" if name in _TEXT_COLUMNS else "--:" for name in columns]
-    lines = [columns, rule, *(_cells(row, columns) for row in rows)]
-    return "".join("| " + " | ".join(_escape(cell) for cell in line) + " |\n" for line in lines)
+    return _markdown(columns, [_cells(row, columns) for row in rows])
 
 
 def console_table(rows: Sequence[Row]) -> Table:
     """The same table for a terminal; a narrow one folds names, never cuts numbers."""
     columns = _columns(rows)
+    title = "pass@1 on held-out problems"
+    return _console(title, columns, [_cells(row, columns) for row in rows])
+
+
+def markdown_means(means: Sequence[StageMean]) -> str:
+    """Means over seeds as a GitHub table."""
+    return _markdown(*_mean_cells(means))
+
+
+def console_means(means: Sequence[StageMean]) -> Table:
+    """Means over seeds for a terminal."""
+    return _console("pass@1, mean over seeds", *_mean_cells(means))
+
+
+def _markdown(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+    rule = [":--" if name in _TEXT_COLUMNS else "--:" for name in columns]
+    lines = [columns, rule, *cells]
+    return "".join("| " + " | ".join(_escape(cell) for cell in line) + " |\n" for line in lines)
+
+
+def _console(title: str, columns: Sequence[str], cells: Sequence[Sequence[str]]) -> Table:
     table = Table(
-        title="pass@1 on held-out problems",
+        title=title,
         title_justify="left",
         box=SIMPLE_HEAD,
         padding=0,
@@ -36,9 +55,28 @@ def console_table(rows: Sequence[Row]) -> Table:
             table.add_column(name, overflow="fold")
         else:
             table.add_column(name.replace(" ", "\n"), justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(*_cells(row, columns))
+    for line in cells:
+        table.add_row(*line)
     return table
+
+
+def _mean_cells(means: Sequence[StageMean]) -> tuple[list[str], list[list[str]]]:
+    columns = ["stage", "benchmark", "pass@1", "95% interval", "n", "each seed"]
+    cells = [
+        [
+            mean.stage,
+            mean.benchmark,
+            percent(mean.estimate.mean),
+            f"{100 * mean.estimate.low:.1f}–{percent(mean.estimate.high)}",
+            f"{mean.estimate.n:,}",
+            ", ".join(percent(value) for _, value in sorted(mean.by_seed.items())),
+        ]
+        for mean in means
+    ]
+    if len({mean.variant for mean in means}) > 1:
+        columns.insert(0, "variant")
+        cells = [[mean.variant, *line] for mean, line in zip(means, cells, strict=True)]
+    return columns, cells
 
 
 def sentence(comparison: StageDifference) -> str:
