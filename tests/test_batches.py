@@ -4,7 +4,7 @@ from collections import Counter
 import pytest
 import torch
 
-from reasoning_lab.data.batches import Example, padded_batch, step_batches
+from reasoning_lab.data.batches import Example, padded_batch, padded_rows, step_batches
 from reasoning_lab.data.packing import TrainedPart, pack, packed_batch
 
 PAD = 9
@@ -63,6 +63,14 @@ def test_rows_of_a_batch_have_similar_lengths_and_batches_come_in_any_order() ->
 def test_a_plan_needs_an_example() -> None:
     with pytest.raises(ValueError, match="at least one"):
         step_batches([], 8, 1, seed=0)
+
+
+def test_a_row_of_several_examples_by_hand() -> None:
+    batch = padded_rows([[Example([1], [2]), Example([3, 4], [5, 6])], [Example([7], [8])]], PAD)
+    assert batch.input_ids.tolist() == [[1, 2, 3, 4, 5, 6], [7, 8, PAD, PAD, PAD, PAD]]
+    assert batch.attention_mask is not None
+    assert batch.attention_mask.tolist() == [[1] * 6, [1, 1, 0, 0, 0, 0]]
+    assert batch.completion_mask.int().tolist() == [[0, 1, 0, 0, 1, 1], [0, 1, 0, 0, 0, 0]]
 
 
 def test_padded_batch_by_hand() -> None:

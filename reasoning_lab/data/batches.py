@@ -31,17 +31,33 @@ class Example:
 
 def padded_batch(examples: Sequence[Example], pad_id: int) -> TokenBatch:
     """One right-padded row an example; only completion tokens are trained."""
-    width = max(example.length for example in examples)
-    input_ids = torch.full((len(examples), width), pad_id)
-    attention_mask = torch.zeros((len(examples), width), dtype=torch.long)
-    completion_mask = torch.zeros((len(examples), width), dtype=torch.bool)
-    for row, example in enumerate(examples):
-        start, end = len(example.prompt_ids), example.length
-        input_ids[row, :end] = torch.tensor([*example.prompt_ids, *example.completion_ids])
-        attention_mask[row, :end] = 1
-        completion_mask[row, start:end] = True
+    return padded_rows([[example] for example in examples], pad_id)
+
+
+def padded_rows(rows: Sequence[Sequence[Example]], pad_id: int) -> TokenBatch:
+    """Right-padded rows, each one document of examples in a row.
+
+    An example sees those before it; only completion tokens are trained.
+    """
+    width = max(row_length(row) for row in rows)
+    input_ids = torch.full((len(rows), width), pad_id)
+    attention_mask = torch.zeros((len(rows), width), dtype=torch.long)
+    completion_mask = torch.zeros((len(rows), width), dtype=torch.bool)
+    for number, row in enumerate(rows):
+        at = 0
+        for example in row:
+            start, end = at + len(example.prompt_ids), at + example.length
+            input_ids[number, at:end] = torch.tensor([*example.prompt_ids, *example.completion_ids])
+            completion_mask[number, start:end] = True
+            at = end
+        attention_mask[number, :at] = 1
     completion_mask[:, 0] = False  # Nothing stands before it that could predict it.
     return TokenBatch(input_ids, attention_mask, completion_mask)
+
+
+def row_length(row: Sequence[Example]) -> int:
+    """Tokens of all examples of a row."""
+    return sum(example.length for example in row)
 
 
 def step_batches(lengths: Sequence[int], batch_size: int, steps: int, seed: int) -> list[list[int]]:

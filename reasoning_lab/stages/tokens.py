@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from reasoning_lab.data.batches import Example, padded_batch, step_batches
+from reasoning_lab.data.batches import Example, padded_rows, row_length, step_batches
 from reasoning_lab.logprobs import TokenBatch, trained_logits
 from reasoning_lab.losses.next_token import next_token_loss
 from reasoning_lab.schema import OptimizationConfig
@@ -87,22 +87,23 @@ def micro_batches(
 
 def train_padded(
     policy: PreTrainedModel,
-    examples: Sequence[Example],
+    rows: Sequence[Sequence[Example]],
     pad_id: int,
     optimization: OptimizationConfig,
     context: StageContext,
 ) -> Metrics:
-    """Train on examples that each have a row of their own, loss on completions only."""
+    """Train on padded rows, each one document of examples; loss on completions only."""
+    lengths = [row_length(row) for row in rows]
     plan = step_batches(
-        [example.length for example in examples],
+        lengths,
         optimization.batch_size,
         optimization.steps,
         context.seed,
     )
     batches = micro_batches(
         plan,
-        lambda rows: padded_batch([examples[row] for row in rows], pad_id),
-        [len(example.completion_ids) for example in examples],
+        lambda indices: padded_rows([rows[index] for index in indices], pad_id),
+        [sum(len(example.completion_ids) for example in row) for row in rows],
         accumulation_of(optimization.batch_size, context.hardware.micro_batch_size, context.name),
     )
     module = NextTokenModule(
@@ -110,7 +111,7 @@ def train_padded(
     )
     train_s = fit(module, batches, context, optimization)
     return {
-        "examples": len(examples),
-        "train_tokens": sum(examples[row].length for rows in plan for row in rows),
+        "examples": sum(len(row) for row in rows),
+        "train_tokens": sum(lengths[index] for indices in plan for index in indices),
         "train_s": train_s,
     }

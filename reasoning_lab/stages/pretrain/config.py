@@ -4,7 +4,13 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
-from reasoning_lab.schema import OptimizationConfig, ProblemsConfig, StageConfig, register_stage
+from reasoning_lab.schema import (
+    OptimizationConfig,
+    ProblemsConfig,
+    StageConfig,
+    at_least,
+    register_stage,
+)
 
 
 @dataclass
@@ -13,11 +19,12 @@ class PretrainConfig(StageConfig):
 
     Attributes:
         problems: Those whose direct answers are learned.
-        steps_frac: Fraction of the documents that are single arithmetic steps, out of context.
+        steps_frac: Fraction of the documents that hold single arithmetic steps, out of context.
+        steps_per_row: Steps in such a document; each sees those before it, as in a thought.
     """
 
     steps_frac: float = MISSING
-
+    steps_per_row: int = at_least(1)
     problems: ProblemsConfig = field(default_factory=ProblemsConfig)
     optimization: OptimizationConfig = field(default_factory=OptimizationConfig)
 

@@ -42,11 +42,16 @@ def run(config: PretrainConfig, context: StageContext) -> Metrics:
     wanted = round(len(answers) * config.steps_frac / (1 - config.steps_frac))
     distinct = sorted(set(steps))
     example_of = dict(zip(distinct, _step_examples(tokenizer, distinct), strict=True))
-    drawn = random.Random(context.seed).choices(steps, k=wanted)
+    size = config.steps_per_row
+    drawn = random.Random(context.seed).choices(steps, k=wanted * size)
+    sheets = [drawn[start : start + size] for start in range(0, len(drawn), size)]
     policy = build_policy(context.model.architecture, tokenizer, context.model.dtype, context.seed)
     metrics = train_padded(
         policy,
-        [*answers, *(example_of[step] for step in drawn)],
+        [
+            *([answer] for answer in answers),
+            *([example_of[step] for step in sheet] for sheet in sheets),
+        ],
         tokenizer.pad_token_id,
         config.optimization,
         context,

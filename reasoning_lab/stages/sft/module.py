@@ -24,7 +24,7 @@ def run(config: SFTConfig, context: StageContext) -> Metrics:
             f"stages.{context.name}.levels: the corpus has no accepted rollout at levels "
             f"{list(config.levels)}; choose levels that were distilled"
         )
-    examples = examples_of(tokenizer, subset)
-    metrics = train_padded(policy, examples, tokenizer.pad_token_id, config.optimization, context)
+    rows = [[example] for example in examples_of(tokenizer, subset)]
+    metrics = train_padded(policy, rows, tokenizer.pad_token_id, config.optimization, context)
     save_policy(policy, tokenizer, context.out_dir)
     return metrics
