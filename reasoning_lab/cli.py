@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -42,6 +43,7 @@ Examples:
 Options of each group, chosen by group=option:
 {groups}
 """
+_Task = TypeVar("_Task")
 _RESUME = "Stopped; run the same command again to go on where it was."
 
 
@@ -64,7 +66,7 @@ def main() -> None:
     register_schemas()
     try:
         if surveying:
-            _survey(arguments[1:])
+            _told(_survey)(arguments[1:])
             return
         hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(_told(task))()
     except KeyboardInterrupt:
@@ -87,12 +89,12 @@ def _help() -> str:
     return _HELP.format(groups="\n".join(f"  {name}: {of}" for name, of in groups.items()))
 
 
-def _told(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
+def _told(task: Callable[[_Task], None]) -> Callable[[_Task], None]:
     """`task` with a user's mistake told here: Hydra would put a headline over it."""
 
-    def run(config: DictConfig) -> None:
+    def run(what: _Task) -> None:
         try:
-            task(config)
+            task(what)
         except UserError as error:
             _end(str(error), 2)
         except OmegaConfBaseException as error:
@@ -114,10 +116,7 @@ def _end(sentence: str, code: int) -> None:
 def _survey(overrides: list[str]) -> None:
     from reasoning_lab.results import survey
 
-    try:
-        survey(overrides)
-    except UserError as error:
-        _end(str(error), 2)
+    survey(overrides)
 
 
 def _run(config: DictConfig) -> None:

@@ -6,7 +6,7 @@ already holds of it: it runs nothing.
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -57,14 +57,18 @@ def survey(overrides: Sequence[str]) -> dict[str, Path]:
             recipe = compose(hydra.compose("config", combination))
         runs = Path(recipe.root.paths.runs)
         store = Store(runs / "store")
-        artifacts = {
-            node.fingerprint: store.lookup(node.folder, node.fingerprint) for node in recipe.nodes
-        }
-        lacking = [node.name for node in recipe.nodes if artifacts[node.fingerprint] is None]
+        artifacts: dict[str, Artifact] = {}
+        lacking: list[str] = []
+        for node in _reported(recipe):
+            artifact = store.lookup(node.folder, node.fingerprint)
+            if artifact is None:
+                lacking.append(node.name)
+            else:
+                artifacts[node.fingerprint] = artifact
         if lacking:
             missing.append(f"{' '.join(combination) or 'the recipe'} lacks {', '.join(lacking)}")
             continue
-        found = results_of(recipe, artifacts.__getitem__, _variant(recipe, label))
+        found = results_of(recipe, artifacts, _variant(recipe, label))
         rows += found[0]
         results += found[1]
     if missing:
@@ -101,13 +105,13 @@ def combinations(overrides: Sequence[str]) -> list[tuple[list[str], str]]:
 
 
 def results_of(
-    recipe: Recipe, artifact_of: Callable[[str], Artifact | None], variant: str | None = None
+    recipe: Recipe, artifacts: Mapping[str, Artifact], variant: str | None = None
 ) -> tuple[list[Row], list[StageResult]]:
     """Rows and verdicts of a finished recipe.
 
     Args:
         recipe: The composed run.
-        artifact_of: Gives each node's artifact by fingerprint.
+        artifacts: By fingerprint, those of the evaluations and of the policies they are of.
         variant: What the report calls it; by default, what was left out.
     """
     rows, results = [], []
@@ -115,7 +119,7 @@ def results_of(
         if not isinstance(node.config, EvaluateConfig):
             continue
         policy = node.inputs["policy"]
-        evaluated, made = _artifact(node, artifact_of), _artifact(policy, artifact_of)
+        evaluated, made = artifacts[node.fingerprint], artifacts[policy.fingerprint]
         ids, correct = read_correct(evaluated.path, node.config.benchmark.samples)
         about: dict[str, Any] = {
             "variant": variant or recipe.variant,
@@ -155,11 +159,14 @@ def publish(
     return paths
 
 
-def _artifact(node: Node, artifact_of: Callable[[str], Artifact | None]) -> Artifact:
-    artifact = artifact_of(node.fingerprint)
-    if artifact is None:
-        raise UserError(f"report: {node.name} has no artifact; run the recipe first")
-    return artifact
+def _reported(recipe: Recipe) -> list[Node]:
+    """The evaluations and the policies that they are of: a report needs nothing else."""
+    return [
+        each
+        for node in recipe.nodes
+        if isinstance(node.config, EvaluateConfig)
+        for each in (node.inputs["policy"], node)
+    ]
 
 
 def _variant(recipe: Recipe, label: str) -> str:

@@ -58,7 +58,7 @@ def run(recipe: Recipe, out_dir: Path) -> dict[str, Path]:
             result = artifact.metrics.get("pass@1")
             told = "" if result is None else f", pass@1 {result:.1%}"
             console.print(f"[{position}/{len(recipe.nodes)}] {node.name}: {did}{told}")
-    return publish(*results_of(recipe, artifacts.get), out_dir, console)
+    return publish(*results_of(recipe, artifacts), out_dir, console)
 
 
 class Runner:

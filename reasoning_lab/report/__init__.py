@@ -93,7 +93,11 @@ def _markdown(
     """The page: tables, figure, one sentence a comparison, and the method."""
     parts = ["# pass@1 on held-out problems\n"]
     if means:
-        parts += ["Mean over seeds:\n", markdown_means(means), "Each seed:\n"]
+        parts += [
+            "Mean over seeds; intervals speak of new problems for these policies, not of seeds:\n",
+            markdown_means(means),
+            "Each seed:\n",
+        ]
     parts.append(markdown_table(rows))
     parts.append(f"![pass@1 after each stage, with 95% intervals]({_FIGURE})\n")
     if differences:

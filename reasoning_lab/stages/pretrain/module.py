@@ -23,13 +23,22 @@ from reasoning_lab.models.tokenizer import (
 from reasoning_lab.stages.base import Metrics, StageContext
 from reasoning_lab.stages.pretrain.config import PretrainConfig
 from reasoning_lab.stages.tokens import train_padded
-from reasoning_lab.types import Problem, Split
+from reasoning_lab.types import Problem, Split, UserError
 
 _RESULT = " = "
 
 
 def run(config: PretrainConfig, context: StageContext) -> Metrics:
-    """Write the base policy; see the module's docstring."""
+    """Write the base policy; see the module's docstring.
+
+    Raises:
+        UserError: `steps_frac` leaves no row to direct answers.
+    """
+    if not 0 <= config.steps_frac < 1:
+        raise UserError(
+            f"stages.{context.name}.steps_frac: {config.steps_frac} is no fraction of the rows "
+            "that leaves some for answers; choose 0 or more, below 1"
+        )
     problems = context.source.problems(
         Split.TRAIN, config.problems.levels, config.problems.count, context.seed
     )
@@ -42,9 +51,7 @@ def run(config: PretrainConfig, context: StageContext) -> Metrics:
     wanted = round(len(answers) * config.steps_frac / (1 - config.steps_frac))
     distinct = sorted(set(steps))
     example_of = dict(zip(distinct, _step_examples(tokenizer, distinct), strict=True))
-    size = config.steps_per_row
-    drawn = random.Random(context.seed).choices(steps, k=wanted * size)
-    sheets = [drawn[start : start + size] for start in range(0, len(drawn), size)]
+    sheets = worksheets(steps, wanted, config.steps_per_row, context.seed)
     policy = build_policy(context.model.architecture, tokenizer, context.model.dtype, context.seed)
     metrics = train_padded(
         policy,
@@ -66,6 +73,14 @@ def single_steps(thoughts: Sequence[str]) -> list[tuple[str, str]]:
     lines = (line for thought in thoughts for line in thought.splitlines())
     split = (line.rpartition(_RESULT) for line in lines if _RESULT in line)
     return [(left + _RESULT, result + "\n") for left, _, result in split]
+
+
+def worksheets(
+    steps: Sequence[tuple[str, str]], rows: int, steps_per_row: int, seed: int
+) -> list[list[tuple[str, str]]]:
+    """`rows` lists of `steps_per_row` random steps; frequent steps are drawn more often."""
+    drawn = random.Random(seed).choices(steps, k=rows * steps_per_row)
+    return [drawn[at : at + steps_per_row] for at in range(0, len(drawn), steps_per_row)]
 
 
 def _direct_answers(
