@@ -15,9 +15,9 @@ import reasoning_lab
 import reasoning_lab.stages
 from reasoning_lab.data.problems import ProblemSource
 from reasoning_lab.evaluate.config import EvaluateConfig
+from reasoning_lab.files import content_hash
 from reasoning_lab.recipe import NO_ABLATION, Node, ablated, link, with_evaluations
 from reasoning_lab.schema import RootConfig, StageConfig, check_values, identity_of
-from reasoning_lab.store import content_hash
 from reasoning_lab.targets import check_path, factory
 from reasoning_lab.types import UserError
 

@@ -108,7 +108,7 @@ class Runner:
             verifier=self._verifier,
             tracker=tracker,
         )
-        clock = _Clock(work_dir)
+        clock = Clock(work_dir)
         try:
             metrics = resolve(node.config.run, f"stages.{node.name}.run")(node.config, context)
         finally:
@@ -138,20 +138,34 @@ class Runner:
         )
 
 
-class _Clock:
-    """Seconds spent on a stage over all attempts that ended; a kill's own attempt is lost."""
+class Clock:
+    """Seconds spent on a stage over all attempts; of a killed one, until it last saved something.
+
+    Args:
+        work_dir: The stage's; `seconds.txt` in it holds the sum as of the file's own date.
+    """
 
     def __init__(self, work_dir: Path) -> None:
         self._file = work_dir / "seconds.txt"
-        self._before = float(self._file.read_text()) if self._file.exists() else 0.0
+        self._before = 0.0
+        if self._file.exists():
+            written = self._file.stat().st_mtime
+            saved = max(entry.stat().st_mtime for entry in work_dir.rglob("*"))
+            self._before = float(self._file.read_text()) + saved - written
         self._started = time.monotonic()
+        self._write(self._before)
 
     @property
     def seconds(self) -> float:
         return self._before + time.monotonic() - self._started
 
     def stop(self) -> None:
-        self._file.write_text(str(self.seconds))
+        self._write(self.seconds)
+
+    def _write(self, seconds: float) -> None:
+        draft = self._file.with_suffix(".draft")
+        draft.write_text(str(seconds))
+        draft.replace(self._file)
 
 
 def _keep_freed_memory() -> None:

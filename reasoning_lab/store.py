@@ -13,7 +13,6 @@ import hashlib
 import json
 import logging
 import math
-import os
 import re
 import shutil
 import uuid
@@ -24,6 +23,7 @@ from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
+from reasoning_lab.files import publish, sha256
 from reasoning_lab.types import UserError
 
 log = logging.getLogger(__name__)
@@ -156,7 +156,7 @@ class Artifact(Metadata):
             file = self.path / name
             if not file.is_file():
                 raise CorruptArtifactError(f"{name} is missing")
-            if file.stat().st_size != record.bytes or _sha256(file) != record.sha256:
+            if file.stat().st_size != record.bytes or sha256(file) != record.sha256:
                 raise CorruptArtifactError(f"{name} differs from its checksum")
 
     def _content(self) -> dict[str, Any]:
@@ -302,7 +302,7 @@ def _commit(out_dir: Path, path: Path, metadata: Metadata) -> Artifact:
     if links := [entry for entry in contents if entry.is_symlink()]:
         raise ValueError(f"{links[0].name} is a link; an artifact holds its own files")
     files = {
-        entry.relative_to(out_dir).as_posix(): FileRecord(entry.stat().st_size, _sha256(entry))
+        entry.relative_to(out_dir).as_posix(): FileRecord(entry.stat().st_size, sha256(entry))
         for entry in contents
         if entry.is_file()
     }
@@ -319,10 +319,7 @@ def _commit(out_dir: Path, path: Path, metadata: Metadata) -> Artifact:
         files=files,
     )
     artifact.write(out_dir)
-    for entry in [*contents, out_dir / RECORD, out_dir]:
-        _flush(entry)
-    out_dir.rename(path)
-    _flush(path.parent)
+    publish(out_dir, path)
     return Artifact.read(path)
 
 
@@ -332,28 +329,6 @@ def _verified(path: Path) -> Artifact | None:
     artifact = Artifact.read(path)
     artifact.verify()
     return artifact
-
-
-def content_hash(path: Path) -> str:
-    """Sha256 (hex) of a file, or of a folder's files with their names; blind to where it lies."""
-    if path.is_file():
-        return _sha256(path)
-    files = sorted(entry for entry in path.rglob("*") if entry.is_file())
-    return _digest({str(file.relative_to(path)): _sha256(file) for file in files})
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _flush(entry: Path) -> None:
-    """Force a file or folder to the disk: the rename must not overtake its contents."""
-    descriptor = os.open(entry, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _disk_full(error: BaseException, folder: Path) -> bool:

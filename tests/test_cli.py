@@ -283,7 +283,7 @@ def test_second_run_makes_nothing(smoke_run: Path, capsys: pytest.CaptureFixture
 
 def wait_for(path: Path, process: Any) -> None:
     deadline = time.monotonic() + 60
-    while not path.is_dir() or not any(path.rglob("last.ckpt")):
+    while not path.is_dir() or not any(path.rglob("step-*")):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -307,7 +307,7 @@ def test_interrupted_run_goes_on_where_it_was(tmp_path: Path) -> None:
     assert "run the same command again" in err.strip().splitlines()[-1]
     assert store_files(tmp_path) == {}
     assert not list((tmp_path / "runs" / "store").rglob(".building-*"))
-    assert list((tmp_path / "runs" / "work").rglob("last.ckpt"))
+    assert list((tmp_path / "runs" / "work").rglob("step-*"))
     assert lab_here(*arguments, cwd=tmp_path) == 0
     assert [row["stage"] for row in json.loads(report_of(tmp_path).read_text())["rows"]] == [
         "pretrain"

@@ -1,7 +1,9 @@
 """Stages through their own API: resumption to the bit, accumulation, schedules, what they write."""
 
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ from safetensors.torch import load_file
 
 from reasoning_lab.data.corpus import write_rollouts
 from reasoning_lab.data.problems import JsonlSource
-from reasoning_lab.models.policy import build_policy, save_policy
+from reasoning_lab.files import seal
+from reasoning_lab.models.policy import build_policy, load_policy, save_policy
 from reasoning_lab.models.tokenizer import examples_of, train_tokenizer
 from reasoning_lab.schema import (
     HardwareConfig,
@@ -22,6 +25,7 @@ from reasoning_lab.schema import (
     ProblemsConfig,
     StageConfig,
 )
+from reasoning_lab.stages import checkpoints
 from reasoning_lab.stages.base import (
     Metrics,
     StageContext,
@@ -143,34 +147,26 @@ def save_coin_tosser(accepted: list[Rollout], context: StageContext) -> None:
     save_policy(policy, tokenizer, context.out_dir)
 
 
-class LostMachineError(RuntimeError):
-    """What ends a run in the middle."""
-
-
 class StepLogger(Logger):
-    """Remembers which steps were trained; fails at one, as a lost machine would."""
+    """Remembers which steps were trained."""
 
     name = version = "steps"
 
-    def __init__(self, breaks_at: int | None) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._breaks_at = breaks_at
         self.steps: list[int] = []
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        if step is None or "train/learning_rate" not in metrics:
-            return
-        self.steps.append(step)
-        if step == self._breaks_at:
-            raise LostMachineError
+        if step is not None and "train/learning_rate" in metrics:
+            self.steps.append(step)
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         pass
 
 
 class StepTracker(NullTracker):
-    def __init__(self, breaks_at: int | None = None) -> None:
-        self.lightning_logger: Any = StepLogger(breaks_at)
+    def __init__(self) -> None:
+        self.lightning_logger: Any = StepLogger()
 
 
 STAGES: dict[str, tuple[Run, StageConfig]] = {
@@ -220,26 +216,69 @@ def assert_same(left: Path, right: Path) -> None:
         assert torch.equal(value, theirs[key]), key
 
 
+def saved_states(
+    name: str, context: StageContext, folder: Path, config: StageConfig | None = None
+) -> tuple[Metrics, list[Path]]:
+    """The whole run's metrics, and for each state that it saved a folder with that one alone."""
+    kept: list[Path] = []
+
+    def keep(draft: Path, stem: str) -> Path:
+        path = seal(draft, stem)
+        kept.append(folder / stem)
+        (kept[-1] / "work").mkdir(parents=True)
+        shutil.copy(path, kept[-1] / "work")
+        return path
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoints, "seal", keep)
+        return trained(name, context, folder, config), kept
+
+
 @pytest.mark.parametrize("name", STAGES)
 def test_resumed_stage_is_the_uninterrupted_one_to_the_bit(
     name: str, context: StageContext, tmp_path: Path
 ) -> None:
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    expected = trained(name, context, whole)
-    before = weights(context.inputs["policy"])
-    after = weights(whole / "out")
+    expected, states = saved_states(name, context, tmp_path)
+    assert len(states) == STEPS
+    before, after = weights(context.inputs["policy"]), weights(tmp_path / "out")
     assert any(not torch.equal(before[key], after[key]) for key in before)
-    with pytest.raises(LostMachineError):
-        trained(name, replace(context, tracker=StepTracker(breaks_at=3)), broken)
-    assert (broken / "work" / "last.ckpt").exists()
-    assert not list((broken / "out").iterdir())
-    (broken / "out").rmdir()
+    for number, folder in enumerate(states, start=1):
+        tracker = StepTracker()
+        resumed = trained(name, replace(context, tracker=tracker), folder)
+        assert tracker.lightning_logger.steps == list(range(number, STEPS))
+        assert_same(tmp_path, folder)
+        assert {**resumed, "train_s": 0} == {**expected, "train_s": 0}
+
+
+def test_damaged_state_is_named_and_the_one_before_it_used(
+    context: StageContext, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trained("sft", context, tmp_path)
+    older, newest = sorted((tmp_path / "work").glob("step-*"))
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    shutil.move(tmp_path / "out", tmp_path / "whole" / "out")
     tracker = StepTracker()
-    resumed = trained(name, replace(context, tracker=tracker), broken)
-    assert min(tracker.lightning_logger.steps) in (3, 4)
-    assert max(tracker.lightning_logger.steps) == STEPS - 1
-    assert_same(whole, broken)
-    assert {**resumed, "train_s": 0} == {**expected, "train_s": 0}
+    trained("sft", replace(context, tracker=tracker), tmp_path)
+    assert tracker.lightning_logger.steps == [STEPS - 1]
+    assert f"{newest} is damaged" in caplog.text
+    assert older.exists()
+    assert_same(tmp_path / "whole", tmp_path)
+
+
+def test_dropout_resumes_to_the_bit(context: StageContext, tmp_path: Path) -> None:
+    """Torch's random state is part of what is saved."""
+    policy, tokenizer = load_policy(context.inputs["policy"], "float32")
+    policy.config.attention_dropout = policy.config.resid_pdrop = 0.3
+    save_policy(policy, tokenizer, tmp_path / "policy")
+    dropping = replace(context, inputs={**context.inputs, "policy": tmp_path / "policy"})
+    _, states = saved_states("sft", dropping, tmp_path / "whole")
+    trained("sft", context, tmp_path / "plain")
+    one, other = weights(tmp_path / "whole" / "out"), weights(tmp_path / "plain" / "out")
+    assert any(not torch.equal(one[key], other[key]) for key in one)
+    trained("sft", dropping, states[2])
+    assert_same(tmp_path / "whole", states[2])
 
 
 @pytest.mark.parametrize("name", ["sft", "rl"])
@@ -308,8 +347,12 @@ def test_midtrain_stops_when_validation_no_longer_improves(
             clip_norm=100.0,
         ),
     )
-    metrics = trained("midtrain", context, tmp_path, wild)
+    metrics, states = saved_states("midtrain", context, tmp_path, wild)
     assert metrics["steps"] < 30
+    # A kill after the decision does not undo it.
+    resumed = trained("midtrain", context, states[-1], wild)
+    assert {**resumed, "train_s": 0} == {**metrics, "train_s": 0}
+    assert_same(tmp_path, states[-1])
 
 
 def test_first_stage_without_a_policy_names_the_key(context: StageContext, tmp_path: Path) -> None:
@@ -340,6 +383,12 @@ def test_steps_go_on_where_their_state_says() -> None:
     assert list(resumed) == [3]
     assert list(resumed) == [0, 3, 3]
     assert len(resumed) == 3
+
+
+def test_steps_begin_anew_after_a_reader_that_stopped_short() -> None:
+    steps = Steps([[0], [1, 2]], sum)
+    assert list(islice(steps, 2)) == [0, 3]
+    assert list(steps) == [0, 3]
 
 
 def test_micro_batch_must_divide_the_global_one() -> None:

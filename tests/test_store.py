@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from reasoning_lab.store import Artifact, Metadata, Store, content_hash, fingerprint
+from reasoning_lab.files import content_hash
+from reasoning_lab.store import Artifact, Metadata, Store, fingerprint
 from reasoning_lab.types import UserError
 
 IDENTITY = {"lr": 0.002, "steps": 3}

@@ -2,17 +2,21 @@
 
 import random
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.progress import Progress
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_lab.data.curation import group_by_problem
+from reasoning_lab.data.shards import in_shards
 from reasoning_lab.engine import Sampling
 from reasoning_lab.engine.hf import HFEngine
 from reasoning_lab.models.tokenizer import prompt_tokens
 from reasoning_lab.schema import SamplingConfig
 from reasoning_lab.types import Problem, Rollout, RolloutGroup
 from reasoning_lab.verify import Verifier
+
+_SHARD_ROLLOUTS = 1024
 
 
 def sampling_of(config: SamplingConfig) -> Sampling:
@@ -57,6 +61,44 @@ class RolloutSampler:
         policy_version: int = 0,
     ) -> list[RolloutGroup]:
         """`group_size` rollouts of each problem; `seed` and the prompt fix their random numbers."""
+        with self._progress:
+            self._progress.add_task(self._label, total=len(problems) * group_size)
+            rollouts = self._sample(problems, group_size, sampling, seed, policy_version)
+        return group_by_problem(rollouts)
+
+    def kept_groups(
+        self,
+        problems: Sequence[Problem],
+        group_size: int,
+        sampling: Sampling,
+        seed: str,
+        folder: Path,
+    ) -> list[RolloutGroup]:
+        """As `groups`, in shards that `folder` keeps for a run that goes on after a kill.
+
+        The rollouts come without logprobs.
+        """
+
+        def make(start: int, stop: int) -> list[Rollout]:
+            return self._sample(problems[start:stop], group_size, sampling, seed, 0)
+
+        size = max(1, _SHARD_ROLLOUTS // group_size)
+        rollouts: list[Rollout] = []
+        with self._progress:
+            task = self._progress.add_task(self._label, total=len(problems) * group_size)
+            for shard in in_shards(folder, len(problems), size, make):
+                rollouts += shard
+                self._progress.update(task, completed=len(rollouts))
+        return group_by_problem(rollouts)
+
+    def _sample(
+        self,
+        problems: Sequence[Problem],
+        group_size: int,
+        sampling: Sampling,
+        seed: str,
+        policy_version: int,
+    ) -> list[Rollout]:
         asked = [problem for problem in problems for _ in range(group_size)]
         prompts = prompt_tokens(self._tokenizer, [problem.prompt for problem in problems])
         repeated = [prompt for prompt in prompts for _ in range(group_size)]
@@ -65,16 +107,14 @@ class RolloutSampler:
             for problem in problems
             for sample in range(group_size)
         ]
-        with self._progress:
-            self._progress.add_task(self._label, total=len(asked))
-            completions = self._engine.generate(repeated, sampling, seeds)
+        completions = self._engine.generate(repeated, sampling, seeds)
         verdicts = self._verifier.verify(asked, [completion.text for completion in completions])
-        return group_by_problem(
+        return [
             Rollout(problem, completion, answer, verdict, self._author, policy_version)
             for problem, completion, (answer, verdict) in zip(
                 asked, completions, verdicts, strict=True
             )
-        )
+        ]
 
     def _advance(self, count: int) -> None:
         for task in self._progress.task_ids[-1:]:

@@ -62,11 +62,12 @@ def run(config: EvaluateConfig, context: StageContext) -> Metrics:
         context.authors.get("policy", "base"),
         label=context.name,
     )
-    groups = sampler.groups(
+    groups = sampler.kept_groups(
         problems,
         benchmark.samples,
         sampling_of(benchmark.sampling),
         f"{context.seed}/evaluate/{name}",
+        context.work_dir / "rollouts",
     )
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     write_rollouts(context.out_dir / COMPLETIONS, rollouts)

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -23,6 +23,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from reasoning_lab.data.problems import ProblemSource
 from reasoning_lab.models.policy import load_policy
 from reasoning_lab.schema import HardwareConfig, ModelConfig, OptimizationConfig
+from reasoning_lab.stages.checkpoints import Checkpoints, DirectIO, last_checkpoint
 from reasoning_lab.targets import factory
 from reasoning_lab.tracking import Tracker
 from reasoning_lab.types import UserError
@@ -100,22 +101,24 @@ class Steps:
         self._plan = plan
         self._collate = collate
         self._next = 0
+        self._start = 0
 
     def __len__(self) -> int:
         return len(self._plan)
 
     def __iter__(self) -> Iterator[Any]:
+        # A reader may stop short of the end, so only a checkpoint decides where the next begins.
+        self._next, self._start = self._start, 0
         while self._next < len(self._plan):
             indices = self._plan[self._next]
             self._next += 1
             yield self._collate(indices)
-        self._next = 0
 
     def state_dict(self) -> dict[str, Any]:
         return {"next": self._next}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._next = state["next"]
+        self._start = state["next"]
 
 
 class PolicyModule(pl.LightningModule):
@@ -211,6 +214,9 @@ def fit(
             "accumulate_grad_batches": accumulation,
             "gradient_clip_val": optimization.clip_norm,
         }
+    checkpoints = Checkpoints(
+        context.work_dir, optimization.checkpoint_every_steps, accumulation, validate_every_steps
+    )
     trainer = pl.Trainer(
         accelerator=context.hardware.accelerator,
         devices=1,
@@ -218,36 +224,26 @@ def fit(
         logger=context.tracker.lightning_logger,
         log_every_n_steps=optimization.log_every_steps,
         val_check_interval=validate_every_steps and validate_every_steps * accumulation,
-        callbacks=[_checkpoints(context.work_dir, optimization), *callbacks],
+        callbacks=[*callbacks, checkpoints],
+        plugins=[DirectIO()],
         default_root_dir=context.work_dir,
         enable_model_summary=False,
         num_sanity_val_steps=0,
         **by_lightning,
     )
     module.train()  # A loaded policy comes in evaluation mode, and Lightning keeps what it finds.
-    last = context.work_dir / "last.ckpt"
     started = time.monotonic()
     try:
         trainer.fit(
             module,
             batches,
             validation,
-            ckpt_path=last if last.exists() else None,
+            ckpt_path=last_checkpoint(context.work_dir),
             weights_only=True,
         )
     except SystemExit as stop:  # Lightning's answer to Ctrl-C
         raise KeyboardInterrupt from stop
     return time.monotonic() - started
-
-
-def _checkpoints(folder: Path, optimization: OptimizationConfig) -> ModelCheckpoint:
-    """Keeps the last state in `folder/last.ckpt`."""
-    return ModelCheckpoint(
-        dirpath=folder,
-        filename="last",
-        every_n_train_steps=optimization.checkpoint_every_steps,
-        enable_version_counter=False,
-    )
 
 
 def accumulation_of(batch_size: int, micro_batch_size: int | None, stage: str) -> int:

@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from rich.progress import track
 
 from reasoning_lab.data.corpus import write_prompt_ids, write_rollouts
+from reasoning_lab.data.shards import in_shards
 from reasoning_lab.data.teacher import Teacher
 from reasoning_lab.stages.base import Metrics, StageContext
 from reasoning_lab.stages.distill.config import DistillConfig
 from reasoning_lab.targets import factory
 from reasoning_lab.types import Completion, Problem, Rollout, Split, UserError, Verdict
 
-_CHUNK_PROBLEMS = 256
+_SHARD_PROBLEMS = 1024
 
 
 def run(config: DistillConfig, context: StageContext) -> Metrics:
@@ -26,7 +27,7 @@ def run(config: DistillConfig, context: StageContext) -> Metrics:
     levels = config.problems.levels
     problems = context.source.problems(Split.TRAIN, levels, config.problems.count, context.seed)
     validation = context.source.problems(Split.VALIDATION, levels, config.validation, context.seed)
-    rollouts = _work(teacher, problems, config.rollouts, context)
+    rollouts = _work(teacher, problems, config.rollouts, context, "train")
     accepted = [rollout for rollout in rollouts if rollout.correct]
     rejected = [rollout for rollout in rollouts if not rollout.correct]
     if not accepted:
@@ -36,7 +37,8 @@ def run(config: DistillConfig, context: StageContext) -> Metrics:
         )
     write_rollouts(context.out_dir / "accepted.parquet", accepted)
     write_rollouts(context.out_dir / "rejected.parquet", rejected)
-    held = [rollout for rollout in _work(teacher, validation, 1, context) if rollout.correct]
+    worked = _work(teacher, validation, 1, context, "validation")
+    held = [rollout for rollout in worked if rollout.correct]
     write_rollouts(context.out_dir / "validation.parquet", held)
     write_prompt_ids(context.out_dir, problems)
     verdicts = Counter(rollout.verdict for rollout in rollouts)
@@ -51,20 +53,26 @@ def run(config: DistillConfig, context: StageContext) -> Metrics:
 
 
 def _work(
-    teacher: Teacher, problems: Sequence[Problem], samples: int, context: StageContext
+    teacher: Teacher,
+    problems: Sequence[Problem],
+    samples: int,
+    context: StageContext,
+    folder: str,
 ) -> list[Rollout]:
-    rollouts = []
-    starts = range(0, len(problems), _CHUNK_PROBLEMS)
-    for start in track(starts, f"{context.name}: {teacher.name} teacher", transient=True):
+    def make(start: int, stop: int) -> list[Rollout]:
         pairs = [
             (problem, text)
-            for problem in problems[start : start + _CHUNK_PROBLEMS]
+            for problem in problems[start:stop]
             for text in teacher.rollouts(problem, samples, context.seed)
         ]
         asked, texts = zip(*pairs, strict=True)
         verdicts = context.verifier.verify(asked, texts)
-        rollouts += [
+        return [
             Rollout(problem, Completion([], text), answer, verdict, teacher.name)
             for (problem, text), (answer, verdict) in zip(pairs, verdicts, strict=True)
         ]
-    return rollouts
+
+    shards = in_shards(context.work_dir / folder, len(problems), _SHARD_PROBLEMS, make)
+    total = -(-len(problems) // _SHARD_PROBLEMS)
+    label = f"{context.name}: {teacher.name} teacher"
+    return [rollout for shard in track(shards, label, total, transient=True) for rollout in shard]

@@ -6,6 +6,7 @@ loss on the corpus's validation problems no longer falls. The weights kept are t
 
 from collections.abc import Sequence
 
+import pytorch_lightning as pl
 from pytorch_lightning.callbacks import EarlyStopping
 
 from reasoning_lab.data.batches import Example, step_batches
@@ -25,6 +26,13 @@ from reasoning_lab.stages.base import (
 from reasoning_lab.stages.midtrain.config import MidtrainConfig
 from reasoning_lab.stages.tokens import NextTokenModule, micro_batches
 from reasoning_lab.types import UserError
+
+
+class PatienceStopping(EarlyStopping):
+    """Early stopping that a run killed just after the decision keeps to when it goes on."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        trainer.should_stop = self.wait_count >= self.patience
 
 
 def run(config: MidtrainConfig, context: StageContext) -> Metrics:
@@ -60,7 +68,7 @@ def run(config: MidtrainConfig, context: StageContext) -> Metrics:
     module = NextTokenModule(
         policy, optimizer_of(optimization, context.name), schedule_of(optimization)
     )
-    stop = EarlyStopping("val/loss", patience=config.patience, check_on_train_epoch_end=False)
+    stop = PatienceStopping("val/loss", patience=config.patience, check_on_train_epoch_end=False)
     accumulation = accumulation_of(
         optimization.batch_size, context.hardware.micro_batch_size, context.name
     )

@@ -31,8 +31,12 @@ def from_policy(config: PreferConfig, context: StageContext) -> Metrics:
         context.authors.get("policy", "base"),
         label=context.name,
     )
-    groups = sampler.groups(
-        problems, config.group_size, sampling_of(config.sampling), f"{context.seed}/prefer"
+    groups = sampler.kept_groups(
+        problems,
+        config.group_size,
+        sampling_of(config.sampling),
+        f"{context.seed}/prefer",
+        context.work_dir / "rollouts",
     )
     return _write(groups, config.pairs_per_problem, context)
 

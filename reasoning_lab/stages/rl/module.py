@@ -305,7 +305,13 @@ def _screened(
     """The prompts worth training on, judged once by the policy as it comes in."""
     if group_size == 0:
         return problems
-    groups = sampler.groups(problems, group_size, plan.sampling(0), f"{plan.seed}/screen")
+    groups = sampler.kept_groups(
+        problems,
+        group_size,
+        plan.sampling(0),
+        f"{plan.seed}/screen",
+        context.work_dir / "screening",
+    )
     pool = [group.problem for group in groups if plan.keeps(group)]
     context.tracker.log({"rollout/screened": len(problems), "rollout/pool": len(pool)})
     if not pool:
