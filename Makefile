@@ -2,6 +2,7 @@
 #
 #   make demo     run the tiny recipe on the CPU; results in runs/
 #   make test     run the fast test suite
+#   make test-long  kill runs at random moments; launchers, sweepers (minutes)
 #   make check    ruff, mypy, import-linter
 #   make install  only install, for running reasoning-lab by hand
 #
@@ -12,7 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTHONS := $(or $(PYTHON),python3.11 python3 python3.12 python3.13)
 
-.PHONY: help demo test check install
+.PHONY: help demo test test-long check install
 # Two pips in one environment spoil it.
 .NOTPARALLEL:
 
@@ -24,6 +25,9 @@ demo: install
 
 test: $(VENV)/dev.stamp
 	@$(BIN)/pytest
+
+test-long: $(VENV)/dev.stamp
+	@$(BIN)/pytest -m long
 
 check: $(VENV)/dev.stamp
 	@$(BIN)/ruff check
@@ -48,6 +52,7 @@ $(BIN)/pip:
 	$$python -m venv $(VENV)
 
 # Stderr is left alone: with -q -q it holds errors only.
+comma := ,
 define pip_install
 @echo "Installing reasoning-lab$(1) into $(VENV) (a few minutes the first time)"
 @if nvidia-smi >/dev/null 2>&1; then tested=; else tested='-c constraints-cpu.txt'; fi; \
@@ -59,5 +64,5 @@ $(VENV)/base.stamp: pyproject.toml constraints-cpu.txt | $(BIN)/pip
 	@touch $@
 
 $(VENV)/dev.stamp: pyproject.toml constraints-cpu.txt | $(BIN)/pip
-	$(call pip_install,[dev])
+	$(call pip_install,[dev$(comma)launchers])
 	@touch $(VENV)/base.stamp $@

@@ -8,27 +8,27 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
 
-from reasoning_lab.compose import CONF, Recipe, compose, register_schemas
+from reasoning_lab.compose import CONF, compose, register_schemas
 from reasoning_lab.mistakes import is_composition_error, one_sentence
-from reasoning_lab.store import Store
+from reasoning_lab.planning import plan_table, planned, summary
+from reasoning_lab.sweep import is_grid, recipes
 from reasoning_lab.types import UserError
 
-# Hydra would make a folder and a log file for every run, and planning is none.
-_PLANNING = ("hydra.output_subdir=null", "hydra.run.dir=.", "hydra/job_logging=none")
 _HELP = """\
 reasoning-lab: turn a small language model into a reasoning model, stage by stage.
 
   reasoning-lab [key=value …]                 run the recipe; what exists is reused
-  reasoning-lab plan [key=value …]            what would run and what is reused; runs nothing
+  reasoning-lab plan [key=a,b …]              what would run and what is reused; runs nothing
   reasoning-lab -m key=a,b …                  one run for each combination
   reasoning-lab report key=a,b …              one report over those runs; runs nothing
 
@@ -43,7 +43,9 @@ Examples:
 Options of each group, chosen by group=option:
 {groups}
 """
-_Task = TypeVar("_Task")
+_MULTIRUN = ("-m", "--multirun")
+_CONFIG_DIR = ("-cd", "--config-dir")
+_KNOWN_FLAGS = (*_MULTIRUN, *_CONFIG_DIR)
 _RESUME = "Stopped; run the same command again to go on where it was."
 
 
@@ -53,24 +55,21 @@ def main() -> None:
     if "--help" in arguments or "-h" in arguments:
         print(_help())
         return
-    task: Callable[[DictConfig], None] = _run
-    if arguments and arguments[0] == "plan":
-        as_json = "format=json" in arguments
-        task = _plan_json if as_json else _plan_table
-        words = [word for word in arguments[1:] if word not in ("format=json", "format=table")]
-        arguments = [*words, *_PLANNING]
-    surveying = bool(arguments) and arguments[0] == "report"
-    sys.argv[1:] = arguments
     # Hydra would print and exit by itself; let errors come here, to be told in one sentence.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     register_schemas()
     try:
-        if surveying:
-            _told(_survey)(arguments[1:])
+        if arguments and arguments[0] in _WORDS:
+            _WORDS[arguments[0]](arguments[1:])
             return
-        hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(_told(task))()
+        if _is_grid(arguments):
+            for _ in recipes(_overrides(arguments)):
+                pass
+        hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(_run)()
     except KeyboardInterrupt:
         _end(_RESUME, 130)
+    except UserError as error:
+        _end(str(error), 2)
     except Exception as error:
         if is_composition_error(error):
             _end(_sentence(error), 2)
@@ -89,20 +88,6 @@ def _help() -> str:
     return _HELP.format(groups="\n".join(f"  {name}: {of}" for name, of in groups.items()))
 
 
-def _told(task: Callable[[_Task], None]) -> Callable[[_Task], None]:
-    """`task` with a user's mistake told here: Hydra would put a headline over it."""
-
-    def run(what: _Task) -> None:
-        try:
-            task(what)
-        except UserError as error:
-            _end(str(error), 2)
-        except OmegaConfBaseException as error:
-            _end(_sentence(error), 2)
-
-    return run
-
-
 def _sentence(error: BaseException) -> str:
     groups = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir())
     return one_sentence(error, groups)
@@ -113,42 +98,68 @@ def _end(sentence: str, code: int) -> None:
     sys.exit(code)
 
 
-def _survey(overrides: list[str]) -> None:
+def _run(config: DictConfig) -> float | None:
+    """Run one recipe; the value is what a sweeper optimizes."""
+    try:
+        recipe = compose(config)
+        from reasoning_lab.runner import run
+
+        logging.captureWarnings(True)
+        hydra_config = HydraConfig.get()
+        out_dir = Path(hydra_config.runtime.output_dir)
+        return run(recipe, out_dir, list(hydra_config.overrides.task))
+    except (UserError, OmegaConfBaseException) as error:
+        if HydraConfig.get().mode is RunMode.MULTIRUN:
+            raise
+        # Hydra would put a headline over it, which only helps where there are several runs.
+        _end(str(error) if isinstance(error, UserError) else _sentence(error), 2)
+        raise
+
+
+def _report(arguments: Sequence[str]) -> None:
     from reasoning_lab.results import survey
 
-    survey(overrides)
+    survey(_overrides(arguments))
 
 
-def _run(config: DictConfig) -> None:
-    recipe = compose(config)
-    from reasoning_lab.runner import run
-
-    logging.captureWarnings(True)
-    run(recipe, Path(HydraConfig.get().runtime.output_dir))
-
-
-def _states(recipe: Recipe) -> list[dict[str, str]]:
-    store = Store(Path(recipe.root.paths.runs) / "store")
-    return [
-        {
-            "stage": node.name,
-            "variant": recipe.variant,
-            "fingerprint": node.fingerprint,
-            "state": "cached" if store.lookup(node.folder, node.fingerprint) else "run",
-        }
-        for node in recipe.nodes
-    ]
+def _plan(arguments: Sequence[str]) -> None:
+    formats = ("format=json", "format=table")
+    words = [word for word in arguments if word not in formats]
+    nodes = planned([recipe for _, recipe in recipes(_overrides(words))])
+    if "format=json" in arguments:
+        print(json.dumps({"nodes": [node.as_json() for node in nodes]}, indent=2))
+        return
+    console = Console()
+    console.print(plan_table(nodes))
+    console.print(summary(nodes), soft_wrap=True)
 
 
-def _plan_json(config: DictConfig) -> None:
-    print(json.dumps({"nodes": _states(compose(config))}, indent=2))
+_WORDS: dict[str, Callable[[Sequence[str]], None]] = {"plan": _plan, "report": _report}
 
 
-def _plan_table(config: DictConfig) -> None:
-    from rich.console import Console
-    from rich.table import Table
+def _overrides(arguments: Sequence[str]) -> list[str]:
+    """The overrides among `arguments`, with `--config-dir` as the override that it stands for.
 
-    table = Table("stage", "variant", "fingerprint", "state")
-    for state in _states(compose(config)):
-        table.add_row(*state.values())
-    Console().print(table)
+    Raises:
+        UserError: For another flag of Hydra's.
+    """
+    found: list[str] = []
+    waiting = iter(arguments)
+    for word in waiting:
+        flag, _, value = word.partition("=")
+        if flag in _CONFIG_DIR:
+            folder = Path(value or next(waiting, "")).absolute()
+            found.append(f"hydra.searchpath=[file://{folder}]")
+        elif word.startswith("-") and word not in _MULTIRUN:
+            raise UserError(f"{word}: only overrides and --config-dir can stand here; take it out")
+        elif word not in _MULTIRUN:
+            found.append(word)
+    return found
+
+
+def _is_grid(arguments: Sequence[str]) -> bool:
+    """Whether this is a multirun over named values alone, which can be composed beforehand."""
+    if not any(word in _MULTIRUN for word in arguments):
+        return False
+    flags = [w for w in arguments if w.startswith("-") and w.partition("=")[0] not in _KNOWN_FLAGS]
+    return not flags and is_grid(_overrides(arguments))

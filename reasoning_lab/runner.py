@@ -3,11 +3,14 @@
 import ctypes
 import ctypes.util
 import logging
+import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from importlib.metadata import version
 from pathlib import Path
+from statistics import fmean
+from typing import Any
 
 import datasets
 import pytorch_lightning as pl
@@ -33,11 +36,16 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _PACKAGES = ("reasoning-lab", "torch", "transformers", "pytorch-lightning", "reasoning-gym")
 
 
-def run(recipe: Recipe, out_dir: Path) -> dict[str, Path]:
+def run(recipe: Recipe, out_dir: Path, overrides: Sequence[str] = ()) -> float | None:
     """Make what the store lacks, in order, and write the report into `out_dir`.
 
+    Args:
+        recipe: The composed run.
+        out_dir: This run's own folder, below `paths.runs`.
+        overrides: What was asked for, as the tracker shows it.
+
     Returns:
-        Paths of the report's files.
+        pass@1 of the last policy, the mean over benchmarks; None without a benchmark.
     """
     root = recipe.root
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
@@ -48,7 +56,7 @@ def run(recipe: Recipe, out_dir: Path) -> dict[str, Path]:
     _keep_freed_memory()
     console = Console()
     with _verifier(root) as verifier:
-        runner = Runner(recipe, out_dir, verifier)
+        runner = Runner(recipe, out_dir, overrides, verifier)
         artifacts: dict[str, Artifact] = {}
         for position, node in enumerate(recipe.nodes, start=1):
             started = time.monotonic()
@@ -58,7 +66,14 @@ def run(recipe: Recipe, out_dir: Path) -> dict[str, Path]:
             result = artifact.metrics.get("pass@1")
             told = "" if result is None else f", pass@1 {result:.1%}"
             console.print(f"[{position}/{len(recipe.nodes)}] {node.name}: {did}{told}")
-    return publish(*results_of(recipe, artifacts), out_dir, console)
+    rows, results = results_of(recipe, artifacts)
+    if not rows:
+        console.print("No benchmark was asked for, so there is nothing to report.")
+        return None
+    paths = publish(rows, results, out_dir, console)
+    runner.summarize([row.as_json() for row in rows], paths["ladder"])
+    reached = [row.pass_at_1 for row in rows if row.stage == rows[-1].stage]
+    return fmean(reached)
 
 
 class Runner:
@@ -66,13 +81,19 @@ class Runner:
 
     Args:
         recipe: The composed run.
-        out_dir: This run's own folder; its name is the W&B group.
+        out_dir: This run's own folder; its place below the runs' folder names the W&B group.
+        overrides: Tags of every W&B run.
         verifier: Shared by all stages.
     """
 
-    def __init__(self, recipe: Recipe, out_dir: Path, verifier: Verifier) -> None:
+    def __init__(
+        self, recipe: Recipe, out_dir: Path, overrides: Sequence[str], verifier: Verifier
+    ) -> None:
         self._root = recipe.root
-        self._group = f"{out_dir.name}-{recipe.variant}-seed{recipe.root.seed}"
+        self._variant = recipe.variant
+        place = "/".join(out_dir.parts[-2:]) if out_dir.parent.parent.name == "sweeps" else ""
+        self._group = f"{place or out_dir.name}-{recipe.variant}-seed{recipe.root.seed}"
+        self._overrides = overrides
         self._verifier = verifier
         self._store = Store(Path(self._root.paths.runs) / "store")
         self._source: ProblemSource = factory(self._root.data, "data")()
@@ -81,16 +102,38 @@ class Runner:
 
     def obtain(self, node: Node, made: Mapping[str, Artifact]) -> tuple[Artifact, bool]:
         """The node's artifact and whether it existed; `made` holds those of its inputs."""
+        started: list[Tracker] = []
 
         def build(out_dir: Path, work_dir: Path) -> Metadata:
-            return self._build(node, made, out_dir, work_dir)
+            started.append(self._tracker(node))
+            return self._build(node, made, out_dir, work_dir, started[0])
 
-        return self._store.obtain(node.folder, node.fingerprint, build)
+        try:
+            artifact, reused = self._store.obtain(node.folder, node.fingerprint, build)
+            for tracker in started:
+                tracker.made(artifact, [made[maker.fingerprint] for maker in node.inputs.values()])
+            return artifact, reused
+        finally:
+            for tracker in started:
+                tracker.finish()
+
+    def summarize(self, rows: Sequence[Mapping[str, Any]], figure: Path) -> None:
+        """A W&B run with the complete ladder, so that reused stages leave no hole in a group."""
+        if self._offline is None:
+            return
+        name = " ".join(self._overrides) or self._variant
+        tracker = self._wandb("summary", name, f"summary-{_slug(self._group)}", {})
+        tracker.ladder(rows, figure)
+        tracker.finish()
 
     def _build(
-        self, node: Node, made: Mapping[str, Artifact], out_dir: Path, work_dir: Path
+        self,
+        node: Node,
+        made: Mapping[str, Artifact],
+        out_dir: Path,
+        work_dir: Path,
+        tracker: Tracker,
     ) -> Metadata:
-        tracker = self._tracker(node)
         seed = self._root.seed
         pl.seed_everything(seed, verbose=False)
         lineage = [made[origin.fingerprint] for origin in node.lineage() if origin is not node]
@@ -112,30 +155,46 @@ class Runner:
         try:
             metrics = resolve(node.config.run, f"stages.{node.name}.run")(node.config, context)
         finally:
-            tracker.finish()
             clock.stop()
         return Metadata(
             kind=node.config.produces,
             identity=node.identity,
             inputs={kind: maker.fingerprint for kind, maker in node.inputs.items()},
             seed=seed,
-            metrics={**metrics, "wall_s": clock.seconds, "wandb_run": tracker.run_id},
+            metrics={
+                **metrics,
+                "planned_rows": node.config.rows(),
+                "wall_s": clock.seconds,
+                "wandb_run": tracker.run_id,
+            },
             versions={package: version(package) for package in _PACKAGES},
         )
 
     def _tracker(self, node: Node) -> Tracker:
         if self._offline is None:
             return NullTracker()
+        settings = {"seed": self._root.seed, **as_plain(node.config)}
+        return self._wandb(node.folder, node.name, f"{node.folder}-{node.fingerprint}", settings)
+
+    def _wandb(
+        self, job_type: str, name: str, run_id: str, settings: Mapping[str, Any]
+    ) -> WandbTracker:
         return WandbTracker(
             self._root.tracker,
-            self._offline,
+            bool(self._offline),
             Path(self._root.paths.runs) / "wandb",
-            run_id=f"{node.folder}-{node.fingerprint}",
-            name=node.name,
+            run_id=run_id,
+            name=name,
             group=self._group,
-            job_type=node.folder,
-            settings={"seed": self._root.seed, **as_plain(node.config)},
+            job_type=job_type,
+            tags=[self._variant, *self._overrides],
+            settings=settings,
         )
+
+
+def _slug(text: str) -> str:
+    """`text` with only what a W&B run id may hold."""
+    return re.sub(r"[^\w-]+", "-", text)
 
 
 class Clock:

@@ -180,6 +180,20 @@ class StageConfig:
     init_from: str = "previous"
     version: int = 1
 
+    def rows(self) -> int | None:
+        """Rows that it trains on or samples, by which its time is estimated; None = unknown."""
+        return None
+
+
+@dataclass
+class TrainingConfig(StageConfig):
+    """What every stage that steps an optimizer has."""
+
+    optimization: OptimizationConfig = field(default_factory=OptimizationConfig)
+
+    def rows(self) -> int | None:
+        return self.optimization.steps * self.optimization.batch_size
+
 
 @dataclass
 class HardwareConfig:

@@ -15,8 +15,8 @@ import pytest
 from reasoning_lab.data.corpus import read_prompt_ids, read_rollouts, write_prompt_ids
 from reasoning_lab.data.reasoning_gym import ReasoningGymSource
 from reasoning_lab.evaluate.benchmark import benchmark_problems
-from reasoning_lab.results import combinations
 from reasoning_lab.store import Artifact, Store
+from reasoning_lab.sweep import combinations
 from reasoning_lab.targets import factory
 from reasoning_lab.types import Split, UserError
 

@@ -60,6 +60,7 @@ def killed(folder: Path, after_s: float) -> str | None:
     return None
 
 
+@pytest.mark.long
 @pytest.mark.timeout(60 * (2 + KILLS))
 def test_killed_anywhere_ends_in_the_same_bits(smoke_run: Path, tmp_path: Path) -> None:
     expected = contents(smoke_run)

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from reasoning_lab.evaluate.statistics import over_seeds, paired_difference, pass_at_1, pass_at_k
+from reasoning_lab.evaluate.statistics import (
+    across_seeds,
+    holm,
+    over_seeds,
+    paired_difference,
+    pass_at_1,
+    pass_at_k,
+)
 from reasoning_lab.types import UserError
 
 
@@ -195,3 +202,17 @@ def test_different_problem_counts_are_not_paired() -> None:
 def test_seeds_of_different_shape_are_not_pooled() -> None:
     with pytest.raises(UserError, match="every seed with the same n and samples"):
         over_seeds([np.ones((3, 1)), np.ones((3, 2))])
+
+
+def test_holm_by_hand() -> None:
+    """Sorted 0.01, 0.02, 0.03, 0.4 times 4, 3, 2, 1, never falling: 0.04, 0.06, 0.06, 0.4."""
+    assert holm([0.03, 0.01, 0.4, 0.02]) == pytest.approx([0.06, 0.04, 0.4, 0.06])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_interval_across_seeds_is_scipys() -> None:
+    means = [0.70, 0.74, 0.79]
+    expected = stats.t.interval(0.95, 2, loc=np.mean(means), scale=stats.sem(means))
+    assert across_seeds(means) == pytest.approx(expected)
+    assert across_seeds([0.0, 1.0]) == (0.0, 1.0)

@@ -2,12 +2,16 @@
 
 import json
 import logging
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import PIL.Image
 import pytest
 
 from reasoning_lab.schema import TrackerConfig
+from reasoning_lab.store import Artifact, Metadata, Store
 from reasoning_lab.tracking import WandbTracker, is_offline
 from reasoning_lab.types import Completion, Problem, Rollout, Verdict
 
@@ -72,20 +76,25 @@ def rollout(verdict: Verdict) -> Rollout:
     return Rollout(problem, Completion([1, 2], "\\boxed{2}"), "2", verdict, "author")
 
 
-def test_offline_run_is_written(tmp_path: Path) -> None:
-    tracker = WandbTracker(
+def offline_tracker(folder: Path) -> WandbTracker:
+    return WandbTracker(
         TrackerConfig(tags=["mine"]),
         offline=True,
-        folder=tmp_path / "runs",
+        folder=folder,
         run_id="abc123",
         name="sft",
         group="recipe-7",
         job_type="sft",
+        tags=["sft", "stages.rl.clip_low=0.1", "x" * 80],
         settings={"seed": 0, "optimization": {"steps": 3}},
     )
+
+
+def test_offline_run_is_written(tmp_path: Path) -> None:
+    tracker = offline_tracker(tmp_path / "runs")
     run: Any = tracker.lightning_logger.experiment
     assert (run.group, run.job_type, run.id) == ("recipe-7", "sft", "abc123")
-    assert set(run.tags) == {"mine", "sft"}
+    assert set(run.tags) == {"mine", "sft", "stages.rl.clip_low=0.1", "x" * 64}
     assert run.config["optimization"]["steps"] == 3
     tracker.log({"train/loss": 0.5})
     tracker.rollouts("samples", [rollout(Verdict.CORRECT), rollout(Verdict.WRONG)])
@@ -97,3 +106,65 @@ def test_offline_run_is_written(tmp_path: Path) -> None:
     assert "verdict" in content["columns"]
     at = content["columns"].index("verdict")
     assert [row[at] for row in content["data"]] == ["correct", "wrong"]
+
+
+def records(folder: Path, kind: str) -> list[Any]:
+    """What an offline run holds of one kind, as W&B's own inspector reads it."""
+    (file,) = folder.rglob("run-abc123.wandb")
+    inspect = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(file)]
+    lines = subprocess.run(inspect, capture_output=True, text=True, check=True).stdout.splitlines()
+    return [entry[kind] for entry in map(json.loads, lines) if entry["type"] == kind]
+
+
+def test_an_artifact_is_a_reference_with_its_inputs(tmp_path: Path) -> None:
+    def build(out_dir: Path, work_dir: Path) -> Metadata:
+        (out_dir / "model.safetensors").write_bytes(b"weights")
+        return Metadata(kind="policy", identity={}, inputs={"corpus": "f" * 16}, seed=3)
+
+    artifact, _ = Store(tmp_path / "store").obtain("sft", "0" * 16, build)
+    tracker = offline_tracker(tmp_path / "runs")
+    tracker.made(artifact, [artifact])
+    tracker.finish()
+    (logged,) = records(tmp_path / "runs", "artifact")
+    assert (logged["name"], logged["type"]) == (f"sft-{'0' * 16}", "policy")
+    assert "f" * 16 in json.dumps(logged["metadata"])
+    references = {entry["path"]: entry["ref"] for entry in logged["manifest"]["contents"]}
+    assert references == {
+        name: (artifact.path / name).as_uri() for name in ("artifact.json", "model.safetensors")
+    }
+
+
+def test_what_wandb_does_not_take_is_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    gone = Artifact(
+        path=tmp_path / "gone",
+        stage="sft",
+        fingerprint="0" * 16,
+        files={},
+        kind="policy",
+        identity={},
+        inputs={},
+        seed=0,
+    )
+    tracker = offline_tracker(tmp_path / "runs")
+    tracker.made(gone, [])
+    tracker.finish()
+    assert "W&B did not take sft-0000000000000000" in caplog.text
+
+
+def test_summary_has_the_complete_ladder(tmp_path: Path) -> None:
+    figure = tmp_path / "ladder.png"
+    PIL.Image.new("RGB", (4, 4)).save(figure)
+    rows = [
+        {"stage": stage, "benchmark": "held", "pass@1": value, "ci95": [value - 0.1, value + 0.1]}
+        for stage, value in (("sft", 0.4), ("dpo", 0.5), ("rl", 0.6))
+    ]
+    tracker = offline_tracker(tmp_path / "runs")
+    tracker.ladder(rows, figure)
+    tracker.finish()
+    items = [entry["item"] for entry in records(tmp_path / "runs", "history")]
+    found = [(i["ladder/stage"], i["ladder/held/pass@1"]) for i in items if "ladder/stage" in i]
+    assert found == [(0, 0.4), (1, 0.5), (2, 0.6)]
+    (table,) = (tmp_path / "runs").rglob("report_*.table.json")
+    assert [row[0] for row in json.loads(table.read_text())["data"]] == ["sft", "dpo", "rl"]

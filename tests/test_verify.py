@@ -238,3 +238,17 @@ def _workers() -> set[int]:
         if state != "Z":
             parent_of[int(stat.parent.name)] = int(parent)
     return {pid for pid, parent in parent_of.items() if parent_of.get(parent) == os.getpid()}
+
+
+def test_checks_inside_a_worker_of_joblibs() -> None:
+    """Its default start method is unknown to any process that is not a worker of joblib's."""
+    joblib = pytest.importorskip("joblib")
+    (verdicts,) = joblib.Parallel(n_jobs=2)([joblib.delayed(_verdicts_of_a_new_pool)()])
+    assert verdicts == [Verdict.CORRECT, Verdict.WRONG]
+
+
+def _verdicts_of_a_new_pool() -> list[Verdict]:
+    problem = Problem("1/2 of 4?", "2", "math", "halves")
+    with Verifier(workers=1, timeout_s=20, memory_mb=1024) as verifier:
+        answers = ["\\boxed{4/2}", "\\boxed{3}"]
+        return [verdict for _, verdict in verifier.verify([problem] * 2, answers)]

@@ -10,17 +10,16 @@ from pathlib import Path
 
 import numpy as np
 
-from reasoning_lab.data.corpus import read_prompt_ids, read_rollouts, write_rollouts
+from reasoning_lab.data.corpus import read_prompt_ids, write_rollouts
 from reasoning_lab.data.problems import ProblemSource
 from reasoning_lab.engine.rollouts import RolloutSampler, sampling_of
+from reasoning_lab.evaluate.completions import COMPLETIONS
 from reasoning_lab.evaluate.config import EvaluateConfig
 from reasoning_lab.evaluate.statistics import pass_at_1
 from reasoning_lab.models.policy import on_device
 from reasoning_lab.schema import BenchmarkConfig
 from reasoning_lab.stages.base import Metrics, StageContext
 from reasoning_lab.types import Problem, RolloutGroup, Split, UserError, Verdict
-
-COMPLETIONS = "completions.parquet"
 
 
 def benchmark_problems(
@@ -100,11 +99,3 @@ def family_means(groups: Sequence[RolloutGroup]) -> Mapping[str, float]:
     for group in groups:
         rates.setdefault(group.problem.family, []).append(group.pass_rate)
     return {family: float(np.mean(rates[family])) for family in sorted(rates)}
-
-
-def read_correct(folder: Path, samples: int) -> tuple[list[str], list[list[bool]]]:
-    """Problem ids and `[P][S]` verdicts of a finished evaluation."""
-    rollouts = read_rollouts(folder / COMPLETIONS)
-    starts = range(0, len(rollouts), samples)
-    ids = [rollouts[start].problem.id for start in starts]
-    return ids, [[r.correct for r in rollouts[start : start + samples]] for start in starts]

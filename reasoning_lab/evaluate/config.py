@@ -20,3 +20,6 @@ class EvaluateConfig(StageConfig):
     reads: list[str] = field(default_factory=lambda: ["model", "data"])
     name: str = ""
     benchmark: BenchmarkConfig = field(default_factory=BenchmarkConfig)
+
+    def rows(self) -> int | None:
+        return self.benchmark.count * self.benchmark.samples

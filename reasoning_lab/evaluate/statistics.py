@@ -164,6 +164,27 @@ def over_seeds(runs: Sequence[npt.ArrayLike]) -> Verified:
     return np.concatenate(verified, axis=1)
 
 
+def across_seeds(means: Sequence[float]) -> tuple[float, float]:
+    """95% interval of the mean over all seeds that could have been drawn: Student's t, within 0..1.
+
+    Args:
+        means: pass@1 of each seed, at least two. Few seeds make it wide, as they should.
+    """
+    values = np.asarray(means, dtype=np.float64)
+    half = _t_half_width(values)
+    return max(float(values.mean()) - half, 0.0), min(float(values.mean()) + half, 1.0)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values corrected for their number by Holm's step-down method (1979), in their order."""
+    order = np.argsort(p_values, kind="stable")
+    factors = np.arange(len(order), 0, -1)
+    stepped = np.minimum(np.maximum.accumulate(np.asarray(p_values)[order] * factors), 1.0)
+    corrected = np.empty(len(order))
+    corrected[order] = stepped
+    return [float(p) for p in corrected]
+
+
 def _complete(correct: npt.ArrayLike) -> Verified:
     """`correct` as `[P, S]` bool, refused unless every problem has every sample."""
     try:

@@ -1,27 +1,27 @@
-"""Reports: the stage table, its paired differences in words, and the ladder figure.
+"""Reports: tables, paired comparisons and figures, for people, papers and programs.
 
-Place in the flow: last; a finished recipe, or a look over the store, hands rows over and
-gets `report.md`, `report.json` and `ladder.png`. Each is renamed into place, the figure
-before the page that shows it, so a reader never sees half a file.
+Place in the flow: last; a finished recipe, or a look over the store, hands rows and results
+over. Each file is renamed into place, figures before the page that shows them, so a reader
+never sees half a file.
 """
 
+import csv
+import io
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from reasoning_lab.report.figure import save_ladder
-from reasoning_lab.report.rows import (
-    Row,
-    StageDifference,
-    StageMean,
-    StageResult,
-    stage_differences,
-    stage_means,
-)
+from reasoning_lab.report.comparisons import Claims, Comparison, StageMean
+from reasoning_lab.report.figures import save_ablation, save_lengths
+from reasoning_lab.report.ladder import save_ladder
+from reasoning_lab.report.latex import latex_tables
+from reasoning_lab.report.rows import Row, StageResult
 from reasoning_lab.report.table import (
     console_means,
     console_table,
+    markdown_comparisons,
     markdown_means,
     markdown_table,
     sentence,
@@ -29,36 +29,33 @@ from reasoning_lab.report.table import (
 from reasoning_lab.types import UserError
 
 __all__ = [
+    "Claims",
+    "Comparison",
     "Row",
-    "StageDifference",
     "StageMean",
     "StageResult",
     "console_means",
     "console_table",
-    "stage_differences",
-    "stage_means",
     "write_report",
 ]
 
-_FIGURE = "ladder.png"
 _METHOD = (
-    "Intervals hold 95% and are clustered by problem; differences are paired over problems, "
-    "with p from a sign-flip permutation test, not corrected for the number of comparisons."
+    "Intervals hold 95% and are clustered by problem; `over seeds` is Student's t over the seeds' "
+    "own means. Differences are paired over problems, with p from a sign-flip permutation test, "
+    "corrected by Holm's method for the number of comparisons in the same table."
 )
 
 
 def write_report(
-    rows: Sequence[Row],
-    differences: Sequence[StageDifference],
-    out_dir: Path,
-    means: Sequence[StageMean] = (),
+    rows: Sequence[Row], claims: Claims, results: Sequence[StageResult], out_dir: Path
 ) -> dict[str, Path]:
-    """Write `ladder.png`, `report.json` and `report.md` into `out_dir`, made if missing.
+    """Write the report into `out_dir`, made if missing.
 
-    `means` come first in the page; the file has them only where a stage has several seeds.
+    `report.md`, `report.tex`, `report.json`, `report.csv` (the rows), `comparisons.csv` and
+    the figures `ladder.png`, `lengths.png`, `ablation.png`; what has nothing to show is left out.
 
     Returns:
-        Paths under `figure`, `json` and `markdown`.
+        Paths under `markdown`, `latex`, `json`, `csv`, `comparisons`, `ladder`, …
 
     Raises:
         UserError: There is no row to report.
@@ -68,55 +65,93 @@ def write_report(
         raise UserError(
             f"There is no evaluation to report in {out_dir}: run a recipe that evaluates first."
         )
+    comparisons = [*claims.stages, *claims.variants]
     content = {
         "rows": [row.as_json() for row in rows],
-        "differences": [difference.as_json() for difference in differences],
-        **({"means": [mean.as_json() for mean in means]} if means else {}),
+        "differences": [comparison.as_json() for comparison in claims.stages],
+        "ablations": [comparison.as_json() for comparison in claims.variants],
+        "means": [mean.as_json() for mean in claims.means],
     }
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
     out_dir.mkdir(parents=True, exist_ok=True)
-    paths = {
-        "figure": out_dir / _FIGURE,
-        "json": out_dir / "report.json",
-        "markdown": out_dir / "report.md",
+    figures: dict[str, Callable[[Path], None]] = {"ladder": lambda path: save_ladder(rows, path)}
+    if results:
+        figures["lengths"] = lambda path: save_lengths(results, path)
+    if claims.variants:
+        figures["ablation"] = lambda path: save_ablation(claims.variants, path)
+    files = {
+        "json": ("report.json", text),
+        "csv": ("report.csv", _csv([row.as_json() for row in rows])),
+        "comparisons": ("comparisons.csv", _csv([each.as_json() for each in comparisons])),
+        "latex": ("report.tex", latex_tables(rows, claims, _METHOD)),
+        "markdown": ("report.md", _markdown(rows, claims, list(figures))),
     }
-    page = _markdown(rows, differences, means)
-    _replace(paths["figure"], lambda path: save_ladder(rows, path))
-    _replace(paths["json"], lambda path: _write_text(path, text))
-    _replace(paths["markdown"], lambda path: _write_text(path, page))
+    paths = {}
+    for name, draw in figures.items():
+        paths[name] = _replaced(out_dir / f"{name}.png", draw)
+    for name, (file, content_text) in files.items():
+        if content_text:
+            paths[name] = _replaced(out_dir / file, _writer(content_text))
     return paths
 
 
-def _markdown(
-    rows: Sequence[Row], differences: Sequence[StageDifference], means: Sequence[StageMean]
-) -> str:
-    """The page: tables, figure, one sentence a comparison, and the method."""
+def _markdown(rows: Sequence[Row], claims: Claims, figures: Sequence[str]) -> str:
+    """The page: tables, figures, one sentence a comparison, and the method."""
     parts = ["# pass@1 on held-out problems\n"]
-    if means:
-        parts += [
-            "Mean over seeds; intervals speak of new problems for these policies, not of seeds:\n",
-            markdown_means(means),
-            "Each seed:\n",
-        ]
+    if claims.means:
+        parts += ["Mean over seeds:\n", markdown_means(claims.means), "Each seed:\n"]
     parts.append(markdown_table(rows))
-    parts.append(f"![pass@1 after each stage, with 95% intervals]({_FIGURE})\n")
-    if differences:
+    parts.append("![pass@1 after each stage, with 95% intervals](ladder.png)\n")
+    if claims.variants:
+        parts += [
+            "## What each variant changed\n",
+            "".join(f"- {sentence(comparison)}\n" for comparison in claims.variants),
+            markdown_comparisons(claims.variants),
+            "![difference of each variant to the full recipe](ablation.png)\n",
+        ]
+    if claims.stages:
         parts.append("## What each stage changed\n")
     groups: dict[tuple[str, str], list[str]] = {}
-    for difference in differences:
-        lines = groups.setdefault((difference.variant, difference.benchmark), [])
-        lines.append(f"- {sentence(difference)}\n")
+    for comparison in claims.stages:
+        lines = groups.setdefault((comparison.variant, comparison.benchmark), [])
+        lines.append(f"- {sentence(comparison)}\n")
     for (variant, benchmark), lines in groups.items():
         parts += [f"On {benchmark} ({variant}), in percentage points:\n", "".join(lines)]
+    if "lengths" in figures:
+        parts.append("![lengths of right and wrong completions](lengths.png)\n")
     parts.append(f"{_METHOD}\n")
     return "\n".join(parts)
+
+
+def _csv(entries: Sequence[Mapping[str, Any]]) -> str:
+    """Flat rows; an interval becomes two columns, seeds one."""
+    if not entries:
+        return ""
+    flat = []
+    for entry in entries:
+        line: dict[str, Any] = {}
+        for name, value in entry.items():
+            if name == "ci95":
+                line |= {"ci95_low": value[0], "ci95_high": value[1]}
+            else:
+                line[name] = " ".join(map(str, value)) if isinstance(value, list) else value
+        flat.append(line)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(flat[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(flat)
+    return text.getvalue()
+
+
+def _writer(text: str) -> Callable[[Path], None]:
+    return lambda path: _write_text(path, text)
 
 
 def _write_text(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def _replace(path: Path, write: Callable[[Path], None]) -> None:
+def _replaced(path: Path, write: Callable[[Path], None]) -> Path:
     """Write a hidden sibling with `write` and rename it to `path`."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -124,3 +159,4 @@ def _replace(path: Path, write: Callable[[Path], None]) -> None:
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+    return path

@@ -8,36 +8,43 @@ from collections.abc import Sequence
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from reasoning_lab.report.rows import Row, StageDifference, StageMean
+from reasoning_lab.recipe import NO_ABLATION
+from reasoning_lab.report.comparisons import Comparison, StageMean
+from reasoning_lab.report.rows import Row
 
-_TEXT_COLUMNS = ("variant", "stage", "benchmark")
+TEXT_COLUMNS = ("variant", "stage", "benchmark", "policy", "against")
 
 
 def markdown_table(rows: Sequence[Row]) -> str:
     """The rows in their order as a GitHub table, numbers aligned to the right."""
-    columns = _columns(rows)
-    return _markdown(columns, [_cells(row, columns) for row in rows])
+    columns = row_columns(rows)
+    return _markdown(columns, [row_cells(row, columns) for row in rows])
 
 
 def console_table(rows: Sequence[Row]) -> Table:
     """The same table for a terminal; a narrow one folds names, never cuts numbers."""
-    columns = _columns(rows)
+    columns = row_columns(rows)
     title = "pass@1 on held-out problems"
-    return _console(title, columns, [_cells(row, columns) for row in rows])
+    return _console(title, columns, [row_cells(row, columns) for row in rows])
 
 
 def markdown_means(means: Sequence[StageMean]) -> str:
     """Means over seeds as a GitHub table."""
-    return _markdown(*_mean_cells(means))
+    return _markdown(*mean_cells(means))
+
+
+def markdown_comparisons(comparisons: Sequence[Comparison]) -> str:
+    """Paired comparisons as a GitHub table."""
+    return _markdown(*comparison_cells(comparisons))
 
 
 def console_means(means: Sequence[StageMean]) -> Table:
     """Means over seeds for a terminal."""
-    return _console("pass@1, mean over seeds", *_mean_cells(means))
+    return _console("pass@1, mean over seeds", *mean_cells(means))
 
 
 def _markdown(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
-    rule = [":--" if name in _TEXT_COLUMNS else "--:" for name in columns]
+    rule = [":--" if name in TEXT_COLUMNS else "--:" for name in columns]
     lines = [columns, rule, *cells]
     return "".join("| " + " | ".join(_escape(cell) for cell in line) + " |\n" for line in lines)
 
@@ -51,7 +58,7 @@ def _console(title: str, columns: Sequence[str], cells: Sequence[Sequence[str]])
         show_edge=False,
     )
     for name in columns:
-        if name in _TEXT_COLUMNS:
+        if name in TEXT_COLUMNS:
             table.add_column(name, overflow="fold")
         else:
             table.add_column(name.replace(" ", "\n"), justify="right", no_wrap=True)
@@ -60,14 +67,16 @@ def _console(title: str, columns: Sequence[str], cells: Sequence[Sequence[str]])
     return table
 
 
-def _mean_cells(means: Sequence[StageMean]) -> tuple[list[str], list[list[str]]]:
-    columns = ["stage", "benchmark", "pass@1", "95% interval", "n", "each seed"]
+def mean_cells(means: Sequence[StageMean]) -> tuple[list[str], list[list[str]]]:
+    """Columns and cells of the means over seeds."""
+    columns = ["stage", "benchmark", "pass@1", "95% interval", "over seeds", "n", "each seed"]
     cells = [
         [
             mean.stage,
             mean.benchmark,
             percent(mean.estimate.mean),
-            f"{100 * mean.estimate.low:.1f}–{percent(mean.estimate.high)}",
+            interval(mean.estimate.low, mean.estimate.high),
+            interval(*mean.seeds_ci95),
             f"{mean.estimate.n:,}",
             ", ".join(percent(value) for _, value in sorted(mean.by_seed.items())),
         ]
@@ -79,22 +88,63 @@ def _mean_cells(means: Sequence[StageMean]) -> tuple[list[str], list[list[str]]]
     return columns, cells
 
 
-def sentence(comparison: StageDifference) -> str:
-    """One comparison in words, in percentage points."""
-    d = comparison.difference
-    evidence = (
-        f"95% interval {100 * d.low:+.1f} to {100 * d.high:+.1f}, {_p_value(d.p_value)}, n = {d.n}"
-    )
+def comparison_cells(comparisons: Sequence[Comparison]) -> tuple[list[str], list[list[str]]]:
+    """Columns and cells of paired comparisons, in percentage points."""
+    columns = ["policy", "against", "benchmark", "points", "95% interval", "p", "p corrected", "n"]
+    return columns, [
+        [
+            *labels(comparison),
+            comparison.benchmark,
+            f"{100 * comparison.difference.mean:+.1f}",
+            points(comparison),
+            p_value(comparison.difference.p_value),
+            p_value(comparison.p_corrected),
+            f"{comparison.difference.n:,}",
+        ]
+        for comparison in comparisons
+    ]
+
+
+def sentence(comparison: Comparison) -> str:
+    """One comparison in words, in percentage points; its corrected p decides the verb."""
+    d, p = comparison.difference, comparison.p_corrected
+    told = p_value(p)
+    evidence = f"95% interval {points(comparison)}, p {told if '<' in told else f'= {told}'}"
+    evidence += f", n = {d.n}"
     if len(comparison.seeds) > 1:
         evidence += f", {len(comparison.seeds)} seeds"
-    pair = f"**{comparison.stage}** and **{comparison.baseline}**"
-    if d.p_value >= 0.05:
-        return f"{pair} cannot be told apart: {100 * d.mean:+.1f} points ({evidence})."
+    policy, baseline = (f"**{label}**" for label in labels(comparison))
+    if p >= 0.05:
+        return (
+            f"{policy} and {baseline} cannot be told apart: {100 * d.mean:+.1f} points "
+            f"({evidence})."
+        )
     verb, relation = ("gains", "over") if d.mean > 0 else ("loses", "against")
-    return (
-        f"**{comparison.stage}** {verb} {100 * abs(d.mean):.1f} points {relation} "
-        f"**{comparison.baseline}** ({evidence})."
-    )
+    return f"{policy} {verb} {100 * abs(d.mean):.1f} points {relation} {baseline} ({evidence})."
+
+
+def labels(comparison: Comparison) -> tuple[str, str]:
+    """What a comparison's two policies are called: by stage, or by variant where these differ."""
+    if comparison.variant == comparison.baseline_variant:
+        return comparison.stage, comparison.baseline
+    return variant_label(comparison.variant), variant_label(comparison.baseline_variant)
+
+
+def variant_label(variant: str) -> str:
+    """`none` -> the full recipe; `dpo` -> without dpo; swept values stand for themselves."""
+    if variant == NO_ABLATION:
+        return "the full recipe"
+    return variant if "=" in variant else f"without {variant}"
+
+
+def interval(low: float, high: float) -> str:
+    """Ends of an interval as percentages."""
+    return f"{100 * low:.1f}–{percent(high)}"
+
+
+def points(comparison: Comparison) -> str:
+    """The interval of a difference, in percentage points."""
+    return f"{100 * comparison.difference.low:+.1f} to {100 * comparison.difference.high:+.1f}"
 
 
 def percent(fraction: float) -> str:
@@ -102,7 +152,8 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.1f}%"
 
 
-def _columns(rows: Sequence[Row]) -> list[str]:
+def row_columns(rows: Sequence[Row]) -> list[str]:
+    """What a table of these rows shows."""
     columns = ["stage", "benchmark", "pass@1", "95% interval", "n", "samples"]
     columns += ["completion tokens", "train tokens", "seconds"]
     if len({row.seed for row in rows}) > 1:
@@ -112,15 +163,15 @@ def _columns(rows: Sequence[Row]) -> list[str]:
     return columns
 
 
-def _cells(row: Row, columns: Sequence[str]) -> list[str]:
-    low, high = row.ci95
+def row_cells(row: Row, columns: Sequence[str]) -> list[str]:
+    """One row's cells of these columns."""
     cells = {
         "variant": row.variant,
         "seed": str(row.seed),
         "stage": row.stage,
         "benchmark": row.benchmark,
         "pass@1": percent(row.pass_at_1),
-        "95% interval": f"{100 * low:.1f}–{percent(high)}",
+        "95% interval": interval(*row.ci95),
         "n": f"{row.n:,}",
         "samples": str(row.samples),
         "completion tokens": f"{row.completion_tokens:,.1f}",
@@ -134,5 +185,6 @@ def _escape(cell: str) -> str:
     return cell.replace("|", "\\|")
 
 
-def _p_value(p: float) -> str:
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+def p_value(p: float) -> str:
+    """Three digits, or that it is smaller."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"

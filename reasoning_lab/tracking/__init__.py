@@ -1,4 +1,4 @@
-"""Weights & Biases: one run a stage, grouped by recipe run; offline by itself.
+"""Weights & Biases: one run a stage and a summary, grouped by recipe run; offline by itself.
 
 Nothing here can stop a training: without a key or without a server a run is kept in a local
 folder that `wandb sync` sends later.
@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from reasoning_lab.schema import TrackerConfig
+from reasoning_lab.store import Artifact
 from reasoning_lab.types import Rollout
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,14 @@ class Tracker(Protocol):
         """Log a table of completions with their verdicts."""
         ...
 
+    def made(self, artifact: Artifact, inputs: Sequence[Artifact]) -> None:
+        """Log what a stage made, as a reference to its folder, and what it was made of."""
+        ...
+
+    def ladder(self, rows: Sequence[Mapping[str, Any]], figure: Path) -> None:
+        """Log the complete table of a recipe run, whether its stages were made or reused."""
+        ...
+
     def finish(self) -> None: ...
 
 
@@ -61,6 +70,12 @@ class NullTracker:
         pass
 
     def rollouts(self, key: str, rollouts: Sequence[Rollout]) -> None:
+        pass
+
+    def made(self, artifact: Artifact, inputs: Sequence[Artifact]) -> None:
+        pass
+
+    def ladder(self, rows: Sequence[Mapping[str, Any]], figure: Path) -> None:
         pass
 
     def finish(self) -> None:
@@ -77,7 +92,8 @@ class WandbTracker:
         run_id: Names the run, so that a resumed stage goes on in it.
         name: Shown name.
         group: The recipe run.
-        job_type: The stage.
+        job_type: The stage, or summary.
+        tags: Beside those of the config; cut to W&B's 64 characters.
         settings: The stage's resolved config.
     """
 
@@ -90,6 +106,7 @@ class WandbTracker:
         name: str,
         group: str,
         job_type: str,
+        tags: Sequence[str],
         settings: Mapping[str, Any],
     ) -> None:
         import wandb
@@ -97,6 +114,7 @@ class WandbTracker:
 
         folder.mkdir(parents=True, exist_ok=True)
         self.run_id: str | None = run_id
+        self._offline = offline
         self._logger = WandbLogger(
             project=config.project,
             entity=config.entity,
@@ -107,7 +125,7 @@ class WandbTracker:
             name=name,
             group=group,
             job_type=job_type,
-            tags=[*config.tags, job_type],
+            tags=list(dict.fromkeys(tag[:64] for tag in (*config.tags, job_type, *tags))),
             config=dict(settings),
             settings=wandb.Settings(silent=True, console="off", x_disable_stats=True),
         )
@@ -137,8 +155,47 @@ class WandbTracker:
         ]
         self._logger.experiment.log({key: wandb.Table(columns=_COLUMNS, data=rows)})
 
+    def made(self, artifact: Artifact, inputs: Sequence[Artifact]) -> None:
+        import wandb
+
+        run = self._logger.experiment
+        metadata = {
+            "fingerprint": artifact.fingerprint,
+            "inputs": dict(artifact.inputs),
+            "seed": artifact.seed,
+            "metrics": dict(artifact.metrics),
+        }
+        try:
+            logged = wandb.Artifact(_artifact_name(artifact), artifact.kind, metadata=metadata)
+            logged.add_reference(artifact.path.absolute().as_uri())
+            # W&B cannot look an input up while it is offline; the metadata names it all the same.
+            for each in [] if self._offline else inputs:
+                run.use_artifact(f"{_artifact_name(each)}:latest")
+            run.log_artifact(logged)
+        except Exception as error:  # Whatever W&B raises, the artifact is in the store.
+            log.warning("W&B did not take %s (%s).", _artifact_name(artifact), error)
+
+    def ladder(self, rows: Sequence[Mapping[str, Any]], figure: Path) -> None:
+        import wandb
+
+        run = self._logger.experiment
+        run.define_metric("ladder/*", step_metric="ladder/stage")
+        stages = list(dict.fromkeys(row["stage"] for row in rows))
+        for row in rows:
+            key = f"ladder/{row['benchmark']}/pass@1"
+            run.log({"ladder/stage": stages.index(row["stage"]), key: row["pass@1"]})
+            run.summary[f"eval/{row['benchmark']}/pass@1"] = row["pass@1"]
+        columns: list[str | int] = list(rows[0])
+        cells = [[str(v) if isinstance(v, list) else v for v in row.values()] for row in rows]
+        table = wandb.Table(columns=columns, data=cells)
+        run.log({"report": table, "report/ladder": wandb.Image(str(figure))})
+
     def finish(self) -> None:
         self._logger.experiment.finish()
+
+
+def _artifact_name(artifact: Artifact) -> str:
+    return f"{artifact.stage}-{artifact.fingerprint}"
 
 
 def is_offline(config: TrackerConfig) -> bool:

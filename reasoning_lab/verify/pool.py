@@ -13,6 +13,7 @@ It ends with the parent. The memory cap needs Linux; a script that uses this nee
 import importlib
 import math
 import multiprocessing
+import os
 import resource
 import sys
 import time
@@ -32,6 +33,7 @@ Item = tuple[Problem, str]
 _CHECKERS = "reasoning_lab.verify.checkers"
 _MAX_ANSWER_CHARS = 2_000
 _CHUNK_ANSWERS = 32
+_START_S = 120
 _MIB = 2**20
 # What one answer can do to a worker; all three become TIMEOUT.
 _CULPRIT_ERRORS = (TimeoutError, ProcessExpired, MemoryError)
@@ -124,6 +126,7 @@ class Verifier:
         # A pool breaks when something from outside kills an idle worker.
         if self._pool is None or not self._pool.active:
             self.close()
+            _forget_foreign_start_method()
             context = multiprocessing.get_context("forkserver")
             context.set_forkserver_preload([_CHECKERS])
             self._pool = ProcessPool(
@@ -132,9 +135,22 @@ class Verifier:
                 initargs=(self._memory_mb,),
                 context=context,
             )
+            # A worker that cannot start would be started again and again.
+            self._pool.schedule(os.getpid).result(timeout=_START_S)
         return self._pool.schedule(
             _check_chunk, args=(items, self._timeout_s), timeout=self._timeout_s
         )
+
+
+def _forget_foreign_start_method() -> None:
+    """Undo a default that only this process knows, such as `loky` in a worker of joblib's.
+
+    Every new process is told the default of the one that started it, and dies of one that it
+    does not know.
+    """
+    known = multiprocessing.get_all_start_methods()
+    if multiprocessing.get_start_method(allow_none=True) not in (None, *known):
+        multiprocessing.set_start_method(None, force=True)
 
 
 def _quick_verdict(problem: Problem, answer: str | None) -> Verdict | None:

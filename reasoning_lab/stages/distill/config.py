@@ -24,5 +24,8 @@ class DistillConfig(StageConfig):
     validation: int = at_least(1)
     rollouts: int = at_least(1)
 
+    def rows(self) -> int | None:
+        return self.problems.count * self.rollouts + self.validation
+
 
 register_stage("distill", DistillConfig)

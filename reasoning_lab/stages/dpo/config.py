@@ -1,14 +1,14 @@
 """Schema of the `dpo` stage."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from omegaconf import MISSING
 
-from reasoning_lab.schema import OptimizationConfig, StageConfig, register_stage
+from reasoning_lab.schema import TrainingConfig, register_stage
 
 
 @dataclass
-class DPOConfig(StageConfig):
+class DPOConfig(TrainingConfig):
     """How far preferences may move the policy.
 
     Attributes:
@@ -18,7 +18,6 @@ class DPOConfig(StageConfig):
 
     beta: float = MISSING
     sft_weight: float = 0.0
-    optimization: OptimizationConfig = field(default_factory=OptimizationConfig)
 
 
 register_stage("dpo", DPOConfig)

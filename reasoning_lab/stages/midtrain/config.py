@@ -1,10 +1,9 @@
 """Schema of the `midtrain` stage."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from reasoning_lab.schema import (
-    OptimizationConfig,
-    StageConfig,
+    TrainingConfig,
     at_least,
     choice,
     placement,
@@ -13,7 +12,7 @@ from reasoning_lab.schema import (
 
 
 @dataclass
-class MidtrainConfig(StageConfig):
+class MidtrainConfig(TrainingConfig):
     """How the corpus is packed and when training stops.
 
     Attributes:
@@ -29,7 +28,6 @@ class MidtrainConfig(StageConfig):
     patience: int = at_least(1)
     validate_every_steps: int = at_least(1)
     validation_batch_rows: int = placement(8)
-    optimization: OptimizationConfig = field(default_factory=OptimizationConfig)
 
 
 register_stage("midtrain", MidtrainConfig)

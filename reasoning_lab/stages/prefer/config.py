@@ -27,6 +27,9 @@ class PreferConfig(StageConfig):
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     pairs_per_problem: int = at_least(1)
 
+    def rows(self) -> int | None:
+        return self.problems.count * self.group_size
+
 
 @dataclass
 class PreferTeacherConfig(StageConfig):

@@ -5,16 +5,15 @@ from dataclasses import dataclass, field
 from omegaconf import MISSING
 
 from reasoning_lab.schema import (
-    OptimizationConfig,
     ProblemsConfig,
-    StageConfig,
+    TrainingConfig,
     at_least,
     register_stage,
 )
 
 
 @dataclass
-class PretrainConfig(StageConfig):
+class PretrainConfig(TrainingConfig):
     """What the stage learns from.
 
     Attributes:
@@ -26,7 +25,6 @@ class PretrainConfig(StageConfig):
     steps_frac: float = MISSING
     steps_per_row: int = at_least(1)
     problems: ProblemsConfig = field(default_factory=ProblemsConfig)
-    optimization: OptimizationConfig = field(default_factory=OptimizationConfig)
 
 
 register_stage("pretrain", PretrainConfig)

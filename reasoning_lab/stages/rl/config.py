@@ -3,9 +3,8 @@
 from dataclasses import dataclass, field
 
 from reasoning_lab.schema import (
-    OptimizationConfig,
     ProblemsConfig,
-    StageConfig,
+    TrainingConfig,
     at_least,
     choice,
     register_stage,
@@ -45,7 +44,7 @@ class FilterConfig:
 
 
 @dataclass
-class RLConfig(StageConfig):
+class RLConfig(TrainingConfig):
     """GRPO with a verifiable reward.
 
     Attributes:
@@ -73,7 +72,10 @@ class RLConfig(StageConfig):
     clip_low: float = 0.2
     clip_high: float = 0.2
     table_every_steps: int = field(default=20, metadata={"placement": True})
-    optimization: OptimizationConfig = field(default_factory=OptimizationConfig)
+
+    def rows(self) -> int | None:
+        stepped = self.optimization.steps * self.optimization.batch_size * self.group_size
+        return stepped + self.problems.count * self.screen_group_size
 
 
 register_stage("rl", RLConfig)

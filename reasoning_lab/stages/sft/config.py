@@ -1,14 +1,14 @@
 """Schema of the `sft` stage."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from omegaconf import MISSING
 
-from reasoning_lab.schema import OptimizationConfig, StageConfig, at_least, register_stage
+from reasoning_lab.schema import TrainingConfig, at_least, register_stage
 
 
 @dataclass
-class SFTConfig(StageConfig):
+class SFTConfig(TrainingConfig):
     """Which accepted rollouts are learned from.
 
     Attributes:
@@ -18,7 +18,6 @@ class SFTConfig(StageConfig):
 
     levels: list[int] = MISSING
     count: int = at_least(1)
-    optimization: OptimizationConfig = field(default_factory=OptimizationConfig)
 
 
 register_stage("sft", SFTConfig)

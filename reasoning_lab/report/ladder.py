@@ -1,8 +1,7 @@
 """The stage ladder: pass@1 after every stage with its 95% interval, as a PNG.
 
 One panel a variant, one colour and marker a benchmark; several seeds stand side by side
-and the line goes through their mean. Colours are those of Okabe and Ito, "Color Universal
-Design" (2008), which colour-blind readers tell apart.
+and the line goes through their mean.
 """
 
 from collections.abc import Sequence
@@ -10,15 +9,12 @@ from pathlib import Path
 
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from reasoning_lab.report.rows import Row
+from reasoning_lab.report.style import COLOURS, INK, new_figure, plain, save
 
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-_INK, _GRID = "#333333", "#DDDDDD"
 _PANELS_A_ROW = 3
 _BENCHMARK_GAP = 0.14
 _SEED_GAP = 0.04
@@ -32,17 +28,15 @@ def save_ladder(rows: Sequence[Row], path: Path) -> None:
     across = min(len(variants), _PANELS_A_ROW)
     down = -(-len(variants) // across)
     width = max(6.4, across * (1.6 + 0.85 * len(stages)))
-    figure = Figure(figsize=(width, 0.7 + 3.6 * down), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(width, 0.7 + 3.6 * down)
     panels = figure.subplots(down, across, sharey=True, squeeze=False).flat
     for variant, panel in zip(variants, panels, strict=False):
         own = [row for row in rows if row.variant == variant]
         _draw_panel(panel, own, stages, benchmarks)
         if len(variants) > 1:
-            panel.set_title(variant, fontsize=10, color=_INK, loc="left")
+            panel.set_title(variant, fontsize=10, color=INK, loc="left")
     for unused in list(panels):
         unused.remove()
-    figure.suptitle(_title(rows, benchmarks), fontsize=11, color=_INK, x=0.01, ha="left")
     if len(benchmarks) > 1:
         entries: dict[str, Artist] = {}
         for panel in figure.axes:
@@ -56,7 +50,7 @@ def save_ladder(rows: Sequence[Row], path: Path) -> None:
             frameon=False,
             fontsize=9,
         )
-    figure.savefig(path, format="png", facecolor="white")
+    save(figure, _title(rows, benchmarks), path)
 
 
 def _title(rows: Sequence[Row], benchmarks: Sequence[str]) -> str:
@@ -80,11 +74,7 @@ def _draw_panel(
     panel.set_xlim(-0.5, len(stages) - 0.5)
     panel.set_ylim(0, 1.05)
     panel.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
-    panel.tick_params(colors=_INK, length=0, labelsize=9)
-    panel.grid(axis="y", color=_GRID, linewidth=0.8)
-    panel.set_axisbelow(True)
-    panel.spines[["top", "right", "left"]].set_visible(False)
-    panel.spines["bottom"].set_color(_INK)
+    plain(panel, "y")
 
 
 def _draw_benchmark(
@@ -92,7 +82,7 @@ def _draw_benchmark(
 ) -> None:
     """A line through the seeds' means, and each seed's point with its interval."""
     means = _means(rows, stages)
-    colour, marker = _COLOURS[index % len(_COLOURS)], _MARKERS[index % len(_MARKERS)]
+    colour, marker = COLOURS[index % len(COLOURS)], _MARKERS[index % len(_MARKERS)]
     places = [place + centre for place in means]
     panel.plot(places, list(means.values()), color=colour, linewidth=1.6, alpha=0.55)
     seeds = sorted({row.seed for row in rows})
@@ -131,7 +121,7 @@ def _write_means(panel: Axes, rows: Sequence[Row], stages: Sequence[str]) -> Non
             textcoords="offset points",
             ha="center",
             fontsize=9,
-            color=_INK,
+            color=INK,
         )
 
 

@@ -1,0 +1,40 @@
+"""What a finished evaluation kept of each completion, as far as statistics need it."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from reasoning_lab.types import Verdict, prompt_id
+
+COMPLETIONS = "completions.parquet"
+
+
+class Samples(NamedTuple):
+    """Verified completions, problem by problem.
+
+    Attributes:
+        problem_ids: P ids.
+        correct: `[P, S]` bool.
+        completion_tokens: `[P, S]` int64.
+    """
+
+    problem_ids: list[str]
+    correct: npt.NDArray[np.bool_]
+    completion_tokens: npt.NDArray[np.int64]
+
+
+def read_samples(folder: Path, samples: int) -> Samples:
+    """Read an evaluation's artifact in `folder`, whose rows are `samples` a problem in turn."""
+    table = pq.read_table(folder / COMPLETIONS, columns=["prompt", "verdict", "token_ids"])
+    prompts = table["prompt"].to_pylist()[::samples]
+    correct = pc.equal(table["verdict"], str(Verdict.CORRECT)).to_numpy()
+    tokens = pc.list_value_length(table["token_ids"]).to_numpy()
+    return Samples(
+        [prompt_id(prompt) for prompt in prompts],
+        correct.reshape(len(prompts), samples),
+        tokens.reshape(len(prompts), samples).astype(np.int64),
+    )

@@ -1,0 +1,55 @@
+r"""The report's tables for a paper: LaTeX with booktabs, ready for `\input`."""
+
+from collections.abc import Sequence
+
+from reasoning_lab.report.comparisons import Claims
+from reasoning_lab.report.rows import Row
+from reasoning_lab.report.table import (
+    TEXT_COLUMNS,
+    comparison_cells,
+    mean_cells,
+    row_cells,
+    row_columns,
+)
+
+_SPECIAL = {
+    "\\": r"\textbackslash{}",
+    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"$<$",
+    ">": r"$>$",
+    "–": "--",
+}
+
+
+def latex_tables(rows: Sequence[Row], claims: Claims, method: str) -> str:
+    """Every table of the report, each a `tabular` under a comment that names it."""
+    columns = row_columns(rows)
+    parts = [f"% {method}\n"]
+    if claims.means:
+        parts.append(_tabular("pass@1, mean over seeds", *mean_cells(claims.means)))
+    parts.append(_tabular("pass@1", columns, [row_cells(row, columns) for row in rows]))
+    if claims.variants:
+        parts.append(_tabular("variants, paired", *comparison_cells(claims.variants)))
+    if claims.stages:
+        parts.append(_tabular("stages, paired", *comparison_cells(claims.stages)))
+    return "\n".join(parts)
+
+
+def _tabular(name: str, columns: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+    alignment = "".join("l" if column in TEXT_COLUMNS else "r" for column in columns)
+    lines = [_row(columns), "\\midrule\n", *map(_row, cells)]
+    return (
+        f"% {name}\n\\begin{{tabular}}{{{alignment}}}\n\\toprule\n"
+        + "".join(lines)
+        + "\\bottomrule\n\\end{tabular}\n"
+    )
+
+
+def _row(cells: Sequence[str]) -> str:
+    return " & ".join(map(_escaped, cells)) + " \\\\\n"
+
+
+def _escaped(text: str) -> str:
+    return "".join(_SPECIAL.get(sign, sign) for sign in text)
