@@ -20,7 +20,7 @@ from rich.console import Console
 
 from reasoning_lab.compose import CONF, compose, register_schemas
 from reasoning_lab.mistakes import is_composition_error, one_sentence
-from reasoning_lab.planning import plan_table, planned, summary
+from reasoning_lab.planning import memory_lines, plan_table, planned, summary
 from reasoning_lab.sweep import is_grid, recipes
 from reasoning_lab.types import UserError
 
@@ -131,7 +131,8 @@ def _plan(arguments: Sequence[str]) -> None:
         return
     console = Console()
     console.print(plan_table(nodes))
-    console.print(summary(nodes), soft_wrap=True)
+    for line in [*memory_lines(nodes), summary(nodes)]:
+        console.print(line, soft_wrap=True)
 
 
 _WORDS: dict[str, Callable[[Sequence[str]], None]] = {"plan": _plan, "report": _report}

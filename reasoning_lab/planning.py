@@ -4,16 +4,23 @@ Time and tokens come from artifacts of the same stage and model in the store: wh
 a row, times the rows that the node plans. Where there is none they are unknown.
 """
 
+import dataclasses
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from reasoning_lab.compose import Recipe
+from reasoning_lab.models.footprint import Footprint, footprint
 from reasoning_lab.recipe import Node
+from reasoning_lab.schema import ModelConfig, OptimizationConfig
 from reasoning_lab.store import Artifact, Store
+
+_NUMBERS = ("steps", "train tokens", "seconds")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +38,7 @@ class PlannedNode:
         steps: Optimizer steps; None = it is no training.
         train_tokens: Estimated; None = unknown.
         wall_s: Estimated seconds; None = unknown.
+        memory: What training takes on one device, for the known model families.
     """
 
     stage: str
@@ -43,10 +51,11 @@ class PlannedNode:
     steps: int | None
     train_tokens: int | None
     wall_s: float | None
+    memory: Footprint | None
 
     def as_json(self) -> dict[str, Any]:
         """The node under its names in the command's JSON."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        return dataclasses.asdict(self)
 
 
 def planned(recipes: Sequence[Recipe]) -> list[PlannedNode]:
@@ -76,6 +85,7 @@ def planned(recipes: Sequence[Recipe]) -> list[PlannedNode]:
                     steps=optimization.steps if optimization else None,
                     train_tokens=_scaled(like, "train_tokens", rows),
                     wall_s=_scaled(like, "wall_s", rows),
+                    memory=_memory(recipe.root.model, optimization),
                 )
             )
     return nodes
@@ -83,19 +93,42 @@ def planned(recipes: Sequence[Recipe]) -> list[PlannedNode]:
 
 def plan_table(nodes: Sequence[PlannedNode]) -> Table:
     """The nodes for a terminal; a node that an earlier recipe makes says so."""
-    columns = ["stage", "fingerprint", "state", "steps", "rows", "train tokens", "seconds"]
+    columns = ["stage", "fingerprint", "state", *_NUMBERS]
     if several := len({node.seed for node in nodes}) > 1:
         columns.insert(0, "seed")
     if varied := len({node.variant for node in nodes}) > 1:
         columns.insert(0, "variant")
-    table = Table(*columns)
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    for name in columns:
+        table.add_column(
+            name.replace(" ", "\n"),
+            justify="right" if name in _NUMBERS else "left",
+            overflow="fold",
+            no_wrap=name != "variant",
+        )
     for node in nodes:
-        cells = [node.stage, node.fingerprint]
+        cells = [node.stage, node.fingerprint[:8]]
         cells.append("shared" if node.repeated and node.state == "run" else node.state)
-        cells += [_number(n) for n in (node.steps, node.rows, node.train_tokens, node.wall_s)]
+        cells += [_number(n) for n in (node.steps, node.train_tokens, node.wall_s)]
         cells = [str(node.seed), *cells] if several else cells
         table.add_row(*([node.variant, *cells] if varied else cells))
     return table
+
+
+def memory_lines(nodes: Sequence[PlannedNode]) -> list[str]:
+    """What training takes in memory, a line for each distinct size."""
+    found: dict[Footprint, list[str]] = {}
+    for node in nodes:
+        if node.memory is not None and not node.repeated:
+            stages = found.setdefault(node.memory, [])
+            stages += [node.stage] if node.stage not in stages else []
+    return [
+        f"{', '.join(stages)}: {memory.parameters / 1e6:,.1f}M parameters; on one device about "
+        f"{_size(memory.weights)} of weights and gradients, {_size(memory.optimizer)} of "
+        f"optimizer state, {_size(1000 * memory.activations_a_token)} for every 1,000 tokens "
+        "of a micro-batch."
+        for memory, stages in found.items()
+    ]
 
 
 def summary(nodes: Sequence[PlannedNode]) -> str:
@@ -111,6 +144,18 @@ def summary(nodes: Sequence[PlannedNode]) -> str:
     if unknown := len(to_run) - len(known):
         line += f"{' and' if known else ';'} {unknown} whose time nothing in the store tells"
     return line + "."
+
+
+def _memory(model: ModelConfig, optimization: OptimizationConfig | None) -> Footprint | None:
+    """From the configured architecture, or the config of a local checkpoint."""
+    if optimization is None:
+        return None
+    architecture = model.architecture
+    config = Path(model.path or "") / "config.json"
+    if model.path is not None and config.is_file():
+        architecture = json.loads(config.read_text(encoding="utf-8"))
+    optimizer = str(optimization.optimizer.get("_target_"))
+    return footprint(architecture, model.vocab_size, model.dtype, optimizer)
 
 
 def _like(node: Node, artifacts: Sequence[Artifact]) -> Artifact | None:
@@ -131,6 +176,10 @@ def _scaled(like: Artifact | None, metric: str, rows: int | None) -> int | None:
     if like is None or rows is None or metric not in like.metrics:
         return None
     return round(float(like.metrics[metric]) * rows / int(like.metrics["planned_rows"]))
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.0f} MB"
 
 
 def _number(value: float | None) -> str:

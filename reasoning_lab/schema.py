@@ -95,7 +95,8 @@ class ModelConfig:
     Attributes:
         path: A Hugging Face folder or hub id; null = a stage builds `architecture` anew.
         revision: The hub commit of `path`.
-        architecture: Arguments of the transformers config; `model_type` names the family.
+        architecture: Arguments of the transformers config; `model_type` names the family. With a
+            `path` only `plan` reads them, to reckon memory without the checkpoint.
         vocab_size: Size of the tokenizer that is trained with a model from scratch.
         dtype: Precision of weights and arithmetic.
     """

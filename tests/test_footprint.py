@@ -1,0 +1,101 @@
+"""Memory from a config against real models: their parameters, and what autograd really keeps."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from reasoning_lab.logprobs import TokenBatch, token_logprobs
+from reasoning_lab.models.footprint import footprint, parameter_count
+from reasoning_lab.planning import planned
+
+from .conftest import Compose, lab_here
+
+ADAMW = "torch.optim.AdamW"
+VOCAB = 300
+
+
+def architecture(family: str, **changes: Any) -> dict[str, Any]:
+    return {
+        "model_type": family,
+        "hidden_size": 64,
+        "intermediate_size": 160,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "tie_word_embeddings": False,
+        **changes,
+    }
+
+
+def built(options: dict[str, Any]) -> torch.nn.Module:
+    config = {key: value for key, value in options.items() if key != "model_type"}
+    special = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    model = AutoConfig.for_model(options["model_type"], vocab_size=VOCAB, **special, **config)
+    module: torch.nn.Module = AutoModelForCausalLM.from_config(model).float()
+    return module
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "phi3", "qwen2", "qwen3"])
+@pytest.mark.parametrize("changes", [{}, {"tie_word_embeddings": True, "head_dim": 16}])
+def test_parameters_are_transformers_own(family: str, changes: dict[str, Any]) -> None:
+    options = architecture(family, **changes)
+    parameters = sum(parameter.numel() for parameter in built(options).parameters())
+    assert parameter_count(options, VOCAB) == parameters
+
+
+@pytest.mark.parametrize("head_dim", [16, 64])
+@pytest.mark.parametrize("family", ["llama", "mistral", "phi3", "qwen2", "qwen3"])
+def test_activations_are_what_autograd_keeps(family: str, head_dim: int) -> None:
+    options = architecture(family, head_dim=head_dim)
+    model = built(options)
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    kept: dict[int, torch.Tensor] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = tensor
+        return tensor
+
+    ids = torch.randint(3, VOCAB, (4, 100))
+    mask = torch.ones_like(ids, dtype=torch.bool)
+    mask[:, 0] = False
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        token_logprobs(model, TokenBatch(ids, torch.ones_like(ids), mask))  # type: ignore[arg-type]
+    measured = sum(tensor.untyped_storage().nbytes() for tensor in kept.values()) / ids.numel()
+    reckoned = footprint(options, VOCAB, "float32", ADAMW)
+    assert reckoned is not None
+    # Autograd keeps the log-probabilities; the logits and a gradient of theirs are there as well.
+    assert reckoned.activations_a_token == pytest.approx(measured + 2 * 4 * VOCAB, rel=0.05)
+
+
+def test_phi4_mini_from_its_config_alone(composed: Compose) -> None:
+    """3.84 billion parameters, as its model card says; bfloat16 takes two bytes each."""
+    recipe = composed("model=phi4_mini", "ablate=pretrain")
+    node = next(node for node in planned([recipe]) if node.stage == "rl")
+    assert node.memory is not None
+    assert node.memory.parameters == pytest.approx(3.84e9, rel=0.005)
+    assert node.memory.weights == 2 * 2 * node.memory.parameters
+    assert node.memory.optimizer == 2 * 2 * node.memory.parameters
+    assert node.train_tokens is None
+    assert node.wall_s is None
+
+
+def test_a_local_checkpoint_is_reckoned_by_its_own_config(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine").mkdir()
+    content = json.dumps({**architecture("llama"), "vocab_size": VOCAB})
+    (tmp_path / "mine" / "config.json").write_text(content)
+    assert lab_here("plan", "ablate=pretrain", "model.path=mine", cwd=tmp_path) == 0
+    out = capsys.readouterr().out
+    assert f"{parameter_count(architecture('llama'), VOCAB) / 1e6:.1f}M parameters" in out
+
+
+def test_what_is_not_known_is_not_guessed() -> None:
+    assert footprint({"model_type": "gpt2"}, VOCAB, "float32", ADAMW) is None
+    assert footprint(architecture("llama"), VOCAB, "float32", "torch.optim.LBFGS") is None
