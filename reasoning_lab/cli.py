@@ -21,7 +21,7 @@ from rich.console import Console
 from reasoning_lab.compose import CONF, compose, register_schemas
 from reasoning_lab.mistakes import is_composition_error, one_sentence
 from reasoning_lab.planning import memory_lines, plan_table, planned, summary
-from reasoning_lab.sweep import is_grid, recipes
+from reasoning_lab.sweep import recipes, with_sweep
 from reasoning_lab.types import UserError
 
 _HELP = """\
@@ -45,7 +45,6 @@ Options of each group, chosen by group=option:
 """
 _MULTIRUN = ("-m", "--multirun")
 _CONFIG_DIR = ("-cd", "--config-dir")
-_KNOWN_FLAGS = (*_MULTIRUN, *_CONFIG_DIR)
 _RESUME = "Stopped; run the same command again to go on where it was."
 
 
@@ -62,9 +61,8 @@ def main() -> None:
         if arguments and arguments[0] in _WORDS:
             _WORDS[arguments[0]](arguments[1:])
             return
-        if _is_grid(arguments):
-            for _ in recipes(_overrides(arguments)):
-                pass
+        if any(word in _MULTIRUN for word in arguments):
+            _check_sweep(arguments)
         hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(_run)()
     except KeyboardInterrupt:
         _end(_RESUME, 130)
@@ -119,13 +117,13 @@ def _run(config: DictConfig) -> float | None:
 def _report(arguments: Sequence[str]) -> None:
     from reasoning_lab.results import survey
 
-    survey(_overrides(arguments))
+    survey(_combined(arguments))
 
 
 def _plan(arguments: Sequence[str]) -> None:
     formats = ("format=json", "format=table")
     words = [word for word in arguments if word not in formats]
-    nodes = planned([recipe for _, recipe in recipes(_overrides(words))])
+    nodes = planned([recipe for _, recipe in recipes(_combined(words))])
     if "format=json" in arguments:
         print(json.dumps({"nodes": [node.as_json() for node in nodes]}, indent=2))
         return
@@ -158,9 +156,17 @@ def _overrides(arguments: Sequence[str]) -> list[str]:
     return found
 
 
-def _is_grid(arguments: Sequence[str]) -> bool:
-    """Whether this is a multirun over named values alone, which can be composed beforehand."""
-    if not any(word in _MULTIRUN for word in arguments):
-        return False
-    flags = [w for w in arguments if w.startswith("-") and w.partition("=")[0] not in _KNOWN_FLAGS]
-    return not flags and is_grid(_overrides(arguments))
+def _combined(arguments: Sequence[str]) -> list[str]:
+    """The overrides, with those of the experiment's own sweep after `-m`."""
+    overrides = _overrides(arguments)
+    return with_sweep(overrides) if any(word in _MULTIRUN for word in arguments) else overrides
+
+
+def _check_sweep(arguments: Sequence[str]) -> None:
+    """Compose every combination of a multirun; one that searches, or has other flags, is let be."""
+    try:
+        overrides = _combined(arguments)
+    except UserError:
+        return
+    for _ in recipes(overrides):
+        pass

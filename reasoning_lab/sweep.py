@@ -63,14 +63,36 @@ def combinations(overrides: Sequence[str]) -> list[tuple[list[str], str]]:
     ]
 
 
-def is_grid(overrides: Sequence[str]) -> bool:
-    """Whether every combination can be named beforehand: no interval, no sweeper that searches."""
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
-    return all(
-        override.get_key_element() != "hydra/sweeper"
-        and (override.is_discrete_sweep() or not override.is_sweep_override())
-        for override in parsed
-    )
+def with_sweep(overrides: Sequence[str]) -> list[str]:
+    """`overrides` and the sweep of the chosen experiment, `hydra.sweeper.params`, behind them.
+
+    Raises:
+        UserError: The sweeper searches, so its combinations cannot be named beforehand.
+    """
+    with hydra.initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
+        parsed = _parsed(overrides)
+        single = [line for line, swept, _ in parsed if not swept]
+        chosen = hydra.compose("config", single, return_hydra_config=True).hydra.sweeper
+    if not chosen["_target_"].endswith(".BasicSweeper") or any(not named for *_, named in parsed):
+        raise UserError(
+            "hydra/sweeper: this one searches, so what it will try cannot be named beforehand; "
+            "give the values themselves, as in key=a,b"
+        )
+    given = {line.partition("=")[0] for line, *_ in parsed}
+    params = {key: value for key, value in (chosen.params or {}).items() if key not in given}
+    return [*overrides, *(f"{key}={value}" for key, value in params.items())]
+
+
+def _parsed(overrides: Sequence[str]) -> list[tuple[str, bool, bool]]:
+    """Each override, whether it is swept, and whether its values can be named."""
+    return [
+        (
+            override.input_line or "",
+            override.is_sweep_override(),
+            override.is_discrete_sweep() or not override.is_sweep_override(),
+        )
+        for override in OverridesParser.create().parse_overrides(list(overrides))
+    ]
 
 
 def _variant(recipe: Recipe, label: str) -> str:

@@ -75,6 +75,29 @@ def test_plan_tells_what_is_shared_and_how_long_it_takes(
     assert "9 to make, 0 to reuse, 9 shared between runs; about" in capsys.readouterr().out
 
 
+def test_an_experiment_may_bring_its_sweep(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def variants(*words: str) -> list[tuple[str, int]]:
+        capsys.readouterr()
+        assert lab_here("plan", "format=json", *words, cwd=tmp_path) == 0
+        nodes: Nodes = json.loads(capsys.readouterr().out)["nodes"]
+        return list(dict.fromkeys((node["variant"], node["seed"]) for node in nodes))
+
+    name = "experiment=002_stage_ablation"
+    everything = ["none", "midtrain", "sft", "dpo", "rl"]
+    assert variants("-m", name) == [(variant, s) for variant in everything for s in (0, 1, 2)]
+    assert variants("-m", name, "seed=7") == [(variant, 7) for variant in everything]
+    assert variants(name) == [("none", 0)]
+
+
+def test_sweep_that_searches_cannot_be_planned(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert lab_here("plan", "-m", "stages.rl.clip_low=interval(0.1,0.3)", cwd=tmp_path) == 2
+    assert "hydra/sweeper: this one searches" in capsys.readouterr().err
+
+
 def test_impossible_combination_ends_a_sweep_before_the_first_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
