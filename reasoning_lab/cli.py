@@ -3,6 +3,7 @@
 Nothing heavy is imported until a recipe really runs, so `--help` and completion are quick.
 """
 
+import dataclasses
 import errno
 import json
 import logging
@@ -31,6 +32,7 @@ reasoning-lab: turn a small language model into a reasoning model, stage by stag
   reasoning-lab plan [key=a,b …]              what would run and what is reused; runs nothing
   reasoning-lab -m key=a,b …                  one run for each combination
   reasoning-lab report key=a,b …              one report over those runs; runs nothing
+  reasoning-lab audit path=FILE.jsonl         the verifier against labelled completions
 
 Examples:
   reasoning-lab experiment=smoke              every stage with a minimal budget
@@ -133,7 +135,32 @@ def _plan(arguments: Sequence[str]) -> None:
         console.print(line, soft_wrap=True)
 
 
-_WORDS: dict[str, Callable[[Sequence[str]], None]] = {"plan": _plan, "report": _report}
+def _audit(arguments: Sequence[str]) -> None:
+    """`path=FILE`, `checker=NAME`, and overrides of `hardware` and `paths`."""
+    own = {"path": "", "checker": "math"}
+    rest = []
+    for word in arguments:
+        key, equals, value = word.partition("=")
+        if equals and key in own:
+            own[key] = value
+        else:
+            rest.append(word)
+    if not own["path"]:
+        raise UserError("audit: name the labelled file, as in audit path=FILE.jsonl")
+    ((_, recipe),) = recipes(_overrides(rest))
+    from reasoning_lab.audit import audit, audits_folder
+
+    folder = audits_folder(Path(recipe.root.paths.runs))
+    result, path = audit(Path(own["path"]), own["checker"], recipe.root.hardware, folder)
+    print(json.dumps(dataclasses.asdict(result)))
+    print(f"Disagreements: {path}", file=sys.stderr)
+
+
+_WORDS: dict[str, Callable[[Sequence[str]], None]] = {
+    "audit": _audit,
+    "plan": _plan,
+    "report": _report,
+}
 
 
 def _overrides(arguments: Sequence[str]) -> list[str]:

@@ -1,0 +1,155 @@
+"""Hold the verifier against completions that people have labelled, and keep what it gets wrong.
+
+A file of rows `{"gold": …, "completion": …, "label": true or false}`, one JSON object a line;
+the label says whether the completion answers correctly. A gold that the verifier cannot read is
+an error in the data, reported by its line.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from reasoning_lab.schema import HardwareConfig
+from reasoning_lab.types import Problem, UserError, Verdict
+from reasoning_lab.verify import Verifier
+
+_SHARD_ROWS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledRow:
+    """One row of the file.
+
+    Attributes:
+        line: Its number in the file, from 1.
+        gold: The known answer.
+        completion: What was written.
+        label: True = the completion answers correctly.
+    """
+
+    line: int
+    gold: str
+    completion: str
+    label: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """How often the verifier and the labels agree.
+
+    Attributes:
+        n: Rows.
+        agree: Rows that are labelled as the verifier finds them, correct or not.
+        false_positive: Found correct, labelled wrong.
+        false_negative: Labelled correct, not found so.
+        unparseable: Rows with this verdict, whatever their label.
+        timeout: Rows with this verdict, whatever their label.
+    """
+
+    n: int
+    agree: int
+    false_positive: int
+    false_negative: int
+    unparseable: int
+    timeout: int
+
+
+def audit(path: Path, checker: str, hardware: HardwareConfig, out_dir: Path) -> tuple[Audit, Path]:
+    """Verify every row of `path` and write those on which verifier and label disagree.
+
+    Args:
+        path: The labelled rows.
+        checker: As in `Problem.checker`.
+        hardware: Workers and limits of the verifier.
+        out_dir: Made if missing; gets `disagreements.jsonl`.
+
+    Returns:
+        The counts, and the path of the disagreements.
+
+    Raises:
+        UserError: A row is malformed, or its gold cannot be read; the line is named.
+    """
+    rows = read_rows(path)
+    counts: Counter[str] = Counter()
+    out_dir.mkdir(parents=True, exist_ok=True)
+    disagreements = out_dir / "disagreements.jsonl"
+    workers = (
+        hardware.verifier_workers,
+        hardware.verifier_timeout_s,
+        hardware.verifier_memory_mb,
+    )
+    with Verifier(*workers) as verifier, disagreements.open("w", encoding="utf-8") as stream:
+        for start in range(0, len(rows), _SHARD_ROWS):
+            shard = rows[start : start + _SHARD_ROWS]
+            problems = [Problem(f"{path}, line {r.line}", r.gold, checker, "audit") for r in shard]
+            found = verifier.verify(problems, [row.completion for row in shard])
+            for row, (answer, verdict) in zip(shard, found, strict=True):
+                counts[verdict] += 1
+                correct = verdict is Verdict.CORRECT
+                counts["false_positive"] += correct and not row.label
+                counts["false_negative"] += row.label and not correct
+                if correct != row.label:
+                    stream.write(json.dumps(_disagreement(row, answer, verdict)) + "\n")
+    wrong = counts["false_positive"] + counts["false_negative"]
+    result = Audit(
+        n=len(rows),
+        agree=len(rows) - wrong,
+        false_positive=counts["false_positive"],
+        false_negative=counts["false_negative"],
+        unparseable=counts[Verdict.UNPARSEABLE],
+        timeout=counts[Verdict.TIMEOUT],
+    )
+    return result, disagreements
+
+
+def audits_folder(runs: Path) -> Path:
+    """A new folder's name for one audit."""
+    return runs / "audits" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")
+
+
+def read_rows(path: Path) -> Sequence[LabelledRow]:
+    """The labelled rows of a file.
+
+    Raises:
+        UserError: The file is missing or empty, or a line is no such row.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"path={path}: cannot be read ({error}); give a JSONL file") from error
+    rows = [_row(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    if not rows:
+        raise UserError(f"path={path}: no row in it; give one JSON object a line")
+    return rows
+
+
+def _row(path: Path, line: int, text: str) -> LabelledRow:
+    try:
+        content = json.loads(text)
+        gold, completion, label = (content[key] for key in ("gold", "completion", "label"))
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(
+            f"{path}, line {line}: not an object with gold, completion and label ({error}); "
+            "mend the line"
+        ) from error
+    if not isinstance(gold, str) or not isinstance(completion, str) or label not in (True, False):
+        raise UserError(
+            f"{path}, line {line}: gold and completion are text and label is true or false; "
+            "mend the line"
+        )
+    return LabelledRow(line, gold, completion, bool(label))
+
+
+def _disagreement(row: LabelledRow, answer: str | None, verdict: Verdict) -> dict[str, Any]:
+    return {
+        "line": row.line,
+        "gold": row.gold,
+        "completion": row.completion,
+        "label": row.label,
+        "answer": answer,
+        "verdict": str(verdict),
+    }

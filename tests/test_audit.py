@@ -1,0 +1,107 @@
+"""The verifier held against labelled rows, through the command."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .conftest import lab_here
+
+# What an answer may look like, and whether it equals gold: derived by hand.
+LABELLED = [
+    ("1/2", r"\boxed{\dfrac{1}{2}}", True),
+    ("1/2", r"\boxed{0.5}", True),
+    ("1234", r"\boxed{1,234}", True),
+    ("50\\%", r"\boxed{50\%}", True),
+    ("2", r"first \boxed{3}, then \boxed{2}", True),
+    ("2", r"first \boxed{2}, then \boxed{3}", False),
+    ("2", r"<think>\boxed{2}</think> I don't know", False),
+    ("7", r"\boxed{" + "{" * 500 + "7" + "}" * 501, False),
+    ("7", r"\boxed{" + "7" * 1_000_000 + "}", False),
+    ("7", r"\boxed{10^{10^{10^{10}}}}", False),
+    ("0", r"\boxed{1000! - 1000! \cdot (1 + 10^{-30})}", False),
+    ("(1, 2)", r"\boxed{(2, 1)}", False),
+    ("x + 1", r"\boxed{1 + x}", True),
+]
+
+
+def written(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def audited(
+    folder: Path, capsys: pytest.CaptureFixture[str], *words: str
+) -> tuple[dict[str, int], list[dict[str, Any]]]:
+    capsys.readouterr()
+    assert lab_here("audit", "path=rows.jsonl", *words, cwd=folder) == 0
+    out = capsys.readouterr().out
+    (file,) = (folder / "runs" / "audits").glob("*/disagreements.jsonl")
+    return json.loads(out), [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def test_known_traps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"gold": gold, "completion": text, "label": label} for gold, text, label in LABELLED]
+    written(tmp_path / "rows.jsonl", rows)
+    result, wrong = audited(tmp_path, capsys, "hardware.verifier_timeout_s=3")
+    assert wrong == []
+    assert result["n"] == result["agree"] == len(LABELLED)
+    assert result["false_positive"] == result["false_negative"] == 0
+    assert result["timeout"] >= 1
+    assert result["unparseable"] >= 2
+
+
+def test_counts_and_disagreements(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two labels of five are wrong: one each way."""
+    texts = [(r"\boxed{4}", True), (r"\boxed{4}", False), (r"\boxed{5}", True)]
+    texts += [(r"\boxed{5}", False), ("four", False)]
+    rows = [{"gold": "4", "completion": text, "label": label} for text, label in texts]
+    written(tmp_path / "rows.jsonl", rows)
+    result, wrong = audited(tmp_path, capsys)
+    assert result == {
+        "n": 5,
+        "agree": 3,
+        "false_positive": 1,
+        "false_negative": 1,
+        "unparseable": 1,
+        "timeout": 0,
+    }
+    assert [(row["line"], row["verdict"], row["label"]) for row in wrong] == [
+        (2, "correct", False),
+        (3, "wrong", True),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ('{"gold": "1", "completion": "x"}\n', "rows.jsonl, line 1: not an object.*'label'"),
+        ('{"gold": "1", "completion": "x", "label": "yes"}\n', "line 1: .* label is true or false"),
+        ('\n{"gold": 1, "completion": "x", "label": true}\n', "line 2: gold and completion are"),
+        ("nonsense\n", "line 1: not an object"),
+        ("\n", "no row in it"),
+        (
+            '{"gold": "\\\\frac{", "completion": "\\\\boxed{1}", "label": true}\n',
+            "rows.jsonl, line 1.*can't read the gold",
+        ),
+    ],
+)
+def test_malformed_rows_are_named(
+    content: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "rows.jsonl").write_text(content)
+    assert lab_here("audit", "path=rows.jsonl", cwd=tmp_path) == 2
+    err = capsys.readouterr().err.strip()
+    assert len(err.splitlines()) == 1
+    assert re.search(told, err), err
+
+
+def test_file_must_be_named_and_be_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert lab_here("audit", cwd=tmp_path) == 2
+    assert "audit path=FILE.jsonl" in capsys.readouterr().err
+    assert lab_here("audit", "path=gone.jsonl", cwd=tmp_path) == 2
+    assert "path=gone.jsonl: cannot be read" in capsys.readouterr().err
