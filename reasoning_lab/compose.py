@@ -62,6 +62,7 @@ def compose(config: DictConfig) -> Recipe:
                 f"+stage@stages.{name}=sft"
             )
         check_path(stage.run, f"stages.{name}.run")
+        stage.check(f"stages.{name}", root.hardware)
     check_path(str(root.data.get("_target_")), "data._target_")
     groups = {"model": _model_identity(root), "data": _data_identity(root.data)}
     kept = ablated(root.stages, root.ablate)

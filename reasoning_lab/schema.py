@@ -33,12 +33,28 @@ def at_least(least: int) -> Any:
     return dataclasses.field(default=MISSING, metadata={"least": least})
 
 
+def number(
+    default: float | None,
+    least: float | None = None,
+    most: float | None = None,
+    placement: bool = False,
+) -> Any:
+    """Declare a number with a default and bounds, both allowed; null has none."""
+    metadata = {"least": least, "most": most, "placement": placement}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def fraction(default: float) -> Any:
+    """Declare a number from 0 to 1."""
+    return number(default, least=0.0, most=1.0)
+
+
 def check_values(value: Any, key: str = "") -> None:
     """Hold a typed config against what its fields declare.
 
     Raises:
         UserError: For a key that the schema lacks (Hydra's `+` lets it through), a value that
-            is not among the choices, or a number that is too small.
+            is not among the choices, or a number that is out of bounds.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         declared = {item.name: item.metadata for item in dataclasses.fields(value)}
@@ -47,12 +63,15 @@ def check_values(value: Any, key: str = "") -> None:
             if name not in declared:
                 known = ", ".join(declared)
                 raise UserError(f"{where}={content}: there is no such key; choose among {known}")
-            choices, least = declared[name].get("choices"), declared[name].get("least")
+            choices = declared[name].get("choices")
+            least, most = declared[name].get("least"), declared[name].get("most")
             if choices and content not in choices:
                 known = f"{', '.join(choices[:-1])} or {choices[-1]}"
                 raise UserError(f"{where}: '{content}' is unknown; choose {known}")
-            if least is not None and content < least:
+            if content is not None and least is not None and content < least:
                 raise UserError(f"{where}: {content} is too small; give {least} or more")
+            if content is not None and most is not None and content > most:
+                raise UserError(f"{where}: {content} is too large; give {most} or less")
             check_values(content, where)
     elif isinstance(value, Mapping):
         for name, content in value.items():
@@ -83,8 +102,8 @@ def as_plain(config: Any) -> dict[str, Any]:
 class SamplingConfig:
     """How completions are drawn; see `reasoning_lab.engine.Sampling`."""
 
-    temperature: float = MISSING
-    top_p: float = 1.0
+    temperature: float = number(MISSING, least=0.0)
+    top_p: float = number(1.0, least=0.001, most=1.0)
     max_new_tokens: int = at_least(1)
 
 
@@ -151,14 +170,37 @@ class OptimizationConfig:
     """
 
     optimizer: dict[str, Any] = MISSING
-    learning_rate: float = MISSING
-    warmup_frac: float = 0.0
-    decay_frac: float = 0.0
-    clip_norm: float = 1.0
+    learning_rate: float = number(MISSING, least=0.0)
+    warmup_frac: float = fraction(0.0)
+    decay_frac: float = fraction(0.0)
+    clip_norm: float = number(1.0, least=0.0)
     steps: int = at_least(1)
     batch_size: int = at_least(1)
-    checkpoint_every_steps: int = placement(200)
-    log_every_steps: int = placement(10)
+    checkpoint_every_steps: int = number(200, least=1, placement=True)
+    log_every_steps: int = number(10, least=1, placement=True)
+
+
+@dataclass
+class HardwareConfig:
+    """Where and how wide; never part of a result's identity.
+
+    Attributes:
+        accelerator: Lightning's name for the device: cpu, gpu or auto.
+        threads: CPU threads of torch; null = one a core.
+        micro_batch_size: Rows a forward pass, at most; null = the global batch at once.
+        generation_batch_size: Rows decoded together.
+        verifier_workers: Processes that check answers.
+        verifier_timeout_s: Wall-clock limit of one check.
+        verifier_memory_mb: Memory that a check may take beyond its worker's own.
+    """
+
+    accelerator: str = placement("cpu")
+    threads: int | None = number(None, least=1, placement=True)
+    micro_batch_size: int | None = number(None, least=1, placement=True)
+    generation_batch_size: int = number(256, least=1, placement=True)
+    verifier_workers: int = number(1, least=1, placement=True)
+    verifier_timeout_s: float = number(5.0, least=0.1, placement=True)
+    verifier_memory_mb: int = number(1024, least=64, placement=True)
 
 
 @dataclass
@@ -185,6 +227,9 @@ class StageConfig:
         """Rows that it trains on or samples, by which its time is estimated; None = unknown."""
         return None
 
+    def check(self, key: str, hardware: HardwareConfig) -> None:
+        """Refuse what `hardware` cannot run, before anything runs; `key` is the stage's."""
+
 
 @dataclass
 class TrainingConfig(StageConfig):
@@ -195,28 +240,13 @@ class TrainingConfig(StageConfig):
     def rows(self) -> int | None:
         return self.optimization.steps * self.optimization.batch_size
 
-
-@dataclass
-class HardwareConfig:
-    """Where and how wide; never part of a result's identity.
-
-    Attributes:
-        accelerator: Lightning's name for the device: cpu, gpu or auto.
-        threads: CPU threads of torch; null = one a core.
-        micro_batch_size: Rows a forward pass; null = the global batch at once.
-        generation_batch_size: Rows decoded together.
-        verifier_workers: Processes that check answers.
-        verifier_timeout_s: Wall-clock limit of one check.
-        verifier_memory_mb: Memory that a check may take beyond its worker's own.
-    """
-
-    accelerator: str = placement("cpu")
-    threads: int | None = placement(None)
-    micro_batch_size: int | None = placement(None)
-    generation_batch_size: int = placement(256)
-    verifier_workers: int = placement(1)
-    verifier_timeout_s: float = placement(5.0)
-    verifier_memory_mb: int = placement(1024)
+    def check(self, key: str, hardware: HardwareConfig) -> None:
+        size, micro = self.optimization.batch_size, hardware.micro_batch_size
+        if micro is not None and micro < size and size % micro:
+            raise UserError(
+                f"hardware.micro_batch_size={micro} does not divide "
+                f"{key}.optimization.batch_size={size}; choose a divisor"
+            )
 
 
 @dataclass
@@ -238,7 +268,7 @@ class TrackerConfig:
     project: str = placement("reasoning-lab")
     entity: str | None = placement(None)
     tags: list[str] = field(default_factory=list, metadata={"placement": True})
-    connect_timeout_s: float = placement(3.0)
+    connect_timeout_s: float = number(3.0, least=0.0, placement=True)
 
 
 @dataclass

@@ -176,3 +176,36 @@ def test_mistake_in_a_file_names_the_file(
 def test_data_file_that_does_not_exist_is_named(composed: Compose, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"data\.path: there is no file '.*missing\.jsonl'"):
         composed("data=jsonl", f"data.path={tmp_path / 'missing.jsonl'}")
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        (
+            "hardware.micro_batch_size=5",
+            r"size=5 does not divide stages\.sft\.optimization",
+        ),
+        (
+            "hardware.micro_batch_size=0",
+            "micro_batch_size: 0 is too small; give 1 or more",
+        ),
+        (
+            "stages.rl.optimization.checkpoint_every_steps=0",
+            "every_steps: 0 is too small",
+        ),
+        ("stages.sft.optimization.warmup_frac=1.5", "warmup_frac: 1.5 is too large; give 1.0 or"),
+        ("stages.dpo.beta=-1", r"stages\.dpo\.beta: -1\.0 is too small"),
+        ("benchmarks.heldout.sampling.top_p=2", "top_p: 2.0 is too large"),
+        ("stages.pretrain.steps_frac=1", "steps_frac: 1.0 is too large"),
+    ],
+)
+def test_what_cannot_run_is_refused_before_anything_does(
+    override: str, told: str, composed: Compose
+) -> None:
+    with pytest.raises(UserError, match=told):
+        composed(override)
+
+
+def test_micro_batch_that_holds_a_whole_step_is_no_mistake(composed: Compose) -> None:
+    """It divides 20, 12 and 16; the 3 rows of mid-training fit in, and RL splits as it comes."""
+    assert composed("hardware.micro_batch_size=4", "stages.rl.optimization.batch_size=7").nodes

@@ -1,14 +1,10 @@
 """What the base policy learns from: single steps, cut out of thoughts and put into rows."""
 
 from collections import Counter
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
-from reasoning_lab.stages.pretrain.config import PretrainConfig
-from reasoning_lab.stages.pretrain.module import run, single_steps, worksheets
-from reasoning_lab.types import UserError
+from reasoning_lab.stages.pretrain.module import single_steps, worksheets
 
 
 def test_single_steps_by_hand() -> None:
@@ -28,10 +24,3 @@ def test_worksheets_are_full_and_draw_frequent_steps_more_often() -> None:
     assert counts[steps[0]] / 2400 == pytest.approx(0.75, abs=0.05)
     assert sheets == worksheets(steps, 400, 6, seed=1)
     assert sheets != worksheets(steps, 400, 6, seed=2)
-
-
-@pytest.mark.parametrize("fraction", [1.0, 1.5, -0.1])
-def test_a_fraction_that_leaves_no_answers_is_refused(fraction: float) -> None:
-    context: Any = SimpleNamespace(name="base")
-    with pytest.raises(UserError, match=r"stages\.base\.steps_frac: .* below 1"):
-        run(PretrainConfig(steps_frac=fraction), context)

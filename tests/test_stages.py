@@ -30,7 +30,6 @@ from reasoning_lab.stages.base import (
     Metrics,
     StageContext,
     Steps,
-    accumulation_of,
     trapezoid,
 )
 from reasoning_lab.stages.dpo import module as dpo
@@ -389,10 +388,3 @@ def test_steps_begin_anew_after_a_reader_that_stopped_short() -> None:
     steps = Steps([[0], [1, 2]], sum)
     assert list(islice(steps, 2)) == [0, 3]
     assert list(steps) == [0, 3]
-
-
-def test_micro_batch_must_divide_the_global_one() -> None:
-    assert accumulation_of(32, None, "sft") == 1
-    assert accumulation_of(32, 8, "sft") == 4
-    with pytest.raises(UserError, match=r"micro_batch_size=5 does not divide stages\.sft.*=32"):
-        accumulation_of(32, 5, "sft")

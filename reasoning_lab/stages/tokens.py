@@ -104,7 +104,7 @@ def train_padded(
         plan,
         lambda indices: padded_rows([rows[index] for index in indices], pad_id),
         [sum(len(example.completion_ids) for example in row) for row in rows],
-        accumulation_of(optimization.batch_size, context.hardware.micro_batch_size, context.name),
+        accumulation_of(optimization.batch_size, context.hardware.micro_batch_size),
     )
     module = NextTokenModule(
         policy, optimizer_of(optimization, context.name), schedule_of(optimization)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from omegaconf import MISSING
 
-from reasoning_lab.schema import TrainingConfig, register_stage
+from reasoning_lab.schema import TrainingConfig, number, register_stage
 
 
 @dataclass
@@ -16,8 +16,8 @@ class DPOConfig(TrainingConfig):
         sft_weight: Weight of the chosen completions' mean next-token loss; 0 = plain DPO.
     """
 
-    beta: float = MISSING
-    sft_weight: float = 0.0
+    beta: float = number(MISSING, least=0.0)
+    sft_weight: float = number(0.0, least=0.0)
 
 
 register_stage("dpo", DPOConfig)

@@ -98,9 +98,7 @@ def run(config: DPOConfig, context: StageContext) -> Metrics:
     pairs = list(zip(chosen, rejected, strict=True))
     reference = reference_logprobs(policy, pairs, tokenizer.pad_token_id)
     optimization = config.optimization
-    accumulation = accumulation_of(
-        optimization.batch_size, context.hardware.micro_batch_size, context.name
-    )
+    accumulation = accumulation_of(optimization.batch_size, context.hardware.micro_batch_size)
     lengths = [max(one.length, other.length) for one, other in pairs]
     plan = step_batches(lengths, optimization.batch_size, optimization.steps, context.seed)
     size = optimization.batch_size // accumulation

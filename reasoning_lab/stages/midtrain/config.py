@@ -6,7 +6,7 @@ from reasoning_lab.schema import (
     TrainingConfig,
     at_least,
     choice,
-    placement,
+    number,
     register_stage,
 )
 
@@ -27,7 +27,7 @@ class MidtrainConfig(TrainingConfig):
     trained: str = choice("sequence", "completion")
     patience: int = at_least(1)
     validate_every_steps: int = at_least(1)
-    validation_batch_rows: int = placement(8)
+    validation_batch_rows: int = number(8, least=1, placement=True)
 
 
 register_stage("midtrain", MidtrainConfig)

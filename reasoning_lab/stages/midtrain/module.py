@@ -69,9 +69,7 @@ def run(config: MidtrainConfig, context: StageContext) -> Metrics:
         policy, optimizer_of(optimization, context.name), schedule_of(optimization)
     )
     stop = PatienceStopping("val/loss", patience=config.patience, check_on_train_epoch_end=False)
-    accumulation = accumulation_of(
-        optimization.batch_size, context.hardware.micro_batch_size, context.name
-    )
+    accumulation = accumulation_of(optimization.batch_size, context.hardware.micro_batch_size)
     train_s = fit(
         module,
         batches(rows, plan, accumulation),

@@ -8,6 +8,7 @@ from reasoning_lab.schema import (
     ProblemsConfig,
     TrainingConfig,
     at_least,
+    number,
     register_stage,
 )
 
@@ -22,7 +23,7 @@ class PretrainConfig(TrainingConfig):
         steps_per_row: Steps in such a document; each sees those before it, as in a thought.
     """
 
-    steps_frac: float = MISSING
+    steps_frac: float = number(MISSING, least=0.0, most=0.99)
     steps_per_row: int = at_least(1)
     problems: ProblemsConfig = field(default_factory=ProblemsConfig)
 

@@ -3,10 +3,13 @@
 from dataclasses import dataclass, field
 
 from reasoning_lab.schema import (
+    HardwareConfig,
     ProblemsConfig,
     TrainingConfig,
     at_least,
     choice,
+    fraction,
+    number,
     register_stage,
 )
 
@@ -21,9 +24,9 @@ class TemperatureConfig:
         anneal_frac: Fraction of the steps; 0 = `end` from the first step on.
     """
 
-    start: float = 1.0
-    end: float = 0.6
-    anneal_frac: float = 0.5
+    start: float = number(1.0, least=0.01)
+    end: float = number(0.6, least=0.01)
+    anneal_frac: float = fraction(0.5)
 
 
 @dataclass
@@ -38,8 +41,8 @@ class FilterConfig:
             `all` keeps every rollout, `equal` balances.
     """
 
-    max_length_variation: float | None = None
-    max_pass_rate: float = 1.0
+    max_length_variation: float | None = number(None, least=0.0)
+    max_pass_rate: float = fraction(1.0)
     balance: str = choice("all", "equal")
 
 
@@ -63,15 +66,18 @@ class RLConfig(TrainingConfig):
     """
 
     problems: ProblemsConfig = field(default_factory=ProblemsConfig)
-    screen_group_size: int = 0
+    screen_group_size: int = number(0, least=0)
     group_size: int = at_least(2)
     max_new_tokens: int = at_least(1)
     temperature: TemperatureConfig = field(default_factory=TemperatureConfig)
     filter: FilterConfig = field(default_factory=FilterConfig)
     advantage: str = choice("grpo", "dr_grpo")
-    clip_low: float = 0.2
-    clip_high: float = 0.2
-    table_every_steps: int = field(default=20, metadata={"placement": True})
+    clip_low: float = fraction(0.2)
+    clip_high: float = number(0.2, least=0.0)
+    table_every_steps: int = number(20, least=1, placement=True)
+
+    def check(self, key: str, hardware: HardwareConfig) -> None:
+        """Micro-batches hold rollouts, whose number differs from step to step: any size will do."""
 
     def rows(self) -> int | None:
         stepped = self.optimization.steps * self.optimization.batch_size * self.group_size
