@@ -118,7 +118,8 @@ def read_rows(path: Path) -> Sequence[LabelledRow]:
         UserError: The file is missing or empty, or a line is no such row.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Not splitlines: a JSON string may hold U+2028 and its like as they are.
+        lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"path={path}: cannot be read ({error}); give a JSONL file") from error
     rows = [_row(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]

@@ -33,11 +33,13 @@ class Recipe:
         root: Every setting, typed.
         variant: What was left out, `none` for nothing.
         nodes: Stages and evaluations in the order in which they run.
+        source: Where problems come from; what it reads is read once.
     """
 
     root: RootConfig
     variant: str
     nodes: list[Node]
+    source: ProblemSource
 
 
 def register_schemas() -> None:
@@ -64,7 +66,8 @@ def compose(config: DictConfig) -> Recipe:
         check_path(stage.run, f"stages.{name}.run")
         stage.check(f"stages.{name}", root.hardware)
     check_path(str(root.data.get("_target_")), "data._target_")
-    groups = {"model": _model_identity(root), "data": _data_identity(root.data)}
+    source: ProblemSource = factory(root.data, "data")()
+    groups = {"model": _model_identity(root), "data": _data_identity(root.data, source)}
     kept = ablated(root.stages, root.ablate)
     nodes = link(kept, groups, root.seed, root.model.path is not None, makers)
     evaluations = {
@@ -76,6 +79,7 @@ def compose(config: DictConfig) -> Recipe:
         root,
         "+".join(removed) or NO_ABLATION,
         with_evaluations(nodes, evaluations, groups, root.seed),
+        source,
     )
 
 
@@ -94,8 +98,7 @@ def _model_identity(root: RootConfig) -> Any:
     return identity
 
 
-def _data_identity(data: dict[str, Any]) -> Any:
+def _data_identity(data: dict[str, Any], source: ProblemSource) -> Any:
     """The source's options and its content; a local file counts by content, not by place."""
-    source: ProblemSource = factory(data, "data")()
     options = {key: value for key, value in data.items() if key != "path"}
     return {"options": identity_of(options), "content": source.content()}

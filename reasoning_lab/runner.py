@@ -19,13 +19,12 @@ import transformers
 from rich.console import Console
 
 from reasoning_lab.compose import Recipe
-from reasoning_lab.data.problems import ProblemSource
 from reasoning_lab.recipe import Node
 from reasoning_lab.results import publish, results_of
 from reasoning_lab.schema import RootConfig, as_plain
 from reasoning_lab.stages.base import StageContext
 from reasoning_lab.store import Artifact, Metadata, Store
-from reasoning_lab.targets import factory, resolve
+from reasoning_lab.targets import resolve
 from reasoning_lab.tracking import NullTracker, Tracker, WandbTracker, is_offline
 from reasoning_lab.verify import Verifier
 
@@ -96,7 +95,7 @@ class Runner:
         self._overrides = overrides
         self._verifier = verifier
         self._store = Store(Path(self._root.paths.runs) / "store")
-        self._source: ProblemSource = factory(self._root.data, "data")()
+        self._source = recipe.source
         disabled = self._root.tracker.mode == "disabled"
         self._offline = None if disabled else is_offline(self._root.tracker)
 
