@@ -33,7 +33,7 @@ class RolloutSampler:
         verifier: Gives each completion its verdict.
         batch_size: Rows decoded together.
         author: Names the policy in every rollout.
-        label: What the progress bar says; none is shown without one.
+        label: What the progress bar of a long sampling says.
     """
 
     def __init__(
@@ -43,10 +43,10 @@ class RolloutSampler:
         verifier: Verifier,
         batch_size: int,
         author: str,
-        label: str | None = None,
+        label: str,
     ) -> None:
-        self._progress = Progress(transient=True, disable=label is None)
-        self._label = label or ""
+        self._progress = Progress(transient=True)
+        self._label = label
         self._engine = HFEngine(policy, tokenizer, batch_size, self._advance)
         self._tokenizer = tokenizer
         self._verifier = verifier
@@ -61,10 +61,7 @@ class RolloutSampler:
         policy_version: int = 0,
     ) -> list[RolloutGroup]:
         """`group_size` rollouts of each problem; `seed` and the prompt fix their random numbers."""
-        with self._progress:
-            self._progress.add_task(self._label, total=len(problems) * group_size)
-            rollouts = self._sample(problems, group_size, sampling, seed, policy_version)
-        return group_by_problem(rollouts)
+        return group_by_problem(self._sample(problems, group_size, sampling, seed, policy_version))
 
     def kept_groups(
         self,
@@ -76,7 +73,7 @@ class RolloutSampler:
     ) -> list[RolloutGroup]:
         """As `groups`, in shards that `folder` keeps for a run that goes on after a kill.
 
-        The rollouts come without logprobs.
+        Shows a progress bar. The rollouts come without logprobs.
         """
 
         def make(start: int, stop: int) -> list[Rollout]:

@@ -12,11 +12,10 @@ import numpy as np
 
 from reasoning_lab.data.corpus import read_prompt_ids, write_rollouts
 from reasoning_lab.data.problems import ProblemSource
-from reasoning_lab.engine.rollouts import RolloutSampler, sampling_of
+from reasoning_lab.engine.rollouts import sampling_of
 from reasoning_lab.evaluate.completions import COMPLETIONS
 from reasoning_lab.evaluate.config import EvaluateConfig
 from reasoning_lab.evaluate.statistics import pass_at_1
-from reasoning_lab.models.policy import on_device
 from reasoning_lab.schema import BenchmarkConfig
 from reasoning_lab.stages.base import Metrics, StageContext
 from reasoning_lab.types import Problem, RolloutGroup, Split, UserError, Verdict
@@ -53,14 +52,7 @@ def run(config: EvaluateConfig, context: StageContext) -> Metrics:
     name, benchmark = config.name, config.benchmark
     problems = benchmark_problems(context.source, benchmark, name, context.lineage)
     policy, tokenizer = context.load_policy()
-    sampler = RolloutSampler(
-        on_device(policy, context.device),
-        tokenizer,
-        context.verifier,
-        context.hardware.generation_batch_size,
-        context.authors.get("policy", "base"),
-        label=context.name,
-    )
+    sampler = context.sampler(policy, tokenizer)
     groups = sampler.kept_groups(
         problems,
         benchmark.samples,

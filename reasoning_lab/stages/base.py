@@ -21,7 +21,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_lab.data.problems import ProblemSource
-from reasoning_lab.models.policy import load_policy
+from reasoning_lab.engine.rollouts import RolloutSampler
+from reasoning_lab.models.policy import load_policy, on_device
 from reasoning_lab.schema import HardwareConfig, ModelConfig, OptimizationConfig
 from reasoning_lab.stages.checkpoints import Checkpoints, DirectIO, last_checkpoint
 from reasoning_lab.targets import factory
@@ -79,6 +80,19 @@ class StageContext:
         if self.model.path is None:
             raise UserError(f"stages.{self.name}: no policy to start from; set model.path")
         return load_policy(self.model.path, self.model.dtype, self.model.revision)
+
+    def sampler(
+        self, policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+    ) -> RolloutSampler:
+        """Draws verified rollouts from `policy`, under the fingerprint that it came with."""
+        return RolloutSampler(
+            on_device(policy, self.device),
+            tokenizer,
+            self.verifier,
+            self.hardware.generation_batch_size,
+            self.authors.get("policy", "base"),
+            self.name,
+        )
 
 
 class Batch(Protocol):

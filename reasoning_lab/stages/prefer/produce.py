@@ -10,8 +10,7 @@ from collections.abc import Sequence
 
 from reasoning_lab.data.corpus import read_rollouts, write_prompt_ids, write_rollouts
 from reasoning_lab.data.curation import group_by_problem, preference_pairs
-from reasoning_lab.engine.rollouts import RolloutSampler, sampling_of
-from reasoning_lab.models.policy import on_device
+from reasoning_lab.engine.rollouts import sampling_of
 from reasoning_lab.stages.base import Metrics, StageContext
 from reasoning_lab.stages.prefer.config import PreferConfig, PreferTeacherConfig
 from reasoning_lab.types import RolloutGroup, Split, UserError, Verdict
@@ -23,14 +22,7 @@ def from_policy(config: PreferConfig, context: StageContext) -> Metrics:
     problems = context.source.problems(
         Split.TRAIN, config.problems.levels, config.problems.count, context.seed
     )
-    sampler = RolloutSampler(
-        on_device(policy, context.device),
-        tokenizer,
-        context.verifier,
-        context.hardware.generation_batch_size,
-        context.authors.get("policy", "base"),
-        label=context.name,
-    )
+    sampler = context.sampler(policy, tokenizer)
     groups = sampler.kept_groups(
         problems,
         config.group_size,

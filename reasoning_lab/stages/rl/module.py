@@ -24,7 +24,7 @@ from reasoning_lab.engine import Sampling
 from reasoning_lab.engine.rollouts import RolloutSampler
 from reasoning_lab.logprobs import token_logprobs
 from reasoning_lab.losses.grpo import grpo_loss
-from reasoning_lab.models.policy import on_device, save_policy
+from reasoning_lab.models.policy import save_policy
 from reasoning_lab.models.tokenizer import prompt_tokens
 from reasoning_lab.schema import OptimizationConfig
 from reasoning_lab.stages.base import (
@@ -248,13 +248,7 @@ def run(config: RLConfig, context: StageContext) -> Metrics:
     problems = context.source.problems(
         Split.TRAIN, config.problems.levels, config.problems.count, context.seed
     )
-    sampler = RolloutSampler(
-        on_device(policy, context.device),
-        tokenizer,
-        context.verifier,
-        context.hardware.generation_batch_size,
-        f"{context.name}/{context.authors.get('policy', 'base')}",
-    )
+    sampler = context.sampler(policy, tokenizer)
     optimization = config.optimization
     plan = RolloutPlan(
         context.seed,
