@@ -24,7 +24,7 @@ from reasoning_lab.report import (
     console_table,
     write_report,
 )
-from reasoning_lab.report.table import sentence
+from reasoning_lab.report.table import sentence, variant_label
 from reasoning_lab.store import Artifact, Store
 from reasoning_lab.sweep import recipes
 from reasoning_lab.types import UserError
@@ -118,11 +118,13 @@ def publish(
     """Write the report into `out_dir` and print its tables and sentences."""
     claims = Claims.of(results)
     paths = write_report(rows, claims, results, out_dir)
-    if claims.means:
-        console.print(console_means(claims.means))
-    console.print(console_table(rows))
+    console.print(console_means(claims.means) if claims.means else console_table(rows))
+    several = len({row.variant for row in rows}) > 1
     for comparison in [*claims.stages, *claims.variants]:
-        console.print(sentence(comparison).replace("**", ""), markup=False, soft_wrap=True)
+        within = several and comparison.variant == comparison.baseline_variant
+        whose = f"{variant_label(comparison.variant)}: " if within else ""
+        told = sentence(comparison).replace("**", "")
+        console.print(f"{whose}{told}", markup=False, soft_wrap=True)
     console.print(f"Report: {paths['markdown']}", soft_wrap=True)
     return paths
 
