@@ -9,11 +9,14 @@ from typing import Any
 
 import PIL.Image
 import pytest
+import wandb
 
 from reasoning_lab.schema import TrackerConfig
 from reasoning_lab.store import Artifact, Metadata, Store
 from reasoning_lab.tracking import WandbTracker, is_offline
 from reasoning_lab.types import Completion, Problem, Rollout, Verdict
+
+from .wandb_server import WandbServer
 
 NOWHERE = "http://127.0.0.1:9"
 
@@ -76,10 +79,10 @@ def rollout(verdict: Verdict) -> Rollout:
     return Rollout(problem, Completion([1, 2], "\\boxed{2}"), "2", verdict, "author")
 
 
-def offline_tracker(folder: Path) -> WandbTracker:
+def tracker_in(folder: Path, offline: bool = True) -> WandbTracker:
     return WandbTracker(
         TrackerConfig(tags=["mine"]),
-        offline=True,
+        offline=offline,
         folder=folder,
         run_id="abc123",
         name="sft",
@@ -91,7 +94,7 @@ def offline_tracker(folder: Path) -> WandbTracker:
 
 
 def test_offline_run_is_written(tmp_path: Path) -> None:
-    tracker = offline_tracker(tmp_path / "runs")
+    tracker = tracker_in(tmp_path / "runs")
     run: Any = tracker.lightning_logger.experiment
     assert (run.group, run.job_type, run.id) == ("recipe-7", "sft", "abc123")
     assert set(run.tags) == {"mine", "sft", "stages.rl.clip_low=0.1", "x" * 64}
@@ -116,13 +119,17 @@ def records(folder: Path, kind: str) -> list[Any]:
     return [entry[kind] for entry in map(json.loads, lines) if entry["type"] == kind]
 
 
-def test_an_artifact_is_a_reference_with_its_inputs(tmp_path: Path) -> None:
+def stored(folder: Path, stage: str) -> Artifact:
     def build(out_dir: Path, work_dir: Path) -> Metadata:
         (out_dir / "model.safetensors").write_bytes(b"weights")
         return Metadata(kind="policy", identity={}, inputs={"corpus": "f" * 16}, seed=3)
 
-    artifact, _ = Store(tmp_path / "store").obtain("sft", "0" * 16, build)
-    tracker = offline_tracker(tmp_path / "runs")
+    return Store(folder / "store").obtain(stage, "0" * 16, build)[0]
+
+
+def test_an_artifact_is_a_reference_with_its_inputs(tmp_path: Path) -> None:
+    artifact = stored(tmp_path, "sft")
+    tracker = tracker_in(tmp_path / "runs")
     tracker.made(artifact, [artifact])
     tracker.finish()
     (logged,) = records(tmp_path / "runs", "artifact")
@@ -132,6 +139,31 @@ def test_an_artifact_is_a_reference_with_its_inputs(tmp_path: Path) -> None:
     assert references == {
         name: (artifact.path / name).as_uri() for name in ("artifact.json", "model.safetensors")
     }
+
+
+def test_online_run_sends_the_artifact_and_links_what_it_was_made_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    wandb.teardown()  # It read the environment when it was first used.
+    with WandbServer() as server:
+        monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        assert not is_offline(TrackerConfig())
+        tracker = tracker_in(tmp_path / "runs", offline=False)
+        tracker.log({"train/loss": 0.5})
+        tracker.made(stored(tmp_path, "sft"), [stored(tmp_path, "midtrain")])
+        tracker.finish()
+        wandb.teardown()
+    (looked_up,) = server.variables("ArtifactMembershipByName")
+    assert looked_up["name"] == f"midtrain-{'0' * 16}:latest"
+    assert server.variables("UseArtifact")[0]["runName"] == "abc123"
+    assert server.variables("CreateArtifact")[0]["input"]["artifactCollectionName"] == (
+        f"sft-{'0' * 16}"
+    )
+    manifest = json.loads(server.uploads["wandb_manifest.json"])
+    assert set(manifest["contents"]) == {"artifact.json", "model.safetensors"}
+    assert server.variables("CommitArtifact")
+    assert "W&B" not in caplog.text
 
 
 def test_what_wandb_does_not_take_is_a_warning(
@@ -147,7 +179,7 @@ def test_what_wandb_does_not_take_is_a_warning(
         inputs={},
         seed=0,
     )
-    tracker = offline_tracker(tmp_path / "runs")
+    tracker = tracker_in(tmp_path / "runs")
     tracker.made(gone, [])
     tracker.finish()
     assert "W&B did not take sft-0000000000000000" in caplog.text
@@ -160,7 +192,7 @@ def test_summary_has_the_complete_ladder(tmp_path: Path) -> None:
         {"stage": stage, "benchmark": "held", "pass@1": value, "ci95": [value - 0.1, value + 0.1]}
         for stage, value in (("sft", 0.4), ("dpo", 0.5), ("rl", 0.6))
     ]
-    tracker = offline_tracker(tmp_path / "runs")
+    tracker = tracker_in(tmp_path / "runs")
     tracker.ladder(rows, figure)
     tracker.finish()
     items = [entry["item"] for entry in records(tmp_path / "runs", "history")]

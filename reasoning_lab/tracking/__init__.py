@@ -165,12 +165,15 @@ class WandbTracker:
             "seed": artifact.seed,
             "metrics": dict(artifact.metrics),
         }
+        # W&B cannot look an input up while it is offline; the metadata names it all the same.
+        for each in [] if self._offline else inputs:
+            try:
+                run.use_artifact(f"{_artifact_name(each)}:latest")
+            except Exception as error:  # Made offline or by another project, W&B lacks it.
+                log.warning("W&B has no %s to link (%s).", _artifact_name(each), error)
         try:
             logged = wandb.Artifact(_artifact_name(artifact), artifact.kind, metadata=metadata)
             logged.add_reference(artifact.path.absolute().as_uri())
-            # W&B cannot look an input up while it is offline; the metadata names it all the same.
-            for each in [] if self._offline else inputs:
-                run.use_artifact(f"{_artifact_name(each)}:latest")
             run.log_artifact(logged)
         except Exception as error:  # Whatever W&B raises, the artifact is in the store.
             log.warning("W&B did not take %s (%s).", _artifact_name(artifact), error)
