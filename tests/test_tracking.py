@@ -4,6 +4,7 @@ import json
 import logging
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -95,16 +96,16 @@ def tracker_in(folder: Path, offline: bool = True) -> WandbTracker:
 
 def test_offline_run_is_written(tmp_path: Path) -> None:
     tracker = tracker_in(tmp_path / "runs")
-    run: Any = tracker.lightning_logger.experiment
-    assert (run.group, run.job_type, run.id) == ("recipe-7", "sft", "abc123")
-    assert set(run.tags) == {"mine", "sft", "stages.rl.clip_low=0.1", "x" * 64}
-    assert run.config["optimization"]["steps"] == 3
-    tracker.log({"train/loss": 0.5})
+    tracker.lightning_logger.log_metrics({"train/loss": 0.5}, step=7)
     tracker.rollouts("samples", [rollout(Verdict.CORRECT), rollout(Verdict.WRONG)])
     tracker.finish()
-    (folder,) = (tmp_path / "runs" / "wandb").glob("offline-run-*abc123")
-    assert (folder / "run-abc123.wandb").stat().st_size > 0
-    (table,) = folder.rglob("samples*.table.json")
+    run = records(tmp_path / "runs", "run")[0]
+    assert (run["run_group"], run["job_type"], run["run_id"]) == ("recipe-7", "sft", "abc123")
+    assert set(run["tags"]) == {"mine", "sft", "stages.rl.clip_low=0.1", "x" * 64}
+    assert run["config"]["update"]["optimization"]["steps"] == 3
+    first = records(tmp_path / "runs", "history")[0]["item"]
+    assert (first["train/loss"], first["trainer/global_step"]) == (0.5, 7)
+    (table,) = (tmp_path / "runs").rglob("samples*.table.json")
     content = json.loads(table.read_text())
     assert "verdict" in content["columns"]
     at = content["columns"].index("verdict")
@@ -166,23 +167,42 @@ def test_online_run_sends_the_artifact_and_links_what_it_was_made_of(
     assert "W&B" not in caplog.text
 
 
-def test_what_wandb_does_not_take_is_a_warning(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_input_that_wandb_lacks_costs_the_link_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    gone = Artifact(
-        path=tmp_path / "gone",
-        stage="sft",
-        fingerprint="0" * 16,
-        files={},
-        kind="policy",
-        identity={},
-        inputs={},
-        seed=0,
-    )
-    tracker = tracker_in(tmp_path / "runs")
-    tracker.made(gone, [])
-    tracker.finish()
-    assert "W&B did not take sft-0000000000000000" in caplog.text
+    wandb.teardown()
+    with WandbServer(lacks="ArtifactMembershipByName") as server:
+        monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        tracker = tracker_in(tmp_path / "runs", offline=False)
+        tracker.made(stored(tmp_path, "sft"), [stored(tmp_path, "midtrain")])
+        tracker.finish()
+        wandb.teardown()
+    assert f"W&B has no midtrain-{'0' * 16} to link" in caplog.text
+    assert server.variables("CommitArtifact")
+
+
+def test_death_of_wandbs_own_process_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A reply without an artifact kills it; a training must not notice more than a warning."""
+    wandb.teardown()
+    with WandbServer(lacks="CreateArtifact") as server:
+        monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        tracker = tracker_in(tmp_path / "runs", offline=False)
+        tracker.made(stored(tmp_path, "sft"), [])
+        deadline = time.monotonic() + 30
+        while "goes on without it" not in caplog.text and time.monotonic() < deadline:
+            tracker.log({"train/loss": 0.5})
+            time.sleep(0.1)
+        tracker.rollouts("samples", [rollout(Verdict.CORRECT)])
+        tracker.finish()
+    assert caplog.text.count("goes on without it") == 1
+    later = tracker_in(tmp_path / "later")
+    later.log({"train/loss": 0.25})
+    later.finish()
+    assert records(tmp_path / "later", "history")[0]["item"]["train/loss"] == 0.25
 
 
 def test_summary_has_the_complete_ladder(tmp_path: Path) -> None:

@@ -16,12 +16,16 @@ PROJECT = {"id": "p", "internalId": "1", "name": "reasoning-lab", "entity": {"na
 class WandbServer:
     """Serves on loopback while it is entered.
 
+    Args:
+        lacks: An operation that gets an empty reply.
+
     Attributes:
         asked: Every GraphQL operation with its variables, in order.
         uploads: Path of every file that was put, with its content.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, lacks: str = "") -> None:
+        self._lacks = lacks
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.uploads: dict[str, bytes] = {}
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -41,6 +45,8 @@ class WandbServer:
 
     def answer(self, operation: str, variables: Mapping[str, Any]) -> dict[str, Any]:
         """The `data` of a reply; empty for what a run can do without."""
+        if operation == self._lacks:
+            return {}
         match operation:
             case "Viewer":
                 viewer = {"id": "u", "entity": "me", "username": "me", "flags": "{}"}

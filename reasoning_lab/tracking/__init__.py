@@ -1,14 +1,16 @@
 """Weights & Biases: one run a stage and a summary, grouped by recipe run; offline by itself.
 
 Nothing here can stop a training: without a key or without a server a run is kept in a local
-folder that `wandb sync` sends later.
+folder that `wandb sync` sends later, and a failure of W&B itself costs a warning.
 """
 
 import logging
 import netrc
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -21,6 +23,8 @@ log = logging.getLogger(__name__)
 
 os.environ.setdefault("WANDB_SILENT", "true")
 
+# The x axis of every metric: a resumed offline run counts W&B's own steps anew.
+GLOBAL_STEP = "trainer/global_step"
 _COLUMNS: list[str | int] = [
     "problem",
     "completion",
@@ -109,37 +113,35 @@ class WandbTracker:
         tags: Sequence[str],
         settings: Mapping[str, Any],
     ) -> None:
-        import wandb
-        from pytorch_lightning.loggers import WandbLogger
-
-        folder.mkdir(parents=True, exist_ok=True)
         self.run_id: str | None = run_id
         self._offline = offline
-        self._logger = WandbLogger(
-            project=config.project,
-            entity=config.entity,
-            offline=offline,
-            save_dir=folder,
-            id=run_id,
-            resume=None if offline else "allow",
-            name=name,
-            group=group,
-            job_type=job_type,
-            tags=list(dict.fromkeys(tag[:64] for tag in (*config.tags, job_type, *tags))),
-            config=dict(settings),
-            settings=wandb.Settings(silent=True, console="off", x_disable_stats=True),
-        )
+        self._folder = folder
+        self._run: Any = None
+        self._lost = False
+        self._options: dict[str, Any] = {
+            "project": config.project,
+            "entity": config.entity,
+            "mode": "offline" if offline else "online",
+            "dir": str(folder),
+            "id": run_id,
+            "resume": None if offline else "allow",
+            "name": name,
+            "group": group,
+            "job_type": job_type,
+            "tags": list(dict.fromkeys(tag[:64] for tag in (*config.tags, job_type, *tags))),
+            "config": dict(settings),
+        }
 
     @property
     def lightning_logger(self) -> Any:
-        return self._logger
+        from reasoning_lab.tracking.lightning import TrackerLogger
+
+        return TrackerLogger(self)
 
     def log(self, metrics: Mapping[str, Any]) -> None:
-        self._logger.experiment.log(dict(metrics))
+        self._do(lambda run: run.log(dict(metrics)))
 
     def rollouts(self, key: str, rollouts: Sequence[Rollout]) -> None:
-        import wandb
-
         rows = [
             [
                 rollout.problem.prompt,
@@ -153,48 +155,99 @@ class WandbTracker:
             ]
             for rollout in rollouts
         ]
-        self._logger.experiment.log({key: wandb.Table(columns=_COLUMNS, data=rows)})
+        self._do(lambda run: run.log({key: _table(_COLUMNS, rows)}))
 
     def made(self, artifact: Artifact, inputs: Sequence[Artifact]) -> None:
-        import wandb
-
-        run = self._logger.experiment
-        metadata = {
-            "fingerprint": artifact.fingerprint,
-            "inputs": dict(artifact.inputs),
-            "seed": artifact.seed,
-            "metrics": dict(artifact.metrics),
-        }
         # W&B cannot look an input up while it is offline; the metadata names it all the same.
         for each in [] if self._offline else inputs:
-            try:
-                run.use_artifact(f"{_artifact_name(each)}:latest")
-            except Exception as error:  # Made offline or by another project, W&B lacks it.
-                log.warning("W&B has no %s to link (%s).", _artifact_name(each), error)
-        try:
-            logged = wandb.Artifact(_artifact_name(artifact), artifact.kind, metadata=metadata)
-            logged.add_reference(artifact.path.absolute().as_uri())
-            run.log_artifact(logged)
-        except Exception as error:  # Whatever W&B raises, the artifact is in the store.
-            log.warning("W&B did not take %s (%s).", _artifact_name(artifact), error)
+            self._do(partial(_link, each))
+        self._do(partial(_log_artifact, artifact))
 
     def ladder(self, rows: Sequence[Mapping[str, Any]], figure: Path) -> None:
-        import wandb
-
-        run = self._logger.experiment
-        run.define_metric("ladder/*", step_metric="ladder/stage")
-        stages = list(dict.fromkeys(row["stage"] for row in rows))
-        for row in rows:
-            key = f"ladder/{row['benchmark']}/pass@1"
-            run.log({"ladder/stage": stages.index(row["stage"]), key: row["pass@1"]})
-            run.summary[f"eval/{row['benchmark']}/pass@1"] = row["pass@1"]
-        columns: list[str | int] = list(rows[0])
-        cells = [[str(v) if isinstance(v, list) else v for v in row.values()] for row in rows]
-        table = wandb.Table(columns=columns, data=cells)
-        run.log({"report": table, "report/ladder": wandb.Image(str(figure))})
+        self._do(lambda run: _log_ladder(run, rows, figure))
 
     def finish(self) -> None:
-        self._logger.experiment.finish()
+        if self._run is not None:
+            self._do(lambda run: run.finish())
+
+    def _do(self, act: Callable[[Any], None]) -> None:
+        """Do `act` with the run, started when first needed; once W&B has failed it is left alone.
+
+        Its errors have no common class: a lost server, a dead service process, a refused value.
+        """
+        if self._lost:
+            return
+        import wandb
+
+        try:
+            if self._run is None:
+                self._run = self._start()
+            act(self._run)
+        except Exception as error:
+            self._lost = True
+            log.warning(
+                "W&B failed (%s: %s), so run %s goes on without it; what it had is in %s.",
+                type(error).__name__,
+                error,
+                self.run_id,
+                self._folder,
+            )
+            # The next run gets a service process of its own.
+            with suppress(Exception):
+                wandb.teardown()
+
+    def _start(self) -> Any:
+        import wandb
+
+        self._folder.mkdir(parents=True, exist_ok=True)
+        quiet = wandb.Settings(silent=True, console="off", x_disable_stats=True)
+        run = wandb.init(**self._options, settings=quiet)
+        run.define_metric(GLOBAL_STEP)
+        run.define_metric("*", step_metric=GLOBAL_STEP, step_sync=True)
+        return run
+
+
+def _table(columns: Sequence[str | int], rows: Sequence[Sequence[Any]]) -> Any:
+    import wandb
+
+    return wandb.Table(columns=list(columns), data=[list(row) for row in rows])
+
+
+def _link(artifact: Artifact, run: Any) -> None:
+    """Tell W&B that the run was made from `artifact`, if W&B has it."""
+    from wandb.errors import CommError
+
+    try:
+        run.use_artifact(f"{_artifact_name(artifact)}:latest")
+    except (CommError, ValueError) as error:  # Made offline or by another project.
+        log.warning("W&B has no %s to link (%s).", _artifact_name(artifact), error)
+
+
+def _log_artifact(artifact: Artifact, run: Any) -> None:
+    import wandb
+
+    metadata = {
+        "fingerprint": artifact.fingerprint,
+        "inputs": dict(artifact.inputs),
+        "seed": artifact.seed,
+        "metrics": dict(artifact.metrics),
+    }
+    logged = wandb.Artifact(_artifact_name(artifact), artifact.kind, metadata=metadata)
+    logged.add_reference(artifact.path.absolute().as_uri())
+    run.log_artifact(logged)
+
+
+def _log_ladder(run: Any, rows: Sequence[Mapping[str, Any]], figure: Path) -> None:
+    import wandb
+
+    run.define_metric("ladder/*", step_metric="ladder/stage")
+    stages = list(dict.fromkeys(row["stage"] for row in rows))
+    for row in rows:
+        key = f"ladder/{row['benchmark']}/pass@1"
+        run.log({"ladder/stage": stages.index(row["stage"]), key: row["pass@1"]})
+        run.summary[f"eval/{row['benchmark']}/pass@1"] = row["pass@1"]
+    cells = [[str(v) if isinstance(v, list) else v for v in row.values()] for row in rows]
+    run.log({"report": _table(list(rows[0]), cells), "report/ladder": wandb.Image(str(figure))})
 
 
 def _artifact_name(artifact: Artifact) -> str:

@@ -1,0 +1,36 @@
+"""Lightning's metrics on their way to a tracker."""
+
+from argparse import Namespace
+from typing import TYPE_CHECKING, Any
+
+from pytorch_lightning.loggers.logger import Logger
+from pytorch_lightning.utilities import rank_zero_only
+
+from reasoning_lab.tracking import GLOBAL_STEP
+
+if TYPE_CHECKING:
+    from reasoning_lab.tracking import Tracker
+
+
+class TrackerLogger(Logger):
+    """What `pl.Trainer(logger=…)` takes; the tracker's run has its config already."""
+
+    def __init__(self, tracker: "Tracker") -> None:
+        super().__init__()
+        self._tracker = tracker
+
+    @property
+    def name(self) -> str | None:
+        return "tracker"
+
+    @property
+    def version(self) -> str | None:
+        return self._tracker.run_id
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        self._tracker.log({**metrics, **({} if step is None else {GLOBAL_STEP: step})})
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kw: Any) -> None:
+        pass
