@@ -23,7 +23,7 @@ from reasoning_lab.types import Split, UserError
 from .conftest import SMOKE, composed_recipe, lab, lab_here, start_lab
 
 POLICIES = ["pretrain", "midtrain", "sft", "dpo", "rl"]
-# As the issue lists them.
+# Scripts outside the repository read these.
 ROW_KEYS = {
     "variant",
     "stage",
