@@ -1,10 +1,10 @@
 # Every target works from a bare clone: it makes .venv and installs what it needs, once.
 #
-#   make demo     run the tiny recipe on the CPU; results in runs/
-#   make test     run the fast test suite
+#   make demo       run the tiny recipe on the CPU; results in runs/
+#   make test       run the fast test suite
 #   make test-long  kill runs at random moments; launchers, sweepers (minutes)
-#   make check    ruff, mypy, import-linter
-#   make install  only install, for running reasoning-lab by hand
+#   make check      ruff, mypy, import-linter
+#   make install    only install, for running reasoning-lab by hand
 #
 # PYTHON=/path/to/python3 picks the interpreter (3.11 or newer). Without a GPU the versions in
 # constraints-cpu.txt are taken; that file says how pip finds the CPU build of torch.

@@ -5,17 +5,16 @@ the label says whether the completion answers correctly. A gold that the verifie
 an error in the data, reported by its line.
 """
 
+import dataclasses
 import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from reasoning_lab.schema import HardwareConfig
 from reasoning_lab.types import Problem, UserError, Verdict
-from reasoning_lab.verify import Verifier
+from reasoning_lab.verify import verifier_of
 
 _SHARD_ROWS = 4096
 
@@ -77,12 +76,7 @@ def audit(path: Path, checker: str, hardware: HardwareConfig, out_dir: Path) -> 
     counts: Counter[str] = Counter()
     out_dir.mkdir(parents=True, exist_ok=True)
     disagreements = out_dir / "disagreements.jsonl"
-    workers = (
-        hardware.verifier_workers,
-        hardware.verifier_timeout_s,
-        hardware.verifier_memory_mb,
-    )
-    with Verifier(*workers) as verifier, disagreements.open("w", encoding="utf-8") as stream:
+    with verifier_of(hardware) as verifier, disagreements.open("w", encoding="utf-8") as stream:
         for start in range(0, len(rows), _SHARD_ROWS):
             shard = rows[start : start + _SHARD_ROWS]
             problems = [Problem(f"{path}, line {r.line}", r.gold, checker, "audit") for r in shard]
@@ -93,7 +87,8 @@ def audit(path: Path, checker: str, hardware: HardwareConfig, out_dir: Path) -> 
                 counts["false_positive"] += correct and not row.label
                 counts["false_negative"] += row.label and not correct
                 if correct != row.label:
-                    stream.write(json.dumps(_disagreement(row, answer, verdict)) + "\n")
+                    found_as = {"answer": answer, "verdict": str(verdict)}
+                    stream.write(json.dumps(dataclasses.asdict(row) | found_as) + "\n")
     wrong = counts["false_positive"] + counts["false_negative"]
     result = Audit(
         n=len(rows),
@@ -104,11 +99,6 @@ def audit(path: Path, checker: str, hardware: HardwareConfig, out_dir: Path) -> 
         timeout=counts[Verdict.TIMEOUT],
     )
     return result, disagreements
-
-
-def audits_folder(runs: Path) -> Path:
-    """A new folder's name for one audit."""
-    return runs / "audits" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")
 
 
 def read_rows(path: Path) -> Sequence[LabelledRow]:
@@ -143,14 +133,3 @@ def _row(path: Path, line: int, text: str) -> LabelledRow:
             "mend the line"
         )
     return LabelledRow(line, gold, completion, bool(label))
-
-
-def _disagreement(row: LabelledRow, answer: str | None, verdict: Verdict) -> dict[str, Any]:
-    return {
-        "line": row.line,
-        "gold": row.gold,
-        "completion": row.completion,
-        "label": row.label,
-        "answer": answer,
-        "verdict": str(verdict),
-    }

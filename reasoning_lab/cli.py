@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -20,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from reasoning_lab.compose import CONF, compose, register_schemas
+from reasoning_lab.files import dated
 from reasoning_lab.mistakes import is_composition_error, one_sentence
 from reasoning_lab.planning import memory_lines, plan_table, planned, summary
 from reasoning_lab.sweep import recipes, with_sweep
@@ -93,7 +95,7 @@ def _sentence(error: BaseException) -> str:
     return one_sentence(error, groups)
 
 
-def _end(sentence: str, code: int) -> None:
+def _end(sentence: str, code: int) -> NoReturn:
     print(sentence, file=sys.stderr)
     sys.exit(code)
 
@@ -113,7 +115,6 @@ def _run(config: DictConfig) -> float | None:
             raise
         # Hydra would put a headline over it, which only helps where there are several runs.
         _end(str(error) if isinstance(error, UserError) else _sentence(error), 2)
-        raise
 
 
 def _report(arguments: Sequence[str]) -> None:
@@ -127,7 +128,7 @@ def _plan(arguments: Sequence[str]) -> None:
     words = [word for word in arguments if word not in formats]
     nodes = planned([recipe for _, recipe in recipes(_combined(words))])
     if "format=json" in arguments:
-        print(json.dumps({"nodes": [node.as_json() for node in nodes]}, indent=2))
+        print(json.dumps({"nodes": [dataclasses.asdict(node) for node in nodes]}, indent=2))
         return
     console = Console()
     console.print(plan_table(nodes))
@@ -148,9 +149,9 @@ def _audit(arguments: Sequence[str]) -> None:
     if not own["path"]:
         raise UserError("audit: name the labelled file, as in audit path=FILE.jsonl")
     ((_, recipe),) = recipes(_overrides(rest))
-    from reasoning_lab.audit import audit, audits_folder
+    from reasoning_lab.audit import audit
 
-    folder = audits_folder(Path(recipe.root.paths.runs))
+    folder = dated(Path(recipe.root.paths.runs) / "audits")
     result, path = audit(Path(own["path"]), own["checker"], recipe.root.hardware, folder)
     print(json.dumps(dataclasses.asdict(result)))
     print(f"Disagreements: {path}", file=sys.stderr)

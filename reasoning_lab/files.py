@@ -9,6 +9,8 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 _SEAL = re.compile(r"-([0-9a-f]{16})$")
@@ -36,6 +38,22 @@ def publish(draft: Path, path: Path) -> None:
         _flush(entry)
     draft.rename(path)
     _flush(path.parent)
+
+
+def replaced(path: Path, write: Callable[[Path], object]) -> Path:
+    """Have `write` fill a hidden sibling of `path` and rename it there; a reader sees no half."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(draft)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+    return path
+
+
+def dated(parent: Path) -> Path:
+    """A folder below `parent`, not made yet, that is named by this moment."""
+    return parent / datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")
 
 
 def seal(draft: Path, stem: str) -> Path:

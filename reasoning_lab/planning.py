@@ -4,12 +4,10 @@ Time and tokens come from artifacts of the same stage and model in the store: wh
 a row, times the rows that the node plans. Where there is none they are unknown.
 """
 
-import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -53,25 +51,24 @@ class PlannedNode:
     wall_s: float | None
     memory: Footprint | None
 
-    def as_json(self) -> dict[str, Any]:
-        """The node under its names in the command's JSON."""
-        return dataclasses.asdict(self)
-
 
 def planned(recipes: Sequence[Recipe]) -> list[PlannedNode]:
     """Every node of every recipe, in the order in which they would run."""
     nodes: list[PlannedNode] = []
     states: dict[str, str] = {}
+    stored: dict[str, list[Artifact]] = {}
     for recipe in recipes:
-        store = Store(Path(recipe.root.paths.runs) / "store")
-        measured = list(store.artifacts())
+        runs = recipe.root.paths.runs
+        store = Store(Path(runs) / "store")
+        if runs not in stored:
+            stored[runs] = list(store.artifacts())
         for node in recipe.nodes:
             repeated = node.fingerprint in states
             if not repeated:
                 cached = store.lookup(node.folder, node.fingerprint) is not None
                 states[node.fingerprint] = "cached" if cached else "run"
             rows = node.config.rows()
-            like = _like(node, measured)
+            like = _like(node, stored[runs])
             optimization = getattr(node.config, "optimization", None)
             nodes.append(
                 PlannedNode(

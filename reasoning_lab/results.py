@@ -6,7 +6,6 @@ already holds of it: it runs nothing.
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from rich.console import Console
 from reasoning_lab.compose import Recipe
 from reasoning_lab.evaluate.completions import read_samples
 from reasoning_lab.evaluate.config import EvaluateConfig
+from reasoning_lab.files import dated
 from reasoning_lab.recipe import Node
 from reasoning_lab.report import (
     Claims,
@@ -69,8 +69,7 @@ def survey(overrides: Sequence[str]) -> dict[str, Path]:
             + (f" (and {len(missing) - 1} more are incomplete)" if len(missing) > 1 else "")
             + f"; run it first: reasoning-lab -m {' '.join(overrides)}"
         )
-    out_dir = runs / "reports" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")
-    return publish(rows, results, out_dir, Console())
+    return publish(rows, results, dated(runs / "reports"), Console())
 
 
 def results_of(

@@ -6,7 +6,6 @@ import logging
 import re
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean
@@ -19,14 +18,15 @@ import transformers
 from rich.console import Console
 
 from reasoning_lab.compose import Recipe
+from reasoning_lab.files import replaced
 from reasoning_lab.recipe import Node
 from reasoning_lab.results import publish, results_of
-from reasoning_lab.schema import RootConfig, as_plain
+from reasoning_lab.schema import as_plain
 from reasoning_lab.stages.base import StageContext
 from reasoning_lab.store import Artifact, Metadata, Store
 from reasoning_lab.targets import resolve
 from reasoning_lab.tracking import NullTracker, Tracker, WandbTracker, is_offline
-from reasoning_lab.verify import Verifier
+from reasoning_lab.verify import Verifier, verifier_of
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def run(recipe: Recipe, out_dir: Path, overrides: Sequence[str] = ()) -> float |
     torch.set_num_threads(root.hardware.threads or torch.get_num_threads())
     _keep_freed_memory()
     console = Console()
-    with _verifier(root) as verifier:
+    with verifier_of(root.hardware) as verifier:
         runner = Runner(recipe, out_dir, overrides, verifier)
         artifacts: dict[str, Artifact] = {}
         for position, node in enumerate(recipe.nodes, start=1):
@@ -221,9 +221,7 @@ class Clock:
         self._write(self.seconds)
 
     def _write(self, seconds: float) -> None:
-        draft = self._file.with_suffix(".draft")
-        draft.write_text(str(seconds))
-        draft.replace(self._file)
+        replaced(self._file, lambda draft: draft.write_text(str(seconds)))
 
 
 def _keep_freed_memory() -> None:
@@ -236,10 +234,3 @@ def _keep_freed_memory() -> None:
     if libc is not None and hasattr(ctypes.CDLL(libc), "mallopt"):
         ctypes.CDLL(libc).mallopt(_M_MMAP_THRESHOLD, 1 << 30)
         ctypes.CDLL(libc).mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
-
-
-def _verifier(root: RootConfig) -> AbstractContextManager[Verifier]:
-    hardware = root.hardware
-    return Verifier(
-        hardware.verifier_workers, hardware.verifier_timeout_s, hardware.verifier_memory_mb
-    )

@@ -30,7 +30,7 @@ def choice(*known: str) -> Any:
 
 def at_least(least: int) -> Any:
     """Declare a number without a default that is `least` or more."""
-    return dataclasses.field(default=MISSING, metadata={"least": least})
+    return number(MISSING, least=least)
 
 
 def number(

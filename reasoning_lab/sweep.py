@@ -70,29 +70,18 @@ def with_sweep(overrides: Sequence[str]) -> list[str]:
         UserError: The sweeper searches, so its combinations cannot be named beforehand.
     """
     with hydra.initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
-        parsed = _parsed(overrides)
-        single = [line for line, swept, _ in parsed if not swept]
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+        single = [each.input_line or "" for each in parsed if not each.is_sweep_override()]
         chosen = hydra.compose("config", single, return_hydra_config=True).hydra.sweeper
-    if not chosen["_target_"].endswith(".BasicSweeper") or any(not named for *_, named in parsed):
+    intervals = [e for e in parsed if e.is_sweep_override() and not e.is_discrete_sweep()]
+    if intervals or not chosen["_target_"].endswith(".BasicSweeper"):
         raise UserError(
             "hydra/sweeper: this one searches, so what it will try cannot be named beforehand; "
             "give the values themselves, as in key=a,b"
         )
-    given = {line.partition("=")[0] for line, *_ in parsed}
+    given = {each.get_key_element() for each in parsed}
     params = {key: value for key, value in (chosen.params or {}).items() if key not in given}
     return [*overrides, *(f"{key}={value}" for key, value in params.items())]
-
-
-def _parsed(overrides: Sequence[str]) -> list[tuple[str, bool, bool]]:
-    """Each override, whether it is swept, and whether its values can be named."""
-    return [
-        (
-            override.input_line or "",
-            override.is_sweep_override(),
-            override.is_discrete_sweep() or not override.is_sweep_override(),
-        )
-        for override in OverridesParser.create().parse_overrides(list(overrides))
-    ]
 
 
 def _variant(recipe: Recipe, label: str) -> str:

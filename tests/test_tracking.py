@@ -5,6 +5,8 @@ import logging
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -142,19 +144,26 @@ def test_an_artifact_is_a_reference_with_its_inputs(tmp_path: Path) -> None:
     }
 
 
+@contextmanager
+def online(patch: pytest.MonkeyPatch, lacks: str = "") -> Iterator[WandbServer]:
+    """A server for this process; W&B reads the environment once, when it is first used."""
+    wandb.teardown()
+    with WandbServer(lacks) as server:
+        patch.setenv("WANDB_API_KEY", "k" * 40)
+        patch.setenv("WANDB_BASE_URL", server.url)
+        yield server
+        wandb.teardown()
+
+
 def test_online_run_sends_the_artifact_and_links_what_it_was_made_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    wandb.teardown()  # It read the environment when it was first used.
-    with WandbServer() as server:
-        monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
-        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+    with online(monkeypatch) as server:
         assert not is_offline(TrackerConfig())
         tracker = tracker_in(tmp_path / "runs", offline=False)
         tracker.log({"train/loss": 0.5})
         tracker.made(stored(tmp_path, "sft"), [stored(tmp_path, "midtrain")])
         tracker.finish()
-        wandb.teardown()
     (looked_up,) = server.variables("ArtifactMembershipByName")
     assert looked_up["name"] == f"midtrain-{'0' * 16}:latest"
     assert server.variables("UseArtifact")[0]["runName"] == "abc123"
@@ -170,14 +179,10 @@ def test_online_run_sends_the_artifact_and_links_what_it_was_made_of(
 def test_input_that_wandb_lacks_costs_the_link_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    wandb.teardown()
-    with WandbServer(lacks="ArtifactMembershipByName") as server:
-        monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
-        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+    with online(monkeypatch, lacks="ArtifactMembershipByName") as server:
         tracker = tracker_in(tmp_path / "runs", offline=False)
         tracker.made(stored(tmp_path, "sft"), [stored(tmp_path, "midtrain")])
         tracker.finish()
-        wandb.teardown()
     assert f"W&B has no midtrain-{'0' * 16} to link" in caplog.text
     assert server.variables("CommitArtifact")
 
@@ -186,10 +191,7 @@ def test_death_of_wandbs_own_process_is_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A reply without an artifact kills it; a training must not notice more than a warning."""
-    wandb.teardown()
-    with WandbServer(lacks="CreateArtifact") as server:
-        monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
-        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+    with online(monkeypatch, lacks="CreateArtifact"):
         tracker = tracker_in(tmp_path / "runs", offline=False)
         tracker.made(stored(tmp_path, "sft"), [])
         deadline = time.monotonic() + 30

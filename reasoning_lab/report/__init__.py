@@ -8,11 +8,12 @@ never sees half a file.
 import csv
 import io
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from reasoning_lab.files import replaced
 from reasoning_lab.report.comparisons import Claims, Comparison, StageMean
 from reasoning_lab.report.figures import save_ablation, save_lengths
 from reasoning_lab.report.ladder import save_ladder
@@ -88,10 +89,12 @@ def write_report(
     }
     paths = {}
     for name, draw in figures.items():
-        paths[name] = _replaced(out_dir / f"{name}.png", draw)
+        paths[name] = replaced(out_dir / f"{name}.png", draw)
     for name, (file, content_text) in files.items():
         if content_text:
-            paths[name] = _replaced(out_dir / file, _writer(content_text))
+            paths[name] = replaced(
+                out_dir / file, partial(Path.write_text, data=content_text, encoding="utf-8")
+            )
     return paths
 
 
@@ -141,22 +144,3 @@ def _csv(entries: Sequence[Mapping[str, Any]]) -> str:
     writer.writeheader()
     writer.writerows(flat)
     return text.getvalue()
-
-
-def _writer(text: str) -> Callable[[Path], None]:
-    return lambda path: _write_text(path, text)
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
-
-
-def _replaced(path: Path, write: Callable[[Path], None]) -> Path:
-    """Write a hidden sibling with `write` and rename it to `path`."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(draft)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
-    return path

@@ -25,6 +25,7 @@ from typing import Self
 
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
+from reasoning_lab.schema import HardwareConfig
 from reasoning_lab.types import Problem, Verdict
 from reasoning_lab.verify.answers import extract_answer
 
@@ -140,6 +141,13 @@ class Verifier:
         return self._pool.schedule(
             _check_chunk, args=(items, self._timeout_s), timeout=self._timeout_s
         )
+
+
+def verifier_of(hardware: HardwareConfig) -> Verifier:
+    """A verifier with the configured workers and limits."""
+    return Verifier(
+        hardware.verifier_workers, hardware.verifier_timeout_s, hardware.verifier_memory_mb
+    )
 
 
 def _forget_foreign_start_method() -> None:
