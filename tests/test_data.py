@@ -58,7 +58,7 @@ def test_shipped_families_are_at_least_six_with_three_levels() -> None:
 def test_teacher_without_slips_is_right(family: str, level: int) -> None:
     teacher = ProceduralTeacher(0.0, 0.0)
     for problem in drawn(family, level):
-        (text,) = teacher.rollouts(problem, 1, 0)
+        (text,) = teacher.texts(problem, 1, 0)
         assert verdict(problem, text) is Verdict.CORRECT, (problem.prompt, text)
         assert text.startswith("<think>\n")
         assert "Wait" not in text
@@ -69,7 +69,7 @@ def test_noticed_slips_are_repaired(family: str, level: int) -> None:
     teacher = ProceduralTeacher(0.5, 0.0)
     waits = 0
     for problem in drawn(family, level):
-        for text in teacher.rollouts(problem, 2, 0):
+        for text in teacher.texts(problem, 2, 0):
             waits += "Wait" in text
             assert verdict(problem, text) is Verdict.CORRECT, (problem.prompt, text)
     assert waits > 0
@@ -81,7 +81,7 @@ def test_unnoticed_slips_leave_wrong_answers(family: str) -> None:
     verdicts = Counter(
         verdict(problem, text)
         for problem in drawn(family, 2)
-        for text in teacher.rollouts(problem, 2, 0)
+        for text in teacher.texts(problem, 2, 0)
     )
     assert verdicts[Verdict.WRONG] > 10
     assert verdicts[Verdict.UNPARSEABLE] == verdicts[Verdict.TIMEOUT] == 0
@@ -108,10 +108,10 @@ def test_a_slip_differs_and_keeps_the_sign(value: int, seed: int) -> None:
 def test_rollouts_are_seeded_and_differ() -> None:
     teacher = ProceduralTeacher(0.4, 0.0)
     problem = next(drawn("chain_sum", 3))
-    first = list(teacher.rollouts(problem, 4, 0))
-    assert first == list(teacher.rollouts(problem, 4, 0))
-    assert list(teacher.rollouts(problem, 2, 0)) == first[:2]
-    assert len({*first, *teacher.rollouts(problem, 4, 1)}) > 2
+    first = list(teacher.texts(problem, 4, 0))
+    assert first == list(teacher.texts(problem, 4, 0))
+    assert list(teacher.texts(problem, 2, 0)) == first[:2]
+    assert len({*first, *teacher.texts(problem, 4, 1)}) > 2
 
 
 @pytest.mark.parametrize("rates", [(-0.1, 0.0), (0.6, 0.6)])
@@ -122,7 +122,7 @@ def test_impossible_slip_rates_are_refused(rates: tuple[float, float]) -> None:
 
 def test_family_without_a_method_is_named() -> None:
     with pytest.raises(UserError, match=r"'sudoku'.*chain_sum"):
-        ProceduralTeacher(0, 0).rollouts(Problem("?", "1", "math", "sudoku"), 1, 0)
+        ProceduralTeacher(0, 0).texts(Problem("?", "1", "math", "sudoku"), 1, 0)
 
 
 @settings(deadline=None, max_examples=4)
@@ -139,12 +139,12 @@ def test_no_prompt_is_in_two_splits_whatever_the_seeds(a: int, b: int, c: int) -
 
 def test_problems_are_distinct_seeded_and_of_the_asked_levels() -> None:
     source = source_of()
-    found = source.problems(Split.TRAIN, [2], 140, 3)
+    found = list(source.problems(Split.TRAIN, [2], 140, 3))
     assert len({problem.id for problem in found}) == len(found) == 140
     assert {problem.level for problem in found} == {2}
     assert Counter(problem.family for problem in found) == dict.fromkeys(FAMILIES, 20)
-    assert found == source_of().problems(Split.TRAIN, [2], 140, 3)
-    assert found != source.problems(Split.TRAIN, [2], 140, 4)
+    assert found == list(source_of().problems(Split.TRAIN, [2], 140, 3))
+    assert found != list(source.problems(Split.TRAIN, [2], 140, 4))
 
 
 def test_split_shares_follow_the_fractions() -> None:
@@ -162,17 +162,17 @@ def test_split_shares_follow_the_fractions() -> None:
 def test_too_small_a_family_says_how_many_it_has() -> None:
     families = {"count_primes": {1: {"max_n": 3}}}
     with pytest.raises(UserError, match=r"only \d+ distinct train prompts .*500 asked for"):
-        ReasoningGymSource(families, 0.1, 0.1).problems(Split.TRAIN, [1], 500, 0)
+        list(ReasoningGymSource(families, 0.1, 0.1).problems(Split.TRAIN, [1], 500, 0))
 
 
 def test_options_that_reasoning_gym_refuses_name_their_key() -> None:
     families = {"gcd": {2: {"min_value": 9, "max_value": 1}}}
     with pytest.raises(UserError, match=r"data\.families\.gcd\.2: reasoning-gym refuses"):
-        ReasoningGymSource(families, 0.1, 0.1).problems(Split.TRAIN, [2], 5, 0)
+        list(ReasoningGymSource(families, 0.1, 0.1).problems(Split.TRAIN, [2], 5, 0))
     with pytest.raises(UserError, match=r"data\.families\.gdc\.2: reasoning-gym refuses"):
-        ReasoningGymSource({"gdc": {2: {}}}, 0.1, 0.1).problems(Split.TRAIN, [2], 5, 0)
+        list(ReasoningGymSource({"gdc": {2: {}}}, 0.1, 0.1).problems(Split.TRAIN, [2], 5, 0))
     with pytest.raises(UserError, match=r"no family has a level in \[7\]"):
-        source_of("gcd").problems(Split.TRAIN, [7], 5, 0)
+        list(source_of("gcd").problems(Split.TRAIN, [7], 5, 0))
 
 
 @pytest.mark.parametrize("fractions", [(0.6, 0.4), (-0.1, 0.2)])
@@ -231,12 +231,12 @@ def test_file_rows_are_split_deduplicated_and_counted(tmp_path: Path) -> None:
     counts = {}
     for split in Split:
         with pytest.raises(UserError, match=rf"distinct {split} prompts") as refusal:
-            source.problems(split, [1], 1000, 0)
+            list(source.problems(split, [1], 1000, 0))
         counts[split] = int(str(refusal.value).split(" has ")[1].split()[0])
     assert sum(counts.values()) == 200
-    found = source.problems(Split.TEST, [1], counts[Split.TEST], 0)
+    found = list(source.problems(Split.TEST, [1], counts[Split.TEST], 0))
     assert all(p.checker == "math" and p.family == "sums" for p in found)
-    assert found != source.problems(Split.TEST, [1], counts[Split.TEST], 1)
+    assert found != list(source.problems(Split.TEST, [1], counts[Split.TEST], 1))
 
 
 def test_rollouts_survive_the_disk(tmp_path: Path) -> None:

@@ -272,6 +272,7 @@ def with_change(value: Any, path: Sequence[str]) -> Any:
 PLACED = {
     ("optimization", "checkpoint_every_steps"),
     ("optimization", "log_every_steps"),
+    ("shard_problems",),
     ("table_every_steps",),
     ("validation_batch_rows",),
 }

@@ -95,7 +95,7 @@ def context(
     inputs = {kind: root / kind for kind in ("policy", "corpus", "preferences")}
     for folder in inputs.values():
         folder.mkdir()
-    problems = source.problems(Split.TRAIN, [1], 60, 0)
+    problems = list(source.problems(Split.TRAIN, [1], 60, 0))
     rollouts = [
         Rollout(
             problem, Completion([], f"<think>\n{text}\n</think>\n\\boxed{{{gold}}}"), gold, v, "t"

@@ -1,26 +1,72 @@
-"""Rollouts on disk: parquet, one row a rollout, read through `datasets`."""
+"""Rollouts on disk: parquet, one row a rollout, written and read a row group at a time."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import Dataset
 
 from reasoning_lab.types import Completion, Problem, Rollout, Verdict
 
 PROMPT_IDS = "prompt_ids.txt"
+_BATCH_ROWS = 4096
+_SCHEMA = pa.schema(
+    {
+        **dict.fromkeys(("prompt", "gold", "checker", "family"), pa.string()),
+        "level": pa.int64(),
+        **dict.fromkeys(("metadata", "text"), pa.string()),
+        "token_ids": pa.list_(pa.int64()),
+        "truncated": pa.bool_(),
+        **dict.fromkeys(("answer", "verdict", "author"), pa.string()),
+        "policy_version": pa.int64(),
+    }
+)
+
+
+class RolloutWriter:
+    """Writes rollouts as they come; holds only those of one `write` in memory.
+
+    Args:
+        path: The parquet file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._parquet = pq.ParquetWriter(path, _SCHEMA)
+        self.rows = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._parquet.close()
+
+    def write(self, rollouts: Sequence[Rollout]) -> None:
+        """Add rollouts, which become one row group."""
+        if rollouts:
+            self._parquet.write_table(
+                pa.Table.from_pylist([_row(rollout) for rollout in rollouts], _SCHEMA)
+            )
+        self.rows += len(rollouts)
 
 
 def write_rollouts(path: Path, rollouts: Sequence[Rollout]) -> None:
     """Write one row a rollout, its problem and its verdict included."""
-    Dataset.from_list([_row(rollout) for rollout in rollouts]).to_parquet(path)
+    with RolloutWriter(path) as writer:
+        writer.write(rollouts)
 
 
 def read_rollouts(path: Path) -> list[Rollout]:
-    """Read what `write_rollouts` wrote, in order."""
-    return [_rollout(row) for row in Dataset(pq.read_table(path))]
+    """Read what was written, in order."""
+    return list(stream_rollouts(path))
+
+
+def stream_rollouts(path: Path) -> Iterator[Rollout]:
+    """As `read_rollouts`, with no more than a batch of rows in memory."""
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(_BATCH_ROWS):
+            yield from map(_rollout, batch.to_pylist())
 
 
 def write_prompt_ids(folder: Path, problems: Iterable[Problem]) -> None:

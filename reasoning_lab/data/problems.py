@@ -3,7 +3,7 @@
 import hashlib
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,16 +13,24 @@ from reasoning_lab.types import Problem, Split, UserError
 class ProblemSource(Protocol):
     """Draws problems by split and level; a prompt belongs to one split only."""
 
-    def problems(self, split: Split, levels: Sequence[int], count: int, seed: int) -> list[Problem]:
-        """Return exactly `count` problems with distinct prompts, in an order fixed by `seed`.
+    def problems(
+        self, split: Split, levels: Sequence[int], count: int, seed: int
+    ) -> Iterator[Problem]:
+        """Yield exactly `count` problems with distinct prompts, in an order fixed by `seed`.
+
+        Holds no more in memory than a block of problems and the ids of those before.
 
         Raises:
-            UserError: When there are fewer.
+            UserError: When there are fewer; perhaps only after those that there are.
         """
         ...
 
     def content(self) -> str:
         """What decides the problems beyond the source's options, e.g. a file's hash."""
+        ...
+
+    def about(self) -> Mapping[str, str]:
+        """For a data card: `name`, `revision` and `licence` of what the problems come from."""
         ...
 
 
@@ -72,7 +80,12 @@ class JsonlSource:
     def content(self) -> str:
         return hashlib.sha256(self._path.read_bytes()).hexdigest()
 
-    def problems(self, split: Split, levels: Sequence[int], count: int, seed: int) -> list[Problem]:
+    def about(self) -> Mapping[str, str]:
+        return {"name": self._path.name, "revision": self.content(), "licence": "not stated"}
+
+    def problems(
+        self, split: Split, levels: Sequence[int], count: int, seed: int
+    ) -> Iterator[Problem]:
         distinct = {problem.id: problem for problem in self._problems}
         matching = [
             problem
@@ -85,7 +98,7 @@ class JsonlSource:
                 f"levels {list(levels)}, {count} asked for; ask for fewer or add rows"
             )
         random.Random(seed).shuffle(matching)
-        return matching[:count]
+        yield from matching[:count]
 
     def _lines(self) -> list[str]:
         try:

@@ -14,6 +14,7 @@ from reasoning_lab.types import Problem, Split, UserError
 
 # Spacing between derived seeds: reasoning-gym uses seed + index for problem number index.
 _SEED_STRIDE = 10**7
+_BLOCK_PROBLEMS = 2**15
 
 
 class ReasoningGymSource:
@@ -42,11 +43,21 @@ class ReasoningGymSource:
     def content(self) -> str:
         return f"reasoning-gym {version('reasoning-gym')}"
 
-    def problems(self, split: Split, levels: Sequence[int], count: int, seed: int) -> list[Problem]:
-        """Return `count` problems of `split` with distinct prompts, the families in turn.
+    def about(self) -> Mapping[str, str]:
+        return {
+            "name": f"reasoning-gym: {', '.join(self._families)}",
+            "revision": version("reasoning-gym"),
+            "licence": "Apache-2.0",
+        }
+
+    def problems(
+        self, split: Split, levels: Sequence[int], count: int, seed: int
+    ) -> Iterator[Problem]:
+        """Yield `count` problems of `split` with distinct prompts, the families in turn.
 
         A family whose prompts run out is left to the others, so a small family can give
-        fewer than its share.
+        fewer than its share. Shuffled within blocks, so that a million need no more memory
+        than their ids.
         """
         streams = [
             self._stream(family, level, options, seed)
@@ -56,31 +67,37 @@ class ReasoningGymSource:
         ]
         if not streams:
             raise UserError(f"data: no family has a level in {list(levels)}; add one or ask others")
-        seen: set[str] = set()
-        chosen: list[Problem] = []
-        while len(chosen) < count and streams:
-            for stream in list(streams):
-                problem = self._next(stream, split, seen)
-                if problem is None:
-                    streams.remove(stream)
-                else:
-                    chosen.append(problem)
-        if len(chosen) < count:
-            raise UserError(
-                f"data: only {len(chosen)} distinct {split} prompts at levels {list(levels)}, "
-                f"{count} asked for; ask for fewer or widen the families' ranges"
-            )
-        random.Random(seed).shuffle(chosen)
-        return chosen[:count]
+        seen: set[int] = set()
+        rng = random.Random(seed)
+        given = 0
+        while given < count:
+            block: list[Problem] = []
+            wanted = min(_BLOCK_PROBLEMS, count - given)
+            while len(block) < wanted and streams:
+                for stream in list(streams):
+                    problem = self._next(stream, split, seen)
+                    if problem is None:
+                        streams.remove(stream)
+                    else:
+                        block.append(problem)
+            if len(block) < wanted:
+                raise UserError(
+                    f"data: only {given + len(block)} distinct {split} prompts at levels "
+                    f"{list(levels)}, {count} asked for; ask for fewer, or widen the families"
+                )
+            rng.shuffle(block)
+            yield from block[: count - given]
+            given += len(block)
 
-    def _next(self, stream: Iterator[Problem], split: Split, seen: set[str]) -> Problem | None:
+    def _next(self, stream: Iterator[Problem], split: Split, seen: set[int]) -> Problem | None:
         """The next unseen problem of `split`; None when 2,000 draws in a row bring none."""
         for _ in range(2000):
             problem = next(stream)
-            if problem.id in seen:
+            name = problem.id
+            if int(name, 16) in seen:
                 continue
-            if split_of(problem.id, self._test_frac, self._validation_frac) is split:
-                seen.add(problem.id)
+            if split_of(name, self._test_frac, self._validation_frac) is split:
+                seen.add(int(name, 16))
                 return problem
         return None
 

@@ -1,34 +1,43 @@
-"""Long sampling in shards: what a killed run had finished is read, not sampled again."""
+"""Long sampling in shards: what a killed run had finished is read, not sampled again.
+
+One shard is in memory at a time, whatever the number of problems.
+"""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 from reasoning_lab.data.corpus import read_rollouts, write_rollouts
 from reasoning_lab.files import intact, remove, seal
-from reasoning_lab.types import Rollout
+from reasoning_lab.types import Problem, Rollout
 
 log = logging.getLogger(__name__)
 
 
 def in_shards(
-    folder: Path, count: int, shard_size: int, make: Callable[[int, int], list[Rollout]]
+    folder: Path,
+    problems: Iterable[Problem],
+    shard_size: int,
+    make: Callable[[Sequence[Problem]], list[Rollout]],
 ) -> Iterator[list[Rollout]]:
-    """The rollouts of `count` problems, shard by shard, each kept in `folder` once it is made.
+    """The rollouts of `problems`, shard by shard, each kept in `folder` once it is made.
 
     Args:
         folder: Belongs to this sampling alone and outlives a kill.
-        count: Problems.
+        problems: The same in every attempt.
         shard_size: Problems a shard; the last may hold fewer.
-        make: Called as `make(start, stop)`; samples these problems. Logprobs are not kept.
+        make: Samples the problems of one shard. Logprobs are not kept.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for start in range(0, count, shard_size):
-        stop = min(start + shard_size, count)
-        stem = f"rollouts-{start}-{stop}"
+    remaining = iter(problems)
+    start = 0
+    while shard := list(islice(remaining, shard_size)):
+        stem = f"rollouts-{start}-{start + len(shard)}"
+        start += len(shard)
         rollouts = _read(folder, stem)
         if rollouts is None:
-            rollouts = make(start, stop)
+            rollouts = make(shard)
             draft = folder / "draft.parquet"
             write_rollouts(draft, rollouts)
             seal(draft, stem)

@@ -7,18 +7,37 @@ so that its answer is wrong. The second kind gives rejection sampling something 
 
 import random
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
-from reasoning_lab.types import Problem, UserError
+from reasoning_lab.schema import HardwareConfig
+from reasoning_lab.types import Completion, Problem, UserError
+
+
+class Writing(Protocol):
+    """A teacher at work."""
+
+    def __call__(self, problems: Sequence[Problem], samples: int, seed: int) -> list[Completion]:
+        """Return `samples` completions of each problem, one problem's side by side; seeded.
+
+        They carry no token ids: the student's tokenizer need not be the teacher's.
+        """
+        ...
 
 
 class Teacher(Protocol):
-    """Whatever writes worked solutions for the `distill` stage."""
+    """Whatever writes worked solutions for the `distill` stage.
+
+    Made at composition to check its options, so making one must be cheap.
+
+    Attributes:
+        name: The author that its rollouts name.
+    """
 
     name: str
 
-    def rollouts(self, problem: Problem, samples: int, seed: int) -> Sequence[str]:
-        """Return `samples` texts, each a thought and a boxed answer; seeded."""
+    def open(self, hardware: HardwareConfig) -> AbstractContextManager[Writing]:
+        """Take what writing needs, e.g. a loaded model, and free it at the end."""
         ...
 
 
@@ -66,7 +85,7 @@ class ProceduralTeacher:
         unnoticed_slip_rate: Chance that a step is written wrong and believed.
 
     Raises:
-        UserError: From `rollouts`, for a problem family it has no method for.
+        UserError: When it writes, for a problem family it has no method for.
     """
 
     name = "procedural"
@@ -83,7 +102,18 @@ class ProceduralTeacher:
         self._noticed = noticed_slip_rate
         self._unnoticed = unnoticed_slip_rate
 
-    def rollouts(self, problem: Problem, samples: int, seed: int) -> Sequence[str]:
+    def open(self, hardware: HardwareConfig) -> AbstractContextManager[Writing]:
+        return nullcontext(self._write)
+
+    def _write(self, problems: Sequence[Problem], samples: int, seed: int) -> list[Completion]:
+        return [
+            Completion([], text)
+            for problem in problems
+            for text in self.texts(problem, samples, seed)
+        ]
+
+    def texts(self, problem: Problem, samples: int, seed: int) -> list[str]:
+        """`samples` texts, each a thought and a boxed answer."""
         from reasoning_lab.data.methods import METHODS
 
         method = METHODS.get(problem.family)

@@ -76,14 +76,14 @@ class RolloutSampler:
         Shows a progress bar. The rollouts come without logprobs.
         """
 
-        def make(start: int, stop: int) -> list[Rollout]:
-            return self._sample(problems[start:stop], group_size, sampling, seed, 0)
+        def make(shard: Sequence[Problem]) -> list[Rollout]:
+            return self._sample(shard, group_size, sampling, seed, 0)
 
         size = max(1, _SHARD_ROLLOUTS // group_size)
         rollouts: list[Rollout] = []
         with self._progress:
             task = self._progress.add_task(self._label, total=len(problems) * group_size)
-            for shard in in_shards(folder, len(problems), size, make):
+            for shard in in_shards(folder, problems, size, make):
                 rollouts += shard
                 self._progress.update(task, completed=len(rollouts))
         return group_by_problem(rollouts)

@@ -35,7 +35,7 @@ def benchmark_problems(
     Raises:
         UserError: When a prompt was trained on; it names the stage's artifact.
     """
-    problems = source.problems(Split(config.split), config.levels, config.count, config.seed)
+    problems = list(source.problems(Split(config.split), config.levels, config.count, config.seed))
     ids = {problem.id for problem in problems}
     for folder in lineage:
         shared = ids & read_prompt_ids(folder)

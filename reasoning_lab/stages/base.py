@@ -23,11 +23,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from reasoning_lab.data.problems import ProblemSource
 from reasoning_lab.engine.rollouts import RolloutSampler
 from reasoning_lab.models.policy import load_policy, on_device
-from reasoning_lab.schema import HardwareConfig, ModelConfig, OptimizationConfig
+from reasoning_lab.schema import HardwareConfig, ModelConfig, OptimizationConfig, ProblemsConfig
 from reasoning_lab.stages.checkpoints import Checkpoints, DirectIO, last_checkpoint
 from reasoning_lab.targets import factory
 from reasoning_lab.tracking import Tracker
-from reasoning_lab.types import UserError
+from reasoning_lab.types import Problem, Split, UserError
 from reasoning_lab.verify import Verifier
 
 OptimizerFactory = Callable[[Iterable[tuple[str, Tensor]]], Optimizer]
@@ -80,6 +80,10 @@ class StageContext:
         if self.model.path is None:
             raise UserError(f"stages.{self.name}: no policy to start from; set model.path")
         return load_policy(self.model.path, self.model.dtype, self.model.revision)
+
+    def problems(self, split: Split, asked: ProblemsConfig) -> list[Problem]:
+        """What the source gives for a stage's `problems`, under the run's seed."""
+        return list(self.source.problems(split, asked.levels, asked.count, self.seed))
 
     def sampler(
         self, policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase

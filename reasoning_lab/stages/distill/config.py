@@ -5,7 +5,15 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from reasoning_lab.schema import ProblemsConfig, StageConfig, at_least, register_stage
+from reasoning_lab.schema import (
+    HardwareConfig,
+    ProblemsConfig,
+    StageConfig,
+    at_least,
+    number,
+    register_stage,
+)
+from reasoning_lab.targets import factory
 
 
 @dataclass
@@ -17,12 +25,18 @@ class DistillConfig(StageConfig):
         problems: Drawn from the training split.
         validation: Problems drawn from the validation split, for early stopping.
         rollouts: Worked solutions a problem.
+        shard_problems: Problems worked and verified at a time; a kill costs at most one shard.
     """
 
     teacher: dict[str, Any] = MISSING
     problems: ProblemsConfig = field(default_factory=ProblemsConfig)
     validation: int = at_least(1)
     rollouts: int = at_least(1)
+    shard_problems: int = number(1024, least=1, placement=True)
+
+    def check(self, key: str, hardware: HardwareConfig) -> None:
+        """Refuse a teacher whose options are wrong."""
+        factory(self.teacher, f"{key}.teacher")()
 
     def rows(self) -> int | None:
         return self.problems.count * self.rollouts + self.validation

@@ -3,76 +3,115 @@
 Accepted and rejected rollouts are kept apart, with verdict and author: the accepted train
 mid-training and SFT, the rejected can serve Rollout DPO. Validation problems are worked and
 verified the same way; no training stage reads them.
+
+One shard of problems is in memory at a time: a million problems take no more than their ids.
 """
 
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
-from rich.progress import track
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from reasoning_lab.data.corpus import write_prompt_ids, write_rollouts
+from reasoning_lab.data.corpus import RolloutWriter, write_prompt_ids
 from reasoning_lab.data.shards import in_shards
-from reasoning_lab.data.teacher import Teacher
+from reasoning_lab.data.teacher import Teacher, Writing
 from reasoning_lab.stages.base import Metrics, StageContext
 from reasoning_lab.stages.distill.config import DistillConfig
 from reasoning_lab.targets import factory
-from reasoning_lab.types import Completion, Problem, Rollout, Split, UserError, Verdict
+from reasoning_lab.types import Problem, Rollout, Split, UserError, Verdict
 
-_SHARD_PROBLEMS = 1024
+_SHOWN_ROLLOUTS = 16
 
 
 def run(config: DistillConfig, context: StageContext) -> Metrics:
     """Write `accepted.parquet`, `rejected.parquet` and `validation.parquet`."""
     teacher: Teacher = factory(config.teacher, f"stages.{context.name}.teacher")()
-    levels = config.problems.levels
-    problems = context.source.problems(Split.TRAIN, levels, config.problems.count, context.seed)
-    validation = context.source.problems(Split.VALIDATION, levels, config.validation, context.seed)
-    rollouts = _work(teacher, problems, config.rollouts, context, "train")
-    accepted = [rollout for rollout in rollouts if rollout.correct]
-    rejected = [rollout for rollout in rollouts if not rollout.correct]
-    if not accepted:
-        raise UserError(
-            f"stages.{context.name}: the verifier accepted none of {len(rollouts)} teacher "
-            "rollouts; look at rejected ones, or lower the teacher's unnoticed_slip_rate"
-        )
-    write_rollouts(context.out_dir / "accepted.parquet", accepted)
-    write_rollouts(context.out_dir / "rejected.parquet", rejected)
-    worked = _work(teacher, validation, 1, context, "validation")
-    held = [rollout for rollout in worked if rollout.correct]
-    write_rollouts(context.out_dir / "validation.parquet", held)
-    write_prompt_ids(context.out_dir, problems)
-    verdicts = Counter(rollout.verdict for rollout in rollouts)
-    metrics = {
-        "rollouts": len(rollouts),
-        "accepted_frac": len(accepted) / len(rollouts),
-        **{f"verdict/{verdict}": verdicts[verdict] for verdict in Verdict},
-    }
-    context.tracker.log({f"distill/{key}": value for key, value in metrics.items()})
-    context.tracker.rollouts("distill/rollouts", [*accepted[:16], *rejected[:16]])
+    draw = context.source.problems
+    levels, count = config.problems.levels, config.problems.count
+
+    def trained() -> Iterator[Problem]:
+        return draw(Split.TRAIN, levels, count, context.seed)
+
+    # Drawn twice, so that what is wrong with the data is found before the teacher is asked.
+    write_prompt_ids(context.out_dir, trained())
+    held_out = list(draw(Split.VALIDATION, levels, config.validation, context.seed))
+    with teacher.open(context.hardware) as writing:
+        shard = _verified(teacher, writing, config.rollouts, context)
+        metrics = _distill(trained(), shard, config, context)
+        held = _verified(teacher, writing, 1, context)(held_out)
+    with RolloutWriter(context.out_dir / "validation.parquet") as validation:
+        validation.write([rollout for rollout in held if rollout.correct])
     return metrics
 
 
-def _work(
-    teacher: Teacher,
-    problems: Sequence[Problem],
-    samples: int,
-    context: StageContext,
-    folder: str,
-) -> list[Rollout]:
-    def make(start: int, stop: int) -> list[Rollout]:
-        pairs = [
-            (problem, text)
-            for problem in problems[start:stop]
-            for text in teacher.rollouts(problem, samples, context.seed)
-        ]
-        asked, texts = zip(*pairs, strict=True)
-        verdicts = context.verifier.verify(asked, texts)
+def _verified(
+    teacher: Teacher, writing: Writing, samples: int, context: StageContext
+) -> Callable[[Sequence[Problem]], list[Rollout]]:
+    """What makes the rollouts of some problems, each with its verdict."""
+
+    def make(problems: Sequence[Problem]) -> list[Rollout]:
+        completions = writing(problems, samples, context.seed)
+        asked = [problem for problem in problems for _ in range(samples)]
+        verdicts = context.verifier.verify(asked, [completion.text for completion in completions])
         return [
-            Rollout(problem, Completion([], text), answer, verdict, teacher.name)
-            for (problem, text), (answer, verdict) in zip(pairs, verdicts, strict=True)
+            Rollout(problem, completion, answer, verdict, teacher.name)
+            for problem, completion, (answer, verdict) in zip(
+                asked, completions, verdicts, strict=True
+            )
         ]
 
-    shards = in_shards(context.work_dir / folder, len(problems), _SHARD_PROBLEMS, make)
-    total = -(-len(problems) // _SHARD_PROBLEMS)
-    label = f"{context.name}: {teacher.name} teacher"
-    return [rollout for shard in track(shards, label, total, transient=True) for rollout in shard]
+    return make
+
+
+def _distill(
+    problems: Iterator[Problem],
+    make: Callable[[Sequence[Problem]], list[Rollout]],
+    config: DistillConfig,
+    context: StageContext,
+) -> Metrics:
+    """Work `problems` shard by shard, and tell how it goes."""
+    total = config.problems.count * config.rollouts
+    shown: dict[bool, list[Rollout]] = {True: [], False: []}
+    verdicts: Counter[Verdict] = Counter()
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rates]}"),
+        TimeRemainingColumn(),
+        transient=True,
+    )
+    with (
+        RolloutWriter(context.out_dir / "accepted.parquet") as accepted,
+        RolloutWriter(context.out_dir / "rejected.parquet") as rejected,
+        bar,
+    ):
+        task = bar.add_task(f"{context.name}: rollouts", total=total, rates="")
+        started = time.monotonic()
+        for shard in in_shards(context.work_dir / "train", problems, config.shard_problems, make):
+            for correct, writer in ((True, accepted), (False, rejected)):
+                chosen = [rollout for rollout in shard if rollout.correct is correct]
+                writer.write(chosen)
+                shown[correct] += chosen[: _SHOWN_ROLLOUTS - len(shown[correct])]
+            verdicts.update(rollout.verdict for rollout in shard)
+            rate = len(shard) / (time.monotonic() - started)
+            started = time.monotonic()
+            done = verdicts.total()
+            rates = {"rollouts_per_s": rate, "accepted_frac": accepted.rows / done}
+            context.tracker.log({f"distill/{key}": value for key, value in rates.items()})
+            told = f"{rate:,.0f}/s, {rates['accepted_frac']:.1%} accepted"
+            bar.update(task, completed=done, rates=told)
+    if not accepted.rows:
+        raise UserError(
+            f"stages.{context.name}: the verifier accepted none of {total} teacher rollouts; ask "
+            "easier problems or another teacher, or look at its answers with fewer problems"
+        )
+    metrics: Metrics = {
+        "rollouts": total,
+        "accepted_frac": accepted.rows / total,
+        **{f"verdict/{verdict}": verdicts[verdict] for verdict in Verdict},
+    }
+    context.tracker.log({f"distill/{key}": value for key, value in metrics.items()})
+    context.tracker.rollouts("distill/rollouts", [*shown[True], *shown[False]])
+    return metrics

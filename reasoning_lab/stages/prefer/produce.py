@@ -19,9 +19,7 @@ from reasoning_lab.types import RolloutGroup, Split, UserError, Verdict
 def from_policy(config: PreferConfig, context: StageContext) -> Metrics:
     """Pairs of the policy's own rollouts."""
     policy, tokenizer = context.load_policy()
-    problems = context.source.problems(
-        Split.TRAIN, config.problems.levels, config.problems.count, context.seed
-    )
+    problems = context.problems(Split.TRAIN, config.problems)
     sampler = context.sampler(policy, tokenizer)
     groups = sampler.kept_groups(
         problems,

@@ -30,11 +30,9 @@ _RESULT = " = "
 
 def run(config: PretrainConfig, context: StageContext) -> Metrics:
     """Write the base policy; see the module's docstring."""
-    problems = context.source.problems(
-        Split.TRAIN, config.problems.levels, config.problems.count, context.seed
-    )
+    problems = context.problems(Split.TRAIN, config.problems)
     teacher = ProceduralTeacher(noticed_slip_rate=0.0, unnoticed_slip_rate=0.0)
-    thoughts = [teacher.rollouts(problem, 1, context.seed)[0] for problem in problems]
+    thoughts = [teacher.texts(problem, 1, context.seed)[0] for problem in problems]
     texts = [*(problem.prompt for problem in problems), *thoughts, "Wait, "]
     tokenizer = train_tokenizer(texts, context.model.vocab_size)
     answers = _direct_answers(tokenizer, problems)

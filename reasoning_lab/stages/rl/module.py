@@ -245,9 +245,7 @@ class RLModule(PolicyModule):
 def run(config: RLConfig, context: StageContext) -> Metrics:
     """Write the policy that reinforcement learning leaves."""
     policy, tokenizer = context.load_policy()
-    problems = context.source.problems(
-        Split.TRAIN, config.problems.levels, config.problems.count, context.seed
-    )
+    problems = context.problems(Split.TRAIN, config.problems)
     sampler = context.sampler(policy, tokenizer)
     optimization = config.optimization
     plan = RolloutPlan(
