@@ -94,6 +94,8 @@ class Rollout:
         verdict: The verifier's word on it.
         author: Who wrote it: a policy's fingerprint or a teacher's name.
         policy_version: Updates that the sampling policy had seen in its stage; 0 outside RL.
+        judge: The model whose verdict it is, as the verifier could not read the answer; None =
+            the verdict is the verifier's.
     """
 
     problem: Problem
@@ -102,6 +104,7 @@ class Rollout:
     verdict: Verdict
     author: str
     policy_version: int = 0
+    judge: str | None = None
 
     @property
     def correct(self) -> bool:

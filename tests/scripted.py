@@ -21,8 +21,15 @@ class ScriptedEngine:
     closed = 0
     lost_at: str | None = None
 
-    def __init__(self, model: str, answers: Mapping[str, Any], hardware: HardwareConfig) -> None:
+    def __init__(
+        self,
+        model: str,
+        answers: Mapping[str, Any],
+        hardware: HardwareConfig,
+        ending: str = " (seed {})",
+    ) -> None:
         self._answers = answers
+        self._ending = ending
 
     @classmethod
     def reset(cls, lost_at: str | None = None) -> None:
@@ -36,7 +43,7 @@ class ScriptedEngine:
         if self.lost_at in firsts:
             raise RuntimeError("the machine is lost")
         return [
-            Completion([7, 8], f"{self._answers[first]} (seed {seed})", [-1.0, -1.0])
+            Completion([7, 8], self._answers[first] + self._ending.format(seed), [-1.0, -1.0])
             for first, seed in zip(firsts, seeds, strict=True)
         ]
 

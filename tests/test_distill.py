@@ -10,6 +10,7 @@ import pytest
 from reasoning_lab import targets
 from reasoning_lab.data.corpus import read_prompt_ids, read_rollouts
 from reasoning_lab.data.problems import JsonlSource
+from reasoning_lab.engine.judge import _QUESTION, verdict_of
 from reasoning_lab.engine.teacher import ModelTeacher
 from reasoning_lab.schema import HardwareConfig, ModelConfig, ProblemsConfig
 from reasoning_lab.stages.base import StageContext
@@ -192,3 +193,39 @@ def test_a_moved_model_folder_is_the_same_teacher(tmp_path: Path) -> None:
 
     assert identity("a", "{}") == identity("b", "{}")
     assert identity("c", "{}") != identity("d", "[]")
+
+
+def test_a_judge_decides_what_the_verifier_cannot_read_and_signs_it(context: StageContext) -> None:
+    # Its reply is scripted by the question's first line, which is the same for all.
+    first = _QUESTION.splitlines()[0]
+    engine = {"_target_": "tests.scripted.ScriptedEngine", "model": "referee"}
+    engine |= {"answers": {first: "It names no number.\nCorrect."}, "ending": ""}
+    judge = {"_target_": "reasoning_lab.engine.judge.ModelJudge", "engine": engine}
+    metrics = run(config(judge=judge | {"max_new_tokens": 9}), context)
+    corpus = written(context)
+    for rollout in corpus["accepted"] + corpus["rejected"]:
+        unread = int(rollout.problem.gold) % 5 == 0
+        assert rollout.judge == ("referee" if unread else None)
+        assert not unread or rollout.verdict is Verdict.CORRECT
+    unread = sum(rollout.judge is not None for rollout in corpus["accepted"])
+    assert unread > 0
+    assert metrics["judged/correct"] == unread
+    assert metrics["verdict/unparseable"] == 0
+    asked = [prompt for call in ScriptedEngine.calls for prompt in call if first in prompt]
+    assert len(asked) >= unread
+    assert all("<student>\n<think>\nno idea" in prompt for prompt in asked)
+
+
+@pytest.mark.parametrize(
+    ("reply", "verdict"),
+    [
+        ("correct", Verdict.CORRECT),
+        ("He is not wrong:\n**Correct**.", Verdict.CORRECT),
+        ("5 is not 6.\nWrong", Verdict.WRONG),
+        ("I cannot tell.", None),
+        ("correct, I think", None),
+        ("", None),
+    ],
+)
+def test_a_reply_counts_by_its_last_word(reply: str, verdict: Verdict | None) -> None:
+    assert verdict_of(reply) is verdict

@@ -21,6 +21,7 @@ _SCHEMA = pa.schema(
         "truncated": pa.bool_(),
         **dict.fromkeys(("answer", "verdict", "author"), pa.string()),
         "policy_version": pa.int64(),
+        "judge": pa.string(),
     }
 )
 
@@ -97,6 +98,7 @@ def _row(rollout: Rollout) -> dict[str, Any]:
         "verdict": str(rollout.verdict),
         "author": rollout.author,
         "policy_version": rollout.policy_version,
+        "judge": rollout.judge,
     }
 
 
@@ -117,4 +119,5 @@ def _rollout(row: dict[str, Any]) -> Rollout:
         verdict=Verdict(row["verdict"]),
         author=row["author"],
         policy_version=row["policy_version"],
+        judge=row.get("judge"),
     )

@@ -43,7 +43,7 @@ class ModelTeacher:
         top_p: float,
         max_new_tokens: int,
     ) -> None:
-        _check_engine(engine)
+        check_engine(engine, _KEY)
         self.name = str(engine["model"])
         self._engine = engine
         self._instruction = instruction
@@ -76,15 +76,24 @@ class ModelTeacher:
             engine.close()
 
 
-def _check_engine(engine: Mapping[str, Any]) -> None:
-    """Find before anything runs what opening the engine would stumble over."""
+def check_engine(engine: Mapping[str, Any], key: str) -> None:
+    """Find before anything runs what opening an engine would stumble over.
+
+    Args:
+        engine: `_target_` and options.
+        key: The config key that holds them.
+
+    Raises:
+        UserError: The target may not be named, its package is missing, or its model is a path
+            with no folder.
+    """
     target, model = str(engine.get("_target_")), str(engine.get("model"))
-    check_path(target, f"{_KEY}._target_")
+    check_path(target, f"{key}._target_")
     package = _PACKAGES.get(target.rpartition(".")[0])
     if package and find_spec(package) is None:
         raise UserError(
-            f"{_KEY}: the package '{package}' is not installed; "
+            f"{key}: the package '{package}' is not installed; "
             f"run pip install 'reasoning-lab[{package}]'"
         )
     if model.startswith(("/", "./", "../", "~")) and not Path(model).is_dir():
-        raise UserError(f"{_KEY}.model: there is no folder '{model}'; check the path")
+        raise UserError(f"{key}.model: there is no folder '{model}'; check the path")

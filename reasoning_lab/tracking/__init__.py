@@ -34,6 +34,7 @@ _COLUMNS: list[str | int] = [
     "family",
     "level",
     "tokens",
+    "judge",
 ]
 
 
@@ -152,6 +153,7 @@ class WandbTracker:
                 rollout.problem.family,
                 rollout.problem.level,
                 len(rollout.completion.token_ids),
+                rollout.judge,
             ]
             for rollout in rollouts
         ]

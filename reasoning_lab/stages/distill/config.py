@@ -26,26 +26,34 @@ class DistillConfig(StageConfig):
         teacher: `_target_` and options of the teacher.
         problems: Drawn from the training split.
         validation: Problems drawn from the validation split, for early stopping.
+        judge: `_target_` and options of a model that is asked about answers which the verifier
+            cannot read; null = they count as unparseable.
         rollouts: Worked solutions a problem.
         shard_problems: Problems worked and verified at a time; a kill costs at most one shard.
     """
 
     teacher: dict[str, Any] = MISSING
+    judge: dict[str, Any] | None = None
     problems: ProblemsConfig = field(default_factory=ProblemsConfig)
     validation: int = at_least(1)
     rollouts: int = at_least(1)
     shard_problems: int = number(1024, least=1, placement=True)
 
     def check(self, key: str, hardware: HardwareConfig) -> None:
-        """Refuse a teacher whose options are wrong."""
+        """Refuse a teacher or a judge whose options are wrong."""
         factory(self.teacher, f"{key}.teacher")()
+        if self.judge is not None:
+            factory(self.judge, f"{key}.judge")()
 
     def identity(self) -> dict[str, Any]:
-        """A teacher's model in a local folder counts by content, not by place."""
+        """A model in a local folder counts by content, not by place."""
         identity = super().identity()
-        engine = identity["teacher"].get("engine")
-        if engine is not None and Path(engine["model"]).is_dir():
-            engine["model"] = content_hash(Path(engine["model"]))
+        if identity["judge"] is None:
+            del identity["judge"]  # So a corpus made without one keeps its fingerprint.
+        for asked in (identity["teacher"], identity.get("judge", {})):
+            engine = asked.get("engine")
+            if engine is not None and Path(engine["model"]).is_dir():
+                engine["model"] = content_hash(Path(engine["model"]))
         return identity
 
     def rows(self) -> int | None:

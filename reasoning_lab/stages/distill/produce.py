@@ -10,12 +10,14 @@ One shard of problems is in memory at a time: a million problems take no more th
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from reasoning_lab.data.corpus import RolloutWriter, write_prompt_ids
 from reasoning_lab.data.shards import in_shards
 from reasoning_lab.data.teacher import Teacher, Writing
+from reasoning_lab.engine.judge import Judging, ModelJudge
 from reasoning_lab.stages.base import Metrics, StageContext
 from reasoning_lab.stages.distill.config import DistillConfig
 from reasoning_lab.targets import factory
@@ -36,17 +38,29 @@ def run(config: DistillConfig, context: StageContext) -> Metrics:
     # Drawn twice, so that what is wrong with the data is found before the teacher is asked.
     write_prompt_ids(context.out_dir, trained())
     held_out = list(draw(Split.VALIDATION, levels, config.validation, context.seed))
-    with teacher.open(context.hardware) as writing:
-        shard = _verified(teacher, writing, config.rollouts, context)
+    with teacher.open(context.hardware) as writing, _judging(config, context) as judge:
+        shard = _verified(teacher, writing, judge, config.rollouts, context)
         metrics = _distill(trained(), shard, config, context)
-        held = _verified(teacher, writing, 1, context)(held_out)
+        held = _verified(teacher, writing, judge, 1, context)(held_out)
     with RolloutWriter(context.out_dir / "validation.parquet") as validation:
         validation.write([rollout for rollout in held if rollout.correct])
     return metrics
 
 
+def _judging(config: DistillConfig, context: StageContext) -> AbstractContextManager[Judging]:
+    """The configured judge at work, or one that leaves every verdict as it is."""
+    if config.judge is None:
+        return nullcontext(_as_verified)
+    judge: ModelJudge = factory(config.judge, f"stages.{context.name}.judge")()
+    return judge.open(context.hardware)
+
+
+def _as_verified(rollouts: Sequence[Rollout]) -> list[Rollout]:
+    return list(rollouts)
+
+
 def _verified(
-    teacher: Teacher, writing: Writing, samples: int, context: StageContext
+    teacher: Teacher, writing: Writing, judge: Judging, samples: int, context: StageContext
 ) -> Callable[[Sequence[Problem]], list[Rollout]]:
     """What makes the rollouts of some problems, each with its verdict."""
 
@@ -54,12 +68,14 @@ def _verified(
         completions = writing(problems, samples, context.seed)
         asked = [problem for problem in problems for _ in range(samples)]
         verdicts = context.verifier.verify(asked, [completion.text for completion in completions])
-        return [
-            Rollout(problem, completion, answer, verdict, teacher.name)
-            for problem, completion, (answer, verdict) in zip(
-                asked, completions, verdicts, strict=True
-            )
-        ]
+        return judge(
+            [
+                Rollout(problem, completion, answer, verdict, teacher.name)
+                for problem, completion, (answer, verdict) in zip(
+                    asked, completions, verdicts, strict=True
+                )
+            ]
+        )
 
     return make
 
@@ -74,6 +90,7 @@ def _distill(
     total = config.problems.count * config.rollouts
     shown: dict[bool, list[Rollout]] = {True: [], False: []}
     verdicts: Counter[Verdict] = Counter()
+    judged: Counter[Verdict] = Counter()
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -95,6 +112,7 @@ def _distill(
                 writer.write(chosen)
                 shown[correct] += chosen[: _SHOWN_ROLLOUTS - len(shown[correct])]
             verdicts.update(rollout.verdict for rollout in shard)
+            judged.update(rollout.verdict for rollout in shard if rollout.judge)
             rate = len(shard) / (time.monotonic() - started)
             started = time.monotonic()
             done = verdicts.total()
@@ -111,6 +129,7 @@ def _distill(
         "rollouts": total,
         "accepted_frac": accepted.rows / total,
         **{f"verdict/{verdict}": verdicts[verdict] for verdict in Verdict},
+        **{f"judged/{verdict}": count for verdict, count in judged.items()},
     }
     context.tracker.log({f"distill/{key}": value for key, value in metrics.items()})
     context.tracker.rollouts("distill/rollouts", [*shown[True], *shown[False]])
