@@ -30,7 +30,7 @@ from . import smollm2
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
-HARDWARE = HardwareConfig(engine=EngineHardwareConfig(memory_frac=0.5))
+HARDWARE = HardwareConfig(engine=EngineHardwareConfig(kv_cache_gb=0.5))
 PROMPTS = [f"What is {a} + {b}?" for a in range(3) for b in range(4)]
 QUESTIONS = ["What is 2 + 3?", "Name the capital of France.", "Count to five."]
 
@@ -130,7 +130,7 @@ def test_a_prompt_that_fills_the_context_is_not_answered(
 
 
 def test_replicas_say_what_one_engine_says(engine: VLLMEngine, tiny: Path) -> None:
-    wide = HardwareConfig(engine=EngineHardwareConfig(memory_frac=0.2, data_parallel_size=2))
+    wide = HardwareConfig(engine=EngineHardwareConfig(kv_cache_gb=0.5, data_parallel_size=2))
     replicas = engine_of(str(tiny), None, "float32", None, wide)
     assert isinstance(replicas, Replicas)
     try:
@@ -179,7 +179,7 @@ def server(smol: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
     command += ["--model", str(smol), "--served-model-name", "smol", "--dtype", "float32"]
     command += ["--host", "127.0.0.1", "--port", str(port), "--max-model-len", "256"]
-    command += ["--enforce-eager", "--gpu-memory-utilization", "0.5"]
+    command += ["--enforce-eager", "--kv-cache-memory-bytes", str(2**29)]
     log = tmp_path_factory.mktemp("server") / "log.txt"
     with log.open("w") as stream:
         process = subprocess.Popen(

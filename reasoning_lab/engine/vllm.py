@@ -55,6 +55,7 @@ class VLLMEngine:
                 f"engine: vLLM cannot be imported ({error}); install it as the README says, or "
                 "choose another engine"
             ) from error
+        cache_gb = hardware.engine.kv_cache_gb
         try:
             self._model = vllm.LLM(
                 model=model,
@@ -64,6 +65,7 @@ class VLLMEngine:
                 max_model_len=max_model_tokens,
                 tensor_parallel_size=hardware.engine.tensor_parallel_size,
                 gpu_memory_utilization=hardware.engine.memory_frac,
+                kv_cache_memory_bytes=cache_gb and round(cache_gb * 2**30),
                 enforce_eager=on_cpu,
                 # Of the distribution that a token was drawn from, temperature and all.
                 logprobs_mode="processed_logprobs",
@@ -73,7 +75,7 @@ class VLLMEngine:
             raise UserError(
                 f"engine.model: vLLM cannot load '{model}' ({reason}); give a Hugging Face folder "
                 "or a hub id that this machine can reach, and the memory that it needs "
-                "(hardware.engine.memory_frac)"
+                "(hardware.engine.memory_frac, or kv_cache_gb)"
             ) from error
         self._tokenizer = self._model.get_tokenizer()
         self._limit = self._model.llm_engine.model_config.max_model_len
