@@ -25,6 +25,8 @@ from reasoning_lab.types import Problem, UserError, Verdict
 from reasoning_lab.verify.choice import LETTERS, SEVERAL, read_choice
 from reasoning_lab.verify.number import Quantity, read_number
 
+_LOG = logging.getLogger(__name__)
+
 _NUMERIC = re.compile(r"(?:\\[dt]?frac|[-+*/.,_(){}$\s0-9eEijIJ])+")
 # With these left in, "3$ or $5" would be read as its last part alone.
 _MATH_MODE = re.compile(r"(?<!\\)\$")
@@ -96,6 +98,18 @@ def _math_gold(problem: Problem) -> list[Any]:
     if not gold:
         _refuse(problem, "math-verify can't read the gold")
     return gold
+
+
+def _evaluate_math_gold(problem: Problem) -> None:
+    """Read the gold and work it out, which shows one that no answer could be compared with."""
+    (gold, *_) = _math_gold(problem)
+    try:
+        gold.doit()
+    except MemoryError:
+        raise
+    except Exception as error:
+        # math-verify compares such a gold unevaluated.
+        _LOG.debug("%s: not evaluated (%s)", problem.origin, error)
 
 
 def _check_math(problem: Problem, answer: str) -> Verdict:
@@ -179,7 +193,7 @@ def _choices(problem: Problem) -> tuple[str, ...]:
 
 
 _CHECKERS: dict[str, tuple[_GoldReader, _AnswerChecker]] = {
-    "math": (_math_gold, _check_math),
+    "math": (_evaluate_math_gold, _check_math),
     "number": (_number_gold, _check_number),
     "choice": (_choice_gold, _check_choice),
 }

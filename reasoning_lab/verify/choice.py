@@ -20,7 +20,7 @@ _ANNOUNCED = re.compile(
 _ALONE = re.compile(r"\(?([A-Ea-e])\)?[.:]?")
 _LABEL = re.compile(r"\(?([A-Ea-e])(?:[.:]|\)[.:]?) ?")
 # A capital A before a small letter is the article.
-_LETTER = re.compile(r"(?<![^\W_])(?:A(?! [a-z])|[B-E])(?![^\W_])")
+_LETTER = re.compile(r"(?<![^\W_])(?:A(?! (?!or |and )[a-z])|[B-E])(?![^\W_])")
 
 
 def read_choice(text: str, choices: Sequence[str]) -> str | None:

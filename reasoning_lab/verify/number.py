@@ -43,10 +43,10 @@ _MAX_UNIT_WORDS = 8
 _SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9}
 _SCALES["trillion"] = 10**12
 # Behind a number these go on with the arithmetic or name a second number.
-_NO_UNIT = frozenset(
-    ["and", "or", "to", "plus", "minus", "times", "over", "not", "half", "third", "quarter", "sqrt"]
-    + ["pi", "π", "e", "i", "k", "n", "x", "y", "z"]
-)
+_NO_UNIT = frozenset({
+    "and", "or", "to", "plus", "minus", "times", "over", "not", "half", "third", "quarter",
+    "sqrt", "pi", "π", "e", "i", "k", "n", "x", "y", "z",
+})  # fmt: skip
 _SHORT_FORMS = {
     "$": "dollar", "us$": "dollar", "usd": "dollar", "€": "euro", "eur": "euro",
     "£": "pound", "gbp": "pound", "lb": "pound", "¢": "cent", "₹": "rupee", "rs": "rupee",

@@ -6,11 +6,11 @@ The checkers `number` and `choice` read what is left; `math` leaves LaTeX to mat
 import re
 
 _STYLE = re.compile(
-    r"\\(?:text(?:bf|it|rm|normal)?|math(?:bf|it|rm)|mbox|bf|rm|left|right|displaystyle)"
+    r"\\(?:text(?:bf|it|rm|normal)?|math(?:bf|it|rm)|mbox|bf|rm|displaystyle)"
     r"(?![A-Za-z])"
 )
 _MATH_MODE = re.compile(r"\\[()\[\]]")
-_THIN_SPACE = re.compile(r"\\[,!;:]")
+_NOTHING = re.compile(r"\\(?:[,!;:]|(?:left|right)(?![A-Za-z]))")
 _SPACE = re.compile(r"\\(?:q?quad(?![A-Za-z])|(?=\s))|~")
 _BRACE = re.compile(r"(?<!\\)[{}]")
 _DOLLAR = re.compile(r"(?<!\\)\$")
@@ -25,6 +25,6 @@ def plain(text: str) -> str:
         text = _DOLLAR.sub("", text)
     text = _STYLE.sub(" ", text)
     text = _MATH_MODE.sub(" ", text)
-    text = _SPACE.sub(" ", _THIN_SPACE.sub("", text))
+    text = _SPACE.sub(" ", _NOTHING.sub("", text))
     text = _BRACE.sub("", text)
     return " ".join(text.replace("\\$", "$").replace("\\%", "%").split())
