@@ -90,7 +90,8 @@ def test_number_with_its_unit(gold: str, answer: str, expected: Verdict) -> None
 @pytest.mark.parametrize(
     "answer",
     ["eighteen", "1,23", "0,123", "1 2", "1, 2", "18 or 19", "18 or six", "18 and a half",
-     "18x", "3i", "18 = 18", "20!", "10^{5}", "1e5", "2^3", "1/2/3", "1/0", "\\frac{1}{2}5", "5\\frac{-1}{2}",
+     "18x", "3i", "18 = 18", "20!", "10^{5}", "1e5", "2^3", "1/2/3", "1/0",
+     "\\frac{1}{2}5", "5\\frac{-1}{2}",
      "-$-18", "\\{18\\}", "(18, 19)", "12:30", "$", "-", ".", "\\frac", "٣", "18k"],
 )  # fmt: skip
 def test_what_is_not_one_number_is_unparseable(answer: str) -> None:
