@@ -1,8 +1,9 @@
 """Hold the verifier against completions that people have labelled, and keep what it gets wrong.
 
 A file of rows `{"gold": …, "completion": …, "label": true or false}`, one JSON object a line;
-the label says whether the completion answers correctly. A gold that the verifier cannot read is
-an error in the data, reported by its line.
+the label says whether the completion answers correctly. A row may have `choices`, the texts of a
+multiple-choice question's options. A gold that the verifier cannot read is an error in the data,
+reported by its line before anything is verified.
 """
 
 import dataclasses
@@ -17,6 +18,7 @@ from reasoning_lab.types import Problem, UserError, Verdict
 from reasoning_lab.verify import verifier_of
 
 _SHARD_ROWS = 4096
+_SHOWN_ROWS = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +30,14 @@ class LabelledRow:
         gold: The known answer.
         completion: What was written.
         label: True = the completion answers correctly.
+        choices: The options' texts in order, for the checker `choice`; empty = unknown.
     """
 
     line: int
     gold: str
     completion: str
     label: bool
+    choices: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +77,17 @@ def audit(path: Path, checker: str, hardware: HardwareConfig, out_dir: Path) -> 
         UserError: A row is malformed, or its gold cannot be read; the line is named.
     """
     rows = read_rows(path)
+    problems = [_problem(path, row, checker) for row in rows]
     counts: Counter[str] = Counter()
     out_dir.mkdir(parents=True, exist_ok=True)
     disagreements = out_dir / "disagreements.jsonl"
     with verifier_of(hardware) as verifier, disagreements.open("w", encoding="utf-8") as stream:
+        _require_readable(verifier.unreadable_golds(problems), checker)
         for start in range(0, len(rows), _SHARD_ROWS):
             shard = rows[start : start + _SHARD_ROWS]
-            problems = [Problem(f"{path}, line {r.line}", r.gold, checker, "audit") for r in shard]
-            found = verifier.verify(problems, [row.completion for row in shard])
+            found = verifier.verify(
+                problems[start : start + _SHARD_ROWS], [row.completion for row in shard]
+            )
             for row, (answer, verdict) in zip(shard, found, strict=True):
                 counts[verdict] += 1
                 correct = verdict is Verdict.CORRECT
@@ -132,4 +139,25 @@ def _row(path: Path, line: int, text: str) -> LabelledRow:
             f"{path}, line {line}: gold and completion are text and label is true or false; "
             "mend the line"
         )
-    return LabelledRow(line, gold, completion, bool(label))
+    choices = content.get("choices", [])
+    if not isinstance(choices, list) or not all(isinstance(choice, str) for choice in choices):
+        raise UserError(f"{path}, line {line}: choices is no list of texts; mend the line")
+    return LabelledRow(line, gold, completion, bool(label), choices)
+
+
+def _problem(path: Path, row: LabelledRow, checker: str) -> Problem:
+    origin = f"{path}, line {row.line}"
+    metadata = {"row": origin} | ({"choices": row.choices} if row.choices else {})
+    return Problem(origin, row.gold, checker, "audit", metadata=metadata)
+
+
+def _require_readable(unreadable: Sequence[Problem], checker: str) -> None:
+    if not unreadable:
+        return
+    first, *others = unreadable
+    rows = "".join(f"; {problem.origin}" for problem in others[:_SHOWN_ROWS])
+    more = f" and {len(others) - _SHOWN_ROWS} more" if len(others) > _SHOWN_ROWS else ""
+    raise UserError(
+        f"{first.origin}{rows}{more}: '{checker}' can't read the gold "
+        f"{first.gold[:100]!r}; correct or drop each of these rows"
+    )

@@ -40,10 +40,12 @@ class Problem:
     Attributes:
         prompt: What the model is asked, without chat markup.
         gold: The known answer, as its source writes it.
-        checker: Which rule compares an answer with `gold`, e.g. `reasoning_gym/gcd` or `math`.
+        checker: Which rule compares an answer with `gold`: `math`, `number`, `choice` or
+            `reasoning_gym/<family>`.
         family: The kind of problem; tables and stratified selection group by it.
         level: Difficulty within the family, 1 = easiest.
         metadata: What the checker and the procedural teacher need beyond the text; JSON only.
+            `choices` are the options' texts, `row` names the file and line it was read from.
     """
 
     prompt: str
@@ -57,6 +59,12 @@ class Problem:
     def id(self) -> str:
         """Hash of the normalized prompt: equal for prompts that read the same."""
         return prompt_id(self.prompt)
+
+    @property
+    def origin(self) -> str:
+        """How an error message names it: by its row, else by its id and first words."""
+        words = " ".join(self.prompt.split())[:60]
+        return str(self.metadata.get("row") or f"problem {self.id} ({words!r})")
 
 
 def prompt_id(prompt: str) -> str:

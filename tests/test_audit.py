@@ -74,6 +74,42 @@ def test_counts_and_disagreements(tmp_path: Path, capsys: pytest.CaptureFixture[
     ]
 
 
+def test_each_checker_by_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    numbers = [("1,234", r"\boxed{\$1234}", True), ("18", r"\boxed{18 dollars}", True)]
+    numbers += [("18", r"\boxed{18 and a half}", False), ("18", r"\boxed{1.8}", False)]
+    rows = [{"gold": gold, "completion": text, "label": label} for gold, text, label in numbers]
+    written(tmp_path / "rows.jsonl", rows)
+    result, wrong = audited(tmp_path, capsys, "checker=number")
+    assert (wrong, result["n"], result["agree"]) == ([], 4, 4)
+
+
+def test_choices_stand_in_the_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = {"gold": "C", "choices": ["7", "8", "53"]}
+    rows: list[dict[str, Any]] = [
+        {**told, "completion": r"\boxed{53}", "label": True},
+        {**told, "completion": r"\boxed{8}", "label": False},
+        {**told, "completion": r"\boxed{D}", "label": True},
+        {"gold": "C", "completion": r"\boxed{53}", "label": False},
+        {"gold": "C", "completion": r"\boxed{(C)}", "label": True},
+    ]
+    written(tmp_path / "rows.jsonl", rows)
+    result, wrong = audited(tmp_path, capsys, "checker=choice")
+    assert [(row["line"], row["verdict"]) for row in wrong] == [(3, "unparseable")]
+    assert wrong[0]["choices"] == ["7", "8", "53"]
+    assert result["unparseable"] == 2
+
+
+def test_every_unreadable_gold_is_told_by_its_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    golds = ["18", "eighteen", "18", "", "2 or 3"]
+    rows = [{"gold": gold, "completion": "no box", "label": False} for gold in golds]
+    written(tmp_path / "rows.jsonl", rows)
+    assert lab_here("audit", "path=rows.jsonl", "checker=number", cwd=tmp_path) == 2
+    err = capsys.readouterr().err
+    assert re.search("line 2; .*line 4; .*line 5: 'number' can't read the gold 'eighteen'", err)
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [
@@ -81,6 +117,10 @@ def test_counts_and_disagreements(tmp_path: Path, capsys: pytest.CaptureFixture[
         ('{"gold": "1", "completion": "x", "label": "yes"}\n', "line 1: .* label is true or false"),
         ('\n{"gold": 1, "completion": "x", "label": true}\n', "line 2: gold and completion are"),
         ("nonsense\n", "line 1: not an object"),
+        (
+            '{"gold": "A", "completion": "x", "label": true, "choices": [1]}\n',
+            "line 1: choices is no list of texts",
+        ),
         ("\n", "no row in it"),
         (
             '{"gold": "\\\\frac{", "completion": "\\\\boxed{1}", "label": true}\n',

@@ -26,6 +26,20 @@ def formula(gold: str) -> Problem:
     return Problem("a formula?", gold, "math", "math")
 
 
+def number(gold: str) -> Problem:
+    return Problem("a number?", gold, "number", "number")
+
+
+def choice(gold: str) -> Problem:
+    options = {"choices": ["7", "8", "9"]}
+    return Problem("a choice?", gold, "choice", "choice", metadata=options)
+
+
+def on_line(line: int, gold: str, checker: str) -> Problem:
+    row = {"row": f"gsm8k.jsonl, line {line}"}
+    return Problem(f"question {line}?", gold, checker, "rows", metadata=row)
+
+
 GCD = gym("gcd", "12")
 SUM = gym("chain_sum", "12")
 COMPLEX = gym("complex_arithmetic", "-15 + 3i", result=[-15, 3])
@@ -128,6 +142,16 @@ CASES = [
     (formula("5"), "3$ or $5", WRONG),
     (formula("5"), "5 )(", UNPARSEABLE),
     (formula("5"), "???", UNPARSEABLE),
+    (number("1,234"), "\\$1234.00", CORRECT),
+    (number("18"), "18 dollars", CORRECT),
+    (number("18"), "17", WRONG),
+    (number("18"), "20!", UNPARSEABLE),
+    (number("5"), BOMB, UNPARSEABLE),
+    (choice("C"), "\\textbf{(C)}", CORRECT),
+    (choice("C"), "9", CORRECT),
+    (choice("C"), "B", WRONG),
+    (choice("C"), "10", UNPARSEABLE),
+    (choice("C"), BOMB, UNPARSEABLE),
     # Not symmetric: an interval may answer an inequality, not the reverse.
     (formula("1<x<2"), "(1,2)", CORRECT),
     (formula("(1,2)"), "1<x<2", WRONG),
@@ -178,11 +202,12 @@ def test_the_memory_cap_holds() -> None:
 def test_what_needs_no_parsing_starts_no_process() -> None:
     before = _workers()
     with Verifier(workers=1, timeout_s=1, memory_mb=64) as idle:
-        texts = [box(" 12 "), "no box", box("9" * 3_000), box("{" * 10**6 + "5" + "}" * 10**6)]
-        verdicts = [verdict for _, verdict in idle.verify([GCD] * 4, texts)]
-        assert _workers() == before
+        texts = ["no box", box("9" * 3_000), box("{" * 10**6 + "5" + "}" * 10**6)]
+        verdicts = [verdict for _, verdict in idle.verify([GCD] * 3, texts)]
         assert idle.verify([], []) == []
-    assert verdicts == [CORRECT, UNPARSEABLE, UNPARSEABLE, UNPARSEABLE]
+        assert idle.unreadable_golds([]) == []
+        assert _workers() == before
+    assert verdicts == [UNPARSEABLE] * 3
 
 
 @pytest.mark.parametrize(
@@ -201,6 +226,55 @@ def test_a_bad_problem_is_an_error_that_names_it(
         verifier.verify([GCD, problem], [box("13"), box("6")])
     assert said in str(caught.value)
     assert problem.id in str(caught.value)
+
+
+def test_unreadable_golds_are_found_in_order(verifier: Verifier) -> None:
+    golds = ["5", "???", "1/2", "\\frac{", "???", "5"]
+    problems = [on_line(line, gold, "math") for line, gold in enumerate(golds, 1)]
+    problems += [
+        on_line(7, "18", "number"),
+        on_line(8, "many", "number"),
+        on_line(9, "F", "choice"),
+    ]
+    problems += [GCD, gym("complex_arithmetic", "5"), COMPLEX, choice("D"), choice("A")]
+    found = verifier.unreadable_golds(iter(problems))
+    assert found == [problems[at] for at in (1, 3, 4, 7, 8, 10, 12)]
+
+
+def test_a_gold_that_exceeds_its_limits_is_unreadable(impatient: Verifier) -> None:
+    bomb = on_line(2, BOMB, "math")
+    problems = [formula("5"), bomb, formula("6")]
+    assert impatient.unreadable_golds(problems) == [bomb]
+    with pytest.raises(UserError, match=r"^gsm8k.jsonl, line 2: .* takes more than 2 s or 512 MiB"):
+        impatient.verify(problems, [box("5"), box(bomb.gold), box("6")])
+
+
+@pytest.mark.parametrize(
+    ("checker", "gold"),
+    [("math", "???"), ("number", "???"), ("choice", "F"), ("reasoning_gym/gcd", "12")],
+)
+def test_repeating_an_unreadable_gold_is_no_reward(
+    verifier: Verifier, checker: str, gold: str
+) -> None:
+    if checker.startswith("reasoning_gym"):
+        checker, gold = "reasoning_gym/complex_arithmetic", "5"
+    problem = on_line(7, gold, checker)
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"gsm8k\.jsonl, line 7: .*can't"):
+            verifier.verify([GCD, problem], [box("12"), box(gold)])
+
+
+def test_a_gold_is_read_once_for_all_that_repeat_it() -> None:
+    """Without a worker left, only answers whose gold is known to be readable get a verdict."""
+    with Verifier(workers=1, timeout_s=20, memory_mb=256) as own:
+        problems = [on_line(line, gold, "math") for line, gold in enumerate(["5", "6"] * 50)]
+        assert own.unreadable_golds(problems) == []
+        own.close()
+        before = _workers()
+        found = own.verify(problems, [box(problem.gold) for problem in problems])
+        assert {verdict for _, verdict in found} == {CORRECT}
+        assert own.unreadable_golds(problems) == []
+        assert _workers() == before
 
 
 def test_texts_and_problems_must_pair(verifier: Verifier) -> None:

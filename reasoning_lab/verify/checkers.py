@@ -1,28 +1,44 @@
 """Compare an answer with gold by the problem's own rule; runs inside the pool's workers.
 
-Two kinds of checker: `reasoning_gym/<family>` is that family's `score_answer`, `math` is
-math-verify (https://github.com/huggingface/Math-Verify). Neither limits its own time or memory:
-the pool does. Some reasoning-gym scorers (e.g. `countdown`) evaluate the answer as a Python
-expression, and a worker process is no sandbox against that.
+The kinds of checker are:
+
+- `math`: math-verify (https://github.com/huggingface/Math-Verify);
+- `number`: one exact number with its unit;
+- `choice`: a letter from A to E;
+- `reasoning_gym/<family>`: that family's `score_answer`.
+
+None limits its own time or memory: the pool does. Some reasoning-gym scorers (e.g. `countdown`)
+evaluate the answer as a Python expression, and a worker process is no sandbox against that.
 """
 
 import logging
 import re
+from collections.abc import Callable
 from functools import cache, lru_cache
-from typing import Any
+from numbers import Rational
+from typing import Any, NoReturn
 
 import math_verify
 import reasoning_gym
 
 from reasoning_lab.types import Problem, UserError, Verdict
+from reasoning_lab.verify.choice import LETTERS, SEVERAL, read_choice
+from reasoning_lab.verify.number import Quantity, read_number
+
+_LOG = logging.getLogger(__name__)
 
 _NUMERIC = re.compile(r"(?:\\[dt]?frac|[-+*/.,_(){}$\s0-9eEijIJ])+")
 # With these left in, "3$ or $5" would be read as its last part alone.
 _MATH_MODE = re.compile(r"(?<!\\)\$")
 _DIGIT = re.compile(r"[0-9]")
+_SHOWN_CHARS = 100
 
 # It warns once a process that its timeouts are off, which is what the pool wants.
 logging.getLogger("math_verify").setLevel(logging.ERROR)
+
+
+class UnreadableGoldError(UserError):
+    """The checker cannot read the problem's gold: an error in the data."""
 
 
 def check(problem: Problem, answer: str) -> Verdict:
@@ -31,33 +47,90 @@ def check(problem: Problem, answer: str) -> Verdict:
     Never returns TIMEOUT, which is the pool's to give.
 
     Raises:
-        UserError: The checker is unknown, or can't read the problem's gold: a data error.
+        UnreadableGoldError: The checker can't read the gold.
+        UserError: The checker is unknown, or `choices` are no list of texts.
         MemoryError: The worker's cap was reached and the checker's library didn't swallow it.
     """
+    return _checker(problem)[1](problem, answer)
+
+
+def gold_complaint(problem: Problem) -> str | None:
+    """Say why the checker can't read the problem's gold; None when it can.
+
+    Raises:
+        UserError: The checker is unknown, or `choices` are no list of texts.
+        MemoryError: As in `check`.
+    """
+    try:
+        _checker(problem)[0](problem)
+    except UnreadableGoldError as error:
+        return str(error)
+    return None
+
+
+_GoldReader = Callable[[Problem], Any]
+_AnswerChecker = Callable[[Problem, str], Verdict]
+
+
+def _checker(problem: Problem) -> tuple[_GoldReader, _AnswerChecker]:
+    """The two functions of the problem's checker: one reads gold or raises, one compares."""
     kind, _, family = problem.checker.partition("/")
-    if problem.checker == "math":
-        return _check_math(problem, answer)
-    if kind == "reasoning_gym":
-        return _check_reasoning_gym(problem, answer, family)
-    raise UserError(
-        f"{_name(problem)}: unknown checker '{problem.checker}'; "
-        "use 'math' or 'reasoning_gym/<family>'"
+    if kind == "reasoning_gym" and family:
+        return _require_scorable_gold, _check_reasoning_gym
+    try:
+        return _CHECKERS[problem.checker]
+    except KeyError:
+        raise UserError(
+            f"{problem.origin}: unknown checker '{problem.checker}'; use "
+            f"{', '.join(repr(name) for name in _CHECKERS)} or 'reasoning_gym/<family>'"
+        ) from None
+
+
+def _refuse(problem: Problem, complaint: str, because: str = "") -> NoReturn:
+    raise UnreadableGoldError(
+        f"{problem.origin}: {complaint} {problem.gold[:_SHOWN_CHARS]!r}{because}; "
+        "correct or drop this problem in its data source"
     )
 
 
-def _check_math(problem: Problem, answer: str) -> Verdict:
+def _math_gold(problem: Problem) -> list[Any]:
     gold = _parse_math(problem.gold)
     if not gold:
-        raise UserError(
-            f"{_name(problem)}: math-verify can't read the gold {problem.gold!r}; "
-            "correct or drop this problem in its data source"
-        )
+        _refuse(problem, "math-verify can't read the gold")
+    return gold
+
+
+def _evaluate_math_gold(problem: Problem) -> None:
+    """Read the gold and work it out, which shows one that no answer could be compared with."""
+    (gold, *_) = _math_gold(problem)
+    try:
+        gold.doit()
+    except MemoryError:
+        raise
+    except Exception as error:
+        # math-verify compares such a gold unevaluated.
+        _LOG.debug("%s: not evaluated (%s)", problem.origin, error)
+
+
+def _check_math(problem: Problem, answer: str) -> Verdict:
+    gold = _math_gold(problem)
     parsed = _parse_math(answer)
     if not parsed:
         return Verdict.UNPARSEABLE
     # Not symmetric: gold comes first.
     equal = math_verify.verify(gold, parsed, timeout_seconds=None)
-    return Verdict.CORRECT if equal else Verdict.WRONG
+    return Verdict.CORRECT if equal and not _exactly_apart(gold[0], parsed[0]) else Verdict.WRONG
+
+
+def _exactly_apart(gold: Any, answer: Any) -> bool:
+    """Whether both are exact rational numbers and differ.
+
+    math-verify evaluates a difference to 15 digits, where 1/20! - 1/21! is nothing.
+    """
+    if not all(getattr(side, "is_rational", False) for side in (gold, answer)):
+        return False
+    left, right = gold.doit(), answer.doit()
+    return isinstance(left, Rational) and isinstance(right, Rational) and left != right
 
 
 @lru_cache(maxsize=256)
@@ -75,46 +148,103 @@ def _parse_math(text: str) -> list[Any]:
     return parsed
 
 
-def _check_reasoning_gym(problem: Problem, answer: str, family: str) -> Verdict:
+def _number_gold(problem: Problem) -> Quantity:
+    gold = read_number(problem.gold)
+    if gold is None:
+        _refuse(problem, "'number' can't read the gold")
+    return gold
+
+
+def _check_number(problem: Problem, answer: str) -> Verdict:
+    gold = _number_gold(problem)
+    found = read_number(answer)
+    if found is None:
+        return Verdict.UNPARSEABLE
+    return Verdict.CORRECT if gold.matches(found) else Verdict.WRONG
+
+
+def _choice_gold(problem: Problem) -> str:
+    named = read_choice(problem.gold, _choices(problem))
+    if named is None or named == SEVERAL:
+        _refuse(problem, "'choice' can't read the gold")
+    return named
+
+
+def _check_choice(problem: Problem, answer: str) -> Verdict:
+    gold = _choice_gold(problem)
+    named = read_choice(answer, _choices(problem))
+    if named is None:
+        return Verdict.UNPARSEABLE
+    return Verdict.CORRECT if named == gold else Verdict.WRONG
+
+
+def _choices(problem: Problem) -> tuple[str, ...]:
+    choices = problem.metadata.get("choices") or ()
+    if (
+        not isinstance(choices, list | tuple)
+        or len(choices) > len(LETTERS)
+        or not all(isinstance(choice, str) for choice in choices)
+    ):
+        raise UserError(
+            f"{problem.origin}: 'choices' is {choices!r}; give a list of at most "
+            f"{len(LETTERS)} texts, the one of A first"
+        )
+    return tuple(choices)
+
+
+_CHECKERS: dict[str, tuple[_GoldReader, _AnswerChecker]] = {
+    "math": (_evaluate_math_gold, _check_math),
+    "number": (_number_gold, _check_number),
+    "choice": (_choice_gold, _check_choice),
+}
+
+
+def _check_reasoning_gym(problem: Problem, answer: str) -> Verdict:
     """Call a full score correct; a partial one (reasoning-gym gives some) is wrong.
 
     Where gold is a number, what doesn't look like one is unparseable.
     """
-    dataset = _dataset(problem, family)
-    entry = {"question": problem.prompt, "answer": problem.gold, "metadata": problem.metadata}
+    dataset = _dataset(problem)
     numeric = _NUMERIC.fullmatch(problem.gold) and _DIGIT.search(problem.gold)
     # `complex_arithmetic` scores min(1.0, exp(-distance)), which is 1.0 for a distance of NaN.
     if numeric and "nan" in answer.lower():
         return Verdict.UNPARSEABLE
     try:
-        score = dataset.score_answer(answer, entry)
+        score = dataset.score_answer(answer, _entry(problem))
     except MemoryError:
         raise
     except Exception:
-        _require_scorable_gold(problem, dataset, entry)
+        _require_scorable_gold(problem)
         score = 0.0
     if score == 1.0:
         return Verdict.CORRECT
     return Verdict.UNPARSEABLE if numeric and not _NUMERIC.fullmatch(answer) else Verdict.WRONG
 
 
-def _require_scorable_gold(problem: Problem, dataset: Any, entry: dict[str, Any]) -> None:
+def _require_scorable_gold(problem: Problem) -> None:
     """Tell a scorer that chokes on the answer from one that chokes on the problem."""
+    said = f"'{problem.checker}' can't score the gold"
     try:
-        dataset.score_answer(problem.gold, entry)
+        score = _dataset(problem).score_answer(problem.gold, _entry(problem))
+    except (UserError, MemoryError):
+        raise
     except Exception as error:
-        raise UserError(
-            f"{_name(problem)}: '{problem.checker}' can't score the gold {problem.gold!r} "
-            f"({type(error).__name__}: {error}); correct its gold and metadata in the data source"
-        ) from error
+        _refuse(problem, said, f" ({type(error).__name__}: {error})")
+    if score != 1.0:
+        _refuse(problem, said, f" (it scores {score}, not 1)")
 
 
-def _dataset(problem: Problem, family: str) -> Any:
+def _entry(problem: Problem) -> dict[str, Any]:
+    return {"question": problem.prompt, "answer": problem.gold, "metadata": problem.metadata}
+
+
+def _dataset(problem: Problem) -> Any:
+    family = problem.checker.partition("/")[2]
     try:
         return _dataset_of(family)
     except ValueError as error:
         raise UserError(
-            f"{_name(problem)}: reasoning-gym has no family '{family}' (checker "
+            f"{problem.origin}: reasoning-gym has no family '{family}' (checker "
             f"'{problem.checker}'); see its gallery for the names"
         ) from error
 
@@ -122,7 +252,3 @@ def _dataset(problem: Problem, family: str) -> Any:
 @cache
 def _dataset_of(family: str) -> Any:
     return reasoning_gym.create_dataset(family)
-
-
-def _name(problem: Problem) -> str:
-    return f"problem {problem.id} ({' '.join(problem.prompt.split())[:60]!r})"

@@ -6,10 +6,14 @@ under a memory cap and a time limit; extraction, which is linear, stays in the p
 
 Workers are forked from a fork server that has the checkers imported, so a killed one is replaced
 in milliseconds. The server is a fresh process: it has none of the parent's torch or its threads.
-It ends with the parent. The memory cap needs Linux; a script that uses this needs the usual
+It ends with the parent.
+
+A gold may be as bad as an answer, so it too is read there, once, before an answer that repeats
+its text counts as correct. The memory cap needs Linux; a script that uses this needs the usual
 `if __name__ == "__main__":`.
 """
 
+import hashlib
 import importlib
 import math
 import multiprocessing
@@ -17,23 +21,29 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
 from reasoning_lab.schema import HardwareConfig
-from reasoning_lab.types import Problem, Verdict
+from reasoning_lab.types import Problem, UserError, Verdict
 from reasoning_lab.verify.answers import extract_answer
 
-Item = tuple[Problem, str]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 _CHECKERS = "reasoning_lab.verify.checkers"
 _MAX_ANSWER_CHARS = 2_000
-_CHUNK_ANSWERS = 32
+_CHUNK_ITEMS = 32
+_SHARD_PROBLEMS = 4096
+# A digest takes some 120 bytes.
+_MAX_KNOWN_GOLDS = 2**17
+_CHECKERS_OF_GOLD_ALONE = ("math", "number")
 _START_S = 120
 _MIB = 2**20
 # What one answer can do to a worker; all three become TIMEOUT.
@@ -57,6 +67,8 @@ class Verifier:
         self._timeout_s = timeout_s
         self._memory_mb = memory_mb
         self._pool: ProcessPool | None = None
+        # Keys of golds that were read, oldest first.
+        self._readable: dict[bytes, None] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -90,40 +102,83 @@ class Verifier:
         """
         answers = [extract_answer(text) for text in texts]
         verdicts = [_quick_verdict(p, a) for p, a in zip(problems, answers, strict=True)]
+        repeated = (p for p, v in zip(problems, verdicts, strict=True) if v is Verdict.CORRECT)
+        for complaint in self._complaints(repeated).values():
+            raise UserError(complaint)
         items = [
             (problem, answer)
             for problem, answer, verdict in zip(problems, answers, verdicts, strict=True)
             if verdict is None and answer is not None
         ]
-        checked = iter(self._check(items))
+        checked = iter(self._run(_verdict, items))
         return [
-            (answer, verdict or next(checked))
+            (answer, verdict or next(checked) or Verdict.TIMEOUT)
             for answer, verdict in zip(answers, verdicts, strict=True)
         ]
 
-    def _check(self, items: Sequence[Item]) -> list[Verdict]:
-        """Verdicts in order: in chunks, then one by one where a chunk didn't come back."""
-        size = max(1, min(_CHUNK_ANSWERS, math.ceil(len(items) / self._workers)))
+    def unreadable_golds(self, problems: Iterable[Problem]) -> list[Problem]:
+        """Return the problems whose gold the checker can't read, in order.
+
+        A gold that exceeds its time or memory is one of them. Each distinct gold is read once.
+
+        Raises:
+            UserError: A checker is unknown.
+        """
+        found: list[Problem] = []
+        waiting = iter(problems)
+        while shard := list(islice(waiting, _SHARD_PROBLEMS)):
+            complaints = self._complaints(shard)
+            found += [problem for problem in shard if _gold_key(problem) in complaints]
+        return found
+
+    def _complaints(self, problems: Iterable[Problem]) -> dict[bytes, str]:
+        """What is wrong with the golds that can't be read, by their keys."""
+        keyed = {_gold_key(problem): problem for problem in problems}
+        unknown = [(key, p) for key, p in keyed.items() if key not in self._readable]
+        complaints = {}
+        results = self._run(_complaint, [problem for _, problem in unknown])
+        for (key, problem), complaint in zip(unknown, results, strict=True):
+            if complaint is None:
+                complaints[key] = (
+                    f"{problem.origin}: to read the gold {problem.gold[:100]!r} takes more than "
+                    f"{self._timeout_s:g} s or {self._memory_mb} MiB; drop this problem"
+                )
+            elif complaint:
+                complaints[key] = complaint
+            else:
+                self._readable[key] = None
+        while len(self._readable) > _MAX_KNOWN_GOLDS:
+            del self._readable[next(iter(self._readable))]
+        return complaints
+
+    def _run(self, work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result | None]:
+        """Results in order: in chunks, then one by one where a chunk didn't come back.
+
+        None stands for an item that spent its time, its memory or its worker.
+        """
+        size = max(1, min(_CHUNK_ITEMS, math.ceil(len(items) / self._workers)))
         chunks = [items[start : start + size] for start in range(0, len(items), size)]
-        futures = [self._submit(chunk) for chunk in chunks]
-        results = [
-            _chunk_verdicts(future) if len(chunk) > 1 else [_single_verdict(future)]
+        futures = [self._submit(work, chunk) for chunk in chunks]
+        found = [
+            _chunk_results(future) if len(chunk) > 1 else [_single_result(future)]
             for chunk, future in zip(chunks, futures, strict=True)
         ]
         singles = iter(
             [
-                self._submit([item])
-                for chunk, result in zip(chunks, results, strict=True)
-                if result is None
+                self._submit(work, [item])
+                for chunk, results in zip(chunks, found, strict=True)
+                if results is None
                 for item in chunk
             ]
         )
-        verdicts: list[Verdict] = []
-        for chunk, result in zip(chunks, results, strict=True):
-            verdicts += result or [_single_verdict(next(singles)) for _ in chunk]
-        return verdicts
+        in_order: list[Result | None] = []
+        for chunk, results in zip(chunks, found, strict=True):
+            in_order += results or [_single_result(next(singles)) for _ in chunk]
+        return in_order
 
-    def _submit(self, items: Sequence[Item]) -> ProcessFuture[list[Verdict]]:
+    def _submit(
+        self, work: Callable[[Item], Result], items: Sequence[Item]
+    ) -> ProcessFuture[list[Result]]:
         # A pool breaks when something from outside kills an idle worker.
         if self._pool is None or not self._pool.active:
             self.close()
@@ -139,7 +194,7 @@ class Verifier:
             # A worker that cannot start would be started again and again.
             self._pool.schedule(os.getpid).result(timeout=_START_S)
         return self._pool.schedule(
-            _check_chunk, args=(items, self._timeout_s), timeout=self._timeout_s
+            _run_chunk, args=(work, items, self._timeout_s), timeout=self._timeout_s
         )
 
 
@@ -162,7 +217,7 @@ def _forget_foreign_start_method() -> None:
 
 
 def _quick_verdict(problem: Problem, answer: str | None) -> Verdict | None:
-    """Give the verdict that needs no parsing, or None."""
+    """Give the verdict that needs no parsing, or None; CORRECT holds only for a readable gold."""
     if answer is None:
         return Verdict.UNPARSEABLE
     if answer == problem.gold.strip():
@@ -170,19 +225,30 @@ def _quick_verdict(problem: Problem, answer: str | None) -> Verdict | None:
     return Verdict.UNPARSEABLE if len(answer) > _MAX_ANSWER_CHARS else None
 
 
-def _chunk_verdicts(future: ProcessFuture[list[Verdict]]) -> list[Verdict] | None:
-    """Return a chunk's verdicts; None = some member spent the chunk's time, memory or worker."""
+def _gold_key(problem: Problem) -> bytes:
+    """A digest of what decides whether the gold can be read."""
+    needed = {
+        key: value
+        for key, value in problem.metadata.items()
+        if key != "row" and problem.checker not in _CHECKERS_OF_GOLD_ALONE
+    }
+    described = repr((problem.checker, problem.gold, needed))
+    return hashlib.blake2b(described.encode("utf-8", "replace"), digest_size=16).digest()
+
+
+def _chunk_results(future: ProcessFuture[list[Result]]) -> list[Result | None] | None:
+    """A chunk's results; None = some member spent the chunk's time, memory or worker."""
     try:
-        return future.result()
+        return [*future.result()]
     except (*_CULPRIT_ERRORS, BrokenProcessPool):
         return None
 
 
-def _single_verdict(future: ProcessFuture[list[Verdict]]) -> Verdict:
+def _single_result(future: ProcessFuture[list[Result]]) -> Result | None:
     try:
         return future.result()[0]
     except _CULPRIT_ERRORS:
-        return Verdict.TIMEOUT
+        return None
 
 
 def _start_worker(memory_mb: int) -> None:
@@ -203,9 +269,22 @@ def _limit(what: int, amount: int) -> None:
     )
 
 
-def _check_chunk(items: Sequence[Item], timeout_s: float) -> list[Verdict]:
-    from reasoning_lab.verify.checkers import check
-
+def _run_chunk(
+    work: Callable[[Item], Result], items: Sequence[Item], timeout_s: float
+) -> list[Result]:
     # Pebble ends what takes too long; this ends it where the parent, and so pebble, was killed.
     _limit(resource.RLIMIT_CPU, math.ceil(time.process_time() + 2 * timeout_s) + 1)
-    return [check(problem, answer) for problem, answer in items]
+    return [work(item) for item in items]
+
+
+def _verdict(item: tuple[Problem, str]) -> Verdict:
+    from reasoning_lab.verify.checkers import check
+
+    return check(*item)
+
+
+def _complaint(problem: Problem) -> str:
+    """What keeps the gold from being read; empty when nothing does."""
+    from reasoning_lab.verify.checkers import gold_complaint
+
+    return gold_complaint(problem) or ""
