@@ -24,7 +24,7 @@ class DistillConfig(StageConfig):
         teacher: `_target_` and options of the teacher.
         problems: Drawn from the training split.
         validation: Problems drawn from the validation split, for early stopping.
-        rollouts: Worked solutions a problem.
+        rollouts: Worked solutions a problem; a recorded teacher may have fewer.
         shard_problems: Problems worked and verified at a time; a kill costs at most one shard.
     """
 
