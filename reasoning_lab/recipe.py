@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reasoning_lab.schema import StageConfig, identity_of
+from reasoning_lab.schema import StageConfig
 from reasoning_lab.store import fingerprint
 from reasoning_lab.types import UserError
 
@@ -167,7 +167,7 @@ def _identity(
     config: StageConfig, inputs: Mapping[str, Node], groups: Mapping[str, Any], seed: int
 ) -> dict[str, Any]:
     return {
-        "config": identity_of(config),
+        "config": config.identity(),
         "inputs": {kind: node.fingerprint for kind, node in inputs.items()},
         "groups": {key: groups[key] for key in config.reads},
         "seed": seed,

@@ -181,6 +181,31 @@ class OptimizationConfig:
 
 
 @dataclass
+class EngineHardwareConfig:
+    """What engines may take of this machine, or of a server.
+
+    Attributes:
+        tensor_parallel_size: Devices that share one copy of vLLM's model.
+        data_parallel_size: Copies of vLLM's model, each in a process of its own.
+        memory_frac: vLLM's share of a device's memory; without a GPU, of the machine's.
+        url: The OpenAI-compatible server; null = OPENAI_BASE_URL, or else OpenAI's.
+        requests_in_flight: Most requests that wait for the server's answer at a time.
+        requests_per_minute: Most requests started in a minute; null = no limit.
+        request_retries: How often a request that failed or was refused for now is tried again.
+        request_timeout_s: Longest wait for one answer.
+    """
+
+    tensor_parallel_size: int = number(1, least=1, placement=True)
+    data_parallel_size: int = number(1, least=1, placement=True)
+    memory_frac: float = number(0.9, least=0.01, most=1.0, placement=True)
+    url: str | None = placement(None)
+    requests_in_flight: int = number(32, least=1, placement=True)
+    requests_per_minute: float | None = number(None, least=0.1, placement=True)
+    request_retries: int = number(8, least=0, placement=True)
+    request_timeout_s: float = number(600.0, least=0.1, placement=True)
+
+
+@dataclass
 class HardwareConfig:
     """Where and how wide; never part of a result's identity.
 
@@ -189,6 +214,7 @@ class HardwareConfig:
         threads: CPU threads of torch; null = one a core.
         micro_batch_size: Rows a forward pass, at most; null = the global batch at once.
         generation_batch_size: Rows decoded together.
+        engine: What vLLM and servers may take.
         verifier_workers: Processes that check answers.
         verifier_timeout_s: Wall-clock limit of one check.
         verifier_memory_mb: Memory that a check may take beyond its worker's own.
@@ -198,6 +224,9 @@ class HardwareConfig:
     threads: int | None = number(None, least=1, placement=True)
     micro_batch_size: int | None = number(None, least=1, placement=True)
     generation_batch_size: int = number(256, least=1, placement=True)
+    engine: EngineHardwareConfig = field(
+        default_factory=EngineHardwareConfig, metadata={"placement": True}
+    )
     verifier_workers: int = number(1, least=1, placement=True)
     verifier_timeout_s: float = number(5.0, least=0.1, placement=True)
     verifier_memory_mb: int = number(1024, least=64, placement=True)
@@ -222,6 +251,11 @@ class StageConfig:
     reads: list[str] = field(default_factory=list)
     init_from: str = "previous"
     version: int = 1
+
+    def identity(self) -> dict[str, Any]:
+        """What of the config decides the result, as plain data."""
+        identity: dict[str, Any] = identity_of(self)
+        return identity
 
     def rows(self) -> int | None:
         """Rows that it trains on or samples, by which its time is estimated; None = unknown."""

@@ -43,7 +43,7 @@ def _agree(found: list[Completion], expected: list[Completion]) -> None:
 
 def test_greedy_equals_transformers(model, tokenizer) -> None:
     prompts = _prompts(12)
-    found = HFEngine(model, tokenizer, 5).generate(prompts, Sampling(0.0, 1.0, 24), range(12))
+    found = HFEngine(model, tokenizer, 5).complete(prompts, Sampling(0.0, 1.0, 24), range(12))
     for prompt, completion in zip(prompts, found, strict=True):
         theirs = model.generate(
             torch.tensor([prompt]),
@@ -79,13 +79,13 @@ def _check_logprobs(model, prompts, completions, temperature: float) -> None:
 )
 def test_rollout_logprobs_are_those_of_the_loss(model, tokenizer, sampling, temperature) -> None:
     prompts = _prompts(16)
-    completions = HFEngine(model, tokenizer, 16).generate(prompts, sampling, range(16))
+    completions = HFEngine(model, tokenizer, 16).complete(prompts, sampling, range(16))
     _check_logprobs(model, prompts, completions, temperature)
 
 
 def test_logprobs_hold_across_a_growing_cache(model, tokenizer) -> None:
     prompts = _prompts(8)
-    completions = HFEngine(model, tokenizer, 8).generate(
+    completions = HFEngine(model, tokenizer, 8).complete(
         prompts, Sampling(1.0, 1.0, 150), [*range(8)]
     )
     _check_logprobs(model, prompts, completions, 1.0)
@@ -94,13 +94,13 @@ def test_logprobs_hold_across_a_growing_cache(model, tokenizer) -> None:
 def test_completions_do_not_depend_on_batching_or_order(model, tokenizer) -> None:
     prompts, seeds = _prompts(15), [seed * 7919 + 2**62 for seed in range(15)]
     sampling = Sampling(1.1, 0.95, 30)
-    alone = HFEngine(model, tokenizer, 1).generate(prompts, sampling, seeds)
+    alone = HFEngine(model, tokenizer, 1).complete(prompts, sampling, seeds)
     assert len({len(completion.token_ids) for completion in alone}) > 3
     for batch_size in (4, 15, 64):
-        found = HFEngine(model, tokenizer, batch_size).generate(prompts, sampling, seeds)
+        found = HFEngine(model, tokenizer, batch_size).complete(prompts, sampling, seeds)
         _agree(found, alone)
     order = random.Random(0).sample(range(15), 15)
-    shuffled = HFEngine(model, tokenizer, 6).generate(
+    shuffled = HFEngine(model, tokenizer, 6).complete(
         [prompts[row] for row in order], sampling, [seeds[row] for row in order]
     )
     _agree(shuffled, [alone[row] for row in order])
@@ -108,7 +108,7 @@ def test_completions_do_not_depend_on_batching_or_order(model, tokenizer) -> Non
 
 def test_seeds_separate_rollouts_of_one_prompt(model, tokenizer) -> None:
     prompt = [4, 5, 6]
-    found = HFEngine(model, tokenizer, 8).generate(
+    found = HFEngine(model, tokenizer, 8).complete(
         [prompt] * 8, Sampling(1.0, 1.0, 12), [1, 2, 3, 4, 5, 6, 7, 1]
     )
     assert found[0].token_ids == found[7].token_ids
@@ -117,7 +117,7 @@ def test_seeds_separate_rollouts_of_one_prompt(model, tokenizer) -> None:
 
 def test_a_completion_ends_with_the_end_token_or_is_truncated(model, tokenizer) -> None:
     done: list[int] = []
-    found = HFEngine(model, tokenizer, 16, done.append).generate(
+    found = HFEngine(model, tokenizer, 16, done.append).complete(
         _prompts(40), Sampling(1.0, 1.0, 9), range(40)
     )
     for completion in found:
@@ -136,7 +136,7 @@ def test_the_model_is_given_back_as_it_was(model, tokenizer) -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     model.train()
     try:
-        HFEngine(model, tokenizer, 2).generate([[3], [4, 5]], Sampling(1.0, 1.0, 3), [0, 1])
+        HFEngine(model, tokenizer, 2).complete([[3], [4, 5]], Sampling(1.0, 1.0, 3), [0, 1])
         assert model.training
     finally:
         model.eval()

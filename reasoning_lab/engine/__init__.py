@@ -1,4 +1,8 @@
-"""Text generation behind one protocol: prompts in, completions with logprobs out."""
+"""Text generation behind one protocol: prompts in, completions with logprobs out.
+
+`hf` and `vllm` run a model in this process, `openai` asks a server. They share the chat
+template of the model's own tokenizer, so a prompt means the same to all of them.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,14 +27,23 @@ class Sampling:
 
 
 class Engine(Protocol):
-    """Generates completions for tokenized prompts."""
+    """Generates completions of what a user says."""
 
     def generate(
-        self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]
+        self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]
     ) -> list[Completion]:
         """One completion a prompt, in order.
 
         A prompt's seed fixes its random numbers whatever else is in the call, so a
-        completion does not depend on batching or on what was generated before.
+        completion does not depend on batching or on what was generated before; of a server
+        that is asked for, and up to the server.
+
+        Args:
+            prompts: Each a user's turn, without chat markup.
+            seeds: One a prompt, at least 0.
         """
+        ...
+
+    def close(self) -> None:
+        """Free what the engine holds: memory, processes, connections."""
         ...

@@ -15,6 +15,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import Cache, DynamicLayer
 
 from reasoning_lab.engine import Sampling
+from reasoning_lab.models.policy import device_of, load_policy, on_device
+from reasoning_lab.models.tokenizer import prompt_tokens
+from reasoning_lab.schema import HardwareConfig
 from reasoning_lab.types import Completion
 
 # Copying the cache to drop rows pays once a quarter of them has ended.
@@ -47,8 +50,20 @@ class HFEngine:
         self._on_progress = on_progress
 
     def generate(
+        self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]
+    ) -> list[Completion]:
+        distinct = list(dict.fromkeys(prompts))
+        ids = dict(zip(distinct, prompt_tokens(self._tokenizer, distinct), strict=True))
+        return self.complete([ids[prompt] for prompt in prompts], sampling, seeds)
+
+    def close(self) -> None:
+        """Let go of the model."""
+        del self._model
+
+    def complete(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]
     ) -> list[Completion]:
+        """As `generate`, from token ids."""
         order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]), reverse=True)
         completions: dict[int, Completion] = {}
         was_training = self._model.training
@@ -111,6 +126,26 @@ class HFEngine:
                 token_lists, texts, logprobs.tolist(), ended.tolist(), strict=True
             )
         ]
+
+
+def engine_of(model: str, revision: str | None, dtype: str, hardware: HardwareConfig) -> HFEngine:
+    """An engine with a model of its own.
+
+    Args:
+        model: A Hugging Face folder or hub id.
+        revision: The hub commit.
+        dtype: float32 or bfloat16.
+        hardware: Its device and the rows decoded together.
+
+    Raises:
+        UserError: When there is no such model.
+    """
+    policy, tokenizer = load_policy(model, dtype, revision, key="engine.model")
+    return HFEngine(
+        on_device(policy, device_of(hardware)),
+        tokenizer,
+        hardware.generation_batch_size,
+    )
 
 
 class _BufferedLayer(DynamicLayer):

@@ -11,7 +11,6 @@ from reasoning_lab.data.curation import group_by_problem
 from reasoning_lab.data.shards import in_shards
 from reasoning_lab.engine import Sampling
 from reasoning_lab.engine.hf import HFEngine
-from reasoning_lab.models.tokenizer import prompt_tokens
 from reasoning_lab.schema import SamplingConfig
 from reasoning_lab.types import Problem, Rollout, RolloutGroup
 from reasoning_lab.verify import Verifier
@@ -48,7 +47,6 @@ class RolloutSampler:
         self._progress = Progress(transient=True)
         self._label = label
         self._engine = HFEngine(policy, tokenizer, batch_size, self._advance)
-        self._tokenizer = tokenizer
         self._verifier = verifier
         self._author = author
 
@@ -97,14 +95,12 @@ class RolloutSampler:
         policy_version: int,
     ) -> list[Rollout]:
         asked = [problem for problem in problems for _ in range(group_size)]
-        prompts = prompt_tokens(self._tokenizer, [problem.prompt for problem in problems])
-        repeated = [prompt for prompt in prompts for _ in range(group_size)]
         seeds = [
             random.Random(f"{seed}/{problem.id}/{sample}").getrandbits(63)
             for problem in problems
             for sample in range(group_size)
         ]
-        completions = self._engine.generate(repeated, sampling, seeds)
+        completions = self._engine.generate([problem.prompt for problem in asked], sampling, seeds)
         verdicts = self._verifier.verify(asked, [completion.text for completion in completions])
         return [
             Rollout(problem, completion, answer, verdict, self._author, policy_version)

@@ -19,6 +19,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from reasoning_lab.schema import HardwareConfig
 from reasoning_lab.types import UserError
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -60,9 +61,15 @@ def build_policy(
 
 
 def load_policy(
-    path: str | Path, dtype: str, revision: str | None = None
+    path: str | Path, dtype: str, revision: str | None = None, key: str = "model.path"
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a policy and its tokenizer from a folder or a hub id.
+
+    Args:
+        path: The folder or the hub id.
+        dtype: float32 or bfloat16.
+        revision: The hub commit.
+        key: The config key that names it, for the error.
 
     Raises:
         UserError: When there is no such model, or its weights are not safetensors.
@@ -75,10 +82,16 @@ def load_policy(
     except (OSError, ValueError) as error:
         first_line = str(error).strip().splitlines()[0]
         raise UserError(
-            f"model.path: cannot load '{path}' ({first_line}); give a Hugging Face folder with "
+            f"{key}: cannot load '{path}' ({first_line}); give a Hugging Face folder with "
             "safetensors, or a hub id that this machine can reach"
         ) from error
     return model, tokenizer
+
+
+def device_of(hardware: HardwareConfig) -> torch.device:
+    """Where a policy that only samples runs; training devices are Lightning's."""
+    gpu = hardware.accelerator != "cpu" and torch.cuda.is_available()
+    return torch.device("cuda" if gpu else "cpu")
 
 
 def on_device(policy: PreTrainedModel, device: torch.device) -> PreTrainedModel:

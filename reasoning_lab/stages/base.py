@@ -22,7 +22,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_lab.data.problems import ProblemSource
 from reasoning_lab.engine.rollouts import RolloutSampler
-from reasoning_lab.models.policy import load_policy, on_device
+from reasoning_lab.models.policy import device_of, load_policy, on_device
 from reasoning_lab.schema import HardwareConfig, ModelConfig, OptimizationConfig, ProblemsConfig
 from reasoning_lab.stages.checkpoints import Checkpoints, DirectIO, last_checkpoint
 from reasoning_lab.targets import factory
@@ -67,12 +67,6 @@ class StageContext:
     verifier: Verifier
     tracker: Tracker
 
-    @property
-    def device(self) -> torch.device:
-        """Where a policy that only samples runs; training devices are Lightning's."""
-        gpu = self.hardware.accelerator != "cpu" and torch.cuda.is_available()
-        return torch.device("cuda" if gpu else "cpu")
-
     def load_policy(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """The policy to start from: the input's, or the base checkpoint's."""
         if "policy" in self.inputs:
@@ -90,7 +84,7 @@ class StageContext:
     ) -> RolloutSampler:
         """Draws verified rollouts from `policy`, under the fingerprint that it came with."""
         return RolloutSampler(
-            on_device(policy, self.device),
+            on_device(policy, device_of(self.hardware)),
             tokenizer,
             self.verifier,
             self.hardware.generation_batch_size,

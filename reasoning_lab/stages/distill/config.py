@@ -1,10 +1,12 @@
 """Schema of the `distill` stage."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from omegaconf import MISSING
 
+from reasoning_lab.files import content_hash
 from reasoning_lab.schema import (
     HardwareConfig,
     ProblemsConfig,
@@ -37,6 +39,14 @@ class DistillConfig(StageConfig):
     def check(self, key: str, hardware: HardwareConfig) -> None:
         """Refuse a teacher whose options are wrong."""
         factory(self.teacher, f"{key}.teacher")()
+
+    def identity(self) -> dict[str, Any]:
+        """A teacher's model in a local folder counts by content, not by place."""
+        identity = super().identity()
+        engine = identity["teacher"].get("engine")
+        if engine is not None and Path(engine["model"]).is_dir():
+            engine["model"] = content_hash(Path(engine["model"]))
+        return identity
 
     def rows(self) -> int | None:
         return self.problems.count * self.rollouts + self.validation

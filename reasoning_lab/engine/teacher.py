@@ -1,0 +1,90 @@
+"""A model as teacher: its completions are what `distill` verifies (paper, step 1)."""
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from reasoning_lab.data.teacher import Writing
+from reasoning_lab.engine import Engine, Sampling
+from reasoning_lab.schema import HardwareConfig
+from reasoning_lab.targets import check_path, factory
+from reasoning_lab.types import Completion, Problem, UserError
+
+_KEY = "teacher.engine"
+# What an engine's module imports only when it is opened, and the extra that brings it.
+_PACKAGES = {"reasoning_lab.engine.vllm": "vllm", "reasoning_lab.engine.openai": "openai"}
+
+
+class ModelTeacher:
+    """Asks a model for worked solutions.
+
+    Args:
+        engine: `_target_` and options of the engine, `model` among them.
+        instruction: Said after every problem, on a line of its own.
+        opening: What the chat template has already written of the completion, such as
+            `<think>` and a line break; it is put before the text.
+        temperature: Of the sampling; see `Sampling`.
+        top_p: Likewise.
+        max_new_tokens: Likewise.
+
+    Raises:
+        UserError: The engine's package is missing, or its model is a path with no folder.
+    """
+
+    def __init__(
+        self,
+        engine: Mapping[str, Any],
+        instruction: str,
+        opening: str,
+        temperature: float,
+        top_p: float,
+        max_new_tokens: int,
+    ) -> None:
+        _check_engine(engine)
+        self.name = str(engine["model"])
+        self._engine = engine
+        self._instruction = instruction
+        self._opening = opening
+        self._sampling = Sampling(temperature, top_p, max_new_tokens)
+
+    @contextmanager
+    def open(self, hardware: HardwareConfig) -> Iterator[Writing]:
+        engine: Engine = factory(self._engine, _KEY)(hardware=hardware)
+
+        def write(problems: Sequence[Problem], samples: int, seed: int) -> list[Completion]:
+            prompts = [
+                f"{problem.prompt}\n{self._instruction}".strip()
+                for problem in problems
+                for _ in range(samples)
+            ]
+            seeds = [
+                random.Random(f"{problem.id}/{seed}/{sample}").getrandbits(63)
+                for problem in problems
+                for sample in range(samples)
+            ]
+            return [
+                Completion([], self._opening + found.text, truncated=found.truncated)
+                for found in engine.generate(prompts, self._sampling, seeds)
+            ]
+
+        try:
+            yield write
+        finally:
+            engine.close()
+
+
+def _check_engine(engine: Mapping[str, Any]) -> None:
+    """Find before anything runs what opening the engine would stumble over."""
+    target, model = str(engine.get("_target_")), str(engine.get("model"))
+    check_path(target, f"{_KEY}._target_")
+    package = _PACKAGES.get(target.rpartition(".")[0])
+    if package and find_spec(package) is None:
+        raise UserError(
+            f"{_KEY}: the package '{package}' is not installed; "
+            f"run pip install 'reasoning-lab[{package}]'"
+        )
+    if model.startswith(("/", "./", "../", "~")) and not Path(model).is_dir():
+        raise UserError(f"{_KEY}.model: there is no folder '{model}'; check the path")

@@ -1,0 +1,239 @@
+"""Generation with vLLM in this process, or in one process a replica.
+
+Without a GPU it runs vLLM's CPU build, without compilation, which takes longer to warm up
+than a small model takes to answer.
+"""
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from multiprocessing import get_context
+from typing import Any
+
+from reasoning_lab.engine import Sampling
+from reasoning_lab.schema import HardwareConfig
+from reasoning_lab.types import Completion, UserError
+
+log = logging.getLogger(__name__)
+
+# In the process that asks: a model of its own would need its weights sent there.
+_ENVIRONMENT = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_LOGGING_LEVEL": "WARNING"}
+
+
+class VLLMEngine:
+    """Samples from a causal language model.
+
+    Args:
+        model: A Hugging Face folder or hub id.
+        revision: The hub commit.
+        dtype: float32, bfloat16, or auto for the checkpoint's own.
+        max_model_tokens: Longest prompt and completion together; null = the model's own.
+        hardware: Its devices, and their share of memory.
+
+    Raises:
+        UserError: vLLM is not installed, or cannot load the model.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        revision: str | None,
+        dtype: str,
+        max_model_tokens: int | None,
+        hardware: HardwareConfig,
+    ) -> None:
+        os.environ.update(_ENVIRONMENT)
+        on_cpu = hardware.accelerator == "cpu"
+        if on_cpu:
+            os.environ["TORCHDYNAMO_DISABLE"] = "1"
+        try:
+            import vllm
+        except ImportError as error:
+            raise UserError(
+                f"engine: vLLM cannot be imported ({error}); install it as the README says, or "
+                "choose another engine"
+            ) from error
+        try:
+            self._model = vllm.LLM(
+                model=model,
+                revision=revision,
+                tokenizer_revision=revision,
+                dtype=dtype,
+                max_model_len=max_model_tokens,
+                tensor_parallel_size=hardware.engine.tensor_parallel_size,
+                gpu_memory_utilization=hardware.engine.memory_frac,
+                enforce_eager=on_cpu,
+                # Of the distribution that a token was drawn from, temperature and all.
+                logprobs_mode="processed_logprobs",
+            )
+        except (OSError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(
+                f"engine.model: vLLM cannot load '{model}' ({reason}); give a Hugging Face folder "
+                "or a hub id that this machine can reach, and the memory that it needs "
+                "(hardware.engine.memory_frac)"
+            ) from error
+        self._tokenizer = self._model.get_tokenizer()
+        self._limit = self._model.llm_engine.model_config.max_model_len
+
+    def generate(
+        self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]
+    ) -> list[Completion]:
+        """One completion a prompt, in order.
+
+        A prompt that fills the model's context is answered by nothing, as truncated. With
+        top-p at a temperature that is not 1 there are no logprobs: vLLM's are of the
+        truncated distribution.
+        """
+        import vllm
+
+        from reasoning_lab.models.tokenizer import prompt_tokens
+
+        distinct = list(dict.fromkeys(prompts))
+        ids = dict(zip(distinct, prompt_tokens(self._tokenizer, distinct), strict=True))
+        asked = [row for row, prompt in enumerate(prompts) if len(ids[prompt]) < self._limit]
+        if len(asked) < len(prompts):
+            log.warning(
+                "%d of %d prompts fill the engine's %d tokens and are not answered.",
+                len(prompts) - len(asked),
+                len(prompts),
+                self._limit,
+            )
+        options = [
+            vllm.SamplingParams(
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                max_tokens=min(sampling.max_new_tokens, self._limit - len(ids[prompts[row]])),
+                seed=seeds[row],
+                logprobs=0,
+                # Its own decoding, token by token, drops a character that a limit cut in two.
+                detokenize=False,
+            )
+            for row in asked
+        ]
+        found = self._model.generate(
+            [vllm.TokensPrompt(prompt_token_ids=ids[prompts[row]]) for row in asked],
+            options,
+            use_tqdm=False,
+        )
+        outputs = [request.outputs[0] for request in found]
+        texts = self._tokenizer.batch_decode(
+            [output.token_ids for output in outputs], skip_special_tokens=True
+        )
+        completions = [Completion([], "", truncated=True) for _ in prompts]
+        for row, output, text in zip(asked, outputs, texts, strict=True):
+            completions[row] = _completion(output, text, sampling)
+        return completions
+
+    def close(self) -> None:
+        """Free the model and its cache."""
+        import gc
+
+        import torch
+
+        del self._model
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _completion(output: Any, text: str, sampling: Sampling) -> Completion:
+    token_ids = list(output.token_ids)
+    logprobs = [step[token].logprob for token, step in zip(token_ids, output.logprobs, strict=True)]
+    untruncated = sampling.top_p == 1 or sampling.temperature == 0
+    return Completion(
+        token_ids,
+        text,
+        logprobs if untruncated else (),
+        truncated=output.finish_reason == "length",
+    )
+
+
+class Replicas:
+    """Several vLLM engines, each in a process with devices of its own; they share the prompts.
+
+    Args:
+        options: Arguments of each `VLLMEngine`, `hardware` among them.
+        count: Their number.
+
+    Raises:
+        UserError: As `VLLMEngine` does.
+    """
+
+    def __init__(self, options: Mapping[str, Any], count: int) -> None:
+        devices = options["hardware"].engine.tensor_parallel_size
+        with ExitStack() as stack:
+            self._pools = [
+                stack.enter_context(
+                    ProcessPoolExecutor(
+                        1, get_context("spawn"), _own_devices, (rank * devices, devices)
+                    )
+                )
+                for rank in range(count)
+            ]
+            for loading in [pool.submit(_load, options) for pool in self._pools]:
+                loading.result()
+            self._stack = stack.pop_all()
+
+    def generate(
+        self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]
+    ) -> list[Completion]:
+        """One completion a prompt, in order; see `VLLMEngine.generate`."""
+        count = len(self._pools)
+        shares = [
+            pool.submit(_generate, prompts[rank::count], sampling, seeds[rank::count])
+            for rank, pool in enumerate(self._pools)
+        ]
+        completions = [Completion([], "")] * len(prompts)
+        for rank, share in enumerate(shares):
+            completions[rank::count] = share.result()
+        return completions
+
+    def close(self) -> None:
+        """End the processes."""
+        self._stack.close()
+
+
+def engine_of(
+    model: str,
+    revision: str | None,
+    dtype: str,
+    max_model_tokens: int | None,
+    hardware: HardwareConfig,
+) -> VLLMEngine | Replicas:
+    """One engine in this process, or the configured number of replicas; see `VLLMEngine`."""
+    count = hardware.engine.data_parallel_size
+    if count == 1:
+        return VLLMEngine(model, revision, dtype, max_model_tokens, hardware)
+    options = {
+        "model": model,
+        "revision": revision,
+        "dtype": dtype,
+        "max_model_tokens": max_model_tokens,
+        "hardware": hardware,
+    }
+    return Replicas(options, count)
+
+
+# A replica's own engine, in its process.
+_engine: VLLMEngine | None = None
+
+
+def _own_devices(first: int, count: int) -> None:
+    """Show this process `count` of the devices that the parent sees."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = visible.split(",") if visible else [str(number) for number in range(first + count)]
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(names[first : first + count])
+
+
+def _load(options: Mapping[str, Any]) -> None:
+    global _engine
+    _engine = VLLMEngine(**options)
+
+
+def _generate(prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
+    if _engine is None:
+        raise RuntimeError("a replica generates before it has loaded its model")
+    return _engine.generate(prompts, sampling, seeds)

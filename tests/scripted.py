@@ -1,0 +1,44 @@
+"""An engine that says what it is told to, for tests of what asks engines."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from reasoning_lab.engine import Sampling
+from reasoning_lab.schema import HardwareConfig
+from reasoning_lab.types import Completion
+
+
+class ScriptedEngine:
+    """Answers by a prompt's first line, a rollout's number at its end.
+
+    Attributes:
+        calls: Prompts of every call of any engine, in order.
+        closed: How many engines were closed.
+        lost_at: Fails in the call with a prompt that begins so.
+    """
+
+    calls: list[list[str]] = []  # noqa: RUF012 - shared on purpose: engines come and go
+    closed = 0
+    lost_at: str | None = None
+
+    def __init__(self, model: str, answers: Mapping[str, Any], hardware: HardwareConfig) -> None:
+        self._answers = answers
+
+    @classmethod
+    def reset(cls, lost_at: str | None = None) -> None:
+        cls.calls, cls.closed, cls.lost_at = [], 0, lost_at
+
+    def generate(
+        self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]
+    ) -> list[Completion]:
+        self.calls.append(list(prompts))
+        firsts = [prompt.splitlines()[0] for prompt in prompts]
+        if self.lost_at in firsts:
+            raise RuntimeError("the machine is lost")
+        return [
+            Completion([7, 8], f"{self._answers[first]} (seed {seed})", [-1.0, -1.0])
+            for first, seed in zip(firsts, seeds, strict=True)
+        ]
+
+    def close(self) -> None:
+        type(self).closed += 1

@@ -1,0 +1,194 @@
+"""Distillation with a model as teacher: sharded, verified, resumable."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reasoning_lab import targets
+from reasoning_lab.data.corpus import read_prompt_ids, read_rollouts
+from reasoning_lab.data.problems import JsonlSource
+from reasoning_lab.engine.teacher import ModelTeacher
+from reasoning_lab.schema import HardwareConfig, ModelConfig, ProblemsConfig
+from reasoning_lab.stages.base import StageContext
+from reasoning_lab.stages.distill.config import DistillConfig
+from reasoning_lab.stages.distill.produce import run
+from reasoning_lab.tracking import NullTracker
+from reasoning_lab.types import Rollout, UserError, Verdict
+from reasoning_lab.verify import Verifier
+
+from .scripted import ScriptedEngine
+
+PROBLEMS = 20
+# Every third answer is wrong, every fifth has no box.
+ANSWERS = {
+    f"number {n}": "no idea" if n % 5 == 0 else f"\\boxed{{{n + (n % 3 == 0)}}}"
+    for n in range(2 * PROBLEMS)
+}
+
+
+@pytest.fixture(scope="module")
+def verifier() -> Iterator[Verifier]:
+    with Verifier(workers=1, timeout_s=20, memory_mb=1024) as shared:
+        yield shared
+
+
+@pytest.fixture(autouse=True)
+def _scripted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(targets, "ALLOWED_PREFIXES", ("reasoning_lab.", "tests."))
+    ScriptedEngine.reset()
+
+
+@pytest.fixture
+def context(tmp_path: Path, verifier: Verifier) -> StageContext:
+    rows = tmp_path / "numbers.jsonl"
+    rows.write_text(
+        "".join(f'{{"prompt": "number {n}", "gold": "{n}"}}\n' for n in range(2 * PROBLEMS))
+    )
+    (tmp_path / "out").mkdir()
+    return StageContext(
+        name="distill",
+        seed=5,
+        out_dir=tmp_path / "out",
+        work_dir=tmp_path / "work",
+        inputs={},
+        authors={},
+        lineage=[],
+        model=ModelConfig(),
+        source=JsonlSource(str(rows), "math", "numbers", 0.1, 0.2),
+        hardware=HardwareConfig(),
+        verifier=verifier,
+        tracker=NullTracker(),
+    )
+
+
+def teacher(**changes: Any) -> dict[str, Any]:
+    engine = {"_target_": "tests.scripted.ScriptedEngine", "model": "sage", "answers": ANSWERS}
+    return {
+        "_target_": "reasoning_lab.engine.teacher.ModelTeacher",
+        "engine": engine,
+        "instruction": "Think.",
+        "opening": "<think>\n",
+        "temperature": 0.5,
+        "top_p": 1.0,
+        "max_new_tokens": 9,
+    } | changes
+
+
+def config(**changes: Any) -> DistillConfig:
+    return replace(
+        DistillConfig(
+            teacher=teacher(),
+            problems=ProblemsConfig(levels=[1], count=PROBLEMS),
+            validation=4,
+            rollouts=2,
+            shard_problems=6,
+        ),
+        **changes,
+    )
+
+
+def written(context: StageContext) -> dict[str, list[Rollout]]:
+    names = ("accepted", "rejected", "validation")
+    return {name: read_rollouts(context.out_dir / f"{name}.parquet") for name in names}
+
+
+def test_accepted_and_rejected_are_what_the_verifier_says(context: StageContext) -> None:
+    metrics = run(config(), context)
+    corpus = written(context)
+    assert len(corpus["accepted"]) + len(corpus["rejected"]) == 2 * PROBLEMS
+    for rollout in corpus["accepted"] + corpus["rejected"]:
+        number = int(rollout.problem.gold)
+        expected = Verdict.CORRECT if number % 3 else Verdict.WRONG
+        assert rollout.verdict is (expected if number % 5 else Verdict.UNPARSEABLE)
+        assert rollout.author == "sage"
+    assert {rollout.verdict for rollout in corpus["accepted"]} == {Verdict.CORRECT}
+    assert Verdict.CORRECT not in {rollout.verdict for rollout in corpus["rejected"]}
+    assert metrics["accepted_frac"] == len(corpus["accepted"]) / (2 * PROBLEMS)
+    trained = {rollout.problem.id for rollout in corpus["accepted"] + corpus["rejected"]}
+    assert read_prompt_ids(context.out_dir) == trained
+    assert not trained & {rollout.problem.id for rollout in corpus["validation"]}
+
+
+def test_the_engine_hears_problem_and_instruction_with_a_seed_a_rollout(
+    context: StageContext,
+) -> None:
+    run(config(), context)
+    said = [prompt for call in ScriptedEngine.calls for prompt in call]
+    assert all(prompt.endswith("\nThink.") for prompt in said)
+    # Six problems twice, but for the rest of the last shard and the validation problems.
+    assert [len(call) for call in ScriptedEngine.calls] == [12, 12, 12, 4, 4]
+    texts = [rollout.completion.text for rollout in written(context)["accepted"]]
+    assert len(set(texts)) == len(texts)
+    assert ScriptedEngine.closed == 1
+
+
+def test_the_students_corpus_has_text_and_no_token_of_the_teachers(context: StageContext) -> None:
+    run(config(), context)
+    for rollout in written(context)["accepted"]:
+        assert rollout.completion.text.startswith("<think>\n\\boxed")
+        assert list(rollout.completion.token_ids) == []
+
+
+def test_a_killed_distillation_goes_on_with_no_row_lost_or_doubled(
+    context: StageContext, tmp_path: Path
+) -> None:
+    run(config(), context)
+    expected = written(context)
+    third = ScriptedEngine.calls[2][0].splitlines()[0]
+    again = replace(context, out_dir=tmp_path / "again", work_dir=tmp_path / "again_work")
+    again.out_dir.mkdir()
+    ScriptedEngine.reset(lost_at=third)
+    with pytest.raises(RuntimeError):
+        run(config(), again)
+    assert ScriptedEngine.closed == 1
+    ScriptedEngine.reset()
+    run(config(), again)
+    assert written(again) == expected
+    # The two shards before the kill were not asked for again.
+    assert [len(call) for call in ScriptedEngine.calls] == [12, 4, 4]
+
+
+def test_nothing_accepted_is_told(context: StageContext) -> None:
+    mute = {"answers": dict.fromkeys(ANSWERS, "hm")}
+    silent = teacher(engine=teacher()["engine"] | mute)
+    with pytest.raises(UserError, match="none of 40"):
+        run(config(teacher=silent), context)
+
+
+def test_too_few_problems_are_found_before_the_teacher_is_asked(context: StageContext) -> None:
+    with pytest.raises(UserError, match="asked for"):
+        run(config(problems=ProblemsConfig(levels=[1], count=400)), context)
+    assert ScriptedEngine.calls == []
+
+
+@pytest.mark.parametrize(
+    ("engine", "told"),
+    [
+        ({"_target_": "reasoning_lab.engine.hf.engine_of", "model": "./nowhere"}, "no folder"),
+        ({"_target_": "os.system", "model": "x"}, "may not be named"),
+    ],
+)
+def test_an_impossible_engine_is_refused_at_composition(engine: dict[str, str], told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        config(teacher=teacher(engine=engine)).check("stages.distill", HardwareConfig())
+
+
+def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reasoning_lab.engine.teacher.find_spec", lambda name: None)
+    engine = {"_target_": "reasoning_lab.engine.vllm.engine_of", "model": "m"}
+    with pytest.raises(UserError, match=r"reasoning-lab\[vllm\]"):
+        ModelTeacher(**{k: v for k, v in teacher(engine=engine).items() if k != "_target_"})
+
+
+def test_a_moved_model_folder_is_the_same_teacher(tmp_path: Path) -> None:
+    def identity(folder: str, content: str) -> Any:
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "config.json").write_text(content)
+        engine = teacher()["engine"] | {"model": str(tmp_path / folder)}
+        return config(teacher=teacher(engine=engine)).identity()
+
+    assert identity("a", "{}") == identity("b", "{}")
+    assert identity("c", "{}") != identity("d", "[]")

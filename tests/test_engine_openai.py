@@ -1,0 +1,122 @@
+"""The engine that asks a server, against one on loopback that counts, refuses and fails."""
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from reasoning_lab.engine import Sampling
+from reasoning_lab.engine.openai import OpenAIEngine, Pace, completion_of
+from reasoning_lab.schema import EngineHardwareConfig, HardwareConfig
+from reasoning_lab.types import Completion, UserError
+
+from .openai_server import Reply, Server, answered, serving
+
+pytest.importorskip("openai")
+
+SAMPLING = Sampling(0.7, 0.9, 32)
+
+
+def engine(server: Server, **limits: Any) -> OpenAIEngine:
+    hardware = HardwareConfig(engine=EngineHardwareConfig(url=server.url, **limits))
+    return OpenAIEngine("teacher", {"top_k": 5}, hardware)
+
+
+def echo(body: dict[str, Any], number: int) -> Reply:
+    return answered(f"re: {body['messages'][0]['content']}, seed {body['seed']}")
+
+
+@pytest.fixture(autouse=True)
+def _no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_answers_come_in_order_with_few_requests_in_flight() -> None:
+    with serving(Server(echo, pause_s=0.02)) as server:
+        found = engine(server, requests_in_flight=3).generate(
+            [f"p{number}" for number in range(12)], SAMPLING, range(12)
+        )
+    assert [one.text for one in found] == [f"re: p{n}, seed {n}" for n in range(12)]
+    assert 2 <= server.most_in_flight <= 3
+
+
+def test_a_request_says_what_was_configured() -> None:
+    with serving(Server(echo)) as server:
+        engine(server).generate(["p"], SAMPLING, [2**62 + 5])
+    (body,) = server.bodies
+    assert body == {
+        "model": "teacher",
+        "messages": [{"role": "user", "content": "p"}],
+        "temperature": 0.7,
+        "top_p": 0.9,
+        "max_tokens": 32,
+        "seed": (2**62 + 5) % 2**31,
+        "top_k": 5,
+    }
+
+
+def test_a_busy_server_is_asked_again() -> None:
+    def busy(body: dict[str, Any], number: int) -> Reply:
+        return (429, {"error": {"message": "slow down"}}) if number < 3 else echo(body, number)
+
+    with serving(Server(busy)) as server:
+        (found,) = engine(server, request_retries=5).generate(["p"], SAMPLING, [1])
+    assert found.text == "re: p, seed 1"
+    assert len(server.bodies) == 4
+
+
+def test_a_server_that_goes_on_failing_ends_in_one_sentence() -> None:
+    def broken(body: dict[str, Any], number: int) -> Reply:
+        return 500, {"error": {"message": "out of memory"}}
+
+    with serving(Server(broken)) as server, pytest.raises(UserError) as caught:
+        engine(server, request_retries=2).generate(["p"], SAMPLING, [1])
+    assert "out of memory" in str(caught.value)
+    assert "'teacher'" in str(caught.value)
+    assert len(server.bodies) == 3
+
+
+def test_a_refused_key_is_named_by_its_variable_not_its_value(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+
+    def refuse(body: dict[str, Any], number: int) -> Reply:
+        return 401, {"error": {"message": "no such key"}}
+
+    with serving(Server(refuse)) as server, pytest.raises(UserError) as caught:
+        engine(server).generate(["p"], SAMPLING, [1])
+    assert "OPENAI_API_KEY" in str(caught.value)
+    assert "sk-secret" not in str(caught.value)
+    assert server.keys == ["Bearer sk-secret"]
+
+
+def test_without_key_and_server_it_says_so_before_it_asks() -> None:
+    with pytest.raises(UserError, match="OPENAI_API_KEY"):
+        OpenAIEngine("teacher", {}, HardwareConfig())
+
+
+@pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
+def test_a_thought_that_the_server_took_out_is_put_back(field: str) -> None:
+    choice = {"message": {"content": "\n\\boxed{4}", field: "2 + 2\n"}, "finish_reason": "stop"}
+    assert completion_of(choice).text == "<think>\n2 + 2\n</think>\n\\boxed{4}"
+
+
+def test_truncation_and_token_ids_are_kept() -> None:
+    choice = {"message": {"content": "a"}, "finish_reason": "length", "token_ids": [5, 6]}
+    assert completion_of(choice) == Completion([5, 6], "a", truncated=True)
+    empty = {"message": {"content": None}, "finish_reason": "stop"}
+    assert completion_of(empty) == Completion([], "")
+
+
+def test_starts_are_spaced_out() -> None:
+    async def five(pace: Pace) -> float:
+        started = time.monotonic()
+        await asyncio.gather(*(pace.wait() for _ in range(5)))
+        return time.monotonic() - started
+
+    # Four gaps of 20 ms; a lower bound, which no slow machine can break.
+    assert asyncio.run(five(Pace(3000))) >= 0.08
+    assert asyncio.run(five(Pace(None))) < 0.08
