@@ -24,7 +24,7 @@ _MARKS = {
 }
 # GSM8K: "48/2 = <<48/2=24>>24", and a last line "#### 24".
 _CALCULATOR = re.compile(r"<<[^<>]*>>")
-_LAST_LINE = re.compile(r"^####([^\n]*)\s*\Z", re.MULTILINE)
+_LAST_LINE = "\n####"
 
 
 class RecordedTeacher:
@@ -75,13 +75,20 @@ class RecordedTeacher:
             return solution if solution.startswith(_BEGIN) else f"{_BEGIN}\n{solution}"
         solution = _CALCULATOR.sub("", solution)
         answer = extract_answer(solution)
-        if answer is None and (line := _LAST_LINE.search(solution)):
-            answer, solution = line[1].strip(), solution[: line.start()]
-        elif answer is None:
-            for match in self._answer.finditer(solution):
-                answer = next((group for group in match.groups() if group), answer)
+        if answer is None:
+            solution, answer = self._divided(solution)
         thought = f"{_BEGIN}\n{solution.strip()}\n{_END}"
         return f"{thought}\n{boxed(answer.strip())}" if answer else thought
+
+    def _divided(self, solution: str) -> tuple[str, str | None]:
+        """The working, and the answer that it ends with."""
+        body, mark, last = f"\n{solution.rstrip()}".rpartition(_LAST_LINE)
+        if mark and "\n" not in last:
+            return body, last
+        answer = None
+        for match in self._answer.finditer(solution):
+            answer = next((group for group in match.groups() if group), answer)
+        return solution, answer
 
 
 def _solutions(problem: Problem) -> list[str]:

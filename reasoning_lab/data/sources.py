@@ -70,7 +70,7 @@ class TableSource:
         ids = self._column("id")
         first = np.sort(np.unique(ids, return_index=True)[1])
         own, level = self._column("split")[first], self._column("level")[first]
-        position = (ids[first].view(np.uint64) >> np.uint64(32)) / 2**32
+        position = (ids[first].view(np.uint64) >> np.uint64(32)) / 2**32  # As in `split_of`.
         test_frac, validation_frac = self._fractions
         hashed = np.where(
             position < test_frac,
@@ -222,7 +222,7 @@ class HubSource(TableSource):
         # Those held out come first: of equal prompts the first row's split counts.
         ordered = {split.value: splits[split] for split in reversed(_SPLITS) if split in splits}
         arguments: dict[str, Any] = {"content": self.content()}
-        read = hub_rows
+        read: Callable[..., Read] = hub_rows
         if self._copy is not None and self._copy.is_file():
             read, arguments["path"] = file_rows, path
         else:
@@ -243,7 +243,8 @@ class HubSource(TableSource):
         return f"{self._dataset}@{self._revision}" if self._copy is None else _digest(self._copy)
 
     def about(self) -> Mapping[str, str]:
-        return {"name": self._dataset, "revision": self._revision, "licence": self._licence}
+        revision = self._revision if self._copy is None else f"local copy {self.content()}"
+        return {"name": self._dataset, "revision": revision, "licence": self._licence}
 
 
 def _table_rows(
