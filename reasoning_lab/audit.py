@@ -18,7 +18,6 @@ from reasoning_lab.types import Problem, UserError, Verdict
 from reasoning_lab.verify import verifier_of
 
 _SHARD_ROWS = 4096
-_SHOWN_ROWS = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +76,12 @@ def audit(path: Path, checker: str, hardware: HardwareConfig, out_dir: Path) -> 
         UserError: A row is malformed, or its gold cannot be read; the line is named.
     """
     rows = read_rows(path)
-    problems = [_problem(path, row, checker) for row in rows]
     counts: Counter[str] = Counter()
     out_dir.mkdir(parents=True, exist_ok=True)
     disagreements = out_dir / "disagreements.jsonl"
     with verifier_of(hardware) as verifier, disagreements.open("w", encoding="utf-8") as stream:
-        _require_readable(verifier.unreadable_golds(problems), checker)
+        asked = (_problem(path, row, checker) for row in rows)
+        problems = list(verifier.with_readable_golds(asked))
         for start in range(0, len(rows), _SHARD_ROWS):
             shard = rows[start : start + _SHARD_ROWS]
             found = verifier.verify(
@@ -149,15 +148,3 @@ def _problem(path: Path, row: LabelledRow, checker: str) -> Problem:
     origin = f"{path}, line {row.line}"
     metadata = {"row": origin} | ({"choices": row.choices} if row.choices else {})
     return Problem(origin, row.gold, checker, "audit", metadata=metadata)
-
-
-def _require_readable(unreadable: Sequence[Problem], checker: str) -> None:
-    if not unreadable:
-        return
-    first, *others = unreadable
-    rows = "".join(f"; {problem.origin}" for problem in others[:_SHOWN_ROWS])
-    more = f" and {len(others) - _SHOWN_ROWS} more" if len(others) > _SHOWN_ROWS else ""
-    raise UserError(
-        f"{first.origin}{rows}{more}: '{checker}' can't read the gold "
-        f"{first.gold[:100]!r}; correct or drop each of these rows"
-    )

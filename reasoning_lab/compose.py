@@ -100,5 +100,10 @@ def _model_identity(root: RootConfig) -> Any:
 
 def _data_identity(data: dict[str, Any], source: ProblemSource) -> Any:
     """The source's options and its content; a local file counts by content, not by place."""
-    options = {key: value for key, value in data.items() if key != "path"}
-    return {"options": identity_of(options), "content": source.content()}
+    return {"options": identity_of(_without_paths(data)), "content": source.content()}
+
+
+def _without_paths(options: Any) -> Any:
+    if not isinstance(options, dict):
+        return options
+    return {key: _without_paths(value) for key, value in options.items() if key != "path"}

@@ -1,10 +1,12 @@
 """What several test files share: composed recipes, a tiny source, and one finished smoke run."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -13,6 +15,8 @@ import pytest
 # Before torch is imported: the models here are too small to be worth a second thread.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("WANDB_MODE", "disabled")
+# Before datasets is imported: no test asks the hub, or fills the user's cache.
+os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_CACHE=tempfile.mkdtemp(prefix="datasets-"))
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -75,6 +79,12 @@ def lab_here(*arguments: str, cwd: Path) -> int:
         except SystemExit as end:
             return int(end.code or 0)
     return 0
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_cache_left_behind() -> Iterator[None]:
+    yield
+    shutil.rmtree(os.environ["HF_DATASETS_CACHE"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ from omegaconf.errors import OmegaConfBaseException
 from reasoning_lab.compose import CONF, makers
 from reasoning_lab.mistakes import is_composition_error, one_sentence
 from reasoning_lab.schema import StageConfig
+from reasoning_lab.stages.distill.config import DistillConfig
 from reasoning_lab.targets import factory, resolve
 from reasoning_lab.types import UserError
 
@@ -52,6 +53,12 @@ def test_option_composes(group: str, option: str, composed: Compose, tmp_path: P
     recipe = composed(chosen, *extra)
     assert recipe.nodes
     factory(recipe.root.data, "data")()
+
+
+def test_teacher_is_swapped_with_all_its_options(composed: Compose) -> None:
+    stage = composed("teacher@stages.distill.teacher=recorded").root.stages["distill"]
+    assert isinstance(stage, DistillConfig)
+    assert set(stage.teacher) == {"_target_", "answer_pattern"}
 
 
 def test_makers_are_read_from_the_shipped_options() -> None:
@@ -98,6 +105,24 @@ def test_data_file_is_identified_by_its_content(composed: Compose, tmp_path: Pat
     row = '{"prompt": "1 + 1?", "gold": "2"}\n'
     assert found("a", row) == found("b", row)
     assert found("c", row + row)["distill"] != found("a", row)["distill"]
+
+
+def test_a_local_copy_in_a_mixture_is_identified_by_its_content(
+    composed: Compose, tmp_path: Path
+) -> None:
+    def found(name: str, answer: int) -> str:
+        path = tmp_path / name
+        path.write_text(f'{{"question": "1 + 1?", "answer": "#### {answer}"}}\n')
+        nodes = composed("data=mixture", f"data.sources.gsm8k.path={path}").nodes
+        return next(node.fingerprint for node in nodes if node.name == "distill")
+
+    assert found("a.jsonl", 2) == found("b.jsonl", 2)
+    assert found("c.jsonl", 3) != found("a.jsonl", 2)
+
+
+def test_a_key_that_rows_lack_is_named(composed: Compose) -> None:
+    with pytest.raises(UserError, match=r"data\.rows\.promt: there is no such key"):
+        composed("data=gsm8k", "+data.rows.promt=question")
 
 
 def sentence_of(composed: Compose, *overrides: str) -> str:

@@ -1,5 +1,7 @@
 """Sources, splits, and a procedural teacher whose working is right unless it slips."""
 
+import dataclasses
+import json
 import random
 from collections import Counter
 from collections.abc import Iterator
@@ -19,7 +21,7 @@ from reasoning_lab.data.corpus import (
     write_rollouts,
 )
 from reasoning_lab.data.methods import METHODS
-from reasoning_lab.data.problems import JsonlSource, split_of
+from reasoning_lab.data.problems import split_of
 from reasoning_lab.data.reasoning_gym import ReasoningGymSource
 from reasoning_lab.data.teacher import ProceduralTeacher, Scratchpad
 from reasoning_lab.types import Completion, Problem, Rollout, Split, UserError, Verdict
@@ -181,62 +183,25 @@ def test_fractions_must_leave_something_to_train_on(fractions: tuple[float, floa
         ReasoningGymSource(FAMILIES, *fractions)
 
 
-GOOD = '{"prompt": "1 + 1?", "gold": "2", "level": 1}'
+MATH: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(CONF / "data" / "gym_math.yaml"))  # type: ignore[assignment]
 
 
-@pytest.mark.parametrize(
-    ("row", "said"),
-    [
-        ("{", "not JSON"),
-        ("[1, 2]", "a list, not an object"),
-        ('{"prompt": "2 + 2?"}', "'gold' is None"),
-        ('{"prompt": "  ", "gold": "4"}', "'prompt' is '  '"),
-        ('{"prompt": "2 + 2?", "gold": 4}', "'gold' is 4"),
-        ('{"prompt": "2 + 2?", "gold": "4", "level": "hard"}', "'level' is 'hard'"),
-        ('{"prompt": "2 + 2?", "gold": "4", "level": 0}', "'level' is 0"),
-    ],
-)
-def test_malformed_row_is_named_by_its_line(tmp_path: Path, row: str, said: str) -> None:
-    path = tmp_path / "rows.jsonl"
-    path.write_text(f"{GOOD}\n\n{row}\n{GOOD}\n")
-    with pytest.raises(UserError) as refusal:
-        JsonlSource(str(path), "math", "file", 0.1, 0.1)
-    assert str(refusal.value).startswith(f"{path}, line 3: ")
-    assert said in str(refusal.value)
+@pytest.mark.parametrize("family", MATH["families"])
+def test_generated_mathematics_has_three_levels_that_can_be_checked(family: str) -> None:
+    by_level = MATH["families"][family]
+    assert sorted(by_level) == [1, 2, 3]
+    source = ReasoningGymSource({family: by_level}, 0.05, 0.05)
+    for level in by_level:
+        problems = list(source.problems(Split.TRAIN, [level], 6, 0))
+        assert {problem.level for problem in problems} == {level}
+        for problem in problems:
+            kept = Problem(**json.loads(json.dumps(dataclasses.asdict(problem))))
+            assert check(kept, problem.gold) is Verdict.CORRECT
+            assert check(kept, "-987654321") is not Verdict.CORRECT
 
 
-def test_unreadable_file_is_named(tmp_path: Path) -> None:
-    missing = tmp_path / "missing.jsonl"
-    with pytest.raises(UserError, match=r"data\.path: there is no file .*missing\.jsonl"):
-        JsonlSource(str(missing), "math", "file", 0.1, 0.1)
-    (tmp_path / "latin.jsonl").write_bytes(b'{"prompt": "\xe9"}')
-    with pytest.raises(UserError, match="UTF-8"):
-        JsonlSource(str(tmp_path / "latin.jsonl"), "math", "file", 0.1, 0.1)
-
-
-def test_line_separators_inside_a_row_do_not_split_it(tmp_path: Path) -> None:
-    path = tmp_path / "rows.jsonl"
-    # Legal unescaped in JSON, and a line end for str.splitlines.
-    path.write_text('{"prompt": "one\u2028two\x85three?", "gold": "2"}\n', encoding="utf-8")
-    source = JsonlSource(str(path), "math", "file", 0.0, 0.0)
-    (problem,) = source.problems(Split.TRAIN, [1], 1, 0)
-    assert problem.prompt == "one\u2028two\x85three?"
-
-
-def test_file_rows_are_split_deduplicated_and_counted(tmp_path: Path) -> None:
-    path = tmp_path / "rows.jsonl"
-    rows = [f'{{"prompt": "{n} + 1?", "gold": "{n + 1}"}}' for n in range(200)]
-    path.write_text("\n".join([*rows, *rows, '{"prompt": "0  +  1?", "gold": "1"}']))
-    source = JsonlSource(str(path), "math", "sums", 0.2, 0.1)
-    counts = {}
-    for split in Split:
-        with pytest.raises(UserError, match=rf"distinct {split} prompts") as refusal:
-            list(source.problems(split, [1], 1000, 0))
-        counts[split] = int(str(refusal.value).split(" has ")[1].split()[0])
-    assert sum(counts.values()) == 200
-    found = list(source.problems(Split.TEST, [1], counts[Split.TEST], 0))
-    assert all(p.checker == "math" and p.family == "sums" for p in found)
-    assert found != list(source.problems(Split.TEST, [1], counts[Split.TEST], 1))
+def test_mathematics_is_at_least_twelve_families() -> None:
+    assert len(MATH["families"]) >= 12
 
 
 def test_rollouts_survive_the_disk(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from reasoning_lab import targets
 from reasoning_lab.data.corpus import read_prompt_ids, read_rollouts
-from reasoning_lab.data.problems import JsonlSource
+from reasoning_lab.data.sources import FileSource
 from reasoning_lab.engine.judge import _QUESTION, verdict_of
 from reasoning_lab.engine.teacher import ModelTeacher
 from reasoning_lab.schema import HardwareConfig, ModelConfig, ProblemsConfig
@@ -58,7 +58,7 @@ def context(tmp_path: Path, verifier: Verifier) -> StageContext:
         authors={},
         lineage=[],
         model=ModelConfig(),
-        source=JsonlSource(str(rows), "math", "numbers", 0.1, 0.2),
+        source=FileSource(str(rows), 0.1, 0.2, {"family": "numbers"}),
         hardware=HardwareConfig(),
         verifier=verifier,
         tracker=NullTracker(),

@@ -14,7 +14,7 @@ from pytorch_lightning.loggers.logger import Logger
 from safetensors.torch import load_file
 
 from reasoning_lab.data.corpus import write_rollouts
-from reasoning_lab.data.problems import JsonlSource
+from reasoning_lab.data.sources import FileSource
 from reasoning_lab.files import seal
 from reasoning_lab.models.policy import build_policy, load_policy, save_policy
 from reasoning_lab.models.tokenizer import examples_of, train_tokenizer
@@ -70,16 +70,16 @@ def verifier() -> Iterator[Verifier]:
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> JsonlSource:
+def source(tmp_path_factory: pytest.TempPathFactory) -> FileSource:
     """Coins: the answer cannot be known, so a trained policy is right about half the time."""
     path = tmp_path_factory.mktemp("data") / "coins.jsonl"
     path.write_text("".join(f'{{"prompt": "coin {n}", "gold": "{n % 2}"}}\n' for n in range(100)))
-    return JsonlSource(str(path), "math", "coins", 0.1, 0.1)
+    return FileSource(str(path), 0.1, 0.1, {"family": "coins"})
 
 
 @pytest.fixture(scope="module")
 def context(
-    tmp_path_factory: pytest.TempPathFactory, source: JsonlSource, verifier: Verifier
+    tmp_path_factory: pytest.TempPathFactory, source: FileSource, verifier: Verifier
 ) -> StageContext:
     """A context whose inputs are a policy that tosses coins, a corpus and preferences."""
     root = tmp_path_factory.mktemp("artifacts")

@@ -50,6 +50,9 @@ class ReasoningGymSource:
             "licence": "Apache-2.0",
         }
 
+    def fixed_split(self, problem_id: str) -> Split | None:
+        return None
+
     def problems(
         self, split: Split, levels: Sequence[int], count: int, seed: int
     ) -> Iterator[Problem]:

@@ -17,8 +17,10 @@ from reasoning_lab.types import Completion, Problem, UserError
 class Writing(Protocol):
     """A teacher at work."""
 
-    def __call__(self, problems: Sequence[Problem], samples: int, seed: int) -> list[Completion]:
-        """Return `samples` completions of each problem, one problem's side by side; seeded.
+    def __call__(
+        self, problems: Sequence[Problem], samples: int, seed: int
+    ) -> list[list[Completion]]:
+        """Return the completions of each problem, at most `samples`; seeded.
 
         They carry no token ids: the student's tokenizer need not be the teacher's.
         """
@@ -105,11 +107,12 @@ class ProceduralTeacher:
     def open(self, hardware: HardwareConfig) -> AbstractContextManager[Writing]:
         return nullcontext(self._write)
 
-    def _write(self, problems: Sequence[Problem], samples: int, seed: int) -> list[Completion]:
+    def _write(
+        self, problems: Sequence[Problem], samples: int, seed: int
+    ) -> list[list[Completion]]:
         return [
-            Completion([], text)
+            [Completion([], text) for text in self.texts(problem, samples, seed)]
             for problem in problems
-            for text in self.texts(problem, samples, seed)
         ]
 
     def texts(self, problem: Problem, samples: int, seed: int) -> list[str]:

@@ -54,7 +54,7 @@ class ModelTeacher:
     def open(self, hardware: HardwareConfig) -> Iterator[Writing]:
         engine: Engine = factory(self._engine, _KEY)(hardware=hardware)
 
-        def write(problems: Sequence[Problem], samples: int, seed: int) -> list[Completion]:
+        def write(problems: Sequence[Problem], samples: int, seed: int) -> list[list[Completion]]:
             prompts = [
                 f"{problem.prompt}\n{self._instruction}".strip()
                 for problem in problems
@@ -65,10 +65,12 @@ class ModelTeacher:
                 for problem in problems
                 for sample in range(samples)
             ]
-            return [
+            completions = [
                 Completion([], self._opening + found.text, truncated=found.truncated)
                 for found in engine.generate(prompts, self._sampling, seeds)
             ]
+            starts = range(0, len(completions), samples)
+            return [completions[start : start + samples] for start in starts]
 
         try:
             yield write

@@ -76,8 +76,13 @@ class StageContext:
         return load_policy(self.model.path, self.model.dtype, self.model.revision)
 
     def problems(self, split: Split, asked: ProblemsConfig) -> list[Problem]:
-        """What the source gives for a stage's `problems`, under the run's seed."""
-        return list(self.source.problems(split, asked.levels, asked.count, self.seed))
+        """What the source gives for a stage's `problems`, under the run's seed.
+
+        Raises:
+            UserError: There are fewer, or the verifier cannot read a gold.
+        """
+        drawn = self.source.problems(split, asked.levels, asked.count, self.seed)
+        return list(self.verifier.with_readable_golds(drawn))
 
     def sampler(
         self, policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase

@@ -28,7 +28,7 @@ class DistillConfig(StageConfig):
         validation: Problems drawn from the validation split, for early stopping.
         judge: `_target_` and options of a model that is asked about answers which the verifier
             cannot read; null = they count as unparseable.
-        rollouts: Worked solutions a problem.
+        rollouts: Worked solutions a problem; a recorded teacher may have fewer.
         shard_problems: Problems worked and verified at a time; a kill costs at most one shard.
     """
 

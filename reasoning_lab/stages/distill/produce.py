@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -36,8 +37,11 @@ def run(config: DistillConfig, context: StageContext) -> Metrics:
         return draw(Split.TRAIN, levels, count, context.seed)
 
     # Drawn twice, so that what is wrong with the data is found before the teacher is asked.
-    write_prompt_ids(context.out_dir, trained())
-    held_out = list(draw(Split.VALIDATION, levels, config.validation, context.seed))
+    readable = context.verifier.with_readable_golds
+    write_prompt_ids(context.out_dir, readable(trained()))
+    held_out = list(
+        readable(draw(Split.VALIDATION, levels, config.validation, context.seed))
+    )
     with teacher.open(context.hardware) as writing, _judging(config, context) as judge:
         shard = _verified(teacher, writing, judge, config.rollouts, context)
         metrics = _distill(trained(), shard, config, context)
@@ -65,19 +69,29 @@ def _verified(
     """What makes the rollouts of some problems, each with its verdict."""
 
     def make(problems: Sequence[Problem]) -> list[Rollout]:
-        completions = writing(problems, samples, context.seed)
-        asked = [problem for problem in problems for _ in range(samples)]
-        verdicts = context.verifier.verify(asked, [completion.text for completion in completions])
+        written = writing(problems, samples, context.seed)
+        pairs = [
+            (_without_solutions(problem), completion)
+            for problem, completions in zip(problems, written, strict=True)
+            for completion in completions
+        ]
+        verdicts = context.verifier.verify(
+            [problem for problem, _ in pairs], [completion.text for _, completion in pairs]
+        )
         return judge(
             [
                 Rollout(problem, completion, answer, verdict, teacher.name)
-                for problem, completion, (answer, verdict) in zip(
-                    asked, completions, verdicts, strict=True
-                )
+                for (problem, completion), (answer, verdict) in zip(pairs, verdicts, strict=True)
             ]
         )
 
     return make
+
+
+def _without_solutions(problem: Problem) -> Problem:
+    """A dataset's solutions are in the completions: every rollout would repeat all of them."""
+    kept = {key: value for key, value in problem.metadata.items() if key != "solutions"}
+    return replace(problem, metadata=kept)
 
 
 def _distill(
@@ -87,7 +101,6 @@ def _distill(
     context: StageContext,
 ) -> Metrics:
     """Work `problems` shard by shard, and tell how it goes."""
-    total = config.problems.count * config.rollouts
     shown: dict[bool, list[Rollout]] = {True: [], False: []}
     verdicts: Counter[Verdict] = Counter()
     judged: Counter[Verdict] = Counter()
@@ -104,9 +117,10 @@ def _distill(
         RolloutWriter(context.out_dir / "rejected.parquet") as rejected,
         bar,
     ):
-        task = bar.add_task(f"{context.name}: rollouts", total=total, rates="")
+        task = bar.add_task(f"{context.name}: problems", total=config.problems.count, rates="")
         started = time.monotonic()
-        for shard in in_shards(context.work_dir / "train", problems, config.shard_problems, make):
+        shards = in_shards(context.work_dir / "train", problems, config.shard_problems, make)
+        for number, shard in enumerate(shards, start=1):
             for correct, writer in ((True, accepted), (False, rejected)):
                 chosen = [rollout for rollout in shard if rollout.correct is correct]
                 writer.write(chosen)
@@ -115,11 +129,13 @@ def _distill(
             judged.update(rollout.verdict for rollout in shard if rollout.judge)
             rate = len(shard) / (time.monotonic() - started)
             started = time.monotonic()
-            done = verdicts.total()
-            rates = {"rollouts_per_s": rate, "accepted_frac": accepted.rows / done}
+            accepted_frac = accepted.rows / max(1, verdicts.total())
+            rates = {"rollouts_per_s": rate, "accepted_frac": accepted_frac}
             context.tracker.log({f"distill/{key}": value for key, value in rates.items()})
-            told = f"{rate:,.0f}/s, {rates['accepted_frac']:.1%} accepted"
+            told = f"{rate:,.0f}/s, {accepted_frac:.1%} accepted"
+            done = min(number * config.shard_problems, config.problems.count)
             bar.update(task, completed=done, rates=told)
+    total = verdicts.total()
     if not accepted.rows:
         raise UserError(
             f"stages.{context.name}: the verifier accepted none of {total} teacher rollouts; ask "
