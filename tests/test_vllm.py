@@ -129,6 +129,14 @@ def test_a_prompt_that_fills_the_context_is_not_answered(
     assert "1 of 2 prompts" in caplog.text
 
 
+def test_more_prompt_tokens_than_a_step_reads_are_no_harm(engine: VLLMEngine) -> None:
+    prompts = [
+        f"{prompt} {'and so on ' * (number % 5)}" for number in range(80) for prompt in PROMPTS
+    ]
+    found = engine.generate(prompts, Sampling(1.0, 1.0, 2), range(len(prompts)))
+    assert all(one.token_ids for one in found)
+
+
 def test_replicas_say_what_one_engine_says(engine: VLLMEngine, tiny: Path) -> None:
     wide = HardwareConfig(engine=EngineHardwareConfig(kv_cache_gb=0.5, data_parallel_size=2))
     replicas = engine_of(str(tiny), None, "float32", None, wide)

@@ -67,6 +67,8 @@ class VLLMEngine:
                 gpu_memory_utilization=hardware.engine.memory_frac,
                 kv_cache_memory_bytes=cache_gb and round(cache_gb * 2**30),
                 enforce_eager=on_cpu,
+                # On a CPU a seeded request whose prompt is read in pieces brings vLLM down.
+                enable_chunked_prefill=False if on_cpu else None,
                 # Of the distribution that a token was drawn from, temperature and all.
                 logprobs_mode="processed_logprobs",
             )

@@ -39,9 +39,7 @@ def run(config: DistillConfig, context: StageContext) -> Metrics:
     # Drawn twice, so that what is wrong with the data is found before the teacher is asked.
     readable = context.verifier.with_readable_golds
     write_prompt_ids(context.out_dir, readable(trained()))
-    held_out = list(
-        readable(draw(Split.VALIDATION, levels, config.validation, context.seed))
-    )
+    held_out = list(readable(draw(Split.VALIDATION, levels, config.validation, context.seed)))
     with teacher.open(context.hardware) as writing, _judging(config, context) as judge:
         shard = _verified(teacher, writing, judge, config.rollouts, context)
         metrics = _distill(trained(), shard, config, context)
