@@ -72,8 +72,8 @@ def hub_rows(
 
 def _json_lines(file: Path) -> Iterator[tuple[str, Any]]:
     try:
-        # Not universal newlines: a JSON string may hold U+2028 and its like as they are.
-        with file.open(encoding="utf-8", newline="\n") as lines:
+        # Not splitlines: a JSON string may hold U+2028 and its like as they are.
+        with file.open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
                     yield f"line {number}", _json(line, f"{file}, line {number}")
