@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+import numpy as np
 import torch
 
-from reasoning_lab.data.batches import Example
+from reasoning_lab.data.batches import Example, row_length
 from reasoning_lab.logprobs import TokenBatch
 
 
@@ -76,21 +77,31 @@ def packed_batch(
         trained: Which tokens carry loss; a document's first token never does, because its
             row mate must not predict it.
     """
-    input_ids = torch.full((len(rows), row_tokens), pad_id)
-    position_ids = torch.zeros((len(rows), row_tokens), dtype=torch.long)
-    completion_mask = torch.zeros((len(rows), row_tokens), dtype=torch.bool)
-    for row, documents in enumerate(rows):
-        start = 0
-        for document in documents:
-            end = start + document.length
-            if end > row_tokens:
-                raise ValueError(f"row {row} holds more than {row_tokens} tokens")
-            tokens = [*document.prompt_ids, *document.completion_ids]
-            input_ids[row, start:end] = torch.tensor(tokens)
-            position_ids[row, start:end] = torch.arange(document.length)
-            prompt_end = start + len(document.prompt_ids)
-            trained_from = start if trained is TrainedPart.SEQUENCE else prompt_end
-            completion_mask[row, max(trained_from, start + 1) : end] = True
-            start = end
-        position_ids[row, start:] = torch.arange(row_tokens - start)
-    return TokenBatch(input_ids, None, completion_mask, position_ids)
+    ids: list[int] = []
+    lengths: list[int] = []
+    first_trained: list[int] = []  # A position within the document.
+    for number, row in enumerate(rows):
+        rest = row_tokens - row_length(row)
+        if rest < 0:
+            raise ValueError(f"row {number} holds more than {row_tokens} tokens")
+        for document in row:
+            ids += document.prompt_ids
+            ids += document.completion_ids
+            lengths.append(document.length)
+            prompt_end = 0 if trained is TrainedPart.SEQUENCE else len(document.prompt_ids)
+            first_trained.append(max(prompt_end, 1))
+        ids += [pad_id] * rest
+        lengths.append(rest)
+        first_trained.append(row_tokens)
+    # A few long arrays: a tensor for each short document would cost more than its tokens.
+    counts = torch.tensor(lengths, dtype=torch.long)
+    starts = counts.cumsum(0) - counts
+    position_ids = torch.arange(len(ids)) - starts.repeat_interleave(counts)
+    completion_mask = position_ids >= torch.tensor(first_trained).repeat_interleave(counts)
+    shape = (len(rows), row_tokens)
+    return TokenBatch(
+        torch.from_numpy(np.fromiter(ids, np.int64, len(ids))).view(shape),
+        None,
+        completion_mask.view(shape),
+        position_ids.view(shape),
+    )
