@@ -1,8 +1,9 @@
 """Tokens a second of mid-training's data path against the bare tokenizer's, and packing's fill.
 
-Both sides get the same real text, already in memory, in turn within each repetition: the bare
-fast tokenizer one batch call on rendered prompts and on completions; ours the chat template,
-tokens, masks, packing and every batch of one epoch. Prints one JSON line.
+Both sides get the same text, already in memory, in turn within each repetition: the bare fast
+tokenizer one batch call on rendered prompts and one on completions; ours the chat template,
+tokens, masks, packing and every batch of one epoch. Documents longer than a row are left out
+beforehand. Prints one JSON line; run it from the repository's root.
 
     python tests/benchmarks/packing.py gsm8k_train.jsonl
 """
@@ -16,11 +17,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from omegaconf import OmegaConf
 from transformers import PreTrainedTokenizerBase
 
 from reasoning_lab.data.packing import TrainedPart, pack, packed_batch
+from reasoning_lab.data.reasoning_gym import ReasoningGymSource
+from reasoning_lab.data.teacher import ProceduralTeacher
 from reasoning_lab.models.tokenizer import examples_of, train_tokenizer
-from reasoning_lab.types import Completion, Problem, Rollout, Verdict
+from reasoning_lab.types import Completion, Problem, Rollout, Split, Verdict
 
 _SEED = 0
 # Where lengths are joined, a document aims at a number of characters between these.
@@ -49,6 +53,15 @@ def joined(pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     return documents
 
 
+def recipe(count: int) -> list[tuple[str, str]]:
+    """The kind of problem and worked solution that the tiny recipe distills."""
+    data = OmegaConf.load(Path("conf/data/tiny.yaml"))
+    source = ReasoningGymSource(data.families, data.test_frac, data.validation_frac)
+    teacher = ProceduralTeacher(noticed_slip_rate=0.03, unnoticed_slip_rate=0.02)
+    problems = source.problems(Split.TRAIN, [1, 2, 3], count // 2, _SEED)
+    return [(one.prompt, text) for one in problems for text in teacher.texts(one, 2, _SEED)]
+
+
 def bare(tokenizer: PreTrainedTokenizerBase, prompts: list[str], completions: list[str]) -> int:
     """Tokens that one batch call makes of each; the template's marks are in `prompts`."""
     ids = tokenizer(prompts, add_special_tokens=False)["input_ids"]
@@ -66,8 +79,8 @@ def backend(tokenizer: PreTrainedTokenizerBase, prompts: list[str], completions:
 
 def whole_path(
     tokenizer: PreTrainedTokenizerBase, rollouts: Sequence[Rollout], row_tokens: int
-) -> tuple[int, int, int]:
-    """Makes an epoch's batches: documents dropped, tokens kept, tokens of all rows."""
+) -> float:
+    """Make an epoch's batches; the share of their tokens that is not padding."""
     documents = examples_of(tokenizer, rollouts)
     packing = pack([document.length for document in documents], row_tokens)
     filled = 0
@@ -78,7 +91,7 @@ def whole_path(
         ]
         packed_batch(rows, row_tokens, tokenizer.pad_token_id, TrainedPart.COMPLETION)
         filled += sum(document.length for row in rows for document in row)
-    return len(packing.dropped), filled, len(packing.rows) * row_tokens
+    return filled / (len(packing.rows) * row_tokens)
 
 
 def measure(
@@ -88,6 +101,10 @@ def measure(
     repetitions: int,
 ) -> dict[str, float]:
     rollouts = [rollout_of(*pair) for pair in pairs]
+    lengths = [document.length for document in examples_of(tokenizer, rollouts)]
+    kept = [number for number, length in enumerate(lengths) if length <= row_tokens]
+    rollouts = [rollouts[number] for number in kept]
+    pairs = [pairs[number] for number in kept]
     prompts = [
         str(
             tokenizer.apply_chat_template(
@@ -98,7 +115,7 @@ def measure(
     ]
     completions = [completion for _, completion in pairs]
     tokens = bare(tokenizer, prompts, completions)
-    dropped, filled, held = whole_path(tokenizer, rollouts, row_tokens)
+    packing_frac = whole_path(tokenizer, rollouts, row_tokens)
     taken: dict[str, list[float]] = {"bare": [], "backend": [], "ours": []}
     for _ in range(repetitions):
         begin = time.perf_counter()
@@ -114,13 +131,13 @@ def measure(
     return {
         "row_tokens": row_tokens,
         "documents": len(pairs),
-        "dropped": dropped,
+        "left_out": len(lengths) - len(pairs),
         "tokens": tokens,
         **{f"{side}_tokens_per_s": round(tokens / seconds) for side, seconds in median.items()},
         "ratio_to_bare": round(median["bare"] / median["ours"], 3),
         "ratio_to_bare_of_minima": round(min(taken["bare"]) / min(taken["ours"]), 3),
         "ratio_to_backend": round(median["backend"] / median["ours"], 3),
-        "packing_frac": round(filled / held, 4),
+        "packing_frac": round(packing_frac, 4),
     }
 
 
@@ -128,15 +145,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, help="JSON lines with question and answer")
     parser.add_argument("--repetitions", type=int, default=7)
+    parser.add_argument("--pairs", type=int, default=3000, help="lines of data to read")
     arguments = parser.parse_args()
     lines = [json.loads(line) for line in arguments.data.read_text().splitlines()]
-    short = [(line["question"], line["answer"]) for line in lines]
+    pairs = [(line["question"], line["answer"]) for line in lines[: arguments.pairs]]
+    taught, chains = recipe(2 * len(pairs)), joined(pairs)
     results = []
-    for vocab_size in (512, 8192):
-        tokenizer = train_tokenizer((text for pair in short for text in pair), vocab_size)
-        for pairs, row_tokens in ((short, 256), (joined(short), 4096)):
-            result = measure(tokenizer, pairs, row_tokens, arguments.repetitions)
-            results.append({"vocab_size": vocab_size, **result})
+    for name, documents, trained_on, vocab_size, row_tokens in (
+        ("recipe", taught, taught, 512, 256),
+        ("pairs", pairs, pairs, 512, 256),
+        ("pairs", pairs, pairs, 8192, 256),
+        ("pairs", pairs, pairs, 8192, 4096),
+        ("chains", chains, pairs, 512, 4096),
+        ("chains", chains, pairs, 8192, 4096),
+    ):
+        tokenizer = train_tokenizer((text for pair in trained_on for text in pair), vocab_size)
+        result = measure(tokenizer, documents, row_tokens, arguments.repetitions)
+        results.append({"documents_of": name, "vocab_size": vocab_size, **result})
     print(json.dumps({"cpus": os.cpu_count(), "results": results}))
 
 
