@@ -93,15 +93,16 @@ def packed_batch(
         ids += [pad_id] * rest
         lengths.append(rest)
         first_trained.append(row_tokens)
-    # A few long arrays: a tensor for each short document would cost more than its tokens.
-    counts = torch.tensor(lengths, dtype=torch.long)
-    starts = counts.cumsum(0) - counts
-    position_ids = torch.arange(len(ids)) - starts.repeat_interleave(counts)
-    completion_mask = position_ids >= torch.tensor(first_trained).repeat_interleave(counts)
+    # NumPy on a few long arrays: a tensor for each document costs more than its tokens, and
+    # torch's threads cost more than they save on so few numbers when cores are shared.
     shape = (len(rows), row_tokens)
+    counts = np.array(lengths, dtype=np.int64)
+    starts = np.cumsum(counts) - counts
+    position_ids = np.arange(len(ids)) - np.repeat(starts, counts)
+    completion_mask = position_ids >= np.repeat(np.array(first_trained, dtype=np.int64), counts)
     return TokenBatch(
-        torch.from_numpy(np.fromiter(ids, np.int64, len(ids))).view(shape),
+        torch.from_numpy(np.fromiter(ids, np.int64, len(ids)).reshape(shape)),
         None,
-        completion_mask.view(shape),
-        position_ids.view(shape),
+        torch.from_numpy(completion_mask.reshape(shape)),
+        torch.from_numpy(position_ids.reshape(shape)),
     )
