@@ -146,3 +146,30 @@ def test_packed_batch_refuses_an_overfull_row() -> None:
         packed_batch(
             [[Example([1], [2])], [Example([1, 2], [3, 4, 5])]], 4, PAD, TrainedPart.SEQUENCE
         )
+
+
+@pytest.mark.parametrize("part", list(TrainedPart))
+def test_packed_rows_hold_each_document_once_with_its_own_positions_and_mask(
+    part: TrainedPart,
+) -> None:
+    rng = random.Random(7)
+    documents = [
+        Example([2 * number] * rng.randint(0, 9), [2 * number + 1] * rng.randint(1, 30))
+        for number in range(1, 201)
+    ]
+    packing = pack([document.length for document in documents], 64)
+    rows = [[documents[index] for index in row] for row in packing.rows]
+    batch = packed_batch(rows, 64, 0, part)
+    found = Counter(batch.input_ids.flatten().tolist())
+    trained = Counter(batch.input_ids[batch.completion_mask].tolist())
+    assert batch.completion_mask.dtype == torch.bool
+    assert batch.position_ids is not None
+    assert trained[0] == 0
+    for number, document in enumerate(documents, start=1):
+        prompt, completion = 2 * number, 2 * number + 1
+        assert found[prompt] == len(document.prompt_ids)
+        assert found[completion] == len(document.completion_ids)
+        of_it = (batch.input_ids == prompt) | (batch.input_ids == completion)
+        assert batch.position_ids[of_it].tolist() == list(range(document.length))
+        first = 1 if part is TrainedPart.SEQUENCE else max(1, len(document.prompt_ids))
+        assert trained[prompt] + trained[completion] == document.length - first

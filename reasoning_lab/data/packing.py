@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+import numpy as np
 import torch
 
-from reasoning_lab.data.batches import Example
+from reasoning_lab.data.batches import Example, row_length
 from reasoning_lab.logprobs import TokenBatch
 
 
@@ -76,21 +77,32 @@ def packed_batch(
         trained: Which tokens carry loss; a document's first token never does, because its
             row mate must not predict it.
     """
-    input_ids = torch.full((len(rows), row_tokens), pad_id)
-    position_ids = torch.zeros((len(rows), row_tokens), dtype=torch.long)
-    completion_mask = torch.zeros((len(rows), row_tokens), dtype=torch.bool)
-    for row, documents in enumerate(rows):
-        start = 0
-        for document in documents:
-            end = start + document.length
-            if end > row_tokens:
-                raise ValueError(f"row {row} holds more than {row_tokens} tokens")
-            tokens = [*document.prompt_ids, *document.completion_ids]
-            input_ids[row, start:end] = torch.tensor(tokens)
-            position_ids[row, start:end] = torch.arange(document.length)
-            prompt_end = start + len(document.prompt_ids)
-            trained_from = start if trained is TrainedPart.SEQUENCE else prompt_end
-            completion_mask[row, max(trained_from, start + 1) : end] = True
-            start = end
-        position_ids[row, start:] = torch.arange(row_tokens - start)
-    return TokenBatch(input_ids, None, completion_mask, position_ids)
+    ids: list[int] = []
+    lengths: list[int] = []
+    first_trained: list[int] = []  # A position within the document.
+    for number, row in enumerate(rows):
+        rest = row_tokens - row_length(row)
+        if rest < 0:
+            raise ValueError(f"row {number} holds more than {row_tokens} tokens")
+        for document in row:
+            ids += document.prompt_ids
+            ids += document.completion_ids
+            lengths.append(document.length)
+            prompt_end = 0 if trained is TrainedPart.SEQUENCE else len(document.prompt_ids)
+            first_trained.append(max(prompt_end, 1))
+        ids += [pad_id] * rest
+        lengths.append(rest)
+        first_trained.append(row_tokens)
+    # NumPy on a few long arrays: a tensor for each document costs more than its tokens, and
+    # torch's threads cost more than they save on so few numbers when cores are shared.
+    shape = (len(rows), row_tokens)
+    counts = np.array(lengths, dtype=np.int64)
+    starts = np.cumsum(counts) - counts
+    position_ids = np.arange(len(ids)) - np.repeat(starts, counts)
+    completion_mask = position_ids >= np.repeat(np.array(first_trained, dtype=np.int64), counts)
+    return TokenBatch(
+        torch.from_numpy(np.fromiter(ids, np.int64, len(ids)).reshape(shape)),
+        None,
+        torch.from_numpy(completion_mask.reshape(shape)),
+        torch.from_numpy(position_ids.reshape(shape)),
+    )

@@ -51,15 +51,11 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
 
 def prompt_tokens(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[list[int]]:
     """Token ids of each prompt as a user's turn, ready for the assistant's."""
-    texts = [
-        str(
-            tokenizer.apply_chat_template(
-                [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
-            )
-        )
-        for prompt in prompts
-    ]
-    return text_tokens(tokenizer, texts)
+    if not prompts:
+        return []
+    chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
+    texts = tokenizer.apply_chat_template(chats, tokenize=False, add_generation_prompt=True)
+    return text_tokens(tokenizer, [str(text) for text in texts])
 
 
 def completion_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
@@ -71,7 +67,13 @@ def text_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> lis
     """Token ids of plain text, no marks added."""
     if not texts:
         return []
-    ids: list[list[int]] = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    encoded = tokenizer(
+        list(texts),
+        add_special_tokens=False,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+    )
+    ids: list[list[int]] = encoded["input_ids"]
     return ids
 
 
