@@ -29,7 +29,7 @@ def test_stage_option_composes_into_its_own_schema(option: str, composed: Compos
     assert isinstance(config, StageConfig)
     assert callable(resolve(config.run, "run"))
     for group in config.reads:
-        assert group in ("model", "data")
+        assert group in ("model", "data", "benchmarks")
     if hasattr(config, "optimization"):
         assert callable(factory(config.optimization.optimizer, "optimizer"))
     if hasattr(config, "teacher"):
@@ -55,7 +55,7 @@ def test_option_composes(group: str, option: str, composed: Compose, tmp_path: P
 
 
 def test_makers_are_read_from_the_shipped_options() -> None:
-    assert makers("corpus") == ["distill"]
+    assert makers("corpus") == ["curate", "distill"]
     assert makers("preferences") == ["prefer", "prefer_teacher"]
     assert makers("evaluation") == []
 

@@ -270,6 +270,7 @@ def with_change(value: Any, path: Sequence[str]) -> Any:
 
 
 PLACED = {
+    ("after",),
     ("optimization", "checkpoint_every_steps"),
     ("optimization", "log_every_steps"),
     ("shard_problems",),
