@@ -50,11 +50,18 @@ _SYMBOLS = str.maketrans(
         **dict.fromkeys("\u2212\u2013\u2010\u2011", "-"),
         **dict.fromkeys("×·⋅", " * "),
         **{"÷": "/", "≤": " le ", "≥": " ge ", "≠": " ne ", "√": " sqrt ", "∞": " infty "},
-        **{"°": "^ circ ", "∠": " angle ", "△": " triangle ", "→": " to ", "±": " pm "},
+        **{
+            "°": "^ circ ",
+            "λ": " lambda ",
+            "∠": " angle ",
+            "△": " triangle ",
+            "→": " to ",
+            "±": " pm ",
+        },
         **{digit: f"^{value}" for value, digit in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")},
         **{
             letter: f" {unicodedata.name(letter).rsplit(' ', 1)[-1].lower()} "
-            for letter in "αβγδεζηθικμνξπρστυφχψωΓΔΘΞΠΣΦΨΩ"
+            for letter in "αβγδεζηθικμνξπρστυφχψω"
         },
     }
 )
@@ -62,7 +69,9 @@ _SYMBOLS = str.maketrans(
 
 def words(text: str) -> list[str]:
     """The normalized words of `text`; linear in its length."""
-    text = unicodedata.normalize("NFKC", text.translate(_SYMBOLS)).casefold()
+    # Superscripts are symbols before NFKC makes them digits, capital letters only after casefold.
+    folded = unicodedata.normalize("NFKC", text.translate(_SYMBOLS)).casefold()
+    text = unicodedata.normalize("NFKC", folded).translate(_SYMBOLS)
     text = _BARE_FRACTION.sub(r" frac \1 \2 ", _without_drawings(text))
     text = _COMMAND.sub(_spelt, text.replace("<=", " le ").replace(">=", " ge "))
     return _WORD.findall(_THOUSANDS.sub("", text.replace("{,}", ",")))
