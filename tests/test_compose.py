@@ -143,6 +143,7 @@ def sentence_of(composed: Compose, *overrides: str) -> str:
         ("stages.rl.advantage=ppo", ["stages.rl.advantage", "'ppo'", "grpo or dr_grpo"]),
         ("stages.sft.optimization.steps=0", ["stages.sft.optimization.steps", "give 1 or more"]),
         ("data=jsonl", ["data.path", "add data.path=VALUE"]),
+        ("stages.prefer.pairing=longest", ["stages.prefer.pairing", "random or length_matched"]),
         ("tracker.mode=loud", ["tracker.mode", "'loud'", "auto, online, offline or disabled"]),
     ],
 )

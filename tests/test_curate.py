@@ -255,7 +255,7 @@ def test_a_benchmark_file_counts_by_its_content(composed: Compose, tmp_path: Pat
 
 
 def test_smoke_recipe_runs_with_it(tmp_path: Path) -> None:
-    assert lab_here("recipe=tiny_curated", *SMOKE, "ablate=rl", cwd=tmp_path) == 0
+    assert lab_here("recipe=tiny_curated", *SMOKE, "ablate=[sft,prefer,dpo,rl]", cwd=tmp_path) == 0
     (artifact,) = (tmp_path / "runs" / "store" / "curate").glob("[0-9a-f]*")
     metrics = json.loads((artifact / "artifact.json").read_text())["metrics"]
     assert metrics["decontaminate/out"] == metrics["accepted"] > 100

@@ -1,6 +1,7 @@
 """Which rollouts train what, and the three stabilizers of reinforcement learning."""
 
 import dataclasses
+import random
 from collections import Counter
 from itertools import combinations, permutations
 
@@ -132,6 +133,19 @@ def test_pairs_use_each_rollout_once(verdicts: str, most: int, pairs: int) -> No
     members = [id(member) for pair in found for member in (pair.chosen, pair.rejected)]
     assert len(set(members)) == len(members)
     assert all(pair.chosen.correct and not pair.rejected.correct for pair in found)
+
+
+def test_random_pairs_are_two_seeded_shuffles_side_by_side() -> None:
+    members = group("cccwwu")
+    rng = random.Random(f"{members.problem.id}/5")
+    chosen, rejected = list(members.rollouts[:3]), list(members.rollouts[3:])
+    rng.shuffle(chosen)
+    rng.shuffle(rejected)
+    for found in (preference_pairs([members], 2, 5), preference_pairs([members], 2, 5, "random")):
+        assert [(pair.chosen, pair.rejected) for pair in found] == [
+            (chosen[0], rejected[0]),
+            (chosen[1], rejected[1]),
+        ]
 
 
 def test_pairs_are_fixed_by_their_seed() -> None:

@@ -118,21 +118,21 @@ def test_trivial_benchmark_problems_match_only_as_the_whole_text() -> None:
     assert reason("What?", "") is None
 
 
-def test_a_phrase_of_many_benchmark_problems_is_no_evidence() -> None:
-    phrase = "Give only the simplified fraction as your final answer"
-    benchmark = [f"Simplify {n}/9. {phrase}." for n in range(6)]
-    assert reason(f"Simplify 7/8. {phrase}.", *benchmark) is None
-    assert reason(f"Simplify 7/8. {phrase}.", *benchmark, common_problems=6)
-    assert reason(f"Simplify 7/8. {phrase}.", *benchmark, common_problems=None)
-    assert reason(f"simplify $3/9$. {phrase}", *benchmark)
-
-
 def test_overlap_asks_for_a_share_of_the_problem() -> None:
     # Of the 12 - 8 + 1 = 5 n-grams of LONG, the prompt has the first two.
     prompt = "A train leaves Oslo at noon and reaches Bergen"
     assert reason(prompt, LONG, overlap_frac=0.4)
     assert reason(prompt, LONG, overlap_frac=0.41) is None
     assert reason(f"Well: {LONG}?", LONG, overlap_frac=1.0)
+
+
+def test_whole_overlap_tells_problems_of_one_template_apart() -> None:
+    def problem(number: int) -> str:
+        return f"Simplify {number}/9. Give only the simplified fraction as your final answer."
+
+    assert reason(problem(7), problem(5))
+    assert reason(problem(7), problem(5), overlap_frac=1.0) is None
+    assert reason(f"Please: {problem(5)}", problem(5), overlap_frac=1.0)
 
 
 def test_without_a_benchmark_it_says_so() -> None:

@@ -1,8 +1,9 @@
 """Training problems that give a benchmark away: found by shared word n-grams, or equal text.
 
 A step of curation. Texts are compared as normalized words (`reasoning_lab.data.words`). An
-n-gram cannot see a benchmark problem of fewer than n words, so that one is looked for whole; and
-n-grams that many problems of a benchmark share are its phrases, not its content.
+n-gram cannot see a benchmark problem of fewer than n words, so that one is looked for whole.
+Simplified: a stock phrase of n words ("where m and n are relatively prime …") counts like any
+other; `overlap_frac` is the way to ask for more.
 """
 
 import math
@@ -24,15 +25,12 @@ class Decontaminate(Step):
         ngram_words: Normalized words an n-gram.
         overlap_frac: Fraction of a benchmark problem's n-grams that a problem must share to be
             removed; 0 = one is enough. Benchmarks made from templates need 1.
-        common_problems: An n-gram that more problems of one benchmark have than this is no
-            evidence; null = each counts.
         short_words: A benchmark problem of fewer words than an n-gram is looked for inside of
             others only when it has as many as this; a shorter one must be the whole text.
     """
 
     ngram_words: int = number(8, least=2)
     overlap_frac: float = fraction(0.0)
-    common_problems: int | None = number(5, least=1)
     short_words: int = number(4, least=2)
 
     def reasons(self, rollouts: Sequence[Rollout], background: Background) -> Reasons:
@@ -75,12 +73,11 @@ class Index:
                 holders.setdefault(ngram, []).append(number_)
         # A prompt without words says nothing.
         self._whole.pop("", None)
-        most = options.common_problems or len(prompts)
-        self._holders = {ngram: who for ngram, who in holders.items() if len(who) <= most}
-        telling = Counter(number_ for who in self._holders.values() for number_ in who)
+        self._holders = holders
+        counts = Counter(number_ for who in holders.values() for number_ in who)
         self._wanted: Mapping[int, int] = {
             number_: max(1, math.ceil(options.overlap_frac * count))
-            for number_, count in telling.items()
+            for number_, count in counts.items()
         }
 
     def match(self, parts: Sequence[str]) -> str | None:

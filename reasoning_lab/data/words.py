@@ -89,7 +89,8 @@ def _spelt(command: re.Match[str]) -> str:
 def _without_drawings(text: str) -> str:
     """`text` without what stands between [asy] and [/asy]."""
     before, *drawn = text.split("[asy]")
+    parts = [before]
     for part in drawn:
         inside, end, after = part.partition("[/asy]")
-        before += f" {after if end else inside}"
-    return before
+        parts.append(after if end else inside)
+    return " ".join(parts)
