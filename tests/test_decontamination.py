@@ -36,6 +36,10 @@ def reason(prompt: str, *benchmark: str, **options: object) -> str | None:
         ("ﬁnd it, please!", "FIND it please"),
         ("see [asy] draw((0,0)--(1,1)); [/asy] here", "see here"),
         (r"50\%", "50%"),
+        (r"a \neq b \leqslant c \lt d", "a ≠ b <= c < d"),
+        (r"\tbinom{5}{2} \div 3", r"\binom{5}{2} ÷ 3"),
+        (r"\mathbb{R} \rightarrow \operatorname{im} f", "R → im f"),
+        (r"\bigl( \lambda \bigr)", "(λ)"),
     ],
 )
 def test_spellings_of_one_text_have_the_same_words(one: str, other: str) -> None:
