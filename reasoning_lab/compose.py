@@ -16,7 +16,7 @@ import reasoning_lab.stages
 from reasoning_lab.data.problems import ProblemSource
 from reasoning_lab.evaluate.config import EvaluateConfig
 from reasoning_lab.files import content_hash
-from reasoning_lab.recipe import NO_ABLATION, Node, ablated, link, with_evaluations
+from reasoning_lab.recipe import NO_ABLATION, Node, ablated, link, ordered, with_evaluations
 from reasoning_lab.schema import RootConfig, StageConfig, check_values, identity_of
 from reasoning_lab.targets import check_path, factory
 from reasoning_lab.types import UserError
@@ -67,8 +67,12 @@ def compose(config: DictConfig) -> Recipe:
         stage.check(f"stages.{name}", root.hardware)
     check_path(str(root.data.get("_target_")), "data._target_")
     source: ProblemSource = factory(root.data, "data")()
-    groups = {"model": _model_identity(root), "data": _data_identity(root.data, source)}
-    kept = ablated(root.stages, root.ablate)
+    groups = {
+        "model": _model_identity(root),
+        "data": _data_identity(root.data, source),
+        "benchmarks": _benchmarks_identity(root),
+    }
+    kept = ablated(ordered(root.stages), root.ablate)
     nodes = link(kept, groups, root.seed, root.model.path is not None, makers)
     evaluations = {
         name: EvaluateConfig(name=name, benchmark=benchmark)
@@ -96,6 +100,18 @@ def _model_identity(root: RootConfig) -> Any:
     if root.model.path is not None and Path(root.model.path).is_dir():
         identity["path"] = content_hash(Path(root.model.path))
     return identity
+
+
+def _benchmarks_identity(root: RootConfig) -> Any:
+    """Which problems they hold; how a policy is sampled on them decides nothing before."""
+    return {
+        name: {
+            key: value
+            for key, value in identity_of(benchmark).items()
+            if key not in ("samples", "sampling")
+        }
+        for name, benchmark in root.benchmarks.items()
+    }
 
 
 def _data_identity(data: dict[str, Any], source: ProblemSource) -> Any:

@@ -47,6 +47,19 @@ class Node:
         found[self.fingerprint] = self
         return list(found.values())
 
+    def trained_on(self) -> list["Node"]:
+        """The ancestors whose problems reached this node.
+
+        A corpus made from a corpus stands for it: what curation took out was not trained on.
+        """
+        found: dict[str, Node] = {}
+        for kind, node in self.inputs.items():
+            if kind == self.config.produces and kind != "policy":
+                continue
+            found.update({origin.fingerprint: origin for origin in node.trained_on()})
+            found[node.fingerprint] = node
+        return list(found.values())
+
 
 def ablated(
     stages: Mapping[str, StageConfig], ablate: str | Sequence[str]
@@ -65,6 +78,30 @@ def ablated(
                 f"{', '.join(stages)}"
             )
     return {name: config for name, config in stages.items() if name not in names}
+
+
+def ordered(stages: Mapping[str, StageConfig]) -> dict[str, StageConfig]:
+    """The stages in recipe order: as they come, but each that says `after` right behind that one.
+
+    Raises:
+        UserError: When `after` names no other stage, or two stages wait for each other.
+    """
+    order = [name for name, config in stages.items() if config.after is None]
+    waiting = [name for name in stages if name not in order]
+    while waiting:
+        ready = [name for name in waiting if stages[name].after in order]
+        if not ready:
+            name = waiting[0]
+            choices = ", ".join(other for other in stages if other != name)
+            raise UserError(
+                f"stages.{name}.after: '{stages[name].after}' is no stage that it can follow; "
+                f"choose null or among {choices}"
+            )
+        # The last of several that follow the same stage goes in first.
+        for name in reversed(ready):
+            order.insert(order.index(str(stages[name].after)) + 1, name)
+        waiting = [name for name in waiting if name not in ready]
+    return {name: stages[name] for name in order}
 
 
 def link(

@@ -135,7 +135,7 @@ class Runner:
     ) -> Metadata:
         seed = self._root.seed
         pl.seed_everything(seed, verbose=False)
-        lineage = [made[origin.fingerprint] for origin in node.lineage() if origin is not node]
+        lineage = [made[origin.fingerprint] for origin in node.trained_on()]
         context = StageContext(
             name=node.name,
             seed=seed,
@@ -149,6 +149,7 @@ class Runner:
             hardware=self._root.hardware,
             verifier=self._verifier,
             tracker=tracker,
+            benchmarks=self._root.benchmarks,
         )
         clock = Clock(work_dir)
         try:

@@ -242,9 +242,11 @@ class StageConfig:
         run: Import path of the function that runs the stage.
         consumes: Kinds of artifact it needs from earlier stages.
         produces: The kind that it makes: policy, corpus or preferences.
-        reads: Root config groups that it depends on, of `model` and `data`.
+        reads: Root config groups that it depends on, of `model`, `data` and `benchmarks`.
         init_from: Where its policy comes from: `previous`, `base` (model.path) or a stage.
         version: Raised when the algorithm changes, so that old artifacts are not reused.
+        after: The stage that it follows in the recipe; null = it stays at its own place, which
+            for one that `+stage@stages.NAME=…` adds is the end.
     """
 
     run: str = MISSING
@@ -253,6 +255,7 @@ class StageConfig:
     reads: list[str] = field(default_factory=list)
     init_from: str = "previous"
     version: int = 1
+    after: str | None = placement(None)
 
     def identity(self) -> dict[str, Any]:
         """What of the config decides the result, as plain data."""

@@ -30,7 +30,7 @@ def test_stage_option_composes_into_its_own_schema(option: str, composed: Compos
     assert isinstance(config, StageConfig)
     assert callable(resolve(config.run, "run"))
     for group in config.reads:
-        assert group in ("model", "data")
+        assert group in ("model", "data", "benchmarks")
     if hasattr(config, "optimization"):
         assert callable(factory(config.optimization.optimizer, "optimizer"))
     if hasattr(config, "teacher"):
@@ -62,7 +62,7 @@ def test_teacher_is_swapped_with_all_its_options(composed: Compose) -> None:
 
 
 def test_makers_are_read_from_the_shipped_options() -> None:
-    assert makers("corpus") == ["distill"]
+    assert makers("corpus") == ["curate", "distill"]
     assert makers("preferences") == ["prefer", "prefer_teacher"]
     assert makers("evaluation") == []
 
@@ -168,6 +168,7 @@ def sentence_of(composed: Compose, *overrides: str) -> str:
         ("stages.rl.advantage=ppo", ["stages.rl.advantage", "'ppo'", "grpo or dr_grpo"]),
         ("stages.sft.optimization.steps=0", ["stages.sft.optimization.steps", "give 1 or more"]),
         ("data=jsonl", ["data.path", "add data.path=VALUE"]),
+        ("stages.prefer.pairing=longest", ["stages.prefer.pairing", "random or length_matched"]),
         ("tracker.mode=loud", ["tracker.mode", "'loud'", "auto, online, offline or disabled"]),
     ],
 )

@@ -1,9 +1,13 @@
 """Which rollouts train what, and the three stabilizers of reinforcement learning."""
 
 import dataclasses
+import random
 from collections import Counter
+from itertools import combinations, permutations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from reasoning_lab.data.curation import group_by_problem, harder_subset, preference_pairs
 from reasoning_lab.stages.rl.controls import (
@@ -131,11 +135,81 @@ def test_pairs_use_each_rollout_once(verdicts: str, most: int, pairs: int) -> No
     assert all(pair.chosen.correct and not pair.rejected.correct for pair in found)
 
 
+def test_random_pairs_are_two_seeded_shuffles_side_by_side() -> None:
+    members = group("cccwwu")
+    rng = random.Random(f"{members.problem.id}/5")
+    chosen, rejected = list(members.rollouts[:3]), list(members.rollouts[3:])
+    rng.shuffle(chosen)
+    rng.shuffle(rejected)
+    for found in (preference_pairs([members], 2, 5), preference_pairs([members], 2, 5, "random")):
+        assert [(pair.chosen, pair.rejected) for pair in found] == [
+            (chosen[0], rejected[0]),
+            (chosen[1], rejected[1]),
+        ]
+
+
 def test_pairs_are_fixed_by_their_seed() -> None:
     groups = [group("cccwww")]
     drawn = [preference_pairs(groups, 2, seed) for seed in (0, 0, *range(1, 6))]
     assert drawn[0] == drawn[1]
     assert any(other != drawn[0] for other in drawn[2:])
+
+
+@pytest.mark.parametrize(
+    ("lengths", "most", "expected"),
+    [
+        # Correct 10, 20, 30 against wrong 19, 31, 11: each has its neighbour.
+        ([10, 20, 30, 19, 31, 11], 5, [(10, 11), (20, 19), (30, 31)]),
+        ([10, 20, 33, 19, 31, 25], 1, [(20, 19)]),
+        ([10, 20, 33, 19, 31, 25], 2, [(20, 19), (33, 31)]),
+        # Taking the closest pair first, 20 with 21, would leave 40 with 2: 39 in all, not 37.
+        ([20, 40, 90, 21, 2, 500], 2, [(20, 2), (40, 21)]),
+    ],
+)
+def test_length_matched_pairs_differ_least(
+    lengths: list[int], most: int, expected: list[tuple[int, int]]
+) -> None:
+    found = preference_pairs([group("cccwww", lengths)], most, 0, "length_matched")
+    pairs = [
+        (len(pair.chosen.completion.token_ids), len(pair.rejected.completion.token_ids))
+        for pair in found
+    ]
+    assert sorted(pairs) == sorted(expected)
+    differences = [abs(one - other) for one, other in pairs]
+    assert differences == sorted(differences)
+
+
+@given(st.lists(st.integers(1, 30), min_size=2, max_size=7), st.integers(1, 6), st.data())
+def test_length_matching_is_as_good_as_trying_everything(
+    lengths: list[int], cut: int, data: st.DataObject
+) -> None:
+    correct = min(cut, len(lengths) - 1)
+    wrong = len(lengths) - correct
+    most = data.draw(st.integers(1, 3))
+    found = preference_pairs(
+        [group("c" * correct + "w" * wrong, lengths)], most, 0, "length_matched"
+    )
+    count = min(most, correct, wrong)
+    assert len(found) == count
+    least = min(
+        sum(abs(one - other) for one, other in zip(some, others, strict=True))
+        for some in combinations(lengths[:correct], count)
+        for others in permutations(lengths[correct:], count)
+    )
+    assert least == sum(
+        abs(len(pair.chosen.completion.token_ids) - len(pair.rejected.completion.token_ids))
+        for pair in found
+    )
+
+
+def test_without_tokens_characters_are_matched() -> None:
+    good = [rollout("p", Verdict.CORRECT, 0, text="x" * n) for n in (5, 50)]
+    bad = [rollout("p", Verdict.WRONG, 0, text="x" * n) for n in (49, 4)]
+    found = preference_pairs(group_by_problem([*good, *bad]), 2, 0, "length_matched")
+    assert {(len(p.chosen.completion.text), len(p.rejected.completion.text)) for p in found} == {
+        (5, 4),
+        (50, 49),
+    }
 
 
 def test_a_pair_compares_correct_with_incorrect_of_one_problem() -> None:

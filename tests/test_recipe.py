@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reasoning_lab.compose import makers, register_schemas
-from reasoning_lab.recipe import Node, ablated, link, with_evaluations
+from reasoning_lab.recipe import Node, ablated, link, ordered, with_evaluations
 from reasoning_lab.schema import StageConfig, check_values, identity_of
 from reasoning_lab.types import UserError
 
@@ -78,6 +78,42 @@ def test_data_that_nobody_reads_is_not_made() -> None:
     assert list(linked(ablated(RECIPE, "prefer"))) == ["base", "teach", "mid", "tune", "pair"]
     longer = {**ablated(RECIPE, "prefer"), "more": stage("policy", "policy", "corpus")}
     assert list(linked(longer)) == ["base", "teach", "mid", "tune", "more"]
+
+
+def test_a_stage_follows_the_one_that_it_names() -> None:
+    """Two that follow the same stage keep their order; one may follow one that moves itself."""
+    moved = {
+        "y": stage("policy", after="x"),
+        **RECIPE,
+        "x": stage("policy", after="teach"),
+        "z": stage("policy", after="teach"),
+        "w": stage("policy", after="teach"),
+    }
+    names = ["base", "teach", "x", "y", "z", "w", "mid", "tune", "pair", "prefer"]
+    assert list(ordered(moved)) == names
+    assert ordered(RECIPE) == RECIPE
+    assert list(ordered(RECIPE)) == list(RECIPE)
+
+
+@pytest.mark.parametrize(("one", "other"), [("nobody", "base"), ("y", "x"), ("x", "base")])
+def test_a_stage_that_can_follow_none_is_refused(one: str, other: str) -> None:
+    stages = {**RECIPE, "x": stage("policy", after=one), "y": stage("policy", after=other)}
+    with pytest.raises(UserError, match=rf"stages\.x\.after: '{one}' is no stage.*null or among"):
+        ordered(stages)
+
+
+def test_what_a_corpus_was_cleaned_of_was_not_trained_on() -> None:
+    clean = stage("corpus", "corpus", after="teach")
+    nodes = linked(ordered({**RECIPE, "clean": clean}))
+
+    def origins(name: str) -> list[str]:
+        return sorted(node.name for node in nodes[name].trained_on())
+
+    assert nodes["clean"].inputs["corpus"].name == "teach"
+    assert origins("clean") == []
+    assert origins("mid") == ["base", "clean"]
+    assert origins("tune") == ["base", "clean", "mid"]
+    assert origins("prefer") == ["base", "clean", "mid", "pair", "tune"]
 
 
 def test_data_stage_that_is_last_is_made() -> None:
@@ -270,6 +306,7 @@ def with_change(value: Any, path: Sequence[str]) -> Any:
 
 
 PLACED = {
+    ("after",),
     ("optimization", "checkpoint_every_steps"),
     ("optimization", "log_every_steps"),
     ("shard_problems",),

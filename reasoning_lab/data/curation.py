@@ -2,7 +2,9 @@
 
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
 
 from reasoning_lab.types import PreferencePair, Rollout, RolloutGroup
 
@@ -45,9 +47,17 @@ def group_by_problem(rollouts: Iterable[Rollout]) -> list[RolloutGroup]:
 
 
 def preference_pairs(
-    groups: Iterable[RolloutGroup], pairs_per_problem: int, seed: int
+    groups: Iterable[RolloutGroup], pairs_per_problem: int, seed: int, pairing: str = "random"
 ) -> list[PreferencePair]:
-    """Pair correct with incorrect rollouts of each problem, each rollout at most once."""
+    """Pair correct with incorrect rollouts of each problem, each rollout at most once.
+
+    Args:
+        groups: The rollouts, by problem.
+        pairs_per_problem: At most so many pairs of one problem.
+        seed: Shuffles each problem's rollouts.
+        pairing: `random`, or `length_matched`: of all ways to choose as many pairs, the one whose
+            lengths differ least within the pairs, so that DPO does not learn a length.
+    """
     pairs = []
     for group in groups:
         rng = random.Random(f"{group.problem.id}/{seed}")
@@ -55,8 +65,48 @@ def preference_pairs(
         rejected = [rollout for rollout in group.rollouts if not rollout.correct]
         rng.shuffle(chosen)
         rng.shuffle(rejected)
-        pairs += [
-            PreferencePair(*pair)
-            for pair in list(zip(chosen, rejected, strict=False))[:pairs_per_problem]
-        ]
+        count = min(pairs_per_problem, len(chosen), len(rejected))
+        pairs += [PreferencePair(*pair) for pair in _PAIRINGS[pairing](chosen, rejected, count)]
     return pairs
+
+
+def _in_order(
+    chosen: Sequence[Rollout], rejected: Sequence[Rollout], count: int
+) -> list[tuple[Rollout, Rollout]]:
+    return list(zip(chosen[:count], rejected[:count], strict=True))
+
+
+def _length_matched(
+    chosen: Sequence[Rollout], rejected: Sequence[Rollout], count: int
+) -> list[tuple[Rollout, Rollout]]:
+    """`count` pairs with the least sum of length differences, the closest pair first.
+
+    Exactly `count` pairs are one assignment: each rollout that is left over goes to a dummy of
+    the other side at no cost, and dummies may not meet.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    lengths = _lengths([*chosen, *rejected])
+    ours, theirs = lengths[: len(chosen)], lengths[len(chosen) :]
+    size = len(chosen) + len(rejected) - count
+    cost = np.zeros((size, size))
+    cost[: len(ours), : len(theirs)] = np.abs(ours[:, None] - theirs[None, :])
+    cost[len(ours) :, len(theirs) :] = np.inf
+    rows, columns = linear_sum_assignment(cost)
+    matched = [
+        (cost[row, column], chosen[row], rejected[column])
+        for row, column in zip(rows, columns, strict=True)
+        if row < len(ours) and column < len(theirs)
+    ]
+    return [(one, other) for _, one, other in sorted(matched, key=lambda pair: float(pair[0]))]
+
+
+def _lengths(rollouts: Sequence[Rollout]) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
+    """In tokens; in characters where an author gave no tokens."""
+    tokens = [len(rollout.completion.token_ids) for rollout in rollouts]
+    characters = [len(rollout.completion.text) for rollout in rollouts]
+    return np.array(tokens if all(tokens) else characters, dtype=np.float64)
+
+
+_Pairing = Callable[[Sequence[Rollout], Sequence[Rollout], int], list[tuple[Rollout, Rollout]]]
+_PAIRINGS: Mapping[str, _Pairing] = {"random": _in_order, "length_matched": _length_matched}

@@ -7,7 +7,7 @@ checkpoints and resumption are Lightning's.
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,7 +23,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from reasoning_lab.data.problems import ProblemSource
 from reasoning_lab.engine.rollouts import RolloutSampler
 from reasoning_lab.models.policy import device_of, load_policy, on_device
-from reasoning_lab.schema import HardwareConfig, ModelConfig, OptimizationConfig, ProblemsConfig
+from reasoning_lab.schema import (
+    BenchmarkConfig,
+    HardwareConfig,
+    ModelConfig,
+    OptimizationConfig,
+    ProblemsConfig,
+)
 from reasoning_lab.stages.checkpoints import Checkpoints, DirectIO, last_checkpoint
 from reasoning_lab.targets import factory
 from reasoning_lab.tracking import Tracker
@@ -46,12 +52,13 @@ class StageContext:
         work_dir: Folder that outlives a kill; checkpoints live here.
         inputs: Artifact folder of each kind that the stage consumes.
         authors: Fingerprint of each input, by kind.
-        lineage: Artifact folders of everything that the inputs come from, themselves included.
+        lineage: Artifact folders of the inputs and of every stage whose problems reached them.
         model: The student's config.
         source: Where problems come from.
         hardware: Devices and sizes that change no result.
         verifier: Checks answers.
         tracker: Where metrics and tables go.
+        benchmarks: What the run's policies are evaluated on.
     """
 
     name: str
@@ -66,6 +73,7 @@ class StageContext:
     hardware: HardwareConfig
     verifier: Verifier
     tracker: Tracker
+    benchmarks: Mapping[str, BenchmarkConfig] = field(default_factory=dict)
 
     def load_policy(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """The policy to start from: the input's, or the base checkpoint's."""
@@ -83,6 +91,17 @@ class StageContext:
         """
         drawn = self.source.problems(split, asked.levels, asked.count, self.seed)
         return list(self.verifier.with_readable_golds(drawn))
+
+    def benchmark_prompts(self) -> dict[str, list[str]]:
+        """Of each benchmark, by its name."""
+        draw = self.source.problems
+        return {
+            name: [
+                problem.prompt
+                for problem in draw(Split(held.split), held.levels, held.count, held.seed)
+            ]
+            for name, held in self.benchmarks.items()
+        }
 
     def sampler(
         self, policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase

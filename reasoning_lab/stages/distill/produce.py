@@ -4,17 +4,18 @@ Accepted and rejected rollouts are kept apart, with verdict and author: the acce
 mid-training and SFT, the rejected can serve Rollout DPO. Validation problems are worked and
 verified the same way; no training stage reads them.
 
-One shard of problems is in memory at a time: a million problems take no more than their ids.
+One shard of problems is in memory at a time: a million problems take no more than their ids and
+lengths.
 """
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from reasoning_lab.data.card import CorpusSummary, data_card
 from reasoning_lab.data.corpus import RolloutWriter, write_prompt_ids
 from reasoning_lab.data.shards import in_shards
 from reasoning_lab.data.teacher import Teacher, Writing
@@ -28,7 +29,7 @@ _SHOWN_ROLLOUTS = 16
 
 
 def run(config: DistillConfig, context: StageContext) -> Metrics:
-    """Write `accepted.parquet`, `rejected.parquet` and `validation.parquet`."""
+    """Write `accepted.parquet`, `rejected.parquet`, `validation.parquet` and the data card."""
     teacher: Teacher = factory(config.teacher, f"stages.{context.name}.teacher")()
     draw = context.source.problems
     levels, count = config.problems.levels, config.problems.count
@@ -100,8 +101,8 @@ def _distill(
 ) -> Metrics:
     """Work `problems` shard by shard, and tell how it goes."""
     shown: dict[bool, list[Rollout]] = {True: [], False: []}
-    verdicts: Counter[Verdict] = Counter()
-    judged: Counter[Verdict] = Counter()
+    summary = CorpusSummary()
+    verdicts = summary.verdicts
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -123,8 +124,7 @@ def _distill(
                 chosen = [rollout for rollout in shard if rollout.correct is correct]
                 writer.write(chosen)
                 shown[correct] += chosen[: _SHOWN_ROLLOUTS - len(shown[correct])]
-            verdicts.update(rollout.verdict for rollout in shard)
-            judged.update(rollout.verdict for rollout in shard if rollout.judge)
+            summary.add(shard)
             rate = len(shard) / (time.monotonic() - started)
             started = time.monotonic()
             accepted_frac = accepted.rows / max(1, verdicts.total())
@@ -139,11 +139,13 @@ def _distill(
             f"stages.{context.name}: the verifier accepted none of {total} teacher rollouts; ask "
             "easier problems or another teacher, or look at its answers with fewer problems"
         )
+    card = data_card(context.name, context.source.about(), summary)
+    (context.out_dir / "README.md").write_text(card, encoding="utf-8")
     metrics: Metrics = {
         "rollouts": total,
         "accepted_frac": accepted.rows / total,
         **{f"verdict/{verdict}": verdicts[verdict] for verdict in Verdict},
-        **{f"judged/{verdict}": count for verdict, count in judged.items()},
+        **{f"judged/{verdict}": count for verdict, count in summary.judged.items() if count},
     }
     context.tracker.log({f"distill/{key}": value for key, value in metrics.items()})
     context.tracker.rollouts("distill/rollouts", [*shown[True], *shown[False]])

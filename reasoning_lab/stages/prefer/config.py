@@ -7,6 +7,7 @@ from reasoning_lab.schema import (
     SamplingConfig,
     StageConfig,
     at_least,
+    choice,
     register_stage,
 )
 
@@ -20,12 +21,15 @@ class PreferConfig(StageConfig):
         group_size: Rollouts a problem.
         sampling: How they are drawn.
         pairs_per_problem: At most so many pairs of one problem.
+        pairing: Which correct rollout meets which incorrect one: random, or length_matched, those
+            whose lengths differ least.
     """
 
     problems: ProblemsConfig = field(default_factory=ProblemsConfig)
     group_size: int = at_least(2)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     pairs_per_problem: int = at_least(1)
+    pairing: str = choice("random", "length_matched")
 
     def rows(self) -> int | None:
         return self.problems.count * self.group_size
@@ -37,9 +41,12 @@ class PreferTeacherConfig(StageConfig):
 
     Attributes:
         pairs_per_problem: At most so many pairs of one problem.
+        pairing: Which correct rollout meets which incorrect one: random, or length_matched, those
+            whose lengths differ least.
     """
 
     pairs_per_problem: int = at_least(1)
+    pairing: str = choice("random", "length_matched")
 
 
 register_stage("prefer", PreferConfig)

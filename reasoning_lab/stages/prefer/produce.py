@@ -28,7 +28,7 @@ def from_policy(config: PreferConfig, context: StageContext) -> Metrics:
         f"{context.seed}/prefer",
         context.work_dir / "rollouts",
     )
-    return _write(groups, config.pairs_per_problem, context)
+    return _write(groups, config, context)
 
 
 def from_corpus(config: PreferTeacherConfig, context: StageContext) -> Metrics:
@@ -38,13 +38,15 @@ def from_corpus(config: PreferTeacherConfig, context: StageContext) -> Metrics:
         *read_rollouts(corpus / "accepted.parquet"),
         *read_rollouts(corpus / "rejected.parquet"),
     ]
-    return _write(group_by_problem(rollouts), config.pairs_per_problem, context)
+    return _write(group_by_problem(rollouts), config, context)
 
 
 def _write(
-    groups: Sequence[RolloutGroup], pairs_per_problem: int, context: StageContext
+    groups: Sequence[RolloutGroup],
+    config: PreferConfig | PreferTeacherConfig,
+    context: StageContext,
 ) -> Metrics:
-    pairs = preference_pairs(groups, pairs_per_problem, context.seed)
+    pairs = preference_pairs(groups, config.pairs_per_problem, context.seed, config.pairing)
     if not pairs:
         raise UserError(
             f"stages.{context.name}: none of {len(groups)} problems has both a correct and an "

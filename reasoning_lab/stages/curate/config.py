@@ -1,0 +1,40 @@
+"""Schema of the `curate` stage."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from reasoning_lab.data.benchmark_files import read_prompts
+from reasoning_lab.data.steps import made_steps
+from reasoning_lab.files import sha256
+from reasoning_lab.schema import HardwareConfig, StageConfig, register_stage
+from reasoning_lab.types import UserError
+
+
+@dataclass
+class CurateConfig(StageConfig):
+    """What is taken out of a corpus.
+
+    Attributes:
+        steps: `_target_` and options of each step of `reasoning_lab.data`, in order; null leaves
+            one out.
+        files: JSONL files of benchmark problems (`prompt`, `problem` or `question`) that the
+            corpus is decontaminated against beside the recipe's benchmarks. Their content is
+            identity, not where they lie.
+    """
+
+    steps: dict[str, Any] = field(default_factory=dict)
+    files: list[str] = field(default_factory=list, metadata={"placement": True})
+
+    def identity(self) -> dict[str, Any]:
+        return super().identity() | {"files": [sha256(Path(path)) for path in self.files]}
+
+    def check(self, key: str, hardware: HardwareConfig) -> None:
+        """Refuse steps that cannot be made and files that cannot be read."""
+        if not made_steps(self.steps, f"{key}.steps"):
+            raise UserError(f"{key}.steps: there is none; keep one, or leave the stage out")
+        for path in self.files:
+            read_prompts(path, f"{key}.files")
+
+
+register_stage("curate", CurateConfig)

@@ -1,0 +1,92 @@
+"""Curation of a distilled corpus: what should not be trained on goes, and is accounted for.
+
+Steps look at the accepted rollouts. A rejected rollout stays as long as its problem has an
+accepted one: without it, it can pair with nothing. Validation rollouts, on which nothing
+trains, are passed on as they are. The whole corpus is in memory here.
+"""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from reasoning_lab.data.benchmark_files import read_prompts
+from reasoning_lab.data.card import CorpusSummary, data_card
+from reasoning_lab.data.corpus import read_rollouts, write_prompt_ids, write_rollouts
+from reasoning_lab.data.curation import group_by_problem
+from reasoning_lab.data.steps import Background, Removal, StepCount, curate, made_steps
+from reasoning_lab.stages.base import Metrics, StageContext
+from reasoning_lab.stages.curate.config import CurateConfig
+from reasoning_lab.types import Rollout, UserError
+
+_SHOWN_ROLLOUTS = 16
+
+
+def run(config: CurateConfig, context: StageContext) -> Metrics:
+    """Write the curated corpus as `distill` does, `removed.jsonl` and the data card."""
+    corpus, out_dir = context.inputs["corpus"], context.out_dir
+    accepted = read_rollouts(corpus / "accepted.parquet")
+    rejected = read_rollouts(corpus / "rejected.parquet")
+    groups = group_by_problem([*accepted, *rejected])
+    files = {Path(path).stem: read_prompts(path, "files") for path in config.files}
+    background = Background(
+        context.seed,
+        {group.problem.id: group.pass_rate for group in groups},
+        {**context.benchmark_prompts(), **files},
+    )
+    steps = made_steps(config.steps, f"stages.{context.name}.steps")
+    kept, counts, removals = curate(accepted, steps, background)
+    if not kept:
+        last = next(count.step for count in counts if not count.rollouts_out)
+        raise UserError(
+            f"stages.{context.name}.steps.{last}: no rollout is left after it; widen its options, "
+            f"or take it out with '~stages.{context.name}.steps.{last}'"
+        )
+    names = {rollout.problem.id for rollout in kept}
+    paired = [rollout for rollout in rejected if rollout.problem.id in names]
+    write_rollouts(out_dir / "accepted.parquet", kept)
+    write_rollouts(out_dir / "rejected.parquet", paired)
+    shutil.copyfile(corpus / "validation.parquet", out_dir / "validation.parquet")
+    write_prompt_ids(out_dir, [rollout.problem for rollout in kept])
+    _write_removals(out_dir / "removed.jsonl", removals)
+    _write_card([*kept, *paired], counts, context)
+    return _told(kept, counts, removals, context)
+
+
+def _write_removals(path: Path, removals: Sequence[Removal]) -> None:
+    """One line for each accepted rollout that a step took out."""
+    with path.open("w", encoding="utf-8") as file:
+        for removal in removals:
+            problem = removal.rollout.problem
+            row = {
+                "step": removal.step,
+                "problem": problem.id,
+                "prompt": problem.prompt,
+                "reason": removal.reason,
+            }
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def _write_card(
+    rollouts: Sequence[Rollout], counts: Sequence[StepCount], context: StageContext
+) -> None:
+    summary = CorpusSummary()
+    summary.add(rollouts)
+    card = data_card(context.name, context.source.about(), summary, counts)
+    (context.out_dir / "README.md").write_text(card, encoding="utf-8")
+
+
+def _told(
+    kept: Sequence[Rollout],
+    counts: Sequence[StepCount],
+    removals: Sequence[Removal],
+    context: StageContext,
+) -> Metrics:
+    metrics: Metrics = {"rollouts": counts[0].rollouts_in, "accepted": len(kept)}
+    for count in counts:
+        metrics[f"{count.step}/in"] = count.rollouts_in
+        metrics[f"{count.step}/out"] = count.rollouts_out
+    context.tracker.log({f"curate/{key}": value for key, value in metrics.items()})
+    removed = [removal.rollout for removal in removals[:_SHOWN_ROLLOUTS]]
+    context.tracker.rollouts("curate/removed", removed)
+    return metrics
