@@ -1,5 +1,7 @@
 """The data card: read back by Hugging Face's own parser, numbers by hand."""
 
+from dataclasses import replace
+
 import pytest
 from huggingface_hub import DatasetCard
 
@@ -56,9 +58,9 @@ def test_size_counts_accepted_rollouts(rollouts: int, size: str) -> None:
     [
         "- Revision: r7",
         "- Completions (rollouts) by: R1 (8)",
-        "| correct | 6 |",
-        "| wrong | 1 |",
-        "| timeout | 1 |",
+        "| correct | 6 | 0 |",
+        "| wrong | 1 | 0 |",
+        "| timeout | 1 | 0 |",
         "| f | 1 | 2 | 5 |",
         "| g | 2 | 1 | 1 |",
         "| all |  | 3 | 6 |",
@@ -89,3 +91,10 @@ def test_examples_are_distinct_problems_that_cannot_leave_their_block() -> None:
     assert "`````text\n```\n# head\n````\n`````" in card
     assert f"{'y' * 1500} […]" in card
     assert "y" * 1501 not in card
+
+
+def test_verdicts_of_a_judge_are_counted_beside_the_verifiers() -> None:
+    counted = CorpusSummary()
+    judged = replace(rollout("a", "x", Verdict.CORRECT), judge="referee")
+    counted.add([judged, rollout("a", "y", Verdict.CORRECT)])
+    assert "| correct | 2 | 1 |" in data_card("d", ABOUT, counted)

@@ -10,7 +10,7 @@ import pytest
 
 from reasoning_lab.data.benchmark_files import read_prompts
 from reasoning_lab.data.corpus import read_prompt_ids, read_rollouts, write_rollouts
-from reasoning_lab.data.problems import JsonlSource
+from reasoning_lab.data.sources import FileSource
 from reasoning_lab.data.steps import Background, Reasons, Step, StepCount, curate, made_steps
 from reasoning_lab.schema import BenchmarkConfig, HardwareConfig, ModelConfig
 from reasoning_lab.stages.base import StageContext
@@ -122,7 +122,7 @@ def context(tmp_path: Path, verifier: Verifier) -> StageContext:
     path = tmp_path / "problems.jsonl"
     rows = [f"How many of the first {n} even numbers are larger than {n}?" for n in range(100, 200)]
     path.write_text("".join(json.dumps({"prompt": row, "gold": "1"}) + "\n" for row in rows))
-    source = JsonlSource(str(path), "math", "even", 0.2, 0.0)
+    source = FileSource(str(path), 0.2, 0.0, {"family": "even"})
     held = next(source.problems(Split.TEST, [1], 1, 5)).prompt
     corpus = tmp_path / "corpus"
     corpus.mkdir()

@@ -48,6 +48,8 @@ class VLLMEngine:
         on_cpu = hardware.accelerator == "cpu"
         if on_cpu:
             os.environ["TORCHDYNAMO_DISABLE"] = "1"
+            # It would pin this process, which goes on to train, to one thread a core.
+            os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
         try:
             import vllm
         except ImportError as error:

@@ -48,9 +48,7 @@ class DistillConfig(StageConfig):
     def identity(self) -> dict[str, Any]:
         """A model in a local folder counts by content, not by place."""
         identity = super().identity()
-        if identity["judge"] is None:
-            del identity["judge"]  # So a corpus made without one keeps its fingerprint.
-        for asked in (identity["teacher"], identity.get("judge", {})):
+        for asked in (identity["teacher"], identity["judge"] or {}):
             engine = asked.get("engine")
             if engine is not None and Path(engine["model"]).is_dir():
                 engine["model"] = content_hash(Path(engine["model"]))
