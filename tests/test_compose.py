@@ -1,5 +1,6 @@
 """Every shipped option composes, every import path resolves, every mistake is one sentence."""
 
+import inspect
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from reasoning_lab.compose import CONF, makers
 from reasoning_lab.mistakes import is_composition_error, one_sentence
-from reasoning_lab.schema import StageConfig
+from reasoning_lab.schema import HardwareConfig, StageConfig
 from reasoning_lab.stages.distill.config import DistillConfig
 from reasoning_lab.targets import factory, resolve
 from reasoning_lab.types import UserError
@@ -45,11 +46,16 @@ def test_stage_option_composes_into_its_own_schema(option: str, composed: Compos
         for option in options(group)
     ],
 )
-def test_option_composes(group: str, option: str, composed: Compose, tmp_path: Path) -> None:
+def test_option_composes(
+    group: str, option: str, composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     problems = tmp_path / "problems.jsonl"
     problems.write_text('{"prompt": "1 + 1?", "gold": "2"}\n')
     chosen = f"{group}=[{option}]" if group == "benchmark" else f"{group}={option}"
     extra = [f"data.path={problems}"] if option == "jsonl" else []
+    if option == "003_real_questions":
+        monkeypatch.setattr("reasoning_lab.engine.teacher.find_spec", lambda name: name)
+        extra = ["stages.distill.teacher.engine.model=some/model"]
     recipe = composed(chosen, *extra)
     assert recipe.nodes
     factory(recipe.root.data, "data")()
@@ -59,6 +65,24 @@ def test_teacher_is_swapped_with_all_its_options(composed: Compose) -> None:
     stage = composed("teacher@stages.distill.teacher=recorded").root.stages["distill"]
     assert isinstance(stage, DistillConfig)
     assert set(stage.teacher) == {"_target_", "answer_pattern"}
+
+
+@pytest.mark.parametrize("engine", options("engine"))
+@pytest.mark.parametrize(("group", "field"), [("teacher", "teacher"), ("+judge", "judge")])
+def test_engine_composes_into_what_asks_it(
+    engine: str, group: str, field: str, composed: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reasoning_lab.engine.teacher.find_spec", lambda name: name)
+    at = f"stages.distill.{field}"
+    stage = composed(
+        f"{group}@{at}=model", f"engine@{at}.engine={engine}", f"{at}.engine.model=some/model"
+    ).root.stages["distill"]
+    assert isinstance(stage, DistillConfig)
+    asked = getattr(stage, field)
+    assert factory(asked, field)().name == "some/model"
+    # The engine takes the options that its file names, and hardware.
+    target = resolve(asked["engine"].pop("_target_"), "engine")
+    inspect.signature(target).bind(**asked["engine"], hardware=HardwareConfig())
 
 
 def test_makers_are_read_from_the_shipped_options() -> None:
