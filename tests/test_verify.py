@@ -182,11 +182,23 @@ def test_a_bomb_times_out_alone(impatient: Verifier) -> None:
     assert impatient.verify([formula("5")], [box("5.0")]) == [("5.0", CORRECT)]
 
 
-def test_deep_nesting_blocks_nobody(impatient: Verifier) -> None:
-    deep = "{" * 900 + "5" + "}" * 900
-    (_, verdict), (_, other) = impatient.verify([formula("5"), GCD], [box(deep), box("13")])
-    assert verdict in (TIMEOUT, UNPARSEABLE)
-    assert other is WRONG
+@pytest.mark.parametrize("nested", ["{%s}", "(%s)", "[%s]", "\\frac{1}{%s}", "\\sqrt{%s}"])
+def test_deep_nesting_is_refused_without_a_worker(nested: str) -> None:
+    before = _workers()
+    deep = "5"
+    for _ in range(13):
+        deep = nested % deep
+    with Verifier(workers=1, timeout_s=1, memory_mb=64) as idle:
+        assert idle.verify([formula("6")], [box(deep)]) == [(deep, UNPARSEABLE)]
+        assert _workers() == before
+
+
+def test_a_continued_fraction_is_not_too_deep(verifier: Verifier) -> None:
+    """1 + 1/(1 + ...) of seven ones is 21/13: neighbours in Fibonacci's sequence."""
+    deep = "1"
+    for _ in range(6):
+        deep = f"1+\\frac{{1}}{{{deep}}}"
+    assert verifier.verify([formula("\\frac{21}{13}")], [box(deep)]) == [(deep, CORRECT)]
 
 
 def test_the_memory_cap_holds() -> None:
