@@ -242,17 +242,16 @@ def _gold_key(problem: Problem) -> bytes:
 
 def _chunk_results(future: ProcessFuture[list[Result]]) -> list[Result | None] | None:
     """A chunk's results; None = some member spent the chunk's time, memory or worker."""
-    try:
-        return [*future.result()]
-    except (*_CULPRIT_ERRORS, BrokenProcessPool):
+    # To catch the error would tie it to the frames of every caller, with all their texts.
+    if isinstance(future.exception(), (*_CULPRIT_ERRORS, BrokenProcessPool)):
         return None
+    return [*future.result()]
 
 
 def _single_result(future: ProcessFuture[list[Result]]) -> Result | None:
-    try:
-        return future.result()[0]
-    except _CULPRIT_ERRORS:
+    if isinstance(future.exception(), _CULPRIT_ERRORS):
         return None
+    return future.result()[0]
 
 
 def _start_worker(memory_mb: int) -> None:
