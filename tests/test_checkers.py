@@ -127,11 +127,11 @@ def test_readers_take_any_text(text: str, known: bool) -> None:
 )  # fmt: skip
 def test_readers_are_linear_on_hostile_text(unit: str) -> None:
     for text in (unit * 20_000, "1 " + unit * 20_000, "C) " + unit * 20_000 + "!"):
-        start = time.perf_counter()
+        start = time.process_time()
         read_number(text)
         read_choice(text, OPTIONS)
         # Quadratic time would be 10^9 steps and more.
-        assert time.perf_counter() - start < 2
+        assert time.process_time() - start < 2
 
 
 def test_a_letter_names_its_option_in_every_form() -> None:

@@ -5,6 +5,7 @@ are drafts and don't count.
 """
 
 import re
+from itertools import accumulate
 
 _END_OF_THOUGHT = "</think>"
 _BOX = "\\boxed{"
@@ -35,3 +36,8 @@ def extract_answer(text: str) -> str | None:
             if depth == 0:
                 return final[start : mark.start()].strip() or None
     return None
+
+
+def nesting_depth(text: str) -> int:
+    """How many brackets of any kind are open at once, at most; their kinds need not match."""
+    return max(accumulate((c in "([{") - (c in ")]}") for c in text), default=0)

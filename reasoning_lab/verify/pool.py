@@ -32,13 +32,15 @@ from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
 from reasoning_lab.schema import HardwareConfig
 from reasoning_lab.types import Problem, UserError, Verdict
-from reasoning_lab.verify.answers import extract_answer
+from reasoning_lab.verify.answers import extract_answer, nesting_depth
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _CHECKERS = "reasoning_lab.verify.checkers"
 _MAX_ANSWER_CHARS = 2_000
+# math-verify's time doubles with each level from here on; published answers have 4 at most.
+_MAX_NESTING = 12
 _CHUNK_ITEMS = 32
 _SHARD_PROBLEMS = 4096
 _SHOWN_ROWS = 9
@@ -247,7 +249,9 @@ def _quick_verdict(problem: Problem, answer: str | None) -> Verdict | None:
         return Verdict.UNPARSEABLE
     if answer == problem.gold.strip():
         return Verdict.CORRECT
-    return Verdict.UNPARSEABLE if len(answer) > _MAX_ANSWER_CHARS else None
+    if len(answer) > _MAX_ANSWER_CHARS or nesting_depth(answer) > _MAX_NESTING:
+        return Verdict.UNPARSEABLE
+    return None
 
 
 def _gold_key(problem: Problem) -> bytes:
@@ -263,17 +267,16 @@ def _gold_key(problem: Problem) -> bytes:
 
 def _chunk_results(future: ProcessFuture[list[Result]]) -> list[Result | None] | None:
     """A chunk's results; None = some member spent the chunk's time, memory or worker."""
-    try:
-        return [*future.result()]
-    except (*_CULPRIT_ERRORS, BrokenProcessPool):
+    # To catch the error would tie it to the frames of every caller, with all their texts.
+    if isinstance(future.exception(), (*_CULPRIT_ERRORS, BrokenProcessPool)):
         return None
+    return [*future.result()]
 
 
 def _single_result(future: ProcessFuture[list[Result]]) -> Result | None:
-    try:
-        return future.result()[0]
-    except _CULPRIT_ERRORS:
+    if isinstance(future.exception(), _CULPRIT_ERRORS):
         return None
+    return future.result()[0]
 
 
 def _start_worker(memory_mb: int) -> None:

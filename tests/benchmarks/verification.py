@@ -90,6 +90,7 @@ def hostile_answers(count: int) -> Iterator[str]:
         lambda: "".join(rng.choices(marks, k=rng.randrange(1, 60))),
         lambda: "{" * (deep := rng.randrange(1, 900)) + "5" + "}" * deep,
         lambda: "(" * (deep := rng.randrange(1, 90)) + "5" + ")" * deep,
+        lambda: "|" * (deep := 2 * rng.randrange(1, 90)) + "5" + "|" * deep,
         lambda: "9" * rng.randrange(1, 2_500),
         lambda: "\\frac{1}{" * (deep := rng.randrange(1, 60)) + "2" + "}" * deep,
         lambda: "-" * rng.randrange(1, 500) + "5",
@@ -129,6 +130,7 @@ def hostile(arguments: argparse.Namespace) -> None:
                 slowest_s = max(slowest_s, time.perf_counter() - asked)
                 if probe[0][1] is not Verdict.CORRECT:
                     counts["probe_failed"] += 1
+                print(f"{at} answers, {time.perf_counter() - start:.0f} s", file=sys.stderr)
                 batch, problems = [], []
                 parent_mib.append(rss_mib(os.getpid()))
                 workers_mib.append(sum(rss_mib(pid) for pid in grandchildren()))
