@@ -46,16 +46,11 @@ def test_stage_option_composes_into_its_own_schema(option: str, composed: Compos
         for option in options(group)
     ],
 )
-def test_option_composes(
-    group: str, option: str, composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_option_composes(group: str, option: str, composed: Compose, tmp_path: Path) -> None:
     problems = tmp_path / "problems.jsonl"
     problems.write_text('{"prompt": "1 + 1?", "gold": "2"}\n')
     chosen = f"{group}=[{option}]" if group == "benchmark" else f"{group}={option}"
     extra = [f"data.path={problems}"] if option == "jsonl" else []
-    if option == "003_real_questions":
-        monkeypatch.setattr("reasoning_lab.engine.teacher.find_spec", lambda name: name)
-        extra = ["stages.distill.teacher.engine.model=some/model"]
     recipe = composed(chosen, *extra)
     assert recipe.nodes
     factory(recipe.root.data, "data")()
