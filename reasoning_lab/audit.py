@@ -12,7 +12,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from reasoning_lab.data.json_lines import json_lines
 from reasoning_lab.schema import HardwareConfig
 from reasoning_lab.types import Problem, UserError, Verdict
 from reasoning_lab.verify import verifier_of
@@ -113,22 +115,16 @@ def read_rows(path: Path) -> Sequence[LabelledRow]:
     Raises:
         UserError: The file is missing or empty, or a line is no such row.
     """
-    try:
-        # Not splitlines: a JSON string may hold U+2028 and its like as they are.
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"path={path}: cannot be read ({error}); give a JSONL file") from error
-    rows = [_row(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    rows = [_row(path, number, content) for number, content in json_lines(path, "path")]
     if not rows:
         raise UserError(f"path={path}: no row in it; give one JSON object a line")
     return rows
 
 
-def _row(path: Path, line: int, text: str) -> LabelledRow:
+def _row(path: Path, line: int, content: Any) -> LabelledRow:
     try:
-        content = json.loads(text)
         gold, completion, label = (content[key] for key in ("gold", "completion", "label"))
-    except (ValueError, TypeError, KeyError) as error:
+    except (TypeError, KeyError) as error:
         raise UserError(
             f"{path}, line {line}: not an object with gold, completion and label ({error}); "
             "mend the line"

@@ -116,7 +116,7 @@ def test_every_unreadable_gold_is_told_by_its_line(
         ('{"gold": "1", "completion": "x"}\n', "rows.jsonl, line 1: not an object.*'label'"),
         ('{"gold": "1", "completion": "x", "label": "yes"}\n', "line 1: .* label is true or false"),
         ('\n{"gold": 1, "completion": "x", "label": true}\n', "line 2: gold and completion are"),
-        ("nonsense\n", "line 1: not an object"),
+        ("nonsense\n", "line 1: not JSON"),
         (
             '{"gold": "A", "completion": "x", "label": true, "choices": [1]}\n',
             "line 1: choices is no list of texts",
@@ -144,4 +144,4 @@ def test_file_must_be_named_and_be_there(
     assert lab_here("audit", cwd=tmp_path) == 2
     assert "audit path=FILE.jsonl" in capsys.readouterr().err
     assert lab_here("audit", "path=gone.jsonl", cwd=tmp_path) == 2
-    assert "path=gone.jsonl: cannot be read" in capsys.readouterr().err
+    assert "path: cannot read 'gone.jsonl'" in capsys.readouterr().err

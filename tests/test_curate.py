@@ -12,15 +12,15 @@ from reasoning_lab.data.benchmark_files import read_prompts
 from reasoning_lab.data.corpus import read_prompt_ids, read_rollouts, write_rollouts
 from reasoning_lab.data.sources import FileSource
 from reasoning_lab.data.steps import Background, Reasons, Step, StepCount, curate, made_steps
-from reasoning_lab.schema import BenchmarkConfig, HardwareConfig, ModelConfig
+from reasoning_lab.schema import BenchmarkConfig, HardwareConfig
 from reasoning_lab.stages.base import StageContext
 from reasoning_lab.stages.curate import produce
 from reasoning_lab.stages.curate.config import CurateConfig
-from reasoning_lab.tracking import NullTracker
 from reasoning_lab.types import Completion, Problem, Rollout, Split, UserError, Verdict
 from reasoning_lab.verify import Verifier
 
 from .conftest import SMOKE, Compose, lab_here
+from .contexts import data_context
 
 KEY = "stages.curate.steps"
 FILTERS = "reasoning_lab.data.filters"
@@ -131,21 +131,15 @@ def context(tmp_path: Path, verifier: Verifier) -> StageContext:
     write_rollouts(corpus / "accepted.parquet", accepted)
     write_rollouts(corpus / "rejected.parquet", rejected)
     write_rollouts(corpus / "validation.parquet", [rollout("v")])
-    (tmp_path / "out").mkdir()
-    return StageContext(
-        name="curate",
+    held_out = {"held": BenchmarkConfig(levels=[1], count=1, seed=5, samples=1)}
+    return data_context(
+        tmp_path,
+        "curate",
+        source,
+        verifier,
         seed=0,
-        out_dir=tmp_path / "out",
-        work_dir=tmp_path / "work",
         inputs={"corpus": corpus},
-        authors={},
-        lineage=[],
-        model=ModelConfig(),
-        source=source,
-        hardware=HardwareConfig(),
-        verifier=verifier,
-        tracker=NullTracker(),
-        benchmarks={"held": BenchmarkConfig(levels=[1], count=1, seed=5, samples=1)},
+        benchmarks=held_out,
     )
 
 

@@ -12,14 +12,14 @@ from reasoning_lab.data.corpus import read_prompt_ids, read_rollouts
 from reasoning_lab.data.sources import FileSource
 from reasoning_lab.engine.judge import _QUESTION, verdict_of
 from reasoning_lab.engine.teacher import ModelTeacher
-from reasoning_lab.schema import HardwareConfig, ModelConfig, ProblemsConfig
+from reasoning_lab.schema import HardwareConfig, ProblemsConfig
 from reasoning_lab.stages.base import StageContext
 from reasoning_lab.stages.distill.config import DistillConfig
 from reasoning_lab.stages.distill.produce import run
-from reasoning_lab.tracking import NullTracker
 from reasoning_lab.types import Rollout, UserError, Verdict
 from reasoning_lab.verify import Verifier
 
+from .contexts import data_context
 from .scripted import ScriptedEngine
 
 PROBLEMS = 20
@@ -48,21 +48,8 @@ def context(tmp_path: Path, verifier: Verifier) -> StageContext:
     rows.write_text(
         "".join(f'{{"prompt": "number {n}", "gold": "{n}"}}\n' for n in range(2 * PROBLEMS))
     )
-    (tmp_path / "out").mkdir()
-    return StageContext(
-        name="distill",
-        seed=5,
-        out_dir=tmp_path / "out",
-        work_dir=tmp_path / "work",
-        inputs={},
-        authors={},
-        lineage=[],
-        model=ModelConfig(),
-        source=FileSource(str(rows), 0.1, 0.2, {"family": "numbers"}),
-        hardware=HardwareConfig(),
-        verifier=verifier,
-        tracker=NullTracker(),
-    )
+    source = FileSource(str(rows), 0.1, 0.2, {"family": "numbers"})
+    return data_context(tmp_path, "distill", source, verifier)
 
 
 def teacher(**changes: Any) -> dict[str, Any]:
@@ -162,6 +149,21 @@ def test_nothing_accepted_is_told(context: StageContext) -> None:
 def test_too_few_problems_are_found_before_the_teacher_is_asked(context: StageContext) -> None:
     with pytest.raises(UserError, match="asked for"):
         run(config(problems=ProblemsConfig(levels=[1], count=400)), context)
+    assert ScriptedEngine.calls == []
+
+
+def test_an_unreadable_gold_is_named_by_its_row_before_the_teacher_is_asked(
+    context: StageContext, tmp_path: Path
+) -> None:
+    rows = tmp_path / "golds.jsonl"
+    golds = ["none" if n == 7 else str(n) for n in range(40)]
+    rows.write_text(
+        "".join(f'{{"prompt": "number {n}", "gold": "{gold}"}}\n' for n, gold in enumerate(golds))
+    )
+    source = FileSource(str(rows), 0.0, 0.2, {"checker": "number"})
+    everything = ProblemsConfig(levels=[1], count=30)
+    with pytest.raises(UserError, match=r"golds\.jsonl, line 8: .*'none'"):
+        run(config(problems=everything), replace(context, source=source))
     assert ScriptedEngine.calls == []
 
 

@@ -1,3 +1,4 @@
+import copy
 import random
 
 import pytest
@@ -9,6 +10,7 @@ from reasoning_lab.data.batches import Example, padded_batch
 from reasoning_lab.engine import Sampling
 from reasoning_lab.engine.hf import HFEngine, sample
 from reasoning_lab.logprobs import token_logprobs
+from reasoning_lab.models.tokenizer import prompt_tokens
 from reasoning_lab.types import Completion
 
 from .tiny import tiny_phi3
@@ -210,3 +212,12 @@ def test_the_extreme_uniforms_never_draw_an_impossible_token(top_p: float) -> No
     logits = torch.tensor([0.0, 0.5, 0.5, 0.0]).log().expand(2, -1)
     tokens, _ = sample(logits, Sampling(1.0, top_p, 1), uniforms)
     assert tokens.tolist() == [1, 2]
+
+
+def test_a_prompt_that_comes_twice_has_the_tokens_that_it_has_alone(tokenizer) -> None:
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.chat_template = "{% for m in messages %}w2 {{ m['content'] }} w3{% endfor %}"
+    prompts = ["w4 w5", "w6", "w4 w5"]
+    found = prompt_tokens(tokenizer, prompts)
+    assert found == [prompt_tokens(tokenizer, [prompt])[0] for prompt in prompts]
+    assert found == [[2, 4, 5, 3], [2, 6, 3], [2, 4, 5, 3]]

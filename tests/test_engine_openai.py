@@ -1,7 +1,6 @@
 """The engine that asks a server, against one on loopback that counts, refuses and fails."""
 
 import asyncio
-import time
 from typing import Any
 
 import pytest
@@ -111,12 +110,21 @@ def test_truncation_and_token_ids_are_kept() -> None:
     assert completion_of(empty) == Completion([], "")
 
 
-def test_starts_are_spaced_out() -> None:
-    async def five(pace: Pace) -> float:
-        started = time.monotonic()
-        await asyncio.gather(*(pace.wait() for _ in range(5)))
-        return time.monotonic() - started
+@pytest.mark.parametrize(("per_minute", "waits_s"), [(3000, [0.02, 0.04, 0.06, 0.08]), (None, [])])
+def test_starts_are_spaced_out(
+    per_minute: float | None, waits_s: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
 
-    # Four gaps of 20 ms; a lower bound, which no slow machine can break.
-    assert asyncio.run(five(Pace(3000))) >= 0.08
-    assert asyncio.run(five(Pace(None))) < 0.08
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    async def five(pace: Pace) -> None:
+        for _ in range(5):
+            await pace.wait()
+
+    # The clock stands still: the first starts at once, each other a gap after the one before.
+    monkeypatch.setattr("reasoning_lab.engine.openai.time.monotonic", lambda: 100.0)
+    monkeypatch.setattr("reasoning_lab.engine.openai.asyncio.sleep", sleep)
+    asyncio.run(five(Pace(per_minute)))
+    assert slept == pytest.approx(waits_s)

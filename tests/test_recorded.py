@@ -13,13 +13,13 @@ from reasoning_lab.compose import CONF
 from reasoning_lab.data.corpus import read_rollouts
 from reasoning_lab.data.recorded import RecordedTeacher
 from reasoning_lab.data.sources import FileSource
-from reasoning_lab.schema import HardwareConfig, ModelConfig, ProblemsConfig
-from reasoning_lab.stages.base import StageContext
+from reasoning_lab.schema import HardwareConfig, ProblemsConfig
 from reasoning_lab.stages.distill.config import DistillConfig
 from reasoning_lab.stages.distill.produce import run
-from reasoning_lab.tracking import NullTracker
 from reasoning_lab.types import Problem, UserError, Verdict
 from reasoning_lab.verify import Verifier, extract_answer
+
+from .contexts import data_context
 
 OPTIONS: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(CONF / "teacher/recorded.yaml"))  # type: ignore[assignment]
 TEACHER = RecordedTeacher(OPTIONS["answer_pattern"])
@@ -141,21 +141,8 @@ def test_recorded_solutions_become_a_verified_corpus(tmp_path: Path, verifier: V
     ]
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join(json.dumps(row) for row in rows))
-    (tmp_path / "out").mkdir()
-    context = StageContext(
-        name="distill",
-        seed=5,
-        out_dir=tmp_path / "out",
-        work_dir=tmp_path / "work",
-        inputs={},
-        authors={},
-        lineage=[],
-        model=ModelConfig(),
-        source=FileSource(str(path), 0.0, 0.3, {"solutions": "s"}),
-        hardware=HardwareConfig(),
-        verifier=verifier,
-        tracker=NullTracker(),
-    )
+    source = FileSource(str(path), 0.0, 0.3, {"solutions": "s"})
+    context = data_context(tmp_path, "distill", source, verifier)
     config = DistillConfig(
         teacher=OPTIONS,
         problems=ProblemsConfig(levels=[1], count=30),

@@ -14,6 +14,8 @@ import torch
 from reasoning_lab.types import Problem, UserError, Verdict
 from reasoning_lab.verify import Verifier, extract_answer
 
+from .processes import fork_server_children
+
 CORRECT, WRONG = Verdict.CORRECT, Verdict.WRONG
 UNPARSEABLE, TIMEOUT = Verdict.UNPARSEABLE, Verdict.TIMEOUT
 
@@ -186,13 +188,13 @@ def test_a_bomb_times_out_alone(impatient: Verifier) -> None:
 
 @pytest.mark.parametrize("nested", ["{%s}", "(%s)", "[%s]", "\\frac{1}{%s}", "\\sqrt{%s}"])
 def test_deep_nesting_is_refused_without_a_worker(nested: str) -> None:
-    before = _workers()
+    before = fork_server_children()
     deep = "5"
     for _ in range(13):
         deep = nested % deep
     with Verifier(workers=1, timeout_s=1, memory_mb=64) as idle:
         assert idle.verify([formula("6")], [box(deep)]) == [(deep, UNPARSEABLE)]
-        assert _workers() == before
+        assert fork_server_children() == before
 
 
 def test_a_continued_fraction_is_not_too_deep(verifier: Verifier) -> None:
@@ -230,13 +232,13 @@ def test_the_memory_cap_holds() -> None:
 
 
 def test_what_needs_no_parsing_starts_no_process() -> None:
-    before = _workers()
+    before = fork_server_children()
     with Verifier(workers=1, timeout_s=1, memory_mb=64) as idle:
         texts = ["no box", box("9" * 3_000), box("{" * 10**6 + "5" + "}" * 10**6)]
         verdicts = [verdict for _, verdict in idle.verify([GCD] * 3, texts)]
         assert idle.verify([], []) == []
         assert idle.unreadable_golds([]) == []
-        assert _workers() == before
+        assert fork_server_children() == before
     assert verdicts == [UNPARSEABLE] * 3
 
 
@@ -267,7 +269,7 @@ def test_unreadable_golds_are_found_in_order(verifier: Verifier) -> None:
         on_line(9, "F", "choice"),
     ]
     problems += [GCD, gym("complex_arithmetic", "5"), COMPLEX, choice("D"), choice("A")]
-    found = verifier.unreadable_golds(iter(problems))
+    found = verifier.unreadable_golds(problems)
     assert found == [problems[at] for at in (1, 3, 4, 7, 8, 10, 12)]
 
 
@@ -300,11 +302,11 @@ def test_a_gold_is_read_once_for_all_that_repeat_it() -> None:
         problems = [on_line(line, gold, "math") for line, gold in enumerate(["5", "6"] * 50)]
         assert own.unreadable_golds(problems) == []
         own.close()
-        before = _workers()
+        before = fork_server_children()
         found = own.verify(problems, [box(problem.gold) for problem in problems])
         assert {verdict for _, verdict in found} == {CORRECT}
         assert own.unreadable_golds(problems) == []
-        assert _workers() == before
+        assert fork_server_children() == before
 
 
 def test_texts_and_problems_must_pair(verifier: Verifier) -> None:
@@ -314,34 +316,21 @@ def test_texts_and_problems_must_pair(verifier: Verifier) -> None:
 
 def test_workers_hold_no_torch_and_end_with_the_pool() -> None:
     assert torch.__version__
-    before = _workers()
+    before = fork_server_children()
     with Verifier(workers=2, timeout_s=5, memory_mb=256) as own:
         own.verify([GCD] * 4, [box("13")] * 4)
-        started = _workers() - before
+        started = fork_server_children() - before
         assert len(started) == 2
         assert "libtorch" in Path("/proc/self/maps").read_text()
         for pid in started:
             assert "libtorch" not in Path(f"/proc/{pid}/maps").read_text()
         first = started
         own.verify([GCD] * 4, [box("14")] * 4)
-        assert _workers() - before == first
+        assert fork_server_children() - before == first
         os.kill(min(first), 9)
         time.sleep(0.5)
         assert own.verify([GCD], [box("13")]) == [("13", WRONG)]
-    assert _workers() == before
-
-
-def _workers() -> set[int]:
-    """Pids of the fork server's live children: this process's grandchildren."""
-    parent_of = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, parent = stat.read_text().rpartition(") ")[2].split()[:2]
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if state != "Z":
-            parent_of[int(stat.parent.name)] = int(parent)
-    return {pid for pid, parent in parent_of.items() if parent_of.get(parent) == os.getpid()}
+    assert fork_server_children() == before
 
 
 def test_checks_inside_a_worker_of_joblibs() -> None:

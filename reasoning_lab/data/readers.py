@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from reasoning_lab.data.json_lines import json_lines
 from reasoning_lab.types import Split, UserError
 
 # A row, its place for an error, the same without folders, and the split that holds it, if any.
@@ -71,25 +72,7 @@ def hub_rows(
 
 
 def _json_lines(file: Path) -> Iterator[tuple[str, Any]]:
-    try:
-        # Not splitlines: a JSON string may hold U+2028 and its like as they are.
-        with file.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    yield f"line {number}", _json(line, f"{file}, line {number}")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"data.path: cannot read '{file}' ({error}); give a UTF-8 JSONL file"
-        ) from error
-
-
-def _json(line: str, place: str) -> Any:
-    try:
-        return json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{place}: not JSON ({error.msg}); write one object a line") from error
-    except RecursionError as error:
-        raise UserError(f"{place}: nested too deep; write one flat object a line") from error
+    return ((f"line {number}", row) for number, row in json_lines(file, "data.path"))
 
 
 def _begins_an_array(file: Path) -> bool:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from reasoning_lab.data import readers, rows
+from reasoning_lab.data import json_lines, readers, rows
 from reasoning_lab.data.problems import check_fractions
 from reasoning_lab.data.readers import Read, file_rows, hub_rows
 from reasoning_lab.data.rows import RowMapping, row_mapping
@@ -292,10 +292,13 @@ def _digest(path: Path) -> str:
         ) from error
 
 
+_TABLE_CODE = (json_lines.__file__, rows.__file__, readers.__file__, __file__)
+
+
 @cache
 def _code_hash() -> str:
     """Of what turns rows into a table, so that no table outlives a change of it."""
-    files = [Path(str(file)) for file in (rows.__file__, readers.__file__, __file__)]
+    files = [Path(str(file)) for file in _TABLE_CODE]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 

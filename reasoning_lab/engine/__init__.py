@@ -4,11 +4,12 @@
 template of the model's own tokenizer, so a prompt means the same to all of them.
 """
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from reasoning_lab.types import Completion
+from reasoning_lab.types import Completion, Problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,3 +48,12 @@ class Engine(Protocol):
     def close(self) -> None:
         """Free what the engine holds: memory, processes, connections."""
         ...
+
+
+def rollout_seeds(problems: Sequence[Problem], samples: int, seed: str) -> list[int]:
+    """`samples` seeds for each problem, one problem's side by side, from `seed` and its id."""
+    return [
+        random.Random(f"{seed}/{problem.id}/{sample}").getrandbits(63)
+        for problem in problems
+        for sample in range(samples)
+    ]

@@ -52,9 +52,7 @@ class HFEngine:
     def generate(
         self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]
     ) -> list[Completion]:
-        distinct = list(dict.fromkeys(prompts))
-        ids = dict(zip(distinct, prompt_tokens(self._tokenizer, distinct), strict=True))
-        return self.complete([ids[prompt] for prompt in prompts], sampling, seeds)
+        return self.complete(prompt_tokens(self._tokenizer, prompts), sampling, seeds)
 
     def close(self) -> None:
         """Let go of the model."""

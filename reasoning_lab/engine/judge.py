@@ -7,8 +7,9 @@ model wrote, which may try to talk it round: keep it out of what is rewarded or 
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
 from reasoning_lab.engine import Engine, Sampling
@@ -68,27 +69,24 @@ class ModelJudge:
     @contextmanager
     def open(self, hardware: HardwareConfig) -> Iterator[Judging]:
         """Take what judging needs, and free it at the end."""
-        engine: Engine = factory(self._engine, _KEY)(hardware=hardware)
+        made: Engine = factory(self._engine, _KEY)(hardware=hardware)
+        with closing(made) as engine:
+            yield partial(self._judge, engine)
 
-        def judge(rollouts: Sequence[Rollout]) -> list[Rollout]:
-            unread = [
-                row
-                for row, rollout in enumerate(rollouts)
-                if rollout.verdict is Verdict.UNPARSEABLE
-            ]
-            questions = [_question(rollouts[row]) for row in unread]
-            replies = engine.generate(questions, self._sampling, [0] * len(unread))
-            judged = list(rollouts)
-            for row, reply in zip(unread, replies, strict=True):
-                verdict = verdict_of(reply.text)
-                if verdict is not None:
-                    judged[row] = replace(judged[row], verdict=verdict, judge=self.name)
+    def _judge(self, engine: Engine, rollouts: Sequence[Rollout]) -> list[Rollout]:
+        judged = list(rollouts)
+        unread = [
+            row for row, rollout in enumerate(rollouts) if rollout.verdict is Verdict.UNPARSEABLE
+        ]
+        if not unread:
             return judged
-
-        try:
-            yield judge
-        finally:
-            engine.close()
+        questions = [_question(rollouts[row]) for row in unread]
+        replies = engine.generate(questions, self._sampling, [0] * len(unread))
+        for row, reply in zip(unread, replies, strict=True):
+            verdict = verdict_of(reply.text)
+            if verdict is not None:
+                judged[row] = replace(judged[row], verdict=verdict, judge=self.name)
+        return judged
 
 
 def verdict_of(reply: str) -> Verdict | None:

@@ -1,6 +1,5 @@
 """Rollouts of a policy, verified: shared by the stages that learn from their own samples."""
 
-import random
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +8,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_lab.data.curation import group_by_problem
 from reasoning_lab.data.shards import in_shards
-from reasoning_lab.engine import Sampling
+from reasoning_lab.engine import Sampling, rollout_seeds
 from reasoning_lab.engine.hf import HFEngine
 from reasoning_lab.schema import SamplingConfig
 from reasoning_lab.types import Problem, Rollout, RolloutGroup
@@ -95,11 +94,7 @@ class RolloutSampler:
         policy_version: int,
     ) -> list[Rollout]:
         asked = [problem for problem in problems for _ in range(group_size)]
-        seeds = [
-            random.Random(f"{seed}/{problem.id}/{sample}").getrandbits(63)
-            for problem in problems
-            for sample in range(group_size)
-        ]
+        seeds = rollout_seeds(problems, group_size, seed)
         completions = self._engine.generate([problem.prompt for problem in asked], sampling, seeds)
         verdicts = self._verifier.verify(asked, [completion.text for completion in completions])
         return [

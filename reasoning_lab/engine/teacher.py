@@ -1,14 +1,14 @@
 """A model as teacher: its completions are what `distill` verifies (paper, step 1)."""
 
-import random
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from reasoning_lab.data.teacher import Writing
-from reasoning_lab.engine import Engine, Sampling
+from reasoning_lab.engine import Engine, Sampling, rollout_seeds
 from reasoning_lab.schema import HardwareConfig
 from reasoning_lab.targets import check_path, factory
 from reasoning_lab.types import Completion, Problem, UserError
@@ -52,30 +52,25 @@ class ModelTeacher:
 
     @contextmanager
     def open(self, hardware: HardwareConfig) -> Iterator[Writing]:
-        engine: Engine = factory(self._engine, _KEY)(hardware=hardware)
+        made: Engine = factory(self._engine, _KEY)(hardware=hardware)
+        with closing(made) as engine:
+            yield partial(self._write, engine)
 
-        def write(problems: Sequence[Problem], samples: int, seed: int) -> list[list[Completion]]:
-            prompts = [
-                f"{problem.prompt}\n{self._instruction}".strip()
-                for problem in problems
-                for _ in range(samples)
-            ]
-            seeds = [
-                random.Random(f"{problem.id}/{seed}/{sample}").getrandbits(63)
-                for problem in problems
-                for sample in range(samples)
-            ]
-            completions = [
-                Completion([], self._opening + found.text, truncated=found.truncated)
-                for found in engine.generate(prompts, self._sampling, seeds)
-            ]
-            starts = range(0, len(completions), samples)
-            return [completions[start : start + samples] for start in starts]
-
-        try:
-            yield write
-        finally:
-            engine.close()
+    def _write(
+        self, engine: Engine, problems: Sequence[Problem], samples: int, seed: int
+    ) -> list[list[Completion]]:
+        prompts = [
+            f"{problem.prompt}\n{self._instruction}".strip()
+            for problem in problems
+            for _ in range(samples)
+        ]
+        seeds = rollout_seeds(problems, samples, str(seed))
+        completions = [
+            Completion([], self._opening + found.text, truncated=found.truncated)
+            for found in engine.generate(prompts, self._sampling, seeds)
+        ]
+        starts = range(0, len(completions), samples)
+        return [completions[start : start + samples] for start in starts]
 
 
 def check_engine(engine: Mapping[str, Any], key: str) -> None:

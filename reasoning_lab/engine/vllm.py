@@ -97,9 +97,8 @@ class VLLMEngine:
 
         from reasoning_lab.models.tokenizer import prompt_tokens
 
-        distinct = list(dict.fromkeys(prompts))
-        ids = dict(zip(distinct, prompt_tokens(self._tokenizer, distinct), strict=True))
-        asked = [row for row, prompt in enumerate(prompts) if len(ids[prompt]) < self._limit]
+        ids = prompt_tokens(self._tokenizer, prompts)
+        asked = [row for row, prompt_ids in enumerate(ids) if len(prompt_ids) < self._limit]
         if len(asked) < len(prompts):
             log.warning(
                 "%d of %d prompts fill the engine's %d tokens and are not answered.",
@@ -111,7 +110,7 @@ class VLLMEngine:
             vllm.SamplingParams(
                 temperature=sampling.temperature,
                 top_p=sampling.top_p,
-                max_tokens=min(sampling.max_new_tokens, self._limit - len(ids[prompts[row]])),
+                max_tokens=min(sampling.max_new_tokens, self._limit - len(ids[row])),
                 seed=seeds[row],
                 logprobs=0,
                 # Its own decoding, token by token, drops a character that a limit cut in two.
@@ -120,7 +119,7 @@ class VLLMEngine:
             for row in asked
         ]
         found = self._model.generate(
-            [vllm.TokensPrompt(prompt_token_ids=ids[prompts[row]]) for row in asked],
+            [vllm.TokensPrompt(prompt_token_ids=ids[row]) for row in asked],
             options,
             use_tqdm=False,
         )

@@ -50,7 +50,8 @@ def benchmark_problems(
 def run(config: EvaluateConfig, context: StageContext) -> Metrics:
     """Sample, verify, write `completions.parquet`."""
     name, benchmark = config.name, config.benchmark
-    problems = benchmark_problems(context.source, benchmark, name, context.lineage)
+    held_out = benchmark_problems(context.source, benchmark, name, context.lineage)
+    problems = list(context.verifier.with_readable_golds(held_out))
     policy, tokenizer = context.load_policy()
     sampler = context.sampler(policy, tokenizer)
     groups = sampler.kept_groups(

@@ -50,12 +50,18 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
 
 
 def prompt_tokens(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[list[int]]:
-    """Token ids of each prompt as a user's turn, ready for the assistant's."""
+    """Token ids of each prompt as a user's turn, ready for the assistant's.
+
+    A prompt that comes more than once, as in a group, is worked once; its list is shared.
+    """
     if not prompts:
         return []
-    chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
+    distinct = list(dict.fromkeys(prompts))
+    chats = [[{"role": "user", "content": prompt}] for prompt in distinct]
     texts = tokenizer.apply_chat_template(chats, tokenize=False, add_generation_prompt=True)
-    return text_tokens(tokenizer, [str(text) for text in texts])
+    ids = text_tokens(tokenizer, [str(text) for text in texts])
+    ids_of = dict(zip(distinct, ids, strict=True))
+    return [ids_of[prompt] for prompt in prompts]
 
 
 def completion_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:

@@ -119,7 +119,7 @@ class Verifier:
             for answer, verdict in zip(answers, verdicts, strict=True)
         ]
 
-    def unreadable_golds(self, problems: Iterable[Problem]) -> list[Problem]:
+    def unreadable_golds(self, problems: Sequence[Problem]) -> list[Problem]:
         """Return the problems whose gold the checker can't read, in order.
 
         A gold that exceeds its time or memory is one of them. Each distinct gold is read once.
@@ -127,12 +127,8 @@ class Verifier:
         Raises:
             UserError: A checker is unknown.
         """
-        found: list[Problem] = []
-        waiting = iter(problems)
-        while shard := list(islice(waiting, _SHARD_PROBLEMS)):
-            complaints = self._complaints(shard)
-            found += [problem for problem in shard if _gold_key(problem) in complaints]
-        return found
+        complaints = self._complaints(problems)
+        return [problem for problem in problems if _gold_key(problem) in complaints]
 
     def with_readable_golds(self, problems: Iterable[Problem]) -> Iterator[Problem]:
         """Yield the problems again, none before some thousands of golds have been read.

@@ -1,6 +1,6 @@
 r"""Figures of the verifier, one JSON line each: speed, hostile answers, agreement with labels.
 
-    python tests/benchmarks/verification.py [--data DIR] [--math-verify DIR] [--only NAME …]
+    python -m tests.benchmarks.verification [--data DIR] [--math-verify DIR] [--only NAME …]
 
 `--data` is a folder that may hold `gsm8k_train.jsonl`, `--math-verify` the unpacked sdist of
 math-verify, whose own tests are run as they are and then, where gold and prediction are one
@@ -26,6 +26,7 @@ from xml.etree import ElementTree
 
 from reasoning_lab.types import Problem, Verdict
 from reasoning_lab.verify import Verifier, extract_answer
+from tests.processes import fork_server_children
 
 WORKERS = 2
 HOSTILE = 10_000
@@ -71,7 +72,7 @@ def speed(arguments: argparse.Namespace) -> None:
 def cpu_s() -> float:
     """CPU time that the workers have used, which other work on the machine does not change."""
     ticks = 0
-    for pid in grandchildren():
+    for pid in fork_server_children():
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
         ticks += int(fields[11]) + int(fields[12])
     return ticks / os.sysconf("SC_CLK_TCK")
@@ -133,13 +134,13 @@ def hostile(arguments: argparse.Namespace) -> None:
                 print(f"{at} answers, {time.perf_counter() - start:.0f} s", file=sys.stderr)
                 batch, problems = [], []
                 parent_mib.append(rss_mib(os.getpid()))
-                workers_mib.append(sum(rss_mib(pid) for pid in grandchildren()))
-        hung = max(0, len(grandchildren()) - WORKERS)
+                workers_mib.append(sum(rss_mib(pid) for pid in fork_server_children()))
+        hung = max(0, len(fork_server_children()) - WORKERS)
     say(
         "hostile",
         answers=HOSTILE,
         wall_s=round(time.perf_counter() - start),
-        hung_workers=hung + len(grandchildren()),
+        hung_workers=hung + len(fork_server_children()),
         slowest_probe_s=round(slowest_s, 2),
         parent_rss_mib=[round(mib) for mib in parent_mib],
         workers_rss_mib=[round(mib) for mib in workers_mib],
@@ -156,19 +157,6 @@ def rss_mib(pid: int) -> float:
         )
     except (FileNotFoundError, ProcessLookupError):
         return 0.0
-
-
-def grandchildren() -> set[int]:
-    """Pids of the fork server's live children."""
-    parent_of = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, parent = stat.read_text().rpartition(") ")[2].split()[:2]
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if state != "Z":
-            parent_of[int(stat.parent.name)] = int(parent)
-    return {pid for pid, parent in parent_of.items() if parent_of.get(parent) == os.getpid()}
 
 
 # Spellings that LaTeX has and those of plain text; `{0}` the number, `{1}` its double.
