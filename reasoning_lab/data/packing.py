@@ -5,16 +5,19 @@ no attention mask, from which transformers derives a block-diagonal one
 (`reasoning_lab.logprobs.TokenBatch`). A document is never split.
 """
 
-import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice
 
 import numpy as np
 import torch
 
 from reasoning_lab.data.batches import Example, row_length
 from reasoning_lab.logprobs import TokenBatch
+
+# More fill a row better and take longer to choose from.
+_WAITING_DOCUMENTS = 128
 
 
 class TrainedPart(StrEnum):
@@ -38,31 +41,46 @@ class Packing:
 
 
 def pack(lengths: Sequence[int], row_tokens: int) -> Packing:
-    """Put each document, in the order given, into the fullest row that still holds it.
+    """Open each row with the longest of the next documents and fill it as full as they allow.
 
-    Best-fit without sorting by length: that would fill a row with documents of one length,
-    hence of one kind, and a batch with few kinds.
+    The rest of a row is an exact subset sum over those that wait, the first to come preferred:
+    sorting all by length would fill a row with documents of one length, hence of one kind.
 
     Args:
-        lengths: Tokens of each document.
+        lengths: Tokens of each document, at least 1.
         row_tokens: Tokens of a row.
     """
+    arriving = iter(document for document, length in enumerate(lengths) if length <= row_tokens)
+    waiting = list(islice(arriving, _WAITING_DOCUMENTS))
     rows: list[list[int]] = []
-    dropped: list[int] = []
-    free: list[tuple[int, int]] = []  # (free tokens, row), ascending
-    for document, length in enumerate(lengths):
-        if length > row_tokens:
-            dropped.append(document)
-            continue
-        place = bisect.bisect_left(free, (length, -1))
-        if place == len(free):
-            rows.append([document])
-            bisect.insort(free, (row_tokens - length, len(rows) - 1))
-        else:
-            left, row = free.pop(place)
-            rows[row].append(document)
-            bisect.insort(free, (left - length, row))
+    while waiting:
+        longest = max(waiting, key=lengths.__getitem__)
+        waiting.remove(longest)
+        fill = _fill(waiting, lengths, row_tokens - lengths[longest])
+        for document in fill:
+            waiting.remove(document)
+        rows.append([longest, *fill])
+        waiting += islice(arriving, _WAITING_DOCUMENTS - len(waiting))
+    dropped = [document for document, length in enumerate(lengths) if length > row_tokens]
     return Packing(rows, dropped)
+
+
+def _fill(waiting: Sequence[int], lengths: Sequence[int], room: int) -> list[int]:
+    """The documents that together come closest to `room` tokens and don't exceed it."""
+    # Bit t of a set of sums: some of the documents so far have t tokens together.
+    sums = [1]
+    at_most = (1 << (room + 1)) - 1
+    for document in waiting:
+        if sums[-1] >> room:
+            break
+        sums.append((sums[-1] | sums[-1] << lengths[document]) & at_most)
+    left = sums[-1].bit_length() - 1
+    chosen = []
+    for number in range(len(sums) - 1, 0, -1):
+        if not sums[number - 1] >> left & 1:
+            chosen.append(waiting[number - 1])
+            left -= lengths[waiting[number - 1]]
+    return chosen
 
 
 def packed_batch(

@@ -28,6 +28,7 @@ class MidtrainConfig(TrainingConfig):
     patience: int = at_least(1)
     validate_every_steps: int = at_least(1)
     validation_batch_rows: int = number(8, least=1, placement=True)
+    version: int = 2
 
 
 register_stage("midtrain", MidtrainConfig)
