@@ -4,23 +4,34 @@ import random
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import Phi3ForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from reasoning_lab.data.batches import Example, padded_batch
 from reasoning_lab.engine import Sampling
+from reasoning_lab.engine.fused import fuses
 from reasoning_lab.engine.hf import HFEngine, sample
 from reasoning_lab.logprobs import token_logprobs
 from reasoning_lab.models.tokenizer import prompt_tokens
 from reasoning_lab.types import Completion
 
-from .tiny import tiny_phi3
+from .tiny import tiny_model, tiny_phi3
 
 PAD, END, VOCAB = 0, 1, 14
+# Their completions end, and are cut off, at different lengths.
+SEEDS = {"qwen3": 1, "qwen2": 3, "llama": 3}
 
 
-@pytest.fixture(scope="module")
-def model() -> Phi3ForCausalLM:
-    return tiny_phi3(VOCAB, PAD, END, seed=3, initializer_range=0.1)
+@pytest.fixture(scope="module", params=["phi3", "qwen3", "qwen2", "llama"])
+def model(request: pytest.FixtureRequest) -> PreTrainedModel:
+    """Phi-3's own forward reads each token; the others' weights are fused."""
+    if request.param == "phi3":
+        return tiny_phi3(VOCAB, PAD, END, seed=3, initializer_range=0.1)
+    return tiny_model(request.param, VOCAB, PAD, END, seed=SEEDS[request.param])
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +40,36 @@ def tokenizer() -> PreTrainedTokenizerFast:
     backend = Tokenizer(models.WordLevel(words, unk_token="<pad>"))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<end>", pad_token="<pad>")
+
+
+@pytest.mark.parametrize(
+    ("model_type", "options", "fused"),
+    [
+        ("qwen3", {}, True),
+        ("qwen2", {}, True),
+        ("llama", {}, True),
+        ("llama", {"rope_parameters": {"rope_type": "linear", "factor": 2.0}}, True),
+        ("llama", {"attention_bias": True}, False),
+        ("llama", {"hidden_act": "gelu"}, False),
+        ("llama", {"vocab_size": 600_000, "hidden_size": 128}, False),
+        ("qwen2", {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1}, False),
+        ("phi3", {}, False),
+    ],
+)
+def test_only_what_is_computed_alike_is_fused(model_type, options, fused) -> None:
+    options = {"vocab_size": VOCAB, "hidden_size": 64, **options}
+    with torch.device("meta"):
+        config = AutoConfig.for_model(model_type, pad_token_id=PAD, num_hidden_layers=2, **options)
+        model = AutoModelForCausalLM.from_config(config)
+    assert fuses(model) is fused
+    assert not fuses(model.to(torch.bfloat16))
+
+
+def test_a_model_with_an_adapter_is_not_fused() -> None:
+    model = tiny_model("qwen3", VOCAB, PAD, END, seed=0)
+    projection = model.model.layers[1].self_attn.k_proj
+    model.model.layers[1].self_attn.k_proj = torch.nn.Sequential(projection)
+    assert not fuses(model)
 
 
 def _prompts(count: int) -> list[list[int]]:

@@ -1,7 +1,15 @@
-"""A random Phi-3 that is small enough to compare exactly, for the tests of logprobs and engine."""
+"""Random models that are small enough to compare exactly, for the tests of logprobs and engine."""
+
+from typing import Any
 
 import torch
-from transformers import Phi3Config, Phi3ForCausalLM
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
+    PreTrainedModel,
+)
 
 
 def tiny_phi3(
@@ -22,3 +30,29 @@ def tiny_phi3(
         eos_token_id=end_id,
     )
     return Phi3ForCausalLM(config).eval()
+
+
+def tiny_model(
+    model_type: str, vocab: int, pad_id: int, end_id: int, *, seed: int, **options: Any
+) -> PreTrainedModel:
+    """Two layers, four query heads on two key heads; norms and biases are random too."""
+    torch.manual_seed(seed)
+    config = AutoConfig.for_model(
+        model_type,
+        vocab_size=vocab,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        initializer_range=0.1,
+        pad_token_id=pad_id,
+        bos_token_id=None,
+        eos_token_id=end_id,
+        **options,
+    )
+    model = AutoModelForCausalLM.from_config(config).eval()
+    for name, parameter in model.named_parameters():
+        if "norm" in name or "bias" in name:
+            torch.nn.init.normal_(parameter, mean=float("norm" in name), std=0.2)
+    return model

@@ -1,0 +1,163 @@
+"""A decoding step of a small model in few operations.
+
+transformers' forward takes dozens of small operations a layer, and a model of a few million
+parameters spends most of a step between them. Here queries, keys and values are one product,
+the MLP's two inputs are another, and the rows of a group of heads attend together.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import (
+    LlamaForCausalLM,
+    PreTrainedModel,
+    Qwen2ForCausalLM,
+    Qwen3ForCausalLM,
+)
+from transformers.cache_utils import CacheLayerMixin
+
+_FAMILIES = (LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
+# Above it, products take most of a step, and the fused weights are a copy worth noticing.
+_MOST_PARAMETERS = 64_000_000
+
+
+class FusedModel:
+    """Reads one token a row; made anew once the model's weights have changed.
+
+    Args:
+        model: One that `fuses` accepts.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        decoder: Any = model.base_model
+        self._embeddings: Tensor = model.get_input_embeddings().weight
+        self._rotary = decoder.rotary_emb
+        self._layers = [_Layer.of(layer, model.config) for layer in decoder.layers]
+        self._norm: Tensor = decoder.norm.weight
+        self._head: Tensor = model.get_output_embeddings().weight
+        self._epsilon: float = model.config.rms_norm_eps
+
+    def logits(
+        self, tokens: Tensor, positions: Tensor, mask: Tensor, cache: Sequence[CacheLayerMixin]
+    ) -> Tensor:
+        """The logits of the next token, and the cache one token longer.
+
+        Args:
+            tokens: `[R]` int64.
+            positions: `[R]` int64.
+            mask: `[R, P]` int64, 1 = real token, over the cache and these tokens.
+            cache: Per layer, P - 1 positions of R rows.
+
+        Returns:
+            `[R, V]`.
+        """
+        x = F.embedding(tokens, self._embeddings)
+        cos, sin = self._rotary(x, positions[:, None])
+        # rotate_half(x) * sin = roll(x) * signed sin, one operation less.
+        half = sin.shape[-1] // 2
+        signed_sin = torch.cat([-sin[..., :half], sin[..., half:]], dim=-1)
+        hidden = torch.zeros(mask.shape, device=x.device).masked_fill_(mask == 0, -torch.inf)
+        for weights, layer in zip(self._layers, cache, strict=True):
+            x = weights.attend(x, cos, signed_sin, hidden, layer)
+            x = weights.feed_forward(x)
+        return F.linear(F.rms_norm(x, x.shape[-1:], self._norm, self._epsilon), self._head)
+
+
+def fuses(model: PreTrainedModel) -> bool:
+    """Whether `FusedModel` computes what this model does, and is worth its copy of the weights."""
+    if type(model) not in _FAMILIES or model.dtype != torch.float32:
+        return False
+    if model.num_parameters() > _MOST_PARAMETERS:
+        return False
+    config = model.config
+    windowed = any(kind != "full_attention" for kind in getattr(config, "layer_types", None) or [])
+    return config.hidden_act == "silu" and not windowed and _projections_are_plain(model)
+
+
+def _projections_are_plain(model: PreTrainedModel) -> bool:
+    """No adapter or quantisation stands in for a product, and none has a bias that is left out."""
+    decoder: Any = model.base_model
+    for layer in decoder.layers:
+        attention, mlp = layer.self_attn, layer.mlp
+        first = (attention.q_proj, attention.k_proj, attention.v_proj)
+        others = (attention.o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj)
+        if any(type(linear) is not nn.Linear for linear in (*first, *others)):
+            return False
+        if any(linear.bias is not None for linear in others):
+            return False
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """One layer's weights: D a head's width, A all query heads', K all key heads' width."""
+
+    attention_norm: Tensor  # [H]
+    qkv: Tensor  # [A + 2K, H]
+    qkv_bias: Tensor | None  # [A + 2K]
+    head_norm: Tensor | None  # [query heads + key heads, D]
+    out: Tensor  # [A, H]
+    mlp_norm: Tensor  # [H]
+    gate_up: Tensor  # [2I, H]
+    down: Tensor  # [I, H]
+    key_heads: int
+    head_width: int
+    scale: float
+    epsilon: float
+
+    @classmethod
+    def of(cls, layer: Any, config: Any) -> "_Layer":
+        attention, mlp = layer.self_attn, layer.mlp
+        width = attention.head_dim
+        projections = (attention.q_proj, attention.k_proj, attention.v_proj)
+        biases = [projection.bias for projection in projections if projection.bias is not None]
+        head_norm = None
+        if hasattr(attention, "q_norm"):
+            queries, keys = config.num_attention_heads, config.num_key_value_heads
+            head_norm = torch.cat(
+                [
+                    attention.q_norm.weight.expand(queries, width),
+                    attention.k_norm.weight.expand(keys, width),
+                ]
+            )
+        return cls(
+            attention_norm=layer.input_layernorm.weight,
+            qkv=torch.cat([projection.weight for projection in projections]),
+            qkv_bias=torch.cat(biases) if biases else None,
+            head_norm=head_norm,
+            out=attention.o_proj.weight.t(),
+            mlp_norm=layer.post_attention_layernorm.weight,
+            gate_up=torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]),
+            down=mlp.down_proj.weight.t(),
+            key_heads=config.num_key_value_heads,
+            head_width=width,
+            scale=attention.scaling,
+            epsilon=config.rms_norm_eps,
+        )
+
+    def attend(
+        self, x: Tensor, cos: Tensor, signed_sin: Tensor, hidden: Tensor, layer: CacheLayerMixin
+    ) -> Tensor:
+        rows, keys, width = x.shape[0], self.key_heads, self.head_width
+        normed = F.rms_norm(x, x.shape[-1:], self.attention_norm, self.epsilon)
+        heads = F.linear(normed, self.qkv, self.qkv_bias).view(rows, -1, width)
+        turned, values = heads[:, :-keys], heads[:, -keys:]
+        if self.head_norm is not None:
+            turned = F.rms_norm(turned, (width,), None, self.epsilon) * self.head_norm
+        turned = torch.addcmul(turned * cos, turned.roll(width // 2, -1), signed_sin)
+        cached = layer.update(turned[:, -keys:, None], values[:, :, None])
+        all_keys, all_values = (part.flatten(0, 1) for part in cached)  # [R * keys, P, D]
+        queries = turned[:, :-keys].reshape(rows * keys, -1, width)
+        unseen = hidden.repeat_interleave(keys, dim=0)[:, None]
+        scores = torch.baddbmm(unseen, queries, all_keys.mT, alpha=self.scale)
+        attended = torch.bmm(torch.softmax(scores, dim=-1), all_values)
+        return torch.addmm(x, attended.view(rows, -1), self.out)
+
+    def feed_forward(self, x: Tensor) -> Tensor:
+        normed = F.rms_norm(x, x.shape[-1:], self.mlp_norm, self.epsilon)
+        gate, up = F.linear(normed, self.gate_up).chunk(2, dim=-1)
+        return torch.addmm(x, F.silu(gate).mul_(up), self.down)
