@@ -14,6 +14,7 @@ evaluate the answer as a Python expression, and a worker process is no sandbox a
 import logging
 import re
 from collections.abc import Callable
+from fractions import Fraction
 from functools import cache, lru_cache
 from numbers import Rational
 from typing import Any, NoReturn
@@ -31,6 +32,11 @@ _NUMERIC = re.compile(r"(?:\\[dt]?frac|[-+*/.,_(){}$\s0-9eEijIJ])+")
 # With these left in, "3$ or $5" would be read as its last part alone.
 _MATH_MODE = re.compile(r"(?<!\\)\$")
 _DIGIT = re.compile(r"[0-9]")
+_PLAIN_NUMBER = re.compile(
+    r"(?:\\\$)?(?P<decimal>-?(?:0|[1-9][0-9]{0,8}|[1-9][0-9]{0,2}(?:,[0-9]{3}){1,2})(?:\.[0-9]{1,6})?)"
+    r"|(?P<sign>-?)\\[dt]?frac\{(?P<top>[0-9]{1,9})\}\{(?P<bottom>[1-9][0-9]{0,8})\}"
+)
+_SURELY_APART = Fraction(1, 100_000)
 _SHOWN_CHARS = 100
 
 # It warns once a process that its timeouts are off, which is what the pool wants.
@@ -113,6 +119,9 @@ def _evaluate_math_gold(problem: Problem) -> None:
 
 
 def _check_math(problem: Problem, answer: str) -> Verdict:
+    decided = _numbers_verdict(problem.gold, answer)
+    if decided is not None:
+        return decided
     gold = _math_gold(problem)
     parsed = _parse_math(answer)
     if not parsed:
@@ -120,6 +129,29 @@ def _check_math(problem: Problem, answer: str) -> Verdict:
     # Not symmetric: gold comes first.
     equal = math_verify.verify(gold, parsed, timeout_seconds=None)
     return Verdict.CORRECT if equal and not _exactly_apart(gold[0], parsed[0]) else Verdict.WRONG
+
+
+def _numbers_verdict(gold: str, answer: str) -> Verdict | None:
+    """What math-verify says of two ordinary numbers, in a hundredth of its time; else None.
+
+    It rounds differences to six decimals, so what is nearly equal is left to it.
+    """
+    left, right = _plain_number(gold), _plain_number(answer)
+    if left is None or right is None:
+        return None
+    if left == right:
+        return Verdict.CORRECT
+    return Verdict.WRONG if abs(left - right) > _SURELY_APART else None
+
+
+def _plain_number(text: str) -> Fraction | None:
+    """A decimal or a fraction of integers, so short that a float holds it to six decimals."""
+    match = _PLAIN_NUMBER.fullmatch(text)
+    if match is None:
+        return None
+    if match["decimal"]:
+        return Fraction(match["decimal"].replace(",", ""))
+    return Fraction(f"{match['sign']}{match['top']}/{match['bottom']}")
 
 
 def _exactly_apart(gold: Any, answer: Any) -> bool:
