@@ -46,12 +46,22 @@ def test_stage_option_composes_into_its_own_schema(option: str, composed: Compos
         for option in options(group)
     ],
 )
-def test_option_composes(group: str, option: str, composed: Compose, tmp_path: Path) -> None:
+def test_option_composes(
+    group: str,
+    option: str,
+    composed: Compose,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("reasoning_lab.engine.teacher.find_spec", lambda name: name)
     problems = tmp_path / "problems.jsonl"
     problems.write_text('{"prompt": "1 + 1?", "gold": "2"}\n')
     chosen = f"{group}=[{option}]" if group == "benchmark" else f"{group}={option}"
-    extra = [f"data.path={problems}"] if option == "jsonl" else []
-    recipe = composed(chosen, *extra)
+    missing = {
+        "jsonl": f"data.path={problems}",
+        "004_smollm2_gsm8k": "stages.distill.teacher.engine.model=some/model",
+    }
+    recipe = composed(chosen, *[missing[option]] if option in missing else [])
     assert recipe.nodes
     factory(recipe.root.data, "data")()
 

@@ -139,6 +139,27 @@ def test_a_killed_distillation_goes_on_with_no_row_lost_or_doubled(
     assert [len(call) for call in ScriptedEngine.calls] == [12, 4, 4]
 
 
+def test_an_answer_in_prose_is_boxed_where_there_is_no_box(context: StageContext) -> None:
+    told = {
+        name: answer.replace("no idea", "the answer is 5,000") for name, answer in ANSWERS.items()
+    }
+    asked = teacher(
+        engine=teacher()["engine"] | {"answers": told}, answer_pattern="answer is ([0-9,]+)"
+    )
+    run(config(teacher=asked), context)
+    found = {
+        rollout.problem.gold: rollout for side in written(context).values() for rollout in side
+    }
+    for gold, rollout in found.items():
+        if int(gold) % 5 == 0:
+            assert rollout.completion.text.startswith("<think>\nthe answer is 5,000")
+            assert rollout.completion.text.endswith(")\n\\boxed{5,000}")
+            assert rollout.verdict is Verdict.WRONG
+        else:
+            assert rollout.completion.text.count("boxed") == 1
+    assert any(int(gold) % 5 == 0 for gold in found)
+
+
 def test_nothing_accepted_is_told(context: StageContext) -> None:
     mute = {"answers": dict.fromkeys(ANSWERS, "hm")}
     silent = teacher(engine=teacher()["engine"] | mute)

@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
+from reasoning_lab.data.prose_answers import ProseAnswers
 from reasoning_lab.data.teacher import boxed
 from reasoning_lab.schema import HardwareConfig
 from reasoning_lab.types import Completion, Problem, UserError
@@ -43,17 +44,7 @@ class RecordedTeacher:
     name = "recorded"
 
     def __init__(self, answer_pattern: str) -> None:
-        try:
-            self._answer = re.compile(answer_pattern)
-        except re.error as error:
-            raise UserError(
-                f"teacher.answer_pattern: '{answer_pattern}' is no regular expression ({error}); "
-                "correct it"
-            ) from error
-        if not self._answer.groups:
-            raise UserError(
-                f"teacher.answer_pattern: '{answer_pattern}' has no group; put the answer in (…)"
-            )
+        self._answers = ProseAnswers(answer_pattern)
 
     def open(self, hardware: HardwareConfig) -> AbstractContextManager["RecordedTeacher"]:
         return nullcontext(self)
@@ -85,10 +76,7 @@ class RecordedTeacher:
         body, mark, last = f"\n{solution.rstrip()}".rpartition(_LAST_LINE)
         if mark and "\n" not in last:
             return body, last
-        answer = None
-        for match in self._answer.finditer(solution):
-            answer = next((group for group in match.groups() if group), answer)
-        return solution, answer
+        return solution, self._answers.last(solution)
 
 
 def _solutions(problem: Problem) -> list[str]:

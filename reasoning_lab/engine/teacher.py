@@ -7,11 +7,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from reasoning_lab.data.teacher import Writing
+from reasoning_lab.data.prose_answers import ProseAnswers
+from reasoning_lab.data.teacher import Writing, boxed
 from reasoning_lab.engine import Engine, Sampling, rollout_seeds
 from reasoning_lab.schema import HardwareConfig
 from reasoning_lab.targets import check_path, factory
 from reasoning_lab.types import Completion, Problem, UserError
+from reasoning_lab.verify.answers import extract_answer
 
 _KEY = "teacher.engine"
 # What an engine's module imports only when it is opened, and the extra that brings it.
@@ -29,9 +31,13 @@ class ModelTeacher:
         temperature: Of the sampling; see `Sampling`.
         top_p: Likewise.
         max_new_tokens: Likewise.
+        answer_pattern: For a model that boxes no answer: regular expression of one in prose, the
+            answer its only group that matches. Where a completion that was not cut off has no
+            box, the last match is boxed behind it; null = it is left as it is.
 
     Raises:
-        UserError: The engine's package is missing, or its model is a path with no folder.
+        UserError: The engine's package is missing, its model is a path with no folder, or the
+            pattern is none.
     """
 
     def __init__(
@@ -42,6 +48,7 @@ class ModelTeacher:
         temperature: float,
         top_p: float,
         max_new_tokens: int,
+        answer_pattern: str | None = None,
     ) -> None:
         check_engine(engine, _KEY)
         self.name = str(engine["model"])
@@ -49,6 +56,7 @@ class ModelTeacher:
         self._instruction = instruction
         self._opening = opening
         self._sampling = Sampling(temperature, top_p, max_new_tokens)
+        self._answers = None if answer_pattern is None else ProseAnswers(answer_pattern)
 
     @contextmanager
     def open(self, hardware: HardwareConfig) -> Iterator[Writing]:
@@ -66,11 +74,18 @@ class ModelTeacher:
         ]
         seeds = rollout_seeds(problems, samples, str(seed))
         completions = [
-            Completion([], self._opening + found.text, truncated=found.truncated)
+            Completion([], self._text(found), truncated=found.truncated)
             for found in engine.generate(prompts, self._sampling, seeds)
         ]
         starts = range(0, len(completions), samples)
         return [completions[start : start + samples] for start in starts]
+
+    def _text(self, found: Completion) -> str:
+        text = self._opening + found.text
+        if self._answers is None or found.truncated or extract_answer(text) is not None:
+            return text
+        answer = self._answers.last(text)
+        return text if answer is None else f"{text.rstrip()}\n{boxed(answer.strip())}"
 
 
 def check_engine(engine: Mapping[str, Any], key: str) -> None:
