@@ -1,9 +1,11 @@
 """`_target_` keys: which import paths a config may name, and how they are resolved.
 
-A config can come with data from elsewhere, so it names only code of these packages.
+A config can come with data from elsewhere, so it names only code of these packages, and of those
+that the machine's user trusts: the environment says so, which no config can change.
 """
 
 import importlib
+import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -11,6 +13,8 @@ from typing import Any
 from reasoning_lab.types import UserError
 
 ALLOWED_PREFIXES = ("reasoning_lab.", "torch.optim.")
+# Names of packages, separated by commas.
+TRUSTED_VARIABLE = "REASONING_LAB_TRUSTED"
 
 
 def resolve(path: str, key: str) -> Callable[..., Any]:
@@ -42,8 +46,10 @@ def factory(options: Mapping[str, Any], key: str) -> Callable[..., Any]:
 
 def check_path(path: str, key: str) -> None:
     """Raise UserError unless a config may name `path`; imports nothing."""
-    if not path.startswith(ALLOWED_PREFIXES):
+    trusted = [name.strip() for name in os.environ.get(TRUSTED_VARIABLE, "").split(",")]
+    allowed = (*ALLOWED_PREFIXES, *(f"{name}." for name in trusted if name))
+    if not path.startswith(allowed):
         raise UserError(
-            f"{key}: '{path}' may not be named in a config; "
-            f"use one that begins with {' or '.join(ALLOWED_PREFIXES)}"
+            f"{key}: '{path}' may not be named in a config; use one that begins with "
+            f"{' or '.join(allowed)}, or name its package in {TRUSTED_VARIABLE}"
         )

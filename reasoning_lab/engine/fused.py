@@ -34,15 +34,17 @@ class FusedModel:
 
     def __init__(self, model: PreTrainedModel) -> None:
         decoder: Any = model.base_model
-        self._embeddings: Tensor = model.get_input_embeddings().weight
+        embeddings: Any = model.get_input_embeddings()
+        self._embeddings: Tensor = embeddings.weight
         self._rotary = decoder.rotary_emb
         self._layers = [_Layer.of(layer, model.config) for layer in decoder.layers]
         self._norm: Tensor = decoder.norm.weight
-        self._head: Tensor = model.get_output_embeddings().weight
+        head: Any = model.get_output_embeddings()
+        self._head: Tensor = head.weight
         self._epsilon: float = model.config.rms_norm_eps
 
     def logits(
-        self, tokens: Tensor, positions: Tensor, mask: Tensor, cache: Sequence[CacheLayerMixin]
+        self, tokens: Tensor, positions: Tensor, mask: Tensor, cache: Sequence[Any]
     ) -> Tensor:
         """The logits of the next token, and the cache one token longer.
 
@@ -50,7 +52,7 @@ class FusedModel:
             tokens: `[R]` int64.
             positions: `[R]` int64.
             mask: `[R, P]` int64, 1 = real token, over the cache and these tokens.
-            cache: Per layer, P - 1 positions of R rows.
+            cache: transformers' cache layers: P - 1 positions of R rows in each.
 
         Returns:
             `[R, V]`.

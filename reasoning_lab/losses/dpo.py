@@ -1,47 +1,139 @@
-"""Direct preference optimization: learn from a correct and a wrong rollout of one problem.
+"""Preference losses: learn from a correct and a wrong rollout of one problem.
 
-Rafailov et al. 2023 (arXiv:2305.18290), equation 7. A pair's logprobs are sums over its
-completion's tokens, so a longer completion weighs more; nothing here normalizes lengths.
+A side's log ratio is log policy - log reference, summed over the completion's tokens; `beta` times
+it is the side's implicit reward. The losses differ in what they make of the two:
+
+- `sigmoid`: DPO (Rafailov et al. 2023, arXiv:2305.18290, equation 7);
+- `sigmoid_norm`: the same of log ratios a token, so that length doesn't count (Lambert et al. 2024,
+  arXiv:2411.15124);
+- `ipo`: a squared distance of the margin a token from 1 / (2 beta) (Azar et al. 2023,
+  arXiv:2310.12036, equation 17, with the mean over tokens that its authors use);
+- `hinge`: SLiC's margin on the same rewards (Zhao et al. 2023, arXiv:2305.10425);
+- `apo_zero`, `apo_down`: for chosen completions that are better, or worse, than what the policy
+  writes (D'Oosterlinck et al. 2024, arXiv:2408.06266, equations 7 and 8).
+
 The supervised term that keeps the chosen likely is composed by the stage.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 
 class DPOLoss(NamedTuple):
     """What a batch of pairs costs.
 
     Attributes:
-        losses: `[B]` float, -log sigmoid(margin) of each pair.
-        margins: `[B]` float, beta times how much more than the reference the policy prefers
-            the chosen; above 0 = ranked right. Detached.
+        losses: `[B]` float, of each pair.
+        chosen_rewards: `[B]` float, beta times the chosen's log ratio. Detached.
+        rejected_rewards: `[B]` float, likewise; a pair is ranked right where it is the smaller.
     """
 
     losses: Float[Tensor, " B"]
-    margins: Float[Tensor, " B"]
+    chosen_rewards: Float[Tensor, " B"]
+    rejected_rewards: Float[Tensor, " B"]
 
 
-def dpo_loss(
-    policy_chosen_logprobs: Float[Tensor, " B"],
-    policy_rejected_logprobs: Float[Tensor, " B"],
-    reference_chosen_logprobs: Float[Tensor, " B"],
-    reference_rejected_logprobs: Float[Tensor, " B"],
-    beta: float,
-) -> DPOLoss:
-    """Sigmoid DPO loss of each pair.
+class PairLogprobs(NamedTuple):
+    """What policy and reference think of each pair's completions, summed over their tokens.
+
+    Attributes:
+        policy_chosen: `[B]` float, with gradient.
+        policy_rejected: `[B]` float, with gradient.
+        reference_chosen: `[B]` float.
+        reference_rejected: `[B]` float.
+        chosen_tokens: `[B]`, how many tokens were summed; at least 1.
+        rejected_tokens: `[B]`.
+    """
+
+    policy_chosen: Float[Tensor, " B"]
+    policy_rejected: Float[Tensor, " B"]
+    reference_chosen: Float[Tensor, " B"]
+    reference_rejected: Float[Tensor, " B"]
+    chosen_tokens: Int[Tensor, " B"]
+    rejected_tokens: Int[Tensor, " B"]
+
+    def swapped(self) -> "PairLogprobs":
+        """As if the rejected were the chosen."""
+        return PairLogprobs(
+            self.policy_rejected,
+            self.policy_chosen,
+            self.reference_rejected,
+            self.reference_chosen,
+            self.rejected_tokens,
+            self.chosen_tokens,
+        )
+
+    def chosen_ratio(self) -> Float[Tensor, " B"]:
+        return self.policy_chosen - self.reference_chosen
+
+    def rejected_ratio(self) -> Float[Tensor, " B"]:
+        return self.policy_rejected - self.reference_rejected
+
+    def margin(self) -> Float[Tensor, " B"]:
+        policy_preference = self.policy_chosen - self.policy_rejected
+        return policy_preference - (self.reference_chosen - self.reference_rejected)
+
+    def margin_a_token(self) -> Float[Tensor, " B"]:
+        return (
+            self.chosen_ratio() / self.chosen_tokens - self.rejected_ratio() / self.rejected_tokens
+        )
+
+
+def _sigmoid(pairs: PairLogprobs, beta: float) -> Tensor:
+    return -logsigmoid(beta * pairs.margin())
+
+
+def _sigmoid_norm(pairs: PairLogprobs, beta: float) -> Tensor:
+    return -logsigmoid(beta * pairs.margin_a_token())
+
+
+def _ipo(pairs: PairLogprobs, beta: float) -> Tensor:
+    return (pairs.margin_a_token() - 1 / (2 * beta)) ** 2
+
+
+def _hinge(pairs: PairLogprobs, beta: float) -> Tensor:
+    return torch.relu(1 - beta * pairs.margin())
+
+
+def _apo_zero(pairs: PairLogprobs, beta: float) -> Tensor:
+    return torch.sigmoid(-beta * pairs.chosen_ratio()) + torch.sigmoid(
+        beta * pairs.rejected_ratio()
+    )
+
+
+def _apo_down(pairs: PairLogprobs, beta: float) -> Tensor:
+    return torch.sigmoid(beta * pairs.chosen_ratio()) + torch.sigmoid(-beta * pairs.margin())
+
+
+_LOSSES: dict[str, Callable[[PairLogprobs, float], Tensor]] = {
+    "sigmoid": _sigmoid,
+    "sigmoid_norm": _sigmoid_norm,
+    "ipo": _ipo,
+    "hinge": _hinge,
+    "apo_zero": _apo_zero,
+    "apo_down": _apo_down,
+}
+
+
+def dpo_loss(kind: str, pairs: PairLogprobs, beta: float, label_smoothing: float = 0.0) -> DPOLoss:
+    """Loss of each pair.
 
     Args:
-        policy_chosen_logprobs: `[B]`, summed over the completion's tokens; likewise the others.
-        policy_rejected_logprobs: `[B]`.
-        reference_chosen_logprobs: `[B]`, without gradient.
-        reference_rejected_logprobs: `[B]`, without gradient.
+        kind: One of those above.
+        pairs: What policy and reference think of them.
         beta: How dearly the policy pays for leaving the reference; > 0.
+        label_smoothing: The share of pairs whose labels are taken to be swapped, in [0, 0.5]
+            (Mitchell 2023, conservative DPO).
     """
-    policy_preference = policy_chosen_logprobs - policy_rejected_logprobs
-    reference_preference = reference_chosen_logprobs - reference_rejected_logprobs
-    margins = beta * (policy_preference - reference_preference)
-    return DPOLoss(-torch.nn.functional.logsigmoid(margins), margins.detach())
+    losses = _LOSSES[kind](pairs, beta)
+    if label_smoothing:
+        swapped = _LOSSES[kind](pairs.swapped(), beta)
+        losses = (1 - label_smoothing) * losses + label_smoothing * swapped
+    return DPOLoss(
+        losses, beta * pairs.chosen_ratio().detach(), beta * pairs.rejected_ratio().detach()
+    )

@@ -69,6 +69,19 @@ def micro_batches(
         trained_tokens: Of each row.
         accumulation: Divides every step's row count.
     """
+    parts = divided(plan, trained_tokens, accumulation)
+
+    def make(index: Sequence[int]) -> NextTokenBatch:
+        rows, weight = parts[index[0]]
+        return NextTokenBatch(collate(rows), weight)
+
+    return Steps([[number] for number in range(len(parts))], make)
+
+
+def divided(
+    plan: Sequence[Sequence[int]], trained_tokens: Sequence[int], accumulation: int
+) -> list[tuple[Sequence[int], float]]:
+    """The rows of each micro-batch, and its trained tokens as a multiple of the step's mean."""
     parts: list[tuple[Sequence[int], float]] = []
     for rows in plan:
         size = len(rows) // accumulation
@@ -77,12 +90,7 @@ def micro_batches(
             micro = rows[start : start + size]
             micro_tokens = sum(trained_tokens[row] for row in micro)
             parts.append((micro, accumulation * micro_tokens / step_tokens))
-
-    def make(index: Sequence[int]) -> NextTokenBatch:
-        rows, weight = parts[index[0]]
-        return NextTokenBatch(collate(rows), weight)
-
-    return Steps([[number] for number in range(len(parts))], make)
+    return parts
 
 
 def train_padded(

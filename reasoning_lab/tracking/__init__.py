@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -50,8 +51,13 @@ class Tracker(Protocol):
 
     def log(self, metrics: Mapping[str, Any]) -> None: ...
 
-    def rollouts(self, key: str, rollouts: Sequence[Rollout]) -> None:
-        """Log a table of completions with their verdicts."""
+    def rollouts(
+        self,
+        key: str,
+        rollouts: Sequence[Rollout],
+        beside: Mapping[str, Sequence[float]] = MappingProxyType({}),
+    ) -> None:
+        """Log a table of completions with their verdicts, and numbers `beside` them by column."""
         ...
 
     def made(self, artifact: Artifact, inputs: Sequence[Artifact]) -> None:
@@ -74,7 +80,12 @@ class NullTracker:
     def log(self, metrics: Mapping[str, Any]) -> None:
         pass
 
-    def rollouts(self, key: str, rollouts: Sequence[Rollout]) -> None:
+    def rollouts(
+        self,
+        key: str,
+        rollouts: Sequence[Rollout],
+        beside: Mapping[str, Sequence[float]] = MappingProxyType({}),
+    ) -> None:
         pass
 
     def made(self, artifact: Artifact, inputs: Sequence[Artifact]) -> None:
@@ -142,7 +153,12 @@ class WandbTracker:
     def log(self, metrics: Mapping[str, Any]) -> None:
         self._do(lambda run: run.log(dict(metrics)))
 
-    def rollouts(self, key: str, rollouts: Sequence[Rollout]) -> None:
+    def rollouts(
+        self,
+        key: str,
+        rollouts: Sequence[Rollout],
+        beside: Mapping[str, Sequence[float]] = MappingProxyType({}),
+    ) -> None:
         rows = [
             [
                 rollout.problem.prompt,
@@ -154,10 +170,11 @@ class WandbTracker:
                 rollout.problem.level,
                 len(rollout.completion.token_ids),
                 rollout.judge,
+                *(column[number] for column in beside.values()),
             ]
-            for rollout in rollouts
+            for number, rollout in enumerate(rollouts)
         ]
-        self._do(lambda run: run.log({key: _table(_COLUMNS, rows)}))
+        self._do(lambda run: run.log({key: _table([*_COLUMNS, *beside], rows)}))
 
     def made(self, artifact: Artifact, inputs: Sequence[Artifact]) -> None:
         # W&B cannot look an input up while it is offline; the metadata names it all the same.

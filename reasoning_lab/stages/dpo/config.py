@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from omegaconf import MISSING
 
-from reasoning_lab.schema import TrainingConfig, number, register_stage
+from reasoning_lab.schema import TrainingConfig, choice, fraction, number, register_stage
 
 
 @dataclass
@@ -12,11 +12,17 @@ class DPOConfig(TrainingConfig):
     """How far preferences may move the policy.
 
     Attributes:
+        loss: What is made of a pair; see `reasoning_lab.losses.dpo`.
         beta: How dearly the policy pays for leaving the reference.
-        sft_weight: Weight of the chosen completions' mean next-token loss; 0 = plain DPO.
+        beta_end: Reached linearly with the last step; null = `beta` throughout.
+        label_smoothing: The share of pairs whose labels are taken to be swapped.
+        sft_weight: Weight of the chosen completions' mean next-token loss; 0 = preferences alone.
     """
 
-    beta: float = number(MISSING, least=0.0)
+    loss: str = choice("sigmoid", "sigmoid_norm", "ipo", "hinge", "apo_zero", "apo_down")
+    beta: float = number(MISSING, least=1e-6)
+    beta_end: float | None = number(None, least=1e-6)
+    label_smoothing: float = fraction(0.0)
     sft_weight: float = number(0.0, least=0.0)
 
 

@@ -1,28 +1,30 @@
 """Rollout DPO: raise correct rollouts above incorrect ones of the same problem.
 
 The frozen reference is the policy as it comes in: its logprobs are computed once, before
-the first step, and no second model is kept. An optional next-token term on the chosen
-completions holds up their likelihood (Pang et al. 2024, arXiv:2404.19733, equation 1).
+the first step, kept beside the checkpoints, and no second model stays in memory. An optional
+next-token term on the chosen completions holds up their likelihood (Pang et al. 2024,
+arXiv:2404.19733, equation 1).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from reasoning_lab.data.batches import Example, padded_batch, step_batches
 from reasoning_lab.data.corpus import read_rollouts
+from reasoning_lab.files import intact, remove, seal
 from reasoning_lab.logprobs import TokenBatch, token_logprobs
-from reasoning_lab.losses.dpo import dpo_loss
+from reasoning_lab.losses.dpo import DPOLoss, PairLogprobs, dpo_loss
 from reasoning_lab.models.policy import save_policy
 from reasoning_lab.models.tokenizer import examples_of
 from reasoning_lab.stages.base import (
     Metrics,
-    OptimizerFactory,
     PolicyModule,
-    Schedule,
     StageContext,
     Steps,
     accumulation_of,
@@ -31,6 +33,7 @@ from reasoning_lab.stages.base import (
     schedule_of,
 )
 from reasoning_lab.stages.dpo.config import DPOConfig
+from reasoning_lab.stages.tokens import divided
 
 _REFERENCE_BATCH_PAIRS = 32
 
@@ -42,51 +45,89 @@ class PairBatch:
     Attributes:
         tokens: `2 B` rows: the chosen, then the rejected in the same order.
         reference_logprobs: `[2 B]` float32, summed over each completion.
+        sft_share: The chosen's tokens, as a multiple of the mean over the step's micro-batches;
+            with it, accumulated gradients are those of the undivided step.
     """
 
     tokens: TokenBatch
     reference_logprobs: Tensor
+    sft_share: float
 
     def to(self, device: torch.device) -> "PairBatch":
-        return PairBatch(self.tokens.to(device), self.reference_logprobs.to(device))
+        moved = self.tokens.to(device), self.reference_logprobs.to(device)
+        return PairBatch(*moved, self.sft_share)
 
 
 class DPOModule(PolicyModule):
-    """Sigmoid DPO with an optional next-token term on the chosen completions."""
+    """A preference loss with an optional next-token term on the chosen completions."""
 
-    def __init__(
-        self,
-        policy: PreTrainedModel,
-        optimizer: OptimizerFactory,
-        schedule: Schedule,
-        beta: float,
-        sft_weight: float,
-    ) -> None:
-        super().__init__(policy, optimizer, schedule)
-        self._beta = beta
-        self._sft_weight = sft_weight
+    def __init__(self, policy: PreTrainedModel, config: DPOConfig, stage: str) -> None:
+        optimization = config.optimization
+        super().__init__(policy, optimizer_of(optimization, stage), schedule_of(optimization))
+        self._config = config
 
     def training_step(self, batch: PairBatch, index: int) -> Tensor:
+        config = self._config
         chosen, rejected = token_logprobs(self.policy, batch.tokens).sum(1).chunk(2)
-        reference_chosen, reference_rejected = batch.reference_logprobs.chunk(2)
-        losses, margins = dpo_loss(
-            chosen, rejected, reference_chosen, reference_rejected, self._beta
+        pairs = PairLogprobs(
+            chosen,
+            rejected,
+            *batch.reference_logprobs.chunk(2),
+            *batch.tokens.completion_mask.sum(1).chunk(2),
         )
-        chosen_tokens = batch.tokens.completion_mask.chunk(2)[0].sum()
-        sft_loss = -chosen.sum() / chosen_tokens
-        loss = losses.mean() + self._sft_weight * sft_loss
+        beta = beta_at(self.global_step, config.optimization.steps, config.beta, config.beta_end)
+        result = dpo_loss(config.loss, pairs, beta, config.label_smoothing)
+        sft_loss = -chosen.sum() / pairs.chosen_tokens.sum()
+        loss = result.losses.mean() + config.sft_weight * batch.sft_share * sft_loss
         self.log_train(
             {
                 "loss": loss.detach(),
-                "dpo_loss": losses.detach().mean(),
+                "dpo_loss": result.losses.detach().mean(),
                 "sft_loss": sft_loss.detach(),
-                "margin": margins.mean(),
-                "accuracy": (margins > 0).float().mean(),
-                "chosen_logprobs": chosen.detach().mean(),
-                "rejected_logprobs": rejected.detach().mean(),
+                "beta": beta,
+                **preference_metrics(pairs, result),
             }
         )
         return loss
+
+
+def beta_at(step: int, steps: int, start: float, end: float | None) -> float:
+    """Linear from `start` at step 0 to `end` at the last one; constant without an `end`."""
+    if end is None or steps == 1:
+        return start
+    return start + (end - start) * step / (steps - 1)
+
+
+def preference_metrics(pairs: PairLogprobs, result: DPOLoss) -> dict[str, Tensor]:
+    """What is logged of a batch of pairs; means over them.
+
+    `kl_to_reference` is the mean of log policy - log reference a token, over both sides: an
+    estimate of the divergence as far as the completions are the policy's own. `length_bias` is the
+    correlation of a pair's reward margin with how many tokens longer its chosen side is; 0 where
+    either doesn't vary.
+    """
+    margins = result.chosen_rewards - result.rejected_rewards
+    ratios = (pairs.chosen_ratio() + pairs.rejected_ratio()).detach()
+    tokens = pairs.chosen_tokens + pairs.rejected_tokens
+    longer = (pairs.chosen_tokens - pairs.rejected_tokens).float()
+    return {
+        "margin": margins.mean(),
+        "accuracy": (margins > 0).float().mean(),
+        "chosen_reward": result.chosen_rewards.mean(),
+        "rejected_reward": result.rejected_rewards.mean(),
+        "chosen_logprobs": pairs.policy_chosen.detach().mean(),
+        "rejected_logprobs": pairs.policy_rejected.detach().mean(),
+        "kl_to_reference": ratios.sum() / tokens.sum(),
+        "chosen_longer_tokens": longer.mean(),
+        "length_bias": _correlation(margins, longer),
+    }
+
+
+def _correlation(one: Tensor, other: Tensor) -> Tensor:
+    """Pearson's, of two `[B]`; 0 where either is constant."""
+    one, other = one - one.mean(), other - other.mean()
+    size = one.norm() * other.norm()
+    return torch.where(size > 0, (one * other).sum() / size.clamp(min=1e-12), 0.0)
 
 
 def run(config: DPOConfig, context: StageContext) -> Metrics:
@@ -96,26 +137,21 @@ def run(config: DPOConfig, context: StageContext) -> Metrics:
     chosen = examples_of(tokenizer, read_rollouts(preferences / "chosen.parquet"))
     rejected = examples_of(tokenizer, read_rollouts(preferences / "rejected.parquet"))
     pairs = list(zip(chosen, rejected, strict=True))
-    reference = reference_logprobs(policy, pairs, tokenizer.pad_token_id)
+    reference = _kept_reference(policy, pairs, tokenizer.pad_token_id, context.work_dir)
     optimization = config.optimization
     accumulation = accumulation_of(optimization.batch_size, context.hardware.micro_batch_size)
     lengths = [max(one.length, other.length) for one, other in pairs]
     plan = step_batches(lengths, optimization.batch_size, optimization.steps, context.seed)
-    size = optimization.batch_size // accumulation
-    parts = [step[at : at + size] for step in plan for at in range(0, len(step), size)]
+    parts = divided(plan, [len(one.completion_ids) for one, _ in pairs], accumulation)
 
-    def collate(indices: Sequence[int]) -> PairBatch:
-        tokens = pair_tokens([pairs[index] for index in indices], tokenizer.pad_token_id)
-        return PairBatch(tokens, reference[list(indices)].T.flatten())
+    def collate(index: Sequence[int]) -> PairBatch:
+        rows, sft_share = parts[index[0]]
+        tokens = pair_tokens([pairs[row] for row in rows], tokenizer.pad_token_id)
+        return PairBatch(tokens, reference[list(rows)].T.flatten(), sft_share)
 
-    module = DPOModule(
-        policy,
-        optimizer_of(optimization, context.name),
-        schedule_of(optimization),
-        config.beta,
-        config.sft_weight,
-    )
-    train_s = fit(module, Steps(parts, collate), context, optimization)
+    module = DPOModule(policy, config, context.name)
+    batches = Steps([[number] for number in range(len(parts))], collate)
+    train_s = fit(module, batches, context, optimization)
     save_policy(policy, tokenizer, context.out_dir)
     tokens = sum(pairs[row][0].length + pairs[row][1].length for rows in plan for row in rows)
     return {"train_tokens": tokens, "train_s": train_s, "pairs": len(pairs)}
@@ -125,6 +161,25 @@ def pair_tokens(pairs: Sequence[tuple[Example, Example]], pad_id: int) -> TokenB
     """`2 B` rows: every chosen, then every rejected."""
     rows = [chosen for chosen, _ in pairs] + [rejected for _, rejected in pairs]
     return padded_batch(rows, pad_id)
+
+
+def _kept_reference(
+    reference: PreTrainedModel,
+    pairs: Sequence[tuple[Example, Example]],
+    pad_id: int,
+    folder: Path,
+) -> Tensor:
+    """`reference_logprobs`, read again where a run goes on after a kill."""
+    for kept in folder.glob("reference-*"):
+        if intact(kept):
+            return load_file(kept)["logprobs"]
+        remove(kept)
+    found = reference_logprobs(reference, pairs, pad_id)
+    folder.mkdir(parents=True, exist_ok=True)
+    draft = folder / "reference.draft"
+    save_file({"logprobs": found}, draft)
+    seal(draft, "reference")
+    return found
 
 
 @torch.no_grad()

@@ -1,7 +1,9 @@
 """Schema of the `rl` stage."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
+from reasoning_lab.rewards import Rewards
 from reasoning_lab.schema import (
     HardwareConfig,
     ProblemsConfig,
@@ -36,19 +38,43 @@ class FilterConfig:
     Attributes:
         max_length_variation: Drop prompts whose rollout lengths have a larger coefficient of
             variation; null = keep all.
+        hard_pass_rate: A prompt with at most this fraction of correct rollouts is hard.
+        hard_rollouts: More rollouts of a hard prompt, before anything is dropped; 0 = none.
         max_pass_rate: Drop prompts with a larger fraction of correct rollouts; 1 = keep all.
         balance: Keep each group's correct rollouts and equally many random incorrect ones;
             `all` keeps every rollout, `equal` balances.
     """
 
     max_length_variation: float | None = number(None, least=0.0)
+    hard_pass_rate: float = fraction(0.25)
+    hard_rollouts: int = number(0, least=0)
     max_pass_rate: float = fraction(1.0)
     balance: str = choice("all", "equal")
 
 
 @dataclass
+class KLConfig:
+    """Divergence from the policy that came in, the reference.
+
+    Attributes:
+        weight: In the loss of each token; 0 = not in the loss.
+        estimator: k3, k2 or k1; see `reasoning_lab.losses.grpo`.
+        log_every_steps: How often it is measured where its weight is 0; 0 = never, and no
+            reference is kept in memory.
+    """
+
+    weight: float = number(0.0, least=0.0)
+    estimator: str = choice("k3", "k2", "k1")
+    log_every_steps: int = number(10, least=0, placement=True)
+
+
+def _correctness() -> dict[str, Any]:
+    return {"correctness": {"_target_": "reasoning_lab.rewards.correctness", "weight": 1.0}}
+
+
+@dataclass
 class RLConfig(TrainingConfig):
-    """GRPO with a verifiable reward.
+    """Policy-gradient training with verifiable rewards: GRPO and its kin.
 
     Attributes:
         problems: The pool, drawn from the training split.
@@ -58,10 +84,20 @@ class RLConfig(TrainingConfig):
         max_new_tokens: Where a rollout is cut off.
         temperature: Of the rollouts, and of the logits in the loss.
         filter: Which prompts and rollouts train.
-        advantage: grpo (reward minus group mean, over the group's standard deviation) or
-            dr_grpo (without the division).
+        backfill_rounds: How often, at most, a step draws further prompts of the pool in place of
+            those that were dropped or have no signal (DAPO's dynamic sampling); 0 = never.
+        rewards: By name, `_target_`, `weight` and options; see `reasoning_lab.rewards`.
+        overlong: `mask` = a rollout that was cut off is in its group's baseline and does not train;
+            `keep` = it trains like the others.
+        advantage: How rewards become advantages; see `reasoning_lab.advantages`.
+        aggregation: What a token weighs: token, sequence or constant; see
+            `reasoning_lab.losses.grpo.token_weights`.
         clip_low: Lower clip of the probability ratio.
         clip_high: Upper clip.
+        kl: Divergence from the reference.
+        epochs: Optimizer steps over the same rollouts.
+        importance_cap: Largest importance weight between the trainer's and the engine's logprobs;
+            null = no correction, the engine's are taken as the old policy's.
         table_every_steps: How often a table of rollouts is logged.
     """
 
@@ -71,13 +107,21 @@ class RLConfig(TrainingConfig):
     max_new_tokens: int = at_least(1)
     temperature: TemperatureConfig = field(default_factory=TemperatureConfig)
     filter: FilterConfig = field(default_factory=FilterConfig)
-    advantage: str = choice("grpo", "dr_grpo")
+    backfill_rounds: int = number(0, least=0)
+    rewards: dict[str, Any] = field(default_factory=_correctness)
+    overlong: str = choice("keep", "mask")
+    advantage: str = choice("grpo", "dr_grpo", "rloo", "reinforce_pp", "reinforce_pp_baseline")
+    aggregation: str = choice("token", "sequence", "constant")
     clip_low: float = fraction(0.2)
     clip_high: float = number(0.2, least=0.0)
+    kl: KLConfig = field(default_factory=KLConfig)
+    epochs: int = number(1, least=1)
+    importance_cap: float | None = number(None, least=1.0)
     table_every_steps: int = number(20, least=1, placement=True)
 
     def check(self, key: str, hardware: HardwareConfig) -> None:
-        """Micro-batches hold rollouts, whose number differs from step to step: any size will do."""
+        """Any micro-batch will do, as the number of rollouts differs from step to step."""
+        Rewards(self.rewards, self.max_new_tokens, f"{key}.rewards")
 
     def rows(self) -> int | None:
         stepped = self.optimization.steps * self.optimization.batch_size * self.group_size

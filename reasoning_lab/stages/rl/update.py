@@ -1,0 +1,238 @@
+"""One update from a step's rollouts: the same, however it is cut into micro-batches."""
+
+import copy
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from pytorch_lightning.core.optimizer import LightningOptimizer
+from torch import Tensor
+from torch.optim import Optimizer
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from reasoning_lab.advantages import ADVANTAGES
+from reasoning_lab.data.batches import Example, padded_batch
+from reasoning_lab.logprobs import TokenBatch, token_logprobs
+from reasoning_lab.losses.grpo import (
+    GRPOLoss,
+    KLTerm,
+    grpo_loss,
+    importance_weights,
+    token_weights,
+)
+from reasoning_lab.models.tokenizer import prompt_tokens
+from reasoning_lab.stages.rl.config import RLConfig
+from reasoning_lab.stages.rl.rollouts import ScoredGroup
+from reasoning_lab.types import Rollout
+
+# Rows sorted by length and cut into such micro-batches hold little padding.
+_MICRO_BATCH_ROWS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class MicroBatch:
+    """Some of an update's rollouts.
+
+    Attributes:
+        tokens: `B` rows.
+        rollout_logprobs: `[B, T]` float32, the engine's; 0 where no token is trained.
+        advantages: `[B]` float32.
+        weights: `[B]` float32, of each token in the update's loss.
+    """
+
+    tokens: TokenBatch
+    rollout_logprobs: Tensor
+    advantages: Tensor
+    weights: Tensor
+
+    @property
+    def read_tokens(self) -> int:
+        """Prompts and completions, without padding."""
+        assert self.tokens.attention_mask is not None
+        return int(self.tokens.attention_mask.sum())
+
+    @property
+    def trained_tokens(self) -> int:
+        return int(self.tokens.completion_mask.sum())
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    rollout: Rollout
+    example: Example
+    advantage: float
+    weight: float
+
+
+def micro_batches(
+    groups: Sequence[ScoredGroup],
+    tokenizer: PreTrainedTokenizerBase,
+    config: RLConfig,
+    rows: int | None,
+    device: torch.device,
+) -> list[MicroBatch]:
+    """The rollouts that train, sorted by length and cut up.
+
+    Args:
+        groups: All of the update's, with their rewards.
+        tokenizer: The policy's.
+        config: The stage's.
+        rows: Rollouts a micro-batch; None = 32, so that little is padding.
+        device: Where they go.
+    """
+    found = sorted(_rows(groups, tokenizer, config), key=lambda row: row.example.length)
+    size = rows or _MICRO_BATCH_ROWS
+    return [
+        _micro_batch(found[start : start + size], tokenizer.pad_token_id, device)
+        for start in range(0, len(found), size)
+    ]
+
+
+def advantages_of(groups: Sequence[ScoredGroup], config: RLConfig) -> list[list[float]]:
+    """Of each group's rollouts, in order."""
+    if not groups:
+        return []
+    rewards = [torch.tensor(group.rewards) for group in groups]
+    return [values.tolist() for values in ADVANTAGES[config.advantage](rewards)]
+
+
+def _rows(
+    groups: Sequence[ScoredGroup], tokenizer: PreTrainedTokenizerBase, config: RLConfig
+) -> list[_Row]:
+    trained = [
+        (rollout, advantage)
+        for group, values in zip(groups, advantages_of(groups, config), strict=True)
+        for rollout, advantage in zip(group.rollouts, values, strict=True)
+        if config.overlong == "keep" or not rollout.completion.truncated
+    ]
+    prompts = prompt_tokens(tokenizer, [rollout.problem.prompt for rollout, _ in trained])
+    weights = token_weights(
+        config.aggregation,
+        [len(rollout.completion.token_ids) for rollout, _ in trained],
+        config.max_new_tokens,
+    )
+    return [
+        _Row(rollout, Example(prompt, rollout.completion.token_ids), advantage, weight)
+        for (rollout, advantage), prompt, weight in zip(trained, prompts, weights, strict=True)
+    ]
+
+
+def _micro_batch(rows: Sequence[_Row], pad_id: int, device: torch.device) -> MicroBatch:
+    tokens = padded_batch([row.example for row in rows], pad_id).to(device)
+    logprobs = [value for row in rows for value in row.rollout.completion.logprobs]
+    return MicroBatch(
+        tokens,
+        torch.zeros(tokens.input_ids.shape, device=device).masked_scatter(
+            tokens.completion_mask, torch.tensor(logprobs, device=device)
+        ),
+        torch.tensor([row.advantage for row in rows], device=device),
+        torch.tensor([row.weight for row in rows], device=device),
+    )
+
+
+class Reference:
+    """The policy as it came in, kept to tell how far the one that learns has gone."""
+
+    def __init__(self, policy: PreTrainedModel) -> None:
+        self._model = copy.deepcopy(policy).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def logprobs(self, tokens: TokenBatch, temperature: float) -> Tensor:
+        """`[B, T]`, at the temperature that sampled."""
+        self._model.to(tokens.input_ids.device)
+        return token_logprobs(self._model, tokens, temperature)
+
+
+class Tally:
+    """Sums over trained tokens, and what is logged of them."""
+
+    def __init__(self) -> None:
+        self._tokens = 0
+        self._sums: dict[str, Tensor] = {}
+        self._mismatch_max = 0.0
+
+    def add(self, micro: MicroBatch, result: GRPOLoss) -> None:
+        mask = micro.tokens.completion_mask
+        self._tokens += micro.trained_tokens
+        self._sum("loss", result.loss.detach())
+        self._sum("clip_low_frac", result.clipped_low.sum())
+        self._sum("clip_high_frac", result.clipped_high.sum())
+        if result.kl_to_reference is not None:
+            self._sum("kl_to_reference", (result.kl_to_reference * mask).sum())
+
+    def mismatch(self, micro: MicroBatch, policy_logprobs: Tensor) -> None:
+        """How far the trainer is from the engine, at the weights that sampled."""
+        apart = (policy_logprobs - micro.rollout_logprobs).abs() * micro.tokens.completion_mask
+        self._sum("mismatch_mean", apart.sum())
+        self._mismatch_max = max(self._mismatch_max, float(apart.max()))
+
+    def values(self, epochs: int) -> dict[str, float]:
+        """Means a token; `loss` is the mean over the epochs."""
+        a_token = {key: float(value) / self._tokens for key, value in self._sums.items()}
+        return a_token | {
+            "loss": float(self._sums["loss"]) / epochs,
+            "mismatch_mean": a_token["mismatch_mean"] * epochs,
+            "mismatch_max": self._mismatch_max,
+        }
+
+    def _sum(self, key: str, value: Tensor) -> None:
+        self._sums[key] = self._sums.get(key, torch.zeros((), device=value.device)) + value
+
+
+def update(
+    policy: PreTrainedModel,
+    micros: Sequence[MicroBatch],
+    config: RLConfig,
+    temperature: float,
+    optimizer: Optimizer | LightningOptimizer,
+    backward: Callable[[Tensor], None],
+    reference: Reference | None,
+) -> dict[str, float]:
+    """`config.epochs` optimizer steps over the same rollouts.
+
+    Args:
+        policy: Learns; its weights are those that sampled.
+        micros: All of the update's rollouts.
+        config: The stage's.
+        temperature: The one that sampled divides the logits.
+        optimizer: Steps once an epoch, after the gradient's norm was clipped.
+        backward: Adds a micro-batch's gradient.
+        reference: For the divergence; None = it is not looked at.
+
+    Returns:
+        What is logged under `train/`.
+    """
+    tally, own = Tally(), []
+    afar = [reference.logprobs(micro.tokens, temperature) for micro in micros] if reference else []
+    norm = torch.zeros(())
+    for epoch in range(config.epochs):
+        optimizer.zero_grad()
+        for number, micro in enumerate(micros):
+            logprobs = token_logprobs(policy, micro.tokens, temperature)
+            if epoch == 0:
+                own.append(logprobs.detach())
+                tally.mismatch(micro, own[-1])
+            old, correction = micro.rollout_logprobs, None
+            if config.importance_cap is not None:
+                old = own[number]
+                correction = importance_weights(old, micro.rollout_logprobs, config.importance_cap)
+            result = grpo_loss(
+                logprobs,
+                old,
+                micro.advantages,
+                micro.weights,
+                micro.tokens.completion_mask,
+                config.clip_low,
+                config.clip_high,
+                correction,
+                KLTerm(afar[number], config.kl.estimator, config.kl.weight) if afar else None,
+            )
+            backward(result.loss)
+            tally.add(micro, result)
+        norm = torch.nn.utils.clip_grad_norm_(_learning(policy), config.optimization.clip_norm)
+        optimizer.step()
+    return {"gradient_norm": float(norm), **tally.values(config.epochs)}
+
+
+def _learning(policy: PreTrainedModel) -> Iterable[Tensor]:
+    return [parameter for parameter in policy.parameters() if parameter.requires_grad]

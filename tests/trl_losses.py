@@ -1,0 +1,123 @@
+"""TRL's own loss code on tensors of ours: its trainers' methods, called without a trainer."""
+
+from collections import defaultdict
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+from trl import DPOTrainer, GRPOTrainer
+
+
+def _accelerator() -> SimpleNamespace:
+    def same(value: Tensor, **_: Any) -> Tensor:
+        return value
+
+    return SimpleNamespace(
+        device="cpu", gather=same, gather_for_metrics=same, reduce=same, num_processes=1
+    )
+
+
+def trl_dpo(
+    kind: str,
+    logprobs: Tensor,
+    reference: Tensor,
+    completion_mask: Tensor,
+    beta: float,
+) -> tuple[Tensor, dict[str, float]]:
+    """TRL's loss and metrics for a batch of pairs.
+
+    Args:
+        kind: TRL's loss_type.
+        logprobs: `[2 B, T - 1]` of each next token, 0 where it carries no loss; chosen first.
+        reference: `[2 B]`, summed.
+        completion_mask: `[2 B, T]`.
+        beta: TRL's beta.
+    """
+    shape = logprobs.shape
+    outputs = SimpleNamespace(
+        log_probs=logprobs,
+        entropy=torch.zeros(shape),
+        mean_logits=torch.zeros(shape),
+        is_top1=torch.zeros(shape, dtype=torch.bool),
+        log_sum_sq_probs=torch.zeros(shape),
+    )
+    trainer = SimpleNamespace(
+        accelerator=_accelerator(),
+        model=SimpleNamespace(training=True),
+        aux_loss_enabled=False,
+        ld_alpha=None,
+        precompute_ref_logps=True,
+        f_divergence_type="reverse_kl",
+        loss_types=[kind],
+        loss_weights=[1.0],
+        beta=beta,
+        label_smoothing=0.0,
+        use_weighting=False,
+        _metrics={"train": defaultdict(list)},
+        _total_train_tokens=0,
+        _tp_size=1,
+    )
+    chosen, rejected = reference.chunk(2)
+    inputs = {
+        "input_ids": torch.zeros(completion_mask.shape, dtype=torch.long),
+        "attention_mask": torch.ones(completion_mask.shape, dtype=torch.long),
+        "completion_mask": completion_mask.long(),
+        "ref_chosen_logps": chosen,
+        "ref_rejected_logps": rejected,
+    }
+    loss = DPOTrainer._compute_loss(trainer, lambda **_: outputs, inputs, False)
+    return loss, {key: values[-1] for key, values in trainer._metrics["train"].items()}
+
+
+def trl_grpo(
+    kind: str,
+    logprobs: Tensor,
+    old: Tensor,
+    advantages: Tensor,
+    completion_mask: Tensor,
+    clip: tuple[float, float],
+    max_new_tokens: int,
+    kl_weight: float = 0.0,
+    reference: Tensor | None = None,
+    correction: Tensor | None = None,
+) -> tuple[Tensor, dict[str, float]]:
+    """TRL's loss and metrics for a batch of rollouts; all but `advantages`, `[B]`, are `[B, T]`."""
+
+    def per_token(*_: Any, **__: Any) -> tuple[Tensor, Tensor, None]:
+        return logprobs, torch.zeros(logprobs.shape), None
+
+    trainer = SimpleNamespace(
+        _get_per_token_logps_and_entropies=per_token,
+        accelerator=_accelerator(),
+        model=SimpleNamespace(training=True),
+        args=SimpleNamespace(use_bias_correction_kl=False, delta=None, steps_per_generation=1),
+        aux_loss_enabled=False,
+        top_entropy_quantile=1.0,
+        off_policy_mask_threshold=None,
+        importance_sampling_level="token",
+        beta=kl_weight,
+        loss_type=kind,
+        epsilon_low=clip[0],
+        epsilon_high=clip[1],
+        use_vllm=correction is not None,
+        vllm_importance_sampling_correction=True,
+        current_gradient_accumulation_steps=1,
+        max_completion_length=max_new_tokens,
+        _entropy_bonus_enabled=False,
+        _metrics={"train": defaultdict(list)},
+    )
+    mask = completion_mask.to(logprobs.dtype)
+    inputs = {
+        "prompt_ids": torch.zeros(len(mask), 1),
+        "prompt_mask": torch.ones(len(mask), 1),
+        "completion_ids": torch.zeros(mask.shape),
+        "completion_mask": mask,
+        "advantages": advantages,
+        "old_per_token_logps": old,
+        "ref_per_token_logps": reference,
+        "importance_sampling_ratio": correction,
+        "num_items_in_batch": mask.sum(),
+    }
+    loss = GRPOTrainer._compute_loss(trainer, None, inputs)
+    return loss, {key: values[-1] for key, values in trainer._metrics["train"].items()}
