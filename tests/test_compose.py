@@ -92,7 +92,7 @@ def test_engine_composes_into_what_asks_it(
 
 def test_makers_are_read_from_the_shipped_options() -> None:
     assert makers("corpus") == ["curate", "distill"]
-    assert makers("preferences") == ["prefer", "prefer_teacher"]
+    assert makers("preferences") == ["prefer", "prefer_mixed", "prefer_teacher"]
     assert makers("evaluation") == []
 
 

@@ -160,7 +160,7 @@ def test_checkpoint_replaces_the_first_policy() -> None:
     ("removed", "reader", "kind", "maker"),
     [
         ("distill", "midtrain", "corpus", "'distill'"),
-        ("prefer", "dpo", "preferences", "'prefer' or 'prefer_teacher'"),
+        ("prefer", "dpo", "preferences", "'prefer' or 'prefer_mixed' or 'prefer_teacher'"),
         ("pretrain", "midtrain", "policy", "'pretrain'"),
     ],
 )
@@ -307,6 +307,7 @@ def with_change(value: Any, path: Sequence[str]) -> Any:
 
 PLACED = {
     ("after",),
+    ("kl", "log_every_steps"),
     ("optimization", "checkpoint_every_steps"),
     ("optimization", "log_every_steps"),
     ("shard_problems",),

@@ -1,6 +1,16 @@
 """From a completion's text to a verdict: extract the answer, compare it with gold, survive both."""
 
+from functools import cache
+from importlib.metadata import version
+
 from reasoning_lab.verify.answers import extract_answer
 from reasoning_lab.verify.pool import Verifier, verifier_of
 
-__all__ = ["Verifier", "extract_answer", "verifier_of"]
+__all__ = ["Verifier", "extract_answer", "verifier_of", "verifier_version"]
+
+
+@cache
+def verifier_version() -> str:
+    """The packages that decide a verdict, each with its version."""
+    packages = ("reasoning-lab", "math-verify", "reasoning-gym")
+    return ", ".join(f"{package} {version(package)}" for package in packages)

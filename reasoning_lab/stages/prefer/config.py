@@ -1,4 +1,4 @@
-"""Schemas of the `prefer` stage: pairs from the policy's own rollouts, or from the teacher's."""
+"""Schemas of the `prefer` stage: pairs of the policy's own rollouts, the teacher's, or both."""
 
 from dataclasses import dataclass, field
 
@@ -49,5 +49,19 @@ class PreferTeacherConfig(StageConfig):
     pairing: str = choice("random", "length_matched")
 
 
+@dataclass
+class PreferMixedConfig(PreferConfig):
+    """The policy's rollouts beside the teacher's, of problems that are in the corpus.
+
+    Attributes:
+        chosen_from: Whose correct rollouts may be chosen: any, policy or teacher.
+        rejected_from: Whose incorrect rollouts may be rejected.
+    """
+
+    chosen_from: str = choice("any", "policy", "teacher")
+    rejected_from: str = choice("any", "policy", "teacher")
+
+
 register_stage("prefer", PreferConfig)
+register_stage("prefer_mixed", PreferMixedConfig)
 register_stage("prefer_teacher", PreferTeacherConfig)

@@ -1,19 +1,28 @@
 """Preference pairs from verified rollouts: chosen is correct, rejected is not (paper, step 3).
 
 `from_policy` samples the policy that DPO will train; `from_corpus` reuses the rollouts that
-rejection sampling threw away, as the paper does. Both write `chosen.parquet` and
-`rejected.parquet`, row i of one against row i of the other.
+rejection sampling threw away, as the paper does; `from_both` takes the one beside the other. All
+write `chosen.parquet` and `rejected.parquet`, row i of one against row i of the other, and
+`pairs.jsonl`, which says of each pair who wrote it, how long its sides are and what verified it.
 """
 
+import json
+import random
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 from reasoning_lab.data.corpus import read_rollouts, write_prompt_ids, write_rollouts
 from reasoning_lab.data.curation import group_by_problem, preference_pairs
 from reasoning_lab.engine.rollouts import sampling_of
 from reasoning_lab.stages.base import Metrics, StageContext
-from reasoning_lab.stages.prefer.config import PreferConfig, PreferTeacherConfig
-from reasoning_lab.types import RolloutGroup, Split, UserError, Verdict
+from reasoning_lab.stages.prefer.config import (
+    PreferConfig,
+    PreferMixedConfig,
+    PreferTeacherConfig,
+)
+from reasoning_lab.types import PreferencePair, RolloutGroup, Split, UserError, Verdict
+from reasoning_lab.verify import verifier_version
 
 
 def from_policy(config: PreferConfig, context: StageContext) -> Metrics:
@@ -33,12 +42,54 @@ def from_policy(config: PreferConfig, context: StageContext) -> Metrics:
 
 def from_corpus(config: PreferTeacherConfig, context: StageContext) -> Metrics:
     """Pairs of the teacher's accepted and rejected rollouts."""
+    return _write(_teachers(context), config, context)
+
+
+def from_both(config: PreferMixedConfig, context: StageContext) -> Metrics:
+    """Pairs of the policy's rollouts and the teacher's of the same problems."""
+    policy, tokenizer = context.load_policy()
+    taught = _taught(config, context)
+    sampler = context.sampler(policy, tokenizer)
+    own = sampler.kept_groups(
+        [group.problem for group in taught],
+        config.group_size,
+        sampling_of(config.sampling),
+        f"{context.seed}/prefer",
+        context.work_dir / "rollouts",
+    )
+    groups = []
+    for teachers, policys in zip(taught, own, strict=True):
+        rollouts = [
+            rollout
+            for side, members in (("policy", policys.rollouts), ("teacher", teachers.rollouts))
+            for rollout in members
+            if (config.chosen_from if rollout.correct else config.rejected_from) in ("any", side)
+        ]
+        groups.append(RolloutGroup(teachers.problem, rollouts))
+    return _write(groups, config, context)
+
+
+def _taught(config: PreferMixedConfig, context: StageContext) -> list[RolloutGroup]:
+    """The teacher's rollouts of `config.problems`, drawn from the corpus."""
+    asked = config.problems
+    groups = [group for group in _teachers(context) if group.problem.level in asked.levels]
+    if len(groups) < asked.count:
+        raise UserError(
+            f"stages.{context.name}.problems: the corpus has {len(groups)} problems at levels "
+            f"{list(asked.levels)} and {asked.count} were asked for; ask for fewer, or distill more"
+        )
+    return random.Random(f"{context.seed}/prefer").sample(groups, asked.count)
+
+
+def _teachers(context: StageContext) -> list[RolloutGroup]:
+    """The teacher's accepted and rejected rollouts, by problem."""
     corpus = context.inputs["corpus"]
-    rollouts = [
-        *read_rollouts(corpus / "accepted.parquet"),
-        *read_rollouts(corpus / "rejected.parquet"),
-    ]
-    return _write(group_by_problem(rollouts), config, context)
+    return group_by_problem(
+        [
+            *read_rollouts(corpus / "accepted.parquet"),
+            *read_rollouts(corpus / "rejected.parquet"),
+        ]
+    )
 
 
 def _write(
@@ -54,6 +105,8 @@ def _write(
         )
     write_rollouts(context.out_dir / "chosen.parquet", [pair.chosen for pair in pairs])
     write_rollouts(context.out_dir / "rejected.parquet", [pair.rejected for pair in pairs])
+    with (context.out_dir / "pairs.jsonl").open("w") as stream:
+        stream.writelines(json.dumps(_provenance(pair)) + "\n" for pair in pairs)
     write_prompt_ids(context.out_dir, [group.problem for group in groups])
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     verdicts = Counter(rollout.verdict for rollout in rollouts)
@@ -66,3 +119,23 @@ def _write(
     sample = [rollout for pair in pairs[:16] for rollout in (pair.chosen, pair.rejected)]
     context.tracker.rollouts("prefer/pairs", sample)
     return metrics
+
+
+def _provenance(pair: PreferencePair) -> dict[str, Any]:
+    sides = {"chosen": pair.chosen, "rejected": pair.rejected}
+    return {
+        "prompt_id": pair.chosen.problem.id,
+        **{
+            f"{side}_{name}": value
+            for side, rollout in sides.items()
+            for name, value in {
+                "author": rollout.author,
+                "verdict": str(rollout.verdict),
+                "judge": rollout.judge,
+                "characters": len(rollout.completion.text),
+                "tokens": len(rollout.completion.token_ids) or None,
+            }.items()
+        },
+        "checker": pair.chosen.problem.checker,
+        "verifier": verifier_version(),
+    }
