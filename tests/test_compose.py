@@ -201,6 +201,7 @@ def sentence_of(composed: Compose, *overrides: str) -> str:
         ),
         ("+stages.rl.rewards.x={_target_: reasoning_lab.rewards.shortness}", ["there is no"]),
         ("+stages.rl.rewards.x={_target_: reasoning_lab.rewards.overlong}", ["soft_tokens"]),
+        ("stages.rl.engine=vllm", ["stages.rl.engine", "reasoning-lab[vllm]"]),
         ("stages.dpo.loss=simpo", ["stages.dpo.loss", "'simpo'", "sigmoid_norm"]),
         ("stages.sft.optimization.steps=0", ["stages.sft.optimization.steps", "give 1 or more"]),
         ("data=jsonl", ["data.path", "add data.path=VALUE"]),

@@ -9,12 +9,14 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from reasoning_lab.data.batches import Example, padded_batch
+from reasoning_lab.data.sources import FileSource
 from reasoning_lab.engine import Sampling
 from reasoning_lab.engine.hf import engine_of as hf_engine_of
 from reasoning_lab.engine.openai import OpenAIEngine
@@ -23,10 +25,16 @@ from reasoning_lab.engine.vllm import Replicas, VLLMEngine, engine_of
 from reasoning_lab.logprobs import token_logprobs
 from reasoning_lab.models.policy import build_policy, load_policy, save_policy
 from reasoning_lab.models.tokenizer import prompt_tokens, train_tokenizer
-from reasoning_lab.schema import EngineHardwareConfig, HardwareConfig
+from reasoning_lab.schema import EngineHardwareConfig, HardwareConfig, ProblemsConfig
+from reasoning_lab.stages.rl import module as rl
+from reasoning_lab.stages.rl.config import KLConfig, RLConfig, TemperatureConfig
 from reasoning_lab.types import Completion, Problem
+from reasoning_lab.verify import Verifier
 
 from . import smollm2
+from .contexts import data_context
+from .test_rl import TableTracker
+from .test_stages import optimization
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
@@ -135,6 +143,36 @@ def test_more_prompt_tokens_than_a_step_reads_are_no_harm(engine: VLLMEngine) ->
     ]
     found = engine.generate(prompts, Sampling(1.0, 1.0, 2), range(len(prompts)))
     assert all(one.token_ids for one in found)
+
+
+def test_reinforcement_learning_samples_from_the_weights_of_the_moment(
+    tiny: Path, tmp_path: Path
+) -> None:
+    rows = tmp_path / "sums.jsonl"
+    rows.write_text("".join(f'{{"prompt": "{one}", "gold": "1"}}\n' for one in PROMPTS))
+    config = RLConfig(
+        problems=ProblemsConfig([1], 8),
+        group_size=8,
+        max_new_tokens=20,
+        engine="vllm",
+        temperature=TemperatureConfig(start=1.2, end=0.8),
+        rewards={"short": {"_target_": "reasoning_lab.rewards.linear_length"}},
+        importance_cap=2.0,
+        kl=KLConfig(log_every_steps=1),
+        optimization=optimization(steps=4, learning_rate=1e-2, warmup_frac=0.0),
+    )
+    tracker = TableTracker()
+    with Verifier(workers=1, timeout_s=20, memory_mb=1024) as verifier:
+        context = data_context(tmp_path, "rl", FileSource(str(rows), 0.0, 0.0, {}), verifier)
+        rl.run(
+            config, replace(context, inputs={"policy": tiny}, tracker=tracker, hardware=HARDWARE)
+        )
+    steps = [values for _, values in sorted(tracker.lightning_logger.steps.items())]
+    learned = [values for values in steps if "train/mismatch_max" in values]
+    assert len(learned) >= 3
+    # The policy goes far, and the engine with it.
+    assert learned[-1]["train/kl_to_reference"] > 0.1
+    assert max(values["train/mismatch_max"] for values in learned) < 2e-2
 
 
 def test_replicas_say_what_one_engine_says(engine: VLLMEngine, tiny: Path) -> None:

@@ -1,15 +1,13 @@
 """Rollouts of a policy, verified: shared by the stages that learn from their own samples."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.progress import Progress
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_lab.data.curation import group_by_problem
 from reasoning_lab.data.shards import in_shards
-from reasoning_lab.engine import Sampling, rollout_seeds
-from reasoning_lab.engine.hf import HFEngine
+from reasoning_lab.engine import Engine, Sampling, rollout_seeds
 from reasoning_lab.schema import SamplingConfig
 from reasoning_lab.types import Problem, Rollout, RolloutGroup
 from reasoning_lab.verify import Verifier
@@ -26,28 +24,31 @@ class RolloutSampler:
     """Samples groups of completions and has them verified.
 
     Args:
-        policy: Samples as it is at the time of each call.
-        tokenizer: The policy's.
+        engine: Makes the engine, which is told whom to call as completions end.
         verifier: Gives each completion its verdict.
-        batch_size: Rows decoded together.
         author: Names the policy in every rollout.
         label: What the progress bar of a long sampling says.
+        sync: Brings the engine's weights up to the policy's before each call.
     """
 
     def __init__(
         self,
-        policy: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
+        engine: Callable[[Callable[[int], None]], Engine],
         verifier: Verifier,
-        batch_size: int,
         author: str,
         label: str,
+        sync: Callable[[Engine], None] = lambda _: None,
     ) -> None:
         self._progress = Progress(transient=True)
         self._label = label
-        self._engine = HFEngine(policy, tokenizer, batch_size, self._advance)
+        self._engine = engine(self._advance)
         self._verifier = verifier
         self._author = author
+        self._sync = sync
+
+    def close(self) -> None:
+        """Free what the engine holds."""
+        self._engine.close()
 
     def groups(
         self,
@@ -95,6 +96,7 @@ class RolloutSampler:
     ) -> list[Rollout]:
         asked = [problem for problem in problems for _ in range(group_size)]
         seeds = rollout_seeds(problems, group_size, seed)
+        self._sync(self._engine)
         completions = self._engine.generate([problem.prompt for problem in asked], sampling, seeds)
         verdicts = self._verifier.verify(asked, [completion.text for completion in completions])
         return [

@@ -10,11 +10,14 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from multiprocessing import get_context
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reasoning_lab.engine import Sampling
 from reasoning_lab.schema import HardwareConfig
 from reasoning_lab.types import Completion, UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 log = logging.getLogger(__name__)
 
@@ -131,6 +134,15 @@ class VLLMEngine:
         for row, output, text in zip(asked, outputs, texts, strict=True):
             completions[row] = _completion(output, text, sampling)
         return completions
+
+    def load(self, policy: "PreTrainedModel") -> None:
+        """Take over the weights of `policy`, whose architecture is the model's.
+
+        What was read under the old weights is forgotten.
+        """
+        weights = iter(policy.state_dict().items())
+        self._model.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
+        self._model.reset_prefix_cache()
 
     def close(self) -> None:
         """Free the model and its cache."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import pytorch_lightning as pl
 import torch
@@ -21,7 +21,10 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_lab.data.problems import ProblemSource
+from reasoning_lab.engine import Engine
+from reasoning_lab.engine.hf import HFEngine
 from reasoning_lab.engine.rollouts import RolloutSampler
+from reasoning_lab.engine.vllm import VLLMEngine
 from reasoning_lab.models.policy import device_of, load_policy, on_device
 from reasoning_lab.schema import (
     BenchmarkConfig,
@@ -107,14 +110,27 @@ class StageContext:
         self, policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
     ) -> RolloutSampler:
         """Draws verified rollouts from `policy`, under the fingerprint that it came with."""
-        return RolloutSampler(
-            on_device(policy, device_of(self.hardware)),
-            tokenizer,
-            self.verifier,
-            self.hardware.generation_batch_size,
-            self.authors.get("policy", "base"),
-            self.name,
-        )
+        placed = on_device(policy, device_of(self.hardware))
+        engine = partial(HFEngine, placed, tokenizer, self.hardware.generation_batch_size)
+        return self._sampler(engine)
+
+    def vllm_sampler(self, policy: PreTrainedModel) -> RolloutSampler:
+        """As `sampler`, through vLLM, which gets the policy's weights before each call."""
+
+        def engine(on_progress: Callable[[int], None]) -> VLLMEngine:
+            model = str(self.inputs.get("policy", self.model.path))
+            revision = None if "policy" in self.inputs else self.model.revision
+            return VLLMEngine(model, revision, self.model.dtype, None, self.hardware)
+
+        return self._sampler(engine, lambda made: cast(VLLMEngine, made).load(policy))
+
+    def _sampler(
+        self,
+        engine: Callable[[Callable[[int], None]], Engine],
+        sync: Callable[[Engine], None] = lambda _: None,
+    ) -> RolloutSampler:
+        author = self.authors.get("policy", "base")
+        return RolloutSampler(engine, self.verifier, author, self.name, sync)
 
 
 class Batch(Protocol):

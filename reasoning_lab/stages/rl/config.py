@@ -1,6 +1,7 @@
 """Schema of the `rl` stage."""
 
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any
 
 from reasoning_lab.rewards import Rewards
@@ -14,6 +15,7 @@ from reasoning_lab.schema import (
     number,
     register_stage,
 )
+from reasoning_lab.types import UserError
 
 
 @dataclass
@@ -82,6 +84,8 @@ class RLConfig(TrainingConfig):
             pass `filter` and are not solved or failed every time; 0 = no screening.
         group_size: Rollouts a prompt and step; `optimization.batch_size` counts prompts.
         max_new_tokens: Where a rollout is cut off.
+        engine: What draws the rollouts: hf, or vllm in this process, whose weights follow the
+            policy's.
         temperature: Of the rollouts, and of the logits in the loss.
         filter: Which prompts and rollouts train.
         backfill_rounds: How often, at most, a step draws further prompts of the pool in place of
@@ -105,6 +109,7 @@ class RLConfig(TrainingConfig):
     screen_group_size: int = number(0, least=0)
     group_size: int = at_least(2)
     max_new_tokens: int = at_least(1)
+    engine: str = choice("hf", "vllm")
     temperature: TemperatureConfig = field(default_factory=TemperatureConfig)
     filter: FilterConfig = field(default_factory=FilterConfig)
     backfill_rounds: int = number(0, least=0)
@@ -122,6 +127,18 @@ class RLConfig(TrainingConfig):
     def check(self, key: str, hardware: HardwareConfig) -> None:
         """Any micro-batch will do, as the number of rollouts differs from step to step."""
         Rewards(self.rewards, self.max_new_tokens, f"{key}.rewards")
+        if self.engine == "hf":
+            return
+        if find_spec("vllm") is None:
+            raise UserError(
+                f"{key}.engine: the package 'vllm' is not installed; run pip install "
+                "'reasoning-lab[vllm]', or choose hf"
+            )
+        if max(hardware.engine.tensor_parallel_size, hardware.engine.data_parallel_size) > 1:
+            raise UserError(
+                f"{key}.engine=vllm shares its process and its device with the trainer; set "
+                "hardware.engine.tensor_parallel_size and data_parallel_size to 1"
+            )
 
     def rows(self) -> int | None:
         stepped = self.optimization.steps * self.optimization.batch_size * self.group_size

@@ -10,6 +10,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Any, cast
 
 from pytorch_lightning.core.optimizer import LightningOptimizer
@@ -177,7 +178,8 @@ def run(config: RLConfig, context: StageContext) -> Metrics:
     """Write the policy that reinforcement learning leaves."""
     policy, tokenizer = context.load_policy()
     problems = context.problems(Split.TRAIN, config.problems)
-    sampler = context.sampler(policy, tokenizer)
+    on_vllm = config.engine == "vllm"
+    sampler = context.vllm_sampler(policy) if on_vllm else context.sampler(policy, tokenizer)
     optimization = config.optimization
     collector = Collector(config, context.seed, sampler, f"stages.{context.name}")
     pool = _screened(problems, config, sampler, collector, context)
@@ -201,7 +203,8 @@ def run(config: RLConfig, context: StageContext) -> Metrics:
         return PromptBatch(number, [pool[row] for row in rows], [pool[row] for row in spare])
 
     batches = Steps([[number, *rows] for number, rows in enumerate(steps)], prompts)
-    train_s = fit(module, batches, context, optimization)
+    with closing(sampler):
+        train_s = fit(module, batches, context, optimization)
     save_policy(policy, tokenizer, context.out_dir)
     write_prompt_ids(context.out_dir, problems)
     return {
