@@ -15,7 +15,7 @@ from rich.table import Table
 from reasoning_lab.compose import Recipe
 from reasoning_lab.models.footprint import Footprint, footprint
 from reasoning_lab.recipe import Node
-from reasoning_lab.schema import ModelConfig, OptimizationConfig
+from reasoning_lab.schema import ModelConfig, StageConfig, TrainingConfig
 from reasoning_lab.store import Artifact, Store
 
 _NUMBERS = ("steps", "train tokens", "seconds")
@@ -82,7 +82,7 @@ def planned(recipes: Sequence[Recipe]) -> list[PlannedNode]:
                     steps=optimization.steps if optimization else None,
                     train_tokens=_scaled(like, "train_tokens", rows),
                     wall_s=_scaled(like, "wall_s", rows),
-                    memory=_memory(recipe.root.model, optimization),
+                    memory=_memory(recipe.root.model, node.config),
                 )
             )
     return nodes
@@ -123,9 +123,13 @@ def memory_lines(nodes: Sequence[PlannedNode]) -> list[str]:
         f"{', '.join(stages)}: {memory.parameters / 1e6:,.1f}M parameters; on one device about "
         f"{_size(memory.weights)} of weights and gradients, {_size(memory.optimizer)} of "
         f"optimizer state, {_size(1000 * memory.activations_a_token)} for every 1,000 tokens "
-        "of a micro-batch."
+        f"of a micro-batch{_with_copies(memory)}."
         for memory, stages in found.items()
     ]
+
+
+def _with_copies(memory: Footprint) -> str:
+    return f", {_size(memory.copies)} of frozen copies" if memory.copies else ""
 
 
 def summary(nodes: Sequence[PlannedNode]) -> str:
@@ -143,16 +147,18 @@ def summary(nodes: Sequence[PlannedNode]) -> str:
     return line + "."
 
 
-def _memory(model: ModelConfig, optimization: OptimizationConfig | None) -> Footprint | None:
+def _memory(model: ModelConfig, stage: StageConfig) -> Footprint | None:
     """From the configured architecture, or the config of a local checkpoint."""
-    if optimization is None:
+    if not isinstance(stage, TrainingConfig):
         return None
     architecture = model.architecture
     config = Path(model.path or "") / "config.json"
     if model.path is not None and config.is_file():
         architecture = json.loads(config.read_text(encoding="utf-8"))
-    optimizer = str(optimization.optimizer.get("_target_"))
-    return footprint(architecture, model.vocab_size, model.dtype, optimizer)
+    optimizer = str(stage.optimization.optimizer.get("_target_"))
+    return footprint(
+        architecture, model.vocab_size, model.dtype, optimizer, stage.frozen_copies()
+    )
 
 
 def _like(node: Node, artifacts: Sequence[Artifact]) -> Artifact | None:

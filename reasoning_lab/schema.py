@@ -266,6 +266,10 @@ class StageConfig:
         """Rows that it trains on or samples, by which its time is estimated; None = unknown."""
         return None
 
+    def frozen_copies(self) -> int:
+        """Frozen policies that it keeps in memory beside the one that trains."""
+        return 0
+
     def check(self, key: str, hardware: HardwareConfig) -> None:
         """Refuse what `hardware` cannot run, before anything runs; `key` is the stage's."""
 

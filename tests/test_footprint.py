@@ -1,6 +1,7 @@
 """Memory from a config against real models: their parameters, and what autograd really keeps."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,10 @@ def test_phi4_mini_from_its_config_alone(composed: Compose) -> None:
     recipe = composed("model=phi4_mini", "ablate=pretrain")
     node = next(node for node in planned([recipe]) if node.stage == "rl")
     assert node.memory is not None
+    assert node.memory.copies == 2 * node.memory.parameters
+    alone = composed("model=phi4_mini", "ablate=pretrain", "stages.rl.kl.log_every_steps=0")
+    (without,) = (node.memory for node in planned([alone]) if node.stage == "rl")
+    assert without == replace(node.memory, copies=0)
     assert node.memory.parameters == pytest.approx(3.84e9, rel=0.005)
     assert node.memory.weights == 2 * 2 * node.memory.parameters
     assert node.memory.optimizer == 2 * 2 * node.memory.parameters

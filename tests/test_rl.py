@@ -147,8 +147,9 @@ def test_later_epochs_leave_the_policy_that_sampled(run: Any) -> None:
     assert max(values(steps, "train/mismatch_max")) < 1e-3
 
 
-def test_what_is_logged_of_rollouts(run: Any) -> None:
-    _, steps, tracker = run(group_size=8)
+@pytest.mark.parametrize("balance", ["all", "equal"])
+def test_what_is_logged_of_rollouts(run: Any, balance: str) -> None:
+    _, steps, tracker = run(group_size=8, filter=FilterConfig(balance=balance))
     for step in steps:
         verdicts = sum(step[f"rollout/{verdict}_frac"] for verdict in Verdict)
         assert verdicts == pytest.approx(1.0)
@@ -164,6 +165,31 @@ def test_what_is_logged_of_rollouts(run: Any) -> None:
     ):
         assert reward == (1.0 if rollout.correct else -1.0)
         assert (advantage > 0) is rollout.correct
+
+
+def test_rollouts_ahead_are_those_of_the_weights_before_the_last_update(run: Any) -> None:
+    drawn = [f"rollout/{name}" for name in ("reward_mean", "entropy", "completion_tokens_mean")]
+
+    def told(steps: list[dict[str, float]], number: int) -> list[float]:
+        return [steps[number][key] for key in drawn]
+
+    fast = optimization(learning_rate=1e-2, batch_size=BATCH, warmup_frac=0.0)
+    still = replace(fast, learning_rate=0.0)
+    _, asleep, _ = run(group_size=8, optimization=still)
+    _, awake, _ = run(group_size=8, optimization=fast)
+    _, ahead, _ = run(group_size=8, optimization=fast, staleness=1)
+    assert values(awake, "rollout/staleness") == [0.0] * STEPS
+    assert values(ahead, "rollout/staleness") == [0.0] + [1.0] * (STEPS - 1)
+    # Steps 0 and 1 were drawn before any update, step 2 after the first.
+    assert told(ahead, 0) == told(asleep, 0)
+    assert told(ahead, 1) == told(asleep, 1) != told(awake, 1)
+    assert told(ahead, 2) != told(asleep, 2)
+    assert ahead[1]["train/mismatch_max"] > 1e-2 > awake[1]["train/mismatch_max"]
+    # Without an update in between, ahead is the same as in turn.
+    _, both, _ = run(group_size=8, optimization=still, staleness=1)
+    assert [told(both, number) for number in range(STEPS)] == [
+        told(asleep, number) for number in range(STEPS)
+    ]
 
 
 def test_what_a_reward_cannot_judge_does_not_train(run: Any) -> None:

@@ -211,6 +211,16 @@ STAGES: dict[str, tuple[Run, StageConfig]] = {
             optimization=optimization(learning_rate=3e-4),
         ),
     ),
+    "rl_ahead": (
+        rl.run,
+        RLConfig(
+            problems=ProblemsConfig([1], 40),
+            group_size=8,
+            max_new_tokens=12,
+            staleness=1,
+            optimization=optimization(learning_rate=3e-4),
+        ),
+    ),
 }
 
 

@@ -34,16 +34,22 @@ class Footprint:
         weights: Weights and gradients.
         optimizer: Its state; an upper bound where some parameters keep less.
         activations_a_token: Kept from the forward to the backward pass, each trained token.
+        copies: Frozen copies of the policy that some stages keep.
     """
 
     parameters: int
     weights: int
     optimizer: int
     activations_a_token: int
+    copies: int = 0
 
 
 def footprint(
-    architecture: Mapping[str, Any], vocab_size: int, dtype: str, optimizer: str
+    architecture: Mapping[str, Any],
+    vocab_size: int,
+    dtype: str,
+    optimizer: str,
+    frozen: int = 0,
 ) -> Footprint | None:
     """Reckon a stage's memory; None for a family or an optimizer that is not known here.
 
@@ -52,6 +58,7 @@ def footprint(
         vocab_size: Used where the architecture names none.
         dtype: Of weights, gradients and optimizer state.
         optimizer: Its import path.
+        frozen: How many frozen policies stay in memory.
     """
     states = _STATES.get(optimizer.rpartition(".")[2])
     if architecture.get("model_type") not in _ATTENTION_KEEPS or states is None:
@@ -62,7 +69,11 @@ def footprint(
     kept = _kept_values(architecture)
     # The loss is taken in float32: logits, their logarithm and the gradient of either.
     return Footprint(
-        parameters, 2 * size * parameters, states * size * parameters, size * kept + 3 * 4 * vocab
+        parameters,
+        2 * size * parameters,
+        states * size * parameters,
+        size * kept + 3 * 4 * vocab,
+        frozen * size * parameters,
     )
 
 

@@ -86,6 +86,8 @@ class RLConfig(TrainingConfig):
         max_new_tokens: Where a rollout is cut off.
         engine: What draws the rollouts: hf, or vllm in this process, whose weights follow the
             policy's.
+        staleness: Updates that the policy has seen and its rollouts have not: 1 = they are drawn
+            while the step before trains, by a copy of the policy.
         temperature: Of the rollouts, and of the logits in the loss.
         filter: Which prompts and rollouts train.
         backfill_rounds: How often, at most, a step draws further prompts of the pool in place of
@@ -110,6 +112,7 @@ class RLConfig(TrainingConfig):
     group_size: int = at_least(2)
     max_new_tokens: int = at_least(1)
     engine: str = choice("hf", "vllm")
+    staleness: int = number(0, least=0, most=1)
     temperature: TemperatureConfig = field(default_factory=TemperatureConfig)
     filter: FilterConfig = field(default_factory=FilterConfig)
     backfill_rounds: int = number(0, least=0)
@@ -139,6 +142,9 @@ class RLConfig(TrainingConfig):
                 f"{key}.engine=vllm shares its process and its device with the trainer; set "
                 "hardware.engine.tensor_parallel_size and data_parallel_size to 1"
             )
+
+    def frozen_copies(self) -> int:
+        return int(bool(self.kl.weight or self.kl.log_every_steps)) + self.staleness
 
     def rows(self) -> int | None:
         stepped = self.optimization.steps * self.optimization.batch_size * self.group_size

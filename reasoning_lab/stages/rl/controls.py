@@ -19,9 +19,12 @@ def temperature_at(step: int, steps: int, start: float, end: float, anneal_frac:
 
 
 def length_variation(group: RolloutGroup) -> float:
-    """Coefficient of variation of the completions' lengths: standard deviation over mean."""
+    """Coefficient of variation of the completions' lengths: standard deviation over mean.
+
+    0 where every completion is empty.
+    """
     lengths = [len(rollout.completion.token_ids) for rollout in group.rollouts]
-    return statistics.pstdev(lengths) / statistics.fmean(lengths)
+    return statistics.pstdev(lengths) / (statistics.fmean(lengths) or 1.0)
 
 
 def informative(group: RolloutGroup) -> bool:

@@ -10,7 +10,7 @@ _MANY_TRUNCATED_FRAC = 0.5
 
 
 class Health:
-    """Compares the last ten steps with the first ten; each warning is given once."""
+    """Compares the last ten steps with this attempt's first ten; each warning is given once."""
 
     def __init__(self) -> None:
         self._first: list[Mapping[str, float]] = []

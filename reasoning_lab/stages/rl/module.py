@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import Any, cast
 
 from pytorch_lightning.core.optimizer import LightningOptimizer
@@ -30,6 +31,7 @@ from reasoning_lab.stages.base import (
     optimizer_of,
     schedule_of,
 )
+from reasoning_lab.stages.rl.ahead import Ahead
 from reasoning_lab.stages.rl.config import RLConfig
 from reasoning_lab.stages.rl.health import Health
 from reasoning_lab.stages.rl.rollouts import Collector, PromptBatch, StepRollouts
@@ -48,7 +50,8 @@ class RLModule(PolicyModule):
     Args:
         policy: Learns, and samples for itself.
         tokenizer: The policy's.
-        collector: Draws a step's rollouts from `policy`.
+        collector: Draws a step's rollouts.
+        ahead: Says when, and from which weights.
         config: The stage's.
         micro_batch_size: Rollouts a backward pass; None = as `micro_batches` has it.
         tracker: Where tables of rollouts go.
@@ -60,6 +63,7 @@ class RLModule(PolicyModule):
         policy: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         collector: Collector,
+        ahead: Ahead,
         config: RLConfig,
         micro_batch_size: int | None,
         tracker: Tracker,
@@ -70,20 +74,22 @@ class RLModule(PolicyModule):
         self.automatic_optimization = False
         self._tokenizer = tokenizer
         self._collector = collector
+        self._ahead = ahead
         self._config = config
         self._micro_batch_size = micro_batch_size
         self._tracker = tracker
         self._name = name
         self._health = Health()
-        kept = config.kl.weight or config.kl.log_every_steps
-        self._reference = Reference(policy) if kept else None
+        told = config.kl.weight or config.kl.log_every_steps
+        self._reference = Reference(policy) if told else None
         self.rollout_tokens = 0
         self.rollouts = 0
 
     def training_step(self, batch: PromptBatch, index: int) -> None:
         temperature = self._collector.sampling(batch.step).temperature
         started = time.monotonic()
-        found = self._collector.collect(batch, self.global_step)
+        version = self.global_step
+        found = self._ahead.rollouts(self._collector, batch, version)
         sampled = time.monotonic()
         micros = micro_batches(
             found.trained, self._tokenizer, self._config, self._micro_batch_size, self.device
@@ -104,22 +110,24 @@ class RLModule(PolicyModule):
         cast(LRScheduler, self.lr_schedulers()).step()
         trained_tokens = self._config.epochs * sum(micro.trained_tokens for micro in micros)
         self._log_time(found, sampled - started, time.monotonic() - sampled, trained_tokens)
-        self._log(found, temperature)
+        self._log(found, temperature, version)
         if batch.step % self._config.table_every_steps == 0:
             self._log_table(found)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["rollouts"] = {"trained_tokens": self.rollout_tokens, "drawn": self.rollouts}
+        checkpoint["ahead"] = self._ahead.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         kept = checkpoint["rollouts"]
         self.rollout_tokens, self.rollouts = kept["trained_tokens"], kept["drawn"]
+        self._ahead.load_state_dict(checkpoint["ahead"])
 
     def _looks_back(self, step: int) -> bool:
         kl = self._config.kl
         return bool(kl.weight) or bool(kl.log_every_steps and step % kl.log_every_steps == 0)
 
-    def _log(self, found: StepRollouts, temperature: float) -> None:
+    def _log(self, found: StepRollouts, temperature: float, version: int) -> None:
         rollouts = [rollout for group in found.drawn for rollout in group.rollouts]
         verdicts = Counter(rollout.verdict for rollout in rollouts)
         lengths = [len(rollout.completion.token_ids) for rollout in rollouts]
@@ -130,7 +138,7 @@ class RLModule(PolicyModule):
             **{f"reward/{name}_mean": share / judged for name, share in found.shares.items()},
             **{f"{verdict}_frac": verdicts[verdict] / len(rollouts) for verdict in Verdict},
             # The tokens were drawn from the policy, so minus their logprob estimates its entropy.
-            "entropy": -logprobs / sum(lengths),
+            "entropy": -logprobs / max(sum(lengths), 1),
             "completion_tokens_mean": sum(lengths) / len(lengths),
             "completion_tokens_max": max(lengths),
             "truncated_frac": sum(r.completion.truncated for r in rollouts) / len(rollouts),
@@ -142,7 +150,8 @@ class RLModule(PolicyModule):
             "groups_too_easy": found.dropped["easy"],
             "groups_uneven": found.dropped["uneven"],
             "groups_trained": len(found.trained),
-            "policy_version": self.global_step,
+            "policy_version": rollouts[0].policy_version,
+            "staleness": version - rollouts[0].policy_version,
         }
         self.log_dict({f"rollout/{key}": float(value) for key, value in values.items()})
         for warning in self._health.warnings(values):
@@ -179,7 +188,9 @@ def run(config: RLConfig, context: StageContext) -> Metrics:
     policy, tokenizer = context.load_policy()
     problems = context.problems(Split.TRAIN, config.problems)
     on_vllm = config.engine == "vllm"
-    sampler = context.vllm_sampler(policy) if on_vllm else context.sampler(policy, tokenizer)
+    ahead = Ahead(policy, config.staleness)
+    drawing = ahead.behaviour
+    sampler = context.vllm_sampler(drawing) if on_vllm else context.sampler(drawing, tokenizer)
     optimization = config.optimization
     collector = Collector(config, context.seed, sampler, f"stages.{context.name}")
     pool = _screened(problems, config, sampler, collector, context)
@@ -188,22 +199,28 @@ def run(config: RLConfig, context: StageContext) -> Metrics:
         policy,
         tokenizer,
         collector,
+        ahead,
         config,
         context.hardware.micro_batch_size,
         context.tracker,
         context.name,
     )
 
-    def prompts(step: Sequence[int]) -> PromptBatch:
-        number, *rows = step
+    def prompts(number: int) -> PromptBatch:
+        rows = steps[number]
         spare = (
             [row for row in range(len(pool)) if row not in rows] if config.backfill_rounds else []
         )
         random.Random(f"{context.seed}/{number}/spare").shuffle(spare)
         return PromptBatch(number, [pool[row] for row in rows], [pool[row] for row in spare])
 
-    batches = Steps([[number, *rows] for number, rows in enumerate(steps)], prompts)
-    with closing(sampler):
+    def with_following(step: Sequence[int]) -> PromptBatch:
+        (number,) = step
+        following = prompts(number + 1) if number + 1 < len(steps) else None
+        return replace(prompts(number), following=following)
+
+    batches = Steps([[number] for number in range(len(steps))], with_following)
+    with closing(sampler), closing(ahead):
         train_s = fit(module, batches, context, optimization)
     save_policy(policy, tokenizer, context.out_dir)
     write_prompt_ids(context.out_dir, problems)

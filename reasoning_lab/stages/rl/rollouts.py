@@ -26,11 +26,13 @@ class PromptBatch:
         step: Its number, from 0.
         problems: Its prompts.
         spare: Further prompts of the pool, in the order in which they would take part.
+        following: The next step's; None behind the last.
     """
 
     step: int
     problems: Sequence[Problem]
     spare: Sequence[Problem] = ()
+    following: "PromptBatch | None" = None
 
     def to(self, device: torch.device) -> "PromptBatch":
         return self
@@ -143,20 +145,21 @@ class Collector:
     def _judge(self, group: RolloutGroup, step: int, found: StepRollouts) -> None:
         """Add the group to `found`, or the reason why it does not train."""
         reason = self.dropped_for(group)
-        if self._config.filter.balance == "equal":
-            group = balanced(group, f"{self._seed}/{step}")
-        judged, rewards = [], []
+        rewards: dict[int, float] = {}
         for rollout in group.rollouts:
             shares = self._rewards.of(rollout)
             if shares is None:
                 found.unjudged += 1
-                continue
-            found.shares.update(shares)
-            judged.append(rollout)
-            rewards.append(sum(shares.values()))
-        if len(set(rewards)) < 2:
+            else:
+                found.shares.update(shares)
+                rewards[id(rollout)] = sum(shares.values())
+        if self._config.filter.balance == "equal":
+            group = balanced(group, f"{self._seed}/{step}")
+        judged = [rollout for rollout in group.rollouts if id(rollout) in rewards]
+        scored = ScoredGroup(judged, [rewards[id(rollout)] for rollout in judged])
+        if len(set(scored.rewards)) < 2:
             reason = "no_signal"
         if reason is None:
-            found.trained.append(ScoredGroup(judged, rewards))
+            found.trained.append(scored)
         else:
             found.dropped[reason] += 1

@@ -1,0 +1,66 @@
+"""Rollouts of the next step while this one trains, from a copy of the policy.
+
+The copy takes the policy's weights before each update, so what a step learns from was drawn one
+update ago, never at a moment that depends on the machine.
+"""
+
+import copy
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from reasoning_lab.stages.rl.rollouts import Collector, PromptBatch, StepRollouts
+
+
+class Ahead:
+    """Gives each step its rollouts; with `staleness` 1 they are drawn beside the step before.
+
+    Args:
+        policy: Learns.
+        staleness: 0 = each step's rollouts are drawn when it begins, by the policy itself.
+
+    Attributes:
+        behaviour: Draws: the policy, or the copy.
+    """
+
+    def __init__(self, policy: PreTrainedModel, staleness: int) -> None:
+        self._policy = policy
+        self._follows = staleness > 0
+        self.behaviour = copy.deepcopy(policy).eval() if self._follows else policy
+        self._version = 0
+        self._pending: Future[StepRollouts] | None = None
+        self._worker = ThreadPoolExecutor(1)
+
+    def rollouts(self, collector: Collector, batch: PromptBatch, version: int) -> StepRollouts:
+        """The step's rollouts; those of `batch.following` are begun.
+
+        Args:
+            collector: Samples `behaviour`.
+            batch: The step's prompts.
+            version: Updates that the policy has seen.
+        """
+        if not self._follows:
+            return collector.collect(batch, version)
+        pending, self._pending = self._pending, None
+        found = pending.result() if pending else collector.collect(batch, self._version)
+        self.behaviour.load_state_dict(self._policy.state_dict())
+        self._version = version
+        if batch.following is not None:
+            self._pending = self._worker.submit(collector.collect, batch.following, version)
+        return found
+
+    def close(self) -> None:
+        """Wait for what was begun."""
+        self._worker.shutdown(cancel_futures=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the next step's rollouts are drawn from."""
+        weights = self.behaviour.state_dict() if self._follows else {}
+        return {"version": self._version, "weights": weights}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._version = state["version"]
+        if self._follows:
+            self.behaviour.load_state_dict(state["weights"])
