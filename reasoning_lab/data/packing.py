@@ -70,7 +70,8 @@ def _fill(waiting: Sequence[int], lengths: Sequence[int], room: int) -> list[int
     # Bit t of a set of sums: some of the documents so far have t tokens together.
     sums = [1]
     at_most = (1 << (room + 1)) - 1
-    for document in waiting:
+    fitting = [document for document in waiting if lengths[document] <= room]
+    for document in fitting:
         if sums[-1] >> room:
             break
         sums.append((sums[-1] | sums[-1] << lengths[document]) & at_most)
@@ -78,8 +79,8 @@ def _fill(waiting: Sequence[int], lengths: Sequence[int], room: int) -> list[int
     chosen = []
     for number in range(len(sums) - 1, 0, -1):
         if not sums[number - 1] >> left & 1:
-            chosen.append(waiting[number - 1])
-            left -= lengths[waiting[number - 1]]
+            chosen.append(fitting[number - 1])
+            left -= lengths[fitting[number - 1]]
     return chosen
 
 
