@@ -156,9 +156,7 @@ def _memory(model: ModelConfig, stage: StageConfig) -> Footprint | None:
     if model.path is not None and config.is_file():
         architecture = json.loads(config.read_text(encoding="utf-8"))
     optimizer = str(stage.optimization.optimizer.get("_target_"))
-    return footprint(
-        architecture, model.vocab_size, model.dtype, optimizer, stage.frozen_copies()
-    )
+    return footprint(architecture, model.vocab_size, model.dtype, optimizer, stage.frozen_copies())
 
 
 def _like(node: Node, artifacts: Sequence[Artifact]) -> Artifact | None:
