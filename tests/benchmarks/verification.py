@@ -43,16 +43,24 @@ def say(figure: str, **values: Any) -> None:
 
 
 def speed(arguments: argparse.Namespace) -> None:
-    """Answers a second in a warm pool; none equals its gold's text, about a half are right."""
-    rng = random.Random(0)
-    for checker in ("math", "number"):
+    """Answers a second in a warm pool; none equals its gold's text, about a half are right.
+
+    Of `math`, ordinary numbers, which need no math-verify, and roots, which do.
+    """
+    spellings = ["{0}.0", "{0:,}.0", "\\frac{{{1}}}{{2}}", "\\${0}"]
+    roots = ["\\frac{{\\sqrt{{{2}}}}}{{2}}", "\\sqrt{{{0}}}+0"]
+    for checker, answers, golds_are, count, spelt in (
+        ("math", "numbers", "{0}", 60_000, spellings),
+        ("math", "roots", "\\sqrt{{{0}}}", 3_000, roots),
+        ("number", "numbers", "{0}", 60_000, spellings),
+    ):
+        rng = random.Random(0)
         golds, texts = [], []
-        for _ in range(6_000 if checker == "math" else 60_000):
+        for _ in range(count):
             value = rng.randrange(2, 100_000)
-            golds.append(str(value))
+            golds.append(golds_are.format(value))
             value += rng.randrange(2)
-            spelling = rng.choice(["{0}.0", "{0:,}.0", "\\frac{{{1}}}{{2}}", "\\${0}"])
-            texts.append(box(spelling.format(value, 2 * value)))
+            texts.append(box(rng.choice(spelt).format(value, 2 * value, 4 * value)))
         problems = [Problem(f"q{at}", gold, checker, "f") for at, gold in enumerate(golds)]
         with Verifier(WORKERS, timeout_s=10, memory_mb=512) as verifier:
             verifier.verify(problems[:100], texts[:100])
@@ -62,6 +70,7 @@ def speed(arguments: argparse.Namespace) -> None:
         say(
             "speed",
             checker=checker,
+            answers=answers,
             answers_per_s=round(len(found) / took_s),
             answers_per_worker_cpu_s=round(len(found) / busy_s),
             load_average=os.getloadavg()[0],
