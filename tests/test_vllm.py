@@ -145,9 +145,24 @@ def test_more_prompt_tokens_than_a_step_reads_are_no_harm(engine: VLLMEngine) ->
     assert all(one.token_ids for one in found)
 
 
+def test_replicas_say_what_one_engine_says(engine: VLLMEngine, tiny: Path) -> None:
+    wide = HardwareConfig(engine=EngineHardwareConfig(kv_cache_gb=0.5, data_parallel_size=2))
+    replicas = engine_of(str(tiny), None, "float32", None, wide)
+    assert isinstance(replicas, Replicas)
+    try:
+        sampling = Sampling(1.0, 1.0, 20)
+        same_tokens(
+            replicas.generate(PROMPTS, sampling, range(12)),
+            engine.generate(PROMPTS, sampling, range(12)),
+        )
+    finally:
+        replicas.close()
+
+
 def test_reinforcement_learning_samples_from_the_weights_of_the_moment(
     tiny: Path, tmp_path: Path
 ) -> None:
+    """Behind those that share an engine: closing one ends what others in the process stand on."""
     rows = tmp_path / "sums.jsonl"
     rows.write_text("".join(f'{{"prompt": "{one}", "gold": "1"}}\n' for one in PROMPTS))
     config = RLConfig(
@@ -173,20 +188,6 @@ def test_reinforcement_learning_samples_from_the_weights_of_the_moment(
     # The policy goes far, and the engine with it.
     assert learned[-1]["train/kl_to_reference"] > 0.1
     assert max(values["train/mismatch_max"] for values in learned) < 2e-2
-
-
-def test_replicas_say_what_one_engine_says(engine: VLLMEngine, tiny: Path) -> None:
-    wide = HardwareConfig(engine=EngineHardwareConfig(kv_cache_gb=0.5, data_parallel_size=2))
-    replicas = engine_of(str(tiny), None, "float32", None, wide)
-    assert isinstance(replicas, Replicas)
-    try:
-        sampling = Sampling(1.0, 1.0, 20)
-        same_tokens(
-            replicas.generate(PROMPTS, sampling, range(12)),
-            engine.generate(PROMPTS, sampling, range(12)),
-        )
-    finally:
-        replicas.close()
 
 
 def test_a_model_teaches_through_vllm(smol: Path) -> None:
