@@ -6,12 +6,15 @@ second file that a kill could separate from it.
 
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 _SEAL = re.compile(r"-([0-9a-f]{16})$")
 
@@ -68,6 +71,16 @@ def intact(path: Path) -> bool:
     """Whether a sealed file or folder holds what its name says."""
     digits = _SEAL.search(path.name)
     return digits is not None and content_hash(path).startswith(digits[1])
+
+
+def sealed(folder: Path, stem: str) -> Path | None:
+    """What `seal` left in `folder` under `stem`; damaged ones are named and removed."""
+    for path in folder.glob(f"{stem}-*"):
+        if intact(path):
+            return path
+        log.warning("%s is damaged; making it again.", path)
+        remove(path)
+    return None
 
 
 def remove(path: Path) -> None:

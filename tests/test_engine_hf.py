@@ -22,6 +22,7 @@ from reasoning_lab.types import Completion
 from .tiny import tiny_model, tiny_phi3
 
 PAD, END, VOCAB = 0, 1, 14
+LINEAR_ROPE = {"rope_type": "linear", "factor": 2.0, "rope_theta": 10_000.0}
 # Their completions end, and are cut off, at different lengths.
 SEEDS = {"qwen3": 1, "qwen2": 3, "llama": 3}
 
@@ -31,7 +32,8 @@ def model(request: pytest.FixtureRequest) -> PreTrainedModel:
     """Phi-3's own forward reads each token; the others' weights are fused."""
     if request.param == "phi3":
         return tiny_phi3(VOCAB, PAD, END, seed=3, initializer_range=0.1)
-    return tiny_model(request.param, VOCAB, PAD, END, seed=SEEDS[request.param])
+    options = {"rope_parameters": LINEAR_ROPE} if request.param == "llama" else {}
+    return tiny_model(request.param, VOCAB, PAD, END, seed=SEEDS[request.param], **options)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +50,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
         ("qwen3", {}, True),
         ("qwen2", {}, True),
         ("llama", {}, True),
-        ("llama", {"rope_parameters": {"rope_type": "linear", "factor": 2.0}}, True),
+        ("llama", {"rope_parameters": LINEAR_ROPE}, True),
         ("llama", {"attention_bias": True}, False),
         ("llama", {"hidden_act": "gelu"}, False),
         ("llama", {"vocab_size": 600_000, "hidden_size": 128}, False),

@@ -1,14 +1,21 @@
 """Preference losses against TRL's own code, arithmetic by hand, and a naive second writing."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
+from reasoning_lab.data.batches import Example
 from reasoning_lab.losses.dpo import PairLogprobs, dpo_loss
 from reasoning_lab.stages.dpo.config import DPOConfig
-from reasoning_lab.stages.dpo.module import beta_at, preference_metrics
+from reasoning_lab.stages.dpo.module import (
+    beta_at,
+    kept_reference_logprobs,
+    preference_metrics,
+)
 
+from .tiny import tiny_model
 from .trl_losses import trl_dpo
 
 KINDS = DPOConfig.__dataclass_fields__["loss"].metadata["choices"]
@@ -156,3 +163,17 @@ def test_beta_goes_to_its_end_with_the_last_step() -> None:
     )
     assert beta_at(3, 5, 0.1, None) == 0.1
     assert beta_at(0, 1, 0.1, 0.5) == 0.1
+
+
+def test_the_references_logprobs_are_computed_once_and_damage_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    one, other = (tiny_model("qwen3", 20, 0, 1, seed=seed) for seed in (1, 2))
+    pairs = [(Example([3], [4, 5, 1]), Example([3], [6, 1]))]
+    first = kept_reference_logprobs(one, pairs, 0, tmp_path)
+    assert torch.equal(kept_reference_logprobs(other, pairs, 0, tmp_path), first)
+    (kept,) = tmp_path.iterdir()
+    kept.write_bytes(kept.read_bytes()[:-1])
+    again = kept_reference_logprobs(other, pairs, 0, tmp_path)
+    assert f"{kept} is damaged" in caplog.text
+    assert not torch.allclose(again, first)

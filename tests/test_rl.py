@@ -120,9 +120,7 @@ def test_each_dropped_prompt_has_its_reason(run: Any) -> None:
     assert all(sum(row) == BATCH for row in counts)
     assert sum(row[1] for row in counts) > 0
     _, steps, _ = run(group_size=4, filter=FilterConfig(max_length_variation=0.0))
-    assert max(values(steps, "rollout/groups_trained")) == 0 or sum(
-        values(steps, "rollout/groups_uneven")
-    )
+    assert sum(values(steps, "rollout/groups_uneven")) > 0
 
 
 def test_engine_and_trainer_agree_and_the_first_step_stands_on_the_reference(run: Any) -> None:

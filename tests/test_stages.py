@@ -168,6 +168,13 @@ class StepTracker(NullTracker):
         self.lightning_logger: Any = StepLogger()
 
 
+RL = RLConfig(
+    problems=ProblemsConfig([1], 40),
+    screen_group_size=2,
+    group_size=8,
+    max_new_tokens=12,
+    optimization=optimization(learning_rate=3e-4),
+)
 STAGES: dict[str, tuple[Run, StageConfig]] = {
     "sft": (sft.run, SFTConfig(levels=[1], count=50, optimization=optimization())),
     "midtrain": (
@@ -180,22 +187,13 @@ STAGES: dict[str, tuple[Run, StageConfig]] = {
         ),
     ),
     "dpo": (dpo.run, DPOConfig(beta=0.3, sft_weight=1.0, optimization=optimization())),
-    "rl": (
-        rl.run,
-        RLConfig(
-            problems=ProblemsConfig([1], 40),
-            screen_group_size=2,
-            group_size=8,
-            max_new_tokens=12,
-            optimization=optimization(learning_rate=3e-4),
-        ),
-    ),
+    "rl": (rl.run, RL),
     "rl_options": (
         rl.run,
-        RLConfig(
-            problems=ProblemsConfig([1], 40),
+        replace(
+            RL,
+            screen_group_size=0,
             group_size=4,
-            max_new_tokens=12,
             backfill_rounds=3,
             filter=FilterConfig(hard_pass_rate=0.3, hard_rollouts=3, balance="equal"),
             rewards={
@@ -208,19 +206,9 @@ STAGES: dict[str, tuple[Run, StageConfig]] = {
             kl=KLConfig(weight=0.05, estimator="k2"),
             epochs=2,
             importance_cap=2.0,
-            optimization=optimization(learning_rate=3e-4),
         ),
     ),
-    "rl_ahead": (
-        rl.run,
-        RLConfig(
-            problems=ProblemsConfig([1], 40),
-            group_size=8,
-            max_new_tokens=12,
-            staleness=1,
-            optimization=optimization(learning_rate=3e-4),
-        ),
-    ),
+    "rl_ahead": (rl.run, replace(RL, screen_group_size=0, staleness=1)),
 }
 
 

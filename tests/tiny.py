@@ -6,7 +6,6 @@ import torch
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    Phi3Config,
     Phi3ForCausalLM,
     PreTrainedModel,
 )
@@ -16,26 +15,26 @@ def tiny_phi3(
     vocab: int, pad_id: int, end_id: int, *, seed: int, initializer_range: float
 ) -> Phi3ForCausalLM:
     """Two layers with grouped-query attention, head dimension 32."""
-    torch.manual_seed(seed)
-    config = Phi3Config(
-        vocab_size=vocab,
-        hidden_size=64,
-        intermediate_size=96,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        initializer_range=initializer_range,
-        pad_token_id=pad_id,
-        bos_token_id=None,
-        eos_token_id=end_id,
-    )
-    return Phi3ForCausalLM(config).eval()
+    return _two_layers("phi3", vocab, pad_id, end_id, 2, seed, initializer_range=initializer_range)
 
 
 def tiny_model(
     model_type: str, vocab: int, pad_id: int, end_id: int, *, seed: int, **options: Any
 ) -> PreTrainedModel:
     """Two layers, four query heads on two key heads; norms and biases are random too."""
+    model = _two_layers(
+        model_type, vocab, pad_id, end_id, 4, seed, initializer_range=0.1, **options
+    )
+    for name, parameter in model.named_parameters():
+        if "norm" in name or "bias" in name:
+            torch.nn.init.normal_(parameter, mean=float("norm" in name), std=0.2)
+    return model
+
+
+def _two_layers(
+    model_type: str, vocab: int, pad_id: int, end_id: int, heads: int, seed: int, **options: Any
+) -> Any:
+    """Half as many key heads as query heads, 64 wide."""
     torch.manual_seed(seed)
     config = AutoConfig.for_model(
         model_type,
@@ -43,16 +42,11 @@ def tiny_model(
         hidden_size=64,
         intermediate_size=96,
         num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        initializer_range=0.1,
+        num_attention_heads=heads,
+        num_key_value_heads=heads // 2,
         pad_token_id=pad_id,
         bos_token_id=None,
         eos_token_id=end_id,
         **options,
     )
-    model = AutoModelForCausalLM.from_config(config).eval()
-    for name, parameter in model.named_parameters():
-        if "norm" in name or "bias" in name:
-            torch.nn.init.normal_(parameter, mean=float("norm" in name), std=0.2)
-    return model
+    return AutoModelForCausalLM.from_config(config).eval()

@@ -3,16 +3,13 @@
 One shard is in memory at a time, whatever the number of problems.
 """
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
 from reasoning_lab.data.corpus import read_rollouts, write_rollouts
-from reasoning_lab.files import intact, remove, seal
+from reasoning_lab.files import seal, sealed
 from reasoning_lab.types import Problem, Rollout
-
-log = logging.getLogger(__name__)
 
 
 def in_shards(
@@ -35,19 +32,12 @@ def in_shards(
     while shard := list(islice(remaining, shard_size)):
         stem = f"rollouts-{start}-{start + len(shard)}"
         start += len(shard)
-        rollouts = _read(folder, stem)
-        if rollouts is None:
+        kept = sealed(folder, stem)
+        if kept is not None:
+            rollouts = read_rollouts(kept)
+        else:
             rollouts = make(shard)
             draft = folder / "draft.parquet"
             write_rollouts(draft, rollouts)
             seal(draft, stem)
         yield rollouts
-
-
-def _read(folder: Path, stem: str) -> list[Rollout] | None:
-    for path in folder.glob(f"{stem}-*"):
-        if intact(path):
-            return read_rollouts(path)
-        log.warning("%s is damaged; sampling its problems again.", path)
-        remove(path)
-    return None

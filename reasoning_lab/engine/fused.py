@@ -42,6 +42,7 @@ class FusedModel:
         head: Any = model.get_output_embeddings()
         self._head: Tensor = head.weight
         self._epsilon: float = model.config.rms_norm_eps
+        self._key_heads: int = model.config.num_key_value_heads
 
     def logits(
         self, tokens: Tensor, positions: Tensor, mask: Tensor, cache: Sequence[Any]
@@ -63,6 +64,7 @@ class FusedModel:
         half = sin.shape[-1] // 2
         signed_sin = torch.cat([-sin[..., :half], sin[..., half:]], dim=-1)
         hidden = torch.zeros(mask.shape, device=x.device).masked_fill_(mask == 0, -torch.inf)
+        hidden = hidden.repeat_interleave(self._key_heads, dim=0)[:, None]  # [R * keys, 1, P]
         for weights, layer in zip(self._layers, cache, strict=True):
             x = weights.attend(x, cos, signed_sin, hidden, layer)
             x = weights.feed_forward(x)
@@ -154,8 +156,7 @@ class _Layer:
         cached = layer.update(turned[:, -keys:, None], values[:, :, None])
         all_keys, all_values = (part.flatten(0, 1) for part in cached)  # [R * keys, P, D]
         queries = turned[:, :-keys].reshape(rows * keys, -1, width)
-        unseen = hidden.repeat_interleave(keys, dim=0)[:, None]
-        scores = torch.baddbmm(unseen, queries, all_keys.mT, alpha=self.scale)
+        scores = torch.baddbmm(hidden, queries, all_keys.mT, alpha=self.scale)
         attended = torch.bmm(torch.softmax(scores, dim=-1), all_values)
         return torch.addmm(x, attended.view(rows, -1), self.out)
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from omegaconf import MISSING
 
-from reasoning_lab.schema import TrainingConfig, choice, fraction, number, register_stage
+from reasoning_lab.schema import TrainingConfig, choice, number, register_stage
 
 
 @dataclass
@@ -22,7 +22,7 @@ class DPOConfig(TrainingConfig):
     loss: str = choice("sigmoid", "sigmoid_norm", "ipo", "hinge", "apo_zero", "apo_down")
     beta: float = number(MISSING, least=1e-6)
     beta_end: float | None = number(None, least=1e-6)
-    label_smoothing: float = fraction(0.0)
+    label_smoothing: float = number(0.0, least=0.0, most=0.5)
     sft_weight: float = number(0.0, least=0.0)
 
 

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from reasoning_lab.data.batches import Example, padded_batch, step_batches
 from reasoning_lab.data.corpus import read_rollouts
-from reasoning_lab.files import intact, remove, seal
+from reasoning_lab.files import seal, sealed
 from reasoning_lab.logprobs import TokenBatch, token_logprobs
 from reasoning_lab.losses.dpo import DPOLoss, PairLogprobs, dpo_loss
 from reasoning_lab.models.policy import save_policy
@@ -137,7 +137,7 @@ def run(config: DPOConfig, context: StageContext) -> Metrics:
     chosen = examples_of(tokenizer, read_rollouts(preferences / "chosen.parquet"))
     rejected = examples_of(tokenizer, read_rollouts(preferences / "rejected.parquet"))
     pairs = list(zip(chosen, rejected, strict=True))
-    reference = _kept_reference(policy, pairs, tokenizer.pad_token_id, context.work_dir)
+    reference = kept_reference_logprobs(policy, pairs, tokenizer.pad_token_id, context.work_dir)
     optimization = config.optimization
     accumulation = accumulation_of(optimization.batch_size, context.hardware.micro_batch_size)
     lengths = [max(one.length, other.length) for one, other in pairs]
@@ -163,17 +163,16 @@ def pair_tokens(pairs: Sequence[tuple[Example, Example]], pad_id: int) -> TokenB
     return padded_batch(rows, pad_id)
 
 
-def _kept_reference(
+def kept_reference_logprobs(
     reference: PreTrainedModel,
     pairs: Sequence[tuple[Example, Example]],
     pad_id: int,
     folder: Path,
 ) -> Tensor:
     """`reference_logprobs`, read again where a run goes on after a kill."""
-    for kept in folder.glob("reference-*"):
-        if intact(kept):
-            return load_file(kept)["logprobs"]
-        remove(kept)
+    kept = sealed(folder, "reference")
+    if kept is not None:
+        return load_file(kept)["logprobs"]
     found = reference_logprobs(reference, pairs, pad_id)
     folder.mkdir(parents=True, exist_ok=True)
     draft = folder / "reference.draft"

@@ -21,23 +21,14 @@ from reasoning_lab.stages.prefer.config import (
     PreferMixedConfig,
     PreferTeacherConfig,
 )
-from reasoning_lab.types import PreferencePair, RolloutGroup, Split, UserError, Verdict
+from reasoning_lab.types import PreferencePair, Problem, RolloutGroup, Split, UserError, Verdict
 from reasoning_lab.verify import verifier_version
 
 
 def from_policy(config: PreferConfig, context: StageContext) -> Metrics:
     """Pairs of the policy's own rollouts."""
-    policy, tokenizer = context.load_policy()
     problems = context.problems(Split.TRAIN, config.problems)
-    sampler = context.sampler(policy, tokenizer)
-    groups = sampler.kept_groups(
-        problems,
-        config.group_size,
-        sampling_of(config.sampling),
-        f"{context.seed}/prefer",
-        context.work_dir / "rollouts",
-    )
-    return _write(groups, config, context)
+    return _write(_sampled(problems, config, context), config, context)
 
 
 def from_corpus(config: PreferTeacherConfig, context: StageContext) -> Metrics:
@@ -47,16 +38,8 @@ def from_corpus(config: PreferTeacherConfig, context: StageContext) -> Metrics:
 
 def from_both(config: PreferMixedConfig, context: StageContext) -> Metrics:
     """Pairs of the policy's rollouts and the teacher's of the same problems."""
-    policy, tokenizer = context.load_policy()
     taught = _taught(config, context)
-    sampler = context.sampler(policy, tokenizer)
-    own = sampler.kept_groups(
-        [group.problem for group in taught],
-        config.group_size,
-        sampling_of(config.sampling),
-        f"{context.seed}/prefer",
-        context.work_dir / "rollouts",
-    )
+    own = _sampled([group.problem for group in taught], config, context)
     groups = []
     for teachers, policys in zip(taught, own, strict=True):
         rollouts = [
@@ -67,6 +50,20 @@ def from_both(config: PreferMixedConfig, context: StageContext) -> Metrics:
         ]
         groups.append(RolloutGroup(teachers.problem, rollouts))
     return _write(groups, config, context)
+
+
+def _sampled(
+    problems: Sequence[Problem], config: PreferConfig, context: StageContext
+) -> list[RolloutGroup]:
+    """The policy's rollouts, by problem."""
+    sampler = context.sampler(*context.load_policy())
+    return sampler.kept_groups(
+        problems,
+        config.group_size,
+        sampling_of(config.sampling),
+        f"{context.seed}/prefer",
+        context.work_dir / "rollouts",
+    )
 
 
 def _taught(config: PreferMixedConfig, context: StageContext) -> list[RolloutGroup]:

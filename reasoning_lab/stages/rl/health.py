@@ -1,7 +1,7 @@
 """Early warnings in words, from what reinforcement learning logs anyway."""
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 _WINDOW_STEPS = 10
 _COLLAPSED_FRAC = 0.25
@@ -28,8 +28,9 @@ class Health:
         self._last.append(values)
         if len(self._last) < _WINDOW_STEPS:
             return []
-        said = [text for name, text in self._complaints().items() if name not in self._told]
-        self._told |= self._complaints().keys()
+        complaints = self._complaints()
+        said = [text for name, text in complaints.items() if name not in self._told]
+        self._told |= complaints.keys()
         return said
 
     def _complaints(self) -> dict[str, str]:
@@ -56,5 +57,5 @@ class Health:
         return found
 
     @staticmethod
-    def _mean(steps: "list[Mapping[str, float]] | deque[Mapping[str, float]]", key: str) -> float:
+    def _mean(steps: Collection[Mapping[str, float]], key: str) -> float:
         return sum(values[key] for values in steps) / len(steps)

@@ -216,7 +216,8 @@ def run(config: RLConfig, context: StageContext) -> Metrics:
 
     def with_following(step: Sequence[int]) -> PromptBatch:
         (number,) = step
-        following = prompts(number + 1) if number + 1 < len(steps) else None
+        ahead_of_time = config.staleness and number + 1 < len(steps)
+        following = prompts(number + 1) if ahead_of_time else None
         return replace(prompts(number), following=following)
 
     batches = Steps([[number] for number in range(len(steps))], with_following)

@@ -26,7 +26,7 @@ class PromptBatch:
         step: Its number, from 0.
         problems: Its prompts.
         spare: Further prompts of the pool, in the order in which they would take part.
-        following: The next step's; None behind the last.
+        following: The next step's, where they are drawn beside this one; None behind the last.
     """
 
     step: int
