@@ -17,7 +17,7 @@ from reasoning_lab.logprobs import TokenBatch, token_logprobs
 from reasoning_lab.losses.grpo import grpo_loss, token_weights
 from reasoning_lab.schema import ProblemsConfig
 from reasoning_lab.stages.rl import module as rl
-from reasoning_lab.stages.rl.config import FilterConfig, KLConfig, RLConfig
+from reasoning_lab.stages.rl.config import FilterConfig, KLConfig, RLConfig, ValidationConfig
 from reasoning_lab.stages.rl.health import Health
 from reasoning_lab.stages.rl.rollouts import ScoredGroup
 from reasoning_lab.stages.rl.update import micro_batches
@@ -137,6 +137,13 @@ def test_engine_and_trainer_agree_and_the_first_step_stands_on_the_reference(run
     assert values(steps, "train/clip_high_frac") == [0.0] * len(far)
 
 
+def test_only_what_was_measured_is_logged(run: Any) -> None:
+    _, steps, _ = run(group_size=8, kl=KLConfig(log_every_steps=4))
+    assert ["train/kl_to_reference" in step for step in steps] == [
+        number % 4 == 0 for number in range(STEPS)
+    ]
+
+
 def test_later_epochs_leave_the_policy_that_sampled(run: Any) -> None:
     _, steps, _ = run(
         group_size=8, epochs=4, optimization=optimization(learning_rate=1e-2, batch_size=BATCH)
@@ -188,6 +195,27 @@ def test_rollouts_ahead_are_those_of_the_weights_before_the_last_update(run: Any
     assert [told(both, number) for number in range(STEPS)] == [
         told(asleep, number) for number in range(STEPS)
     ]
+
+
+def test_validation_watches_and_changes_nothing(run: Any) -> None:
+    fast = optimization(learning_rate=1e-2, batch_size=BATCH)
+    held = ValidationConfig(count=5, every_steps=4, samples=4, temperature=1.0)
+    plain, unwatched, _ = run(optimization=fast)
+    found, watched, _ = run(optimization=fast, validation=held)
+    assert plain["validations"] == []
+    assert [each["step"] for each in found["validations"]] == [0, 4]
+    assert [each["rollouts"] for each in found["validations"]] == [0, 4 * 2 * BATCH]
+    logged = [step for step, values in enumerate(watched) if "val/pass@1" in values]
+    assert logged == [0, 4]
+    for each in found["validations"]:
+        assert watched[each["step"]]["val/pass@1"] == each["pass@1"]
+        assert 0 < each["pass@1"] < 1
+    assert values(watched, "train/loss") == values(unwatched, "train/loss")
+    assert found["rollouts"] == plain["rollouts"]
+    # What is drawn one step ahead is measured by the weights of one step before.
+    ahead, _, _ = run(optimization=fast, validation=replace(held, every_steps=1), staleness=1)
+    now, _, _ = run(optimization=fast, validation=replace(held, every_steps=1))
+    assert ahead["validations"][:1] == now["validations"][:1]
 
 
 def test_what_a_reward_cannot_judge_does_not_train(run: Any) -> None:

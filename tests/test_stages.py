@@ -37,7 +37,7 @@ from reasoning_lab.stages.dpo.config import DPOConfig
 from reasoning_lab.stages.midtrain import module as midtrain
 from reasoning_lab.stages.midtrain.config import MidtrainConfig
 from reasoning_lab.stages.rl import module as rl
-from reasoning_lab.stages.rl.config import FilterConfig, KLConfig, RLConfig
+from reasoning_lab.stages.rl.config import FilterConfig, KLConfig, RLConfig, ValidationConfig
 from reasoning_lab.stages.sft import module as sft
 from reasoning_lab.stages.sft.config import SFTConfig
 from reasoning_lab.stages.tokens import train_padded
@@ -208,7 +208,15 @@ STAGES: dict[str, tuple[Run, StageConfig]] = {
             importance_cap=2.0,
         ),
     ),
-    "rl_ahead": (rl.run, replace(RL, screen_group_size=0, staleness=1)),
+    "rl_ahead": (
+        rl.run,
+        replace(
+            RL,
+            screen_group_size=0,
+            staleness=1,
+            validation=ValidationConfig(count=5, every_steps=2),
+        ),
+    ),
 }
 
 

@@ -70,6 +70,25 @@ class KLConfig:
     log_every_steps: int = number(10, least=0, placement=True)
 
 
+@dataclass
+class ValidationConfig:
+    """Accuracy on validation problems while the policy learns.
+
+    Attributes:
+        count: Problems, at the levels of `problems`, the same for every seed; 0 = none.
+        every_steps: How often, from the policy that came in.
+        samples: Completions a problem.
+        temperature: Of these completions.
+        top_p: Of these completions.
+    """
+
+    count: int = number(0, least=0)
+    every_steps: int = number(10, least=1)
+    samples: int = number(1, least=1)
+    temperature: float = number(0.6, least=0.0)
+    top_p: float = number(0.95, least=0.001, most=1.0)
+
+
 def _correctness() -> dict[str, Any]:
     return {"correctness": {"_target_": "reasoning_lab.rewards.correctness", "weight": 1.0}}
 
@@ -104,6 +123,7 @@ class RLConfig(TrainingConfig):
         epochs: Optimizer steps over the same rollouts.
         importance_cap: Largest importance weight between the trainer's and the engine's logprobs;
             null = no correction, the engine's are taken as the old policy's.
+        validation: How the policy fares meanwhile.
         table_every_steps: How often a table of rollouts is logged.
     """
 
@@ -125,6 +145,7 @@ class RLConfig(TrainingConfig):
     kl: KLConfig = field(default_factory=KLConfig)
     epochs: int = number(1, least=1)
     importance_cap: float | None = number(None, least=1.0)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
     table_every_steps: int = number(20, least=1, placement=True)
 
     def check(self, key: str, hardware: HardwareConfig) -> None:
@@ -147,8 +168,11 @@ class RLConfig(TrainingConfig):
         return int(bool(self.kl.weight or self.kl.log_every_steps)) + self.staleness
 
     def rows(self) -> int | None:
-        stepped = self.optimization.steps * self.optimization.batch_size * self.group_size
-        return stepped + self.problems.count * self.screen_group_size
+        steps = self.optimization.steps
+        stepped = steps * self.optimization.batch_size * self.group_size
+        held = self.validation
+        validated = -(-steps // held.every_steps) * held.count * held.samples
+        return stepped + self.problems.count * self.screen_group_size + validated
 
 
 register_stage("rl", RLConfig)

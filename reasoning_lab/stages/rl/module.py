@@ -37,7 +37,7 @@ from reasoning_lab.stages.rl.health import Health
 from reasoning_lab.stages.rl.rollouts import Collector, PromptBatch, StepRollouts
 from reasoning_lab.stages.rl.update import Reference, advantages_of, micro_batches, update
 from reasoning_lab.tracking import Tracker
-from reasoning_lab.types import Problem, Split, UserError, Verdict
+from reasoning_lab.types import Problem, RolloutGroup, Split, UserError, Verdict
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +84,7 @@ class RLModule(PolicyModule):
         self._reference = Reference(policy) if told else None
         self.rollout_tokens = 0
         self.rollouts = 0
+        self.validations: list[dict[str, float]] = []
 
     def training_step(self, batch: PromptBatch, index: int) -> None:
         temperature = self._collector.sampling(batch.step).temperature
@@ -95,6 +96,7 @@ class RLModule(PolicyModule):
             found.trained, self._tokenizer, self._config, self._micro_batch_size, self.device
         )
         self.rollout_tokens += sum(micro.read_tokens for micro in micros)
+        told = self._validated(found, batch.step)
         self.rollouts += sum(len(group.rollouts) for group in found.drawn)
         if micros:
             values = update(
@@ -106,28 +108,37 @@ class RLModule(PolicyModule):
                 self.manual_backward,
                 self._reference if self._looks_back(batch.step) else None,
             )
-            self.log_train(values)
+            values["learning_rate"] = self.trainer.optimizers[0].param_groups[0]["lr"]
+            told |= {f"train/{key}": float(value) for key, value in values.items()}
         cast(LRScheduler, self.lr_schedulers()).step()
         trained_tokens = self._config.epochs * sum(micro.trained_tokens for micro in micros)
-        self._log_time(found, sampled - started, time.monotonic() - sampled, trained_tokens)
-        self._log(found, temperature, version)
+        told |= _times(found, sampled - started, time.monotonic() - sampled, trained_tokens)
+        told |= self._rollout_values(found, temperature, version)
+        # Lightning's own log repeats a value at every step until it is measured again.
+        if found.validation or batch.step % self._config.optimization.log_every_steps == 0:
+            for logger in self.loggers:
+                logger.log_metrics(told, batch.step)
         if batch.step % self._config.table_every_steps == 0:
             self._log_table(found)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["rollouts"] = {"trained_tokens": self.rollout_tokens, "drawn": self.rollouts}
+        checkpoint["validations"] = self.validations
         checkpoint["ahead"] = self._ahead.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         kept = checkpoint["rollouts"]
         self.rollout_tokens, self.rollouts = kept["trained_tokens"], kept["drawn"]
+        self.validations = checkpoint["validations"]
         self._ahead.load_state_dict(checkpoint["ahead"])
 
     def _looks_back(self, step: int) -> bool:
         kl = self._config.kl
         return bool(kl.weight) or bool(kl.log_every_steps and step % kl.log_every_steps == 0)
 
-    def _log(self, found: StepRollouts, temperature: float, version: int) -> None:
+    def _rollout_values(
+        self, found: StepRollouts, temperature: float, version: int
+    ) -> dict[str, float]:
         rollouts = [rollout for group in found.drawn for rollout in group.rollouts]
         verdicts = Counter(rollout.verdict for rollout in rollouts)
         lengths = [len(rollout.completion.token_ids) for rollout in rollouts]
@@ -153,22 +164,21 @@ class RLModule(PolicyModule):
             "policy_version": rollouts[0].policy_version,
             "staleness": version - rollouts[0].policy_version,
         }
-        self.log_dict({f"rollout/{key}": float(value) for key, value in values.items()})
         for warning in self._health.warnings(values):
             log.warning("stages.%s: %s.", self._name, warning)
+        return {f"rollout/{key}": float(value) for key, value in values.items()}
 
-    def _log_time(
-        self, found: StepRollouts, generate_s: float, train_s: float, trained_tokens: int
-    ) -> None:
-        drawn = sum(len(r.completion.token_ids) for group in found.drawn for r in group.rollouts)
+    def _validated(self, found: StepRollouts, step: int) -> dict[str, float]:
+        groups = found.validation
+        if not groups:
+            return {}
+        rollouts = [rollout for group in groups for rollout in group.rollouts]
         values = {
-            "generate_s": generate_s,
-            "train_s": train_s,
-            "generate_frac": generate_s / (generate_s + train_s),
-            "generate_tokens_per_s": drawn / generate_s,
-            "train_tokens_per_s": trained_tokens / train_s,
+            "pass@1": sum(group.pass_rate for group in groups) / len(groups),
+            "truncated_frac": sum(r.completion.truncated for r in rollouts) / len(rollouts),
         }
-        self.log_dict({f"time/{key}": value for key, value in values.items()})
+        self.validations.append({"step": step, "rollouts": self.rollouts, **values})
+        return {f"val/{key}": value for key, value in values.items()}
 
     def _log_table(self, found: StepRollouts) -> None:
         groups = found.trained[:_TABLE_GROUPS]
@@ -183,6 +193,20 @@ class RLModule(PolicyModule):
         )
 
 
+def _times(
+    found: StepRollouts, generate_s: float, train_s: float, trained_tokens: int
+) -> dict[str, float]:
+    groups = [*found.drawn, *found.validation]
+    drawn = sum(len(r.completion.token_ids) for group in groups for r in group.rollouts)
+    return {
+        "time/generate_s": generate_s,
+        "time/train_s": train_s,
+        "time/generate_frac": generate_s / (generate_s + train_s),
+        "time/generate_tokens_per_s": drawn / generate_s,
+        "time/train_tokens_per_s": trained_tokens / train_s,
+    }
+
+
 def run(config: RLConfig, context: StageContext) -> Metrics:
     """Write the policy that reinforcement learning leaves."""
     policy, tokenizer = context.load_policy()
@@ -192,7 +216,15 @@ def run(config: RLConfig, context: StageContext) -> Metrics:
     drawing = ahead.behaviour
     sampler = context.vllm_sampler(drawing) if on_vllm else context.sampler(drawing, tokenizer)
     optimization = config.optimization
-    collector = Collector(config, context.seed, sampler, f"stages.{context.name}")
+    held = config.validation
+    validation = context.source.problems(Split.VALIDATION, config.problems.levels, held.count, 0)
+    collector = Collector(
+        config,
+        context.seed,
+        sampler,
+        list(context.verifier.with_readable_golds(validation)),
+        f"stages.{context.name}",
+    )
     pool = _screened(problems, config, sampler, collector, context)
     steps = step_batches([1] * len(pool), optimization.batch_size, optimization.steps, context.seed)
     module = RLModule(
@@ -231,6 +263,7 @@ def run(config: RLConfig, context: StageContext) -> Metrics:
         "problems": len(problems),
         "pool": len(pool),
         "rollouts": module.rollouts,
+        "validations": module.validations,
     }
 
 

@@ -57,6 +57,7 @@ class StepRollouts:
         hard: Prompts that got more rollouts for being hard.
         unjudged: Rollouts that a reward could not judge.
         shares: Sum of each reward term over the rollouts that could be judged.
+        validation: Groups of the validation problems, by the same weights; empty at most steps.
     """
 
     drawn: list[RolloutGroup] = field(default_factory=list)
@@ -65,6 +66,7 @@ class StepRollouts:
     hard: int = 0
     unjudged: int = 0
     shares: Counter[str] = field(default_factory=Counter)
+    validation: list[RolloutGroup] = field(default_factory=list)
 
 
 class Collector:
@@ -74,13 +76,22 @@ class Collector:
         config: The stage's.
         seed: The run's.
         sampler: Draws verified rollouts.
+        validation: Problems that the policy is held against meanwhile.
         key: The stage's config key, for errors.
     """
 
-    def __init__(self, config: RLConfig, seed: int, sampler: RolloutSampler, key: str) -> None:
+    def __init__(
+        self,
+        config: RLConfig,
+        seed: int,
+        sampler: RolloutSampler,
+        validation: Sequence[Problem],
+        key: str,
+    ) -> None:
         self._config = config
         self._seed = seed
         self._sampler = sampler
+        self._validation = validation
         self._rewards = Rewards(config.rewards, config.max_new_tokens, f"{key}.rewards")
 
     def sampling(self, step: int) -> Sampling:
@@ -97,7 +108,7 @@ class Collector:
 
     def collect(self, batch: PromptBatch, policy_version: int) -> StepRollouts:
         """The step's rollouts; further prompts stand in for dropped ones, round by round."""
-        found = StepRollouts()
+        found = StepRollouts(validation=self._validated(batch.step, policy_version))
         prompts, spare = list(batch.problems), list(batch.spare)
         for _ in range(1 + self._config.backfill_rounds):
             for group in self._drawn(prompts, batch.step, policy_version, found):
@@ -120,6 +131,16 @@ class Collector:
     def screened(self, groups: Sequence[RolloutGroup]) -> list[Problem]:
         """The prompts that pass the filters and are neither solved nor failed every time."""
         return [g.problem for g in groups if informative(g) and self.dropped_for(g) is None]
+
+    def _validated(self, step: int, policy_version: int) -> list[RolloutGroup]:
+        held = self._config.validation
+        if not self._validation or step % held.every_steps:
+            return []
+        sampling = Sampling(held.temperature, held.top_p, self._config.max_new_tokens)
+        seed = f"{self._seed}/{step}/validation"
+        return self._sampler.groups(
+            self._validation, held.samples, sampling, seed, policy_version
+        )
 
     def _drawn(
         self, prompts: Sequence[Problem], step: int, policy_version: int, found: StepRollouts
