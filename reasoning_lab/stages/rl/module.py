@@ -37,7 +37,7 @@ from reasoning_lab.stages.rl.health import Health
 from reasoning_lab.stages.rl.rollouts import Collector, PromptBatch, StepRollouts
 from reasoning_lab.stages.rl.update import Reference, advantages_of, micro_batches, update
 from reasoning_lab.tracking import Tracker
-from reasoning_lab.types import Problem, RolloutGroup, Split, UserError, Verdict
+from reasoning_lab.types import Problem, Split, UserError, Verdict
 
 log = logging.getLogger(__name__)
 

@@ -138,9 +138,7 @@ class Collector:
             return []
         sampling = Sampling(held.temperature, held.top_p, self._config.max_new_tokens)
         seed = f"{self._seed}/{step}/validation"
-        return self._sampler.groups(
-            self._validation, held.samples, sampling, seed, policy_version
-        )
+        return self._sampler.groups(self._validation, held.samples, sampling, seed, policy_version)
 
     def _drawn(
         self, prompts: Sequence[Problem], step: int, policy_version: int, found: StepRollouts
