@@ -42,6 +42,7 @@ from reasoning_lab.stages.sft import module as sft
 from reasoning_lab.stages.sft.config import SFTConfig
 from reasoning_lab.stages.tokens import train_padded
 from reasoning_lab.tracking import NullTracker
+from reasoning_lab.tracking.history import read_history
 from reasoning_lab.types import Completion, Rollout, Split, UserError, Verdict
 from reasoning_lab.verify import Verifier
 
@@ -275,6 +276,10 @@ def test_resumed_stage_is_the_uninterrupted_one_to_the_bit(
             assert tracker.lightning_logger.steps == list(range(number, STEPS))
         assert_same(tmp_path, folder)
         assert {**resumed, "train_s": 0} == {**expected, "train_s": 0}
+        whole, part = read_history(tmp_path / "out"), read_history(folder / "out")
+        assert {"train/loss", "train/learning_rate"} <= whole.keys()
+        for metric, values in part.items():
+            assert values == {n: v for n, v in whole[metric].items() if n in values}, metric
 
 
 def test_damaged_state_is_named_and_the_one_before_it_used(

@@ -36,6 +36,7 @@ from reasoning_lab.schema import (
 from reasoning_lab.stages.checkpoints import Checkpoints, DirectIO, last_checkpoint
 from reasoning_lab.targets import factory
 from reasoning_lab.tracking import Tracker
+from reasoning_lab.tracking.history import History
 from reasoning_lab.types import Problem, Split, UserError
 from reasoning_lab.verify import Verifier
 
@@ -269,11 +270,12 @@ def fit(
     checkpoints = Checkpoints(
         context.work_dir, optimization.checkpoint_every_steps, accumulation, validate_every_steps
     )
+    history = History(context.work_dir)
     trainer = pl.Trainer(
         accelerator=context.hardware.accelerator,
         devices=1,
         max_epochs=1,
-        logger=context.tracker.lightning_logger,
+        logger=[logger for logger in (context.tracker.lightning_logger, history) if logger],
         log_every_n_steps=optimization.log_every_steps,
         val_check_interval=validate_every_steps and validate_every_steps * accumulation,
         callbacks=[*callbacks, checkpoints],
@@ -295,6 +297,7 @@ def fit(
         )
     except SystemExit as stop:  # Lightning's answer to Ctrl-C
         raise KeyboardInterrupt from stop
+    history.write(context.out_dir)
     return time.monotonic() - started
 
 

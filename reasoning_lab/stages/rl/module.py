@@ -37,7 +37,7 @@ from reasoning_lab.stages.rl.health import Health
 from reasoning_lab.stages.rl.rollouts import Collector, PromptBatch, StepRollouts
 from reasoning_lab.stages.rl.update import Reference, advantages_of, micro_batches, update
 from reasoning_lab.tracking import Tracker
-from reasoning_lab.types import Problem, Split, UserError, Verdict
+from reasoning_lab.types import Problem, RolloutGroup, Split, UserError, Verdict
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,6 @@ class RLModule(PolicyModule):
         self._reference = Reference(policy) if told else None
         self.rollout_tokens = 0
         self.rollouts = 0
-        self.validations: list[dict[str, float]] = []
 
     def training_step(self, batch: PromptBatch, index: int) -> None:
         temperature = self._collector.sampling(batch.step).temperature
@@ -96,8 +95,8 @@ class RLModule(PolicyModule):
             found.trained, self._tokenizer, self._config, self._micro_batch_size, self.device
         )
         self.rollout_tokens += sum(micro.read_tokens for micro in micros)
-        told = self._validated(found, batch.step)
         self.rollouts += sum(len(group.rollouts) for group in found.drawn)
+        told = _validation_values(found.validation)
         if micros:
             values = update(
                 self.policy,
@@ -123,13 +122,11 @@ class RLModule(PolicyModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["rollouts"] = {"trained_tokens": self.rollout_tokens, "drawn": self.rollouts}
-        checkpoint["validations"] = self.validations
         checkpoint["ahead"] = self._ahead.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         kept = checkpoint["rollouts"]
         self.rollout_tokens, self.rollouts = kept["trained_tokens"], kept["drawn"]
-        self.validations = checkpoint["validations"]
         self._ahead.load_state_dict(checkpoint["ahead"])
 
     def _looks_back(self, step: int) -> bool:
@@ -168,18 +165,6 @@ class RLModule(PolicyModule):
             log.warning("stages.%s: %s.", self._name, warning)
         return {f"rollout/{key}": float(value) for key, value in values.items()}
 
-    def _validated(self, found: StepRollouts, step: int) -> dict[str, float]:
-        groups = found.validation
-        if not groups:
-            return {}
-        rollouts = [rollout for group in groups for rollout in group.rollouts]
-        values = {
-            "pass@1": sum(group.pass_rate for group in groups) / len(groups),
-            "truncated_frac": sum(r.completion.truncated for r in rollouts) / len(rollouts),
-        }
-        self.validations.append({"step": step, "rollouts": self.rollouts, **values})
-        return {f"val/{key}": value for key, value in values.items()}
-
     def _log_table(self, found: StepRollouts) -> None:
         groups = found.trained[:_TABLE_GROUPS]
         values = advantages_of(found.trained, self._config)[:_TABLE_GROUPS]
@@ -191,6 +176,16 @@ class RLModule(PolicyModule):
                 "advantage": [a for group in values for a in group[:_TABLE_ROLLOUTS]],
             },
         )
+
+
+def _validation_values(groups: Sequence[RolloutGroup]) -> dict[str, float]:
+    if not groups:
+        return {}
+    rollouts = [rollout for group in groups for rollout in group.rollouts]
+    return {
+        "val/pass@1": sum(group.pass_rate for group in groups) / len(groups),
+        "val/truncated_frac": sum(r.completion.truncated for r in rollouts) / len(rollouts),
+    }
 
 
 def _times(
@@ -263,7 +258,6 @@ def run(config: RLConfig, context: StageContext) -> Metrics:
         "problems": len(problems),
         "pool": len(pool),
         "rollouts": module.rollouts,
-        "validations": module.validations,
     }
 
 
