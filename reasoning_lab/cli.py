@@ -24,6 +24,7 @@ from reasoning_lab.compose import CONF, compose, register_schemas
 from reasoning_lab.files import dated
 from reasoning_lab.mistakes import is_composition_error, one_sentence
 from reasoning_lab.planning import memory_lines, plan_table, planned, summary
+from reasoning_lab.schema import RootConfig
 from reasoning_lab.sweep import recipes, with_sweep
 from reasoning_lab.types import UserError
 
@@ -34,6 +35,8 @@ reasoning-lab: turn a small language model into a reasoning model, stage by stag
   reasoning-lab plan [key=a,b …]              what would run and what is reused; runs nothing
   reasoning-lab -m key=a,b …                  one run for each combination
   reasoning-lab report key=a,b …              one report over those runs; runs nothing
+  reasoning-lab evaluate model=X benchmark=[Y]  any model on any benchmark
+  reasoning-lab rescore path=FOLDER checker=NAME  an evaluation's completions with another verifier
   reasoning-lab audit path=FILE.jsonl         the verifier against labelled completions
 
 Examples:
@@ -64,10 +67,8 @@ def main() -> None:
     try:
         if arguments and arguments[0] in _WORDS:
             _WORDS[arguments[0]](arguments[1:])
-            return
-        if any(word in _MULTIRUN for word in arguments):
-            _check_sweep(arguments)
-        hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(_run)()
+        else:
+            _launch(arguments)
     except KeyboardInterrupt:
         _end(_RESUME, 130)
     except UserError as error:
@@ -78,6 +79,14 @@ def main() -> None:
         if not isinstance(error, OSError) or error.errno != errno.ENOSPC:
             raise
         _end(f"the disk is full ({error.filename}); free some space, then {_RESUME.lower()}", 1)
+
+
+def _launch(arguments: Sequence[str]) -> None:
+    """Run a recipe, or each of a multirun, through Hydra, which reads the command line itself."""
+    if any(word in _MULTIRUN for word in arguments):
+        _check_sweep(arguments)
+    sys.argv[1:] = arguments
+    hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(_run)()
 
 
 def _help() -> str:
@@ -117,6 +126,13 @@ def _run(config: DictConfig) -> float | None:
         _end(str(error) if isinstance(error, UserError) else _sentence(error), 2)
 
 
+def _evaluate(arguments: Sequence[str]) -> None:
+    from reasoning_lab.evaluate.command import as_recipe
+
+    options = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
+    _launch(as_recipe(arguments, options))
+
+
 def _report(arguments: Sequence[str]) -> None:
     from reasoning_lab.results import survey
 
@@ -138,7 +154,34 @@ def _plan(arguments: Sequence[str]) -> None:
 
 def _audit(arguments: Sequence[str]) -> None:
     """`path=FILE`, `checker=NAME`, and overrides of `hardware` and `paths`."""
-    own = {"path": "", "checker": "math"}
+    path, checker, root = _verifying(
+        arguments, "audit: name the labelled file, as in audit path=FILE.jsonl"
+    )
+    from reasoning_lab.audit import audit
+
+    folder = dated(Path(root.paths.runs) / "audits")
+    result, written = audit(path, checker or "math", root.hardware, folder)
+    print(json.dumps(dataclasses.asdict(result)))
+    print(f"Disagreements: {written}", file=sys.stderr)
+
+
+def _rescore(arguments: Sequence[str]) -> None:
+    """`path=FOLDER`, `checker=NAME`, and overrides of `hardware` and `paths`."""
+    path, checker, root = _verifying(
+        arguments,
+        "rescore: name an evaluation, as in rescore path=runs/store/evaluate/FINGERPRINT",
+    )
+    from reasoning_lab.evaluate.rescore import rescore
+
+    folder = dated(Path(root.paths.runs) / "rescored")
+    result, written = rescore(path, checker, root.hardware, folder)
+    print(json.dumps(dataclasses.asdict(result)))
+    print(f"Completions with the new verdicts: {written}", file=sys.stderr)
+
+
+def _verifying(arguments: Sequence[str], remedy: str) -> tuple[Path, str | None, RootConfig]:
+    """What a word that only verifies is given: `path`, `checker` if named, and the root config."""
+    own = {"path": "", "checker": ""}
     rest = []
     for word in arguments:
         key, equals, value = word.partition("=")
@@ -147,20 +190,17 @@ def _audit(arguments: Sequence[str]) -> None:
         else:
             rest.append(word)
     if not own["path"]:
-        raise UserError("audit: name the labelled file, as in audit path=FILE.jsonl")
+        raise UserError(remedy)
     ((_, recipe),) = recipes(_overrides(rest))
-    from reasoning_lab.audit import audit
-
-    folder = dated(Path(recipe.root.paths.runs) / "audits")
-    result, path = audit(Path(own["path"]), own["checker"], recipe.root.hardware, folder)
-    print(json.dumps(dataclasses.asdict(result)))
-    print(f"Disagreements: {path}", file=sys.stderr)
+    return Path(own["path"]), own["checker"] or None, recipe.root
 
 
 _WORDS: dict[str, Callable[[Sequence[str]], None]] = {
     "audit": _audit,
+    "evaluate": _evaluate,
     "plan": _plan,
     "report": _report,
+    "rescore": _rescore,
 }
 
 

@@ -5,6 +5,7 @@ The last place that sees a DictConfig.
 
 import importlib
 import pkgutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,17 @@ from omegaconf import DictConfig, OmegaConf
 import reasoning_lab
 import reasoning_lab.stages
 from reasoning_lab.data.problems import ProblemSource
+from reasoning_lab.engine.teacher import check_engine
 from reasoning_lab.evaluate.config import EvaluateConfig
 from reasoning_lab.files import content_hash
-from reasoning_lab.recipe import NO_ABLATION, Node, ablated, link, ordered, with_evaluations
-from reasoning_lab.schema import RootConfig, StageConfig, check_values, identity_of
+from reasoning_lab.recipe import BASE, NO_ABLATION, Node, ablated, link, ordered, with_evaluations
+from reasoning_lab.schema import (
+    BenchmarkConfig,
+    RootConfig,
+    StageConfig,
+    check_values,
+    identity_of,
+)
 from reasoning_lab.targets import check_path, factory
 from reasoning_lab.types import UserError
 
@@ -34,12 +42,14 @@ class Recipe:
         variant: What was left out, `none` for nothing.
         nodes: Stages and evaluations in the order in which they run.
         source: Where problems come from; what it reads is read once.
+        benchmark_sources: The same of each benchmark that has a source of its own.
     """
 
     root: RootConfig
     variant: str
     nodes: list[Node]
     source: ProblemSource
+    benchmark_sources: Mapping[str, ProblemSource]
 
 
 def register_schemas() -> None:
@@ -55,8 +65,15 @@ def compose(config: DictConfig) -> Recipe:
     Raises:
         UserError: When the stages cannot be linked or a value is missing or impossible.
     """
+    if config.engine is not None and OmegaConf.is_missing(config.engine, "model"):
+        config.engine.model = config.model.path or BASE
     root: RootConfig = OmegaConf.to_object(config)  # type: ignore[assignment]
     check_values(root)
+    root.benchmarks = {
+        name: root.protocol.applied(benchmark) for name, benchmark in root.benchmarks.items()
+    }
+    if root.engine is not None:
+        check_engine(root.engine, "engine")
     for name, stage in root.stages.items():
         if not isinstance(stage, StageConfig):
             raise UserError(
@@ -67,23 +84,39 @@ def compose(config: DictConfig) -> Recipe:
         stage.check(f"stages.{name}", root.hardware)
     check_path(str(root.data.get("_target_")), "data._target_")
     source: ProblemSource = factory(root.data, "data")()
+    sources = {
+        name: _own_source(name, held.data)
+        for name, held in root.benchmarks.items()
+        if held.data is not None
+    }
     groups = {
         "model": _model_identity(root),
         "data": _data_identity(root.data, source),
-        "benchmarks": _benchmarks_identity(root),
+        "benchmarks": {
+            name: _problems_identity(held, sources.get(name, source))
+            for name, held in root.benchmarks.items()
+        },
     }
     kept = ablated(ordered(root.stages), root.ablate)
-    nodes = link(kept, groups, root.seed, root.model.path is not None, makers)
+    has_base = root.model.path is not None
+    nodes = link(kept, groups, root.seed, has_base, makers)
     evaluations = {
-        name: EvaluateConfig(name=name, benchmark=benchmark)
-        for name, benchmark in root.benchmarks.items()
+        name: EvaluateConfig(
+            reads=["model", "data"] if held.data is None else ["model"],
+            name=name,
+            benchmark=held,
+            engine=root.engine,
+            own_data=groups["benchmarks"][name].get("data"),
+        )
+        for name, held in root.benchmarks.items()
     }
     removed = [name for name in root.stages if name not in kept]
     return Recipe(
         root,
         "+".join(removed) or NO_ABLATION,
-        with_evaluations(nodes, evaluations, groups, root.seed),
+        with_evaluations(nodes, evaluations, groups, root.seed, has_base),
         source,
+        sources,
     )
 
 
@@ -102,16 +135,22 @@ def _model_identity(root: RootConfig) -> Any:
     return identity
 
 
-def _benchmarks_identity(root: RootConfig) -> Any:
-    """Which problems they hold; how a policy is sampled on them decides nothing before."""
-    return {
-        name: {
-            key: value
-            for key, value in identity_of(benchmark).items()
-            if key not in ("samples", "sampling")
-        }
-        for name, benchmark in root.benchmarks.items()
-    }
+def _problems_identity(benchmark: BenchmarkConfig, source: ProblemSource) -> Any:
+    """Which problems it holds; how a policy is sampled on them decides nothing before."""
+    identity = {key: getattr(benchmark, key) for key in ("split", "levels", "count", "seed")}
+    if benchmark.data is not None:
+        identity["data"] = _data_identity(benchmark.data, source)
+    return identity
+
+
+def _own_source(name: str, data: dict[str, Any]) -> ProblemSource:
+    key = f"benchmarks.{name}.data"
+    check_path(str(data.get("_target_")), f"{key}._target_")
+    try:
+        source: ProblemSource = factory(data, key)()
+    except UserError as error:
+        raise UserError(f"benchmarks.{name}: {error}") from error
+    return source
 
 
 def _data_identity(data: dict[str, Any], source: ProblemSource) -> Any:

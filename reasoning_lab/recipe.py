@@ -14,6 +14,8 @@ from reasoning_lab.store import fingerprint
 from reasoning_lab.types import UserError
 
 NO_ABLATION = "none"
+# What the checkpoint that a recipe starts from is called, in `init_from` and in reports.
+BASE = "base"
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +150,7 @@ def _maker(
     makers: Callable[[str], Sequence[str]],
 ) -> Node | None:
     """The node that gives `kind`; None for a policy that starts from the base checkpoint."""
-    if kind == "policy" and config.init_from not in ("previous", "base"):
+    if kind == "policy" and config.init_from not in ("previous", BASE):
         if config.init_from not in nodes:
             raise UserError(
                 f"stages.{name}.init_from: there is no earlier stage '{config.init_from}'; "
@@ -156,7 +158,7 @@ def _maker(
             )
         return nodes[config.init_from]
     earlier = [node for node in nodes.values() if node.config.produces == kind]
-    if earlier and not (kind == "policy" and config.init_from == "base"):
+    if earlier and not (kind == "policy" and config.init_from == BASE):
         return earlier[-1]
     if kind == "policy" and has_base:
         return None
@@ -183,20 +185,23 @@ def with_evaluations(
     evaluations: Mapping[str, StageConfig],
     groups: Mapping[str, Any],
     seed: int,
+    has_base: bool,
 ) -> list[Node]:
-    """The nodes with an evaluation on each benchmark after every policy."""
-    everything = []
+    """The nodes with an evaluation on each benchmark of the base checkpoint and every policy."""
+
+    def of(policy: Node | None) -> list[Node]:
+        inputs = {} if policy is None else {"policy": policy}
+        found = []
+        for name, config in evaluations.items():
+            identity = _identity(config, inputs, groups, seed)
+            title = f"{BASE if policy is None else policy.name}/{name}"
+            found.append(Node(title, config, inputs, identity, fingerprint(identity)))
+        return found
+
+    everything = of(None) if has_base else []
     for node in nodes:
         everything.append(node)
-        if node.config.produces != "policy":
-            continue
-        for name, config in evaluations.items():
-            identity = _identity(config, {"policy": node}, groups, seed)
-            everything.append(
-                Node(
-                    f"{node.name}/{name}", config, {"policy": node}, identity, fingerprint(identity)
-                )
-            )
+        everything += of(node) if node.config.produces == "policy" else []
     return everything
 
 

@@ -15,7 +15,7 @@ from reasoning_lab.compose import Recipe
 from reasoning_lab.evaluate.completions import read_samples
 from reasoning_lab.evaluate.config import EvaluateConfig
 from reasoning_lab.files import dated
-from reasoning_lab.recipe import Node
+from reasoning_lab.recipe import BASE, Node
 from reasoning_lab.report import (
     Claims,
     Row,
@@ -25,9 +25,11 @@ from reasoning_lab.report import (
     write_report,
 )
 from reasoning_lab.report.table import sentence, variant_label
-from reasoning_lab.store import Artifact, Store
+from reasoning_lab.store import Artifact, Store, fingerprint
 from reasoning_lab.sweep import recipes
 from reasoning_lab.types import UserError
+
+_MEASURED = ("pass@", "maj@", "correct_", "wrong_", "unparseable_", "timeout_", "truncated_")
 
 
 def survey(overrides: Sequence[str]) -> dict[str, Path]:
@@ -85,15 +87,16 @@ def results_of(
     for node in recipe.nodes:
         if not isinstance(node.config, EvaluateConfig):
             continue
-        policy = node.inputs["policy"]
-        evaluated, made = artifacts[node.fingerprint], artifacts[policy.fingerprint]
+        evaluated, policy = artifacts[node.fingerprint], node.inputs.get("policy")
+        made = None if policy is None else artifacts[policy.fingerprint]
         samples = read_samples(evaluated.path, node.config.benchmark.samples)
         about: dict[str, Any] = {
             "variant": recipe.variant,
-            "stage": policy.name,
+            "stage": BASE if policy is None else policy.name,
             "seed": recipe.root.seed,
             "benchmark": node.config.name,
-            "fingerprint": made.fingerprint,
+            # A checkpoint that was taken as it is has no artifact; what it is decides its name.
+            "fingerprint": made.fingerprint if made else _name_of_base(node),
         }
         results.append(StageResult(**about, **samples._asdict()))
         rows.append(
@@ -104,11 +107,20 @@ def results_of(
                 pass_at_1=evaluated.metrics["pass@1"],
                 ci95=tuple(evaluated.metrics["ci95"]),
                 completion_tokens=evaluated.metrics["completion_tokens"],
-                train_tokens=made.metrics["train_tokens"],
-                wall_s=made.metrics["wall_s"],
+                train_tokens=made.metrics["train_tokens"] if made else 0,
+                wall_s=made.metrics["wall_s"] if made else 0.0,
+                measured={
+                    k: v
+                    for k, v in evaluated.metrics.items()
+                    if k.startswith(_MEASURED) and k != "pass@1"
+                },
             )
         )
     return rows, results
+
+
+def _name_of_base(node: Node) -> str:
+    return fingerprint({"model": node.identity["groups"]["model"]})
 
 
 def publish(
@@ -134,5 +146,5 @@ def _reported(recipe: Recipe) -> list[Node]:
         each
         for node in recipe.nodes
         if isinstance(node.config, EvaluateConfig)
-        for each in (node.inputs["policy"], node)
+        for each in (*node.inputs.values(), node)
     ]

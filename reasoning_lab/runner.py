@@ -23,7 +23,7 @@ from reasoning_lab.recipe import Node
 from reasoning_lab.results import publish, results_of
 from reasoning_lab.schema import as_plain
 from reasoning_lab.stages.base import StageContext
-from reasoning_lab.store import Artifact, Metadata, Store
+from reasoning_lab.store import Artifact, Metadata, Store, trained_on
 from reasoning_lab.targets import resolve
 from reasoning_lab.tracking import NullTracker, Tracker, WandbTracker, is_offline
 from reasoning_lab.verify import Verifier, verifier_of
@@ -96,6 +96,7 @@ class Runner:
         self._verifier = verifier
         self._store = Store(Path(self._root.paths.runs) / "store")
         self._source = recipe.source
+        self._benchmark_sources = recipe.benchmark_sources
         disabled = self._root.tracker.mode == "disabled"
         self._offline = None if disabled else is_offline(self._root.tracker)
 
@@ -135,7 +136,9 @@ class Runner:
     ) -> Metadata:
         seed = self._root.seed
         pl.seed_everything(seed, verbose=False)
-        lineage = [made[origin.fingerprint] for origin in node.trained_on()]
+        lineage = [made[origin.fingerprint].path for origin in node.trained_on()]
+        if self._root.model.path is not None:
+            lineage += trained_on(Path(self._root.model.path))
         context = StageContext(
             name=node.name,
             seed=seed,
@@ -143,13 +146,14 @@ class Runner:
             work_dir=work_dir,
             inputs={kind: made[maker.fingerprint].path for kind, maker in node.inputs.items()},
             authors={kind: maker.fingerprint for kind, maker in node.inputs.items()},
-            lineage=[artifact.path for artifact in lineage],
+            lineage=lineage,
             model=self._root.model,
             source=self._source,
             hardware=self._root.hardware,
             verifier=self._verifier,
             tracker=tracker,
             benchmarks=self._root.benchmarks,
+            benchmark_sources=self._benchmark_sources,
         )
         clock = Clock(work_dir)
         try:

@@ -140,17 +140,45 @@ class BenchmarkConfig:
     """A fixed set of held-out problems and the protocol by which a policy meets it.
 
     Attributes:
+        data: `_target_` and options of a source of its own; null = the run's.
+        instruction: Said after every problem, on a line of its own.
         split: test, or validation for tuning; no training problem is in either.
         seed: Draws the problems; independent of the run's seed, so all runs meet the same.
         samples: Completions a problem.
     """
 
+    data: dict[str, Any] | None = None
+    instruction: str = ""
     split: str = choice("test", "validation")
     levels: list[int] = MISSING
     count: int = at_least(1)
     seed: int = 0
     samples: int = at_least(1)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+
+
+@dataclass
+class ProtocolConfig:
+    """What takes the place of every benchmark's own protocol; null = the benchmark's.
+
+    Attributes:
+        samples: Completions a problem.
+        temperature: Of their sampling; 0 = greedy.
+        top_p: Likewise.
+        max_new_tokens: Likewise.
+    """
+
+    samples: int | None = number(None, least=1)
+    temperature: float | None = number(None, least=0.0)
+    top_p: float | None = number(None, least=0.001, most=1.0)
+    max_new_tokens: int | None = number(None, least=1)
+
+    def applied(self, benchmark: BenchmarkConfig) -> BenchmarkConfig:
+        """`benchmark` under this protocol."""
+        given = {key: value for key, value in vars(self).items() if value is not None}
+        samples = given.pop("samples", benchmark.samples)
+        sampling = dataclasses.replace(benchmark.sampling, **given)
+        return dataclasses.replace(benchmark, samples=samples, sampling=sampling)
 
 
 @dataclass
@@ -330,6 +358,9 @@ class RootConfig:
         ablate: Stages to leave out: none, a name, or a list of names.
         stages: The recipe, in order.
         benchmarks: What each policy is evaluated on.
+        protocol: How, where it is not the benchmark's own way.
+        engine: `_target_` and options of what answers benchmarks; null = transformers in this
+            process.
         data: `_target_` and options of the problem source.
     """
 
@@ -339,6 +370,8 @@ class RootConfig:
     data: dict[str, Any] = field(default_factory=dict)
     stages: dict[str, Any] = field(default_factory=dict)
     benchmarks: dict[str, BenchmarkConfig] = field(default_factory=dict)
+    protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
+    engine: dict[str, Any] | None = None
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)

@@ -296,6 +296,23 @@ class Store:
             shutil.rmtree(out_dir, ignore_errors=True)
 
 
+def trained_on(folder: Path) -> list[Path]:
+    """The artifacts whose problems reached the one in `folder`, itself included, as `Node` has it.
+
+    Empty where `folder` is no artifact. What is no longer beside it in the store is left out.
+    """
+    if not (folder / RECORD).is_file():
+        return []
+    artifact = Artifact.read(folder)
+    found = {folder: None}
+    for kind, maker in artifact.inputs.items():
+        if kind == artifact.kind and kind != "policy":
+            continue
+        for origin in folder.parent.parent.glob(f"*/{maker}"):
+            found |= dict.fromkeys(trained_on(origin))
+    return list(found)
+
+
 def _commit(out_dir: Path, path: Path, metadata: Metadata) -> Artifact:
     """Record, flush and publish `out_dir` as `path`, in that order."""
     contents = sorted(out_dir.rglob("*"))

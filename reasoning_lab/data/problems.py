@@ -43,9 +43,9 @@ def split_of(problem_id: str, test_frac: float, validation_frac: float) -> Split
 
 
 def check_fractions(test_frac: float, validation_frac: float) -> None:
-    """Raise UserError unless the two leave something to train on."""
-    if min(test_frac, validation_frac) < 0 or test_frac + validation_frac >= 1:
+    """Raise UserError unless they are fractions that do not overlap."""
+    if min(test_frac, validation_frac) < 0 or test_frac + validation_frac > 1:
         raise UserError(
             f"data: test_frac={test_frac} and validation_frac={validation_frac} must be at "
-            "least 0 and sum to less than 1"
+            "least 0 and sum to 1 at most"
         )

@@ -4,6 +4,7 @@ Between whatever reads rows (`sources.py`) and the table of problems that a sour
 A row is untrusted: everything taken from it is checked, and named by its place when refused.
 """
 
+import random
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -36,6 +37,8 @@ class RowMapping:
             with one in them, e.g. `Level 3`. A row without a value is of level 1.
         options: Column of a list of choices. They become lines of the prompt, `A) …`, and gold
             is a letter.
+        shuffled: Columns of further choices, all wrong, where `gold` is the text of the right one.
+            They are put with it in an order that the question decides, and asked as `options` are.
         solutions: Column of the dataset's own worked solutions, a text or a list of texts.
         thought: Column of the thinking that led to the solution.
         only: Column to the value that a row must have there, or a list of such values.
@@ -50,6 +53,7 @@ class RowMapping:
     no_gold: Sequence[str] = ()
     level: str | int = "level"
     options: str | None = None
+    shuffled: Sequence[str] = ()
     solutions: str | None = None
     thought: str | None = None
     only: Mapping[str, Any] = field(default_factory=dict)
@@ -80,16 +84,21 @@ class RowMapping:
             return None
         prompt = _text(row, self.prompt, "prompt", place)
         metadata: dict[str, Any] = {"row": name}
-        if self.options is not None:
+        choices: list[str] = []
+        if self.shuffled:
+            wrong = [_text(row, column, "shuffled", place) for column in self.shuffled]
+            choices = random.Random(prompt).sample([gold, *wrong], 1 + len(wrong))
+            gold = ascii_uppercase[choices.index(gold)]
+        elif self.options is not None:
             choices = _choices(row, self.options, place)
-            lettered = zip(ascii_uppercase, choices, strict=False)
-            lines = [f"{letter}) {text}" for letter, text in lettered]
             if gold not in ascii_uppercase[: len(choices)]:
                 raise UserError(
                     f"{place}: '{self.gold}' is {gold!r}, no letter of the {len(choices)} choices "
                     f"in '{self.options}'; correct the row"
                 )
-            prompt = "\n".join([prompt, *lines])
+        if choices:
+            lettered = zip(ascii_uppercase, choices, strict=False)
+            prompt = "\n".join([prompt, *(f"{letter}) {text}" for letter, text in lettered)])
             metadata["choices"] = choices
         if self.solutions is not None:
             metadata["solutions"] = self._solutions(row, self.solutions, place)
@@ -100,6 +109,8 @@ class RowMapping:
 
     def _gold(self, row: Mapping[str, Any], place: str) -> str | None:
         value = _at(row, self.gold)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            value = str(value)
         found: str | None = ""
         if isinstance(value, str):
             found = value

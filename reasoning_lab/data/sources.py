@@ -185,8 +185,9 @@ class HubSource(TableSource):
         config: Its configuration; null for the only one.
         revision: The commit to read.
         licence: What the dataset's card says.
-        splits: Our split to the dataset's. Those of `test` and `validation` are held out as
-            they are; the prompts of `train` are split by the fractions.
+        splits: Our split to the dataset's, one of them at least. Those of `test` and
+            `validation` are held out as they are; the prompts of `train` are split by the
+            fractions.
         rows: Which column is what, see `RowMapping`.
         test_frac: Fraction of the prompts of `train` that is held out for benchmarks.
         validation_frac: Fraction of them that early stopping and tuning may look at.
@@ -212,10 +213,10 @@ class HubSource(TableSource):
         path: str | None = None,
     ) -> None:
         unknown = [name for name in splits if name not in _SPLITS]
-        if unknown or Split.TRAIN not in splits:
+        if unknown or not splits:
             raise UserError(
-                f"data.splits: {dict(splits)} must name the dataset's own split for train, and "
-                "may for validation and test; correct its keys"
+                f"data.splits: {dict(splits)} must name the dataset's own split for any of train, "
+                "validation and test; correct its keys"
             )
         self._dataset, self._revision, self._licence = dataset, revision, licence
         self._copy = None if path is None else Path(path)

@@ -50,6 +50,11 @@ class Engine(Protocol):
         ...
 
 
+def instructed(prompt: str, instruction: str) -> str:
+    """The user's turn: the prompt, and the instruction on a line of its own if there is one."""
+    return f"{prompt}\n{instruction}" if instruction else prompt
+
+
 def rollout_seeds(problems: Sequence[Problem], samples: int, seed: str) -> list[int]:
     """`samples` seeds for each problem, one problem's side by side, from `seed` and its id."""
     return [

@@ -7,7 +7,7 @@ from rich.progress import Progress
 
 from reasoning_lab.data.curation import group_by_problem
 from reasoning_lab.data.shards import in_shards
-from reasoning_lab.engine import Engine, Sampling, rollout_seeds
+from reasoning_lab.engine import Engine, Sampling, instructed, rollout_seeds
 from reasoning_lab.schema import SamplingConfig
 from reasoning_lab.types import Problem, Rollout, RolloutGroup
 from reasoning_lab.verify import Verifier
@@ -29,6 +29,7 @@ class RolloutSampler:
         author: Names the policy in every rollout.
         label: What the progress bar of a long sampling says.
         sync: Brings the engine's weights up to the policy's before each call.
+        instruction: Said after every problem, on a line of its own.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class RolloutSampler:
         author: str,
         label: str,
         sync: Callable[[Engine], None] = lambda _: None,
+        instruction: str = "",
     ) -> None:
         self._progress = Progress(transient=True)
         self._label = label
@@ -45,6 +47,7 @@ class RolloutSampler:
         self._verifier = verifier
         self._author = author
         self._sync = sync
+        self._instruction = instruction
 
     def close(self) -> None:
         """Free what the engine holds."""
@@ -97,7 +100,8 @@ class RolloutSampler:
         asked = [problem for problem in problems for _ in range(group_size)]
         seeds = rollout_seeds(problems, group_size, seed)
         self._sync(self._engine)
-        completions = self._engine.generate([problem.prompt for problem in asked], sampling, seeds)
+        prompts = [instructed(problem.prompt, self._instruction) for problem in asked]
+        completions = self._engine.generate(prompts, sampling, seeds)
         verdicts = self._verifier.verify(asked, [completion.text for completion in completions])
         return [
             Rollout(problem, completion, answer, verdict, self._author, policy_version)

@@ -9,7 +9,7 @@ from typing import Any
 
 from reasoning_lab.data.prose_answers import ProseAnswers
 from reasoning_lab.data.teacher import Writing, boxed
-from reasoning_lab.engine import Engine, Sampling, rollout_seeds
+from reasoning_lab.engine import Engine, Sampling, instructed, rollout_seeds
 from reasoning_lab.schema import HardwareConfig
 from reasoning_lab.targets import check_path, factory
 from reasoning_lab.types import Completion, Problem, UserError
@@ -68,7 +68,7 @@ class ModelTeacher:
         self, engine: Engine, problems: Sequence[Problem], samples: int, seed: int
     ) -> list[list[Completion]]:
         prompts = [
-            f"{problem.prompt}\n{self._instruction}".strip()
+            instructed(problem.prompt, self._instruction)
             for problem in problems
             for _ in range(samples)
         ]

@@ -4,21 +4,25 @@ Before it samples, it checks that no benchmark prompt is among the prompts that 
 the policy's lineage trained on.
 """
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 
 from reasoning_lab.data.corpus import read_prompt_ids, write_rollouts
 from reasoning_lab.data.problems import ProblemSource
-from reasoning_lab.engine.rollouts import sampling_of
+from reasoning_lab.engine.rollouts import RolloutSampler, sampling_of
 from reasoning_lab.evaluate.completions import COMPLETIONS
 from reasoning_lab.evaluate.config import EvaluateConfig
-from reasoning_lab.evaluate.statistics import pass_at_1
+from reasoning_lab.evaluate.statistics import Estimate, majority, pass_at_1, pass_at_k
 from reasoning_lab.schema import BenchmarkConfig
 from reasoning_lab.stages.base import Metrics, StageContext
-from reasoning_lab.types import Problem, RolloutGroup, Split, UserError, Verdict
+from reasoning_lab.types import Problem, Rollout, RolloutGroup, Split, UserError, Verdict
+from reasoning_lab.verify import verifier_version
 
 
 def benchmark_problems(
@@ -50,35 +54,90 @@ def benchmark_problems(
 def run(config: EvaluateConfig, context: StageContext) -> Metrics:
     """Sample, verify, write `completions.parquet`."""
     name, benchmark = config.name, config.benchmark
-    held_out = benchmark_problems(context.source, benchmark, name, context.lineage)
+    source = context.benchmark_source(name)
+    held_out = benchmark_problems(source, benchmark, name, context.lineage)
     problems = list(context.verifier.with_readable_golds(held_out))
-    policy, tokenizer = context.load_policy()
-    sampler = context.sampler(policy, tokenizer)
-    groups = sampler.kept_groups(
-        problems,
-        benchmark.samples,
-        sampling_of(benchmark.sampling),
-        f"{context.seed}/evaluate/{name}",
-        context.work_dir / "rollouts",
-    )
+    with closing(_sampler(config, context)) as sampler:
+        groups = sampler.kept_groups(
+            problems,
+            benchmark.samples,
+            sampling_of(benchmark.sampling),
+            f"{context.seed}/evaluate/{name}",
+            context.work_dir / "rollouts",
+        )
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     write_rollouts(context.out_dir / COMPLETIONS, rollouts)
-    estimate = pass_at_1(correct_samples(groups))
-    verdicts = Counter(rollout.verdict for rollout in rollouts)
-    metrics: Metrics = {
-        "pass@1": estimate.mean,
-        "ci95": [estimate.low, estimate.high],
-        "n": len(problems),
-        "samples": benchmark.samples,
-        "completion_tokens": float(np.mean([len(r.completion.token_ids) for r in rollouts])),
-        "truncated_frac": float(np.mean([r.completion.truncated for r in rollouts])),
-        **{f"{verdict}_frac": verdicts[verdict] / len(rollouts) for verdict in Verdict},
-        "families": family_means(groups),
-    }
+    metrics = {**measured(groups), "verifier": verifier_version(), "problems": digest(problems)}
     numbers = {key: value for key, value in metrics.items() if isinstance(value, int | float)}
     context.tracker.log({f"eval/{name}/{key}": value for key, value in numbers.items()})
     context.tracker.rollouts(f"eval/{name}/completions", rollouts[:64])
     return metrics
+
+
+def _sampler(config: EvaluateConfig, context: StageContext) -> RolloutSampler:
+    instruction = config.benchmark.instruction
+    if config.engine is not None:
+        return context.engine_sampler(config.engine, instruction)
+    policy, tokenizer = context.load_policy()
+    return context.sampler(policy, tokenizer, instruction)
+
+
+def measured(groups: Sequence[RolloutGroup]) -> Metrics:
+    """What a benchmark's verified completions say.
+
+    pass@1 with its interval; pass@k over all samples, and maj@k over the first k of them, for
+    k = 2, 4, … and all, each with its interval; the mean of each sample over the problems;
+    fractions of the verdicts and of what was cut off; lengths in tokens of right and of wrong
+    completions, null where there is none or the engine gives no tokens; the mean of each family.
+
+    Args:
+        groups: One a problem, equally large.
+    """
+    correct = correct_samples(groups)
+    rollouts = [rollout for group in groups for rollout in group.rollouts]
+    verdicts = Counter(rollout.verdict for rollout in rollouts)
+    estimate = pass_at_1(correct)
+    metrics: Metrics = {
+        "pass@1": estimate.mean,
+        "ci95": [estimate.low, estimate.high],
+        "n": estimate.n,
+        "samples": estimate.samples,
+        "by_sample": [float(mean) for mean in np.mean(correct, axis=0)],
+    }
+    doublings = [2**power for power in range(1, estimate.samples.bit_length())]
+    for k in sorted({*doublings, estimate.samples} - {1}):
+        metrics[f"pass@{k}"] = _as_list(pass_at_k(correct, k))
+        votes = [[_vote(rollout) for rollout in group.rollouts[:k]] for group in groups]
+        metrics[f"maj@{k}"] = _as_list(majority(votes, [row[:k] for row in correct]))
+    return {
+        **metrics,
+        "completion_tokens": _mean_tokens(rollouts),
+        "correct_tokens": _mean_tokens([r for r in rollouts if r.correct]),
+        "wrong_tokens": _mean_tokens([r for r in rollouts if not r.correct]),
+        "truncated_frac": float(np.mean([r.completion.truncated for r in rollouts])),
+        **{f"{verdict}_frac": verdicts[verdict] / len(rollouts) for verdict in Verdict},
+        "families": family_means(groups),
+    }
+
+
+def digest(problems: Sequence[Problem]) -> str:
+    """sha256 over prompts and golds in the order of the prompts' ids: what was really asked."""
+    content = sorted((problem.id, problem.prompt, problem.gold) for problem in problems)
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def _vote(rollout: Rollout) -> str | None:
+    """What the completion answers; None where it cannot be read, which is no vote."""
+    return rollout.answer if rollout.verdict in (Verdict.CORRECT, Verdict.WRONG) else None
+
+
+def _as_list(estimate: Estimate) -> list[float]:
+    return [estimate.mean, estimate.low, estimate.high]
+
+
+def _mean_tokens(rollouts: Sequence[Rollout]) -> float | None:
+    lengths = [len(rollout.completion.token_ids) for rollout in rollouts]
+    return float(np.mean(lengths)) if any(lengths) else None
 
 
 def correct_samples(groups: Sequence[RolloutGroup]) -> list[list[bool]]:

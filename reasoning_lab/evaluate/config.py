@@ -1,6 +1,7 @@
 """Schema of an evaluation: a node of the graph like any stage."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from reasoning_lab.schema import BenchmarkConfig, StageConfig
 
@@ -12,6 +13,8 @@ class EvaluateConfig(StageConfig):
     Attributes:
         name: The benchmark's.
         benchmark: Its problems and protocol.
+        engine: `_target_` and options of what answers; null = transformers in this process.
+        own_data: Identity of the benchmark's own source; null = it has none.
     """
 
     run: str = "reasoning_lab.evaluate.benchmark.run"
@@ -20,6 +23,16 @@ class EvaluateConfig(StageConfig):
     reads: list[str] = field(default_factory=lambda: ["model", "data"])
     name: str = ""
     benchmark: BenchmarkConfig = field(default_factory=BenchmarkConfig)
+    engine: dict[str, Any] | None = None
+    own_data: Any = None
+
+    def identity(self) -> dict[str, Any]:
+        """The problems count by content, the model by the policy that it is."""
+        identity = super().identity()
+        identity["benchmark"]["data"] = identity.pop("own_data")
+        if self.engine is not None:
+            identity["engine"] = {k: v for k, v in identity["engine"].items() if k != "model"}
+        return identity
 
     def rows(self) -> int | None:
         return self.benchmark.count * self.benchmark.samples

@@ -8,6 +8,7 @@ Chen et al. 2021, "Evaluating Large Language Models Trained on Code", equation 1
 Simplified: problems count as drawn independently, families as no clusters of their own.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -104,6 +105,40 @@ def pass_at_k(correct: npt.ArrayLike, k: int) -> Estimate:
     log_miss = _log_choose(np.maximum(wrong, k), k) - _log_choose(np.asarray(samples), k)
     means = np.where(wrong >= k, -np.expm1(log_miss), 1.0)
     return _estimate(np.clip(means, 0.0, 1.0), samples)
+
+
+def majority(votes: Sequence[Sequence[str | None]], correct: npt.ArrayLike) -> Estimate:
+    """maj@k: how often the answer that most of a problem's k samples give is correct.
+
+    Correct samples vote for one answer, however they write it; wrong ones each for what they
+    wrote. What cannot be read does not vote; of a tie the expected value counts, and without a
+    vote the problem is lost. Intervals as `pass_at_1`. Simplified: a wrong answer written in two
+    ways splits its votes.
+
+    Args:
+        votes: `[P][k]` answers as extracted; None = there is none.
+        correct: `[P, k]` bool, True = the sample is correct.
+
+    Raises:
+        UserError: The array is not complete.
+    """
+    verified = _complete(correct)
+    means = np.array(
+        [_won(answers, right) for answers, right in zip(votes, verified, strict=True)],
+    )
+    return _estimate(means, verified.shape[1])
+
+
+def _won(answers: Sequence[str | None], right: Verified) -> float:
+    """1, 0, or the share that the right answer has in a tie for most votes."""
+    wrong = Counter(
+        answer.strip()
+        for answer, is_right in zip(answers, right, strict=True)
+        if answer is not None and not is_right
+    )
+    most = max([int(right.sum()), *wrong.values()])
+    ahead = list(wrong.values()).count(most)
+    return 1 / (1 + ahead) if right.sum() == most > 0 else 0.0
 
 
 def paired_difference(a: npt.ArrayLike, b: npt.ArrayLike) -> Difference:

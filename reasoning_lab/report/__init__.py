@@ -140,7 +140,8 @@ def _csv(entries: Sequence[Mapping[str, Any]]) -> str:
                 line[name] = " ".join(map(str, value)) if isinstance(value, list) else value
         flat.append(line)
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(flat[0]), lineterminator="\n")
+    columns = list(dict.fromkeys(name for line in flat for name in line))
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(flat)
     return text.getvalue()

@@ -4,8 +4,8 @@ Place in the flow: evaluation artifacts become `Row` and `StageResult`; `compari
 results problem by problem; `write_report` turns all into files.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,10 +28,11 @@ class Row:
         samples: Completions of each problem.
         pass_at_1: Fraction in [0, 1]; `pass@1` in the file.
         ci95: Ends of its 95% interval.
-        completion_tokens: Mean length of a completion, in tokens.
+        completion_tokens: Mean length of a completion, in tokens; None = the engine gives none.
         train_tokens: Tokens that the stage trained on; 0 for a policy that was taken as it is.
         wall_s: Seconds that the stage took.
         fingerprint: The policy's artifact.
+        measured: What else the evaluation measured, by its name there.
     """
 
     variant: str
@@ -42,10 +43,11 @@ class Row:
     samples: int
     pass_at_1: float
     ci95: tuple[float, float]
-    completion_tokens: float
+    completion_tokens: float | None
     train_tokens: int
     wall_s: float
     fingerprint: str
+    measured: Mapping[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """The row under its names in `report.json`."""
@@ -62,6 +64,7 @@ class Row:
             "train_tokens": self.train_tokens,
             "wall_s": self.wall_s,
             "fingerprint": self.fingerprint,
+            **self.measured,
         }
 
 

@@ -155,7 +155,11 @@ def percent(fraction: float) -> str:
 def row_columns(rows: Sequence[Row]) -> list[str]:
     """What a table of these rows shows."""
     columns = ["stage", "benchmark", "pass@1", "95% interval", "n", "samples"]
-    columns += ["completion tokens", "train tokens", "seconds"]
+    # The majority of two is a coin.
+    columns += ["pass@all", "maj@all"] if max(row.samples for row in rows) > 2 else []
+    columns += ["cut off"] if any(row.measured.get("truncated_frac") for row in rows) else []
+    columns += ["completion tokens"]
+    columns += ["train tokens", "seconds"] if any(row.train_tokens for row in rows) else []
     if len({row.seed for row in rows}) > 1:
         columns.insert(0, "seed")
     if len({row.variant for row in rows}) > 1:
@@ -174,11 +178,21 @@ def row_cells(row: Row, columns: Sequence[str]) -> list[str]:
         "95% interval": interval(*row.ci95),
         "n": f"{row.n:,}",
         "samples": str(row.samples),
-        "completion tokens": f"{row.completion_tokens:,.1f}",
+        "pass@all": _of_all("pass", row),
+        "maj@all": _of_all("maj", row),
+        "cut off": percent(row.measured.get("truncated_frac", 0.0)),
+        "completion tokens": ""
+        if row.completion_tokens is None
+        else f"{row.completion_tokens:,.1f}",
         "train tokens": f"{row.train_tokens:,}",
         "seconds": f"{row.wall_s:,.0f}",
     }
     return [cells[name] for name in columns]
+
+
+def _of_all(name: str, row: Row) -> str:
+    found = row.measured.get(f"{name}@{row.samples}")
+    return "" if found is None else percent(found[0])
 
 
 def _escape(cell: str) -> str:

@@ -63,6 +63,7 @@ class StageContext:
         verifier: Checks answers.
         tracker: Where metrics and tables go.
         benchmarks: What the run's policies are evaluated on.
+        benchmark_sources: Where the problems of those come from that have a source of their own.
     """
 
     name: str
@@ -78,6 +79,7 @@ class StageContext:
     verifier: Verifier
     tracker: Tracker
     benchmarks: Mapping[str, BenchmarkConfig] = field(default_factory=dict)
+    benchmark_sources: Mapping[str, ProblemSource] = field(default_factory=dict)
 
     def load_policy(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """The policy to start from: the input's, or the base checkpoint's."""
@@ -98,22 +100,44 @@ class StageContext:
 
     def benchmark_prompts(self) -> dict[str, list[str]]:
         """Of each benchmark, by its name."""
-        draw = self.source.problems
         return {
             name: [
                 problem.prompt
-                for problem in draw(Split(held.split), held.levels, held.count, held.seed)
+                for problem in self.benchmark_source(name).problems(
+                    Split(held.split), held.levels, held.count, held.seed
+                )
             ]
             for name, held in self.benchmarks.items()
         }
 
+    def benchmark_source(self, name: str) -> ProblemSource:
+        """The benchmark's own, or the run's."""
+        return self.benchmark_sources.get(name, self.source)
+
     def sampler(
-        self, policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+        self,
+        policy: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        instruction: str = "",
     ) -> RolloutSampler:
         """Draws verified rollouts from `policy`, under the fingerprint that it came with."""
         placed = on_device(policy, device_of(self.hardware))
         engine = partial(HFEngine, placed, tokenizer, self.hardware.generation_batch_size)
-        return self._sampler(engine)
+        return self._sampler(engine, instruction=instruction)
+
+    def engine_sampler(self, engine: Mapping[str, Any], instruction: str) -> RolloutSampler:
+        """Draws verified rollouts from the stage's policy through a configured engine."""
+        options = {**engine, "model": str(self.inputs.get("policy", self.model.path))}
+        if "revision" in engine and "policy" not in self.inputs:
+            options["revision"] = self.model.revision
+        if "dtype" in engine:
+            options["dtype"] = self.model.dtype
+
+        def made(on_progress: Callable[[int], None]) -> Engine:
+            opened: Engine = factory(options, "engine")(hardware=self.hardware)
+            return opened
+
+        return self._sampler(made, instruction=instruction)
 
     def vllm_sampler(self, policy: PreTrainedModel) -> RolloutSampler:
         """As `sampler`, through vLLM, which gets the policy's weights before each call."""
@@ -129,9 +153,10 @@ class StageContext:
         self,
         engine: Callable[[Callable[[int], None]], Engine],
         sync: Callable[[Engine], None] = lambda _: None,
+        instruction: str = "",
     ) -> RolloutSampler:
         author = self.authors.get("policy", "base")
-        return RolloutSampler(engine, self.verifier, author, self.name, sync)
+        return RolloutSampler(engine, self.verifier, author, self.name, sync, instruction)
 
 
 class Batch(Protocol):

@@ -265,8 +265,13 @@ def _log_ladder(run: Any, rows: Sequence[Mapping[str, Any]], figure: Path) -> No
         key = f"ladder/{row['benchmark']}/pass@1"
         run.log({"ladder/stage": stages.index(row["stage"]), key: row["pass@1"]})
         run.summary[f"eval/{row['benchmark']}/pass@1"] = row["pass@1"]
-    cells = [[str(v) if isinstance(v, list) else v for v in row.values()] for row in rows]
-    run.log({"report": _table(list(rows[0]), cells), "report/ladder": wandb.Image(str(figure))})
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    cells = [[_cell(row.get(name)) for name in columns] for row in rows]
+    run.log({"report": _table(columns, cells), "report/ladder": wandb.Image(str(figure))})
+
+
+def _cell(value: Any) -> Any:
+    return str(value) if isinstance(value, list) else value
 
 
 def _artifact_name(artifact: Artifact) -> str:

@@ -1,0 +1,92 @@
+"""Verify an evaluation's kept completions once more, with another checker or a newer verifier.
+
+Nothing is generated. The old verdicts are those of the artifact, which stays as it is.
+"""
+
+import json
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from reasoning_lab.data.corpus import read_rollouts, write_rollouts
+from reasoning_lab.data.curation import group_by_problem
+from reasoning_lab.evaluate.benchmark import correct_samples, measured
+from reasoning_lab.evaluate.completions import COMPLETIONS
+from reasoning_lab.evaluate.statistics import Difference, Estimate, paired_difference, pass_at_1
+from reasoning_lab.files import replaced
+from reasoning_lab.schema import HardwareConfig
+from reasoning_lab.types import UserError
+from reasoning_lab.verify import verifier_of, verifier_version
+
+
+@dataclass(frozen=True, slots=True)
+class Rescored:
+    """An evaluation under its own and under the new verdicts.
+
+    Attributes:
+        before: pass@1 by the verdicts that were kept.
+        after: pass@1 by the new ones.
+        difference: after - before, paired over problems.
+        changed: `old -> new` verdicts to how many completions.
+    """
+
+    before: Estimate
+    after: Estimate
+    difference: Difference
+    changed: dict[str, int]
+
+
+def rescore(
+    folder: Path, checker: str | None, hardware: HardwareConfig, out_dir: Path
+) -> tuple[Rescored, Path]:
+    """Write `completions.parquet` with new verdicts and `metrics.json` into `out_dir`.
+
+    Args:
+        folder: An evaluation's artifact.
+        checker: As in `Problem.checker`; None = each problem's own.
+        hardware: Workers and limits of the verifier.
+        out_dir: Made if missing.
+
+    Returns:
+        The comparison, and the path of the completions.
+
+    Raises:
+        UserError: There are no completions in `folder`, or the checker cannot read a gold.
+    """
+    if not (folder / COMPLETIONS).is_file():
+        raise UserError(
+            f"path={folder}: there is no {COMPLETIONS} in it; give an evaluation's folder, "
+            "runs/store/evaluate/FINGERPRINT"
+        )
+    old = read_rollouts(folder / COMPLETIONS)
+    problems = [rollout.problem for rollout in old]
+    if checker is not None:
+        problems = [replace(problem, checker=checker) for problem in problems]
+    with verifier_of(hardware) as verifier:
+        asked = list(verifier.with_readable_golds(problems))
+        verdicts = verifier.verify(asked, [rollout.completion.text for rollout in old])
+    new = [
+        replace(rollout, problem=problem, answer=answer, verdict=verdict, judge=None)
+        for rollout, problem, (answer, verdict) in zip(old, problems, verdicts, strict=True)
+    ]
+    groups = group_by_problem(new)
+    before = correct_samples(group_by_problem(old))
+    after = correct_samples(groups)
+    changed = Counter(
+        f"{was.verdict} -> {now.verdict}"
+        for was, now in zip(old, new, strict=True)
+        if was.verdict is not now.verdict
+    )
+    out_dir.mkdir(parents=True, exist_ok=True)
+    metrics = {**measured(groups), "verifier": verifier_version(), "rescored": str(folder)}
+    replaced(out_dir / "metrics.json", lambda path: path.write_text(json.dumps(metrics, indent=2)))
+    written = replaced(out_dir / COMPLETIONS, lambda path: write_rollouts(path, new))
+    result = Rescored(
+        pass_at_1(np.array(before)),
+        pass_at_1(np.array(after)),
+        paired_difference(after, before),
+        dict(changed),
+    )
+    return result, written
