@@ -110,11 +110,17 @@ def compose(config: DictConfig) -> Recipe:
         )
         for name, held in root.benchmarks.items()
     }
+    nodes = with_evaluations(nodes, evaluations, groups, root.seed, has_base)
+    if not nodes:
+        raise UserError(
+            "stages: there is no stage and no checkpoint to evaluate; choose a recipe, or set "
+            "model.path"
+        )
     removed = [name for name in root.stages if name not in kept]
     return Recipe(
         root,
         "+".join(removed) or NO_ABLATION,
-        with_evaluations(nodes, evaluations, groups, root.seed, has_base),
+        nodes,
         source,
         sources,
     )

@@ -177,9 +177,9 @@ def test_options_that_reasoning_gym_refuses_name_their_key() -> None:
         list(source_of("gcd").problems(Split.TRAIN, [7], 5, 0))
 
 
-@pytest.mark.parametrize("fractions", [(0.6, 0.4), (-0.1, 0.2)])
-def test_fractions_must_leave_something_to_train_on(fractions: tuple[float, float]) -> None:
-    with pytest.raises(UserError, match="sum to less than 1"):
+@pytest.mark.parametrize("fractions", [(0.6, 0.5), (-0.1, 0.2)])
+def test_fractions_must_not_overlap(fractions: tuple[float, float]) -> None:
+    with pytest.raises(UserError, match="sum to 1 at most"):
         ReasoningGymSource(FAMILIES, *fractions)
 
 

@@ -263,8 +263,10 @@ def test_lineage_has_every_ancestor_once() -> None:
     nodes = linked()
     names = [node.name for node in nodes["prefer"].lineage()]
     assert sorted(names) == sorted(["base", "teach", "mid", "tune", "pair", "prefer"])
-    evaluations = with_evaluations(list(nodes.values()), {"held": stage("x")}, GROUPS, 0)
+    evaluations = with_evaluations(list(nodes.values()), {"held": stage("x")}, GROUPS, 0, False)
     assert [n.name for n in evaluations][-1] == "prefer/held"
+    held = with_evaluations([], {"held": stage("x")}, GROUPS, 0, True)
+    assert [(n.name, dict(n.inputs)) for n in held] == [("base/held", {})]
 
 
 def changed_value(value: Any) -> Any:

@@ -54,7 +54,7 @@ def problem_of(options: Mapping[str, Any], row: Mapping[str, Any]) -> Problem | 
         ("[1, 2]", "a list, not an object"),
         ('{"prompt": "2 + 2?"}', "'gold' is None"),
         ('{"prompt": "  ", "gold": "4"}', "'prompt' is '  '"),
-        ('{"prompt": "2 + 2?", "gold": 4}', "'gold' is 4"),
+        ('{"prompt": "2 + 2?", "gold": [4]}', "'gold' is [4]"),
         ('{"prompt": "2 + 2?", "gold": "4", "level": "hard"}', "'level' is 'hard'"),
         ('{"prompt": "2 + 2?", "gold": "4", "level": 0}', "'level' is 0"),
         ('{"prompt": "2 + 2?", "gold": "4", "level": true}', "'level' is True"),

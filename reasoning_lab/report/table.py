@@ -156,7 +156,8 @@ def row_columns(rows: Sequence[Row]) -> list[str]:
     """What a table of these rows shows."""
     columns = ["stage", "benchmark", "pass@1", "95% interval", "n", "samples"]
     # The majority of two is a coin.
-    columns += ["pass@all", "maj@all"] if max(row.samples for row in rows) > 2 else []
+    voted = any(row.samples > 2 and _of_all("maj", row) for row in rows)
+    columns += ["pass@all", "maj@all"] if voted else []
     columns += ["cut off"] if any(row.measured.get("truncated_frac") for row in rows) else []
     columns += ["completion tokens"]
     columns += ["train tokens", "seconds"] if any(row.train_tokens for row in rows) else []
