@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from rich.console import Console
 
 from reasoning_lab.compose import Recipe
@@ -18,6 +19,9 @@ from reasoning_lab.files import dated
 from reasoning_lab.recipe import BASE, Node
 from reasoning_lab.report import (
     Claims,
+    Completions,
+    Evidence,
+    GraphNode,
     Row,
     StageResult,
     console_means,
@@ -25,6 +29,7 @@ from reasoning_lab.report import (
     write_report,
 )
 from reasoning_lab.report.table import sentence, variant_label
+from reasoning_lab.schema import as_plain
 from reasoning_lab.store import Artifact, Store, fingerprint
 from reasoning_lab.sweep import recipes
 from reasoning_lab.types import UserError
@@ -49,6 +54,7 @@ def survey(overrides: Sequence[str]) -> dict[str, Path]:
     missing: list[str] = []
     runs = Path("runs")
     artifacts: dict[str, Artifact] = {}
+    evidence = Evidence()
     for combination, recipe in recipes(overrides):
         runs = Path(recipe.root.paths.runs)
         store = Store(runs / "store")
@@ -63,6 +69,7 @@ def survey(overrides: Sequence[str]) -> dict[str, Path]:
             missing.append(f"{' '.join(combination) or 'the recipe'} lacks {', '.join(lacking)}")
             continue
         own_rows, own_results = results_of(recipe, artifacts)
+        add_evidence(evidence, recipe, artifacts)
         rows += own_rows
         results += own_results
     if missing:
@@ -71,7 +78,7 @@ def survey(overrides: Sequence[str]) -> dict[str, Path]:
             + (f" (and {len(missing) - 1} more are incomplete)" if len(missing) > 1 else "")
             + f"; run it first: reasoning-lab -m {' '.join(overrides)}"
         )
-    return publish(rows, results, dated(runs / "reports"), Console())
+    return publish(rows, results, evidence, dated(runs / "reports"), Console())
 
 
 def results_of(
@@ -123,12 +130,44 @@ def _name_of_base(node: Node) -> str:
     return fingerprint({"model": node.identity["groups"]["model"]})
 
 
+def add_evidence(evidence: Evidence, recipe: Recipe, artifacts: Mapping[str, Artifact]) -> None:
+    """Add what stands behind a finished recipe's numbers; `artifacts` as for `results_of`."""
+    seed, variant = recipe.root.seed, recipe.variant
+    title = f"{variant_label(variant)}, seed {seed}"
+    evidence.configs[title] = yaml.safe_dump(as_plain(recipe.root), sort_keys=False)
+    for node in recipe.nodes:
+        made = artifacts.get(node.fingerprint)
+        if node.fingerprint in evidence.nodes:
+            continue
+        evidence.nodes[node.fingerprint] = GraphNode(
+            f"{node.name} (seed {seed})",
+            node.fingerprint,
+            [maker.fingerprint for maker in node.inputs.values()],
+            made.metrics["wall_s"] if made else None,
+        )
+        if made is None:
+            continue
+        if isinstance(node.config, EvaluateConfig):
+            policy = node.inputs.get("policy")
+            stage = BASE if policy is None else policy.name
+            about = {"variant": variant, "seed": seed, "stage": stage}
+            evidence.completions.append(
+                Completions(made.path, {**about, "benchmark": node.config.name})
+            )
+        elif made.kind == "policy":
+            evidence.policies[f"{node.name}, {title}"] = made.path
+
+
 def publish(
-    rows: Sequence[Row], results: Sequence[StageResult], out_dir: Path, console: Console
+    rows: Sequence[Row],
+    results: Sequence[StageResult],
+    evidence: Evidence,
+    out_dir: Path,
+    console: Console,
 ) -> dict[str, Path]:
     """Write the report into `out_dir` and print its tables and sentences."""
     claims = Claims.of(results)
-    paths = write_report(rows, claims, results, out_dir)
+    paths = write_report(rows, claims, results, evidence, out_dir)
     console.print(console_means(claims.means) if claims.means else console_table(rows))
     several = len({row.variant for row in rows}) > 1
     for comparison in [*claims.stages, *claims.variants]:
@@ -136,7 +175,7 @@ def publish(
         whose = f"{variant_label(comparison.variant)}: " if within else ""
         told = sentence(comparison).replace("**", "")
         console.print(f"{whose}{told}", markup=False, soft_wrap=True)
-    console.print(f"Report: {paths['markdown']}", soft_wrap=True)
+    console.print(f"Report: {paths['html']}, {paths['markdown'].name}", soft_wrap=True)
     return paths
 
 

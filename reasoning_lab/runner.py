@@ -20,7 +20,8 @@ from rich.console import Console
 from reasoning_lab.compose import Recipe
 from reasoning_lab.files import replaced
 from reasoning_lab.recipe import Node
-from reasoning_lab.results import publish, results_of
+from reasoning_lab.report import Evidence
+from reasoning_lab.results import add_evidence, publish, results_of
 from reasoning_lab.schema import as_plain
 from reasoning_lab.stages.base import StageContext
 from reasoning_lab.store import Artifact, Metadata, Store, trained_on
@@ -69,7 +70,9 @@ def run(recipe: Recipe, out_dir: Path, overrides: Sequence[str] = ()) -> float |
     if not rows:
         console.print("No benchmark was asked for, so there is nothing to report.")
         return None
-    paths = publish(rows, results, out_dir, console)
+    evidence = Evidence()
+    add_evidence(evidence, recipe, artifacts)
+    paths = publish(rows, results, evidence, out_dir, console)
     runner.summarize([row.as_json() for row in rows], paths["ladder"])
     reached = [row.pass_at_1 for row in rows if row.stage == rows[-1].stage]
     return fmean(reached)

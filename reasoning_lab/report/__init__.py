@@ -15,9 +15,11 @@ from typing import Any
 
 from reasoning_lab.files import replaced
 from reasoning_lab.report.comparisons import Claims, Comparison, StageMean
+from reasoning_lab.report.evidence import Completions, Evidence, GraphNode
 from reasoning_lab.report.figures import save_ablation, save_lengths
 from reasoning_lab.report.ladder import save_ladder
 from reasoning_lab.report.latex import latex_tables
+from reasoning_lab.report.page import html_page
 from reasoning_lab.report.rows import Row, StageResult
 from reasoning_lab.report.table import (
     console_means,
@@ -32,6 +34,9 @@ from reasoning_lab.types import UserError
 __all__ = [
     "Claims",
     "Comparison",
+    "Completions",
+    "Evidence",
+    "GraphNode",
     "Row",
     "StageMean",
     "StageResult",
@@ -48,15 +53,20 @@ _METHOD = (
 
 
 def write_report(
-    rows: Sequence[Row], claims: Claims, results: Sequence[StageResult], out_dir: Path
+    rows: Sequence[Row],
+    claims: Claims,
+    results: Sequence[StageResult],
+    evidence: Evidence,
+    out_dir: Path,
 ) -> dict[str, Path]:
     """Write the report into `out_dir`, made if missing.
 
-    `report.md`, `report.tex`, `report.json`, `report.csv` (the rows), `comparisons.csv` and
-    the figures `ladder.png`, `lengths.png`, `ablation.png`; what has nothing to show is left out.
+    `report.html`, `report.md`, `report.tex`, `report.json`, `report.csv` (the rows),
+    `comparisons.csv` and the figures `ladder.png`, `lengths.png`, `ablation.png`; what has nothing
+    to show is left out.
 
     Returns:
-        Paths under `markdown`, `latex`, `json`, `csv`, `comparisons`, `ladder`, …
+        Paths under `html`, `markdown`, `latex`, `json`, `csv`, `comparisons`, `ladder`, …
 
     Raises:
         UserError: There is no row to report.
@@ -86,6 +96,7 @@ def write_report(
         "comparisons": ("comparisons.csv", _csv([each.as_json() for each in comparisons])),
         "latex": ("report.tex", latex_tables(rows, claims, _METHOD)),
         "markdown": ("report.md", _markdown(rows, claims, list(figures))),
+        "html": ("report.html", html_page(rows, claims, evidence, _METHOD)),
     }
     paths = {}
     for name, draw in figures.items():

@@ -1,0 +1,112 @@
+"""Accuracy while GRPO trains, by variant: table on standard output, figure beside this file.
+
+    python experiments/005_rl_controls/curves.py
+
+in the folder whose `runs/` holds the sweep of `experiment=005_rl_controls`.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import chi2
+
+from reasoning_lab.compose import register_schemas
+from reasoning_lab.evaluate.completions import read_samples
+from reasoning_lab.evaluate.statistics import Difference, over_seeds, paired_difference
+from reasoning_lab.recipe import Node
+from reasoning_lab.report.style import COLOURS, INK, new_figure, plain, save
+from reasoning_lab.store import Artifact, Store
+from reasoning_lab.sweep import recipes
+from reasoning_lab.tracking.history import read_history
+
+VARIANTS = ("rl_bare", "rl_uniform", "rl_rebalanced", "rl_annealed", "rl_controlled")
+SEEDS = (0, 1, 2)
+Curve = dict[int, float]
+
+
+def main() -> None:
+    """Print the table and save the figure."""
+    register_schemas()
+    store = Store(Path("runs/store"))
+    curves: dict[str, list[Curve]] = {}
+    print(
+        "| variant | rollouts | tokens trained | held-out, each seed | RL - SFT | 95% interval |"
+        " worst fall | spread | 95% interval |"
+    )
+    print("| :-- " + "| --: " * 8 + "|")
+    for variant in VARIANTS:
+        before, after, rollouts, tokens = [], [], [], []
+        curves[variant] = []
+        for seed in SEEDS:
+            chosen = [f"stage@stages.rl={variant}", f"seed={seed}"]
+            ((_, recipe),) = recipes(["experiment=005_rl_controls", *chosen])
+            nodes = {node.name: node for node in recipe.nodes}
+            made = _artifact(store, nodes["rl"])
+            rollouts.append(made.metrics["rollouts"])
+            tokens.append(made.metrics["train_tokens"])
+            curves[variant].append(read_history(made.path)["val/pass@1"])
+            for name, into in (("sft/heldout", before), ("rl/heldout", after)):
+                into.append(read_samples(_artifact(store, nodes[name]).path, 2).correct)
+        gain = paired_difference(over_seeds(after), over_seeds(before))
+        each = ", ".join(
+            f"{100 * b.mean():.1f} → {100 * a.mean():.1f}"
+            for b, a in zip(before, after, strict=True)
+        )
+        print(
+            f"| `{variant}` | {np.mean(rollouts):,.0f} | {np.mean(tokens):,.0f} | {each} | "
+            f"{_told(gain)} | {_fall(curves[variant]):.1f} | {_spread(curves[variant])} |"
+        )
+    _draw(curves, Path(__file__).with_name("curves.png"))
+
+
+def _artifact(store: Store, node: Node) -> Artifact:
+    found = store.lookup(node.folder, node.fingerprint)
+    if found is None:
+        sys.exit(f"runs/store lacks {node.name}: run reasoning-lab -m experiment=005_rl_controls")
+    return found
+
+
+def _told(gain: Difference) -> str:
+    return f"{100 * gain.mean:+.1f} | {100 * gain.low:+.1f} to {100 * gain.high:+.1f}"
+
+
+def _fall(curves: list[Curve]) -> float:
+    """The most, over seeds, that accuracy lay below an earlier validation's, in points."""
+    values = [np.array(list(curve.values())) for curve in curves]
+    return 100 * max(float((np.maximum.accumulate(v) - v).max()) for v in values)
+
+
+def _spread(curves: list[Curve]) -> str:
+    """Standard deviation around each run's own line, pooled over seeds, in points; chi-square."""
+    residuals = [_around_line(curve) for curve in curves]
+    freedom = sum(len(r) - 2 for r in residuals)
+    total = float(sum((r**2).sum() for r in residuals))
+    low, high = (np.sqrt(total / chi2.isf(tail, freedom)) for tail in (0.025, 0.975))
+    return f"{100 * np.sqrt(total / freedom):.2f} | {100 * low:.2f} to {100 * high:.2f}"
+
+
+def _around_line(curve: Curve) -> npt.NDArray[np.float64]:
+    steps, values = np.array(list(curve)), np.array(list(curve.values()))
+    residuals: npt.NDArray[np.float64] = values - np.polyval(np.polyfit(steps, values, 1), steps)
+    return residuals
+
+
+def _draw(curves: dict[str, list[Curve]], path: Path) -> None:
+    figure = new_figure(9.0, 2.8)
+    panels = figure.subplots(1, len(curves), sharey=True)
+    for panel, (variant, runs) in zip(panels, curves.items(), strict=True):
+        for seed, curve in zip(SEEDS, runs, strict=True):
+            panel.plot(
+                list(curve), [100 * v for v in curve.values()], color=COLOURS[seed], label=f"{seed}"
+            )
+        panel.set_title(variant, fontsize=9, color=INK, loc="left")
+        panel.set_xlabel("step", fontsize=9, color=INK)
+        plain(panel, "y")
+    panels[-1].legend(title="seed", frameon=False, fontsize=8)
+    save(figure, "pass@1 on 300 validation problems while GRPO trains, percent", path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""What stands behind a report's numbers: rollouts, curves, the graph and the config.
+
+Read from finished artifacts, for the page that people open (`page.py`).
+"""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from reasoning_lab.data.corpus import read_rollouts
+from reasoning_lab.evaluate.completions import COMPLETIONS
+from reasoning_lab.tracking.history import read_history
+from reasoning_lab.types import Rollout
+
+MOST_ROLLOUTS = 10_000
+_MOST_POINTS = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Completions:
+    """An evaluation's folder and what its rollouts are filtered by.
+
+    Attributes:
+        folder: The artifact's.
+        about: `variant`, `seed`, `stage` and `benchmark`.
+    """
+
+    folder: Path
+    about: Mapping[str, Any]
+
+    def drawn(self, most: int) -> Sequence[Rollout]:
+        """At most so many of its rollouts, the same each time, in their order."""
+        rollouts = read_rollouts(self.folder / COMPLETIONS)
+        kept = random.Random(0).sample(range(len(rollouts)), min(most, len(rollouts)))
+        return [rollouts[place] for place in sorted(kept)]
+
+
+@dataclass(frozen=True, slots=True)
+class GraphNode:
+    """A node as a reader sees it.
+
+    Attributes:
+        name: In the recipe.
+        fingerprint: Of its artifact.
+        inputs: Fingerprints of what it was made from.
+        wall_s: Seconds that it took; None = not known.
+    """
+
+    name: str
+    fingerprint: str
+    inputs: Sequence[str]
+    wall_s: float | None
+
+
+@dataclass(slots=True)
+class Evidence:
+    """Of one recipe or several.
+
+    Attributes:
+        completions: One an evaluation.
+        policies: Folder of each trained policy, by what its curves are called.
+        nodes: The graph, each node once, makers before what they made.
+        configs: Each recipe's config as YAML, by its title.
+    """
+
+    completions: list[Completions] = field(default_factory=list)
+    policies: dict[str, Path] = field(default_factory=dict)
+    nodes: dict[str, GraphNode] = field(default_factory=dict)
+    configs: dict[str, str] = field(default_factory=dict)
+
+    def rollouts(self) -> dict[str, Any]:
+        """Sources, prompts and rollouts, each text once; at most 10,000 rollouts in all."""
+        sources: list[dict[str, Any]] = []
+        prompts: dict[str, tuple[int, dict[str, str]]] = {}
+        rows: list[list[Any]] = []
+        most = max(1, MOST_ROLLOUTS // max(len(self.completions), 1))
+        for number, completions in enumerate(self.completions):
+            sources.append(dict(completions.about))
+            for rollout in completions.drawn(most):
+                problem = rollout.problem
+                place, _ = prompts.setdefault(
+                    problem.id,
+                    (
+                        len(prompts),
+                        {"prompt": problem.prompt, "gold": problem.gold, "family": problem.family},
+                    ),
+                )
+                text, tokens = rollout.completion.text, len(rollout.completion.token_ids)
+                rows.append([number, place, text, rollout.answer, str(rollout.verdict), tokens])
+        return {"sources": sources, "prompts": [p for _, p in prompts.values()], "rollouts": rows}
+
+    def curves(self) -> list[dict[str, Any]]:
+        """Every metric of every policy that has a history, thinned to 400 points a curve."""
+        found = []
+        for label, folder in self.policies.items():
+            for metric, values in read_history(folder).items():
+                points = [[step, value] for step, value in values.items() if value == value]
+                every = -(-len(points) // _MOST_POINTS)
+                if points:
+                    found.append({"metric": metric, "label": label, "points": points[::every]})
+        return sorted(found, key=lambda curve: (curve["metric"] != "train/loss", curve["metric"]))
