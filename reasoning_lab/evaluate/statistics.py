@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy.special import gammaln
-from scipy.stats import beta
+from scipy.stats import beta, norm
 from scipy.stats import t as student
 
 from reasoning_lab.types import UserError
@@ -71,9 +71,11 @@ def pass_at_1(correct: npt.ArrayLike) -> Estimate:
     """Mean fraction of correct samples, with an interval clustered by problem.
 
     With at least 10 problems' worth of right and of wrong answers the interval is Student's
-    t over the per-problem means. With fewer, or when all problems have the same mean, t is
-    too narrow (zero wide at 0% and 100%); Clopper-Pearson with each problem as one trial
-    then stands in, which is never too narrow, as no variable in [0, 1] spreads more.
+    t over the per-problem means. With fewer t is too narrow, and Clopper-Pearson stands in, over
+    as many trials as would give the mean its variance (Korn and Graubard 1998, "Confidence
+    intervals for proportions with small expected number of positive counts"). With less than one
+    problem's worth, or when all problems have the same mean, their variance tells nothing and
+    each problem is one trial, which is never too narrow, as no variable in [0, 1] spreads more.
 
     Args:
         correct: `[P, S]` bool, True = the sample is correct; 0 and 1 will do.
@@ -245,8 +247,10 @@ def _complete(correct: npt.ArrayLike) -> Verified:
 def _estimate(means: Means, samples: int) -> Estimate:
     """Mean and 95% interval of `[P]` per-problem means in [0, 1]."""
     n, mean = len(means), float(means.mean())
-    right, wrong = means.sum(), n - means.sum()
-    if min(right, wrong) < _FEW_PROBLEMS or np.ptp(means) == 0:
+    few = min(means.sum(), n - means.sum())
+    if few < _FEW_PROBLEMS or np.ptp(means) == 0:
+        trials = n if few < 1 or np.ptp(means) == 0 else _trials(means)
+        right, wrong = mean * trials, (1 - mean) * trials
         low = float(beta.ppf(_TAIL, right, wrong + 1)) if right > 0 else 0.0
         high = float(beta.isf(_TAIL, right + 1, wrong)) if wrong > 0 else 1.0
     else:
@@ -259,6 +263,13 @@ def _t_half_width(values: Means) -> float:
     """Half the 95% t interval of the mean of `[P]` values, P >= 2."""
     n = len(values)
     return float(student.isf(_TAIL, n - 1) * values.std(ddof=1) / np.sqrt(n))
+
+
+def _trials(means: Means) -> float:
+    """Independent trials that tell as much as `[P]` problems, P at least; t stands for z."""
+    n, mean = len(means), means.mean()
+    trials = mean * (1 - mean) / (means.var(ddof=1) / n)
+    return max(float(n), float(trials * (norm.isf(_TAIL) / student.isf(_TAIL, n - 1)) ** 2))
 
 
 def _log_choose(n: npt.NDArray[np.int64], k: int) -> Means:
