@@ -104,7 +104,10 @@ def _draw(curves: dict[str, list[Curve]], path: Path) -> None:
         panel.set_title(variant, fontsize=9, color=INK, loc="left")
         panel.set_xlabel("step", fontsize=9, color=INK)
         plain(panel, "y")
-    panels[-1].legend(title="seed", frameon=False, fontsize=8)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(
+        handles, labels, title="seed", loc="outside right center", frameon=False, fontsize=8
+    )
     save(figure, "pass@1 on 300 validation problems while GRPO trains, percent", path)
 
 
