@@ -37,6 +37,7 @@ reasoning-lab: turn a small language model into a reasoning model, stage by stag
   reasoning-lab report key=a,b …              one report over those runs; runs nothing
   reasoning-lab evaluate model=X benchmark=[Y]  any model on any benchmark
   reasoning-lab rescore path=FOLDER checker=NAME  an evaluation's completions with another verifier
+  reasoning-lab dashboard key=a,b …           a W&B workspace and report of those runs
   reasoning-lab audit path=FILE.jsonl         the verifier against labelled completions
 
 Examples:
@@ -139,6 +140,13 @@ def _report(arguments: Sequence[str]) -> None:
     survey(_combined(arguments))
 
 
+def _dashboard(arguments: Sequence[str]) -> None:
+    from reasoning_lab.results import dashboard
+
+    for place in dashboard(_combined(arguments)):
+        print(place)
+
+
 def _plan(arguments: Sequence[str]) -> None:
     formats = ("format=json", "format=table")
     words = [word for word in arguments if word not in formats]
@@ -197,6 +205,7 @@ def _verifying(arguments: Sequence[str], remedy: str) -> tuple[Path, str | None,
 
 _WORDS: dict[str, Callable[[Sequence[str]], None]] = {
     "audit": _audit,
+    "dashboard": _dashboard,
     "evaluate": _evaluate,
     "plan": _plan,
     "report": _report,

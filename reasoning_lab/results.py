@@ -7,6 +7,7 @@ already holds of it: it runs nothing.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import yaml
@@ -29,9 +30,11 @@ from reasoning_lab.report import (
     write_report,
 )
 from reasoning_lab.report.table import sentence, variant_label
-from reasoning_lab.schema import as_plain
+from reasoning_lab.schema import TrainingConfig, as_plain
 from reasoning_lab.store import Artifact, Store, fingerprint
-from reasoning_lab.sweep import recipes
+from reasoning_lab.sweep import recipes, swept_keys
+from reasoning_lab.tracking.dashboard import Subject
+from reasoning_lab.tracking.dashboard import publish as publish_dashboard
 from reasoning_lab.types import UserError
 
 _MEASURED = ("pass@", "maj@", "correct_", "wrong_", "unparseable_", "timeout_", "truncated_")
@@ -79,6 +82,32 @@ def survey(overrides: Sequence[str]) -> dict[str, Path]:
             + f"; run it first: reasoning-lab -m {' '.join(overrides)}"
         )
     return publish(rows, results, evidence, dated(runs / "reports"), Console())
+
+
+def dashboard(overrides: Sequence[str]) -> list[str]:
+    """Make the W&B dashboard of a recipe or of every combination of swept overrides.
+
+    Returns:
+        Addresses at W&B, or paths of their specifications where it cannot be reached.
+    """
+    found = [recipe for _, recipe in recipes(overrides)]
+    root = found[0].root
+    stages = [
+        node.folder
+        for recipe in found
+        for node in recipe.nodes
+        if isinstance(node.config, TrainingConfig)
+    ]
+    swept = swept_keys(overrides)
+    subject = Subject(
+        title=shorten(" ".join(overrides), 120) or "the recipe as it ships",
+        command=" ".join(["reasoning-lab", *(["-m"] if swept else []), *overrides]),
+        stages=list(dict.fromkeys(stages)),
+        benchmarks=list(dict.fromkeys(name for recipe in found for name in recipe.root.benchmarks)),
+        # A swapped option is no config key; the variant names it.
+        swept=list(dict.fromkeys("variant" if "@" in key else key for key in swept)),
+    )
+    return publish_dashboard(subject, root.tracker, dated(Path(root.paths.runs) / "dashboards"))
 
 
 def results_of(

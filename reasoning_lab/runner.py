@@ -125,7 +125,8 @@ class Runner:
         if self._offline is None:
             return
         name = " ".join(self._overrides) or self._variant
-        tracker = self._wandb("summary", name, f"summary-{_slug(self._group)}", {})
+        settings = {**as_plain(self._root), "variant": self._variant}
+        tracker = self._wandb("summary", name, f"summary-{_slug(self._group)}", settings)
         tracker.ladder(rows, figure)
         tracker.finish()
 

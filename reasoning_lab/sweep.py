@@ -63,6 +63,12 @@ def combinations(overrides: Sequence[str]) -> list[tuple[list[str], str]]:
     ]
 
 
+def swept_keys(overrides: Sequence[str]) -> list[str]:
+    """The keys, or group choices, that take several values."""
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    return [each.get_key_element() for each in parsed if each.is_sweep_override()]
+
+
 def with_sweep(overrides: Sequence[str]) -> list[str]:
     """`overrides` and the sweep of the chosen experiment, `hydra.sweeper.params`, behind them.
 

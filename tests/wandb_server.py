@@ -72,6 +72,20 @@ class WandbServer:
                 return {"createArtifactManifest": {"artifactManifest": {"id": "m", "file": file}}}
             case "CommitArtifact":
                 return {"commitArtifact": {"artifact": {"id": "b", "digest": "d"}}}
+            case "ProjectInternalId":
+                return {"project": PROJECT}
+            case "GetProjects":
+                node = {"__typename": "Project", "id": "p", "name": "reasoning-lab"}
+                node |= {"entityName": "me", "createdAt": "", "isBenchmark": False, "user": None}
+                page = {"__typename": "PageInfo", "endCursor": "", "hasNextPage": False}
+                return {"models": {"edges": [{"node": node}], "pageInfo": page}}
+            case "upsertView":
+                view = {"id": "v", "type": "runs", "updatedAt": "2026-01-01T00:00:00Z"}
+                view |= {key: variables[key] for key in ("name", "displayName", "description")}
+                view |= {"spec": variables["spec"], "project": {**PROJECT, "entityName": "me"}}
+                return {"upsertView": {"view": view, "inserted": True}}
+            case "UpsertView2":
+                return {"upsertView": {"view": {"id": "v", "name": variables["name"]}}}
         return {}
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:

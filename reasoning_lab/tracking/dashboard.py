@@ -1,0 +1,199 @@
+"""The W&B workspace and report of a recipe or a sweep, as code.
+
+What a panel shows is what stages log: see `tracking/__init__.py` for the runs that there are. Where
+W&B cannot be reached both are written as JSON, in the form in which W&B's own library sends
+them, and the same command publishes them later.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import wandb
+from wandb_workspaces.reports.v2 import interface as wr
+from wandb_workspaces.reports.v2.interface import PanelTypes
+from wandb_workspaces.workspaces import interface as ws
+
+from reasoning_lab.files import replaced
+from reasoning_lab.schema import TrackerConfig
+from reasoning_lab.tracking import GLOBAL_STEP, is_offline
+
+# Title to the metrics that are drawn together.
+_LOSSES: Mapping[str, Sequence[str]] = {
+    "loss": ("train/loss",),
+    "validation loss": ("val/loss",),
+    "learning rate": ("train/learning_rate",),
+}
+_PREFERENCES: Mapping[str, Sequence[str]] = {
+    "reward margin": ("train/margin",),
+    "pairs ranked rightly": ("train/accuracy",),
+    "logprobs": ("train/chosen_logprobs", "train/rejected_logprobs"),
+    "length bias": ("train/length_bias",),
+}
+_RL_HEALTH: Mapping[str, Sequence[str]] = {
+    "reward": ("rollout/reward_mean",),
+    "accuracy on validation problems": ("val/pass@1",),
+    "verdicts": tuple(
+        f"rollout/{verdict}_frac" for verdict in ("correct", "wrong", "unparseable", "timeout")
+    ),
+    "entropy, nats a token": ("rollout/entropy",),
+    "divergence from the reference": ("train/kl_to_reference",),
+    "clipped": ("train/clip_low_frac", "train/clip_high_frac"),
+    "gradient norm": ("train/gradient_norm",),
+    "engine against trainer": ("train/mismatch_mean", "train/mismatch_max"),
+    "tokens of a completion": ("rollout/completion_tokens_mean", "rollout/completion_tokens_max"),
+    "cut off": ("rollout/truncated_frac",),
+    "prompts that train": ("rollout/groups_trained", "rollout/groups_without_signal"),
+    "dropped by a filter": ("rollout/groups_too_easy", "rollout/groups_uneven"),
+    "temperature": ("rollout/temperature",),
+}
+_COST: Mapping[str, Sequence[str]] = {
+    "seconds a step": ("time/step_s",),
+    "sampling and training": ("time/generate_s", "time/train_s"),
+    "tokens a second": ("time/generate_tokens_per_s", "time/train_tokens_per_s"),
+}
+METRICS = frozenset(
+    metric
+    for group in (_LOSSES, _PREFERENCES, _RL_HEALTH)
+    for metrics in group.values()
+    for metric in metrics
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What a dashboard is of.
+
+    Attributes:
+        title: Of the workspace and the report; W&B takes 128 characters.
+        command: What was run.
+        stages: Job types of those that train, in order.
+        benchmarks: What policies are evaluated on.
+        swept: Config keys whose values differ between runs.
+    """
+
+    title: str
+    command: str
+    stages: Sequence[str]
+    benchmarks: Sequence[str]
+    swept: Sequence[str]
+
+
+def workspace(subject: Subject, entity: str, project: str) -> ws.Workspace:
+    """Sections from the result down to its cost."""
+    panels = {
+        "Stage ladder": _ladder(subject),
+        "Losses": _lines(_LOSSES),
+        "Preferences": _lines(_PREFERENCES),
+        "RL health": _lines(_RL_HEALTH),
+        "Rollouts": _tables(subject),
+        "Sweep": _sweep(subject),
+        "Cost": _lines(_COST),
+    }
+    sections = [
+        ws.Section(name=name, panels=inside, is_open=place < 2)
+        for place, (name, inside) in enumerate(panels.items())
+    ]
+    return ws.Workspace(
+        entity=entity,
+        project=project,
+        name=re.sub(r"[^\w.,@+/ -]+", " ", subject.title),  # W&B takes = for an emoji.
+        sections=sections,
+        settings=ws.WorkspaceSettings(x_axis=GLOBAL_STEP),
+    )
+
+
+def report(subject: Subject, entity: str, project: str) -> wr.Report:
+    """The ladder, each stage's curves from its own runs, and the sweep."""
+
+    def grid(name: str, panels: Sequence[PanelTypes], job_type: str = "") -> list[Any]:
+        chosen = f"Metric('JobType') == '{job_type}'" if job_type else ""
+        runs = wr.Runset(entity=entity, project=project, name=name, filters=chosen)
+        return [wr.H2(name), wr.PanelGrid(runsets=[runs], panels=list(panels))]
+
+    blocks: list[Any] = [
+        wr.H1(subject.title),
+        wr.P("Made by reasoning-lab dashboard from runs of:"),
+        wr.CodeBlock(subject.command, "markdown"),
+        *grid("Stage ladder", _ladder(subject), "summary"),
+    ]
+    for stage in subject.stages:
+        panels = _lines({**_LOSSES, **_PREFERENCES, **_RL_HEALTH, **_COST})
+        blocks += grid(stage, panels, stage)
+    blocks += grid("Rollouts", _tables(subject))
+    if subject.swept:
+        blocks += grid("Sweep", _sweep(subject), "summary")
+    return wr.Report(project=project, entity=entity, title=subject.title, blocks=blocks)
+
+
+def publish(subject: Subject, tracker: TrackerConfig, out_dir: Path) -> list[str]:
+    """Save both at W&B; where it cannot be reached, or refuses, as JSON into `out_dir`.
+
+    Returns:
+        Addresses; or paths, and what to do with them.
+    """
+    if tracker.mode == "disabled" or is_offline(tracker):
+        return _kept(subject, tracker, out_dir, "was not asked")
+    try:
+        entity = tracker.entity or wandb.Api().default_entity or ""
+        view = workspace(subject, entity, tracker.project)
+        view.save()
+        written = report(subject, entity, tracker.project)
+        written.save()
+    except Exception as error:  # Its library has no class of its own for what goes wrong.
+        reason = " ".join(str(error).split())[:200]
+        return _kept(subject, tracker, out_dir, f"failed ({type(error).__name__}: {reason})")
+    return [view.url, written.url]
+
+
+def _kept(subject: Subject, tracker: TrackerConfig, out_dir: Path, why: str) -> list[str]:
+    """Without an entity and a project a report belongs to whoever sends it."""
+    out_dir.mkdir(parents=True, exist_ok=True)
+    view = workspace(subject, tracker.entity or "", tracker.project)
+    return [
+        str(_written(out_dir / "workspace.json", view._to_model())),
+        str(_written(out_dir / "report.json", report(subject, "", "")._to_model())),
+        f"W&B {why}, so these are specifications; with a key (wandb login) the same command "
+        "publishes them. Runs kept offline: wandb leet runs/wandb/wandb",
+    ]
+
+
+def _written(path: Path, spec: Any) -> Path:
+    text = json.dumps(json.loads(spec.model_dump_json(by_alias=True, exclude_none=True)), indent=2)
+    return replaced(path, lambda draft: draft.write_text(text, encoding="utf-8"))
+
+
+def _lines(groups: Mapping[str, Sequence[str]]) -> list[PanelTypes]:
+    return [
+        wr.LinePlot(title=title, x=GLOBAL_STEP, y=list(metrics))
+        for title, metrics in groups.items()
+    ]
+
+
+def _ladder(subject: Subject) -> list[PanelTypes]:
+    panels: list[PanelTypes] = []
+    for name in subject.benchmarks:
+        key = f"ladder/{name}/pass@1"
+        panels.append(wr.LinePlot(title=f"{name}, stage by stage", x="ladder/stage", y=[key]))
+        panels.append(wr.BarPlot(title=f"{name}, last policy", metrics=[f"eval/{name}/pass@1"]))
+    return panels
+
+
+def _tables(subject: Subject) -> list[PanelTypes]:
+    keys = ["rollout/samples", *(f"eval/{name}/completions" for name in subject.benchmarks)]
+    return [wr.WeavePanelSummaryTable(table_name=key) for key in keys]
+
+
+def _sweep(subject: Subject) -> list[PanelTypes]:
+    """Each swept key against the last policy's pass@1, and which of them matters."""
+    panels: list[PanelTypes] = []
+    for name in subject.benchmarks:
+        result = f"eval/{name}/pass@1"
+        keys = [wr.ParallelCoordinatesPlotColumn(wr.Config(key)) for key in subject.swept]
+        columns = [*keys, wr.ParallelCoordinatesPlotColumn(wr.SummaryMetric(result))]
+        panels.append(wr.ParallelCoordinatesPlot(columns=columns, title=name))
+        panels.append(wr.ParameterImportancePlot(with_respect_to=result))
+    return panels
