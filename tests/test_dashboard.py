@@ -57,7 +57,7 @@ def test_workspace_has_every_section() -> None:
 
 
 def test_report_has_each_stages_own_runs() -> None:
-    spec = as_json(report(SUBJECT, "me", "lab"))
+    spec = as_json(report(SUBJECT, "", ""))
     grids = [block for block in spec["spec"]["blocks"] if block["type"] == "panel-grid"]
     filters = [runs["filters"]["filters"] for grid in grids for runs in grid["metadata"]["runSets"]]
     chosen = [[rule["value"] for rule in rules] for rules in filters]
