@@ -38,6 +38,15 @@ _PLAIN_NUMBER = re.compile(
 )
 _SURELY_APART = Fraction(1, 100_000)
 _SHOWN_CHARS = 100
+# math-verify reads none of these as they are meant.
+_FINAL_STOP = re.compile(r"(?<=[^\s.])\s*[.,;]$")
+_IMAGINARY = re.compile(r"(?<=[0-9])\s+(?=i(?![A-Za-z]))")
+_PERCENT = re.compile(r"\\?%$")
+_BASES = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+_IN_BASE = re.compile(
+    r"\(?(?P<digits>[0-9A-Fa-f]+)\)?\s*_\s*\{?(?:\\text\s*\{)?\s*"
+    rf"(?P<base>[0-9]+|{'|'.join(_BASES)})\s*\}}?\}}?"
+)
 
 # It warns once a process that its timeouts are off, which is what the pool wants.
 logging.getLogger("math_verify").setLevel(logging.ERROR)
@@ -119,9 +128,11 @@ def _evaluate_math_gold(problem: Problem) -> None:
 
 
 def _check_math(problem: Problem, answer: str) -> Verdict:
-    decided = _numbers_verdict(problem.gold, answer)
-    if decided is not None:
-        return decided
+    answer = _FINAL_STOP.sub("", answer)
+    for rule in (_numbers_verdict, _bases_verdict, _percent_verdict):
+        decided = rule(problem.gold, answer)
+        if decided is not None:
+            return decided
     gold = _math_gold(problem)
     parsed = _parse_math(answer)
     if not parsed:
@@ -142,6 +153,39 @@ def _numbers_verdict(gold: str, answer: str) -> Verdict | None:
     if left == right:
         return Verdict.CORRECT
     return Verdict.WRONG if abs(left - right) > _SURELY_APART else None
+
+
+def _bases_verdict(gold: str, answer: str) -> Verdict | None:
+    """Of two numbers with their bases, which math-verify leaves out of account; else None."""
+    left, right = _IN_BASE.fullmatch(gold.strip()), _IN_BASE.fullmatch(answer.strip())
+    if left is None or right is None:
+        return None
+    same = all(_written(left, part) == _written(right, part) for part in ("digits", "base"))
+    return Verdict.CORRECT if same else Verdict.WRONG
+
+
+def _written(number: re.Match[str], part: str) -> str:
+    """Its digits without zeros in front, or its base as a number."""
+    if part == "base" and number["base"] in _BASES:
+        return str(2 + _BASES.index(number["base"]))
+    return number[part].upper().lstrip("0")
+
+
+def _percent_verdict(gold: str, answer: str) -> Verdict | None:
+    """Correct where one is the other as a percentage: 12% and 0.12; else None.
+
+    That 12% is 12, as MATH's golds have it, is left to math-verify.
+    """
+    sides = [(_PERCENT.sub("", side.strip()), _PERCENT.search(side)) for side in (gold, answer)]
+    if (sides[0][1] is None) == (sides[1][1] is None):
+        return None
+    values = [_plain_number(text.strip()) for text, _ in sides]
+    if values[0] is None or values[1] is None:
+        return None
+    hundredths = [
+        v / 100 if sign else v for v, (_, sign) in zip(values, sides, strict=True) if v is not None
+    ]
+    return Verdict.CORRECT if hundredths[0] == hundredths[1] else None
 
 
 def _plain_number(text: str) -> Fraction | None:
@@ -171,7 +215,7 @@ def _parse_math(text: str) -> list[Any]:
 
     Cached because the samples of one problem share its gold.
     """
-    formula = _MATH_MODE.sub("", text)
+    formula = _IMAGINARY.sub("", _MATH_MODE.sub("", text))
     # It reads no percentage inside a box, and outside one it reads what it can of a broken formula.
     wrapped = f"${formula}$" if formula.endswith("%") else f"\\boxed{{{formula}}}"
     parsed: list[Any] = math_verify.parse(
@@ -189,7 +233,8 @@ def _number_gold(problem: Problem) -> Quantity:
 
 def _check_number(problem: Problem, answer: str) -> Verdict:
     gold = _number_gold(problem)
-    found = read_number(answer)
+    # "x = 18" and "9 * 2 = 18" say 18.
+    found = read_number(answer.rpartition("=")[2])
     if found is None:
         return Verdict.UNPARSEABLE
     return Verdict.CORRECT if gold.matches(found) else Verdict.WRONG
