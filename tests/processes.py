@@ -1,6 +1,7 @@
 """What tests and benchmarks of the verifier ask the kernel about its processes."""
 
 import os
+import time
 from pathlib import Path
 
 
@@ -15,3 +16,14 @@ def fork_server_children() -> set[int]:
         if state != "Z":
             parent_of[int(stat.parent.name)] = int(parent)
     return {pid for pid, parent in parent_of.items() if parent_of.get(parent) == os.getpid()}
+
+
+def settled_children() -> set[int]:
+    """The same, once it has not changed for a second: a worker that was killed is replaced late."""
+    found, since = fork_server_children(), time.monotonic()
+    while time.monotonic() - since < 1:
+        time.sleep(0.1)
+        now = fork_server_children()
+        if now != found:
+            found, since = now, time.monotonic()
+    return found

@@ -1,9 +1,10 @@
-r"""The same completions under our verifier and under lighteval's and lm-evaluation-harness's own code.
+r"""The same completions under our verifier, lighteval's own code and lm-evaluation-harness's.
 
-The peers' columns are figures: lighteval 0.13.0 (its `pass_at_k_math` for `math`, `expr_gold_metric`
-for `number`) and lm-eval 0.4.13 (`minerva_math500`'s math_verify for `math`, `gsm8k`'s
-flexible-extract for `number`), unmodified, each in an environment of its own: lighteval pins
-another latex2sympy2 than math-verify does. They wrote them for exactly these rows on 2026-11-24.
+The peers' columns are figures: lighteval 0.13.0 (its `pass_at_k_math` for `math`, its
+`expr_gold_metric` for `number`) and lm-eval 0.4.13 (math_verify of `minerva_math500` for `math`,
+flexible-extract of `gsm8k` for `number`), unmodified, each in an environment of its own: lighteval
+pins another latex2sympy2 than math-verify does. They wrote them for exactly these rows on
+2026-11-24.
 """
 
 import pytest

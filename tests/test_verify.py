@@ -14,7 +14,7 @@ import torch
 from reasoning_lab.types import Problem, UserError, Verdict
 from reasoning_lab.verify import Verifier, extract_answer
 
-from .processes import fork_server_children
+from .processes import fork_server_children, settled_children
 
 CORRECT, WRONG = Verdict.CORRECT, Verdict.WRONG
 UNPARSEABLE, TIMEOUT = Verdict.UNPARSEABLE, Verdict.TIMEOUT
@@ -190,7 +190,7 @@ def test_a_bomb_times_out_alone(impatient: Verifier) -> None:
 
 @pytest.mark.parametrize("nested", ["{%s}", "(%s)", "[%s]", "\\frac{1}{%s}", "\\sqrt{%s}"])
 def test_deep_nesting_is_refused_without_a_worker(nested: str) -> None:
-    before = fork_server_children()
+    before = settled_children()
     deep = "5"
     for _ in range(13):
         deep = nested % deep
@@ -234,7 +234,7 @@ def test_the_memory_cap_holds() -> None:
 
 
 def test_what_needs_no_parsing_starts_no_process() -> None:
-    before = fork_server_children()
+    before = settled_children()
     with Verifier(workers=1, timeout_s=1, memory_mb=64) as idle:
         texts = ["no box", box("9" * 3_000), box("{" * 10**6 + "5" + "}" * 10**6)]
         verdicts = [verdict for _, verdict in idle.verify([GCD] * 3, texts)]
@@ -304,7 +304,7 @@ def test_a_gold_is_read_once_for_all_that_repeat_it() -> None:
         problems = [on_line(line, gold, "math") for line, gold in enumerate(["5", "6"] * 50)]
         assert own.unreadable_golds(problems) == []
         own.close()
-        before = fork_server_children()
+        before = settled_children()
         found = own.verify(problems, [box(problem.gold) for problem in problems])
         assert {verdict for _, verdict in found} == {CORRECT}
         assert own.unreadable_golds(problems) == []
@@ -318,7 +318,7 @@ def test_texts_and_problems_must_pair(verifier: Verifier) -> None:
 
 def test_workers_hold_no_torch_and_end_with_the_pool() -> None:
     assert torch.__version__
-    before = fork_server_children()
+    before = settled_children()
     with Verifier(workers=2, timeout_s=5, memory_mb=256) as own:
         own.verify([GCD] * 4, [box("13")] * 4)
         started = fork_server_children() - before
