@@ -33,8 +33,6 @@ from reasoning_lab.report.table import sentence, variant_label
 from reasoning_lab.schema import TrainingConfig, as_plain
 from reasoning_lab.store import Artifact, Store, fingerprint
 from reasoning_lab.sweep import recipes, swept_keys
-from reasoning_lab.tracking.dashboard import Subject
-from reasoning_lab.tracking.dashboard import publish as publish_dashboard
 from reasoning_lab.types import UserError
 
 _MEASURED = ("pass@", "maj@", "correct_", "wrong_", "unparseable_", "timeout_", "truncated_")
@@ -90,6 +88,10 @@ def dashboard(overrides: Sequence[str]) -> list[str]:
     Returns:
         Addresses at W&B, or paths of their specifications where it cannot be reached.
     """
+    # W&B's own library takes a second to import, and no run needs it.
+    from reasoning_lab.tracking.dashboard import Subject
+    from reasoning_lab.tracking.dashboard import publish as publish_dashboard
+
     found = [recipe for _, recipe in recipes(overrides)]
     root = found[0].root
     stages = [

@@ -29,6 +29,7 @@ from reasoning_lab.types import (
 from reasoning_lab.verify import Verifier
 
 from .conftest import SMOKE, Compose, lab_here
+from .openai_server import Server, answered, serving
 
 MODELS = ["checkpoint", "tiny"]
 
@@ -302,3 +303,31 @@ def test_real_problems_are_all_asked_and_their_golds_read(
         # Each gold answers its own problem.
         boxes = [f"\\boxed{{{problem.gold}}}" for problem in problems]
         assert {str(verdict) for _, verdict in verifier.verify(problems, boxes)} == {"correct"}
+
+
+def test_a_servers_model_is_asked_as_the_benchmark_says(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    problems = tmp_path / "problems.jsonl"
+    rows = [{"question": f"1 + {n}?", "answer": f"so\n#### {1 + n}"} for n in (1, 2)]
+    problems.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with serving(Server(lambda body, number: answered("It is \\boxed{2}."))) as server:
+        code = lab_here(
+            *("evaluate", "model=some-model", "engine=openai", "tracker.mode=disabled"),
+            f"hardware.engine.url={server.url}",
+            *("benchmark=[gsm8k]", f"benchmarks.gsm8k.data.path={problems}"),
+            *("benchmarks.gsm8k.count=2", "benchmarks.gsm8k.samples=3"),
+            cwd=tmp_path,
+        )
+    assert code == 0
+    assert len(server.bodies) == 6
+    said = {body["messages"][0]["content"] for body in server.bodies}
+    asked = "Please reason step by step, and put your final answer within \\boxed{}."
+    assert said == {f"1 + {n}?\n{asked}" for n in (1, 2)}
+    assert {(b["model"], b["temperature"], b["top_p"], b["max_tokens"]) for b in server.bodies} == {
+        ("some-model", 0.6, 0.95, 32768)
+    }
+    (made,) = Store(tmp_path / "runs" / "store").artifacts()
+    assert (made.metrics["pass@1"], made.metrics["maj@3"][0]) == (0.5, 0.5)
+    assert made.metrics["completion_tokens"] is None
+    assert "50.0%" in capsys.readouterr().out
