@@ -18,7 +18,7 @@ from reasoning_lab.evaluate.benchmark import benchmark_problems
 from reasoning_lab.store import Artifact, Store
 from reasoning_lab.sweep import combinations
 from reasoning_lab.targets import factory
-from reasoning_lab.types import Split, UserError
+from reasoning_lab.types import Split, UserError, Verdict
 
 from .conftest import SMOKE, composed_recipe, lab, lab_here, start_lab
 
@@ -145,7 +145,9 @@ def test_run_leaves_its_report(smoke_run: Path) -> None:
     rows = json.loads(path.read_text())["rows"]
     assert [row["stage"] for row in rows] == POLICIES
     for row in rows:
-        assert set(row) == ROW_KEYS
+        assert set(row) >= ROW_KEYS
+        verdicts = [row[f"{verdict}_frac"] for verdict in Verdict]
+        assert sum(verdicts) == pytest.approx(1)
         assert (row["benchmark"], row["seed"], row["n"], row["samples"]) == ("heldout", 0, 14, 1)
         assert row["variant"] == "none"
         assert 0 <= row["ci95"][0] <= row["pass@1"] <= row["ci95"][1] <= 1

@@ -15,6 +15,7 @@ from rich.console import Console
 from reasoning_lab.evaluate.statistics import paired_difference
 from reasoning_lab.report import (
     Claims,
+    Evidence,
     Row,
     StageResult,
     console_means,
@@ -62,7 +63,7 @@ def _result(
 def _written(
     folder: Path, rows: Sequence[Row] = (ROW,), results: Sequence[StageResult] = (), **claims: Any
 ) -> dict[str, Path]:
-    return write_report(rows, Claims(**claims), results, folder)
+    return write_report(rows, Claims(**claims), results, Evidence(), folder)
 
 
 def _changed(**changes: object) -> Row:
@@ -233,7 +234,7 @@ def test_rewriting_replaces_and_leaves_no_draft(tmp_path: Path) -> None:
     _written(tmp_path)
     _written(tmp_path, [_changed(pass_at_1=0.9, ci95=(0.8, 0.95))])
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        *("ladder.png", "report.csv", "report.json", "report.md", "report.tex")
+        *("ladder.png", "report.csv", "report.html", "report.json", "report.md", "report.tex")
     ]
     assert "90.0%" in (tmp_path / "report.md").read_text()
 
