@@ -74,6 +74,11 @@ def compose(config: DictConfig) -> Recipe:
     }
     if root.engine is not None:
         check_engine(root.engine, "engine")
+        if root.stages and ".openai." in str(root.engine["_target_"]):
+            raise UserError(
+                "engine: a server does not have the policies of stages; choose engine=hf or vllm, "
+                "or evaluate the server's own model with reasoning-lab evaluate"
+            )
     for name, stage in root.stages.items():
         if not isinstance(stage, StageConfig):
             raise UserError(

@@ -151,6 +151,11 @@ def test_engine_is_identity_and_its_model_is_the_policy(composed: Compose) -> No
     assert plain != served == fingerprints(composed, *here, *server, "engine.model=another")
 
 
+def test_a_server_has_no_policy_of_a_stage(composed: Compose) -> None:
+    with pytest.raises(UserError, match=r"engine: a server does not have the policies"):
+        composed("engine=openai", "hardware.engine.url=http://127.0.0.1:1/v1")
+
+
 def test_nothing_to_evaluate_is_told(composed: Compose) -> None:
     with pytest.raises(UserError, match=r"no stage and no checkpoint.*model\.path"):
         composed("recipe=evaluate")

@@ -180,6 +180,7 @@ def test_it_is_readable_on_a_phone(browser: Any, tmp_path: Path, scheme: str) ->
     page = opened.page
     # Nothing is wider than the phone; wide tables scroll by themselves.
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert page.locator("#ladder svg").get_attribute("viewBox").split()[2] < "390"
     colours = page.evaluate(
         "[getComputedStyle(document.body).color, getComputedStyle(document.body).backgroundColor]"
     )

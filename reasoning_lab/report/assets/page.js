@@ -64,7 +64,9 @@ function chart(holder, lines, names, unit) {
   holder.replaceChildren();
   const points = lines.flatMap((line) => line.points);
   if (!points.length) return;
-  const [w, h, left, right, top, bottom] = [760, 280, 56, 12, 10, names ? 34 : 28];
+  // As wide as the screen lets it be, so that its text keeps its size on a phone.
+  const w = Math.min(760, Math.max(320, holder.clientWidth));
+  const [h, left, right, top, bottom] = [280, 56, 12, 10, names ? 34 : 28];
   const values = points.flatMap((p) => p.slice(1).filter((v) => v !== undefined));
   let [low, high] = [Math.min(...values), Math.max(...values)];
   if (high === low) { low -= 0.5; high += 0.5; }
