@@ -103,12 +103,15 @@ def plan_table(nodes: Sequence[PlannedNode]) -> Table:
             overflow="fold",
             no_wrap=name != "variant",
         )
+    above = ""
     for node in nodes:
         cells = [node.stage, node.fingerprint[:8]]
         cells.append("shared" if node.repeated and node.state == "run" else node.state)
         cells += [_number(n) for n in (node.steps, node.train_tokens, node.wall_s)]
         cells = [str(node.seed), *cells] if several else cells
-        table.add_row(*([node.variant, *cells] if varied else cells))
+        # The name of a variant may be long, so only its first node bears it.
+        variant, above = "" if node.variant == above else node.variant, node.variant
+        table.add_row(*([variant, *cells] if varied else cells))
     return table
 
 
