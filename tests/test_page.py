@@ -22,6 +22,7 @@ HOSTILE = (
     "<script>document.title = 'owned'</script></script>"
     "<img src=http://127.0.0.1:9/x onerror=alert(1)>"
 )
+LINK = "$\\href{javascript:alert(1)}{here}$"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 
 
@@ -32,7 +33,7 @@ def evidence_of(folder: Path, rollouts: int) -> Evidence:
         made = [
             Rollout(
                 Problem(f"What is $\\frac{{{n}}}{{2}}$ of {HOSTILE}?", "1", "math", "halves"),
-                Completion([1] * 7, f"Well, \\[x^2 = {n}\\] so {HOSTILE} \\boxed{{{n}}}"),
+                Completion([1] * 7, f"Well, \\[x^2 = {n}\\] so {HOSTILE} {LINK} \\boxed{{{n}}}"),
                 str(n),
                 Verdict.WRONG if n % 3 == 0 else Verdict.CORRECT,
                 "author",
@@ -104,6 +105,7 @@ def test_tables_need_no_script(tmp_path: Path) -> None:
     assert '<td class="name">paper: + RL</td><td></td><td>57.5%</td>' in text
     assert "<b>rl</b> gains 25.0 points over <b>sft</b>" in text
     assert "<img src=http" not in text
+    assert "content=\"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-" in text
     assert text == page_of(tmp_path / "again").read_text()
 
 
@@ -155,6 +157,8 @@ def test_it_opens_filters_and_typesets_without_a_network(browser: Any, tmp_path:
     assert page.locator("article math").count() == 3
     assert page.locator("article mfrac").count() == 1
     assert "<img src" in page.locator("article").inner_text()
+    assert LINK in page.locator("article").inner_text()
+    assert page.locator("article [href]").count() == 0
     page.fill("#filter-text", "")
     page.select_option("#filter-verdict", "")
     page.click("#more")
