@@ -22,7 +22,7 @@ HOSTILE = (
     "<script>document.title = 'owned'</script></script>"
     "<img src=http://127.0.0.1:9/x onerror=alert(1)>"
 )
-LINK = "$\\href{javascript:alert(1)}{here}$"
+LINK = "$\\href{http://127.0.0.1:9}{x}$"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 
 
