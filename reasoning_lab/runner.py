@@ -18,6 +18,7 @@ import transformers
 from rich.console import Console
 
 from reasoning_lab.compose import Recipe
+from reasoning_lab.evaluate.config import EvaluateConfig
 from reasoning_lab.files import replaced
 from reasoning_lab.recipe import Node
 from reasoning_lab.report import Evidence
@@ -27,6 +28,7 @@ from reasoning_lab.stages.base import StageContext
 from reasoning_lab.store import Artifact, Metadata, Store, trained_on
 from reasoning_lab.targets import resolve
 from reasoning_lab.tracking import NullTracker, Tracker, WandbTracker, is_offline
+from reasoning_lab.types import Split, UserError
 from reasoning_lab.verify import Verifier, verifier_of
 
 log = logging.getLogger(__name__)
@@ -57,6 +59,7 @@ def run(recipe: Recipe, out_dir: Path, overrides: Sequence[str] = ()) -> float |
     console = Console()
     with verifier_of(root.hardware) as verifier:
         runner = Runner(recipe, out_dir, overrides, verifier)
+        runner.draw_benchmarks(recipe.nodes)
         artifacts: dict[str, Artifact] = {}
         for position, node in enumerate(recipe.nodes, start=1):
             started = time.monotonic()
@@ -102,6 +105,26 @@ class Runner:
         self._benchmark_sources = recipe.benchmark_sources
         disabled = self._root.tracker.mode == "disabled"
         self._offline = None if disabled else is_offline(self._root.tracker)
+
+    def draw_benchmarks(self, nodes: Sequence[Node]) -> None:
+        """Load the problems of benchmarks with a source of their own before anything trains.
+
+        Raises:
+            UserError: A dataset cannot be loaded, or has fewer problems.
+        """
+        asked = {
+            node.config.name: node.config.benchmark
+            for node in nodes
+            if isinstance(node.config, EvaluateConfig)
+            and node.config.name in self._benchmark_sources
+            and self._store.lookup(node.folder, node.fingerprint) is None
+        }
+        for name, held in asked.items():
+            source = self._benchmark_sources[name]
+            try:
+                next(source.problems(Split(held.split), held.levels, held.count, held.seed))
+            except UserError as error:
+                raise UserError(f"benchmarks.{name}: {error}") from error
 
     def obtain(self, node: Node, made: Mapping[str, Artifact]) -> tuple[Artifact, bool]:
         """The node's artifact and whether it existed; `made` holds those of its inputs."""

@@ -336,3 +336,11 @@ def test_a_servers_model_is_asked_as_the_benchmark_says(
     assert (made.metrics["pass@1"], made.metrics["maj@3"][0]) == (0.5, 0.5)
     assert made.metrics["completion_tokens"] is None
     assert "50.0%" in capsys.readouterr().out
+
+
+def test_a_dataset_out_of_reach_ends_a_run_before_it_trains(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert lab_here(*SMOKE, "benchmark=[heldout,amc23]", cwd=tmp_path) == 2
+    assert "benchmarks.amc23: data.dataset: cannot load 'math-ai/amc23'" in capsys.readouterr().err
+    assert not list((tmp_path / "runs" / "store").glob("*/*"))
