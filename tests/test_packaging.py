@@ -44,6 +44,14 @@ def test_wheel_carries_every_config_file(installed: Path) -> None:
     assert shipped == names(ROOT / "conf")
 
 
+def test_wheel_carries_what_the_reports_page_is_made_of(installed: Path) -> None:
+    ours = ROOT / "reasoning_lab" / "report" / "assets"
+    theirs = installed / "reasoning_lab" / "report" / "assets"
+    names = sorted(path.name for path in ours.iterdir())
+    assert "TEMML_LICENSE" in names
+    assert sorted(path.name for path in theirs.iterdir()) == names
+
+
 def test_installed_wheel_composes_the_default_recipe_anywhere(
     installed: Path, tmp_path: Path
 ) -> None:
