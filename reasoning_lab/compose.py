@@ -72,6 +72,11 @@ def compose(config: DictConfig) -> Recipe:
     root.benchmarks = {
         name: root.protocol.applied(benchmark) for name, benchmark in root.benchmarks.items()
     }
+    if root.hardware.engine.sleep and root.hardware.accelerator == "cpu":
+        raise UserError(
+            "hardware.engine.sleep: vLLM has no sleep mode on a CPU; leave it out, or set "
+            "hardware.accelerator to gpu"
+        )
     if root.engine is not None:
         check_engine(root.engine, "engine")
         if root.stages and ".openai." in str(root.engine["_target_"]):

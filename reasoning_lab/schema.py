@@ -217,6 +217,8 @@ class EngineHardwareConfig:
         data_parallel_size: Copies of vLLM's model, each in a process of its own.
         memory_frac: vLLM's share of a GPU's memory.
         kv_cache_gb: Memory of vLLM's keys and values; null = what is left of `memory_frac`.
+        sleep: Whether vLLM gives its memory of the device back between two samplings, for a
+            trainer that shares it; needs a GPU.
         url: The OpenAI-compatible server; null = OPENAI_BASE_URL, or else OpenAI's.
         requests_in_flight: Most requests that wait for the server's answer at a time.
         requests_per_minute: Most requests started in a minute; null = no limit.
@@ -228,6 +230,7 @@ class EngineHardwareConfig:
     data_parallel_size: int = number(1, least=1, placement=True)
     memory_frac: float = number(0.9, least=0.01, most=1.0, placement=True)
     kv_cache_gb: float | None = number(None, least=0.01, placement=True)
+    sleep: bool = placement(False)
     url: str | None = placement(None)
     requests_in_flight: int = number(32, least=1, placement=True)
     requests_per_minute: float | None = number(None, least=0.1, placement=True)

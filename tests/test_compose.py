@@ -263,6 +263,7 @@ def test_data_file_that_does_not_exist_is_named(composed: Compose, tmp_path: Pat
         ("stages.dpo.beta=-1", r"stages\.dpo\.beta: -1\.0 is too small"),
         ("benchmarks.heldout.sampling.top_p=2", "top_p: 2.0 is too large"),
         ("stages.pretrain.steps_frac=1", "steps_frac: 1.0 is too large"),
+        ("hardware.engine.sleep=true", "vLLM has no sleep mode on a CPU"),
     ],
 )
 def test_what_cannot_run_is_refused_before_anything_does(
@@ -270,6 +271,12 @@ def test_what_cannot_run_is_refused_before_anything_does(
 ) -> None:
     with pytest.raises(UserError, match=told):
         composed(override)
+
+
+def test_sleep_is_asked_of_a_gpu_and_changes_no_result(composed: Compose) -> None:
+    awake = [node.fingerprint for node in composed().nodes]
+    asleep = composed("hardware.accelerator=gpu", "hardware.engine.sleep=true").nodes
+    assert [node.fingerprint for node in asleep] == awake
 
 
 def test_micro_batch_that_holds_a_whole_step_is_no_mistake(composed: Compose) -> None:

@@ -72,6 +72,7 @@ class VLLMEngine:
                 gpu_memory_utilization=hardware.engine.memory_frac,
                 kv_cache_memory_bytes=cache_gb and round(cache_gb * 2**30),
                 enforce_eager=on_cpu,
+                enable_sleep_mode=hardware.engine.sleep,
                 # On a CPU a seeded request whose prompt is read in pieces brings vLLM down.
                 enable_chunked_prefill=False if on_cpu else None,
                 # Of the distribution that a token was drawn from, temperature and all.
@@ -86,6 +87,7 @@ class VLLMEngine:
             ) from error
         self._tokenizer = self._model.get_tokenizer()
         self._limit = self._model.llm_engine.model_config.max_model_len
+        self._sleeps, self._asleep = hardware.engine.sleep, False
 
     def generate(
         self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]
@@ -121,11 +123,13 @@ class VLLMEngine:
             )
             for row in asked
         ]
+        self._wake()
         found = self._model.generate(
             [vllm.TokensPrompt(prompt_token_ids=ids[row]) for row in asked],
             options,
             use_tqdm=False,
         )
+        self._doze()
         outputs = [request.outputs[0] for request in found]
         texts = self._tokenizer.batch_decode(
             [output.token_ids for output in outputs], skip_special_tokens=True
@@ -140,9 +144,21 @@ class VLLMEngine:
 
         What was read under the old weights is forgotten.
         """
+        self._wake()
         weights = iter(policy.state_dict().items())
         self._model.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
         self._model.reset_prefix_cache()
+
+    def _doze(self) -> None:
+        """Give the device's memory back; the weights wait in the host's."""
+        if self._sleeps:
+            self._model.sleep(level=1)
+            self._asleep = True
+
+    def _wake(self) -> None:
+        if self._asleep:
+            self._model.wake_up()
+            self._asleep = False
 
     def close(self) -> None:
         """Free the model and its cache."""
