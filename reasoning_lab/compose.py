@@ -72,28 +72,9 @@ def compose(config: DictConfig) -> Recipe:
     root.benchmarks = {
         name: root.protocol.applied(benchmark) for name, benchmark in root.benchmarks.items()
     }
-    if root.hardware.engine.sleep and root.hardware.accelerator == "cpu":
-        raise UserError(
-            "hardware.engine.sleep: vLLM has no sleep mode on a CPU; leave it out, or set "
-            "hardware.accelerator to gpu"
-        )
-    if root.engine is not None:
-        check_engine(root.engine, "engine")
-        if root.stages and ".openai." in str(root.engine["_target_"]):
-            raise UserError(
-                "engine: a server does not have the policies of stages; choose engine=hf or vllm, "
-                "or evaluate the server's own model with reasoning-lab evaluate"
-            )
-    for name, stage in root.stages.items():
-        if not isinstance(stage, StageConfig):
-            raise UserError(
-                f"stages.{name}: a stage needs a schema; add it by its option, as in "
-                f"+stage@stages.{name}=sft"
-            )
-        check_path(stage.run, f"stages.{name}.run")
-        stage.check(f"stages.{name}", root.hardware)
-    check_path(str(root.data.get("_target_")), "data._target_")
-    source: ProblemSource = factory(root.data, "data")()
+    _check_engine(root)
+    _check_stages(root)
+    source = _source(root.data, "data")
     sources = {
         name: _own_source(name, held.data)
         for name, held in root.benchmarks.items()
@@ -136,6 +117,33 @@ def compose(config: DictConfig) -> Recipe:
     )
 
 
+def _check_engine(root: RootConfig) -> None:
+    if root.hardware.engine.sleep and root.hardware.accelerator == "cpu":
+        raise UserError(
+            "hardware.engine.sleep: vLLM has no sleep mode on a CPU; leave it out, or set "
+            "hardware.accelerator to gpu"
+        )
+    if root.engine is None:
+        return
+    check_engine(root.engine, "engine")
+    if root.stages and ".openai." in str(root.engine["_target_"]):
+        raise UserError(
+            "engine: a server does not have the policies of stages; choose engine=hf or vllm, "
+            "or evaluate the server's own model with reasoning-lab evaluate"
+        )
+
+
+def _check_stages(root: RootConfig) -> None:
+    for name, stage in root.stages.items():
+        if not isinstance(stage, StageConfig):
+            raise UserError(
+                f"stages.{name}: a stage needs a schema; add it by its option, as in "
+                f"+stage@stages.{name}=sft"
+            )
+        check_path(stage.run, f"stages.{name}.run")
+        stage.check(f"stages.{name}", root.hardware)
+
+
 def makers(kind: str) -> list[str]:
     """Names of the shipped stage options that produce `kind`."""
     options = sorted((CONF / "stage").glob("*.yaml"))
@@ -159,14 +167,17 @@ def _problems_identity(benchmark: BenchmarkConfig, source: ProblemSource) -> Any
     return identity
 
 
-def _own_source(name: str, data: dict[str, Any]) -> ProblemSource:
-    key = f"benchmarks.{name}.data"
+def _source(data: dict[str, Any], key: str) -> ProblemSource:
     check_path(str(data.get("_target_")), f"{key}._target_")
+    source: ProblemSource = factory(data, key)()
+    return source
+
+
+def _own_source(name: str, data: dict[str, Any]) -> ProblemSource:
     try:
-        source: ProblemSource = factory(data, key)()
+        return _source(data, f"benchmarks.{name}.data")
     except UserError as error:
         raise UserError(f"benchmarks.{name}: {error}") from error
-    return source
 
 
 def _data_identity(data: dict[str, Any], source: ProblemSource) -> Any:

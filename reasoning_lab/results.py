@@ -29,7 +29,7 @@ from reasoning_lab.report import (
     console_table,
     write_report,
 )
-from reasoning_lab.report.table import sentence, variant_label
+from reasoning_lab.report.table import sentences, variant_label
 from reasoning_lab.schema import TrainingConfig, as_plain
 from reasoning_lab.store import Artifact, Store, fingerprint
 from reasoning_lab.sweep import recipes, swept_keys
@@ -200,12 +200,8 @@ def publish(
     claims = Claims.of(results)
     paths = write_report(rows, claims, results, evidence, out_dir)
     console.print(console_means(claims.means) if claims.means else console_table(rows))
-    several = len({row.variant for row in rows}) > 1
-    for comparison in [*claims.stages, *claims.variants]:
-        within = several and comparison.variant == comparison.baseline_variant
-        whose = f"{variant_label(comparison.variant)}: " if within else ""
-        told = sentence(comparison).replace("**", "")
-        console.print(f"{whose}{told}", markup=False, soft_wrap=True)
+    for told in sentences([*claims.stages, *claims.variants]):
+        console.print(told.replace("**", ""), markup=False, soft_wrap=True)
     console.print(f"Report: {paths['html']}, {paths['markdown'].name}", soft_wrap=True)
     return paths
 

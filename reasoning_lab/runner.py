@@ -18,6 +18,7 @@ import transformers
 from rich.console import Console
 
 from reasoning_lab.compose import Recipe
+from reasoning_lab.data.problems import drawn
 from reasoning_lab.evaluate.config import EvaluateConfig
 from reasoning_lab.files import replaced
 from reasoning_lab.recipe import Node
@@ -28,7 +29,7 @@ from reasoning_lab.stages.base import StageContext
 from reasoning_lab.store import Artifact, Metadata, Store, trained_on
 from reasoning_lab.targets import resolve
 from reasoning_lab.tracking import NullTracker, Tracker, WandbTracker, is_offline
-from reasoning_lab.types import Split, UserError
+from reasoning_lab.types import UserError
 from reasoning_lab.verify import Verifier, verifier_of
 
 log = logging.getLogger(__name__)
@@ -120,9 +121,8 @@ class Runner:
             and self._store.lookup(node.folder, node.fingerprint) is None
         }
         for name, held in asked.items():
-            source = self._benchmark_sources[name]
             try:
-                next(source.problems(Split(held.split), held.levels, held.count, held.seed))
+                next(drawn(self._benchmark_sources[name], held))
             except UserError as error:
                 raise UserError(f"benchmarks.{name}: {error}") from error
 

@@ -170,3 +170,8 @@ def test_what_is_shared_with_the_peers_is_no_surprise() -> None:
 def test_pass_at_k_is_the_peers(correct: int, samples: int, k: int, expected: float) -> None:
     right = [[place < correct for place in range(samples)]]
     assert pass_at_k(right, k).mean == pytest.approx(expected, rel=1e-11)
+
+
+def test_a_variable_with_an_index_is_no_number_in_a_base() -> None:
+    rows = [("math", "c_1", f"\\boxed{{{answer}}}") for answer in ("c_1", "b_1")]
+    assert ours([*rows, ("math", "A3_16", "\\boxed{a3_{16}}")]) == [1, 0, 1]

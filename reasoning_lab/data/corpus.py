@@ -1,6 +1,7 @@
 """Rollouts on disk: parquet, one row a rollout, written and read a row group at a time."""
 
 import json
+import random
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -61,6 +62,13 @@ def write_rollouts(path: Path, rollouts: Sequence[Rollout]) -> None:
 def read_rollouts(path: Path) -> list[Rollout]:
     """Read what was written, in order."""
     return list(stream_rollouts(path))
+
+
+def some_rollouts(path: Path, most: int) -> list[Rollout]:
+    """At most so many of those written, the same each time, in order; the others stay unread."""
+    table = pq.read_table(path)
+    kept = random.Random(0).sample(range(table.num_rows), min(most, table.num_rows))
+    return [_rollout(row) for row in table.take(sorted(kept)).to_pylist()]
 
 
 def stream_rollouts(path: Path) -> Iterator[Rollout]:

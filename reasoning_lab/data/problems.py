@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
+from reasoning_lab.schema import BenchmarkConfig
 from reasoning_lab.types import Problem, Split, UserError
 
 
@@ -32,6 +33,12 @@ class ProblemSource(Protocol):
     def about(self) -> Mapping[str, str]:
         """For a data card: `name`, `revision` and `licence` of what the problems come from."""
         ...
+
+
+def drawn(source: ProblemSource, benchmark: BenchmarkConfig) -> Iterator[Problem]:
+    """A benchmark's problems, the same for every seed of a run; see `ProblemSource.problems`."""
+    split = Split(benchmark.split)
+    return source.problems(split, benchmark.levels, benchmark.count, benchmark.seed)
 
 
 def split_of(problem_id: str, test_frac: float, validation_frac: float) -> Split:

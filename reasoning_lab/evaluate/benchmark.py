@@ -14,14 +14,14 @@ from pathlib import Path
 import numpy as np
 
 from reasoning_lab.data.corpus import read_prompt_ids, write_rollouts
-from reasoning_lab.data.problems import ProblemSource
+from reasoning_lab.data.problems import ProblemSource, drawn
 from reasoning_lab.engine.rollouts import RolloutSampler, sampling_of
 from reasoning_lab.evaluate.completions import COMPLETIONS
 from reasoning_lab.evaluate.config import EvaluateConfig
 from reasoning_lab.evaluate.statistics import Estimate, majority, pass_at_1, pass_at_k
 from reasoning_lab.schema import BenchmarkConfig
 from reasoning_lab.stages.base import Metrics, StageContext
-from reasoning_lab.types import Problem, Rollout, RolloutGroup, Split, UserError, Verdict
+from reasoning_lab.types import Problem, Rollout, RolloutGroup, UserError, Verdict
 from reasoning_lab.verify import verifier_version
 
 
@@ -39,7 +39,7 @@ def benchmark_problems(
     Raises:
         UserError: When a prompt was trained on; it names the stage's artifact.
     """
-    problems = list(source.problems(Split(config.split), config.levels, config.count, config.seed))
+    problems = list(drawn(source, config))
     ids = {problem.id for problem in problems}
     for folder in lineage:
         shared = ids & read_prompt_ids(folder)

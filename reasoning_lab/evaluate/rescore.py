@@ -8,8 +8,6 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from reasoning_lab.data.corpus import read_rollouts, write_rollouts
 from reasoning_lab.data.curation import group_by_problem
 from reasoning_lab.evaluate.benchmark import correct_samples, measured
@@ -84,8 +82,8 @@ def rescore(
     replaced(out_dir / "metrics.json", lambda path: path.write_text(json.dumps(metrics, indent=2)))
     written = replaced(out_dir / COMPLETIONS, lambda path: write_rollouts(path, new))
     result = Rescored(
-        pass_at_1(np.array(before)),
-        pass_at_1(np.array(after)),
+        pass_at_1(before),
+        pass_at_1(after),
         paired_difference(after, before),
         dict(changed),
     )

@@ -3,16 +3,14 @@
 Read from finished artifacts, for the page that people open (`page.py`).
 """
 
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from reasoning_lab.data.corpus import read_rollouts
+from reasoning_lab.data.corpus import some_rollouts
 from reasoning_lab.evaluate.completions import COMPLETIONS
 from reasoning_lab.tracking.history import read_history
-from reasoning_lab.types import Rollout
 
 MOST_ROLLOUTS = 10_000
 _MOST_POINTS = 400
@@ -29,12 +27,6 @@ class Completions:
 
     folder: Path
     about: Mapping[str, Any]
-
-    def drawn(self, most: int) -> Sequence[Rollout]:
-        """At most so many of its rollouts, the same each time, in their order."""
-        rollouts = read_rollouts(self.folder / COMPLETIONS)
-        kept = random.Random(0).sample(range(len(rollouts)), min(most, len(rollouts)))
-        return [rollouts[place] for place in sorted(kept)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +70,7 @@ class Evidence:
         most = max(1, MOST_ROLLOUTS // max(len(self.completions), 1))
         for number, completions in enumerate(self.completions):
             sources.append(dict(completions.about))
-            for rollout in completions.drawn(most):
+            for rollout in some_rollouts(completions.folder / COMPLETIONS, most):
                 problem = rollout.problem
                 place, _ = prompts.setdefault(
                     problem.id,

@@ -29,7 +29,7 @@ from reasoning_lab.report.table import (
     percent,
     row_cells,
     row_columns,
-    sentence,
+    sentences,
     variant_label,
 )
 
@@ -143,13 +143,8 @@ def _told(claims: Claims) -> str:
 
 
 def _sentences(comparisons: Sequence[Comparison]) -> str:
-    several = len({comparison.variant for comparison in comparisons}) > 1
-    lines = []
-    for comparison in comparisons:
-        within = several and comparison.variant == comparison.baseline_variant
-        whose = f"{variant_label(comparison.variant)}: " if within else ""
-        told = escape(whose + sentence(comparison))
-        lines.append(re.sub(r"[*]{2}(.+?)[*]{2}", r"<b>\1</b>", told))
+    bold = re.compile(r"[*]{2}(.+?)[*]{2}")
+    lines = [bold.sub(r"<b>\1</b>", escape(told)) for told in sentences(comparisons)]
     return "<ul>" + "".join(f"<li>{line}</li>" for line in lines) + "</ul>"
 
 

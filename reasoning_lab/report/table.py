@@ -123,6 +123,17 @@ def sentence(comparison: Comparison) -> str:
     return f"{policy} {verb} {100 * abs(d.mean):.1f} points {relation} {baseline} ({evidence})."
 
 
+def sentences(comparisons: Sequence[Comparison]) -> list[str]:
+    """Each in words; where several variants have ladders of their own, with whose it is."""
+    several = len({comparison.variant for comparison in comparisons}) > 1
+    return [
+        f"{variant_label(c.variant)}: {sentence(c)}"
+        if several and c.variant == c.baseline_variant
+        else sentence(c)
+        for c in comparisons
+    ]
+
+
 def labels(comparison: Comparison) -> tuple[str, str]:
     """What a comparison's two policies are called: by stage, or by variant where these differ."""
     if comparison.variant == comparison.baseline_variant:

@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from reasoning_lab.data.problems import ProblemSource
+from reasoning_lab.data.problems import ProblemSource, drawn
 from reasoning_lab.engine import Engine
 from reasoning_lab.engine.hf import HFEngine
 from reasoning_lab.engine.rollouts import RolloutSampler
@@ -101,12 +101,7 @@ class StageContext:
     def benchmark_prompts(self) -> dict[str, list[str]]:
         """Of each benchmark, by its name."""
         return {
-            name: [
-                problem.prompt
-                for problem in self.benchmark_source(name).problems(
-                    Split(held.split), held.levels, held.count, held.seed
-                )
-            ]
+            name: [problem.prompt for problem in drawn(self.benchmark_source(name), held)]
             for name, held in self.benchmarks.items()
         }
 

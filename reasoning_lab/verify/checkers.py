@@ -44,7 +44,7 @@ _IMAGINARY = re.compile(r"(?<=[0-9])\s+(?=i(?![A-Za-z]))")
 _PERCENT = re.compile(r"\\?%$")
 _BASES = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _IN_BASE = re.compile(
-    r"\(?(?P<digits>[0-9A-Fa-f]+)\)?\s*_\s*\{?(?:\\text\s*\{)?\s*"
+    r"\(?(?P<digits>(?=[A-Fa-f]*[0-9])[0-9A-Fa-f]+)\)?\s*_\s*\{?(?:\\text\s*\{)?\s*"
     rf"(?P<base>[0-9]+|{'|'.join(_BASES)})\s*\}}?\}}?"
 )
 

@@ -37,7 +37,7 @@ function typeset(text) {
     const tex = match.slice(1).find((part) => part !== undefined);
     const span = element("span");
     try {
-      temml.render(tex, span, { trust: false, throwOnError: true, maxExpand: 100 });
+      temml.render(tex, span, { throwOnError: true, maxExpand: 100 });
       span.title = match[0];
     } catch {
       span.textContent = match[0];
