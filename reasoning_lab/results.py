@@ -35,7 +35,16 @@ from reasoning_lab.store import Artifact, Store, fingerprint
 from reasoning_lab.sweep import recipes, swept_keys
 from reasoning_lab.types import UserError
 
-_MEASURED = ("pass@", "maj@", "correct_", "wrong_", "unparseable_", "timeout_", "truncated_")
+_MEASURED = (
+    "pass@",
+    "maj@",
+    "by_sample",
+    "correct_",
+    "wrong_",
+    "unparseable_",
+    "timeout_",
+    "truncated_",
+)
 
 
 def survey(overrides: Sequence[str]) -> dict[str, Path]:

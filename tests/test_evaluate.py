@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scipy.stats import binomtest
 
 from reasoning_lab.data.corpus import read_rollouts, write_rollouts
 from reasoning_lab.data.rows import row_mapping
@@ -75,6 +76,9 @@ def test_what_is_measured_by_hand() -> None:
     found = measured(groups)
     assert found["pass@1"] == pytest.approx(3 / 8)
     assert found["by_sample"] == [0.5, 0.0, 1.0, 0.0]
+    # Two problems, one trial each: Clopper-Pearson's ends, of 0 of 2 by hand: 1 - 0.025^(1/2).
+    assert found["by_sample_ci95"][1] == pytest.approx([0.0, 1 - 0.025**0.5])
+    assert found["by_sample_ci95"][0] == pytest.approx(list(binomtest(1, 2).proportion_ci()))
     # 1 - C(2, 2) / C(4, 2) and 1 - C(3, 2) / C(4, 2); every problem has a right answer among four.
     assert found["pass@2"][0] == pytest.approx((5 / 6 + 3 / 6) / 2)
     assert found["pass@4"][0] == 1.0

@@ -62,9 +62,9 @@ def evidence_of(folder: Path, rollouts: int) -> Evidence:
 
 def page_of(folder: Path, rollouts: int = 100) -> Path:
     rows, results = [], []
-    for stage, right in (("sft", 20), ("rl", 30)):
+    for variant, stage, right in (("none", "sft", 20), ("none", "rl", 30), ("rl", "sft", 20)):
         about: dict[str, Any] = {
-            "variant": "none",
+            "variant": variant,
             "stage": stage,
             "seed": 0,
             "benchmark": "halves",
@@ -165,7 +165,12 @@ def test_it_opens_filters_and_typesets_without_a_network(browser: Any, tmp_path:
     assert page.locator("article").count() == 40
     page.select_option("#metric", "rollout/entropy")
     assert page.locator("#curves path").count() == 2
-    assert page.locator("#ladder circle").count() == 2
+    assert page.locator("#ladder circle").count() == 3
+    change = page.locator("#variants text", has_text="without rl")
+    # Ten of 40 problems lost and none won: 2 / 2^10 = 0.00195, up to the resampling's error.
+    assert str(change.text_content()).startswith("without rl: −25.0 (p 0.00")
+    zero = page.locator("#variants line[stroke=currentColor]").get_attribute("x1")
+    assert float(page.locator("#variants circle").get_attribute("cx")) < float(zero)
     assert page.locator("#provenance path").count() == 1
     assert page.title() == "pass@1 on held-out problems"
     assert opened.complaints == []

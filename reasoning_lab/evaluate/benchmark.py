@@ -86,7 +86,8 @@ def measured(groups: Sequence[RolloutGroup]) -> Metrics:
     """What a benchmark's verified completions say.
 
     pass@1 with its interval; pass@k over all samples, and maj@k over the first k of them, for
-    k = 2, 4, … and all, each with its interval; the mean of each sample over the problems;
+    k = 2, 4, … and all, each with its interval; pass@1 of each sample alone, likewise (a run, where
+    the protocol speaks of runs);
     fractions of the verdicts and of what was cut off; lengths in tokens of right and of wrong
     completions, null where there is none or the engine gives no tokens; the mean of each family.
 
@@ -97,12 +98,14 @@ def measured(groups: Sequence[RolloutGroup]) -> Metrics:
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     verdicts = Counter(rollout.verdict for rollout in rollouts)
     estimate = pass_at_1(correct)
+    runs = [pass_at_1(run[:, None]) for run in np.asarray(correct).T]
     metrics: Metrics = {
         "pass@1": estimate.mean,
         "ci95": [estimate.low, estimate.high],
         "n": estimate.n,
         "samples": estimate.samples,
-        "by_sample": [float(mean) for mean in np.mean(correct, axis=0)],
+        "by_sample": [run.mean for run in runs],
+        "by_sample_ci95": [[run.low, run.high] for run in runs],
     }
     doublings = [2**power for power in range(1, estimate.samples.bit_length())]
     for k in sorted({*doublings, estimate.samples} - {1}):

@@ -26,6 +26,7 @@ from reasoning_lab.report.table import (
     comparison_cells,
     interval,
     mean_cells,
+    p_value,
     percent,
     row_cells,
     row_columns,
@@ -49,6 +50,7 @@ def html_page(rows: Sequence[Row], claims: Claims, evidence: Evidence, method: s
     scripts = {name: _asset(f"{name}.js") for name in ("temml.min", "page")}
     data = {
         "ladder": _ladder(rows),
+        "variants": [_change(comparison) for comparison in claims.variants],
         "curves": evidence.curves(),
         **evidence.rollouts(),
     }
@@ -165,6 +167,20 @@ def _ladder(rows: Sequence[Row]) -> list[dict[str, Any]]:
         }
         for row in rows
     ]
+
+
+def _change(comparison: Comparison) -> dict[str, Any]:
+    """A line of the ablation's figure: what a variant changed, with its interval."""
+    difference = comparison.difference
+    return {
+        "variant": variant_label(comparison.variant),
+        "baseline": variant_label(comparison.baseline_variant),
+        "benchmark": comparison.benchmark,
+        "mean": difference.mean,
+        "low": difference.low,
+        "high": difference.high,
+        "p": p_value(comparison.p_corrected),
+    }
 
 
 def _provenance(evidence: Evidence) -> str:

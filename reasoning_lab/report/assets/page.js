@@ -118,6 +118,40 @@ function ladder(rows) {
   chart(byId("ladder"), lines, stages, "pass@1 in percent with 95% intervals");
 }
 
+// What each variant changed: a line with its name above it, and its interval about the zero.
+function variants(changes) {
+  const holder = byId("variants");
+  if (!changes.length) { holder.hidden = true; return; }
+  const w = Math.min(760, Math.max(320, holder.clientWidth));
+  const [line, side, bottom] = [42, 14, 26];
+  const ends = changes.flatMap((change) => [100 * change.low, 100 * change.high, 0]);
+  let [low, high] = [Math.min(...ends), Math.max(...ends)];
+  if (high === low) { low -= 1; high += 1; }
+  const x = (value) => side + ((value - low) / (high - low)) * (w - 2 * side);
+  const h = changes.length * line + bottom;
+  const svg = drawn("svg", { viewBox: `0 0 ${w} ${h}`, role: "img", "aria-label": "ablation" });
+  for (const at of ticks(low, high)) {
+    const style = Math.abs(at) < 1e-9 ? { stroke: "currentColor" } : { class: "grid" };
+    svg.append(drawn("line", { ...style, x1: x(at), x2: x(at), y1: 0, y2: h - bottom }));
+    svg.append(drawn("text", { x: x(at), y: h - 8, "text-anchor": "middle" }, shown(at)));
+  }
+  const benchmarks = [...new Set(changes.map((change) => change.benchmark))];
+  changes.forEach((change, number) => {
+    const colour = COLOURS[benchmarks.indexOf(change.benchmark) % COLOURS.length];
+    const y = number * line + 30;
+    const on = benchmarks.length > 1 ? ` on ${change.benchmark}` : "";
+    const mean = `${change.mean < 0 ? "−" : "+"}${Math.abs(100 * change.mean).toFixed(1)}`;
+    const text = `${change.variant}${on}: ${mean} (p ${change.p})`;
+    svg.append(drawn("text", { x: side, y: y - 12 }, text));
+    const [from, to] = [x(100 * change.low), x(100 * change.high)];
+    svg.append(drawn("line", { x1: from, x2: to, y1: y, y2: y, stroke: colour, "stroke-width": 2 }));
+    svg.append(drawn("circle", { cx: x(100 * change.mean), cy: y, r: 4, fill: colour }));
+  });
+  const about = `last policy against ${changes[0].baseline}`;
+  const unit = "percentage points of pass@1, 95% intervals, corrected p";
+  holder.append(svg, element("figcaption", {}, `${about}: ${unit}.`));
+}
+
 function training(curves) {
   const select = byId("metric");
   const metrics = [...new Set(curves.map((curve) => curve.metric))];
@@ -188,6 +222,7 @@ function browser(data) {
 
 unpacked().then((data) => {
   ladder(data.ladder);
+  variants(data.variants);
   training(data.curves);
   browser(data);
   document.body.dataset.ready = "yes";
