@@ -64,8 +64,8 @@ def main() -> None:
         return
     # Hydra would print and exit by itself; let errors come here, to be told in one sentence.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    register_schemas()
     try:
+        register_schemas()
         if arguments and arguments[0] in _WORDS:
             _WORDS[arguments[0]](arguments[1:])
         else:
@@ -130,8 +130,12 @@ def _run(config: DictConfig) -> float | None:
 def _evaluate(arguments: Sequence[str]) -> None:
     from reasoning_lab.evaluate.command import as_recipe
 
-    options = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
-    _launch(as_recipe(arguments, options))
+    folder, rest = _config_folder(arguments)
+    folders = [CONF, *([] if folder is None else [Path(folder)])]
+    options = sorted(path.stem for at in folders for path in (at / "model").glob("*.yaml"))
+    # Hydra takes its own flags before the overrides or behind them, not among them.
+    flags = [] if folder is None else ["--config-dir", folder]
+    _launch([*flags, *as_recipe(rest, options)])
 
 
 def _report(arguments: Sequence[str]) -> None:
@@ -219,18 +223,28 @@ def _overrides(arguments: Sequence[str]) -> list[str]:
     Raises:
         UserError: For another flag of Hydra's.
     """
-    found: list[str] = []
+    folder, rest = _config_folder(arguments)
+    found = [] if folder is None else [f"hydra.searchpath=[file://{Path(folder).absolute()}]"]
+    for word in rest:
+        if word.startswith("-") and word not in _MULTIRUN:
+            raise UserError(f"{word}: only overrides and --config-dir can stand here; take it out")
+        if word not in _MULTIRUN:
+            found.append(word)
+    return found
+
+
+def _config_folder(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The user's own folder of options, if `--config-dir` names one, and the other arguments."""
+    folder: str | None = None
+    rest: list[str] = []
     waiting = iter(arguments)
     for word in waiting:
         flag, _, value = word.partition("=")
         if flag in _CONFIG_DIR:
-            folder = Path(value or next(waiting, "")).absolute()
-            found.append(f"hydra.searchpath=[file://{folder}]")
-        elif word.startswith("-") and word not in _MULTIRUN:
-            raise UserError(f"{word}: only overrides and --config-dir can stand here; take it out")
-        elif word not in _MULTIRUN:
-            found.append(word)
-    return found
+            folder = value or next(waiting, "")
+        else:
+            rest.append(word)
+    return folder, rest
 
 
 def _combined(arguments: Sequence[str]) -> list[str]:

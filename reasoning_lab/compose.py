@@ -26,7 +26,7 @@ from reasoning_lab.schema import (
     check_values,
     identity_of,
 )
-from reasoning_lab.targets import check_path, factory
+from reasoning_lab.targets import check_path, factory, import_trusted
 from reasoning_lab.types import UserError
 
 _PACKAGE = Path(reasoning_lab.__file__).parent
@@ -53,7 +53,8 @@ class Recipe:
 
 
 def register_schemas() -> None:
-    """Import every stage's schema, so that the shipped options find their types."""
+    """Import every stage's schema, so that the options find their types; the user's own too."""
+    import_trusted()
     for module in pkgutil.iter_modules(reasoning_lab.stages.__path__):
         if module.ispkg:
             importlib.import_module(f"reasoning_lab.stages.{module.name}.config")

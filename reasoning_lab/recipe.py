@@ -11,6 +11,7 @@ from typing import Any
 
 from reasoning_lab.schema import StageConfig
 from reasoning_lab.store import fingerprint
+from reasoning_lab.targets import own_code
 from reasoning_lab.types import UserError
 
 NO_ABLATION = "none"
@@ -38,8 +39,12 @@ class Node:
 
     @property
     def folder(self) -> str:
-        """The stage's own name, whatever the recipe calls it: the store's folder."""
-        return self.config.run.split(".")[-3]
+        """The stage's own name, whatever the recipe calls it: the store's folder.
+
+        Ours are packages; a user's is called by its function.
+        """
+        package, *_, name = self.config.run.split(".")
+        return self.config.run.split(".")[-3] if package == "reasoning_lab" else name
 
     def lineage(self) -> list["Node"]:
         """This node and everything that it comes from, each once."""
@@ -208,9 +213,11 @@ def with_evaluations(
 def _identity(
     config: StageConfig, inputs: Mapping[str, Node], groups: Mapping[str, Any], seed: int
 ) -> dict[str, Any]:
-    return {
+    identity = {
         "config": config.identity(),
         "inputs": {kind: node.fingerprint for kind, node in inputs.items()},
         "groups": {key: groups[key] for key in config.reads},
         "seed": seed,
     }
+    code = own_code(identity)
+    return {**identity, "code": code} if code else identity

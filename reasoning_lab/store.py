@@ -299,11 +299,16 @@ class Store:
 def trained_on(folder: Path) -> list[Path]:
     """The artifacts whose problems reached the one in `folder`, itself included, as `Node` has it.
 
-    Empty where `folder` is no artifact. What is no longer beside it in the store is left out.
+    Empty where `folder` is no artifact, or was copied out of its store, which is logged. What is no
+    longer beside it in the store is left out.
     """
     if not (folder / RECORD).is_file():
         return []
-    artifact = Artifact.read(folder)
+    try:
+        artifact = Artifact.read(folder)
+    except CorruptArtifactError as fault:
+        log.warning("%s: %s; what it was trained on cannot be told.", folder, fault)
+        return []
     found = {folder: None}
     for kind, maker in artifact.inputs.items():
         if kind == artifact.kind and kind != "policy":

@@ -40,8 +40,8 @@ class Problem:
     Attributes:
         prompt: What the model is asked, without chat markup.
         gold: The known answer, as its source writes it.
-        checker: Which rule compares an answer with `gold`: `math`, `number`, `choice` or
-            `reasoning_gym/<family>`.
+        checker: Which rule compares an answer with `gold`: `math`, `number`, `choice`,
+            `reasoning_gym/<family>` or the import path of a rule of the user's own.
         family: The kind of problem; tables and stratified selection group by it.
         level: Difficulty within the family, 1 = easiest.
         metadata: What the checker and the procedural teacher need beyond the text; JSON only.

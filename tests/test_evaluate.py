@@ -348,3 +348,16 @@ def test_a_dataset_out_of_reach_ends_a_run_before_it_trains(
     assert lab_here(*SMOKE, "benchmark=[heldout,amc23]", cwd=tmp_path) == 2
     assert "benchmarks.amc23: data.dataset: cannot load 'math-ai/amc23'" in capsys.readouterr().err
     assert not list((tmp_path / "runs" / "store").glob("*/*"))
+
+
+def test_a_policy_copied_out_of_its_store_is_said_to_have_no_lineage(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def build(out_dir: Path, work_dir: Path) -> Metadata:
+        return Metadata(kind="policy", identity={}, inputs={}, seed=0)
+
+    made, _ = Store(tmp_path / "store").obtain("sft", "0123456789abcdef", build)
+    shutil.copytree(made.path, tmp_path / "copy")
+    assert trained_on(made.path) == [made.path]
+    assert trained_on(tmp_path / "copy") == []
+    assert "what it was trained on cannot be told" in caplog.text

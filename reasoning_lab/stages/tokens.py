@@ -13,7 +13,9 @@ from reasoning_lab.losses.next_token import next_token_loss
 from reasoning_lab.schema import OptimizationConfig
 from reasoning_lab.stages.base import (
     Metrics,
+    OptimizerFactory,
     PolicyModule,
+    Schedule,
     StageContext,
     Steps,
     accumulation_of,
@@ -21,6 +23,8 @@ from reasoning_lab.stages.base import (
     optimizer_of,
     schedule_of,
 )
+
+TokenLoss = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +45,29 @@ class NextTokenBatch:
 
 
 class NextTokenModule(PolicyModule):
-    """Minimises the mean next-token loss over each step's trained tokens."""
+    """Minimises a mean loss over each step's trained tokens.
+
+    Args:
+        policy: As in `PolicyModule`.
+        optimizer: As in `PolicyModule`.
+        schedule: As in `PolicyModule`.
+        loss: Of `[N, V]` float32 logits and `[N]` int64 targets: their mean. Validation takes the
+            plain next-token loss, whatever trains.
+    """
+
+    def __init__(
+        self,
+        policy: PreTrainedModel,
+        optimizer: OptimizerFactory,
+        schedule: Schedule,
+        loss: TokenLoss = next_token_loss,
+    ) -> None:
+        super().__init__(policy, optimizer, schedule)
+        self._loss = loss
 
     def training_step(self, batch: NextTokenBatch, index: int) -> Tensor:
         logits, targets = trained_logits(self.policy, batch.tokens)
-        loss = next_token_loss(logits, targets)
+        loss = self._loss(logits, targets)
         self.log_train({"loss": loss.detach(), "tokens": float(batch.tokens.input_ids.numel())})
         return loss * batch.weight
 
@@ -99,8 +121,9 @@ def train_padded(
     pad_id: int,
     optimization: OptimizationConfig,
     context: StageContext,
+    loss: TokenLoss = next_token_loss,
 ) -> Metrics:
-    """Train on padded rows, each one document of examples; loss on completions only."""
+    """Train on padded rows, each one document of examples; `loss` on completions only."""
     lengths = [row_length(row) for row in rows]
     plan = step_batches(
         lengths,
@@ -115,7 +138,7 @@ def train_padded(
         accumulation_of(optimization.batch_size, context.hardware.micro_batch_size),
     )
     module = NextTokenModule(
-        policy, optimizer_of(optimization, context.name), schedule_of(optimization)
+        policy, optimizer_of(optimization, context.name), schedule_of(optimization), loss
     )
     train_s = fit(module, batches, context, optimization)
     return {

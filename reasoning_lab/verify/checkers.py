@@ -5,7 +5,8 @@ The kinds of checker are:
 - `math`: math-verify (https://github.com/huggingface/Math-Verify);
 - `number`: one exact number with its unit;
 - `choice`: a letter from A to E;
-- `reasoning_gym/<family>`: that family's `score_answer`.
+- `reasoning_gym/<family>`: that family's `score_answer`;
+- `my_package.my_rule`: a function of the user's own, see `_check_own`.
 
 None limits its own time or memory: the pool does. Some reasoning-gym scorers (e.g. `countdown`)
 evaluate the answer as a Python expression, and a worker process is no sandbox against that.
@@ -22,6 +23,7 @@ from typing import Any, NoReturn
 import math_verify
 import reasoning_gym
 
+from reasoning_lab.targets import TRUSTED_VARIABLE, is_trusted, resolve
 from reasoning_lab.types import Problem, UserError, Verdict
 from reasoning_lab.verify.choice import LETTERS, SEVERAL, read_choice
 from reasoning_lab.verify.number import Quantity, read_number
@@ -92,12 +94,15 @@ def _checker(problem: Problem) -> tuple[_GoldReader, _AnswerChecker]:
     kind, _, family = problem.checker.partition("/")
     if kind == "reasoning_gym" and family:
         return _require_scorable_gold, _check_reasoning_gym
+    if is_trusted(problem.checker):
+        return _require_own_gold, _check_own
     try:
         return _CHECKERS[problem.checker]
     except KeyError:
         raise UserError(
             f"{problem.origin}: unknown checker '{problem.checker}'; use "
-            f"{', '.join(repr(name) for name in _CHECKERS)} or 'reasoning_gym/<family>'"
+            f"{', '.join(repr(name) for name in _CHECKERS)}, 'reasoning_gym/<family>', or a "
+            f"function of a package that {TRUSTED_VARIABLE} names"
         ) from None
 
 
@@ -309,6 +314,27 @@ def _require_scorable_gold(problem: Problem) -> None:
         _refuse(problem, said, f" ({type(error).__name__}: {error})")
     if score != 1.0:
         _refuse(problem, said, f" (it scores {score}, not 1)")
+
+
+def _check_own(problem: Problem, answer: str) -> Verdict:
+    """Ask `rule(problem, answer)`: True, False, or None for an answer that it cannot read.
+
+    A ValueError, as `int("five")` raises, stands for None. Any other error is the rule's fault,
+    and ends the run.
+    """
+    rule = resolve(problem.checker, "checker")
+    try:
+        right = rule(problem, answer)
+    except ValueError:
+        right = None
+    if right is None:
+        return Verdict.UNPARSEABLE
+    return Verdict.CORRECT if right else Verdict.WRONG
+
+
+def _require_own_gold(problem: Problem) -> None:
+    if _check_own(problem, problem.gold.strip()) is not Verdict.CORRECT:
+        _refuse(problem, f"'{problem.checker}' does not find right its own gold")
 
 
 def _entry(problem: Problem) -> dict[str, Any]:
