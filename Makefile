@@ -4,6 +4,7 @@
 #   make test       run the fast test suite
 #   make test-long  kill runs at random moments; launchers, sweepers (minutes)
 #   make test-vllm  the engines against the real vLLM, in an environment of its own (.venv-vllm)
+#   make test-notebooks  run every notebook from its beginning, at smoke size
 #   make check      ruff, mypy, import-linter
 #   make install    only install, for running reasoning-lab by hand
 #
@@ -14,7 +15,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTHONS := $(or $(PYTHON),python3.11 python3 python3.12 python3.13)
 
-.PHONY: help demo test test-long test-vllm check install
+.PHONY: help demo test test-long test-notebooks test-vllm check install
 # Two pips in one environment spoil it.
 .NOTPARALLEL:
 
@@ -29,6 +30,11 @@ test: $(VENV)/dev.stamp
 
 test-long: $(VENV)/dev.stamp
 	@$(BIN)/pytest -m long
+
+# A notebook's commands take longer than a test may, and start without the runs of the last time.
+test-notebooks: $(VENV)/dev.stamp
+	@rm -rf notebooks/runs
+	@$(BIN)/pytest --nbmake --timeout 600 notebooks
 
 test-vllm: .venv-vllm/dev.stamp
 	@.venv-vllm/bin/pytest -m vllm

@@ -59,6 +59,7 @@ def test_every_file_is_short() -> None:
         assert len(text.splitlines()) < 40, name
 
 
+@pytest.mark.long
 def test_a_stage_in_anothers_place_and_behind_it(folder: Path) -> None:
     in_place, behind = COMMANDS[1:3]
     did = dict(run(folder, in_place))
@@ -74,12 +75,14 @@ def test_a_stage_in_anothers_place_and_behind_it(folder: Path) -> None:
     assert did["smoothed"] == "done"
 
 
+@pytest.mark.long
 def test_a_reward(folder: Path) -> None:
     did = dict(run(folder, COMMANDS[3]))
     assert did["dpo"] == "reused"
     assert did["rl"] == "done"
 
 
+@pytest.mark.long
 def test_a_benchmark_with_a_verifier_and_a_model(folder: Path) -> None:
     assert len(COMMANDS) == 5
     assert run(folder, COMMANDS[4]) == [("base/sorting", "done")]
