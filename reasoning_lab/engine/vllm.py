@@ -60,6 +60,8 @@ class VLLMEngine:
                 f"engine: vLLM cannot be imported ({error}); install it as the README says, or "
                 "choose another engine"
             ) from error
+        from reasoning_lab.models.policy import load_tokenizer
+
         cache_gb = hardware.engine.kv_cache_gb
         try:
             self._model = vllm.LLM(
@@ -85,7 +87,7 @@ class VLLMEngine:
                 "or a hub id that this machine can reach, and the memory that it needs "
                 "(hardware.engine.memory_frac, or kv_cache_gb)"
             ) from error
-        self._tokenizer = self._model.get_tokenizer()
+        self._tokenizer = load_tokenizer(model, revision, "engine.model")
         self._limit = self._model.llm_engine.model_config.max_model_len
         self._sleeps, self._asleep = hardware.engine.sleep, False
 
@@ -117,6 +119,8 @@ class VLLMEngine:
                 top_p=sampling.top_p,
                 max_tokens=min(sampling.max_new_tokens, self._limit - len(ids[row])),
                 seed=seeds[row],
+                # Beside those of the model's generation config, which vLLM reads itself.
+                stop_token_ids=[self._tokenizer.eos_token_id],
                 logprobs=0,
                 # Its own decoding, token by token, drops a character that a limit cut in two.
                 detokenize=False,

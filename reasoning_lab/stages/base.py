@@ -25,7 +25,8 @@ from reasoning_lab.engine import Engine
 from reasoning_lab.engine.hf import HFEngine
 from reasoning_lab.engine.rollouts import RolloutSampler
 from reasoning_lab.engine.vllm import VLLMEngine
-from reasoning_lab.models.policy import device_of, load_policy, on_device
+from reasoning_lab.models.chat import add_missing_tokens
+from reasoning_lab.models.policy import device_of, load_policy, on_device, save_policy
 from reasoning_lab.schema import (
     BenchmarkConfig,
     HardwareConfig,
@@ -89,6 +90,12 @@ class StageContext:
             raise UserError(f"stages.{self.name}: no policy to start from; set model.path")
         return load_policy(self.model.path, self.model.dtype, self.model.revision)
 
+    def load_student(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """The same policy, ready to be trained: with the tokens that a hub's checkpoint lacks."""
+        policy, tokenizer = self.load_policy()
+        add_missing_tokens(policy, tokenizer)
+        return policy, tokenizer
+
     def problems(self, split: Split, asked: ProblemsConfig) -> list[Problem]:
         """What the source gives for a stage's `problems`, under the run's seed.
 
@@ -134,13 +141,17 @@ class StageContext:
 
         return self._sampler(made, instruction=instruction)
 
-    def vllm_sampler(self, policy: PreTrainedModel) -> RolloutSampler:
+    def vllm_sampler(
+        self, policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+    ) -> RolloutSampler:
         """As `sampler`, through vLLM, which gets the policy's weights before each call."""
 
         def engine(on_progress: Callable[[int], None]) -> VLLMEngine:
-            model = str(self.inputs.get("policy", self.model.path))
-            revision = None if "policy" in self.inputs else self.model.revision
-            return VLLMEngine(model, revision, self.model.dtype, None, self.hardware)
+            folder = self.inputs.get("policy")
+            if folder is None:  # The base checkpoint may lack tokens that the policy has.
+                folder = self.work_dir / "base"
+                save_policy(policy, tokenizer, folder)
+            return VLLMEngine(str(folder), None, self.model.dtype, None, self.hardware)
 
         return self._sampler(engine, lambda made: cast(VLLMEngine, made).load(policy))
 
