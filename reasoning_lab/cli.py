@@ -94,9 +94,9 @@ def _launch(arguments: Sequence[str]) -> None:
 def _help() -> str:
     """Hydra's own page takes seconds to list the groups; this one reads their file names."""
     groups = {
-        folder.name: ", ".join(sorted(option.stem for option in folder.glob("*.yaml")))
-        for folder in sorted(CONF.iterdir())
-        if folder.is_dir() and folder.name != "hydra"
+        str(folder.relative_to(CONF)): ", ".join(sorted(o.stem for o in folder.glob("*.yaml")))
+        for folder in sorted(CONF.rglob("*"))
+        if folder.is_dir() and folder.relative_to(CONF).parts[0] != "hydra"
     }
     return _HELP.format(groups="\n".join(f"  {name}: {of}" for name, of in groups.items()))
 

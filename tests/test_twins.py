@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from reasoning_lab.data.batches import Example
 from reasoning_lab.models.policy import load_policy
@@ -89,6 +90,21 @@ def test_every_stage_runs_from_a_checkpoint_of_the_kind(name: str, tmp_path: Pat
     learned = dict(after.named_parameters())
     for key, old in before.named_parameters():
         assert not torch.equal(learned[key][: len(old)], old), key
+
+
+def test_every_stage_runs_with_an_adapter(tmp_path: Path) -> None:
+    write_coins(tmp_path)
+    save_coin_tosser("llama3_2", tmp_path / "checkpoint", tmp_path / "work")
+    assert lab_here(*RUN, "model/adapter=lora", "model.adapter.rank=2", cwd=tmp_path) == 0
+    made = artifacts(tmp_path)
+    before = load_file(tmp_path / "checkpoint" / "model.safetensors")
+    for stage in ("midtrain", "sft", "dpo", "rl"):
+        after = load_file(made[stage].path / "model.safetensors")
+        assert after.keys() == before.keys()
+        for key, old in before.items():
+            if "proj" in key:
+                assert not torch.equal(after[key], old), key
+        before = after
 
 
 def artifacts(folder: Path) -> dict[str, Artifact]:

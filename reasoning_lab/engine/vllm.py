@@ -144,12 +144,14 @@ class VLLMEngine:
         return completions
 
     def load(self, policy: "PreTrainedModel") -> None:
-        """Take over the weights of `policy`, whose architecture is the model's.
+        """Take over the weights of `policy`, its adapter merged; the architecture is the model's.
 
         What was read under the old weights is forgotten.
         """
         self._wake()
-        weights = iter(policy.state_dict().items())
+        from reasoning_lab.models.adapters import plain_weights
+
+        weights = iter(plain_weights(policy).items())
         self._model.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
         self._model.reset_prefix_cache()
 

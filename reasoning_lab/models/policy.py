@@ -20,6 +20,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from reasoning_lab.models.adapters import plain_policy
 from reasoning_lab.models.chat import complete_chat, end_ids
 from reasoning_lab.schema import HardwareConfig
 from reasoning_lab.types import UserError
@@ -155,12 +156,13 @@ def on_device(policy: PreTrainedModel, device: torch.device) -> PreTrainedModel:
 
 
 def save_policy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write `model` so that transformers and vLLM load it from `folder`."""
+    """Write `model`, its adapter merged, so that transformers and vLLM load it from `folder`."""
     ends = end_ids(model, tokenizer)
-    model.generation_config = GenerationConfig(
+    plain = plain_policy(model)
+    plain.generation_config = GenerationConfig(
         eos_token_id=ends if ends[1:] else ends[0], pad_token_id=tokenizer.pad_token_id
     )
-    model.save_pretrained(folder)
+    plain.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 

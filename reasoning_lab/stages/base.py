@@ -25,6 +25,7 @@ from reasoning_lab.engine import Engine
 from reasoning_lab.engine.hf import HFEngine
 from reasoning_lab.engine.rollouts import RolloutSampler
 from reasoning_lab.engine.vllm import VLLMEngine
+from reasoning_lab.models.adapters import add_adapter, has_adapter, learning_weights
 from reasoning_lab.models.chat import add_missing_tokens
 from reasoning_lab.models.policy import device_of, load_policy, on_device, save_policy
 from reasoning_lab.schema import (
@@ -91,9 +92,14 @@ class StageContext:
         return load_policy(self.model.path, self.model.dtype, self.model.revision)
 
     def load_student(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        """The same policy, ready to be trained: with the tokens that a hub's checkpoint lacks."""
+        """The same policy, ready to be trained.
+
+        It has the tokens that a hub's checkpoint lacks, and the adapter that is configured.
+        """
         policy, tokenizer = self.load_policy()
         add_missing_tokens(policy, tokenizer)
+        if self.model.adapter is not None:
+            add_adapter(policy, self.model.adapter, self.seed)
         return policy, tokenizer
 
     def problems(self, split: Split, asked: ProblemsConfig) -> list[Problem]:
@@ -222,13 +228,21 @@ class PolicyModule(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.policy = policy
+        self.strict_loading = not has_adapter(policy)
         self._optimizer = optimizer
         self._schedule = schedule
 
     def configure_optimizers(self) -> Any:
-        optimizer = self._optimizer(self.policy.named_parameters())
+        named = self.policy.named_parameters()
+        optimizer = self._optimizer([each for each in named if each[1].requires_grad])
         schedule = LambdaLR(optimizer, self._schedule)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+        """Beside an adapter the weights are frozen, and loaded anew."""
+        if self.strict_loading:
+            return super().state_dict(*args, **kwargs)
+        return {f"policy.{name}": value for name, value in learning_weights(self.policy).items()}
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         self._step_started = time.monotonic()
