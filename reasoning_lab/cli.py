@@ -24,7 +24,7 @@ from reasoning_lab.compose import CONF, compose, register_schemas
 from reasoning_lab.files import dated
 from reasoning_lab.mistakes import is_composition_error, one_sentence
 from reasoning_lab.planning import memory_lines, plan_table, planned, summary
-from reasoning_lab.schema import RootConfig
+from reasoning_lab.schema import PathsConfig, RootConfig
 from reasoning_lab.sweep import recipes, with_sweep
 from reasoning_lab.types import UserError
 
@@ -39,6 +39,7 @@ reasoning-lab: turn a small language model into a reasoning model, stage by stag
   reasoning-lab rescore path=FOLDER checker=NAME  an evaluation's completions with another verifier
   reasoning-lab dashboard key=a,b …           a W&B workspace and report of those runs
   reasoning-lab audit path=FILE.jsonl         the verifier against labelled completions
+  reasoning-lab export model=X out=FOLDER     a policy with its card; push=OWNER/NAME uploads it
   reasoning-lab convert path=FILE.gguf out=FOLDER   a GGUF file as a folder for model=checkpoint
 
 Examples:
@@ -211,6 +212,23 @@ def _convert(arguments: Sequence[str]) -> None:
     print(f"Written: {out}; use it with model=checkpoint model.path={out}")
 
 
+def _export(arguments: Sequence[str]) -> None:
+    """`model=FINGERPRINT_OR_FOLDER`, `out=FOLDER`, `push=OWNER/NAME` and `paths.runs=FOLDER`."""
+    (model, out, repository, runs), rest = _taken(arguments, "model", "out", "push", "paths.runs")
+    if not model or not out or rest:
+        raise UserError(
+            "export: name what and where to, as in export model=FINGERPRINT out=FOLDER, maybe "
+            "with push=OWNER/NAME and paths.runs=FOLDER, and nothing else"
+        )
+    from reasoning_lab.export import check_token, export, push
+
+    if repository:
+        check_token(repository)
+    print(f"Card: {export(model, Path(runs or PathsConfig().runs), Path(out))}")
+    if repository:
+        print(f"Pushed, private: {push(Path(out), repository)}")
+
+
 def _taken(arguments: Sequence[str], *keys: str) -> tuple[list[str], list[str]]:
     """The values of `keys` among `key=value` words, empty where not given, and the other words."""
     own = dict.fromkeys(keys, "")
@@ -229,6 +247,7 @@ _WORDS: dict[str, Callable[[Sequence[str]], None]] = {
     "convert": _convert,
     "dashboard": _dashboard,
     "evaluate": _evaluate,
+    "export": _export,
     "plan": _plan,
     "report": _report,
     "rescore": _rescore,
