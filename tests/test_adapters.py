@@ -152,8 +152,9 @@ def test_resumed_stage_is_the_uninterrupted_one_to_the_bit(
         state = torch.load(kept, weights_only=True)
         assert state["state_dict"]
         assert all("lora" in key for key in state["state_dict"])
-        # Two moments and a count for each of the two halves of four adapters.
-        assert len(state["optimizer_states"][0]["state"]) == 8
+        # The two halves of four adapters.
+        (optimizer,) = state["optimizer_states"]
+        assert sum(len(group["params"]) for group in optimizer["param_groups"]) == 8
         trained(name, small, folder)
         assert_same(tmp_path, folder)
 

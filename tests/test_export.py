@@ -1,6 +1,7 @@
 """A policy for others: the same files, a card that says what the records say."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -113,13 +114,28 @@ def test_card_of_what_began_as_a_checkpoint_names_it(tmp_path: Path) -> None:
         (out_dir / "config.json").write_text("{}")
         return Metadata(kind="policy", identity=identity, inputs={"corpus": "0" * 16}, seed=0)
 
-    Store(tmp_path / "runs/store").obtain("sft", "a" * 16, build)
+    def evaluated(model: dict[str, str], score: float) -> Callable[[Path, Path], Metadata]:
+        sampling = {"temperature": 0.6, "top_p": 0.95, "max_new_tokens": 9}
+        config = {"name": "aime24", "benchmark": {"sampling": sampling}}
+        return lambda out_dir, work_dir: Metadata(
+            kind="evaluation",
+            identity={"config": config, "groups": {"model": model}},
+            inputs={},
+            seed=0,
+            metrics={"pass@1": score, "ci95": [0.0, 0.5], "n": 30, "samples": 3},
+        )
+
+    store = Store(tmp_path / "runs/store")
+    store.obtain("sft", "a" * 16, build)
+    store.obtain("evaluate", "b" * 16, evaluated({"path": "owner/base", "revision": "abc"}, 0.25))
+    store.obtain("evaluate", "c" * 16, evaluated({"path": "owner/base", "revision": "abd"}, 0.75))
     export("model=aaaaaaaa", f"out={tmp_path / 'out'}", f"paths.runs={tmp_path / 'runs'}")
     card = (tmp_path / "out/README.md").read_text()
     assert yaml.safe_load(card.split("---\n")[1])["base_model"] == "owner/base"
     assert "starts from owner/base at revision abc" in card
     assert f"The store no longer holds {'0' * 16}" in card
-    assert "None is in the store." in card
+    assert "| base | aime24 | 25.0% | 0.0% to 50.0% | 30 | 3 | 0.6 | 0.95 | 9 |" in card
+    assert "75.0%" not in card
 
 
 def test_what_cannot_be_exported_is_named(
