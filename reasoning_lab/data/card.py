@@ -136,8 +136,8 @@ def _counts(summary: CorpusSummary) -> str:
     total = ("all", "", f"{summary.problems.total():,}", f"{summary.accepted.total():,}")
     return "\n\n".join(
         [
-            _table(("verdict", "rollouts", "of these a judge's"), verdicts),
-            _table(("family", "level", "problems", "accepted rollouts"), [*groups, total]),
+            markdown_table(("verdict", "rollouts", "of these a judge's"), verdicts),
+            markdown_table(("family", "level", "problems", "accepted rollouts"), [*groups, total]),
         ]
     )
 
@@ -149,12 +149,12 @@ def _lengths(summary: CorpusSummary) -> str:
         for word, correct in (("accepted", True), ("rejected", False))
         if summary.lengths[correct]
     ]
-    return _table(heads, rows)
+    return markdown_table(heads, rows)
 
 
 def _curation(counts: Sequence[StepCount]) -> str:
     heads = ("step", "rollouts in", "out", "problems in", "out")
-    return _table(
+    return markdown_table(
         heads,
         [
             (
@@ -172,20 +172,26 @@ def _curation(counts: Sequence[StepCount]) -> str:
 def _example(rollout: Rollout) -> str:
     problem = rollout.problem
     return (
-        f"{_cell(problem.family)}, level {problem.level}; gold:\n\n{_fenced(problem.gold)}\n\n"
-        f"{_fenced(problem.prompt)}\n\n{_fenced(rollout.completion.text)}"
+        f"{_cell(problem.family)}, level {problem.level}; gold:\n\n{fenced(problem.gold)}\n\n"
+        f"{fenced(problem.prompt)}\n\n{fenced(rollout.completion.text)}"
     )
 
 
-def _fenced(text: str) -> str:
-    """A block that the text cannot end, however many backticks it has."""
-    shown = text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]} […]"
+def fenced(text: str, most: int | None = _SHOWN_CHARACTERS) -> str:
+    """A block that the text cannot end, however many backticks it has.
+
+    Args:
+        text: What is shown.
+        most: Characters after which it is cut off; None = never.
+    """
+    shown = text if most is None or len(text) <= most else f"{text[:most]} […]"
     longest = max((len(run) for run in _BACKTICKS.findall(shown)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}text\n{shown}\n{fence}"
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown, its first column on the left."""
     lines = [heads, [":--", *["--:"] * (len(heads) - 1)], *rows]
     return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
 

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from reasoning_lab.engine import Sampling
 from reasoning_lab.engine.decoding import Decoding
 from reasoning_lab.engine.fused import FusedModel, fuses
+from reasoning_lab.models.chat import end_ids, tokenless
 from reasoning_lab.models.policy import device_of, load_policy, on_device
 from reasoning_lab.models.tokenizer import prompt_tokens
 from reasoning_lab.schema import HardwareConfig
@@ -30,7 +31,8 @@ class HFEngine:
 
     Args:
         model: On any device; put into eval mode while it generates.
-        tokenizer: Gives the end token, the padding and the decoding.
+        tokenizer: Gives the end token, the padding and the decoding. Ids that have no token, as in
+            a padded vocabulary, are never drawn.
         batch_size: Most rows decoded together; memory grows with it, results do not change.
         on_progress: Called with the number of completions as they end.
     """
@@ -44,6 +46,8 @@ class HFEngine:
     ) -> None:
         self._model = model
         self._tokenizer = tokenizer
+        self._ends = torch.tensor(end_ids(model, tokenizer), device=model.device)
+        self._hidden = tokenless(model, tokenizer)
         self._batch_size = batch_size
         self._on_progress = on_progress
 
@@ -73,7 +77,7 @@ class HFEngine:
                     self._model,
                     fused,
                     [prompts[row] for row in rows],
-                    self._tokenizer.pad_token_id,
+                    self._padding(),
                 )
                 drawn = self._generate_batch(state, sampling, [seeds[row] for row in rows])
                 completions.update(zip(rows, drawn, strict=True))
@@ -82,11 +86,16 @@ class HFEngine:
             self._model.train(was_training)
         return [completions[row] for row in range(len(prompts))]
 
+    def _padding(self) -> int:
+        """Of prompts, where any token will do."""
+        own: int | None = self._tokenizer.pad_token_id
+        return int(self._ends[0]) if own is None else own
+
     def _generate_batch(
         self, state: Decoding, sampling: Sampling, seeds: Sequence[int]
     ) -> list[Completion]:
         device = self._model.device
-        end_id = self._tokenizer.eos_token_id
+        end_id = int(self._ends[0])
         uniforms = _uniforms(seeds, sampling.max_new_tokens).to(device)
         tokens = torch.full((len(seeds), sampling.max_new_tokens), end_id, device=device)
         logprobs = torch.zeros(tokens.shape, device=device)
@@ -94,11 +103,13 @@ class HFEngine:
         ended = torch.zeros(len(seeds), dtype=torch.bool, device=device)
         for step in range(sampling.max_new_tokens):
             rows = state.rows
-            drawn, drawn_logprobs = sample(state.logits, sampling, uniforms[rows, step])
+            drawn, drawn_logprobs = sample(
+                state.logits, sampling, uniforms[rows, step], self._hidden
+            )
             alive = ~ended[rows]
             tokens[rows, step] = torch.where(alive, drawn, end_id)
             logprobs[rows, step] = drawn_logprobs
-            stopping = alive & (drawn == end_id)
+            stopping = alive & torch.isin(drawn, self._ends)
             lengths[rows[stopping]] = step + 1
             ended[rows[stopping]] = True
             alive = alive & ~stopping
@@ -152,22 +163,30 @@ def _uniforms(seeds: Sequence[int], count: int) -> Tensor:
     return torch.stack([torch.rand(count, generator=generator.manual_seed(s)) for s in seeds])
 
 
-def sample(logits: Tensor, sampling: Sampling, uniforms: Tensor) -> tuple[Tensor, Tensor]:
+def sample(
+    logits: Tensor, sampling: Sampling, uniforms: Tensor, hidden: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Draw one token a row by inverting its cumulative distribution.
 
     Args:
         logits: `[R, V]` float32.
         uniforms: `[R]` float32 in [0, 1).
+        hidden: `[V]` bool, True = never drawn; None = any may be.
 
     Returns:
-        Tokens `[R]` int64 and their logprobs `[R]` under softmax(logits / temperature),
-        before top-p truncation (at temperature 0, under softmax(logits)).
+        Tokens `[R]` int64 and their logprobs `[R]` under softmax(logits / temperature), which is
+        what a loss computes: before the truncation to top-p and to what is not hidden (at
+        temperature 0, under softmax(logits)).
     """
     if sampling.temperature == 0:
-        tokens = logits.argmax(dim=-1)
+        shown = logits if hidden is None else logits.masked_fill(hidden, -torch.inf)
+        tokens = shown.argmax(dim=-1)
         return tokens, torch.log_softmax(logits, -1).gather(1, tokens[:, None])[:, 0]
     logprobs = torch.log_softmax(logits / sampling.temperature, dim=-1)
     probs = logprobs.exp()
+    if hidden is not None:
+        probs = probs.masked_fill(hidden, 0.0)
+        probs = probs / probs.sum(dim=-1, keepdim=True)
     if sampling.top_p < 1:
         ordered, index = probs.topk(min(_LIKELY_TOKENS, probs.shape[-1]))
         if bool((ordered.sum(dim=-1) < sampling.top_p).any()):

@@ -60,6 +60,8 @@ class VLLMEngine:
                 f"engine: vLLM cannot be imported ({error}); install it as the README says, or "
                 "choose another engine"
             ) from error
+        from reasoning_lab.models.policy import load_tokenizer
+
         cache_gb = hardware.engine.kv_cache_gb
         try:
             self._model = vllm.LLM(
@@ -85,7 +87,7 @@ class VLLMEngine:
                 "or a hub id that this machine can reach, and the memory that it needs "
                 "(hardware.engine.memory_frac, or kv_cache_gb)"
             ) from error
-        self._tokenizer = self._model.get_tokenizer()
+        self._tokenizer = load_tokenizer(model, revision, "engine.model")
         self._limit = self._model.llm_engine.model_config.max_model_len
         self._sleeps, self._asleep = hardware.engine.sleep, False
 
@@ -117,6 +119,8 @@ class VLLMEngine:
                 top_p=sampling.top_p,
                 max_tokens=min(sampling.max_new_tokens, self._limit - len(ids[row])),
                 seed=seeds[row],
+                # Beside those of the model's generation config, which vLLM reads itself.
+                stop_token_ids=[self._tokenizer.eos_token_id],
                 logprobs=0,
                 # Its own decoding, token by token, drops a character that a limit cut in two.
                 detokenize=False,
@@ -140,12 +144,14 @@ class VLLMEngine:
         return completions
 
     def load(self, policy: "PreTrainedModel") -> None:
-        """Take over the weights of `policy`, whose architecture is the model's.
+        """Take over the weights of `policy`, its adapter merged; the architecture is the model's.
 
         What was read under the old weights is forgotten.
         """
         self._wake()
-        weights = iter(policy.state_dict().items())
+        from reasoning_lab.models.adapters import plain_weights
+
+        weights = iter(plain_weights(policy).items())
         self._model.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
         self._model.reset_prefix_cache()
 

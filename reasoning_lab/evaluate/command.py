@@ -42,18 +42,29 @@ def as_recipe(arguments: Sequence[str], options: Sequence[str]) -> list[str]:
 def _path(name: str, store: Path, options: Sequence[str]) -> str:
     if Path(name).is_dir():
         return name
-    if _FINGERPRINT.fullmatch(name):
-        found = sorted(folder.parent for folder in store.glob(f"*/{name}*/config.json"))
-        if len(found) == 1:
-            return str(found[0])
-        what = "several policies" if found else "no policy"
-        raise UserError(f"model={name}: {what} in '{store}' begin so; give more of its fingerprint")
+    if (stored := stored_policy(name, store)) is not None:
+        return str(stored)
     if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name):
         return name
     raise UserError(
         f"model={name}: no folder, no policy's fingerprint, no hub id (owner/name) and none of "
         f"{', '.join(options)}; check it, or add engine=openai for a server's model"
     )
+
+
+def stored_policy(name: str, store: Path) -> Path | None:
+    """The artifact folder of the policy whose fingerprint begins so; None = `name` is none.
+
+    Raises:
+        UserError: The store has no such policy, or several.
+    """
+    if not _FINGERPRINT.fullmatch(name):
+        return None
+    found = sorted(folder.parent for folder in store.glob(f"*/{name}*/config.json"))
+    if len(found) == 1:
+        return found[0]
+    what = "several policies" if found else "no policy"
+    raise UserError(f"model={name}: {what} in '{store}' begin so; give more of its fingerprint")
 
 
 def _quoted(path: str) -> str:

@@ -15,13 +15,18 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     GenerationConfig,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
+from reasoning_lab.models.adapters import plain_policy
+from reasoning_lab.models.chat import complete_chat, end_ids
 from reasoning_lab.schema import HardwareConfig
 from reasoning_lab.types import UserError
 
+# transformers' AutoTokenizer splits text its own way for it, whatever tokenizer.json says.
+_READS_ANOTHER_TOKENIZER = ("qwen2",)
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -37,9 +42,15 @@ def build_policy(
         seed: Of the initial weights.
 
     Raises:
-        UserError: For a model type that transformers does not know, or an unknown dtype.
+        UserError: For a model type that transformers does not know, or reads with a tokenizer of
+            its own, or an unknown dtype.
     """
     options = dict(copy.deepcopy(architecture))
+    if options.get("model_type") in _READS_ANOTHER_TOKENIZER:
+        raise UserError(
+            f"model.architecture.model_type={options['model_type']}: transformers takes any "
+            "tokenizer beside it for Qwen's, which the one trained here is not; choose qwen3"
+        )
     try:
         config = AutoConfig.for_model(
             options.pop("model_type"),
@@ -54,6 +65,7 @@ def build_policy(
             f"model.architecture: transformers cannot build it ({error}); "
             "give a model_type that it knows, with that config's own arguments"
         ) from error
+    fix_rotation(config, "model.architecture")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=_dtype(dtype))
@@ -71,21 +83,63 @@ def load_policy(
         revision: The hub commit.
         key: The config key that names it, for the error.
 
+    Returns:
+        The policy, and its tokenizer with a chat template whose end of a turn is the end token.
+
     Raises:
         UserError: When there is no such model, or its weights are not safetensors.
     """
+    tokenizer = load_tokenizer(path, revision, key)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
+        config = AutoConfig.from_pretrained(path, revision=revision)
+        fix_rotation(config, key)
         model = AutoModelForCausalLM.from_pretrained(
-            path, revision=revision, dtype=_dtype(dtype), use_safetensors=True
+            path, config=config, revision=revision, dtype=_dtype(dtype), use_safetensors=True
         )
     except (OSError, ValueError) as error:
-        first_line = str(error).strip().splitlines()[0]
-        raise UserError(
-            f"{key}: cannot load '{path}' ({first_line}); give a Hugging Face folder with "
-            "safetensors, or a hub id that this machine can reach"
-        ) from error
+        raise _unloadable(path, key, error) from error
     return model, tokenizer
+
+
+def load_tokenizer(path: str | Path, revision: str | None, key: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a policy; arguments, result and errors as for `load_policy`."""
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path, revision=revision)
+    except (OSError, ValueError) as error:
+        raise _unloadable(path, key, error) from error
+    complete_chat(tokenizer)
+    return tokenizer
+
+
+def _unloadable(path: str | Path, key: str, error: Exception) -> UserError:
+    first_line = str(error).strip().splitlines()[0]
+    return UserError(
+        f"{key}: cannot load '{path}' ({first_line}); give a Hugging Face folder with "
+        "safetensors, or a hub id that this machine can reach"
+    )
+
+
+def fix_rotation(config: PreTrainedConfig, key: str) -> None:
+    """Have a position be rotated alike whatever else is in the batch.
+
+    transformers lets the longest row of a batch decide whether LongRoPE's short or long factors
+    rotate all of it, and leaves cached keys as they were turned; a document would mean something
+    else packed, padded and alone. Here, as in vLLM at the model's full context, and in the saved
+    policy, they are always the long ones.
+
+    Raises:
+        UserError: The rotation follows the longest text read so far ("dynamic"), which cannot be
+            fixed so.
+    """
+    rotation = getattr(config, "rope_parameters", None) or {}
+    kind = str(rotation.get("rope_type", "default"))
+    if "dynamic" in kind:
+        raise UserError(
+            f"{key}: its rotary embedding ('{kind}') depends on what else was read, so packed, "
+            "padded and single texts would differ; choose a model without it"
+        )
+    if kind == "longrope":
+        rotation["short_factor"] = list(rotation["long_factor"])
 
 
 def device_of(hardware: HardwareConfig) -> torch.device:
@@ -102,11 +156,13 @@ def on_device(policy: PreTrainedModel, device: torch.device) -> PreTrainedModel:
 
 
 def save_policy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write `model` so that transformers and vLLM load it from `folder`."""
-    model.generation_config = GenerationConfig(
-        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
+    """Write `model`, its adapter merged, so that transformers and vLLM load it from `folder`."""
+    ends = end_ids(model, tokenizer)
+    plain = plain_policy(model)
+    plain.generation_config = GenerationConfig(
+        eos_token_id=ends if ends[1:] else ends[0], pad_token_id=tokenizer.pad_token_id
     )
-    model.save_pretrained(folder)
+    plain.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 

@@ -1,7 +1,7 @@
 """Train the tiny model's tokenizer and turn problems and completions into tokens.
 
-Byte-level BPE whose pre-tokenizer isolates every digit and gives the spaces around it to its
-neighbours: a digit is one token wherever it stands, so copying and adding are learned once,
+Training: byte-level BPE whose pre-tokenizer isolates every digit and gives the spaces around it to
+its neighbours: a digit is one token wherever it stands, so copying and adding are learned once,
 and " + " is one token too. Chat markup follows Phi-4-mini: `<|user|>…<|end|><|assistant|>`.
 """
 
@@ -22,6 +22,8 @@ _CHAT_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
+# Templates of the Llama 3 family say what day it is, where they are not told.
+_DATE = "26 Jul 2024"
 _WORDS = Regex(r" ?\p{L}+ ?| ?[^\s\p{L}\p{N}] ?|\p{N}|\s+")
 
 
@@ -57,11 +59,18 @@ def prompt_tokens(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) ->
     if not prompts:
         return []
     distinct = list(dict.fromkeys(prompts))
-    chats = [[{"role": "user", "content": prompt}] for prompt in distinct]
-    texts = tokenizer.apply_chat_template(chats, tokenize=False, add_generation_prompt=True)
-    ids = text_tokens(tokenizer, [str(text) for text in texts])
+    ids = text_tokens(tokenizer, _asked(tokenizer, distinct))
     ids_of = dict(zip(distinct, ids, strict=True))
     return [ids_of[prompt] for prompt in prompts]
+
+
+def _asked(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[str]:
+    """The text of each prompt as the chat template has it."""
+    chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
+    texts = tokenizer.apply_chat_template(
+        chats, tokenize=False, add_generation_prompt=True, date_string=_DATE
+    )
+    return [str(text) for text in texts]
 
 
 def completion_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
@@ -84,9 +93,16 @@ def text_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> lis
 
 
 def examples_of(tokenizer: PreTrainedTokenizerBase, rollouts: Sequence[Rollout]) -> list[Example]:
-    """Tokenized prompt and completion of each rollout, from its own tokens where it has them."""
+    """Tokenized prompt and completion of each rollout, from its own tokens where it has them.
+
+    A thought that the chat template opens is not opened again by the completion.
+    """
     prompts = prompt_tokens(tokenizer, [rollout.problem.prompt for rollout in rollouts])
-    written = completion_tokens(tokenizer, [rollout.completion.text for rollout in rollouts])
+    _, mark, rest = _asked(tokenizer, [""])[0].rpartition(THINK_OPEN)
+    opened = mark + rest if THINK_CLOSE not in rest else ""
+    written = completion_tokens(
+        tokenizer, [rollout.completion.text.removeprefix(opened) for rollout in rollouts]
+    )
     return [
         Example(prompt, rollout.completion.token_ids or text)
         for prompt, text, rollout in zip(prompts, written, rollouts, strict=True)

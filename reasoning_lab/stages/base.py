@@ -25,7 +25,9 @@ from reasoning_lab.engine import Engine
 from reasoning_lab.engine.hf import HFEngine
 from reasoning_lab.engine.rollouts import RolloutSampler
 from reasoning_lab.engine.vllm import VLLMEngine
-from reasoning_lab.models.policy import device_of, load_policy, on_device
+from reasoning_lab.models.adapters import add_adapter, has_adapter, learning_weights
+from reasoning_lab.models.chat import add_missing_tokens
+from reasoning_lab.models.policy import device_of, load_policy, on_device, save_policy
 from reasoning_lab.schema import (
     BenchmarkConfig,
     HardwareConfig,
@@ -89,6 +91,17 @@ class StageContext:
             raise UserError(f"stages.{self.name}: no policy to start from; set model.path")
         return load_policy(self.model.path, self.model.dtype, self.model.revision)
 
+    def load_student(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """The same policy, ready to be trained.
+
+        It has the tokens that a hub's checkpoint lacks, and the adapter that is configured.
+        """
+        policy, tokenizer = self.load_policy()
+        add_missing_tokens(policy, tokenizer)
+        if self.model.adapter is not None:
+            add_adapter(policy, self.model.adapter, self.seed)
+        return policy, tokenizer
+
     def problems(self, split: Split, asked: ProblemsConfig) -> list[Problem]:
         """What the source gives for a stage's `problems`, under the run's seed.
 
@@ -134,13 +147,17 @@ class StageContext:
 
         return self._sampler(made, instruction=instruction)
 
-    def vllm_sampler(self, policy: PreTrainedModel) -> RolloutSampler:
+    def vllm_sampler(
+        self, policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+    ) -> RolloutSampler:
         """As `sampler`, through vLLM, which gets the policy's weights before each call."""
 
         def engine(on_progress: Callable[[int], None]) -> VLLMEngine:
-            model = str(self.inputs.get("policy", self.model.path))
-            revision = None if "policy" in self.inputs else self.model.revision
-            return VLLMEngine(model, revision, self.model.dtype, None, self.hardware)
+            folder = self.inputs.get("policy")
+            if folder is None:  # The base checkpoint may lack tokens that the policy has.
+                folder = self.work_dir / "base"
+                save_policy(policy, tokenizer, folder)
+            return VLLMEngine(str(folder), None, self.model.dtype, None, self.hardware)
 
         return self._sampler(engine, lambda made: cast(VLLMEngine, made).load(policy))
 
@@ -211,13 +228,21 @@ class PolicyModule(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.policy = policy
+        self.strict_loading = not has_adapter(policy)
         self._optimizer = optimizer
         self._schedule = schedule
 
     def configure_optimizers(self) -> Any:
-        optimizer = self._optimizer(self.policy.named_parameters())
+        named = self.policy.named_parameters()
+        optimizer = self._optimizer([each for each in named if each[1].requires_grad])
         schedule = LambdaLR(optimizer, self._schedule)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+        """Beside an adapter the weights are frozen, and loaded anew."""
+        if self.strict_loading:
+            return super().state_dict(*args, **kwargs)
+        return {f"policy.{name}": value for name, value in learning_weights(self.policy).items()}
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         self._step_started = time.monotonic()

@@ -132,7 +132,7 @@ def _correlation(one: Tensor, other: Tensor) -> Tensor:
 
 def run(config: DPOConfig, context: StageContext) -> Metrics:
     """Write the preference-optimized policy."""
-    policy, tokenizer = context.load_policy()
+    policy, tokenizer = context.load_student()
     preferences = context.inputs["preferences"]
     chosen = examples_of(tokenizer, read_rollouts(preferences / "chosen.parquet"))
     rejected = examples_of(tokenizer, read_rollouts(preferences / "rejected.parquet"))

@@ -37,7 +37,7 @@ class PatienceStopping(EarlyStopping):
 
 def run(config: MidtrainConfig, context: StageContext) -> Metrics:
     """Write the mid-trained policy."""
-    policy, tokenizer = context.load_policy()
+    policy, tokenizer = context.load_student()
     corpus = context.inputs["corpus"]
     optimization = config.optimization
     rows = _rows(examples_of(tokenizer, read_rollouts(corpus / "accepted.parquet")), config)

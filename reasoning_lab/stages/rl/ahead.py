@@ -11,6 +11,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from reasoning_lab.models.adapters import learning_weights
 from reasoning_lab.stages.rl.rollouts import Collector, PromptBatch, StepRollouts
 
 
@@ -45,7 +46,7 @@ class Ahead:
             return collector.collect(batch, version)
         pending, self._pending = self._pending, None
         found = pending.result() if pending else collector.collect(batch, self._version)
-        self.behaviour.load_state_dict(self._policy.state_dict())
+        self.behaviour.load_state_dict(learning_weights(self._policy), strict=False)
         self._version = version
         if batch.following is not None:
             self._pending = self._worker.submit(collector.collect, batch.following, version)
@@ -57,10 +58,10 @@ class Ahead:
 
     def state_dict(self) -> dict[str, Any]:
         """What the next step's rollouts are drawn from."""
-        weights = self.behaviour.state_dict() if self._follows else {}
+        weights = learning_weights(self.behaviour) if self._follows else {}
         return {"version": self._version, "weights": weights}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._version = state["version"]
         if self._follows:
-            self.behaviour.load_state_dict(state["weights"])
+            self.behaviour.load_state_dict(state["weights"], strict=False)

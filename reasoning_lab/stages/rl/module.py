@@ -204,12 +204,13 @@ def _times(
 
 def run(config: RLConfig, context: StageContext) -> Metrics:
     """Write the policy that reinforcement learning leaves."""
-    policy, tokenizer = context.load_policy()
+    policy, tokenizer = context.load_student()
     problems = context.problems(Split.TRAIN, config.problems)
     on_vllm = config.engine == "vllm"
     ahead = Ahead(policy, config.staleness)
     drawing = ahead.behaviour
-    sampler = context.vllm_sampler(drawing) if on_vllm else context.sampler(drawing, tokenizer)
+    draw_from = context.vllm_sampler if on_vllm else context.sampler
+    sampler = draw_from(drawing, tokenizer)
     optimization = config.optimization
     held = config.validation
     validation = context.source.problems(Split.VALIDATION, config.problems.levels, held.count, 0)

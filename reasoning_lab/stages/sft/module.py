@@ -16,7 +16,7 @@ from reasoning_lab.types import UserError
 
 def run(config: SFTConfig, context: StageContext) -> Metrics:
     """Write the fine-tuned policy."""
-    policy, tokenizer = context.load_policy()
+    policy, tokenizer = context.load_student()
     accepted = read_rollouts(context.inputs["corpus"] / "accepted.parquet")
     subset = harder_subset(accepted, config.levels, config.count, context.seed)
     if not subset:
