@@ -124,8 +124,9 @@ def memory_lines(nodes: Sequence[PlannedNode]) -> list[str]:
             stages += [node.stage] if node.stage not in stages else []
     return [
         f"{', '.join(stages)}: {memory.parameters / 1e6:,.1f}M parameters; on one device about "
-        f"{_size(memory.weights)} of weights and gradients, {_size(memory.optimizer)} of "
-        f"optimizer state, {_size(1000 * memory.activations_a_token)} for every 1,000 tokens "
+        f"{_size(memory.weights + memory.gradients)} of weights and gradients, "
+        f"{_size(memory.optimizer)} of optimizer state, "
+        f"{_size(memory.peak(1000) - memory.states)} for every 1,000 tokens "
         f"of a micro-batch{_with_copies(memory)}."
         for memory, stages in found.items()
     ]
@@ -159,7 +160,9 @@ def _memory(model: ModelConfig, stage: StageConfig) -> Footprint | None:
     if model.path is not None and config.is_file():
         architecture = json.loads(config.read_text(encoding="utf-8"))
     optimizer = str(stage.optimization.optimizer.get("_target_"))
-    return footprint(architecture, model.vocab_size, model.dtype, optimizer, stage.frozen_copies())
+    return footprint(
+        architecture, model.vocab_size, model.dtype, optimizer, frozen=stage.frozen_copies()
+    )
 
 
 def _like(node: Node, artifacts: Sequence[Artifact]) -> Artifact | None:
