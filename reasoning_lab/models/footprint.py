@@ -27,6 +27,14 @@ _ATTENTION_KEEPS = {
     "qwen2": (2, 2),
     "qwen3": (4, 4),
 }
+# The same where rows need a mask: keys and values are then repeated for all queries.
+_MASKED_ATTENTION_KEEPS = {
+    "llama": (4, 0),
+    "mistral": (4, 0),
+    "phi3": (5, 0),
+    "qwen2": (4, 0),
+    "qwen3": (6, 2),
+}
 # transformers' default, whatever the hidden size.
 _QWEN3_HEAD = 128
 # Values kept a parameter by each optimizer; Muon keeps one, AdamW, which takes the rest, two.
@@ -156,6 +164,7 @@ def footprint(
     sharding: Sharding | None = None,
     frozen: int = 0,
     lora_rank: int | None = None,
+    mask_tokens: int = 0,
 ) -> Footprint | None:
     """Reckon a stage's memory; None for a family or an optimizer that is not known here.
 
@@ -168,6 +177,9 @@ def footprint(
         frozen: How many frozen policies stay in memory, each whole on every device.
         lora_rank: Of adapters on every projection of the layers, which alone are trained; None =
             every parameter is. What adapters add to the activations is left out.
+        mask_tokens: Length of a row whose attention needs a mask, because it is packed or has
+            padding; each layer keeps its `[T, T]` as numbers. 0 = rows need none, or the attention
+            is one that takes the documents' lengths (flash-attention's).
     """
     states = _STATES.get(optimizer.rpartition(".")[2])
     if architecture.get("model_type") not in _ATTENTION_KEEPS or states is None:
@@ -181,7 +193,7 @@ def footprint(
         trained = lora_parameter_count(architecture, lora_rank)
         parameters += trained
     largest = largest_module_count(architecture, vocab)
-    layer, ends = _kept_values(architecture)
+    layer, ends = _kept_values(architecture, mask_tokens)
     layers = architecture["num_hidden_layers"]
     checkpointed = sharding.activation_checkpointing
     kept = layers * architecture["hidden_size"] if checkpointed else layers * layer
@@ -258,6 +270,19 @@ def lora_parameter_count(architecture: Mapping[str, Any], rank: int) -> int:
     return int(architecture["num_hidden_layers"] * layer)
 
 
+def weight_bytes(architecture: Mapping[str, Any], vocab_size: int, dtype: str) -> int:
+    """Of the whole model."""
+    return _BYTES[dtype] * parameter_count(architecture, vocab_size)
+
+
+def cache_bytes(architecture: Mapping[str, Any], dtype: str) -> int:
+    """Keys and values of one token of one row, of all layers."""
+    return (
+        int(2 * attention_widths(architecture)[1] * architecture["num_hidden_layers"])
+        * (_BYTES[dtype])
+    )
+
+
 def attention_widths(architecture: Mapping[str, Any]) -> tuple[int, int, int]:
     """Widths of all queries and of all keys together, and of one head."""
     heads = architecture["num_attention_heads"]
@@ -276,12 +301,14 @@ def _projections(architecture: Mapping[str, Any]) -> list[tuple[int, int]]:
     return [(hidden, queries), *2 * [(hidden, keys)], *2 * [(hidden, inner)], *ends]
 
 
-def _kept_values(architecture: Mapping[str, Any]) -> tuple[int, int]:
+def _kept_values(architecture: Mapping[str, Any], mask_tokens: int) -> tuple[int, int]:
     """Values a token kept for the backward pass: by one layer, and by the last norm."""
     hidden = architecture["hidden_size"]
-    queries, keys, _ = attention_widths(architecture)
-    of_queries, of_keys = _ATTENTION_KEEPS[architecture["model_type"]]
+    queries, keys, head = attention_widths(architecture)
+    repeated = mask_tokens and head < keys < queries
+    keeps = _MASKED_ATTENTION_KEEPS if repeated else _ATTENTION_KEEPS
+    of_queries, of_keys = keeps[architecture["model_type"]]
     # Each norm keeps three values a channel; the MLP gate, up, the activated gate, their product.
     layer = 6 * hidden + of_queries * queries + of_keys * keys
-    layer += 4 * architecture["intermediate_size"]
+    layer += 4 * architecture["intermediate_size"] + mask_tokens
     return int(layer), 3 * hidden
