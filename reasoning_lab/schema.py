@@ -297,7 +297,7 @@ class StageConfig:
         """Rows that it trains on or samples, by which its time is estimated; None = unknown."""
         return None
 
-    def trained_rows(self) -> Sequences | None:
+    def training_rows(self) -> Sequences | None:
         """What it trains on at most; None = nothing, or its data decides how long."""
         return None
 

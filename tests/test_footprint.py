@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch.distributed._tools.mem_tracker import MemTracker
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from reasoning_lab.logprobs import TokenBatch, token_logprobs
+from reasoning_lab.logprobs import TokenBatch, token_logprobs, trained_logits
+from reasoning_lab.losses.next_token import next_token_loss
 from reasoning_lab.models.footprint import (
     Sharding,
     footprint,
@@ -100,9 +102,26 @@ def test_each_strategy_keeps_its_share() -> None:
         assert kept == tuple(int(share * parameters) for share in shares), strategy
 
 
+# As (tokens, a mask?): whole rows, two documents in each, one padded row.
+ROWS = {"whole": False, "packed": True, "padded": True}
+
+
+def batch_of(rows: str, tokens: int) -> TokenBatch:
+    ids = torch.randint(3, VOCAB, (4, tokens))
+    trained = torch.ones_like(ids, dtype=torch.bool)
+    trained[:, 0] = False
+    if rows == "packed":
+        positions = torch.arange(tokens).remainder(tokens // 2).expand(4, tokens).contiguous()
+        return TokenBatch(ids, None, trained, positions)  # type: ignore[arg-type]
+    mask = torch.ones_like(ids)
+    mask[0, -1:] = 0 if rows == "padded" else 1
+    return TokenBatch(ids, mask, trained)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("head_dim", [16, 64])
+@pytest.mark.parametrize("rows", ROWS)
 @pytest.mark.parametrize("family", ["llama", "mistral", "phi3", "qwen2", "qwen3"])
-def test_activations_are_what_autograd_keeps(family: str, head_dim: int) -> None:
+def test_activations_are_what_autograd_keeps(family: str, rows: str, head_dim: int) -> None:
     options = architecture(family, head_dim=head_dim)
     model = built(options)
     own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
@@ -114,17 +133,45 @@ def test_activations_are_what_autograd_keeps(family: str, head_dim: int) -> None
             kept[storage.data_ptr()] = tensor
         return tensor
 
-    ids = torch.randint(3, VOCAB, (4, 100))
-    mask = torch.ones_like(ids, dtype=torch.bool)
-    mask[:, 0] = False
+    batch = batch_of(rows, tokens=200)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        token_logprobs(model, TokenBatch(ids, torch.ones_like(ids), mask))  # type: ignore[arg-type]
-    measured = sum(tensor.untyped_storage().nbytes() for tensor in kept.values()) / ids.numel()
-    reckoned = footprint(options, VOCAB, "float32", ADAMW)
+        token_logprobs(model, batch)
+    size = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    measured = size / batch.input_ids.numel()
+    reckoned = footprint(options, VOCAB, "float32", ADAMW, mask_tokens=200 if ROWS[rows] else 0)
     assert reckoned is not None
     # Autograd keeps the log-probabilities; the logits and a gradient of theirs are there as well.
     ours = reckoned.activations_a_token + reckoned.logits_a_token
     assert ours == pytest.approx(measured + 2 * 4 * VOCAB, rel=0.05)
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+@pytest.mark.parametrize("family", ["llama", "phi3", "qwen3"])
+def test_peak_is_what_torchs_own_tracker_sees(family: str, checkpointed: bool) -> None:
+    """A whole step of the second kind: gradients of the one before are there at the loss."""
+    options = architecture(family, num_hidden_layers=8)
+    model = built(options).train()
+    if checkpointed:
+        model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+    optimizer = torch.optim.AdamW(model.parameters())
+    batch = batch_of("whole", tokens=100)
+
+    def step() -> None:
+        loss = next_token_loss(*trained_logits(model, batch))  # type: ignore[arg-type]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    step()
+    tracker = MemTracker()
+    tracker.track_external(model, optimizer)
+    with tracker:
+        step()
+    (measured,) = (each["Total"] for each in tracker.get_tracker_snapshot("peak").values())
+    sharding = Sharding(activation_checkpointing=checkpointed)
+    reckoned = footprint(options, VOCAB, "float32", ADAMW, sharding)
+    assert reckoned is not None
+    assert reckoned.peak(batch.input_ids.numel()) == pytest.approx(measured, rel=0.1)
 
 
 def test_phi4_mini_from_its_config_alone(composed: Compose) -> None:

@@ -182,7 +182,7 @@ def footprint(
             is one that takes the documents' lengths (flash-attention's).
     """
     states = _STATES.get(optimizer.rpartition(".")[2])
-    if architecture.get("model_type") not in _ATTENTION_KEEPS or states is None:
+    if not is_known(architecture) or states is None:
         return None
     sharding = sharding or Sharding()
     size = _BYTES[dtype]
@@ -240,6 +240,11 @@ def _divided(
         found[place[sharding.offload_weights]] += size * parameters // sharding.nodes
         found["weights"] = 0
     return found
+
+
+def is_known(architecture: Mapping[str, Any]) -> bool:
+    """Whether its family is one of those that are counted here."""
+    return architecture.get("model_type") in _ATTENTION_KEEPS
 
 
 def parameter_count(architecture: Mapping[str, Any], vocab_size: int) -> int:

@@ -31,7 +31,7 @@ class MidtrainConfig(TrainingConfig):
     validation_batch_rows: int = number(8, least=1, placement=True)
     version: int = 2
 
-    def trained_rows(self) -> Sequences | None:
+    def training_rows(self) -> Sequences | None:
         size = self.optimization.batch_size
         return Sequences(self.optimization.steps * size, self.row_tokens, size, packed=True)
 

@@ -177,7 +177,7 @@ class RLConfig(TrainingConfig):
         validated = -(-steps // held.every_steps) * held.count * held.samples
         return stepped + self.problems.count * self.screen_group_size + validated
 
-    def trained_rows(self) -> Sequences | None:
+    def training_rows(self) -> Sequences | None:
         """Backfill left out, and every rollout kept."""
         each = self.group_size + self.filter.hard_rollouts
         rows = self.optimization.steps * self.optimization.batch_size * each * self.epochs

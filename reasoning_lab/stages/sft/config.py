@@ -29,7 +29,7 @@ class SFTConfig(TrainingConfig):
         identity = super().identity()
         return {k: v for k, v in identity.items() if k != "max_tokens" or v is not None}
 
-    def trained_rows(self) -> Sequences | None:
+    def training_rows(self) -> Sequences | None:
         if self.max_tokens is None:
             return None
         size = self.optimization.batch_size
