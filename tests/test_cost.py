@@ -1,5 +1,10 @@
 """Arithmetic and time by hand, and what the plan of the paper's recipe says."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from reasoning_lab.models.cost import (
@@ -80,8 +85,32 @@ def test_the_papers_recipe_is_bounded_by_its_config(composed: Compose) -> None:
     assert bounds["midtrain"].flops == pytest.approx(flops, rel=1e-4)
     assert bounds["midtrain"].hours == pytest.approx(flops / (0.4 * 989e12) / 3600, rel=1e-4)
     # Weights, gradients, two moments in bfloat16; a row's activations, masks and logits.
-    row = 16384 * (2 * 32 * (66560 + 3072 - 3 * 1024 + 16384) + 2 * 3 * 3072 + 12 * 200064)
+    row = 16384 * (2 * 32 * (11 * 3072 + 4 * 8192 + 16384) + 2 * 3 * 3072 + 12 * 200064)
     assert bounds["midtrain"].device_bytes == pytest.approx(8 * 3.836e9 + row, rel=0.02)
+
+
+def test_the_papers_recipe_is_planned_offline_in_little(tmp_path: Path) -> None:
+    """No network (tests/conftest.py), no cache, no weights: under 1 GB and no file left."""
+    words = [sys.executable, "-m", "reasoning_lab", "plan", "experiment=phi4_mini_reasoning"]
+    root = Path(__file__).parent.parent
+    script = (
+        "import resource, subprocess, sys\n"
+        "done = subprocess.run(sys.argv[1:])\n"
+        "print(done.returncode, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *words],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    code, peak_kb = map(int, done.stdout.splitlines()[-1].split())
+    assert code == 0, done.stderr
+    assert peak_kb < 1e6
+    assert "rl/gpqa_diamond" in done.stdout
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_the_data_decides_is_not_bounded(composed: Compose) -> None:
