@@ -182,15 +182,21 @@ def memory_lines(nodes: Sequence[PlannedNode]) -> list[str]:
     return [
         f"{', '.join(stages)}: {memory.parameters / 1e6:,.1f}M parameters; on one device about "
         f"{_size(memory.weights + memory.gradients)} of weights and gradients, "
-        f"{_size(memory.optimizer)} of optimizer state, "
+        f"{_size(memory.optimizer + memory.master)} of optimizer state, "
         f"{_size(memory.peak(1000) - memory.states)} for every 1,000 tokens "
-        f"of a micro-batch{_with_copies(memory)}."
+        f"of a micro-batch{_besides(memory)}."
         for memory, stages in found.items()
     ]
 
 
-def _with_copies(memory: Footprint) -> str:
-    return f", {_size(memory.copies)} of frozen copies" if memory.copies else ""
+def _besides(memory: Footprint) -> str:
+    parts = {
+        "of frozen copies": memory.copies,
+        "gathered": memory.gathered,
+        "in each node's memory": memory.host,
+        "on each node's drives": memory.nvme,
+    }
+    return "".join(f", {_size(size)} {what}" for what, size in parts.items() if size)
 
 
 def summary(nodes: Sequence[PlannedNode]) -> str:
