@@ -1,24 +1,69 @@
 """What a run, or a sweep of runs, would make and what it would reuse; makes nothing.
 
 Time and tokens come from artifacts of the same stage and model in the store: what they took
-a row, times the rows that the node plans. Where there is none they are unknown.
+a row, times the rows that the node plans. Where there is none, what the configs bound is told
+instead: tokens, memory and arithmetic at most, and the hours of that arithmetic on a known device.
 """
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from reasoning_lab.compose import Recipe
-from reasoning_lab.models.footprint import Footprint, footprint
+from reasoning_lab.models.cost import (
+    ASSUMED_MFU,
+    Device,
+    forward_flops,
+    generation_s,
+    training_flops,
+    training_s,
+)
+from reasoning_lab.models.footprint import (
+    Footprint,
+    Sharding,
+    cache_bytes,
+    footprint,
+    is_known,
+    weight_bytes,
+)
 from reasoning_lab.recipe import Node
-from reasoning_lab.schema import ModelConfig, StageConfig, TrainingConfig
+from reasoning_lab.schema import (
+    HardwareConfig,
+    ModelConfig,
+    RootConfig,
+    StageConfig,
+    TrainingConfig,
+)
 from reasoning_lab.store import Artifact, Store
+from reasoning_lab.types import Sequences
 
-_NUMBERS = ("steps", "train tokens", "seconds")
+_NUMBERS = ("steps", "tokens", "GB each", "FLOPs", "time")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """What a node takes at most, by its config.
+
+    Attributes:
+        train_tokens: Trained on; None = its data decides.
+        written_tokens: Of completions; prompts are not counted. None = it writes none.
+        flops: Of training on the one and writing the other.
+        device_bytes: Most that a device holds at once.
+        hours: None = the device is not known.
+        mfu: Share of the device's peak that they assume of training.
+    """
+
+    train_tokens: int | None
+    written_tokens: int | None
+    flops: float
+    device_bytes: int
+    hours: float | None
+    mfu: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +81,8 @@ class PlannedNode:
         steps: Optimizer steps; None = it is no training.
         train_tokens: Estimated; None = unknown.
         wall_s: Estimated seconds; None = unknown.
-        memory: What training takes on one device, for the known model families.
+        memory: What training takes, for the known model families.
+        bounds: Tokens, arithmetic and hours at most, for the same; None = its config bounds none.
     """
 
     stage: str
@@ -50,10 +96,19 @@ class PlannedNode:
     train_tokens: int | None
     wall_s: float | None
     memory: Footprint | None
+    bounds: Bounds | None
 
 
-def planned(recipes: Sequence[Recipe]) -> list[PlannedNode]:
-    """Every node of every recipe, in the order in which they would run."""
+def planned(
+    recipes: Sequence[Recipe], device: Device | None = None, mfu: float = ASSUMED_MFU
+) -> list[PlannedNode]:
+    """Every node of every recipe, in the order in which they would run.
+
+    Args:
+        recipes: Composed.
+        device: What every node runs on; None = no hours are told.
+        mfu: Share of the device's peak that training reaches.
+    """
     nodes: list[PlannedNode] = []
     states: dict[str, str] = {}
     stored: dict[str, list[Artifact]] = {}
@@ -70,6 +125,7 @@ def planned(recipes: Sequence[Recipe]) -> list[PlannedNode]:
             rows = node.config.rows()
             like = _like(node, stored[runs])
             optimization = getattr(node.config, "optimization", None)
+            memory = _memory(recipe.root, node.config)
             nodes.append(
                 PlannedNode(
                     stage=node.name,
@@ -82,7 +138,8 @@ def planned(recipes: Sequence[Recipe]) -> list[PlannedNode]:
                     steps=optimization.steps if optimization else None,
                     train_tokens=_scaled(like, "train_tokens", rows),
                     wall_s=_scaled(like, "wall_s", rows),
-                    memory=_memory(recipe.root.model, node.config),
+                    memory=memory,
+                    bounds=_bounds(recipe.root, node.config, memory, device, mfu),
                 )
             )
     return nodes
@@ -107,7 +164,7 @@ def plan_table(nodes: Sequence[PlannedNode]) -> Table:
     for node in nodes:
         cells = [node.stage, node.fingerprint[:8]]
         cells.append("shared" if node.repeated and node.state == "run" else node.state)
-        cells += [_number(n) for n in (node.steps, node.train_tokens, node.wall_s)]
+        cells += ["" if node.steps is None else f"{node.steps:,}", *_amounts(node)]
         cells = [str(node.seed), *cells] if several else cells
         # The name of a variant may be long, so only its first node bears it.
         variant, above = "" if node.variant == above else node.variant, node.variant
@@ -124,15 +181,22 @@ def memory_lines(nodes: Sequence[PlannedNode]) -> list[str]:
             stages += [node.stage] if node.stage not in stages else []
     return [
         f"{', '.join(stages)}: {memory.parameters / 1e6:,.1f}M parameters; on one device about "
-        f"{_size(memory.weights)} of weights and gradients, {_size(memory.optimizer)} of "
-        f"optimizer state, {_size(1000 * memory.activations_a_token)} for every 1,000 tokens "
-        f"of a micro-batch{_with_copies(memory)}."
+        f"{_size(memory.weights + memory.gradients)} of weights and gradients, "
+        f"{_size(memory.optimizer + memory.master)} of optimizer state, "
+        f"{_size(memory.peak(1000) - memory.states)} for every 1,000 tokens "
+        f"of a micro-batch{_besides(memory)}."
         for memory, stages in found.items()
     ]
 
 
-def _with_copies(memory: Footprint) -> str:
-    return f", {_size(memory.copies)} of frozen copies" if memory.copies else ""
+def _besides(memory: Footprint) -> str:
+    parts = {
+        "of frozen copies": memory.copies,
+        "gathered": memory.gathered,
+        "in each node's memory": memory.host,
+        "on each node's drives": memory.nvme,
+    }
+    return "".join(f", {_size(size)} {what}" for what, size in parts.items() if size)
 
 
 def summary(nodes: Sequence[PlannedNode]) -> str:
@@ -147,19 +211,83 @@ def summary(nodes: Sequence[PlannedNode]) -> str:
         line += f"; about {sum(known) / 60:.0f} min"
     if unknown := len(to_run) - len(known):
         line += f"{' and' if known else ';'} {unknown} whose time nothing in the store tells"
+    bounds = [node.bounds for node in to_run if node.bounds is not None]
+    if hours := [each.hours for each in bounds if each.hours is not None]:
+        line += (
+            f"; at most {sum(hours):,.0f} h, training at {bounds[0].mfu:.0%} of the device's peak"
+        )
     return line + "."
 
 
-def _memory(model: ModelConfig, stage: StageConfig) -> Footprint | None:
-    """From the configured architecture, or the config of a local checkpoint."""
+def sharding_of(hardware: HardwareConfig) -> Sharding:
+    """How `hardware` spreads a training stage: one device has everything."""
+    return Sharding("single", devices=1)
+
+
+def _memory(root: RootConfig, stage: StageConfig) -> Footprint | None:
     if not isinstance(stage, TrainingConfig):
         return None
-    architecture = model.architecture
+    rows = stage.training_rows()
+    alone = rows is None or _at_once(rows, root.hardware) == 1
+    masked = rows is not None and (rows.packed or not alone)
+    return footprint(
+        _architecture(root.model),
+        root.model.vocab_size,
+        root.model.dtype,
+        str(stage.optimization.optimizer.get("_target_")),
+        sharding_of(root.hardware),
+        stage.frozen_copies(),
+        mask_tokens=rows.tokens if rows is not None and masked else 0,
+    )
+
+
+def _bounds(
+    root: RootConfig,
+    stage: StageConfig,
+    memory: Footprint | None,
+    device: Device | None,
+    mfu: float,
+) -> Bounds | None:
+    architecture, vocab, dtype = _architecture(root.model), root.model.vocab_size, root.model.dtype
+    trained, written = stage.training_rows(), stage.written_rows()
+    if not is_known(architecture) or not (trained or written):
+        return None
+    devices = sharding_of(root.hardware).world
+    together = root.hardware.generation_batch_size
+    flops, seconds, kept, added = 0.0, 0.0, memory.states if memory else 0, [0]
+    if trained and memory:
+        flops = training_flops(architecture, vocab, trained.rows, trained.tokens)
+        added.append(memory.peak(_at_once(trained, root.hardware) * trained.tokens) - kept)
+        seconds += training_s(flops, device, devices, mfu) if device else 0.0
+    if written:
+        flops += forward_flops(architecture, vocab, written.rows, written.tokens)
+        added.append(together * written.tokens * cache_bytes(architecture, dtype))
+        kept = kept or weight_bytes(architecture, vocab, dtype)
+        if device:
+            of = (architecture, vocab, dtype, written.rows, written.tokens)
+            seconds += generation_s(*of, together, device, devices)
+    return Bounds(
+        train_tokens=trained.rows * trained.tokens if trained else None,
+        written_tokens=written.rows * written.tokens if written else None,
+        flops=flops,
+        device_bytes=kept + max(added),
+        hours=seconds / 3600 if device else None,
+        mfu=mfu,
+    )
+
+
+def _at_once(rows: Sequences, hardware: HardwareConfig) -> int:
+    """Rows of one forward pass of one device."""
+    share = max(1, rows.at_once // sharding_of(hardware).world)
+    return rows.each * min(share, hardware.micro_batch_size or share)
+
+
+def _architecture(model: ModelConfig) -> dict[str, Any]:
+    """As configured, or the config of a local checkpoint."""
     config = Path(model.path or "") / "config.json"
     if model.path is not None and config.is_file():
-        architecture = json.loads(config.read_text(encoding="utf-8"))
-    optimizer = str(stage.optimization.optimizer.get("_target_"))
-    return footprint(architecture, model.vocab_size, model.dtype, optimizer, stage.frozen_copies())
+        return dict(json.loads(config.read_text(encoding="utf-8")))
+    return model.architecture
 
 
 def _like(node: Node, artifacts: Sequence[Artifact]) -> Artifact | None:
@@ -186,5 +314,25 @@ def _size(count: float) -> str:
     return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.0f} MB"
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:,.0f}"
+def _amounts(node: PlannedNode) -> list[str]:
+    """Tokens, memory, arithmetic and time; what only the config bounds says so."""
+    bounds = node.bounds
+    tokens = time = ""
+    if bounds is not None:
+        most = (bounds.train_tokens or 0) + (bounds.written_tokens or 0)
+        tokens = f"≤{_short(most)}"
+        time = "" if bounds.hours is None else f"≤{bounds.hours:,.1f} h"
+    if node.train_tokens is not None:
+        tokens = _short(node.train_tokens)
+    if node.wall_s is not None:
+        time = f"{node.wall_s:,.0f} s"
+    if bounds is None:
+        return [tokens, "", "", time]
+    return [tokens, f"≤{bounds.device_bytes / 1e9:,.1f}", f"≤{bounds.flops:.1e}", time]
+
+
+def _short(count: float) -> str:
+    for unit, size in (("B", 1e9), ("M", 1e6), ("K", 1e3)):
+        if count >= size:
+            return f"{count / size:,.1f}{unit}"
+    return f"{count:,.0f}"

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-from reasoning_lab.types import UserError
+from reasoning_lab.types import Sequences, UserError
 
 T = TypeVar("T")
 
@@ -319,6 +319,14 @@ class StageConfig:
 
     def rows(self) -> int | None:
         """Rows that it trains on or samples, by which its time is estimated; None = unknown."""
+        return None
+
+    def training_rows(self) -> Sequences | None:
+        """What it trains on at most; None = nothing, or its data decides how long."""
+        return None
+
+    def written_rows(self) -> Sequences | None:
+        """What the policy writes in it at most; None = nothing."""
         return None
 
     def frozen_copies(self) -> int:

@@ -144,3 +144,22 @@ class PreferencePair:
             raise ValueError("a preference pair compares two rollouts of one problem")
         if not self.chosen.correct or self.rejected.correct:
             raise ValueError("chosen must be correct and rejected must not be")
+
+
+@dataclass(frozen=True, slots=True)
+class Sequences:
+    """Rows that a stage trains on or writes, as far as its config bounds them.
+
+    Attributes:
+        rows: Their number.
+        tokens: Most of one; a prompt that comes before a completion is not counted.
+        at_once: Rows, or pairs, of one forward pass where `hardware` does not say.
+        each: Rows that one of these is: 2 = a pair.
+        packed: True = a row holds several documents, so its attention needs a mask.
+    """
+
+    rows: int
+    tokens: int
+    at_once: int = 1
+    each: int = 1
+    packed: bool = False

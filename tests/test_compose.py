@@ -63,6 +63,7 @@ def test_option_composes(
         "004_smollm2_gsm8k": "stages.distill.teacher.engine.model=some/model",
         "checkpoint": "model.path=some/model",
         "evaluate": "model.path=some/model",
+        "paper": "model.path=some/model",
     }
     recipe = composed(chosen, *[missing[option]] if option in missing else [])
     assert recipe.nodes

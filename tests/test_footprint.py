@@ -7,10 +7,18 @@ from typing import Any
 
 import pytest
 import torch
+from torch.distributed._tools.mem_tracker import MemTracker
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from reasoning_lab.logprobs import TokenBatch, token_logprobs
-from reasoning_lab.models.footprint import footprint, parameter_count
+from reasoning_lab.logprobs import TokenBatch, token_logprobs, trained_logits
+from reasoning_lab.losses.next_token import next_token_loss
+from reasoning_lab.models.footprint import (
+    Sharding,
+    footprint,
+    largest_module_count,
+    lora_parameter_count,
+    parameter_count,
+)
 from reasoning_lab.planning import planned
 
 from .conftest import Compose, lab_here
@@ -48,9 +56,72 @@ def test_parameters_are_transformers_own(family: str, changes: dict[str, Any]) -
     assert parameter_count(options, VOCAB) == parameters
 
 
-@pytest.mark.parametrize("head_dim", [16, 64])
 @pytest.mark.parametrize("family", ["llama", "mistral", "phi3", "qwen2", "qwen3"])
-def test_activations_are_what_autograd_keeps(family: str, head_dim: int) -> None:
+@pytest.mark.parametrize("hidden", [64, 320])
+def test_largest_module_is_transformers_own(family: str, hidden: int) -> None:
+    """At 64 the table of 300 tokens, or gate and up in one; at 320 queries with a bias too."""
+    options = architecture(family, hidden_size=hidden)
+    modules = built(options).modules()
+    largest = max(sum(p.numel() for p in m.parameters(recurse=False)) for m in modules)
+    assert largest_module_count(options, VOCAB) == largest
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "phi3", "qwen2", "qwen3"])
+def test_adapters_are_pefts_own(family: str) -> None:
+    peft = pytest.importorskip("peft")
+    options = architecture(family, head_dim=24)
+    adapted = peft.get_peft_model(
+        built(options), peft.LoraConfig(r=6, target_modules="all-linear", task_type="CAUSAL_LM")
+    )
+    trained = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
+    assert lora_parameter_count(options, 6) == trained
+    with_adapters = footprint(options, VOCAB, "float32", ADAMW, lora_rank=6)
+    assert with_adapters is not None
+    assert with_adapters.parameters == parameter_count(options, VOCAB) + trained
+    assert with_adapters.weights == 4 * with_adapters.parameters
+    assert with_adapters.gradients == 4 * trained
+    assert with_adapters.optimizer == 2 * 4 * trained
+
+
+def test_each_strategy_keeps_its_share() -> None:
+    """Bytes a parameter on each of four devices, bfloat16: by hand from what each divides."""
+    options = architecture("llama")
+    expected = {
+        "single": (2, 2, 0, 4),
+        "ddp": (2, 2 + 2, 0, 4),
+        "fsdp": (2 / 4, 2 / 4, 0, 4 / 4),
+        "deepspeed1": (2, 2 + 4 / 4, 4 / 4, 8 / 4),
+        "deepspeed2": (2, 2 / 4 + 4 / 4, 4 / 4, 8 / 4),
+        "deepspeed3": (2 / 4, 4 / 4, 4 / 4, 8 / 4),
+    }
+    parameters = parameter_count(options, VOCAB)
+    for strategy, shares in expected.items():
+        found = footprint(options, VOCAB, "bfloat16", ADAMW, Sharding(strategy, devices=4))
+        assert found is not None
+        kept = (found.weights, found.gradients, found.master, found.optimizer)
+        assert kept == tuple(int(share * parameters) for share in shares), strategy
+
+
+# As (tokens, a mask?): whole rows, two documents in each, one padded row.
+ROWS = {"whole": False, "packed": True, "padded": True}
+
+
+def batch_of(rows: str, tokens: int) -> TokenBatch:
+    ids = torch.randint(3, VOCAB, (4, tokens))
+    trained = torch.ones_like(ids, dtype=torch.bool)
+    trained[:, 0] = False
+    if rows == "packed":
+        positions = torch.arange(tokens).remainder(tokens // 2).expand(4, tokens).contiguous()
+        return TokenBatch(ids, None, trained, positions)  # type: ignore[arg-type]
+    mask = torch.ones_like(ids)
+    mask[0, -1:] = 0 if rows == "padded" else 1
+    return TokenBatch(ids, mask, trained)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("head_dim", [16, 64])
+@pytest.mark.parametrize("rows", ROWS)
+@pytest.mark.parametrize("family", ["llama", "mistral", "phi3", "qwen2", "qwen3"])
+def test_activations_are_what_autograd_keeps(family: str, rows: str, head_dim: int) -> None:
     options = architecture(family, head_dim=head_dim)
     model = built(options)
     own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
@@ -62,16 +133,45 @@ def test_activations_are_what_autograd_keeps(family: str, head_dim: int) -> None
             kept[storage.data_ptr()] = tensor
         return tensor
 
-    ids = torch.randint(3, VOCAB, (4, 100))
-    mask = torch.ones_like(ids, dtype=torch.bool)
-    mask[:, 0] = False
+    batch = batch_of(rows, tokens=200)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        token_logprobs(model, TokenBatch(ids, torch.ones_like(ids), mask))  # type: ignore[arg-type]
-    measured = sum(tensor.untyped_storage().nbytes() for tensor in kept.values()) / ids.numel()
-    reckoned = footprint(options, VOCAB, "float32", ADAMW)
+        token_logprobs(model, batch)
+    size = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    measured = size / batch.input_ids.numel()
+    reckoned = footprint(options, VOCAB, "float32", ADAMW, mask_tokens=200 if ROWS[rows] else 0)
     assert reckoned is not None
     # Autograd keeps the log-probabilities; the logits and a gradient of theirs are there as well.
-    assert reckoned.activations_a_token == pytest.approx(measured + 2 * 4 * VOCAB, rel=0.05)
+    ours = reckoned.activations_a_token + reckoned.logits_a_token
+    assert ours == pytest.approx(measured + 2 * 4 * VOCAB, rel=0.05)
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+@pytest.mark.parametrize("family", ["llama", "phi3", "qwen3"])
+def test_peak_is_what_torchs_own_tracker_sees(family: str, checkpointed: bool) -> None:
+    """A whole step of the second kind: gradients of the one before are there at the loss."""
+    options = architecture(family, num_hidden_layers=8)
+    model = built(options).train()
+    if checkpointed:
+        model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+    optimizer = torch.optim.AdamW(model.parameters())
+    batch = batch_of("whole", tokens=100)
+
+    def step() -> None:
+        loss = next_token_loss(*trained_logits(model, batch))  # type: ignore[arg-type]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    step()
+    tracker = MemTracker()
+    tracker.track_external(model, optimizer)
+    with tracker:
+        step()
+    (measured,) = (each["Total"] for each in tracker.get_tracker_snapshot("peak").values())
+    sharding = Sharding(activation_checkpointing=checkpointed)
+    reckoned = footprint(options, VOCAB, "float32", ADAMW, sharding)
+    assert reckoned is not None
+    assert reckoned.peak(batch.input_ids.numel()) == pytest.approx(measured, rel=0.1)
 
 
 def test_phi4_mini_from_its_config_alone(composed: Compose) -> None:
@@ -84,7 +184,7 @@ def test_phi4_mini_from_its_config_alone(composed: Compose) -> None:
     (without,) = (node.memory for node in planned([alone]) if node.stage == "rl")
     assert without == replace(node.memory, copies=0)
     assert node.memory.parameters == pytest.approx(3.84e9, rel=0.005)
-    assert node.memory.weights == 2 * 2 * node.memory.parameters
+    assert node.memory.weights == node.memory.gradients == 2 * node.memory.parameters
     assert node.memory.optimizer == 2 * 2 * node.memory.parameters
     assert node.train_tokens is None
     assert node.wall_s is None

@@ -13,7 +13,7 @@ import torch
 from pytorch_lightning.loggers.logger import Logger
 from safetensors.torch import load_file
 
-from reasoning_lab.data.corpus import write_rollouts
+from reasoning_lab.data.corpus import read_rollouts, write_rollouts
 from reasoning_lab.data.sources import FileSource
 from reasoning_lab.files import seal
 from reasoning_lab.models.policy import build_policy, load_policy, save_policy
@@ -390,6 +390,34 @@ def test_midtrain_stops_when_validation_no_longer_improves(
 def test_first_stage_without_a_policy_names_the_key(context: StageContext, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"stages\.stage: no policy to start from; set model\.path"):
         trained("sft", replace(context, inputs={"corpus": context.inputs["corpus"]}), tmp_path)
+
+
+@pytest.mark.parametrize(("name", "counted"), [("sft", "examples"), ("dpo", "pairs")])
+def test_what_is_longer_than_max_tokens_is_left_out(
+    name: str, counted: str, context: StageContext, tmp_path: Path
+) -> None:
+    """The prompts are `coin 0` to `coin 99`: a token for the word, one or two for the number."""
+    _, config = STAGES[name]
+    everything = trained(name, context, tmp_path / "all")
+    examples = examples_of(
+        load_policy(context.inputs["policy"], "float32")[1],
+        read_rollouts(context.inputs["corpus"] / "accepted.parquet"),
+    )
+    lengths = sorted({example.length for example in examples})
+    assert len(lengths) > 1
+    limit = replace(config, max_tokens=lengths[0])  # type: ignore[call-arg]
+    fewer = trained(name, context, tmp_path / "short", limit)
+    assert 0 < fewer[counted] < everything[counted]
+    with pytest.raises(UserError, match=r"stages\.stage\.max_tokens: none of .* raise it"):
+        trained(name, context, tmp_path / "none", replace(config, max_tokens=2))  # type: ignore[call-arg]
+
+
+def test_a_limit_that_is_not_set_is_no_identity() -> None:
+    for name in ("sft", "dpo"):
+        _, config = STAGES[name]
+        assert "max_tokens" not in config.identity()
+        limited = replace(config, max_tokens=99)  # type: ignore[call-arg]
+        assert limited.identity()["max_tokens"] == 99
 
 
 def test_sft_of_levels_that_were_not_distilled(context: StageContext, tmp_path: Path) -> None:

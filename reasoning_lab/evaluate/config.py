@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from reasoning_lab.schema import BenchmarkConfig, StageConfig
+from reasoning_lab.types import Sequences
 
 
 @dataclass
@@ -36,3 +37,7 @@ class EvaluateConfig(StageConfig):
 
     def rows(self) -> int | None:
         return self.benchmark.count * self.benchmark.samples
+
+    def written_rows(self) -> Sequences | None:
+        held = self.benchmark
+        return Sequences(held.count * held.samples, held.sampling.max_new_tokens)

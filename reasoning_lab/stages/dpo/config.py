@@ -1,10 +1,12 @@
 """Schema of the `dpo` stage."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from omegaconf import MISSING
 
 from reasoning_lab.schema import TrainingConfig, choice, number, register_stage
+from reasoning_lab.types import Sequences
 
 
 @dataclass
@@ -17,6 +19,8 @@ class DPOConfig(TrainingConfig):
         beta_end: Reached linearly with the last step; null = `beta` throughout.
         label_smoothing: The share of pairs whose labels are taken to be swapped.
         sft_weight: Weight of the chosen completions' mean next-token loss; 0 = preferences alone.
+        max_tokens: Pairs of which a side has more, prompt and completion together, are left out;
+            null = none is.
     """
 
     loss: str = choice("sigmoid", "sigmoid_norm", "ipo", "hinge", "apo_zero", "apo_down")
@@ -24,6 +28,18 @@ class DPOConfig(TrainingConfig):
     beta_end: float | None = number(None, least=1e-6)
     label_smoothing: float = number(0.0, least=0.0, most=0.5)
     sft_weight: float = number(0.0, least=0.0)
+    max_tokens: int | None = number(None, least=2)
+
+    def identity(self) -> dict[str, Any]:
+        """A limit that is not set decides nothing."""
+        identity = super().identity()
+        return {k: v for k, v in identity.items() if k != "max_tokens" or v is not None}
+
+    def training_rows(self) -> Sequences | None:
+        if self.max_tokens is None:
+            return None
+        size = self.optimization.batch_size
+        return Sequences(2 * self.optimization.steps * size, self.max_tokens, size, each=2)
 
 
 register_stage("dpo", DPOConfig)

@@ -34,6 +34,7 @@ from reasoning_lab.stages.base import (
 )
 from reasoning_lab.stages.dpo.config import DPOConfig
 from reasoning_lab.stages.tokens import divided
+from reasoning_lab.types import UserError
 
 _REFERENCE_BATCH_PAIRS = 32
 
@@ -136,7 +137,16 @@ def run(config: DPOConfig, context: StageContext) -> Metrics:
     preferences = context.inputs["preferences"]
     chosen = examples_of(tokenizer, read_rollouts(preferences / "chosen.parquet"))
     rejected = examples_of(tokenizer, read_rollouts(preferences / "rejected.parquet"))
-    pairs = list(zip(chosen, rejected, strict=True))
+    pairs = [
+        pair
+        for pair in zip(chosen, rejected, strict=True)
+        if config.max_tokens is None or max(side.length for side in pair) <= config.max_tokens
+    ]
+    if not pairs:
+        raise UserError(
+            f"stages.{context.name}.max_tokens: none of {len(chosen)} pairs has "
+            f"{config.max_tokens} tokens or fewer a side; raise it"
+        )
     reference = kept_reference_logprobs(policy, pairs, tokenizer.pad_token_id, context.work_dir)
     optimization = config.optimization
     accumulation = accumulation_of(optimization.batch_size, context.hardware.micro_batch_size)

@@ -9,6 +9,7 @@ from reasoning_lab.schema import (
     number,
     register_stage,
 )
+from reasoning_lab.types import Sequences
 
 
 @dataclass
@@ -29,6 +30,10 @@ class MidtrainConfig(TrainingConfig):
     validate_every_steps: int = at_least(1)
     validation_batch_rows: int = number(8, least=1, placement=True)
     version: int = 2
+
+    def training_rows(self) -> Sequences | None:
+        size = self.optimization.batch_size
+        return Sequences(self.optimization.steps * size, self.row_tokens, size, packed=True)
 
 
 register_stage("midtrain", MidtrainConfig)

@@ -10,6 +10,7 @@ from reasoning_lab.schema import (
     choice,
     register_stage,
 )
+from reasoning_lab.types import Sequences
 
 
 @dataclass
@@ -33,6 +34,9 @@ class PreferConfig(StageConfig):
 
     def rows(self) -> int | None:
         return self.problems.count * self.group_size
+
+    def written_rows(self) -> Sequences | None:
+        return Sequences(self.problems.count * self.group_size, self.sampling.max_new_tokens)
 
 
 @dataclass

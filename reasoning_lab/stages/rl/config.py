@@ -15,7 +15,10 @@ from reasoning_lab.schema import (
     number,
     register_stage,
 )
-from reasoning_lab.types import UserError
+from reasoning_lab.types import Sequences, UserError
+
+# Rows sorted by length and cut into such micro-batches hold little padding.
+MICRO_BATCH_ROWS = 32
 
 
 @dataclass
@@ -173,6 +176,17 @@ class RLConfig(TrainingConfig):
         held = self.validation
         validated = -(-steps // held.every_steps) * held.count * held.samples
         return stepped + self.problems.count * self.screen_group_size + validated
+
+    def training_rows(self) -> Sequences | None:
+        """Backfill left out, and every rollout kept."""
+        each = self.group_size + self.filter.hard_rollouts
+        rows = self.optimization.steps * self.optimization.batch_size * each * self.epochs
+        return Sequences(rows, self.max_new_tokens, MICRO_BATCH_ROWS)
+
+    def written_rows(self) -> Sequences | None:
+        """Backfill left out."""
+        more = self.optimization.steps * self.optimization.batch_size * self.filter.hard_rollouts
+        return Sequences((self.rows() or 0) + more, self.max_new_tokens)
 
 
 register_stage("rl", RLConfig)

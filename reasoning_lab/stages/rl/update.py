@@ -21,12 +21,9 @@ from reasoning_lab.losses.grpo import (
     token_weights,
 )
 from reasoning_lab.models.tokenizer import prompt_tokens
-from reasoning_lab.stages.rl.config import RLConfig
+from reasoning_lab.stages.rl.config import MICRO_BATCH_ROWS, RLConfig
 from reasoning_lab.stages.rl.rollouts import ScoredGroup
 from reasoning_lab.types import Rollout
-
-# Rows sorted by length and cut into such micro-batches hold little padding.
-_MICRO_BATCH_ROWS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +78,7 @@ def micro_batches(
         device: Where they go.
     """
     found = sorted(_rows(groups, tokenizer, config), key=lambda row: row.example.length)
-    size = rows or _MICRO_BATCH_ROWS
+    size = rows or MICRO_BATCH_ROWS
     return [
         _micro_batch(found[start : start + size], tokenizer.pad_token_id, device)
         for start in range(0, len(found), size)

@@ -1,10 +1,12 @@
 """Schema of the `sft` stage."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from omegaconf import MISSING
 
-from reasoning_lab.schema import TrainingConfig, at_least, register_stage
+from reasoning_lab.schema import TrainingConfig, at_least, number, register_stage
+from reasoning_lab.types import Sequences
 
 
 @dataclass
@@ -14,10 +16,24 @@ class SFTConfig(TrainingConfig):
     Attributes:
         levels: Difficulty levels of the subset.
         count: Its most examples.
+        max_tokens: Examples with more, prompt and completion together, are left out of it; null =
+            none is.
     """
 
     levels: list[int] = MISSING
     count: int = at_least(1)
+    max_tokens: int | None = number(None, least=2)
+
+    def identity(self) -> dict[str, Any]:
+        """A limit that is not set decides nothing."""
+        identity = super().identity()
+        return {k: v for k, v in identity.items() if k != "max_tokens" or v is not None}
+
+    def training_rows(self) -> Sequences | None:
+        if self.max_tokens is None:
+            return None
+        size = self.optimization.batch_size
+        return Sequences(self.optimization.steps * size, self.max_tokens, size)
 
 
 register_stage("sft", SFTConfig)

@@ -24,7 +24,16 @@ def run(config: SFTConfig, context: StageContext) -> Metrics:
             f"stages.{context.name}.levels: the corpus has no accepted rollout at levels "
             f"{list(config.levels)}; choose levels that were distilled"
         )
-    rows = [[example] for example in examples_of(tokenizer, subset)]
+    rows = [
+        [example]
+        for example in examples_of(tokenizer, subset)
+        if config.max_tokens is None or example.length <= config.max_tokens
+    ]
+    if not rows:
+        raise UserError(
+            f"stages.{context.name}.max_tokens: none of {len(subset)} examples has "
+            f"{config.max_tokens} tokens or fewer; raise it"
+        )
     metrics = train_padded(policy, rows, tokenizer.pad_token_id, config.optimization, context)
     save_policy(policy, tokenizer, context.out_dir)
     return metrics

@@ -1,0 +1,105 @@
+"""Peak memory of real training steps against what `plan` reckons.
+
+`python -m tests.benchmarks.footprint` trains SmolLM2-135M's architecture with random weights in
+float32, through the lab's own module and Lightning, with fused AdamW: each row of the table in a
+process of its own. Measured is the process's resident peak (VmHWM) less what it had before the
+model was made; the framework is not in the prediction.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ARCHITECTURE = {
+    "model_type": "llama",
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "vocab_size": 49152,
+    "tie_word_embeddings": True,
+}
+ADAMW = "torch.optim.AdamW"
+# Rows, tokens of each, and whether layers are computed again.
+CASES = [(2, 256, 0), (4, 512, 0), (2, 256, 1), (4, 512, 1)]
+STEPS = 3
+
+
+def resident(line: str) -> int:
+    """Bytes that /proc tells of this process under `line`."""
+    return 1024 * int(Path("/proc/self/status").read_text().split(f"{line}:")[1].split()[0])
+
+
+def measure(rows: int, tokens: int, checkpointed: int) -> int:
+    """Train three steps in this process; the peak above what it had before."""
+    import pytorch_lightning as pl
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from reasoning_lab.logprobs import TokenBatch
+    from reasoning_lab.stages.base import Steps
+    from reasoning_lab.stages.tokens import NextTokenBatch, NextTokenModule
+
+    options = {key: value for key, value in ARCHITECTURE.items() if key != "model_type"}
+    config = AutoConfig.for_model("llama", pad_token_id=0, **options)
+    # What the first use of each operation loads is the framework's, not the step's.
+    torch.nn.functional.linear(
+        torch.ones(2, 2), torch.ones(2, 2, requires_grad=True)
+    ).sum().backward()
+    before = resident("VmRSS")
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    if checkpointed:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    module = NextTokenModule(
+        model, lambda named: torch.optim.AdamW((p for _, p in named), fused=True), lambda step: 1.0
+    )
+
+    def batch(index: object) -> NextTokenBatch:
+        ids = torch.randint(3, 49152, (rows, tokens))
+        trained = torch.ones_like(ids, dtype=torch.bool)
+        trained[:, 0] = False
+        return NextTokenBatch(TokenBatch(ids, torch.ones_like(ids), trained), 1.0)
+
+    with tempfile.TemporaryDirectory() as folder:
+        pl.Trainer(
+            accelerator="cpu",
+            max_epochs=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            gradient_clip_val=1.0,
+            default_root_dir=folder,
+        ).fit(module.train(), Steps([[n] for n in range(STEPS)], batch))
+    return resident("VmHWM") - before
+
+
+def main() -> None:
+    """Print the table."""
+    from reasoning_lab.models.footprint import Sharding, footprint
+
+    print("| rows x tokens | checkpointing | measured GB | reckoned GB | ratio |")
+    print("| :-- | :-- | --: | --: | --: |")
+    for rows, tokens, checkpointed in CASES:
+        words = [sys.executable, "-m", __spec__.name, str(rows), str(tokens), str(checkpointed)]
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
+        measured = json.loads(done.stdout.splitlines()[-1])
+        sharding = Sharding(activation_checkpointing=bool(checkpointed))
+        reckoned = footprint(ARCHITECTURE, 0, "float32", ADAMW, sharding)
+        assert reckoned is not None
+        peak = reckoned.peak(rows * tokens)
+        print(
+            f"| {rows} x {tokens} | {'yes' if checkpointed else 'no'} | {measured / 1e9:.2f} | "
+            f"{peak / 1e9:.2f} | {peak / measured:.2f} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        print(json.dumps(measure(*map(int, sys.argv[1:]))))
+    else:
+        main()

@@ -1,0 +1,124 @@
+"""Arithmetic and time by hand, and what the plan of the paper's recipe says."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from reasoning_lab.models.cost import (
+    DEVICES,
+    Device,
+    forward_flops,
+    generation_s,
+    training_flops,
+    training_s,
+)
+from reasoning_lab.planning import Bounds, plan_table, planned, summary
+
+from .conftest import Compose
+
+SMALL = {
+    "model_type": "llama",
+    "hidden_size": 64,
+    "intermediate_size": 160,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+VOCAB = 300
+TABLE = 300 * 64
+# Each layer: queries and output, keys and values, the MLP, two norms; then the last norm, the head.
+MULTIPLIED = 3 * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 160 + 2 * 64) + 64 + TABLE
+WEIGHTS = 4 * (MULTIPLIED + TABLE)
+CACHE = 4 * 2 * 32 * 3
+
+
+def test_arithmetic_by_hand() -> None:
+    """The table of inputs is only looked up, unless it is the head as well."""
+    forwards = 10 * (2 * MULTIPLIED + 2 * 3 * 64 * 10)
+    assert forward_flops(SMALL, VOCAB, 1, 10) == forwards
+    assert training_flops(SMALL, VOCAB, 7, 10) == 7 * 3 * forwards
+    tied = {**SMALL, "tie_word_embeddings": True}
+    assert forward_flops(tied, VOCAB, 1, 10) == forwards
+
+
+def test_training_time_by_hand() -> None:
+    assert training_s(8e12, Device(1e12, 1, 1), devices=4, mfu=0.5) == 4.0
+
+
+@pytest.mark.parametrize(
+    ("device", "batch", "step_s"),
+    [
+        # Memory's bandwidth is what a token waits for.
+        (Device(1e12, 1e9, 1e9), 4, (WEIGHTS + 4 * CACHE * 50) / 1e9),
+        # Arithmetic is.
+        (Device(1e6, 1e9, 1e9), 4, 4 * 2 * (MULTIPLIED + 3 * 64) / 1e6),
+        # Two rows of 100 tokens fit in beside the weights, and no third.
+        (Device(1e12, (WEIGHTS + 250 * CACHE) / 0.9, 1e9), 2, (WEIGHTS + 2 * CACHE * 50) / 1e9),
+    ],
+)
+def test_generation_time_by_hand(device: Device, batch: int, step_s: float) -> None:
+    found = generation_s(SMALL, VOCAB, "float32", 8, 100, 4, device, devices=1)
+    assert found == pytest.approx(8 / batch * 100 * step_s)
+
+
+def bounds_of(composed: Compose, *overrides: str) -> dict[str, Bounds]:
+    recipe = composed("experiment=phi4_mini_reasoning", *overrides)
+    nodes = planned([recipe], DEVICES["h100"])
+    return {node.stage: node.bounds for node in nodes if node.bounds is not None}
+
+
+def test_the_papers_recipe_is_bounded_by_its_config(composed: Compose) -> None:
+    """3.836 billion parameters of 32 layers whose queries are 3,072 wide, at 40% of 989 TFLOP/s."""
+    bounds = bounds_of(composed)
+    assert set(bounds) >= {"midtrain", "sft", "dpo", "rl", "rl/math500"}
+    assert bounds["midtrain"].train_tokens == 2837 * 128 * 16384
+    assert bounds["sft"].train_tokens == 1953 * 128 * 20480
+    assert bounds["dpo"].train_tokens == 2 * 234 * 128 * 16384
+    # Eight rollouts a prompt and eight more of a hard one.
+    assert bounds["rl"].train_tokens == bounds["rl"].written_tokens == 200 * 128 * 16 * 25600
+    assert bounds["rl/math500"].written_tokens == 500 * 3 * 32768
+    assert bounds["rl/math500"].train_tokens is None
+    flops = 2837 * 128 * 16384 * 6 * (3.836e9 + 32 * 3072 * 16384)
+    assert bounds["midtrain"].flops == pytest.approx(flops, rel=1e-4)
+    assert bounds["midtrain"].hours == pytest.approx(flops / (0.4 * 989e12) / 3600, rel=1e-4)
+    # Weights, gradients, two moments in bfloat16; a row's activations, masks and logits.
+    row = 16384 * (2 * 32 * (11 * 3072 + 4 * 8192 + 16384) + 2 * 3 * 3072 + 12 * 200064)
+    assert bounds["midtrain"].device_bytes == pytest.approx(8 * 3.836e9 + row, rel=0.02)
+
+
+def test_the_papers_recipe_is_planned_offline_in_little(tmp_path: Path) -> None:
+    """No network (tests/conftest.py), no cache, no weights: under 1 GB and no file left."""
+    words = [sys.executable, "-m", "reasoning_lab", "plan", "experiment=phi4_mini_reasoning"]
+    root = Path(__file__).parent.parent
+    script = (
+        "import resource, subprocess, sys\n"
+        "done = subprocess.run(sys.argv[1:])\n"
+        "print(done.returncode, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *words],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    code, peak_kb = map(int, done.stdout.splitlines()[-1].split())
+    assert code == 0, done.stderr
+    assert peak_kb < 1e6
+    assert "rl/gpqa_diamond" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_the_data_decides_is_not_bounded(composed: Compose) -> None:
+    assert "sft" not in bounds_of(composed, "stages.sft.max_tokens=null")
+
+
+def test_hours_say_what_they_assume(composed: Compose) -> None:
+    recipe = composed("experiment=phi4_mini_reasoning")
+    assert "40% of the device's peak" in summary(planned([recipe], DEVICES["a100"]))
+    assert "peak" not in summary(planned([recipe]))
+    assert plan_table(planned([recipe])).row_count == 21

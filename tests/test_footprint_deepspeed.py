@@ -1,0 +1,115 @@
+"""States that training keeps, against DeepSpeed's own estimators, at the sizes of real models."""
+
+from typing import Any
+
+import pytest
+
+from reasoning_lab.models.footprint import Footprint, Sharding, footprint, largest_module_count
+
+pytest.importorskip("deepspeed")
+from deepspeed.runtime.zero.stage3 import estimate_zero3_model_states_mem_needs
+from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs
+
+SIZES: dict[str, dict[str, Any]] = {
+    "135M": {
+        "model_type": "llama",
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "vocab_size": 49152,
+        "tie_word_embeddings": True,
+    },
+    "3.8B": {
+        "model_type": "phi3",
+        "hidden_size": 3072,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 24,
+        "num_key_value_heads": 8,
+        "vocab_size": 200064,
+        "tie_word_embeddings": True,
+    },
+    "7.6B": {
+        "model_type": "qwen2",
+        "hidden_size": 3584,
+        "intermediate_size": 18944,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 28,
+        "num_key_value_heads": 4,
+        "vocab_size": 152064,
+        "tie_word_embeddings": False,
+    },
+}
+WORLDS = [(1, 1), (3, 1), (8, 1), (8, 4), (8, 128)]
+# Each of the parts that make up a sum is rounded down by itself.
+ROUNDED = 5
+
+
+def reckoned(size: str, **sharding: Any) -> Footprint:
+    found = footprint(SIZES[size], 0, "bfloat16", "torch.optim.AdamW", Sharding(**sharding))
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("devices", "nodes"), WORLDS)
+def test_zero2_is_deepspeeds_estimate(size: str, devices: int, nodes: int) -> None:
+    ours = reckoned(size, strategy="deepspeed2", devices=devices, nodes=nodes)
+    _, device = estimate_zero2_model_states_mem_needs(
+        ours.parameters, devices, nodes, cpu_offload=False
+    )
+    assert device - ROUNDED < ours.states <= device
+    assert (ours.host, ours.nvme) == (0, 0)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("devices", "nodes"), [(1, 1), (4, 1), (2, 2)])
+def test_zero2_offloaded_is_deepspeeds_estimate(size: str, devices: int, nodes: int) -> None:
+    """Theirs is of all hosts together, and beyond four devices of what loading the model takes."""
+    ours = reckoned(
+        size, strategy="deepspeed2", devices=devices, nodes=nodes, offload_optimizer="cpu"
+    )
+    host, device = estimate_zero2_model_states_mem_needs(
+        ours.parameters, devices, nodes, cpu_offload=True, additional_buffer_factor=1
+    )
+    assert ours.states == device
+    assert host - nodes < nodes * ours.host <= host
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("devices", "nodes"), WORLDS)
+@pytest.mark.parametrize("place", ["cpu", "nvme"])
+@pytest.mark.parametrize("offload", [(), ("optimizer",), ("optimizer", "weights")])
+def test_zero3_is_deepspeeds_estimate(
+    size: str, devices: int, nodes: int, place: str, offload: tuple[str, ...]
+) -> None:
+    ours = reckoned(
+        size,
+        strategy="deepspeed3",
+        devices=devices,
+        nodes=nodes,
+        **{f"offload_{part}": place for part in offload},
+    )
+    host, device, largest = estimate_zero3_model_states_mem_needs(
+        ours.parameters,
+        largest_module_count(SIZES[size], SIZES[size]["vocab_size"]),
+        devices,
+        nodes,
+        cpu_offload="optimizer" in offload,
+        cpu_offload_params="weights" in offload,
+        additional_buffer_factor=1,
+    )
+    assert device - ROUNDED < ours.states <= device
+    assert ours.gathered == largest
+    if offload:
+        ours_off, nothing = (ours.host, ours.nvme) if place == "cpu" else (ours.nvme, ours.host)
+        assert host - len(offload) <= ours_off <= host
+        assert nothing == 0
+
+
+def test_zero1_keeps_all_gradients_of_lower_precision() -> None:
+    """Four billion parameters on eight devices: 2 + 2 bytes whole, 4 + 4 + 8 divided."""
+    ours = reckoned("3.8B", strategy="deepspeed1", devices=8)
+    assert ours.states == pytest.approx(4 * ours.parameters + 16 * ours.parameters / 8, abs=ROUNDED)
