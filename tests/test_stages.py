@@ -142,9 +142,8 @@ def save_coin_tosser(accepted: list[Rollout], context: StageContext) -> None:
     )
     config = optimization(steps=30, batch_size=16, learning_rate=1e-2, checkpoint_every_steps=999)
     train_padded(
-        policy, [[example] for example in examples], tokenizer.pad_token_id, config, context
+        policy, [[example] for example in examples], tokenizer, config, context
     )
-    save_policy(policy, tokenizer, context.out_dir)
 
 
 class StepLogger(Logger):

@@ -101,12 +101,20 @@ def on_device(policy: PreTrainedModel, device: torch.device) -> PreTrainedModel:
     return moved
 
 
-def save_policy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write `model` so that transformers and vLLM load it from `folder`."""
+def save_policy(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    weights: dict[str, torch.Tensor] | None = None,
+) -> None:
+    """Write `model` so that transformers and vLLM load it from `folder`.
+
+    `weights` are its own where it holds only a shard of them.
+    """
     model.generation_config = GenerationConfig(
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
     )
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, state_dict=weights)
     tokenizer.save_pretrained(folder)
 
 

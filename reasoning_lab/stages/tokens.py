@@ -5,20 +5,22 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_lab.data.batches import Example, padded_rows, row_length, step_batches
 from reasoning_lab.logprobs import TokenBatch, trained_logits
 from reasoning_lab.losses.next_token import next_token_loss
+from reasoning_lab.ranks import world_size
 from reasoning_lab.schema import OptimizationConfig
 from reasoning_lab.stages.base import (
     Metrics,
     PolicyModule,
     StageContext,
     Steps,
-    accumulation_of,
     fit,
     optimizer_of,
+    parts_of,
+    save_trained,
     schedule_of,
 )
 
@@ -45,14 +47,22 @@ class NextTokenModule(PolicyModule):
 
     def training_step(self, batch: NextTokenBatch, index: int) -> Tensor:
         logits, targets = trained_logits(self.policy, batch.tokens)
-        loss = next_token_loss(logits, targets)
-        self.log_train({"loss": loss.detach(), "tokens": float(batch.tokens.input_ids.numel())})
-        return loss * batch.weight
+        loss = next_token_loss(logits, targets) * batch.weight
+        tokens = float(batch.tokens.input_ids.numel() * self.parts)
+        self.log_train({"loss": loss.detach(), "tokens": tokens})
+        return loss
 
     def validation_step(self, batch: NextTokenBatch, index: int) -> None:
         logits, targets = trained_logits(self.policy, batch.tokens)
         loss = next_token_loss(logits, targets)
-        self.log("val/loss", loss, batch_size=targets.numel(), prog_bar=True)
+        # Every rank validates on all of it; the exchange has them agree to the bit.
+        self.log(
+            "val/loss",
+            loss,
+            batch_size=targets.numel(),
+            prog_bar=True,
+            sync_dist=world_size() > 1,
+        )
 
 
 def micro_batches(
@@ -96,11 +106,14 @@ def divided(
 def train_padded(
     policy: PreTrainedModel,
     rows: Sequence[Sequence[Example]],
-    pad_id: int,
+    tokenizer: PreTrainedTokenizerBase,
     optimization: OptimizationConfig,
     context: StageContext,
 ) -> Metrics:
-    """Train on padded rows, each one document of examples; loss on completions only."""
+    """Train on padded rows, each one document of examples, and write the policy.
+
+    The loss is on completions only.
+    """
     lengths = [row_length(row) for row in rows]
     plan = step_batches(
         lengths,
@@ -110,14 +123,15 @@ def train_padded(
     )
     batches = micro_batches(
         plan,
-        lambda indices: padded_rows([rows[index] for index in indices], pad_id),
+        lambda indices: padded_rows([rows[index] for index in indices], tokenizer.pad_token_id),
         [sum(len(example.completion_ids) for example in row) for row in rows],
-        accumulation_of(optimization.batch_size, context.hardware.micro_batch_size),
+        parts_of(optimization.batch_size, context.hardware),
     )
     module = NextTokenModule(
         policy, optimizer_of(optimization, context.name), schedule_of(optimization)
     )
     train_s = fit(module, batches, context, optimization)
+    save_trained(module, tokenizer, context)
     return {
         "examples": sum(len(row) for row in rows),
         "train_tokens": sum(lengths[index] for indices in plan for index in indices),
