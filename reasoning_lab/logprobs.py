@@ -58,7 +58,7 @@ def trained_logits(
 
 def shared_forward(model: PreTrainedModel) -> None:
     """Have `trained_logits` go through a method of the model, to which a strategy adds hooks."""
-    model._shared_forward = partial(_trained_logits, model)
+    model._shared_forward = partial(_trained_logits, model)  # type: ignore[assignment]
 
 
 def _trained_logits(model: PreTrainedModel, batch: TokenBatch) -> tuple[Tensor, Tensor]:

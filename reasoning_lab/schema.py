@@ -268,12 +268,8 @@ class HardwareConfig:
 
     accelerator: str = placement("cpu")
     devices: int = number(1, least=1, placement=True)
-    strategy: str = field(
-        default="single", metadata={"placement": True, "choices": STRATEGIES}
-    )
-    offload: str = field(
-        default="none", metadata={"placement": True, "choices": ("none", "cpu")}
-    )
+    strategy: str = field(default="single", metadata={"placement": True, "choices": STRATEGIES})
+    offload: str = field(default="none", metadata={"placement": True, "choices": ("none", "cpu")})
     activation_checkpointing: bool = placement(False)
     threads: int | None = number(None, least=1, placement=True)
     micro_batch_size: int | None = number(None, least=1, placement=True)

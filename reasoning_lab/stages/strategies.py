@@ -105,7 +105,7 @@ def whole_weights(policy: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
     """Every parameter, gathered from all ranks one at a time; every rank reads all of them."""
     for name, parameter in policy.named_parameters():
         if isinstance(parameter, DTensor):
-            yield name, parameter.detach().full_tensor()
+            yield name, parameter.full_tensor().detach()
         elif hasattr(parameter, "ds_id"):
             import deepspeed
 

@@ -258,4 +258,3 @@ def update(
             tally.add(micro, result)
         norm = step()
     return {"gradient_norm": norm, **tally.values(config.epochs)}
-
