@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from pytorch_lightning.accelerators import CPUAccelerator
 from pytorch_lightning.core.optimizer import LightningOptimizer
+from pytorch_lightning.plugins.precision import DeepSpeedPrecision
 from pytorch_lightning.strategies import DeepSpeedStrategy, ModelParallelStrategy
 from torch import Tensor
 from torch.distributed.tensor import DTensor
@@ -52,6 +53,13 @@ class ZeRO(DeepSpeedStrategy):
         super().teardown()
 
 
+class UncastInput(DeepSpeedPrecision):
+    """Leaves a batch as it is: its logprobs and weights are float32 whatever the policy is."""
+
+    def convert_input(self, data: Any) -> Any:
+        return data
+
+
 def trainer_options(hardware: HardwareConfig, dtype: str, clip_norm: float) -> dict[str, Any]:
     """What `pl.Trainer` is told of devices and strategy.
 
@@ -66,8 +74,9 @@ def trainer_options(hardware: HardwareConfig, dtype: str, clip_norm: float) -> d
     elif hardware.strategy == "fsdp":
         options["strategy"] = Shards(hardware.devices, 1)
     elif hardware.strategy != "single":
-        options["strategy"] = ZeRO(config=_zero_config(hardware, clip_norm))
-        options["precision"] = "bf16-true" if dtype == "bfloat16" else "32-true"
+        precision = UncastInput("bf16-true" if dtype == "bfloat16" else "32-true")
+        zero = ZeRO(config=_zero_config(hardware, clip_norm), precision_plugin=precision)
+        options["strategy"] = zero
     return options
 
 
