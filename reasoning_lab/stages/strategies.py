@@ -53,11 +53,16 @@ class ZeRO(DeepSpeedStrategy):
         super().teardown()
 
 
-class UncastInput(DeepSpeedPrecision):
-    """Leaves a batch as it is: its logprobs and weights are float32 whatever the policy is."""
+class ZeROPrecision(DeepSpeedPrecision):
+    """Lightning's, less what would change a batch or its loss."""
 
     def convert_input(self, data: Any) -> Any:
+        """A batch's logprobs and weights stay float32, whatever the policy is."""
         return data
+
+    def backward(self, tensor: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Lightning has divided the loss by the accumulation; DeepSpeed must not do so again."""
+        super().backward(tensor, *args, scale_wrt_gas=False, **kwargs)
 
 
 def trainer_options(hardware: HardwareConfig, dtype: str, clip_norm: float) -> dict[str, Any]:
@@ -74,7 +79,7 @@ def trainer_options(hardware: HardwareConfig, dtype: str, clip_norm: float) -> d
     elif hardware.strategy == "fsdp":
         options["strategy"] = Shards(hardware.devices, 1)
     elif hardware.strategy != "single":
-        precision = UncastInput("bf16-true" if dtype == "bfloat16" else "32-true")
+        precision = ZeROPrecision("bf16-true" if dtype == "bfloat16" else "32-true")
         zero = ZeRO(config=_zero_config(hardware, clip_norm), precision_plugin=precision)
         options["strategy"] = zero
     return options
@@ -148,7 +153,11 @@ def _keep_whole(module: pl.LightningModule | None) -> None:
 def backward(module: pl.LightningModule, loss: Tensor, last: bool) -> None:
     """Add a micro-batch's gradient, in manual optimization; `last` = the step follows."""
     if isinstance(module.trainer.strategy, ZeRO):
-        module.trainer.strategy.deepspeed_engine.set_gradient_accumulation_boundary(last)
+        engine = module.trainer.strategy.deepspeed_engine
+        engine.set_gradient_accumulation_boundary(last)
+        # Its forward would do so, which here holds every micro-batch: the next one adds to the
+        # gradient of those before it.
+        engine.optimizer.clear_backward_seen_flag()
     module.manual_backward(loss)
 
 
