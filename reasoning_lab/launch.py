@@ -51,7 +51,7 @@ _MISTAKE = "mistake-{}.txt"
 _SILENCE = timedelta(hours=2)
 _PATIENCE_S = 40.0
 # What torchrun writes of each process that failed.
-_FAILED = re.compile(r"rank\s*:\s*(\d+) .*?\n\s*exitcode\s*:\s*(-?\d+) ", re.DOTALL)
+_FAILED = re.compile(r"^\s*rank\s*:\s*(\d+) .*\n\s*exitcode\s*:\s*(-?\d+) ", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)

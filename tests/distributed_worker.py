@@ -8,8 +8,6 @@ from reasoning_lab import launch
 from reasoning_lab.ranks import Peers, rank
 from reasoning_lab.stages import checkpoints
 
-KEPT = "step-00000002"
-
 
 def main() -> None:
     launch.end_with_launcher()
@@ -18,10 +16,10 @@ def main() -> None:
     sealing = checkpoints.seal
 
     def keep(draft: Path, stem: str) -> Path:
-        """As `seal`; also keeps the state after step 2 for a resumption."""
+        """As `seal`; also keeps a stage's first state for a resumption."""
         path = sealing(draft, stem)
-        if stem == KEPT:
-            kept = root / "kept" / path.parent.parent.name / path.parent.name
+        kept = root / "kept" / path.parent.parent.name / path.parent.name
+        if not kept.exists():
             kept.mkdir(parents=True)
             copy = shutil.copytree if path.is_dir() else shutil.copy2
             copy(path, kept / path.name)

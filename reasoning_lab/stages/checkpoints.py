@@ -1,9 +1,9 @@
 """The state that a killed training goes on from: written whole or not at all, checked when read.
 
 Lightning collects the state, a folder where ranks hold shards; here it is sealed with its
-checksum, flushed and renamed into place, and the one before it is kept until then. Where a validation follows a step, the state
-is saved after it: Lightning skips that validation on resuming, and early stopping would miss
-what it saw.
+checksum, flushed and renamed into place, and the one before it is kept until then. Where a
+validation follows a step, the state is saved after it: Lightning skips that validation on
+resuming, and early stopping would miss what it saw.
 """
 
 import logging
