@@ -65,8 +65,9 @@ def test_option_composes(
         "evaluate": "model.path=some/model",
     }
     # Eight devices want larger batches than the tiny recipe's, and their shards AdamW.
+    adamw = "{batch_size: 32, optimizer: {_target_: torch.optim.AdamW}}"
     wide = [
-        f"stages.{stage}.optimization={{batch_size: 32, optimizer: {{_target_: torch.optim.AdamW}}}}"
+        f"stages.{stage}.optimization={adamw}"
         for stage in ("pretrain", "midtrain", "sft", "dpo")
         if option.endswith("x8") or option.endswith("zero3")
     ]

@@ -222,7 +222,7 @@ def test_two_processes_equal_one(
     whole = folder / "whole"
     assert apart(alone, whole) < 1e-5
     if name != "pretrain":
-        assert apart(jobs[name].inputs["policy"], whole) > 1e-3
+        assert apart(jobs[name].inputs["policy"], whole) > 3e-4
     told = json.loads((folder / "whole.json").read_text())
     same = [key for key in metrics if key not in ("train_s", "val_loss")]
     assert {key: told[key] for key in same} == {key: metrics[key] for key in same}
