@@ -5,6 +5,7 @@
 #   make test-long  kill runs at random moments; launchers, sweepers (minutes)
 #   make test-vllm  the engines against the real vLLM, in an environment of its own (.venv-vllm)
 #   make test-notebooks  run every notebook from its beginning, at smoke size
+#   make test-distributed  DDP, FSDP and DeepSpeed in two processes each (minutes)
 #   make check      ruff, mypy, import-linter
 #   make install    only install, for running reasoning-lab by hand
 #
@@ -15,7 +16,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTHONS := $(or $(PYTHON),python3.11 python3 python3.12 python3.13)
 
-.PHONY: help demo test test-long test-notebooks test-vllm check install
+.PHONY: help demo test test-long test-notebooks test-vllm test-distributed check install
 # Two pips in one environment spoil it.
 .NOTPARALLEL:
 
@@ -38,6 +39,9 @@ test-notebooks: $(VENV)/dev.stamp
 
 test-vllm: .venv-vllm/dev.stamp
 	@.venv-vllm/bin/pytest -m vllm
+
+test-distributed: $(VENV)/dev.stamp
+	@$(BIN)/pytest -m distributed
 
 check: $(VENV)/dev.stamp
 	@$(BIN)/ruff check
@@ -75,7 +79,7 @@ $(VENV)/base.stamp: pyproject.toml constraints-cpu.txt | $(BIN)/pip
 	@touch $@
 
 $(VENV)/dev.stamp: pyproject.toml constraints-cpu.txt | $(BIN)/pip
-	$(call pip_install,[dev$(comma)launchers])
+	$(call pip_install,[dev$(comma)launchers$(comma)deepspeed])
 	@touch $(VENV)/base.stamp $@
 
 # vLLM pins what it needs, so it has an environment of its own. Without a GPU it is the community's

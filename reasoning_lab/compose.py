@@ -22,6 +22,7 @@ from reasoning_lab.files import content_hash
 from reasoning_lab.recipe import BASE, NO_ABLATION, Node, ablated, link, ordered, with_evaluations
 from reasoning_lab.schema import (
     BenchmarkConfig,
+    HardwareConfig,
     RootConfig,
     StageConfig,
     check_values,
@@ -74,6 +75,12 @@ def compose(config: DictConfig) -> Recipe:
     root.benchmarks = {
         name: root.protocol.applied(benchmark) for name, benchmark in root.benchmarks.items()
     }
+    _check_hardware(root.hardware)
+    if root.model.adapter is not None and root.hardware.strategy not in ("single", "ddp"):
+        raise UserError(
+            f"model.adapter: strategy={root.hardware.strategy} divides weights that an adapter "
+            "leaves frozen, which is not done; set hardware.strategy to single or ddp"
+        )
     _check_engine(root)
     _check_adapter(root)
     _check_stages(root)
@@ -120,6 +127,25 @@ def compose(config: DictConfig) -> Recipe:
         source,
         sources,
     )
+
+
+def _check_hardware(hardware: HardwareConfig) -> None:
+    strategy = hardware.strategy
+    if hardware.devices > 1 and strategy == "single":
+        raise UserError(
+            f"hardware.devices={hardware.devices}: strategy=single uses one; set "
+            "hardware.strategy to ddp, fsdp or deepspeed1, 2 or 3"
+        )
+    if hardware.offload != "none" and not strategy.startswith("deepspeed"):
+        raise UserError(
+            f"hardware.offload={hardware.offload}: strategy={strategy} has no offloading; set "
+            "hardware.strategy to deepspeed1, 2 or 3, or leave offload out"
+        )
+    if strategy.startswith("deepspeed") and find_spec("deepspeed") is None:
+        raise UserError(
+            f"hardware.strategy={strategy}: the package 'deepspeed' is not installed; run pip "
+            "install 'reasoning-lab[deepspeed]', or choose fsdp"
+        )
 
 
 def _check_engine(root: RootConfig) -> None:

@@ -5,6 +5,7 @@ Shared by every stage, so that a policy, its reference and an engine mean the sa
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -50,6 +51,17 @@ def trained_logits(
     `N` counts the True entries of `completion_mask` in row-major order. The vocabulary
     projection runs for those alone, so no `[B, T, V]` tensor is ever built.
     """
+    forward = getattr(model, "_shared_forward", None) or partial(_trained_logits, model)
+    found: tuple[Tensor, Tensor] = forward(batch)
+    return found
+
+
+def shared_forward(model: PreTrainedModel) -> None:
+    """Have `trained_logits` go through a method of the model, to which a strategy adds hooks."""
+    model._shared_forward = partial(_trained_logits, model)  # type: ignore[assignment]
+
+
+def _trained_logits(model: PreTrainedModel, batch: TokenBatch) -> tuple[Tensor, Tensor]:
     hidden = model.base_model(
         input_ids=batch.input_ids,
         attention_mask=batch.attention_mask,

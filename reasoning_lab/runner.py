@@ -12,7 +12,6 @@ from statistics import fmean
 from typing import Any
 
 import datasets
-import pytorch_lightning as pl
 import torch
 import transformers
 from rich.console import Console
@@ -21,14 +20,13 @@ from reasoning_lab.compose import Recipe
 from reasoning_lab.data.problems import drawn
 from reasoning_lab.evaluate.config import EvaluateConfig
 from reasoning_lab.files import replaced
+from reasoning_lab.launch import Job, launched, tracker_of
 from reasoning_lab.recipe import Node
 from reasoning_lab.report import Evidence
 from reasoning_lab.results import add_evidence, publish, results_of
 from reasoning_lab.schema import as_plain
-from reasoning_lab.stages.base import StageContext
 from reasoning_lab.store import Artifact, Metadata, Store, trained_on
-from reasoning_lab.targets import resolve
-from reasoning_lab.tracking import NullTracker, Tracker, WandbTracker, is_offline
+from reasoning_lab.tracking import Tracker, is_offline
 from reasoning_lab.types import UserError
 from reasoning_lab.verify import Verifier, verifier_of
 
@@ -131,7 +129,7 @@ class Runner:
         started: list[Tracker] = []
 
         def build(out_dir: Path, work_dir: Path) -> Metadata:
-            started.append(self._tracker(node))
+            started.append(tracker_of(self._tracking(node)))
             return self._build(node, made, out_dir, work_dir, started[0])
 
         try:
@@ -149,7 +147,9 @@ class Runner:
             return
         name = " ".join(self._overrides) or self._variant
         settings = {**as_plain(self._root), "variant": self._variant}
-        tracker = self._wandb("summary", name, f"summary-{_slug(self._group)}", settings)
+        tracker = tracker_of(
+            self._wandb("summary", name, f"summary-{_slug(self._group)}", settings)
+        )
         tracker.ladder(rows, figure)
         tracker.finish()
 
@@ -162,12 +162,12 @@ class Runner:
         tracker: Tracker,
     ) -> Metadata:
         seed = self._root.seed
-        pl.seed_everything(seed, verbose=False)
         lineage = [made[origin.fingerprint].path for origin in node.trained_on()]
         if self._root.model.path is not None:
             lineage += trained_on(Path(self._root.model.path))
-        context = StageContext(
+        job = Job(
             name=node.name,
+            config=node.config,
             seed=seed,
             out_dir=out_dir,
             work_dir=work_dir,
@@ -175,16 +175,18 @@ class Runner:
             authors={kind: maker.fingerprint for kind, maker in node.inputs.items()},
             lineage=lineage,
             model=self._root.model,
-            source=self._source,
+            data=self._root.data,
             hardware=self._root.hardware,
-            verifier=self._verifier,
-            tracker=tracker,
             benchmarks=self._root.benchmarks,
-            benchmark_sources=self._benchmark_sources,
+            tracking=self._tracking(node),
         )
         clock = Clock(work_dir)
         try:
-            metrics = resolve(node.config.run, f"stages.{node.name}.run")(node.config, context)
+            if job.launches:
+                metrics = launched(job)
+            else:
+                sources = self._source, self._benchmark_sources
+                metrics = job.run(*sources, self._verifier, tracker)
         finally:
             clock.stop()
         return Metadata(
@@ -201,26 +203,26 @@ class Runner:
             versions={package: version(package) for package in _PACKAGES},
         )
 
-    def _tracker(self, node: Node) -> Tracker:
+    def _tracking(self, node: Node) -> Mapping[str, Any] | None:
         if self._offline is None:
-            return NullTracker()
+            return None
         settings = {"seed": self._root.seed, **as_plain(node.config)}
         return self._wandb(node.folder, node.name, f"{node.folder}-{node.fingerprint}", settings)
 
     def _wandb(
         self, job_type: str, name: str, run_id: str, settings: Mapping[str, Any]
-    ) -> WandbTracker:
-        return WandbTracker(
-            self._root.tracker,
-            bool(self._offline),
-            Path(self._root.paths.runs) / "wandb",
-            run_id=run_id,
-            name=name,
-            group=self._group,
-            job_type=job_type,
-            tags=[self._variant, *self._overrides],
-            settings=settings,
-        )
+    ) -> dict[str, Any]:
+        return {
+            "config": self._root.tracker,
+            "offline": bool(self._offline),
+            "folder": Path(self._root.paths.runs) / "wandb",
+            "run_id": run_id,
+            "name": name,
+            "group": self._group,
+            "job_type": job_type,
+            "tags": [self._variant, *self._overrides],
+            "settings": settings,
+        }
 
 
 def _slug(text: str) -> str:

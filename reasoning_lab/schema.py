@@ -17,6 +17,12 @@ from reasoning_lab.types import Sequences, UserError
 
 T = TypeVar("T")
 
+STRATEGIES = ("single", "ddp", "fsdp", "deepspeed1", "deepspeed2", "deepspeed3")
+# Those under which no process holds whole weights.
+SHARDED = ("fsdp", "deepspeed3")
+# Each value's update depends on that value alone, so a shard is updated as the whole would be.
+_ELEMENTWISE = ("Adam", "AdamW", "Adamax", "NAdam", "RAdam", "SGD", "RMSprop", "Adagrad")
+
 
 def placement(default: T) -> T:
     """Declare a field that changes no result: paths, devices, logging, micro-batches."""
@@ -268,6 +274,13 @@ class HardwareConfig:
 
     Attributes:
         accelerator: Lightning's name for the device: cpu, gpu or auto.
+        devices: Devices that train a stage together, a process each.
+        strategy: How they share it: single; ddp, a copy of the policy on each; fsdp, shards of
+            weights, gradients and optimizer state; deepspeed1, 2 and 3, ZeRO's shards of the
+            optimizer state, of the gradients too, and of the weights too.
+        offload: Where ZeRO keeps the optimizer's state: none = on the device, cpu = in memory.
+        activation_checkpointing: Whether the backward pass computes activations again instead of
+            keeping them.
         threads: CPU threads of torch; null = one a core.
         micro_batch_size: Rows a forward pass, at most; null = the global batch at once.
         generation_batch_size: Rows decoded together.
@@ -278,6 +291,10 @@ class HardwareConfig:
     """
 
     accelerator: str = placement("cpu")
+    devices: int = number(1, least=1, placement=True)
+    strategy: str = field(default="single", metadata={"placement": True, "choices": STRATEGIES})
+    offload: str = field(default="none", metadata={"placement": True, "choices": ("none", "cpu")})
+    activation_checkpointing: bool = placement(False)
     threads: int | None = number(None, least=1, placement=True)
     micro_batch_size: int | None = number(None, least=1, placement=True)
     generation_batch_size: int = number(256, least=1, placement=True)
@@ -347,11 +364,30 @@ class TrainingConfig(StageConfig):
         return self.optimization.steps * self.optimization.batch_size
 
     def check(self, key: str, hardware: HardwareConfig) -> None:
+        self.check_optimizer(key, hardware)
         size, micro = self.optimization.batch_size, hardware.micro_batch_size
+        if size % hardware.devices:
+            raise UserError(
+                f"hardware.devices={hardware.devices} does not divide "
+                f"{key}.optimization.batch_size={size}; choose a divisor"
+            )
+        size //= hardware.devices
         if micro is not None and micro < size and size % micro:
+            of = f" / hardware.devices={hardware.devices}" if hardware.devices > 1 else ""
             raise UserError(
                 f"hardware.micro_batch_size={micro} does not divide "
-                f"{key}.optimization.batch_size={size}; choose a divisor"
+                f"{key}.optimization.batch_size={size * hardware.devices}{of}; choose a divisor"
+            )
+
+    def check_optimizer(self, key: str, hardware: HardwareConfig) -> None:
+        """Refuse an optimizer that the strategy's shards would change."""
+        if hardware.strategy in ("single", "ddp"):
+            return
+        target = str(self.optimization.optimizer.get("_target_"))
+        if target not in [f"torch.optim.{name}" for name in _ELEMENTWISE]:
+            raise UserError(
+                f"{key}.optimization.optimizer: hardware.strategy={hardware.strategy} updates "
+                f"shards, which '{target}' cannot; choose torch.optim.AdamW, or strategy=ddp"
             )
 
 

@@ -65,7 +65,14 @@ def test_option_composes(
         "evaluate": "model.path=some/model",
         "paper": "model.path=some/model",
     }
-    recipe = composed(chosen, *[missing[option]] if option in missing else [])
+    # Eight devices want larger batches than the tiny recipe's, and their shards AdamW.
+    adamw = "{batch_size: 32, optimizer: {_target_: torch.optim.AdamW}}"
+    wide = [
+        f"stages.{stage}.optimization={adamw}"
+        for stage in ("pretrain", "midtrain", "sft", "dpo")
+        if option.endswith("x8") or option.endswith("zero3")
+    ]
+    recipe = composed(chosen, *wide, *[missing[option]] if option in missing else [])
     assert recipe.nodes
     factory(recipe.root.data, "data")()
 
@@ -283,3 +290,45 @@ def test_sleep_is_asked_of_a_gpu_and_changes_no_result(composed: Compose) -> Non
 def test_micro_batch_that_holds_a_whole_step_is_no_mistake(composed: Compose) -> None:
     """It divides 20, 12 and 16; the 3 rows of mid-training fit in, and RL splits as it comes."""
     assert composed("hardware.micro_batch_size=4", "stages.rl.optimization.batch_size=7").nodes
+
+
+@pytest.mark.parametrize(
+    ("overrides", "complaint"),
+    [
+        (["hardware.devices=2"], r"^hardware\.devices=2: strategy=single uses one; set"),
+        (
+            ["hardware.strategy=ddp", "hardware.offload=cpu"],
+            r"^hardware\.offload=cpu: strategy=ddp has no offloading; set hardware\.strategy to",
+        ),
+        (
+            ["hardware.strategy=ddp", "hardware.devices=3"],
+            r"^hardware\.devices=3 does not divide stages\.pretrain\.optimization\.batch_size=20;",
+        ),
+        (
+            ["hardware.strategy=ddp", "hardware.devices=2", "hardware.micro_batch_size=4"],
+            r"^hardware\.micro_batch_size=4 does not divide .*batch_size=20 / hardware\.devices=2;",
+        ),
+        (
+            ["hardware.strategy=fsdp", "hardware.devices=2"],
+            r"^stages\.pretrain\.optimization\.optimizer: hardware\.strategy=fsdp updates shards, "
+            r"which 'reasoning_lab\.muon\.MuonAdamW' cannot; choose torch\.optim\.AdamW",
+        ),
+        (
+            ["hardware.strategy=zero"],
+            r"^hardware\.strategy: 'zero' is unknown; choose single, ddp,",
+        ),
+    ],
+)
+def test_impossible_strategy_is_one_sentence(
+    overrides: list[str], complaint: str, composed: Compose
+) -> None:
+    with pytest.raises(UserError, match=complaint) as told:
+        composed("~stages.midtrain", *overrides)
+    assert "\n" not in str(told.value)
+
+
+def test_strategy_is_no_identity(composed: Compose) -> None:
+    wide = composed("hardware.strategy=ddp", "hardware.devices=2", "~stages.midtrain")
+    assert [node.fingerprint for node in wide.nodes] == [
+        node.fingerprint for node in composed("~stages.midtrain").nodes
+    ]

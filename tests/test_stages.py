@@ -141,10 +141,7 @@ def save_coin_tosser(accepted: list[Rollout], context: StageContext) -> None:
         [replace(rollout, completion=box) for rollout, box in zip(accepted, boxes, strict=True)],
     )
     config = optimization(steps=30, batch_size=16, learning_rate=1e-2, checkpoint_every_steps=999)
-    train_padded(
-        policy, [[example] for example in examples], tokenizer.pad_token_id, config, context
-    )
-    save_policy(policy, tokenizer, context.out_dir)
+    train_padded(policy, [[example] for example in examples], tokenizer, config, context)
 
 
 class StepLogger(Logger):

@@ -8,6 +8,7 @@ from rich.progress import Progress
 from reasoning_lab.data.curation import group_by_problem
 from reasoning_lab.data.shards import in_shards
 from reasoning_lab.engine import Engine, Sampling, instructed, rollout_seeds
+from reasoning_lab.ranks import Peers, rank, share, world_size
 from reasoning_lab.schema import SamplingConfig
 from reasoning_lab.types import Problem, Rollout, RolloutGroup
 from reasoning_lab.verify import Verifier
@@ -21,7 +22,7 @@ def sampling_of(config: SamplingConfig) -> Sampling:
 
 
 class RolloutSampler:
-    """Samples groups of completions and has them verified.
+    """Samples groups of completions and has them verified; ranks share the problems.
 
     Args:
         engine: Makes the engine, which is told whom to call as completions end.
@@ -48,6 +49,7 @@ class RolloutSampler:
         self._author = author
         self._sync = sync
         self._instruction = instruction
+        self._peers = Peers()
 
     def close(self) -> None:
         """Free what the engine holds."""
@@ -62,7 +64,8 @@ class RolloutSampler:
         policy_version: int = 0,
     ) -> list[RolloutGroup]:
         """`group_size` rollouts of each problem; `seed` and the prompt fix their random numbers."""
-        return group_by_problem(self._sample(problems, group_size, sampling, seed, policy_version))
+        own = self._sample(share(problems), group_size, sampling, seed, policy_version)
+        return group_by_problem(self._of_all(own, len(problems), group_size))
 
     def kept_groups(
         self,
@@ -82,12 +85,25 @@ class RolloutSampler:
 
         size = max(1, _SHARD_ROLLOUTS // group_size)
         rollouts: list[Rollout] = []
+        own = share(problems)
+        folder = folder / f"{rank()}-of-{world_size()}" if world_size() > 1 else folder
         with self._progress:
-            task = self._progress.add_task(self._label, total=len(problems) * group_size)
-            for shard in in_shards(folder, problems, size, make):
+            task = self._progress.add_task(self._label, total=len(own) * group_size)
+            for shard in in_shards(folder, own, size, make):
                 rollouts += shard
                 self._progress.update(task, completed=len(rollouts))
-        return group_by_problem(rollouts)
+        return group_by_problem(self._of_all(rollouts, len(problems), group_size))
+
+    def _of_all(self, own: list[Rollout], problems: int, group_size: int) -> list[Rollout]:
+        """The rollouts of every rank, in the order of the problems that they shared."""
+        of_rank = self._peers.gathered(own)
+        if len(of_rank) == 1:
+            return own
+        found = []
+        for problem in range(problems):
+            turn, owner = divmod(problem, len(of_rank))
+            found += of_rank[owner][turn * group_size : (turn + 1) * group_size]
+        return found
 
     def _sample(
         self,

@@ -155,14 +155,22 @@ def on_device(policy: PreTrainedModel, device: torch.device) -> PreTrainedModel:
     return moved
 
 
-def save_policy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write `model`, its adapter merged, so that transformers and vLLM load it from `folder`."""
+def save_policy(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    weights: dict[str, torch.Tensor] | None = None,
+) -> None:
+    """Write `model`, its adapter merged, so that transformers and vLLM load it from `folder`.
+
+    `weights` are its own where it holds only a shard of them.
+    """
     ends = end_ids(model, tokenizer)
     plain = plain_policy(model)
     plain.generation_config = GenerationConfig(
         eos_token_id=ends if ends[1:] else ends[0], pad_token_id=tokenizer.pad_token_id
     )
-    plain.save_pretrained(folder)
+    plain.save_pretrained(folder, state_dict=weights)
     tokenizer.save_pretrained(folder)
 
 

@@ -28,6 +28,7 @@ from reasoning_lab.engine.vllm import VLLMEngine
 from reasoning_lab.models.adapters import add_adapter, has_adapter, learning_weights
 from reasoning_lab.models.chat import add_missing_tokens
 from reasoning_lab.models.policy import device_of, load_policy, on_device, save_policy
+from reasoning_lab.ranks import first_rank_says, rank, world_size
 from reasoning_lab.schema import (
     BenchmarkConfig,
     HardwareConfig,
@@ -36,6 +37,7 @@ from reasoning_lab.schema import (
     ProblemsConfig,
 )
 from reasoning_lab.stages.checkpoints import Checkpoints, DirectIO, last_checkpoint
+from reasoning_lab.stages.strategies import mean_over_ranks, shard, trainer_options
 from reasoning_lab.targets import factory
 from reasoning_lab.tracking import Tracker
 from reasoning_lab.tracking.history import History
@@ -204,6 +206,10 @@ class Steps:
             self._next += 1
             yield self._collate(indices)
 
+    def of_rank(self) -> "Steps":
+        """This rank's share: every world-size-th batch, whose number the world size divides."""
+        return Steps(self._plan[rank() :: world_size()], self._collate)
+
     def state_dict(self) -> dict[str, Any]:
         return {"next": self._next}
 
@@ -218,6 +224,9 @@ class PolicyModule(pl.LightningModule):
         policy: The model that learns.
         optimizer: Makes the optimizer from the named parameters.
         schedule: Factor of the learning rate at each optimizer step, from 0.
+
+    Attributes:
+        weights: The trained policy's, on rank 0, where the policy itself holds only a shard.
     """
 
     def __init__(
@@ -231,6 +240,17 @@ class PolicyModule(pl.LightningModule):
         self.strict_loading = not has_adapter(policy)
         self._optimizer = optimizer
         self._schedule = schedule
+        self.weights: dict[str, Tensor] | None = None
+        self._sums: dict[str, Tensor] = {}
+        self._summed = 0
+
+    @property
+    def parts(self) -> int:
+        """Micro-batches of an optimizer step, on all ranks."""
+        return self.trainer.accumulate_grad_batches * world_size()
+
+    def configure_model(self) -> None:
+        shard(self, self.policy)
 
     def configure_optimizers(self) -> Any:
         named = self.policy.named_parameters()
@@ -256,8 +276,17 @@ class PolicyModule(pl.LightningModule):
         return batch.to(device)
 
     def log_train(self, values: Mapping[str, float | Tensor]) -> None:
-        """Log under `train/`, with the learning rate."""
-        self.log_dict({f"train/{key}": value for key, value in values.items()}, batch_size=1)
+        """Log the mean over each step's micro-batches under `train/`, with the learning rate."""
+        for key, value in values.items():
+            scalar = torch.as_tensor(value, dtype=torch.float32, device=self.device)
+            self._sums[key] = self._sums[key] + scalar if key in self._sums else scalar
+        self._summed += 1
+        if self._summed < self.trainer.accumulate_grad_batches:
+            return
+        means = {key: total / self._summed for key, total in self._sums.items()}
+        self._sums, self._summed = {}, 0
+        told = mean_over_ranks(means, self.device)
+        self.log_dict({f"train/{key}": value for key, value in told.items()}, batch_size=1)
         self.log("train/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
 
 
@@ -296,7 +325,7 @@ def fit(
     """Train `module` over all `batches`, from the last checkpoint if there is one.
 
     Args:
-        batches: `optimization.steps` times as many micro-batches as a step accumulates.
+        batches: `optimization.steps` times as many micro-batches as a step has on all ranks.
         validation: Batches for `validation_step`, every `validate_every_steps` optimizer steps.
 
     Returns:
@@ -305,20 +334,26 @@ def fit(
     Raises:
         KeyboardInterrupt: The user stopped it; the last checkpoint stays for the next run.
     """
-    accumulation = len(batches) // optimization.steps
-    by_lightning: dict[str, Any] = {}
+    hardware = context.hardware
+    own = batches.of_rank() if module.automatic_optimization else batches
+    accumulation = len(own) // optimization.steps
+    by_lightning = trainer_options(hardware, context.model.dtype, optimization.clip_norm)
     if module.automatic_optimization:
-        by_lightning = {
+        by_lightning |= {
             "accumulate_grad_batches": accumulation,
             "gradient_clip_val": optimization.clip_norm,
         }
+    folder = context.work_dir
+    if hardware.strategy != "single":
+        # A state is of use only to as many processes that share the work in the same way.
+        folder /= f"{hardware.strategy}-{world_size()}x{accumulation}"
     checkpoints = Checkpoints(
-        context.work_dir, optimization.checkpoint_every_steps, accumulation, validate_every_steps
+        folder, optimization.checkpoint_every_steps, accumulation, validate_every_steps
     )
+    if hardware.activation_checkpointing:
+        module.policy.gradient_checkpointing_enable({"use_reentrant": False})
     history = History(context.work_dir)
     trainer = pl.Trainer(
-        accelerator=context.hardware.accelerator,
-        devices=1,
         max_epochs=1,
         logger=[logger for logger in (context.tracker.lightning_logger, history) if logger],
         log_every_n_steps=optimization.log_every_steps,
@@ -335,9 +370,9 @@ def fit(
     try:
         trainer.fit(
             module,
-            batches,
+            own,
             validation,
-            ckpt_path=last_checkpoint(context.work_dir),
+            ckpt_path=first_rank_says(lambda: last_checkpoint(folder)),
             weights_only=True,
         )
     except SystemExit as stop:  # Lightning's answer to Ctrl-C
@@ -346,6 +381,15 @@ def fit(
     return time.monotonic() - started
 
 
-def accumulation_of(batch_size: int, micro_batch_size: int | None) -> int:
-    """Micro-batches an optimizer step; a smaller one divides the batch, as the schema checks."""
-    return batch_size // min(micro_batch_size or batch_size, batch_size)
+def parts_of(batch_size: int, hardware: HardwareConfig) -> int:
+    """Micro-batches of an optimizer step, on all devices; they divide it, as the schema checks."""
+    of_device = batch_size // hardware.devices
+    return batch_size // min(hardware.micro_batch_size or of_device, of_device)
+
+
+def save_trained(
+    module: PolicyModule, tokenizer: PreTrainedTokenizerBase, context: StageContext
+) -> None:
+    """Write the trained policy; rank 0 does."""
+    if rank() == 0:
+        save_policy(module.policy, tokenizer, context.out_dir, module.weights)

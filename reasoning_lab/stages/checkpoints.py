@@ -1,9 +1,9 @@
 """The state that a killed training goes on from: written whole or not at all, checked when read.
 
-Lightning collects the state; here it is sealed with its checksum, flushed and renamed into
-place, and the one before it is kept until then. Where a validation follows a step, the state
-is saved after it: Lightning skips that validation on resuming, and early stopping would miss
-what it saw.
+Lightning collects the state, a folder where ranks hold shards; here it is sealed with its
+checksum, flushed and renamed into place, and the one before it is kept until then. Where a
+validation follows a step, the state is saved after it: Lightning skips that validation on
+resuming, and early stopping would miss what it saw.
 """
 
 import logging
@@ -17,6 +17,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from reasoning_lab.files import intact, remove, seal
+from reasoning_lab.ranks import Peers, rank
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,13 @@ class Checkpoints(Checkpoint):
         self._accumulation = accumulation
         self._validate_every_steps = validate_every_steps
         self._step = 0
+        self._peers = Peers()
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """A kill may have left half a state of sharded processes."""
+        if trainer.is_global_zero:
+            remove(self._folder / _DRAFT)
+        trainer.strategy.barrier()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, index: int
@@ -61,12 +69,14 @@ class Checkpoints(Checkpoint):
 
     def state_dict(self) -> dict[str, Any]:
         on_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-        return {"cpu": torch.get_rng_state(), "cuda": on_gpus}
+        own = {"cpu": torch.get_rng_state(), "cuda": on_gpus}
+        return {"of_rank": self._peers.gathered(own)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        torch.set_rng_state(state["cpu"].cpu())
-        if len(state["cuda"]) == torch.cuda.device_count():
-            torch.cuda.set_rng_state_all([each.cpu() for each in state["cuda"]])
+        own = state["of_rank"][rank()]
+        torch.set_rng_state(own["cpu"].cpu())
+        if len(own["cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all([each.cpu() for each in own["cuda"]])
 
     def _save_if_due(self, trainer: pl.Trainer) -> None:
         if self._step % self._every_steps:
@@ -77,6 +87,7 @@ class Checkpoints(Checkpoint):
             seal(draft, f"step-{self._step:08d}")
             for old in sorted(self._folder.glob(_PATTERN))[:-_KEPT]:
                 remove(old)
+        trainer.strategy.barrier()
 
 
 class DirectIO(TorchCheckpointIO):

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_lab.data.batches import Example, padded_rows, row_length, step_batches
 from reasoning_lab.logprobs import TokenBatch, trained_logits
 from reasoning_lab.losses.next_token import next_token_loss
+from reasoning_lab.ranks import world_size
 from reasoning_lab.schema import OptimizationConfig
 from reasoning_lab.stages.base import (
     Metrics,
@@ -18,9 +19,10 @@ from reasoning_lab.stages.base import (
     Schedule,
     StageContext,
     Steps,
-    accumulation_of,
     fit,
     optimizer_of,
+    parts_of,
+    save_trained,
     schedule_of,
 )
 
@@ -67,14 +69,22 @@ class NextTokenModule(PolicyModule):
 
     def training_step(self, batch: NextTokenBatch, index: int) -> Tensor:
         logits, targets = trained_logits(self.policy, batch.tokens)
-        loss = self._loss(logits, targets)
-        self.log_train({"loss": loss.detach(), "tokens": float(batch.tokens.input_ids.numel())})
-        return loss * batch.weight
+        loss = self._loss(logits, targets) * batch.weight
+        tokens = float(batch.tokens.input_ids.numel() * self.parts)
+        self.log_train({"loss": loss.detach(), "tokens": tokens})
+        return loss
 
     def validation_step(self, batch: NextTokenBatch, index: int) -> None:
         logits, targets = trained_logits(self.policy, batch.tokens)
         loss = next_token_loss(logits, targets)
-        self.log("val/loss", loss, batch_size=targets.numel(), prog_bar=True)
+        # Every rank validates on all of it; the exchange has them agree to the bit.
+        self.log(
+            "val/loss",
+            loss,
+            batch_size=targets.numel(),
+            prog_bar=True,
+            sync_dist=world_size() > 1,
+        )
 
 
 def micro_batches(
@@ -118,12 +128,15 @@ def divided(
 def train_padded(
     policy: PreTrainedModel,
     rows: Sequence[Sequence[Example]],
-    pad_id: int,
+    tokenizer: PreTrainedTokenizerBase,
     optimization: OptimizationConfig,
     context: StageContext,
     loss: TokenLoss = next_token_loss,
 ) -> Metrics:
-    """Train on padded rows, each one document of examples; `loss` on completions only."""
+    """Train on padded rows, each one document of examples, and write the policy.
+
+    `loss` is taken on completions only.
+    """
     lengths = [row_length(row) for row in rows]
     plan = step_batches(
         lengths,
@@ -133,14 +146,15 @@ def train_padded(
     )
     batches = micro_batches(
         plan,
-        lambda indices: padded_rows([rows[index] for index in indices], pad_id),
+        lambda indices: padded_rows([rows[index] for index in indices], tokenizer.pad_token_id),
         [sum(len(example.completion_ids) for example in row) for row in rows],
-        accumulation_of(optimization.batch_size, context.hardware.micro_batch_size),
+        parts_of(optimization.batch_size, context.hardware),
     )
     module = NextTokenModule(
         policy, optimizer_of(optimization, context.name), schedule_of(optimization), loss
     )
     train_s = fit(module, batches, context, optimization)
+    save_trained(module, tokenizer, context)
     return {
         "examples": sum(len(row) for row in rows),
         "train_tokens": sum(lengths[index] for indices in plan for index in indices),

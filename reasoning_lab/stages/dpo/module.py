@@ -20,16 +20,18 @@ from reasoning_lab.data.corpus import read_rollouts
 from reasoning_lab.files import seal, sealed
 from reasoning_lab.logprobs import TokenBatch, token_logprobs
 from reasoning_lab.losses.dpo import DPOLoss, PairLogprobs, dpo_loss
-from reasoning_lab.models.policy import save_policy
+from reasoning_lab.models.policy import device_of, on_device
 from reasoning_lab.models.tokenizer import examples_of
+from reasoning_lab.ranks import Peers, first_rank_says, rank, share
 from reasoning_lab.stages.base import (
     Metrics,
     PolicyModule,
     StageContext,
     Steps,
-    accumulation_of,
     fit,
     optimizer_of,
+    parts_of,
+    save_trained,
     schedule_of,
 )
 from reasoning_lab.stages.dpo.config import DPOConfig
@@ -84,7 +86,7 @@ class DPOModule(PolicyModule):
             {
                 "loss": loss.detach(),
                 "dpo_loss": result.losses.detach().mean(),
-                "sft_loss": sft_loss.detach(),
+                "sft_loss": batch.sft_share * sft_loss.detach(),
                 "beta": beta,
                 **preference_metrics(pairs, result),
             }
@@ -147,12 +149,13 @@ def run(config: DPOConfig, context: StageContext) -> Metrics:
             f"stages.{context.name}.max_tokens: none of {len(chosen)} pairs has "
             f"{config.max_tokens} tokens or fewer a side; raise it"
         )
-    reference = kept_reference_logprobs(policy, pairs, tokenizer.pad_token_id, context.work_dir)
+    placed = on_device(policy, device_of(context.hardware))
+    reference = kept_reference_logprobs(placed, pairs, tokenizer.pad_token_id, context.work_dir)
     optimization = config.optimization
-    accumulation = accumulation_of(optimization.batch_size, context.hardware.micro_batch_size)
     lengths = [max(one.length, other.length) for one, other in pairs]
     plan = step_batches(lengths, optimization.batch_size, optimization.steps, context.seed)
-    parts = divided(plan, [len(one.completion_ids) for one, _ in pairs], accumulation)
+    micro_count = parts_of(optimization.batch_size, context.hardware)
+    parts = divided(plan, [len(one.completion_ids) for one, _ in pairs], micro_count)
 
     def collate(index: Sequence[int]) -> PairBatch:
         rows, sft_share = parts[index[0]]
@@ -162,7 +165,7 @@ def run(config: DPOConfig, context: StageContext) -> Metrics:
     module = DPOModule(policy, config, context.name)
     batches = Steps([[number] for number in range(len(parts))], collate)
     train_s = fit(module, batches, context, optimization)
-    save_policy(policy, tokenizer, context.out_dir)
+    save_trained(module, tokenizer, context)
     tokens = sum(pairs[row][0].length + pairs[row][1].length for rows in plan for row in rows)
     return {"train_tokens": tokens, "train_s": train_s, "pairs": len(pairs)}
 
@@ -180,14 +183,15 @@ def kept_reference_logprobs(
     folder: Path,
 ) -> Tensor:
     """`reference_logprobs`, read again where a run goes on after a kill."""
-    kept = sealed(folder, "reference")
+    kept = first_rank_says(lambda: sealed(folder, "reference"))
     if kept is not None:
         return load_file(kept)["logprobs"]
     found = reference_logprobs(reference, pairs, pad_id)
-    folder.mkdir(parents=True, exist_ok=True)
-    draft = folder / "reference.draft"
-    save_file({"logprobs": found}, draft)
-    seal(draft, "reference")
+    if rank() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        draft = folder / "reference.draft"
+        save_file({"logprobs": found}, draft)
+        seal(draft, "reference")
     return found
 
 
@@ -195,10 +199,11 @@ def kept_reference_logprobs(
 def reference_logprobs(
     reference: PreTrainedModel, pairs: Sequence[tuple[Example, Example]], pad_id: int
 ) -> Tensor:
-    """`[pairs, 2]` float32: summed logprobs of chosen and rejected, in one pass."""
-    found = []
-    for start in range(0, len(pairs), _REFERENCE_BATCH_PAIRS):
+    """`[pairs, 2]` float32: summed logprobs of chosen and rejected; ranks share one pass."""
+    own = {}
+    for start in share(range(0, len(pairs), _REFERENCE_BATCH_PAIRS)):
         tokens = pair_tokens(pairs[start : start + _REFERENCE_BATCH_PAIRS], pad_id)
         sums = token_logprobs(reference, tokens.to(reference.device)).sum(1)
-        found.append(torch.stack(sums.chunk(2), dim=1).cpu())
-    return torch.cat(found)
+        own[start] = torch.stack(sums.chunk(2), dim=1).cpu()
+    found = {start: sums for part in Peers().gathered(own) for start, sums in part.items()}
+    return torch.cat([found[start] for start in sorted(found)])

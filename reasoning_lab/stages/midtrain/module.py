@@ -12,15 +12,15 @@ from pytorch_lightning.callbacks import EarlyStopping
 from reasoning_lab.data.batches import Example, step_batches
 from reasoning_lab.data.corpus import read_rollouts
 from reasoning_lab.data.packing import TrainedPart, pack, packed_batch
-from reasoning_lab.models.policy import save_policy
 from reasoning_lab.models.tokenizer import examples_of
 from reasoning_lab.stages.base import (
     Metrics,
     StageContext,
     Steps,
-    accumulation_of,
     fit,
     optimizer_of,
+    parts_of,
+    save_trained,
     schedule_of,
 )
 from reasoning_lab.stages.midtrain.config import MidtrainConfig
@@ -69,17 +69,16 @@ def run(config: MidtrainConfig, context: StageContext) -> Metrics:
         policy, optimizer_of(optimization, context.name), schedule_of(optimization)
     )
     stop = PatienceStopping("val/loss", patience=config.patience, check_on_train_epoch_end=False)
-    accumulation = accumulation_of(optimization.batch_size, context.hardware.micro_batch_size)
     train_s = fit(
         module,
-        batches(rows, plan, accumulation),
+        batches(rows, plan, parts_of(optimization.batch_size, context.hardware)),
         context,
         optimization,
         [stop],
         validation,
         config.validate_every_steps,
     )
-    save_policy(policy, tokenizer, context.out_dir)
+    save_trained(module, tokenizer, context)
     steps = module.trainer.global_step
     tokens = sum(document.length for step in plan[:steps] for row in step for document in rows[row])
     filled = sum(document.length for row in rows for document in row)

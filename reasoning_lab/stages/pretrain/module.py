@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from reasoning_lab.data.batches import Example
 from reasoning_lab.data.corpus import write_prompt_ids
 from reasoning_lab.data.teacher import ProceduralTeacher, boxed
-from reasoning_lab.models.policy import build_policy, save_policy
+from reasoning_lab.models.policy import build_policy
 from reasoning_lab.models.tokenizer import (
     completion_tokens,
     prompt_tokens,
@@ -48,11 +48,10 @@ def run(config: PretrainConfig, context: StageContext) -> Metrics:
             *([answer] for answer in answers),
             *([example_of[step] for step in sheet] for sheet in sheets),
         ],
-        tokenizer.pad_token_id,
+        tokenizer,
         config.optimization,
         context,
     )
-    save_policy(policy, tokenizer, context.out_dir)
     write_prompt_ids(context.out_dir, problems)
     return metrics
 

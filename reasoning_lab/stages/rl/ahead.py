@@ -12,7 +12,9 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from reasoning_lab.models.adapters import learning_weights
+from reasoning_lab.schema import SHARDED
 from reasoning_lab.stages.rl.rollouts import Collector, PromptBatch, StepRollouts
+from reasoning_lab.stages.strategies import copy_weights
 
 
 class Ahead:
@@ -20,16 +22,18 @@ class Ahead:
 
     Args:
         policy: Learns.
-        staleness: 0 = each step's rollouts are drawn when it begins, by the policy itself.
+        staleness: 0 = each step's rollouts are drawn when it begins.
+        strategy: Of `hardware`; where no process holds whole weights, a copy draws too.
 
     Attributes:
         behaviour: Draws: the policy, or the copy.
     """
 
-    def __init__(self, policy: PreTrainedModel, staleness: int) -> None:
+    def __init__(self, policy: PreTrainedModel, staleness: int, strategy: str) -> None:
         self._policy = policy
         self._follows = staleness > 0
-        self.behaviour = copy.deepcopy(policy).eval() if self._follows else policy
+        copied = self._follows or strategy in SHARDED
+        self.behaviour = copy.deepcopy(policy).eval() if copied else policy
         self._version = 0
         self._pending: Future[StepRollouts] | None = None
         self._worker = ThreadPoolExecutor(1)
@@ -43,10 +47,12 @@ class Ahead:
             version: Updates that the policy has seen.
         """
         if not self._follows:
+            if self.behaviour is not self._policy:
+                copy_weights(self._policy, self.behaviour)
             return collector.collect(batch, version)
         pending, self._pending = self._pending, None
         found = pending.result() if pending else collector.collect(batch, self._version)
-        self.behaviour.load_state_dict(learning_weights(self._policy), strict=False)
+        copy_weights(self._policy, self.behaviour)
         self._version = version
         if batch.following is not None:
             self._pending = self._worker.submit(collector.collect, batch.following, version)

@@ -153,9 +153,15 @@ class RLConfig(TrainingConfig):
 
     def check(self, key: str, hardware: HardwareConfig) -> None:
         """Any micro-batch will do, as the number of rollouts differs from step to step."""
+        self.check_optimizer(key, hardware)
         Rewards(self.rewards, self.max_new_tokens, f"{key}.rewards")
         if self.engine == "hf":
             return
+        if hardware.strategy != "single":
+            raise UserError(
+                f"{key}.engine=vllm shares its process with a single trainer; choose engine=hf, "
+                "or hardware.strategy=single"
+            )
         if find_spec("vllm") is None:
             raise UserError(
                 f"{key}.engine: the package 'vllm' is not installed; run pip install "

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 from pytorch_lightning.core.optimizer import LightningOptimizer
@@ -21,7 +22,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from reasoning_lab.data.batches import step_batches
 from reasoning_lab.data.corpus import write_prompt_ids
 from reasoning_lab.engine.rollouts import RolloutSampler
-from reasoning_lab.models.policy import save_policy
+from reasoning_lab.ranks import Peers
 from reasoning_lab.stages.base import (
     Metrics,
     PolicyModule,
@@ -29,13 +30,21 @@ from reasoning_lab.stages.base import (
     Steps,
     fit,
     optimizer_of,
+    save_trained,
     schedule_of,
 )
 from reasoning_lab.stages.rl.ahead import Ahead
 from reasoning_lab.stages.rl.config import RLConfig
 from reasoning_lab.stages.rl.health import Health
 from reasoning_lab.stages.rl.rollouts import Collector, PromptBatch, StepRollouts
-from reasoning_lab.stages.rl.update import Reference, advantages_of, micro_batches, update
+from reasoning_lab.stages.rl.update import (
+    Reference,
+    advantages_of,
+    micro_batches,
+    own_share,
+    update,
+)
+from reasoning_lab.stages.strategies import backward, clipped_step
 from reasoning_lab.tracking import Tracker
 from reasoning_lab.types import Problem, RolloutGroup, Split, UserError, Verdict
 
@@ -79,6 +88,7 @@ class RLModule(PolicyModule):
         self._micro_batch_size = micro_batch_size
         self._tracker = tracker
         self._name = name
+        self._peers = Peers()
         self._health = Health()
         told = config.kl.weight or config.kl.log_every_steps
         self._reference = Reference(policy) if told else None
@@ -98,13 +108,17 @@ class RLModule(PolicyModule):
         self.rollouts += sum(len(group.rollouts) for group in found.drawn)
         told = _validation_values(found.validation)
         if micros:
+            optimizer = cast(LightningOptimizer, self.optimizers())
+            clip_norm = self._config.optimization.clip_norm
             values = update(
                 self.policy,
-                micros,
+                own_share(micros),
                 self._config,
                 temperature,
-                cast(LightningOptimizer, self.optimizers()),
-                self.manual_backward,
+                optimizer,
+                partial(backward, self),
+                partial(clipped_step, self, optimizer, clip_norm),
+                self._peers,
                 self._reference if self._looks_back(batch.step) else None,
             )
             values["learning_rate"] = self.trainer.optimizers[0].param_groups[0]["lr"]
@@ -207,7 +221,7 @@ def run(config: RLConfig, context: StageContext) -> Metrics:
     policy, tokenizer = context.load_student()
     problems = context.problems(Split.TRAIN, config.problems)
     on_vllm = config.engine == "vllm"
-    ahead = Ahead(policy, config.staleness)
+    ahead = Ahead(policy, config.staleness, context.hardware.strategy)
     drawing = ahead.behaviour
     draw_from = context.vllm_sampler if on_vllm else context.sampler
     sampler = draw_from(drawing, tokenizer)
@@ -251,7 +265,7 @@ def run(config: RLConfig, context: StageContext) -> Metrics:
     batches = Steps([[number] for number in range(len(steps))], with_following)
     with closing(sampler), closing(ahead):
         train_s = fit(module, batches, context, optimization)
-    save_policy(policy, tokenizer, context.out_dir)
+    save_trained(module, tokenizer, context)
     write_prompt_ids(context.out_dir, problems)
     return {
         "train_tokens": module.rollout_tokens,

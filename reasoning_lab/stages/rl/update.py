@@ -1,8 +1,8 @@
 """One update from a step's rollouts: the same, however it is cut into micro-batches."""
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from pytorch_lightning.core.optimizer import LightningOptimizer
@@ -21,6 +21,7 @@ from reasoning_lab.losses.grpo import (
     token_weights,
 )
 from reasoning_lab.models.tokenizer import prompt_tokens
+from reasoning_lab.ranks import Peers, share, world_size
 from reasoning_lab.stages.rl.config import MICRO_BATCH_ROWS, RLConfig
 from reasoning_lab.stages.rl.rollouts import ScoredGroup
 from reasoning_lab.types import Rollout
@@ -74,15 +75,31 @@ def micro_batches(
         groups: All of the update's, with their rewards.
         tokenizer: The policy's.
         config: The stage's.
-        rows: Rollouts a micro-batch; None = 32, so that little is padding.
+        rows: Rollouts a micro-batch; None = 32, so that little is padding. Fewer where some rank
+            would have none.
         device: Where they go.
     """
     found = sorted(_rows(groups, tokenizer, config), key=lambda row: row.example.length)
-    size = rows or MICRO_BATCH_ROWS
+    size = max(1, min(rows or MICRO_BATCH_ROWS, -(-len(found) // world_size())))
     return [
         _micro_batch(found[start : start + size], tokenizer.pad_token_id, device)
         for start in range(0, len(found), size)
     ]
+
+
+def own_share(micros: Sequence[MicroBatch]) -> list[MicroBatch]:
+    """This rank's micro-batches, as many as every other's: idle ones train nothing."""
+    most = -(-len(micros) // world_size())
+    idle = replace(
+        micros[0],
+        tokens=replace(
+            micros[0].tokens,
+            completion_mask=torch.zeros_like(micros[0].tokens.completion_mask),
+        ),
+        rollout_logprobs=torch.zeros_like(micros[0].rollout_logprobs),
+    )
+    own = list(share(micros))
+    return own + [idle] * (most - len(own))
 
 
 def advantages_of(groups: Sequence[ScoredGroup], config: RLConfig) -> list[list[float]]:
@@ -141,9 +158,10 @@ class Reference:
 
 
 class Tally:
-    """Sums over trained tokens, and what is logged of them."""
+    """Sums over the trained tokens of all ranks, and what is logged of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, peers: Peers) -> None:
+        self._peers = peers
         self._tokens = 0
         self._sums: dict[str, Tensor] = {}
         self._mismatch_max = 0.0
@@ -165,11 +183,15 @@ class Tally:
 
     def values(self, epochs: int) -> dict[str, float]:
         """Means a token; `loss` is the mean over the epochs."""
-        a_token = {key: float(value) / self._tokens for key, value in self._sums.items()}
+        own = {key: float(value) for key, value in self._sums.items()}
+        of_rank = self._peers.gathered((self._tokens, own, self._mismatch_max))
+        tokens = sum(count for count, _, _ in of_rank)
+        sums = {key: sum(each[key] for _, each, _ in of_rank) for key in own}
+        a_token = {key: value / tokens for key, value in sums.items()}
         return a_token | {
-            "loss": float(self._sums["loss"]) / epochs,
+            "loss": sums["loss"] / epochs,
             "mismatch_mean": a_token["mismatch_mean"] * epochs,
-            "mismatch_max": self._mismatch_max,
+            "mismatch_max": max(largest for _, _, largest in of_rank),
         }
 
     def _sum(self, key: str, value: Tensor) -> None:
@@ -182,26 +204,31 @@ def update(
     config: RLConfig,
     temperature: float,
     optimizer: Optimizer | LightningOptimizer,
-    backward: Callable[[Tensor], None],
+    backward: Callable[[Tensor, bool], None],
+    step: Callable[[], float],
+    peers: Peers,
     reference: Reference | None,
 ) -> dict[str, float]:
     """`config.epochs` optimizer steps over the same rollouts.
 
     Args:
         policy: Learns; its weights are those that sampled.
-        micros: All of the update's rollouts.
+        micros: This rank's share of the update's rollouts.
         config: The stage's.
         temperature: The one that sampled divides the logits.
-        optimizer: Steps once an epoch, after the gradient's norm was clipped.
-        backward: Adds a micro-batch's gradient.
+        optimizer: Forgets the gradient of the update before.
+        backward: Adds a micro-batch's gradient, which becomes the mean over the ranks; its second
+            argument tells the last of an epoch.
+        step: Clips the gradient and steps the optimizer, once an epoch; gives the norm.
+        peers: Gather what is logged.
         reference: For the divergence; None = it is not looked at.
 
     Returns:
         What is logged under `train/`.
     """
-    tally, own = Tally(), []
+    tally, own = Tally(peers), []
     afar = [reference.logprobs(micro.tokens, temperature) for micro in micros] if reference else []
-    norm = torch.zeros(())
+    norm = 0.0
     for epoch in range(config.epochs):
         optimizer.zero_grad()
         for number, micro in enumerate(micros):
@@ -224,12 +251,7 @@ def update(
                 correction,
                 KLTerm(afar[number], config.kl.estimator, config.kl.weight) if afar else None,
             )
-            backward(result.loss)
+            backward(result.loss * world_size(), number == len(micros) - 1)
             tally.add(micro, result)
-        norm = torch.nn.utils.clip_grad_norm_(_learning(policy), config.optimization.clip_norm)
-        optimizer.step()
-    return {"gradient_norm": float(norm), **tally.values(config.epochs)}
-
-
-def _learning(policy: PreTrainedModel) -> Iterable[Tensor]:
-    return [parameter for parameter in policy.parameters() if parameter.requires_grad]
+        norm = step()
+    return {"gradient_norm": norm, **tally.values(config.epochs)}

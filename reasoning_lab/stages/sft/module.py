@@ -6,7 +6,6 @@ write it: this is where it learns when to stop.
 
 from reasoning_lab.data.corpus import read_rollouts
 from reasoning_lab.data.curation import harder_subset
-from reasoning_lab.models.policy import save_policy
 from reasoning_lab.models.tokenizer import examples_of
 from reasoning_lab.stages.base import Metrics, StageContext
 from reasoning_lab.stages.sft.config import SFTConfig
@@ -34,6 +33,4 @@ def run(config: SFTConfig, context: StageContext) -> Metrics:
             f"stages.{context.name}.max_tokens: none of {len(subset)} examples has "
             f"{config.max_tokens} tokens or fewer; raise it"
         )
-    metrics = train_padded(policy, rows, tokenizer.pad_token_id, config.optimization, context)
-    save_policy(policy, tokenizer, context.out_dir)
-    return metrics
+    return train_padded(policy, rows, tokenizer, config.optimization, context)

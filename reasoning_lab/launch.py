@@ -1,0 +1,309 @@
+"""Run one stage: in this process on one device, else as torchrun on its saved, resolved config.
+
+Both go through `Job.run`. The processes find the job as YAML in the stage's work folder, read
+what the stage's inputs hold for themselves, and share the training; rank 0 tracks it and fills the
+artifact's folder. They end with the process that launched them, and it ends when one of them does.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, cast
+
+import datasets
+import pytorch_lightning as pl
+import torch
+import torch.distributed as dist
+import transformers
+import yaml
+from omegaconf import OmegaConf
+
+from reasoning_lab.data.problems import ProblemSource
+from reasoning_lab.ranks import rank
+from reasoning_lab.schema import (
+    BenchmarkConfig,
+    HardwareConfig,
+    ModelConfig,
+    StageConfig,
+    TrackerConfig,
+    TrainingConfig,
+)
+from reasoning_lab.stages.base import Metrics, StageContext
+from reasoning_lab.targets import factory, resolve
+from reasoning_lab.tracking import NullTracker, Tracker, WandbTracker
+from reasoning_lab.types import UserError
+from reasoning_lab.verify import Verifier, verifier_of
+
+_JOB, _METRICS, _LOG = "job.yaml", "metrics.json", "processes.log"
+_MISTAKE = "mistake-{}.txt"
+# Silent processes are given up for lost; the longest silence is a slow rank's sampling.
+_SILENCE = timedelta(hours=2)
+_PATIENCE_S = 40.0
+# What torchrun writes of each process that failed.
+_FAILED = re.compile(r"^\s*rank\s*:\s*(\d+) .*\n\s*exitcode\s*:\s*(-?\d+) ", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A stage that is to be made, without anything that lives in one process.
+
+    Attributes:
+        name: The stage's name in the recipe.
+        config: Its own config.
+        seed: Of everything random in it.
+        out_dir: Empty folder that becomes the artifact.
+        work_dir: Folder that outlives a kill.
+        inputs: Artifact folder of each kind that the stage consumes.
+        authors: Fingerprint of each input, by kind.
+        lineage: Artifact folders of the inputs and of every stage whose problems reached them.
+        model: The student's config.
+        data: `_target_` and options of the problem source.
+        hardware: Devices and sizes that change no result.
+        benchmarks: What the run's policies are evaluated on.
+        tracking: Arguments of the W&B run; None = there is none.
+    """
+
+    name: str
+    config: StageConfig
+    seed: int
+    out_dir: Path
+    work_dir: Path
+    inputs: Mapping[str, Path]
+    authors: Mapping[str, str]
+    lineage: Sequence[Path]
+    model: ModelConfig
+    data: Mapping[str, Any]
+    hardware: HardwareConfig
+    benchmarks: Mapping[str, BenchmarkConfig]
+    tracking: Mapping[str, Any] | None
+
+    def run(
+        self,
+        source: ProblemSource,
+        benchmark_sources: Mapping[str, ProblemSource],
+        verifier: Verifier,
+        tracker: Tracker,
+    ) -> Metrics:
+        """Fill `out_dir`, in this process."""
+        pl.seed_everything(self.seed, verbose=False)
+        context = StageContext(
+            name=self.name,
+            seed=self.seed,
+            out_dir=self.out_dir,
+            work_dir=self.work_dir,
+            inputs=self.inputs,
+            authors=self.authors,
+            lineage=self.lineage,
+            model=self.model,
+            source=source,
+            hardware=self.hardware,
+            verifier=verifier,
+            tracker=tracker,
+            benchmarks=self.benchmarks,
+            benchmark_sources=benchmark_sources,
+        )
+        run = resolve(self.config.run, f"stages.{self.name}.run")
+        return cast(Metrics, run(self.config, context))
+
+    @property
+    def launches(self) -> bool:
+        """Whether it takes processes of its own."""
+        return isinstance(self.config, TrainingConfig) and self.hardware.strategy != "single"
+
+
+def tracker_of(tracking: Mapping[str, Any] | None) -> Tracker:
+    """The W&B run that a job names, or none."""
+    if tracking is None:
+        return NullTracker()
+    return WandbTracker(**{**tracking, "folder": Path(tracking["folder"])})
+
+
+def launched(job: Job) -> Metrics:
+    """Fill the job's `out_dir` in processes of their own, one a device.
+
+    Raises:
+        UserError: What the stage said of the user's mistake; or a process failed or was killed.
+    """
+    folder = job.work_dir / "launch"
+    folder.mkdir(parents=True, exist_ok=True)
+    for stale in [folder / _METRICS, *folder.glob(_MISTAKE.format("*"))]:
+        stale.unlink(missing_ok=True)
+    write_job(job, folder)
+    torchrun = ["-m", "torch.distributed.run", "--standalone"]
+    worker = ["-m", "reasoning_lab.launch", str(folder)]
+    processes = f"--nproc-per-node={job.hardware.devices}"
+    with (folder / _LOG).open("w", encoding="utf-8") as log_file:
+        # Deaf to the terminal's Ctrl-C: this process decides, and closing their input ends them.
+        process = subprocess.Popen(
+            [sys.executable, *torchrun, processes, *worker],
+            stdin=subprocess.PIPE,
+            stderr=log_file,
+            start_new_session=True,
+        )
+        try:
+            code = process.wait()
+        finally:
+            _end(process)
+    if code == 0:
+        return cast(Metrics, json.loads((folder / _METRICS).read_text(encoding="utf-8")))
+    for mistake in sorted(folder.glob(_MISTAKE.format("*"))):
+        raise UserError(mistake.read_text(encoding="utf-8"))
+    raise UserError(
+        f"stages.{job.name}: {_failure(folder / _LOG)}; {folder / _LOG} tells more; run the same "
+        "command again to go on from the last checkpoint"
+    )
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End torchrun and its processes, which end by themselves once their input is closed."""
+    assert process.stdin is not None
+    process.stdin.close()
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(_PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _failure(log_file: Path) -> str:
+    """Which process failed, from torchrun's own account; one that was killed comes first."""
+    text = log_file.read_text(encoding="utf-8", errors="replace")
+    failed = sorted({(int(code), int(number)) for number, code in _FAILED.findall(text)})
+    killed = [(code, number) for code, number in failed if code < 0 and code != -15]
+    for code, number in killed or failed:
+        how = f"was killed by signal {-code}" if code < 0 else f"failed with exit code {code}"
+        return f"the training process of rank {number} {how}"
+    return "the training processes ended before their time"
+
+
+def write_job(job: Job, folder: Path) -> None:
+    """Save `job` in `folder`, for `read_job`."""
+    content = {item.name: getattr(job, item.name) for item in fields(job)}
+    content |= {key: asdict(content[key]) for key in ("config", "model", "hardware")}
+    content["benchmarks"] = {name: asdict(held) for name, held in job.benchmarks.items()}
+    content |= {key: str(content[key]) for key in ("out_dir", "work_dir")}
+    content["inputs"] = {kind: str(path) for kind, path in job.inputs.items()}
+    content |= {"lineage": [str(path) for path in job.lineage], "authors": dict(job.authors)}
+    kind = type(job.config)
+    content["schema"] = f"{kind.__module__}.{kind.__qualname__}"
+    if job.tracking is not None:
+        named = {"config": asdict(job.tracking["config"]), "folder": str(job.tracking["folder"])}
+        content["tracking"] = {**job.tracking, **named}
+    # Not JSON, which would turn the numbers that some keys are into text.
+    (folder / _JOB).write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+
+
+def read_job(folder: Path) -> Job:
+    """The job that `write_job` saved."""
+    content = yaml.safe_load((folder / _JOB).read_text(encoding="utf-8"))
+    schema = resolve(content.pop("schema"), "schema")
+    content["config"] = _typed(schema, content["config"])
+    content["model"] = _typed(ModelConfig, content["model"])
+    content["hardware"] = _typed(HardwareConfig, content["hardware"])
+    content["benchmarks"] = {
+        name: _typed(BenchmarkConfig, held) for name, held in content["benchmarks"].items()
+    }
+    for key in ("out_dir", "work_dir"):
+        content[key] = Path(content[key]).absolute()
+    content["inputs"] = {kind: Path(path) for kind, path in content["inputs"].items()}
+    content["lineage"] = [Path(path) for path in content["lineage"]]
+    if content["tracking"] is not None:
+        content["tracking"]["config"] = _typed(TrackerConfig, content["tracking"]["config"])
+    return Job(**content)
+
+
+def _typed(schema: Any, plain: Mapping[str, Any]) -> Any:
+    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), dict(plain)))
+
+
+def work(folder: Path) -> None:
+    """Do this rank's part of the job in `folder`, within a process group.
+
+    Raises:
+        UserError: As the stage does; it is written down for the process that launched this one.
+    """
+    job = read_job(folder)
+    try:
+        with contextlib.ExitStack() as stack:
+            tracker: Tracker = NullTracker()
+            if rank() == 0:
+                tracker = tracker_of(job.tracking)
+                stack.callback(tracker.finish)
+            else:
+                # What every rank writes beside the policy counts on rank 0 alone.
+                scratch = stack.enter_context(tempfile.TemporaryDirectory())
+                job = replace(job, out_dir=Path(scratch))
+            verifier = stack.enter_context(verifier_of(job.hardware))
+            source = factory(job.data, "data")()
+            metrics = job.run(source, {}, verifier, tracker)
+    except UserError as mistake:
+        (folder / _MISTAKE.format(rank())).write_text(str(mistake), encoding="utf-8")
+        raise
+    if rank() == 0:
+        (folder / _METRICS).write_text(json.dumps(metrics), encoding="utf-8")
+
+
+@contextlib.contextmanager
+def process_group(hardware: HardwareConfig) -> Iterator[None]:
+    """Join the others that torchrun started; leave them at the end."""
+    on_gpu = hardware.accelerator != "cpu" and torch.cuda.is_available()
+    if on_gpu:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    else:
+        cores = os.cpu_count() or 1
+        torch.set_num_threads(hardware.threads or max(1, cores // hardware.devices))
+    backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
+    dist.init_process_group(backend, timeout=_SILENCE)
+    if rank() != 0:
+        os.dup2(2, 1)  # One rank's progress is enough.
+    logging.basicConfig(
+        format="%(message)s", level=logging.INFO if rank() == 0 else logging.WARNING
+    )
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    transformers.utils.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def end_with_launcher() -> None:
+    """Watch the input that the launching process holds open, and end when it is closed."""
+
+    def watch() -> None:
+        os.read(0, 1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def main() -> None:
+    """Entry point of each process that torchrun starts: `python -m reasoning_lab.launch FOLDER`."""
+    end_with_launcher()
+    folder = Path(sys.argv[1])
+    try:
+        with process_group(read_job(folder).hardware):
+            work(folder)
+    except BaseException:
+        # Not through the interpreter's own end, which would wait for peers that are gone.
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

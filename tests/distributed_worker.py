@@ -1,0 +1,49 @@
+"""What torchrun starts for test_distributed: several jobs in the processes of one launch."""
+
+import shutil
+import sys
+from pathlib import Path
+
+from reasoning_lab import launch
+from reasoning_lab.ranks import Peers, rank
+from reasoning_lab.stages import checkpoints
+
+
+def main() -> None:
+    launch.end_with_launcher()
+    root = Path(sys.argv[1])
+    folders = sorted(path.parent for path in root.glob("*/job.yaml"))
+    sealing = checkpoints.seal
+
+    def keep(draft: Path, stem: str) -> Path:
+        """As `seal`; also keeps a stage's first state for a resumption."""
+        path = sealing(draft, stem)
+        kept = root / "kept" / path.parent.parent.name / path.parent.name
+        if not kept.exists():
+            kept.mkdir(parents=True)
+            copy = shutil.copytree if path.is_dir() else shutil.copy2
+            copy(path, kept / path.name)
+        return path
+
+    checkpoints.seal = keep
+    with launch.process_group(launch.read_job(folders[0]).hardware):
+        peers = Peers()
+        for folder in folders:
+            launch.work(folder)
+        peers.gathered(None)
+        checkpoints.seal = sealing
+        for folder in folders:
+            job = launch.read_job(folder)
+            if rank() == 0:
+                shutil.move(job.out_dir, folder / "whole")
+                job.out_dir.mkdir()
+                (folder / "metrics.json").rename(folder / "whole.json")
+                for states in job.work_dir.glob(f"{job.hardware.strategy}-2x*"):
+                    shutil.rmtree(states)
+                shutil.copytree(root / "kept" / job.work_dir.name, job.work_dir, dirs_exist_ok=True)
+            peers.gathered(None)
+            launch.work(folder)
+
+
+if __name__ == "__main__":
+    main()

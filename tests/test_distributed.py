@@ -1,0 +1,319 @@
+"""Every strategy on every training stage, in two real processes: exact, resumable, killable."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from transformers import AutoModelForCausalLM
+
+from reasoning_lab.compose import CONF
+from reasoning_lab.data.sources import FileSource
+from reasoning_lab.launch import Job, launched, write_job
+from reasoning_lab.schema import SHARDED, HardwareConfig, ModelConfig, ProblemsConfig
+from reasoning_lab.stages.base import StageContext
+from reasoning_lab.stages.checkpoints import last_checkpoint
+from reasoning_lab.stages.pretrain.config import PretrainConfig
+from reasoning_lab.targets import factory
+from reasoning_lab.tracking import NullTracker
+from reasoning_lab.tracking.history import read_history
+from reasoning_lab.types import UserError
+from reasoning_lab.verify import Verifier
+
+from .conftest import SMOKE, lab, start_lab
+from .test_stages import STAGES as SHARED
+from .test_stages import (
+    context,  # noqa: F401
+    optimization,
+    source,  # noqa: F401
+    verifier,  # noqa: F401
+    weights,
+)
+
+pytestmark = [pytest.mark.distributed, pytest.mark.timeout(280)]
+
+STRATEGIES = ["ddp", "fsdp", "deepspeed1", "deepspeed2", "deepspeed3"]
+NAMES = ["pretrain", "midtrain", "sft", "dpo", "rl"]
+# DeepSpeed leaves matrices of fewer than 100,000 values whole; these have more.
+WIDE = ModelConfig(
+    vocab_size=300,
+    architecture={
+        "model_type": "qwen3",
+        "hidden_size": 64,
+        "intermediate_size": 2048,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 32,
+        "max_position_embeddings": 256,
+        "tie_word_embeddings": True,
+    },
+)
+
+
+def config_of(name: str) -> Any:
+    """Steps of plain momentum: AdamW's first ones blow rounding up to the learning rate."""
+    shared = SHARED[name][1] if name in SHARED else None
+    config: Any = shared or PretrainConfig(
+        steps_frac=0.5, steps_per_row=2, problems=ProblemsConfig([1], 60)
+    )
+    steps = 6 if name == "rl" else 20
+    stepped = optimization(
+        optimizer={"_target_": "torch.optim.SGD", "momentum": 0.9},
+        learning_rate=3e-3,
+        # Some of the steps are clipped.
+        clip_norm=0.3 if name == "rl" else 4.0,
+        steps=steps,
+        checkpoint_every_steps=steps // 2,
+    )
+    run = f"reasoning_lab.stages.{name}.module.run"
+    return replace(config, run=run, produces="policy", optimization=stepped)
+
+
+@pytest.fixture(scope="module")
+def jobs(context: StageContext, source: FileSource) -> dict[str, Job]:  # noqa: F811
+    """Every stage on one device, without folders."""
+    coins = {
+        "_target_": "reasoning_lab.data.sources.FileSource",
+        "path": str(source._path),
+        "test_frac": 0.1,
+        "validation_frac": 0.1,
+        "rows": {"family": "coins"},
+    }
+    tiny: Any = OmegaConf.to_container(OmegaConf.load(CONF / "data" / "tiny.yaml"))
+    return {
+        name: Job(
+            name=name,
+            config=config_of(name),
+            seed=3,
+            out_dir=Path(),
+            work_dir=Path(),
+            inputs={} if name == "pretrain" else context.inputs,
+            authors={},
+            lineage=[],
+            model=WIDE if name == "pretrain" else context.model,
+            data=tiny if name == "pretrain" else coins,
+            hardware=HardwareConfig(micro_batch_size=1, threads=1),
+            benchmarks={},
+            tracking=None,
+        )
+        for name in NAMES
+    }
+
+
+def slowed(job: Job) -> Job:
+    """So many steps that it does not end by itself."""
+    config: Any = job.config
+    longer = replace(config.optimization, steps=4000, checkpoint_every_steps=2)
+    return replace(job, config=replace(config, optimization=longer))
+
+
+def processes_of(folder: Path) -> dict[int, str]:
+    """Pid and rank ("" = torchrun) of each live process that was told of `folder`."""
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            told = (entry / "cmdline").read_bytes().decode()
+            environ = (entry / "environ").read_bytes().decode().split("\0")
+        except (OSError, UnicodeDecodeError):
+            continue
+        if str(folder) in told:
+            ranks = [word[5:] for word in environ if word.startswith("RANK=")]
+            found[int(entry.name)] = ranks[0] if ranks else ""
+    return found
+
+
+def once_saved(work: Path, act: Callable[[], None]) -> threading.Thread:
+    """Do `act` beside the caller as soon as a state was saved below `work`."""
+
+    def wait() -> None:
+        while not any(work.rglob("step-*")):
+            time.sleep(0.05)
+        act()
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    return thread
+
+
+def placed(job: Job, folder: Path, strategy: str) -> Job:
+    """The job in `folder`, on two devices, with fresh folders."""
+    (folder / "out").mkdir(parents=True)
+    (folder / "work").mkdir()
+    hardware = replace(
+        job.hardware,
+        devices=2,
+        strategy=strategy,
+        # Neither changes a result.
+        offload="cpu" if strategy == "deepspeed2" else "none",
+        activation_checkpointing=strategy in SHARDED,
+    )
+    return replace(job, out_dir=folder / "out", work_dir=folder / "work", hardware=hardware)
+
+
+@pytest.fixture(scope="module")
+def single(
+    jobs: dict[str, Job],
+    verifier: Verifier,  # noqa: F811
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, tuple[Path, Any]]:
+    """Folder and metrics of every stage, made in this process."""
+    found = {}
+    for name, job in jobs.items():
+        here = replace(
+            placed(job, tmp_path_factory.mktemp(name) / "run", "single"), hardware=job.hardware
+        )
+        source = factory(job.data, "data")()  # noqa: F811
+        found[name] = here.out_dir, here.run(source, {}, verifier, NullTracker())
+    return found
+
+
+@pytest.fixture(scope="module", params=STRATEGIES)
+def pair(
+    request: pytest.FixtureRequest, jobs: dict[str, Job], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Every stage in two processes, whole and again from a state half-way."""
+    root = tmp_path_factory.mktemp(request.param)
+    for number, (name, job) in enumerate(jobs.items()):
+        folder = root / f"{number}-{name}"
+        folder.mkdir()
+        made = placed(job, root / "jobs" / name, request.param)
+        work = root / f"work-{name}"
+        made.work_dir.rename(work)
+        write_job(replace(made, work_dir=work), folder)
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    held, holder = os.pipe()
+    with (root / "log").open("w") as log:
+        done = subprocess.run(
+            [sys.executable, *torchrun, "-m", "tests.distributed_worker", str(root)],
+            stdin=held,
+            stdout=log,
+            stderr=log,
+            cwd=Path(__file__).parent.parent,
+        )
+    os.close(held)
+    os.close(holder)
+    assert done.returncode == 0, (root / "log").read_text()[-6000:]
+    return root
+
+
+def apart(one: Path, other: Path) -> float:
+    left, right = weights(one), weights(other)
+    assert left.keys() == right.keys()
+    return max(float((left[key] - right[key]).abs().max()) for key in left)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_two_processes_equal_one(
+    name: str, pair: Path, single: dict[str, tuple[Path, Any]], jobs: dict[str, Job]
+) -> None:
+    (folder,) = pair.glob(f"?-{name}")
+    alone, metrics = single[name]
+    whole = folder / "whole"
+    assert apart(alone, whole) < 1e-5
+    if name != "pretrain":
+        assert apart(jobs[name].inputs["policy"], whole) > 3e-4
+    told = json.loads((folder / "whole.json").read_text())
+    same = [key for key in metrics if key not in ("train_s", "val_loss")]
+    assert {key: told[key] for key in same} == {key: metrics[key] for key in same}
+    curves, ours = read_history(alone), read_history(whole)
+    assert ours.keys() == curves.keys()
+    for key in ("train/loss", "train/learning_rate", "val/loss", "train/gradient_norm"):
+        assert ours.get(key, {}) == pytest.approx(curves.get(key, {}), abs=1e-5), key
+    # What a user does with it.
+    model = AutoModelForCausalLM.from_pretrained(whole)
+    assert all(torch.isfinite(each).all() for each in model.parameters())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_resumed_pair_is_the_uninterrupted_one(name: str, pair: Path) -> None:
+    (folder,) = pair.glob(f"?-{name}")
+    again = pair / "jobs" / name / "out"
+    assert apart(folder / "whole", again) == 0
+    resumed, whole = read_history(again), read_history(folder / "whole")
+    assert set(resumed["train/loss"]) == set(whole["train/loss"])
+
+
+@pytest.mark.parametrize(("strategy", "name"), zip(STRATEGIES, NAMES, strict=True))
+def test_killed_process_ends_all_in_one_sentence(
+    strategy: str, name: str, jobs: dict[str, Job], tmp_path: Path
+) -> None:
+    job = placed(slowed(jobs[name]), tmp_path / "job", strategy)
+
+    def kill() -> None:
+        (pid,) = [pid for pid, rank in processes_of(tmp_path).items() if rank == "1"]
+        os.kill(pid, signal.SIGKILL)
+
+    once_saved(job.work_dir, kill)
+    with pytest.raises(UserError) as told:
+        launched(job)
+    assert str(told.value).startswith(
+        f"stages.{name}: the training process of rank 1 was killed by signal 9; "
+    )
+    assert "\n" not in str(told.value)
+    assert not processes_of(tmp_path)
+    # It can be gone on from.
+    (states,) = job.work_dir.glob(f"{strategy}-2x*")
+    assert last_checkpoint(states) is not None
+
+
+def test_mistake_in_the_processes_is_the_commands_own(jobs: dict[str, Job], tmp_path: Path) -> None:
+    config: Any = jobs["sft"].config
+    job = replace(placed(jobs["sft"], tmp_path / "job", "ddp"), config=replace(config, levels=[9]))
+    with pytest.raises(UserError, match=r"^stages\.sft\.levels: the corpus has no.*\[9\]"):
+        launched(job)
+
+
+def test_command_stops_resumes_and_ends(tmp_path: Path) -> None:
+    words = [
+        *SMOKE,
+        *("hardware.devices=2", "hardware.strategy=ddp"),
+        *("stages.pretrain.optimization.steps=150", "~stages.distill", "~stages.midtrain"),
+        *("~stages.sft", "~stages.prefer", "~stages.dpo", "~stages.rl"),
+        "stages.pretrain.optimization.checkpoint_every_steps=5",
+        "stages.pretrain.optimization.log_every_steps=1",
+    ]
+    process = start_lab(*words, cwd=tmp_path)
+    once_saved(tmp_path / "runs" / "work", lambda: process.send_signal(signal.SIGINT))
+    _, err = process.communicate(timeout=100)
+    assert process.returncode == 130, err
+    assert err.strip().endswith("Stopped; run the same command again to go on where it was.")
+    assert not processes_of(Path("runs/work"))
+    (lines,) = tmp_path.glob("runs/work/*/history.jsonl")
+    before = len(lines.read_text().splitlines())
+    code, out, err = lab(*words, cwd=tmp_path)
+    assert code == 0, err
+    assert "pretrain: done" in out
+    (record,) = tmp_path.glob("runs/store/pretrain/*/artifact.json")
+    metrics = json.loads(record.read_text())["metrics"]
+    assert metrics["train_tokens"] > 0
+    assert before > 1
+    assert max(read_history(record.parent)["train/loss"]) == 149
+
+
+def test_processes_end_with_a_command_that_is_killed(jobs: dict[str, Job], tmp_path: Path) -> None:
+    job = placed(slowed(jobs["sft"]), tmp_path / "job", "ddp")
+    folder = tmp_path / "told"
+    folder.mkdir()
+    write_job(job, folder)
+    code = (
+        "import pathlib, sys; from reasoning_lab.launch import launched, read_job; "
+        "launched(read_job(pathlib.Path(sys.argv[1])))"
+    )
+    command = subprocess.Popen([sys.executable, "-c", code, str(folder)])
+    once_saved(job.work_dir, command.kill).join()
+    command.wait()
+    deadline = time.monotonic() + 40
+    while processes_of(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not processes_of(tmp_path)
