@@ -18,16 +18,10 @@ import reasoning_lab.stages
 from reasoning_lab.data.problems import ProblemSource
 from reasoning_lab.engine.teacher import check_engine
 from reasoning_lab.evaluate.config import EvaluateConfig
+from reasoning_lab.fields import check_values, identity_of
 from reasoning_lab.files import content_hash
 from reasoning_lab.recipe import BASE, NO_ABLATION, Node, ablated, link, ordered, with_evaluations
-from reasoning_lab.schema import (
-    BenchmarkConfig,
-    HardwareConfig,
-    RootConfig,
-    StageConfig,
-    check_values,
-    identity_of,
-)
+from reasoning_lab.schema import BenchmarkConfig, HardwareConfig, RootConfig, StageConfig
 from reasoning_lab.targets import check_path, factory, import_trusted
 from reasoning_lab.types import UserError
 

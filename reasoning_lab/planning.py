@@ -17,7 +17,7 @@ from rich.table import Table
 from reasoning_lab.compose import Recipe
 from reasoning_lab.models.cost import (
     ASSUMED_MFU,
-    Device,
+    DEVICES,
     forward_flops,
     generation_s,
     training_flops,
@@ -99,16 +99,8 @@ class PlannedNode:
     bounds: Bounds | None
 
 
-def planned(
-    recipes: Sequence[Recipe], device: Device | None = None, mfu: float = ASSUMED_MFU
-) -> list[PlannedNode]:
-    """Every node of every recipe, in the order in which they would run.
-
-    Args:
-        recipes: Composed.
-        device: What every node runs on; None = no hours are told.
-        mfu: Share of the device's peak that training reaches.
-    """
+def planned(recipes: Sequence[Recipe]) -> list[PlannedNode]:
+    """Every node of every recipe, in the order in which they would run."""
     nodes: list[PlannedNode] = []
     states: dict[str, str] = {}
     stored: dict[str, list[Artifact]] = {}
@@ -139,7 +131,7 @@ def planned(
                     train_tokens=_scaled(like, "train_tokens", rows),
                     wall_s=_scaled(like, "wall_s", rows),
                     memory=memory,
-                    bounds=_bounds(recipe.root, node.config, memory, device, mfu),
+                    bounds=_bounds(recipe.root, node.config, memory),
                 )
             )
     return nodes
@@ -158,7 +150,7 @@ def plan_table(nodes: Sequence[PlannedNode]) -> Table:
             name.replace(" ", "\n"),
             justify="right" if name in _NUMBERS else "left",
             overflow="fold",
-            no_wrap=name != "variant",
+            no_wrap=name not in ("variant", "stage"),
         )
     above = ""
     for node in nodes:
@@ -220,8 +212,13 @@ def summary(nodes: Sequence[PlannedNode]) -> str:
 
 
 def sharding_of(hardware: HardwareConfig) -> Sharding:
-    """How `hardware` spreads a training stage: one device has everything."""
-    return Sharding("single", devices=1)
+    """How `hardware` spreads a training stage."""
+    return Sharding(
+        hardware.strategy,
+        devices=hardware.devices,
+        offload_optimizer=hardware.offload,
+        activation_checkpointing=hardware.activation_checkpointing,
+    )
 
 
 def _memory(root: RootConfig, stage: StageConfig) -> Footprint | None:
@@ -237,17 +234,13 @@ def _memory(root: RootConfig, stage: StageConfig) -> Footprint | None:
         str(stage.optimization.optimizer.get("_target_")),
         sharding_of(root.hardware),
         stage.frozen_copies(),
+        lora_rank=root.model.adapter.rank if root.model.adapter else None,
         mask_tokens=rows.tokens if rows is not None and masked else 0,
     )
 
 
-def _bounds(
-    root: RootConfig,
-    stage: StageConfig,
-    memory: Footprint | None,
-    device: Device | None,
-    mfu: float,
-) -> Bounds | None:
+def _bounds(root: RootConfig, stage: StageConfig, memory: Footprint | None) -> Bounds | None:
+    device = DEVICES.get(root.hardware.device or "")
     architecture, vocab, dtype = _architecture(root.model), root.model.vocab_size, root.model.dtype
     trained, written = stage.training_rows(), stage.written_rows()
     if not is_known(architecture) or not (trained or written):
@@ -258,7 +251,7 @@ def _bounds(
     if trained and memory:
         flops = training_flops(architecture, vocab, trained.rows, trained.tokens)
         added.append(memory.peak(_at_once(trained, root.hardware) * trained.tokens) - kept)
-        seconds += training_s(flops, device, devices, mfu) if device else 0.0
+        seconds += training_s(flops, device, devices, ASSUMED_MFU) if device else 0.0
     if written:
         flops += forward_flops(architecture, vocab, written.rows, written.tokens)
         added.append(together * written.tokens * cache_bytes(architecture, dtype))
@@ -272,7 +265,7 @@ def _bounds(
         flops=flops,
         device_bytes=kept + max(added),
         hours=seconds / 3600 if device else None,
-        mfu=mfu,
+        mfu=ASSUMED_MFU,
     )
 
 

@@ -16,6 +16,7 @@ from rich.console import Console
 from reasoning_lab.compose import Recipe
 from reasoning_lab.evaluate.completions import read_samples
 from reasoning_lab.evaluate.config import EvaluateConfig
+from reasoning_lab.fields import as_plain
 from reasoning_lab.files import dated
 from reasoning_lab.recipe import BASE, Node
 from reasoning_lab.report import (
@@ -30,7 +31,7 @@ from reasoning_lab.report import (
     write_report,
 )
 from reasoning_lab.report.table import sentences, variant_label
-from reasoning_lab.schema import TrainingConfig, as_plain
+from reasoning_lab.schema import TrainingConfig
 from reasoning_lab.store import Artifact, Store, fingerprint
 from reasoning_lab.sweep import recipes, swept_keys
 from reasoning_lab.types import UserError

@@ -19,12 +19,12 @@ from rich.console import Console
 from reasoning_lab.compose import Recipe
 from reasoning_lab.data.problems import drawn
 from reasoning_lab.evaluate.config import EvaluateConfig
+from reasoning_lab.fields import as_plain
 from reasoning_lab.files import replaced
 from reasoning_lab.launch import Job, launched, tracker_of
 from reasoning_lab.recipe import Node
 from reasoning_lab.report import Evidence
 from reasoning_lab.results import add_evidence, publish, results_of
-from reasoning_lab.schema import as_plain
 from reasoning_lab.store import Artifact, Metadata, Store, trained_on
 from reasoning_lab.tracking import Tracker, is_offline
 from reasoning_lab.types import UserError

@@ -1,107 +1,23 @@
 """Structured configs: every key that our code reads, with its type and whether it is identity.
 
-A field is identity unless it is declared with `placement`: identity decides what a result
-is and enters its fingerprint; placement says where and how fast it is made and never does.
 Importing this module, or a stage's config module, imports no torch.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
+from reasoning_lab.fields import at_least, choice, fraction, identity_of, number, placement
 from reasoning_lab.types import Sequences, UserError
-
-T = TypeVar("T")
 
 STRATEGIES = ("single", "ddp", "fsdp", "deepspeed1", "deepspeed2", "deepspeed3")
 # Those under which no process holds whole weights.
 SHARDED = ("fsdp", "deepspeed3")
 # Each value's update depends on that value alone, so a shard is updated as the whole would be.
 _ELEMENTWISE = ("Adam", "AdamW", "Adamax", "NAdam", "RAdam", "SGD", "RMSprop", "Adagrad")
-
-
-def placement(default: T) -> T:
-    """Declare a field that changes no result: paths, devices, logging, micro-batches."""
-    return dataclasses.field(default=default, metadata={"placement": True})
-
-
-def choice(*known: str) -> Any:
-    """Declare a field that takes one of `known`, the first by default."""
-    return dataclasses.field(default=known[0], metadata={"choices": known})
-
-
-def at_least(least: int) -> Any:
-    """Declare a number without a default that is `least` or more."""
-    return number(MISSING, least=least)
-
-
-def number(
-    default: float | None,
-    least: float | None = None,
-    most: float | None = None,
-    placement: bool = False,
-) -> Any:
-    """Declare a number with a default and bounds, both allowed; null has none."""
-    metadata = {"least": least, "most": most, "placement": placement}
-    return dataclasses.field(default=default, metadata=metadata)
-
-
-def fraction(default: float) -> Any:
-    """Declare a number from 0 to 1."""
-    return number(default, least=0.0, most=1.0)
-
-
-def check_values(value: Any, key: str = "") -> None:
-    """Hold a typed config against what its fields declare.
-
-    Raises:
-        UserError: For a key that the schema lacks (Hydra's `+` lets it through), a value that
-            is not among the choices, or a number that is out of bounds.
-    """
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        declared = {item.name: item.metadata for item in dataclasses.fields(value)}
-        for name, content in vars(value).items():
-            where = f"{key}.{name}".lstrip(".")
-            if name not in declared:
-                known = ", ".join(declared)
-                raise UserError(f"{where}={content}: there is no such key; choose among {known}")
-            choices = declared[name].get("choices")
-            least, most = declared[name].get("least"), declared[name].get("most")
-            if choices and content not in choices:
-                known = f"{', '.join(choices[:-1])} or {choices[-1]}"
-                raise UserError(f"{where}: '{content}' is unknown; choose {known}")
-            if content is not None and least is not None and content < least:
-                raise UserError(f"{where}: {content} is too small; give {least} or more")
-            if content is not None and most is not None and content > most:
-                raise UserError(f"{where}: {content} is too large; give {most} or less")
-            check_values(content, where)
-    elif isinstance(value, Mapping):
-        for name, content in value.items():
-            check_values(content, f"{key}.{name}".lstrip("."))
-
-
-def identity_of(value: Any) -> Any:
-    """`value` as plain data without its placement fields; what a fingerprint is made of."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {
-            item.name: identity_of(getattr(value, item.name))
-            for item in dataclasses.fields(value)
-            if not item.metadata.get("placement", False)
-        }
-    if isinstance(value, Mapping):
-        return {str(key): identity_of(item) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [identity_of(item) for item in value]
-    return value
-
-
-def as_plain(config: Any) -> dict[str, Any]:
-    """A dataclass config as plain data, placement included; for records and trackers."""
-    return dataclasses.asdict(config)
 
 
 @dataclass
@@ -274,6 +190,7 @@ class HardwareConfig:
 
     Attributes:
         accelerator: Lightning's name for the device: cpu, gpu or auto.
+        device: What `plan` takes its devices for: a100, h100 or h200; null = it tells no hours.
         devices: Devices that train a stage together, a process each.
         strategy: How they share it: single; ddp, a copy of the policy on each; fsdp, shards of
             weights, gradients and optimizer state; deepspeed1, 2 and 3, ZeRO's shards of the
@@ -291,6 +208,9 @@ class HardwareConfig:
     """
 
     accelerator: str = placement("cpu")
+    device: str | None = field(
+        default=None, metadata={"placement": True, "choices": ("a100", "h100", "h200")}
+    )
     devices: int = number(1, least=1, placement=True)
     strategy: str = field(default="single", metadata={"placement": True, "choices": STRATEGIES})
     offload: str = field(default="none", metadata={"placement": True, "choices": ("none", "cpu")})

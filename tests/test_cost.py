@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,9 @@ from reasoning_lab.models.cost import (
     training_flops,
     training_s,
 )
+from reasoning_lab.models.footprint import STRATEGIES as DIVISIONS
 from reasoning_lab.planning import Bounds, plan_table, planned, summary
+from reasoning_lab.schema import STRATEGIES, HardwareConfig
 
 from .conftest import Compose
 
@@ -64,9 +67,15 @@ def test_generation_time_by_hand(device: Device, batch: int, step_s: float) -> N
     assert found == pytest.approx(8 / batch * 100 * step_s)
 
 
+ALONE = (
+    "hardware.devices=1",
+    "hardware.strategy=single",
+    "hardware.activation_checkpointing=false",
+)
+
+
 def bounds_of(composed: Compose, *overrides: str) -> dict[str, Bounds]:
-    recipe = composed("experiment=phi4_mini_reasoning", *overrides)
-    nodes = planned([recipe], DEVICES["h100"])
+    nodes = planned([composed("experiment=phi4_mini_reasoning", *ALONE, *overrides)])
     return {node.stage: node.bounds for node in nodes if node.bounds is not None}
 
 
@@ -118,7 +127,38 @@ def test_what_the_data_decides_is_not_bounded(composed: Compose) -> None:
 
 
 def test_hours_say_what_they_assume(composed: Compose) -> None:
-    recipe = composed("experiment=phi4_mini_reasoning")
-    assert "40% of the device's peak" in summary(planned([recipe], DEVICES["a100"]))
-    assert "peak" not in summary(planned([recipe]))
-    assert plan_table(planned([recipe])).row_count == 21
+    known = planned([composed("experiment=phi4_mini_reasoning")])
+    assert "40% of the device's peak" in summary(known)
+    assert plan_table(known).row_count == 21
+    unknown = planned([composed("experiment=phi4_mini_reasoning", "hardware.device=null")])
+    assert "peak" not in summary(unknown)
+
+
+def test_devices_share_a_stage_as_the_hardware_says(composed: Compose) -> None:
+    """Eight devices take an eighth of the hours, and of fsdp's weights, gradients and moments."""
+    one = bounds_of(composed)["midtrain"]
+    (eight,) = (
+        node
+        for node in planned([composed("experiment=phi4_mini_reasoning")])
+        if node.stage == "midtrain"
+    )
+    assert eight.bounds is not None
+    assert one.hours is not None
+    assert eight.bounds.hours == pytest.approx(one.hours / 8)
+    assert eight.memory is not None
+    assert eight.memory.weights + eight.memory.gradients == pytest.approx(4 * 3.836e9 / 8, rel=1e-3)
+    (adapted,) = (
+        node
+        for node in planned(
+            [composed("experiment=phi4_mini_reasoning", *ALONE, "model/adapter=lora")]
+        )
+        if node.stage == "midtrain"
+    )
+    assert adapted.memory is not None
+    assert adapted.memory.trained < 0.02 * adapted.memory.parameters
+
+
+def test_every_named_strategy_and_device_can_be_reckoned() -> None:
+    (named,) = (item for item in fields(HardwareConfig) if item.name == "device")
+    assert set(named.metadata["choices"]) == set(DEVICES)
+    assert set(STRATEGIES) == set(DIVISIONS)

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reasoning_lab.compose import makers, register_schemas
+from reasoning_lab.fields import check_values, identity_of
 from reasoning_lab.recipe import Node, ablated, link, ordered, with_evaluations
-from reasoning_lab.schema import StageConfig, check_values, identity_of
+from reasoning_lab.schema import StageConfig
 from reasoning_lab.types import UserError
 
 from .conftest import Compose, composed_recipe

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from reasoning_lab.data.steps import Background, Reasons, Step, by_problem
 from reasoning_lab.data.words import words
-from reasoning_lab.schema import fraction, number
+from reasoning_lab.fields import fraction, number
 from reasoning_lab.types import Problem, Rollout, UserError, prompt_id
 
 

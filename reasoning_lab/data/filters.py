@@ -9,7 +9,7 @@ from omegaconf import MISSING
 
 from reasoning_lab.data.curation import harder_subset
 from reasoning_lab.data.steps import Background, Reasons, Step, by_problem
-from reasoning_lab.schema import at_least, choice, fraction, number
+from reasoning_lab.fields import at_least, choice, fraction, number
 from reasoning_lab.types import Rollout, UserError
 
 _COMMAND = re.compile(r"\\[a-zA-Z]+")

@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from reasoning_lab.schema import check_values
+from reasoning_lab.fields import check_values
 from reasoning_lab.targets import resolve
 from reasoning_lab.types import Problem, Rollout, UserError
 

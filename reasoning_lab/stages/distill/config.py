@@ -6,15 +6,9 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from reasoning_lab.fields import at_least, number
 from reasoning_lab.files import content_hash
-from reasoning_lab.schema import (
-    HardwareConfig,
-    ProblemsConfig,
-    StageConfig,
-    at_least,
-    number,
-    register_stage,
-)
+from reasoning_lab.schema import HardwareConfig, ProblemsConfig, StageConfig, register_stage
 from reasoning_lab.targets import factory
 
 

@@ -5,7 +5,8 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from reasoning_lab.schema import TrainingConfig, choice, number, register_stage
+from reasoning_lab.fields import choice, number
+from reasoning_lab.schema import TrainingConfig, register_stage
 from reasoning_lab.types import Sequences
 
 

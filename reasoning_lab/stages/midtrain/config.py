@@ -2,13 +2,8 @@
 
 from dataclasses import dataclass
 
-from reasoning_lab.schema import (
-    TrainingConfig,
-    at_least,
-    choice,
-    number,
-    register_stage,
-)
+from reasoning_lab.fields import at_least, choice, number
+from reasoning_lab.schema import TrainingConfig, register_stage
 from reasoning_lab.types import Sequences
 
 

@@ -2,14 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from reasoning_lab.schema import (
-    ProblemsConfig,
-    SamplingConfig,
-    StageConfig,
-    at_least,
-    choice,
-    register_stage,
-)
+from reasoning_lab.fields import at_least, choice
+from reasoning_lab.schema import ProblemsConfig, SamplingConfig, StageConfig, register_stage
 from reasoning_lab.types import Sequences
 
 

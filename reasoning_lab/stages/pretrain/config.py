@@ -4,13 +4,8 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
-from reasoning_lab.schema import (
-    ProblemsConfig,
-    TrainingConfig,
-    at_least,
-    number,
-    register_stage,
-)
+from reasoning_lab.fields import at_least, number
+from reasoning_lab.schema import ProblemsConfig, TrainingConfig, register_stage
 
 
 @dataclass

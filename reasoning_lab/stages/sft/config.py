@@ -5,7 +5,8 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from reasoning_lab.schema import TrainingConfig, at_least, number, register_stage
+from reasoning_lab.fields import at_least, number
+from reasoning_lab.schema import TrainingConfig, register_stage
 from reasoning_lab.types import Sequences
 
 

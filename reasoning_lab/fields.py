@@ -1,0 +1,95 @@
+"""What a structured config's fields declare: identity or placement, choices and bounds.
+
+A field is identity unless it is declared with `placement`: identity decides what a result is and
+enters its fingerprint; placement says where and how fast it is made and never does.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from omegaconf import MISSING
+
+from reasoning_lab.types import UserError
+
+T = TypeVar("T")
+
+
+def placement(default: T) -> T:
+    """Declare a field that changes no result: paths, devices, logging, micro-batches."""
+    return dataclasses.field(default=default, metadata={"placement": True})
+
+
+def choice(*known: str) -> Any:
+    """Declare a field that takes one of `known`, the first by default."""
+    return dataclasses.field(default=known[0], metadata={"choices": known})
+
+
+def at_least(least: int) -> Any:
+    """Declare a number without a default that is `least` or more."""
+    return number(MISSING, least=least)
+
+
+def number(
+    default: float | None,
+    least: float | None = None,
+    most: float | None = None,
+    placement: bool = False,
+) -> Any:
+    """Declare a number with a default and bounds, both allowed; null has none."""
+    metadata = {"least": least, "most": most, "placement": placement}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def fraction(default: float) -> Any:
+    """Declare a number from 0 to 1."""
+    return number(default, least=0.0, most=1.0)
+
+
+def check_values(value: Any, key: str = "") -> None:
+    """Hold a typed config against what its fields declare.
+
+    Raises:
+        UserError: For a key that the schema lacks (Hydra's `+` lets it through), a value that
+            is not among the choices, or a number that is out of bounds.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        declared = {item.name: item.metadata for item in dataclasses.fields(value)}
+        for name, content in vars(value).items():
+            where = f"{key}.{name}".lstrip(".")
+            if name not in declared:
+                known = ", ".join(declared)
+                raise UserError(f"{where}={content}: there is no such key; choose among {known}")
+            choices = declared[name].get("choices")
+            least, most = declared[name].get("least"), declared[name].get("most")
+            if choices and content is not None and content not in choices:
+                known = f"{', '.join(choices[:-1])} or {choices[-1]}"
+                raise UserError(f"{where}: '{content}' is unknown; choose {known}")
+            if content is not None and least is not None and content < least:
+                raise UserError(f"{where}: {content} is too small; give {least} or more")
+            if content is not None and most is not None and content > most:
+                raise UserError(f"{where}: {content} is too large; give {most} or less")
+            check_values(content, where)
+    elif isinstance(value, Mapping):
+        for name, content in value.items():
+            check_values(content, f"{key}.{name}".lstrip("."))
+
+
+def identity_of(value: Any) -> Any:
+    """`value` as plain data without its placement fields; what a fingerprint is made of."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {
+            item.name: identity_of(getattr(value, item.name))
+            for item in dataclasses.fields(value)
+            if not item.metadata.get("placement", False)
+        }
+    if isinstance(value, Mapping):
+        return {str(key): identity_of(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [identity_of(item) for item in value]
+    return value
+
+
+def as_plain(config: Any) -> dict[str, Any]:
+    """A dataclass config as plain data, placement included; for records and trackers."""
+    return dataclasses.asdict(config)
