@@ -229,7 +229,7 @@ def _typed(schema: Any, plain: Mapping[str, Any]) -> Any:
     return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), dict(plain)))
 
 
-def work(folder: Path) -> None:
+def work(folder: Path, verifier: Verifier) -> None:
     """Do this rank's part of the job in `folder`, within a process group.
 
     Raises:
@@ -246,7 +246,6 @@ def work(folder: Path) -> None:
                 # What every rank writes beside the policy counts on rank 0 alone.
                 scratch = stack.enter_context(tempfile.TemporaryDirectory())
                 job = replace(job, out_dir=Path(scratch))
-            verifier = stack.enter_context(verifier_of(job.hardware))
             source = factory(job.data, "data")()
             metrics = job.run(source, {}, verifier, tracker)
     except UserError as mistake:
@@ -296,8 +295,10 @@ def main() -> None:
     end_with_launcher()
     folder = Path(sys.argv[1])
     try:
-        with process_group(read_job(folder).hardware):
-            work(folder)
+        hardware = read_job(folder).hardware
+        # Starts no process until the stage verifies.
+        with process_group(hardware), verifier_of(hardware) as verifier:
+            work(folder, verifier)
     except BaseException:
         # Not through the interpreter's own end, which would wait for peers that are gone.
         traceback.print_exc()

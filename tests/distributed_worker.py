@@ -7,6 +7,7 @@ from pathlib import Path
 from reasoning_lab import launch
 from reasoning_lab.ranks import Peers, rank
 from reasoning_lab.stages import checkpoints
+from reasoning_lab.verify import verifier_of
 
 
 def main() -> None:
@@ -26,10 +27,11 @@ def main() -> None:
         return path
 
     checkpoints.seal = keep
-    with launch.process_group(launch.read_job(folders[0]).hardware):
+    hardware = launch.read_job(folders[0]).hardware
+    with launch.process_group(hardware), verifier_of(hardware) as verifier:
         peers = Peers()
         for folder in folders:
-            launch.work(folder)
+            launch.work(folder, verifier)
         peers.gathered(None)
         checkpoints.seal = sealing
         for folder in folders:
@@ -42,7 +44,7 @@ def main() -> None:
                     shutil.rmtree(states)
                 shutil.copytree(root / "kept" / job.work_dir.name, job.work_dir, dirs_exist_ok=True)
             peers.gathered(None)
-            launch.work(folder)
+            launch.work(folder, verifier)
 
 
 if __name__ == "__main__":
