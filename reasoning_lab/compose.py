@@ -70,11 +70,6 @@ def compose(config: DictConfig) -> Recipe:
         name: root.protocol.applied(benchmark) for name, benchmark in root.benchmarks.items()
     }
     _check_hardware(root.hardware)
-    if root.model.adapter is not None and root.hardware.strategy not in ("single", "ddp"):
-        raise UserError(
-            f"model.adapter: strategy={root.hardware.strategy} divides weights that an adapter "
-            "leaves frozen, which is not done; set hardware.strategy to single or ddp"
-        )
     _check_engine(root)
     _check_adapter(root)
     _check_stages(root)
@@ -168,6 +163,11 @@ def _check_adapter(root: RootConfig) -> None:
                 f"model.adapter.kind={adapter.kind}: the package '{package}' is not installed; run "
                 "pip install 'reasoning-lab[lora]', or leave the adapter out"
             )
+    if root.hardware.strategy not in ("single", "ddp"):
+        raise UserError(
+            f"model.adapter: strategy={root.hardware.strategy} divides weights that an adapter "
+            "leaves frozen, which is not done; set hardware.strategy to single or ddp"
+        )
     for name in adapter.target_modules or []:
         if "embed" in name or "lm_head" in name:
             raise UserError(

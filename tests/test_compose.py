@@ -314,6 +314,10 @@ def test_micro_batch_that_holds_a_whole_step_is_no_mistake(composed: Compose) ->
             r"which 'reasoning_lab\.muon\.MuonAdamW' cannot; choose torch\.optim\.AdamW",
         ),
         (
+            ["hardware.strategy=deepspeed2", "model/adapter=lora"],
+            r"^model\.adapter: strategy=deepspeed2 divides weights .* set hardware\.strategy to",
+        ),
+        (
             ["hardware.strategy=zero"],
             r"^hardware\.strategy: 'zero' is unknown; choose single, ddp,",
         ),

@@ -334,23 +334,13 @@ def fit(
     Raises:
         KeyboardInterrupt: The user stopped it; the last checkpoint stays for the next run.
     """
-    hardware = context.hardware
     own = batches.of_rank() if module.automatic_optimization else batches
     accumulation = len(own) // optimization.steps
-    by_lightning = trainer_options(hardware, context.model.dtype, optimization.clip_norm)
-    if module.automatic_optimization:
-        by_lightning |= {
-            "accumulate_grad_batches": accumulation,
-            "gradient_clip_val": optimization.clip_norm,
-        }
-    folder = context.work_dir
-    if hardware.strategy != "single":
-        # A state is of use only to as many processes that share the work in the same way.
-        folder /= f"{hardware.strategy}-{world_size()}x{accumulation}"
+    folder = _states(context, accumulation)
     checkpoints = Checkpoints(
         folder, optimization.checkpoint_every_steps, accumulation, validate_every_steps
     )
-    if hardware.activation_checkpointing:
+    if context.hardware.activation_checkpointing:
         module.policy.gradient_checkpointing_enable({"use_reentrant": False})
     history = History(context.work_dir)
     trainer = pl.Trainer(
@@ -363,7 +353,8 @@ def fit(
         default_root_dir=context.work_dir,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        **by_lightning,
+        **trainer_options(context.hardware, context.model.dtype, optimization.clip_norm),
+        **_steps_by_lightning(module, optimization, accumulation),
     )
     module.train()  # A loaded policy comes in evaluation mode, and Lightning keeps what it finds.
     started = time.monotonic()
@@ -379,6 +370,26 @@ def fit(
         raise KeyboardInterrupt from stop
     history.write(context.out_dir)
     return time.monotonic() - started
+
+
+def _steps_by_lightning(
+    module: PolicyModule, optimization: OptimizationConfig, accumulation: int
+) -> dict[str, Any]:
+    """What Lightning does of a step, unless the module steps by itself."""
+    if not module.automatic_optimization:
+        return {}
+    return {
+        "accumulate_grad_batches": accumulation,
+        "gradient_clip_val": optimization.clip_norm,
+    }
+
+
+def _states(context: StageContext, accumulation: int) -> Path:
+    """Where training states are kept, which serve only as many processes with equal shares."""
+    strategy = context.hardware.strategy
+    if strategy == "single":
+        return context.work_dir
+    return context.work_dir / f"{strategy}-{world_size()}x{accumulation}"
 
 
 def parts_of(batch_size: int, hardware: HardwareConfig) -> int:
