@@ -67,7 +67,10 @@ def save_coin_tosser(name: str, folder: Path, work: Path) -> None:
     )
     work.mkdir()
     context = data_context(work, "coins", None, None)
-    train_padded(model, rows, 0, training, context)
+    # The checkpoint's own, which training's writes beside the policy would change.
+    raw_ends, tokenizer.pad_token = model.generation_config, tokenizer.eos_token
+    train_padded(model, rows, tokenizer, training, context)
+    model.generation_config = raw_ends
     model.save_pretrained(folder)
 
 
