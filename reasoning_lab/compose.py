@@ -197,8 +197,6 @@ def makers(kind: str) -> list[str]:
 
 def _model_identity(root: RootConfig) -> Any:
     identity = identity_of(root.model)
-    if root.model.adapter is None:
-        del identity["adapter"]
     if root.model.path is not None and Path(root.model.path).is_dir():
         identity["path"] = content_hash(Path(root.model.path))
     return identity

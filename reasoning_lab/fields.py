@@ -35,9 +35,13 @@ def number(
     least: float | None = None,
     most: float | None = None,
     placement: bool = False,
+    when_set: bool = False,
 ) -> Any:
-    """Declare a number with a default and bounds, both allowed; null has none."""
-    metadata = {"least": least, "most": most, "placement": placement}
+    """Declare a number with a default and bounds, both allowed; null has none.
+
+    `when_set`: it is identity only where it is not null, as `identity_of` has it.
+    """
+    metadata = {"least": least, "most": most, "placement": placement, "when_set": when_set}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -76,12 +80,16 @@ def check_values(value: Any, key: str = "") -> None:
 
 
 def identity_of(value: Any) -> Any:
-    """`value` as plain data without its placement fields; what a fingerprint is made of."""
+    """`value` as plain data without its placement fields; what a fingerprint is made of.
+
+    A field that is identity `when_set` is left out while it is null: it then decides nothing.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
             item.name: identity_of(getattr(value, item.name))
             for item in dataclasses.fields(value)
             if not item.metadata.get("placement", False)
+            and not (item.metadata.get("when_set", False) and getattr(value, item.name) is None)
         }
     if isinstance(value, Mapping):
         return {str(key): identity_of(item) for key, item in value.items()}

@@ -70,7 +70,7 @@ class ModelConfig:
     architecture: dict[str, Any] = field(default_factory=dict)
     vocab_size: int = 512
     dtype: str = choice("float32", "bfloat16")
-    adapter: AdapterConfig | None = None
+    adapter: AdapterConfig | None = field(default=None, metadata={"when_set": True})
 
 
 @dataclass

@@ -353,8 +353,12 @@ def fit(
         default_root_dir=context.work_dir,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        **trainer_options(context.hardware, context.model.dtype, optimization.clip_norm),
-        **_steps_by_lightning(module, optimization, accumulation),
+        **trainer_options(
+            context.hardware,
+            context.model.dtype,
+            optimization.clip_norm,
+            accumulation if module.automatic_optimization else None,
+        ),
     )
     module.train()  # A loaded policy comes in evaluation mode, and Lightning keeps what it finds.
     started = time.monotonic()
@@ -370,18 +374,6 @@ def fit(
         raise KeyboardInterrupt from stop
     history.write(context.out_dir)
     return time.monotonic() - started
-
-
-def _steps_by_lightning(
-    module: PolicyModule, optimization: OptimizationConfig, accumulation: int
-) -> dict[str, Any]:
-    """What Lightning does of a step, unless the module steps by itself."""
-    if not module.automatic_optimization:
-        return {}
-    return {
-        "accumulate_grad_batches": accumulation,
-        "gradient_clip_val": optimization.clip_norm,
-    }
 
 
 def _states(context: StageContext, accumulation: int) -> Path:

@@ -65,15 +65,20 @@ class ZeROPrecision(DeepSpeedPrecision):
         super().backward(tensor, *args, scale_wrt_gas=False, **kwargs)
 
 
-def trainer_options(hardware: HardwareConfig, dtype: str, clip_norm: float) -> dict[str, Any]:
+def trainer_options(
+    hardware: HardwareConfig, dtype: str, clip_norm: float, accumulation: int | None
+) -> dict[str, Any]:
     """What `pl.Trainer` is told of devices and strategy.
 
     Args:
         hardware: A valid combination, as composition has it.
         dtype: The policy's.
         clip_norm: Largest norm of the gradient; ZeRO clips by itself.
+        accumulation: Micro-batches of a device that make a step; None = the module steps itself.
     """
     options: dict[str, Any] = {"accelerator": hardware.accelerator, "devices": hardware.devices}
+    if accumulation is not None:
+        options |= {"accumulate_grad_batches": accumulation, "gradient_clip_val": clip_norm}
     if hardware.strategy == "ddp":
         options["strategy"] = "ddp"
     elif hardware.strategy == "fsdp":

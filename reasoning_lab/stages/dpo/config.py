@@ -1,7 +1,6 @@
 """Schema of the `dpo` stage."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from omegaconf import MISSING
 
@@ -29,12 +28,7 @@ class DPOConfig(TrainingConfig):
     beta_end: float | None = number(None, least=1e-6)
     label_smoothing: float = number(0.0, least=0.0, most=0.5)
     sft_weight: float = number(0.0, least=0.0)
-    max_tokens: int | None = number(None, least=2)
-
-    def identity(self) -> dict[str, Any]:
-        """A limit that is not set decides nothing."""
-        identity = super().identity()
-        return {k: v for k, v in identity.items() if k != "max_tokens" or v is not None}
+    max_tokens: int | None = number(None, least=2, when_set=True)
 
     def training_rows(self) -> Sequences | None:
         if self.max_tokens is None:

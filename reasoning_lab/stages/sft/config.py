@@ -1,7 +1,6 @@
 """Schema of the `sft` stage."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from omegaconf import MISSING
 
@@ -23,12 +22,7 @@ class SFTConfig(TrainingConfig):
 
     levels: list[int] = MISSING
     count: int = at_least(1)
-    max_tokens: int | None = number(None, least=2)
-
-    def identity(self) -> dict[str, Any]:
-        """A limit that is not set decides nothing."""
-        identity = super().identity()
-        return {k: v for k, v in identity.items() if k != "max_tokens" or v is not None}
+    max_tokens: int | None = number(None, least=2, when_set=True)
 
     def training_rows(self) -> Sequences | None:
         if self.max_tokens is None:
