@@ -14,6 +14,8 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
+# A file's tests stay in one process, where they share what they made; a test takes one thread.
+PARALLEL := -n 2 --dist loadfile
 PYTHONS := $(or $(PYTHON),python3.11 python3 python3.12 python3.13)
 
 .PHONY: help demo test test-long test-notebooks test-vllm test-distributed check install
@@ -27,10 +29,10 @@ demo: install
 	@$(BIN)/reasoning-lab
 
 test: $(VENV)/dev.stamp
-	@$(BIN)/pytest
+	@$(BIN)/pytest $(PARALLEL)
 
 test-long: $(VENV)/dev.stamp
-	@$(BIN)/pytest -m long
+	@$(BIN)/pytest -m long $(PARALLEL)
 
 # A notebook's commands take longer than a test may, and start without the runs of the last time.
 test-notebooks: $(VENV)/dev.stamp

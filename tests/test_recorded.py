@@ -11,12 +11,13 @@ from omegaconf import OmegaConf
 
 from reasoning_lab.compose import CONF
 from reasoning_lab.data.corpus import read_rollouts
+from reasoning_lab.data.reasoning_gym import ReasoningGymSource
 from reasoning_lab.data.recorded import RecordedTeacher
 from reasoning_lab.data.sources import FileSource
 from reasoning_lab.schema import HardwareConfig, ProblemsConfig
 from reasoning_lab.stages.distill.config import DistillConfig
 from reasoning_lab.stages.distill.produce import run
-from reasoning_lab.types import Problem, UserError, Verdict
+from reasoning_lab.types import Problem, Split, UserError, Verdict
 from reasoning_lab.verify import Verifier, extract_answer
 
 from .contexts import data_context
@@ -163,3 +164,20 @@ def test_recorded_solutions_become_a_verified_corpus(tmp_path: Path, verifier: V
         assert rollout.author == "recorded"
         # The corpus does not repeat every solution with each of them.
         assert set(rollout.problem.metadata) == {"row"}
+
+
+def test_a_family_that_works_its_own_problems_has_them_recorded() -> None:
+    source = ReasoningGymSource({"gsm_symbolic": {1: {}}}, 0.1, 0.1)
+    problems = list(source.problems(Split.TRAIN, [1], 40, 0))
+    texts = [done.text for [done] in TEACHER(problems, 1, 0)]
+    answers = [extract_answer(text) for text in texts]
+    # A few of its solutions end in a number that its own answer rounds.
+    agreed = sum(answer == problem.gold for answer, problem in zip(answers, problems, strict=True))
+    assert agreed >= 35
+    assert all("####" not in text and text.startswith("<think>\n") for text in texts)
+
+
+def test_a_family_without_worked_solutions_is_refused_by_its_name() -> None:
+    [problem] = ReasoningGymSource({"gcd": {1: {}}}, 0.1, 0.1).problems(Split.TRAIN, [1], 1, 0)
+    with pytest.raises(UserError, match=f"problem {problem.id} has no recorded solutions"):
+        TEACHER([problem], 1, 0)

@@ -119,11 +119,15 @@ class ReasoningGymSource:
             ) from error
         for index in range(_SEED_STRIDE):
             entry = dataset[index]
+            metadata = entry["metadata"]
+            # A family that works its problems itself can have them recorded as a teacher's.
+            if "answer_cot" in metadata:
+                metadata["solutions"] = [metadata["answer_cot"]]
             yield Problem(
                 prompt=entry["question"].strip(),
                 gold=entry["answer"],
                 checker=f"reasoning_gym/{family}",
                 family=family,
                 level=level,
-                metadata=entry["metadata"],
+                metadata=metadata,
             )
