@@ -243,6 +243,21 @@ def test_top_p_of_a_flat_distribution_needs_more_than_the_likeliest_few() -> Non
     assert set(tokens.tolist()) == nucleus
 
 
+def test_a_row_draws_the_same_token_beside_flat_and_peaked_ones_as_alone() -> None:
+    generator = torch.Generator().manual_seed(0)
+    flat = torch.randn(20, 400, generator=generator)
+    peaked = torch.randn(20, 400, generator=generator) * 8
+    logits = torch.stack([flat, peaked], dim=1).flatten(0, 1)
+    uniforms = torch.rand(40, generator=generator)
+    sampling = Sampling(0.6, 0.95, 1)
+    together, _ = sample(logits, sampling, uniforms)
+    alone = [
+        int(sample(row[None], sampling, uniform[None])[0])
+        for row, uniform in zip(logits, uniforms, strict=True)
+    ]
+    assert together.tolist() == alone
+
+
 def test_temperature_0_takes_the_likeliest_whatever_the_uniforms() -> None:
     tokens, logprobs = _drawn([0.3, 0.45, 0.25], Sampling(0.0, 0.5, 1), 10)
     assert tokens.tolist() == [1] * 10

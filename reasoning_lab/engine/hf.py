@@ -22,7 +22,7 @@ from reasoning_lab.types import Completion
 
 # Copying the cache to drop rows pays once a quarter of them has ended.
 _COMPACT_BELOW_FRAC = 0.75
-# So many of the likeliest tokens nearly always hold top_p; else the whole vocabulary is sorted.
+# So many of the likeliest tokens mostly hold top_p; a row of which they do not is sorted whole.
 _LIKELY_TOKENS = 32
 
 
@@ -189,15 +189,20 @@ def sample(
         probs = probs / probs.sum(dim=-1, keepdim=True)
     if sampling.top_p < 1:
         ordered, index = probs.topk(min(_LIKELY_TOKENS, probs.shape[-1]))
-        if bool((ordered.sum(dim=-1) < sampling.top_p).any()):
-            ordered, index = probs.sort(dim=-1, descending=True)
-        # A token stays if what stands before it does not yet reach top_p.
-        ordered = torch.where(ordered.cumsum(-1) - ordered < sampling.top_p, ordered, 0.0)
-        place = _invert(ordered, uniforms)
-        tokens = index.gather(1, place[:, None])[:, 0]
+        tokens = _nucleus(ordered, index, sampling.top_p, uniforms)
+        short = (ordered.sum(dim=-1) < sampling.top_p).nonzero()[:, 0]
+        if len(short):
+            ordered, index = probs[short].sort(dim=-1, descending=True)
+            tokens[short] = _nucleus(ordered, index, sampling.top_p, uniforms[short])
     else:
         tokens = _invert(probs, uniforms)
     return tokens, logprobs.gather(1, tokens[:, None])[:, 0]
+
+
+def _nucleus(ordered: Tensor, index: Tensor, top_p: float, uniforms: Tensor) -> Tensor:
+    """A token a row, of those before which less than `top_p` stands in descending order."""
+    kept = torch.where(ordered.cumsum(-1) - ordered < top_p, ordered, 0.0)
+    return index.gather(1, _invert(kept, uniforms)[:, None])[:, 0]
 
 
 def _invert(weights: Tensor, uniforms: Tensor) -> Tensor:
