@@ -5,6 +5,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +214,14 @@ def test_rollouts_survive_the_disk(tmp_path: Path) -> None:
     write_prompt_ids(tmp_path, [problem, problem])
     assert read_prompt_ids(tmp_path) == {problem.id}
     assert read_prompt_ids(tmp_path / "elsewhere") == set()
+
+
+def test_a_fraction_that_a_family_keeps_of_a_problem_is_text_on_the_disk(tmp_path: Path) -> None:
+    problem = Problem("a?", "3", "reasoning_gym/x", "x", 1, {"part": Fraction(1, 3)})
+    rollout = Rollout(problem, Completion([], "3"), None, Verdict.CORRECT, "author", 0)
+    write_rollouts(tmp_path / "rollouts.parquet", [rollout])
+    [kept] = read_rollouts(tmp_path / "rollouts.parquet")
+    assert kept.problem.metadata == {"part": "1/3"}
 
 
 def test_no_rollouts_survive_the_disk(tmp_path: Path) -> None:

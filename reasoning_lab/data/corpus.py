@@ -98,7 +98,8 @@ def _row(rollout: Rollout) -> dict[str, Any]:
         "checker": problem.checker,
         "family": problem.family,
         "level": problem.level,
-        "metadata": json.dumps(problem.metadata),
+        # Families of reasoning-gym keep fractions there, which JSON has not.
+        "metadata": json.dumps(problem.metadata, default=str),
         "text": completion.text,
         "token_ids": list(completion.token_ids),
         "truncated": completion.truncated,
