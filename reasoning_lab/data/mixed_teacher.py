@@ -1,0 +1,49 @@
+"""Two teachers for one mixture of problems: each problem is the business of one of them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+from reasoning_lab.data.teacher import Teacher, Writing
+from reasoning_lab.schema import HardwareConfig
+from reasoning_lab.targets import factory
+from reasoning_lab.types import Completion, Problem
+
+
+class MixedTeacher:
+    """The procedural teacher for the families that it has a method for, another for all others.
+
+    Args:
+        procedural: `_target_` and options of a `ProceduralTeacher`.
+        otherwise: `_target_` and options of the other teacher.
+    """
+
+    def __init__(self, procedural: Mapping[str, Any], otherwise: Mapping[str, Any]) -> None:
+        self._procedural: Teacher = factory(procedural, "teacher.procedural")()
+        self._otherwise: Teacher = factory(otherwise, "teacher.otherwise")()
+        self.name = f"{self._procedural.name}, {self._otherwise.name}"
+
+    def open(self, hardware: HardwareConfig) -> AbstractContextManager[Writing]:
+        return self._opened(hardware)
+
+    @contextmanager
+    def _opened(self, hardware: HardwareConfig) -> Iterator[Writing]:
+        from reasoning_lab.data.methods import METHODS
+
+        with (
+            self._procedural.open(hardware) as by_rule,
+            self._otherwise.open(hardware) as otherwise,
+        ):
+
+            def write(
+                problems: Sequence[Problem], samples: int, seed: int
+            ) -> list[list[Completion]]:
+                known = [problem for problem in problems if problem.family in METHODS]
+                rest = [problem for problem in problems if problem.family not in METHODS]
+                ruled = iter(by_rule(known, samples, seed))
+                others = iter(otherwise(rest, samples, seed))
+                return [
+                    next(ruled if problem.family in METHODS else others) for problem in problems
+                ]
+
+            yield write
