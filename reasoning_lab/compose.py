@@ -20,8 +20,9 @@ from reasoning_lab.engine.teacher import check_engine
 from reasoning_lab.evaluate.config import EvaluateConfig
 from reasoning_lab.fields import check_values, identity_of
 from reasoning_lab.files import content_hash
+from reasoning_lab.hardware import HardwareConfig
 from reasoning_lab.recipe import BASE, NO_ABLATION, Node, ablated, link, ordered, with_evaluations
-from reasoning_lab.schema import BenchmarkConfig, HardwareConfig, RootConfig, StageConfig
+from reasoning_lab.schema import BenchmarkConfig, RootConfig, StageConfig
 from reasoning_lab.targets import check_path, factory, import_trusted
 from reasoning_lab.types import UserError
 
@@ -120,10 +121,16 @@ def compose(config: DictConfig) -> Recipe:
 
 def _check_hardware(hardware: HardwareConfig) -> None:
     strategy = hardware.strategy
-    if hardware.devices > 1 and strategy == "single":
+    for key, count in (("devices", hardware.devices), ("nodes", hardware.nodes)):
+        if count > 1 and strategy == "single":
+            raise UserError(
+                f"hardware.{key}={count}: strategy=single uses one; set hardware.strategy to ddp, "
+                "fsdp or deepspeed1, 2 or 3"
+            )
+    if hardware.nodes > 1 and hardware.slurm is None:
         raise UserError(
-            f"hardware.devices={hardware.devices}: strategy=single uses one; set "
-            "hardware.strategy to ddp, fsdp or deepspeed1, 2 or 3"
+            f"hardware.nodes={hardware.nodes}: other machines are reached through SLURM alone; "
+            "choose hardware=slurm, or leave nodes out"
         )
     if hardware.offload != "none" and not strategy.startswith("deepspeed"):
         raise UserError(

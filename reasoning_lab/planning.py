@@ -15,6 +15,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from reasoning_lab.compose import Recipe
+from reasoning_lab.hardware import HardwareConfig
 from reasoning_lab.models.cost import (
     ASSUMED_MFU,
     DEVICES,
@@ -32,13 +33,7 @@ from reasoning_lab.models.footprint import (
     weight_bytes,
 )
 from reasoning_lab.recipe import Node
-from reasoning_lab.schema import (
-    HardwareConfig,
-    ModelConfig,
-    RootConfig,
-    StageConfig,
-    TrainingConfig,
-)
+from reasoning_lab.schema import ModelConfig, RootConfig, StageConfig, TrainingConfig
 from reasoning_lab.store import Artifact, Store
 from reasoning_lab.types import Sequences
 
@@ -216,6 +211,7 @@ def sharding_of(hardware: HardwareConfig) -> Sharding:
     return Sharding(
         hardware.strategy,
         devices=hardware.devices,
+        nodes=hardware.nodes,
         offload_optimizer=hardware.offload,
         activation_checkpointing=hardware.activation_checkpointing,
     )

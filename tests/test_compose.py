@@ -8,8 +8,9 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from reasoning_lab.compose import CONF, makers
+from reasoning_lab.hardware import HardwareConfig
 from reasoning_lab.mistakes import is_composition_error, one_sentence
-from reasoning_lab.schema import HardwareConfig, StageConfig
+from reasoning_lab.schema import StageConfig
 from reasoning_lab.stages.distill.config import DistillConfig
 from reasoning_lab.targets import factory, resolve
 from reasoning_lab.types import UserError

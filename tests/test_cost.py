@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from reasoning_lab.hardware import STRATEGIES, HardwareConfig
 from reasoning_lab.models.cost import (
     DEVICES,
     Device,
@@ -18,7 +19,6 @@ from reasoning_lab.models.cost import (
 )
 from reasoning_lab.models.footprint import STRATEGIES as DIVISIONS
 from reasoning_lab.planning import Bounds, plan_table, planned, summary
-from reasoning_lab.schema import STRATEGIES, HardwareConfig
 
 from .conftest import Compose
 

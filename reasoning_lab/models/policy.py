@@ -20,9 +20,9 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from reasoning_lab.hardware import HardwareConfig
 from reasoning_lab.models.adapters import plain_policy
 from reasoning_lab.models.chat import complete_chat, end_ids
-from reasoning_lab.schema import HardwareConfig
 from reasoning_lab.types import UserError
 
 # transformers' AutoTokenizer splits text its own way for it, whatever tokenizer.json says.

@@ -25,17 +25,12 @@ from reasoning_lab.engine import Engine
 from reasoning_lab.engine.hf import HFEngine
 from reasoning_lab.engine.rollouts import RolloutSampler
 from reasoning_lab.engine.vllm import VLLMEngine
+from reasoning_lab.hardware import HardwareConfig
 from reasoning_lab.models.adapters import add_adapter, has_adapter, learning_weights
 from reasoning_lab.models.chat import add_missing_tokens
 from reasoning_lab.models.policy import device_of, load_policy, on_device, save_policy
 from reasoning_lab.ranks import first_rank_says, rank, world_size
-from reasoning_lab.schema import (
-    BenchmarkConfig,
-    HardwareConfig,
-    ModelConfig,
-    OptimizationConfig,
-    ProblemsConfig,
-)
+from reasoning_lab.schema import BenchmarkConfig, ModelConfig, OptimizationConfig, ProblemsConfig
 from reasoning_lab.stages.checkpoints import Checkpoints, DirectIO, last_checkpoint
 from reasoning_lab.stages.strategies import mean_over_ranks, shard, trainer_options
 from reasoning_lab.targets import factory
@@ -386,7 +381,7 @@ def _states(context: StageContext, accumulation: int) -> Path:
 
 def parts_of(batch_size: int, hardware: HardwareConfig) -> int:
     """Micro-batches of an optimizer step, on all devices; they divide it, as the schema checks."""
-    of_device = batch_size // hardware.devices
+    of_device = batch_size // hardware.world_size
     return batch_size // min(hardware.micro_batch_size or of_device, of_device)
 
 

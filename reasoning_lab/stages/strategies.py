@@ -20,9 +20,9 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
+from reasoning_lab.hardware import HardwareConfig
 from reasoning_lab.logprobs import shared_forward
 from reasoning_lab.ranks import rank, world_size
-from reasoning_lab.schema import HardwareConfig
 
 
 class Shards(ModelParallelStrategy):
@@ -44,7 +44,9 @@ class ZeRO(DeepSpeedStrategy):
 
         # DeepSpeed would compile it for minutes; gloo does as well.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-        self.parallel_devices = [torch.device("cpu", i) for i in range(world_size())]
+        self.parallel_devices = [
+            torch.device("cpu", i) for i in range(world_size() // self.num_nodes)
+        ]
         # Past Lightning's own refusal of CPUs.
         super(DeepSpeedStrategy, self).setup_environment()
 
@@ -76,13 +78,17 @@ def trainer_options(
         clip_norm: Largest norm of the gradient; ZeRO clips by itself.
         accumulation: Micro-batches of a device that make a step; None = the module steps itself.
     """
-    options: dict[str, Any] = {"accelerator": hardware.accelerator, "devices": hardware.devices}
+    options: dict[str, Any] = {
+        "accelerator": hardware.accelerator,
+        "devices": hardware.devices,
+        "num_nodes": hardware.nodes,
+    }
     if accumulation is not None:
         options |= {"accumulate_grad_batches": accumulation, "gradient_clip_val": clip_norm}
     if hardware.strategy == "ddp":
         options["strategy"] = "ddp"
     elif hardware.strategy == "fsdp":
-        options["strategy"] = Shards(hardware.devices, 1)
+        options["strategy"] = Shards(hardware.world_size, 1)
     elif hardware.strategy != "single":
         precision = ZeROPrecision("bf16-true" if dtype == "bfloat16" else "32-true")
         zero = ZeRO(config=_zero_config(hardware, clip_norm), precision_plugin=precision)

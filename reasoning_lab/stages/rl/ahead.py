@@ -11,8 +11,8 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from reasoning_lab.hardware import SHARDED
 from reasoning_lab.models.adapters import learning_weights
-from reasoning_lab.schema import SHARDED
 from reasoning_lab.stages.rl.rollouts import Collector, PromptBatch, StepRollouts
 from reasoning_lab.stages.strategies import copy_weights
 
