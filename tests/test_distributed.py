@@ -33,6 +33,7 @@ from reasoning_lab.verify import Verifier
 
 from .conftest import SMOKE, lab, start_lab
 from .slurm_cluster import install, options_of
+from .test_slurm import ON_CPUS
 from .test_stages import STAGES as SHARED
 from .test_stages import (
     context,  # noqa: F401
@@ -247,7 +248,7 @@ def test_resumed_pair_is_the_uninterrupted_one(name: str, pair: Path) -> None:
     assert set(resumed["train/loss"]) == set(whole["train/loss"])
 
 
-@pytest.mark.parametrize(("strategy", "name"), zip(STRATEGIES, NAMES, strict=True))
+@pytest.mark.parametrize(("strategy", "name"), list(zip(STRATEGIES, NAMES, strict=True)))
 def test_killed_process_ends_all_in_one_sentence(
     strategy: str, name: str, jobs: dict[str, Job], tmp_path: Path
 ) -> None:
@@ -320,6 +321,23 @@ def test_lost_machine_ends_all_in_one_sentence(
     assert not processes_of(tmp_path)
     (states,) = job.work_dir.glob("ddp-2x*")
     assert last_checkpoint(states) is not None
+
+
+def test_stage_that_does_not_train_is_a_job_too(
+    single: dict[str, tuple[Path, Any]], tmp_path: Path, cluster: Path
+) -> None:
+    words = ["evaluate", f"model={single['sft'][0]}", "benchmark=[heldout]", *ON_CPUS]
+    small = [
+        "benchmarks.heldout.count=3",
+        "benchmarks.heldout.samples=1",
+        "benchmarks.heldout.sampling.max_new_tokens=4",
+        "tracker.mode=disabled",
+    ]
+    code, out, err = lab(*words, *small, cwd=tmp_path)
+    assert code == 0, err
+    assert "heldout: done" in out
+    assert options_of(cluster, 1)["nodes"] == "1"
+    assert list(tmp_path.glob("runs/store/evaluate/*/completions.parquet"))
 
 
 def test_mistake_in_the_processes_is_the_commands_own(jobs: dict[str, Job], tmp_path: Path) -> None:
