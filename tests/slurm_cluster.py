@@ -1,8 +1,8 @@
 """A stand-in for SLURM: sbatch, srun, sacct and scancel, whose machines are processes of this one.
 
-As in SLURM, sbatch reads its options from the script and returns at once, srun starts the command once
-a machine, sacct tells a job's state and scancel sends SIGTERM. Harsher than SLURM: nothing that a
-machine started is ended for it.
+As in SLURM, sbatch reads its options from the script and returns at once, srun starts the command
+on each machine, sacct tells a job's state and scancel sends SIGTERM. Harsher than SLURM: nothing that
+a machine started is ended for it.
 """
 
 import os
@@ -80,13 +80,12 @@ def srun(state: Path, words: list[str]) -> None:
             places[option] = words.pop(0).replace("%j", os.environ["SLURM_JOB_ID"])
     tasks = []
     for number in range(int(os.environ["SLURM_NTASKS"])):
-        out, err = (
-            Path(places[option].replace("%t", str(number))).open("a")
-            for option in ("--output", "--error")
-        )
+        told = [places[option].replace("%t", str(number)) for option in ("--output", "--error")]
         where = {"SLURM_PROCID": str(number), "SLURM_NODEID": str(number), "SLURM_LOCALID": "0"}
         where["SLURM_JOB_NODELIST"] = socket.gethostname()
-        tasks.append(subprocess.Popen(words, stdout=out, stderr=err, env={**os.environ, **where}))
+        with open(told[0], "a") as out, open(told[1], "a") as err:
+            task = subprocess.Popen(words, stdout=out, stderr=err, env={**os.environ, **where})
+        tasks.append(task)
     sys.exit(max(abs(task.wait()) for task in tasks))
 
 
