@@ -137,6 +137,16 @@ def _check_hardware(hardware: HardwareConfig) -> None:
             f"hardware.offload={hardware.offload}: strategy={strategy} has no offloading; set "
             "hardware.strategy to deepspeed1, 2 or 3, or leave offload out"
         )
+    if hardware.offload == "nvme" and strategy != "deepspeed3":
+        raise UserError(
+            f"hardware.offload=nvme: strategy={strategy} cannot offload to drives; set "
+            "hardware.strategy=deepspeed3, or hardware.offload=cpu"
+        )
+    if (hardware.offload == "nvme") != (hardware.offload_path is not None):
+        raise UserError(
+            f"hardware.offload_path={hardware.offload_path}: it is the folder on the drives of "
+            f"offload=nvme, and offload is {hardware.offload}; give both, or neither"
+        )
     if strategy.startswith("deepspeed") and find_spec("deepspeed") is None:
         raise UserError(
             f"hardware.strategy={strategy}: the package 'deepspeed' is not installed; run pip "

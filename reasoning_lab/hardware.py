@@ -8,6 +8,7 @@ from reasoning_lab.fields import number, placement
 STRATEGIES = ("single", "ddp", "fsdp", "deepspeed1", "deepspeed2", "deepspeed3")
 # Those under which no process holds whole weights.
 SHARDED = ("fsdp", "deepspeed3")
+OFFLOADS = ("none", "cpu", "nvme")
 
 
 @dataclass
@@ -70,7 +71,9 @@ class HardwareConfig:
         strategy: How they share it: single; ddp, a copy of the policy on each; fsdp, shards of
             weights, gradients and optimizer state; deepspeed1, 2 and 3, ZeRO's shards of the
             optimizer state, of the gradients too, and of the weights too.
-        offload: Where ZeRO keeps the optimizer's state: none = on the device, cpu = in memory.
+        offload: Where ZeRO keeps the optimizer's state and the float32 weights: none = on the
+            device, cpu = in memory, nvme = on drives, which deepspeed3 alone can.
+        offload_path: Folder on the drives of each machine; with offload=nvme.
         activation_checkpointing: Whether the backward pass computes activations again instead of
             keeping them.
         threads: CPU threads of torch; null = one a core.
@@ -90,7 +93,8 @@ class HardwareConfig:
     nodes: int = number(1, least=1, placement=True)
     slurm: SlurmConfig | None = field(default=None, metadata={"placement": True})
     strategy: str = field(default="single", metadata={"placement": True, "choices": STRATEGIES})
-    offload: str = field(default="none", metadata={"placement": True, "choices": ("none", "cpu")})
+    offload: str = field(default="none", metadata={"placement": True, "choices": OFFLOADS})
+    offload_path: str | None = placement(None)
     activation_checkpointing: bool = placement(False)
     threads: int | None = number(None, least=1, placement=True)
     micro_batch_size: int | None = number(None, least=1, placement=True)

@@ -26,6 +26,7 @@ from reasoning_lab.recipe import Node
 from reasoning_lab.report import Evidence
 from reasoning_lab.results import add_evidence, publish, results_of
 from reasoning_lab.slurm import check_slurm
+from reasoning_lab.stages.strategies import check_drives
 from reasoning_lab.store import Artifact, Metadata, Store, trained_on
 from reasoning_lab.tracking import Tracker, is_offline
 from reasoning_lab.types import UserError
@@ -52,6 +53,8 @@ def run(recipe: Recipe, out_dir: Path, overrides: Sequence[str] = ()) -> float |
     root = recipe.root
     if root.hardware.slurm is not None:
         check_slurm()
+    else:
+        check_drives(root.hardware)
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     # Bars for work of milliseconds; ours and Lightning's tell of what takes time.
     transformers.utils.logging.disable_progress_bar()

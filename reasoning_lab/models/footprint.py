@@ -74,8 +74,6 @@ STRATEGIES = {
     "deepspeed2": Division(gradients=True, optimizer=True, master_copies=1),
     "deepspeed3": Division(True, True, True, gradient_copies=0, master_copies=1),
 }
-# Where what is offloaded lies.
-OFFLOADS = ("none", "cpu", "nvme")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +84,9 @@ class Sharding:
         strategy: A key of `STRATEGIES`.
         devices: Of one node.
         nodes: Machines.
-        offload_optimizer: Where the optimizer's state and the float32 copies lie, of `OFFLOADS`;
-            DeepSpeed only. Gradients then leave the device as they come, except under ZeRO-1.
+        offload_optimizer: Where the optimizer's state and the float32 copies lie, of
+            `hardware.OFFLOADS`; DeepSpeed only. Gradients then leave the device as they come,
+            except under ZeRO-1.
         offload_weights: Where weights lie that no layer computes with; ZeRO-3 with an offloaded
             optimizer only.
         activation_checkpointing: Keep each layer's input alone, and compute the rest again.

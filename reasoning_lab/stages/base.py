@@ -5,6 +5,7 @@ training stage gives its LightningModule and an ordered plan of batches to `fit`
 checkpoints and resumption are Lightning's.
 """
 
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,7 +33,7 @@ from reasoning_lab.models.policy import device_of, load_policy, on_device, save_
 from reasoning_lab.ranks import first_rank_says, rank, world_size
 from reasoning_lab.schema import BenchmarkConfig, ModelConfig, OptimizationConfig, ProblemsConfig
 from reasoning_lab.stages.checkpoints import Checkpoints, DirectIO, last_checkpoint
-from reasoning_lab.stages.strategies import mean_over_ranks, shard, trainer_options
+from reasoning_lab.stages.strategies import drives_of, mean_over_ranks, shard, trainer_options
 from reasoning_lab.targets import factory
 from reasoning_lab.tracking import Tracker
 from reasoning_lab.tracking.history import History
@@ -338,6 +339,7 @@ def fit(
     if context.hardware.activation_checkpointing:
         module.policy.gradient_checkpointing_enable({"use_reentrant": False})
     history = History(context.work_dir)
+    drives = drives_of(context.hardware, context.work_dir)
     trainer = pl.Trainer(
         max_epochs=1,
         logger=[logger for logger in (context.tracker.lightning_logger, history) if logger],
@@ -353,6 +355,7 @@ def fit(
             context.model.dtype,
             optimization.clip_norm,
             accumulation if module.automatic_optimization else None,
+            drives,
         ),
     )
     module.train()  # A loaded policy comes in evaluation mode, and Lightning keeps what it finds.
@@ -367,6 +370,9 @@ def fit(
         )
     except SystemExit as stop:  # Lightning's answer to Ctrl-C
         raise KeyboardInterrupt from stop
+    finally:
+        if drives is not None:
+            shutil.rmtree(drives, ignore_errors=True)
     history.write(context.out_dir)
     return time.monotonic() - started
 

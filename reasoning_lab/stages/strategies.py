@@ -6,6 +6,7 @@ starts from the whole policy in its own memory. With bfloat16, ZeRO keeps float3
 """
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, cast
 
 import pytorch_lightning as pl
@@ -23,6 +24,7 @@ from transformers import PreTrainedModel
 from reasoning_lab.hardware import HardwareConfig
 from reasoning_lab.logprobs import shared_forward
 from reasoning_lab.ranks import rank, world_size
+from reasoning_lab.types import UserError
 
 
 class Shards(ModelParallelStrategy):
@@ -67,8 +69,35 @@ class ZeROPrecision(DeepSpeedPrecision):
         super().backward(tensor, *args, scale_wrt_gas=False, **kwargs)
 
 
+def check_drives(hardware: HardwareConfig) -> None:
+    """Refuse to offload to drives where DeepSpeed cannot.
+
+    Raises:
+        UserError: Its operator for asynchronous files cannot be built here.
+    """
+    if hardware.offload != "nvme":
+        return
+    from deepspeed.ops.op_builder import AsyncIOBuilder
+
+    if not AsyncIOBuilder().is_compatible():
+        raise UserError(
+            "hardware.offload=nvme: DeepSpeed cannot build its operator 'async_io' here; install "
+            "libaio with its headers (libaio-dev), or set hardware.offload=cpu"
+        )
+
+
+def drives_of(hardware: HardwareConfig, work_dir: Path) -> Path | None:
+    """A training's own folder on this machine's drives; None = nothing is offloaded to them."""
+    path = hardware.offload_path
+    return None if path is None else Path(path).absolute() / work_dir.name
+
+
 def trainer_options(
-    hardware: HardwareConfig, dtype: str, clip_norm: float, accumulation: int | None
+    hardware: HardwareConfig,
+    dtype: str,
+    clip_norm: float,
+    accumulation: int | None,
+    drives: Path | None,
 ) -> dict[str, Any]:
     """What `pl.Trainer` is told of devices and strategy.
 
@@ -77,7 +106,9 @@ def trainer_options(
         dtype: The policy's.
         clip_norm: Largest norm of the gradient; ZeRO clips by itself.
         accumulation: Micro-batches of a device that make a step; None = the module steps itself.
+        drives: This training's own folder on the machine's drives, where they are offloaded to.
     """
+    check_drives(hardware)
     options: dict[str, Any] = {
         "accelerator": hardware.accelerator,
         "devices": hardware.devices,
@@ -91,15 +122,18 @@ def trainer_options(
         options["strategy"] = Shards(hardware.world_size, 1)
     elif hardware.strategy != "single":
         precision = ZeROPrecision("bf16-true" if dtype == "bfloat16" else "32-true")
-        zero = ZeRO(config=_zero_config(hardware, clip_norm), precision_plugin=precision)
+        zero = ZeRO(config=zero_config(hardware, clip_norm, drives), precision_plugin=precision)
         options["strategy"] = zero
     return options
 
 
-def _zero_config(hardware: HardwareConfig, clip_norm: float) -> dict[str, Any]:
+def zero_config(hardware: HardwareConfig, clip_norm: float, drives: Path | None) -> dict[str, Any]:
+    """What DeepSpeed is told; arguments as in `trainer_options`."""
     zero: dict[str, Any] = {"stage": int(hardware.strategy[-1])}
     if hardware.offload != "none":
         zero["offload_optimizer"] = {"device": hardware.offload}
+    if drives is not None:
+        zero["offload_optimizer"]["nvme_path"] = str(drives)
     return {
         "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,
