@@ -72,6 +72,7 @@ def compose(config: DictConfig) -> Recipe:
     }
     _check_hardware(root.hardware)
     _check_engine(root)
+    _check_precision(root)
     _check_adapter(root)
     _check_stages(root)
     source = _source(root.data, "data")
@@ -167,6 +168,22 @@ def _check_engine(root: RootConfig) -> None:
         raise UserError(
             "engine: a server does not have the policies of stages; choose engine=hf or vllm, "
             "or evaluate the server's own model with reasoning-lab evaluate"
+        )
+
+
+def _check_precision(root: RootConfig) -> None:
+    if root.model.dtype != "mixed":
+        return
+    if root.hardware.strategy.startswith("deepspeed"):
+        raise UserError(
+            f"model.dtype=mixed: strategy={root.hardware.strategy} keeps float32 weights beside "
+            "bfloat16 ones by itself; set model.dtype=bfloat16, or hardware.strategy to single, "
+            "ddp or fsdp"
+        )
+    if root.model.adapter is not None:
+        raise UserError(
+            "model.dtype=mixed: an adapter learns in float32 whatever it is put into; set "
+            "model.dtype=bfloat16, or leave the adapter out"
         )
 
 

@@ -59,7 +59,8 @@ class ModelConfig:
         architecture: Arguments of the transformers config; `model_type` names the family. With a
             `path` only `plan` reads them, to reckon memory without the checkpoint.
         vocab_size: Size of the tokenizer that is trained with a model from scratch.
-        dtype: Precision of weights and arithmetic.
+        dtype: Precision of weights and arithmetic; mixed = the products are taken in bfloat16 from
+            weights that stay float32, so that steps smaller than bfloat16 resolves add up.
         adapter: What trains in place of the weights; null = the weights do.
     """
 
@@ -67,7 +68,7 @@ class ModelConfig:
     revision: str | None = None
     architecture: dict[str, Any] = field(default_factory=dict)
     vocab_size: int = 512
-    dtype: str = choice("float32", "bfloat16")
+    dtype: str = choice("float32", "bfloat16", "mixed")
     adapter: AdapterConfig | None = field(default=None, metadata={"when_set": True})
 
 

@@ -1,4 +1,4 @@
-"""What DeepSpeed is told of drives, read by its own config; what is said where it cannot use them."""
+"""What DeepSpeed is told of drives, read by its own config, and what is said where it has none."""
 
 from pathlib import Path
 

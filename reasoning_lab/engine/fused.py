@@ -20,6 +20,8 @@ from transformers import (
 )
 from transformers.cache_utils import CacheLayerMixin
 
+from reasoning_lab.logprobs import mixes_precision
+
 _FAMILIES = (LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
 # Above it, products take most of a step, and the fused weights are a copy worth noticing.
 _MOST_PARAMETERS = 64_000_000
@@ -73,7 +75,7 @@ class FusedModel:
 
 def fuses(model: PreTrainedModel) -> bool:
     """Whether `FusedModel` computes what this model does, and is worth its copy of the weights."""
-    if type(model) not in _FAMILIES or model.dtype != torch.float32:
+    if type(model) not in _FAMILIES or model.dtype != torch.float32 or mixes_precision(model):
         return False
     if model.num_parameters() > _MOST_PARAMETERS:
         return False

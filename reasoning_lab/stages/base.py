@@ -32,7 +32,7 @@ from reasoning_lab.models.chat import add_missing_tokens
 from reasoning_lab.models.policy import device_of, load_policy, on_device, save_policy
 from reasoning_lab.ranks import first_rank_says, rank, world_size
 from reasoning_lab.schema import BenchmarkConfig, ModelConfig, OptimizationConfig, ProblemsConfig
-from reasoning_lab.stages.checkpoints import Checkpoints, DirectIO, last_checkpoint
+from reasoning_lab.stages.checkpoints import Checkpoints, DirectIO, last_checkpoint, states_of
 from reasoning_lab.stages.strategies import drives_of, mean_over_ranks, shard, trainer_options
 from reasoning_lab.targets import factory
 from reasoning_lab.tracking import Tracker
@@ -80,6 +80,11 @@ class StageContext:
     tracker: Tracker
     benchmarks: Mapping[str, BenchmarkConfig] = field(default_factory=dict)
     benchmark_sources: Mapping[str, ProblemSource] = field(default_factory=dict)
+
+    @property
+    def _engine_dtype(self) -> str:
+        """Engines know one precision of both weights and arithmetic."""
+        return "bfloat16" if self.model.dtype == "mixed" else self.model.dtype
 
     def load_policy(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """The policy to start from: the input's, or the base checkpoint's."""
@@ -137,7 +142,7 @@ class StageContext:
         if "revision" in engine and "policy" not in self.inputs:
             options["revision"] = self.model.revision
         if "dtype" in engine:
-            options["dtype"] = self.model.dtype
+            options["dtype"] = self._engine_dtype
 
         def made(on_progress: Callable[[int], None]) -> Engine:
             opened: Engine = factory(options, "engine")(hardware=self.hardware)
@@ -155,7 +160,7 @@ class StageContext:
             if folder is None:  # The base checkpoint may lack tokens that the policy has.
                 folder = self.work_dir / "base"
                 save_policy(policy, tokenizer, folder)
-            return VLLMEngine(str(folder), None, self.model.dtype, None, self.hardware)
+            return VLLMEngine(str(folder), None, self._engine_dtype, None, self.hardware)
 
         return self._sampler(engine, lambda made: cast(VLLMEngine, made).load(policy))
 
@@ -332,7 +337,7 @@ def fit(
     """
     own = batches.of_rank() if module.automatic_optimization else batches
     accumulation = len(own) // optimization.steps
-    folder = _states(context, accumulation)
+    folder = states_of(context.work_dir, context.hardware.strategy, accumulation)
     checkpoints = Checkpoints(
         folder, optimization.checkpoint_every_steps, accumulation, validate_every_steps
     )
@@ -375,14 +380,6 @@ def fit(
             shutil.rmtree(drives, ignore_errors=True)
     history.write(context.out_dir)
     return time.monotonic() - started
-
-
-def _states(context: StageContext, accumulation: int) -> Path:
-    """Where training states are kept, which serve only as many processes with equal shares."""
-    strategy = context.hardware.strategy
-    if strategy == "single":
-        return context.work_dir
-    return context.work_dir / f"{strategy}-{world_size()}x{accumulation}"
 
 
 def parts_of(batch_size: int, hardware: HardwareConfig) -> int:
