@@ -62,7 +62,7 @@ def shared_forward(model: PreTrainedModel) -> None:
 
 
 def mix_precision(model: PreTrainedModel) -> None:
-    """Have products be taken in bfloat16 from the model's float32 weights, wherever it is read."""
+    """Have `trained_logits` take products in bfloat16 from the model's float32 weights."""
     model._mixes_precision = True  # type: ignore[assignment]
 
 

@@ -59,8 +59,9 @@ class ModelConfig:
         architecture: Arguments of the transformers config; `model_type` names the family. With a
             `path` only `plan` reads them, to reckon memory without the checkpoint.
         vocab_size: Size of the tokenizer that is trained with a model from scratch.
-        dtype: Precision of weights and arithmetic; mixed = the products are taken in bfloat16 from
-            weights that stay float32, so that steps smaller than bfloat16 resolves add up.
+        dtype: Precision of weights and arithmetic; mixed = training takes products in bfloat16 from
+            weights that stay float32, so that steps too small for bfloat16 add up, and what
+            samples is their bfloat16 copy.
         adapter: What trains in place of the weights; null = the weights do.
     """
 
@@ -70,6 +71,11 @@ class ModelConfig:
     vocab_size: int = 512
     dtype: str = choice("float32", "bfloat16", "mixed")
     adapter: AdapterConfig | None = field(default=None, metadata={"when_set": True})
+
+    @property
+    def sampling_dtype(self) -> str:
+        """Of weights and arithmetic alike, as engines have it."""
+        return "bfloat16" if self.dtype == "mixed" else self.dtype
 
 
 @dataclass

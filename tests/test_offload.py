@@ -18,6 +18,7 @@ from .conftest import Compose
 ON_DRIVES = (
     "experiment=phi4_mini_reasoning",
     "hardware=h100x8_zero3",
+    "model.dtype=bfloat16",
     "hardware.offload=nvme",
     "hardware.offload_path=/drive",
 )

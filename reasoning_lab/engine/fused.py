@@ -20,8 +20,6 @@ from transformers import (
 )
 from transformers.cache_utils import CacheLayerMixin
 
-from reasoning_lab.logprobs import mixes_precision
-
 _FAMILIES = (LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
 # Above it, products take most of a step, and the fused weights are a copy worth noticing.
 _MOST_PARAMETERS = 64_000_000
@@ -75,7 +73,7 @@ class FusedModel:
 
 def fuses(model: PreTrainedModel) -> bool:
     """Whether `FusedModel` computes what this model does, and is worth its copy of the weights."""
-    if type(model) not in _FAMILIES or model.dtype != torch.float32 or mixes_precision(model):
+    if type(model) not in _FAMILIES or model.dtype != torch.float32:
         return False
     if model.num_parameters() > _MOST_PARAMETERS:
         return False

@@ -15,7 +15,6 @@ from reasoning_lab.engine import Sampling
 from reasoning_lab.engine.decoding import Decoding
 from reasoning_lab.engine.fused import FusedModel, fuses
 from reasoning_lab.hardware import HardwareConfig
-from reasoning_lab.logprobs import mixes_precision
 from reasoning_lab.models.chat import end_ids, tokenless
 from reasoning_lab.models.policy import device_of, load_policy, on_device
 from reasoning_lab.models.tokenizer import prompt_tokens
@@ -71,21 +70,16 @@ class HFEngine:
         was_training = self._model.training
         self._model.eval()
         fused = FusedModel(self._model) if fuses(self._model) else None
-        # As in training, but each weight is read for many tokens, so its copy is kept for all.
-        mixed = torch.autocast(
-            self._model.device.type, torch.bfloat16, enabled=mixes_precision(self._model)
-        )
         try:
             for start in range(0, len(order), self._batch_size):
                 rows = order[start : start + self._batch_size]
-                with mixed:
-                    state = Decoding(
-                        self._model,
-                        fused,
-                        [prompts[row] for row in rows],
-                        self._padding(),
-                    )
-                    drawn = self._generate_batch(state, sampling, [seeds[row] for row in rows])
+                state = Decoding(
+                    self._model,
+                    fused,
+                    [prompts[row] for row in rows],
+                    self._padding(),
+                )
+                drawn = self._generate_batch(state, sampling, [seeds[row] for row in rows])
                 completions.update(zip(rows, drawn, strict=True))
                 self._on_progress(len(rows))
         finally:
@@ -149,7 +143,7 @@ def engine_of(model: str, revision: str | None, dtype: str, hardware: HardwareCo
     Args:
         model: A Hugging Face folder or hub id.
         revision: The hub commit.
-        dtype: float32, bfloat16 or mixed.
+        dtype: float32 or bfloat16.
         hardware: Its device and the rows decoded together.
 
     Raises:

@@ -81,29 +81,27 @@ class StageContext:
     benchmarks: Mapping[str, BenchmarkConfig] = field(default_factory=dict)
     benchmark_sources: Mapping[str, ProblemSource] = field(default_factory=dict)
 
-    @property
-    def _engine_dtype(self) -> str:
-        """Engines know one precision of both weights and arithmetic."""
-        return "bfloat16" if self.model.dtype == "mixed" else self.model.dtype
-
     def load_policy(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        """The policy to start from: the input's, or the base checkpoint's."""
-        if "policy" in self.inputs:
-            return load_policy(self.inputs["policy"], self.model.dtype)
-        if self.model.path is None:
-            raise UserError(f"stages.{self.name}: no policy to start from; set model.path")
-        return load_policy(self.model.path, self.model.dtype, self.model.revision)
+        """The policy to sample from: the input's, or the base checkpoint's."""
+        return self._load(self.model.sampling_dtype)
 
     def load_student(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """The same policy, ready to be trained.
 
         It has the tokens that a hub's checkpoint lacks, and the adapter that is configured.
         """
-        policy, tokenizer = self.load_policy()
+        policy, tokenizer = self._load(self.model.dtype)
         add_missing_tokens(policy, tokenizer)
         if self.model.adapter is not None:
             add_adapter(policy, self.model.adapter, self.seed)
         return policy, tokenizer
+
+    def _load(self, dtype: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        if "policy" in self.inputs:
+            return load_policy(self.inputs["policy"], dtype)
+        if self.model.path is None:
+            raise UserError(f"stages.{self.name}: no policy to start from; set model.path")
+        return load_policy(self.model.path, dtype, self.model.revision)
 
     def problems(self, split: Split, asked: ProblemsConfig) -> list[Problem]:
         """What the source gives for a stage's `problems`, under the run's seed.
@@ -142,7 +140,7 @@ class StageContext:
         if "revision" in engine and "policy" not in self.inputs:
             options["revision"] = self.model.revision
         if "dtype" in engine:
-            options["dtype"] = self._engine_dtype
+            options["dtype"] = self.model.sampling_dtype
 
         def made(on_progress: Callable[[int], None]) -> Engine:
             opened: Engine = factory(options, "engine")(hardware=self.hardware)
@@ -160,7 +158,7 @@ class StageContext:
             if folder is None:  # The base checkpoint may lack tokens that the policy has.
                 folder = self.work_dir / "base"
                 save_policy(policy, tokenizer, folder)
-            return VLLMEngine(str(folder), None, self._engine_dtype, None, self.hardware)
+            return VLLMEngine(str(folder), None, self.model.sampling_dtype, None, self.hardware)
 
         return self._sampler(engine, lambda made: cast(VLLMEngine, made).load(policy))
 
