@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from reasoning_lab.data.json_lines import json_lines
-from reasoning_lab.schema import HardwareConfig
+from reasoning_lab.hardware import HardwareConfig
 from reasoning_lab.types import Problem, UserError, Verdict
 from reasoning_lab.verify import verifier_of
 

@@ -20,8 +20,9 @@ from reasoning_lab.engine.teacher import check_engine
 from reasoning_lab.evaluate.config import EvaluateConfig
 from reasoning_lab.fields import check_values, identity_of
 from reasoning_lab.files import content_hash
+from reasoning_lab.hardware import HardwareConfig
 from reasoning_lab.recipe import BASE, NO_ABLATION, Node, ablated, link, ordered, with_evaluations
-from reasoning_lab.schema import BenchmarkConfig, HardwareConfig, RootConfig, StageConfig
+from reasoning_lab.schema import BenchmarkConfig, RootConfig, StageConfig
 from reasoning_lab.targets import check_path, factory, import_trusted
 from reasoning_lab.types import UserError
 
@@ -71,6 +72,7 @@ def compose(config: DictConfig) -> Recipe:
     }
     _check_hardware(root.hardware)
     _check_engine(root)
+    _check_precision(root)
     _check_adapter(root)
     _check_stages(root)
     source = _source(root.data, "data")
@@ -120,15 +122,31 @@ def compose(config: DictConfig) -> Recipe:
 
 def _check_hardware(hardware: HardwareConfig) -> None:
     strategy = hardware.strategy
-    if hardware.devices > 1 and strategy == "single":
+    for key, count in (("devices", hardware.devices), ("nodes", hardware.nodes)):
+        if count > 1 and strategy == "single":
+            raise UserError(
+                f"hardware.{key}={count}: strategy=single uses one; set hardware.strategy to ddp, "
+                "fsdp or deepspeed1, 2 or 3"
+            )
+    if hardware.nodes > 1 and hardware.slurm is None:
         raise UserError(
-            f"hardware.devices={hardware.devices}: strategy=single uses one; set "
-            "hardware.strategy to ddp, fsdp or deepspeed1, 2 or 3"
+            f"hardware.nodes={hardware.nodes}: other machines are reached through SLURM alone; "
+            "choose hardware=slurm, or leave nodes out"
         )
     if hardware.offload != "none" and not strategy.startswith("deepspeed"):
         raise UserError(
             f"hardware.offload={hardware.offload}: strategy={strategy} has no offloading; set "
             "hardware.strategy to deepspeed1, 2 or 3, or leave offload out"
+        )
+    if hardware.offload == "nvme" and strategy != "deepspeed3":
+        raise UserError(
+            f"hardware.offload=nvme: strategy={strategy} cannot offload to drives; set "
+            "hardware.strategy=deepspeed3, or hardware.offload=cpu"
+        )
+    if (hardware.offload == "nvme") != (hardware.offload_path is not None):
+        raise UserError(
+            f"hardware.offload_path={hardware.offload_path}: it is the folder on the drives of "
+            f"offload=nvme, and offload is {hardware.offload}; give both, or neither"
         )
     if strategy.startswith("deepspeed") and find_spec("deepspeed") is None:
         raise UserError(
@@ -150,6 +168,22 @@ def _check_engine(root: RootConfig) -> None:
         raise UserError(
             "engine: a server does not have the policies of stages; choose engine=hf or vllm, "
             "or evaluate the server's own model with reasoning-lab evaluate"
+        )
+
+
+def _check_precision(root: RootConfig) -> None:
+    if root.model.dtype != "mixed":
+        return
+    if root.hardware.strategy.startswith("deepspeed"):
+        raise UserError(
+            f"model.dtype=mixed: strategy={root.hardware.strategy} keeps float32 weights beside "
+            "bfloat16 ones by itself; set model.dtype=bfloat16, or hardware.strategy to single, "
+            "ddp or fsdp"
+        )
+    if root.model.adapter is not None:
+        raise UserError(
+            "model.dtype=mixed: an adapter learns in float32 whatever it is put into; set "
+            "model.dtype=bfloat16, or leave the adapter out"
         )
 
 

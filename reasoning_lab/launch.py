@@ -1,16 +1,15 @@
-"""Run one stage: in this process on one device, else as torchrun on its saved, resolved config.
+"""Run one stage: in this process on one device, else by torchrun on its saved, resolved config.
 
-Both go through `Job.run`. The processes find the job as YAML in the stage's work folder, read
-what the stage's inputs hold for themselves, and share the training; rank 0 tracks it and fills the
-artifact's folder. They end with the process that launched them, and it ends when one of them does.
+Both go through `Job.run`. The processes find the job as YAML in the stage's work folder, on this
+machine or on those of a cluster, read what the stage's inputs hold for themselves, and share the
+training; rank 0 tracks it and fills the artifact's folder. They end with the process that launched
+them, and it ends when one of them does.
 """
 
 import contextlib
 import json
 import logging
 import os
-import re
-import subprocess
 import sys
 import tempfile
 import threading
@@ -30,28 +29,27 @@ import yaml
 from omegaconf import OmegaConf
 
 from reasoning_lab.data.problems import ProblemSource
+from reasoning_lab.hardware import HardwareConfig
 from reasoning_lab.ranks import rank
 from reasoning_lab.schema import (
     BenchmarkConfig,
-    HardwareConfig,
     ModelConfig,
     StageConfig,
     TrackerConfig,
     TrainingConfig,
 )
+from reasoning_lab.slurm import run_on_cluster
 from reasoning_lab.stages.base import Metrics, StageContext
 from reasoning_lab.targets import factory, resolve
+from reasoning_lab.torchrun import run_here
 from reasoning_lab.tracking import NullTracker, Tracker, WandbTracker
 from reasoning_lab.types import UserError
 from reasoning_lab.verify import Verifier, verifier_of
 
-_JOB, _METRICS, _LOG = "job.yaml", "metrics.json", "processes.log"
+_JOB, _METRICS = "job.yaml", "metrics.json"
 _MISTAKE = "mistake-{}.txt"
 # Silent processes are given up for lost; the longest silence is a slow rank's sampling.
 _SILENCE = timedelta(hours=2)
-_PATIENCE_S = 40.0
-# What torchrun writes of each process that failed.
-_FAILED = re.compile(r"^\s*rank\s*:\s*(\d+) .*\n\s*exitcode\s*:\s*(-?\d+) ", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +115,25 @@ class Job:
         return cast(Metrics, run(self.config, context))
 
     @property
+    def spread(self) -> tuple[int, int]:
+        """Machines that it takes, and processes on each."""
+        if isinstance(self.config, TrainingConfig) and self.hardware.strategy != "single":
+            return self.hardware.nodes, self.hardware.devices
+        return 1, 1
+
+    @property
+    def gpus(self) -> int:
+        """Of each machine, if it has any."""
+        if self.hardware.accelerator == "cpu":
+            return 0
+        engine = self.hardware.engine
+        return max(self.spread[1], engine.tensor_parallel_size * engine.data_parallel_size)
+
+    @property
     def launches(self) -> bool:
         """Whether it takes processes of its own."""
-        return isinstance(self.config, TrainingConfig) and self.hardware.strategy != "single"
+        shared = isinstance(self.config, TrainingConfig) and self.hardware.strategy != "single"
+        return shared or self.hardware.slurm is not None
 
 
 def tracker_of(tracking: Mapping[str, Any] | None) -> Tracker:
@@ -135,58 +149,24 @@ def launched(job: Job) -> Metrics:
     Raises:
         UserError: What the stage said of the user's mistake; or a process failed or was killed.
     """
-    folder = job.work_dir / "launch"
+    folder = job.work_dir.absolute() / "launch"
     folder.mkdir(parents=True, exist_ok=True)
     for stale in [folder / _METRICS, *folder.glob(_MISTAKE.format("*"))]:
         stale.unlink(missing_ok=True)
     write_job(job, folder)
-    torchrun = ["-m", "torch.distributed.run", "--standalone"]
-    worker = ["-m", "reasoning_lab.launch", str(folder)]
-    processes = f"--nproc-per-node={job.hardware.devices}"
-    with (folder / _LOG).open("w", encoding="utf-8") as log_file:
-        # Deaf to the terminal's Ctrl-C: this process decides, and closing their input ends them.
-        process = subprocess.Popen(
-            [sys.executable, *torchrun, processes, *worker],
-            stdin=subprocess.PIPE,
-            stderr=log_file,
-            start_new_session=True,
-        )
-        try:
-            code = process.wait()
-        finally:
-            _end(process)
-    if code == 0:
+    nodes, processes = job.spread
+    if job.hardware.slurm is None:
+        wrong = run_here(processes, folder)
+    else:
+        wrong = run_on_cluster(job.hardware.slurm, job.name, nodes, processes, job.gpus, folder)
+    if wrong is None:
         return cast(Metrics, json.loads((folder / _METRICS).read_text(encoding="utf-8")))
     for mistake in sorted(folder.glob(_MISTAKE.format("*"))):
         raise UserError(mistake.read_text(encoding="utf-8"))
     raise UserError(
-        f"stages.{job.name}: {_failure(folder / _LOG)}; {folder / _LOG} tells more; run the same "
-        "command again to go on from the last checkpoint"
+        f"stages.{job.name}: {wrong}; the logs in {folder} tell more; run the same command again "
+        "to go on from the last checkpoint"
     )
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End torchrun and its processes, which end by themselves once their input is closed."""
-    assert process.stdin is not None
-    process.stdin.close()
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(_PATIENCE_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _failure(log_file: Path) -> str:
-    """Which process failed, from torchrun's own account; one that was killed comes first."""
-    text = log_file.read_text(encoding="utf-8", errors="replace")
-    failed = sorted({(int(code), int(number)) for number, code in _FAILED.findall(text)})
-    killed = [(code, number) for code, number in failed if code < 0 and code != -15]
-    for code, number in killed or failed:
-        how = f"was killed by signal {-code}" if code < 0 else f"failed with exit code {code}"
-        return f"the training process of rank {number} {how}"
-    return "the training processes ended before their time"
 
 
 def write_job(job: Job, folder: Path) -> None:
@@ -247,7 +227,12 @@ def work(folder: Path, verifier: Verifier) -> None:
                 scratch = stack.enter_context(tempfile.TemporaryDirectory())
                 job = replace(job, out_dir=Path(scratch))
             source = factory(job.data, "data")()
-            metrics = job.run(source, {}, verifier, tracker)
+            sources = {
+                name: factory(held.data, f"benchmarks.{name}.data")()
+                for name, held in job.benchmarks.items()
+                if held.data is not None
+            }
+            metrics = job.run(source, sources, verifier, tracker)
     except UserError as mistake:
         (folder / _MISTAKE.format(rank())).write_text(str(mistake), encoding="utf-8")
         raise
@@ -262,8 +247,9 @@ def process_group(hardware: HardwareConfig) -> Iterator[None]:
     if on_gpu:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     else:
-        cores = os.cpu_count() or 1
-        torch.set_num_threads(hardware.threads or max(1, cores // hardware.devices))
+        cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+        processes = int(os.environ["LOCAL_WORLD_SIZE"])
+        torch.set_num_threads(hardware.threads or max(1, cores // processes))
     backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
     dist.init_process_group(backend, timeout=_SILENCE)
     if rank() != 0:

@@ -61,15 +61,32 @@ def shared_forward(model: PreTrainedModel) -> None:
     model._shared_forward = partial(_trained_logits, model)  # type: ignore[assignment]
 
 
+def mix_precision(model: PreTrainedModel) -> None:
+    """Have `trained_logits` take products in bfloat16 from the model's float32 weights."""
+    model._mixes_precision = True  # type: ignore[assignment]
+
+
+def mixes_precision(model: PreTrainedModel) -> bool:
+    """Whether `mix_precision` was here."""
+    return bool(getattr(model, "_mixes_precision", False))
+
+
 def _trained_logits(model: PreTrainedModel, batch: TokenBatch) -> tuple[Tensor, Tensor]:
-    hidden = model.base_model(
-        input_ids=batch.input_ids,
-        attention_mask=batch.attention_mask,
-        position_ids=batch.position_ids,
-        use_cache=False,  # With a cache, transformers drops the packing mask silently.
-    )[0]
-    trained = batch.completion_mask[:, 1:]
-    logits = model.get_output_embeddings()(hidden[:, :-1][trained])
+    # Each weight is read once, so a cache of its bfloat16 copy would only take memory.
+    with torch.autocast(
+        batch.input_ids.device.type,
+        torch.bfloat16,
+        enabled=mixes_precision(model),
+        cache_enabled=False,
+    ):
+        hidden = model.base_model(
+            input_ids=batch.input_ids,
+            attention_mask=batch.attention_mask,
+            position_ids=batch.position_ids,
+            use_cache=False,  # With a cache, transformers drops the packing mask silently.
+        )[0]
+        trained = batch.completion_mask[:, 1:]
+        logits = model.get_output_embeddings()(hidden[:, :-1][trained])
     return logits.float(), batch.input_ids[:, 1:][trained]
 
 

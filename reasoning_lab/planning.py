@@ -15,6 +15,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from reasoning_lab.compose import Recipe
+from reasoning_lab.hardware import SHARDED, HardwareConfig
 from reasoning_lab.models.cost import (
     ASSUMED_MFU,
     DEVICES,
@@ -32,13 +33,7 @@ from reasoning_lab.models.footprint import (
     weight_bytes,
 )
 from reasoning_lab.recipe import Node
-from reasoning_lab.schema import (
-    HardwareConfig,
-    ModelConfig,
-    RootConfig,
-    StageConfig,
-    TrainingConfig,
-)
+from reasoning_lab.schema import ModelConfig, RootConfig, StageConfig, TrainingConfig
 from reasoning_lab.store import Artifact, Store
 from reasoning_lab.types import Sequences
 
@@ -216,6 +211,7 @@ def sharding_of(hardware: HardwareConfig) -> Sharding:
     return Sharding(
         hardware.strategy,
         devices=hardware.devices,
+        nodes=hardware.nodes,
         offload_optimizer=hardware.offload,
         activation_checkpointing=hardware.activation_checkpointing,
     )
@@ -227,13 +223,16 @@ def _memory(root: RootConfig, stage: StageConfig) -> Footprint | None:
     rows = stage.training_rows()
     alone = rows is None or _at_once(rows, root.hardware) == 1
     masked = rows is not None and (rows.packed or not alone)
+    copies = stage.frozen_copies()
+    if stage.written_rows() and (root.hardware.strategy in SHARDED or root.model.dtype == "mixed"):
+        copies += 1  # What samples is whole on every device.
     return footprint(
         _architecture(root.model),
         root.model.vocab_size,
         root.model.dtype,
         str(stage.optimization.optimizer.get("_target_")),
         sharding_of(root.hardware),
-        stage.frozen_copies(),
+        copies,
         lora_rank=root.model.adapter.rank if root.model.adapter else None,
         mask_tokens=rows.tokens if rows is not None and masked else 0,
     )
@@ -241,7 +240,8 @@ def _memory(root: RootConfig, stage: StageConfig) -> Footprint | None:
 
 def _bounds(root: RootConfig, stage: StageConfig, memory: Footprint | None) -> Bounds | None:
     device = DEVICES.get(root.hardware.device or "")
-    architecture, vocab, dtype = _architecture(root.model), root.model.vocab_size, root.model.dtype
+    architecture, vocab = _architecture(root.model), root.model.vocab_size
+    dtype = root.model.sampling_dtype
     trained, written = stage.training_rows(), stage.written_rows()
     if not is_known(architecture) or not (trained or written):
         return None

@@ -25,6 +25,8 @@ from reasoning_lab.launch import Job, launched, tracker_of
 from reasoning_lab.recipe import Node
 from reasoning_lab.report import Evidence
 from reasoning_lab.results import add_evidence, publish, results_of
+from reasoning_lab.slurm import check_slurm
+from reasoning_lab.stages.strategies import check_drives
 from reasoning_lab.store import Artifact, Metadata, Store, trained_on
 from reasoning_lab.tracking import Tracker, is_offline
 from reasoning_lab.types import UserError
@@ -49,6 +51,10 @@ def run(recipe: Recipe, out_dir: Path, overrides: Sequence[str] = ()) -> float |
         pass@1 of the last policy, the mean over benchmarks; None without a benchmark.
     """
     root = recipe.root
+    if root.hardware.slurm is not None:
+        check_slurm()
+    else:
+        check_drives(root.hardware)
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     # Bars for work of milliseconds; ours and Lightning's tell of what takes time.
     transformers.utils.logging.disable_progress_bar()

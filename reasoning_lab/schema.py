@@ -11,11 +11,9 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from reasoning_lab.fields import at_least, choice, fraction, identity_of, number, placement
+from reasoning_lab.hardware import HardwareConfig
 from reasoning_lab.types import Sequences, UserError
 
-STRATEGIES = ("single", "ddp", "fsdp", "deepspeed1", "deepspeed2", "deepspeed3")
-# Those under which no process holds whole weights.
-SHARDED = ("fsdp", "deepspeed3")
 # Each value's update depends on that value alone, so a shard is updated as the whole would be.
 _ELEMENTWISE = ("Adam", "AdamW", "Adamax", "NAdam", "RAdam", "SGD", "RMSprop", "Adagrad")
 
@@ -61,7 +59,9 @@ class ModelConfig:
         architecture: Arguments of the transformers config; `model_type` names the family. With a
             `path` only `plan` reads them, to reckon memory without the checkpoint.
         vocab_size: Size of the tokenizer that is trained with a model from scratch.
-        dtype: Precision of weights and arithmetic.
+        dtype: Precision of weights and arithmetic; mixed = training takes products in bfloat16 from
+            weights that stay float32, so that steps too small for bfloat16 add up, and what
+            samples is their bfloat16 copy.
         adapter: What trains in place of the weights; null = the weights do.
     """
 
@@ -69,8 +69,13 @@ class ModelConfig:
     revision: str | None = None
     architecture: dict[str, Any] = field(default_factory=dict)
     vocab_size: int = 512
-    dtype: str = choice("float32", "bfloat16")
+    dtype: str = choice("float32", "bfloat16", "mixed")
     adapter: AdapterConfig | None = field(default=None, metadata={"when_set": True})
+
+    @property
+    def sampling_dtype(self) -> str:
+        """Of weights and arithmetic alike, as engines have it."""
+        return "bfloat16" if self.dtype == "mixed" else self.dtype
 
 
 @dataclass
@@ -155,78 +160,6 @@ class OptimizationConfig:
 
 
 @dataclass
-class EngineHardwareConfig:
-    """What engines may take of this machine, or of a server.
-
-    Attributes:
-        tensor_parallel_size: Devices that share one copy of vLLM's model.
-        data_parallel_size: Copies of vLLM's model, each in a process of its own.
-        memory_frac: vLLM's share of a GPU's memory.
-        kv_cache_gb: Memory of vLLM's keys and values; null = what is left of `memory_frac`.
-        sleep: Whether vLLM gives its memory of the device back between two samplings, for a
-            trainer that shares it; needs a GPU.
-        url: The OpenAI-compatible server; null = OPENAI_BASE_URL, or else OpenAI's.
-        requests_in_flight: Most requests that wait for the server's answer at a time.
-        requests_per_minute: Most requests started in a minute; null = no limit.
-        request_retries: How often a request that failed or was refused for now is tried again.
-        request_timeout_s: Longest wait for one answer.
-    """
-
-    tensor_parallel_size: int = number(1, least=1, placement=True)
-    data_parallel_size: int = number(1, least=1, placement=True)
-    memory_frac: float = number(0.9, least=0.01, most=1.0, placement=True)
-    kv_cache_gb: float | None = number(None, least=0.01, placement=True)
-    sleep: bool = placement(False)
-    url: str | None = placement(None)
-    requests_in_flight: int = number(32, least=1, placement=True)
-    requests_per_minute: float | None = number(None, least=0.1, placement=True)
-    request_retries: int = number(8, least=0, placement=True)
-    request_timeout_s: float = number(600.0, least=0.1, placement=True)
-
-
-@dataclass
-class HardwareConfig:
-    """Where and how wide; never part of a result's identity.
-
-    Attributes:
-        accelerator: Lightning's name for the device: cpu, gpu or auto.
-        device: What `plan` takes its devices for: a100, h100 or h200; null = it tells no hours.
-        devices: Devices that train a stage together, a process each.
-        strategy: How they share it: single; ddp, a copy of the policy on each; fsdp, shards of
-            weights, gradients and optimizer state; deepspeed1, 2 and 3, ZeRO's shards of the
-            optimizer state, of the gradients too, and of the weights too.
-        offload: Where ZeRO keeps the optimizer's state: none = on the device, cpu = in memory.
-        activation_checkpointing: Whether the backward pass computes activations again instead of
-            keeping them.
-        threads: CPU threads of torch; null = one a core.
-        micro_batch_size: Rows a forward pass, at most; null = the global batch at once.
-        generation_batch_size: Rows decoded together.
-        engine: What vLLM and servers may take.
-        verifier_workers: Processes that check answers.
-        verifier_timeout_s: Wall-clock limit of one check.
-        verifier_memory_mb: Memory that a check may take beyond its worker's own.
-    """
-
-    accelerator: str = placement("cpu")
-    device: str | None = field(
-        default=None, metadata={"placement": True, "choices": ("a100", "h100", "h200")}
-    )
-    devices: int = number(1, least=1, placement=True)
-    strategy: str = field(default="single", metadata={"placement": True, "choices": STRATEGIES})
-    offload: str = field(default="none", metadata={"placement": True, "choices": ("none", "cpu")})
-    activation_checkpointing: bool = placement(False)
-    threads: int | None = number(None, least=1, placement=True)
-    micro_batch_size: int | None = number(None, least=1, placement=True)
-    generation_batch_size: int = number(256, least=1, placement=True)
-    engine: EngineHardwareConfig = field(
-        default_factory=EngineHardwareConfig, metadata={"placement": True}
-    )
-    verifier_workers: int = number(1, least=1, placement=True)
-    verifier_timeout_s: float = number(5.0, least=0.1, placement=True)
-    verifier_memory_mb: int = number(1024, least=64, placement=True)
-
-
-@dataclass
 class StageConfig:
     """What every stage's config has; a stage's own schema adds its knobs.
 
@@ -286,17 +219,19 @@ class TrainingConfig(StageConfig):
     def check(self, key: str, hardware: HardwareConfig) -> None:
         self.check_optimizer(key, hardware)
         size, micro = self.optimization.batch_size, hardware.micro_batch_size
-        if size % hardware.devices:
+        world = hardware.world_size
+        among = f"hardware.devices={hardware.devices}"
+        if hardware.nodes > 1:
+            among += f" × hardware.nodes={hardware.nodes}"
+        if size % world:
             raise UserError(
-                f"hardware.devices={hardware.devices} does not divide "
-                f"{key}.optimization.batch_size={size}; choose a divisor"
+                f"{among} does not divide {key}.optimization.batch_size={size}; choose a divisor"
             )
-        size //= hardware.devices
-        if micro is not None and micro < size and size % micro:
-            of = f" / hardware.devices={hardware.devices}" if hardware.devices > 1 else ""
+        if micro is not None and micro < size // world and size // world % micro:
+            of = f" / {among}" if world > 1 else ""
             raise UserError(
                 f"hardware.micro_batch_size={micro} does not divide "
-                f"{key}.optimization.batch_size={size * hardware.devices}{of}; choose a divisor"
+                f"{key}.optimization.batch_size={size}{of}; choose a divisor"
             )
 
     def check_optimizer(self, key: str, hardware: HardwareConfig) -> None:

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from reasoning_lab.data.problems import ProblemSource
-from reasoning_lab.schema import HardwareConfig, ModelConfig
+from reasoning_lab.hardware import HardwareConfig
+from reasoning_lab.schema import ModelConfig
 from reasoning_lab.stages.base import StageContext
 from reasoning_lab.tracking import NullTracker
 from reasoning_lab.verify import Verifier

@@ -8,8 +8,9 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from reasoning_lab.compose import CONF, makers
+from reasoning_lab.hardware import HardwareConfig
 from reasoning_lab.mistakes import is_composition_error, one_sentence
-from reasoning_lab.schema import HardwareConfig, StageConfig
+from reasoning_lab.schema import StageConfig
 from reasoning_lab.stages.distill.config import DistillConfig
 from reasoning_lab.targets import factory, resolve
 from reasoning_lab.types import UserError
@@ -65,12 +66,12 @@ def test_option_composes(
         "evaluate": "model.path=some/model",
         "paper": "model.path=some/model",
     }
-    # Eight devices want larger batches than the tiny recipe's, and their shards AdamW.
+    # Many devices want larger batches than the tiny recipe's, and their shards AdamW.
     adamw = "{batch_size: 32, optimizer: {_target_: torch.optim.AdamW}}"
     wide = [
         f"stages.{stage}.optimization={adamw}"
         for stage in ("pretrain", "midtrain", "sft", "dpo")
-        if option.endswith("x8") or option.endswith("zero3")
+        if option.endswith(("x8", "zero3", "slurm"))
     ]
     recipe = composed(chosen, *wide, *[missing[option]] if option in missing else [])
     assert recipe.nodes
@@ -297,6 +298,11 @@ def test_micro_batch_that_holds_a_whole_step_is_no_mistake(composed: Compose) ->
     [
         (["hardware.devices=2"], r"^hardware\.devices=2: strategy=single uses one; set"),
         (
+            ["hardware.strategy=ddp", "hardware.nodes=2"],
+            r"^hardware\.nodes=2: other machines are reached through SLURM alone; choose",
+        ),
+        (["hardware.nodes=2"], r"^hardware\.nodes=2: strategy=single uses one; set"),
+        (
             ["hardware.strategy=ddp", "hardware.offload=cpu"],
             r"^hardware\.offload=cpu: strategy=ddp has no offloading; set hardware\.strategy to",
         ),
@@ -332,7 +338,7 @@ def test_impossible_strategy_is_one_sentence(
 
 
 def test_strategy_is_no_identity(composed: Compose) -> None:
-    wide = composed("hardware.strategy=ddp", "hardware.devices=2", "~stages.midtrain")
-    assert [node.fingerprint for node in wide.nodes] == [
-        node.fingerprint for node in composed("~stages.midtrain").nodes
-    ]
+    alone = [node.fingerprint for node in composed("~stages.midtrain").nodes]
+    for wide in (["hardware.devices=2"], ["hardware.nodes=2", "hardware.slurm={}"]):
+        nodes = composed("hardware.strategy=ddp", *wide, "~stages.midtrain").nodes
+        assert [node.fingerprint for node in nodes] == alone

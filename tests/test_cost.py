@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from reasoning_lab.hardware import STRATEGIES, HardwareConfig
 from reasoning_lab.models.cost import (
     DEVICES,
     Device,
@@ -18,7 +19,6 @@ from reasoning_lab.models.cost import (
 )
 from reasoning_lab.models.footprint import STRATEGIES as DIVISIONS
 from reasoning_lab.planning import Bounds, plan_table, planned, summary
-from reasoning_lab.schema import STRATEGIES, HardwareConfig
 
 from .conftest import Compose
 
@@ -72,6 +72,7 @@ ALONE = (
     "hardware.strategy=single",
     "hardware.activation_checkpointing=false",
 )
+ADAPTED = ("model/adapter=lora", "model.dtype=bfloat16")
 
 
 def bounds_of(composed: Compose, *overrides: str) -> dict[str, Bounds]:
@@ -95,7 +96,14 @@ def test_the_papers_recipe_is_bounded_by_its_config(composed: Compose) -> None:
     assert bounds["midtrain"].hours == pytest.approx(flops / (0.4 * 989e12) / 3600, rel=1e-4)
     # Weights, gradients, two moments in bfloat16; a row's activations, masks and logits.
     row = 16384 * (2 * 32 * (11 * 3072 + 4 * 8192 + 16384) + 2 * 3 * 3072 + 12 * 200064)
-    assert bounds["midtrain"].device_bytes == pytest.approx(8 * 3.836e9 + row, rel=0.02)
+    plain = bounds_of(composed, "model.dtype=bfloat16")["midtrain"]
+    assert plain.device_bytes == pytest.approx(8 * 3.836e9 + row, rel=0.02)
+    # In mixed precision all of them in float32, and a bfloat16 copy; each layer keeps two norms'
+    # values in float32, and in bfloat16 what the two fused projections read and the rest as above.
+    layer = 4 * 4 * 3072 + 2 * (2 * 3072 + 5 * 3072 + 4 * 8192 + 16384)
+    row = 16384 * (32 * layer + 10 * 3072 + 12 * 200064)
+    mixed = bounds["midtrain"].device_bytes
+    assert mixed == pytest.approx((16 + 2) * 3.836e9 + row, rel=0.02)
 
 
 def test_the_papers_recipe_is_planned_offline_in_little(tmp_path: Path) -> None:
@@ -146,12 +154,10 @@ def test_devices_share_a_stage_as_the_hardware_says(composed: Compose) -> None:
     assert one.hours is not None
     assert eight.bounds.hours == pytest.approx(one.hours / 8)
     assert eight.memory is not None
-    assert eight.memory.weights + eight.memory.gradients == pytest.approx(4 * 3.836e9 / 8, rel=1e-3)
+    assert eight.memory.weights + eight.memory.gradients == pytest.approx(8 * 3.836e9 / 8, rel=1e-3)
     (adapted,) = (
         node
-        for node in planned(
-            [composed("experiment=phi4_mini_reasoning", *ALONE, "model/adapter=lora")]
-        )
+        for node in planned([composed("experiment=phi4_mini_reasoning", *ALONE, *ADAPTED)])
         if node.stage == "midtrain"
     )
     assert adapted.memory is not None

@@ -12,7 +12,8 @@ from reasoning_lab.data.benchmark_files import read_prompts
 from reasoning_lab.data.corpus import read_prompt_ids, read_rollouts, write_rollouts
 from reasoning_lab.data.sources import FileSource
 from reasoning_lab.data.steps import Background, Reasons, Step, StepCount, curate, made_steps
-from reasoning_lab.schema import BenchmarkConfig, HardwareConfig
+from reasoning_lab.hardware import HardwareConfig
+from reasoning_lab.schema import BenchmarkConfig
 from reasoning_lab.stages.base import StageContext
 from reasoning_lab.stages.curate import produce
 from reasoning_lab.stages.curate.config import CurateConfig

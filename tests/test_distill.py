@@ -12,7 +12,8 @@ from reasoning_lab.data.corpus import read_prompt_ids, read_rollouts
 from reasoning_lab.data.sources import FileSource
 from reasoning_lab.engine.judge import _QUESTION, verdict_of
 from reasoning_lab.engine.teacher import ModelTeacher
-from reasoning_lab.schema import HardwareConfig, ProblemsConfig
+from reasoning_lab.hardware import HardwareConfig
+from reasoning_lab.schema import ProblemsConfig
 from reasoning_lab.stages.base import StageContext
 from reasoning_lab.stages.distill.config import DistillConfig
 from reasoning_lab.stages.distill.produce import run

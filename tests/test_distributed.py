@@ -19,8 +19,9 @@ from transformers import AutoModelForCausalLM
 
 from reasoning_lab.compose import CONF
 from reasoning_lab.data.sources import FileSource
+from reasoning_lab.hardware import SHARDED, HardwareConfig, SlurmConfig
 from reasoning_lab.launch import Job, launched, write_job
-from reasoning_lab.schema import SHARDED, HardwareConfig, ModelConfig, ProblemsConfig
+from reasoning_lab.schema import AdapterConfig, ModelConfig, ProblemsConfig
 from reasoning_lab.stages.base import StageContext
 from reasoning_lab.stages.checkpoints import last_checkpoint
 from reasoning_lab.stages.pretrain.config import PretrainConfig
@@ -31,6 +32,8 @@ from reasoning_lab.types import UserError
 from reasoning_lab.verify import Verifier
 
 from .conftest import SMOKE, lab, start_lab
+from .slurm_cluster import install, options_of
+from .test_slurm import ON_CPUS
 from .test_stages import STAGES as SHARED
 from .test_stages import (
     context,  # noqa: F401
@@ -44,6 +47,11 @@ pytestmark = [pytest.mark.distributed, pytest.mark.timeout(280)]
 
 STRATEGIES = ["ddp", "fsdp", "deepspeed1", "deepspeed2", "deepspeed3"]
 NAMES = ["pretrain", "midtrain", "sft", "dpo", "rl"]
+# SFT with something of its own, and the strategies that have it.
+SPECIAL = {"lora": ["ddp"], "mixed": ["ddp", "fsdp"]}
+CASES = [(strategy, name) for strategy in STRATEGIES for name in NAMES] + [
+    (strategy, name) for name, strategies in SPECIAL.items() for strategy in strategies
+]
 # DeepSpeed leaves matrices of fewer than 100,000 values whole; these have more.
 WIDE = ModelConfig(
     vocab_size=300,
@@ -91,7 +99,7 @@ def jobs(context: StageContext, source: FileSource) -> dict[str, Job]:  # noqa: 
         "rows": {"family": "coins"},
     }
     tiny: Any = OmegaConf.to_container(OmegaConf.load(CONF / "data" / "tiny.yaml"))
-    return {
+    made = {
         name: Job(
             name=name,
             config=config_of(name),
@@ -109,6 +117,13 @@ def jobs(context: StageContext, source: FileSource) -> dict[str, Job]:  # noqa: 
         )
         for name in NAMES
     }
+    sft: Any = made["sft"]
+    # Half of an adapter begins as 0, where the other half does not learn.
+    faster = replace(sft.config.optimization, learning_rate=0.03)
+    adapter = replace(context.model, adapter=AdapterConfig(rank=4))
+    made["lora"] = replace(sft, model=adapter, config=replace(sft.config, optimization=faster))
+    made["mixed"] = replace(sft, model=replace(context.model, dtype="mixed"))
+    return made
 
 
 def slowed(job: Job) -> Job:
@@ -179,13 +194,15 @@ def single(
     return found
 
 
-@pytest.fixture(scope="module", params=STRATEGIES)
+@pytest.fixture(scope="module")
 def pair(
     request: pytest.FixtureRequest, jobs: dict[str, Job], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """Every stage in two processes, whole and again from a state half-way."""
     root = tmp_path_factory.mktemp(request.param)
     for number, (name, job) in enumerate(jobs.items()):
+        if request.param not in SPECIAL.get(name, STRATEGIES):
+            continue
         folder = root / f"{number}-{name}"
         folder.mkdir()
         made = placed(job, root / "jobs" / name, request.param)
@@ -214,7 +231,7 @@ def apart(one: Path, other: Path) -> float:
     return max(float((left[key] - right[key]).abs().max()) for key in left)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("pair", "name"), CASES, indirect=["pair"])
 def test_two_processes_equal_one(
     name: str, pair: Path, single: dict[str, tuple[Path, Any]], jobs: dict[str, Job]
 ) -> None:
@@ -236,7 +253,7 @@ def test_two_processes_equal_one(
     assert all(torch.isfinite(each).all() for each in model.parameters())
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("pair", "name"), CASES, indirect=["pair"])
 def test_resumed_pair_is_the_uninterrupted_one(name: str, pair: Path) -> None:
     (folder,) = pair.glob(f"?-{name}")
     again = pair / "jobs" / name / "out"
@@ -245,7 +262,7 @@ def test_resumed_pair_is_the_uninterrupted_one(name: str, pair: Path) -> None:
     assert set(resumed["train/loss"]) == set(whole["train/loss"])
 
 
-@pytest.mark.parametrize(("strategy", "name"), zip(STRATEGIES, NAMES, strict=True))
+@pytest.mark.parametrize(("strategy", "name"), list(zip(STRATEGIES, NAMES, strict=True)))
 def test_killed_process_ends_all_in_one_sentence(
     strategy: str, name: str, jobs: dict[str, Job], tmp_path: Path
 ) -> None:
@@ -259,13 +276,82 @@ def test_killed_process_ends_all_in_one_sentence(
     with pytest.raises(UserError) as told:
         launched(job)
     assert str(told.value).startswith(
-        f"stages.{name}: the training process of rank 1 was killed by signal 9; "
+        f"stages.{name}: the process of rank 1 was killed by signal 9; "
     )
     assert "\n" not in str(told.value)
     assert not processes_of(tmp_path)
     # It can be gone on from.
     (states,) = job.work_dir.glob(f"{strategy}-2x*")
     assert last_checkpoint(states) is not None
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A stand-in for SLURM, whose machines this one is."""
+    for key, value in install(tmp_path / "cluster").items():
+        monkeypatch.setenv(key, value)
+    return tmp_path / "cluster"
+
+
+def on_machines(job: Job) -> Job:
+    """On two of one device each."""
+    sbatch = {"partition": "some", "no-requeue": True}
+    slurm = SlurmConfig(time_limit_minutes=7, cpus_per_device=3, sbatch=sbatch)
+    return replace(job, hardware=replace(job.hardware, devices=1, nodes=2, slurm=slurm))
+
+
+def test_two_machines_equal_one_process(
+    jobs: dict[str, Job], single: dict[str, tuple[Path, Any]], tmp_path: Path, cluster: Path
+) -> None:
+    job = on_machines(placed(jobs["sft"], tmp_path / "job", "fsdp"))
+    told = launched(job)
+    alone, metrics = single["sft"]
+    assert apart(alone, job.out_dir) < 1e-5
+    assert told["train_tokens"] == metrics["train_tokens"]
+    asked = options_of(cluster, 1)
+    expected = {"nodes": "2", "ntasks-per-node": "1", "cpus-per-task": "3", "time": "7"}
+    assert expected.items() <= asked.items()
+    assert asked["partition"] == "some"
+    assert asked["no-requeue"] == ""
+    assert asked["job-name"] == "reasoning-lab-sft"
+
+
+def test_lost_machine_ends_all_in_one_sentence(
+    jobs: dict[str, Job], tmp_path: Path, cluster: Path
+) -> None:
+    job = on_machines(placed(slowed(jobs["sft"]), tmp_path / "job", "ddp"))
+
+    def kill() -> None:
+        (pid,) = [pid for pid, rank in processes_of(tmp_path).items() if rank == "1"]
+        os.kill(pid, signal.SIGKILL)
+
+    once_saved(job.work_dir, kill)
+    with pytest.raises(UserError) as told:
+        launched(job)
+    assert str(told.value).startswith(
+        "stages.sft: SLURM job 1: the process of rank 1 was killed by signal 9; "
+    )
+    assert "\n" not in str(told.value)
+    assert not processes_of(tmp_path)
+    (states,) = job.work_dir.glob("ddp-2x*")
+    assert last_checkpoint(states) is not None
+
+
+def test_stage_that_does_not_train_is_a_job_too(
+    single: dict[str, tuple[Path, Any]], tmp_path: Path, cluster: Path
+) -> None:
+    words = ["evaluate", f"model={single['sft'][0]}", "benchmark=[heldout]", *ON_CPUS]
+    small = [
+        "benchmarks.heldout.count=3",
+        "benchmarks.heldout.samples=1",
+        "benchmarks.heldout.sampling.max_new_tokens=4",
+        "tracker.mode=disabled",
+    ]
+    code, out, err = lab(*words, *small, cwd=tmp_path)
+    assert code == 0, err
+    assert "heldout: done" in out
+    assert options_of(cluster, 1)["nodes"] == "1"
+    assert list(tmp_path.glob("runs/store/evaluate/*/completions.parquet"))
 
 
 def test_mistake_in_the_processes_is_the_commands_own(jobs: dict[str, Job], tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from reasoning_lab.engine import Sampling
 from reasoning_lab.engine.openai import OpenAIEngine, Pace, completion_of
-from reasoning_lab.schema import EngineHardwareConfig, HardwareConfig
+from reasoning_lab.hardware import EngineHardwareConfig, HardwareConfig
 from reasoning_lab.types import Completion, UserError
 
 from .openai_server import Reply, Server, answered, serving

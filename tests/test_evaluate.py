@@ -16,7 +16,8 @@ from reasoning_lab.evaluate.command import as_recipe
 from reasoning_lab.evaluate.completions import COMPLETIONS
 from reasoning_lab.evaluate.rescore import rescore
 from reasoning_lab.evaluate.statistics import majority
-from reasoning_lab.schema import BenchmarkConfig, HardwareConfig, ProtocolConfig, SamplingConfig
+from reasoning_lab.hardware import HardwareConfig
+from reasoning_lab.schema import BenchmarkConfig, ProtocolConfig, SamplingConfig
 from reasoning_lab.store import Metadata, Store, trained_on
 from reasoning_lab.types import (
     Completion,

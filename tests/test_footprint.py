@@ -10,7 +10,7 @@ import torch
 from torch.distributed._tools.mem_tracker import MemTracker
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from reasoning_lab.logprobs import TokenBatch, token_logprobs, trained_logits
+from reasoning_lab.logprobs import TokenBatch, mix_precision, token_logprobs, trained_logits
 from reasoning_lab.losses.next_token import next_token_loss
 from reasoning_lab.models.footprint import (
     Sharding,
@@ -100,6 +100,10 @@ def test_each_strategy_keeps_its_share() -> None:
         assert found is not None
         kept = (found.weights, found.gradients, found.master, found.optimizer)
         assert kept == tuple(int(share * parameters) for share in shares), strategy
+    mixed = footprint(options, VOCAB, "mixed", ADAMW, Sharding("fsdp", devices=4))
+    assert mixed is not None
+    # Weights, gradients and two moments, all in float32.
+    assert mixed.states == 4 * 4 * parameters // 4 + mixed.gathered
 
 
 # As (tokens, a mask?): whole rows, two documents in each, one padded row.
@@ -118,12 +122,17 @@ def batch_of(rows: str, tokens: int) -> TokenBatch:
     return TokenBatch(ids, mask, trained)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("dtype", ["float32", "mixed"])
 @pytest.mark.parametrize("head_dim", [16, 64])
 @pytest.mark.parametrize("rows", ROWS)
 @pytest.mark.parametrize("family", ["llama", "mistral", "phi3", "qwen2", "qwen3"])
-def test_activations_are_what_autograd_keeps(family: str, rows: str, head_dim: int) -> None:
+def test_activations_are_what_autograd_keeps(
+    family: str, rows: str, head_dim: int, dtype: str
+) -> None:
     options = architecture(family, head_dim=head_dim)
     model = built(options)
+    if dtype == "mixed":
+        mix_precision(model)  # type: ignore[arg-type]
     own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     kept: dict[int, torch.Tensor] = {}
 
@@ -137,9 +146,15 @@ def test_activations_are_what_autograd_keeps(family: str, rows: str, head_dim: i
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         token_logprobs(model, batch)
     size = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
-    measured = size / batch.input_ids.numel()
-    reckoned = footprint(options, VOCAB, "float32", ADAMW, mask_tokens=200 if ROWS[rows] else 0)
+    reckoned = footprint(options, VOCAB, dtype, ADAMW, mask_tokens=200 if ROWS[rows] else 0)
     assert reckoned is not None
+    products = [
+        weight.numel()
+        for name, weight in model.named_parameters()
+        if name.endswith(("proj.weight", "lm_head.weight"))
+    ]
+    assert reckoned.casts == (2 * sum(products) if dtype == "mixed" else 0)
+    measured = (size - reckoned.casts) / batch.input_ids.numel()
     # Autograd keeps the log-probabilities; the logits and a gradient of theirs are there as well.
     ours = reckoned.activations_a_token + reckoned.logits_a_token
     assert ours == pytest.approx(measured + 2 * 4 * VOCAB, rel=0.05)

@@ -14,7 +14,8 @@ from reasoning_lab.data.corpus import read_rollouts
 from reasoning_lab.data.reasoning_gym import ReasoningGymSource
 from reasoning_lab.data.recorded import RecordedTeacher
 from reasoning_lab.data.sources import FileSource
-from reasoning_lab.schema import HardwareConfig, ProblemsConfig
+from reasoning_lab.hardware import HardwareConfig
+from reasoning_lab.schema import ProblemsConfig
 from reasoning_lab.stages.distill.config import DistillConfig
 from reasoning_lab.stages.distill.produce import run
 from reasoning_lab.types import Problem, Split, UserError, Verdict

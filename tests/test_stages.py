@@ -16,15 +16,10 @@ from safetensors.torch import load_file
 from reasoning_lab.data.corpus import read_rollouts, write_rollouts
 from reasoning_lab.data.sources import FileSource
 from reasoning_lab.files import seal
+from reasoning_lab.hardware import HardwareConfig
 from reasoning_lab.models.policy import build_policy, load_policy, save_policy
 from reasoning_lab.models.tokenizer import examples_of, train_tokenizer
-from reasoning_lab.schema import (
-    HardwareConfig,
-    ModelConfig,
-    OptimizationConfig,
-    ProblemsConfig,
-    StageConfig,
-)
+from reasoning_lab.schema import ModelConfig, OptimizationConfig, ProblemsConfig, StageConfig
 from reasoning_lab.stages import checkpoints
 from reasoning_lab.stages.base import (
     Metrics,

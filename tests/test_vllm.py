@@ -22,17 +22,12 @@ from reasoning_lab.engine.hf import engine_of as hf_engine_of
 from reasoning_lab.engine.openai import OpenAIEngine
 from reasoning_lab.engine.teacher import ModelTeacher
 from reasoning_lab.engine.vllm import Replicas, VLLMEngine, engine_of
+from reasoning_lab.hardware import EngineHardwareConfig, HardwareConfig
 from reasoning_lab.logprobs import token_logprobs
 from reasoning_lab.models.convert import convert
 from reasoning_lab.models.policy import build_policy, load_policy, save_policy
 from reasoning_lab.models.tokenizer import prompt_tokens, train_tokenizer
-from reasoning_lab.schema import (
-    AdapterConfig,
-    EngineHardwareConfig,
-    HardwareConfig,
-    ModelConfig,
-    ProblemsConfig,
-)
+from reasoning_lab.schema import AdapterConfig, ModelConfig, ProblemsConfig
 from reasoning_lab.stages.rl import module as rl
 from reasoning_lab.stages.rl.config import KLConfig, RLConfig, TemperatureConfig
 from reasoning_lab.types import Completion, Problem

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 from reasoning_lab.data.prose_answers import ProseAnswers
 from reasoning_lab.data.teacher import boxed
-from reasoning_lab.schema import HardwareConfig
+from reasoning_lab.hardware import HardwareConfig
 from reasoning_lab.types import Completion, Problem, UserError
 from reasoning_lab.verify.answers import extract_answer
 

@@ -14,10 +14,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from reasoning_lab.engine import Sampling
 from reasoning_lab.engine.decoding import Decoding
 from reasoning_lab.engine.fused import FusedModel, fuses
+from reasoning_lab.hardware import HardwareConfig
 from reasoning_lab.models.chat import end_ids, tokenless
 from reasoning_lab.models.policy import device_of, load_policy, on_device
 from reasoning_lab.models.tokenizer import prompt_tokens
-from reasoning_lab.schema import HardwareConfig
 from reasoning_lab.types import Completion
 
 # Copying the cache to drop rows pays once a quarter of them has ended.

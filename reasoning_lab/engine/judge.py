@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from reasoning_lab.engine import Engine, Sampling
 from reasoning_lab.engine.teacher import check_engine
-from reasoning_lab.schema import HardwareConfig
+from reasoning_lab.hardware import HardwareConfig
 from reasoning_lab.targets import factory
 from reasoning_lab.types import Rollout, Verdict
 

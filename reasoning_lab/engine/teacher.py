@@ -10,7 +10,7 @@ from typing import Any
 from reasoning_lab.data.prose_answers import ProseAnswers
 from reasoning_lab.data.teacher import Writing, boxed
 from reasoning_lab.engine import Engine, Sampling, instructed, rollout_seeds
-from reasoning_lab.schema import HardwareConfig
+from reasoning_lab.hardware import HardwareConfig
 from reasoning_lab.targets import check_path, factory
 from reasoning_lab.types import Completion, Problem, UserError
 from reasoning_lab.verify.answers import extract_answer

@@ -14,7 +14,7 @@ from reasoning_lab.evaluate.benchmark import correct_samples, measured
 from reasoning_lab.evaluate.completions import COMPLETIONS
 from reasoning_lab.evaluate.statistics import Difference, Estimate, paired_difference, pass_at_1
 from reasoning_lab.files import replaced
-from reasoning_lab.schema import HardwareConfig
+from reasoning_lab.hardware import HardwareConfig
 from reasoning_lab.types import UserError
 from reasoning_lab.verify import verifier_of, verifier_version
 

@@ -17,7 +17,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-_BYTES = {"float32": 4, "bfloat16": 2}
+# Of weights and what is kept as they are.
+_BYTES = {"float32": 4, "bfloat16": 2, "mixed": 4}
 # What attention keeps, as multiples of the widths of all queries and of all keys: rotated heads,
 # values and output; phi3 keeps its fused projection as well, qwen3 what it normalises.
 _ATTENTION_KEEPS = {
@@ -74,8 +75,6 @@ STRATEGIES = {
     "deepspeed2": Division(gradients=True, optimizer=True, master_copies=1),
     "deepspeed3": Division(True, True, True, gradient_copies=0, master_copies=1),
 }
-# Where what is offloaded lies.
-OFFLOADS = ("none", "cpu", "nvme")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +85,9 @@ class Sharding:
         strategy: A key of `STRATEGIES`.
         devices: Of one node.
         nodes: Machines.
-        offload_optimizer: Where the optimizer's state and the float32 copies lie, of `OFFLOADS`;
-            DeepSpeed only. Gradients then leave the device as they come, except under ZeRO-1.
+        offload_optimizer: Where the optimizer's state and the float32 copies lie, of
+            `hardware.OFFLOADS`; DeepSpeed only. Gradients then leave the device as they come,
+            except under ZeRO-1.
         offload_weights: Where weights lie that no layer computes with; ZeRO-3 with an offloaded
             optimizer only.
         activation_checkpointing: Keep each layer's input alone, and compute the rest again.
@@ -124,6 +124,7 @@ class Footprint:
         recomputed_a_token: Of the layer that is computed again under activation checkpointing.
         host: Offloaded to a node's memory.
         nvme: Offloaded to a node's drives.
+        casts: The bfloat16 copies of weights that mixed precision keeps for the backward pass.
     """
 
     parameters: int
@@ -139,6 +140,7 @@ class Footprint:
     recomputed_a_token: int
     host: int = 0
     nvme: int = 0
+    casts: int = 0
 
     @property
     def states(self) -> int:
@@ -153,7 +155,7 @@ class Footprint:
         loss is taken. A checkpointed layer is computed again after the logits are gone.
         """
         turning = max(self.logits_a_token, self.recomputed_a_token)
-        return self.states + tokens * (self.activations_a_token + turning)
+        return self.states + self.casts + tokens * (self.activations_a_token + turning)
 
 
 def footprint(
@@ -193,19 +195,22 @@ def footprint(
         trained = lora_parameter_count(architecture, lora_rank)
         parameters += trained
     largest = largest_module_count(architecture, vocab)
-    layer, ends = _kept_values(architecture, mask_tokens)
+    layer, ends = _kept_bytes(architecture, mask_tokens, dtype)
     layers = architecture["num_hidden_layers"]
     checkpointed = sharding.activation_checkpointing
-    kept = layers * architecture["hidden_size"] if checkpointed else layers * layer
+    kept = layers * size * architecture["hidden_size"] if checkpointed else layers * layer
+    cast = sum(numbers_in * out for numbers_in, out in _projections(architecture))
+    cast = (1 if checkpointed else layers) * cast + vocab * architecture["hidden_size"]
     return Footprint(
         parameters,
         trained,
         **_divided(parameters, trained, largest, states, size, sharding),
         copies=frozen * size * parameters,
-        activations_a_token=size * (kept + ends),
+        activations_a_token=kept + ends,
         # The loss is taken in float32.
         logits_a_token=3 * 4 * vocab,
-        recomputed_a_token=size * layer if checkpointed else 0,
+        recomputed_a_token=layer if checkpointed else 0,
+        casts=2 * cast if dtype == "mixed" else 0,
     )
 
 
@@ -306,14 +311,22 @@ def _projections(architecture: Mapping[str, Any]) -> list[tuple[int, int]]:
     return [(hidden, queries), *2 * [(hidden, keys)], *2 * [(hidden, inner)], *ends]
 
 
-def _kept_values(architecture: Mapping[str, Any], mask_tokens: int) -> tuple[int, int]:
-    """Values a token kept for the backward pass: by one layer, and by the last norm."""
+def _kept_bytes(architecture: Mapping[str, Any], mask_tokens: int, dtype: str) -> tuple[int, int]:
+    """What a token has kept for the backward pass: by one layer, and by the last norm."""
     hidden = architecture["hidden_size"]
     queries, keys, head = attention_widths(architecture)
     repeated = mask_tokens and head < keys < queries
     keeps = _MASKED_ATTENTION_KEEPS if repeated else _ATTENTION_KEEPS
     of_queries, of_keys = keeps[architecture["model_type"]]
-    # Each norm keeps three values a channel; the MLP gate, up, the activated gate, their product.
-    layer = 6 * hidden + of_queries * queries + of_keys * keys
+    layer = of_queries * queries + of_keys * keys
+    # The MLP gate, up, the activated gate, their product.
     layer += 4 * architecture["intermediate_size"] + mask_tokens
-    return int(layer), 3 * hidden
+    if dtype != "mixed":
+        # Each norm keeps three values a channel; what a product reads is one of them.
+        size = _BYTES[dtype]
+        return int(size * (6 * hidden + layer)), size * 3 * hidden
+    # Each norm keeps two in float32, and every product a bfloat16 copy of what it reads; qwen3's
+    # norms of heads keep one value more than in one precision.
+    layer += (2 if architecture["model_type"] in _FUSED else 5) * hidden
+    layer += queries + keys if architecture["model_type"] == "qwen3" else 0
+    return int(2 * layer + 4 * 4 * hidden), 2 * hidden + 4 * 2 * hidden

@@ -20,14 +20,15 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from reasoning_lab.hardware import HardwareConfig
+from reasoning_lab.logprobs import mix_precision
 from reasoning_lab.models.adapters import plain_policy
 from reasoning_lab.models.chat import complete_chat, end_ids
-from reasoning_lab.schema import HardwareConfig
 from reasoning_lab.types import UserError
 
 # transformers' AutoTokenizer splits text its own way for it, whatever tokenizer.json says.
 _READS_ANOTHER_TOKENIZER = ("qwen2",)
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "mixed": torch.float32}
 
 
 def build_policy(
@@ -38,7 +39,7 @@ def build_policy(
     Args:
         architecture: Arguments of the transformers config, `model_type` among them.
         tokenizer: Gives the vocabulary's size and the special tokens.
-        dtype: float32 or bfloat16.
+        dtype: float32, bfloat16 or mixed.
         seed: Of the initial weights.
 
     Raises:
@@ -69,6 +70,8 @@ def build_policy(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=_dtype(dtype))
+    if dtype == "mixed":
+        mix_precision(model)
     return model
 
 
@@ -79,7 +82,7 @@ def load_policy(
 
     Args:
         path: The folder or the hub id.
-        dtype: float32 or bfloat16.
+        dtype: float32, bfloat16 or mixed.
         revision: The hub commit.
         key: The config key that names it, for the error.
 
@@ -98,6 +101,8 @@ def load_policy(
         )
     except (OSError, ValueError) as error:
         raise _unloadable(path, key, error) from error
+    if dtype == "mixed":
+        mix_precision(model)
     return model, tokenizer
 
 

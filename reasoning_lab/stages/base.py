@@ -5,6 +5,7 @@ training stage gives its LightningModule and an ordered plan of batches to `fit`
 checkpoints and resumption are Lightning's.
 """
 
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,19 +26,14 @@ from reasoning_lab.engine import Engine
 from reasoning_lab.engine.hf import HFEngine
 from reasoning_lab.engine.rollouts import RolloutSampler
 from reasoning_lab.engine.vllm import VLLMEngine
+from reasoning_lab.hardware import HardwareConfig
 from reasoning_lab.models.adapters import add_adapter, has_adapter, learning_weights
 from reasoning_lab.models.chat import add_missing_tokens
 from reasoning_lab.models.policy import device_of, load_policy, on_device, save_policy
 from reasoning_lab.ranks import first_rank_says, rank, world_size
-from reasoning_lab.schema import (
-    BenchmarkConfig,
-    HardwareConfig,
-    ModelConfig,
-    OptimizationConfig,
-    ProblemsConfig,
-)
-from reasoning_lab.stages.checkpoints import Checkpoints, DirectIO, last_checkpoint
-from reasoning_lab.stages.strategies import mean_over_ranks, shard, trainer_options
+from reasoning_lab.schema import BenchmarkConfig, ModelConfig, OptimizationConfig, ProblemsConfig
+from reasoning_lab.stages.checkpoints import Checkpoints, DirectIO, last_checkpoint, states_of
+from reasoning_lab.stages.strategies import drives_of, mean_over_ranks, shard, trainer_options
 from reasoning_lab.targets import factory
 from reasoning_lab.tracking import Tracker
 from reasoning_lab.tracking.history import History
@@ -86,23 +82,26 @@ class StageContext:
     benchmark_sources: Mapping[str, ProblemSource] = field(default_factory=dict)
 
     def load_policy(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        """The policy to start from: the input's, or the base checkpoint's."""
-        if "policy" in self.inputs:
-            return load_policy(self.inputs["policy"], self.model.dtype)
-        if self.model.path is None:
-            raise UserError(f"stages.{self.name}: no policy to start from; set model.path")
-        return load_policy(self.model.path, self.model.dtype, self.model.revision)
+        """The policy to sample from: the input's, or the base checkpoint's."""
+        return self._load(self.model.sampling_dtype)
 
     def load_student(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """The same policy, ready to be trained.
 
         It has the tokens that a hub's checkpoint lacks, and the adapter that is configured.
         """
-        policy, tokenizer = self.load_policy()
+        policy, tokenizer = self._load(self.model.dtype)
         add_missing_tokens(policy, tokenizer)
         if self.model.adapter is not None:
             add_adapter(policy, self.model.adapter, self.seed)
         return policy, tokenizer
+
+    def _load(self, dtype: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        if "policy" in self.inputs:
+            return load_policy(self.inputs["policy"], dtype)
+        if self.model.path is None:
+            raise UserError(f"stages.{self.name}: no policy to start from; set model.path")
+        return load_policy(self.model.path, dtype, self.model.revision)
 
     def problems(self, split: Split, asked: ProblemsConfig) -> list[Problem]:
         """What the source gives for a stage's `problems`, under the run's seed.
@@ -141,7 +140,7 @@ class StageContext:
         if "revision" in engine and "policy" not in self.inputs:
             options["revision"] = self.model.revision
         if "dtype" in engine:
-            options["dtype"] = self.model.dtype
+            options["dtype"] = self.model.sampling_dtype
 
         def made(on_progress: Callable[[int], None]) -> Engine:
             opened: Engine = factory(options, "engine")(hardware=self.hardware)
@@ -159,7 +158,7 @@ class StageContext:
             if folder is None:  # The base checkpoint may lack tokens that the policy has.
                 folder = self.work_dir / "base"
                 save_policy(policy, tokenizer, folder)
-            return VLLMEngine(str(folder), None, self.model.dtype, None, self.hardware)
+            return VLLMEngine(str(folder), None, self.model.sampling_dtype, None, self.hardware)
 
         return self._sampler(engine, lambda made: cast(VLLMEngine, made).load(policy))
 
@@ -336,13 +335,14 @@ def fit(
     """
     own = batches.of_rank() if module.automatic_optimization else batches
     accumulation = len(own) // optimization.steps
-    folder = _states(context, accumulation)
+    folder = states_of(context.work_dir, context.hardware.strategy, accumulation)
     checkpoints = Checkpoints(
         folder, optimization.checkpoint_every_steps, accumulation, validate_every_steps
     )
     if context.hardware.activation_checkpointing:
         module.policy.gradient_checkpointing_enable({"use_reentrant": False})
     history = History(context.work_dir)
+    drives = drives_of(context.hardware, context.work_dir)
     trainer = pl.Trainer(
         max_epochs=1,
         logger=[logger for logger in (context.tracker.lightning_logger, history) if logger],
@@ -358,6 +358,7 @@ def fit(
             context.model.dtype,
             optimization.clip_norm,
             accumulation if module.automatic_optimization else None,
+            drives,
         ),
     )
     module.train()  # A loaded policy comes in evaluation mode, and Lightning keeps what it finds.
@@ -372,21 +373,16 @@ def fit(
         )
     except SystemExit as stop:  # Lightning's answer to Ctrl-C
         raise KeyboardInterrupt from stop
+    finally:
+        if drives is not None:
+            shutil.rmtree(drives, ignore_errors=True)
     history.write(context.out_dir)
     return time.monotonic() - started
 
 
-def _states(context: StageContext, accumulation: int) -> Path:
-    """Where training states are kept, which serve only as many processes with equal shares."""
-    strategy = context.hardware.strategy
-    if strategy == "single":
-        return context.work_dir
-    return context.work_dir / f"{strategy}-{world_size()}x{accumulation}"
-
-
 def parts_of(batch_size: int, hardware: HardwareConfig) -> int:
     """Micro-batches of an optimizer step, on all devices; they divide it, as the schema checks."""
-    of_device = batch_size // hardware.devices
+    of_device = batch_size // hardware.world_size
     return batch_size // min(hardware.micro_batch_size or of_device, of_device)
 
 

@@ -17,7 +17,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from reasoning_lab.files import intact, remove, seal
-from reasoning_lab.ranks import Peers, rank
+from reasoning_lab.ranks import Peers, rank, world_size
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +98,13 @@ class DirectIO(TorchCheckpointIO):
     ) -> None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         torch.save(checkpoint, path)
+
+
+def states_of(work_dir: Path, strategy: str, accumulation: int) -> Path:
+    """Where training states are kept, which serve only as many processes with equal shares."""
+    return (
+        work_dir if strategy == "single" else work_dir / f"{strategy}-{world_size()}x{accumulation}"
+    )
 
 
 def last_checkpoint(folder: Path) -> Path | None:

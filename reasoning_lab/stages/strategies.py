@@ -6,6 +6,7 @@ starts from the whole policy in its own memory. With bfloat16, ZeRO keeps float3
 """
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, cast
 
 import pytorch_lightning as pl
@@ -20,9 +21,10 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
+from reasoning_lab.hardware import HardwareConfig
 from reasoning_lab.logprobs import shared_forward
 from reasoning_lab.ranks import rank, world_size
-from reasoning_lab.schema import HardwareConfig
+from reasoning_lab.types import UserError
 
 
 class Shards(ModelParallelStrategy):
@@ -44,7 +46,9 @@ class ZeRO(DeepSpeedStrategy):
 
         # DeepSpeed would compile it for minutes; gloo does as well.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-        self.parallel_devices = [torch.device("cpu", i) for i in range(world_size())]
+        self.parallel_devices = [
+            torch.device("cpu", i) for i in range(world_size() // self.num_nodes)
+        ]
         # Past Lightning's own refusal of CPUs.
         super(DeepSpeedStrategy, self).setup_environment()
 
@@ -65,8 +69,35 @@ class ZeROPrecision(DeepSpeedPrecision):
         super().backward(tensor, *args, scale_wrt_gas=False, **kwargs)
 
 
+def check_drives(hardware: HardwareConfig) -> None:
+    """Refuse to offload to drives where DeepSpeed cannot.
+
+    Raises:
+        UserError: Its operator for asynchronous files cannot be built here.
+    """
+    if hardware.offload != "nvme":
+        return
+    from deepspeed.ops.op_builder import AsyncIOBuilder
+
+    if not AsyncIOBuilder().is_compatible():
+        raise UserError(
+            "hardware.offload=nvme: DeepSpeed cannot build its operator 'async_io' here; install "
+            "libaio with its headers (libaio-dev), or set hardware.offload=cpu"
+        )
+
+
+def drives_of(hardware: HardwareConfig, work_dir: Path) -> Path | None:
+    """A training's own folder on this machine's drives; None = nothing is offloaded to them."""
+    path = hardware.offload_path
+    return None if path is None else Path(path).absolute() / work_dir.name
+
+
 def trainer_options(
-    hardware: HardwareConfig, dtype: str, clip_norm: float, accumulation: int | None
+    hardware: HardwareConfig,
+    dtype: str,
+    clip_norm: float,
+    accumulation: int | None,
+    drives: Path | None,
 ) -> dict[str, Any]:
     """What `pl.Trainer` is told of devices and strategy.
 
@@ -75,25 +106,34 @@ def trainer_options(
         dtype: The policy's.
         clip_norm: Largest norm of the gradient; ZeRO clips by itself.
         accumulation: Micro-batches of a device that make a step; None = the module steps itself.
+        drives: This training's own folder on the machine's drives, where they are offloaded to.
     """
-    options: dict[str, Any] = {"accelerator": hardware.accelerator, "devices": hardware.devices}
+    check_drives(hardware)
+    options: dict[str, Any] = {
+        "accelerator": hardware.accelerator,
+        "devices": hardware.devices,
+        "num_nodes": hardware.nodes,
+    }
     if accumulation is not None:
         options |= {"accumulate_grad_batches": accumulation, "gradient_clip_val": clip_norm}
     if hardware.strategy == "ddp":
         options["strategy"] = "ddp"
     elif hardware.strategy == "fsdp":
-        options["strategy"] = Shards(hardware.devices, 1)
+        options["strategy"] = Shards(hardware.world_size, 1)
     elif hardware.strategy != "single":
         precision = ZeROPrecision("bf16-true" if dtype == "bfloat16" else "32-true")
-        zero = ZeRO(config=_zero_config(hardware, clip_norm), precision_plugin=precision)
+        zero = ZeRO(config=zero_config(hardware, clip_norm, drives), precision_plugin=precision)
         options["strategy"] = zero
     return options
 
 
-def _zero_config(hardware: HardwareConfig, clip_norm: float) -> dict[str, Any]:
+def zero_config(hardware: HardwareConfig, clip_norm: float, drives: Path | None) -> dict[str, Any]:
+    """What DeepSpeed is told; arguments as in `trainer_options`."""
     zero: dict[str, Any] = {"stage": int(hardware.strategy[-1])}
     if hardware.offload != "none":
         zero["offload_optimizer"] = {"device": hardware.offload}
+    if drives is not None:
+        zero["offload_optimizer"]["nvme_path"] = str(drives)
     return {
         "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,

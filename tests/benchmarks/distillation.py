@@ -13,7 +13,8 @@ from pathlib import Path
 
 from reasoning_lab.data.corpus import stream_rollouts
 from reasoning_lab.data.reasoning_gym import ReasoningGymSource
-from reasoning_lab.schema import HardwareConfig, ModelConfig, ProblemsConfig
+from reasoning_lab.hardware import HardwareConfig
+from reasoning_lab.schema import ModelConfig, ProblemsConfig
 from reasoning_lab.stages.base import StageContext
 from reasoning_lab.stages.distill.config import DistillConfig
 from reasoning_lab.stages.distill.produce import run

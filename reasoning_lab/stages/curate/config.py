@@ -7,7 +7,8 @@ from typing import Any
 from reasoning_lab.data.benchmark_files import read_prompts
 from reasoning_lab.data.steps import made_steps
 from reasoning_lab.files import sha256
-from reasoning_lab.schema import HardwareConfig, StageConfig, register_stage
+from reasoning_lab.hardware import HardwareConfig
+from reasoning_lab.schema import StageConfig, register_stage
 from reasoning_lab.types import UserError
 
 

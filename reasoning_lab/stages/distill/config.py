@@ -8,7 +8,8 @@ from omegaconf import MISSING
 
 from reasoning_lab.fields import at_least, number
 from reasoning_lab.files import content_hash
-from reasoning_lab.schema import HardwareConfig, ProblemsConfig, StageConfig, register_stage
+from reasoning_lab.hardware import HardwareConfig
+from reasoning_lab.schema import ProblemsConfig, StageConfig, register_stage
 from reasoning_lab.targets import factory
 
 

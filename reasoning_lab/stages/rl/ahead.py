@@ -11,8 +11,9 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from reasoning_lab.hardware import SHARDED
+from reasoning_lab.logprobs import mixes_precision
 from reasoning_lab.models.adapters import learning_weights
-from reasoning_lab.schema import SHARDED
 from reasoning_lab.stages.rl.rollouts import Collector, PromptBatch, StepRollouts
 from reasoning_lab.stages.strategies import copy_weights
 
@@ -23,7 +24,8 @@ class Ahead:
     Args:
         policy: Learns.
         staleness: 0 = each step's rollouts are drawn when it begins.
-        strategy: Of `hardware`; where no process holds whole weights, a copy draws too.
+        strategy: Of `hardware`; where no process holds whole weights, a copy draws too. So it does
+            from a policy of mixed precision, in bfloat16.
 
     Attributes:
         behaviour: Draws: the policy, or the copy.
@@ -32,8 +34,12 @@ class Ahead:
     def __init__(self, policy: PreTrainedModel, staleness: int, strategy: str) -> None:
         self._policy = policy
         self._follows = staleness > 0
-        copied = self._follows or strategy in SHARDED
+        mixed = mixes_precision(policy)
+        copied = self._follows or strategy in SHARDED or mixed
         self.behaviour = copy.deepcopy(policy).eval() if copied else policy
+        for parameter in self.behaviour.parameters() if mixed else ():
+            # Not the buffers: positions are too large for bfloat16.
+            parameter.data = parameter.data.bfloat16()
         self._version = 0
         self._pending: Future[StepRollouts] | None = None
         self._worker = ThreadPoolExecutor(1)

@@ -5,8 +5,9 @@ from importlib.util import find_spec
 from typing import Any
 
 from reasoning_lab.fields import at_least, choice, fraction, number
+from reasoning_lab.hardware import HardwareConfig
 from reasoning_lab.rewards import Rewards
-from reasoning_lab.schema import HardwareConfig, ProblemsConfig, TrainingConfig, register_stage
+from reasoning_lab.schema import ProblemsConfig, TrainingConfig, register_stage
 from reasoning_lab.types import Sequences, UserError
 
 # Rows sorted by length and cut into such micro-batches hold little padding.
