@@ -98,8 +98,8 @@ class RLConfig(TrainingConfig):
             pass `filter` and are not solved or failed every time; 0 = no screening.
         group_size: Rollouts a prompt and step; `optimization.batch_size` counts prompts.
         max_new_tokens: Where a rollout is cut off.
-        engine: What draws the rollouts: hf, or vllm in this process, whose weights follow the
-            policy's.
+        engine: What draws the rollouts: hf, or vllm, whose weights follow the policy's; in this
+            process, or in the servers of `hardware.engine.rollout_urls`.
         staleness: Updates that the policy has seen and its rollouts have not: 1 = they are drawn
             while the step before trains, by a copy of the policy.
         temperature: Of the rollouts, and of the logits in the loss.
@@ -147,12 +147,12 @@ class RLConfig(TrainingConfig):
         """Any micro-batch will do, as the number of rollouts differs from step to step."""
         self.check_optimizer(key, hardware)
         Rewards(self.rewards, self.max_new_tokens, f"{key}.rewards")
-        if self.engine == "hf":
+        if self.engine == "hf" or hardware.engine.rollout_urls:
             return
         if hardware.strategy != "single":
             raise UserError(
-                f"{key}.engine=vllm shares its process with a single trainer; choose engine=hf, "
-                "or hardware.strategy=single"
+                f"{key}.engine=vllm shares its process with a single trainer; name vLLM servers "
+                "by hardware.engine.rollout_urls, or choose engine=hf or hardware.strategy=single"
             )
         if find_spec("vllm") is None:
             raise UserError(

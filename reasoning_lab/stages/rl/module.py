@@ -35,6 +35,7 @@ from reasoning_lab.stages.base import (
 )
 from reasoning_lab.stages.rl.ahead import Ahead
 from reasoning_lab.stages.rl.config import RLConfig
+from reasoning_lab.stages.rl.engines import sampler_of
 from reasoning_lab.stages.rl.health import Health
 from reasoning_lab.stages.rl.rollouts import Collector, PromptBatch, StepRollouts
 from reasoning_lab.stages.rl.update import (
@@ -220,11 +221,8 @@ def run(config: RLConfig, context: StageContext) -> Metrics:
     """Write the policy that reinforcement learning leaves."""
     policy, tokenizer = context.load_student()
     problems = context.problems(Split.TRAIN, config.problems)
-    on_vllm = config.engine == "vllm"
     ahead = Ahead(policy, config.staleness, context.hardware.strategy)
-    drawing = ahead.behaviour
-    draw_from = context.vllm_sampler if on_vllm else context.sampler
-    sampler = draw_from(drawing, tokenizer)
+    sampler = sampler_of(config, context, ahead.behaviour, tokenizer)
     optimization = config.optimization
     held = config.validation
     validation = context.source.problems(Split.VALIDATION, config.problems.levels, held.count, 0)
