@@ -166,8 +166,8 @@ class EngineHardwareConfig:
         sleep: Whether vLLM gives its memory of the device back between two samplings, for a
             trainer that shares it; needs a GPU.
         url: The OpenAI-compatible server; null = OPENAI_BASE_URL, or else OpenAI's.
-        rollout_urls: vLLM servers that draw the rollouts of reinforcement learning, whose weights
-            they are given; empty = vLLM in the trainer's process.
+        rollout_urls: vLLM servers that draw the rollouts of reinforcement learning and are given
+            the policy's weights; empty = the stage has a vLLM of its own.
         weights_dir: Where they read these weights; null = the stage's work folder, which a server
             on this machine sees.
         requests_in_flight: Most requests that wait for the server's answer at a time.

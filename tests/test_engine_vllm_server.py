@@ -44,10 +44,10 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def engine(folder: Path, checkpoint: Path, *urls: str, **limits: Any) -> Iterator[VLLMServers]:
+def engine(folder: Path, checkpoint: Path, *urls: str) -> Iterator[VLLMServers]:
     policy, tokenizer = load_policy(checkpoint, "float32")
-    options = EngineHardwareConfig(rollout_urls=list(urls), **{"request_retries": 1, **limits})
-    made = VLLMServers(policy, tokenizer, options, folder / "weights")
+    limits = EngineHardwareConfig(request_retries=1)
+    made = VLLMServers(policy, tokenizer, urls, limits, folder / "weights")
     try:
         yield made
     finally:
@@ -186,13 +186,16 @@ def _always(path: str, reply: Reply) -> Any:
 def test_what_a_server_does_not_do_is_told_in_one_sentence(
     changes: dict[str, Any], told: str, checkpoint: Path, tmp_path: Path
 ) -> None:
+    def sample(url: str) -> None:
+        with engine(tmp_path, checkpoint, url) as asked:
+            asked.load(moved(checkpoint, 0.1), 0)
+            asked.generate(PROMPTS[:1], SAMPLING, SEEDS[:1])
+
     with (
         standing_in(StandIn(checkpoint, **changes)) as server,
         pytest.raises(UserError, match=told) as caught,
-        engine(tmp_path, checkpoint, server.url) as asked,
     ):
-        asked.load(moved(checkpoint, 0.1), 0)
-        asked.generate(PROMPTS[:1], SAMPLING, SEEDS[:1])
+        sample(server.url)
     assert str(caught.value).startswith("hardware.engine.rollout_urls: 'http://127.0.0.1:")
     assert "\n" not in str(caught.value)
 

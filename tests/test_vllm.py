@@ -1,6 +1,13 @@
 """The real vLLM, in this process, in replicas and as a server, on a CPU; `make test-vllm`."""
 
+import os
 import random
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +41,6 @@ from reasoning_lab.verify import Verifier
 from .contexts import data_context
 from .test_rl import TableTracker
 from .test_stages import optimization
-from .vllm_process import vllm_server
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
@@ -227,11 +233,39 @@ def test_a_model_teaches_through_vllm(smol: Path) -> None:
 @pytest.fixture(scope="module")
 def server(smol: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """vLLM's own OpenAI server on loopback, once it answers."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
+    command += ["--model", str(smol), "--served-model-name", "smol", "--dtype", "float32"]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--max-model-len", "256"]
+    command += ["--enforce-eager", "--kv-cache-memory-bytes", str(2**29)]
     log = tmp_path_factory.mktemp("server") / "log.txt"
-    options = ["--served-model-name", "smol", "--max-model-len", "256"]
-    options += ["--kv-cache-memory-bytes", str(2**29)]
-    with vllm_server(smol, log, *options) as url:
-        yield f"{url}/v1"
+    with log.open("w") as stream:
+        process = subprocess.Popen(
+            command,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "TORCHDYNAMO_DISABLE": "1"},
+        )
+        try:
+            deadline = time.monotonic() + 300
+            while not _healthy(port):
+                assert process.poll() is None, log.read_text()[-3000:]
+                assert time.monotonic() < deadline, log.read_text()[-3000:]
+                time.sleep(1)
+            yield f"http://127.0.0.1:{port}/v1"
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+def _healthy(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
 
 
 def test_a_vllm_server_answers_as_the_hf_engine_does(server: str, smol: Path) -> None:

@@ -1,6 +1,12 @@
 """Real vLLM servers draw the rollouts of trainers in other processes; `make test-vllm`."""
 
+import contextlib
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,28 +15,32 @@ from typing import Any
 import pytest
 
 from reasoning_lab.data.sources import FileSource
-from reasoning_lab.launch import Job, launched
+from reasoning_lab.engine.vllm_process import served
+from reasoning_lab.launch import Job, launched, write_job
 from reasoning_lab.schema import EngineHardwareConfig, HardwareConfig, ModelConfig, ProblemsConfig
 from reasoning_lab.stages.rl.config import KLConfig, RLConfig, TemperatureConfig
 from reasoning_lab.tracking import NullTracker
 from reasoning_lab.tracking.history import Curves, read_history
 from reasoning_lab.verify import Verifier
 
-from .test_distributed import apart, processes_of
+from .relay import Relay, relaying
+from .test_distributed import apart, once_saved, processes_of
 from .test_stages import optimization
 from .test_vllm import PROMPTS, tiny  # noqa: F401 - a fixture
-from .vllm_process import Relay, relaying, vllm_server
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
 STEPS, BATCH, GROUP = 4, 4, 8
 
 
+HARDWARE = HardwareConfig(
+    threads=1, engine=EngineHardwareConfig(kv_cache_gb=0.25, requests_in_flight=8)
+)
+
+
 @pytest.fixture(scope="module")
 def server(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:  # noqa: F811
-    log = tmp_path_factory.mktemp("server") / "log.txt"
-    options = ["--logprobs-mode", "processed_logprobs", "--no-enable-chunked-prefill"]
-    with vllm_server(tiny, log, *options, "--kv-cache-memory-bytes", str(2**28)) as url:
+    with served(tiny, "float32", HARDWARE, tmp_path_factory.mktemp("server") / "log") as url:
         yield url
 
 
@@ -76,7 +86,7 @@ def job(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:  # noqa: F
             "validation_frac": 0.0,
             "rows": {},
         },
-        hardware=HardwareConfig(threads=1),
+        hardware=HARDWARE,
         benchmarks={},
         tracking=None,
     )
@@ -86,12 +96,12 @@ def placed(job: Job, folder: Path, urls: list[str], **hardware: Any) -> Job:
     """The job in `folder`, with servers."""
     (folder / "out").mkdir(parents=True)
     (folder / "work").mkdir()
-    engine = EngineHardwareConfig(kv_cache_gb=0.25, rollout_urls=urls, requests_in_flight=8)
+    engine = replace(HARDWARE.engine, rollout_urls=urls)
     return replace(
         job,
         out_dir=folder / "out",
         work_dir=folder / "work",
-        hardware=replace(job.hardware, engine=engine, **hardware),
+        hardware=replace(HARDWARE, engine=engine, **hardware),
     )
 
 
@@ -158,5 +168,56 @@ def test_a_push_that_is_lost_shows_in_the_mismatch(job: Job, server: str, tmp_pa
     assert max(mismatch[step] for step in (0, 1, 3)) < 1e-4
 
 
-def test_a_checkpoint_of_another_size_is_refused_in_one_sentence() -> None:
-    assert json.dumps(None)
+def servers_of_others() -> list[int]:
+    """Process groups of the servers that trainers of this machine have started."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            told = (entry / "cmdline").read_bytes()
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+        if b"reasoning_lab.engine.vllm_process" in told and parent != os.getpid():
+            found.append(int(entry.name))
+    return found
+
+
+def live(group: int) -> int:
+    """Processes of a group that have not ended."""
+    states = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            state, _, member = (entry / "stat").read_text().rpartition(")")[2].split()[:3]
+            states += [state] if int(member) == group else []
+    return len([state for state in states if state != "Z"])
+
+
+def test_a_server_of_the_trainers_own_ends_with_a_command_that_is_killed(
+    job: Job, tmp_path: Path
+) -> None:
+    config: Any = job.config
+    stepped = replace(config.optimization, steps=400, checkpoint_every_steps=2)
+    longer = replace(job, config=replace(config, optimization=stepped))
+    made = placed(longer, tmp_path / "job", [], devices=2, strategy="ddp")
+    write_job(made, tmp_path)
+    code = (
+        "import pathlib, sys; from reasoning_lab.launch import launched, read_job; "
+        "launched(read_job(pathlib.Path(sys.argv[1])))"
+    )
+    groups: list[int] = []
+
+    def kill() -> None:
+        groups.extend(servers_of_others())
+        assert live(groups[0]) >= 3
+        command.kill()
+
+    command = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
+    once_saved(made.work_dir, kill).join()
+    assert command.wait() == -signal.SIGKILL
+    deadline = time.monotonic() + 60
+    while (live(groups[0]) or processes_of(tmp_path)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not live(groups[0])
+    assert not processes_of(tmp_path)
+    told = [json.loads(line)[1] for line in (made.work_dir / "history.jsonl").open()]
+    assert max(values["train/mismatch_max"] for values in told if len(values) > 1) < 1e-4

@@ -54,7 +54,8 @@ class VLLMServers:
     Args:
         policy: Whole on this rank; gives the tokens that end a completion.
         tokenizer: The policy's.
-        limits: Where the servers are, and how hard they may be driven.
+        urls: Where the servers are.
+        limits: How hard they may be driven.
         folder: Where rank 0 writes weights for the servers.
 
     Raises:
@@ -65,6 +66,7 @@ class VLLMServers:
         self,
         policy: "PreTrainedModel",
         tokenizer: "PreTrainedTokenizerBase",
+        urls: Sequence[str],
         limits: EngineHardwareConfig,
         folder: Path,
     ) -> None:
@@ -72,7 +74,7 @@ class VLLMServers:
         self._ends = end_ids(policy, tokenizer)
         self._limits = limits
         self._folder = folder.absolute()
-        self._urls = [url.rstrip("/").removesuffix("/v1") for url in limits.rollout_urls]
+        self._urls = [url.rstrip("/").removesuffix("/v1") for url in urls]
         # As many servers as ranks, or more: each has its own. Fewer: ranks share them.
         self._own = self._urls[rank() % len(self._urls) :: world_size()]
         self._client = httpx.Client(

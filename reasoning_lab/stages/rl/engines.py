@@ -1,6 +1,7 @@
 """Which engine draws the rollouts, and how it gets the weights of the policy that learns."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import cast
 
@@ -8,43 +9,72 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_lab.engine.rollouts import RolloutSampler
 from reasoning_lab.engine.vllm import VLLMEngine
+from reasoning_lab.engine.vllm_process import served
 from reasoning_lab.engine.vllm_server import VLLMServers
 from reasoning_lab.models.policy import save_policy
+from reasoning_lab.ranks import first_rank_says
 from reasoning_lab.stages.base import StageContext
 from reasoning_lab.stages.rl.config import RLConfig
 
 
+@contextmanager
 def sampler_of(
     config: RLConfig,
     context: StageContext,
     policy: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-) -> RolloutSampler:
+) -> Iterator[RolloutSampler]:
     """Draws from `policy` as it is at each call; it is whole on every rank."""
-    if config.engine == "hf":
-        return context.sampler(policy, tokenizer)
-    if context.hardware.engine.rollout_urls:
-        return _from_servers(context, policy, tokenizer)
+    with ExitStack() as stack:
+        if config.engine == "hf":
+            sampler = context.sampler(policy, tokenizer)
+        elif context.hardware.strategy == "single" and not context.hardware.engine.rollout_urls:
+            sampler = _beside_the_trainer(context, policy, tokenizer)
+        else:
+            sampler = _from_servers(context, policy, tokenizer, stack)
+        yield stack.enter_context(closing(sampler))
 
-    def engine(on_progress: Callable[[int], None]) -> VLLMEngine:
-        folder = context.inputs.get("policy")
-        if folder is None:  # The base checkpoint may lack tokens that the policy has.
-            folder = context.work_dir / "base"
-            save_policy(policy, tokenizer, folder)
-        return VLLMEngine(str(folder), None, context.model.dtype, None, context.hardware)
 
+def _beside_the_trainer(
+    context: StageContext, policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> RolloutSampler:
+    folder = _checkpoint(context, policy, tokenizer)
     return context.sampler_through(
-        engine, lambda made, version: cast(VLLMEngine, made).load(policy)
+        lambda on_progress: VLLMEngine(
+            str(folder), None, context.model.dtype, None, context.hardware
+        ),
+        lambda engine, version: cast(VLLMEngine, engine).load(policy),
     )
 
 
 def _from_servers(
-    context: StageContext, policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+    context: StageContext,
+    policy: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    stack: ExitStack,
 ) -> RolloutSampler:
     limits = context.hardware.engine
-    shared = limits.weights_dir and Path(limits.weights_dir) / context.work_dir.name
-    folder = (shared or context.work_dir) / "weights"
+
+    def started() -> str:
+        folder = _checkpoint(context, policy, tokenizer)
+        output = context.work_dir / "vllm.log"
+        server = served(folder, context.model.dtype, context.hardware, output)
+        return stack.enter_context(server)
+
+    urls = limits.rollout_urls or [first_rank_says(started)]
+    shared = Path(limits.weights_dir or context.work_dir.parent) / context.work_dir.name
     return context.sampler_through(
-        lambda on_progress: VLLMServers(policy, tokenizer, limits, folder),
-        lambda made, version: cast(VLLMServers, made).load(policy, version),
+        lambda on_progress: VLLMServers(policy, tokenizer, urls, limits, shared / "weights"),
+        lambda engine, version: cast(VLLMServers, engine).load(policy, version),
     )
+
+
+def _checkpoint(
+    context: StageContext, policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> Path:
+    """A folder of the policy's architecture, with its tokenizer."""
+    folder = context.inputs.get("policy")
+    if folder is None:  # The base checkpoint may lack tokens that the policy has.
+        folder = context.work_dir / "base"
+        save_policy(policy, tokenizer, folder)
+    return folder

@@ -1,56 +1,14 @@
-"""vLLM's own server in a process, and a relay before it that counts and can lose requests."""
+"""A relay before a server, which counts requests and can lose some."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
-
-
-@contextmanager
-def vllm_server(model: Path, log: Path, *options: str) -> Iterator[str]:
-    """The address of a server on loopback, once it answers."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
-    command += ["--model", str(model), "--dtype", "float32", "--enforce-eager"]
-    command += ["--host", "127.0.0.1", "--port", str(port), *options]
-    with log.open("w") as stream:
-        process = subprocess.Popen(
-            command,
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "TORCHDYNAMO_DISABLE": "1", "VLLM_SERVER_DEV_MODE": "1"},
-        )
-        try:
-            deadline = time.monotonic() + 300
-            while not _healthy(port):
-                assert process.poll() is None, log.read_text()[-3000:]
-                assert time.monotonic() < deadline, log.read_text()[-3000:]
-                time.sleep(1)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
-            process.wait(60)
-
-
-def _healthy(port: int) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
 
 
 @dataclass
