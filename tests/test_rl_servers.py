@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from reasoning_lab.schema import EngineHardwareConfig
+from reasoning_lab.launch import Job, launched
+from reasoning_lab.schema import EngineHardwareConfig, ProblemsConfig
 from reasoning_lab.stages.base import StageContext
 from reasoning_lab.tracking.history import read_history
 
+from .test_distributed import jobs, placed  # noqa: F401
 from .test_stages import (
     RL,
-    STEPS,
     context,  # noqa: F401
     optimization,
     saved_states,
@@ -38,26 +39,46 @@ def test_a_server_draws_what_the_policy_would_also_for_a_run_that_goes_on(
     momentum = {"_target_": "torch.optim.SGD", "momentum": 0.9}
     config = replace(
         RL,
+        problems=ProblemsConfig([1], 12),
         screen_group_size=2,
         group_size=4,
         staleness=staleness,
-        optimization=optimization(optimizer=momentum, learning_rate=0.03, warmup_frac=0.0),
+        optimization=optimization(optimizer=momentum, learning_rate=0.03, warmup_frac=0.0, steps=4),
     )
     trained("rl", context, tmp_path / "here", config)
     here, start = tmp_path / "here" / "out", context.inputs["policy"]
     config = replace(config, engine="vllm")
     with standing_in(StandIn(start)) as server:
         engine = EngineHardwareConfig(rollout_urls=[server.url])
-        placed = replace(context, hardware=replace(context.hardware, engine=engine))
-        _, states = saved_states("rl", placed, tmp_path / "there", config)
+        served = replace(context, hardware=replace(context.hardware, engine=engine))
+        _, states = saved_states("rl", served, tmp_path / "there", config)
         there = tmp_path / "there" / "out"
         assert apart(here, there) < 1e-5 < 1e-3 < apart(start, there)
         pushed = [body["kwargs"]["weights_path"] for body in server.bodies["/collective_rpc"]]
         # Of each policy that draws, once.
-        assert [Path(path).name for path in pushed] == [str(n) for n in range(STEPS - staleness)]
+        assert [Path(path).name for path in pushed] == [str(n) for n in range(4 - staleness)]
         server.restart()
-        trained("rl", placed, states[2], config)
+        trained("rl", served, states[2], config)
     assert apart(there, states[2] / "out") < 1e-6
     mismatch = read_history(there)["train/mismatch_max"]
     assert mismatch[0] < 1e-4
     assert (max(mismatch.values()) < 1e-4) == (staleness == 0)
+
+
+@pytest.mark.distributed
+@pytest.mark.timeout(280)
+@pytest.mark.parametrize("strategy", ["fsdp", "deepspeed2", "deepspeed3"])
+def test_servers_get_the_whole_weights_of_trainers_that_share_them(
+    strategy: str,
+    jobs: dict[str, Job],  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    job = placed(jobs["rl"], tmp_path / "run", strategy)
+    with standing_in(StandIn(job.inputs["policy"])) as server:
+        engine = EngineHardwareConfig(rollout_urls=[server.url])
+        hardware = replace(job.hardware, engine=engine)
+        launched(replace(job, config=replace(job.config, engine="vllm"), hardware=hardware))
+        pushed = [Path(body["kwargs"]["weights_path"]) for body in server.bodies["/collective_rpc"]]
+    curves = read_history(job.out_dir)
+    assert [int(path.name) for path in pushed] == sorted(curves["rollout/policy_version"].values())
+    assert max(curves["train/mismatch_max"].values()) < 1e-4

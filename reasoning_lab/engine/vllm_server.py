@@ -217,8 +217,6 @@ class VLLMServers:
                 time.sleep(min(2.0 ** (attempt - 2), _LONGEST_PAUSE_S))
             try:
                 answer = self._client.request(method, f"{url}{path}", json=body)
-            except httpx.InvalidURL as error:
-                raise UserError(f"{_KEY}: '{url}' is no URL ({error})") from error
             except httpx.TransportError as error:
                 reason = str(error) or type(error).__name__
                 continue

@@ -1,5 +1,6 @@
 """Schema of the `rl` stage."""
 
+import re
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
@@ -182,6 +183,12 @@ def _check_vllm(key: str, hardware: HardwareConfig) -> None:
             "hardware.engine.sleep: only vLLM in the trainer's own process gives its memory back; "
             f"leave it out, or use {key}=vllm with hardware.strategy=single"
         )
+    for url in engine.rollout_urls:
+        if not re.fullmatch(r"https?://[^/]+(/v1)?/?", url):
+            raise UserError(
+                f"hardware.engine.rollout_urls: '{url}' is not a server's address; give one like "
+                "http://10.0.0.2:8000"
+            )
     if engine.rollout_urls:
         return
     if find_spec("vllm") is None:
