@@ -16,6 +16,12 @@ from reasoning_lab.engine import Sampling
 from reasoning_lab.engine.hf import HFEngine
 from reasoning_lab.models.policy import load_policy
 
+MODEL = {
+    "logprobs_mode": "processed_logprobs",
+    "dtype": "torch.float32",
+    "max_model_len": 64,
+}
+
 Reply = tuple[int, dict[str, Any]]
 
 
@@ -27,7 +33,7 @@ class StandIn:
         checkpoint: Folder that it was started on.
         instead: Answers in place of the server, unless it gives None; a status of 0 ends the
             connection without an answer. Gets a path and how often it was asked before.
-        logprobs_mode: Of `--logprobs-mode`.
+        model: What it says of its model.
         instance: Differs from one start to the next.
         bodies: Of all requests that were answered, by path.
         weights: Folder of the weights that it has.
@@ -35,7 +41,7 @@ class StandIn:
 
     checkpoint: Path
     instead: Callable[[str, int], Reply | None] = lambda path, before: None
-    logprobs_mode: str = "processed_logprobs"
+    model: dict[str, Any] = field(default_factory=dict)
     instance: int = 0
     bodies: dict[str, list[Any]] = field(default_factory=dict)
     weights: Path | None = None
@@ -60,15 +66,13 @@ class StandIn:
         with self.lock:
             before = self.asked.get(path, 0)
             self.asked[path] = before + 1
-            told = self.instead(path, before)
-            if told is not None:
-                return told
+            instead = self.instead(path, before)
+            if instead is not None:
+                return instead
             self.bodies.setdefault(path, []).append(body)
             if path == "/server_info":
-                model = {"logprobs_mode": self.logprobs_mode, "max_model_len": 64}
-                return 200, {
-                    "vllm_config": {"instance_id": str(self.instance), "model_config": model}
-                }
+                told = {"instance_id": str(self.instance), "model_config": MODEL | self.model}
+                return 200, {"vllm_config": told}
             if path == "/collective_rpc":
                 assert body["method"] == "reload_weights"
                 self.read(Path(body["kwargs"]["weights_path"]))

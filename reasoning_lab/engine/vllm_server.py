@@ -32,7 +32,6 @@ log = logging.getLogger(__name__)
 
 _KEY = "hardware.engine.rollout_urls"
 _LOGPROBS = "processed_logprobs"
-_START = f"VLLM_SERVER_DEV_MODE=1 vllm serve FOLDER --logprobs-mode {_LOGPROBS}"
 _NOT_FOUND = 404
 _BUSY = (408, 429, 502, 503, 504)
 # What a dying server says, and also one that cannot do what it is asked.
@@ -59,7 +58,7 @@ class VLLMServers:
         folder: Where rank 0 writes weights for the servers.
 
     Raises:
-        UserError: A server does not answer, or was not started for this.
+        UserError: A server does not answer, or was not started as it must be.
     """
 
     def __init__(
@@ -72,6 +71,8 @@ class VLLMServers:
     ) -> None:
         self._tokenizer = tokenizer
         self._ends = end_ids(policy, tokenizer)
+        self._dtype = str(policy.dtype)
+        self._own_limit: int = policy.config.max_position_embeddings
         self._limits = limits
         self._folder = folder.absolute()
         self._urls = [url.rstrip("/").removesuffix("/v1") for url in urls]
@@ -86,7 +87,7 @@ class VLLMServers:
         self._version: int | None = None
         # By server, the process that has the weights.
         self._instances: dict[str, str] = {}
-        self._limit = min(self._context_of(url) for url in self._urls)
+        self._limit = min(self._checked_limit(url) for url in self._urls)
 
     def generate(
         self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]
@@ -94,9 +95,16 @@ class VLLMServers:
         """One completion a prompt, in order; see `VLLMEngine.generate`.
 
         Raises:
-            UserError: A server refuses a request, or fails for longer than it may.
+            UserError: A server refuses a request, fails for longer than it may, or was started with
+                less context than the model has and a completion needs.
         """
         ids = prompt_tokens(self._tokenizer, prompts)
+        needed = sampling.max_new_tokens + max(map(len, ids), default=0)
+        if self._limit < min(needed, self._own_limit):
+            raise UserError(
+                f"{_KEY}: a prompt and its completion may take {needed} tokens, and the servers "
+                f"have {self._limit}; start them with --max-model-len {needed} or more"
+            )
         asked = [row for row, prompt_ids in enumerate(ids) if len(prompt_ids) < self._limit]
         if len(asked) < len(prompts):
             log.warning(
@@ -160,14 +168,22 @@ class VLLMServers:
     def _snapshot(self) -> Path:
         return self._folder / str(self._version)
 
-    def _context_of(self, url: str) -> int:
-        """The longest text of a server that was started as it must be."""
+    def _checked_limit(self, url: str) -> int:
+        """The longest text of a server that computes what vLLM in this process would."""
         config = self._config_of(url)["model_config"]
-        if config["logprobs_mode"] != _LOGPROBS:
-            raise UserError(
-                f"{_KEY}: '{url}' gives logprobs before temperature; start it as in {_START}"
-            )
+        for key, wanted in (("logprobs_mode", _LOGPROBS), ("dtype", self._dtype)):
+            if config[key] != wanted:
+                raise UserError(
+                    f"{_KEY}: '{url}' has {key}={config[key]}; start it as in {self._start}"
+                )
         return int(config["max_model_len"])
+
+    @property
+    def _start(self) -> str:
+        dtype = self._dtype.removeprefix("torch.")
+        return (
+            f"VLLM_SERVER_DEV_MODE=1 vllm serve FOLDER --dtype {dtype} --logprobs-mode {_LOGPROBS}"
+        )
 
     def _config_of(self, url: str) -> Any:
         answer = self._answer(url, "GET", "/server_info?config_format=json", None, _BUSY)
@@ -225,7 +241,7 @@ class VLLMServers:
             reason = f"{answer.status_code} {' '.join(answer.text.split())[:300]}"
             if answer.status_code == _NOT_FOUND:
                 raise UserError(
-                    f"{_KEY}: '{url}' has no {path.partition('?')[0]}; start it as in {_START}"
+                    f"{_KEY}: '{url}' has no {path.partition('?')[0]}; start it as in {self._start}"
                 )
             if answer.status_code not in busy:
                 break
@@ -240,7 +256,7 @@ class VLLMServers:
                 "(hardware.engine.weights_dir)"
             )
         return (
-            f"start it as in {_START}, and run the same command again to go on from the last "
+            f"start it as in {self._start}, and run the same command again to go on from the last "
             "checkpoint"
         )
 

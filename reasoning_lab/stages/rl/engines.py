@@ -1,10 +1,13 @@
 """Which engine draws the rollouts, and how it gets the weights of the policy that learns."""
 
+import logging
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import cast
 
+from filelock import FileLock, Timeout
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_lab.engine.rollouts import RolloutSampler
@@ -12,9 +15,11 @@ from reasoning_lab.engine.vllm import VLLMEngine
 from reasoning_lab.engine.vllm_process import served
 from reasoning_lab.engine.vllm_server import VLLMServers
 from reasoning_lab.models.policy import save_policy
-from reasoning_lab.ranks import first_rank_says
+from reasoning_lab.ranks import first_rank_says, rank
 from reasoning_lab.stages.base import StageContext
 from reasoning_lab.stages.rl.config import RLConfig
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -62,11 +67,29 @@ def _from_servers(
         return stack.enter_context(server)
 
     urls = limits.rollout_urls or [first_rank_says(started)]
+    if rank() == 0:
+        for url in sorted(limits.rollout_urls):
+            stack.enter_context(turn(url, context.work_dir.parent))
     shared = Path(limits.weights_dir or context.work_dir.parent) / context.work_dir.name
     return context.sampler_through(
         lambda on_progress: VLLMServers(policy, tokenizer, urls, limits, shared / "weights"),
         lambda engine, version: cast(VLLMServers, engine).load(policy, version),
     )
+
+
+@contextmanager
+def turn(url: str, folder: Path) -> Iterator[None]:
+    """Hold a server, which can have one policy's weights; runs of one sweep take turns."""
+    lock = FileLock(folder / f"{re.sub(r'[^0-9A-Za-z]+', '-', url)}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.info("Waiting for '%s', which another training uses.", url)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _checkpoint(
