@@ -48,7 +48,6 @@ def served(model: Path, dtype: str, hardware: HardwareConfig, output: Path) -> I
             stdout=stream,
             stderr=subprocess.STDOUT,
             env=_environment(hardware),
-            start_new_session=True,
         )
     assert process.stdin is not None
     url = f"http://127.0.0.1:{port}"
@@ -103,6 +102,7 @@ def _answers(url: str) -> bool:
 
 def main() -> None:
     """Run the server with this program's arguments until it ends, or this program's input does."""
+    os.setpgid(0, 0)  # Ctrl-C is for the trainers.
     server = subprocess.Popen([*_SERVER, *sys.argv[1:]], stdin=subprocess.DEVNULL)
 
     def watch() -> None:
@@ -112,7 +112,7 @@ def main() -> None:
             server.wait(_PATIENCE_S)
         finally:
             # With its workers, and this program, which leads their group.
-            os.killpg(0, signal.SIGKILL)
+            os.killpg(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=watch, daemon=True).start()
     sys.exit(server.wait())
