@@ -23,6 +23,10 @@ class EngineHardwareConfig:
         sleep: Whether vLLM gives its memory of the device back between two samplings, for a
             trainer that shares it; needs a GPU.
         url: The OpenAI-compatible server; null = OPENAI_BASE_URL, or else OpenAI's.
+        rollout_urls: vLLM servers that draw the rollouts of reinforcement learning and are given
+            the policy's weights; empty = the stage has a vLLM of its own.
+        weights_dir: Where they read these weights; null = the stage's work folder, which a server
+            on this machine sees.
         requests_in_flight: Most requests that wait for the server's answer at a time.
         requests_per_minute: Most requests started in a minute; null = no limit.
         request_retries: How often a request that failed or was refused for now is tried again.
@@ -35,6 +39,8 @@ class EngineHardwareConfig:
     kv_cache_gb: float | None = number(None, least=0.01, placement=True)
     sleep: bool = placement(False)
     url: str | None = placement(None)
+    rollout_urls: list[str] = field(default_factory=list, metadata={"placement": True})
+    weights_dir: str | None = placement(None)
     requests_in_flight: int = number(32, least=1, placement=True)
     requests_per_minute: float | None = number(None, least=0.1, placement=True)
     request_retries: int = number(8, least=0, placement=True)

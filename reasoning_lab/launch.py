@@ -26,7 +26,7 @@ import torch
 import torch.distributed as dist
 import transformers
 import yaml
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from reasoning_lab.data.problems import ProblemSource
 from reasoning_lab.hardware import HardwareConfig
@@ -206,7 +206,19 @@ def read_job(folder: Path) -> Job:
 
 
 def _typed(schema: Any, plain: Mapping[str, Any]) -> Any:
-    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), dict(plain)))
+    blank = OmegaConf.structured(schema)
+    _empty_mappings(blank)
+    return OmegaConf.to_object(OmegaConf.merge(blank, dict(plain)))
+
+
+def _empty_mappings(node: DictConfig) -> None:
+    """Take out of `node` the defaults of its free mappings, to which a merge would add."""
+    for key in node:
+        child = None if OmegaConf.is_missing(node, key) else node[key]
+        if isinstance(child, DictConfig) and OmegaConf.get_type(child) is dict:
+            node[key] = {}
+        elif isinstance(child, DictConfig):
+            _empty_mappings(child)
 
 
 def work(folder: Path, verifier: Verifier) -> None:

@@ -213,7 +213,10 @@ def sentence_of(composed: Compose, *overrides: str) -> str:
         ),
         ("+stages.rl.rewards.x={_target_: reasoning_lab.rewards.shortness}", ["there is no"]),
         ("+stages.rl.rewards.x={_target_: reasoning_lab.rewards.overlong}", ["soft_tokens"]),
-        ("stages.rl.engine=vllm", ["stages.rl.engine", "reasoning-lab[vllm]"]),
+        (
+            "stages.rl.engine=vllm",
+            ["stages.rl.engine", "reasoning-lab[vllm]", "hardware.engine.rollout_urls"],
+        ),
         ("stages.dpo.loss=simpo", ["stages.dpo.loss", "'simpo'", "sigmoid_norm"]),
         ("stages.sft.optimization.steps=0", ["stages.sft.optimization.steps", "give 1 or more"]),
         ("data=jsonl", ["data.path", "add data.path=VALUE"]),
@@ -286,6 +289,41 @@ def test_sleep_is_asked_of_a_gpu_and_changes_no_result(composed: Compose) -> Non
     awake = [node.fingerprint for node in composed().nodes]
     asleep = composed("hardware.accelerator=gpu", "hardware.engine.sleep=true").nodes
     assert [node.fingerprint for node in asleep] == awake
+
+
+def test_where_the_rollouts_servers_are_changes_no_result(composed: Compose) -> None:
+    """The trainers need no vLLM then."""
+    drawn = ["stages.rl.engine=vllm", "~stages.midtrain"]
+    places = [
+        ["hardware.engine.rollout_urls=[http://10.0.0.1:8000]"],
+        [
+            "hardware.engine.rollout_urls=[http://a:1/v1,https://b/]",
+            *("hardware.engine.weights_dir=/shared", "hardware.strategy=ddp", "hardware.devices=2"),
+        ],
+    ]
+    one, other = ([n.fingerprint for n in composed(*drawn, *place).nodes] for place in places)
+    assert one == other
+    assert one != [node.fingerprint for node in composed("~stages.midtrain").nodes]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["hardware.engine.rollout_urls=[10.0.0.1:8000]"], "'10.0.0.1:8000' is not a server's"),
+        (
+            [
+                "hardware.engine.rollout_urls=[http://a]",
+                *("hardware.engine.sleep=true", "hardware.accelerator=gpu"),
+            ],
+            "hardware.engine.sleep: only vLLM in the trainer's own process",
+        ),
+    ],
+)
+def test_what_servers_of_rollouts_cannot_is_refused(
+    overrides: list[str], told: str, composed: Compose
+) -> None:
+    with pytest.raises(UserError, match=told):
+        composed("stages.rl.engine=vllm", *overrides)
 
 
 def test_micro_batch_that_holds_a_whole_step_is_no_mistake(composed: Compose) -> None:

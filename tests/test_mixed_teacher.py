@@ -6,7 +6,7 @@ from reasoning_lab.compose import CONF
 from reasoning_lab.data.mixed_teacher import MixedTeacher
 from reasoning_lab.data.recorded import RecordedTeacher
 from reasoning_lab.data.teacher import ProceduralTeacher
-from reasoning_lab.schema import HardwareConfig
+from reasoning_lab.hardware import HardwareConfig
 from reasoning_lab.types import Problem
 
 RECORDED = OmegaConf.load(CONF / "teacher/recorded.yaml")

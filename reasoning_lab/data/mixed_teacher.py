@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from reasoning_lab.data.teacher import Teacher, Writing
-from reasoning_lab.schema import HardwareConfig
+from reasoning_lab.hardware import HardwareConfig
 from reasoning_lab.targets import factory
 from reasoning_lab.types import Completion, Problem
 

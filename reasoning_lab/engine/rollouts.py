@@ -29,7 +29,8 @@ class RolloutSampler:
         verifier: Gives each completion its verdict.
         author: Names the policy in every rollout.
         label: What the progress bar of a long sampling says.
-        sync: Brings the engine's weights up to the policy's before each call.
+        sync: Brings the engine's weights up to the policy's, whose version it is told, before
+            each sampling; every rank calls it.
         instruction: Said after every problem, on a line of its own.
     """
 
@@ -39,7 +40,7 @@ class RolloutSampler:
         verifier: Verifier,
         author: str,
         label: str,
-        sync: Callable[[Engine], None] = lambda _: None,
+        sync: Callable[[Engine, int], None] = lambda engine, version: None,
         instruction: str = "",
     ) -> None:
         self._progress = Progress(transient=True)
@@ -64,6 +65,7 @@ class RolloutSampler:
         policy_version: int = 0,
     ) -> list[RolloutGroup]:
         """`group_size` rollouts of each problem; `seed` and the prompt fix their random numbers."""
+        self._sync(self._engine, policy_version)
         own = self._sample(share(problems), group_size, sampling, seed, policy_version)
         return group_by_problem(self._of_all(own, len(problems), group_size))
 
@@ -83,6 +85,7 @@ class RolloutSampler:
         def make(shard: Sequence[Problem]) -> list[Rollout]:
             return self._sample(shard, group_size, sampling, seed, 0)
 
+        self._sync(self._engine, 0)
         size = max(1, _SHARD_ROLLOUTS // group_size)
         rollouts: list[Rollout] = []
         own = share(problems)
@@ -115,7 +118,6 @@ class RolloutSampler:
     ) -> list[Rollout]:
         asked = [problem for problem in problems for _ in range(group_size)]
         seeds = rollout_seeds(problems, group_size, seed)
-        self._sync(self._engine)
         prompts = [instructed(problem.prompt, self._instruction) for problem in asked]
         completions = self._engine.generate(prompts, sampling, seeds)
         verdicts = self._verifier.verify(asked, [completion.text for completion in completions])

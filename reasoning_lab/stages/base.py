@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import pytorch_lightning as pl
 import torch
@@ -25,7 +25,6 @@ from reasoning_lab.data.problems import ProblemSource, drawn
 from reasoning_lab.engine import Engine
 from reasoning_lab.engine.hf import HFEngine
 from reasoning_lab.engine.rollouts import RolloutSampler
-from reasoning_lab.engine.vllm import VLLMEngine
 from reasoning_lab.hardware import HardwareConfig
 from reasoning_lab.models.adapters import add_adapter, has_adapter, learning_weights
 from reasoning_lab.models.chat import add_missing_tokens
@@ -132,7 +131,7 @@ class StageContext:
         """Draws verified rollouts from `policy`, under the fingerprint that it came with."""
         placed = on_device(policy, device_of(self.hardware))
         engine = partial(HFEngine, placed, tokenizer, self.hardware.generation_batch_size)
-        return self._sampler(engine, instruction=instruction)
+        return self.sampler_through(engine, instruction=instruction)
 
     def engine_sampler(self, engine: Mapping[str, Any], instruction: str) -> RolloutSampler:
         """Draws verified rollouts from the stage's policy through a configured engine."""
@@ -146,28 +145,15 @@ class StageContext:
             opened: Engine = factory(options, "engine")(hardware=self.hardware)
             return opened
 
-        return self._sampler(made, instruction=instruction)
+        return self.sampler_through(made, instruction=instruction)
 
-    def vllm_sampler(
-        self, policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
-    ) -> RolloutSampler:
-        """As `sampler`, through vLLM, which gets the policy's weights before each call."""
-
-        def engine(on_progress: Callable[[int], None]) -> VLLMEngine:
-            folder = self.inputs.get("policy")
-            if folder is None:  # The base checkpoint may lack tokens that the policy has.
-                folder = self.work_dir / "base"
-                save_policy(policy, tokenizer, folder)
-            return VLLMEngine(str(folder), None, self.model.sampling_dtype, None, self.hardware)
-
-        return self._sampler(engine, lambda made: cast(VLLMEngine, made).load(policy))
-
-    def _sampler(
+    def sampler_through(
         self,
         engine: Callable[[Callable[[int], None]], Engine],
-        sync: Callable[[Engine], None] = lambda _: None,
+        sync: Callable[[Engine, int], None] = lambda engine, version: None,
         instruction: str = "",
     ) -> RolloutSampler:
+        """Draws verified rollouts through an engine; see `RolloutSampler`."""
         author = self.authors.get("policy", "base")
         return RolloutSampler(engine, self.verifier, author, self.name, sync, instruction)
 

@@ -1,5 +1,6 @@
 """Schema of the `rl` stage."""
 
+import re
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
@@ -99,8 +100,9 @@ class RLConfig(TrainingConfig):
             pass `filter` and are not solved or failed every time; 0 = no screening.
         group_size: Rollouts a prompt and step; `optimization.batch_size` counts prompts.
         max_new_tokens: Where a rollout is cut off.
-        engine: What draws the rollouts: hf, or vllm in this process, whose weights follow the
-            policy's.
+        engine: What draws the rollouts: hf, or vllm, whose weights follow the policy's. It is in
+            the trainer's process; of several trainers, in a server that rank 0 starts; or in the
+            servers of `hardware.engine.rollout_urls`.
         staleness: Updates that the policy has seen and its rollouts have not: 1 = they are drawn
             while the step before trains, by a copy of the policy.
         temperature: Of the rollouts, and of the logits in the loss.
@@ -148,23 +150,8 @@ class RLConfig(TrainingConfig):
         """Any micro-batch will do, as the number of rollouts differs from step to step."""
         self.check_optimizer(key, hardware)
         Rewards(self.rewards, self.max_new_tokens, f"{key}.rewards")
-        if self.engine == "hf":
-            return
-        if hardware.strategy != "single":
-            raise UserError(
-                f"{key}.engine=vllm shares its process with a single trainer; choose engine=hf, "
-                "or hardware.strategy=single"
-            )
-        if find_spec("vllm") is None:
-            raise UserError(
-                f"{key}.engine: the package 'vllm' is not installed; run pip install "
-                "'reasoning-lab[vllm]', or choose hf"
-            )
-        if max(hardware.engine.tensor_parallel_size, hardware.engine.data_parallel_size) > 1:
-            raise UserError(
-                f"{key}.engine=vllm shares its process and its device with the trainer; set "
-                "hardware.engine.tensor_parallel_size and data_parallel_size to 1"
-            )
+        if self.engine == "vllm":
+            _check_vllm(f"{key}.engine", hardware)
 
     def frozen_copies(self) -> int:
         return int(bool(self.kl.weight or self.kl.log_every_steps)) + self.staleness
@@ -186,6 +173,35 @@ class RLConfig(TrainingConfig):
         """Backfill left out."""
         more = self.optimization.steps * self.optimization.batch_size * self.filter.hard_rollouts
         return Sequences((self.rows() or 0) + more, self.max_new_tokens)
+
+
+def _check_vllm(key: str, hardware: HardwareConfig) -> None:
+    """Servers have devices, memory and a vLLM of their own."""
+    engine = hardware.engine
+    served = hardware.strategy != "single" or bool(engine.rollout_urls)
+    if served and engine.sleep:
+        raise UserError(
+            "hardware.engine.sleep: only vLLM in the trainer's own process gives its memory back; "
+            f"leave it out, or use {key}=vllm with hardware.strategy=single"
+        )
+    for url in engine.rollout_urls:
+        if not re.fullmatch(r"https?://[^/]+(/v1)?/?", url):
+            raise UserError(
+                f"hardware.engine.rollout_urls: '{url}' is not a server's address; give one like "
+                "http://10.0.0.2:8000"
+            )
+    if engine.rollout_urls:
+        return
+    if find_spec("vllm") is None:
+        raise UserError(
+            f"{key}: the package 'vllm' is not installed; run pip install 'reasoning-lab[vllm]', "
+            "name vLLM servers elsewhere by hardware.engine.rollout_urls, or choose hf"
+        )
+    if not served and max(engine.tensor_parallel_size, engine.data_parallel_size) > 1:
+        raise UserError(
+            f"{key}=vllm shares its process and its device with the trainer; set "
+            "hardware.engine.tensor_parallel_size and data_parallel_size to 1"
+        )
 
 
 register_stage("rl", RLConfig)

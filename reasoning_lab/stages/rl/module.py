@@ -35,6 +35,7 @@ from reasoning_lab.stages.base import (
 )
 from reasoning_lab.stages.rl.ahead import Ahead
 from reasoning_lab.stages.rl.config import RLConfig
+from reasoning_lab.stages.rl.engines import sampler_of
 from reasoning_lab.stages.rl.health import Health
 from reasoning_lab.stages.rl.rollouts import Collector, PromptBatch, StepRollouts
 from reasoning_lab.stages.rl.update import (
@@ -220,51 +221,30 @@ def run(config: RLConfig, context: StageContext) -> Metrics:
     """Write the policy that reinforcement learning leaves."""
     policy, tokenizer = context.load_student()
     problems = context.problems(Split.TRAIN, config.problems)
-    on_vllm = config.engine == "vllm"
     ahead = Ahead(policy, config.staleness, context.hardware.strategy)
-    drawing = ahead.behaviour
-    draw_from = context.vllm_sampler if on_vllm else context.sampler
-    sampler = draw_from(drawing, tokenizer)
-    optimization = config.optimization
     held = config.validation
     validation = context.source.problems(Split.VALIDATION, config.problems.levels, held.count, 0)
-    collector = Collector(
-        config,
-        context.seed,
-        sampler,
-        list(context.verifier.with_readable_golds(validation)),
-        f"stages.{context.name}",
-    )
-    pool = _screened(problems, config, sampler, collector, context)
-    steps = step_batches([1] * len(pool), optimization.batch_size, optimization.steps, context.seed)
-    module = RLModule(
-        policy,
-        tokenizer,
-        collector,
-        ahead,
-        config,
-        context.hardware.micro_batch_size,
-        context.tracker,
-        context.name,
-    )
-
-    def prompts(number: int) -> PromptBatch:
-        rows = steps[number]
-        spare = (
-            [row for row in range(len(pool)) if row not in rows] if config.backfill_rounds else []
+    with sampler_of(config, context, ahead.behaviour, tokenizer) as sampler, closing(ahead):
+        collector = Collector(
+            config,
+            context.seed,
+            sampler,
+            list(context.verifier.with_readable_golds(validation)),
+            f"stages.{context.name}",
         )
-        random.Random(f"{context.seed}/{number}/spare").shuffle(spare)
-        return PromptBatch(number, [pool[row] for row in rows], [pool[row] for row in spare])
-
-    def with_following(step: Sequence[int]) -> PromptBatch:
-        (number,) = step
-        ahead_of_time = config.staleness and number + 1 < len(steps)
-        following = prompts(number + 1) if ahead_of_time else None
-        return replace(prompts(number), following=following)
-
-    batches = Steps([[number] for number in range(len(steps))], with_following)
-    with closing(sampler), closing(ahead):
-        train_s = fit(module, batches, context, optimization)
+        pool = _screened(problems, config, sampler, collector, context)
+        module = RLModule(
+            policy,
+            tokenizer,
+            collector,
+            ahead,
+            config,
+            context.hardware.micro_batch_size,
+            context.tracker,
+            context.name,
+        )
+        batches = _batches(config, pool, context.seed)
+        train_s = fit(module, batches, context, config.optimization)
     save_trained(module, tokenizer, context)
     write_prompt_ids(context.out_dir, problems)
     return {
@@ -274,6 +254,28 @@ def run(config: RLConfig, context: StageContext) -> Metrics:
         "pool": len(pool),
         "rollouts": module.rollouts,
     }
+
+
+def _batches(config: RLConfig, pool: Sequence[Problem], seed: int) -> Steps:
+    """The prompts of every step."""
+    optimization = config.optimization
+    steps = step_batches([1] * len(pool), optimization.batch_size, optimization.steps, seed)
+
+    def prompts(number: int) -> PromptBatch:
+        rows = steps[number]
+        spare = (
+            [row for row in range(len(pool)) if row not in rows] if config.backfill_rounds else []
+        )
+        random.Random(f"{seed}/{number}/spare").shuffle(spare)
+        return PromptBatch(number, [pool[row] for row in rows], [pool[row] for row in spare])
+
+    def with_following(step: Sequence[int]) -> PromptBatch:
+        (number,) = step
+        ahead_of_time = config.staleness and number + 1 < len(steps)
+        following = prompts(number + 1) if ahead_of_time else None
+        return replace(prompts(number), following=following)
+
+    return Steps([[number] for number in range(len(steps))], with_following)
 
 
 def _screened(

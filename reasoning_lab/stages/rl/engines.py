@@ -1,0 +1,103 @@
+"""Which engine draws the rollouts, and how it gets the weights of the policy that learns."""
+
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import cast
+
+from filelock import FileLock, Timeout
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from reasoning_lab.engine.rollouts import RolloutSampler
+from reasoning_lab.engine.vllm import VLLMEngine
+from reasoning_lab.engine.vllm_process import served
+from reasoning_lab.engine.vllm_server import VLLMServers
+from reasoning_lab.models.policy import save_policy
+from reasoning_lab.ranks import first_rank_says, rank
+from reasoning_lab.stages.base import StageContext
+from reasoning_lab.stages.rl.config import RLConfig
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def sampler_of(
+    config: RLConfig,
+    context: StageContext,
+    policy: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+) -> Iterator[RolloutSampler]:
+    """Draws from `policy` as it is at each call; it is whole on every rank."""
+    with ExitStack() as stack:
+        if config.engine == "hf":
+            sampler = context.sampler(policy, tokenizer)
+        elif context.hardware.strategy == "single" and not context.hardware.engine.rollout_urls:
+            sampler = _beside_the_trainer(context, policy, tokenizer)
+        else:
+            sampler = _from_servers(context, policy, tokenizer, stack)
+        yield stack.enter_context(closing(sampler))
+
+
+def _beside_the_trainer(
+    context: StageContext, policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> RolloutSampler:
+    folder = _checkpoint(context, policy, tokenizer)
+    return context.sampler_through(
+        lambda on_progress: VLLMEngine(
+            str(folder), None, context.model.sampling_dtype, None, context.hardware
+        ),
+        lambda engine, version: cast(VLLMEngine, engine).load(policy),
+    )
+
+
+def _from_servers(
+    context: StageContext,
+    policy: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    stack: ExitStack,
+) -> RolloutSampler:
+    limits = context.hardware.engine
+
+    def started() -> str:
+        folder = _checkpoint(context, policy, tokenizer)
+        output = context.work_dir / "vllm.log"
+        server = served(folder, context.model.sampling_dtype, context.hardware, output)
+        return stack.enter_context(server)
+
+    urls = limits.rollout_urls or [first_rank_says(started)]
+    if rank() == 0:
+        for url in sorted(limits.rollout_urls):
+            stack.enter_context(turn(url, context.work_dir.parent))
+    shared = Path(limits.weights_dir or context.work_dir.parent) / context.work_dir.name
+    return context.sampler_through(
+        lambda on_progress: VLLMServers(policy, tokenizer, urls, limits, shared / "weights"),
+        lambda engine, version: cast(VLLMServers, engine).load(policy, version),
+    )
+
+
+@contextmanager
+def turn(url: str, folder: Path) -> Iterator[None]:
+    """Hold a server, which can have one policy's weights; runs of one sweep take turns."""
+    lock = FileLock(folder / f"{re.sub(r'[^0-9A-Za-z]+', '-', url)}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.info("Waiting for '%s', which another training uses.", url)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _checkpoint(
+    context: StageContext, policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> Path:
+    """A folder of the policy's architecture, with its tokenizer."""
+    folder = context.inputs.get("policy")
+    if folder is None:  # The base checkpoint may lack tokens that the policy has.
+        folder = context.work_dir / "base"
+        save_policy(policy, tokenizer, folder)
+    return folder
