@@ -117,11 +117,8 @@ def jobs(context: StageContext, source: FileSource) -> dict[str, Job]:  # noqa: 
         )
         for name in NAMES
     }
-    sft: Any = made["sft"]
-    # Half of an adapter begins as 0, where the other half does not learn.
-    faster = replace(sft.config.optimization, learning_rate=0.03)
-    adapter = replace(context.model, adapter=AdapterConfig(rank=4))
-    made["lora"] = replace(sft, model=adapter, config=replace(sft.config, optimization=faster))
+    sft = made["sft"]
+    made["lora"] = replace(sft, model=replace(context.model, adapter=AdapterConfig(rank=4)))
     made["mixed"] = replace(sft, model=replace(context.model, dtype="mixed"))
     return made
 
@@ -262,7 +259,9 @@ def test_resumed_pair_is_the_uninterrupted_one(name: str, pair: Path) -> None:
     assert set(resumed["train/loss"]) == set(whole["train/loss"])
 
 
-@pytest.mark.parametrize(("strategy", "name"), list(zip(STRATEGIES, NAMES, strict=True)))
+@pytest.mark.parametrize(
+    ("strategy", "name"), [("ddp", "pretrain"), ("fsdp", "dpo"), ("deepspeed3", "rl")]
+)
 def test_killed_process_ends_all_in_one_sentence(
     strategy: str, name: str, jobs: dict[str, Job], tmp_path: Path
 ) -> None:
