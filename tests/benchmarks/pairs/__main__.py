@@ -153,8 +153,8 @@ def limit_of(size_name: str) -> float:
 def table(found: Sequence[dict[str, Any]], threads: int) -> str:
     """Markdown."""
     lines = [
-        f"{threads} threads, {os.cpu_count()} cores, torch {torch.__version__}; medians of n rounds "
-        "in turn. Limit: the fraction of what products of the model's own shapes reach.",
+        f"{threads} threads of {os.cpu_count()} cores, torch {torch.__version__}; medians of n "
+        "rounds in turn. Limit: the fraction of what products of the model's own shapes reach.",
         "",
         "Memory: our peak over the peer's, each process's whole.",
         "",
