@@ -1,6 +1,6 @@
 """Ours against what would be used instead, in turn on the same work: `make bench`.
 
-    python -m tests.benchmarks.pairs [PAIR,PAIR…] [--size NAME …] [--threads N] [--out FOLDER]
+    python -m tests.benchmarks.pairs [PAIR,PAIR…] [--size NAME …] [--threads N] [--rounds N] [--out FOLDER]
 
 For each pair and size both sides stand ready in processes of their own and work in turn: a check,
 in which both must tell the same tokens and first loss, then the rounds. Writes `bench.json` and
@@ -104,19 +104,22 @@ def assert_equal_losses(name: str, ours: Answer, peer: Answer) -> None:
         raise UnequalWorkError(f"{name}: losses {pairs}")
 
 
-def measured(name: str, pair: Pair, size_name: str, folder: Path, threads: int) -> dict[str, Any]:
+def measured(
+    name: str, pair: Pair, size_name: str, folder: Path, threads: int, rounds: int
+) -> dict[str, Any]:
     """A row of the table."""
-    size = SIZES[size_name]
     rates: dict[str, list[float]] = {"ours": [], "peer": []}
+    cpu_ratios = []
     with both(pair, folder, threads) as sides:
         checks = [side.ask("check") for side in sides]
         assert_equal_work(name, *checks)
         assert_equal_losses(name, *checks)
-        for _ in range(size.rounds):
+        for _ in range(rounds):
             works = [side.ask("round") for side in sides]
             assert_equal_work(name, *works)
             for side, work in zip(rates, works, strict=True):
                 rates[side].append(work["units"] / work["seconds"])
+            cpu_ratios.append(works[1]["cpu_seconds"] / works[0]["cpu_seconds"])
     ours, peer = (statistics.median(values) for values in rates.values())
     ratios = [one / other for one, other in zip(*rates.values(), strict=True)]
     fraction = works[0]["flops"] and works[0]["flops"] * ours / works[0]["units"]
@@ -128,9 +131,10 @@ def measured(name: str, pair: Pair, size_name: str, folder: Path, threads: int) 
         "unit": pair.unit,
         "limit": fraction / limit_of(size_name) if fraction else None,
         "target": pair.targets.get(size_name),
-        "n": size.rounds,
+        "n": rounds,
         "ratio_min": min(ratios),
         "ratio_max": max(ratios),
+        "cpu_ratio": statistics.median(cpu_ratios) if name != "verification" else None,
         "ours_peak_mb": works[0]["peak_bytes"] / 2**20,
         "peer_peak_mb": works[1]["peak_bytes"] / 2**20,
         "losses": [checks[0]["losses"], checks[1]["losses"]],
@@ -156,18 +160,20 @@ def table(found: Sequence[dict[str, Any]], threads: int) -> str:
         f"{threads} threads of {os.cpu_count()} cores, torch {torch.__version__}; medians of n "
         "rounds in turn. Limit: the fraction of what products of the model's own shapes reach.",
         "",
-        "Memory: our peak over the peer's, each process's whole.",
+        "CPU: the ratio of CPU seconds, which other work on the machine disturbs less. Memory: our "
+        "peak over the peer's, each process's whole.",
         "",
-        "| pair | against | ours | peer | unit | ratio | target | limit | memory | n | load |",
-        "|---|---|--:|--:|---|--:|--:|--:|--:|--:|--:|",
+        "| pair | against | ours | peer | unit | ratio | target | CPU | limit | memory | n | load|",
+        "|---|---|--:|--:|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for row in found:
+        cpu = "" if row["cpu_ratio"] is None else f"{row['cpu_ratio']:.2f}"
         limit = "" if row["limit"] is None else f"{row['limit']:.0%}"
         target = "" if row["target"] is None else f"{row['target']:.1f}"
         lines.append(
             f"| {row['name']} | {row['against']} | {row['ours']:,.0f} | {row['peer']:,.0f} "
             f"| {row['unit']} | {row['ratio']:.2f} ({row['ratio_min']:.2f}–{row['ratio_max']:.2f}) "
-            f"| {target} | {limit} | {row['ours_peak_mb'] / row['peer_peak_mb']:.0%} "
+            f"| {target} | {cpu} | {limit} | {row['ours_peak_mb'] / row['peer_peak_mb']:.0%} "
             f"| {row['n']} | {row['load']:.1f} |"
         )
     return "\n".join(lines) + "\n"
@@ -178,6 +184,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("pairs", nargs="?", default="", help="names, with commas; all by default")
     parser.add_argument("--size", nargs="+", choices=list(SIZES), default=["tiny", "30m"])
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--rounds", type=int, help="instead of each size's own")
     parser.add_argument("--out", type=Path, default=Path("runs"))
     given = parser.parse_args()
     given.pairs = [name for name in given.pairs.split(",") if name] or list(PAIRS)
@@ -194,6 +201,7 @@ def main() -> None:
     found: list[dict[str, Any]] = []
     machine = {"threads": given.threads, "cpus": os.cpu_count(), "torch": torch.__version__}
     for size_name in given.size:
+        rounds = given.rounds or SIZES[size_name].rounds
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
             write_workload(SIZES[size_name], folder)
@@ -201,7 +209,7 @@ def main() -> None:
                 pair = PAIRS[name]
                 if size_name != "smoke" and size_name not in pair.targets:
                     continue
-                row = measured(name, pair, size_name, folder, given.threads)
+                row = measured(name, pair, size_name, folder, given.threads, rounds)
                 found.append(row)
                 print(json.dumps(row), flush=True)
                 # Written after each: a run that is cut short has told what it measured.

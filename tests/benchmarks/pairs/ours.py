@@ -3,7 +3,6 @@
 import json
 import random
 import shutil
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +30,7 @@ from reasoning_lab.types import Problem
 from reasoning_lab.verify import Verifier
 
 from .limits import training_products
-from .work import CHECK_STEPS, Work
+from .work import CHECK_STEPS, Clock, Work
 from .workload import ENDS_ONE_IN, SPECIAL, Size
 
 BETA, LEARNING_RATE = 0.1, 1e-4
@@ -42,11 +41,11 @@ ADAMW = {"_target_": "torch.optim.AdamW", "weight_decay": 0.0, "fused": True}
 class TimedContext(StageContext):
     """Notes when the policy is there."""
 
-    loaded: list[float] = field(default_factory=list)
+    loaded: list[Clock] = field(default_factory=list)
 
     def load_student(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         found = StageContext.load_student(self)
-        self.loaded.append(time.perf_counter())
+        self.loaded.append(Clock())
         return found
 
 
@@ -90,13 +89,13 @@ class Stage:
         )
         module, config = _STAGES[self._kind](self._size, steps)
         metrics: Mapping[str, Any] = module.run(config, context)
-        seconds = time.perf_counter() - context.loaded[0]
+        took = context.loaded[0].read()
         losses = read_history(context.out_dir)["train/loss"]
         units = config.optimization.batch_size * steps if self._kind == "dpo" else None
         tokens = metrics["train_tokens"]
         return Work(
             units or tokens,
-            seconds,
+            *took,
             tokens,
             tuple(losses[step] for step in sorted(losses)),
             training_products(self._size, tokens, self._trained(data), 4 if units else 3),
@@ -182,10 +181,10 @@ class Generation:
             for row in range(len(self._prompts))
         ]
         sampling = Sampling(1.0, 1.0, self._size.max_new_tokens)
-        started = time.perf_counter()
+        clock = Clock()
         found = self._engine.complete(self._prompts, sampling, seeds)
-        seconds = time.perf_counter() - started
-        return Work(len(found), seconds, sum(len(one.token_ids) for one in found))
+        took = clock.read()
+        return Work(len(found), *took, sum(len(one.token_ids) for one in found))
 
 
 def generation(folder: Path) -> Generation:
@@ -219,11 +218,11 @@ class Verification:
         return self.round()
 
     def round(self) -> Work:
-        started = time.perf_counter()
+        clock = Clock()
         found = self._verifier.verify(self._problems, self._given)
-        seconds = time.perf_counter() - started
+        took = clock.read()
         right = sum(str(verdict) == "correct" for _, verdict in found)
-        return Work(len(found), seconds, right)
+        return Work(len(found), *took, right)
 
 
 def verification(folder: Path) -> Verification:

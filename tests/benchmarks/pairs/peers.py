@@ -10,7 +10,6 @@ is timed is `train()` alone, not the preparation of the data.
 
 import json
 import shutil
-import time
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from reasoning_lab.models.policy import load_tokenizer
 from reasoning_lab.models.tokenizer import _asked, examples_of, prompt_tokens
 
 from .ours import BETA, LEARNING_RATE, answers, ends, size_of
-from .work import CHECK_STEPS, Work
+from .work import CHECK_STEPS, Clock, Work
 
 datasets.disable_progress_bars()
 
@@ -67,11 +66,11 @@ class Trained:
         trainer, units, tokens = self._trainer(
             model, self._folder / f"{self._kind}{suffix}", options
         )
-        started = time.perf_counter()
+        clock = Clock()
         trainer.train()
-        seconds = time.perf_counter() - started
+        took = clock.read()
         losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-        return Work(units * epochs, seconds, tokens * epochs, tuple(losses))
+        return Work(units * epochs, *took, tokens * epochs, tuple(losses))
 
     def _trainer(self, model: Any, data: Path, options: dict[str, Any]) -> tuple[Any, int, int]:
         raise NotImplementedError
@@ -178,14 +177,14 @@ class Generation:
 
     @torch.inference_mode()
     def round(self) -> Work:
-        started = time.perf_counter()
+        clock = Clock()
         found = self._model.generate(**self._inputs, **self._options)
-        seconds = time.perf_counter() - started
+        took = clock.read()
         written = found[:, self._inputs["input_ids"].shape[1] :]
         ended = torch.isin(written, torch.tensor(self._options["eos_token_id"]))
         # A row's tokens up to its first end, that one too.
         tokens = int((ended.cumsum(1) - ended.long() == 0).sum())
-        return Work(len(found), seconds, tokens)
+        return Work(len(found), *took, tokens)
 
 
 def generation(folder: Path) -> Generation:
@@ -204,12 +203,12 @@ class Verification:
     def round(self) -> Work:
         from math_verify import parse, verify
 
-        started = time.perf_counter()
+        clock = Clock()
         right = 0
         for gold, given in zip(self._golds, self._given, strict=True):
             right += verify(parse(f"${gold}$"), parse(given))
-        seconds = time.perf_counter() - started
-        return Work(len(self._golds), seconds, right)
+        took = clock.read()
+        return Work(len(self._golds), *took, right)
 
 
 def verification(folder: Path) -> Verification:

@@ -1,6 +1,7 @@
 """What a side tells of a round, and how each side is made."""
 
 import importlib
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ class Work:
     Attributes:
         units: What it did, in the pair's unit.
         seconds: In which.
+        cpu_seconds: Of this process, in the same time: what a busy machine flatters less.
         tokens: Trained on or written, padding aside.
         losses: Of each step; none where nothing is trained.
         flops: Of the products that the work needs, however it is done; 0 = not reckoned.
@@ -23,9 +25,21 @@ class Work:
 
     units: float
     seconds: float
+    cpu_seconds: float
     tokens: int
     losses: tuple[float, ...] = ()
     flops: float = 0.0
+
+
+class Clock:
+    """Starts when it is made."""
+
+    def __init__(self) -> None:
+        self._started, self._cpu = time.perf_counter(), time.process_time()
+
+    def read(self) -> tuple[float, float]:
+        """Seconds since then, and CPU seconds of this process."""
+        return time.perf_counter() - self._started, time.process_time() - self._cpu
 
 
 class Side(Protocol):
