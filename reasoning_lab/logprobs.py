@@ -149,16 +149,19 @@ def _chosen(model: PreTrainedModel, batch: TokenBatch, temperature: float) -> Te
 
 def _part_size(head: Any, targets: Tensor) -> int:
     # ZeRO-3 gathers the weights at each call, which ranks must do equally often.
-    if hasattr(head.weight, "ds_id"):
+    if _is_divided(head):
         return len(targets)
     return min(len(targets), logits_at_once(head.out_features))
 
 
+def _is_divided(head: Any) -> bool:
+    """Whether ZeRO-3 keeps its weights in parts, which naming one outside its forward gathers."""
+    return any(hasattr(parameter, "ds_id") for parameter in head.parameters())
+
+
 def _is_plain(head: Any) -> bool:
     """Whether its logits are one float32 product: no adapter, bias, 4-bit or absent weights."""
-    if hasattr(head.weight, "ds_id"):
-        return False
-    if type(head) is not nn.Linear or head.weight.dtype != torch.float32:
+    if type(head) is not nn.Linear or _is_divided(head) or head.weight.dtype != torch.float32:
         return False
     bias: Tensor | None = head.bias
     return bias is None

@@ -1,6 +1,7 @@
 """Ours against what would be used instead, in turn on the same work: `make bench`.
 
-    python -m tests.benchmarks.pairs [PAIR,PAIR…] [--size NAME …] [--threads N] [--rounds N] [--out FOLDER]
+    python -m tests.benchmarks.pairs [PAIR,PAIR…] [--size NAME …] [--threads N] [--rounds N]
+        [--out FOLDER]
 
 For each pair and size both sides stand ready in processes of their own and work in turn: a check,
 in which both must tell the same tokens and first loss, then the rounds. Writes `bench.json` and
@@ -28,7 +29,8 @@ from .workload import SIZES, write_workload
 
 Answer = dict[str, Any]
 _MOST_LOSS_APART = 1e-4
-# Of completions that each side draws for itself.
+# These draw completions for themselves, whose tokens agree but for chance.
+_DRAWING = ("generation", "grpo")
 _MOST_TOKENS_APART_FRAC = 0.25
 
 
@@ -41,6 +43,7 @@ class Process:
 
     def __init__(self, path: str, folder: Path, threads: int, log: Path) -> None:
         limits = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+        trusted = {"REASONING_LAB_TRUSTED": "tests"}  # A reward is one of the benchmarks' own.
         quiet = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "WANDB_MODE": "disabled"}
         self._log = log
         with log.open("w") as file:
@@ -50,7 +53,7 @@ class Process:
                 stdout=subprocess.PIPE,
                 stderr=file,
                 text=True,
-                env={**os.environ, **limits, **quiet},
+                env={**os.environ, **limits, **quiet, **trusted},
             )
 
     def ask(self, what: str) -> Answer:
@@ -90,10 +93,10 @@ def both(pair: Pair, folder: Path, threads: int) -> Iterator[tuple[Process, Proc
 
 def assert_equal_work(name: str, ours: Answer, peer: Answer) -> None:
     """Same units and tokens; drawn completions agree in length but for chance."""
-    if ours["units"] != peer["units"] and name != "generation":
+    if ours["units"] != peer["units"]:
         raise UnequalWorkError(f"{name}: {ours['units']} and {peer['units']} units")
     apart = abs(ours["tokens"] - peer["tokens"])
-    if apart > (_MOST_TOKENS_APART_FRAC * peer["tokens"] if name == "generation" else 0):
+    if apart > (_MOST_TOKENS_APART_FRAC * peer["tokens"] if name in _DRAWING else 0):
         raise UnequalWorkError(f"{name}: {ours['tokens']} and {peer['tokens']} tokens")
 
 
@@ -113,7 +116,8 @@ def measured(
     with both(pair, folder, threads) as sides:
         checks = [side.ask("check") for side in sides]
         assert_equal_work(name, *checks)
-        assert_equal_losses(name, *checks)
+        if name not in _DRAWING:
+            assert_equal_losses(name, *checks)
         for _ in range(rounds):
             works = [side.ask("round") for side in sides]
             assert_equal_work(name, *works)

@@ -4,7 +4,7 @@ import json
 import random
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,25 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_lab.data.corpus import read_rollouts
+from reasoning_lab.data.sources import FileSource
 from reasoning_lab.engine import Sampling
 from reasoning_lab.engine.hf import HFEngine
 from reasoning_lab.models.policy import load_policy
 from reasoning_lab.models.tokenizer import examples_of, prompt_tokens
-from reasoning_lab.schema import HardwareConfig, ModelConfig, OptimizationConfig, StageConfig
+from reasoning_lab.schema import (
+    HardwareConfig,
+    ModelConfig,
+    OptimizationConfig,
+    ProblemsConfig,
+    StageConfig,
+)
 from reasoning_lab.stages.base import StageContext
 from reasoning_lab.stages.dpo import module as dpo_stage
 from reasoning_lab.stages.dpo.config import DPOConfig
 from reasoning_lab.stages.midtrain import module as midtrain_stage
 from reasoning_lab.stages.midtrain.config import MidtrainConfig
+from reasoning_lab.stages.rl import module as rl_stage
+from reasoning_lab.stages.rl.config import KLConfig, RLConfig, TemperatureConfig
 from reasoning_lab.stages.sft import module as sft_stage
 from reasoning_lab.stages.sft.config import SFTConfig
 from reasoning_lab.tracking import NullTracker
@@ -73,7 +82,13 @@ class Stage:
         shutil.rmtree(here, ignore_errors=True)
         (here / "out").mkdir(parents=True)
         data = self._folder / f"{self._kind}{suffix}"
-        context = TimedContext(
+        module, config = _STAGES[self._kind](self._size, steps)
+        context = self._context(here, data)
+        metrics: Mapping[str, Any] = module.run(config, context)
+        return self._work(context, config.optimization, data, metrics)
+
+    def _context(self, here: Path, data: Path) -> TimedContext:
+        return TimedContext(
             name=self._kind,
             seed=0,
             out_dir=here / "out",
@@ -87,18 +102,24 @@ class Stage:
             verifier=None,  # type: ignore[arg-type]  # Nothing is verified.
             tracker=NullTracker(),
         )
-        module, config = _STAGES[self._kind](self._size, steps)
-        metrics: Mapping[str, Any] = module.run(config, context)
+
+    def _work(
+        self,
+        context: TimedContext,
+        optimization: OptimizationConfig,
+        data: Path,
+        metrics: Mapping[str, Any],
+    ) -> Work:
         took = context.loaded[0].read()
         losses = read_history(context.out_dir)["train/loss"]
-        units = config.optimization.batch_size * steps if self._kind == "dpo" else None
         tokens = metrics["train_tokens"]
+        pairs = self._kind == "dpo"
         return Work(
-            units or tokens,
+            optimization.batch_size * optimization.steps if pairs else tokens,
             *took,
             tokens,
             tuple(losses[step] for step in sorted(losses)),
-            training_products(self._size, tokens, self._trained(data), 4 if units else 3),
+            training_products(self._size, tokens, self._trained(data), 4 if pairs else 3),
         )
 
     def _trained(self, data: Path) -> int:
@@ -140,7 +161,50 @@ def _dpo(size: Size, steps: int) -> tuple[Any, StageConfig]:
     return dpo_stage, DPOConfig(beta=BETA, optimization=_optimization(steps, size.batch_size))
 
 
-_STAGES = {"midtrain": _midtrain, "sft": _sft, "dpo": _dpo}
+def _rl(size: Size, steps: int) -> tuple[Any, StageConfig]:
+    return rl_stage, RLConfig(
+        problems=ProblemsConfig([1], steps * size.rl_prompts),
+        group_size=size.group_size,
+        max_new_tokens=size.max_new_tokens // 2,
+        temperature=TemperatureConfig(1.0, 1.0, 0.0),
+        rewards={"chance": {"_target_": "tests.benchmarks.pairs.workload.chance"}},
+        kl=KLConfig(log_every_steps=0),
+        optimization=_optimization(steps, size.rl_prompts),
+        table_every_steps=10**6,
+    )
+
+
+class PolicyGradient(Stage):
+    """RL, whose check is a step on other prompts, as completions are drawn anew in each."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, "grpo")
+        self._verifier = Verifier(1, timeout_s=10, memory_mb=512)
+        self._verifier.__enter__()
+
+    def check(self) -> Work:
+        return self._run("-check", 1)
+
+    def _context(self, here: Path, data: Path) -> TimedContext:
+        source = FileSource(str(data / "problems.jsonl"), 0.0, 0.0, {"checker": "number"})
+        context = super()._context(here, data)
+        return replace(context, source=source, verifier=self._verifier)
+
+    def _work(
+        self,
+        context: TimedContext,
+        optimization: OptimizationConfig,
+        data: Path,
+        metrics: Mapping[str, Any],
+    ) -> Work:
+        return Work(metrics["rollouts"], *context.loaded[0].read(), metrics["train_tokens"])
+
+
+def grpo(folder: Path) -> PolicyGradient:
+    return PolicyGradient(folder)
+
+
+_STAGES = {"grpo": _rl, "midtrain": _midtrain, "sft": _sft, "dpo": _dpo}
 
 
 def midtrain(folder: Path) -> Stage:

@@ -10,13 +10,14 @@ is timed is `train()` alone, not the preparation of the data.
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import datasets
 import torch
 from transformers import AutoModelForCausalLM
-from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
 from reasoning_lab.data.corpus import read_rollouts
 from reasoning_lab.models.policy import load_tokenizer
@@ -24,6 +25,7 @@ from reasoning_lab.models.tokenizer import _asked, examples_of, prompt_tokens
 
 from .ours import BETA, LEARNING_RATE, answers, ends, size_of
 from .work import CHECK_STEPS, Clock, Work
+from .workload import chance
 
 datasets.disable_progress_bars()
 
@@ -69,8 +71,12 @@ class Trained:
         clock = Clock()
         trainer.train()
         took = clock.read()
-        losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+        self._history = trainer.state.log_history
+        losses = self._told("loss")
         return Work(units * epochs, *took, tokens * epochs, tuple(losses))
+
+    def _told(self, key: str) -> list[float]:
+        return [entry[key] for entry in self._history if key in entry]
 
     def _trainer(self, model: Any, data: Path, options: dict[str, Any]) -> tuple[Any, int, int]:
         raise NotImplementedError
@@ -133,6 +139,49 @@ class Preferences(Trained):
             for row in columns
         )
         return trainer, len(rows), tokens
+
+
+class PolicyGradient(Trained):
+    """GRPOTrainer, generating with transformers; as ours, in micro-batches of 32 completions."""
+
+    def check(self) -> Work:
+        return self._run("-check", 1)
+
+    def _trainer(self, model: Any, data: Path, options: dict[str, Any]) -> tuple[Any, int, int]:
+        size = self._size
+        prompts = [
+            json.loads(line)["prompt"]
+            for line in (data / "problems.jsonl").read_text().splitlines()
+        ]
+        together = size.rl_prompts * size.group_size
+        micro = min(32, together)
+        given = {
+            **options,
+            "per_device_train_batch_size": micro,
+            "gradient_accumulation_steps": together // micro,
+            "num_generations": size.group_size,
+            "max_completion_length": size.max_new_tokens // 2,
+        }
+
+        def reward(completions: list[str], **_: Any) -> list[float]:
+            return [chance(completion) for completion in completions]
+
+        trainer = GRPOTrainer(
+            model=model,
+            args=GRPOConfig(**given),
+            reward_funcs=reward,
+            train_dataset=datasets.Dataset.from_dict({"prompt": _asked(self._tokenizer, prompts)}),
+            processing_class=self._tokenizer,
+        )
+        return trainer, len(prompts) * size.group_size, 0
+
+    def _run(self, suffix: str, epochs: int) -> Work:
+        work = super()._run(suffix, epochs)
+        return replace(work, tokens=round(self._told("num_tokens")[-1]), losses=())
+
+
+def policy_gradient(folder: Path) -> Trained:
+    return PolicyGradient(folder, "grpo", 0)
 
 
 def packed(folder: Path) -> Trained:

@@ -94,6 +94,13 @@ PAIRS = {
         "pairs/s",
         {"tiny": 2.5, "30m": 4.0},
     ),
+    "grpo": Pair(
+        f"{_OURS}.grpo",
+        f"{_TRL}.policy_gradient",
+        "TRL GRPOTrainer",
+        "completions/s",
+        {"tiny": 2.5, "30m": 2.0},
+    ),
     "generation": Pair(
         f"{_OURS}.generation",
         f"{_TRL}.generation",

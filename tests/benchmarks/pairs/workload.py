@@ -6,6 +6,7 @@ lengths that are drawn for them.
 
 import json
 import random
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -50,6 +51,8 @@ class Size:
         prompts: Of generation and of a step of RL, by the rows that are decoded.
         max_new_tokens: Most that a completion has.
         answers: Verified in a round.
+        rl_prompts: Of a step of RL.
+        group_size: Completions of each.
     """
 
     vocab_size: int
@@ -62,6 +65,8 @@ class Size:
     prompts: int = 128
     max_new_tokens: int = 128
     answers: int = 2000
+    rl_prompts: int = 8
+    group_size: int = 8
 
 
 def _tiny() -> dict[str, Any]:
@@ -81,9 +86,16 @@ LLAMA_30M = {
 }
 SIZES = {
     "tiny": Size(
-        512, _tiny(), 5, batch_size=16, steps={"midtrain": 24, "sft": 24, "dpo": 12}, prompts=256
+        512,
+        _tiny(),
+        5,
+        batch_size=16,
+        steps={"midtrain": 24, "sft": 24, "dpo": 12, "grpo": 3},
+        prompts=256,
     ),
-    "30m": Size(49_152, LLAMA_30M, 3, steps={"midtrain": 3, "sft": 4, "dpo": 2}, prompts=64),
+    "30m": Size(
+        49_152, LLAMA_30M, 3, steps={"midtrain": 3, "sft": 4, "dpo": 2, "grpo": 1}, prompts=64
+    ),
     "smoke": Size(
         512,
         _tiny(),
@@ -91,7 +103,9 @@ SIZES = {
         row_tokens=64,
         batch_rows=2,
         batch_size=4,
-        steps={"midtrain": 2, "sft": 2, "dpo": 2},
+        steps={"midtrain": 2, "sft": 2, "dpo": 2, "grpo": 2},
+        rl_prompts=2,
+        group_size=2,
         prompts=8,
         max_new_tokens=16,
         answers=20,
@@ -135,6 +149,11 @@ def write_workload(size: Size, folder: Path) -> None:
     prompts = [words.text(words.rng.randint(8, 40)) for _ in range(size.prompts)]
     (folder / "prompts.json").write_text(json.dumps(prompts))
     (folder / "size.json").write_text(json.dumps(asdict(size)))
+
+
+def chance(completion: str) -> float:
+    """A reward between 0 and 1 that differs within a group, as a model's right and wrong do."""
+    return zlib.crc32(completion.encode()) % 1000 / 1000
 
 
 class _Words:
@@ -192,4 +211,9 @@ def _preferences(words: _Words, size: Size, steps: int, folder: Path) -> None:
         write_rollouts(folder / f"{name}.parquet", found)
 
 
-_WRITE = {"midtrain": _packed, "sft": _varied, "dpo": _preferences}
+def _problems(words: _Words, size: Size, steps: int, folder: Path) -> None:
+    rows = [{"prompt": words.text(16), "gold": "0"} for _ in range(steps * size.rl_prompts)]
+    (folder / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+_WRITE = {"grpo": _problems, "midtrain": _packed, "sft": _varied, "dpo": _preferences}
