@@ -6,6 +6,7 @@
 #   make test-vllm  the engines against the real vLLM, in an environment of its own (.venv-vllm)
 #   make test-notebooks  run every notebook from its beginning, at smoke size
 #   make test-distributed  DDP, FSDP and DeepSpeed in two processes each (minutes)
+#   make bench      ours and TRL's, transformers' and math-verify's in turn; BENCH=sft,dpo picks pairs
 #   make check      ruff, mypy, import-linter
 #   make install    only install, for running reasoning-lab by hand
 #
@@ -18,7 +19,7 @@ BIN := $(VENV)/bin
 PARALLEL := -n 2 --dist loadfile
 PYTHONS := $(or $(PYTHON),python3.11 python3 python3.12 python3.13)
 
-.PHONY: help demo test test-long test-notebooks test-vllm test-distributed check install
+.PHONY: help demo test test-long test-notebooks test-vllm test-distributed bench check install
 # Two pips in one environment spoil it.
 .NOTPARALLEL:
 
@@ -44,6 +45,10 @@ test-vllm: .venv-vllm/dev.stamp
 
 test-distributed: $(VENV)/dev.stamp
 	@$(BIN)/pytest -m distributed
+
+# Half an hour on two idle cores; on busy ones the ratios are wrong.
+bench: $(VENV)/dev.stamp
+	@$(BIN)/python -m tests.benchmarks.pairs $(BENCH)
 
 check: $(VENV)/dev.stamp
 	@$(BIN)/ruff check

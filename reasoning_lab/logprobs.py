@@ -2,15 +2,33 @@
 
 Shared by every stage, so that a policy, its reference and an engine mean the same by
 `logprobs`: log softmax(logits / temperature) at the token that was really there.
+
+The logits of many tokens over a large vocabulary are more memory than all else in training, so they
+are built some tokens at a time. Of a plain float32 vocabulary projection torch's own
+`linear_cross_entropy` does so, and takes the mean's gradient on the way forwards, which is faster
+even where all fit; of any other, also in bfloat16, where that would round the log-probabilities to
+eight bits, each part is computed again in the backward pass.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
+
+from reasoning_lab.losses.next_token import next_token_loss
+from reasoning_lab.losses.parts import logits_at_once
+
+# Values: 16 MiB in float32. Below, torch's own way to the mean gains nothing.
+_FEW_LOGITS = 2**22
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,23 +64,36 @@ class TokenBatch:
 def trained_logits(
     model: PreTrainedModel, batch: TokenBatch
 ) -> tuple[Float[Tensor, "N V"], Int[Tensor, " N"]]:
-    """Logits that predict each trained token, and those tokens.
+    """Logits that predict each trained token, and those tokens: for a loss of one's own.
 
     `N` counts the True entries of `completion_mask` in row-major order. The vocabulary
     projection runs for those alone, so no `[B, T, V]` tensor is ever built.
     """
-    forward = getattr(model, "_shared_forward", None) or partial(_trained_logits, model)
-    found: tuple[Tensor, Tensor] = forward(batch)
-    return found
+    return _inside(model, _trained_logits, batch)
+
+
+def mean_logprob(model: PreTrainedModel, batch: TokenBatch) -> Float[Tensor, ""]:
+    """Mean log-probability of the trained tokens; without any, a differentiable 0."""
+    return _inside(model, _mean_logprob, batch)
+
+
+def token_logprobs(
+    model: PreTrainedModel, batch: TokenBatch, temperature: float = 1.0
+) -> Float[Tensor, "B T"]:
+    """Log-probability of every trained token at its own position; 0 elsewhere."""
+    chosen = _inside(model, partial(_chosen, temperature=temperature), batch)
+    return torch.zeros(
+        batch.input_ids.shape, dtype=chosen.dtype, device=chosen.device
+    ).masked_scatter(batch.completion_mask, chosen)
 
 
 def shared_forward(model: PreTrainedModel) -> None:
-    """Have `trained_logits` go through a method of the model, to which a strategy adds hooks."""
-    model._shared_forward = partial(_trained_logits, model)  # type: ignore[assignment]
+    """Have all of these go through a method of the model, to which a strategy adds hooks."""
+    model._shared_forward = partial(_called, model)  # type: ignore[assignment]
 
 
 def mix_precision(model: PreTrainedModel) -> None:
-    """Have `trained_logits` take products in bfloat16 from the model's float32 weights."""
+    """Have all of these take products in bfloat16 from the model's float32 weights."""
     model._mixes_precision = True  # type: ignore[assignment]
 
 
@@ -71,7 +102,17 @@ def mixes_precision(model: PreTrainedModel) -> bool:
     return bool(getattr(model, "_mixes_precision", False))
 
 
-def _trained_logits(model: PreTrainedModel, batch: TokenBatch) -> tuple[Tensor, Tensor]:
+def _inside(
+    model: PreTrainedModel, compute: Callable[[PreTrainedModel, TokenBatch], T], batch: TokenBatch
+) -> T:
+    call: Any = getattr(model, "_shared_forward", None) or partial(_called, model)
+    found: T = call(compute, batch)
+    return found
+
+
+def _called(
+    model: PreTrainedModel, compute: Callable[[PreTrainedModel, TokenBatch], T], batch: TokenBatch
+) -> T:
     # Each weight is read once, so a cache of its bfloat16 copy would only take memory.
     with torch.autocast(
         batch.input_ids.device.type,
@@ -79,23 +120,93 @@ def _trained_logits(model: PreTrainedModel, batch: TokenBatch) -> tuple[Tensor, 
         enabled=mixes_precision(model),
         cache_enabled=False,
     ):
-        hidden = model.base_model(
-            input_ids=batch.input_ids,
-            attention_mask=batch.attention_mask,
-            position_ids=batch.position_ids,
-            use_cache=False,  # With a cache, transformers drops the packing mask silently.
-        )[0]
-        trained = batch.completion_mask[:, 1:]
-        logits = model.get_output_embeddings()(hidden[:, :-1][trained])
-    return logits.float(), batch.input_ids[:, 1:][trained]
+        return compute(model, batch)
 
 
-def token_logprobs(
-    model: PreTrainedModel, batch: TokenBatch, temperature: float = 1.0
-) -> Float[Tensor, "B T"]:
-    """Log-probability of every trained token at its own position; 0 elsewhere."""
-    logits, targets = trained_logits(model, batch)
-    chosen = torch.log_softmax(logits / temperature, dim=-1).gather(1, targets[:, None])[:, 0]
-    return torch.zeros(
-        batch.input_ids.shape, dtype=chosen.dtype, device=chosen.device
-    ).masked_scatter(batch.completion_mask, chosen)
+def _trained_states(model: PreTrainedModel, batch: TokenBatch) -> tuple[Tensor, Tensor]:
+    """`[N, H]` that the vocabulary projection reads, and `[N]` int64 that it is to predict."""
+    hidden = model.base_model(
+        input_ids=batch.input_ids,
+        attention_mask=batch.attention_mask,
+        position_ids=batch.position_ids,
+        use_cache=False,  # With a cache, transformers drops the packing mask silently.
+    )[0]
+    trained = batch.completion_mask[:, 1:]
+    return hidden[:, :-1][trained], batch.input_ids[:, 1:][trained]
+
+
+def _trained_logits(model: PreTrainedModel, batch: TokenBatch) -> tuple[Tensor, Tensor]:
+    states, targets = _trained_states(model, batch)
+    return model.get_output_embeddings()(states).float(), targets
+
+
+def _mean_logprob(model: PreTrainedModel, batch: TokenBatch) -> Tensor:
+    states, targets = _trained_states(model, batch)
+    head: Any = model.get_output_embeddings()
+    size = _part_size(head, targets)
+    many = size < len(targets) or size * head.out_features > _FEW_LOGITS
+    if many and _is_plain(head):
+        return -_cross_entropy(head, states, targets, size, "mean")
+    if size == len(targets):
+        return -next_token_loss(head(states).float(), targets)
+    return _chosen_by_parts(head, states, targets, 1.0, size).mean()
+
+
+def _chosen(model: PreTrainedModel, batch: TokenBatch, temperature: float) -> Tensor:
+    """`[N]` float32 log-probabilities of the trained tokens."""
+    states, targets = _trained_states(model, batch)
+    head: Any = model.get_output_embeddings()
+    size = _part_size(head, targets)
+    if size == len(targets):
+        return _chosen_at_once(head, states, targets, temperature)
+    if _is_plain(head):
+        return -_cross_entropy(head, states / temperature, targets, size, "none")
+    return _chosen_by_parts(head, states, targets, temperature, size)
+
+
+def _part_size(head: Any, targets: Tensor) -> int:
+    # ZeRO-3 gathers the weights at each call, which ranks must do equally often.
+    if _is_divided(head):
+        return len(targets)
+    return min(len(targets), logits_at_once(head.out_features))
+
+
+def _is_divided(head: Any) -> bool:
+    """Whether ZeRO-3 keeps its weights in parts, which naming one outside its forward gathers."""
+    return any(hasattr(parameter, "ds_id") for parameter in head.parameters())
+
+
+def _is_plain(head: Any) -> bool:
+    """Whether its logits are one float32 product: no adapter, bias, 4-bit or absent weights."""
+    if type(head) is not nn.Linear or _is_divided(head) or head.weight.dtype != torch.float32:
+        return False
+    if torch.is_autocast_enabled(head.weight.device.type):
+        return False
+    bias: Tensor | None = head.bias
+    return bias is None
+
+
+def _cross_entropy(head: Any, states: Tensor, targets: Tensor, size: int, reduction: str) -> Tensor:
+    options = nn.LinearCrossEntropyOptions(batch_chunk_size=size, chunking_method=None)
+    return F.linear_cross_entropy(
+        states, head.weight, targets, reduction=reduction, options=options
+    )
+
+
+def _chosen_by_parts(
+    head: Any, states: Tensor, targets: Tensor, temperature: float, size: int
+) -> Tensor:
+    parts = zip(states.split(size), targets.split(size), strict=True)
+    return torch.cat(
+        [
+            checkpoint(_chosen_at_once, head, *part, temperature, use_reentrant=False)
+            for part in parts
+        ]
+    )
+
+
+def _chosen_at_once(head: Any, states: Tensor, targets: Tensor, temperature: float) -> Tensor:
+    logits = head(states).float()
+    if temperature != 1.0:
+        logits = logits / temperature
+    return -F.cross_entropy(logits, targets, reduction="none")

@@ -170,10 +170,16 @@ def memory_lines(nodes: Sequence[PlannedNode]) -> list[str]:
         f"{', '.join(stages)}: {memory.parameters / 1e6:,.1f}M parameters; on one device about "
         f"{_size(memory.weights + memory.gradients)} of weights and gradients, "
         f"{_size(memory.optimizer + memory.master)} of optimizer state, "
-        f"{_size(memory.peak(1000) - memory.states)} for every 1,000 tokens "
-        f"of a micro-batch{_besides(memory)}."
+        f"{_size(1000 * memory.activations_a_token)} for every 1,000 tokens of a micro-batch, "
+        f"{_logits(memory)}{_besides(memory)}."
         for memory, stages in found.items()
     ]
+
+
+def _logits(memory: Footprint) -> str:
+    if memory.logits_tokens is None:
+        return f"{_size(memory.loss(1000))} for the logits of every 1,000 of them"
+    return f"at most {_size(memory.loss(memory.logits_tokens + 1))} for logits"
 
 
 def _besides(memory: Footprint) -> str:

@@ -5,13 +5,18 @@ import sys
 from pathlib import Path
 
 from reasoning_lab import launch
+from reasoning_lab.losses import parts
 from reasoning_lab.ranks import Peers, rank
 from reasoning_lab.stages import checkpoints
 from reasoning_lab.verify import verifier_of
 
+_VOCAB_SIZE = 300  # Of the models there, or more.
+
 
 def main() -> None:
     launch.end_with_launcher()
+    # One device builds all logits at once, these processes some: the results are the same.
+    parts.LOGITS_AT_ONCE = 4 * _VOCAB_SIZE
     root = Path(sys.argv[1])
     folders = sorted(path.parent for path in root.glob("*/job.yaml"))
     sealing = checkpoints.seal

@@ -8,9 +8,17 @@ from typing import Any
 import pytest
 import torch
 from torch.distributed._tools.mem_tracker import MemTracker
+from torch.profiler import ProfilerActivity, profile
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from reasoning_lab.logprobs import TokenBatch, mix_precision, token_logprobs, trained_logits
+from reasoning_lab.logprobs import (
+    TokenBatch,
+    mean_logprob,
+    mix_precision,
+    token_logprobs,
+    trained_logits,
+)
+from reasoning_lab.losses import parts
 from reasoning_lab.losses.next_token import next_token_loss
 from reasoning_lab.models.footprint import (
     Sharding,
@@ -187,6 +195,42 @@ def test_peak_is_what_torchs_own_tracker_sees(family: str, checkpointed: bool) -
     reckoned = footprint(options, VOCAB, "float32", ADAMW, sharding)
     assert reckoned is not None
     assert reckoned.peak(batch.input_ids.numel()) == pytest.approx(measured, rel=0.1)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("loss", ["mean", "tokens"])
+def test_peak_with_logits_of_some_tokens_at_a_time(
+    loss: str, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against all that torch allocates from the model's first weight on, inside operations too."""
+    monkeypatch.setattr(parts, "LOGITS_AT_ONCE", 100 * VOCAB)
+    options = architecture("llama")
+    batch = batch_of("whole", tokens=300)
+
+    def steps() -> None:
+        model = built(options).train().to(getattr(torch, dtype))
+        optimizer = torch.optim.AdamW(model.parameters())
+        for _ in range(2):
+            value = mean_logprob if loss == "mean" else token_logprobs
+            told = value(model, batch).sum()  # type: ignore[arg-type]
+            optimizer.zero_grad()
+            told.backward()
+            optimizer.step()
+
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as made:
+        steps()
+    assert made.profiler is not None
+    pending = list(made.profiler.kineto_results.experimental_event_tree())
+    before = getattr(pending[0].typed[1], "total_allocated", 0)
+    totals = []
+    while pending:
+        event = pending.pop()
+        pending += event.children
+        totals.append(getattr(event.typed[1], "total_allocated", 0))
+    measured = max(totals) - before
+    reckoned = footprint(options, VOCAB, dtype, ADAMW)
+    assert reckoned is not None
+    assert reckoned.peak(batch.input_ids.numel()) == pytest.approx(measured, rel=0.15)
 
 
 def test_phi4_mini_from_its_config_alone(composed: Compose) -> None:

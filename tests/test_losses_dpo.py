@@ -13,6 +13,7 @@ from reasoning_lab.stages.dpo.module import (
     beta_at,
     kept_reference_logprobs,
     preference_metrics,
+    reference_logprobs,
 )
 
 from .tiny import tiny_model
@@ -152,6 +153,24 @@ def test_metrics_by_hand() -> None:
     assert found["accuracy"].item() == pytest.approx(2 / 3)
 
 
+@pytest.mark.parametrize("batch_pairs", [1, 2, 3, 8])
+def test_the_references_logprobs_are_each_pairs_own(batch_pairs: int) -> None:
+    model = tiny_model("qwen3", 20, 0, 1, seed=1)
+    sizes = [(9, 3), (1, 2), (4, 12), (2, 2), (1, 1)]
+    pairs = [
+        (Example([3, 5], [4] * chosen + [1]), Example([3, 5], [6] * rejected + [1]))
+        for chosen, rejected in sizes
+    ]
+    found = reference_logprobs(model, pairs, 0, batch_pairs)
+    assert found.shape == (5, 2)
+    for row, pair in zip(found, pairs, strict=True):
+        for told, side in zip(row, pair, strict=True):
+            ids = torch.tensor([[*side.prompt_ids, *side.completion_ids]])
+            logprobs = model(ids).logits[0, 1:-1].log_softmax(-1)
+            own = logprobs.gather(1, ids[0, 2:, None]).sum()
+            torch.testing.assert_close(told, own.detach(), rtol=1e-5, atol=1e-5)
+
+
 def test_length_bias_of_equal_lengths_is_0() -> None:
     pairs = pairs_of([-1.0, -2.0], [-3.0, -1.0], ([-2.0, -3.0], [-2.0, -3.0]))
     assert preference_metrics(pairs, dpo_loss("sigmoid", pairs, 1.0))["length_bias"].item() == 0.0
@@ -170,10 +189,10 @@ def test_the_references_logprobs_are_computed_once_and_damage_is_named(
 ) -> None:
     one, other = (tiny_model("qwen3", 20, 0, 1, seed=seed) for seed in (1, 2))
     pairs = [(Example([3], [4, 5, 1]), Example([3], [6, 1]))]
-    first = kept_reference_logprobs(one, pairs, 0, tmp_path)
-    assert torch.equal(kept_reference_logprobs(other, pairs, 0, tmp_path), first)
+    first = kept_reference_logprobs(one, pairs, 0, tmp_path, 8)
+    assert torch.equal(kept_reference_logprobs(other, pairs, 0, tmp_path, 8), first)
     (kept,) = tmp_path.iterdir()
     kept.write_bytes(kept.read_bytes()[:-1])
-    again = kept_reference_logprobs(other, pairs, 0, tmp_path)
+    again = kept_reference_logprobs(other, pairs, 0, tmp_path, 8)
     assert f"{kept} is damaged" in caplog.text
     assert not torch.allclose(again, first)

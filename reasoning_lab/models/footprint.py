@@ -2,7 +2,8 @@
 
 Counts parameters of the Llama-like families (gated MLP, grouped-query attention, RMS norms), what
 each device and each host keeps of them under a strategy, and the values that a training step keeps
-for its backward pass with fused attention.
+for its backward pass with fused attention. Logits are built for some tokens at a time, as
+`reasoning_lab.logprobs` does; a loss of one's own, which sees all, takes more.
 
 Under ZeRO, weights, gradients and optimizer state are those of DeepSpeed's own estimators
 (`estimate_zero2_model_states_mem_needs`, `estimate_zero3_model_states_mem_needs`) but for
@@ -16,6 +17,8 @@ tensor is divided evenly, without padding.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from reasoning_lab.losses.parts import logits_at_once
 
 # Of weights and what is kept as they are.
 _BYTES = {"float32": 4, "bfloat16": 2, "mixed": 4}
@@ -121,6 +124,8 @@ class Footprint:
         copies: Frozen copies of the policy that some stages keep.
         activations_a_token: Most that the layers keep at once, each token of a micro-batch.
         logits_a_token: Logits, their logarithm and the gradient of either, each trained token.
+        logits_tokens: Trained tokens that have them at once; None = all.
+        head: A gradient of the vocabulary projection, to which those of other tokens are added.
         recomputed_a_token: Of the layer that is computed again under activation checkpointing.
         host: Offloaded to a node's memory.
         nvme: Offloaded to a node's drives.
@@ -137,6 +142,8 @@ class Footprint:
     copies: int
     activations_a_token: int
     logits_a_token: int
+    logits_tokens: int | None
+    head: int
     recomputed_a_token: int
     host: int = 0
     nvme: int = 0
@@ -154,8 +161,14 @@ class Footprint:
         The gradients of the step before, or of the micro-batches before, are still there when the
         loss is taken. A checkpointed layer is computed again after the logits are gone.
         """
-        turning = max(self.logits_a_token, self.recomputed_a_token)
-        return self.states + self.casts + tokens * (self.activations_a_token + turning)
+        turning = max(self.loss(tokens), tokens * self.recomputed_a_token)
+        return self.states + self.casts + tokens * self.activations_a_token + turning
+
+    def loss(self, tokens: int) -> int:
+        """The part of it that logits take."""
+        if self.logits_tokens is None or tokens <= self.logits_tokens:
+            return tokens * self.logits_a_token
+        return self.logits_tokens * self.logits_a_token + self.head
 
 
 def footprint(
@@ -209,6 +222,8 @@ def footprint(
         activations_a_token=kept + ends,
         # The loss is taken in float32.
         logits_a_token=3 * 4 * vocab,
+        logits_tokens=None if sharding.strategy == "deepspeed3" else logits_at_once(vocab),
+        head=size * vocab * architecture["hidden_size"] if lora_rank is None else 0,
         recomputed_a_token=layer if checkpointed else 0,
         casts=2 * cast if dtype == "mixed" else 0,
     )

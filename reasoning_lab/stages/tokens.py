@@ -8,8 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_lab.data.batches import Example, padded_rows, row_length, step_batches
-from reasoning_lab.logprobs import TokenBatch, trained_logits
-from reasoning_lab.losses.next_token import next_token_loss
+from reasoning_lab.logprobs import TokenBatch, mean_logprob, trained_logits
 from reasoning_lab.ranks import world_size
 from reasoning_lab.schema import OptimizationConfig
 from reasoning_lab.stages.base import (
@@ -53,8 +52,9 @@ class NextTokenModule(PolicyModule):
         policy: As in `PolicyModule`.
         optimizer: As in `PolicyModule`.
         schedule: As in `PolicyModule`.
-        loss: Of `[N, V]` float32 logits and `[N]` int64 targets: their mean. Validation takes the
-            plain next-token loss, whatever trains.
+        loss: Of `[N, V]` float32 logits and `[N]` int64 targets: their mean, with the logits of
+            all trained tokens in memory; None = the next-token loss, which needs those of some
+            at a time. Validation takes the next-token loss, whatever trains.
     """
 
     def __init__(
@@ -62,26 +62,28 @@ class NextTokenModule(PolicyModule):
         policy: PreTrainedModel,
         optimizer: OptimizerFactory,
         schedule: Schedule,
-        loss: TokenLoss = next_token_loss,
+        loss: TokenLoss | None = None,
     ) -> None:
         super().__init__(policy, optimizer, schedule)
         self._loss = loss
 
     def training_step(self, batch: NextTokenBatch, index: int) -> Tensor:
-        logits, targets = trained_logits(self.policy, batch.tokens)
-        loss = self._loss(logits, targets) * batch.weight
+        if self._loss is None:
+            mean = -mean_logprob(self.policy, batch.tokens)
+        else:
+            mean = self._loss(*trained_logits(self.policy, batch.tokens))
+        loss = mean * batch.weight
         tokens = float(batch.tokens.input_ids.numel() * self.parts)
         self.log_train({"loss": loss.detach(), "tokens": tokens})
         return loss
 
     def validation_step(self, batch: NextTokenBatch, index: int) -> None:
-        logits, targets = trained_logits(self.policy, batch.tokens)
-        loss = next_token_loss(logits, targets)
+        loss = -mean_logprob(self.policy, batch.tokens)
         # Every rank validates on all of it; the exchange has them agree to the bit.
         self.log(
             "val/loss",
             loss,
-            batch_size=targets.numel(),
+            batch_size=int(batch.tokens.completion_mask.sum()),
             prog_bar=True,
             sync_dist=world_size() > 1,
         )
@@ -131,11 +133,11 @@ def train_padded(
     tokenizer: PreTrainedTokenizerBase,
     optimization: OptimizationConfig,
     context: StageContext,
-    loss: TokenLoss = next_token_loss,
+    loss: TokenLoss | None = None,
 ) -> Metrics:
     """Train on padded rows, each one document of examples, and write the policy.
 
-    `loss` is taken on completions only.
+    `loss`, as in `NextTokenModule`, is taken on completions only.
     """
     lengths = [row_length(row) for row in rows]
     plan = step_batches(

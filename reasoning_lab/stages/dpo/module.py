@@ -38,7 +38,8 @@ from reasoning_lab.stages.dpo.config import DPOConfig
 from reasoning_lab.stages.tokens import divided
 from reasoning_lab.types import UserError
 
-_REFERENCE_BATCH_PAIRS = 32
+# Read by the reference at once, where hardware names no micro-batch.
+_REFERENCE_BATCH_PAIRS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +151,10 @@ def run(config: DPOConfig, context: StageContext) -> Metrics:
             f"{config.max_tokens} tokens or fewer a side; raise it"
         )
     placed = on_device(policy, device_of(context.hardware))
-    reference = kept_reference_logprobs(placed, pairs, tokenizer.pad_token_id, context.work_dir)
+    size = context.hardware.micro_batch_size or _REFERENCE_BATCH_PAIRS
+    reference = kept_reference_logprobs(
+        placed, pairs, tokenizer.pad_token_id, context.work_dir, size
+    )
     optimization = config.optimization
     lengths = [max(one.length, other.length) for one, other in pairs]
     plan = step_batches(lengths, optimization.batch_size, optimization.steps, context.seed)
@@ -181,12 +185,13 @@ def kept_reference_logprobs(
     pairs: Sequence[tuple[Example, Example]],
     pad_id: int,
     folder: Path,
+    batch_pairs: int,
 ) -> Tensor:
     """`reference_logprobs`, read again where a run goes on after a kill."""
     kept = first_rank_says(lambda: sealed(folder, "reference"))
     if kept is not None:
         return load_file(kept)["logprobs"]
-    found = reference_logprobs(reference, pairs, pad_id)
+    found = reference_logprobs(reference, pairs, pad_id, batch_pairs)
     if rank() == 0:
         folder.mkdir(parents=True, exist_ok=True)
         draft = folder / "reference.draft"
@@ -197,13 +202,21 @@ def kept_reference_logprobs(
 
 @torch.no_grad()
 def reference_logprobs(
-    reference: PreTrainedModel, pairs: Sequence[tuple[Example, Example]], pad_id: int
+    reference: PreTrainedModel,
+    pairs: Sequence[tuple[Example, Example]],
+    pad_id: int,
+    batch_pairs: int,
 ) -> Tensor:
-    """`[pairs, 2]` float32: summed logprobs of chosen and rejected; ranks share one pass."""
-    own = {}
-    for start in share(range(0, len(pairs), _REFERENCE_BATCH_PAIRS)):
-        tokens = pair_tokens(pairs[start : start + _REFERENCE_BATCH_PAIRS], pad_id)
+    """`[pairs, 2]` float32: summed logprobs of chosen and rejected; ranks share one pass.
+
+    Pairs are read sorted by length, `batch_pairs` at a time.
+    """
+    order = sorted(range(len(pairs)), key=lambda row: max(side.length for side in pairs[row]))
+    own: dict[int, list[float]] = {}
+    for start in share(range(0, len(pairs), batch_pairs)):
+        rows = order[start : start + batch_pairs]
+        tokens = pair_tokens([pairs[row] for row in rows], pad_id)
         sums = token_logprobs(reference, tokens.to(reference.device)).sum(1)
-        own[start] = torch.stack(sums.chunk(2), dim=1).cpu()
-    found = {start: sums for part in Peers().gathered(own) for start, sums in part.items()}
-    return torch.cat([found[start] for start in sorted(found)])
+        own.update(zip(rows, torch.stack(sums.chunk(2), dim=1).tolist(), strict=True))
+    found = {row: sums for part in Peers().gathered(own) for row, sums in part.items()}
+    return torch.tensor([found[row] for row in range(len(pairs))])

@@ -1,0 +1,227 @@
+"""Ours against what would be used instead, in turn on the same work: `make bench`.
+
+    python -m tests.benchmarks.pairs [PAIR,PAIR…] [--size NAME …] [--threads N] [--rounds N]
+        [--out FOLDER]
+
+For each pair and size both sides stand ready in processes of their own and work in turn: a check,
+in which both must tell the same tokens and first loss, then the rounds. Writes `bench.json` and
+`bench.md`: medians, their ratio, the limit's fraction, peak memory. Run it on an idle machine:
+a busy one flatters whoever does less.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .limits import products_per_s
+from .work import PAIRS, Pair
+from .workload import SIZES, write_workload
+
+Answer = dict[str, Any]
+_MOST_LOSS_APART = 1e-4
+# These draw completions for themselves, whose tokens agree but for chance.
+_DRAWING = ("generation", "grpo")
+_MOST_TOKENS_APART_FRAC = 0.25
+
+
+class UnequalWorkError(Exception):
+    """The two sides did not do the same."""
+
+
+class Process:
+    """A side in a process of its own."""
+
+    def __init__(self, path: str, folder: Path, threads: int, log: Path) -> None:
+        limits = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+        trusted = {"REASONING_LAB_TRUSTED": "tests"}  # A reward is one of the benchmarks' own.
+        quiet = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "WANDB_MODE": "disabled"}
+        self._log = log
+        with log.open("w") as file:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.benchmarks.pairs.child", path, folder, str(threads)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=file,
+                text=True,
+                env={**os.environ, **limits, **quiet, **trusted},
+            )
+
+    def ask(self, what: str) -> Answer:
+        """Its work.
+
+        Raises:
+            RuntimeError: It has ended; its last lines are told.
+        """
+        assert self._process.stdin
+        assert self._process.stdout
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(what + "\n")
+            self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self._log}: {self._log.read_text()[-3000:]}")
+        answer: Answer = json.loads(line)
+        return answer
+
+    def close(self) -> None:
+        assert self._process.stdin
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+        self._process.wait(timeout=60)
+
+
+@contextlib.contextmanager
+def both(pair: Pair, folder: Path, threads: int) -> Iterator[tuple[Process, Process]]:
+    ours = Process(pair.ours, folder, threads, folder / "ours.log")
+    peer = Process(pair.peer, folder, threads, folder / "peer.log")
+    try:
+        yield ours, peer
+    finally:
+        ours.close()
+        peer.close()
+
+
+def assert_equal_work(name: str, ours: Answer, peer: Answer) -> None:
+    """Same units and tokens; drawn completions agree in length but for chance."""
+    if ours["units"] != peer["units"]:
+        raise UnequalWorkError(f"{name}: {ours['units']} and {peer['units']} units")
+    apart = abs(ours["tokens"] - peer["tokens"])
+    if apart > (_MOST_TOKENS_APART_FRAC * peer["tokens"] if name in _DRAWING else 0):
+        raise UnequalWorkError(f"{name}: {ours['tokens']} and {peer['tokens']} tokens")
+
+
+def assert_equal_losses(name: str, ours: Answer, peer: Answer) -> None:
+    """Of steps on one batch: so the models, the tokens and the optimizers are the same."""
+    pairs = list(zip(ours["losses"], peer["losses"], strict=True))
+    if any(abs(one - other) > _MOST_LOSS_APART for one, other in pairs):
+        raise UnequalWorkError(f"{name}: losses {pairs}")
+
+
+def measured(
+    name: str, pair: Pair, size_name: str, folder: Path, threads: int, rounds: int
+) -> dict[str, Any]:
+    """A row of the table."""
+    rates: dict[str, list[float]] = {"ours": [], "peer": []}
+    cpu_ratios = []
+    with both(pair, folder, threads) as sides:
+        checks = [side.ask("check") for side in sides]
+        assert_equal_work(name, *checks)
+        if name not in _DRAWING:
+            assert_equal_losses(name, *checks)
+        for _ in range(rounds):
+            works = [side.ask("round") for side in sides]
+            assert_equal_work(name, *works)
+            for side, work in zip(rates, works, strict=True):
+                rates[side].append(work["units"] / work["seconds"])
+            cpu_ratios.append(works[1]["cpu_seconds"] / works[0]["cpu_seconds"])
+    ours, peer = (statistics.median(values) for values in rates.values())
+    ratios = [one / other for one, other in zip(*rates.values(), strict=True)]
+    fraction = works[0]["flops"] and works[0]["flops"] * ours / works[0]["units"]
+    return {
+        "name": f"{name}/{size_name}",
+        "ours": ours,
+        "peer": peer,
+        "ratio": ours / peer,
+        "unit": pair.unit,
+        "limit": fraction / limit_of(size_name) if fraction else None,
+        "target": pair.targets.get(size_name),
+        "n": rounds,
+        "ratio_min": min(ratios),
+        "ratio_max": max(ratios),
+        "cpu_ratio": statistics.median(cpu_ratios) if name != "verification" else None,
+        "ours_peak_mb": works[0]["peak_bytes"] / 2**20,
+        "peer_peak_mb": works[1]["peak_bytes"] / 2**20,
+        "losses": [checks[0]["losses"], checks[1]["losses"]],
+        "against": pair.peer_name,
+        "load": os.getloadavg()[0],
+    }
+
+
+_LIMITS: dict[str, float] = {}
+
+
+def limit_of(size_name: str) -> float:
+    """Operations a second of the size's own products, measured once, between rounds."""
+    if size_name not in _LIMITS:
+        size = SIZES[size_name]
+        _LIMITS[size_name] = products_per_s(size, size.row_tokens * size.batch_rows)
+    return _LIMITS[size_name]
+
+
+def table(found: Sequence[dict[str, Any]], threads: int) -> str:
+    """Markdown."""
+    lines = [
+        f"{threads} threads of {os.cpu_count()} cores, torch {torch.__version__}; medians of n "
+        "rounds in turn. Limit: the fraction of what products of the model's own shapes reach.",
+        "",
+        "CPU: the ratio of CPU seconds, which other work on the machine disturbs less. Memory: our "
+        "peak over the peer's, each process's whole.",
+        "",
+        "| pair | against | ours | peer | unit | ratio | target | CPU | limit | memory | n | load|",
+        "|---|---|--:|--:|---|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for row in found:
+        cpu = "" if row["cpu_ratio"] is None else f"{row['cpu_ratio']:.2f}"
+        limit = "" if row["limit"] is None else f"{row['limit']:.0%}"
+        target = "" if row["target"] is None else f"{row['target']:.1f}"
+        lines.append(
+            f"| {row['name']} | {row['against']} | {row['ours']:,.0f} | {row['peer']:,.0f} "
+            f"| {row['unit']} | {row['ratio']:.2f} ({row['ratio_min']:.2f}–{row['ratio_max']:.2f}) "
+            f"| {target} | {cpu} | {limit} | {row['ours_peak_mb'] / row['peer_peak_mb']:.0%} "
+            f"| {row['n']} | {row['load']:.1f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("pairs", nargs="?", default="", help="names, with commas; all by default")
+    parser.add_argument("--size", nargs="+", choices=list(SIZES), default=["tiny", "30m"])
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--rounds", type=int, help="instead of each size's own")
+    parser.add_argument("--out", type=Path, default=Path("runs"))
+    given = parser.parse_args()
+    given.pairs = [name for name in given.pairs.split(",") if name] or list(PAIRS)
+    unknown = [name for name in given.pairs if name not in PAIRS]
+    if unknown:
+        parser.error(f"no pair is called {', '.join(unknown)}; there are {', '.join(PAIRS)}")
+    return given
+
+
+def main() -> None:
+    given = arguments()
+    torch.set_num_threads(given.threads)
+    given.out.mkdir(parents=True, exist_ok=True)
+    found: list[dict[str, Any]] = []
+    machine = {"threads": given.threads, "cpus": os.cpu_count(), "torch": torch.__version__}
+    for size_name in given.size:
+        rounds = given.rounds or SIZES[size_name].rounds
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary)
+            write_workload(SIZES[size_name], folder)
+            for name in given.pairs:
+                pair = PAIRS[name]
+                if size_name != "smoke" and size_name not in pair.targets:
+                    continue
+                row = measured(name, pair, size_name, folder, given.threads, rounds)
+                found.append(row)
+                print(json.dumps(row), flush=True)
+                # Written after each: a run that is cut short has told what it measured.
+                content = {"machine": machine, "results": found}
+                (given.out / "bench.json").write_text(json.dumps(content, indent=1) + "\n")
+                (given.out / "bench.md").write_text(table(found, given.threads))
+    print((given.out / "bench.md").read_text())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+"""One side of a pair in a process of its own, which works when it is told to.
+
+    python -m tests.benchmarks.pairs.child IMPORT.PATH FOLDER THREADS
+
+Each line of stdin, `check` or `round`, is answered by a line of JSON: the work, and the most memory
+that the process has had so far.
+"""
+
+import json
+import os
+import resource
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+
+def main() -> None:
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # What libraries print is no answer.
+    import torch
+
+    from tests.benchmarks.pairs.work import made
+
+    path, folder, threads = sys.argv[1:]
+    torch.set_num_threads(int(threads))
+    side = made(path, Path(folder))
+    for line in sys.stdin:
+        work = side.check() if line.strip() == "check" else side.round()
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        answers.write(json.dumps({**asdict(work), "peak_bytes": peak}) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,293 @@
+"""Our sides: the stages themselves, as a recipe runs them, and the lab's engine and verifier."""
+
+import json
+import random
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from reasoning_lab.data.corpus import read_rollouts
+from reasoning_lab.data.sources import FileSource
+from reasoning_lab.engine import Sampling
+from reasoning_lab.engine.hf import HFEngine
+from reasoning_lab.models.policy import load_policy
+from reasoning_lab.models.tokenizer import examples_of, prompt_tokens
+from reasoning_lab.schema import (
+    HardwareConfig,
+    ModelConfig,
+    OptimizationConfig,
+    ProblemsConfig,
+    StageConfig,
+)
+from reasoning_lab.stages.base import StageContext
+from reasoning_lab.stages.dpo import module as dpo_stage
+from reasoning_lab.stages.dpo.config import DPOConfig
+from reasoning_lab.stages.midtrain import module as midtrain_stage
+from reasoning_lab.stages.midtrain.config import MidtrainConfig
+from reasoning_lab.stages.rl import module as rl_stage
+from reasoning_lab.stages.rl.config import KLConfig, RLConfig, TemperatureConfig
+from reasoning_lab.stages.sft import module as sft_stage
+from reasoning_lab.stages.sft.config import SFTConfig
+from reasoning_lab.tracking import NullTracker
+from reasoning_lab.tracking.history import read_history
+from reasoning_lab.types import Problem
+from reasoning_lab.verify import Verifier
+
+from .limits import training_products
+from .work import CHECK_STEPS, Clock, Work
+from .workload import ENDS_ONE_IN, SPECIAL, Size
+
+BETA, LEARNING_RATE = 0.1, 1e-4
+ADAMW = {"_target_": "torch.optim.AdamW", "weight_decay": 0.0, "fused": True}
+
+
+@dataclass(frozen=True, slots=True)
+class TimedContext(StageContext):
+    """Notes when the policy is there."""
+
+    loaded: list[Clock] = field(default_factory=list)
+
+    def load_student(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        found = StageContext.load_student(self)
+        self.loaded.append(Clock())
+        return found
+
+
+def size_of(folder: Path) -> Size:
+    return Size(**json.loads((folder / "size.json").read_text()))
+
+
+class Stage:
+    """A training stage, from the moment that the policy is loaded until it is written again.
+
+    So tokenising and packing count on our side, and on the peer's they don't.
+    """
+
+    def __init__(self, folder: Path, kind: str) -> None:
+        self._folder, self._kind, self._size = folder, kind, size_of(folder)
+
+    def check(self) -> Work:
+        return self._run("-check", CHECK_STEPS)
+
+    def round(self) -> Work:
+        return self._run("", self._size.steps[self._kind])
+
+    def _run(self, suffix: str, steps: int) -> Work:
+        here = self._folder / "ours"
+        shutil.rmtree(here, ignore_errors=True)
+        (here / "out").mkdir(parents=True)
+        data = self._folder / f"{self._kind}{suffix}"
+        module, config = _STAGES[self._kind](self._size, steps)
+        context = self._context(here, data)
+        metrics: Mapping[str, Any] = module.run(config, context)
+        return self._work(context, config.optimization, data, metrics)
+
+    def _context(self, here: Path, data: Path) -> TimedContext:
+        return TimedContext(
+            name=self._kind,
+            seed=0,
+            out_dir=here / "out",
+            work_dir=here / "work",
+            inputs={"policy": self._folder / "policy", "corpus": data, "preferences": data},
+            authors={},
+            lineage=[],
+            model=ModelConfig(architecture=self._size.architecture),
+            source=None,  # type: ignore[arg-type]  # The rollouts are there.
+            hardware=HardwareConfig(),
+            verifier=None,  # type: ignore[arg-type]  # Nothing is verified.
+            tracker=NullTracker(),
+        )
+
+    def _work(
+        self,
+        context: TimedContext,
+        optimization: OptimizationConfig,
+        data: Path,
+        metrics: Mapping[str, Any],
+    ) -> Work:
+        took = context.loaded[0].read()
+        losses = read_history(context.out_dir)["train/loss"]
+        tokens = metrics["train_tokens"]
+        pairs = self._kind == "dpo"
+        return Work(
+            optimization.batch_size * optimization.steps if pairs else tokens,
+            *took,
+            tokens,
+            tuple(losses[step] for step in sorted(losses)),
+            training_products(self._size, tokens, self._trained(data), 4 if pairs else 3),
+        )
+
+    def _trained(self, data: Path) -> int:
+        """Completion tokens that a round reads, all documents once."""
+        tokenizer = load_policy(self._folder / "policy", "float32")[1]
+        return sum(
+            len(example.completion_ids)
+            for path in data.glob("*.parquet")
+            if path.stem != "validation"
+            for example in examples_of(tokenizer, read_rollouts(path))
+        )
+
+
+def _optimization(steps: int, batch_size: int) -> OptimizationConfig:
+    return OptimizationConfig(
+        optimizer=dict(ADAMW),
+        learning_rate=LEARNING_RATE,
+        steps=steps,
+        batch_size=batch_size,
+        checkpoint_every_steps=10**6,
+        log_every_steps=1,
+    )
+
+
+def _midtrain(size: Size, steps: int) -> tuple[Any, StageConfig]:
+    options = {"row_tokens": size.row_tokens, "trained": "completion", "patience": 9}
+    optimization = _optimization(steps, size.batch_rows)
+    return midtrain_stage, MidtrainConfig(
+        **options, validate_every_steps=steps, optimization=optimization
+    )
+
+
+def _sft(size: Size, steps: int) -> tuple[Any, StageConfig]:
+    optimization = _optimization(steps, size.batch_size)
+    return sft_stage, SFTConfig(levels=[1], count=10**6, optimization=optimization)
+
+
+def _dpo(size: Size, steps: int) -> tuple[Any, StageConfig]:
+    return dpo_stage, DPOConfig(beta=BETA, optimization=_optimization(steps, size.batch_size))
+
+
+def _rl(size: Size, steps: int) -> tuple[Any, StageConfig]:
+    return rl_stage, RLConfig(
+        problems=ProblemsConfig([1], steps * size.rl_prompts),
+        group_size=size.group_size,
+        max_new_tokens=size.max_new_tokens // 2,
+        temperature=TemperatureConfig(1.0, 1.0, 0.0),
+        rewards={"chance": {"_target_": "tests.benchmarks.pairs.workload.chance"}},
+        kl=KLConfig(log_every_steps=0),
+        optimization=_optimization(steps, size.rl_prompts),
+        table_every_steps=10**6,
+    )
+
+
+class PolicyGradient(Stage):
+    """RL, whose check is a step on other prompts, as completions are drawn anew in each."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, "grpo")
+        self._verifier = Verifier(1, timeout_s=10, memory_mb=512)
+        self._verifier.__enter__()
+
+    def check(self) -> Work:
+        return self._run("-check", 1)
+
+    def _context(self, here: Path, data: Path) -> TimedContext:
+        source = FileSource(str(data / "problems.jsonl"), 0.0, 0.0, {"checker": "number"})
+        context = super()._context(here, data)
+        return replace(context, source=source, verifier=self._verifier)
+
+    def _work(
+        self,
+        context: TimedContext,
+        optimization: OptimizationConfig,
+        data: Path,
+        metrics: Mapping[str, Any],
+    ) -> Work:
+        return Work(metrics["rollouts"], *context.loaded[0].read(), metrics["train_tokens"])
+
+
+def grpo(folder: Path) -> PolicyGradient:
+    return PolicyGradient(folder)
+
+
+_STAGES = {"grpo": _rl, "midtrain": _midtrain, "sft": _sft, "dpo": _dpo}
+
+
+def midtrain(folder: Path) -> Stage:
+    return Stage(folder, "midtrain")
+
+
+def sft(folder: Path) -> Stage:
+    return Stage(folder, "sft")
+
+
+def dpo(folder: Path) -> Stage:
+    return Stage(folder, "dpo")
+
+
+def ends(size: Size) -> list[int]:
+    """Tokens at which a completion ends, by chance: the weights are random."""
+    return [SPECIAL.index("<|end|>"), *range(100, size.vocab_size, ENDS_ONE_IN)]
+
+
+class Generation:
+    """Completions of all prompts in one batch, from their token ids, at temperature 1."""
+
+    def __init__(self, folder: Path) -> None:
+        self._size = size_of(folder)
+        model, tokenizer = load_policy(folder / "policy", "float32")
+        model.generation_config.eos_token_id = ends(self._size)  # type: ignore[union-attr]
+        self._engine = HFEngine(model, tokenizer, self._size.prompts)
+        self._prompts = prompt_tokens(tokenizer, json.loads((folder / "prompts.json").read_text()))
+        self._seed = 0
+
+    def check(self) -> Work:
+        return self.round()
+
+    def round(self) -> Work:
+        self._seed += 1
+        seeds = [
+            random.Random(f"{self._seed}/{row}").getrandbits(63)
+            for row in range(len(self._prompts))
+        ]
+        sampling = Sampling(1.0, 1.0, self._size.max_new_tokens)
+        clock = Clock()
+        found = self._engine.complete(self._prompts, sampling, seeds)
+        took = clock.read()
+        return Work(len(found), *took, sum(len(one.token_ids) for one in found))
+
+
+def generation(folder: Path) -> Generation:
+    return Generation(folder)
+
+
+def answers(count: int) -> tuple[list[str], list[str]]:
+    """Golds and answers, about half of them right; none equals its gold's text."""
+    rng = random.Random(0)
+    golds, given = [], []
+    spellings = ["{0}.0", "\\frac{{{1}}}{{2}}", "\\frac{{\\sqrt{{{2}}}}}{{2}}"]
+    for _ in range(count):
+        value = rng.randrange(2, 100_000)
+        spelling = rng.randrange(3)
+        golds.append(f"\\sqrt{{{value}}}" if spelling == 2 else str(value))
+        value += rng.randrange(2)
+        given.append(f"\\boxed{{{spellings[spelling].format(value, 2 * value, 4 * value)}}}")
+    return golds, given
+
+
+class Verification:
+    """As many processes as there are threads, warm."""
+
+    def __init__(self, folder: Path) -> None:
+        golds, self._given = answers(size_of(folder).answers)
+        self._problems = [Problem(f"q{at}", gold, "math", "bench") for at, gold in enumerate(golds)]
+        self._verifier = Verifier(torch.get_num_threads(), timeout_s=10, memory_mb=512)
+        self._verifier.__enter__()
+
+    def check(self) -> Work:
+        return self.round()
+
+    def round(self) -> Work:
+        clock = Clock()
+        found = self._verifier.verify(self._problems, self._given)
+        took = clock.read()
+        right = sum(str(verdict) == "correct" for _, verdict in found)
+        return Work(len(found), *took, right)
+
+
+def verification(folder: Path) -> Verification:
+    return Verification(folder)

@@ -1,0 +1,125 @@
+"""What a side tells of a round, and how each side is made."""
+
+import importlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+CHECK_STEPS = 2
+
+
+@dataclass(frozen=True)
+class Work:
+    """One round of one side.
+
+    Attributes:
+        units: What it did, in the pair's unit.
+        seconds: In which.
+        cpu_seconds: Of this process, in the same time: what a busy machine flatters less.
+        tokens: Trained on or written, padding aside.
+        losses: Of each step; none where nothing is trained.
+        flops: Of the products that the work needs, however it is done; 0 = not reckoned.
+    """
+
+    units: float
+    seconds: float
+    cpu_seconds: float
+    tokens: int
+    losses: tuple[float, ...] = ()
+    flops: float = 0.0
+
+
+class Clock:
+    """Starts when it is made."""
+
+    def __init__(self) -> None:
+        self._started, self._cpu = time.perf_counter(), time.process_time()
+
+    def read(self) -> tuple[float, float]:
+        """Seconds since then, and CPU seconds of this process."""
+        return time.perf_counter() - self._started, time.process_time() - self._cpu
+
+
+class Side(Protocol):
+    """One side of a pair, ready to work."""
+
+    def check(self) -> Work:
+        """A little of the work, of which both sides must tell the same; it also warms up.
+
+        Of training it is `CHECK_STEPS` steps on one batch: the first loss before any update, the
+        second after one.
+        """
+        ...
+
+    def round(self) -> Work: ...
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Ours and a peer's way to the same work.
+
+    Attributes:
+        ours: Import path of what makes our side of a workload's folder.
+        peer: Likewise, the peer's.
+        peer_name: What the peer is.
+        unit: Of `Work.units` a second.
+        targets: Ratio to reach, by size; a size that is missing is not measured.
+    """
+
+    ours: str
+    peer: str
+    peer_name: str
+    unit: str
+    targets: dict[str, float]
+
+
+_OURS, _TRL = "tests.benchmarks.pairs.ours", "tests.benchmarks.pairs.peers"
+PAIRS = {
+    "midtrain": Pair(
+        f"{_OURS}.midtrain",
+        f"{_TRL}.packed",
+        "TRL SFTTrainer, packing=True",
+        "tokens/s",
+        {"tiny": 2.2, "30m": 2.5},
+    ),
+    "sft": Pair(
+        f"{_OURS}.sft", f"{_TRL}.varied", "TRL SFTTrainer", "tokens/s", {"tiny": 2.5, "30m": 4.5}
+    ),
+    "dpo": Pair(
+        f"{_OURS}.dpo",
+        f"{_TRL}.preferences",
+        "TRL DPOTrainer",
+        "pairs/s",
+        {"tiny": 2.5, "30m": 4.0},
+    ),
+    "grpo": Pair(
+        f"{_OURS}.grpo",
+        f"{_TRL}.policy_gradient",
+        "TRL GRPOTrainer",
+        "completions/s",
+        {"tiny": 2.5, "30m": 2.0},
+    ),
+    "generation": Pair(
+        f"{_OURS}.generation",
+        f"{_TRL}.generation",
+        "transformers.generate",
+        "completions/s",
+        {"tiny": 2.5, "30m": 1.8},
+    ),
+    "verification": Pair(
+        f"{_OURS}.verification",
+        f"{_TRL}.verification",
+        "math-verify in a loop",
+        "answers/s",
+        {"tiny": 1.8},
+    ),
+}
+
+
+def made(path: str, folder: Path) -> Side:
+    """The side that `path` names."""
+    module, _, name = path.rpartition(".")
+    factory: Callable[[Path], Side] = getattr(importlib.import_module(module), name)
+    return factory(folder)

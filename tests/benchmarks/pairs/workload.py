@@ -1,0 +1,219 @@
+"""What both sides of a pair are given: a model with random weights, documents, pairs, prompts.
+
+Written once to a folder as the lab's own artifacts. A word is a token, so texts have exactly the
+lengths that are drawn for them.
+"""
+
+import json
+import random
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+
+from reasoning_lab.compose import CONF
+from reasoning_lab.data.corpus import write_rollouts
+from reasoning_lab.models.policy import save_policy
+from reasoning_lab.models.tokenizer import END, PAD, THINK_CLOSE, THINK_OPEN
+from reasoning_lab.types import Completion, Problem, Rollout, Verdict
+
+SPECIAL = [PAD, END, "<|system|>", "<|user|>", "<|assistant|>"]
+# The lab's tiny template, with spaces at which the words end.
+CHAT = (
+    "{% for message in messages %}"
+    "{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+MARKS = 4  # `<|user|>`, `<|end|>`, `<|assistant|>`, and the end of the completion.
+# One token in so many ends a completion, so that lengths are mixed though the weights are random.
+ENDS_ONE_IN = 60
+
+
+@dataclass(frozen=True)
+class Size:
+    """A model and how much of each kind of work a round has.
+
+    Attributes:
+        vocab_size: Tokens.
+        architecture: Arguments of the transformers config.
+        rounds: How often each side does it, in turn.
+        row_tokens: Of a packed row.
+        batch_rows: Rows of a packed step.
+        batch_size: Examples, or pairs, of a step.
+        steps: Steps a round, of each kind of training.
+        prompts: Of generation and of a step of RL, by the rows that are decoded.
+        max_new_tokens: Most that a completion has.
+        answers: Verified in a round.
+        rl_prompts: Of a step of RL.
+        group_size: Completions of each.
+    """
+
+    vocab_size: int
+    architecture: dict[str, Any]
+    rounds: int
+    row_tokens: int = 256
+    batch_rows: int = 4
+    batch_size: int = 8
+    steps: dict[str, int] = field(default_factory=dict)
+    prompts: int = 128
+    max_new_tokens: int = 128
+    answers: int = 2000
+    rl_prompts: int = 8
+    group_size: int = 8
+
+
+def _tiny() -> dict[str, Any]:
+    found: Any = OmegaConf.to_container(OmegaConf.load(CONF / "model" / "tiny.yaml"))
+    return dict(found["architecture"])
+
+
+LLAMA_30M = {
+    "model_type": "llama",
+    "hidden_size": 384,
+    "intermediate_size": 1024,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 6,
+    "max_position_embeddings": 1024,
+    "tie_word_embeddings": True,
+}
+SIZES = {
+    "tiny": Size(
+        512,
+        _tiny(),
+        5,
+        batch_size=16,
+        steps={"midtrain": 24, "sft": 24, "dpo": 12, "grpo": 3},
+        prompts=256,
+    ),
+    "30m": Size(
+        49_152, LLAMA_30M, 3, steps={"midtrain": 3, "sft": 4, "dpo": 2, "grpo": 1}, prompts=64
+    ),
+    "smoke": Size(
+        512,
+        _tiny(),
+        1,
+        row_tokens=64,
+        batch_rows=2,
+        batch_size=4,
+        steps={"midtrain": 2, "sft": 2, "dpo": 2, "grpo": 2},
+        rl_prompts=2,
+        group_size=2,
+        prompts=8,
+        max_new_tokens=16,
+        answers=20,
+    ),
+}
+
+
+def word_tokenizer(vocab_size: int) -> PreTrainedTokenizerFast:
+    """Of `vocab_size` tokens: the lab's marks and words `w0`, `w1`, …"""
+    named = [*SPECIAL, THINK_OPEN, THINK_CLOSE]
+    words = [*named, *(f"w{number}" for number in range(vocab_size - len(named)))]
+    tokenizer = Tokenizer(models.WordLevel({word: at for at, word in enumerate(words)}, PAD))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.add_special_tokens(SPECIAL)
+    tokenizer.add_tokens([THINK_OPEN, THINK_CLOSE])
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=PAD)
+    fast.chat_template = CHAT
+    return fast
+
+
+def write_workload(size: Size, folder: Path) -> None:
+    """Write `policy`, and for each kind of training `KIND` and, of one step, `KIND-check`."""
+    tokenizer = word_tokenizer(size.vocab_size)
+    options = dict(size.architecture)
+    config = AutoConfig.for_model(
+        options.pop("model_type"),
+        vocab_size=size.vocab_size,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        **options,
+    )
+    torch.manual_seed(0)
+    save_policy(AutoModelForCausalLM.from_config(config), tokenizer, folder / "policy")
+    words = _Words(size.vocab_size - len(SPECIAL) - 2)
+    for kind, steps in size.steps.items():
+        for suffix, count in (("", steps), ("-check", 1)):
+            made = folder / f"{kind}{suffix}"
+            made.mkdir()
+            _WRITE[kind](words, size, count, made)
+    prompts = [words.text(words.rng.randint(8, 40)) for _ in range(size.prompts)]
+    (folder / "prompts.json").write_text(json.dumps(prompts))
+    (folder / "size.json").write_text(json.dumps(asdict(size)))
+
+
+def chance(completion: str) -> float:
+    """A reward between 0 and 1 that differs within a group, as a model's right and wrong do."""
+    return zlib.crc32(completion.encode()) % 1000 / 1000
+
+
+class _Words:
+    def __init__(self, count: int) -> None:
+        self.rng = random.Random(0)
+        self._count = count
+
+    def text(self, tokens: int) -> str:
+        return " ".join(f"w{self.rng.randrange(self._count)}" for _ in range(tokens))
+
+    def rollout(self, prompt: str, tokens: int, verdict: Verdict = Verdict.CORRECT) -> Rollout:
+        problem = Problem(prompt, gold="0", checker="number", family="bench", level=1)
+        return Rollout(problem, Completion([], self.text(tokens)), "0", verdict, "bench")
+
+    def length(self, least: int, most: int) -> int:
+        """Drawn so that each doubling is as likely: many short ones, few long."""
+        return round(least * (most / least) ** self.rng.random())
+
+
+def _packed(words: _Words, size: Size, steps: int, folder: Path) -> None:
+    """Documents of a half, a quarter and an eighth of a row, which fill rows exactly."""
+    parts = [part for share in (2, 4, 8) for part in [size.row_tokens // share] * share]
+    rows = steps * size.batch_rows
+    found = [
+        words.rollout(words.text(part // 4), part - part // 4 - MARKS)
+        for row in range(rows)
+        for part in _row(parts, size.row_tokens, row)
+    ]
+    words.rng.shuffle(found)
+    write_rollouts(folder / "accepted.parquet", found)
+    write_rollouts(folder / "validation.parquet", found[:1])
+
+
+def _row(parts: Sequence[int], row_tokens: int, number: int) -> Iterator[int]:
+    """Documents of one length, which together are a row."""
+    length = sorted(set(parts))[number % len(set(parts))]
+    yield from [length] * (row_tokens // length)
+
+
+def _varied(words: _Words, size: Size, steps: int, folder: Path) -> None:
+    found = [
+        words.rollout(words.text(words.length(8, 32)), words.length(16, size.row_tokens - 40))
+        for _ in range(steps * size.batch_size)
+    ]
+    write_rollouts(folder / "accepted.parquet", found)
+
+
+def _preferences(words: _Words, size: Size, steps: int, folder: Path) -> None:
+    prompts = [words.text(words.length(8, 32)) for _ in range(steps * size.batch_size)]
+    for name, verdict in (("chosen", Verdict.CORRECT), ("rejected", Verdict.WRONG)):
+        found = [
+            words.rollout(prompt, words.length(16, size.row_tokens - 40), verdict)
+            for prompt in prompts
+        ]
+        write_rollouts(folder / f"{name}.parquet", found)
+
+
+def _problems(words: _Words, size: Size, steps: int, folder: Path) -> None:
+    rows = [{"prompt": words.text(16), "gold": "0"} for _ in range(steps * size.rl_prompts)]
+    (folder / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+_WRITE = {"grpo": _problems, "midtrain": _packed, "sft": _varied, "dpo": _preferences}

@@ -1,0 +1,100 @@
+"""The benchmarks' pairs: equal work is held, at a size of seconds; figures are not looked at."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reasoning_lab.data.corpus import read_rollouts
+from reasoning_lab.models.policy import load_tokenizer
+from reasoning_lab.models.tokenizer import examples_of
+
+from .benchmarks.pairs.__main__ import (
+    UnequalWorkError,
+    assert_equal_losses,
+    assert_equal_work,
+    table,
+)
+from .benchmarks.pairs.limits import training_products
+from .benchmarks.pairs.work import PAIRS
+from .benchmarks.pairs.workload import SIZES, Size, write_workload
+
+
+@pytest.fixture(scope="module")
+def workload(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("workload")
+    write_workload(SIZES["smoke"], folder)
+    return folder
+
+
+def test_a_packed_round_is_exactly_its_rows(workload: Path) -> None:
+    size = SIZES["smoke"]
+    tokenizer = load_tokenizer(workload / "policy", None, "policy")
+    rollouts = read_rollouts(workload / "midtrain" / "accepted.parquet")
+    lengths = [example.length for example in examples_of(tokenizer, rollouts)]
+    assert sum(lengths) == size.steps["midtrain"] * size.batch_rows * size.row_tokens
+    assert set(lengths) == {size.row_tokens // 2, size.row_tokens // 4, size.row_tokens // 8}
+
+
+def test_every_word_is_a_token(workload: Path) -> None:
+    tokenizer = load_tokenizer(workload / "policy", None, "policy")
+    assert len(tokenizer) == SIZES["smoke"].vocab_size
+    (rollout, *_) = read_rollouts(workload / "sft" / "accepted.parquet")
+    (example,) = examples_of(tokenizer, [rollout])
+    assert len(example.prompt_ids) == 3 + len(rollout.problem.prompt.split())
+    assert len(example.completion_ids) == 1 + len(rollout.completion.text.split())
+    assert tokenizer.pad_token_id not in [*example.prompt_ids, *example.completion_ids]
+
+
+def test_products_by_hand() -> None:
+    """A layer of 4 x 8 x 8 + 3 x 8 x 10 weights, twice; 8 x 20 for the vocabulary."""
+    architecture = {
+        "model_type": "llama",
+        "hidden_size": 8,
+        "intermediate_size": 10,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+    }
+    found = training_products(Size(20, architecture, 1), tokens=7, trained=3, passes=3)
+    assert found == 3 * 2 * (7 * 2 * (256 + 240) + 3 * 160)
+
+
+def answer(**changes: Any) -> dict[str, Any]:
+    return {"units": 10.0, "tokens": 100, "losses": [3.0, 2.0], **changes}
+
+
+def test_unequal_work_is_refused() -> None:
+    assert_equal_work("sft", answer(), answer(losses=[]))
+    assert_equal_losses("sft", answer(), answer(losses=[3.00009, 2.0]))
+    with pytest.raises(UnequalWorkError, match="tokens"):
+        assert_equal_work("sft", answer(), answer(tokens=101))
+    with pytest.raises(UnequalWorkError, match="units"):
+        assert_equal_work("sft", answer(), answer(units=11.0))
+    with pytest.raises(UnequalWorkError, match="losses"):
+        assert_equal_losses("sft", answer(), answer(losses=[3.0, 2.0002]))
+    assert_equal_work("generation", answer(), answer(tokens=120))
+    with pytest.raises(UnequalWorkError, match="tokens"):
+        assert_equal_work("generation", answer(), answer(tokens=140))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_every_pair_does_equal_work(tmp_path: Path) -> None:
+    arguments = ["--size", "smoke", "--threads", "1", "--out", str(tmp_path)]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.benchmarks.pairs", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parent.parent,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    results = json.loads((tmp_path / "bench.json").read_text())["results"]
+    assert [row["name"] for row in results] == [f"{name}/smoke" for name in PAIRS]
+    for row in results:
+        assert row["ratio"] == pytest.approx(row["ours"] / row["peer"])
+        assert row.keys() >= {"unit", "limit", "target", "n"}
+    assert (tmp_path / "bench.md").read_text() == table(results, 1)
