@@ -1,4 +1,4 @@
-"""What the machine could do: products of a model's own shapes, and reading its weights.
+"""What the machine could do: products of a model's own shapes.
 
 A training round's products are those that its tokens need, however they are computed: three for
 each projection of each token, the vocabulary's only for tokens that carry loss. Attention's own
@@ -34,11 +34,6 @@ def training_products(size: Size, tokens: int, trained: int, passes: int) -> flo
     return 2.0 * passes * (body + trained * found["hidden_size"] * size.vocab_size)
 
 
-def decoding_products(size: Size, tokens: int) -> float:
-    """Of writing so many tokens."""
-    return training_products(size, tokens, tokens, 1)
-
-
 def products_per_s(size: Size, tokens: int) -> float:
     """Operations a second of those products, forwards and backwards, with so many tokens each."""
     found = size.architecture
@@ -60,14 +55,3 @@ def products_per_s(size: Size, tokens: int) -> float:
         taken[weight.shape[1], weight.shape[0]] = statistics.median(times)
     operations = sum(6.0 * tokens * into * out for into, out in shapes)
     return operations / sum(taken[shape] for shape in shapes)
-
-
-def bytes_per_s() -> float:
-    """Of reading memory that is larger than any cache."""
-    values = torch.ones(2**27)
-    times = []
-    for _ in range(_REPETITIONS):
-        started = time.perf_counter()
-        values.sum()
-        times.append(time.perf_counter() - started)
-    return values.nbytes / statistics.median(times)
