@@ -339,6 +339,9 @@ def test_impossible_strategy_is_one_sentence(
 
 def test_strategy_is_no_identity(composed: Compose) -> None:
     alone = [node.fingerprint for node in composed("~stages.midtrain").nodes]
-    for wide in (["hardware.devices=2"], ["hardware.nodes=2", "hardware.slurm={}"]):
+    for wide in (
+        ["hardware.devices=2"],
+        ["hardware.nodes=2", "hardware.slurm={cpus_per_device: 2}"],
+    ):
         nodes = composed("hardware.strategy=ddp", *wide, "~stages.midtrain").nodes
         assert [node.fingerprint for node in nodes] == alone
