@@ -377,6 +377,7 @@ def test_impossible_strategy_is_one_sentence(
 
 def test_strategy_is_no_identity(composed: Compose) -> None:
     alone = [node.fingerprint for node in composed("~stages.midtrain").nodes]
-    for wide in (["hardware.devices=2"], ["hardware.nodes=2", "hardware.slurm={}"]):
-        nodes = composed("hardware.strategy=ddp", *wide, "~stages.midtrain").nodes
+    cluster = ["hardware=slurm", "hardware.devices=1", "hardware.micro_batch_size=1"]
+    for wide in (["hardware.devices=2"], cluster):
+        nodes = composed(*wide, "hardware.strategy=ddp", "~stages.midtrain").nodes
         assert [node.fingerprint for node in nodes] == alone
