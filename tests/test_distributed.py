@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM
 
 from reasoning_lab.compose import CONF
 from reasoning_lab.data.sources import FileSource
-from reasoning_lab.hardware import SHARDED, HardwareConfig, SlurmConfig
+from reasoning_lab.hardware import SHARDED, HardwareConfig
 from reasoning_lab.launch import Job, launched, write_job
 from reasoning_lab.schema import AdapterConfig, ModelConfig, ProblemsConfig
 from reasoning_lab.stages.base import StageContext
@@ -32,8 +32,6 @@ from reasoning_lab.types import UserError
 from reasoning_lab.verify import Verifier
 
 from .conftest import SMOKE, lab, start_lab
-from .slurm_cluster import install, options_of
-from .test_slurm import ON_CPUS
 from .test_stages import STAGES as SHARED
 from .test_stages import (
     context,  # noqa: F401
@@ -282,75 +280,6 @@ def test_killed_process_ends_all_in_one_sentence(
     # It can be gone on from.
     (states,) = job.work_dir.glob(f"{strategy}-2x*")
     assert last_checkpoint(states) is not None
-
-
-@pytest.fixture
-def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A stand-in for SLURM, whose machines this one is."""
-    for key, value in install(tmp_path / "cluster").items():
-        monkeypatch.setenv(key, value)
-    return tmp_path / "cluster"
-
-
-def on_machines(job: Job) -> Job:
-    """On two of one device each."""
-    sbatch = {"partition": "some", "no-requeue": True}
-    slurm = SlurmConfig(time_limit_minutes=7, cpus_per_device=3, sbatch=sbatch)
-    return replace(job, hardware=replace(job.hardware, devices=1, nodes=2, slurm=slurm))
-
-
-def test_two_machines_equal_one_process(
-    jobs: dict[str, Job], single: dict[str, tuple[Path, Any]], tmp_path: Path, cluster: Path
-) -> None:
-    job = on_machines(placed(jobs["sft"], tmp_path / "job", "fsdp"))
-    told = launched(job)
-    alone, metrics = single["sft"]
-    assert apart(alone, job.out_dir) < 1e-5
-    assert told["train_tokens"] == metrics["train_tokens"]
-    asked = options_of(cluster, 1)
-    expected = {"nodes": "2", "ntasks-per-node": "1", "cpus-per-task": "3", "time": "7"}
-    assert expected.items() <= asked.items()
-    assert asked["partition"] == "some"
-    assert asked["no-requeue"] == ""
-    assert asked["job-name"] == "reasoning-lab-sft"
-
-
-def test_lost_machine_ends_all_in_one_sentence(
-    jobs: dict[str, Job], tmp_path: Path, cluster: Path
-) -> None:
-    job = on_machines(placed(slowed(jobs["sft"]), tmp_path / "job", "ddp"))
-
-    def kill() -> None:
-        (pid,) = [pid for pid, rank in processes_of(tmp_path).items() if rank == "1"]
-        os.kill(pid, signal.SIGKILL)
-
-    once_saved(job.work_dir, kill)
-    with pytest.raises(UserError) as told:
-        launched(job)
-    assert str(told.value).startswith(
-        "stages.sft: SLURM job 1: the process of rank 1 was killed by signal 9; "
-    )
-    assert "\n" not in str(told.value)
-    assert not processes_of(tmp_path)
-    (states,) = job.work_dir.glob("ddp-2x*")
-    assert last_checkpoint(states) is not None
-
-
-def test_stage_that_does_not_train_is_a_job_too(
-    single: dict[str, tuple[Path, Any]], tmp_path: Path, cluster: Path
-) -> None:
-    words = ["evaluate", f"model={single['sft'][0]}", "benchmark=[heldout]", *ON_CPUS]
-    small = [
-        "benchmarks.heldout.count=3",
-        "benchmarks.heldout.samples=1",
-        "benchmarks.heldout.sampling.max_new_tokens=4",
-        "tracker.mode=disabled",
-    ]
-    code, out, err = lab(*words, *small, cwd=tmp_path)
-    assert code == 0, err
-    assert "heldout: done" in out
-    assert options_of(cluster, 1)["nodes"] == "1"
-    assert list(tmp_path.glob("runs/store/evaluate/*/completions.parquet"))
 
 
 def test_mistake_in_the_processes_is_the_commands_own(jobs: dict[str, Job], tmp_path: Path) -> None:

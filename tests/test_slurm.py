@@ -18,9 +18,10 @@ ON_CPUS = ["hardware=slurm", "hardware.accelerator=cpu", "hardware.devices=1", "
 
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The memory of a stand-in for SLURM, whose machines this one is."""
     for key, value in install(tmp_path / "cluster").items():
         monkeypatch.setenv(key, value)
-    return tmp_path / "cluster" / "bin"
+    return tmp_path / "cluster"
 
 
 def submitted(folder: Path) -> str | None:
@@ -58,12 +59,12 @@ def test_without_slurm_it_is_said_before_anything_runs(
 
 def test_refused_job_is_one_sentence(tmp_path: Path, cluster: Path) -> None:
     refusal = "sbatch: error: invalid partition specified: some"
-    (cluster / "sbatch").write_text(f"#!/bin/sh\necho '{refusal}' >&2\nexit 1\n")
+    (cluster / "bin" / "sbatch").write_text(f"#!/bin/sh\necho '{refusal}' >&2\nexit 1\n")
     with pytest.raises(UserError, match=f"SLURM refused the job .*{refusal}") as told:
         submitted(tmp_path / "launch")
     assert "\n" not in str(told.value)
 
 
 def test_job_that_ends_before_its_processes_begin_is_told(tmp_path: Path, cluster: Path) -> None:
-    (cluster / "srun").write_text("#!/bin/sh\nexit 1\n")
+    (cluster / "bin" / "srun").write_text("#!/bin/sh\nexit 1\n")
     assert submitted(tmp_path / "launch") == "SLURM job 1: it ended as failed"

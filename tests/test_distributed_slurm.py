@@ -1,0 +1,99 @@
+"""Stages as jobs of a stand-in for SLURM: two machines equal one process, and end together."""
+
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reasoning_lab.hardware import SlurmConfig
+from reasoning_lab.launch import Job, launched
+from reasoning_lab.stages.checkpoints import last_checkpoint
+from reasoning_lab.types import UserError
+
+from .conftest import start_lab
+from .slurm_cluster import options_of
+from .test_distributed import (
+    apart,
+    jobs,  # noqa: F401
+    once_saved,
+    placed,
+    processes_of,
+    single,  # noqa: F401
+    slowed,
+)
+from .test_slurm import ON_CPUS, cluster  # noqa: F401
+from .test_stages import context, source, verifier  # noqa: F401
+
+pytestmark = [pytest.mark.distributed, pytest.mark.timeout(280)]
+
+
+def on_machines(job: Job) -> Job:
+    """On two of one device each."""
+    sbatch = {"partition": "some", "no-requeue": True}
+    slurm = SlurmConfig(time_limit_minutes=7, cpus_per_device=3, sbatch=sbatch)
+    return replace(job, hardware=replace(job.hardware, devices=1, nodes=2, slurm=slurm))
+
+
+def test_two_machines_equal_one_process(
+    jobs: dict[str, Job],  # noqa: F811
+    single: dict[str, tuple[Path, Any]],  # noqa: F811
+    tmp_path: Path,
+    cluster: Path,  # noqa: F811
+) -> None:
+    job = on_machines(placed(jobs["sft"], tmp_path / "job", "fsdp"))
+    told = launched(job)
+    alone, metrics = single["sft"]
+    assert apart(alone, job.out_dir) < 1e-5
+    assert told["train_tokens"] == metrics["train_tokens"]
+    asked = options_of(cluster, 1)
+    expected = {"nodes": "2", "ntasks-per-node": "1", "cpus-per-task": "3", "time": "7"}
+    assert expected.items() <= asked.items()
+    assert asked["partition"] == "some"
+    assert asked["no-requeue"] == ""
+    assert asked["job-name"] == "reasoning-lab-sft"
+
+
+def test_lost_machine_ends_all_in_one_sentence(
+    jobs: dict[str, Job],  # noqa: F811
+    tmp_path: Path,
+    cluster: Path,  # noqa: F811
+) -> None:
+    job = on_machines(placed(slowed(jobs["sft"]), tmp_path / "job", "ddp"))
+
+    def kill() -> None:
+        (pid,) = [pid for pid, rank in processes_of(tmp_path).items() if rank == "1"]
+        os.kill(pid, signal.SIGKILL)
+
+    once_saved(job.work_dir, kill)
+    with pytest.raises(UserError) as told:
+        launched(job)
+    assert str(told.value).startswith(
+        "stages.sft: SLURM job 1: the process of rank 1 was killed by signal 9; "
+    )
+    assert "\n" not in str(told.value)
+    assert not processes_of(tmp_path)
+    (states,) = job.work_dir.glob("ddp-2x*")
+    assert last_checkpoint(states) is not None
+
+
+def test_stage_that_does_not_train_is_a_job_too(
+    single: dict[str, tuple[Path, Any]],  # noqa: F811
+    tmp_path: Path,
+    cluster: Path,  # noqa: F811
+) -> None:
+    words = ["evaluate", f"model={single['sft'][0]}", "benchmark=[heldout]", *ON_CPUS]
+    small = [
+        "benchmarks.heldout.count=3",
+        "benchmarks.heldout.samples=1",
+        "benchmarks.heldout.sampling.max_new_tokens=4",
+        "tracker.mode=disabled",
+    ]
+    process = start_lab(*words, *small, cwd=tmp_path)
+    out, err = process.communicate(timeout=250)
+    assert process.returncode == 0, err
+    assert "heldout: done" in out
+    assert options_of(cluster, 1)["nodes"] == "1"
+    assert list(tmp_path.glob("runs/store/evaluate/*/completions.parquet"))
