@@ -167,7 +167,8 @@ def table(found: Sequence[dict[str, Any]], threads: int) -> str:
         "CPU: the ratio of CPU seconds, which other work on the machine disturbs less. Memory: our "
         "peak over the peer's, each process's whole.",
         "",
-        "| pair | against | ours | peer | unit | ratio | target | CPU | limit | memory | n | load|",
+        "| pair | against | ours | peer | unit | ratio | target | CPU | limit | memory | n "
+        "| load |",
         "|---|---|--:|--:|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for row in found:
