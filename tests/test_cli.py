@@ -284,7 +284,7 @@ def test_second_run_makes_nothing(smoke_run: Path, capsys: pytest.CaptureFixture
 
 
 def wait_for(path: Path, process: Any) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 100
     while not path.is_dir() or not any(path.rglob("step-*")):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
