@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -190,17 +191,21 @@ def single(
 
 
 @pytest.fixture(scope="module")
-def pair(
-    request: pytest.FixtureRequest, jobs: dict[str, Job], tmp_path_factory: pytest.TempPathFactory
+def pairs(jobs: dict[str, Job], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """By strategy, every stage in two processes, whole and from a state half-way; made once."""
+    return cache(lambda strategy: trained_in_pairs(strategy, jobs, tmp_path_factory))
+
+
+def trained_in_pairs(
+    strategy: str, jobs: dict[str, Job], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """Every stage in two processes, whole and again from a state half-way."""
-    root = tmp_path_factory.mktemp(request.param)
+    root = tmp_path_factory.mktemp(strategy)
     for number, (name, job) in enumerate(jobs.items()):
-        if request.param not in SPECIAL.get(name, STRATEGIES):
+        if strategy not in SPECIAL.get(name, STRATEGIES):
             continue
         folder = root / f"{number}-{name}"
         folder.mkdir()
-        made = placed(job, root / "jobs" / name, request.param)
+        made = placed(job, root / "jobs" / name, strategy)
         work = root / f"work-{name}"
         made.work_dir.rename(work)
         write_job(replace(made, work_dir=work), folder)
@@ -226,11 +231,15 @@ def apart(one: Path, other: Path) -> float:
     return max(float((left[key] - right[key]).abs().max()) for key in left)
 
 
-@pytest.mark.parametrize(("pair", "name"), CASES, indirect=["pair"])
+@pytest.mark.parametrize(("strategy", "name"), CASES)
 def test_two_processes_equal_one(
-    name: str, pair: Path, single: dict[str, tuple[Path, Any]], jobs: dict[str, Job]
+    strategy: str,
+    name: str,
+    pairs: Callable[[str], Path],
+    single: dict[str, tuple[Path, Any]],
+    jobs: dict[str, Job],
 ) -> None:
-    (folder,) = pair.glob(f"?-{name}")
+    (folder,) = pairs(strategy).glob(f"?-{name}")
     alone, metrics = single[name]
     whole = folder / "whole"
     assert apart(alone, whole) < 1e-5
@@ -248,10 +257,13 @@ def test_two_processes_equal_one(
     assert all(torch.isfinite(each).all() for each in model.parameters())
 
 
-@pytest.mark.parametrize(("pair", "name"), CASES, indirect=["pair"])
-def test_resumed_pair_is_the_uninterrupted_one(name: str, pair: Path) -> None:
-    (folder,) = pair.glob(f"?-{name}")
-    again = pair / "jobs" / name / "out"
+@pytest.mark.parametrize(("strategy", "name"), CASES)
+def test_resumed_pair_is_the_uninterrupted_one(
+    strategy: str, name: str, pairs: Callable[[str], Path]
+) -> None:
+    root = pairs(strategy)
+    (folder,) = root.glob(f"?-{name}")
+    again = root / "jobs" / name / "out"
     assert apart(folder / "whole", again) == 0
     resumed, whole = read_history(again), read_history(folder / "whole")
     assert set(resumed["train/loss"]) == set(whole["train/loss"])
