@@ -11,12 +11,11 @@ from reasoning_lab.stages import checkpoints
 from reasoning_lab.verify import verifier_of
 
 _VOCAB_SIZE = 300  # Of the models there, or more.
+_AT_ONCE = parts.LOGITS_AT_ONCE
 
 
 def main() -> None:
     launch.end_with_launcher()
-    # One device builds all logits at once, these processes some: the results are the same.
-    parts.LOGITS_AT_ONCE = 4 * _VOCAB_SIZE
     root = Path(sys.argv[1])
     folders = sorted(path.parent for path in root.glob("*/job.yaml"))
     sealing = checkpoints.seal
@@ -36,6 +35,7 @@ def main() -> None:
     with launch.process_group(hardware), verifier_of(hardware) as verifier:
         peers = Peers()
         for folder in folders:
+            divide_logits(launch.read_job(folder))
             launch.work(folder, verifier)
         peers.gathered(None)
         checkpoints.seal = sealing
@@ -49,7 +49,17 @@ def main() -> None:
                     shutil.rmtree(states)
                 shutil.copytree(root / "kept" / job.work_dir.name, job.work_dir, dirs_exist_ok=True)
             peers.gathered(None)
+            divide_logits(job)
             launch.work(folder, verifier)
+
+
+def divide_logits(job: launch.Job) -> None:
+    """One device builds all logits at once, these processes some: the results are the same.
+
+    Not where each part's gradient of the vocabulary projection is rounded to bfloat16.
+    """
+    mixed = job.model.dtype == "mixed"
+    parts.LOGITS_AT_ONCE = _AT_ONCE if mixed else 4 * _VOCAB_SIZE
 
 
 if __name__ == "__main__":
