@@ -33,7 +33,7 @@ test: $(VENV)/dev.stamp
 	@$(BIN)/pytest $(PARALLEL)
 
 test-long: $(VENV)/dev.stamp
-	@$(BIN)/pytest -m long $(PARALLEL)
+	@$(BIN)/pytest -m long
 
 # A notebook's commands take longer than a test may, and start without the runs of the last time.
 test-notebooks: $(VENV)/dev.stamp
