@@ -70,11 +70,7 @@ def compose(config: DictConfig) -> Recipe:
     root.benchmarks = {
         name: root.protocol.applied(benchmark) for name, benchmark in root.benchmarks.items()
     }
-    _check_hardware(root.hardware)
-    _check_engine(root)
-    _check_precision(root)
-    _check_adapter(root)
-    _check_stages(root)
+    _check(root)
     source = _source(root.data, "data")
     sources = {
         name: _own_source(name, held.data)
@@ -118,6 +114,14 @@ def compose(config: DictConfig) -> Recipe:
         source,
         sources,
     )
+
+
+def _check(root: RootConfig) -> None:
+    _check_hardware(root.hardware)
+    _check_engine(root)
+    _check_precision(root)
+    _check_adapter(root)
+    _check_stages(root)
 
 
 def _check_hardware(hardware: HardwareConfig) -> None:

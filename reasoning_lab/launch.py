@@ -117,9 +117,7 @@ class Job:
     @property
     def spread(self) -> tuple[int, int]:
         """Machines that it takes, and processes on each."""
-        if isinstance(self.config, TrainingConfig) and self.hardware.strategy != "single":
-            return self.hardware.nodes, self.hardware.devices
-        return 1, 1
+        return (self.hardware.nodes, self.hardware.devices) if self._is_shared else (1, 1)
 
     @property
     def gpus(self) -> int:
@@ -132,8 +130,12 @@ class Job:
     @property
     def launches(self) -> bool:
         """Whether it takes processes of its own."""
-        shared = isinstance(self.config, TrainingConfig) and self.hardware.strategy != "single"
-        return shared or self.hardware.slurm is not None
+        return self._is_shared or self.hardware.slurm is not None
+
+    @property
+    def _is_shared(self) -> bool:
+        """Whether it is a training that a strategy spreads over processes."""
+        return isinstance(self.config, TrainingConfig) and self.hardware.strategy != "single"
 
 
 def tracker_of(tracking: Mapping[str, Any] | None) -> Tracker:

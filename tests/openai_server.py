@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from .loopback import Handler, listening
 
 Reply = tuple[int, dict[str, Any]]
 
@@ -53,9 +54,9 @@ def answered(text: str, finish: str = "stop", **message: Any) -> Reply:
 
 @contextmanager
 def serving(server: Server) -> Iterator[Server]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+    class Answering(Handler):
+        def answer(self, asked: bytes) -> None:
+            body = json.loads(asked)
             with server.lock:
                 number = len(server.bodies)
                 server.bodies.append(body)
@@ -66,22 +67,8 @@ def serving(server: Server) -> Iterator[Server]:
             status, content = server.reply(body, number)
             with server.lock:
                 server.in_flight -= 1
-            payload = json.dumps(content).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(payload)))
-            self.send_header("Retry-After-Ms", "1")
-            self.end_headers()
-            self.wfile.write(payload)
+            self.reply(status, json.dumps(content).encode(), Retry_After_Ms="1")
 
-        def log_message(self, *args: Any) -> None:
-            pass
-
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=http.serve_forever, daemon=True).start()
-    server.url = f"http://127.0.0.1:{http.server_port}/v1"
-    try:
+    with listening(Answering) as url:
+        server.url = f"{url}/v1"
         yield server
-    finally:
-        http.shutdown()
-        http.server_close()

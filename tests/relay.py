@@ -7,8 +7,9 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from .loopback import Handler, listening
 
 
 @dataclass
@@ -31,41 +32,22 @@ class Relay:
 
 @contextmanager
 def relaying(relay: Relay) -> Iterator[Relay]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:
-            self._hand_on(None)
-
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            with relay.lock:
-                relay.bodies.setdefault(self.path.partition("?")[0], []).append(json.loads(body))
-            self._hand_on(body)
-
-        def _hand_on(self, body: bytes | None) -> None:
+    class Answering(Handler):
+        def answer(self, body: bytes) -> None:
+            if body:
+                path = self.path.partition("?")[0]
+                with relay.lock:
+                    relay.bodies.setdefault(path, []).append(json.loads(body))
             payload, status = b"{}", 200
             if not relay.loses(self.path):
-                asked = urllib.request.Request(f"{relay.server}{self.path}", body)
+                asked = urllib.request.Request(f"{relay.server}{self.path}", body or None)
                 asked.add_header("Content-Type", "application/json")
                 try:
-                    with urllib.request.urlopen(asked) as answer:
-                        payload, status = answer.read(), answer.status
+                    with urllib.request.urlopen(asked) as found:
+                        payload, status = found.read(), found.status
                 except urllib.error.HTTPError as error:
                     payload, status = error.read(), error.code
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(payload)))
-            self.end_headers()
-            self.wfile.write(payload)
+            self.reply(status, payload)
 
-        def log_message(self, *args: Any) -> None:
-            pass
-
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=http.serve_forever, daemon=True).start()
-    relay.url = f"http://127.0.0.1:{http.server_port}"
-    try:
+    with listening(Answering) as relay.url:
         yield relay
-    finally:
-        http.shutdown()
-        http.server_close()

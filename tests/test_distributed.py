@@ -276,22 +276,27 @@ def test_killed_process_ends_all_in_one_sentence(
     strategy: str, name: str, jobs: dict[str, Job], tmp_path: Path
 ) -> None:
     job = placed(slowed(jobs[name]), tmp_path / "job", strategy)
+    assert told_of_lost_rank(job, tmp_path).startswith(
+        f"stages.{name}: the process of rank 1 was killed by signal 9; "
+    )
+
+
+def told_of_lost_rank(job: Job, root: Path) -> str:
+    """What is said when rank 1 is killed; all processes under `root` end, and a state is there."""
 
     def kill() -> None:
-        (pid,) = [pid for pid, rank in processes_of(tmp_path).items() if rank == "1"]
+        (pid,) = [pid for pid, rank in processes_of(root).items() if rank == "1"]
         os.kill(pid, signal.SIGKILL)
 
     once_saved(job.work_dir, kill)
     with pytest.raises(UserError) as told:
         launched(job)
-    assert str(told.value).startswith(
-        f"stages.{name}: the process of rank 1 was killed by signal 9; "
-    )
     assert "\n" not in str(told.value)
-    assert not processes_of(tmp_path)
+    assert not processes_of(root)
     # It can be gone on from.
-    (states,) = job.work_dir.glob(f"{strategy}-2x*")
+    (states,) = job.work_dir.glob(f"{job.hardware.strategy}-2x*")
     assert last_checkpoint(states) is not None
+    return str(told.value)
 
 
 def test_mistake_in_the_processes_is_the_commands_own(jobs: dict[str, Job], tmp_path: Path) -> None:

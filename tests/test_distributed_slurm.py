@@ -1,7 +1,5 @@
 """Stages as jobs of a stand-in for SLURM: two machines equal one process, and end together."""
 
-import os
-import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,19 +8,16 @@ import pytest
 
 from reasoning_lab.hardware import SlurmConfig
 from reasoning_lab.launch import Job, launched
-from reasoning_lab.stages.checkpoints import last_checkpoint
-from reasoning_lab.types import UserError
 
 from .conftest import start_lab
 from .slurm_cluster import options_of
 from .test_distributed import (
     apart,
     jobs,  # noqa: F401
-    once_saved,
     placed,
-    processes_of,
     single,  # noqa: F401
     slowed,
+    told_of_lost_rank,
 )
 from .test_slurm import ON_CPUS, cluster  # noqa: F401
 from .test_stages import context, source, verifier  # noqa: F401
@@ -62,21 +57,9 @@ def test_lost_machine_ends_all_in_one_sentence(
     cluster: Path,  # noqa: F811
 ) -> None:
     job = on_machines(placed(slowed(jobs["sft"]), tmp_path / "job", "ddp"))
-
-    def kill() -> None:
-        (pid,) = [pid for pid, rank in processes_of(tmp_path).items() if rank == "1"]
-        os.kill(pid, signal.SIGKILL)
-
-    once_saved(job.work_dir, kill)
-    with pytest.raises(UserError) as told:
-        launched(job)
-    assert str(told.value).startswith(
+    assert told_of_lost_rank(job, tmp_path).startswith(
         "stages.sft: SLURM job 1: the process of rank 1 was killed by signal 9; "
     )
-    assert "\n" not in str(told.value)
-    assert not processes_of(tmp_path)
-    (states,) = job.work_dir.glob("ddp-2x*")
-    assert last_checkpoint(states) is not None
 
 
 def test_stage_that_does_not_train_is_a_job_too(

@@ -8,13 +8,14 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 from reasoning_lab.engine import Sampling
 from reasoning_lab.engine.hf import HFEngine
 from reasoning_lab.models.policy import load_policy
+
+from .loopback import Handler, listening
 
 MODEL = {
     "logprobs_mode": "processed_logprobs",
@@ -94,34 +95,14 @@ class StandIn:
 
 @contextmanager
 def standing_in(server: StandIn) -> Iterator[StandIn]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:
-            self._answer({})
-
-        def do_POST(self) -> None:
-            self._answer(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-
-        def _answer(self, body: dict[str, Any]) -> None:
-            status, content = server.answer(self.path.partition("?")[0], body)
+    class Answering(Handler):
+        def answer(self, body: bytes) -> None:
+            asked = json.loads(body) if body else {}
+            status, content = server.answer(self.path.partition("?")[0], asked)
             if status == 0:
                 self.close_connection = True
                 return
-            payload = json.dumps(content).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(payload)))
-            self.end_headers()
-            self.wfile.write(payload)
+            self.reply(status, json.dumps(content).encode())
 
-        def log_message(self, *args: Any) -> None:
-            pass
-
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=http.serve_forever, daemon=True).start()
-    server.url = f"http://127.0.0.1:{http.server_port}"
-    try:
+    with listening(Answering) as server.url:
         yield server
-    finally:
-        http.shutdown()
-        http.server_close()

@@ -1,7 +1,7 @@
 """Two teachers for one mixture of problems: each problem is the business of one of them."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 from reasoning_lab.data.teacher import Teacher, Writing
@@ -23,11 +23,8 @@ class MixedTeacher:
         self._otherwise: Teacher = factory(otherwise, "teacher.otherwise")()
         self.name = f"{self._procedural.name}, {self._otherwise.name}"
 
-    def open(self, hardware: HardwareConfig) -> AbstractContextManager[Writing]:
-        return self._opened(hardware)
-
     @contextmanager
-    def _opened(self, hardware: HardwareConfig) -> Iterator[Writing]:
+    def open(self, hardware: HardwareConfig) -> Iterator[Writing]:
         from reasoning_lab.data.methods import METHODS
 
         with (

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 # In the process that asks: a model of its own would need its weights sent there.
+# Of the distribution that a token was drawn from, temperature and all.
+LOGPROBS_MODE = "processed_logprobs"
 _ENVIRONMENT = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_LOGGING_LEVEL": "WARNING"}
 
 
@@ -77,8 +79,7 @@ class VLLMEngine:
                 enable_sleep_mode=hardware.engine.sleep,
                 # On a CPU a seeded request whose prompt is read in pieces brings vLLM down.
                 enable_chunked_prefill=False if on_cpu else None,
-                # Of the distribution that a token was drawn from, temperature and all.
-                logprobs_mode="processed_logprobs",
+                logprobs_mode=LOGPROBS_MODE,
             )
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
@@ -105,14 +106,7 @@ class VLLMEngine:
         from reasoning_lab.models.tokenizer import prompt_tokens
 
         ids = prompt_tokens(self._tokenizer, prompts)
-        asked = [row for row, prompt_ids in enumerate(ids) if len(prompt_ids) < self._limit]
-        if len(asked) < len(prompts):
-            log.warning(
-                "%d of %d prompts fill the engine's %d tokens and are not answered.",
-                len(prompts) - len(asked),
-                len(prompts),
-                self._limit,
-            )
+        asked = fitting(ids, self._limit)
         options = [
             vllm.SamplingParams(
                 temperature=sampling.temperature,
@@ -178,14 +172,31 @@ class VLLMEngine:
             torch.cuda.empty_cache()
 
 
+def fitting(prompt_ids: Sequence[Sequence[int]], limit: int) -> list[int]:
+    """The rows whose prompts leave room in a context of `limit` tokens; warns of the others."""
+    rows = [row for row, ids in enumerate(prompt_ids) if len(ids) < limit]
+    if len(rows) < len(prompt_ids):
+        log.warning(
+            "%d of %d prompts fill vLLM's %d tokens and are not answered.",
+            len(prompt_ids) - len(rows),
+            len(prompt_ids),
+            limit,
+        )
+    return rows
+
+
+def has_logprobs(sampling: Sampling) -> bool:
+    """Whether vLLM's logprobs are a loss's, which knows no truncation to top-p."""
+    return sampling.top_p == 1 or sampling.temperature == 0
+
+
 def _completion(output: Any, text: str, sampling: Sampling) -> Completion:
     token_ids = list(output.token_ids)
     logprobs = [step[token].logprob for token, step in zip(token_ids, output.logprobs, strict=True)]
-    untruncated = sampling.top_p == 1 or sampling.temperature == 0
     return Completion(
         token_ids,
         text,
-        logprobs if untruncated else (),
+        logprobs if has_logprobs(sampling) else (),
         truncated=output.finish_reason == "length",
     )
 

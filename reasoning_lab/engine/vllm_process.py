@@ -19,6 +19,7 @@ from pathlib import Path
 
 import httpx
 
+from reasoning_lab.engine.vllm import LOGPROBS_MODE
 from reasoning_lab.hardware import HardwareConfig
 from reasoning_lab.types import UserError
 
@@ -74,7 +75,7 @@ def _options(model: Path, dtype: str, hardware: HardwareConfig, port: int) -> li
     options += ["--tensor-parallel-size", str(engine.tensor_parallel_size)]
     options += ["--data-parallel-size", str(engine.data_parallel_size)]
     options += ["--gpu-memory-utilization", str(engine.memory_frac)]
-    options += ["--logprobs-mode", "processed_logprobs"]
+    options += ["--logprobs-mode", LOGPROBS_MODE]
     if engine.kv_cache_gb is not None:
         options += ["--kv-cache-memory-bytes", str(round(engine.kv_cache_gb * 2**30))]
     if hardware.accelerator == "cpu":

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from reasoning_lab.engine import Sampling
+from reasoning_lab.engine.vllm import LOGPROBS_MODE, fitting, has_logprobs
 from reasoning_lab.files import publish
 from reasoning_lab.hardware import EngineHardwareConfig
 from reasoning_lab.models.chat import end_ids
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _KEY = "hardware.engine.rollout_urls"
-_LOGPROBS = "processed_logprobs"
 _NOT_FOUND = 404
 _BUSY = (408, 429, 502, 503, 504)
 # What a dying server says, and also one that cannot do what it is asked.
@@ -105,14 +105,7 @@ class VLLMServers:
                 f"{_KEY}: a prompt and its completion may take {needed} tokens, and the servers "
                 f"have {self._limit}; start them with --max-model-len {needed} or more"
             )
-        asked = [row for row, prompt_ids in enumerate(ids) if len(prompt_ids) < self._limit]
-        if len(asked) < len(prompts):
-            log.warning(
-                "%d of %d prompts fill the servers' %d tokens and are not answered.",
-                len(prompts) - len(asked),
-                len(prompts),
-                self._limit,
-            )
+        asked = fitting(ids, self._limit)
         choices: dict[int, Any] = {}
         by_server = {url: asked[turn :: len(self._own)] for turn, url in enumerate(self._own)}
         while by_server:
@@ -171,7 +164,7 @@ class VLLMServers:
     def _checked_limit(self, url: str) -> int:
         """The longest text of a server that computes what vLLM in this process would."""
         config = self._config_of(url)["model_config"]
-        for key, wanted in (("logprobs_mode", _LOGPROBS), ("dtype", self._dtype)):
+        for key, wanted in (("logprobs_mode", LOGPROBS_MODE), ("dtype", self._dtype)):
             if config[key] != wanted:
                 raise UserError(
                     f"{_KEY}: '{url}' has {key}={config[key]}; start it as in {self._start}"
@@ -181,9 +174,8 @@ class VLLMServers:
     @property
     def _start(self) -> str:
         dtype = self._dtype.removeprefix("torch.")
-        return (
-            f"VLLM_SERVER_DEV_MODE=1 vllm serve FOLDER --dtype {dtype} --logprobs-mode {_LOGPROBS}"
-        )
+        options = f"--dtype {dtype} --logprobs-mode {LOGPROBS_MODE}"
+        return f"VLLM_SERVER_DEV_MODE=1 vllm serve FOLDER {options}"
 
     def _config_of(self, url: str) -> Any:
         answer = self._answer(url, "GET", "/server_info?config_format=json", None, _BUSY)
@@ -262,10 +254,9 @@ class VLLMServers:
 
 
 def _completion(choice: Mapping[str, Any], text: str, sampling: Sampling) -> Completion:
-    untruncated = sampling.top_p == 1 or sampling.temperature == 0
     return Completion(
         choice["token_ids"],
         text,
-        choice["logprobs"]["token_logprobs"] if untruncated else (),
+        choice["logprobs"]["token_logprobs"] if has_logprobs(sampling) else (),
         truncated=choice["finish_reason"] == "length",
     )

@@ -59,12 +59,12 @@ def prompt_tokens(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) ->
     if not prompts:
         return []
     distinct = list(dict.fromkeys(prompts))
-    ids = text_tokens(tokenizer, _asked(tokenizer, distinct))
+    ids = text_tokens(tokenizer, prompt_texts(tokenizer, distinct))
     ids_of = dict(zip(distinct, ids, strict=True))
     return [ids_of[prompt] for prompt in prompts]
 
 
-def _asked(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[str]:
+def prompt_texts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[str]:
     """The text of each prompt as the chat template has it."""
     chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
     texts = tokenizer.apply_chat_template(
@@ -98,7 +98,7 @@ def examples_of(tokenizer: PreTrainedTokenizerBase, rollouts: Sequence[Rollout])
     A thought that the chat template opens is not opened again by the completion.
     """
     prompts = prompt_tokens(tokenizer, [rollout.problem.prompt for rollout in rollouts])
-    _, mark, rest = _asked(tokenizer, [""])[0].rpartition(THINK_OPEN)
+    _, mark, rest = prompt_texts(tokenizer, [""])[0].rpartition(THINK_OPEN)
     opened = mark + rest if THINK_CLOSE not in rest else ""
     written = completion_tokens(
         tokenizer, [rollout.completion.text.removeprefix(opened) for rollout in rollouts]

@@ -42,6 +42,12 @@ from reasoning_lab.verify import Verifier
 OptimizerFactory = Callable[[Iterable[tuple[str, Tensor]]], Optimizer]
 Schedule = Callable[[int], float]
 Metrics = dict[str, Any]
+# Batches come in one planned pass; what the policy is stands in its config.
+_ONE_PASS: dict[str, Any] = {
+    "max_epochs": 1,
+    "enable_model_summary": False,
+    "num_sanity_val_steps": 0,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,23 +335,22 @@ def fit(
         module.policy.gradient_checkpointing_enable({"use_reentrant": False})
     history = History(context.work_dir)
     drives = drives_of(context.hardware, context.work_dir)
+    options = trainer_options(
+        context.hardware,
+        context.model.dtype,
+        optimization.clip_norm,
+        accumulation if module.automatic_optimization else None,
+        drives,
+    )
     trainer = pl.Trainer(
-        max_epochs=1,
+        **options,
+        **_ONE_PASS,
         logger=[logger for logger in (context.tracker.lightning_logger, history) if logger],
         log_every_n_steps=optimization.log_every_steps,
         val_check_interval=validate_every_steps and validate_every_steps * accumulation,
         callbacks=[*callbacks, checkpoints],
         plugins=[DirectIO()],
         default_root_dir=context.work_dir,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        **trainer_options(
-            context.hardware,
-            context.model.dtype,
-            optimization.clip_norm,
-            accumulation if module.automatic_optimization else None,
-            drives,
-        ),
     )
     module.train()  # A loaded policy comes in evaluation mode, and Lightning keeps what it finds.
     started = time.monotonic()

@@ -15,10 +15,10 @@ from reasoning_lab.data.corpus import read_rollouts
 from reasoning_lab.data.sources import FileSource
 from reasoning_lab.engine import Sampling
 from reasoning_lab.engine.hf import HFEngine
-from reasoning_lab.models.policy import load_policy
+from reasoning_lab.hardware import HardwareConfig
+from reasoning_lab.models.policy import load_policy, load_tokenizer
 from reasoning_lab.models.tokenizer import examples_of, prompt_tokens
 from reasoning_lab.schema import (
-    HardwareConfig,
     ModelConfig,
     OptimizationConfig,
     ProblemsConfig,
@@ -124,7 +124,7 @@ class Stage:
 
     def _trained(self, data: Path) -> int:
         """Completion tokens that a round reads, all documents once."""
-        tokenizer = load_policy(self._folder / "policy", "float32")[1]
+        tokenizer = load_tokenizer(self._folder / "policy", None, "policy")
         return sum(
             len(example.completion_ids)
             for path in data.glob("*.parquet")

@@ -21,7 +21,7 @@ from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, SFTConfig, SFTTr
 
 from reasoning_lab.data.corpus import read_rollouts
 from reasoning_lab.models.policy import load_tokenizer
-from reasoning_lab.models.tokenizer import _asked, examples_of, prompt_tokens
+from reasoning_lab.models.tokenizer import examples_of, prompt_texts, prompt_tokens
 
 from .ours import BETA, LEARNING_RATE, answers, ends, size_of
 from .work import CHECK_STEPS, Clock, Work
@@ -122,7 +122,7 @@ class Preferences(Trained):
                 "rejected": rejected.completion.text,
             }
             for prompt, chosen, rejected in zip(
-                _asked(self._tokenizer, [one.problem.prompt for one in sides[0]]),
+                prompt_texts(self._tokenizer, [one.problem.prompt for one in sides[0]]),
                 *sides,
                 strict=True,
             )
@@ -170,7 +170,9 @@ class PolicyGradient(Trained):
             model=model,
             args=GRPOConfig(**given),
             reward_funcs=reward,
-            train_dataset=datasets.Dataset.from_dict({"prompt": _asked(self._tokenizer, prompts)}),
+            train_dataset=datasets.Dataset.from_dict(
+                {"prompt": prompt_texts(self._tokenizer, prompts)}
+            ),
             processing_class=self._tokenizer,
         )
         return trainer, len(prompts) * size.group_size, 0
