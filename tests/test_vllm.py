@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -157,17 +158,18 @@ def test_replicas_say_what_one_engine_says(engine: VLLMEngine, tiny: Path) -> No
         replicas.close()
 
 
-@pytest.mark.parametrize("adapter", [None, AdapterConfig(rank=8)], ids=["plain", "lora"])
-def test_reinforcement_learning_samples_from_the_weights_of_the_moment(
-    adapter: AdapterConfig | None, tiny: Path, tmp_path: Path
-) -> None:
-    """Behind those that share an engine: closing one ends what others in the process stand on.
-
-    With an adapter from a base checkpoint, without one from an earlier stage's policy.
-    """
-    rows = tmp_path / "sums.jsonl"
+def sums(folder: Path) -> Path:
+    """A file of problems."""
+    rows = folder / "sums.jsonl"
     rows.write_text("".join(f'{{"prompt": "{one}", "gold": "1"}}\n' for one in PROMPTS))
-    config = RLConfig(
+    return rows
+
+
+def to_be_brief(**options: Any) -> RLConfig:
+    """What rewards brief completions, under `options` of the optimization."""
+    return RLConfig(
+        run="reasoning_lab.stages.rl.module.run",
+        produces="policy",
         problems=ProblemsConfig([1], 8),
         group_size=8,
         max_new_tokens=20,
@@ -176,8 +178,20 @@ def test_reinforcement_learning_samples_from_the_weights_of_the_moment(
         rewards={"short": {"_target_": "reasoning_lab.rewards.linear_length"}},
         importance_cap=2.0,
         kl=KLConfig(log_every_steps=1),
-        optimization=optimization(steps=4, learning_rate=1e-2, warmup_frac=0.0),
+        optimization=optimization(**options),
     )
+
+
+@pytest.mark.parametrize("adapter", [None, AdapterConfig(rank=8)], ids=["plain", "lora"])
+def test_reinforcement_learning_samples_from_the_weights_of_the_moment(
+    adapter: AdapterConfig | None, tiny: Path, tmp_path: Path
+) -> None:
+    """Behind those that share an engine: closing one ends what others in the process stand on.
+
+    With an adapter from a base checkpoint, without one from an earlier stage's policy.
+    """
+    rows = sums(tmp_path)
+    config = to_be_brief(steps=4, learning_rate=1e-2, warmup_frac=0.0)
     tracker = TableTracker()
     with Verifier(workers=1, timeout_s=20, memory_mb=1024) as verifier:
         context = data_context(

@@ -18,16 +18,14 @@ from reasoning_lab.data.sources import FileSource
 from reasoning_lab.engine.vllm_process import served
 from reasoning_lab.hardware import EngineHardwareConfig, HardwareConfig
 from reasoning_lab.launch import Job, launched, write_job
-from reasoning_lab.schema import ModelConfig, ProblemsConfig
-from reasoning_lab.stages.rl.config import KLConfig, RLConfig, TemperatureConfig
+from reasoning_lab.schema import ModelConfig
 from reasoning_lab.tracking import NullTracker
 from reasoning_lab.tracking.history import Curves, read_history
 from reasoning_lab.verify import Verifier
 
 from .relay import Relay, relaying
 from .test_distributed import apart, once_saved, processes_of
-from .test_stages import optimization
-from .test_vllm import PROMPTS, tiny  # noqa: F401 - a fixture
+from .test_vllm import sums, tiny, to_be_brief  # noqa: F401 - a fixture
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
@@ -48,27 +46,13 @@ def server(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str
 @pytest.fixture(scope="module")
 def job(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:  # noqa: F811
     """Learns to be brief; without folders and hardware."""
-    rows = tmp_path_factory.mktemp("data") / "sums.jsonl"
-    rows.write_text("".join(f'{{"prompt": "{one}", "gold": "1"}}\n' for one in PROMPTS))
-    config = RLConfig(
-        run="reasoning_lab.stages.rl.module.run",
-        produces="policy",
-        problems=ProblemsConfig([1], 8),
-        group_size=GROUP,
-        max_new_tokens=20,
-        engine="vllm",
-        temperature=TemperatureConfig(start=1.2, end=0.8),
-        rewards={"short": {"_target_": "reasoning_lab.rewards.linear_length"}},
-        importance_cap=2.0,
-        kl=KLConfig(log_every_steps=1),
-        optimization=optimization(
-            # AdamW's first steps would blow rounding up to the learning rate.
-            optimizer={"_target_": "torch.optim.SGD", "momentum": 0.9},
-            steps=STEPS,
-            batch_size=BATCH,
-            learning_rate=0.3,
-            warmup_frac=0.0,
-        ),
+    config = to_be_brief(
+        # AdamW's first steps would blow rounding up to the learning rate.
+        optimizer={"_target_": "torch.optim.SGD", "momentum": 0.9},
+        steps=STEPS,
+        batch_size=BATCH,
+        learning_rate=0.3,
+        warmup_frac=0.0,
     )
     return Job(
         name="rl",
@@ -82,7 +66,7 @@ def job(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:  # noqa: F
         model=ModelConfig(),
         data={
             "_target_": "reasoning_lab.data.sources.FileSource",
-            "path": str(rows),
+            "path": str(sums(tmp_path_factory.mktemp("data"))),
             "test_frac": 0.0,
             "validation_frac": 0.0,
             "rows": {},

@@ -352,22 +352,35 @@ def fit(
         plugins=[DirectIO()],
         default_root_dir=context.work_dir,
     )
+    try:
+        train_s = _go_on(trainer, module, own, validation, folder)
+    finally:
+        if drives is not None:
+            shutil.rmtree(drives, ignore_errors=True)
+    history.write(context.out_dir)
+    return train_s
+
+
+def _go_on(
+    trainer: pl.Trainer,
+    module: PolicyModule,
+    batches: Steps,
+    validation: Steps | None,
+    states: Path,
+) -> float:
+    """Train from the last state in `states`, if there is one; seconds that it took."""
     module.train()  # A loaded policy comes in evaluation mode, and Lightning keeps what it finds.
     started = time.monotonic()
     try:
         trainer.fit(
             module,
-            own,
+            batches,
             validation,
-            ckpt_path=first_rank_says(lambda: last_checkpoint(folder)),
+            ckpt_path=first_rank_says(lambda: last_checkpoint(states)),
             weights_only=True,
         )
     except SystemExit as stop:  # Lightning's answer to Ctrl-C
         raise KeyboardInterrupt from stop
-    finally:
-        if drives is not None:
-            shutil.rmtree(drives, ignore_errors=True)
-    history.write(context.out_dir)
     return time.monotonic() - started
 
 
