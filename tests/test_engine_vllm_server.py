@@ -1,7 +1,7 @@
 """The engine that vLLM servers serve, against one that falls, restarts, refuses and forgets."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -217,3 +217,15 @@ def test_where_no_server_is_it_says_so(checkpoint: Path, tmp_path: Path) -> None
     told = "hardware.engine.rollout_urls: 'http://127.0.0.1:9/server_info' failed"
     with pytest.raises(UserError, match=told), engine(tmp_path, checkpoint, "http://127.0.0.1:9"):
         pass
+
+
+def test_servers_that_load_at_once_leave_transformers_as_it_was(
+    tmp_path: Path, checkpoint: Path
+) -> None:
+    before = PreTrainedModel.tie_weights
+    with ExitStack() as stack:
+        servers = [stack.enter_context(standing_in(StandIn(checkpoint))) for _ in range(6)]
+        made = stack.enter_context(engine(tmp_path, checkpoint, *(one.url for one in servers)))
+        for version in range(4):
+            made.load(moved(checkpoint, 0.1), version)
+    assert PreTrainedModel.tie_weights is before

@@ -24,6 +24,8 @@ MODEL = {
 }
 
 Reply = tuple[int, dict[str, Any]]
+# transformers patches its own tie_weights while it loads: two at once would leave it patched.
+_LOADING = threading.Lock()
 
 
 @dataclass
@@ -61,7 +63,8 @@ class StandIn:
     def read(self, folder: Path) -> None:
         """Take over a policy."""
         self.weights = folder
-        self.engine = HFEngine(*load_policy(folder, "float32"), 8)
+        with _LOADING:
+            self.engine = HFEngine(*load_policy(folder, "float32"), 8)
 
     def answer(self, path: str, body: dict[str, Any]) -> Reply:
         with self.lock:
