@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
+from reasoning_lab.attention import Documents, apart
 from reasoning_lab.losses.next_token import next_token_loss
 from reasoning_lab.losses.parts import logits_at_once
 
@@ -37,27 +38,20 @@ class TokenBatch:
 
     Attributes:
         input_ids: `[B, T]` int64.
-        attention_mask: `[B, T]` int64, 1 = real token; None for packed rows, which hold no
-            padding and keep documents apart by `position_ids`.
         completion_mask: `[B, T]` bool, True = trained token (position 0 is never one).
-        position_ids: `[B, T]` int64, restarting at 0 with each packed document; None when a
-            row is one document.
+        documents: Of packed rows; None when a row is one document, behind which padding needs no
+            mask: no token reads what follows it.
     """
 
     input_ids: Int[Tensor, "B T"]
-    attention_mask: Int[Tensor, "B T"] | None
     completion_mask: Bool[Tensor, "B T"]
-    position_ids: Int[Tensor, "B T"] | None = None
+    documents: Documents | None = None
 
     def to(self, device: torch.device) -> "TokenBatch":
-        def move(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor.to(device)
-
         return TokenBatch(
             self.input_ids.to(device),
-            move(self.attention_mask),
             self.completion_mask.to(device),
-            move(self.position_ids),
+            None if self.documents is None else self.documents.to(device),
         )
 
 
@@ -127,9 +121,8 @@ def _trained_states(model: PreTrainedModel, batch: TokenBatch) -> tuple[Tensor, 
     """`[N, H]` that the vocabulary projection reads, and `[N]` int64 that it is to predict."""
     hidden = model.base_model(
         input_ids=batch.input_ids,
-        attention_mask=batch.attention_mask,
-        position_ids=batch.position_ids,
         use_cache=False,  # With a cache, transformers drops the packing mask silently.
+        **({} if batch.documents is None else apart(model, batch.documents)),
     )[0]
     trained = batch.completion_mask[:, 1:]
     return hidden[:, :-1][trained], batch.input_ids[:, 1:][trained]

@@ -227,8 +227,6 @@ def _memory(root: RootConfig, stage: StageConfig) -> Footprint | None:
     if not isinstance(stage, TrainingConfig):
         return None
     rows = stage.training_rows()
-    alone = rows is None or _at_once(rows, root.hardware) == 1
-    masked = rows is not None and (rows.packed or not alone)
     copies = stage.frozen_copies()
     if stage.written_rows() and (root.hardware.strategy in SHARDED or root.model.dtype == "mixed"):
         copies += 1  # What samples is whole on every device.
@@ -240,7 +238,7 @@ def _memory(root: RootConfig, stage: StageConfig) -> Footprint | None:
         sharding_of(root.hardware),
         copies,
         lora_rank=root.model.adapter.rank if root.model.adapter else None,
-        mask_tokens=rows.tokens if rows is not None and masked else 0,
+        packed=rows is not None and rows.packed,
     )
 
 

@@ -155,7 +155,7 @@ class Sequences:
         tokens: Most of one; a prompt that comes before a completion is not counted.
         at_once: Rows, or pairs, of one forward pass where `hardware` does not say.
         each: Rows that one of these is: 2 = a pair.
-        packed: True = a row holds several documents, so its attention needs a mask.
+        packed: True = a row holds several documents.
     """
 
     rows: int

@@ -11,6 +11,7 @@ from torch.distributed._tools.mem_tracker import MemTracker
 from torch.profiler import ProfilerActivity, profile
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from reasoning_lab.attention import Documents
 from reasoning_lab.logprobs import (
     TokenBatch,
     mean_logprob,
@@ -114,25 +115,19 @@ def test_each_strategy_keeps_its_share() -> None:
     assert mixed.states == 4 * 4 * parameters // 4 + mixed.gathered
 
 
-# As (tokens, a mask?): whole rows, two documents in each, one padded row.
-ROWS = {"whole": False, "packed": True, "padded": True}
-
-
 def batch_of(rows: str, tokens: int) -> TokenBatch:
+    """Four whole rows, or two documents in each."""
     ids = torch.randint(3, VOCAB, (4, tokens))
     trained = torch.ones_like(ids, dtype=torch.bool)
     trained[:, 0] = False
     if rows == "packed":
-        positions = torch.arange(tokens).remainder(tokens // 2).expand(4, tokens).contiguous()
-        return TokenBatch(ids, None, trained, positions)  # type: ignore[arg-type]
-    mask = torch.ones_like(ids)
-    mask[0, -1:] = 0 if rows == "padded" else 1
-    return TokenBatch(ids, mask, trained)  # type: ignore[arg-type]
+        return TokenBatch(ids, trained, Documents.of([tokens // 2] * 8, 4))
+    return TokenBatch(ids, trained)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "mixed"])
 @pytest.mark.parametrize("head_dim", [16, 64])
-@pytest.mark.parametrize("rows", ROWS)
+@pytest.mark.parametrize("rows", ["whole", "packed"])
 @pytest.mark.parametrize("family", ["llama", "mistral", "phi3", "qwen2", "qwen3"])
 def test_activations_are_what_autograd_keeps(
     family: str, rows: str, head_dim: int, dtype: str
@@ -154,7 +149,7 @@ def test_activations_are_what_autograd_keeps(
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         token_logprobs(model, batch)
     size = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
-    reckoned = footprint(options, VOCAB, dtype, ADAMW, mask_tokens=200 if ROWS[rows] else 0)
+    reckoned = footprint(options, VOCAB, dtype, ADAMW, packed=rows == "packed")
     assert reckoned is not None
     products = [
         weight.numel()

@@ -61,7 +61,7 @@ def test_temperature_sharpens(model) -> None:
     logits, targets = trained_logits(model, batch)
     greedy = logits.argmax(-1)
     assert (greedy != targets).any()
-    best = TokenBatch(batch.input_ids.clone(), batch.attention_mask, batch.completion_mask)
+    best = TokenBatch(batch.input_ids.clone(), batch.completion_mask)
     best.input_ids[0, 3] = greedy[0]
     first = [token_logprobs(model, best, t)[0, 3].item() for t in (0.5, 1.0, 2.0)]
     assert first[0] > first[1] > first[2]

@@ -73,7 +73,7 @@ def batch() -> TokenBatch:
 def whole(model: PreTrainedModel, temperature: float) -> Tensor:
     """`[N]`, by the model's own forward pass over everything, and torch's cross-entropy."""
     tokens = batch()
-    logits = model(tokens.input_ids, attention_mask=tokens.attention_mask, use_cache=False).logits
+    logits = model(tokens.input_ids, use_cache=False).logits
     trained = tokens.completion_mask[:, 1:]
     predicted = logits[:, :-1][trained].float() / temperature
     return -F.cross_entropy(predicted, tokens.input_ids[:, 1:][trained], reduction="none")
@@ -168,7 +168,7 @@ def test_no_tensor_holds_all_logits(step: str, kind: str, monkeypatch: pytest.Mo
     ids = torch.randint(2, vocab, (20, 31), generator=torch.Generator().manual_seed(0))
     trained = torch.ones_like(ids, dtype=torch.bool)
     trained[:, 0] = False
-    rows = TokenBatch(ids, None, trained)
+    rows = TokenBatch(ids, trained)
 
     def run() -> None:
         value = mean_logprob(model, rows) if step == "mean" else token_logprobs(model, rows).sum()

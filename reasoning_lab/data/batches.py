@@ -41,7 +41,6 @@ def padded_rows(rows: Sequence[Sequence[Example]], pad_id: int) -> TokenBatch:
     """
     width = max(row_length(row) for row in rows)
     input_ids = torch.full((len(rows), width), pad_id)
-    attention_mask = torch.zeros((len(rows), width), dtype=torch.long)
     completion_mask = torch.zeros((len(rows), width), dtype=torch.bool)
     for number, row in enumerate(rows):
         at = 0
@@ -50,9 +49,8 @@ def padded_rows(rows: Sequence[Sequence[Example]], pad_id: int) -> TokenBatch:
             input_ids[number, at:end] = torch.tensor([*example.prompt_ids, *example.completion_ids])
             completion_mask[number, start:end] = True
             at = end
-        attention_mask[number, :at] = 1
     completion_mask[:, 0] = False  # Nothing stands before it that could predict it.
-    return TokenBatch(input_ids, attention_mask, completion_mask)
+    return TokenBatch(input_ids, completion_mask)
 
 
 def row_length(row: Sequence[Example]) -> int:

@@ -1,8 +1,6 @@
 """Packing: several whole documents in one row, so that mid-training pads next to nothing.
 
-Documents of a row do not see each other: their `position_ids` restart and the row carries
-no attention mask, from which transformers derives a block-diagonal one
-(`reasoning_lab.logprobs.TokenBatch`). A document is never split.
+Documents of a row do not see each other (`reasoning_lab.attention`). A document is never split.
 """
 
 from collections.abc import Sequence
@@ -13,6 +11,7 @@ from itertools import islice
 import numpy as np
 import torch
 
+from reasoning_lab.attention import Documents
 from reasoning_lab.data.batches import Example, row_length
 from reasoning_lab.logprobs import TokenBatch
 
@@ -115,13 +114,10 @@ def packed_batch(
     # NumPy on a few long arrays: a tensor for each document costs more than its tokens, and
     # torch's threads cost more than they save on so few numbers when cores are shared.
     shape = (len(rows), row_tokens)
-    counts = np.array(lengths, dtype=np.int64)
-    starts = np.cumsum(counts) - counts
-    position_ids = np.arange(len(ids)) - np.repeat(starts, counts)
-    completion_mask = position_ids >= np.repeat(np.array(first_trained, dtype=np.int64), counts)
+    documents = Documents.of(lengths, len(rows))
+    first = np.repeat(np.array(first_trained, dtype=np.int64), lengths)
     return TokenBatch(
         torch.from_numpy(np.fromiter(ids, np.int64, len(ids)).reshape(shape)),
-        None,
-        torch.from_numpy(completion_mask.reshape(shape)),
-        torch.from_numpy(position_ids.reshape(shape)),
+        documents.position_ids >= torch.from_numpy(first.reshape(shape)),
+        documents,
     )

@@ -31,13 +31,13 @@ _ATTENTION_KEEPS = {
     "qwen2": (2, 2),
     "qwen3": (4, 4),
 }
-# The same where rows need a mask: keys and values are then repeated for all queries.
-_MASKED_ATTENTION_KEEPS = {
-    "llama": (4, 0),
-    "mistral": (4, 0),
-    "phi3": (5, 0),
-    "qwen2": (4, 0),
-    "qwen3": (6, 2),
+# The same of packed rows: the output in two orders, and nothing of phi3's fused projection.
+_PACKED_ATTENTION_KEEPS = {
+    "llama": (3, 2),
+    "mistral": (3, 2),
+    "phi3": (3, 2),
+    "qwen2": (3, 2),
+    "qwen3": (5, 4),
 }
 # transformers' default, whatever the hidden size.
 _QWEN3_HEAD = 128
@@ -179,7 +179,7 @@ def footprint(
     sharding: Sharding | None = None,
     frozen: int = 0,
     lora_rank: int | None = None,
-    mask_tokens: int = 0,
+    packed: bool = False,
 ) -> Footprint | None:
     """Reckon a stage's memory; None for a family or an optimizer that is not known here.
 
@@ -192,9 +192,8 @@ def footprint(
         frozen: How many frozen policies stay in memory, each whole on every device.
         lora_rank: Of adapters on every projection of the layers, which alone are trained; None =
             every parameter is. What adapters add to the activations is left out.
-        mask_tokens: Length of a row whose attention needs a mask, because it is packed or has
-            padding; each layer keeps its `[T, T]` as numbers. 0 = rows need none, or the attention
-            is one that takes the documents' lengths (flash-attention's).
+        packed: A row holds several documents; as many tokens as they have are reckoned where
+            documents of one length lie together, twice as many at most.
     """
     states = _STATES.get(optimizer.rpartition(".")[2])
     if not is_known(architecture) or states is None:
@@ -208,7 +207,7 @@ def footprint(
         trained = lora_parameter_count(architecture, lora_rank)
         parameters += trained
     largest = largest_module_count(architecture, vocab)
-    layer, ends = _kept_bytes(architecture, mask_tokens, dtype)
+    layer, ends = _kept_bytes(architecture, dtype, packed)
     layers = architecture["num_hidden_layers"]
     checkpointed = sharding.activation_checkpointing
     kept = layers * size * architecture["hidden_size"] if checkpointed else layers * layer
@@ -326,16 +325,15 @@ def _projections(architecture: Mapping[str, Any]) -> list[tuple[int, int]]:
     return [(hidden, queries), *2 * [(hidden, keys)], *2 * [(hidden, inner)], *ends]
 
 
-def _kept_bytes(architecture: Mapping[str, Any], mask_tokens: int, dtype: str) -> tuple[int, int]:
+def _kept_bytes(architecture: Mapping[str, Any], dtype: str, packed: bool) -> tuple[int, int]:
     """What a token has kept for the backward pass: by one layer, and by the last norm."""
     hidden = architecture["hidden_size"]
-    queries, keys, head = attention_widths(architecture)
-    repeated = mask_tokens and head < keys < queries
-    keeps = _MASKED_ATTENTION_KEEPS if repeated else _ATTENTION_KEEPS
+    queries, keys, _ = attention_widths(architecture)
+    keeps = _PACKED_ATTENTION_KEEPS if packed else _ATTENTION_KEEPS
     of_queries, of_keys = keeps[architecture["model_type"]]
     layer = of_queries * queries + of_keys * keys
     # The MLP gate, up, the activated gate, their product.
-    layer += 4 * architecture["intermediate_size"] + mask_tokens
+    layer += 4 * architecture["intermediate_size"]
     if dtype != "mixed":
         # Each norm keeps three values a channel; what a product reads is one of them.
         size = _BYTES[dtype]

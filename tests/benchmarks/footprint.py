@@ -61,7 +61,7 @@ def measure(rows: int, tokens: int, checkpointed: int) -> int:
         ids = torch.randint(3, 49152, (rows, tokens))
         trained = torch.ones_like(ids, dtype=torch.bool)
         trained[:, 0] = False
-        return NextTokenBatch(TokenBatch(ids, torch.ones_like(ids), trained), 1.0)
+        return NextTokenBatch(TokenBatch(ids, trained), 1.0)
 
     with tempfile.TemporaryDirectory() as folder:
         pl.Trainer(

@@ -36,18 +36,14 @@ class MicroBatch:
         rollout_logprobs: `[B, T]` float32, the engine's; 0 where no token is trained.
         advantages: `[B]` float32.
         weights: `[B]` float32, of each token in the update's loss.
+        read_tokens: Prompts and completions, without padding.
     """
 
     tokens: TokenBatch
     rollout_logprobs: Tensor
     advantages: Tensor
     weights: Tensor
-
-    @property
-    def read_tokens(self) -> int:
-        """Prompts and completions, without padding."""
-        assert self.tokens.attention_mask is not None
-        return int(self.tokens.attention_mask.sum())
+    read_tokens: int
 
     @property
     def trained_tokens(self) -> int:
@@ -141,6 +137,7 @@ def _micro_batch(rows: Sequence[_Row], pad_id: int, device: torch.device) -> Mic
         ),
         torch.tensor([row.advantage for row in rows], device=device),
         torch.tensor([row.weight for row in rows], device=device),
+        sum(row.example.length for row in rows),
     )
 
 

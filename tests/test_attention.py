@@ -1,0 +1,128 @@
+"""Packed rows: documents apart without a mask, to the gradient."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from reasoning_lab.attention import Documents
+from reasoning_lab.logprobs import TokenBatch, mean_logprob, token_logprobs
+
+VOCAB = 40
+ROWS, TOKENS = 2, 40
+# Four groups: from 30 to 15 tokens, of 9 and 5, of 3, and two documents of one token.
+LENGTHS = [30, 9, 1, 15, 16, 5, 3, 1]
+
+
+def built(family: str = "llama", **changes: Any) -> PreTrainedModel:
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        family,
+        vocab_size=VOCAB,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        initializer_range=0.3,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        **changes,
+    )
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float64)
+    return model.train()
+
+
+def packed(lengths: Sequence[int] = LENGTHS, tokens: int = TOKENS) -> TokenBatch:
+    documents = Documents.of(lengths, ROWS)
+    ids = torch.randint(3, VOCAB, (ROWS, tokens), generator=torch.Generator().manual_seed(1))
+    return TokenBatch(ids, documents.position_ids > 0, documents)
+
+
+def alone(batch: TokenBatch) -> list[TokenBatch]:
+    """Each document that has a trained token in a batch of its own."""
+    parts = batch.input_ids.flatten().split(LENGTHS)
+    return [
+        TokenBatch(part[None], (torch.arange(len(part)) > 0)[None])
+        for part in parts
+        if len(part) > 1
+    ]
+
+
+def test_documents_by_hand() -> None:
+    found = Documents.of([2, 0, 3, 1, 6], 2)
+    assert found.position_ids.tolist() == [[0, 1, 0, 1, 2, 0], [0, 1, 2, 3, 4, 5]]
+    # Three are at least half of six, two of three; one has a group to itself.
+    assert found.shapes == ((2, 6), (2, 2))
+    assert found.laid.tolist() == [6, 7, 8, 9, 10, 11, 2, 3, 4, 4, 4, 4, 0, 1, 5, 5]
+    assert found.places.tolist() == [12, 13, 6, 7, 8, 14, 0, 1, 2, 3, 4, 5]
+    assert found.longest == 6
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+@pytest.mark.parametrize("family", ["llama", "mistral", "phi3", "qwen2", "qwen3"])
+def test_gradients_are_those_of_documents_alone(family: str, checkpointed: bool) -> None:
+    model, batch = built(family), packed()
+    if checkpointed:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    mean_logprob(model, batch).backward()  # type: ignore[no-untyped-call]
+    found = {name: value.grad for name, value in model.named_parameters()}
+    model.zero_grad()
+    trained = int(batch.completion_mask.sum())
+    for each in alone(batch):
+        share = int(each.completion_mask.sum()) / trained
+        (share * mean_logprob(model, each)).backward()  # type: ignore[no-untyped-call]
+    for name, value in model.named_parameters():
+        assert value.grad is not None
+        torch.testing.assert_close(found[name], value.grad, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "implementation"),
+    [("llama", {}, "eager"), ("mistral", {"sliding_window": 12}, "sdpa"), ("olmo", {}, "sdpa")],
+)
+def test_other_models_are_kept_apart_by_positions(
+    family: str, changes: dict[str, Any], implementation: str
+) -> None:
+    """The user's own attention, a window narrower than a document, a family not known here."""
+    model, batch = built(family, **changes), packed()
+    model.set_attn_implementation(implementation)
+    with torch.no_grad():
+        found = token_logprobs(model, batch)[batch.completion_mask]
+        expected = [token_logprobs(model, each)[each.completion_mask] for each in alone(batch)]
+    assert model.config._attn_implementation == implementation
+    torch.testing.assert_close(found, torch.cat(expected), rtol=0, atol=1e-6)
+
+
+class Largest(TorchDispatchMode):
+    """The most values of any tensor that an operation gives."""
+
+    values = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        for each in found if isinstance(found, tuple) else (found,):
+            if isinstance(each, torch.Tensor):
+                self.values = max(self.values, each.numel())
+        return found
+
+
+def test_nothing_grows_with_the_square_of_a_row() -> None:
+    tokens = 1024
+    model, batch = built(), packed([32] * (ROWS * tokens // 32), tokens)
+    with Largest() as largest:
+        mean_logprob(model, batch).backward()  # type: ignore[no-untyped-call]
+    assert 0 < largest.values < tokens**2
+
+
+def test_a_model_saved_after_it_says_nothing_of_it(tmp_path: Path) -> None:
+    model = built()
+    mean_logprob(model, packed())
+    model.save_pretrained(tmp_path)
+    assert "documents" not in json.dumps(json.loads((tmp_path / "config.json").read_text()))
