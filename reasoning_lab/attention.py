@@ -114,7 +114,7 @@ class _Laid(torch.autograd.Function):
         return tokens.index_select(0, documents.laid)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return gradient.index_select(0, ctx.documents.places), None
 
@@ -128,12 +128,18 @@ class _Returned(torch.autograd.Function):
         return laid.index_select(0, documents.places)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         documents = ctx.documents
         found = gradient.new_zeros((len(documents.laid), *gradient.shape[1:]))
         found[documents.places] = gradient
         return found, None
+
+
+# Their signatures are not told.
+_laid: Any = _Laid.apply
+_returned: Any = _Returned.apply
+_sdpa: Any = sdpa_attention_forward
 
 
 def _attention(
@@ -150,22 +156,20 @@ def _attention(
     Takes `[B, heads, T, D]` and gives `[B, T, heads, D]`.
     """
     if documents is None:
-        found: tuple[Tensor, None] = sdpa_attention_forward(
-            module, query, key, value, attention_mask, **options
-        )
+        found: tuple[Tensor, None] = _sdpa(module, query, key, value, attention_mask, **options)
         return found
     rows, _, tokens, _ = query.shape
     sizes = [count * length for count, length in documents.shapes]
     parts = [
-        _Laid.apply(states.transpose(1, 2).flatten(0, 1), documents).split(sizes)
+        _laid(states.transpose(1, 2).flatten(0, 1), documents).split(sizes)
         for states in (query, key, value)
     ]
     attended = []
     for shape, *of_group in zip(documents.shapes, *parts, strict=True):
         heads = [part.unflatten(0, shape).transpose(1, 2) for part in of_group]
-        alone, _ = sdpa_attention_forward(module, *heads, None, **options)
+        alone, _ = _sdpa(module, *heads, None, **options)
         attended.append(alone.flatten(0, 1))
-    together: Tensor = _Returned.apply(torch.cat(attended), documents)
+    together: Tensor = _returned(torch.cat(attended), documents)
     return together.unflatten(0, (rows, tokens)), None
 
 
