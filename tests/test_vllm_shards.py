@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from reasoning_lab.engine import Sampling
 from reasoning_lab.engine.vllm import VLLMEngine
 from reasoning_lab.hardware import SHARDED, EngineHardwareConfig, HardwareConfig
-from reasoning_lab.launch import Job, launched
+from reasoning_lab.launch import Job
 from reasoning_lab.types import Completion
 
 from .test_distributed import (  # noqa: F401 - fixtures
@@ -18,6 +18,7 @@ from .test_distributed import (  # noqa: F401 - fixtures
     jobs,
     placed,
     source,
+    train_in_one_pair,
     verifier,
 )
 
@@ -49,17 +50,25 @@ def greedy_in_transformers(folder: Path, prompts: Sequence[str]) -> list[Complet
     return found
 
 
+@pytest.fixture(scope="module")
+def trained(jobs: dict[str, Job], tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: F811
+    """A folder for each strategy under which no process holds whole weights."""
+    root = tmp_path_factory.mktemp("shards")
+    made = {each: placed(jobs["pretrain"], root / "jobs" / each, each) for each in SHARDED}
+    train_in_one_pair(made, root)
+    return root
+
+
 @pytest.mark.parametrize("strategy", SHARDED)
-def test_whole_model_from_shards(strategy: str, jobs: dict[str, Job], tmp_path: Path) -> None:  # noqa: F811
-    job = placed(jobs["pretrain"], tmp_path / "job", strategy)
-    launched(job)
+def test_whole_model_from_shards(strategy: str, trained: Path) -> None:
+    folder = trained / strategy / "whole"
     hardware = HardwareConfig(engine=EngineHardwareConfig(kv_cache_gb=0.25))
-    engine = VLLMEngine(str(job.out_dir), None, "float32", None, hardware)
+    engine = VLLMEngine(str(folder), None, "float32", None, hardware)
     try:
         found = engine.generate(PROMPTS, Sampling(0.0, 1.0, NEW_TOKENS), range(len(PROMPTS)))
     finally:
         engine.close()
-    expected = greedy_in_transformers(job.out_dir, PROMPTS)
+    expected = greedy_in_transformers(folder, PROMPTS)
     assert [list(one.token_ids) for one in found] == [list(one.token_ids) for one in expected]
     for one, other in zip(found, expected, strict=True):
         assert list(one.logprobs) == pytest.approx(list(other.logprobs), abs=1e-4)

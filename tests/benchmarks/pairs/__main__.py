@@ -4,9 +4,10 @@
         [--out FOLDER]
 
 For each pair and size both sides stand ready in processes of their own and work in turn: a check,
-in which both must tell the same tokens and first loss, then the rounds. Writes `bench.json` and
-`bench.md`: medians, their ratio, the limit's fraction, peak memory. Run it on an idle machine:
-a busy one flatters whoever does less.
+in which both must tell the same tokens and first loss, then the rounds. A pair whose package is
+missing is left out: `distillation` is for the environment of vLLM, as its module says. Writes
+`bench.json` and `bench.md`: medians, their ratio, the limit's fraction, peak memory. Run it on an
+idle machine: a busy one flatters whoever does less.
 """
 
 import argparse
