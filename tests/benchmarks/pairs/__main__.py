@@ -227,7 +227,8 @@ def main() -> None:
                 content = {"machine": machine, "results": found}
                 (given.out / "bench.json").write_text(json.dumps(content, indent=1) + "\n")
                 (given.out / "bench.md").write_text(table(found, given.threads))
-    print(table(found, given.threads))
+    if found:
+        print(table(found, given.threads))
 
 
 if __name__ == "__main__":
