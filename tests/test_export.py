@@ -10,10 +10,12 @@ import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from reasoning_lab.cli import _WORDS
+from reasoning_lab.data.batches import Example, padded_batch
 from reasoning_lab.engine import Sampling
 from reasoning_lab.engine.hf import HFEngine
+from reasoning_lab.logprobs import token_logprobs
 from reasoning_lab.models.policy import load_policy
-from reasoning_lab.models.tokenizer import prompt_tokens
+from reasoning_lab.models.tokenizer import prompt_texts, prompt_tokens, text_tokens
 from reasoning_lab.store import Artifact, Metadata, Store
 from reasoning_lab.types import UserError
 
@@ -64,10 +66,34 @@ def test_it_answers_in_transformers_as_in_the_lab(exported: Path) -> None:
     assert torch.equal(theirs[0], torch.tensor([*ids[0], *found.token_ids]))
 
 
-def test_it_loads_in_the_evaluation_harness(exported: Path) -> None:
-    models = pytest.importorskip("lm_eval.models.huggingface")
-    harness = models.HFLM(pretrained=str(exported), device="cpu")
-    assert harness.tokenizer.eos_token == "<|end|>"
+def test_the_evaluation_harness_reads_it_as_the_lab_does(exported: Path) -> None:
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+
+    harness = HFLM(pretrained=str(exported), device="cpu")
+    policy, tokenizer = load_policy(exported, "float32")
+    questions = ["What is 2 + 3?", "What is 4 - 1?"]
+    asked = [
+        harness.apply_chat_template([{"role": "user", "content": question}])
+        for question in questions
+    ]
+    assert asked == prompt_texts(tokenizer, questions)
+    answers = ["\\boxed{5}", "it is\n\\boxed{4}"]
+    pairs = list(zip(asked, answers, strict=True))
+    found = harness.loglikelihood(
+        [Instance("loglikelihood", {}, pair, at) for at, pair in enumerate(pairs)],
+        disable_tqdm=True,
+    )
+    examples = [
+        Example(prompt, answer)
+        for prompt, answer in zip(
+            prompt_tokens(tokenizer, questions), text_tokens(tokenizer, answers), strict=True
+        )
+    ]
+    with torch.no_grad():
+        rows = token_logprobs(policy, padded_batch(examples, tokenizer.pad_token_id), 1.0)
+    # Elsewhere than at the completion's tokens a row is 0.
+    assert [logprob for logprob, _ in found] == pytest.approx(rows.sum(-1).tolist(), abs=1e-4)
 
 
 def test_card_tells_what_the_records_tell(

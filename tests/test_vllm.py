@@ -113,7 +113,19 @@ def test_logprobs_are_those_of_the_loss_at_the_same_temperature(
 
 
 def test_logprobs_of_a_truncated_distribution_are_left_out(engine: VLLMEngine) -> None:
-    assert engine.generate(PROMPTS[:1], Sampling(0.6, 0.5, 4), [0])[0].logprobs == ()
+    (found,) = engine.generate(PROMPTS[:1], Sampling(0.6, 0.5, 4), [0])
+    assert found.token_ids
+    assert not found.logprobs
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_the_same_is_said_where_logprobs_are_not_wanted(
+    engine: VLLMEngine, temperature: float
+) -> None:
+    sampling = Sampling(temperature, 1.0, 20)
+    found = engine.generate(PROMPTS, replace(sampling, logprobs=False), range(12))
+    same_tokens(found, engine.generate(PROMPTS, sampling, range(12)))
+    assert not any(one.logprobs for one in found)
 
 
 def test_a_seed_fixes_a_completion_whatever_else_is_asked(engine: VLLMEngine) -> None:

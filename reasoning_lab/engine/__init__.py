@@ -20,11 +20,14 @@ class Sampling:
         temperature: Divides the logits; 0 = greedy.
         top_p: Keep the smallest set of tokens that holds this much probability; 1 = all.
         max_new_tokens: Where a completion is cut off.
+        logprobs: Whether the tokens' are wanted, which vLLM ranks among the whole vocabulary;
+            without, an engine may give them all the same.
     """
 
     temperature: float
     top_p: float
     max_new_tokens: int
+    logprobs: bool = True
 
 
 class Engine(Protocol):

@@ -64,7 +64,7 @@ class ModelJudge:
         check_engine(engine, _KEY)
         self.name = str(engine["model"])
         self._engine = engine
-        self._sampling = Sampling(0.0, 1.0, max_new_tokens)
+        self._sampling = Sampling(0.0, 1.0, max_new_tokens, logprobs=False)
 
     @contextmanager
     def open(self, hardware: HardwareConfig) -> Iterator[Judging]:

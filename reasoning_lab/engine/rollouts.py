@@ -17,8 +17,8 @@ _SHARD_ROLLOUTS = 1024
 
 
 def sampling_of(config: SamplingConfig) -> Sampling:
-    """What the engine takes, from what the user wrote."""
-    return Sampling(config.temperature, config.top_p, config.max_new_tokens)
+    """What the engine takes, from what the user wrote; for `kept_groups`."""
+    return Sampling(config.temperature, config.top_p, config.max_new_tokens, logprobs=False)
 
 
 class RolloutSampler:

@@ -55,7 +55,7 @@ class ModelTeacher:
         self._engine = engine
         self._instruction = instruction
         self._opening = opening
-        self._sampling = Sampling(temperature, top_p, max_new_tokens)
+        self._sampling = Sampling(temperature, top_p, max_new_tokens, logprobs=False)
         self._answers = None if answer_pattern is None else ProseAnswers(answer_pattern)
 
     @contextmanager

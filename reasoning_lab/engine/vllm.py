@@ -115,7 +115,7 @@ class VLLMEngine:
                 seed=seeds[row],
                 # Beside those of the model's generation config, which vLLM reads itself.
                 stop_token_ids=[self._tokenizer.eos_token_id],
-                logprobs=0,
+                logprobs=0 if has_logprobs(sampling) else None,
                 # Its own decoding, token by token, drops a character that a limit cut in two.
                 detokenize=False,
             )
@@ -186,19 +186,17 @@ def fitting(prompt_ids: Sequence[Sequence[int]], limit: int) -> list[int]:
 
 
 def has_logprobs(sampling: Sampling) -> bool:
-    """Whether vLLM's logprobs are a loss's, which knows no truncation to top-p."""
-    return sampling.top_p == 1 or sampling.temperature == 0
+    """Whether they are wanted and vLLM's are a loss's, which knows no truncation to top-p."""
+    return sampling.logprobs and (sampling.top_p == 1 or sampling.temperature == 0)
 
 
 def _completion(output: Any, text: str, sampling: Sampling) -> Completion:
     token_ids = list(output.token_ids)
-    logprobs = [step[token].logprob for token, step in zip(token_ids, output.logprobs, strict=True)]
-    return Completion(
-        token_ids,
-        text,
-        logprobs if has_logprobs(sampling) else (),
-        truncated=output.finish_reason == "length",
-    )
+    logprobs: list[float] = []
+    if has_logprobs(sampling):
+        steps = zip(token_ids, output.logprobs, strict=True)
+        logprobs = [step[token].logprob for token, step in steps]
+    return Completion(token_ids, text, logprobs, truncated=output.finish_reason == "length")
 
 
 class Replicas:

@@ -4,9 +4,10 @@
         [--out FOLDER]
 
 For each pair and size both sides stand ready in processes of their own and work in turn: a check,
-in which both must tell the same tokens and first loss, then the rounds. Writes `bench.json` and
-`bench.md`: medians, their ratio, the limit's fraction, peak memory. Run it on an idle machine:
-a busy one flatters whoever does less.
+in which both must tell the same tokens and first loss, then the rounds. A pair whose package is
+missing is left out: `distillation` is for the environment of vLLM, as its module says. Writes
+`bench.json` and `bench.md`: medians, their ratio, the limit's fraction, peak memory. Run it on an
+idle machine: a busy one flatters whoever does less.
 """
 
 import argparse
@@ -30,8 +31,10 @@ from .workload import SIZES, write_workload
 Answer = dict[str, Any]
 _MOST_LOSS_APART = 1e-4
 # These draw completions for themselves, whose tokens agree but for chance.
-_DRAWING = ("generation", "grpo")
+_DRAWING = ("generation", "grpo", "distillation")
 _MOST_TOKENS_APART_FRAC = 0.25
+# Their CPU seconds leave out our verifier's workers.
+_IN_PROCESSES = ("verification", "distillation")
 
 
 class UnequalWorkError(Exception):
@@ -138,7 +141,7 @@ def measured(
         "n": rounds,
         "ratio_min": min(ratios),
         "ratio_max": max(ratios),
-        "cpu_ratio": statistics.median(cpu_ratios) if name != "verification" else None,
+        "cpu_ratio": statistics.median(cpu_ratios) if name not in _IN_PROCESSES else None,
         "ours_peak_mb": works[0]["peak_bytes"] / 2**20,
         "peer_peak_mb": works[1]["peak_bytes"] / 2**20,
         "losses": [checks[0]["losses"], checks[1]["losses"]],
@@ -204,6 +207,9 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     given.out.mkdir(parents=True, exist_ok=True)
     found: list[dict[str, Any]] = []
+    for name in [name for name in given.pairs if not PAIRS[name].is_possible]:
+        print(f"{name}: left out, as the package '{PAIRS[name].package}' is not installed")
+        given.pairs.remove(name)
     machine = {"threads": given.threads, "cpus": os.cpu_count(), "torch": torch.__version__}
     for size_name in given.size:
         rounds = given.rounds or SIZES[size_name].rounds
@@ -221,7 +227,8 @@ def main() -> None:
                 content = {"machine": machine, "results": found}
                 (given.out / "bench.json").write_text(json.dumps(content, indent=1) + "\n")
                 (given.out / "bench.md").write_text(table(found, given.threads))
-    print((given.out / "bench.md").read_text())
+    if found:
+        print(table(found, given.threads))
 
 
 if __name__ == "__main__":

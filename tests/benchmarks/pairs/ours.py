@@ -40,7 +40,7 @@ from reasoning_lab.verify import Verifier
 
 from .limits import training_products
 from .work import CHECK_STEPS, Clock, Work
-from .workload import ENDS_ONE_IN, SPECIAL, Size
+from .workload import Size, ends
 
 BETA, LEARNING_RATE = 0.1, 1e-4
 ADAMW = {"_target_": "torch.optim.AdamW", "weight_decay": 0.0, "fused": True}
@@ -217,11 +217,6 @@ def sft(folder: Path) -> Stage:
 
 def dpo(folder: Path) -> Stage:
     return Stage(folder, "dpo")
-
-
-def ends(size: Size) -> list[int]:
-    """Tokens at which a completion ends, by chance: the weights are random."""
-    return [SPECIAL.index("<|end|>"), *range(100, size.vocab_size, ENDS_ONE_IN)]
 
 
 class Generation:

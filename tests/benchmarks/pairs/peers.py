@@ -23,9 +23,9 @@ from reasoning_lab.data.corpus import read_rollouts
 from reasoning_lab.models.policy import load_tokenizer
 from reasoning_lab.models.tokenizer import examples_of, prompt_texts, prompt_tokens
 
-from .ours import BETA, LEARNING_RATE, answers, ends, size_of
+from .ours import BETA, LEARNING_RATE, answers, size_of
 from .work import CHECK_STEPS, Clock, Work
-from .workload import chance
+from .workload import chance, ends
 
 datasets.disable_progress_bars()
 

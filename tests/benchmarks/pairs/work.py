@@ -4,6 +4,7 @@ import importlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
@@ -65,17 +66,25 @@ class Pair:
         peer: Likewise, the peer's.
         peer_name: What the peer is.
         unit: Of `Work.units` a second.
-        targets: Ratio to reach, by size; a size that is missing is not measured.
+        targets: Ratio to reach, by size, None = there is none; a size that is missing is not
+            measured.
+        package: Without it nothing is measured.
     """
 
     ours: str
     peer: str
     peer_name: str
     unit: str
-    targets: dict[str, float]
+    targets: dict[str, float | None]
+    package: str | None = None
+
+    @property
+    def is_possible(self) -> bool:
+        return self.package is None or find_spec(self.package) is not None
 
 
 _OURS, _TRL = "tests.benchmarks.pairs.ours", "tests.benchmarks.pairs.peers"
+_VLLM = "tests.benchmarks.pairs.distillation"
 PAIRS = {
     "midtrain": Pair(
         f"{_OURS}.midtrain",
@@ -114,6 +123,14 @@ PAIRS = {
         "math-verify in a loop",
         "answers/s",
         {"tiny": 1.8},
+    ),
+    "distillation": Pair(
+        f"{_VLLM}.ours",
+        f"{_VLLM}.peer",
+        "vLLM and math-verify in a loop",
+        "completions/s",
+        {"tiny": None, "30m": None},
+        package="vllm",
     ),
 }
 

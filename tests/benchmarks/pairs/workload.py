@@ -7,7 +7,7 @@ lengths that are drawn for them.
 import json
 import random
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,8 @@ CHAT = (
 MARKS = 4  # `<|user|>`, `<|end|>`, `<|assistant|>`, and the end of the completion.
 # One token in so many ends a completion, so that lengths are mixed though the weights are random.
 ENDS_ONE_IN = 60
+# One word of a teacher's in so many is an answer.
+ANSWERS_ONE_IN = 16
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Size:
         batch_rows: Rows of a packed step.
         batch_size: Examples, or pairs, of a step.
         steps: Steps a round, of each kind of training.
-        prompts: Of generation and of a step of RL, by the rows that are decoded.
+        prompts: Of generation, and problems of distillation.
         max_new_tokens: Most that a completion has.
         answers: Verified in a round.
         rl_prompts: Of a step of RL.
@@ -113,10 +115,26 @@ SIZES = {
 }
 
 
-def word_tokenizer(vocab_size: int) -> PreTrainedTokenizerFast:
-    """Of `vocab_size` tokens: the lab's marks and words `w0`, `w1`, …"""
+def ends(size: Size) -> list[int]:
+    """Tokens at which a completion ends, by chance: the weights are random."""
+    return [SPECIAL.index(END), *range(100, size.vocab_size, ENDS_ONE_IN)]
+
+
+def answering(number: int) -> str:
+    """A teacher's word: as others, or 1 or 2 in a box, as a fraction that has to be computed."""
+    which, rest = divmod(number, ANSWERS_ONE_IN)
+    if rest:
+        return f"w{number}"
+    factor, value = which // 2 + 2, which % 2 + 1
+    return f"\\boxed{{\\frac{{{value * factor}}}{{{factor}}}}}"
+
+
+def word_tokenizer(
+    vocab_size: int, word: Callable[[int], str] = "w{}".format
+) -> PreTrainedTokenizerFast:
+    """Of `vocab_size` tokens: the lab's marks and words, by default `w0`, `w1`, …"""
     named = [*SPECIAL, THINK_OPEN, THINK_CLOSE]
-    words = [*named, *(f"w{number}" for number in range(vocab_size - len(named)))]
+    words = [*named, *(word(number) for number in range(vocab_size - len(named)))]
     tokenizer = Tokenizer(models.WordLevel({word: at for at, word in enumerate(words)}, PAD))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.add_special_tokens(SPECIAL)
@@ -127,7 +145,10 @@ def word_tokenizer(vocab_size: int) -> PreTrainedTokenizerFast:
 
 
 def write_workload(size: Size, folder: Path) -> None:
-    """Write `policy`, and for each kind of training `KIND` and, of one step, `KIND-check`."""
+    """Write `policy`, and for each kind of training `KIND` and, of one step, `KIND-check`.
+
+    Of distillation it is `teacher`, the policy in words that hold answers, and `problems.jsonl`.
+    """
     tokenizer = word_tokenizer(size.vocab_size)
     options = dict(size.architecture)
     config = AutoConfig.for_model(
@@ -139,7 +160,8 @@ def write_workload(size: Size, folder: Path) -> None:
         **options,
     )
     torch.manual_seed(0)
-    save_policy(AutoModelForCausalLM.from_config(config), tokenizer, folder / "policy")
+    model = AutoModelForCausalLM.from_config(config)
+    save_policy(model, tokenizer, folder / "policy")
     words = _Words(size.vocab_size - len(SPECIAL) - 2)
     for kind, steps in size.steps.items():
         for suffix, count in (("", steps), ("-check", 1)):
@@ -148,6 +170,9 @@ def write_workload(size: Size, folder: Path) -> None:
             _WRITE[kind](words, size, count, made)
     prompts = [words.text(words.rng.randint(8, 40)) for _ in range(size.prompts)]
     (folder / "prompts.json").write_text(json.dumps(prompts))
+    model.generation_config.eos_token_id = ends(size)
+    save_policy(model, word_tokenizer(size.vocab_size, answering), folder / "teacher")
+    _write_rows(folder, [(words.text(words.rng.randint(8, 40)), at % 2 + 1) for at in range(1024)])
     (folder / "size.json").write_text(json.dumps(asdict(size)))
 
 
@@ -212,8 +237,13 @@ def _preferences(words: _Words, size: Size, steps: int, folder: Path) -> None:
 
 
 def _problems(words: _Words, size: Size, steps: int, folder: Path) -> None:
-    rows = [{"prompt": words.text(16), "gold": "0"} for _ in range(steps * size.rl_prompts)]
-    (folder / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    _write_rows(folder, [(words.text(16), 0) for _ in range(steps * size.rl_prompts)])
+
+
+def _write_rows(folder: Path, rows: Sequence[tuple[str, int]]) -> None:
+    """Prompts and golds."""
+    lines = [json.dumps({"prompt": prompt, "gold": str(gold)}) + "\n" for prompt, gold in rows]
+    (folder / "problems.jsonl").write_text("".join(lines))
 
 
 _WRITE = {"grpo": _problems, "midtrain": _packed, "sft": _varied, "dpo": _preferences}

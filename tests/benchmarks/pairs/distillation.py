@@ -1,0 +1,219 @@
+"""Distillation through vLLM: the `distill` stage, and the loop that one would write by hand.
+
+    .venv-vllm/bin/python -m tests.benchmarks.pairs distillation
+
+`make test-vllm` makes that environment. Both sides draw `ROLLOUTS` completions of each problem,
+and one of each that is held out for validation, from one vLLM each, which is set up alike and open
+before the first round. Every completion has a seed. The loop asks `ASKED_AT_ONCE` problems at a
+time, verifies with math-verify what comes, and writes the right ones; the stage counts its drawing
+of problems, its shards, its Parquet files and its data card.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from reasoning_lab.data.sources import FileSource
+from reasoning_lab.engine import Sampling
+from reasoning_lab.engine.vllm import VLLMEngine
+from reasoning_lab.hardware import EngineHardwareConfig, HardwareConfig
+from reasoning_lab.models.policy import load_tokenizer
+from reasoning_lab.models.tokenizer import prompt_texts
+from reasoning_lab.schema import ModelConfig, ProblemsConfig
+from reasoning_lab.stages.base import StageContext
+from reasoning_lab.stages.distill.config import DistillConfig
+from reasoning_lab.stages.distill.produce import run
+from reasoning_lab.tracking import NullTracker
+from reasoning_lab.types import Completion, Problem, Split
+from reasoning_lab.verify import verifier_of
+
+from .ours import size_of
+from .work import Clock, Work
+from .workload import Size
+
+ROLLOUTS = 4
+ASKED_AT_ONCE = 32
+KV_CACHE_GB = 2
+
+
+def source_of(folder: Path) -> FileSource:
+    return FileSource(str(folder / "problems.jsonl"), 0.0, 0.2, {})
+
+
+def held_out(size: Size) -> int:
+    """Problems of validation, of which each side draws one completion each."""
+    return size.prompts // 8
+
+
+class KeptEngine(VLLMEngine):
+    """Stays open between rounds, and counts what it writes."""
+
+    tokens = 0
+
+    def generate(
+        self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]
+    ) -> list[Completion]:
+        found = super().generate(prompts, sampling, seeds)
+        self.tokens += sum(len(one.token_ids) for one in found)
+        return found
+
+    def close(self) -> None:
+        """Leave it to the process's end."""
+
+
+_OPEN: dict[str, KeptEngine] = {}
+
+
+def opened(model: str, hardware: HardwareConfig) -> KeptEngine:
+    """The engine that is open already, for the teacher's config to name."""
+    return _OPEN[model]
+
+
+class Stage:
+    """`distill`, with as many verifying processes as threads, in a fresh folder each round."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._size, self._seed = folder, size_of(folder), 0
+        self._hardware = HardwareConfig(
+            engine=EngineHardwareConfig(kv_cache_gb=KV_CACHE_GB),
+            verifier_workers=torch.get_num_threads(),
+            verifier_timeout_s=10.0,
+        )
+        self._model = str(folder / "teacher")
+        _OPEN[self._model] = KeptEngine(self._model, None, "float32", None, self._hardware)
+        self._source = source_of(folder)
+        self._verifier = verifier_of(self._hardware)
+        self._verifier.__enter__()
+
+    def check(self) -> Work:
+        return self.round()
+
+    def round(self) -> Work:
+        self._seed += 1
+        here = self._folder / "ours"
+        shutil.rmtree(here, ignore_errors=True)
+        (here / "out").mkdir(parents=True)
+        context = StageContext(
+            name="distill",
+            seed=self._seed,
+            out_dir=here / "out",
+            work_dir=here / "work",
+            inputs={},
+            authors={},
+            lineage=[],
+            model=ModelConfig(architecture=self._size.architecture),
+            source=self._source,
+            hardware=self._hardware,
+            verifier=self._verifier,
+            tracker=NullTracker(),
+        )
+        engine = {"_target_": f"{__name__}.opened", "model": self._model}
+        config = DistillConfig(
+            teacher={
+                "_target_": "reasoning_lab.engine.teacher.ModelTeacher",
+                "engine": engine,
+                "instruction": "",
+                "opening": "",
+                "temperature": 1.0,
+                "top_p": 1.0,
+                "max_new_tokens": self._size.max_new_tokens,
+            },
+            problems=ProblemsConfig([1], self._size.prompts),
+            validation=held_out(self._size),
+            rollouts=ROLLOUTS,
+        )
+        before = _OPEN[self._model].tokens
+        clock = Clock()
+        metrics = run(config, context)
+        took = clock.read()
+        completions = metrics["rollouts"] + config.validation
+        return Work(completions, *took, _OPEN[self._model].tokens - before)
+
+
+def ours(folder: Path) -> Stage:
+    return Stage(folder)
+
+
+class Loop:
+    """`LLM.generate` of some problems at a time, then math-verify on each completion."""
+
+    def __init__(self, folder: Path) -> None:
+        # As our engine has it on a CPU; before vLLM is imported.
+        os.environ |= {
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+            "TORCHDYNAMO_DISABLE": "1",
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        }
+        from vllm import LLM
+
+        self._folder, self._size, self._seed = folder, size_of(folder), 0
+        self._llm = LLM(
+            model=str(folder / "teacher"),
+            dtype="float32",
+            enforce_eager=True,
+            enable_chunked_prefill=False,
+            kv_cache_memory_bytes=KV_CACHE_GB * 2**30,
+        )
+        self._tokenizer = load_tokenizer(folder / "teacher", None, "teacher")
+        self._source = source_of(folder)
+
+    def check(self) -> Work:
+        return self.round()
+
+    def round(self) -> Work:
+        self._seed += 1
+        drawn = {
+            "accepted": (Split.TRAIN, self._size.prompts, ROLLOUTS),
+            "validation": (Split.VALIDATION, held_out(self._size), 1),
+        }
+        completions = tokens = 0
+        problems = {
+            name: (list(self._source.problems(split, [1], count, self._seed)), samples)
+            for name, (split, count, samples) in drawn.items()
+        }
+        clock = Clock()
+        for name, (asked, samples) in problems.items():
+            with (self._folder / f"peer-{name}.jsonl").open("w") as file:
+                for start in range(0, len(asked), ASKED_AT_ONCE):
+                    batch = asked[start : start + ASKED_AT_ONCE]
+                    texts, written = self._solved(batch, samples, start)
+                    file.writelines(texts)
+                    completions += len(batch) * samples
+                    tokens += written
+        return Work(completions, *clock.read(), tokens)
+
+    def _solved(self, batch: Sequence[Problem], samples: int, start: int) -> tuple[list[str], int]:
+        """Lines of those that are right, and the tokens of all."""
+        from math_verify import parse, verify
+        from vllm import SamplingParams
+
+        found = self._llm.generate(
+            prompt_texts(self._tokenizer, [problem.prompt for problem in batch]),
+            [
+                SamplingParams(
+                    n=samples,
+                    temperature=1.0,
+                    max_tokens=self._size.max_new_tokens,
+                    seed=1_000_000 * self._seed + samples * (start + at),
+                )
+                for at in range(len(batch))
+            ],
+            use_tqdm=False,
+        )
+        lines, tokens = [], 0
+        for problem, request in zip(batch, found, strict=True):
+            gold = parse(f"${problem.gold}$")
+            for one in request.outputs:
+                tokens += len(one.token_ids)
+                if verify(gold, parse(one.text)):
+                    row = {"prompt": problem.prompt, "completion": one.text}
+                    lines.append(json.dumps(row) + "\n")
+        return lines, tokens
+
+
+def peer(folder: Path) -> Loop:
+    return Loop(folder)
