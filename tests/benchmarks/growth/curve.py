@@ -53,10 +53,9 @@ def exponent(sizes: Sequence[int], seconds: Sequence[float]) -> float:
 
 
 def seconds_of(curve: Curve, size: int) -> float:
-    """Median of some repetitions, after one that warms up."""
+    """Median of some repetitions."""
     with ExitStack() as stack:
         work = curve.prepare(size, stack)
-        work()
         taken: list[float] = []
         while len(taken) < _LEAST_REPETITIONS or (
             sum(taken) < _ENOUGH_S and len(taken) < _MOST_REPETITIONS
@@ -69,6 +68,8 @@ def seconds_of(curve: Curve, size: int) -> float:
 
 def measured(name: str, curve: Curve) -> dict[str, Any]:
     """A row of the table."""
+    with ExitStack() as stack:
+        curve.prepare(curve.sizes[0], stack)()  # What the first call imports and starts.
     seconds = [seconds_of(curve, size) for size in curve.sizes]
     found = exponent(curve.sizes, seconds)
     return {
