@@ -162,11 +162,10 @@ def plan_table(nodes: Sequence[PlannedNode]) -> Table:
 
 def memory_lines(nodes: Sequence[PlannedNode]) -> list[str]:
     """What training takes in memory, a line for each distinct size."""
-    found: dict[Footprint, list[str]] = {}
+    found: dict[Footprint, dict[str, None]] = {}
     for node in nodes:
         if node.memory is not None and not node.repeated:
-            stages = found.setdefault(node.memory, [])
-            stages += [node.stage] if node.stage not in stages else []
+            found.setdefault(node.memory, {})[node.stage] = None
     return [
         f"{', '.join(stages)}: {memory.parameters / 1e6:,.1f}M parameters; on one device about "
         f"{_size(memory.weights + memory.gradients)} of weights and gradients, "

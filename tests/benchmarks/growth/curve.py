@@ -47,7 +47,7 @@ def exponent(sizes: Sequence[int], seconds: Sequence[float]) -> float:
 
     What a call costs whatever its size bends the lower half, and would flatter the slope.
     """
-    start = len(sizes) // 2
+    start = min(len(sizes) // 2, len(sizes) - 2)
     slope, _ = np.polyfit(np.log(sizes[start:]), np.log(seconds[start:]), 1)
     return float(slope)
 
