@@ -97,10 +97,8 @@ def main() -> int:
     for name in given.curves:
         row = measured(name, CURVES[name])
         found.append(row)
-        told = ", ".join(
-            f"{size:,}: {s:.3g}" for size, s in zip(row["sizes"], row["seconds"], strict=True)
-        )
-        print(f"{name}: {row['exponent']:.2f} of {row['expected']:g} ({told} s)", flush=True)
+        times = ", ".join(f"{seconds:.3g}" for seconds in row["seconds"])
+        print(f"{name}: {row['exponent']:.2f} of {row['expected']:g} ({times} s)", flush=True)
         # Written after each: a run that is cut short has told what it measured.
         content = {"machine": machine, "results": found}
         (given.out / "growth.json").write_text(json.dumps(content, indent=1) + "\n")
