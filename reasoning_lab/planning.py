@@ -6,7 +6,7 @@ instead: tokens, memory and arithmetic at most, and the hours of that arithmetic
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,9 +34,10 @@ from reasoning_lab.models.footprint import (
 )
 from reasoning_lab.recipe import Node
 from reasoning_lab.schema import ModelConfig, RootConfig, StageConfig, TrainingConfig
-from reasoning_lab.store import Artifact, Store
+from reasoning_lab.store import Artifact, Store, fingerprint
 from reasoning_lab.types import Sequences
 
+_Costs = Mapping[tuple[str, str], Artifact]
 _NUMBERS = ("steps", "tokens", "GB each", "FLOPs", "time")
 
 
@@ -98,12 +99,12 @@ def planned(recipes: Sequence[Recipe]) -> list[PlannedNode]:
     """Every node of every recipe, in the order in which they would run."""
     nodes: list[PlannedNode] = []
     states: dict[str, str] = {}
-    stored: dict[str, list[Artifact]] = {}
+    stored: dict[str, _Costs] = {}
     for recipe in recipes:
         runs = recipe.root.paths.runs
         store = Store(Path(runs) / "store")
         if runs not in stored:
-            stored[runs] = list(store.artifacts())
+            stored[runs] = _costs(store.artifacts())
         for node in recipe.nodes:
             repeated = node.fingerprint in states
             if not repeated:
@@ -161,11 +162,10 @@ def plan_table(nodes: Sequence[PlannedNode]) -> Table:
 
 def memory_lines(nodes: Sequence[PlannedNode]) -> list[str]:
     """What training takes in memory, a line for each distinct size."""
-    found: dict[Footprint, list[str]] = {}
+    found: dict[Footprint, dict[str, None]] = {}
     for node in nodes:
         if node.memory is not None and not node.repeated:
-            stages = found.setdefault(node.memory, [])
-            stages += [node.stage] if node.stage not in stages else []
+            found.setdefault(node.memory, {})[node.stage] = None
     return [
         f"{', '.join(stages)}: {memory.parameters / 1e6:,.1f}M parameters; on one device about "
         f"{_size(memory.weights + memory.gradients)} of weights and gradients, "
@@ -287,18 +287,29 @@ def _architecture(model: ModelConfig) -> dict[str, Any]:
     return model.architecture
 
 
-def _like(node: Node, artifacts: Sequence[Artifact]) -> Artifact | None:
+def _costs(artifacts: Iterable[Artifact]) -> _Costs:
+    """Those whose cost is known, by stage and fingerprint, and one by stage and model."""
+    found: dict[tuple[str, str], Artifact] = {}
+    for artifact in artifacts:
+        rows = artifact.metrics.get("planned_rows")
+        if not rows:
+            continue
+        found[artifact.stage, artifact.fingerprint] = artifact
+        alike = (artifact.stage, _model_of(artifact.identity))
+        # Of several, the one with the most work: start-up counts least in it.
+        if alike not in found or rows > found[alike].metrics["planned_rows"]:
+            found[alike] = artifact
+    return found
+
+
+def _like(node: Node, costs: _Costs) -> Artifact | None:
     """An artifact whose cost says what the node's will be: its own, or a similar one."""
-    similar = [
-        artifact
-        for artifact in artifacts
-        if artifact.stage == node.folder
-        and artifact.metrics.get("planned_rows")
-        and artifact.identity["groups"].get("model") == node.identity["groups"].get("model")
-    ]
-    own = [artifact for artifact in similar if artifact.fingerprint == node.fingerprint]
-    # Of several, the one with the most work: start-up counts least in it.
-    return max(own or similar, key=lambda each: each.metrics["planned_rows"], default=None)
+    own = costs.get((node.folder, node.fingerprint))
+    return own or costs.get((node.folder, _model_of(node.identity)))
+
+
+def _model_of(identity: Mapping[str, Any]) -> str:
+    return fingerprint({"model": identity["groups"].get("model")})
 
 
 def _scaled(like: Artifact | None, metric: str, rows: int | None) -> int | None:

@@ -46,25 +46,21 @@ class Node:
         package, *_, name = self.config.run.split(".")
         return self.config.run.split(".")[-3] if package == "reasoning_lab" else name
 
-    def lineage(self) -> list["Node"]:
-        """This node and everything that it comes from, each once."""
-        found: dict[str, Node] = {}
-        for node in self.inputs.values():
-            found.update({ancestor.fingerprint: ancestor for ancestor in node.lineage()})
-        found[self.fingerprint] = self
-        return list(found.values())
-
     def trained_on(self) -> list["Node"]:
-        """The ancestors whose problems reached this node.
+        """The ancestors whose problems reached this node, each once.
 
         A corpus made from a corpus stands for it: what curation took out was not trained on.
         """
         found: dict[str, Node] = {}
-        for kind, node in self.inputs.items():
-            if kind == self.config.produces and kind != "policy":
-                continue
-            found.update({origin.fingerprint: origin for origin in node.trained_on()})
-            found[node.fingerprint] = node
+        waiting = [self]
+        while waiting:
+            node = waiting.pop()
+            for kind, maker in node.inputs.items():
+                if kind == node.config.produces and kind != "policy":
+                    continue
+                if maker.fingerprint not in found:
+                    found[maker.fingerprint] = maker
+                    waiting.append(maker)
         return list(found.values())
 
 
@@ -93,22 +89,24 @@ def ordered(stages: Mapping[str, StageConfig]) -> dict[str, StageConfig]:
     Raises:
         UserError: When `after` names no other stage, or two stages wait for each other.
     """
-    order = [name for name, config in stages.items() if config.after is None]
-    waiting = [name for name in stages if name not in order]
+    followers: dict[str | None, list[str]] = {}
+    for name, config in stages.items():
+        followers.setdefault(config.after, []).append(name)
+    order: dict[str, StageConfig] = {}
+    # The next one is the last; what follows it goes before all that waits.
+    waiting = followers.get(None, [])[::-1]
     while waiting:
-        ready = [name for name in waiting if stages[name].after in order]
-        if not ready:
-            name = waiting[0]
+        name = waiting.pop()
+        order[name] = stages[name]
+        waiting += reversed(followers.get(name, []))
+    for name in stages:
+        if name not in order:
             choices = ", ".join(other for other in stages if other != name)
             raise UserError(
                 f"stages.{name}.after: '{stages[name].after}' is no stage that it can follow; "
                 f"choose null or among {choices}"
             )
-        # The last of several that follow the same stage goes in first.
-        for name in reversed(ready):
-            order.insert(order.index(str(stages[name].after)) + 1, name)
-        waiting = [name for name in waiting if name not in ready]
-    return {name: stages[name] for name in order}
+    return order
 
 
 def link(
@@ -135,14 +133,16 @@ def link(
         UserError: When no earlier stage makes what a stage consumes.
     """
     nodes: dict[str, Node] = {}
+    latest: dict[str, Node] = {}
     for name, config in stages.items():
         inputs = {
-            kind: node
+            kind: maker
             for kind in config.consumes
-            if (node := _maker(kind, name, config, nodes, has_base, makers)) is not None
+            if (maker := _maker(kind, name, config, nodes, latest, has_base, makers)) is not None
         }
         identity = _identity(config, inputs, groups, seed)
-        nodes[name] = Node(name, config, inputs, identity, fingerprint(identity))
+        node = Node(name, config, inputs, identity, fingerprint(identity))
+        nodes[name] = latest[config.produces] = node
     return _needed(list(nodes.values()))
 
 
@@ -151,10 +151,14 @@ def _maker(
     name: str,
     config: StageConfig,
     nodes: Mapping[str, Node],
+    latest: Mapping[str, Node],
     has_base: bool,
     makers: Callable[[str], Sequence[str]],
 ) -> Node | None:
-    """The node that gives `kind`; None for a policy that starts from the base checkpoint."""
+    """The node that gives `kind`; None for a policy that starts from the base checkpoint.
+
+    `nodes` are the earlier ones by name, `latest` the last of them by the kind that it makes.
+    """
     if kind == "policy" and config.init_from not in ("previous", BASE):
         if config.init_from not in nodes:
             raise UserError(
@@ -162,9 +166,8 @@ def _maker(
                 f"choose previous, base or among {', '.join(nodes) or 'none'}"
             )
         return nodes[config.init_from]
-    earlier = [node for node in nodes.values() if node.config.produces == kind]
-    if earlier and not (kind == "policy" and config.init_from == BASE):
-        return earlier[-1]
+    if kind in latest and not (kind == "policy" and config.init_from == BASE):
+        return latest[kind]
     if kind == "policy" and has_base:
         return None
     remedy = " or ".join(f"'{maker}'" for maker in makers(kind)) or "no shipped stage"
@@ -176,12 +179,11 @@ def _maker(
 
 
 def _needed(nodes: Sequence[Node]) -> list[Node]:
-    needed = {
-        ancestor.name
-        for position, node in enumerate(nodes)
-        if node.config.produces == "policy" or position == len(nodes) - 1
-        for ancestor in node.lineage()
-    }
+    needed = {node.name for node in nodes if node.config.produces == "policy"}
+    needed |= {node.name for node in nodes[-1:]}
+    for node in reversed(nodes):
+        if node.name in needed:
+            needed |= {maker.name for maker in node.inputs.values()}
     return [node for node in nodes if node.name in needed]
 
 

@@ -302,19 +302,21 @@ def trained_on(folder: Path) -> list[Path]:
     Empty where `folder` is no artifact, or was copied out of its store, which is logged. What is no
     longer beside it in the store is left out.
     """
-    if not (folder / RECORD).is_file():
-        return []
-    try:
-        artifact = Artifact.read(folder)
-    except CorruptArtifactError as fault:
-        log.warning("%s: %s; what it was trained on cannot be told.", folder, fault)
-        return []
-    found = {folder: None}
-    for kind, maker in artifact.inputs.items():
-        if kind == artifact.kind and kind != "policy":
+    found: dict[Path, None] = {}
+    waiting = [folder]
+    while waiting:
+        place = waiting.pop()
+        if place in found or not (place / RECORD).is_file():
             continue
-        for origin in folder.parent.parent.glob(f"*/{maker}"):
-            found |= dict.fromkeys(trained_on(origin))
+        try:
+            artifact = Artifact.read(place)
+        except CorruptArtifactError as fault:
+            log.warning("%s: %s; what it was trained on cannot be told.", place, fault)
+            continue
+        found[place] = None
+        for kind, maker in artifact.inputs.items():
+            if kind != artifact.kind or kind == "policy":
+                waiting += place.parent.parent.glob(f"*/{maker}")
     return list(found)
 
 

@@ -250,6 +250,14 @@ def test_problems_of_a_policys_past_are_found_in_the_store(tmp_path: Path) -> No
     found = trained_on(tmp_path / "store" / "sft" / tuned)
     # The corpus before curation holds what was taken out, so it is not among them.
     assert sorted(path.name for path in found) == sorted([tuned, clean, base])
+    made_before = {tuned, clean, base}
+    # Each round's policy reaches the next by two ways: 2 ** 40 in all.
+    for _ in range(40):
+        pairs = made("prefer", "preferences", policy=tuned)
+        tuned = made("dpo", "policy", policy=tuned, preferences=pairs)
+        made_before |= {pairs, tuned}
+    found = trained_on(tmp_path / "store" / "dpo" / tuned)
+    assert sorted(path.name for path in found) == sorted(made_before)
     assert trained_on(tmp_path) == []
 
 

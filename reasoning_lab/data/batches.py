@@ -87,13 +87,15 @@ def step_batches(lengths: Sequence[int], batch_size: int, steps: int, seed: int)
         # put copies of one example side by side.
         shared = bool(pending)
         pending += rng.sample(range(len(lengths)), len(lengths))
-        while len(pending) >= batch_size:
-            count = 1 if shared else min(_WINDOW_BATCHES, len(pending) // batch_size)
+        start = 0
+        while len(pending) - start >= batch_size:
+            count = 1 if shared else min(_WINDOW_BATCHES, (len(pending) - start) // batch_size)
             shared = False
-            size = count * batch_size
-            window = sorted(pending[:size], key=lambda index: lengths[index])
-            pending = pending[size:]
-            batches = [window[at : at + batch_size] for at in range(0, size, batch_size)]
+            end = start + count * batch_size
+            window = sorted(pending[start:end], key=lambda index: lengths[index])
+            batches = [window[at : at + batch_size] for at in range(0, len(window), batch_size)]
             rng.shuffle(batches)
             plan += batches
+            start = end
+        del pending[:start]
     return plan[:steps]

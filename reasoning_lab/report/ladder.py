@@ -29,7 +29,9 @@ def save_ladder(rows: Sequence[Row], path: Path) -> None:
     down = -(-len(variants) // across)
     width = max(6.4, across * (1.6 + 0.85 * len(stages)))
     figure = new_figure(width, 0.7 + 3.6 * down)
-    panels = figure.subplots(down, across, sharey=True, squeeze=False).flat
+    grid = figure.subplots(down, across, sharey=True, squeeze=False)
+    grid[0, 0].set_ylim(0, 1.05)  # Of all: each call visits every panel.
+    panels = grid.flat
     for variant, panel in zip(variants, panels, strict=False):
         own = [row for row in rows if row.variant == variant]
         _draw_panel(panel, own, stages, benchmarks)
@@ -72,7 +74,6 @@ def _draw_panel(
         _write_means(panel, rows, stages)
     panel.set_xticks(range(len(stages)), stages, fontsize=9)
     panel.set_xlim(-0.5, len(stages) - 0.5)
-    panel.set_ylim(0, 1.05)
     panel.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
     plain(panel, "y")
 

@@ -263,8 +263,9 @@ def _batches(config: RLConfig, pool: Sequence[Problem], seed: int) -> Steps:
 
     def prompts(number: int) -> PromptBatch:
         rows = steps[number]
+        taken = set(rows)
         spare = (
-            [row for row in range(len(pool)) if row not in rows] if config.backfill_rounds else []
+            [row for row in range(len(pool)) if row not in taken] if config.backfill_rounds else []
         )
         random.Random(f"{seed}/{number}/spare").shuffle(spare)
         return PromptBatch(number, [pool[row] for row in rows], [pool[row] for row in spare])

@@ -1,0 +1,153 @@
+"""Curves of the recipe graph: composing, linking, fingerprints, lineage, the plan of a sweep."""
+
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import hydra
+
+from reasoning_lab.compose import CONF, Recipe, compose, register_schemas
+from reasoning_lab.planning import plan_table, planned, summary
+from reasoning_lab.recipe import Node, ablated, link, ordered, with_evaluations
+from reasoning_lab.schema import StageConfig
+from reasoning_lab.store import Artifact
+from reasoning_lab.sweep import recipes
+
+from .curve import Curve, doublings
+
+_GROUPS = {"model": {"width": 128}, "data": {"path": None}}
+
+
+def _stage(produces: str, *consumes: str, after: str | None = None) -> StageConfig:
+    run = f"reasoning_lab.stages.{produces}.module.run"
+    reads = ["model", "data"]
+    return StageConfig(run=run, consumes=[*consumes], produces=produces, reads=reads, after=after)
+
+
+def _rounds(stages: int) -> dict[str, StageConfig]:
+    """Pairs of the policy itself, and a policy that learns from them, over and over."""
+    pair, learn = _stage("preferences", "policy"), _stage("policy", "policy", "preferences")
+    return {f"s{number}": learn if number % 2 else pair for number in range(stages)}
+
+
+def _linked(stages: Mapping[str, StageConfig]) -> list[Node]:
+    nodes = link(ablated(ordered(stages), "none"), _GROUPS, 0, True, lambda kind: [])
+    return with_evaluations(nodes, {"held-out": _stage("evaluation", "policy")}, _GROUPS, 0, True)
+
+
+def linking(size: int, stack: ExitStack) -> Callable[[], object]:
+    return partial(_linked, _rounds(size))
+
+
+def following(size: int, stack: ExitStack) -> Callable[[], object]:
+    names = ["first", *(f"s{number}" for number in range(size - 1))]
+    stages = {"first": _stage("policy")}
+    stages |= {name: _stage("policy", "policy", after=before) for before, name in pairwise(names)}
+    return partial(ordered, stages)
+
+
+def lineage(size: int, stack: ExitStack) -> Callable[[], object]:
+    *_, last = link(_rounds(size), _GROUPS, 0, True, lambda kind: [])
+    return last.trained_on
+
+
+def _composed(*overrides: str) -> list[Recipe]:
+    register_schemas()
+    return [recipe for _, recipe in recipes(["tracker.mode=disabled", *overrides])]
+
+
+def stages(size: int, stack: ExitStack) -> Callable[[], object]:
+    """The shipped recipe, and rounds of preferences and DPO behind it, as a command composes it."""
+    kinds = ("prefer", "dpo")
+    more = [f"+stage@stages.s{number}={kinds[number % 2]}" for number in range(size)]
+    return lambda: summary(planned(_composed(*more)))
+
+
+def variants(size: int, stack: ExitStack) -> Callable[[], object]:
+    seeds = ",".join(map(str, range(size // 2)))
+    return lambda: summary(planned(_composed("ablate=none,dpo", f"seed={seeds}")))
+
+
+def _seeds(count: int, runs: Path) -> list[Recipe]:
+    """The shipped recipe under so many seeds."""
+    register_schemas()
+    overrides = ["tracker.mode=disabled", f"paths.runs={runs}"]
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        config = hydra.compose("config", overrides)
+    found = []
+    for seed in range(count):
+        config.seed = seed
+        found.append(replace(compose(config), variant=f"seed={seed}"))
+    return found
+
+
+def _write_record(node: Node, store: Path) -> None:
+    """An artifact without files."""
+    folder = store / node.folder / node.fingerprint
+    folder.mkdir(parents=True, exist_ok=True)
+    metrics: dict[str, Any] = {"planned_rows": 10, "wall_s": 1.0}
+    Artifact(
+        kind=node.config.produces,
+        identity=node.identity,
+        inputs={},
+        seed=0,
+        metrics=metrics,
+        path=folder,
+        stage=node.folder,
+        fingerprint=node.fingerprint,
+        files={},
+    ).write(folder)
+
+
+def planning(size: int, stack: ExitStack) -> Callable[[], object]:
+    runs = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    found = _seeds(size, runs)
+    for recipe in found:
+        for node in recipe.nodes:
+            _write_record(node, runs / "store")
+
+    def work() -> None:
+        nodes = planned(found)
+        plan_table(nodes)
+        summary(nodes)
+
+    return work
+
+
+CURVES = {
+    "graph/stages": Curve(
+        "stages",
+        "ordered, linked, fingerprinted, with an evaluation a policy",
+        doublings(32, 1024),
+        1,
+        linking,
+    ),
+    "graph/followers": Curve(
+        "stages", "put in order, each after the one before", doublings(32, 1024), 1, following
+    ),
+    "graph/lineage": Curve(
+        "stages", "what the last of rounds of DPO was trained on", doublings(32, 512), 1, lineage
+    ),
+    "recipe/stages": Curve(
+        "further stages",
+        "the shipped recipe and these composed by Hydra, planned",
+        doublings(4, 64),
+        1,
+        stages,
+    ),
+    "recipe/variants": Curve(
+        "variants", "the shipped recipe composed by Hydra, planned", doublings(2, 16), 1, variants
+    ),
+    "plan/variants": Curve(
+        "variants",
+        "seeds of the shipped recipe planned, all in the store",
+        doublings(4, 64),
+        1,
+        planning,
+    ),
+}

@@ -1,0 +1,186 @@
+"""Curves of the model's work: training steps, packing, generation, the losses of an update."""
+
+import functools
+import random
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from reasoning_lab.advantages import ADVANTAGES
+from reasoning_lab.data.batches import Example, step_batches
+from reasoning_lab.data.packing import TrainedPart, pack, packed_batch
+from reasoning_lab.engine import Sampling
+from reasoning_lab.engine.hf import HFEngine
+from reasoning_lab.logprobs import TokenBatch, mean_logprob
+from reasoning_lab.losses.grpo import KLTerm, grpo_loss, token_weights
+from reasoning_lab.models.policy import load_policy
+
+from ..pairs.workload import SIZES, write_workload
+from .curve import Curve, doublings
+
+_VOCAB = SIZES["tiny"].vocab_size
+_DOCUMENT_TOKENS = 64
+_ROW_TOKENS = 256
+_PROMPTS, _COMPLETION_TOKENS = 8, 64
+
+
+@functools.cache
+def _policy() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The tiny architecture with random weights, whose end token is never the likeliest."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_workload(replace(SIZES["tiny"], steps={}, prompts=0), Path(folder))
+        model, tokenizer = load_policy(Path(folder) / "policy", "float32")
+    with torch.no_grad():
+        model.get_input_embeddings().weight[tokenizer.eos_token_id] = 0.0  # type: ignore[operator,index]
+    return model, tokenizer
+
+
+def _step(batch: TokenBatch) -> Callable[[], object]:
+    model, _ = _policy()
+    # No learning rate, so that generation has the same weights, whatever trained before.
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, weight_decay=0.0, fused=True)
+
+    def step() -> None:
+        model.train()
+        loss = -mean_logprob(model, batch)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def _plain_step(rows: int, tokens: int) -> Callable[[], object]:
+    ids = torch.randint(10, _VOCAB, (rows, tokens), generator=torch.Generator().manual_seed(0))
+    trained = torch.ones_like(ids, dtype=torch.bool)
+    trained[:, 0] = False
+    return _step(TokenBatch(ids, torch.ones_like(ids), trained))
+
+
+def train_tokens(size: int, stack: ExitStack) -> Callable[[], object]:
+    return _plain_step(2, size)
+
+
+def train_rows(size: int, stack: ExitStack) -> Callable[[], object]:
+    return _plain_step(size, 128)
+
+
+def _documents(lengths: Sequence[int]) -> list[Example]:
+    rng = random.Random(0)
+    return [
+        Example(rng.choices(range(10, _VOCAB), k=8), rng.choices(range(10, _VOCAB), k=length - 8))
+        for length in lengths
+    ]
+
+
+def train_packed(size: int, stack: ExitStack) -> Callable[[], object]:
+    documents = _documents([_DOCUMENT_TOKENS] * (size // _DOCUMENT_TOKENS))
+    return _step(packed_batch([documents], size, 0, TrainedPart.SEQUENCE))
+
+
+def packing(size: int, stack: ExitStack) -> Callable[[], object]:
+    rng = random.Random(0)
+    documents = _documents([rng.randint(16, 200) for _ in range(size)])
+
+    def work() -> None:
+        rows = pack([document.length for document in documents], _ROW_TOKENS).rows
+        for start in range(0, len(rows), 4):
+            batch = [[documents[index] for index in row] for row in rows[start : start + 4]]
+            packed_batch(batch, _ROW_TOKENS, 0, TrainedPart.COMPLETION)
+
+    return work
+
+
+def plan(size: int, stack: ExitStack) -> Callable[[], object]:
+    lengths = random.Random(0).choices(range(16, 200), k=size)
+    return partial(step_batches, lengths, 8, size // 8, 0)
+
+
+def _generation(prompts: Sequence[Sequence[int]], max_new_tokens: int) -> Callable[[], object]:
+    engine = HFEngine(*_policy(), batch_size=len(prompts))
+    sampling = Sampling(0.0, 1.0, max_new_tokens)  # Greedy: no row ends before the others.
+    return partial(engine.complete, prompts, sampling, list(range(len(prompts))))
+
+
+def _prompts(count: int) -> list[list[int]]:
+    return [list(document.completion_ids) for document in _documents([32] * count)]
+
+
+def generate_rows(size: int, stack: ExitStack) -> Callable[[], object]:
+    return _generation(_prompts(size), 32)
+
+
+def generate_tokens(size: int, stack: ExitStack) -> Callable[[], object]:
+    return _generation(_prompts(16), size)
+
+
+def generate_group(size: int, stack: ExitStack) -> Callable[[], object]:
+    return _generation(_prompts(1) * size, 32)
+
+
+def update(size: int, stack: ExitStack) -> Callable[[], object]:
+    generator = torch.Generator().manual_seed(0)
+    rewards = [torch.rand(size, generator=generator) for _ in range(_PROMPTS)]
+    shape = (_PROMPTS * size, _COMPLETION_TOKENS)
+    policy, old, reference = (-torch.rand(shape, generator=generator) for _ in range(3))
+    policy.requires_grad_()
+    mask = torch.ones(shape, dtype=torch.bool)
+
+    def work() -> None:
+        for estimate in ADVANTAGES.values():
+            advantages = torch.cat(estimate(rewards))
+            weights = token_weights("sequence", [shape[1]] * shape[0], shape[1])
+            kl = KLTerm(reference, "k3", 0.1)
+            found = grpo_loss(policy, old, advantages, torch.tensor(weights), mask, 0.2, 0.2, kl=kl)
+            found.loss.backward()
+
+    return work
+
+
+_TRAIN = "forward, backward and AdamW of the tiny model"
+_GENERATE = "HFEngine, greedy, the tiny model, 32-token prompts"
+CURVES = {
+    "train/tokens": Curve(
+        "tokens of a row", f"{_TRAIN}, 2 rows", doublings(128, 2048), 2, train_tokens
+    ),
+    "train/rows": Curve("rows", f"{_TRAIN}, 128 tokens each", doublings(4, 64), 1, train_rows),
+    "train/packed": Curve(
+        "tokens of a packed row",
+        f"{_TRAIN}, one row of 64-token documents",
+        doublings(128, 2048),
+        2,
+        train_packed,
+    ),
+    "pack/documents": Curve(
+        "documents", "rows of 256 tokens chosen and collated", doublings(256, 8192), 1, packing
+    ),
+    "plan/examples": Curve(
+        "examples", "one epoch of batches of 8 planned", doublings(2**11, 2**16), 1, plan
+    ),
+    "generate/rows": Curve(
+        "rows", f"{_GENERATE}, 32 new tokens", doublings(16, 512), 1, generate_rows
+    ),
+    "generate/tokens": Curve(
+        "new tokens", f"{_GENERATE}, 16 rows", doublings(32, 1024), 2, generate_tokens
+    ),
+    "generate/group": Curve(
+        "group size",
+        f"{_GENERATE}, one prompt, 32 new tokens",
+        doublings(16, 512),
+        1,
+        generate_group,
+    ),
+    "update/group": Curve(
+        "group size",
+        "every advantage and its clipped loss, 8 prompts of 64-token rollouts",
+        doublings(16, 1024),
+        1,
+        update,
+    ),
+}
