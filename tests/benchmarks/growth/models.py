@@ -60,7 +60,7 @@ def _plain_step(rows: int, tokens: int) -> Callable[[], object]:
     ids = torch.randint(10, _VOCAB, (rows, tokens), generator=torch.Generator().manual_seed(0))
     trained = torch.ones_like(ids, dtype=torch.bool)
     trained[:, 0] = False
-    return _step(TokenBatch(ids, torch.ones_like(ids), trained))
+    return _step(TokenBatch(ids, trained))
 
 
 def train_tokens(size: int, stack: ExitStack) -> Callable[[], object]:
