@@ -35,24 +35,40 @@ class Documents:
         shapes: (D, L) of each group: D documents, the longest of L tokens.
         laid: `[P]` int64, which of the B T tokens is at each place of all groups in turn; a place
             behind a document's end repeats its last token.
-        places: `[B T]` int64, each token's place among those.
+        places: `[B T]` int64, each token's place among those; of a shared one, one of its places.
+        copies: `[C]` int64, the other places of shared tokens.
     """
 
     position_ids: Int[Tensor, "B T"]
     shapes: tuple[tuple[int, int], ...]
     laid: Int[Tensor, " P"]
     places: Int[Tensor, " N"]
+    copies: Int[Tensor, " C"]
 
     @classmethod
-    def of(cls, lengths: Sequence[int], rows: int) -> "Documents":
-        """Those of `lengths` tokens each, in order, which together fill `rows` equal rows."""
+    def of(
+        cls, lengths: Sequence[int], rows: int, read: Int[np.ndarray, " R"] | None = None
+    ) -> "Documents":
+        """Those of `lengths` tokens each, which together fill `rows` equal rows.
+
+        Args:
+            lengths: In order.
+            rows: How many.
+            read: The tokens that each document reads, one document after the other: documents that
+                begin alike share those tokens, at the same positions. None = the next ones.
+        """
         counts = np.array([length for length in lengths if length], dtype=np.int64)
         starts = np.cumsum(counts) - counts
-        tokens = int(counts.sum())
-        position_ids = np.arange(tokens) - np.repeat(starts, counts)
+        within_document = np.arange(int(counts.sum())) - np.repeat(starts, counts)
+        if read is None:
+            read = np.arange(len(within_document))
+        tokens = int(read.max()) + 1
+        position_ids = np.empty(tokens, dtype=np.int64)
+        position_ids[read] = within_document
         order = np.argsort(-counts, kind="stable")
         places = np.empty(tokens, dtype=np.int64)
         laid: list[np.ndarray] = []
+        filled_places: list[np.ndarray] = []
         shapes: list[tuple[int, int]] = []
         filled = first = 0
         while first < len(order):
@@ -61,17 +77,21 @@ class Documents:
             group = order[first : first + alike]
             within = np.arange(longest)
             last = counts[group, None] - 1
-            index = (starts[group, None] + np.minimum(within, last)).reshape(-1)
+            index = read[(starts[group, None] + np.minimum(within, last)).reshape(-1)]
             real = np.flatnonzero(within <= last)
             places[index[real]] = filled + real
             laid.append(index)
+            filled_places.append(filled + real)
             shapes.append((alike, longest))
             filled, first = filled + index.size, first + alike
+        tokens_laid, real_places = np.concatenate(laid), np.concatenate(filled_places)
+        of_token = places[tokens_laid[real_places]]
         return cls(
             torch.from_numpy(position_ids.reshape(rows, -1)),
             tuple(shapes),
-            torch.from_numpy(np.concatenate(laid)),
+            torch.from_numpy(tokens_laid),
             torch.from_numpy(places),
+            torch.from_numpy(real_places[of_token != real_places]),
         )
 
     @property
@@ -80,25 +100,32 @@ class Documents:
         return max(length for _, length in self.shapes)
 
     def to(self, device: torch.device) -> "Documents":
-        moved = (each.to(device) for each in (self.laid, self.places))
+        moved = (each.to(device) for each in (self.laid, self.places, self.copies))
         return Documents(self.position_ids.to(device), self.shapes, *moved)
+
+
+def attends_apart(model: PreTrainedModel, documents: Documents) -> bool:
+    """Whether each document attends alone, without a mask.
+
+    Not with an attention implementation of the user's, of a family that is not known here, or
+    with a window narrower than a document.
+    """
+    config: Any = model.config
+    window = getattr(config, "sliding_window", None)
+    known = config._attn_implementation in ("sdpa", _NAME) and config.model_type in _FAMILIES
+    return known and (window is None or window >= documents.longest)
 
 
 def apart(model: PreTrainedModel, documents: Documents) -> dict[str, Any]:
     """What a forward is given beside the tokens, so that no document sees another.
 
-    With an attention implementation of the user's, of a family that is not known here, or with a
-    window narrower than a document, transformers sees to it by the positions alone.
+    Where they do not attend alone, transformers sees to it by the positions.
     """
     given: dict[str, Any] = {"position_ids": documents.position_ids}
-    config: Any = model.config
-    window = getattr(config, "sliding_window", None)
-    if config._attn_implementation not in ("sdpa", _NAME) or config.model_type not in _FAMILIES:
-        return given
-    if window is not None and window < documents.longest:
+    if not attends_apart(model, documents):
         return given
     # Kept, as a layer that is computed again in the backward pass reads it once more.
-    if config._attn_implementation != _NAME:
+    if model.config._attn_implementation != _NAME:
         model.set_attn_implementation(_NAME)
     # transformers makes no mask where it is given one of four dimensions.
     unread = torch.zeros((1, 1, 1, 1), dtype=torch.bool, device=documents.position_ids.device)
@@ -106,7 +133,10 @@ def apart(model: PreTrainedModel, documents: Documents) -> dict[str, Any]:
 
 
 class _Laid(torch.autograd.Function):
-    """`tokens[laid]`; what stands behind a document's end has no part in the gradient."""
+    """`tokens[laid]`; what stands behind a document's end has no part in the gradient.
+
+    Summed over a shared token's places, on a GPU in no fixed order.
+    """
 
     @staticmethod
     def forward(ctx: Any, tokens: Tensor, documents: Documents) -> Tensor:
@@ -116,7 +146,11 @@ class _Laid(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient.index_select(0, ctx.documents.places), None
+        documents = ctx.documents
+        found = gradient.index_select(0, documents.places)
+        if len(documents.copies):
+            found.index_add_(0, documents.laid[documents.copies], gradient[documents.copies])
+        return found, None
 
 
 class _Returned(torch.autograd.Function):

@@ -10,11 +10,12 @@ even where all fit; of any other, also in bfloat16, where that would round the l
 eight bits, each part is computed again in the backward pass.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from reasoning_lab.attention import Documents, apart
+from reasoning_lab.attention import Documents, apart, attends_apart
 from reasoning_lab.losses.next_token import next_token_loss
 from reasoning_lab.losses.parts import logits_at_once
 
@@ -30,6 +31,53 @@ from reasoning_lab.losses.parts import logits_at_once
 _FEW_LOGITS = 2**22
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Unpadded:
+    """Padded rows as documents of one row without padding, that read a common beginning once.
+
+    Attributes:
+        kept: `[N]` int64, which of the B T tokens, in their order.
+        before: `[N]` int64, which of those stands before each; 0 where none does.
+        documents: Of `[1, N]` tokens.
+    """
+
+    kept: Int[Tensor, " N"]
+    before: Int[Tensor, " N"]
+    documents: Documents
+
+    @classmethod
+    def of(
+        cls, lengths: Sequence[int], width: int, beginnings: Sequence[tuple[int, int]]
+    ) -> "Unpadded":
+        """Of right-padded rows of `width`.
+
+        Args:
+            lengths: Tokens of each.
+            width: Of all.
+            beginnings: Of each row, the first that begins alike, and in how many tokens.
+        """
+        real = np.arange(width) < np.array(lengths)[:, None]
+        own = real.copy()
+        for row, (first, tokens) in enumerate(beginnings):
+            own[row, :tokens] &= row == first
+        numbers = own.cumsum().reshape(own.shape) - 1
+        for row, (first, tokens) in enumerate(beginnings):
+            numbers[row, :tokens] = numbers[first, :tokens]
+        read = numbers[real]
+        before = np.empty(int(own.sum()), dtype=np.int64)
+        before[read] = np.concatenate([[0], read[:-1]])
+        before[numbers[:, 0]] = 0
+        return cls(
+            torch.from_numpy(np.flatnonzero(own)),
+            torch.from_numpy(before),
+            Documents.of(lengths, 1, read),
+        )
+
+    def to(self, device: torch.device) -> "Unpadded":
+        moved = self.kept.to(device), self.before.to(device)
+        return Unpadded(*moved, self.documents.to(device))
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +89,21 @@ class TokenBatch:
         completion_mask: `[B, T]` bool, True = trained token (position 0 is never one).
         documents: Of packed rows; None when a row is one document, behind which padding needs no
             mask: no token reads what follows it.
+        unpadded: The same rows for a model whose documents can attend alone; None where it saves
+            too little.
     """
 
     input_ids: Int[Tensor, "B T"]
     completion_mask: Bool[Tensor, "B T"]
     documents: Documents | None = None
+    unpadded: Unpadded | None = None
 
     def to(self, device: torch.device) -> "TokenBatch":
         return TokenBatch(
             self.input_ids.to(device),
             self.completion_mask.to(device),
             None if self.documents is None else self.documents.to(device),
+            None if self.unpadded is None else self.unpadded.to(device),
         )
 
 
@@ -119,13 +171,25 @@ def _called(
 
 def _trained_states(model: PreTrainedModel, batch: TokenBatch) -> tuple[Tensor, Tensor]:
     """`[N, H]` that the vocabulary projection reads, and `[N]` int64 that it is to predict."""
-    hidden = model.base_model(
-        input_ids=batch.input_ids,
-        use_cache=False,  # With a cache, transformers drops the packing mask silently.
-        **({} if batch.documents is None else apart(model, batch.documents)),
-    )[0]
+    unpadded = batch.unpadded
+    if unpadded is not None and attends_apart(model, unpadded.documents):
+        input_ids = batch.input_ids.flatten()[unpadded.kept]
+        trained = batch.completion_mask.flatten()[unpadded.kept]
+        hidden = _hidden(model, input_ids[None], unpadded.documents)
+        return hidden[0][unpadded.before[trained]], input_ids[trained]
     trained = batch.completion_mask[:, 1:]
+    hidden = _hidden(model, batch.input_ids, batch.documents)
     return hidden[:, :-1][trained], batch.input_ids[:, 1:][trained]
+
+
+def _hidden(model: PreTrainedModel, input_ids: Tensor, documents: Documents | None) -> Tensor:
+    """`[B, T, H]` that the vocabulary projection reads."""
+    found: Tensor = model.base_model(
+        input_ids=input_ids,
+        use_cache=False,  # With a cache, transformers drops the packing mask silently.
+        **({} if documents is None else apart(model, documents)),
+    )[0]
+    return found
 
 
 def _trained_logits(model: PreTrainedModel, batch: TokenBatch) -> tuple[Tensor, Tensor]:

@@ -10,10 +10,13 @@ from dataclasses import dataclass
 
 import torch
 
-from reasoning_lab.logprobs import TokenBatch
+from reasoning_lab.logprobs import TokenBatch, Unpadded
 
 # Rows are sorted by length among this many batches: padding shrinks, order stays random.
 _WINDOW_BATCHES = 16
+# Of a batch's tokens are padding or repeat a prompt; more are taken out, at the price that each
+# layer reorders what attention reads.
+_MOST_SPARE_FRAC = 0.15
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,8 @@ def padded_rows(rows: Sequence[Sequence[Example]], pad_id: int) -> TokenBatch:
 
     An example sees those before it; only completion tokens are trained.
     """
-    width = max(row_length(row) for row in rows)
+    lengths = [row_length(row) for row in rows]
+    width = max(lengths)
     input_ids = torch.full((len(rows), width), pad_id)
     completion_mask = torch.zeros((len(rows), width), dtype=torch.bool)
     for number, row in enumerate(rows):
@@ -50,7 +54,21 @@ def padded_rows(rows: Sequence[Sequence[Example]], pad_id: int) -> TokenBatch:
             completion_mask[number, start:end] = True
             at = end
     completion_mask[:, 0] = False  # Nothing stands before it that could predict it.
-    return TokenBatch(input_ids, completion_mask)
+    return TokenBatch(input_ids, completion_mask, unpadded=_unpadded(rows, lengths, width))
+
+
+def _unpadded(
+    rows: Sequence[Sequence[Example]], lengths: Sequence[int], width: int
+) -> Unpadded | None:
+    firsts: dict[tuple[int, ...], int] = {}
+    prompts = [tuple(row[0].prompt_ids) for row in rows]
+    beginnings = [
+        (firsts.setdefault(prompt, number), len(prompt)) for number, prompt in enumerate(prompts)
+    ]
+    repeated = sum(tokens for number, (first, tokens) in enumerate(beginnings) if first != number)
+    if sum(lengths) - repeated >= (1 - _MOST_SPARE_FRAC) * len(rows) * width:
+        return None
+    return Unpadded.of(lengths, width, beginnings)
 
 
 def row_length(row: Sequence[Example]) -> int:

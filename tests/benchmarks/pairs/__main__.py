@@ -142,12 +142,22 @@ def measured(
         "ratio_min": min(ratios),
         "ratio_max": max(ratios),
         "cpu_ratio": statistics.median(cpu_ratios) if name not in _IN_PROCESSES else None,
-        "ours_peak_mb": works[0]["peak_bytes"] / 2**20,
-        "peer_peak_mb": works[1]["peak_bytes"] / 2**20,
+        **memory_of(*works),
         "losses": [checks[0]["losses"], checks[1]["losses"]],
         "against": pair.peer_name,
         "load": os.getloadavg()[0],
     }
+
+
+def memory_of(ours: Answer, peer: Answer) -> dict[str, float]:
+    """In MiB: each process's peak, and how far the work lifted it."""
+    sides = {"ours": ours, "peer": peer}
+    whole = {f"{side}_peak_mb": work["peak_bytes"] / 2**20 for side, work in sides.items()}
+    lifted = {
+        f"{side}_work_mb": (work["peak_bytes"] - work["ready_bytes"]) / 2**20
+        for side, work in sides.items()
+    }
+    return {**whole, **lifted}
 
 
 _LIMITS: dict[str, float] = {}
@@ -168,7 +178,8 @@ def table(found: Sequence[dict[str, Any]], threads: int) -> str:
         "rounds in turn. Limit: the fraction of what products of the model's own shapes reach.",
         "",
         "CPU: the ratio of CPU seconds, which other work on the machine disturbs less. Memory: our "
-        "peak over the peer's, each process's whole.",
+        "peak over the peer's, of the work alone and, in brackets, with the libraries that a "
+        "process holds before it.",
         "",
         "| pair | against | ours | peer | unit | ratio | target | CPU | limit | memory | n "
         "| load |",
@@ -181,7 +192,8 @@ def table(found: Sequence[dict[str, Any]], threads: int) -> str:
         lines.append(
             f"| {row['name']} | {row['against']} | {row['ours']:,.0f} | {row['peer']:,.0f} "
             f"| {row['unit']} | {row['ratio']:.2f} ({row['ratio_min']:.2f}–{row['ratio_max']:.2f}) "
-            f"| {target} | {cpu} | {limit} | {row['ours_peak_mb'] / row['peer_peak_mb']:.0%} "
+            f"| {target} | {cpu} | {limit} | {row['ours_work_mb'] / row['peer_work_mb']:.0%} "
+            f"({row['ours_peak_mb'] / row['peer_peak_mb']:.0%}) "
             f"| {row['n']} | {row['load']:.1f} |"
         )
     return "\n".join(lines) + "\n"

@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.pairs.child IMPORT.PATH FOLDER THREADS
 
-Each line of stdin, `check` or `round`, is answered by a line of JSON: the work, and the most memory
-that the process has had so far.
+Each line of stdin, `check` or `round`, is answered by a line of JSON: the work, the most memory
+that the process has had so far, and what it had when it was ready: libraries, above all.
 """
 
 import json
@@ -12,6 +12,10 @@ import resource
 import sys
 from dataclasses import asdict
 from pathlib import Path
+
+
+def _peak_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def main() -> None:
@@ -24,10 +28,11 @@ def main() -> None:
     path, folder, threads = sys.argv[1:]
     torch.set_num_threads(int(threads))
     side = made(path, Path(folder))
+    ready = _peak_bytes()
     for line in sys.stdin:
         work = side.check() if line.strip() == "check" else side.round()
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        answers.write(json.dumps({**asdict(work), "peak_bytes": peak}) + "\n")
+        memory = {"ready_bytes": ready, "peak_bytes": _peak_bytes()}
+        answers.write(json.dumps({**asdict(work), **memory}) + "\n")
         answers.flush()
 
 

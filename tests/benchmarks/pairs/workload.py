@@ -92,11 +92,11 @@ SIZES = {
         _tiny(),
         5,
         batch_size=16,
-        steps={"midtrain": 24, "sft": 24, "dpo": 12, "grpo": 3},
+        steps={"midtrain": 64, "sft": 64, "dpo": 24, "grpo": 6},
         prompts=256,
     ),
     "30m": Size(
-        49_152, LLAMA_30M, 3, steps={"midtrain": 3, "sft": 4, "dpo": 2, "grpo": 1}, prompts=64
+        49_152, LLAMA_30M, 3, steps={"midtrain": 4, "sft": 8, "dpo": 6, "grpo": 1}, prompts=64
     ),
     "smoke": Size(
         512,
