@@ -37,7 +37,9 @@ def main() -> None:
     )
     print("| :-- " + "| --: " * 8 + "|")
     for variant in VARIANTS:
-        before, after, rollouts, tokens = [], [], [], []
+        before: list[float] = []
+        after: list[float] = []
+        rollouts, tokens = [], []
         curves[variant] = []
         for seed in SEEDS:
             chosen = [f"stage@stages.rl={variant}", f"seed={seed}"]

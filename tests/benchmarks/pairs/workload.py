@@ -92,7 +92,7 @@ SIZES = {
         _tiny(),
         5,
         batch_size=16,
-        steps={"midtrain": 64, "sft": 64, "dpo": 24, "grpo": 6},
+        steps={"midtrain": 48, "sft": 48, "dpo": 16, "grpo": 5},
         prompts=256,
     ),
     "30m": Size(
