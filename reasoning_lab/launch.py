@@ -30,6 +30,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from reasoning_lab.data.problems import ProblemSource
 from reasoning_lab.hardware import HardwareConfig
+from reasoning_lab.models.policy import free_memory
 from reasoning_lab.ranks import rank
 from reasoning_lab.schema import (
     BenchmarkConfig,
@@ -112,7 +113,11 @@ class Job:
             benchmark_sources=benchmark_sources,
         )
         run = resolve(self.config.run, f"stages.{self.name}.run")
-        return cast(Metrics, run(self.config, context))
+        try:
+            return cast(Metrics, run(self.config, context))
+        finally:
+            # A trainer refers to itself, so its model would stay beside the next stage's.
+            free_memory()
 
     @property
     def spread(self) -> tuple[int, int]:

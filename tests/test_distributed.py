@@ -42,7 +42,7 @@ from .test_stages import (
     weights,
 )
 
-pytestmark = [pytest.mark.distributed, pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.distributed, pytest.mark.timeout(600)]
 
 STRATEGIES = ["ddp", "fsdp", "deepspeed1", "deepspeed2", "deepspeed3"]
 NAMES = ["pretrain", "midtrain", "sft", "dpo", "rl"]
@@ -324,7 +324,7 @@ def test_command_stops_resumes_and_ends(tmp_path: Path) -> None:
     ]
     process = start_lab(*words, cwd=tmp_path)
     once_saved(tmp_path / "runs" / "work", lambda: process.send_signal(signal.SIGINT))
-    _, err = process.communicate(timeout=100)
+    _, err = process.communicate(timeout=250)
     assert process.returncode == 130, err
     assert err.strip().endswith("Stopped; run the same command again to go on where it was.")
     assert not processes_of(tmp_path)
@@ -355,7 +355,7 @@ def test_processes_end_with_a_command_that_is_killed(jobs: dict[str, Job], tmp_p
     command = subprocess.Popen([sys.executable, "-c", code, str(folder)])
     once_saved(job.work_dir, command.kill).join()
     command.wait()
-    deadline = time.monotonic() + 40
+    deadline = time.monotonic() + 120
     while processes_of(tmp_path) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert not processes_of(tmp_path)

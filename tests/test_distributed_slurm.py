@@ -22,7 +22,7 @@ from .test_distributed import (
 from .test_slurm import ON_CPUS, cluster  # noqa: F401
 from .test_stages import context, source, verifier  # noqa: F401
 
-pytestmark = [pytest.mark.distributed, pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.distributed, pytest.mark.timeout(600)]
 
 
 def on_machines(job: Job) -> Job:
@@ -75,7 +75,7 @@ def test_stage_that_does_not_train_is_a_job_too(
         "tracker.mode=disabled",
     ]
     process = start_lab(*words, *small, cwd=tmp_path)
-    out, err = process.communicate(timeout=250)
+    out, err = process.communicate(timeout=550)
     assert process.returncode == 0, err
     assert "heldout: done" in out
     assert options_of(cluster, 1)["nodes"] == "1"

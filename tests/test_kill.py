@@ -70,7 +70,7 @@ def killed(folder: Path, after_s: float) -> str | None:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(60 * (5 + KILLS))
+@pytest.mark.timeout(120 * (5 + KILLS))
 def test_killed_anywhere_ends_in_the_same_bits(tmp_path: Path) -> None:
     whole = tmp_path / "whole"
     whole.mkdir()

@@ -1,11 +1,20 @@
 """What a stage's own processes are told."""
 
+import gc
+import weakref
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from reasoning_lab.data.sources import FileSource
 from reasoning_lab.hardware import EngineHardwareConfig, HardwareConfig
 from reasoning_lab.launch import Job, read_job, write_job
-from reasoning_lab.schema import ModelConfig, ProblemsConfig
+from reasoning_lab.schema import ModelConfig, ProblemsConfig, StageConfig
 from reasoning_lab.stages.rl.config import RLConfig
+from reasoning_lab.targets import TRUSTED_VARIABLE
+from reasoning_lab.tracking import NullTracker
+from reasoning_lab.verify import Verifier
 
 from .test_stages import optimization
 
@@ -37,3 +46,51 @@ def test_a_job_is_read_as_it_was_written(tmp_path: Path) -> None:
     )
     write_job(job, tmp_path)
     assert read_job(tmp_path) == job
+
+
+class Trainer:
+    """Refers to itself, as a real one does."""
+
+    def __init__(self) -> None:
+        self.loop = self
+
+
+alive: list[weakref.ref[Trainer]] = []
+
+
+def trained(config: Any, context: Any) -> dict[str, Any]:
+    trainer = Trainer()
+    alive.append(weakref.ref(trainer))
+    return {"name": context.name}
+
+
+def test_nothing_of_a_stage_stays_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(TRUSTED_VARIABLE, "tests")
+    job = Job(
+        name="sft",
+        config=StageConfig(run=f"{__name__}.trained", produces="policy"),
+        seed=3,
+        out_dir=tmp_path / "out",
+        work_dir=tmp_path / "work",
+        inputs={},
+        authors={},
+        lineage=[],
+        model=ModelConfig(architecture={"model_type": "qwen3"}),
+        data={},
+        hardware=HardwareConfig(),
+        benchmarks={},
+        tracking=None,
+    )
+    problems = tmp_path / "problems.jsonl"
+    problems.write_text('{"prompt": "1 + 1", "gold": "2"}\n')
+    source = FileSource(str(problems), 0.1, 0.1, {"checker": "number"})
+    gc.disable()
+    try:
+        with Verifier(workers=1, timeout_s=20, memory_mb=256) as verifier:
+            assert job.run(source, {}, verifier, NullTracker()) == {"name": "sft"}
+        (trainer,) = alive
+        assert trainer() is None
+    finally:
+        gc.enable()

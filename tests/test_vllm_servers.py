@@ -199,7 +199,7 @@ def test_a_server_of_the_trainers_own_ends_with_a_command_that_is_killed(
     command = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
     once_saved(made.work_dir, kill).join()
     assert command.wait() == -signal.SIGKILL
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while (live(groups[0]) or processes_of(tmp_path)) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert not live(groups[0])

@@ -37,8 +37,8 @@ def main() -> None:
     )
     print("| :-- " + "| --: " * 8 + "|")
     for variant in VARIANTS:
-        before: list[float] = []
-        after: list[float] = []
+        before: list[npt.NDArray[np.bool_]] = []
+        after: list[npt.NDArray[np.bool_]] = []
         rollouts, tokens = [], []
         curves[variant] = []
         for seed in SEEDS:

@@ -162,14 +162,10 @@ class VLLMEngine:
 
     def close(self) -> None:
         """Free the model and its cache."""
-        import gc
-
-        import torch
+        from reasoning_lab.models.policy import free_memory
 
         del self._model
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_memory()
 
 
 def fitting(prompt_ids: Sequence[Sequence[int]], limit: int) -> list[int]:

@@ -5,6 +5,7 @@ generation config. Weights are never unpickled and remote code never runs.
 """
 
 import copy
+import gc
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -183,3 +184,10 @@ def _dtype(name: str) -> torch.dtype:
     if name not in _DTYPES:
         raise UserError(f"model.dtype: '{name}' is unknown; choose {' or '.join(_DTYPES)}")
     return _DTYPES[name]
+
+
+def free_memory() -> None:
+    """Let go of models that nothing but themselves refers to, on the device too."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -6,6 +6,7 @@ Each line of stdin, `check` or `round`, is answered by a line of JSON: the work,
 that the process has had so far, and what it had when it was ready: libraries, above all.
 """
 
+import gc
 import json
 import os
 import resource
@@ -30,6 +31,7 @@ def main() -> None:
     side = made(path, Path(folder))
     ready = _peak_bytes()
     for line in sys.stdin:
+        gc.collect()  # Else a peak depends on when the last round's models go.
         work = side.check() if line.strip() == "check" else side.round()
         memory = {"ready_bytes": ready, "peak_bytes": _peak_bytes()}
         answers.write(json.dumps({**asdict(work), **memory}) + "\n")
