@@ -66,7 +66,7 @@ def _draw_panel(panel: Axes, row: dict[str, Any]) -> None:
     panel.loglog(sizes, linear, color=INK, linestyle="--", linewidth=1)
     colour = COLOURS[0] if row["passes"] else COLOURS[1]
     panel.loglog(sizes, seconds, color=colour, marker="o", markersize=4, linewidth=1.6)
-    title = f"{row['name']}: {row['exponent']:.2f} (at most {row['expected']:g} + {MARGIN:g})"
+    title = f"{row['name']}: {row['exponent']:.2f} of {row['expected']:g}"
     panel.set_title(title, fontsize=9, color=INK, loc="left")
     panel.set_xlabel(row["axis"], fontsize=9, color=INK)
     panel.set_ylabel("seconds", fontsize=9, color=INK)
