@@ -46,7 +46,7 @@ test-vllm: .venv-vllm/dev.stamp
 test-distributed: $(VENV)/dev.stamp
 	@$(BIN)/pytest -m distributed
 
-# Half an hour on two idle cores; on busy ones the ratios are wrong.
+# 45 minutes on two idle cores; on busy ones the ratios are wrong.
 bench: $(VENV)/dev.stamp
 	@$(BIN)/python -m tests.benchmarks.pairs $(BENCH)
 
