@@ -198,13 +198,18 @@ def table(found: Sequence[dict[str, Any]], threads: int) -> str:
         limit = "" if row["limit"] is None else f"{row['limit']:.0%}"
         target = "" if row["target"] is None else f"{row['target']:.1f}"
         lines.append(
-            f"| {row['name']} | {row['against']} | {row['ours']:,.0f} | {row['peer']:,.0f} "
+            f"| {row['name']} | {row['against']} | {rate(row['ours'])} | {rate(row['peer'])} "
             f"| {row['unit']} | {row['ratio']:.2f} ({row['ratio_min']:.2f}–{row['ratio_max']:.2f}) "
             f"| {target} | {cpu} | {limit} | {row['ours_work_mb'] / row['peer_work_mb']:.0%} "
             f"({row['ours_peak_mb'] / row['peer_peak_mb']:.0%}) "
             f"| {row['n']} | {row['load']:.1f} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def rate(value: float) -> str:
+    """Three digits at the least."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def arguments() -> argparse.Namespace:
