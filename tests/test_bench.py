@@ -18,7 +18,7 @@ from .benchmarks.pairs.__main__ import (
     assert_equal_work,
     table,
 )
-from .benchmarks.pairs.limits import training_products
+from .benchmarks.pairs.limits import decoding_bytes, decoding_products, training_products
 from .benchmarks.pairs.work import PAIRS
 from .benchmarks.pairs.workload import SIZES, Size, write_workload
 
@@ -61,6 +61,25 @@ def test_products_by_hand() -> None:
     }
     found = training_products(Size(20, architecture, 1), tokens=7, trained=3, passes=3)
     assert found == 3 * 2 * (7 * 2 * (256 + 240) + 3 * 160)
+
+
+def test_decoding_by_hand() -> None:
+    """The same model with one head of its two for keys; rows of 5 and 2 tokens draw 3 and 1."""
+    architecture = {
+        "model_type": "llama",
+        "hidden_size": 8,
+        "intermediate_size": 10,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+    }
+    size = Size(20, architecture, 1)
+    weights = 2 * (2 * 8 * 8 + 2 * 8 * 4 + 3 * 8 * 10)
+    products = 2 * (9 * weights + 4 * 8 * 20)  # Tokens read: 5 + 2 and 2 + 0; drawn: 4.
+    assert decoding_products(size, [5, 2], [3, 1]) == products
+    # Three positions read the weights; the second and third of the first row 6 and 7 pairs.
+    found = decoding_bytes(size, [5, 2], [3, 1])
+    assert found == 4 * (3 * (weights + 8 * 20) + (6 + 7) * 2 * (2 * 4))
 
 
 def answer(**changes: Any) -> dict[str, Any]:
@@ -116,4 +135,5 @@ def test_every_pair_does_equal_work(tmp_path: Path) -> None:
     for row in results:
         assert row["ratio"] == pytest.approx(row["ours"] / row["peer"])
         assert row.keys() >= {"unit", "limit", "target", "n"}
+        assert (row["bandwidth"] is not None) == row["name"].startswith("generation")
     assert (tmp_path / "bench.md").read_text() == table(results, 1)

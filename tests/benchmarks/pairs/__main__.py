@@ -19,12 +19,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from .limits import products_per_s
+from .limits import bytes_per_s, products_per_s
 from .work import PAIRS, Pair
 from .workload import SIZES, write_workload
 
@@ -137,14 +138,13 @@ def measured(
     assert_equal_work(name, *(summed(of_side) for of_side in zip(*told, strict=True)))
     ours, peer = (statistics.median(values) for values in rates.values())
     ratios = [one / other for one, other in zip(*rates.values(), strict=True)]
-    fraction = works[0]["flops"] and works[0]["flops"] * ours / works[0]["units"]
     return {
         "name": f"{name}/{size_name}",
         "ours": ours,
         "peer": peer,
         "ratio": ours / peer,
         "unit": pair.unit,
-        "limit": fraction / limit_of(size_name) if fraction else None,
+        **limits_of([ours for ours, _ in told], size_name),
         "target": pair.targets.get(size_name),
         "n": rounds,
         "ratio_min": min(ratios),
@@ -168,39 +168,54 @@ def memory_of(ours: Answer, peer: Answer) -> dict[str, float]:
     return {**whole, **lifted}
 
 
-_LIMITS: dict[str, float] = {}
+def limits_of(works: Sequence[Answer], size_name: str) -> dict[str, float | None]:
+    """The rounds' median operations and bytes a second, as fractions of what the machine does."""
+    flops, read = (
+        statistics.median(work[what] / work["seconds"] for work in works)
+        for what in ("flops", "read_bytes")
+    )
+    return {
+        "limit": flops / products_limit(size_name) if flops else None,
+        "bandwidth": read / bytes_limit() if read else None,
+    }
 
 
-def limit_of(size_name: str) -> float:
+@cache
+def products_limit(size_name: str) -> float:
     """Operations a second of the size's own products, measured once, between rounds."""
-    if size_name not in _LIMITS:
-        size = SIZES[size_name]
-        _LIMITS[size_name] = products_per_s(size, size.row_tokens * size.batch_rows)
-    return _LIMITS[size_name]
+    size = SIZES[size_name]
+    return products_per_s(size, size.row_tokens * size.batch_rows)
+
+
+bytes_limit = cache(bytes_per_s)
 
 
 def table(found: Sequence[dict[str, Any]], threads: int) -> str:
     """Markdown."""
     lines = [
         f"{threads} threads of {os.cpu_count()} cores, torch {torch.__version__}; medians of n "
-        "rounds in turn. Limit: the fraction of what products of the model's own shapes reach.",
+        "rounds in turn. Limit: the fraction of what products of the model's own shapes reach; "
+        "bandwidth: of what a product with one vector reads.",
         "",
         "CPU: the ratio of CPU seconds, which other work on the machine disturbs less. Memory: our "
         "peak over the peer's, of the work alone and, in brackets, with the libraries that a "
         "process holds before it.",
         "",
-        "| pair | against | ours | peer | unit | ratio | target | CPU | limit | memory | n "
-        "| load |",
-        "|---|---|--:|--:|---|--:|--:|--:|--:|--:|--:|--:|",
+        "| pair | against | ours | peer | unit | ratio | target | CPU | limit | bandwidth "
+        "| memory | n | load |",
+        "|---|---|--:|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for row in found:
         cpu = "" if row["cpu_ratio"] is None else f"{row['cpu_ratio']:.2f}"
-        limit = "" if row["limit"] is None else f"{row['limit']:.0%}"
+        limit, bandwidth = (
+            "" if row[what] is None else f"{row[what]:.0%}" for what in ("limit", "bandwidth")
+        )
         target = "" if row["target"] is None else f"{row['target']:.1f}"
         lines.append(
             f"| {row['name']} | {row['against']} | {rate(row['ours'])} | {rate(row['peer'])} "
             f"| {row['unit']} | {row['ratio']:.2f} ({row['ratio_min']:.2f}–{row['ratio_max']:.2f}) "
-            f"| {target} | {cpu} | {limit} | {row['ours_work_mb'] / row['peer_work_mb']:.0%} "
+            f"| {target} | {cpu} | {limit} | {bandwidth} "
+            f"| {row['ours_work_mb'] / row['peer_work_mb']:.0%} "
             f"({row['ours_peak_mb'] / row['peer_peak_mb']:.0%}) "
             f"| {row['n']} | {row['load']:.1f} |"
         )

@@ -1,12 +1,15 @@
-"""What the machine could do: products of a model's own shapes.
+"""What the machine could do: products of a model's own shapes, and reading memory.
 
-A training round's products are those that its tokens need, however they are computed: three for
-each projection of each token, the vocabulary's only for tokens that carry loss. Attention's own
-products, norms and the optimizer are left out, so a fraction of 1 cannot be reached.
+A round's products are those that its tokens need, however they are computed: for each projection
+of each token three in training, one in decoding; the vocabulary's only for tokens that carry loss
+or follow a drawn one. Attention's own products, norms and the optimizer are left out, so a fraction
+of 1 cannot be reached. Decoding also has to read: all weights once a position, and every
+living row's keys and values. A model that fits into the caches can pass the memory's bandwidth.
 """
 
 import statistics
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,6 +19,8 @@ from reasoning_lab.models.footprint import attention_widths
 from .workload import Size
 
 _REPETITIONS = 5
+_MATRIX = 16_384, 8_192  # Half a GiB of float32: no cache holds it.
+_FLOAT_BYTES = 4
 
 
 def projections(architecture: dict[str, Any]) -> list[tuple[int, int]]:
@@ -32,6 +37,38 @@ def training_products(size: Size, tokens: int, trained: int, passes: int) -> flo
     layer = sum(into * out for into, out in projections(found))
     body = tokens * found["num_hidden_layers"] * layer
     return 2.0 * passes * (body + trained * found["hidden_size"] * size.vocab_size)
+
+
+def decoding_products(size: Size, prompts: Sequence[int], drawn: Sequence[int]) -> float:
+    """Floating-point operations of drawing so many tokens behind so many, of each row."""
+    # Nothing reads a row's last token.
+    read = sum(prompts) + sum(drawn) - len(drawn)
+    return training_products(size, read, sum(drawn), passes=1)
+
+
+def decoding_bytes(size: Size, prompts: Sequence[int], drawn: Sequence[int]) -> float:
+    """Bytes that it reads, in float32, if all rows are drawn together: a position at a time."""
+    found = size.architecture
+    layers = found["num_hidden_layers"]
+    layer = sum(into * out for into, out in projections(found))
+    weights = layers * layer + found["hidden_size"] * size.vocab_size
+    _, keys, _ = attention_widths(found)
+    cached = sum(
+        count * prompt + count * (count + 1) // 2
+        for prompt, count in zip(prompts, (count - 1 for count in drawn), strict=True)
+    )
+    return float(_FLOAT_BYTES) * (max(drawn) * weights + cached * layers * 2 * keys)
+
+
+def bytes_per_s() -> float:
+    """Bytes a second that a product of a large matrix with one vector reads."""
+    weight, states = torch.ones(_MATRIX), torch.ones(_MATRIX[1])
+    times = []
+    for _ in range(_REPETITIONS):
+        started = time.perf_counter()
+        weight @ states
+        times.append(time.perf_counter() - started)
+    return weight.numel() * _FLOAT_BYTES / statistics.median(times)
 
 
 def products_per_s(size: Size, tokens: int) -> float:

@@ -38,7 +38,7 @@ from reasoning_lab.tracking.history import read_history
 from reasoning_lab.types import Problem
 from reasoning_lab.verify import Verifier
 
-from .limits import training_products
+from .limits import decoding_bytes, decoding_products, training_products
 from .work import CHECK_STEPS, Clock, Work
 from .workload import Size, ends
 
@@ -243,7 +243,15 @@ class Generation:
         clock = Clock()
         found = self._engine.complete(self._prompts, sampling, seeds)
         took = clock.read()
-        return Work(len(found), *took, sum(len(one.token_ids) for one in found))
+        drawn = [len(one.token_ids) for one in found]
+        lengths = [len(prompt) for prompt in self._prompts]
+        return Work(
+            len(found),
+            *took,
+            sum(drawn),
+            flops=decoding_products(self._size, lengths, drawn),
+            read_bytes=decoding_bytes(self._size, lengths, drawn),
+        )
 
 
 def generation(folder: Path) -> Generation:

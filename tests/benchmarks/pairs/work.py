@@ -22,6 +22,7 @@ class Work:
         tokens: Trained on or written, padding aside.
         losses: Of each step; none where nothing is trained.
         flops: Of the products that the work needs, however it is done; 0 = not reckoned.
+        read_bytes: Weights, keys and values that decoding has to read; 0 = not reckoned.
     """
 
     units: float
@@ -30,6 +31,7 @@ class Work:
     tokens: int
     losses: tuple[float, ...] = ()
     flops: float = 0.0
+    read_bytes: float = 0.0
 
 
 class Clock:
