@@ -25,13 +25,17 @@ _NO_MATCH = re.compile(r"Could not (?:override|delete) '([^']+)'")
 _WANTED = re.compile(r"could not be converted to (\w+)")
 _KINDS = {"Integer": "an integer", "Float": "a number", "Boolean": "true or false"}
 _REFUSED_GROUP = "Config group override"
+# OmegaConf's own failure at `key={...}` where the key is null.
+_FILLED_NULL = re.compile(r"'NoneType' object has no attribute 'get'\s+full_key: (\S+)")
 
 
 def is_composition_error(error: BaseException) -> bool:
     """Whether `error` says that the user's overrides or config files are at fault."""
     if isinstance(error, HydraException | OmegaConfBaseException | yaml.YAMLError):
         return True
-    # Hydra has no class of its own for `group=3`.
+    # Neither library has a class of its own for `group=3` or for a mapping in the place of null.
+    if isinstance(error, AttributeError):
+        return _FILLED_NULL.match(str(error)) is not None
     return isinstance(error, ValueError) and str(error).startswith(_REFUSED_GROUP)
 
 
@@ -43,6 +47,11 @@ def one_sentence(error: BaseException, groups: Sequence[str]) -> str:
         groups: Names of the config groups, which a misspelt word may have meant.
     """
     fault = next((link for link in _chain(error) if _at_key(link)), None)
+    if null := _FILLED_NULL.match(str(error)):
+        return (
+            f"{null[1]}: it is empty here, so it has no keys to set; choose an option that fills "
+            f"it (`reasoning-lab --help` lists them), then write {null[1]}.KEY=VALUE"
+        )
     if isinstance(error, OverrideParseException):
         return (
             f"'{error.override}' is not an override; write key=value, in quotes where the shell "

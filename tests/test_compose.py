@@ -171,7 +171,7 @@ def sentence_of(composed: Compose, *overrides: str) -> str:
         composed(*overrides)
     except UserError as error:
         return str(error)
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
+    except (HydraException, OmegaConfBaseException, ValueError, AttributeError) as error:
         if is_composition_error(error):
             return one_sentence(error, GROUPS)
         raise
@@ -196,6 +196,8 @@ def sentence_of(composed: Compose, *overrides: str) -> str:
         ("stages.sft.levels=2", ["stages.sft.levels=2", "write [2]"]),
         ("stages.sft.levels=[a]", ["stages.sft.levels[0]=a", "is not an integer"]),
         ("stages.sft.optimization=3", ["is not a mapping", "keys below stages.sft.optimization"]),
+        ("model.adapter={rank:4}", ["model.adapter: it is empty", "model.adapter.KEY=VALUE"]),
+        ("hardware.slurm={nodes:2}", ["hardware.slurm: it is empty", "option that fills it"]),
         ("stages.sft.count=null", ["stages.sft.count=null", "give a value"]),
         ("stages.sft.count=???", ["stages.sft.count", "add stages.sft.count=VALUE"]),
         ("seed=${nothing}", ["seed", "'nothing'"]),
