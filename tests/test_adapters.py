@@ -148,7 +148,7 @@ def test_resumed_stage_is_the_uninterrupted_one_to_the_bit(
         block = "proj" in key
         assert torch.equal(before[key], after[key]) is not block, key
     for folder in states[1::2]:
-        (kept,) = (folder / "work").glob("step-*")
+        (kept,) = (folder / "work").rglob("step-*")
         state = torch.load(kept, weights_only=True)
         assert state["state_dict"]
         assert all("lora" in key for key in state["state_dict"])

@@ -244,8 +244,9 @@ def saved_states(
     def keep(draft: Path, stem: str) -> Path:
         path = seal(draft, stem)
         kept.append(folder / stem)
-        (kept[-1] / "work").mkdir(parents=True)
-        shutil.copy(path, kept[-1] / "work")
+        states = kept[-1] / "work" / path.parent.name
+        states.mkdir(parents=True)
+        shutil.copy(path, states)
         return path
 
     with pytest.MonkeyPatch.context() as patch:
@@ -278,7 +279,7 @@ def test_damaged_state_is_named_and_the_one_before_it_used(
     context: StageContext, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     trained("sft", context, tmp_path)
-    older, newest = sorted((tmp_path / "work").glob("step-*"))
+    older, newest = sorted((tmp_path / "work").rglob("step-*"))
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1
     newest.write_bytes(content)
@@ -289,6 +290,19 @@ def test_damaged_state_is_named_and_the_one_before_it_used(
     assert f"{newest} is damaged" in caplog.text
     assert older.exists()
     assert_same(tmp_path / "whole", tmp_path)
+
+
+def test_state_of_other_micro_batches_is_not_gone_on_from(
+    context: StageContext, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    divided = replace(context, hardware=HardwareConfig(micro_batch_size=1))
+    _, states = saved_states("sft", divided, tmp_path / "divided")
+    trained("sft", context, tmp_path / "expected")
+    assert "starts anew" not in caplog.text
+    trained("sft", context, states[0])
+    assert "(single-1x" in caplog.text
+    assert "the stage starts anew; with the former options it goes on" in caplog.text
+    assert_same(tmp_path / "expected", states[0])
 
 
 def test_dropout_resumes_to_the_bit(context: StageContext, tmp_path: Path) -> None:

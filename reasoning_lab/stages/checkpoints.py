@@ -101,10 +101,20 @@ class DirectIO(TorchCheckpointIO):
 
 
 def states_of(work_dir: Path, strategy: str, accumulation: int) -> Path:
-    """Where training states are kept, which serve only as many processes with equal shares."""
-    return (
-        work_dir if strategy == "single" else work_dir / f"{strategy}-{world_size()}x{accumulation}"
-    )
+    """Where training states are kept, which serve only as many processes with equal shares.
+
+    A state counts micro-batches, so one of another division would go on at a wrong place.
+    """
+    folder = work_dir / f"{strategy}-{world_size()}x{accumulation}"
+    others = sorted({path.parent.name for path in work_dir.glob(f"*/{_PATTERN}")} - {folder.name})
+    if others and not folder.exists() and rank() == 0:
+        log.warning(
+            "%s holds training states of another strategy, number of devices or micro-batches "
+            "(%s): the stage starts anew; with the former options it goes on.",
+            work_dir,
+            ", ".join(others),
+        )
+    return folder
 
 
 def last_checkpoint(folder: Path) -> Path | None:
