@@ -235,3 +235,15 @@ def test_interval_across_seeds_is_scipys() -> None:
     expected = stats.t.interval(0.95, 2, loc=np.mean(means), scale=stats.sem(means))
     assert across_seeds(means) == pytest.approx(expected)
     assert across_seeds([0.0, 1.0]) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("at_once", [1, 100, 2**24])
+def test_p_value_does_not_depend_on_how_the_signs_are_divided(
+    at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(3)
+    one, other = rng.random((53, 3)) < 0.55, rng.random((53, 3)) < 0.5
+    expected = paired_difference(one, other).p_value
+    monkeypatch.setattr("reasoning_lab.evaluate.statistics._SIGNS_AT_ONCE", at_once)
+    assert 0.01 < expected < 0.99
+    assert paired_difference(one, other).p_value == expected
