@@ -7,7 +7,7 @@ instead: tokens, memory and arithmetic at most, and the hours of that arithmetic
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -227,24 +227,30 @@ def _memory(root: RootConfig, stage: StageConfig) -> Footprint | None:
     if not isinstance(stage, TrainingConfig):
         return None
     rows = stage.training_rows()
-    copies = stage.frozen_copies()
-    if stage.written_rows() and (root.hardware.strategy in SHARDED or root.model.dtype == "mixed"):
-        copies += 1  # What samples is whole on every device.
-    return footprint(
-        _architecture(root.model),
-        root.model.vocab_size,
+    architecture = _architecture(root.model)
+    vocab = architecture["vocab_size"]
+    found = footprint(
+        architecture,
+        vocab,
         root.model.dtype,
         str(stage.optimization.optimizer.get("_target_")),
         sharding_of(root.hardware),
-        copies,
+        stage.frozen_copies(),
         lora_rank=root.model.adapter.rank if root.model.adapter else None,
         packed=rows is not None and rows.packed,
     )
+    sampled = root.hardware.strategy in SHARDED or root.model.dtype == "mixed"
+    if found is None or not sampled or not stage.written_rows():
+        return found
+    # What samples is whole on every device.
+    whole = weight_bytes(architecture, vocab, root.model.sampling_dtype)
+    return replace(found, copies=found.copies + whole)
 
 
 def _bounds(root: RootConfig, stage: StageConfig, memory: Footprint | None) -> Bounds | None:
     device = DEVICES.get(root.hardware.device or "")
-    architecture, vocab = _architecture(root.model), root.model.vocab_size
+    architecture = _architecture(root.model)
+    vocab = architecture["vocab_size"]
     dtype = root.model.sampling_dtype
     trained, written = stage.training_rows(), stage.written_rows()
     if not is_known(architecture) or not (trained or written):
@@ -280,11 +286,12 @@ def _at_once(rows: Sequences, hardware: HardwareConfig) -> int:
 
 
 def _architecture(model: ModelConfig) -> dict[str, Any]:
-    """As configured, or the config of a local checkpoint."""
+    """As configured, or the config of a local checkpoint; with its vocabulary's size."""
     config = Path(model.path or "") / "config.json"
+    found: dict[str, Any] = model.architecture
     if model.path is not None and config.is_file():
-        return dict(json.loads(config.read_text(encoding="utf-8")))
-    return model.architecture
+        found = json.loads(config.read_text(encoding="utf-8"))
+    return {"vocab_size": model.vocab_size, **found}
 
 
 def _costs(artifacts: Iterable[Artifact]) -> _Costs:

@@ -237,6 +237,11 @@ def test_phi4_mini_from_its_config_alone(composed: Compose) -> None:
     alone = composed("model=phi4_mini", "ablate=pretrain", "stages.rl.kl.log_every_steps=0")
     (without,) = (node.memory for node in planned([alone]) if node.stage == "rl")
     assert without == replace(node.memory, copies=0)
+    # In mixed precision rollouts are drawn from a whole bfloat16 copy; the reference is float32.
+    mixed = composed("model=phi4_mini", "ablate=pretrain", "model.dtype=mixed")
+    (both,) = (node.memory for node in planned([mixed]) if node.stage == "rl")
+    assert both is not None
+    assert both.copies == (4 + 2) * both.parameters
     assert node.memory.parameters == pytest.approx(3.84e9, rel=0.005)
     assert node.memory.weights == node.memory.gradients == 2 * node.memory.parameters
     assert node.memory.optimizer == 2 * 2 * node.memory.parameters
