@@ -161,7 +161,7 @@ CURVES = {
         "documents", "rows of 256 tokens chosen and collated", doublings(256, 8192), 1, packing
     ),
     "plan/examples": Curve(
-        "examples", "one epoch of batches of 8 planned", doublings(2**11, 2**16), 1, plan
+        "examples", "one epoch of batches of 8 planned", doublings(2**11, 2**18), 1, plan
     ),
     "generate/rows": Curve(
         "rows", f"{_GENERATE}, 32 new tokens", doublings(16, 512), 1, generate_rows

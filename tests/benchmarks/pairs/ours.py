@@ -258,9 +258,9 @@ def generation(folder: Path) -> Generation:
     return Generation(folder)
 
 
-def answers(count: int) -> tuple[list[str], list[str]]:
+def answers(count: int, seed: int = 0) -> tuple[list[str], list[str]]:
     """Golds and answers, about half of them right; none equals its gold's text."""
-    rng = random.Random(0)
+    rng = random.Random(seed)
     golds, given = [], []
     spellings = ["{0}.0", "\\frac{{{1}}}{{2}}", "\\frac{{\\sqrt{{{2}}}}}{{2}}"]
     for _ in range(count):
