@@ -100,6 +100,17 @@ def test_unequal_work_is_refused() -> None:
         assert_equal_work("generation", answer(), answer(tokens=140))
 
 
+def test_work_that_lifted_no_peak_has_no_share_of_it() -> None:
+    numbers = dict.fromkeys(("ours", "peer", "ratio", "ratio_min", "ratio_max", "load"), 1.0)
+    row = {
+        **numbers,
+        **dict.fromkeys(("cpu_ratio", "limit", "bandwidth", "target")),
+        **{"name": "sft/smoke", "against": "TRL", "unit": "tokens/s", "n": 1},
+        **{"ours_work_mb": 3.0, "peer_work_mb": 0.0, "ours_peak_mb": 8.0, "peer_peak_mb": 16.0},
+    }
+    assert table([row], 1).splitlines()[-1].split("|")[11].strip() == "(50%)"
+
+
 def run_pairs(names: str, out: Path) -> str:
     """Measure at a size of seconds; standard output."""
     arguments = [names, "--size", "smoke", "--threads", "1", "--out", str(out)]

@@ -211,11 +211,13 @@ def table(found: Sequence[dict[str, Any]], threads: int) -> str:
             "" if row[what] is None else f"{row[what]:.0%}" for what in ("limit", "bandwidth")
         )
         target = "" if row["target"] is None else f"{row['target']:.1f}"
+        # A little work may fit into what the peer's libraries had freed.
+        memory = f"{row['ours_work_mb'] / row['peer_work_mb']:.0%}" if row["peer_work_mb"] else ""
         lines.append(
             f"| {row['name']} | {row['against']} | {rate(row['ours'])} | {rate(row['peer'])} "
             f"| {row['unit']} | {row['ratio']:.2f} ({row['ratio_min']:.2f}–{row['ratio_max']:.2f}) "
             f"| {target} | {cpu} | {limit} | {bandwidth} "
-            f"| {row['ours_work_mb'] / row['peer_work_mb']:.0%} "
+            f"| {memory} "
             f"({row['ours_peak_mb'] / row['peer_peak_mb']:.0%}) "
             f"| {row['n']} | {row['load']:.1f} |"
         )
