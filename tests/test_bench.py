@@ -22,6 +22,15 @@ from .benchmarks.pairs.limits import decoding_bytes, decoding_products, training
 from .benchmarks.pairs.work import PAIRS
 from .benchmarks.pairs.workload import SIZES, Size, write_workload
 
+NARROW = {
+    "model_type": "llama",
+    "hidden_size": 8,
+    "intermediate_size": 10,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+}
+
 
 @pytest.fixture(scope="module")
 def workload(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -51,29 +60,13 @@ def test_every_word_is_a_token(workload: Path) -> None:
 
 def test_products_by_hand() -> None:
     """A layer of 4 x 8 x 8 + 3 x 8 x 10 weights, twice; 8 x 20 for the vocabulary."""
-    architecture = {
-        "model_type": "llama",
-        "hidden_size": 8,
-        "intermediate_size": 10,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 2,
-    }
-    found = training_products(Size(20, architecture, 1), tokens=7, trained=3, passes=3)
+    found = training_products(Size(20, NARROW, 1), tokens=7, trained=3, passes=3)
     assert found == 3 * 2 * (7 * 2 * (256 + 240) + 3 * 160)
 
 
 def test_decoding_by_hand() -> None:
     """The same model with one head of its two for keys; rows of 5 and 2 tokens draw 3 and 1."""
-    architecture = {
-        "model_type": "llama",
-        "hidden_size": 8,
-        "intermediate_size": 10,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-    }
-    size = Size(20, architecture, 1)
+    size = Size(20, {**NARROW, "num_key_value_heads": 1}, 1)
     weights = 2 * (2 * 8 * 8 + 2 * 8 * 4 + 3 * 8 * 10)
     products = 2 * (9 * weights + 4 * 8 * 20)  # Tokens read: 5 + 2 and 2 + 0; drawn: 4.
     assert decoding_products(size, [5, 2], [3, 1]) == products

@@ -48,16 +48,15 @@ def decoding_products(size: Size, prompts: Sequence[int], drawn: Sequence[int]) 
 
 def decoding_bytes(size: Size, prompts: Sequence[int], drawn: Sequence[int]) -> float:
     """Bytes that it reads, in float32, if all rows are drawn together: a position at a time."""
-    found = size.architecture
-    layers = found["num_hidden_layers"]
-    layer = sum(into * out for into, out in projections(found))
-    weights = layers * layer + found["hidden_size"] * size.vocab_size
-    _, keys, _ = attention_widths(found)
+    # A token multiplies and adds once with each weight.
+    weights = training_products(size, 1, 1, passes=1) / 2
+    _, keys, _ = attention_widths(size.architecture)
+    a_token = size.architecture["num_hidden_layers"] * 2 * keys
     cached = sum(
         count * prompt + count * (count + 1) // 2
         for prompt, count in zip(prompts, (count - 1 for count in drawn), strict=True)
     )
-    return float(_FLOAT_BYTES) * (max(drawn) * weights + cached * layers * 2 * keys)
+    return _FLOAT_BYTES * (max(drawn) * weights + cached * a_token)
 
 
 def bytes_per_s() -> float:
