@@ -28,7 +28,7 @@ _POLL_S = 1.0
 # A shared file system may show a change late.
 _LOST_S = 300.0
 _PATIENCE_S = 60.0
-_PULSE, _ENDED = "pulse-{}", "ended-{}.txt"
+_PULSE, _ENDED = "pulse-{}", "ended-{}-{}.txt"
 
 
 def check_slurm() -> None:
@@ -68,9 +68,10 @@ def run_on_cluster(
     """
     import submitit
 
-    for stale in [*folder.glob(_PULSE.format("*")), *folder.glob(_ENDED.format("*"))]:
-        # Machines of a command that was killed end without their pulse.
-        stale.unlink(missing_ok=True)
+    # Machines of a command that was killed end without their pulse.
+    for stale in (_PULSE.format("*"), _ENDED.format("*", "*"), log_of(folder, "*").name):
+        for file in folder.glob(stale):
+            file.unlink(missing_ok=True)
     pulse = folder / _PULSE.format(uuid.uuid4().hex)
     executor = submitit.SlurmExecutor(folder / "slurm")
     executor.update_parameters(
@@ -93,17 +94,17 @@ def run_on_cluster(
             f"stages.{name}: SLURM refused the job ({reason}); see hardware.slurm"
         ) from error
     log.info("%s: SLURM job %s; what it writes is in %s", name, job.job_id, folder)
-    beats, ended = 0, _ended(folder)
+    beats, ended = 0, _ended(pulse)
     try:
         while not job.done() and not any(ended.values()) and len(ended) < nodes:
             beats += 1
             pulse.write_text(str(beats), encoding="utf-8")
             time.sleep(_POLL_S)
-            ended = _ended(folder)
-        ended = _ended(folder)
+            ended = _ended(pulse)
+        ended = _ended(pulse)
     finally:
         pulse.unlink()
-        _wait_for_end(job, nodes, folder)
+        _wait_for_end(job, nodes, pulse)
     if len(ended) == nodes and not any(ended.values()):
         return None
     logs = [file for file in (log_of(folder, node) for node in range(nodes)) if file.exists()]
@@ -112,18 +113,21 @@ def run_on_cluster(
     return f"SLURM job {job.job_id}: {failure(logs) or ' and '.join(reasons) or state}"
 
 
-def _ended(folder: Path) -> dict[str, str]:
-    """What each machine that has ended says of it; nothing = all went well."""
-    return {file.name: file.read_text("utf-8") for file in folder.glob(_ENDED.format("*"))}
+def _ended(pulse: Path) -> dict[str, str]:
+    """What each machine of this command's that has ended says of it; nothing = all went well."""
+    files = pulse.parent.glob(_ENDED.format(pulse.name, "*"))
+    return {file.name: file.read_text("utf-8") for file in files}
 
 
-def _wait_for_end(job: "Job[None]", nodes: int, folder: Path) -> None:
-    """Cancel what still waits or runs, and see it end."""
-    if len(_ended(folder)) < nodes and not job.done():
+def _wait_for_end(job: "Job[None]", nodes: int, pulse: Path) -> None:
+    """Cancel what still waits or runs, and see every machine that began end."""
+    if len(_ended(pulse)) < nodes and not job.done():
         job.cancel(check=False)
     deadline = time.monotonic() + _PATIENCE_S
-    while not job.done() and time.monotonic() < deadline:
-        if job.watcher.is_done(job.job_id, mode="force"):
+    while time.monotonic() < deadline:
+        # SLURM calls a job cancelled as soon as it is asked to cancel it.
+        begun = sum(log_of(pulse.parent, node).exists() for node in range(nodes))
+        if len(_ended(pulse)) >= begun and job.watcher.is_done(job.job_id, mode="force"):
             return
         time.sleep(_POLL_S)
 
@@ -149,7 +153,7 @@ def on_node(folder: Path, place: Path, pulse: Path, nodes: int, processes: int) 
     if nodes > 1:
         address = [f"--master-addr={where.master_addr}", f"--master-port={where.master_port}"]
         options = [f"--nnodes={nodes}", f"--node-rank={where.rank}", *address, *options[1:]]
-    ended = folder / _ENDED.format(where.rank)
+    ended = folder / _ENDED.format(pulse.name, where.rank)
     try:
         with torchrun(options, folder, log_of(folder, where.rank)) as process:
             listened = Listener(pulse)

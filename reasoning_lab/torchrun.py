@@ -57,8 +57,8 @@ def run_here(processes: int, folder: Path) -> str | None:
     return failure([log_file]) or "the processes ended before their time"
 
 
-def log_of(folder: Path, node: int) -> Path:
-    """What the processes of one machine say."""
+def log_of(folder: Path, node: int | str) -> Path:
+    """What the processes of one machine say; "*" stands for any."""
     return folder / f"processes-{node}.log"
 
 

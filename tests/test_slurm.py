@@ -68,3 +68,28 @@ def test_refused_job_is_one_sentence(tmp_path: Path, cluster: Path) -> None:
 def test_job_that_ends_before_its_processes_begin_is_told(tmp_path: Path, cluster: Path) -> None:
     (cluster / "bin" / "srun").write_text("#!/bin/sh\nexit 1\n")
     assert submitted(tmp_path / "launch") == "SLURM job 1: it ended as failed"
+
+
+# A machine of a command that was killed, one that fails, and one that needs a while after the
+# job was cancelled.
+MACHINES = """#!/bin/sh
+trap '' TERM
+pulse=$(ls | grep ^pulse)
+printf 'it is gone' > ended-pulse-of-another-0.txt
+sleep 2
+touch processes-0.log processes-1.log
+printf 'it failed' > ended-$pulse-1.txt
+sleep 4
+printf 'it is over' > ended-$pulse-0.txt
+"""
+
+
+def test_every_machine_of_the_commands_own_is_waited_for(
+    tmp_path: Path, cluster: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (cluster / "bin" / "srun").write_text(MACHINES)
+    (tmp_path / "launch").mkdir()
+    monkeypatch.chdir(tmp_path / "launch")
+    told = run_on_cluster(SlurmConfig(), "sft", 2, 1, 0, Path.cwd())
+    assert told == "SLURM job 1: it failed"
+    assert len(list(Path.cwd().glob("ended-*-0.txt"))) == 2
