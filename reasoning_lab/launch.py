@@ -296,7 +296,7 @@ def end_with_launcher() -> None:
 
 
 def main() -> None:
-    """Entry point of each process that torchrun starts: `python -m reasoning_lab.launch FOLDER`."""
+    """Do this rank's part of the job in the folder that the command line names."""
     end_with_launcher()
     folder = Path(sys.argv[1])
     try:
@@ -309,7 +309,3 @@ def main() -> None:
         traceback.print_exc()
         sys.stderr.flush()
         os._exit(1)
-
-
-if __name__ == "__main__":
-    main()

@@ -23,7 +23,7 @@ def torchrun(
     words = [sys.executable, "-m", "torch.distributed.run", *options]
     with log_file.open("w", encoding="utf-8") as log:
         process = subprocess.Popen(
-            [*words, "-m", "reasoning_lab.launch", str(folder)],
+            [*words, "-m", "reasoning_lab.launch_rank", str(folder)],
             stdin=subprocess.PIPE,
             stderr=log,
             start_new_session=True,

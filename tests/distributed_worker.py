@@ -1,20 +1,26 @@
-"""What torchrun starts for test_distributed: several jobs in the processes of one launch."""
+"""What torchrun starts for test_distributed: several jobs in the processes of one launch.
+
+As in `reasoning_lab.launch_rank`, the verifier's workers import this module again.
+"""
 
 import shutil
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from reasoning_lab import launch
-from reasoning_lab.losses import parts
-from reasoning_lab.ranks import Peers, rank
-from reasoning_lab.stages import checkpoints
-from reasoning_lab.verify import verifier_of
+if TYPE_CHECKING:
+    from reasoning_lab.launch import Job
 
 _VOCAB_SIZE = 300  # Of the models there, or more.
-_AT_ONCE = parts.LOGITS_AT_ONCE
+_AT_ONCE: list[int] = []  # As the package has it.
 
 
 def main() -> None:
+    from reasoning_lab import launch
+    from reasoning_lab.ranks import Peers, rank
+    from reasoning_lab.stages import checkpoints
+    from reasoning_lab.verify import verifier_of
+
     launch.end_with_launcher()
     root = Path(sys.argv[1])
     folders = sorted(path.parent for path in root.glob("*/job.yaml"))
@@ -53,13 +59,16 @@ def main() -> None:
             launch.work(folder, verifier)
 
 
-def divide_logits(job: launch.Job) -> None:
+def divide_logits(job: "Job") -> None:
     """One device builds all logits at once, these processes some: the results are the same.
 
     Not where each part's gradient of the vocabulary projection is rounded to bfloat16.
     """
+    from reasoning_lab.losses import parts
+
+    _AT_ONCE.append(parts.LOGITS_AT_ONCE)
     mixed = job.model.dtype == "mixed"
-    parts.LOGITS_AT_ONCE = _AT_ONCE if mixed else 4 * _VOCAB_SIZE
+    parts.LOGITS_AT_ONCE = _AT_ONCE[0] if mixed else 4 * _VOCAB_SIZE
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """What a stage's own processes are told."""
 
 import gc
+import subprocess
+import sys
 import weakref
 from pathlib import Path
 from typing import Any
@@ -94,3 +96,11 @@ def test_nothing_of_a_stage_stays_in_memory(
         assert trainer() is None
     finally:
         gc.enable()
+
+
+def test_a_verifiers_worker_does_not_import_what_its_rank_did() -> None:
+    code = (
+        "import runpy, sys; runpy.run_module('reasoning_lab.launch_rank', run_name='__mp_main__'); "
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
