@@ -132,10 +132,14 @@ def _check_hardware(hardware: HardwareConfig) -> None:
                 f"hardware.{key}={count}: strategy=single uses one; set hardware.strategy to ddp, "
                 "fsdp or deepspeed1, 2 or 3"
             )
-    if hardware.nodes > 1 and hardware.slurm is None:
+    if hardware.nodes > 1 and not hardware.on_cluster:
         raise UserError(
-            f"hardware.nodes={hardware.nodes}: other machines are reached through SLURM alone; "
-            "choose hardware=slurm, or leave nodes out"
+            f"hardware.nodes={hardware.nodes}: other machines are reached through SLURM or Ray; "
+            "choose hardware=slurm or ray, or leave nodes out"
+        )
+    if hardware.slurm is not None and hardware.ray is not None:
+        raise UserError(
+            "hardware.slurm and hardware.ray: a stage is made on one of them; leave one out"
         )
     if hardware.offload != "none" and not strategy.startswith("deepspeed"):
         raise UserError(

@@ -65,6 +65,21 @@ class SlurmConfig:
 
 
 @dataclass
+class RayConfig:
+    """What each stage that is made on machines of a Ray cluster asks of it.
+
+    Attributes:
+        address: The cluster's; null = RAY_ADDRESS, or the one that this machine belongs to.
+        cpus_per_device: CPU cores of each process.
+        resources: Further resources that each machine has, by the cluster's own names.
+    """
+
+    address: str | None = placement(None)
+    cpus_per_device: int = number(8, least=1, placement=True)
+    resources: dict[str, float] = field(default_factory=dict, metadata={"placement": True})
+
+
+@dataclass
 class HardwareConfig:
     """Where and how wide; never part of a result's identity.
 
@@ -74,6 +89,7 @@ class HardwareConfig:
         devices: Devices of one machine that train a stage together, a process each.
         nodes: Machines that train a stage together, with `devices` each.
         slurm: Every stage is made as a job of a SLURM cluster; null = by this machine.
+        ray: Every stage is made on machines of a Ray cluster; null = by this machine.
         strategy: How they share it: single; ddp, a copy of the policy on each; fsdp, shards of
             weights, gradients and optimizer state; deepspeed1, 2 and 3, ZeRO's shards of the
             optimizer state, of the gradients too, and of the weights too.
@@ -98,6 +114,7 @@ class HardwareConfig:
     devices: int = number(1, least=1, placement=True)
     nodes: int = number(1, least=1, placement=True)
     slurm: SlurmConfig | None = field(default=None, metadata={"placement": True})
+    ray: RayConfig | None = field(default=None, metadata={"placement": True})
     strategy: str = field(default="single", metadata={"placement": True, "choices": STRATEGIES})
     offload: str = field(default="none", metadata={"placement": True, "choices": OFFLOADS})
     offload_path: str | None = placement(None)
@@ -111,6 +128,11 @@ class HardwareConfig:
     verifier_workers: int = number(1, least=1, placement=True)
     verifier_timeout_s: float = number(5.0, least=0.1, placement=True)
     verifier_memory_mb: int = number(1024, least=64, placement=True)
+
+    @property
+    def on_cluster(self) -> bool:
+        """Whether stages are made on other machines than the command's."""
+        return self.slurm is not None or self.ray is not None
 
     @property
     def world_size(self) -> int:

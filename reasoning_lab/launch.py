@@ -32,6 +32,7 @@ from reasoning_lab.data.problems import ProblemSource
 from reasoning_lab.hardware import HardwareConfig
 from reasoning_lab.models.policy import free_memory
 from reasoning_lab.ranks import rank
+from reasoning_lab.ray_cluster import run_on_ray
 from reasoning_lab.schema import (
     BenchmarkConfig,
     ModelConfig,
@@ -39,7 +40,7 @@ from reasoning_lab.schema import (
     TrackerConfig,
     TrainingConfig,
 )
-from reasoning_lab.slurm import run_on_cluster
+from reasoning_lab.slurm import run_on_slurm
 from reasoning_lab.stages.base import Metrics, StageContext
 from reasoning_lab.targets import factory, resolve
 from reasoning_lab.torchrun import run_here
@@ -135,7 +136,7 @@ class Job:
     @property
     def launches(self) -> bool:
         """Whether it takes processes of its own."""
-        return self._is_shared or self.hardware.slurm is not None
+        return self._is_shared or self.hardware.on_cluster
 
     @property
     def _is_shared(self) -> bool:
@@ -162,10 +163,13 @@ def launched(job: Job) -> Metrics:
         stale.unlink(missing_ok=True)
     write_job(job, folder)
     nodes, processes = job.spread
-    if job.hardware.slurm is None:
-        wrong = run_here(processes, folder)
+    where = job.name, nodes, processes, job.gpus, folder
+    if job.hardware.slurm is not None:
+        wrong = run_on_slurm(job.hardware.slurm, *where)
+    elif job.hardware.ray is not None:
+        wrong = run_on_ray(job.hardware.ray, *where)
     else:
-        wrong = run_on_cluster(job.hardware.slurm, job.name, nodes, processes, job.gpus, folder)
+        wrong = run_here(processes, folder)
     if wrong is None:
         return cast(Metrics, json.loads((folder / _METRICS).read_text(encoding="utf-8")))
     for mistake in sorted(folder.glob(_MISTAKE.format("*"))):

@@ -22,6 +22,7 @@ from reasoning_lab.evaluate.config import EvaluateConfig
 from reasoning_lab.fields import as_plain
 from reasoning_lab.files import replaced
 from reasoning_lab.launch import Job, launched, tracker_of
+from reasoning_lab.ray_cluster import check_ray
 from reasoning_lab.recipe import Node
 from reasoning_lab.report import Evidence
 from reasoning_lab.results import add_evidence, publish, results_of
@@ -53,6 +54,8 @@ def run(recipe: Recipe, out_dir: Path, overrides: Sequence[str] = ()) -> float |
     root = recipe.root
     if root.hardware.slurm is not None:
         check_slurm()
+    elif root.hardware.ray is not None:
+        check_ray(root.hardware.ray)
     else:
         check_drives(root.hardware)
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)

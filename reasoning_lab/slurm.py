@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reasoning_lab.hardware import SlurmConfig
-from reasoning_lab.torchrun import failure, log_of, torchrun
+from reasoning_lab.torchrun import failure, log_of, rendezvous, torchrun
 from reasoning_lab.types import UserError
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def check_slurm() -> None:
         )
 
 
-def run_on_cluster(
+def run_on_slurm(
     config: SlurmConfig, name: str, nodes: int, processes: int, gpus: int, folder: Path
 ) -> str | None:
     """Do the job in `folder` in `processes` on each of `nodes` machines.
@@ -149,10 +149,7 @@ def on_node(folder: Path, place: Path, pulse: Path, nodes: int, processes: int) 
 
     os.chdir(place)
     where = submitit.helpers.TorchDistributedEnvironment()
-    options = ["--standalone", f"--nproc-per-node={processes}"]
-    if nodes > 1:
-        address = [f"--master-addr={where.master_addr}", f"--master-port={where.master_port}"]
-        options = [f"--nnodes={nodes}", f"--node-rank={where.rank}", *address, *options[1:]]
+    options = rendezvous(nodes, where.rank, processes, where.master_addr, where.master_port)
     ended = folder / _ENDED.format(pulse.name, where.rank)
     try:
         with torchrun(options, folder, log_of(folder, where.rank)) as process:

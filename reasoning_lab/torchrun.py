@@ -34,6 +34,20 @@ def torchrun(
             _end(process)
 
 
+def rendezvous(
+    nodes: int, node: int, processes: int, address: str = "", port: int = 0
+) -> list[str]:
+    """The options by which `nodes` machines, this one's number being `node`, find each other.
+
+    `address` and `port` are those of the first, which a machine alone does not need.
+    """
+    options = [f"--nproc-per-node={processes}"]
+    if nodes == 1:
+        return ["--standalone", *options]
+    where = [f"--master-addr={address}", f"--master-port={port}"]
+    return [f"--nnodes={nodes}", f"--node-rank={node}", *where, *options]
+
+
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End torchrun and its processes, which end by themselves once their input is closed."""
     assert process.stdin is not None
@@ -49,9 +63,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def run_here(processes: int, folder: Path) -> str | None:
     """Do the job in `folder` in so many processes; what went wrong, None = nothing."""
-    options = ["--standalone", f"--nproc-per-node={processes}"]
     log_file = log_of(folder, 0)
-    with torchrun(options, folder, log_file) as process:
+    with torchrun(rendezvous(1, 0, processes), folder, log_file) as process:
         if process.wait() == 0:
             return None
     return failure([log_file]) or "the processes ended before their time"

@@ -7,8 +7,8 @@ import pytest
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from reasoning_lab.compose import CONF, makers
-from reasoning_lab.hardware import HardwareConfig
+from reasoning_lab.compose import CONF, _check_hardware, makers
+from reasoning_lab.hardware import HardwareConfig, RayConfig, SlurmConfig
 from reasoning_lab.mistakes import is_composition_error, one_sentence
 from reasoning_lab.schema import StageConfig
 from reasoning_lab.stages.distill.config import DistillConfig
@@ -71,7 +71,7 @@ def test_option_composes(
     wide = [
         f"stages.{stage}.optimization={adamw}"
         for stage in ("pretrain", "midtrain", "sft", "dpo")
-        if option.endswith(("x8", "zero3", "slurm"))
+        if option.endswith(("x8", "zero3", "slurm", "ray"))
     ]
     recipe = composed(chosen, *wide, *[missing[option]] if option in missing else [])
     assert recipe.nodes
@@ -339,7 +339,7 @@ def test_micro_batch_that_holds_a_whole_step_is_no_mistake(composed: Compose) ->
         (["hardware.devices=2"], r"^hardware\.devices=2: strategy=single uses one; set"),
         (
             ["hardware.strategy=ddp", "hardware.nodes=2"],
-            r"^hardware\.nodes=2: other machines are reached through SLURM alone; choose",
+            r"^hardware\.nodes=2: other machines are reached through SLURM or Ray; choose",
         ),
         (["hardware.nodes=2"], r"^hardware\.nodes=2: strategy=single uses one; set"),
         (
@@ -377,9 +377,16 @@ def test_impossible_strategy_is_one_sentence(
     assert "\n" not in str(told.value)
 
 
+def test_a_stage_is_made_on_one_kind_of_cluster() -> None:
+    hardware = HardwareConfig(slurm=SlurmConfig(), ray=RayConfig())
+    with pytest.raises(UserError, match=r"^hardware\.slurm, hardware\.ray: a stage is made on one"):
+        _check_hardware(hardware)
+
+
 def test_strategy_is_no_identity(composed: Compose) -> None:
     alone = [node.fingerprint for node in composed("~stages.midtrain").nodes]
-    cluster = ["hardware=slurm", "hardware.devices=1", "hardware.micro_batch_size=1"]
-    for wide in (["hardware.devices=2"], cluster):
+    alike = ["hardware.devices=1", "hardware.micro_batch_size=1"]
+    clusters = [[f"hardware={name}", *alike] for name in ("slurm", "ray")]
+    for wide in (["hardware.devices=2"], *clusters):
         nodes = composed(*wide, "hardware.strategy=ddp", "~stages.midtrain").nodes
         assert [node.fingerprint for node in nodes] == alone

@@ -4,10 +4,11 @@ import time
 from pathlib import Path
 
 import pytest
+from submitit.slurm.slurm import SlurmInfoWatcher, SlurmJob
 
 from reasoning_lab import slurm
 from reasoning_lab.hardware import SlurmConfig
-from reasoning_lab.slurm import Listener, run_on_cluster
+from reasoning_lab.slurm import Listener, run_on_slurm
 from reasoning_lab.types import UserError
 
 from .conftest import SMOKE, lab_here
@@ -21,12 +22,14 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The memory of a stand-in for SLURM, whose machines this one is."""
     for key, value in install(tmp_path / "cluster").items():
         monkeypatch.setenv(key, value)
+    # Every cluster's first job is 1, and submitit remembers what became of a job.
+    monkeypatch.setattr(SlurmJob, "watcher", SlurmInfoWatcher(delay_s=600))
     return tmp_path / "cluster"
 
 
 def submitted(folder: Path) -> str | None:
     folder.mkdir()
-    return run_on_cluster(SlurmConfig(), "sft", 2, 1, 0, folder)
+    return run_on_slurm(SlurmConfig(), "sft", 2, 1, 0, folder)
 
 
 def test_machine_listens_for_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,6 +93,6 @@ def test_every_machine_of_the_commands_own_is_waited_for(
     (cluster / "bin" / "srun").write_text(MACHINES)
     (tmp_path / "launch").mkdir()
     monkeypatch.chdir(tmp_path / "launch")
-    told = run_on_cluster(SlurmConfig(), "sft", 2, 1, 0, Path.cwd())
+    told = run_on_slurm(SlurmConfig(), "sft", 2, 1, 0, Path.cwd())
     assert told == "SLURM job 1: it failed"
     assert len(list(Path.cwd().glob("ended-*-0.txt"))) == 2

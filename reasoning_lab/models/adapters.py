@@ -145,5 +145,8 @@ def _quantize(policy: PreTrainedModel) -> None:
             )
             small.weight = Params4bit(linear.weight.data, requires_grad=False, quant_type="nf4")
             small.bias = linear.bias
+            # Else some CPUs' sampling packs the weights anew, with scales rounded to bfloat16, into
+            # a form that no merge can read.
+            small.support_avx512bf16_for_cpu = False
             # Moving is what quantises.
             setattr(parent, name, small.to(linear.weight.device))
