@@ -379,7 +379,7 @@ def test_impossible_strategy_is_one_sentence(
 
 def test_a_stage_is_made_on_one_kind_of_cluster() -> None:
     hardware = HardwareConfig(slurm=SlurmConfig(), ray=RayConfig())
-    with pytest.raises(UserError, match=r"^hardware\.slurm and hardware\.ray: a stage is made on one"):
+    with pytest.raises(UserError, match=r"^hardware\.slurm and hardware\.ray: a stage is made"):
         _check_hardware(hardware)
 
 
