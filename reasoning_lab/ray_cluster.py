@@ -95,11 +95,9 @@ def run_on_ray(
             where = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=node)
             return ray.remote(function).options(max_retries=0, scheduling_strategy=where, **more)
 
-        # What a task has beside a bundle's processors would not be its own.
-        task = {"num_cpus": needs["CPU"], "num_gpus": gpus}
         address, port = ray.get(on(0, _free_address, num_cpus=0).remote())
         tasks = [
-            on(node, _on_machine, **task).remote(
+            on(node, _on_machine, num_cpus=needs["CPU"], num_gpus=gpus).remote(
                 folder,
                 Path.cwd(),
                 rendezvous(nodes, node, processes, address, port),
