@@ -4,7 +4,6 @@ import time
 from pathlib import Path
 
 import pytest
-from submitit.slurm.slurm import SlurmInfoWatcher, SlurmJob
 
 from reasoning_lab import slurm
 from reasoning_lab.hardware import SlurmConfig
@@ -20,6 +19,8 @@ ON_CPUS = ["hardware=slurm", "hardware.accelerator=cpu", "hardware.devices=1", "
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The memory of a stand-in for SLURM, whose machines this one is."""
+    from submitit.slurm.slurm import SlurmInfoWatcher, SlurmJob
+
     for key, value in install(tmp_path / "cluster").items():
         monkeypatch.setenv(key, value)
     # Every cluster's first job is 1, and submitit remembers what became of a job.

@@ -41,7 +41,7 @@ class FusedModel:
         self._norm: Tensor = decoder.norm.weight
         head: Any = model.get_output_embeddings()
         self._head: Tensor = head.weight
-        self._epsilon: float = model.config.rms_norm_eps
+        self._epsilon = self._norm.new_tensor(model.config.rms_norm_eps)
         self._key_heads: int = model.config.num_key_value_heads
 
     def logits(
@@ -68,7 +68,7 @@ class FusedModel:
         for weights, layer in zip(self._layers, cache, strict=True):
             x = weights.attend(x, cos, signed_sin, hidden, layer)
             x = weights.feed_forward(x)
-        return F.linear(F.rms_norm(x, x.shape[-1:], self._norm, self._epsilon), self._head)
+        return F.linear(_normed(x, self._epsilon) * self._norm, self._head)
 
 
 def fuses(model: PreTrainedModel) -> bool:
@@ -100,18 +100,16 @@ def _projections_are_plain(model: PreTrainedModel) -> bool:
 class _Layer:
     """One layer's weights: D a head's width, A all query heads', K all key heads' width."""
 
-    attention_norm: Tensor  # [H]
-    qkv: Tensor  # [A + 2K, H]
+    qkv: Tensor  # [A + 2K, H], with the norm's weight before it
     qkv_bias: Tensor | None  # [A + 2K]
     head_norm: Tensor | None  # [query heads + key heads, D]
     out: Tensor  # [A, H]
-    mlp_norm: Tensor  # [H]
-    gate_up: Tensor  # [2I, H]
+    gate_up: Tensor  # [2I, H], with the norm's weight before it
     down: Tensor  # [I, H]
     key_heads: int
     head_width: int
     scale: float
-    epsilon: float
+    epsilon: Tensor  # []
 
     @classmethod
     def of(cls, layer: Any, config: Any) -> "_Layer":
@@ -129,29 +127,28 @@ class _Layer:
                 ]
             )
         return cls(
-            attention_norm=layer.input_layernorm.weight,
-            qkv=torch.cat([projection.weight for projection in projections]),
+            qkv=torch.cat([projection.weight for projection in projections])
+            * layer.input_layernorm.weight,
             qkv_bias=torch.cat(biases) if biases else None,
             head_norm=head_norm,
             out=attention.o_proj.weight.t(),
-            mlp_norm=layer.post_attention_layernorm.weight,
-            gate_up=torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]),
+            gate_up=torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight])
+            * layer.post_attention_layernorm.weight,
             down=mlp.down_proj.weight.t(),
             key_heads=config.num_key_value_heads,
             head_width=width,
             scale=attention.scaling,
-            epsilon=config.rms_norm_eps,
+            epsilon=layer.input_layernorm.weight.new_tensor(config.rms_norm_eps),
         )
 
     def attend(
         self, x: Tensor, cos: Tensor, signed_sin: Tensor, hidden: Tensor, layer: CacheLayerMixin
     ) -> Tensor:
         rows, keys, width = x.shape[0], self.key_heads, self.head_width
-        normed = F.rms_norm(x, x.shape[-1:], self.attention_norm, self.epsilon)
-        heads = F.linear(normed, self.qkv, self.qkv_bias).view(rows, -1, width)
+        heads = F.linear(_normed(x, self.epsilon), self.qkv, self.qkv_bias).view(rows, -1, width)
         turned, values = heads[:, :-keys], heads[:, -keys:]
         if self.head_norm is not None:
-            turned = F.rms_norm(turned, (width,), None, self.epsilon) * self.head_norm
+            turned = _normed(turned, self.epsilon) * self.head_norm
         turned = torch.addcmul(turned * cos, turned.roll(width // 2, -1), signed_sin)
         cached = layer.update(turned[:, -keys:, None], values[:, :, None])
         all_keys, all_values = (part.flatten(0, 1) for part in cached)  # [R * keys, P, D]
@@ -161,6 +158,11 @@ class _Layer:
         return torch.addmm(x, attended.view(rows, -1), self.out)
 
     def feed_forward(self, x: Tensor) -> Tensor:
-        normed = F.rms_norm(x, x.shape[-1:], self.mlp_norm, self.epsilon)
-        gate, up = F.linear(normed, self.gate_up).chunk(2, dim=-1)
+        gate, up = F.linear(_normed(x, self.epsilon), self.gate_up).chunk(2, dim=-1)
         return torch.addmm(x, F.silu(gate).mul_(up), self.down)
+
+
+def _normed(x: Tensor, epsilon: Tensor) -> Tensor:
+    """`F.rms_norm` of the last dimension, which takes ten operations on a CPU."""
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return x * torch.addcmul(epsilon, length, length, value=1 / x.shape[-1]).rsqrt_()
