@@ -154,7 +154,7 @@ CURVES = {
         "tokens of a packed row",
         f"{_TRAIN}, one row of 64-token documents",
         doublings(128, 2048),
-        2,
+        1,
         train_packed,
     ),
     "pack/documents": Curve(

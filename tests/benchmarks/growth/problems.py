@@ -268,7 +268,7 @@ CURVES = {
     "evaluate/problems": Curve(
         "problems",
         "everything that an evaluation measures, 4 samples a problem",
-        doublings(256, 8192),
+        doublings(256, 32768),
         1,
         evaluation,
     ),
