@@ -43,7 +43,7 @@ from reasoning_lab.schema import (
 from reasoning_lab.slurm import run_on_slurm
 from reasoning_lab.stages.base import Metrics, StageContext
 from reasoning_lab.targets import factory, resolve
-from reasoning_lab.torchrun import run_here
+from reasoning_lab.torchrun import logs_of, run_here
 from reasoning_lab.tracking import NullTracker, Tracker, WandbTracker
 from reasoning_lab.types import UserError
 from reasoning_lab.verify import Verifier, verifier_of
@@ -159,7 +159,7 @@ def launched(job: Job) -> Metrics:
     """
     folder = job.work_dir.absolute() / "launch"
     folder.mkdir(parents=True, exist_ok=True)
-    for stale in [folder / _METRICS, *folder.glob(_MISTAKE.format("*"))]:
+    for stale in [folder / _METRICS, *folder.glob(_MISTAKE.format("*")), *logs_of(folder)]:
         stale.unlink(missing_ok=True)
     write_job(job, folder)
     nodes, processes = job.spread

@@ -85,8 +85,6 @@ def run_on_ray(
     import ray
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-    for stale in folder.glob(log_of(folder, "*").name):
-        stale.unlink(missing_ok=True)
     needs = {"CPU": float(config.cpus_per_device * processes), "GPU": float(gpus)}
     needs = {key: value for key, value in (needs | config.resources).items() if value}
     with _machines(needs, nodes, name) as group:
@@ -108,8 +106,7 @@ def run_on_ray(
         ]
         log.info("%s: on %d machines of the Ray cluster; logs are in %s", name, nodes, folder)
         wrong = _first_failure(tasks)
-    logs = [file for file in (log_of(folder, node) for node in range(nodes)) if file.exists()]
-    return wrong and (failure(logs) or wrong)
+    return wrong and (failure(folder) or wrong)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reasoning_lab.hardware import SlurmConfig
-from reasoning_lab.torchrun import failure, log_of, rendezvous, torchrun
+from reasoning_lab.torchrun import failure, log_of, logs_of, rendezvous, torchrun
 from reasoning_lab.types import UserError
 
 if TYPE_CHECKING:
@@ -69,9 +69,8 @@ def run_on_slurm(
     import submitit
 
     # Machines of a command that was killed end without their pulse.
-    for stale in (_PULSE.format("*"), _ENDED.format("*", "*"), log_of(folder, "*").name):
-        for file in folder.glob(stale):
-            file.unlink(missing_ok=True)
+    for stale in [*folder.glob(_PULSE.format("*")), *folder.glob(_ENDED.format("*", "*"))]:
+        stale.unlink(missing_ok=True)
     pulse = folder / _PULSE.format(uuid.uuid4().hex)
     executor = submitit.SlurmExecutor(folder / "slurm")
     executor.update_parameters(
@@ -107,10 +106,9 @@ def run_on_slurm(
         _wait_for_end(job, nodes, pulse)
     if len(ended) == nodes and not any(ended.values()):
         return None
-    logs = [file for file in (log_of(folder, node) for node in range(nodes)) if file.exists()]
-    reasons = [reason for reason in ended.values() if reason]
+    reasons = " and ".join(filter(None, ended.values()))
     state = f"it ended as {job.state.lower()}"
-    return f"SLURM job {job.job_id}: {failure(logs) or ' and '.join(reasons) or state}"
+    return f"SLURM job {job.job_id}: {failure(folder) or reasons or state}"
 
 
 def _ended(pulse: Path) -> dict[str, str]:
@@ -126,8 +124,8 @@ def _wait_for_end(job: "Job[None]", nodes: int, pulse: Path) -> None:
     deadline = time.monotonic() + _PATIENCE_S
     while time.monotonic() < deadline:
         # SLURM calls a job cancelled as soon as it is asked to cancel it.
-        begun = sum(log_of(pulse.parent, node).exists() for node in range(nodes))
-        if len(_ended(pulse)) >= begun and job.watcher.is_done(job.job_id, mode="force"):
+        begun = logs_of(pulse.parent)
+        if len(_ended(pulse)) >= len(begun) and job.watcher.is_done(job.job_id, mode="force"):
             return
         time.sleep(_POLL_S)
 

@@ -63,21 +63,25 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def run_here(processes: int, folder: Path) -> str | None:
     """Do the job in `folder` in so many processes; what went wrong, None = nothing."""
-    log_file = log_of(folder, 0)
-    with torchrun(rendezvous(1, 0, processes), folder, log_file) as process:
+    with torchrun(rendezvous(1, 0, processes), folder, log_of(folder, 0)) as process:
         if process.wait() == 0:
             return None
-    return failure([log_file]) or "the processes ended before their time"
+    return failure(folder) or "the processes ended before their time"
 
 
-def log_of(folder: Path, node: int | str) -> Path:
-    """What the processes of one machine say; "*" stands for any."""
+def log_of(folder: Path, node: int) -> Path:
+    """What the processes of one machine say."""
     return folder / f"processes-{node}.log"
 
 
-def failure(log_files: Sequence[Path]) -> str | None:
+def logs_of(folder: Path) -> list[Path]:
+    """What the machines that began have said, in order."""
+    return sorted(folder.glob("processes-*.log"))
+
+
+def failure(folder: Path) -> str | None:
     """Which process failed, from torchrun's own account; one that was killed comes first."""
-    texts = [file.read_text(encoding="utf-8", errors="replace") for file in log_files]
+    texts = [file.read_text(encoding="utf-8", errors="replace") for file in logs_of(folder)]
     found = [told for text in texts for told in _FAILED.findall(text)]
     failed = sorted({(int(code), int(number)) for number, code in found})
     killed = [(code, number) for code, number in failed if code < 0 and code != -15]

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from reasoning_lab.launch import Job
 
 _VOCAB_SIZE = 300  # Of the models there, or more.
-_AT_ONCE: list[int] = []  # As the package has it.
 
 
 def main() -> None:
     from reasoning_lab import launch
+    from reasoning_lab.losses import parts
     from reasoning_lab.ranks import Peers, rank
     from reasoning_lab.stages import checkpoints
     from reasoning_lab.verify import verifier_of
@@ -24,7 +24,7 @@ def main() -> None:
     launch.end_with_launcher()
     root = Path(sys.argv[1])
     folders = sorted(path.parent for path in root.glob("*/job.yaml"))
-    sealing = checkpoints.seal
+    sealing, whole = checkpoints.seal, parts.LOGITS_AT_ONCE
 
     def keep(draft: Path, stem: str) -> Path:
         """As `seal`; also keeps a stage's first state for a resumption."""
@@ -41,7 +41,7 @@ def main() -> None:
     with launch.process_group(hardware), verifier_of(hardware) as verifier:
         peers = Peers()
         for folder in folders:
-            divide_logits(launch.read_job(folder))
+            parts.LOGITS_AT_ONCE = logits_at_once(launch.read_job(folder), whole)
             launch.work(folder, verifier)
         peers.gathered(None)
         checkpoints.seal = sealing
@@ -55,20 +55,16 @@ def main() -> None:
                     shutil.rmtree(states)
                 shutil.copytree(root / "kept" / job.work_dir.name, job.work_dir, dirs_exist_ok=True)
             peers.gathered(None)
-            divide_logits(job)
+            parts.LOGITS_AT_ONCE = logits_at_once(job, whole)
             launch.work(folder, verifier)
 
 
-def divide_logits(job: "Job") -> None:
+def logits_at_once(job: "Job", whole: int) -> int:
     """One device builds all logits at once, these processes some: the results are the same.
 
     Not where each part's gradient of the vocabulary projection is rounded to bfloat16.
     """
-    from reasoning_lab.losses import parts
-
-    _AT_ONCE.append(parts.LOGITS_AT_ONCE)
-    mixed = job.model.dtype == "mixed"
-    parts.LOGITS_AT_ONCE = _AT_ONCE[0] if mixed else 4 * _VOCAB_SIZE
+    return whole if job.model.dtype == "mixed" else 4 * _VOCAB_SIZE
 
 
 if __name__ == "__main__":

@@ -344,8 +344,12 @@ def test_command_stops_resumes_and_ends(tmp_path: Path) -> None:
 
 
 def test_processes_end_with_a_command_that_is_killed(jobs: dict[str, Job], tmp_path: Path) -> None:
-    job = placed(slowed(jobs["sft"]), tmp_path / "job", "ddp")
-    folder = tmp_path / "told"
+    end_with_command(placed(slowed(jobs["sft"]), tmp_path / "job", "ddp"), tmp_path)
+
+
+def end_with_command(job: Job, root: Path) -> None:
+    """A command that makes `job` is killed; soon no process under `root` is left."""
+    folder = root / "told"
     folder.mkdir()
     write_job(job, folder)
     code = (
@@ -356,6 +360,14 @@ def test_processes_end_with_a_command_that_is_killed(jobs: dict[str, Job], tmp_p
     once_saved(job.work_dir, command.kill).join()
     command.wait()
     deadline = time.monotonic() + 120
-    while processes_of(tmp_path) and time.monotonic() < deadline:
+    while processes_of(root) and time.monotonic() < deadline:
         time.sleep(0.2)
-    assert not processes_of(tmp_path)
+    assert not processes_of(root)
+
+
+def equals_one_process(job: Job, single: tuple[Path, Any]) -> None:
+    """Launched, it leaves the weights and the count of tokens that one process left."""
+    alone, metrics = single
+    told = launched(job)
+    assert apart(alone, job.out_dir) < 1e-5
+    assert told["train_tokens"] == metrics["train_tokens"]

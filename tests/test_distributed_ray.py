@@ -1,8 +1,6 @@
 """Stages on a simulated Ray cluster: two machines equal one process, and end together."""
 
 import logging
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,16 +12,15 @@ import pytest
 
 from reasoning_lab import ray_cluster
 from reasoning_lab.hardware import RayConfig
-from reasoning_lab.launch import Job, launched, write_job
+from reasoning_lab.launch import Job
 from reasoning_lab.ray_cluster import check_ray
 
 from .conftest import lab_here
 from .test_distributed import (
-    apart,
+    end_with_command,
+    equals_one_process,
     jobs,  # noqa: F401
-    once_saved,
     placed,
-    processes_of,
     single,  # noqa: F401
     slowed,
     told_of_lost_rank,
@@ -63,10 +60,7 @@ def test_two_machines_equal_one_process(
     cluster: Cluster,
 ) -> None:
     job = on_machines(placed(jobs["sft"], tmp_path / "job", "fsdp"))
-    told = launched(job)
-    alone, metrics = single["sft"]
-    assert apart(alone, job.out_dir) < 1e-5
-    assert told["train_tokens"] == metrics["train_tokens"]
+    equals_one_process(job, single["sft"])
     # A rank on each machine, not two on one.
     logs = [path.name for path in (job.work_dir / "launch").glob("processes-*.log")]
     assert sorted(logs) == ["processes-0.log", "processes-1.log"]
@@ -88,21 +82,7 @@ def test_processes_end_with_a_command_that_is_killed(
     tmp_path: Path,
     cluster: Cluster,
 ) -> None:
-    job = on_machines(placed(slowed(jobs["sft"]), tmp_path / "job", "ddp"))
-    folder = tmp_path / "told"
-    folder.mkdir()
-    write_job(job, folder)
-    code = (
-        "import pathlib, sys; from reasoning_lab.launch import launched, read_job; "
-        "launched(read_job(pathlib.Path(sys.argv[1])))"
-    )
-    command = subprocess.Popen([sys.executable, "-c", code, str(folder)])
-    once_saved(job.work_dir, command.kill).join()
-    command.wait()
-    deadline = time.monotonic() + 120
-    while processes_of(tmp_path) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert not processes_of(tmp_path)
+    end_with_command(on_machines(placed(slowed(jobs["sft"]), tmp_path / "job", "ddp")), tmp_path)
 
 
 def test_stage_that_does_not_train_takes_one_machine(
