@@ -24,6 +24,9 @@ from hydra.core.global_hydra import GlobalHydra
 from reasoning_lab.cli import main
 from reasoning_lab.compose import CONF, Recipe, compose, register_schemas
 
+from .launches import jobs, single  # noqa: F401 - fixtures, as are the next
+from .stages import context, source, verifier  # noqa: F401
+
 SMOKE = [
     "experiment=smoke",
     "tracker.mode=disabled",

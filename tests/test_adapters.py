@@ -26,17 +26,7 @@ from reasoning_lab.stages.base import StageContext
 from reasoning_lab.types import UserError
 
 from .conftest import Compose
-from .test_stages import (
-    STAGES,
-    STEPS,
-    assert_same,
-    context,  # noqa: F401
-    saved_states,
-    source,  # noqa: F401
-    trained,
-    verifier,  # noqa: F401
-    weights,
-)
+from .stages import STAGES, STEPS, assert_same, saved_states, trained, weights
 from .twins import TWINS, save_twin, twin_model, twin_tokenizer
 
 LORA = AdapterConfig(rank=4, alpha=8.0)
@@ -139,7 +129,7 @@ def test_the_engine_samples_the_adapted_policy(
 def test_resumed_stage_is_the_uninterrupted_one_to_the_bit(
     name: str,
     adapter: AdapterConfig,
-    context: StageContext,  # noqa: F811
+    context: StageContext,
     tmp_path: Path,
 ) -> None:
     small = replace(context, model=replace(context.model, adapter=replace(adapter, dropout=0.1)))
@@ -163,7 +153,7 @@ def test_resumed_stage_is_the_uninterrupted_one_to_the_bit(
         assert_same(tmp_path, folder)
 
 
-def test_muon_takes_an_adapter(context: StageContext, tmp_path: Path) -> None:  # noqa: F811
+def test_muon_takes_an_adapter(context: StageContext, tmp_path: Path) -> None:
     """Both halves of an adapter are hidden matrices, and nothing is left for AdamW."""
     run = STAGES["sft"][1]
     muon = {"_target_": "reasoning_lab.muon.MuonAdamW"}

@@ -11,7 +11,7 @@ from reasoning_lab.tracking.dashboard import METRICS, Subject, report, workspace
 from reasoning_lab.tracking.history import read_history
 
 from .conftest import SMOKE, lab_here
-from .test_stages import context, source, trained, verifier  # noqa: F401 - fixtures
+from .stages import trained
 from .test_tracking import online
 
 SUBJECT = Subject("a=1", "reasoning-lab -m a=1,2", ["sft", "rl"], ["heldout"], ["seed", "variant"])
@@ -31,7 +31,7 @@ def as_json(model: Any) -> Any:
 
 
 def test_every_training_metric_that_it_shows_is_logged(
-    context: StageContext,  # noqa: F811
+    context: StageContext,
     tmp_path: Path,
 ) -> None:
     logged: set[str] = set()

@@ -16,16 +16,7 @@ from reasoning_lab.launch import Job
 from reasoning_lab.ray_cluster import check_ray
 
 from .conftest import lab_here
-from .test_distributed import (
-    end_with_command,
-    equals_one_process,
-    jobs,  # noqa: F401
-    placed,
-    single,  # noqa: F401
-    slowed,
-    told_of_lost_rank,
-)
-from .test_stages import context, source, verifier  # noqa: F401
+from .launches import end_with_command, equals_one_process, placed, slowed, told_of_lost_rank
 
 ray: Any = pytest.importorskip("ray")
 from ray.cluster_utils import Cluster  # noqa: E402
@@ -54,8 +45,8 @@ def on_machines(job: Job, **asked: Any) -> Job:
 
 
 def test_two_machines_equal_one_process(
-    jobs: dict[str, Job],  # noqa: F811
-    single: dict[str, tuple[Path, Any]],  # noqa: F811
+    jobs: dict[str, Job],
+    single: dict[str, tuple[Path, Any]],
     tmp_path: Path,
     cluster: Cluster,
 ) -> None:
@@ -67,7 +58,7 @@ def test_two_machines_equal_one_process(
 
 
 def test_lost_machine_ends_all_in_one_sentence(
-    jobs: dict[str, Job],  # noqa: F811
+    jobs: dict[str, Job],
     tmp_path: Path,
     cluster: Cluster,
 ) -> None:
@@ -78,7 +69,7 @@ def test_lost_machine_ends_all_in_one_sentence(
 
 
 def test_processes_end_with_a_command_that_is_killed(
-    jobs: dict[str, Job],  # noqa: F811
+    jobs: dict[str, Job],
     tmp_path: Path,
     cluster: Cluster,
 ) -> None:
@@ -86,7 +77,7 @@ def test_processes_end_with_a_command_that_is_killed(
 
 
 def test_stage_that_does_not_train_takes_one_machine(
-    single: dict[str, tuple[Path, Any]],  # noqa: F811
+    single: dict[str, tuple[Path, Any]],
     tmp_path: Path,
     cluster: Cluster,
 ) -> None:

@@ -10,17 +10,9 @@ from reasoning_lab.hardware import SlurmConfig
 from reasoning_lab.launch import Job
 
 from .conftest import start_lab
+from .launches import equals_one_process, placed, slowed, told_of_lost_rank
 from .slurm_cluster import options_of
-from .test_distributed import (
-    equals_one_process,
-    jobs,  # noqa: F401
-    placed,
-    single,  # noqa: F401
-    slowed,
-    told_of_lost_rank,
-)
 from .test_slurm import ON_CPUS, cluster  # noqa: F401
-from .test_stages import context, source, verifier  # noqa: F401
 
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(600)]
 
@@ -33,8 +25,8 @@ def on_machines(job: Job) -> Job:
 
 
 def test_two_machines_equal_one_process(
-    jobs: dict[str, Job],  # noqa: F811
-    single: dict[str, tuple[Path, Any]],  # noqa: F811
+    jobs: dict[str, Job],
+    single: dict[str, tuple[Path, Any]],
     tmp_path: Path,
     cluster: Path,  # noqa: F811
 ) -> None:
@@ -49,7 +41,7 @@ def test_two_machines_equal_one_process(
 
 
 def test_lost_machine_ends_all_in_one_sentence(
-    jobs: dict[str, Job],  # noqa: F811
+    jobs: dict[str, Job],
     tmp_path: Path,
     cluster: Path,  # noqa: F811
 ) -> None:
@@ -60,7 +52,7 @@ def test_lost_machine_ends_all_in_one_sentence(
 
 
 def test_stage_that_does_not_train_is_a_job_too(
-    single: dict[str, tuple[Path, Any]],  # noqa: F811
+    single: dict[str, tuple[Path, Any]],
     tmp_path: Path,
     cluster: Path,  # noqa: F811
 ) -> None:

@@ -18,7 +18,7 @@ from reasoning_lab.targets import TRUSTED_VARIABLE
 from reasoning_lab.tracking import NullTracker
 from reasoning_lab.verify import Verifier
 
-from .test_stages import optimization
+from .stages import optimization
 
 
 def test_a_job_is_read_as_it_was_written(tmp_path: Path) -> None:

@@ -18,16 +18,10 @@ from reasoning_lab.stages.sft.module import run
 from reasoning_lab.types import UserError
 
 from .conftest import Compose
-from .test_stages import (
-    context,  # noqa: F401
-    optimization,
-    source,  # noqa: F401
-    verifier,  # noqa: F401
-    weights,
-)
+from .stages import optimization, weights
 
 
-def moved(context: StageContext, dtype: str, folder: Path) -> float:  # noqa: F811
+def moved(context: StageContext, dtype: str, folder: Path) -> float:
     """Fraction of the weights that two of the paper's small steps of AdamW change."""
     (folder / "out").mkdir(parents=True)
     model = replace(context.model, dtype=dtype)
@@ -43,7 +37,7 @@ def moved(context: StageContext, dtype: str, folder: Path) -> float:  # noqa: F8
 
 
 def test_small_steps_are_kept_where_bfloat16_rounds_them_away(
-    context: StageContext,  # noqa: F811
+    context: StageContext,
     tmp_path: Path,
 ) -> None:
     """AdamW's first steps are as long as the rate: 5e-7, where bfloat16 resolves 1/256 of a weight.
@@ -58,7 +52,7 @@ def test_small_steps_are_kept_where_bfloat16_rounds_them_away(
 
 
 def test_what_samples_is_a_mixed_policys_copy_in_bfloat16(
-    context: StageContext,  # noqa: F811
+    context: StageContext,
 ) -> None:
     here = replace(context, model=replace(context.model, dtype="mixed"))
     policy, tokenizer = here.load_student()

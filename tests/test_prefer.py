@@ -13,11 +13,9 @@ from reasoning_lab.stages.prefer.config import PreferMixedConfig, PreferTeacherC
 from reasoning_lab.stages.prefer.produce import from_both, from_corpus
 from reasoning_lab.types import UserError
 
-from .test_stages import context, source, verifier  # noqa: F401 - fixtures
-
 
 @pytest.fixture
-def mixed(context: Any, tmp_path: Path) -> Any:  # noqa: F811
+def mixed(context: Any, tmp_path: Path) -> Any:
     """A stage that has the policy, and a teacher's right and wrong answers to sixty coins."""
     corpus = tmp_path / "corpus"
     corpus.mkdir()

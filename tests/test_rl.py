@@ -24,7 +24,7 @@ from reasoning_lab.stages.rl.update import micro_batches
 from reasoning_lab.tracking import NullTracker
 from reasoning_lab.types import Completion, Problem, Rollout, Verdict
 
-from .test_stages import context, optimization, source, verifier  # noqa: F401 - fixtures
+from .stages import optimization
 from .tiny import tiny_model
 
 BATCH, STEPS = 4, 6
@@ -66,7 +66,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 @pytest.fixture
-def run(context: Any, tmp_path: Path) -> Any:  # noqa: F811
+def run(context: Any, tmp_path: Path) -> Any:
     """Trains the coin tosser and gives its metrics, each step's values and the tables."""
 
     def trained(**changes: Any) -> tuple[dict[str, Any], list[dict[str, float]], TableTracker]:

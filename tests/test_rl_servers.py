@@ -15,29 +15,15 @@ from reasoning_lab.stages.base import StageContext
 from reasoning_lab.stages.rl.engines import turn
 from reasoning_lab.tracking.history import read_history
 
-from .test_distributed import jobs, placed  # noqa: F401
-from .test_stages import (
-    RL,
-    context,  # noqa: F401
-    optimization,
-    saved_states,
-    source,  # noqa: F401
-    trained,
-    verifier,  # noqa: F401
-    weights,
-)
+from .launches import apart, placed
+from .stages import RL, optimization, saved_states, trained
 from .vllm_stand_in import StandIn, standing_in
-
-
-def apart(one: Path, other: Path) -> float:
-    left, right = weights(one), weights(other)
-    return max(float((left[key] - right[key]).abs().max()) for key in left)
 
 
 @pytest.mark.parametrize("staleness", [0, 1])
 def test_a_server_draws_what_the_policy_would_also_for_a_run_that_goes_on(
     staleness: int,
-    context: StageContext,  # noqa: F811
+    context: StageContext,
     tmp_path: Path,
 ) -> None:
     # AdamW's first steps would blow rounding up to the learning rate.
@@ -95,7 +81,7 @@ def test_trainings_take_turns_at_a_server(tmp_path: Path, caplog: pytest.LogCapt
 @pytest.mark.parametrize("strategy", ["fsdp", "deepspeed3"])
 def test_servers_get_the_whole_weights_of_trainers_that_share_them(
     strategy: str,
-    jobs: dict[str, Job],  # noqa: F811
+    jobs: dict[str, Job],
     tmp_path: Path,
 ) -> None:
     job = placed(jobs["rl"], tmp_path / "run", strategy)

@@ -35,8 +35,8 @@ from reasoning_lab.types import Completion, Problem
 from reasoning_lab.verify import Verifier
 
 from .contexts import data_context
+from .stages import optimization
 from .test_rl import TableTracker
-from .test_stages import optimization
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 

@@ -23,8 +23,8 @@ from reasoning_lab.tracking import NullTracker
 from reasoning_lab.tracking.history import Curves, read_history
 from reasoning_lab.verify import Verifier
 
+from .launches import apart, once_saved, processes_of
 from .relay import Relay, relaying
-from .test_distributed import apart, once_saved, processes_of
 from .test_vllm import sums, tiny, to_be_brief  # noqa: F401 - a fixture
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]

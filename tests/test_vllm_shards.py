@@ -13,14 +13,7 @@ from reasoning_lab.hardware import SHARDED, EngineHardwareConfig, HardwareConfig
 from reasoning_lab.launch import Job
 from reasoning_lab.types import Completion
 
-from .test_distributed import (  # noqa: F401 - fixtures
-    context,
-    jobs,
-    placed,
-    source,
-    train_in_one_pair,
-    verifier,
-)
+from .launches import placed, train_in_one_pair
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
@@ -51,7 +44,7 @@ def greedy_in_transformers(folder: Path, prompts: Sequence[str]) -> list[Complet
 
 
 @pytest.fixture(scope="module")
-def trained(jobs: dict[str, Job], tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: F811
+def trained(jobs: dict[str, Job], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder for each strategy under which no process holds whole weights."""
     root = tmp_path_factory.mktemp("shards")
     made = {each: placed(jobs["pretrain"], root / "jobs" / each, each) for each in SHARDED}
