@@ -1,5 +1,6 @@
 """What several test files share: composed recipes, a tiny source, and one finished smoke run."""
 
+import gc
 import os
 import shutil
 import signal
@@ -26,6 +27,9 @@ from reasoning_lab.compose import CONF, Recipe, compose, register_schemas
 
 from .launches import jobs, single  # noqa: F401 - fixtures, as are the next
 from .stages import context, source, verifier  # noqa: F401
+
+# What is imported stays: every stage ends with a collection, which need not look at it.
+gc.freeze()
 
 SMOKE = [
     "experiment=smoke",

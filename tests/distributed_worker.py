@@ -3,6 +3,7 @@
 As in `reasoning_lab.launch_rank`, the verifier's workers import this module again.
 """
 
+import gc
 import shutil
 import sys
 from pathlib import Path
@@ -22,6 +23,7 @@ def main() -> None:
     from reasoning_lab.verify import verifier_of
 
     launch.end_with_launcher()
+    gc.freeze()  # Each job ends with a collection, which need not look at what is imported.
     root = Path(sys.argv[1])
     folders = sorted(path.parent for path in root.glob("*/job.yaml"))
     sealing, whole = checkpoints.seal, parts.LOGITS_AT_ONCE

@@ -25,6 +25,7 @@ from reasoning_lab.hardware import HardwareConfig
 from reasoning_lab.logprobs import mix_precision
 from reasoning_lab.models.adapters import plain_policy
 from reasoning_lab.models.chat import complete_chat, end_ids
+from reasoning_lab.models.lean import lean
 from reasoning_lab.types import UserError
 
 # transformers' AutoTokenizer splits text its own way for it, whatever tokenizer.json says.
@@ -71,6 +72,7 @@ def build_policy(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=_dtype(dtype))
+    lean(model)
     if dtype == "mixed":
         mix_precision(model)
     return model
@@ -102,6 +104,7 @@ def load_policy(
         )
     except (OSError, ValueError) as error:
         raise _unloadable(path, key, error) from error
+    lean(model)
     if dtype == "mixed":
         mix_precision(model)
     return model, tokenizer

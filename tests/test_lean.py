@@ -1,0 +1,104 @@
+"""Norms and rotations in fewer passes: their derivatives, and transformers' own results."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.autograd import gradcheck
+from transformers import PreTrainedModel
+
+from reasoning_lab.models.lean import RMSNorm, Rotation, lean
+from reasoning_lab.models.policy import build_policy, load_policy, save_policy
+from reasoning_lab.models.tokenizer import train_tokenizer
+
+from .tiny import tiny_model
+
+OURS = {"RMSNormBackward", "RotationBackward"}
+
+
+def drawn(*shape: int, learns: bool = True) -> Tensor:
+    return torch.randn(shape, dtype=torch.float64, requires_grad=learns)
+
+
+def test_derivatives_are_those_of_differences() -> None:
+    torch.manual_seed(0)
+    assert gradcheck(RMSNorm.apply, (drawn(2, 3, 4), drawn(4), 1e-2))
+    # Of halves that are turned differently, too, as no model's are.
+    angles = drawn(2, 1, 5, 4, learns=False), drawn(2, 1, 5, 4, learns=False)
+    assert gradcheck(Rotation.apply, (drawn(2, 3, 5, 4), *angles))
+
+
+def losses(model: PreTrainedModel) -> tuple[Tensor, set[str]]:
+    """Of two rows, and what its graph is made of."""
+    tokens = torch.arange(3, 23).reshape(2, 10)
+    loss = model(input_ids=tokens, labels=tokens).loss
+    seen, pending = set(), [loss.grad_fn]
+    while pending:
+        node = pending.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            pending += [follower for follower, _ in node.next_functions]
+    return loss, {node.name() for node in seen}
+
+
+def gradients(model: PreTrainedModel) -> dict[str, Tensor]:
+    loss, _ = losses(model)
+    model.zero_grad()
+    loss.backward()
+    return {"loss": loss.detach()} | {
+        name: parameter.grad
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None
+    }
+
+
+@pytest.mark.parametrize(
+    ("family", "options", "taken"),
+    [
+        ("llama", {"max_position_embeddings": 64}, OURS),
+        ("mistral", {}, OURS),
+        ("qwen2", {}, OURS),
+        ("qwen3", {"head_dim": 16}, OURS),
+        ("phi3", {}, OURS),
+        ("phi3", {"partial_rotary_factor": 0.5}, {"RMSNormBackward"}),
+    ],
+)
+def test_a_family_computes_what_transformers_alone_does(
+    family: str, options: dict[str, Any], taken: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_model(family, 40, 0, 1, seed=0, **options)
+    lean(model)
+    assert losses(model)[1] & OURS == taken
+    found = gradients(model)
+    modeling: Any = sys.modules[type(model).__module__]
+    rotation = modeling.apply_rotary_pos_emb
+    monkeypatch.setattr(modeling, "apply_rotary_pos_emb", rotation.__wrapped__)
+    (norm,) = {type(module) for module in model.modules() if "Norm" in type(module).__name__}
+    monkeypatch.setattr(norm, "forward", norm.forward.__wrapped__)
+    assert not losses(model)[1] & OURS
+    expected = gradients(model)
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        assert torch.allclose(found[name], values, rtol=1e-4, atol=2e-6), name
+
+
+@pytest.mark.parametrize(("dtype", "taken"), [("float32", OURS), ("bfloat16", set())])
+def test_a_policy_takes_them_in_float32(dtype: str, taken: set[str], tmp_path: Path) -> None:
+    tokenizer = train_tokenizer(["one and two"] * 9, 300)
+    architecture = {
+        "model_type": "qwen3",
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 16,
+    }
+    built = build_policy(architecture, tokenizer, dtype, 0)
+    assert losses(built)[1] & OURS == taken
+    save_policy(built, tokenizer, tmp_path)
+    loaded, _ = load_policy(tmp_path, dtype)
+    assert losses(loaded)[1] & OURS == taken
