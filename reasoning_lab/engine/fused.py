@@ -37,6 +37,7 @@ class FusedModel:
         embeddings: Any = model.get_input_embeddings()
         self._embeddings: Tensor = embeddings.weight
         self._rotary = decoder.rotary_emb
+        self._turns: Tensor = self._embeddings.new_empty((2, 0, 0))
         self._layers = [_Layer.of(layer, model.config) for layer in decoder.layers]
         self._norm: Tensor = decoder.norm.weight
         head: Any = model.get_output_embeddings()
@@ -59,16 +60,25 @@ class FusedModel:
             `[R, V]`.
         """
         x = F.embedding(tokens, self._embeddings)
-        cos, sin = self._rotary(x, positions[:, None])
-        # rotate_half(x) * sin = roll(x) * signed sin, one operation less.
-        half = sin.shape[-1] // 2
-        signed_sin = torch.cat([-sin[..., :half], sin[..., half:]], dim=-1)
+        cos, signed_sin = self._turned(mask.shape[1]).index_select(1, positions)[:, :, None]
         hidden = torch.zeros(mask.shape, device=x.device).masked_fill_(mask == 0, -torch.inf)
         hidden = hidden.repeat_interleave(self._key_heads, dim=0)[:, None]  # [R * keys, 1, P]
         for weights, layer in zip(self._layers, cache, strict=True):
             x = weights.attend(x, cos, signed_sin, hidden, layer)
             x = weights.feed_forward(x)
         return F.linear(_normed(x, self._epsilon) * self._norm, self._head)
+
+    def _turned(self, count: int) -> Tensor:
+        """`[2, C, D]` for C positions, `count` or more: cosines and signed sines of their angles.
+
+        rotate_half(x) * sin = roll(x) * signed sin, one operation less.
+        """
+        if self._turns.shape[1] < count:
+            positions = torch.arange(2 * count, device=self._embeddings.device)
+            cos, sin = self._rotary(self._embeddings, positions[None])
+            first, second = sin.chunk(2, dim=-1)
+            self._turns = torch.cat([cos, torch.cat([-first, second], dim=-1)])
+        return self._turns
 
 
 def fuses(model: PreTrainedModel) -> bool:
