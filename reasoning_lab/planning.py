@@ -238,6 +238,7 @@ def _memory(root: RootConfig, stage: StageConfig) -> Footprint | None:
         stage.frozen_copies(),
         lora_rank=root.model.adapter.rank if root.model.adapter else None,
         packed=rows is not None and rows.packed,
+        on_cpu=root.hardware.accelerator == "cpu",
     )
     sampled = root.hardware.strategy in SHARDED or root.model.dtype == "mixed"
     if found is None or not sampled or not stage.written_rows():

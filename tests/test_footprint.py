@@ -3,7 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -28,6 +28,7 @@ from reasoning_lab.models.footprint import (
     lora_parameter_count,
     parameter_count,
 )
+from reasoning_lab.models.lean import lean
 from reasoning_lab.planning import planned
 
 from .conftest import Compose, lab_here
@@ -53,8 +54,9 @@ def built(options: dict[str, Any]) -> torch.nn.Module:
     config = {key: value for key, value in options.items() if key != "model_type"}
     special = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
     model = AutoConfig.for_model(options["model_type"], vocab_size=VOCAB, **special, **config)
-    module: torch.nn.Module = AutoModelForCausalLM.from_config(model).float()
-    return module
+    module: Any = AutoModelForCausalLM.from_config(model).float()
+    lean(module)
+    return cast(torch.nn.Module, module)
 
 
 @pytest.mark.parametrize("family", ["llama", "mistral", "phi3", "qwen2", "qwen3"])
@@ -149,7 +151,7 @@ def test_activations_are_what_autograd_keeps(
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         token_logprobs(model, batch)
     size = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
-    reckoned = footprint(options, VOCAB, dtype, ADAMW, packed=rows == "packed")
+    reckoned = footprint(options, VOCAB, dtype, ADAMW, packed=rows == "packed", on_cpu=True)
     assert reckoned is not None
     products = [
         weight.numel()
@@ -187,7 +189,7 @@ def test_peak_is_what_torchs_own_tracker_sees(family: str, checkpointed: bool) -
         step()
     (measured,) = (each["Total"] for each in tracker.get_tracker_snapshot("peak").values())
     sharding = Sharding(activation_checkpointing=checkpointed)
-    reckoned = footprint(options, VOCAB, "float32", ADAMW, sharding)
+    reckoned = footprint(options, VOCAB, "float32", ADAMW, sharding, on_cpu=True)
     assert reckoned is not None
     assert reckoned.peak(batch.input_ids.numel()) == pytest.approx(measured, rel=0.1)
 
@@ -223,7 +225,7 @@ def test_peak_with_logits_of_some_tokens_at_a_time(
         pending += event.children
         totals.append(getattr(event.typed[1], "total_allocated", 0))
     measured = max(totals) - before
-    reckoned = footprint(options, VOCAB, dtype, ADAMW)
+    reckoned = footprint(options, VOCAB, dtype, ADAMW, on_cpu=True)
     assert reckoned is not None
     assert reckoned.peak(batch.input_ids.numel()) == pytest.approx(measured, rel=0.15)
 

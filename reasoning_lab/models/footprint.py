@@ -180,6 +180,7 @@ def footprint(
     frozen: int = 0,
     lora_rank: int | None = None,
     packed: bool = False,
+    on_cpu: bool = False,
 ) -> Footprint | None:
     """Reckon a stage's memory; None for a family or an optimizer that is not known here.
 
@@ -194,6 +195,7 @@ def footprint(
             every parameter is. What adapters add to the activations is left out.
         packed: A row holds several documents; as many tokens as they have are reckoned where
             documents of one length lie together, twice as many at most.
+        on_cpu: Norms in float32 are those of `reasoning_lab.models.lean`.
     """
     states = _STATES.get(optimizer.rpartition(".")[2])
     if not is_known(architecture) or states is None:
@@ -207,7 +209,7 @@ def footprint(
         trained = lora_parameter_count(architecture, lora_rank)
         parameters += trained
     largest = largest_module_count(architecture, vocab)
-    layer, ends = _kept_bytes(architecture, dtype, packed)
+    layer, ends = _kept_bytes(architecture, dtype, packed, on_cpu)
     layers = architecture["num_hidden_layers"]
     checkpointed = sharding.activation_checkpointing
     kept = layers * size * architecture["hidden_size"] if checkpointed else layers * layer
@@ -325,21 +327,29 @@ def _projections(architecture: Mapping[str, Any]) -> list[tuple[int, int]]:
     return [(hidden, queries), *2 * [(hidden, keys)], *2 * [(hidden, inner)], *ends]
 
 
-def _kept_bytes(architecture: Mapping[str, Any], dtype: str, packed: bool) -> tuple[int, int]:
+def _kept_bytes(
+    architecture: Mapping[str, Any], dtype: str, packed: bool, on_cpu: bool
+) -> tuple[int, int]:
     """What a token has kept for the backward pass: by one layer, and by the last norm."""
-    hidden = architecture["hidden_size"]
+    hidden, family = architecture["hidden_size"], architecture["model_type"]
     queries, keys, _ = attention_widths(architecture)
-    keeps = _PACKED_ATTENTION_KEEPS if packed else _ATTENTION_KEEPS
-    of_queries, of_keys = keeps[architecture["model_type"]]
+    of_queries, of_keys = (_PACKED_ATTENTION_KEEPS if packed else _ATTENTION_KEEPS)[family]
     layer = of_queries * queries + of_keys * keys
     # The MLP gate, up, the activated gate, their product.
     layer += 4 * architecture["intermediate_size"]
+    # Values a channel that a norm keeps, without what a product reads of it.
+    norm = 1 if on_cpu and dtype != "bfloat16" else 2
     if dtype != "mixed":
-        # Each norm keeps three values a channel; what a product reads is one of them.
+        if norm == 1 and family == "qwen3":
+            layer -= queries + keys
+        # Its rotation leaves the order of heads, so that the output need not be put in another.
+        whole_heads = architecture.get("partial_rotary_factor") in (None, 1)
+        if norm == 1 and family == "phi3" and whole_heads and not packed:
+            layer -= queries
         size = _BYTES[dtype]
-        return int(size * (6 * hidden + layer)), size * 3 * hidden
-    # Each norm keeps two in float32, and every product a bfloat16 copy of what it reads; qwen3's
+        return int(size * (2 * (norm + 1) * hidden + layer)), size * (norm + 1) * hidden
+    # Norms keep theirs in float32, and every product a bfloat16 copy of what it reads; qwen3's
     # norms of heads keep one value more than in one precision.
-    layer += (2 if architecture["model_type"] in _FUSED else 5) * hidden
-    layer += queries + keys if architecture["model_type"] == "qwen3" else 0
-    return int(2 * layer + 4 * 4 * hidden), 2 * hidden + 4 * 2 * hidden
+    layer += (2 if family in _FUSED else 5) * hidden
+    layer += queries + keys if family == "qwen3" else 0
+    return int(2 * layer + 4 * 2 * norm * hidden), 2 * hidden + 4 * norm * hidden

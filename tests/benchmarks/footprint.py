@@ -40,6 +40,7 @@ def measure(rows: int, tokens: int, checkpointed: int) -> int:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     from reasoning_lab.logprobs import TokenBatch
+    from reasoning_lab.models.lean import lean
     from reasoning_lab.stages.base import Steps
     from reasoning_lab.stages.tokens import NextTokenBatch, NextTokenModule
 
@@ -51,6 +52,7 @@ def measure(rows: int, tokens: int, checkpointed: int) -> int:
     ).sum().backward()
     before = resident("VmRSS")
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    lean(model)
     if checkpointed:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     module = NextTokenModule(
@@ -88,7 +90,7 @@ def main() -> None:
         done = subprocess.run(words, capture_output=True, text=True, check=True)
         measured = json.loads(done.stdout.splitlines()[-1])
         sharding = Sharding(activation_checkpointing=bool(checkpointed))
-        reckoned = footprint(ARCHITECTURE, 0, "float32", ADAMW, sharding)
+        reckoned = footprint(ARCHITECTURE, 0, "float32", ADAMW, sharding, on_cpu=True)
         assert reckoned is not None
         peak = reckoned.peak(rows * tokens)
         print(
