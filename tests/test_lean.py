@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd import gradcheck
 from transformers import PreTrainedModel
 
+from reasoning_lab.models import lean as lean_module
 from reasoning_lab.models.lean import RMSNorm, Rotation, lean
 from reasoning_lab.models.policy import build_policy, load_policy, save_policy
 from reasoning_lab.models.tokenizer import train_tokenizer
@@ -55,6 +56,16 @@ def gradients(model: PreTrainedModel) -> dict[str, Tensor]:
     }
 
 
+def as_transformers_has_it(model: PreTrainedModel, patch: pytest.MonkeyPatch) -> None:
+    """Take `lean` back from a model's family."""
+    modeling: Any = sys.modules[type(model).__module__]
+    rotation = modeling.apply_rotary_pos_emb
+    patch.setattr(modeling, "apply_rotary_pos_emb", rotation.__wrapped__)
+    (norm,) = {type(module) for module in model.modules() if "Norm" in type(module).__name__}
+    patch.setattr(norm, "forward", norm.forward.__wrapped__)  # type: ignore[attr-defined]
+    patch.setattr(lean_module, "_changed", set())
+
+
 @pytest.mark.parametrize(
     ("family", "options", "taken"),
     [
@@ -73,11 +84,7 @@ def test_a_family_computes_what_transformers_alone_does(
     lean(model)
     assert losses(model)[1] & OURS == taken
     found = gradients(model)
-    modeling: Any = sys.modules[type(model).__module__]
-    rotation = modeling.apply_rotary_pos_emb
-    monkeypatch.setattr(modeling, "apply_rotary_pos_emb", rotation.__wrapped__)
-    (norm,) = {type(module) for module in model.modules() if "Norm" in type(module).__name__}
-    monkeypatch.setattr(norm, "forward", norm.forward.__wrapped__)
+    as_transformers_has_it(model, monkeypatch)
     assert not losses(model)[1] & OURS
     expected = gradients(model)
     assert found.keys() == expected.keys()
@@ -86,7 +93,9 @@ def test_a_family_computes_what_transformers_alone_does(
 
 
 @pytest.mark.parametrize(("dtype", "taken"), [("float32", OURS), ("bfloat16", set())])
-def test_a_policy_takes_them_in_float32(dtype: str, taken: set[str], tmp_path: Path) -> None:
+def test_a_policy_takes_them_in_float32(
+    dtype: str, taken: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tokenizer = train_tokenizer(["one and two"] * 9, 300)
     architecture = {
         "model_type": "qwen3",
@@ -97,8 +106,15 @@ def test_a_policy_takes_them_in_float32(dtype: str, taken: set[str], tmp_path: P
         "num_key_value_heads": 1,
         "head_dim": 16,
     }
-    built = build_policy(architecture, tokenizer, dtype, 0)
-    assert losses(built)[1] & OURS == taken
-    save_policy(built, tokenizer, tmp_path)
-    loaded, _ = load_policy(tmp_path, dtype)
-    assert losses(loaded)[1] & OURS == taken
+    save_policy(build_policy(architecture, tokenizer, dtype, 0), tokenizer, tmp_path)
+
+    def load() -> PreTrainedModel:
+        return load_policy(tmp_path, dtype)[0]
+
+    def build() -> PreTrainedModel:
+        return build_policy(architecture, tokenizer, dtype, 0)
+
+    for make in (build, load):
+        with monkeypatch.context() as patch:
+            as_transformers_has_it(load(), patch)
+            assert losses(make())[1] & OURS == taken
