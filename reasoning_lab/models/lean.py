@@ -1,8 +1,7 @@
 """Norms and rotations that read and write memory less often, in float32 on a CPU.
 
 transformers composes them of torch's elementwise operations, each of which passes over all states,
-forwards and backwards: in a small model a third of what products and attention leave. On a GPU, and
-in other precisions, its own functions stay.
+forwards and backwards. On a GPU, and in other precisions, its own functions stay.
 """
 
 import sys
