@@ -1,4 +1,4 @@
-"""What several test files share: composed recipes, a tiny source, and one finished smoke run."""
+"""What several test files share: composed recipes, stages and jobs, one finished smoke run."""
 
 import gc
 import os

@@ -20,10 +20,7 @@ from reasoning_lab.models.policy import build_policy
 from reasoning_lab.models.tokenizer import examples_of, train_tokenizer
 from reasoning_lab.schema import ModelConfig, OptimizationConfig, ProblemsConfig, StageConfig
 from reasoning_lab.stages import checkpoints
-from reasoning_lab.stages.base import (
-    Metrics,
-    StageContext,
-)
+from reasoning_lab.stages.base import Metrics, StageContext
 from reasoning_lab.stages.dpo import module as dpo
 from reasoning_lab.stages.dpo.config import DPOConfig
 from reasoning_lab.stages.midtrain import module as midtrain

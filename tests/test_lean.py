@@ -1,7 +1,6 @@
 """Norms and rotations in fewer passes: their derivatives, and transformers' own results."""
 
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +11,8 @@ from transformers import PreTrainedModel
 
 from reasoning_lab.models import lean as lean_module
 from reasoning_lab.models.lean import RMSNorm, Rotation, lean
-from reasoning_lab.models.policy import build_policy, load_policy, save_policy
-from reasoning_lab.models.tokenizer import train_tokenizer
+from reasoning_lab.models.policy import build_policy, load_policy
+from reasoning_lab.stages.base import StageContext
 
 from .tiny import tiny_model
 
@@ -32,7 +31,7 @@ def test_derivatives_are_those_of_differences() -> None:
     assert gradcheck(Rotation.apply, (drawn(2, 3, 5, 4), *angles))
 
 
-def losses(model: PreTrainedModel) -> tuple[Tensor, set[str]]:
+def loss_and_graph(model: PreTrainedModel) -> tuple[Tensor, set[str]]:
     """Of two rows, and what its graph is made of."""
     tokens = torch.arange(3, 23).reshape(2, 10)
     loss = model(input_ids=tokens, labels=tokens).loss
@@ -46,7 +45,7 @@ def losses(model: PreTrainedModel) -> tuple[Tensor, set[str]]:
 
 
 def gradients(model: PreTrainedModel) -> dict[str, Tensor]:
-    loss, _ = losses(model)
+    loss, _ = loss_and_graph(model)
     model.zero_grad()
     loss.backward()
     return {"loss": loss.detach()} | {
@@ -82,10 +81,10 @@ def test_a_family_computes_what_transformers_alone_does(
 ) -> None:
     model = tiny_model(family, 40, 0, 1, seed=0, **options)
     lean(model)
-    assert losses(model)[1] & OURS == taken
+    assert loss_and_graph(model)[1] & OURS == taken
     found = gradients(model)
     as_transformers_has_it(model, monkeypatch)
-    assert not losses(model)[1] & OURS
+    assert not loss_and_graph(model)[1] & OURS
     expected = gradients(model)
     assert found.keys() == expected.keys()
     for name, values in expected.items():
@@ -94,27 +93,17 @@ def test_a_family_computes_what_transformers_alone_does(
 
 @pytest.mark.parametrize(("dtype", "taken"), [("float32", OURS), ("bfloat16", set())])
 def test_a_policy_takes_them_in_float32(
-    dtype: str, taken: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dtype: str, taken: set[str], context: StageContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tokenizer = train_tokenizer(["one and two"] * 9, 300)
-    architecture = {
-        "model_type": "qwen3",
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "head_dim": 16,
-    }
-    save_policy(build_policy(architecture, tokenizer, dtype, 0), tokenizer, tmp_path)
+    loaded, tokenizer = load_policy(context.inputs["policy"], dtype)
 
     def load() -> PreTrainedModel:
-        return load_policy(tmp_path, dtype)[0]
+        return load_policy(context.inputs["policy"], dtype)[0]
 
     def build() -> PreTrainedModel:
-        return build_policy(architecture, tokenizer, dtype, 0)
+        return build_policy(context.model.architecture, tokenizer, dtype, 0)
 
     for make in (build, load):
         with monkeypatch.context() as patch:
-            as_transformers_has_it(load(), patch)
-            assert losses(make())[1] & OURS == taken
+            as_transformers_has_it(loaded, patch)
+            assert loss_and_graph(make())[1] & OURS == taken

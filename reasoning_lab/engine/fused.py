@@ -20,6 +20,8 @@ from transformers import (
 )
 from transformers.cache_utils import CacheLayerMixin
 
+from reasoning_lab.models.lean import inverse_rms
+
 _FAMILIES = (LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
 # Above it, products take most of a step, and the fused weights are a copy worth noticing.
 _MOST_PARAMETERS = 64_000_000
@@ -174,5 +176,4 @@ class _Layer:
 
 def _normed(x: Tensor, epsilon: Tensor) -> Tensor:
     """`F.rms_norm` of the last dimension, which takes ten operations on a CPU."""
-    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    return x * torch.addcmul(epsilon, length, length, value=1 / x.shape[-1]).rsqrt_()
+    return x * inverse_rms(x, epsilon)

@@ -337,14 +337,15 @@ def _kept_bytes(
     layer = of_queries * queries + of_keys * keys
     # The MLP gate, up, the activated gate, their product.
     layer += 4 * architecture["intermediate_size"]
+    lean = on_cpu and dtype != "bfloat16"
     # Values a channel that a norm keeps, without what a product reads of it.
-    norm = 1 if on_cpu and dtype != "bfloat16" else 2
+    norm = 1 if lean else 2
     if dtype != "mixed":
-        if norm == 1 and family == "qwen3":
+        if lean and family == "qwen3":
             layer -= queries + keys
-        # Its rotation leaves the order of heads, so that the output need not be put in another.
-        whole_heads = architecture.get("partial_rotary_factor") in (None, 1)
-        if norm == 1 and family == "phi3" and whole_heads and not packed:
+        # Rotated whole, phi3's heads stay where they were, and so does what they attend to.
+        rotates_whole = architecture.get("partial_rotary_factor") in (None, 1)
+        if lean and family == "phi3" and rotates_whole and not packed:
             layer -= queries
         size = _BYTES[dtype]
         return int(size * (2 * (norm + 1) * hidden + layer)), size * (norm + 1) * hidden

@@ -14,10 +14,16 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from transformers import PreTrainedModel
 
-# Whose norms are `weight * x / rms(x)`, and whose halves of a head rotate against each other.
-_FAMILIES = ("llama", "mistral", "phi3", "qwen2", "qwen3")
+from reasoning_lab.models.footprint import is_known
+
 # Modules of transformers, by name.
 _changed: set[str] = set()
+
+
+def inverse_rms(x: Tensor, epsilon: Tensor) -> Tensor:
+    """`1 / sqrt(mean(x**2) + epsilon)` over the last dimension, which is kept, in one pass."""
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return torch.addcmul(epsilon, length, length, value=1 / x.shape[-1]).rsqrt_()
 
 
 class RMSNorm(torch.autograd.Function):
@@ -28,9 +34,8 @@ class RMSNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-        inverse = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-        inverse.square_().mul_(1 / x.shape[-1]).add_(epsilon).rsqrt_()
-        normed: Tensor = x * inverse
+        inverse = inverse_rms(x, x.new_tensor(epsilon))
+        normed = x * inverse
         ctx.save_for_backward(normed, inverse, weight)
         return normed * weight
 
@@ -78,12 +83,13 @@ _rotated: Any = Rotation.apply
 
 
 def lean(model: PreTrainedModel) -> None:
-    """Have a model of a known family take these, as will all of its family in this process.
+    """Have a model of a family that `plan` knows take these, as will all of it in this process.
 
+    Its norms are `weight * x / rms(x)`, and the halves of its heads rotate against each other.
     transformers finds its functions by their module's names.
     """
     modeling: Any = sys.modules[type(model).__module__]
-    if model.config.model_type not in _FAMILIES or not modeling.__name__.startswith("transformers"):
+    if not (is_known(model.config.to_dict()) and modeling.__name__.startswith("transformers.")):
         return
     if modeling.__name__ in _changed:
         return
@@ -97,7 +103,7 @@ def lean(model: PreTrainedModel) -> None:
 def _norm_of(plain: Callable[[Any, Tensor], Tensor]) -> Callable[[Any, Tensor], Tensor]:
     @wraps(plain)
     def forward(self: Any, hidden_states: Tensor) -> Tensor:
-        if not (_is_plain(hidden_states) and _is_plain(self.weight)):
+        if not (_is_lean(hidden_states) and _is_lean(self.weight)):
             return plain(self, hidden_states)
         found: Tensor = _normed(hidden_states, self.weight, self.variance_epsilon)
         return found
@@ -111,7 +117,7 @@ def _rotation_of(plain: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., A
         q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, unsqueeze_dim: int = 1
     ) -> tuple[Tensor, Tensor]:
         # Phi-4-Mini rotates a part of each head.
-        if not (_is_plain(q) and _is_plain(cos) and cos.shape[-1] == q.shape[-1]):
+        if not (_is_lean(q) and _is_lean(cos) and cos.shape[-1] == q.shape[-1]):
             return plain(q, k, cos, sin, unsqueeze_dim)
         cos, sin = cos.unsqueeze(unsqueeze_dim), sin.unsqueeze(unsqueeze_dim)
         return _rotated(q, cos, sin), _rotated(k, cos, sin)
@@ -119,5 +125,5 @@ def _rotation_of(plain: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., A
     return apply_rotary_pos_emb
 
 
-def _is_plain(values: Tensor) -> bool:
+def _is_lean(values: Tensor) -> bool:
     return values.dtype == torch.float32 and values.device.type == "cpu"
