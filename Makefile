@@ -6,6 +6,7 @@
 #   make test-vllm  the engines against the real vLLM, in an environment of its own (.venv-vllm)
 #   make test-notebooks  run every notebook from its beginning, at smoke size
 #   make test-distributed  DDP, FSDP and DeepSpeed in two processes each (minutes)
+#   make test-gpu   a GPU's results against a CPU's; skips without a GPU
 #   make bench      ours and TRL's, transformers' and math-verify's in turn; BENCH=sft,dpo picks pairs
 #   make check      ruff, mypy, import-linter
 #   make install    only install, for running reasoning-lab by hand
@@ -19,7 +20,7 @@ BIN := $(VENV)/bin
 PARALLEL := -n 2 --dist loadfile
 PYTHONS := $(or $(PYTHON),python3.11 python3 python3.12 python3.13)
 
-.PHONY: help demo test test-long test-notebooks test-vllm test-distributed bench check install
+.PHONY: help demo test test-long test-notebooks test-vllm test-distributed test-gpu bench check install
 # Two pips in one environment spoil it.
 .NOTPARALLEL:
 
@@ -45,6 +46,9 @@ test-vllm: .venv-vllm/dev.stamp
 
 test-distributed: $(VENV)/dev.stamp
 	@$(BIN)/pytest -m distributed
+
+test-gpu: $(VENV)/dev.stamp
+	@$(BIN)/pytest -m gpu tests/test_gpu.py
 
 # 45 minutes on two idle cores; on busy ones the ratios are wrong.
 bench: $(VENV)/dev.stamp

@@ -1,19 +1,21 @@
 """Attention within the documents of packed rows.
 
 A mask over a row costs its length squared, in time and in memory, however short its documents are.
-Here each document attends alone: those alike in length lie side by side as right-padded rows, which
-need no mask where attention is causal, so torch takes its fastest kernel on every device.
+Here each document attends alone. On a GPU, in half precision, FlashAttention takes all of them
+joined, each of its own length. Elsewhere those alike in length lie side by side as right-padded
+rows, which need no mask where attention is causal, so torch takes its fastest kernel.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
@@ -24,6 +26,36 @@ _FAMILIES = ("llama", "mistral", "phi3", "qwen2", "qwen3")
 # Documents lie together with the longest of which they have at least this share, so at most as
 # much again is padding.
 _ALIKE_FRAC = 0.5
+# What FlashAttention takes: its precisions, and GPUs since Ampere.
+_HALVES = (torch.bfloat16, torch.float16)
+_LEAST_CAPABILITY = (8, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """An order of tokens in which those that a document reads stand side by side.
+
+    Attributes:
+        laid: `[P]` int64, which of the N tokens is at each place.
+        places: `[N]` int64, each token's place; of one that several documents read, one of them.
+        copies: `[C]` int64, the other places of such tokens.
+    """
+
+    laid: Int[Tensor, " P"]
+    places: Int[Tensor, " N"]
+    copies: Int[Tensor, " C"]
+
+    @classmethod
+    def of(cls, laid: Int[np.ndarray, " P"], real: Int[np.ndarray, " R"]) -> "Layout":
+        """The layout of which only the places `real` count; the others are padding."""
+        tokens = laid[real]
+        places = np.empty(int(tokens.max()) + 1, dtype=np.int64)
+        places[tokens] = real
+        copies = real[places[tokens] != real]
+        return cls(torch.from_numpy(laid), torch.from_numpy(places), torch.from_numpy(copies))
+
+    def to(self, device: torch.device) -> "Layout":
+        return Layout(*(each.to(device) for each in (self.laid, self.places, self.copies)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,17 +65,17 @@ class Documents:
     Attributes:
         position_ids: `[B, T]` int64, restarting at 0 with each document.
         shapes: (D, L) of each group: D documents, the longest of L tokens.
-        laid: `[P]` int64, which of the B T tokens is at each place of all groups in turn; a place
-            behind a document's end repeats its last token.
-        places: `[B T]` int64, each token's place among those; of a shared one, one of its places.
-        copies: `[C]` int64, the other places of shared tokens.
+        padded: The B T tokens as all groups in turn; a place behind a document's end repeats its
+            last token.
+        joined: The tokens as one document after the other reads them; None = as they are.
+        ends: `[D + 1]` int32, where each document ends among those, after 0.
     """
 
     position_ids: Int[Tensor, "B T"]
     shapes: tuple[tuple[int, int], ...]
-    laid: Int[Tensor, " P"]
-    places: Int[Tensor, " N"]
-    copies: Int[Tensor, " C"]
+    padded: Layout
+    joined: Layout | None
+    ends: Int[Tensor, " E"]
 
     @classmethod
     def of(
@@ -58,17 +90,17 @@ class Documents:
                 begin alike share those tokens, at the same positions. None = the next ones.
         """
         counts = np.array([length for length in lengths if length], dtype=np.int64)
-        starts = np.cumsum(counts) - counts
-        within_document = np.arange(int(counts.sum())) - np.repeat(starts, counts)
+        ends = np.concatenate([[0], np.cumsum(counts)])
+        starts, total = ends[:-1], int(ends[-1])
+        within_document = np.arange(total) - np.repeat(starts, counts)
+        joined = None if read is None else Layout.of(read, np.arange(total))
         if read is None:
-            read = np.arange(len(within_document))
-        tokens = int(read.max()) + 1
-        position_ids = np.empty(tokens, dtype=np.int64)
+            read = np.arange(total)
+        position_ids = np.empty(int(read.max()) + 1, dtype=np.int64)
         position_ids[read] = within_document
         order = np.argsort(-counts, kind="stable")
-        places = np.empty(tokens, dtype=np.int64)
         laid: list[np.ndarray] = []
-        filled_places: list[np.ndarray] = []
+        real: list[np.ndarray] = []
         shapes: list[tuple[int, int]] = []
         filled = first = 0
         while first < len(order):
@@ -77,21 +109,16 @@ class Documents:
             group = order[first : first + alike]
             within = np.arange(longest)
             last = counts[group, None] - 1
-            index = read[(starts[group, None] + np.minimum(within, last)).reshape(-1)]
-            real = np.flatnonzero(within <= last)
-            places[index[real]] = filled + real
-            laid.append(index)
-            filled_places.append(filled + real)
+            laid.append(read[(starts[group, None] + np.minimum(within, last)).reshape(-1)])
+            real.append(filled + np.flatnonzero(within <= last))
             shapes.append((alike, longest))
-            filled, first = filled + index.size, first + alike
-        tokens_laid, real_places = np.concatenate(laid), np.concatenate(filled_places)
-        of_token = places[tokens_laid[real_places]]
+            filled, first = filled + alike * longest, first + alike
         return cls(
             torch.from_numpy(position_ids.reshape(rows, -1)),
             tuple(shapes),
-            torch.from_numpy(tokens_laid),
-            torch.from_numpy(places),
-            torch.from_numpy(real_places[of_token != real_places]),
+            Layout.of(np.concatenate(laid), np.concatenate(real)),
+            joined,
+            torch.from_numpy(ends.astype(np.int32)),
         )
 
     @property
@@ -100,8 +127,13 @@ class Documents:
         return max(length for _, length in self.shapes)
 
     def to(self, device: torch.device) -> "Documents":
-        moved = (each.to(device) for each in (self.laid, self.places, self.copies))
-        return Documents(self.position_ids.to(device), self.shapes, *moved)
+        return Documents(
+            self.position_ids.to(device),
+            self.shapes,
+            self.padded.to(device),
+            None if self.joined is None else self.joined.to(device),
+            self.ends.to(device),
+        )
 
 
 def attends_apart(model: PreTrainedModel, documents: Documents) -> bool:
@@ -133,23 +165,23 @@ def apart(model: PreTrainedModel, documents: Documents) -> dict[str, Any]:
 
 
 class _Laid(torch.autograd.Function):
-    """`tokens[laid]`; what stands behind a document's end has no part in the gradient.
+    """`tokens[laid]`; padding has no part in the gradient.
 
     Summed over a shared token's places, on a GPU in no fixed order.
     """
 
     @staticmethod
-    def forward(ctx: Any, tokens: Tensor, documents: Documents) -> Tensor:
-        ctx.documents = documents
-        return tokens.index_select(0, documents.laid)
+    def forward(ctx: Any, tokens: Tensor, layout: Layout) -> Tensor:
+        ctx.layout = layout
+        return tokens.index_select(0, layout.laid)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        documents = ctx.documents
-        found = gradient.index_select(0, documents.places)
-        if len(documents.copies):
-            found.index_add_(0, documents.laid[documents.copies], gradient[documents.copies])
+        layout = ctx.layout
+        found = gradient.index_select(0, layout.places)
+        if len(layout.copies):
+            found.index_add_(0, layout.laid[layout.copies], gradient[layout.copies])
         return found, None
 
 
@@ -157,16 +189,16 @@ class _Returned(torch.autograd.Function):
     """`laid[places]`: the tokens in their order again."""
 
     @staticmethod
-    def forward(ctx: Any, laid: Tensor, documents: Documents) -> Tensor:
-        ctx.documents = documents
-        return laid.index_select(0, documents.places)
+    def forward(ctx: Any, laid: Tensor, layout: Layout) -> Tensor:
+        ctx.layout = layout
+        return laid.index_select(0, layout.places)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        documents = ctx.documents
-        found = gradient.new_zeros((len(documents.laid), *gradient.shape[1:]))
-        found[documents.places] = gradient
+        layout = ctx.layout
+        found = gradient.new_zeros((len(layout.laid), *gradient.shape[1:]))
+        found[layout.places] = gradient
         return found, None
 
 
@@ -193,18 +225,64 @@ def _attention(
         found: tuple[Tensor, None] = _sdpa(module, query, key, value, attention_mask, **options)
         return found
     rows, _, tokens, _ = query.shape
+    states = [each.transpose(1, 2).flatten(0, 1) for each in (query, key, value)]
+    if _flash_takes(value, options):
+        attended = _joined(states, documents, options.get("scaling"))
+    else:
+        attended = _padded(module, states, documents, options)
+    return attended.unflatten(0, (rows, tokens)), None
+
+
+def _flash_takes(value: Tensor, options: Mapping[str, Any]) -> bool:
+    """Whether FlashAttention has a kernel for documents joined, here and for these values."""
+    return (
+        value.is_cuda
+        and value.dtype in _HALVES
+        and value.shape[-1] % 8 == 0
+        and value.shape[-1] <= 256
+        and not options.get("dropout")
+        and torch.cuda.get_device_capability(value.device) >= _LEAST_CAPABILITY
+    )
+
+
+def _joined(states: Sequence[Tensor], documents: Documents, scale: float | None) -> Tensor:
+    """`[N, heads, D]` of queries, keys and values `[N, heads, D]`, without padding."""
+    layout, ends, longest = documents.joined, documents.ends, documents.longest
+    # Beside autocast, positions leave queries and keys in float32.
+    query, key, value = (each.to(states[2].dtype) for each in states)
+    if layout is not None:
+        query, key, value = (_laid(each, layout) for each in (query, key, value))
+    attended: Tensor = varlen_attn(
+        query,
+        key,
+        value,
+        ends,
+        ends,
+        longest,
+        longest,
+        scale=scale,
+        window_size=(-1, 0),
+        enable_gqa=True,
+    )  # type: ignore[assignment]
+    return attended if layout is None else cast(Tensor, _returned(attended, layout))
+
+
+def _padded(
+    module: torch.nn.Module,
+    states: Sequence[Tensor],
+    documents: Documents,
+    options: Mapping[str, Any],
+) -> Tensor:
+    """As `_joined`, by transformers' own function for each group of documents alike in length."""
     sizes = [count * length for count, length in documents.shapes]
-    parts = [
-        _laid(states.transpose(1, 2).flatten(0, 1), documents).split(sizes)
-        for states in (query, key, value)
-    ]
+    parts = [_laid(each, documents.padded).split(sizes) for each in states]
     attended = []
     for shape, *of_group in zip(documents.shapes, *parts, strict=True):
         heads = [part.unflatten(0, shape).transpose(1, 2) for part in of_group]
         alone, _ = _sdpa(module, *heads, None, **options)
         attended.append(alone.flatten(0, 1))
-    together: Tensor = _returned(torch.cat(attended), documents)
-    return together.unflatten(0, (rows, tokens)), None
+    together: Tensor = _returned(torch.cat(attended), documents.padded)
+    return together
 
 
 AttentionInterface.register(_NAME, _attention)

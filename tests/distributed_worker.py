@@ -53,7 +53,7 @@ def main() -> None:
                 shutil.move(job.out_dir, folder / "whole")
                 job.out_dir.mkdir()
                 (folder / "metrics.json").rename(folder / "whole.json")
-                for states in job.work_dir.glob(f"{job.hardware.strategy}-2x*"):
+                for states in job.work_dir.glob(f"{job.hardware.strategy}-*x*"):
                     shutil.rmtree(states)
                 shutil.copytree(root / "kept" / job.work_dir.name, job.work_dir, dirs_exist_ok=True)
             peers.gathered(None)

@@ -138,13 +138,13 @@ def once_saved(work: Path, act: Callable[[], None]) -> threading.Thread:
     return thread
 
 
-def placed(job: Job, folder: Path, strategy: str) -> Job:
-    """The job in `folder`, on two devices, with fresh folders."""
+def placed(job: Job, folder: Path, strategy: str, devices: int = 2) -> Job:
+    """The job in `folder`, on so many devices, with fresh folders."""
     (folder / "out").mkdir(parents=True)
     (folder / "work").mkdir()
     hardware = replace(
         job.hardware,
-        devices=2,
+        devices=devices,
         strategy=strategy,
         # Neither changes a result.
         offload="cpu" if strategy == "deepspeed2" else "none",
@@ -160,24 +160,27 @@ def single(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, tuple[Path, Any]]:
     """Folder and metrics of every stage, made in this process."""
-    found = {}
-    for name, job in jobs.items():
-        here = replace(
-            placed(job, tmp_path_factory.mktemp(name) / "run", "single"), hardware=job.hardware
-        )
-        source = factory(job.data, "data")()
-        found[name] = here.out_dir, here.run(source, {}, verifier, NullTracker())
-    return found
+    return {
+        name: made_here(job, verifier, tmp_path_factory.mktemp(name) / "run")
+        for name, job in jobs.items()
+    }
 
 
-def train_in_one_pair(jobs: Mapping[str, Job], root: Path) -> None:
-    """All in the same two processes, see `distributed_worker`; a job's name is its folder's."""
+def made_here(job: Job, verifier: Verifier, folder: Path) -> tuple[Path, Any]:
+    """Folder and metrics of the job, made in this process on one device."""
+    here = placed(job, folder, "single", devices=1)
+    source = factory(job.data, "data")()
+    return here.out_dir, here.run(source, {}, verifier, NullTracker())
+
+
+def train_together(jobs: Mapping[str, Job], root: Path, processes: int = 2) -> None:
+    """All in the same processes, see `distributed_worker`; a job's name is its folder's."""
     for name, job in jobs.items():
         folder, work = root / name, root / f"work-{name}"
         folder.mkdir()
         job.work_dir.rename(work)
         write_job(replace(job, work_dir=work), folder)
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     held, holder = os.pipe()
     with (root / "log").open("w") as log:
         done = subprocess.run(

@@ -60,8 +60,8 @@ def test_documents_by_hand() -> None:
     assert found.position_ids.tolist() == [[0, 1, 0, 1, 2, 0], [0, 1, 2, 3, 4, 5]]
     # Three are at least half of six, two of three; one has a group to itself.
     assert found.shapes == ((2, 6), (2, 2))
-    assert found.laid.tolist() == [6, 7, 8, 9, 10, 11, 2, 3, 4, 4, 4, 4, 0, 1, 5, 5]
-    assert found.places.tolist() == [12, 13, 6, 7, 8, 14, 0, 1, 2, 3, 4, 5]
+    assert found.padded.laid.tolist() == [6, 7, 8, 9, 10, 11, 2, 3, 4, 4, 4, 4, 0, 1, 5, 5]
+    assert found.padded.places.tolist() == [12, 13, 6, 7, 8, 14, 0, 1, 2, 3, 4, 5]
     assert found.longest == 6
 
 

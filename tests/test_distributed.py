@@ -24,7 +24,7 @@ from .launches import (
     processes_of,
     slowed,
     told_of_lost_rank,
-    train_in_one_pair,
+    train_together,
 )
 
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(600)]
@@ -45,7 +45,7 @@ def pairs(jobs: dict[str, Job], tmp_path_factory: pytest.TempPathFactory) -> Pat
         f"{strategy}-{name}": placed(jobs[name], root / "jobs" / strategy / name, strategy)
         for strategy, name in CASES
     }
-    train_in_one_pair(made, root)
+    train_together(made, root)
     return root
 
 

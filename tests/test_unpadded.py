@@ -29,9 +29,11 @@ def test_by_hand() -> None:
     assert documents.position_ids.tolist() == [[0, 1, 2, 0, 1, 2, 3, 2, 3]]
     # Of four tokens, four and three: the row that is shorter repeats its last one.
     assert documents.shapes == ((3, 4),)
-    assert documents.laid.tolist() == [3, 4, 5, 6, 0, 1, 7, 8, 0, 1, 2, 2]
-    assert sorted([*documents.places.tolist(), *documents.copies.tolist()]) == [*range(11)]
-    assert documents.laid[documents.copies].tolist() == [0, 1]
+    assert documents.padded.laid.tolist() == [3, 4, 5, 6, 0, 1, 7, 8, 0, 1, 2, 2]
+    assert sorted([*documents.padded.places.tolist(), *documents.padded.copies.tolist()]) == [
+        *range(11)
+    ]
+    assert documents.padded.laid[documents.padded.copies].tolist() == [0, 1]
 
 
 def gradients(model: PreTrainedModel, batch: TokenBatch) -> tuple[torch.Tensor, ...]:

@@ -13,7 +13,7 @@ from reasoning_lab.hardware import SHARDED, EngineHardwareConfig, HardwareConfig
 from reasoning_lab.launch import Job
 from reasoning_lab.types import Completion
 
-from .launches import placed, train_in_one_pair
+from .launches import placed, train_together
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
@@ -48,7 +48,7 @@ def trained(jobs: dict[str, Job], tmp_path_factory: pytest.TempPathFactory) -> P
     """A folder for each strategy under which no process holds whole weights."""
     root = tmp_path_factory.mktemp("shards")
     made = {each: placed(jobs["pretrain"], root / "jobs" / each, each) for each in SHARDED}
-    train_in_one_pair(made, root)
+    train_together(made, root)
     return root
 
 

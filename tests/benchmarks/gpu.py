@@ -1,0 +1,149 @@
+"""Training on one GPU: tokens a second, share of the device's peak, memory against `plan`.
+
+`python -m tests.benchmarks.gpu` trains models of `conf/model` with random weights on packed rows,
+through the lab's own module and Lightning, with fused AdamW: each row of the table in a process of
+its own. Documents are 64 to 4,096 tokens long, log-uniformly. MFU counts attention to the tokens
+of one's own document alone. Memory is torch's own peak; CUDA's context is not in it.
+"""
+
+import json
+import math
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from itertools import pairwise
+from typing import Any
+
+# Model, dtype, tokens of a micro-batch, whether layers are computed again, documents' kernel.
+CASES = [
+    ("smollm2_135m", "mixed", 16_384, 0, "flash"),
+    ("smollm2_135m", "mixed", 16_384, 0, "padded"),
+    ("qwen2_5_1_5b", "mixed", 16_384, 0, "flash"),
+    ("qwen2_5_1_5b", "mixed", 16_384, 0, "padded"),
+    ("phi4_mini", "bfloat16", 16_384, 1, "flash"),
+    ("phi4_mini", "bfloat16", 16_384, 1, "padded"),
+]
+WARM, STEPS = 3, 8
+ADAMW = "torch.optim.AdamW"
+
+
+def architecture_of(model: str) -> dict[str, Any]:
+    """As `conf/model` has it."""
+    from omegaconf import OmegaConf
+
+    from reasoning_lab.compose import CONF
+
+    config: Any = OmegaConf.to_container(OmegaConf.load(CONF / "model" / f"{model}.yaml"))
+    return {"vocab_size": config["vocab_size"], **config["architecture"]}
+
+
+def documents_of(tokens: int) -> list[int]:
+    """Lengths that together are `tokens`; the same in each process."""
+    drawn, lengths = random.Random(0), list[int]()
+    while sum(lengths) < tokens:
+        length = round(math.exp(drawn.uniform(math.log(64), math.log(4096))))
+        lengths.append(min(length, tokens - sum(lengths)))
+    return lengths
+
+
+def measure(model: str, dtype: str, tokens: int, checkpointed: int, kernel: str) -> dict[str, Any]:
+    """Train in this process; seconds of the median step and bytes of the peak."""
+    import pytorch_lightning as pl
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from reasoning_lab import attention
+    from reasoning_lab.attention import Documents
+    from reasoning_lab.logprobs import TokenBatch, mix_precision
+    from reasoning_lab.stages.base import Steps
+    from reasoning_lab.stages.tokens import NextTokenBatch, NextTokenModule
+
+    if kernel == "padded":
+        attention._flash_takes = lambda value, options: False
+    options = architecture_of(model)
+    config = AutoConfig.for_model(options.pop("model_type"), pad_token_id=0, **options)
+    kind = torch.float32 if dtype == "mixed" else torch.bfloat16
+    with torch.device("cuda"):
+        policy = AutoModelForCausalLM.from_config(config, dtype=kind)
+    if dtype == "mixed":
+        mix_precision(policy)
+    if checkpointed:
+        policy.gradient_checkpointing_enable({"use_reentrant": False})
+    module = NextTokenModule(
+        policy, lambda named: torch.optim.AdamW((p for _, p in named), fused=True), lambda step: 1.0
+    )
+    documents = Documents.of(documents_of(tokens), 1)
+    made = torch.Generator().manual_seed(0)
+
+    def batch(index: object) -> NextTokenBatch:
+        ids = torch.randint(3, config.vocab_size, (1, tokens), generator=made)
+        return NextTokenBatch(TokenBatch(ids, documents.position_ids > 0, documents), 1.0)
+
+    ends: list[float] = []
+
+    class Clock(pl.Callback):
+        def on_train_batch_end(self, *_: Any) -> None:
+            torch.cuda.synchronize()
+            ends.append(time.perf_counter())
+
+    with tempfile.TemporaryDirectory() as folder:
+        pl.Trainer(
+            accelerator="gpu",
+            devices=1,
+            max_epochs=1,
+            callbacks=[Clock()],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            gradient_clip_val=1.0,
+            default_root_dir=folder,
+        ).fit(module.train(), Steps([[n] for n in range(WARM + STEPS)], batch))
+    took = sorted(after - before for before, after in pairwise(ends[WARM - 1 :]))
+    return {
+        "step_s": took[len(took) // 2],
+        "peak": torch.cuda.max_memory_allocated(),
+        "device": torch.cuda.get_device_name(),
+        "torch": torch.__version__,
+    }
+
+
+def main() -> None:
+    """Print the table."""
+    from reasoning_lab.models.cost import DEVICES, training_flops
+    from reasoning_lab.models.footprint import Sharding, footprint
+
+    print("| model | dtype | tokens | checkpointing | documents | tokens/s | MFU | GB | plan, GB |")
+    print("| :-- | :-- | --: | :-- | :-- | --: | --: | --: | --: |")
+    for case in CASES:
+        model, dtype, tokens, checkpointed, kernel = case
+        words = [sys.executable, "-m", __spec__.name, *map(str, case)]
+        done = subprocess.run(words, capture_output=True, text=True)
+        if done.returncode:
+            print(f"| {model} | {kernel} | {done.stderr.strip().splitlines()[-1]} |", flush=True)
+            continue
+        found = json.loads(done.stdout.splitlines()[-1])
+        architecture = architecture_of(model)
+        vocab = architecture["vocab_size"]
+        flops = sum(training_flops(architecture, vocab, 1, n) for n in documents_of(tokens))
+        peak = next(d.flops_per_s for k, d in DEVICES.items() if k in found["device"].lower())
+        sharding = Sharding(activation_checkpointing=bool(checkpointed))
+        planned = footprint(architecture, vocab, dtype, ADAMW, sharding, packed=True)
+        assert planned is not None
+        print(
+            f"| {model} | {dtype} | {tokens:,} | {'yes' if checkpointed else 'no'} | {kernel} | "
+            f"{tokens / found['step_s']:,.0f} | {flops / found['step_s'] / peak:.0%} | "
+            f"{found['peak'] / 1e9:.1f} | {planned.peak(tokens) / 1e9:.1f} |",
+            flush=True,
+        )
+    print(f"\n{found['device']}, torch {found['torch']}, {STEPS} steps after {WARM}")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        _, model, dtype, tokens, checkpointed, kernel = sys.argv
+        print(json.dumps(measure(model, dtype, int(tokens), int(checkpointed), kernel)))
+    else:
+        main()
