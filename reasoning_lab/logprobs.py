@@ -225,7 +225,7 @@ def _part_size(head: Any, targets: Tensor) -> int:
     # ZeRO-3 gathers the weights at each call, which ranks must do equally often.
     if _is_divided(head):
         return len(targets)
-    return min(len(targets), logits_at_once(head.out_features))
+    return min(len(targets), logits_at_once(head.out_features, targets.device.type == "cpu"))
 
 
 def _is_divided(head: Any) -> bool:

@@ -2,15 +2,20 @@
 
 import json
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
+from reasoning_lab import attention
 from reasoning_lab.attention import Documents
+from reasoning_lab.data.batches import Example, padded_batch
 from reasoning_lab.logprobs import TokenBatch, mean_logprob, token_logprobs
 
 VOCAB = 40
@@ -63,6 +68,8 @@ def test_documents_by_hand() -> None:
     assert found.padded.laid.tolist() == [6, 7, 8, 9, 10, 11, 2, 3, 4, 4, 4, 4, 0, 1, 5, 5]
     assert found.padded.places.tolist() == [12, 13, 6, 7, 8, 14, 0, 1, 2, 3, 4, 5]
     assert found.longest == 6
+    assert found.joined is None
+    assert found.ends.tolist() == [0, 2, 5, 6, 12]
 
 
 @pytest.mark.parametrize("checkpointed", [False, True])
@@ -98,6 +105,44 @@ def test_other_models_are_kept_apart_by_positions(
         expected = [token_logprobs(model, each)[each.completion_mask] for each in alone(batch)]
     assert model.config._attn_implementation == implementation
     torch.testing.assert_close(found, torch.cat(expected), rtol=0, atol=1e-6)
+
+
+def flash_by_hand(
+    query: Tensor, key: Tensor, value: Tensor, ends: Tensor, *_: Any, scale: float, **options: Any
+) -> Tensor:
+    """What FlashAttention's kernel computes, which only a GPU has: `[N, heads, D]`."""
+    assert options == {"window_size": (-1, 0), "enable_gqa": True}
+    parts = []
+    for start, end in pairwise(ends.tolist()):
+        heads = [each[start:end].transpose(0, 1) for each in (query, key, value)]
+        parts.append(
+            scaled_dot_product_attention(*heads, is_causal=True, scale=scale, enable_gqa=True)
+        )
+    return torch.cat(parts, 1).transpose(0, 1)
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["packed", "shared prompts"])
+def test_joined_documents_are_the_padded_ones(
+    shared: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = [Example([5, 6, 7], [8] * length) for length in (2, 9, 4)] + [Example([5, 6], [9])]
+    batch = padded_batch(shown, 0) if shared else packed()
+    assert not shared or batch.unpadded is not None
+    model = built()
+    monkeypatch.setattr(attention, "varlen_attn", flash_by_hand)
+    found = []
+    for takes in (False, True):
+        monkeypatch.setattr(attention, "_flash_takes", lambda value, options, takes=takes: takes)
+        model.zero_grad()
+        logprobs = token_logprobs(model, batch)
+        (logprobs * torch.arange(logprobs.numel()).view_as(logprobs)).sum().backward()
+        found.append([logprobs.detach(), *(each.grad for each in model.parameters())])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+
+
+def test_a_cpu_takes_no_flash_attention() -> None:
+    assert not attention._flash_takes(torch.zeros(8, 1, 8, dtype=torch.bfloat16), {})
 
 
 class Largest(TorchDispatchMode):

@@ -261,19 +261,30 @@ def test_phi4_mini_from_its_config_alone(composed: Compose) -> None:
     assert node.wall_s is None
 
 
-def test_plan_knows_that_norms_keep_less_on_a_cpu(composed: Compose) -> None:
+def test_plan_knows_that_norms_in_bfloat16_keep_less_on_a_gpu(composed: Compose) -> None:
     """model=tiny: a value fewer for each of its norms, of 128 channels, four queries, two keys."""
 
     def kept(accelerator: str) -> int:
         (node,) = (
             node
-            for node in planned([composed("model=tiny", f"hardware.accelerator={accelerator}")])
+            for node in planned(
+                [composed("model=tiny", "model.dtype=bfloat16", f"hardware={accelerator}")]
+            )
             if node.stage == "sft"
         )
         assert node.memory is not None
         return node.memory.activations_a_token
 
-    assert kept("gpu") - kept("cpu") == 4 * (4 * (2 * 128 + 4 * 32 + 2 * 32) + 128)
+    assert kept("cpu") - kept("gpu") == 2 * (4 * (2 * 128 + 4 * 32 + 2 * 32) + 128)
+
+
+def test_a_gpu_has_more_logits_at_once() -> None:
+    """Of 2**27 and of 2**25 values, in float32 three times; tokens by hand."""
+    options = {**architecture("llama"), "vocab_size": 200_064}
+    for on_cpu, tokens in ((True, 167), (False, 670)):
+        found = footprint(options, 0, "bfloat16", ADAMW, on_cpu=on_cpu)
+        assert found is not None
+        assert found.loss(16_384) == tokens * 3 * 4 * 200_064 + found.head
 
 
 def test_a_local_checkpoint_is_reckoned_by_its_own_config(

@@ -1,5 +1,6 @@
 """What a GPU computes is what a CPU computes: attention, sampling, stages, strategies, a recipe."""
 
+import copy
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -7,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from reasoning_lab import attention
@@ -15,6 +18,7 @@ from reasoning_lab.engine import Sampling
 from reasoning_lab.engine.hf import HFEngine
 from reasoning_lab.launch import Job
 from reasoning_lab.logprobs import TokenBatch, mix_precision, token_logprobs
+from reasoning_lab.models.lean import lean
 from reasoning_lab.schema import AdapterConfig
 from reasoning_lab.tracking.history import read_history
 from reasoning_lab.verify import Verifier
@@ -23,6 +27,7 @@ from .conftest import SMOKE, lab
 from .launches import NAMES, apart, made_here, placed, train_together
 from .test_attention import built, packed
 from .test_engine_hf import END, PAD, VOCAB, word_tokenizer
+from .test_lean import as_transformers_has_it
 from .test_unpadded import EXAMPLES
 from .tiny import tiny_model
 
@@ -41,9 +46,8 @@ CASES = [
     ("ddp", "lora"),
     ("fsdp", "mixed"),
 ]
-# Largest difference of a weight, where steps are of the size of 3e-3: rounding of sums in another
-# order; of products in bfloat16.
-NEAR = {"mixed": 2e-3}
+# Largest difference of a weight or a loss: sums in another order, of products in bfloat16.
+NEAR = {"mixed": 5e-3}
 
 
 def on_gpu(job: Job) -> Job:
@@ -87,8 +91,33 @@ def test_flash_attention_is_as_near_as_padded_documents(
     monkeypatch.setattr(attention, "_flash_takes", lambda value, options: False)
     padded = error()
     assert len(calls) == 2
-    print(f"{family} {shared} {dtype}: flash {flash:.2e}, padded {padded:.2e}")
     assert flash < 1.5 * padded < 0.5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_norms_and_rotations_are_as_near_as_transformers_own(
+    family: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = packed()
+    model: Any = tiny_model(family, 40, 0, 1, seed=0).to(dtype)
+    exact = gradients(copy.deepcopy(model).double(), batch)
+    model.cuda()
+    lean(model)
+    norms: list[Tensor] = []
+    one = F.rms_norm
+    monkeypatch.setattr(F, "rms_norm", lambda x, *rest: norms.append(x) or one(x, *rest))
+
+    def error() -> float:
+        found = gradients(copy.deepcopy(model), batch.to(torch.device("cuda")))
+        return float((found - exact).norm() / exact.norm())
+
+    ours = error()
+    assert len(norms) == (9 if family == "qwen3" else 5)
+    as_transformers_has_it(model, monkeypatch)
+    theirs = error()
+    assert len(norms) == (9 if family == "qwen3" else 5)
+    assert ours < 1.2 * theirs < (1e-4 if dtype == torch.float32 else 0.5)
 
 
 @pytest.mark.parametrize("sampling", [Sampling(0.0, 1.0, 24), Sampling(0.8, 0.9, 24)], ids=str)
@@ -115,7 +144,6 @@ def test_a_stage_trains_the_same_policy(
 ) -> None:
     folder, metrics = made_here(on_gpu(jobs[name]), verifier, tmp_path / "run")
     alone, expected = single[name]
-    print(f"{name}: {apart(alone, folder):.1e}")
     assert apart(alone, folder) < NEAR.get(name, 1e-4)
     assert metrics["train_tokens"] == expected["train_tokens"]
     losses = read_history(folder)["train/loss"]
@@ -129,7 +157,6 @@ def test_quantised_weights_are_a_cpus(
     job = replace(jobs["lora"], model=model)
     here, _ = made_here(job, verifier, tmp_path / "cpu")
     there, _ = made_here(on_gpu(job), verifier, tmp_path / "gpu")
-    print(f"qlora: {apart(here, there):.1e}")
     assert apart(here, there) < 1e-4
     assert apart(jobs["lora"].inputs["policy"], there) > 1e-3
 
@@ -155,8 +182,6 @@ def test_a_strategy_trains_the_same_policy(
     folder = together / f"{strategy}-{name}"
     again = together / "jobs" / strategy / name / "out"
     alone, expected = single[name]
-    print(f"{strategy} {name}: {apart(alone, folder / 'whole'):.1e}", end=" ")
-    print(f"resumed {apart(folder / 'whole', again):.1e}")
     assert apart(alone, folder / "whole") < NEAR.get(name, 1e-4)
     assert apart(folder / "whole", again) < 1e-5
     metrics = json.loads((folder / "whole.json").read_text())

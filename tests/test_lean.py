@@ -31,6 +31,21 @@ def test_derivatives_are_those_of_differences() -> None:
     assert gradcheck(Rotation.apply, (drawn(2, 3, 5, 4), *angles))
 
 
+def test_heads_in_bfloat16_turn_in_float32() -> None:
+    """As beside autocast, whose angles are float32."""
+    torch.manual_seed(0)
+    heads, (cos, sin) = torch.randn(2, 3, 5, 4).bfloat16(), torch.randn(2, 2, 1, 5, 4)
+    half, whole = heads.clone().requires_grad_(), heads.float().requires_grad_()
+    found, expected = Rotation.apply(half, cos, sin), Rotation.apply(whole, cos, sin)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, expected)
+    found.square().sum().backward()
+    expected.square().sum().backward()
+    assert half.grad is not None
+    assert whole.grad is not None
+    assert torch.equal(half.grad, whole.grad.bfloat16())
+
+
 def loss_and_graph(model: PreTrainedModel) -> tuple[Tensor, set[str]]:
     """Of two rows, and what its graph is made of."""
     tokens = torch.arange(3, 23).reshape(2, 10)

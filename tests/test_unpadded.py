@@ -27,6 +27,9 @@ def test_by_hand() -> None:
     assert found.before.tolist() == [0, 0, 1, 0, 3, 4, 5, 1, 7]
     documents = found.documents
     assert documents.position_ids.tolist() == [[0, 1, 2, 0, 1, 2, 3, 2, 3]]
+    assert documents.joined is not None
+    assert documents.joined.laid.tolist() == [0, 1, 2, 3, 4, 5, 6, 0, 1, 7, 8]
+    assert documents.ends.tolist() == [0, 3, 7, 11]
     # Of four tokens, four and three: the row that is shorter repeats its last one.
     assert documents.shapes == ((3, 4),)
     assert documents.padded.laid.tolist() == [3, 4, 5, 6, 0, 1, 7, 8, 0, 1, 2, 2]

@@ -2,8 +2,10 @@
 
 # Values: 128 MiB in float32. Small enough for a laptop, large enough for products at full speed.
 LOGITS_AT_ONCE = 2**25
+# On a GPU 512 MiB: each part reads the projection, and adds to its gradient, once more.
+LOGITS_AT_ONCE_ON_GPU = 2**27
 
 
-def logits_at_once(vocab_size: int) -> int:
+def logits_at_once(vocab_size: int, on_cpu: bool) -> int:
     """Tokens of a part, where the logits of all trained tokens would be more."""
-    return max(1, LOGITS_AT_ONCE // vocab_size)
+    return max(1, (LOGITS_AT_ONCE if on_cpu else LOGITS_AT_ONCE_ON_GPU) // vocab_size)

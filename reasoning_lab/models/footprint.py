@@ -193,9 +193,9 @@ def footprint(
         frozen: How many frozen policies stay in memory, each whole on every device.
         lora_rank: Of adapters on every projection of the layers, which alone are trained; None =
             every parameter is. What adapters add to the activations is left out.
-        packed: A row holds several documents; as many tokens as they have are reckoned where
-            documents of one length lie together, twice as many at most.
-        on_cpu: Norms in float32 are those of `reasoning_lab.models.lean`.
+        packed: A row holds several documents; as many tokens as they have are reckoned. Where they
+            are padded, on a CPU and in float32, there are twice as many at most.
+        on_cpu: Else on a GPU, which has more logits at once, and norms in bfloat16 that keep less.
     """
     states = _STATES.get(optimizer.rpartition(".")[2])
     if not is_known(architecture) or states is None:
@@ -223,7 +223,7 @@ def footprint(
         activations_a_token=kept + ends,
         # The loss is taken in float32.
         logits_a_token=3 * 4 * vocab,
-        logits_tokens=None if sharding.strategy == "deepspeed3" else logits_at_once(vocab),
+        logits_tokens=None if sharding.strategy == "deepspeed3" else logits_at_once(vocab, on_cpu),
         head=size * vocab * architecture["hidden_size"] if lora_rank is None else 0,
         recomputed_a_token=layer if checkpointed else 0,
         casts=2 * cast if dtype == "mixed" else 0,
@@ -337,7 +337,8 @@ def _kept_bytes(
     layer = of_queries * queries + of_keys * keys
     # The MLP gate, up, the activated gate, their product.
     layer += 4 * architecture["intermediate_size"]
-    lean = on_cpu and dtype != "bfloat16"
+    # Where `reasoning_lab.models.lean` has another norm.
+    lean = not (on_cpu and dtype == "bfloat16")
     # Values a channel that a norm keeps, without what a product reads of it.
     norm = 1 if lean else 2
     if dtype != "mixed":

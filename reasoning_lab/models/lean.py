@@ -1,7 +1,8 @@
-"""Norms and rotations that read and write memory less often, in float32 on a CPU.
+"""Norms and rotations that read and write memory less often.
 
 transformers composes them of torch's elementwise operations, each of which passes over all states,
-forwards and backwards. On a GPU, and in other precisions, its own functions stay.
+forwards and backwards. On a GPU torch has a norm in one operation, and what is here rotates; on a
+CPU both are here, for float32. In other precisions a CPU has transformers' own.
 """
 
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from reasoning_lab.models.footprint import is_known
@@ -52,12 +54,13 @@ class RMSNorm(torch.autograd.Function):
 class Rotation(torch.autograd.Function):
     """`x cos + (-x2, x1) sin` for the halves x1 and x2 of the last dimension (Su et al., 2021).
 
-    `cos` and `sin` are broadcast to `x` and carry no gradient.
+    `cos` and `sin` are broadcast to `x` and carry no gradient; in float32 they make it float32.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         ctx.save_for_backward(cos, sin)
+        ctx.dtype = x.dtype
         (x1, x2), (sin1, sin2) = x.chunk(2, -1), sin.chunk(2, -1)
         found = x * cos
         first, second = found.chunk(2, -1)
@@ -74,7 +77,7 @@ class Rotation(torch.autograd.Function):
         first, second = found.chunk(2, -1)
         first.addcmul_(g2, sin2)
         second.addcmul_(g1, sin1, value=-1)
-        return found, None, None
+        return found.to(ctx.dtype), None, None
 
 
 # Their signatures are not told.
@@ -103,9 +106,12 @@ def lean(model: PreTrainedModel) -> None:
 def _norm_of(plain: Callable[[Any, Tensor], Tensor]) -> Callable[[Any, Tensor], Tensor]:
     @wraps(plain)
     def forward(self: Any, hidden_states: Tensor) -> Tensor:
-        if not (_is_lean(hidden_states) and _is_lean(self.weight)):
+        weight: Tensor = self.weight
+        if hidden_states.dtype != weight.dtype or not _is_lean(hidden_states):
             return plain(self, hidden_states)
-        found: Tensor = _normed(hidden_states, self.weight, self.variance_epsilon)
+        if hidden_states.is_cuda:
+            return F.rms_norm(hidden_states, weight.shape, weight, self.variance_epsilon)
+        found: Tensor = _normed(hidden_states, weight, self.variance_epsilon)
         return found
 
     return forward
@@ -117,7 +123,7 @@ def _rotation_of(plain: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., A
         q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, unsqueeze_dim: int = 1
     ) -> tuple[Tensor, Tensor]:
         # Phi-4-Mini rotates a part of each head.
-        if not (_is_lean(q) and _is_lean(cos) and cos.shape[-1] == q.shape[-1]):
+        if not (_is_lean(q) and cos.shape[-1] == q.shape[-1]):
             return plain(q, k, cos, sin, unsqueeze_dim)
         cos, sin = cos.unsqueeze(unsqueeze_dim), sin.unsqueeze(unsqueeze_dim)
         return _rotated(q, cos, sin), _rotated(k, cos, sin)
@@ -126,4 +132,4 @@ def _rotation_of(plain: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., A
 
 
 def _is_lean(values: Tensor) -> bool:
-    return values.dtype == torch.float32 and values.device.type == "cpu"
+    return values.is_cuda or (values.dtype == torch.float32 and values.device.type == "cpu")
