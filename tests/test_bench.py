@@ -148,15 +148,15 @@ def test_both_sides_do_equal_work(
 
 @pytest.mark.long
 def test_command_measures_a_pair_and_leaves_out_another(tmp_path: Path) -> None:
-    told = run_pairs("generation,distillation", tmp_path)
+    told = run_pairs("sft,generation,distillation", tmp_path)
     results = json.loads((tmp_path / "bench.json").read_text())["results"]
     if not PAIRS["distillation"].is_possible:
         assert "distillation: left out, as the package" in told
-        assert len(results) == 1
-    row = results[0]
-    assert row["name"] == "generation/smoke"
-    assert row["ratio"] == pytest.approx(row["ours"] / row["peer"])
-    assert row.keys() >= {"unit", "target", "n"}
-    assert row["limit"] > 0
-    assert row["bandwidth"] > 0
+        assert len(results) == 2
+    for row, name in zip(results[:2], ("sft", "generation"), strict=True):
+        assert row["name"] == f"{name}/smoke"
+        assert row["ratio"] == pytest.approx(row["ours"] / row["peer"])
+        assert row.keys() >= {"unit", "target", "n"}
+        assert row["limit"] > 0
+        assert (row["bandwidth"] is not None) == (name == "generation")
     assert (tmp_path / "bench.md").read_text() == table(results, 1)

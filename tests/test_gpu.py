@@ -26,6 +26,7 @@ from reasoning_lab.verify import Verifier
 from .conftest import SMOKE, lab
 from .launches import NAMES, apart, made_here, placed, train_together
 from .test_attention import built, packed
+from .test_distributed import STRATEGIES
 from .test_engine_hf import END, PAD, VOCAB, word_tokenizer
 from .test_lean import as_transformers_has_it
 from .test_unpadded import EXAMPLES
@@ -40,14 +41,14 @@ pytestmark = [
 ROWS = 40
 DEVICES = min(2, torch.cuda.device_count())
 FAMILIES = ["llama", "mistral", "phi3", "qwen2", "qwen3"]
-STRATEGIES = ["ddp", "fsdp", "deepspeed1", "deepspeed2", "deepspeed3"]
 CASES = [
     *((strategy, name) for strategy in STRATEGIES for name in ("dpo", "rl")),
     ("ddp", "lora"),
     ("fsdp", "mixed"),
 ]
-# Largest difference of a weight or a loss: sums in another order, of products in bfloat16.
-NEAR = {"mixed": 5e-3}
+# Largest difference of a weight, and of a loss as its share: products in bfloat16.
+NEAR = {"mixed": 2e-3}
+NEAR_LOSS = {"mixed": 1e-3}
 
 
 def on_gpu(job: Job) -> Job:
@@ -147,7 +148,9 @@ def test_a_stage_trains_the_same_policy(
     assert apart(alone, folder) < NEAR.get(name, 1e-4)
     assert metrics["train_tokens"] == expected["train_tokens"]
     losses = read_history(folder)["train/loss"]
-    assert losses == pytest.approx(read_history(alone)["train/loss"], abs=NEAR.get(name, 1e-4))
+    assert losses == pytest.approx(
+        read_history(alone)["train/loss"], rel=NEAR_LOSS.get(name, 0), abs=1e-4
+    )
 
 
 def test_quantised_weights_are_a_cpus(

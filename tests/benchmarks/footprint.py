@@ -10,7 +10,9 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 ARCHITECTURE = {
     "model_type": "llama",
@@ -33,16 +35,46 @@ def resident(line: str) -> int:
     return 1024 * int(Path("/proc/self/status").read_text().split(f"{line}:")[1].split()[0])
 
 
+def train(
+    policy: Any,
+    batch: Callable[[object], Any],
+    steps: int,
+    accelerator: str,
+    callbacks: Sequence[Any] = (),
+) -> None:
+    """So many steps of fused AdamW, through the lab's own module and Lightning, on one device."""
+    import pytorch_lightning as pl
+    import torch
+
+    from reasoning_lab.stages.base import Steps
+    from reasoning_lab.stages.tokens import NextTokenModule
+
+    module = NextTokenModule(
+        policy, lambda named: torch.optim.AdamW((p for _, p in named), fused=True), lambda step: 1.0
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        pl.Trainer(
+            accelerator=accelerator,
+            devices=1,
+            max_epochs=1,
+            callbacks=[*callbacks],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            gradient_clip_val=1.0,
+            default_root_dir=folder,
+        ).fit(module.train(), Steps([[n] for n in range(steps)], batch))
+
+
 def measure(rows: int, tokens: int, checkpointed: int) -> int:
     """Train three steps in this process; the peak above what it had before."""
-    import pytorch_lightning as pl
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     from reasoning_lab.logprobs import TokenBatch
     from reasoning_lab.models.lean import lean
-    from reasoning_lab.stages.base import Steps
-    from reasoning_lab.stages.tokens import NextTokenBatch, NextTokenModule
+    from reasoning_lab.stages.tokens import NextTokenBatch
 
     options = {key: value for key, value in ARCHITECTURE.items() if key != "model_type"}
     config = AutoConfig.for_model("llama", pad_token_id=0, **options)
@@ -55,9 +87,6 @@ def measure(rows: int, tokens: int, checkpointed: int) -> int:
     lean(model)
     if checkpointed:
         model.gradient_checkpointing_enable({"use_reentrant": False})
-    module = NextTokenModule(
-        model, lambda named: torch.optim.AdamW((p for _, p in named), fused=True), lambda step: 1.0
-    )
 
     def batch(index: object) -> NextTokenBatch:
         ids = torch.randint(3, 49152, (rows, tokens))
@@ -65,17 +94,7 @@ def measure(rows: int, tokens: int, checkpointed: int) -> int:
         trained[:, 0] = False
         return NextTokenBatch(TokenBatch(ids, trained), 1.0)
 
-    with tempfile.TemporaryDirectory() as folder:
-        pl.Trainer(
-            accelerator="cpu",
-            max_epochs=1,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            gradient_clip_val=1.0,
-            default_root_dir=folder,
-        ).fit(module.train(), Steps([[n] for n in range(STEPS)], batch))
+    train(model, batch, STEPS, "cpu")
     return resident("VmHWM") - before
 
 

@@ -11,10 +11,11 @@ import math
 import random
 import subprocess
 import sys
-import tempfile
 import time
 from itertools import pairwise
 from typing import Any
+
+from .footprint import ADAMW, train
 
 # Model, dtype, tokens of a micro-batch, whether layers are computed again, and what is left out of
 # what the lab has of its own: joined documents, norms and rotations, larger parts of logits.
@@ -30,7 +31,6 @@ CASES = [
     ("phi4_mini", "bfloat16", 16_384, 1, "parts"),
 ]
 WARM, STEPS = 3, 8
-ADAMW = "torch.optim.AdamW"
 
 
 def architecture_of(model: str) -> dict[str, Any]:
@@ -65,8 +65,7 @@ def measure(model: str, dtype: str, tokens: int, checkpointed: int, without: str
     from reasoning_lab.logprobs import TokenBatch, mix_precision
     from reasoning_lab.losses import parts
     from reasoning_lab.models.lean import lean
-    from reasoning_lab.stages.base import Steps
-    from reasoning_lab.stages.tokens import NextTokenBatch, NextTokenModule
+    from reasoning_lab.stages.tokens import NextTokenBatch
 
     if without == "joined":
         attention._flash_takes = lambda value, options: False
@@ -83,9 +82,6 @@ def measure(model: str, dtype: str, tokens: int, checkpointed: int, without: str
         mix_precision(policy)
     if checkpointed:
         policy.gradient_checkpointing_enable({"use_reentrant": False})
-    module = NextTokenModule(
-        policy, lambda named: torch.optim.AdamW((p for _, p in named), fused=True), lambda step: 1.0
-    )
     documents = Documents.of(documents_of(tokens), 1)
     made = torch.Generator().manual_seed(0)
 
@@ -100,19 +96,7 @@ def measure(model: str, dtype: str, tokens: int, checkpointed: int, without: str
             torch.cuda.synchronize()
             ends.append(time.perf_counter())
 
-    with tempfile.TemporaryDirectory() as folder:
-        pl.Trainer(
-            accelerator="gpu",
-            devices=1,
-            max_epochs=1,
-            callbacks=[Clock()],
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            gradient_clip_val=1.0,
-            default_root_dir=folder,
-        ).fit(module.train(), Steps([[n] for n in range(WARM + STEPS)], batch))
+    train(policy, batch, WARM + STEPS, "gpu", [Clock()])
     took = sorted(after - before for before, after in pairwise(ends[WARM - 1 :]))
     return {
         "step_s": took[len(took) // 2],
