@@ -262,6 +262,22 @@ def test_a_row_draws_the_same_token_beside_flat_and_peaked_ones_as_alone() -> No
     assert together.tolist() == alone
 
 
+@pytest.mark.parametrize("hidden", [None, torch.arange(400) >= 300], ids=["all", "padded"])
+def test_rows_are_drawn_a_part_at_a_time_as_all_at_once(
+    hidden: torch.Tensor | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits, uniforms = torch.randn(7, 400, generator=generator), torch.rand(7, generator=generator)
+    logits[:, 300:] += 5
+    whole = sample(logits, Sampling(0.6, 0.95, 1), uniforms, hidden)
+    assert (whole[0] < 300).all() == (hidden is not None)
+    monkeypatch.setattr("reasoning_lab.engine.hf._LOGITS_AT_ONCE_ON_CPU", 900)
+    for found, expected in zip(
+        sample(logits, Sampling(0.6, 0.95, 1), uniforms, hidden), whole, strict=True
+    ):
+        assert torch.equal(found, expected)
+
+
 def test_temperature_0_takes_the_likeliest_whatever_the_uniforms() -> None:
     tokens, logprobs = _drawn([0.3, 0.45, 0.25], Sampling(0.0, 0.5, 1), 10)
     assert tokens.tolist() == [1] * 10

@@ -24,6 +24,8 @@ from reasoning_lab.types import Completion
 _COMPACT_BELOW_FRAC = 0.75
 # So many of the likeliest tokens mostly hold top_p; a row of which they do not is sorted whole.
 _LIKELY_TOKENS = 32
+# Drawn from together on a CPU: its cache holds them, and memory what a step makes of them.
+_LOGITS_AT_ONCE_ON_CPU = 2**20
 
 
 class HFEngine:
@@ -182,21 +184,37 @@ def sample(
         shown = logits if hidden is None else logits.masked_fill(hidden, -torch.inf)
         tokens = shown.argmax(dim=-1)
         return tokens, torch.log_softmax(logits, -1).gather(1, tokens[:, None])[:, 0]
-    logprobs = torch.log_softmax(logits / sampling.temperature, dim=-1)
-    probs = logprobs.exp()
+    at_once = len(logits)
+    if logits.device.type == "cpu":
+        at_once = max(1, _LOGITS_AT_ONCE_ON_CPU // logits.shape[-1])
+    drawn = [
+        _draw(part, sampling, of_part, hidden)
+        for part, of_part in zip(logits.split(at_once), uniforms.split(at_once), strict=True)
+    ]
+    tokens, logprobs = (torch.cat(parts) for parts in zip(*drawn, strict=True))
+    return tokens, logprobs
+
+
+def _draw(
+    logits: Tensor, sampling: Sampling, uniforms: Tensor, hidden: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    probs = torch.softmax(
+        logits if sampling.temperature == 1 else logits / sampling.temperature, dim=-1
+    )
+    shown = probs
     if hidden is not None:
-        probs = probs.masked_fill(hidden, 0.0)
-        probs = probs / probs.sum(dim=-1, keepdim=True)
+        shown = probs.masked_fill(hidden, 0.0)
+        shown = shown.div_(shown.sum(dim=-1, keepdim=True))
     if sampling.top_p < 1:
-        ordered, index = probs.topk(min(_LIKELY_TOKENS, probs.shape[-1]))
+        ordered, index = shown.topk(min(_LIKELY_TOKENS, shown.shape[-1]))
         tokens = _nucleus(ordered, index, sampling.top_p, uniforms)
         short = (ordered.sum(dim=-1) < sampling.top_p).nonzero()[:, 0]
         if len(short):
-            ordered, index = probs[short].sort(dim=-1, descending=True)
+            ordered, index = shown[short].sort(dim=-1, descending=True)
             tokens[short] = _nucleus(ordered, index, sampling.top_p, uniforms[short])
     else:
-        tokens = _invert(probs, uniforms)
-    return tokens, logprobs.gather(1, tokens[:, None])[:, 0]
+        tokens = _invert(shown, uniforms)
+    return tokens, probs.gather(1, tokens[:, None])[:, 0].log()
 
 
 def _nucleus(ordered: Tensor, index: Tensor, top_p: float, uniforms: Tensor) -> Tensor:
