@@ -1,7 +1,5 @@
 """Run a recipe: obtain each node from the store or make it, then tell what came out."""
 
-import ctypes
-import ctypes.util
 import logging
 import re
 import time
@@ -16,6 +14,7 @@ import torch
 import transformers
 from rich.console import Console
 
+from reasoning_lab import heap
 from reasoning_lab.compose import Recipe
 from reasoning_lab.data.problems import drawn
 from reasoning_lab.evaluate.config import EvaluateConfig
@@ -35,8 +34,6 @@ from reasoning_lab.verify import Verifier, verifier_of
 
 log = logging.getLogger(__name__)
 
-# From glibc's malloc.h.
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _PACKAGES = ("reasoning-lab", "torch", "transformers", "pytorch-lightning", "reasoning-gym")
 
 
@@ -63,7 +60,7 @@ def run(recipe: Recipe, out_dir: Path, overrides: Sequence[str] = ()) -> float |
     transformers.utils.logging.disable_progress_bar()
     datasets.disable_progress_bars()
     torch.set_num_threads(root.hardware.threads or torch.get_num_threads())
-    _keep_freed_memory()
+    heap.give_back()
     console = Console()
     with verifier_of(root.hardware) as verifier:
         runner = Runner(recipe, out_dir, overrides, verifier)
@@ -265,15 +262,3 @@ class Clock:
 
     def _write(self, seconds: float) -> None:
         replaced(self._file, lambda draft: draft.write_text(str(seconds)))
-
-
-def _keep_freed_memory() -> None:
-    """Have glibc reuse large freed blocks instead of returning them to the kernel.
-
-    A training step on the CPU frees and asks for the same activations over and over; faulting
-    their pages in again costs about a sixth of its time.
-    """
-    libc = ctypes.util.find_library("c")
-    if libc is not None and hasattr(ctypes.CDLL(libc), "mallopt"):
-        ctypes.CDLL(libc).mallopt(_M_MMAP_THRESHOLD, 1 << 30)
-        ctypes.CDLL(libc).mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)

@@ -46,6 +46,7 @@ class FusedModel:
         self._head: Tensor = head.weight
         self._epsilon = self._norm.new_tensor(model.config.rms_norm_eps)
         self._key_heads: int = model.config.num_key_value_heads
+        self._logits = self._head.new_empty((0, len(self._head)))
 
     def logits(
         self, tokens: Tensor, positions: Tensor, mask: Tensor, cache: Sequence[Any]
@@ -59,7 +60,7 @@ class FusedModel:
             cache: transformers' cache layers: P - 1 positions of R rows in each.
 
         Returns:
-            `[R, V]`.
+            `[R, V]`, until the next call, which writes there too.
         """
         x = F.embedding(tokens, self._embeddings)
         cos, signed_sin = self._turned(mask.shape[1]).index_select(1, positions)[:, :, None]
@@ -68,7 +69,10 @@ class FusedModel:
         for weights, layer in zip(self._layers, cache, strict=True):
             x = weights.attend(x, cos, signed_sin, hidden, layer)
             x = weights.feed_forward(x)
-        return F.linear(_normed(x, self._epsilon) * self._norm, self._head)
+        x = _normed(x, self._epsilon) * self._norm
+        if len(x) > len(self._logits):
+            self._logits = x.new_empty((len(x), len(self._head)))
+        return torch.mm(x, self._head.t(), out=self._logits[: len(x)])
 
     def _turned(self, count: int) -> Tensor:
         """`[2, C, D]` for C positions, `count` or more: cosines and signed sines of their angles.

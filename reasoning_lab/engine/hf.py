@@ -25,7 +25,7 @@ _COMPACT_BELOW_FRAC = 0.75
 # So many of the likeliest tokens mostly hold top_p; a row of which they do not is sorted whole.
 _LIKELY_TOKENS = 32
 # Drawn from together on a CPU: its cache holds them, and memory what a step makes of them.
-_LOGITS_AT_ONCE_ON_CPU = 2**20
+_LOGITS_AT_ONCE_ON_CPU = 2**19
 
 
 class HFEngine:

@@ -21,6 +21,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from reasoning_lab import heap
 from reasoning_lab.data.problems import ProblemSource, drawn
 from reasoning_lab.engine import Engine
 from reasoning_lab.engine.hf import HFEngine
@@ -370,15 +371,11 @@ def _go_on(
 ) -> float:
     """Train from the last state in `states`, if there is one; seconds that it took."""
     module.train()  # A loaded policy comes in evaluation mode, and Lightning keeps what it finds.
+    last = first_rank_says(lambda: last_checkpoint(states))
     started = time.monotonic()
     try:
-        trainer.fit(
-            module,
-            batches,
-            validation,
-            ckpt_path=first_rank_says(lambda: last_checkpoint(states)),
-            weights_only=True,
-        )
+        with heap.training(module.policy.get_memory_footprint()):
+            trainer.fit(module, batches, validation, ckpt_path=last, weights_only=True)
     except SystemExit as stop:  # Lightning's answer to Ctrl-C
         raise KeyboardInterrupt from stop
     return time.monotonic() - started

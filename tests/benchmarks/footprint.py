@@ -46,13 +46,17 @@ def train(
     import pytorch_lightning as pl
     import torch
 
+    from reasoning_lab import heap
     from reasoning_lab.stages.base import Steps
     from reasoning_lab.stages.tokens import NextTokenModule
 
     module = NextTokenModule(
         policy, lambda named: torch.optim.AdamW((p for _, p in named), fused=True), lambda step: 1.0
     )
-    with tempfile.TemporaryDirectory() as folder:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        heap.training(policy.get_memory_footprint()),
+    ):
         pl.Trainer(
             accelerator=accelerator,
             devices=1,

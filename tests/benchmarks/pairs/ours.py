@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from reasoning_lab import heap
 from reasoning_lab.data.corpus import read_rollouts
 from reasoning_lab.data.sources import FileSource
 from reasoning_lab.engine import Sampling
@@ -69,6 +70,7 @@ class Stage:
     """
 
     def __init__(self, folder: Path, kind: str) -> None:
+        heap.give_back()  # As the lab's commands begin.
         self._folder, self._kind, self._size = folder, kind, size_of(folder)
 
     def check(self) -> Work:
@@ -223,6 +225,7 @@ class Generation:
     """Completions of all prompts in one batch, from their token ids, at temperature 1."""
 
     def __init__(self, folder: Path) -> None:
+        heap.give_back()  # As the lab's commands begin.
         self._size = size_of(folder)
         model, tokenizer = load_policy(folder / "policy", "float32")
         model.generation_config.eos_token_id = ends(self._size)  # type: ignore[union-attr]

@@ -1,0 +1,53 @@
+"""Freed blocks are kept while a small model trains, and given back otherwise."""
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="only glibc can be told what to keep"
+)
+# In a process of its own, whose heap has no holes yet: what stays of a block that is freed with
+# another one behind it, in MiB.
+KEPT = """
+import contextlib, pathlib, sys
+from reasoning_lab import heap
+
+def resident():
+    return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) / 256
+
+heap.give_back()
+before = resident()
+with contextlib.nullcontext() if sys.argv[1] == "none" else heap.training(int(sys.argv[1])):
+    first, behind = (b"1" * (int(sys.argv[2]) << 20) for _ in range(2))
+    del first
+    within = resident() - before - (len(behind) >> 20)
+    del behind
+print(within, resident() - before)
+"""
+
+
+def kept(weights: int | str, block_mib: int) -> tuple[float, float]:
+    """MiB of the block that are resident once it is freed, and behind the training."""
+    words = [sys.executable, "-c", KEPT, str(weights), str(block_mib)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    within, afterwards = map(float, done.stdout.split())
+    return within, afterwards
+
+
+def test_a_small_models_step_keeps_its_blocks_and_nothing_is_kept_behind_it() -> None:
+    within, afterwards = kept(100 << 20, 64)
+    assert within > 60
+    assert afterwards < 4
+
+
+@pytest.mark.parametrize("weights", ["none", 500 << 20])
+def test_large_models_and_decoding_give_blocks_back_at_once(weights: int | str) -> None:
+    assert kept(weights, 6)[0] < 1
+
+
+@pytest.mark.parametrize("weights", ["none", 500 << 20])
+def test_what_decoding_asks_for_at_every_token_is_kept(weights: int | str) -> None:
+    assert kept(weights, 3)[0] > 2
