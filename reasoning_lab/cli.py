@@ -22,6 +22,7 @@ from rich.console import Console
 
 from reasoning_lab.compose import CONF, compose, register_schemas
 from reasoning_lab.files import dated
+from reasoning_lab.imports import lasting
 from reasoning_lab.mistakes import is_composition_error, one_sentence
 from reasoning_lab.planning import memory_lines, plan_table, planned, summary
 from reasoning_lab.schema import PathsConfig, RootConfig
@@ -116,7 +117,8 @@ def _run(config: DictConfig) -> float | None:
     """Run one recipe; the value is what a sweeper optimizes."""
     try:
         recipe = compose(config)
-        from reasoning_lab.runner import run
+        with lasting():
+            from reasoning_lab.runner import run
 
         logging.captureWarnings(True)
         hydra_config = HydraConfig.get()
@@ -141,13 +143,15 @@ def _evaluate(arguments: Sequence[str]) -> None:
 
 
 def _report(arguments: Sequence[str]) -> None:
-    from reasoning_lab.results import survey
+    with lasting():
+        from reasoning_lab.results import survey
 
     survey(_combined(arguments))
 
 
 def _dashboard(arguments: Sequence[str]) -> None:
-    from reasoning_lab.results import dashboard
+    with lasting():
+        from reasoning_lab.results import dashboard
 
     for place in dashboard(_combined(arguments)):
         print(place)
@@ -185,7 +189,8 @@ def _rescore(arguments: Sequence[str]) -> None:
         arguments,
         "rescore: name an evaluation, as in rescore path=runs/store/evaluate/FINGERPRINT",
     )
-    from reasoning_lab.evaluate.rescore import rescore
+    with lasting():
+        from reasoning_lab.evaluate.rescore import rescore
 
     folder = dated(Path(root.paths.runs) / "rescored")
     result, written = rescore(path, checker, root.hardware, folder)

@@ -5,6 +5,8 @@ imported for itself, torch for instance, each of them would import too.
 """
 
 if __name__ == "__main__":
-    from reasoning_lab.launch import main
+    from reasoning_lab.imports import lasting
 
+    with lasting():
+        from reasoning_lab.launch import main
     main()

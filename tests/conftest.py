@@ -1,6 +1,5 @@
 """What several test files share: composed recipes, stages and jobs, one finished smoke run."""
 
-import gc
 import os
 import shutil
 import signal
@@ -19,17 +18,18 @@ os.environ.setdefault("WANDB_MODE", "disabled")
 # Before datasets is imported: no test asks the hub, or fills the user's cache.
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_CACHE=tempfile.mkdtemp(prefix="datasets-"))
 
-import hydra
-from hydra.core.global_hydra import GlobalHydra
+from reasoning_lab.imports import lasting
 
-from reasoning_lab.cli import main
-from reasoning_lab.compose import CONF, Recipe, compose, register_schemas
+# Every stage ends with a collection, which need not look at what is imported.
+with lasting():
+    import hydra
+    from hydra.core.global_hydra import GlobalHydra
 
-from .launches import jobs, single  # noqa: F401 - fixtures, as are the next
-from .stages import context, source, verifier  # noqa: F401
+    from reasoning_lab.cli import main
+    from reasoning_lab.compose import CONF, Recipe, compose, register_schemas
 
-# What is imported stays: every stage ends with a collection, which need not look at it.
-gc.freeze()
+    from .launches import jobs, single  # noqa: F401 - fixtures, as are the next
+    from .stages import context, source, verifier  # noqa: F401
 
 SMOKE = [
     "experiment=smoke",

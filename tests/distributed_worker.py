@@ -3,7 +3,6 @@
 As in `reasoning_lab.launch_rank`, the verifier's workers import this module again.
 """
 
-import gc
 import shutil
 import sys
 from pathlib import Path
@@ -16,14 +15,17 @@ _VOCAB_SIZE = 300  # Of the models there, or more.
 
 
 def main() -> None:
-    from reasoning_lab import launch
-    from reasoning_lab.losses import parts
-    from reasoning_lab.ranks import Peers, rank
-    from reasoning_lab.stages import checkpoints
-    from reasoning_lab.verify import verifier_of
+    from reasoning_lab.imports import lasting
+
+    # Each job ends with a collection, which need not look at what is imported.
+    with lasting():
+        from reasoning_lab import launch
+        from reasoning_lab.losses import parts
+        from reasoning_lab.ranks import Peers, rank
+        from reasoning_lab.stages import checkpoints
+        from reasoning_lab.verify import verifier_of
 
     launch.end_with_launcher()
-    gc.freeze()  # Each job ends with a collection, which need not look at what is imported.
     root = Path(sys.argv[1])
     folders = sorted(path.parent for path in root.glob("*/job.yaml"))
     sealing, whole = checkpoints.seal, parts.LOGITS_AT_ONCE
