@@ -28,6 +28,7 @@ import transformers
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
+from reasoning_lab import heap
 from reasoning_lab.data.problems import ProblemSource
 from reasoning_lab.hardware import HardwareConfig
 from reasoning_lab.models.policy import free_memory
@@ -273,6 +274,7 @@ def process_group(hardware: HardwareConfig) -> Iterator[None]:
         cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
         processes = int(os.environ["LOCAL_WORLD_SIZE"])
         torch.set_num_threads(hardware.threads or max(1, cores // processes))
+        heap.give_back()
     backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
     dist.init_process_group(backend, timeout=_SILENCE)
     if rank() != 0:
