@@ -9,14 +9,9 @@ that the process has had so far, and what it had when it was ready: libraries, a
 import gc
 import json
 import os
-import resource
 import sys
 from dataclasses import asdict
 from pathlib import Path
-
-
-def _peak_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def main() -> None:
@@ -24,16 +19,18 @@ def main() -> None:
     os.dup2(2, 1)  # What libraries print is no answer.
     import torch
 
+    from tests.benchmarks.footprint import resident
     from tests.benchmarks.pairs.work import made
 
     path, folder, threads = sys.argv[1:]
     torch.set_num_threads(int(threads))
     side = made(path, Path(folder))
-    ready = _peak_bytes()
+    # Not getrusage, which tells of a child what its parent had when it was started.
+    ready = resident("VmHWM")
     for line in sys.stdin:
         gc.collect()  # Else a peak depends on when the last round's models go.
         work = side.check() if line.strip() == "check" else side.round()
-        memory = {"ready_bytes": ready, "peak_bytes": _peak_bytes()}
+        memory = {"ready_bytes": ready, "peak_bytes": resident("VmHWM")}
         answers.write(json.dumps({**asdict(work), **memory}) + "\n")
         answers.flush()
 
