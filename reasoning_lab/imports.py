@@ -1,5 +1,6 @@
 """Imports as large as torch, which stay until their process ends."""
 
+import atexit
 import gc
 import sys
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ def lasting() -> Iterator[None]:
     """Keep Python's collector from the objects that the imports within make, then and later.
 
     It would look through all of them, a million in the end, again and again: while they are
-    made, at every later collection, and when the process ends. Together a third of a start.
+    made, a quarter of a start, and at every later collection.
     """
     before = len(sys.modules)
     gc.disable()
@@ -21,4 +22,5 @@ def lasting() -> Iterator[None]:
         # Where nothing was imported, what is frozen would be the caller's own, for ever.
         if len(sys.modules) > before:
             gc.freeze()
+            atexit.register(gc.unfreeze)  # Or nanobind, which vLLM brings, tells of leaks there.
         gc.enable()
