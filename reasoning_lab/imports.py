@@ -12,7 +12,7 @@ def lasting() -> Iterator[None]:
     """Keep Python's collector from the objects that the imports within make, then and later.
 
     It would look through all of them, a million in the end, again and again: while they are
-    made, a quarter of a start, and at every later collection.
+    made, at every later collection, and when the process ends.
     """
     before = len(sys.modules)
     gc.disable()
@@ -22,5 +22,7 @@ def lasting() -> Iterator[None]:
         # Where nothing was imported, what is frozen would be the caller's own, for ever.
         if len(sys.modules) > before:
             gc.freeze()
-            atexit.register(gc.unfreeze)  # Or nanobind, which vLLM brings, tells of leaks there.
+            # Or its nanobind prints of leaks at the end, which a collection there would find.
+            if "triton" in sys.modules:
+                atexit.register(gc.unfreeze)
         gc.enable()

@@ -3,8 +3,16 @@
 import platform
 import subprocess
 import sys
+from contextlib import AbstractContextManager
+from pathlib import Path
 
 import pytest
+
+from reasoning_lab import heap
+from reasoning_lab.launch import Job
+from reasoning_lab.verify import Verifier
+
+from .launches import made_here
 
 pytestmark = pytest.mark.skipif(
     platform.libc_ver()[0] != "glibc", reason="only glibc can be told what to keep"
@@ -51,3 +59,18 @@ def test_large_models_and_decoding_give_blocks_back_at_once(weights: int | str) 
 @pytest.mark.parametrize("weights", ["none", 500 << 20])
 def test_what_decoding_asks_for_at_every_token_is_kept(weights: int | str) -> None:
     assert kept(weights, 3)[0] > 2
+
+
+def test_a_stage_trains_under_the_rule_for_its_weights(
+    jobs: dict[str, Job], verifier: Verifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = []
+    training = heap.training
+
+    def seen(weights_bytes: int) -> AbstractContextManager[None]:
+        told.append(weights_bytes)
+        return training(weights_bytes)
+
+    monkeypatch.setattr(heap, "training", seen)
+    made, _ = made_here(jobs["sft"], verifier, tmp_path / "job")
+    assert told == [pytest.approx((made / "model.safetensors").stat().st_size, rel=0.05)]

@@ -198,13 +198,14 @@ def sample(
 def _draw(
     logits: Tensor, sampling: Sampling, uniforms: Tensor, hidden: Tensor | None
 ) -> tuple[Tensor, Tensor]:
+    """As `sample`, of rows that are few and at a temperature above 0."""
     probs = torch.softmax(
         logits if sampling.temperature == 1 else logits / sampling.temperature, dim=-1
     )
     shown = probs
     if hidden is not None:
         shown = probs.masked_fill(hidden, 0.0)
-        shown = shown.div_(shown.sum(dim=-1, keepdim=True))
+        shown /= shown.sum(dim=-1, keepdim=True)
     if sampling.top_p < 1:
         ordered, index = shown.topk(min(_LIKELY_TOKENS, shown.shape[-1]))
         tokens = _nucleus(ordered, index, sampling.top_p, uniforms)
