@@ -2,8 +2,9 @@
 
 A mask over a row costs its length squared, in time and in memory, however short its documents are.
 Here each document attends alone. On a GPU, in half precision, FlashAttention takes all of them
-joined, each of its own length. Elsewhere those alike in length lie side by side as right-padded
-rows, which need no mask where attention is causal, so torch takes its fastest kernel.
+joined, each of its own length. Elsewhere those of one length, or alike in it, lie side by side as
+right-padded rows, which need no mask where attention is causal, so torch takes its fastest kernel.
+The tokens come sorted by the lengths of their documents, so that no layer has to sort them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,9 +24,8 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 _NAME = "documents"
 # Their layers hand on what a forward is given to the attention function, and attend plainly.
 _FAMILIES = ("llama", "mistral", "phi3", "qwen2", "qwen3")
-# Documents lie together with the longest of which they have at least this share, so at most as
-# much again is padding.
-_ALIKE_FRAC = 0.5
+# Documents that share tokens lie together with the longest of which they have at least this share.
+_ALIKE_FRAC = 0.75
 # What FlashAttention takes: its precisions, and GPUs since Ampere.
 _HALVES = (torch.bfloat16, torch.float16)
 _LEAST_CAPABILITY = (8, 0)
@@ -60,63 +60,48 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Documents:
-    """Where the documents of packed rows are.
+    """Where the documents of one row without padding are, the longest first.
 
     Attributes:
-        position_ids: `[B, T]` int64, restarting at 0 with each document.
+        position_ids: `[1, N]` int64, of each token in its document.
         shapes: (D, L) of each group: D documents, the longest of L tokens.
-        padded: The B T tokens as all groups in turn; a place behind a document's end repeats its
-            last token.
+        padded: The N tokens as all groups in turn; a place behind a document's end repeats its
+            last token. None = as they are: documents are grouped with those of their own length.
         joined: The tokens as one document after the other reads them; None = as they are.
         ends: `[D + 1]` int32, where each document ends among those, after 0.
     """
 
-    position_ids: Int[Tensor, "B T"]
+    position_ids: Int[Tensor, "1 N"]
     shapes: tuple[tuple[int, int], ...]
-    padded: Layout
+    padded: Layout | None
     joined: Layout | None
     ends: Int[Tensor, " E"]
 
     @classmethod
     def of(
-        cls, lengths: Sequence[int], rows: int, read: Int[np.ndarray, " R"] | None = None
+        cls, lengths: Int[np.ndarray, " D"], read: Int[np.ndarray, " R"] | None = None
     ) -> "Documents":
-        """Those of `lengths` tokens each, which together fill `rows` equal rows.
+        """Those of `lengths` tokens each, none of them empty.
 
         Args:
-            lengths: In order.
-            rows: How many.
+            lengths: The longest first.
             read: The tokens that each document reads, one document after the other: documents that
                 begin alike share those tokens, at the same positions. None = the next ones.
         """
-        counts = np.array([length for length in lengths if length], dtype=np.int64)
-        ends = np.concatenate([[0], np.cumsum(counts)])
-        starts, total = ends[:-1], int(ends[-1])
-        within_document = np.arange(total) - np.repeat(starts, counts)
-        joined = None if read is None else Layout.of(read, np.arange(total))
-        if read is None:
-            read = np.arange(total)
-        position_ids = np.empty(int(read.max()) + 1, dtype=np.int64)
-        position_ids[read] = within_document
-        order = np.argsort(-counts, kind="stable")
-        laid: list[np.ndarray] = []
-        real: list[np.ndarray] = []
-        shapes: list[tuple[int, int]] = []
-        filled = first = 0
-        while first < len(order):
-            longest = int(counts[order[first]])
-            alike = int((counts[order[first:]] >= _ALIKE_FRAC * longest).sum())
-            group = order[first : first + alike]
-            within = np.arange(longest)
-            last = counts[group, None] - 1
-            laid.append(read[(starts[group, None] + np.minimum(within, last)).reshape(-1)])
-            real.append(filled + np.flatnonzero(within <= last))
-            shapes.append((alike, longest))
-            filled, first = filled + alike * longest, first + alike
+        ends = np.concatenate([[0], np.cumsum(lengths)])
+        within = np.arange(ends[-1]) - np.repeat(ends[:-1], lengths)
+        # To be read again and again they are copied anyway, so some padding spares calls.
+        shapes = _groups(lengths, 1 if read is None else _ALIKE_FRAC)
+        position_ids, padded, joined = within, None, None
+        if read is not None:
+            position_ids = np.empty(int(read.max()) + 1, dtype=np.int64)
+            position_ids[read] = within
+            padded = _padded_layout(lengths, shapes, read)
+            joined = Layout.of(read, np.arange(len(read)))
         return cls(
-            torch.from_numpy(position_ids.reshape(rows, -1)),
-            tuple(shapes),
-            Layout.of(np.concatenate(laid), np.concatenate(real)),
+            torch.from_numpy(position_ids)[None],
+            shapes,
+            padded,
             joined,
             torch.from_numpy(ends.astype(np.int32)),
         )
@@ -124,16 +109,41 @@ class Documents:
     @property
     def longest(self) -> int:
         """Tokens of the longest document."""
-        return max(length for _, length in self.shapes)
+        return self.shapes[0][1]
 
     def to(self, device: torch.device) -> "Documents":
         return Documents(
             self.position_ids.to(device),
             self.shapes,
-            self.padded.to(device),
+            None if self.padded is None else self.padded.to(device),
             None if self.joined is None else self.joined.to(device),
             self.ends.to(device),
         )
+
+
+def _groups(lengths: Int[np.ndarray, " D"], alike_frac: float) -> tuple[tuple[int, int], ...]:
+    """(D, L) of documents that have at least this share of the longest one's tokens."""
+    shapes: list[tuple[int, int]] = []
+    first = 0
+    while first < len(lengths):
+        longest = int(lengths[first])
+        alike = int((lengths[first:] >= alike_frac * longest).sum())
+        shapes.append((alike, longest))
+        first += alike
+    return tuple(shapes)
+
+
+def _padded_layout(
+    lengths: Int[np.ndarray, " D"],
+    shapes: Sequence[tuple[int, int]],
+    read: Int[np.ndarray, " R"],
+) -> Layout:
+    widths = np.repeat([width for _, width in shapes], [count for count, _ in shapes])
+    ends = np.cumsum(widths)
+    within = np.arange(ends[-1]) - np.repeat(ends - widths, widths)
+    starts, last = np.cumsum(lengths) - lengths, np.repeat(lengths - 1, widths)
+    laid = read[np.repeat(starts, widths) + np.minimum(within, last)]
+    return Layout.of(laid, np.flatnonzero(within <= last))
 
 
 def attends_apart(model: PreTrainedModel, documents: Documents) -> bool:
@@ -149,19 +159,17 @@ def attends_apart(model: PreTrainedModel, documents: Documents) -> bool:
 
 
 def apart(model: PreTrainedModel, documents: Documents) -> dict[str, Any]:
-    """What a forward is given beside the tokens, so that no document sees another.
-
-    Where they do not attend alone, transformers sees to it by the positions.
-    """
-    given: dict[str, Any] = {"position_ids": documents.position_ids}
-    if not attends_apart(model, documents):
-        return given
+    """What a forward of a model that `attends_apart` is given beside the tokens."""
     # Kept, as a layer that is computed again in the backward pass reads it once more.
     if model.config._attn_implementation != _NAME:
         model.set_attn_implementation(_NAME)
     # transformers makes no mask where it is given one of four dimensions.
     unread = torch.zeros((1, 1, 1, 1), dtype=torch.bool, device=documents.position_ids.device)
-    return {**given, "attention_mask": unread, "documents": documents}
+    return {
+        "position_ids": documents.position_ids,
+        "attention_mask": unread,
+        "documents": documents,
+    }
 
 
 class _Laid(torch.autograd.Function):
@@ -224,13 +232,12 @@ def _attention(
     if documents is None:
         found: tuple[Tensor, None] = _sdpa(module, query, key, value, attention_mask, **options)
         return found
-    rows, _, tokens, _ = query.shape
-    states = [each.transpose(1, 2).flatten(0, 1) for each in (query, key, value)]
+    states = [each[0].transpose(0, 1) for each in (query, key, value)]
     if _flash_takes(value, options):
         attended = _joined(states, documents, options.get("scaling"))
     else:
         attended = _padded(module, states, documents, options)
-    return attended.unflatten(0, (rows, tokens)), None
+    return attended[None], None
 
 
 def _flash_takes(value: Tensor, options: Mapping[str, Any]) -> bool:
@@ -275,14 +282,17 @@ def _padded(
 ) -> Tensor:
     """As `_joined`, by transformers' own function for each group of documents alike in length."""
     sizes = [count * length for count, length in documents.shapes]
-    parts = [_laid(each, documents.padded).split(sizes) for each in states]
+    layout = documents.padded
+    if layout is not None:
+        states = [_laid(each, layout) for each in states]
+    parts = [each.split(sizes) for each in states]
     attended = []
     for shape, *of_group in zip(documents.shapes, *parts, strict=True):
         heads = [part.unflatten(0, shape).transpose(1, 2) for part in of_group]
         alone, _ = _sdpa(module, *heads, None, **options)
         attended.append(alone.flatten(0, 1))
-    together: Tensor = _returned(torch.cat(attended), documents.padded)
-    return together
+    together = torch.cat(attended)
+    return together if layout is None else cast(Tensor, _returned(together, layout))
 
 
 AttentionInterface.register(_NAME, _attention)

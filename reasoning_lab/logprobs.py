@@ -35,45 +35,54 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Unpadded:
-    """Padded rows as documents of one row without padding, that read a common beginning once.
+    """Rows as documents of one row without padding, that read a common beginning once.
 
     Attributes:
-        kept: `[N]` int64, which of the B T tokens, in their order.
-        before: `[N]` int64, which of those stands before each; 0 where none does.
-        documents: Of `[1, N]` tokens.
+        kept: `[N]` int64, which of the B T tokens, in the order in which they are read.
+        before: `[B, T]` int64, which of those N stands before each token in its document; 0 where
+            none does.
+        documents: Of those N.
     """
 
     kept: Int[Tensor, " N"]
-    before: Int[Tensor, " N"]
+    before: Int[Tensor, "B T"]
     documents: Documents
 
     @classmethod
     def of(
-        cls, lengths: Sequence[int], width: int, beginnings: Sequence[tuple[int, int]]
+        cls,
+        shape: tuple[int, int],
+        starts: Sequence[int],
+        lengths: Sequence[int],
+        beginnings: Sequence[tuple[int, int]] = (),
     ) -> "Unpadded":
-        """Of right-padded rows of `width`.
+        """Of rows of that shape, of which everything outside the documents is padding.
 
         Args:
-            lengths: Tokens of each.
-            width: Of all.
-            beginnings: Of each row, the first that begins alike, and in how many tokens.
+            shape: (B, T).
+            starts: Of each document, its first token's place among the B T.
+            lengths: Of each, at least 1.
+            beginnings: Of each document, the first that begins alike, and in how many tokens; none
+                given = they share nothing.
         """
-        real = np.arange(width) < np.array(lengths)[:, None]
-        own = real.copy()
-        for row, (first, tokens) in enumerate(beginnings):
-            own[row, :tokens] &= row == first
-        numbers = own.cumsum().reshape(own.shape) - 1
-        for row, (first, tokens) in enumerate(beginnings):
-            numbers[row, :tokens] = numbers[first, :tokens]
-        read = numbers[real]
-        before = np.empty(int(own.sum()), dtype=np.int64)
-        before[read] = np.concatenate([[0], read[:-1]])
-        before[numbers[:, 0]] = 0
-        return cls(
-            torch.from_numpy(np.flatnonzero(own)),
-            torch.from_numpy(before),
-            Documents.of(lengths, 1, read),
-        )
+        order = np.argsort(-np.asarray(lengths), kind="stable")
+        first, count = np.asarray(starts)[order], np.asarray(lengths)[order]
+        ends = np.cumsum(count)
+        within = np.arange(ends[-1]) - np.repeat(ends - count, count)
+        places = np.repeat(first, count) + within
+        read_at = places
+        if beginnings:
+            mate, shared = np.array(beginnings)[order].T
+            alike = within < np.repeat(shared, count)
+            read_at = np.where(alike, np.repeat(np.asarray(starts)[mate], count) + within, places)
+        kept = places[read_at == places]
+        number = np.zeros(shape[0] * shape[1], dtype=np.int64)
+        number[kept] = np.arange(len(kept))
+        read = number[read_at]
+        before = np.zeros(shape, dtype=np.int64)
+        before.reshape(-1)[places[1:]] = np.where(within[1:], read[:-1], 0)
+        documents = Documents.of(count, None if len(kept) == len(places) else read)
+        return cls(torch.from_numpy(kept), torch.from_numpy(before), documents)
 
     def to(self, device: torch.device) -> "Unpadded":
         moved = self.kept.to(device), self.before.to(device)
@@ -86,23 +95,24 @@ class TokenBatch:
 
     Attributes:
         input_ids: `[B, T]` int64.
-        completion_mask: `[B, T]` bool, True = trained token (position 0 is never one).
-        documents: Of packed rows; None when a row is one document, behind which padding needs no
-            mask: no token reads what follows it.
+        completion_mask: `[B, T]` bool, True = trained token (a document's first is never one).
+        position_ids: `[B, T]` int64, of packed rows, restarting at 0 with each document; None when
+            a row is one document, behind which padding needs no mask: no token reads what follows
+            it.
         unpadded: The same rows for a model whose documents can attend alone; None where it saves
             too little.
     """
 
     input_ids: Int[Tensor, "B T"]
     completion_mask: Bool[Tensor, "B T"]
-    documents: Documents | None = None
+    position_ids: Int[Tensor, "B T"] | None = None
     unpadded: Unpadded | None = None
 
     def to(self, device: torch.device) -> "TokenBatch":
         return TokenBatch(
             self.input_ids.to(device),
             self.completion_mask.to(device),
-            None if self.documents is None else self.documents.to(device),
+            None if self.position_ids is None else self.position_ids.to(device),
             None if self.unpadded is None else self.unpadded.to(device),
         )
 
@@ -174,20 +184,22 @@ def _trained_states(model: PreTrainedModel, batch: TokenBatch) -> tuple[Tensor, 
     unpadded = batch.unpadded
     if unpadded is not None and attends_apart(model, unpadded.documents):
         input_ids = batch.input_ids.flatten()[unpadded.kept]
-        trained = batch.completion_mask.flatten()[unpadded.kept]
-        hidden = _hidden(model, input_ids[None], unpadded.documents)
-        return hidden[0][unpadded.before[trained]], input_ids[trained]
+        hidden = _hidden(model, input_ids[None], apart(model, unpadded.documents))
+        trained = batch.completion_mask
+        return hidden[0][unpadded.before[trained]], batch.input_ids[trained]
     trained = batch.completion_mask[:, 1:]
-    hidden = _hidden(model, batch.input_ids, batch.documents)
+    # transformers keeps packed documents apart by their positions.
+    packed = {} if batch.position_ids is None else {"position_ids": batch.position_ids}
+    hidden = _hidden(model, batch.input_ids, packed)
     return hidden[:, :-1][trained], batch.input_ids[:, 1:][trained]
 
 
-def _hidden(model: PreTrainedModel, input_ids: Tensor, documents: Documents | None) -> Tensor:
+def _hidden(model: PreTrainedModel, input_ids: Tensor, given: dict[str, Any]) -> Tensor:
     """`[B, T, H]` that the vocabulary projection reads."""
     found: Tensor = model.base_model(
         input_ids=input_ids,
         use_cache=False,  # With a cache, transformers drops the packing mask silently.
-        **({} if documents is None else apart(model, documents)),
+        **given,
     )[0]
     return found
 

@@ -6,6 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -16,12 +17,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from reasoning_lab import attention
 from reasoning_lab.attention import Documents
 from reasoning_lab.data.batches import Example, padded_batch
-from reasoning_lab.logprobs import TokenBatch, mean_logprob, token_logprobs
+from reasoning_lab.logprobs import TokenBatch, Unpadded, mean_logprob, token_logprobs
 
 VOCAB = 40
 ROWS, TOKENS = 2, 40
-# Four groups: from 30 to 15 tokens, of 9 and 5, of 3, and two documents of one token.
-LENGTHS = [30, 9, 1, 15, 16, 5, 3, 1]
+# Of which two are of 15 tokens and two of one.
+LENGTHS = [30, 9, 1, 15, 15, 5, 4, 1]
 
 
 def built(family: str = "llama", **changes: Any) -> PreTrainedModel:
@@ -45,9 +46,11 @@ def built(family: str = "llama", **changes: Any) -> PreTrainedModel:
 
 
 def packed(lengths: Sequence[int] = LENGTHS, tokens: int = TOKENS) -> TokenBatch:
-    documents = Documents.of(lengths, ROWS)
     ids = torch.randint(3, VOCAB, (ROWS, tokens), generator=torch.Generator().manual_seed(1))
-    return TokenBatch(ids, documents.position_ids > 0, documents)
+    positions = torch.cat([torch.arange(length) for length in lengths]).view(ROWS, tokens)
+    starts = [sum(lengths[:number]) for number in range(len(lengths))]
+    unpadded = Unpadded.of((ROWS, tokens), starts, lengths)
+    return TokenBatch(ids, positions > 0, positions, unpadded)
 
 
 def alone(batch: TokenBatch) -> list[TokenBatch]:
@@ -61,15 +64,32 @@ def alone(batch: TokenBatch) -> list[TokenBatch]:
 
 
 def test_documents_by_hand() -> None:
-    found = Documents.of([2, 0, 3, 1, 6], 2)
-    assert found.position_ids.tolist() == [[0, 1, 0, 1, 2, 0], [0, 1, 2, 3, 4, 5]]
-    # Three are at least half of six, two of three; one has a group to itself.
-    assert found.shapes == ((2, 6), (2, 2))
-    assert found.padded.laid.tolist() == [6, 7, 8, 9, 10, 11, 2, 3, 4, 4, 4, 4, 0, 1, 5, 5]
-    assert found.padded.places.tolist() == [12, 13, 6, 7, 8, 14, 0, 1, 2, 3, 4, 5]
+    found = Documents.of(np.array([6, 3, 3, 1]))
+    assert found.position_ids.tolist() == [[0, 1, 2, 3, 4, 5, 0, 1, 2, 0, 1, 2, 0]]
+    assert found.shapes == ((1, 6), (2, 3), (1, 1))
     assert found.longest == 6
+    assert found.padded is None
     assert found.joined is None
-    assert found.ends.tolist() == [0, 2, 5, 6, 12]
+    assert found.ends.tolist() == [0, 6, 9, 12, 13]
+
+
+def test_documents_that_share_a_beginning_by_hand() -> None:
+    # The second begins with two tokens of the first, which has four.
+    found = Documents.of(np.array([4, 3, 2]), np.array([0, 1, 2, 3, 0, 1, 4, 5, 6]))
+    assert found.position_ids.tolist() == [[0, 1, 2, 3, 2, 0, 1]]
+    # Three tokens are at least three quarters of four, two are not.
+    assert found.shapes == ((2, 4), (1, 2))
+    assert found.joined is not None
+    assert found.joined.laid.tolist() == [0, 1, 2, 3, 0, 1, 4, 5, 6]
+    assert found.padded is not None
+    assert found.padded.laid.tolist() == [0, 1, 2, 3, 0, 1, 4, 4, 5, 6]
+    assert sorted([*found.padded.places.tolist(), *found.padded.copies.tolist()]) == [
+        *range(7),
+        8,
+        9,
+    ]
+    assert found.padded.laid[found.padded.copies].tolist() == [0, 1]
+    assert found.padded.laid[found.padded.places].tolist() == [*range(7)]
 
 
 @pytest.mark.parametrize("checkpointed", [False, True])

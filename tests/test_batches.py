@@ -77,7 +77,7 @@ def test_padded_batch_by_hand() -> None:
     assert batch.input_ids.tolist() == [[1, 2, 3, PAD], [4, 5, 6, 7], [8, 1, PAD, PAD]]
     # The last row has no prompt, so nothing could predict its first token.
     assert batch.completion_mask.int().tolist() == [[0, 0, 1, 0], [0, 1, 1, 1], [0, 1, 0, 0]]
-    assert batch.documents is None
+    assert batch.position_ids is None
     assert batch.input_ids.dtype == torch.int64
     assert batch.completion_mask.dtype == torch.bool
 
@@ -140,9 +140,11 @@ def test_packed_batch_by_hand(part: TrainedPart, masks: list[list[int]]) -> None
     rows = [[Example([1, 2], [3]), Example([], [4, 5])], [Example([1, 2, 3, 4], [5, 6, 7])]]
     batch = packed_batch(rows, 7, PAD, part)
     assert batch.input_ids.tolist() == [[1, 2, 3, 4, 5, PAD, PAD], [1, 2, 3, 4, 5, 6, 7]]
-    # The padding is a document too, so that real ones do not see it and it does not see them.
-    assert batch.documents is not None
-    assert batch.documents.position_ids.tolist() == [[0, 1, 2, 0, 1, 0, 1], [0, 1, 2, 3, 4, 5, 6]]
+    # By positions the padding is a document too, so that real ones do not see it.
+    assert batch.position_ids is not None
+    assert batch.position_ids.tolist() == [[0, 1, 2, 0, 1, 0, 1], [0, 1, 2, 3, 4, 5, 6]]
+    assert batch.unpadded is not None
+    assert batch.unpadded.kept.tolist() == [*range(7, 14), *range(5)]
     assert batch.completion_mask.int().tolist() == masks
 
 
@@ -168,13 +170,13 @@ def test_packed_rows_hold_each_document_once_with_its_own_positions_and_mask(
     found = Counter(batch.input_ids.flatten().tolist())
     trained = Counter(batch.input_ids[batch.completion_mask].tolist())
     assert batch.completion_mask.dtype == torch.bool
-    assert batch.documents is not None
+    assert batch.position_ids is not None
     assert trained[0] == 0
     for number, document in enumerate(documents, start=1):
         prompt, completion = 2 * number, 2 * number + 1
         assert found[prompt] == len(document.prompt_ids)
         assert found[completion] == len(document.completion_ids)
         of_it = (batch.input_ids == prompt) | (batch.input_ids == completion)
-        assert batch.documents.position_ids[of_it].tolist() == list(range(document.length))
+        assert batch.position_ids[of_it].tolist() == list(range(document.length))
         first = 1 if part is TrainedPart.SEQUENCE else max(1, len(document.prompt_ids))
         assert trained[prompt] + trained[completion] == document.length - first

@@ -11,9 +11,9 @@ from torch.distributed._tools.mem_tracker import MemTracker
 from torch.profiler import ProfilerActivity, profile
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from reasoning_lab.attention import Documents
 from reasoning_lab.logprobs import (
     TokenBatch,
+    Unpadded,
     mean_logprob,
     mix_precision,
     token_logprobs,
@@ -118,12 +118,15 @@ def test_each_strategy_keeps_its_share() -> None:
 
 
 def batch_of(rows: str, tokens: int) -> TokenBatch:
-    """Four whole rows, or two documents in each."""
+    """Four whole rows, or three documents in each."""
     ids = torch.randint(3, VOCAB, (4, tokens))
     trained = torch.ones_like(ids, dtype=torch.bool)
     trained[:, 0] = False
     if rows == "packed":
-        return TokenBatch(ids, trained, Documents.of([tokens // 2] * 8, 4))
+        half, quarter = tokens // 2, tokens // 4
+        starts = [row + at for row in range(0, 4 * tokens, tokens) for at in (0, half, 3 * quarter)]
+        lengths = [half, quarter, quarter] * 4
+        return TokenBatch(ids, trained, unpadded=Unpadded.of(ids.shape, starts, lengths))
     return TokenBatch(ids, trained)
 
 

@@ -22,21 +22,24 @@ EXAMPLES = [
 
 
 def test_by_hand() -> None:
-    found = Unpadded.of([3, 4, 4], 5, [(0, 2), (1, 1), (0, 2)])
-    assert found.kept.tolist() == [0, 1, 2, 5, 6, 7, 8, 12, 13]
-    assert found.before.tolist() == [0, 0, 1, 0, 3, 4, 5, 1, 7]
-    documents = found.documents
-    assert documents.position_ids.tolist() == [[0, 1, 2, 0, 1, 2, 3, 2, 3]]
-    assert documents.joined is not None
-    assert documents.joined.laid.tolist() == [0, 1, 2, 3, 4, 5, 6, 0, 1, 7, 8]
-    assert documents.ends.tolist() == [0, 3, 7, 11]
-    # Of four tokens, four and three: the row that is shorter repeats its last one.
-    assert documents.shapes == ((3, 4),)
-    assert documents.padded.laid.tolist() == [3, 4, 5, 6, 0, 1, 7, 8, 0, 1, 2, 2]
-    assert sorted([*documents.padded.places.tolist(), *documents.padded.copies.tolist()]) == [
-        *range(11)
-    ]
-    assert documents.padded.laid[documents.padded.copies].tolist() == [0, 1]
+    """Of five places a row: the first reads three, the others four, the third two of the first."""
+    found = Unpadded.of((3, 5), [0, 5, 10], [3, 4, 4], [(0, 2), (1, 1), (0, 2)])
+    # The longest come first.
+    assert found.kept.tolist() == [5, 6, 7, 8, 12, 13, 0, 1, 2]
+    assert found.before.tolist() == [[0, 6, 7, 0, 0], [0, 0, 1, 2, 0], [0, 6, 7, 4, 0]]
+    assert found.documents.position_ids.tolist() == [[0, 1, 2, 3, 2, 3, 0, 1, 2]]
+    assert found.documents.joined is not None
+    assert found.documents.joined.laid.tolist() == [0, 1, 2, 3, 6, 7, 4, 5, 6, 7, 8]
+    assert found.documents.ends.tolist() == [0, 4, 8, 11]
+
+
+def test_packed_documents_by_hand() -> None:
+    """Rows of five places, of which the last two are padding."""
+    found = Unpadded.of((2, 5), [0, 2, 5], [2, 3, 3])
+    assert found.kept.tolist() == [2, 3, 4, 5, 6, 7, 0, 1]
+    assert found.before.tolist() == [[0, 6, 0, 0, 1], [0, 3, 4, 0, 0]]
+    assert found.documents.shapes == ((2, 3), (1, 2))
+    assert found.documents.joined is None
 
 
 def gradients(model: PreTrainedModel, batch: TokenBatch) -> tuple[torch.Tensor, ...]:

@@ -68,7 +68,8 @@ def _unpadded(
     repeated = sum(tokens for number, (first, tokens) in enumerate(beginnings) if first != number)
     if sum(lengths) - repeated >= (1 - _MOST_SPARE_FRAC) * len(rows) * width:
         return None
-    return Unpadded.of(lengths, width, beginnings)
+    starts = range(0, len(rows) * width, width)
+    return Unpadded.of((len(rows), width), starts, lengths, beginnings if repeated else ())
 
 
 def row_length(row: Sequence[Example]) -> int:

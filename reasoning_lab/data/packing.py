@@ -11,9 +11,8 @@ from itertools import islice
 import numpy as np
 import torch
 
-from reasoning_lab.attention import Documents
 from reasoning_lab.data.batches import Example, row_length
-from reasoning_lab.logprobs import TokenBatch
+from reasoning_lab.logprobs import TokenBatch, Unpadded
 
 # More fill a row better and take longer to choose from.
 _WAITING_DOCUMENTS = 128
@@ -95,29 +94,30 @@ def packed_batch(
         trained: Which tokens carry loss; a document's first token never does, because its
             row mate must not predict it.
     """
-    ids: list[int] = []
-    lengths: list[int] = []
-    first_trained: list[int] = []  # A position within the document.
-    for number, row in enumerate(rows):
-        rest = row_tokens - row_length(row)
-        if rest < 0:
-            raise ValueError(f"row {number} holds more than {row_tokens} tokens")
-        for document in row:
-            ids += document.prompt_ids
-            ids += document.completion_ids
-            lengths.append(document.length)
-            prompt_end = 0 if trained is TrainedPart.SEQUENCE else len(document.prompt_ids)
-            first_trained.append(max(prompt_end, 1))
-        ids += [pad_id] * rest
-        lengths.append(rest)
-        first_trained.append(row_tokens)
+    shape = (len(rows), row_tokens)
     # NumPy on a few long arrays: a tensor for each document costs more than its tokens, and
     # torch's threads cost more than they save on so few numbers when cores are shared.
-    shape = (len(rows), row_tokens)
-    documents = Documents.of(lengths, len(rows))
-    first = np.repeat(np.array(first_trained, dtype=np.int64), lengths)
+    ids = np.full(shape, pad_id, dtype=np.int64)
+    mask, positions = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=np.int64)
+    starts: list[int] = []
+    lengths: list[int] = []
+    for number, row in enumerate(rows):
+        if row_length(row) > row_tokens:
+            raise ValueError(f"row {number} holds more than {row_tokens} tokens")
+        at = 0
+        for document in row:
+            end = at + document.length
+            ids[number, at:end] = [*document.prompt_ids, *document.completion_ids]
+            prompt_end = 0 if trained is TrainedPart.SEQUENCE else len(document.prompt_ids)
+            mask[number, at + max(prompt_end, 1) : end] = True
+            positions[number, at:end] = np.arange(document.length)
+            starts.append(number * row_tokens + at)
+            lengths.append(document.length)
+            at = end
+        positions[number, at:] = np.arange(row_tokens - at)
     return TokenBatch(
-        torch.from_numpy(np.fromiter(ids, np.int64, len(ids)).reshape(shape)),
-        documents.position_ids >= torch.from_numpy(first.reshape(shape)),
-        documents,
+        torch.from_numpy(ids),
+        torch.from_numpy(mask),
+        torch.from_numpy(positions),
+        Unpadded.of(shape, starts, lengths),
     )

@@ -31,14 +31,6 @@ _ATTENTION_KEEPS = {
     "qwen2": (2, 2),
     "qwen3": (4, 4),
 }
-# The same of packed rows: the output in two orders, and nothing of phi3's fused projection.
-_PACKED_ATTENTION_KEEPS = {
-    "llama": (3, 2),
-    "mistral": (3, 2),
-    "phi3": (3, 2),
-    "qwen2": (3, 2),
-    "qwen3": (5, 4),
-}
 # transformers' default, whatever the hidden size.
 _QWEN3_HEAD = 128
 # Values kept a parameter by each optimizer; Muon keeps one, AdamW, which takes the rest, two.
@@ -193,8 +185,8 @@ def footprint(
         frozen: How many frozen policies stay in memory, each whole on every device.
         lora_rank: Of adapters on every projection of the layers, which alone are trained; None =
             every parameter is. What adapters add to the activations is left out.
-        packed: A row holds several documents; as many tokens as they have are reckoned. Where they
-            are padded, on a CPU and in float32, there are twice as many at most.
+        packed: A row holds several documents. What they attend to is kept once more where
+            FlashAttention does not take them joined: on a CPU and in float32.
         on_cpu: Else on a GPU, which has more logits at once, and norms in bfloat16 that keep less.
     """
     states = _STATES.get(optimizer.rpartition(".")[2])
@@ -333,8 +325,12 @@ def _kept_bytes(
     """What a token has kept for the backward pass: by one layer, and by the last norm."""
     hidden, family = architecture["hidden_size"], architecture["model_type"]
     queries, keys, _ = attention_widths(architecture)
-    of_queries, of_keys = (_PACKED_ATTENTION_KEEPS if packed else _ATTENTION_KEEPS)[family]
+    of_queries, of_keys = _ATTENTION_KEEPS[family]
     layer = of_queries * queries + of_keys * keys
+    joined = packed and not on_cpu and dtype != "float32"
+    # Of several documents it is put together; phi3's is copied in any case.
+    if packed and not joined and family not in _FUSED:
+        layer += queries
     # The MLP gate, up, the activated gate, their product.
     layer += 4 * architecture["intermediate_size"]
     # Where `reasoning_lab.models.lean` has another norm.
@@ -344,9 +340,10 @@ def _kept_bytes(
     if dtype != "mixed":
         if lean and family == "qwen3":
             layer -= queries + keys
-        # Rotated whole, phi3's heads stay where they were, and so does what they attend to.
+        # Rotated whole, phi3's heads stay where they were, and so does what they attend to, as
+        # does what FlashAttention gives.
         rotates_whole = architecture.get("partial_rotary_factor") in (None, 1)
-        if lean and family == "phi3" and rotates_whole and not packed:
+        if lean and family == "phi3" and (joined or (rotates_whole and not packed)):
             layer -= queries
         size = _BYTES[dtype]
         return int(size * (2 * (norm + 1) * hidden + layer)), size * (norm + 1) * hidden

@@ -61,8 +61,7 @@ def measure(model: str, dtype: str, tokens: int, checkpointed: int, without: str
     from transformers import AutoConfig, AutoModelForCausalLM
 
     from reasoning_lab import attention
-    from reasoning_lab.attention import Documents
-    from reasoning_lab.logprobs import TokenBatch, mix_precision
+    from reasoning_lab.logprobs import TokenBatch, Unpadded, mix_precision
     from reasoning_lab.losses import parts
     from reasoning_lab.models.lean import lean
     from reasoning_lab.stages.tokens import NextTokenBatch
@@ -82,12 +81,16 @@ def measure(model: str, dtype: str, tokens: int, checkpointed: int, without: str
         mix_precision(policy)
     if checkpointed:
         policy.gradient_checkpointing_enable({"use_reentrant": False})
-    documents = Documents.of(documents_of(tokens), 1)
+    lengths = documents_of(tokens)
+    starts = [sum(lengths[:number]) for number in range(len(lengths))]
+    unpadded = Unpadded.of((1, tokens), starts, lengths)
+    trained = torch.ones((1, tokens), dtype=torch.bool)
+    trained[:, starts] = False
     made = torch.Generator().manual_seed(0)
 
     def batch(index: object) -> NextTokenBatch:
         ids = torch.randint(3, config.vocab_size, (1, tokens), generator=made)
-        return NextTokenBatch(TokenBatch(ids, documents.position_ids > 0, documents), 1.0)
+        return NextTokenBatch(TokenBatch(ids, trained, unpadded=unpadded), 1.0)
 
     ends: list[float] = []
 
