@@ -94,16 +94,16 @@ def test_the_papers_recipe_is_bounded_by_its_config(composed: Compose) -> None:
     flops = 2837 * 128 * 16384 * 6 * (3.836e9 + 32 * 3072 * 16384)
     assert bounds["midtrain"].flops == pytest.approx(flops, rel=1e-4)
     assert bounds["midtrain"].hours == pytest.approx(flops / (0.4 * 989e12) / 3600, rel=1e-4)
-    # Weights, gradients, two moments in bfloat16; a row's activations, keys and values 1,024
-    # wide; logits of 2 ** 27 values thrice in float32, and a gradient of the table that they are
+    # Weights, gradients, two moments in bfloat16; a row's activations, of which attention keeps the
+    # fused projection (keys and values are 1,024 wide), rotated heads and its output; logits of 2 ** 27 values thrice in float32, and a gradient of the table that they are
     # products with.
-    row = 16384 * (2 * 32 * (7 * 3072 + 2 * 1024 + 4 * 8192) + 2 * 2 * 3072)
+    row = 16384 * (2 * 32 * (7 * 3072 + 3 * 1024 + 4 * 8192) + 2 * 2 * 3072)
     row += 12 * 2**27 + 2 * 200064 * 3072
     plain = bounds_of(composed, "model.dtype=bfloat16")["midtrain"]
     assert plain.device_bytes == pytest.approx(8 * 3.836e9 + row, rel=0.02)
     # In mixed precision all of them in float32, and a bfloat16 copy; each layer keeps two norms'
     # values in float32, and in bfloat16 what the two fused projections read and the rest as above.
-    layer = 4 * 2 * 3072 + 2 * (2 * 3072 + 3 * 3072 + 2 * 1024 + 4 * 8192)
+    layer = 4 * 2 * 3072 + 2 * (2 * 3072 + 3 * 3072 + 3 * 1024 + 4 * 8192)
     row = 16384 * (32 * layer + 6 * 3072) + 12 * 2**27 + 4 * 200064 * 3072
     mixed = bounds["midtrain"].device_bytes
     assert mixed == pytest.approx((16 + 2) * 3.836e9 + row, rel=0.02)

@@ -327,10 +327,13 @@ def _kept_bytes(
     queries, keys, _ = attention_widths(architecture)
     of_queries, of_keys = _ATTENTION_KEEPS[family]
     layer = of_queries * queries + of_keys * keys
+    # What several documents attend to is put together, unless they are joined; phi3's heads lie
+    # such that it is copied of one document too.
     joined = packed and not on_cpu and dtype != "float32"
-    # Of several documents it is put together; phi3's is copied in any case.
-    if packed and not joined and family not in _FUSED:
-        layer += queries
+    if joined:
+        layer -= queries if family in _FUSED else 0
+    elif packed:
+        layer += 0 if family in _FUSED else queries
     # The MLP gate, up, the activated gate, their product.
     layer += 4 * architecture["intermediate_size"]
     # Where `reasoning_lab.models.lean` has another norm.
@@ -340,10 +343,9 @@ def _kept_bytes(
     if dtype != "mixed":
         if lean and family == "qwen3":
             layer -= queries + keys
-        # Rotated whole, phi3's heads stay where they were, and so does what they attend to, as
-        # does what FlashAttention gives.
+        # Rotated whole, phi3's heads stay where they were, and so does what they attend to.
         rotates_whole = architecture.get("partial_rotary_factor") in (None, 1)
-        if lean and family == "phi3" and (joined or (rotates_whole and not packed)):
+        if lean and family == "phi3" and rotates_whole and not packed:
             layer -= queries
         size = _BYTES[dtype]
         return int(size * (2 * (norm + 1) * hidden + layer)), size * (norm + 1) * hidden
