@@ -235,6 +235,7 @@ class PolicyModule(pl.LightningModule):
         self.weights: dict[str, Tensor] | None = None
         self._sums: dict[str, Tensor] = {}
         self._summed = 0
+        self._told: dict[str, float | Tensor] = {}
 
     @property
     def parts(self) -> int:
@@ -257,10 +258,19 @@ class PolicyModule(pl.LightningModule):
         return {f"policy.{name}": value for name, value in learning_weights(self.policy).items()}
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        self._step_started = time.monotonic()
+        if self._summed == 0:
+            self._step_started = time.monotonic()
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        self.log("time/step_s", time.monotonic() - self._step_started)
+        if not self._told:
+            return
+        self._told["time/step_s"] = time.monotonic() - self._step_started
+        # Lightning's own log takes as long as a small model's optimizer.
+        for logger in self.loggers:
+            logger.log_metrics(
+                {key: float(value) for key, value in self._told.items()}, self.global_step - 1
+            )
+        self._told = {}
 
     def transfer_batch_to_device(
         self, batch: Batch, device: torch.device, dataloader_idx: int
@@ -268,7 +278,7 @@ class PolicyModule(pl.LightningModule):
         return batch.to(device)
 
     def log_train(self, values: Mapping[str, float | Tensor]) -> None:
-        """Log the mean over each step's micro-batches under `train/`, with the learning rate."""
+        """Tell the mean over each step's micro-batches under `train/`, with the learning rate."""
         for key, value in values.items():
             scalar = torch.as_tensor(value, dtype=torch.float32, device=self.device)
             self._sums[key] = self._sums[key] + scalar if key in self._sums else scalar
@@ -277,9 +287,11 @@ class PolicyModule(pl.LightningModule):
             return
         means = {key: total / self._summed for key, total in self._sums.items()}
         self._sums, self._summed = {}, 0
-        told = mean_over_ranks(means, self.device)
-        self.log_dict({f"train/{key}": value for key, value in told.items()}, batch_size=1)
-        self.log("train/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # Set by name.
+        if (self.global_step + 1) % every == 0:
+            told = mean_over_ranks(means, self.device)
+            self._told = {f"train/{key}": value for key, value in told.items()}
+            self._told["train/learning_rate"] = self.trainer.optimizers[0].param_groups[0]["lr"]
 
 
 def optimizer_of(optimization: OptimizationConfig, stage: str) -> OptimizerFactory:
