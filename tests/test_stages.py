@@ -53,6 +53,20 @@ def test_resumed_stage_is_the_uninterrupted_one_to_the_bit(
             assert values == {n: v for n, v in whole[metric].items() if n in values}, metric
 
 
+def test_every_third_step_is_told_with_its_own_values(
+    context: StageContext, tmp_path: Path
+) -> None:
+    config = STAGES["sft"][1]
+    trained("sft", context, tmp_path / "all")
+    sparse = replace(config, optimization=optimization(log_every_steps=3))
+    trained("sft", context, tmp_path / "some", sparse)
+    every, third = (read_history(tmp_path / which / "out") for which in ("all", "some"))
+    assert STEPS == 6
+    assert set(third["train/loss"]) == {2, 5}
+    for key in ("train/loss", "train/learning_rate"):
+        assert third[key] == {step: every[key][step] for step in (2, 5)}
+
+
 def test_damaged_state_is_named_and_the_one_before_it_used(
     context: StageContext, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
