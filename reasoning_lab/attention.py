@@ -90,7 +90,7 @@ class Documents:
         """
         ends = np.concatenate([[0], np.cumsum(lengths)])
         within = np.arange(ends[-1]) - np.repeat(ends[:-1], lengths)
-        # To be read again and again they are copied anyway, so some padding spares calls.
+        # Shared tokens are copied anyway, so a little padding spares calls at no other price.
         shapes = _groups(lengths, 1 if read is None else _ALIKE_FRAC)
         position_ids, padded, joined = within, None, None
         if read is not None:

@@ -25,7 +25,7 @@ from transformers import PreTrainedModel
 
 from reasoning_lab.attention import Documents, apart, attends_apart
 from reasoning_lab.losses.next_token import next_token_loss
-from reasoning_lab.losses.parts import logits_at_once
+from reasoning_lab.losses.parts import logits_at_once, part_size
 
 # Values: 16 MiB in float32. Below, torch's own way to the mean gains nothing.
 _FEW_LOGITS = 2**22
@@ -237,7 +237,8 @@ def _part_size(head: Any, targets: Tensor) -> int:
     # ZeRO-3 gathers the weights at each call, which ranks must do equally often.
     if _is_divided(head):
         return len(targets)
-    return min(len(targets), logits_at_once(head.out_features, targets.device.type == "cpu"))
+    most = logits_at_once(head.out_features, targets.device.type == "cpu")
+    return part_size(len(targets), most)
 
 
 def _is_divided(head: Any) -> bool:

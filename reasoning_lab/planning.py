@@ -179,7 +179,8 @@ def memory_lines(nodes: Sequence[PlannedNode]) -> list[str]:
 def _logits(memory: Footprint) -> str:
     if memory.logits_tokens is None:
         return f"{_size(memory.loss(1000))} for the logits of every 1,000 of them"
-    return f"at most {_size(memory.loss(memory.logits_tokens + 1))} for logits"
+    # Of two full parts.
+    return f"at most {_size(memory.loss(2 * memory.logits_tokens))} for logits"
 
 
 def _besides(memory: Footprint) -> str:

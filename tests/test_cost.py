@@ -95,8 +95,8 @@ def test_the_papers_recipe_is_bounded_by_its_config(composed: Compose) -> None:
     assert bounds["midtrain"].flops == pytest.approx(flops, rel=1e-4)
     assert bounds["midtrain"].hours == pytest.approx(flops / (0.4 * 989e12) / 3600, rel=1e-4)
     # Weights, gradients, two moments in bfloat16; a row's activations, of which attention keeps the
-    # fused projection (keys and values are 1,024 wide), rotated heads and its output; logits of 2 ** 27 values thrice in float32, and a gradient of the table that they are
-    # products with.
+    # fused projection (keys and values are 1,024 wide), rotated heads and its output; logits of
+    # 2 ** 27 values thrice in float32, and a gradient of the table that they are products with.
     row = 16384 * (2 * 32 * (7 * 3072 + 3 * 1024 + 4 * 8192) + 2 * 2 * 3072)
     row += 12 * 2**27 + 2 * 200064 * 3072
     plain = bounds_of(composed, "model.dtype=bfloat16")["midtrain"]

@@ -185,3 +185,11 @@ def test_no_tensor_holds_all_logits(step: str, kind: str, monkeypatch: pytest.Mo
     monkeypatch.setattr(parts, "LOGITS_AT_ONCE", at_once * vocab)
     head = 4 * vocab * 64
     assert largest_allocation(run) <= max(4 * at_once * vocab, head) < every / 9
+
+
+@pytest.mark.parametrize(
+    ("tokens", "most", "size"),
+    [(682, 682, 682), (760, 682, 380), (2048, 682, 512), (7, 3, 3), (5, 1, 1), (0, 682, 0)],
+)
+def test_parts_are_as_few_as_can_be_and_alike(tokens: int, most: int, size: int) -> None:
+    assert parts.part_size(tokens, most) == size

@@ -14,8 +14,8 @@ from reasoning_lab.logprobs import TokenBatch, Unpadded
 
 # Rows are sorted by length among this many batches: padding shrinks, order stays random.
 _WINDOW_BATCHES = 16
-# Of a batch's tokens are padding or repeat a prompt; more are taken out, at the price of more calls
-# of attention, and where prompts are shared of an order of its own in each layer.
+# Of a batch's tokens. More padding is left out, at the price of more calls of attention; of the
+# rest more repeated prompts are, at the price that each layer copies what attention reads.
 _MOST_PADDING_FRAC = 0.05
 _MOST_REPEATED_FRAC = 0.05
 

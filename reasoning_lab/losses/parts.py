@@ -7,5 +7,10 @@ LOGITS_AT_ONCE_ON_GPU = 2**27
 
 
 def logits_at_once(vocab_size: int, on_cpu: bool) -> int:
-    """Tokens of a part, where the logits of all trained tokens would be more."""
+    """Most tokens of a part."""
     return max(1, (LOGITS_AT_ONCE if on_cpu else LOGITS_AT_ONCE_ON_GPU) // vocab_size)
+
+
+def part_size(tokens: int, most: int) -> int:
+    """Tokens of each part where as few as can be, alike in size, have at most `most`."""
+    return -(-tokens // max(1, -(-tokens // most)))

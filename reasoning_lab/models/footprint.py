@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from reasoning_lab.losses.parts import logits_at_once
+from reasoning_lab.losses.parts import logits_at_once, part_size
 
 # Of weights and what is kept as they are.
 _BYTES = {"float32": 4, "bfloat16": 2, "mixed": 4}
@@ -116,7 +116,7 @@ class Footprint:
         copies: Frozen copies of the policy that some stages keep.
         activations_a_token: Most that the layers keep at once, each token of a micro-batch.
         logits_a_token: Logits, their logarithm and the gradient of either, each trained token.
-        logits_tokens: Trained tokens that have them at once; None = all.
+        logits_tokens: Most trained tokens that have them at once; None = all.
         head: A gradient of the vocabulary projection, to which those of other tokens are added.
         recomputed_a_token: Of the layer that is computed again under activation checkpointing.
         host: Offloaded to a node's memory.
@@ -160,7 +160,7 @@ class Footprint:
         """The part of it that logits take."""
         if self.logits_tokens is None or tokens <= self.logits_tokens:
             return tokens * self.logits_a_token
-        return self.logits_tokens * self.logits_a_token + self.head
+        return part_size(tokens, self.logits_tokens) * self.logits_a_token + self.head
 
 
 def footprint(
