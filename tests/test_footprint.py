@@ -291,8 +291,8 @@ def test_a_gpu_has_more_logits_at_once() -> None:
         found = footprint(options, 0, "bfloat16", ADAMW, on_cpu=on_cpu)
         assert found is not None
         assert found.loss(2 * tokens) == tokens * 3 * 4 * 200_064 + found.head
-        # One more makes three parts of it.
-        third = -(-(2 * tokens + 1) // 3)
+        # One more makes three parts, of which six eighths have room.
+        third = 6 * (tokens // 8)
         assert found.loss(2 * tokens + 1) == third * 3 * 4 * 200_064 + found.head
 
 

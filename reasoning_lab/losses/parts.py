@@ -1,5 +1,7 @@
 """How many tokens have their logits in memory together; planning reads it without torch."""
 
+import math
+
 # Values: 128 MiB in float32. Small enough for a laptop, large enough for products at full speed.
 LOGITS_AT_ONCE = 2**25
 # On a GPU 512 MiB: each part reads the projection, and adds to its gradient, once more.
@@ -12,5 +14,12 @@ def logits_at_once(vocab_size: int, on_cpu: bool) -> int:
 
 
 def part_size(tokens: int, most: int) -> int:
-    """Tokens of each part where as few as can be, alike in size, have at most `most`."""
-    return -(-tokens // max(1, -(-tokens // most)))
+    """Tokens of each part, the last aside, where as few as can be have at most `most`.
+
+    Whole eighths of it: the next step's parts find place where this one's were.
+    """
+    if tokens <= most:
+        return tokens
+    even = tokens / math.ceil(tokens / most)
+    eighth = max(1, most // 8)
+    return min(most, math.ceil(even / eighth) * eighth)
