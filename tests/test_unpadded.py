@@ -68,6 +68,20 @@ def test_values_and_gradients_are_those_of_padded_rows(family: str, checkpointed
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
+def test_rows_that_share_nothing_are_read_rounded_up() -> None:
+    """Of 20, 33, 45 and 47 tokens, of which five binary digits are 34 and 46, and a row has 47."""
+    rows = [
+        Example([5 + row], [9 + row] * (length - 1)) for row, length in enumerate((20, 33, 45, 47))
+    ]
+    model, batch = built(), padded_batch(rows, 0)
+    assert batch.unpadded is not None
+    assert batch.unpadded.documents.shapes == ((1, 47), (1, 46), (1, 34), (1, 20))
+    assert batch.unpadded.documents.padded is None
+    found, expected = gradients(model, batch), gradients(model, replace(batch, unpadded=None))
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
 def test_trained_logits_keep_their_order() -> None:
     model, batch = built(), padded_batch(EXAMPLES, 0)
     logits, targets = trained_logits(model, batch)
