@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ def built(family: str = "llama", **changes: Any) -> PreTrainedModel:
 def packed(lengths: Sequence[int] = LENGTHS, tokens: int = TOKENS) -> TokenBatch:
     ids = torch.randint(3, VOCAB, (ROWS, tokens), generator=torch.Generator().manual_seed(1))
     positions = torch.cat([torch.arange(length) for length in lengths]).view(ROWS, tokens)
-    starts = [sum(lengths[:number]) for number in range(len(lengths))]
+    starts = [0, *accumulate(lengths)][:-1]
     unpadded = Unpadded.of((ROWS, tokens), starts, lengths)
     return TokenBatch(ids, positions > 0, positions, unpadded)
 

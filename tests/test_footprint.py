@@ -23,6 +23,7 @@ from reasoning_lab.losses import parts
 from reasoning_lab.losses.next_token import next_token_loss
 from reasoning_lab.models.footprint import (
     Sharding,
+    attention_widths,
     footprint,
     largest_module_count,
     lora_parameter_count,
@@ -282,6 +283,28 @@ def test_plan_knows_that_norms_in_bfloat16_keep_less_on_a_gpu(composed: Compose)
         return node.memory.activations_a_token
 
     assert kept("cpu") - kept("gpu") == 2 * (4 * (2 * 128 + 4 * 32 + 2 * 32) + 128)
+
+
+@pytest.mark.parametrize(
+    ("family", "apart", "joined"), [("llama", 1, 0), ("qwen3", 1, 0), ("phi3", 0, -1)]
+)
+def test_only_documents_that_are_not_joined_are_put_together(
+    family: str, apart: int, joined: int
+) -> None:
+    """Copies of the output, of documents beside one; phi3's is copied then, but not if joined."""
+    options = architecture(family, partial_rotary_factor=0.5)
+    queries, layers = attention_widths(options)[0], options["num_hidden_layers"]
+
+    def more(dtype: str, on_cpu: bool) -> int:
+        kept = [
+            footprint(options, VOCAB, dtype, ADAMW, packed=packed, on_cpu=on_cpu)
+            for packed in (True, False)
+        ]
+        packed, whole = (each.activations_a_token for each in kept if each is not None)
+        return packed - whole
+
+    assert more("float32", True) == more("float32", False) == apart * 4 * layers * queries
+    assert more("bfloat16", False) == more("mixed", False) == joined * 2 * layers * queries
 
 
 def test_a_gpu_has_more_logits_at_once() -> None:

@@ -142,6 +142,9 @@ def test_only_what_was_measured_is_logged(run: Any) -> None:
     assert ["train/kl_to_reference" in step for step in steps] == [
         number % 4 == 0 for number in range(STEPS)
     ]
+    for step in steps:
+        parts = step["time/generate_s"] + step["time/train_s"]
+        assert parts <= step["time/step_s"] < parts + 1
 
 
 def test_later_epochs_leave_the_policy_that_sampled(run: Any) -> None:

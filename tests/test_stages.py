@@ -14,9 +14,9 @@ from reasoning_lab.models.policy import load_policy, save_policy
 from reasoning_lab.models.tokenizer import examples_of
 from reasoning_lab.stages.base import (
     StageContext,
-    Steps,
     trapezoid,
 )
+from reasoning_lab.stages.steps import Steps
 from reasoning_lab.tracking.history import read_history
 from reasoning_lab.types import UserError
 

@@ -124,6 +124,8 @@ def test_a_batch_with_little_to_save_stays_as_it_is() -> None:
     assert padded_batch([*even, Example([9], [9])], 0).unpadded is not None
     same = [Example([5, 6, 7, 8], [9] * 10)] * 3
     assert padded_batch(same, 0).unpadded is not None
+    # Two tokens of 120 are read twice.
+    assert padded_batch([Example([5, 6], [9] * 58)] * 2, 0).unpadded is None
 
 
 def test_rows_of_several_examples_share_their_first_prompt_alone() -> None:

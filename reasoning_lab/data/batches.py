@@ -71,7 +71,7 @@ def _unpadded(
     rounded = [min(_rounded(length), width) for length in lengths]
     pays = sum(rounded) < (1 - _MOST_PADDING_FRAC) * len(rows) * width
     apart = sum(rounded) if pays else len(rows) * width
-    if sum(lengths) - repeated < (1 - _MOST_REPEATED_FRAC) * apart:
+    if repeated > _MOST_REPEATED_FRAC * apart:
         return Unpadded.of(shape, starts, lengths, beginnings)
     return Unpadded.of(shape, starts, rounded) if pays else None
 

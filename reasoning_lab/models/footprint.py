@@ -330,10 +330,10 @@ def _kept_bytes(
     # What several documents attend to is put together, unless they are joined; phi3's heads lie
     # such that it is copied of one document too.
     joined = packed and not on_cpu and dtype != "float32"
-    if joined:
-        layer -= queries if family in _FUSED else 0
-    elif packed:
-        layer += 0 if family in _FUSED else queries
+    if joined and family in _FUSED:
+        layer -= queries
+    if packed and not joined and family not in _FUSED:
+        layer += queries
     # The MLP gate, up, the activated gate, their product.
     layer += 4 * architecture["intermediate_size"]
     # Where `reasoning_lab.models.lean` has another norm.

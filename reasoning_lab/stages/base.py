@@ -7,11 +7,11 @@ checkpoints and resumption are Lightning's.
 
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -33,6 +33,7 @@ from reasoning_lab.models.policy import device_of, load_policy, on_device, save_
 from reasoning_lab.ranks import first_rank_says, rank, world_size
 from reasoning_lab.schema import BenchmarkConfig, ModelConfig, OptimizationConfig, ProblemsConfig
 from reasoning_lab.stages.checkpoints import Checkpoints, DirectIO, last_checkpoint, states_of
+from reasoning_lab.stages.steps import Batch, Steps
 from reasoning_lab.stages.strategies import drives_of, mean_over_ranks, shard, trainer_options
 from reasoning_lab.targets import factory
 from reasoning_lab.tracking import Tracker
@@ -165,50 +166,6 @@ class StageContext:
         return RolloutSampler(engine, self.verifier, author, self.name, sync, instruction)
 
 
-class Batch(Protocol):
-    """Anything that a training step reads and that can move to a device."""
-
-    def to(self, device: torch.device) -> "Batch": ...
-
-
-class Steps:
-    """The batches of one stage in their planned order; resumes where a checkpoint left it.
-
-    Args:
-        plan: Per batch, the indices that it reads.
-        collate: Makes a batch of them.
-    """
-
-    def __init__(
-        self, plan: Sequence[Sequence[int]], collate: Callable[[Sequence[int]], Any]
-    ) -> None:
-        self._plan = plan
-        self._collate = collate
-        self._next = 0
-        self._start = 0
-
-    def __len__(self) -> int:
-        return len(self._plan)
-
-    def __iter__(self) -> Iterator[Any]:
-        # A reader may stop short of the end, so only a checkpoint decides where the next begins.
-        self._next, self._start = self._start, 0
-        while self._next < len(self._plan):
-            indices = self._plan[self._next]
-            self._next += 1
-            yield self._collate(indices)
-
-    def of_rank(self) -> "Steps":
-        """This rank's share: every world-size-th batch, whose number the world size divides."""
-        return Steps(self._plan[rank() :: world_size()], self._collate)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"next": self._next}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._start = state["next"]
-
-
 class PolicyModule(pl.LightningModule):
     """A policy with its optimizer and schedule; a stage's module adds `training_step`.
 
@@ -264,13 +221,19 @@ class PolicyModule(pl.LightningModule):
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         if not self._told:
             return
-        self._told["time/step_s"] = time.monotonic() - self._step_started
-        # Lightning's own log takes as long as a small model's optimizer.
-        for logger in self.loggers:
-            logger.log_metrics(
-                {key: float(value) for key, value in self._told.items()}, self.global_step - 1
-            )
+        self.tell(self._told, self.global_step - 1)
         self._told = {}
+
+    def tell(self, values: Mapping[str, float | Tensor], step: int) -> None:
+        """Give the loggers a step's values and the seconds that it took so far.
+
+        Lightning's own log takes as long as a small model's optimizer, and repeats a value at every
+        step until it is measured again.
+        """
+        told = {key: float(value) for key, value in values.items()}
+        told["time/step_s"] = time.monotonic() - self._step_started
+        for logger in self.loggers:
+            logger.log_metrics(told, step)
 
     def transfer_batch_to_device(
         self, batch: Batch, device: torch.device, dataloader_idx: int
@@ -278,7 +241,7 @@ class PolicyModule(pl.LightningModule):
         return batch.to(device)
 
     def log_train(self, values: Mapping[str, float | Tensor]) -> None:
-        """Tell the mean over each step's micro-batches under `train/`, with the learning rate."""
+        """Have the mean over a step's micro-batches told under `train/`, with the learning rate."""
         for key, value in values.items():
             scalar = torch.as_tensor(value, dtype=torch.float32, device=self.device)
             self._sums[key] = self._sums[key] + scalar if key in self._sums else scalar

@@ -17,13 +17,13 @@ from reasoning_lab.stages.base import (
     PolicyModule,
     Schedule,
     StageContext,
-    Steps,
     fit,
     optimizer_of,
     parts_of,
     save_trained,
     schedule_of,
 )
+from reasoning_lab.stages.steps import Steps
 
 TokenLoss = Callable[[Tensor, Tensor], Tensor]
 

@@ -47,7 +47,7 @@ def train(
     import torch
 
     from reasoning_lab import heap
-    from reasoning_lab.stages.base import Steps
+    from reasoning_lab.stages.steps import Steps
     from reasoning_lab.stages.tokens import NextTokenModule
 
     module = NextTokenModule(

@@ -12,7 +12,7 @@ import random
 import subprocess
 import sys
 import time
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 from .footprint import ADAMW, train
@@ -82,7 +82,7 @@ def measure(model: str, dtype: str, tokens: int, checkpointed: int, without: str
     if checkpointed:
         policy.gradient_checkpointing_enable({"use_reentrant": False})
     lengths = documents_of(tokens)
-    starts = [sum(lengths[:number]) for number in range(len(lengths))]
+    starts = [0, *accumulate(lengths)][:-1]
     unpadded = Unpadded.of((1, tokens), starts, lengths)
     trained = torch.ones((1, tokens), dtype=torch.bool)
     trained[:, starts] = False

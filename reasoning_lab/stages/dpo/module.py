@@ -27,7 +27,6 @@ from reasoning_lab.stages.base import (
     Metrics,
     PolicyModule,
     StageContext,
-    Steps,
     fit,
     optimizer_of,
     parts_of,
@@ -35,6 +34,7 @@ from reasoning_lab.stages.base import (
     schedule_of,
 )
 from reasoning_lab.stages.dpo.config import DPOConfig
+from reasoning_lab.stages.steps import Steps
 from reasoning_lab.stages.tokens import divided
 from reasoning_lab.types import UserError
 

@@ -16,7 +16,6 @@ from reasoning_lab.models.tokenizer import examples_of
 from reasoning_lab.stages.base import (
     Metrics,
     StageContext,
-    Steps,
     fit,
     optimizer_of,
     parts_of,
@@ -24,6 +23,7 @@ from reasoning_lab.stages.base import (
     schedule_of,
 )
 from reasoning_lab.stages.midtrain.config import MidtrainConfig
+from reasoning_lab.stages.steps import Steps
 from reasoning_lab.stages.tokens import NextTokenModule, micro_batches
 from reasoning_lab.types import UserError
 

@@ -27,7 +27,6 @@ from reasoning_lab.stages.base import (
     Metrics,
     PolicyModule,
     StageContext,
-    Steps,
     fit,
     optimizer_of,
     save_trained,
@@ -45,6 +44,7 @@ from reasoning_lab.stages.rl.update import (
     own_share,
     update,
 )
+from reasoning_lab.stages.steps import Steps
 from reasoning_lab.stages.strategies import backward, clipped_step
 from reasoning_lab.tracking import Tracker
 from reasoning_lab.types import Problem, RolloutGroup, Split, UserError, Verdict
@@ -128,10 +128,8 @@ class RLModule(PolicyModule):
         trained_tokens = self._config.epochs * sum(micro.trained_tokens for micro in micros)
         told |= _times(found, sampled - started, time.monotonic() - sampled, trained_tokens)
         told |= self._rollout_values(found, temperature, version)
-        # Lightning's own log repeats a value at every step until it is measured again.
         if found.validation or batch.step % self._config.optimization.log_every_steps == 0:
-            for logger in self.loggers:
-                logger.log_metrics(told, batch.step)
+            self.tell(told, batch.step)
         if batch.step % self._config.table_every_steps == 0:
             self._log_table(found)
 
