@@ -133,17 +133,18 @@ def save_coin_tosser(accepted: list[Rollout], context: StageContext) -> None:
 
 
 class StepLogger(Logger):
-    """Remembers which steps were trained."""
+    """Remembers which steps were trained, and in how many seconds."""
 
     name = version = "steps"
 
     def __init__(self) -> None:
         super().__init__()
-        self.steps: list[int] = []
+        self.seconds: dict[int, float] = {}
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         if step is not None and "train/learning_rate" in metrics:
-            self.steps.append(step)
+            assert step not in self.seconds
+            self.seconds[step] = metrics["time/step_s"]
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         pass

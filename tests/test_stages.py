@@ -4,6 +4,8 @@ import shutil
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -12,10 +14,8 @@ from reasoning_lab.data.corpus import read_rollouts
 from reasoning_lab.hardware import HardwareConfig
 from reasoning_lab.models.policy import load_policy, save_policy
 from reasoning_lab.models.tokenizer import examples_of
-from reasoning_lab.stages.base import (
-    StageContext,
-    trapezoid,
-)
+from reasoning_lab.stages import base
+from reasoning_lab.stages.base import StageContext, trapezoid
 from reasoning_lab.stages.steps import Steps
 from reasoning_lab.tracking.history import read_history
 from reasoning_lab.types import UserError
@@ -44,7 +44,7 @@ def test_resumed_stage_is_the_uninterrupted_one_to_the_bit(
         tracker = StepTracker()
         resumed = trained(name, replace(context, tracker=tracker), folder)
         if name != "rl_options":  # Two optimizer steps a batch, and none where nothing trains.
-            assert tracker.lightning_logger.steps == list(range(number, STEPS))
+            assert list(tracker.lightning_logger.seconds) == list(range(number, STEPS))
         assert_same(tmp_path, folder)
         assert {**resumed, "train_s": 0} == {**expected, "train_s": 0}
         whole, part = read_history(tmp_path / "out"), read_history(folder / "out")
@@ -67,6 +67,26 @@ def test_every_third_step_is_told_with_its_own_values(
         assert third[key] == {step: every[key][step] for step in (2, 5)}
 
 
+def test_a_step_is_timed_from_the_first_of_its_micro_batches(
+    context: StageContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that moves on with every pass through the model."""
+    passes = 0
+
+    def count(module: torch.nn.Module, _: Any) -> None:
+        nonlocal passes
+        passes += isinstance(module, torch.nn.Embedding)
+
+    monkeypatch.setattr(base, "time", SimpleNamespace(monotonic=lambda: passes))
+    tracker = StepTracker()
+    divided = replace(context, hardware=HardwareConfig(micro_batch_size=1), tracker=tracker)
+    with torch.nn.modules.module.register_module_forward_pre_hook(count):
+        trained("sft", divided, tmp_path)
+    assert tracker.lightning_logger.seconds == dict.fromkeys(
+        range(STEPS), optimization().batch_size
+    )
+
+
 def test_damaged_state_is_named_and_the_one_before_it_used(
     context: StageContext, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -78,7 +98,7 @@ def test_damaged_state_is_named_and_the_one_before_it_used(
     shutil.move(tmp_path / "out", tmp_path / "whole" / "out")
     tracker = StepTracker()
     trained("sft", replace(context, tracker=tracker), tmp_path)
-    assert tracker.lightning_logger.steps == [STEPS - 1]
+    assert list(tracker.lightning_logger.seconds) == [STEPS - 1]
     assert f"{newest} is damaged" in caplog.text
     assert older.exists()
     assert_same(tmp_path / "whole", tmp_path)
