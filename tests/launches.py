@@ -54,7 +54,7 @@ def config_of(name: str) -> Any:
         if name in STAGES
         else PretrainConfig(steps_frac=0.5, steps_per_row=2, problems=ProblemsConfig([1], 60))
     )
-    steps = 6 if name == "rl" else 20
+    steps = 4 if name == "rl" else 10
     stepped = optimization(
         optimizer={"_target_": "torch.optim.SGD", "momentum": 0.9},
         learning_rate=3e-3,

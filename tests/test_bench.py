@@ -13,6 +13,7 @@ from reasoning_lab.data.corpus import read_rollouts
 from reasoning_lab.models.policy import load_tokenizer
 from reasoning_lab.models.tokenizer import examples_of
 
+from .benchmarks.pairs import distillation
 from .benchmarks.pairs.__main__ import (
     DRAWING,
     UnequalWorkError,
@@ -106,35 +107,19 @@ def test_work_that_lifted_no_peak_has_no_share_of_it() -> None:
     assert table([row], 1).splitlines()[-1].split("|")[11].strip() == "(50%)"
 
 
-def run_pairs(names: str, out: Path) -> str:
-    """Measure at a size of seconds; standard output."""
-    arguments = [names, "--size", "smoke", "--threads", "1", "--out", str(out)]
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.benchmarks.pairs", *arguments],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parent.parent,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
-
-
-@pytest.mark.vllm
-@pytest.mark.timeout(300)
-def test_the_loop_by_hand_distils_as_much_as_the_stage(tmp_path: Path) -> None:
-    run_pairs("distillation", tmp_path)
-    (row,) = json.loads((tmp_path / "bench.json").read_text())["results"]
-    assert row["name"] == "distillation/smoke"
-    assert row["ours"] > 0
-    assert row["peer"] > 0
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("name", [name for name, pair in PAIRS.items() if pair.is_possible])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.vllm if pair.package == "vllm" else pytest.mark.long)
+        for name, pair in PAIRS.items()
+        if pair.is_possible
+    ],
+)
 def test_both_sides_do_equal_work(
     name: str, workload: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REASONING_LAB_TRUSTED", "tests")
+    monkeypatch.setattr(distillation, "_OPEN", {})  # Else its engine would stay open.
     sides = [made(path, workload) for path in (PAIRS[name].ours, PAIRS[name].peer)]
     checks = [asdict(side.check()) for side in sides]
     rounds = [asdict(side.round()) for side in sides]
@@ -144,19 +129,27 @@ def test_both_sides_do_equal_work(
         assert all(check["losses"] for check in checks) == (name != "verification")
     assert_equal_work(name, *rounds)
     assert all(work["units"] > 0 and work["seconds"] > 0 for work in rounds)
+    assert (rounds[0]["flops"] > 0) == (name in ("midtrain", "sft", "dpo", "generation"))
 
 
 @pytest.mark.long
 def test_command_measures_a_pair_and_leaves_out_another(tmp_path: Path) -> None:
-    told = run_pairs("sft,generation,distillation", tmp_path)
-    results = json.loads((tmp_path / "bench.json").read_text())["results"]
+    names = "generation,distillation"
+    arguments = [names, "--size", "smoke", "--threads", "1", "--out", str(tmp_path)]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.benchmarks.pairs", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parent.parent,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    row, *others = json.loads((tmp_path / "bench.json").read_text())["results"]
     if not PAIRS["distillation"].is_possible:
-        assert "distillation: left out, as the package" in told
-        assert len(results) == 2
-    for row, name in zip(results[:2], ("sft", "generation"), strict=True):
-        assert row["name"] == f"{name}/smoke"
-        assert row["ratio"] == pytest.approx(row["ours"] / row["peer"])
-        assert row.keys() >= {"unit", "target", "n"}
-        assert row["limit"] > 0
-        assert (row["bandwidth"] is not None) == (name == "generation")
-    assert (tmp_path / "bench.md").read_text() == table(results, 1)
+        assert "distillation: left out, as the package" in done.stdout
+        assert not others
+    assert row["name"] == "generation/smoke"
+    assert row["ratio"] == pytest.approx(row["ours"] / row["peer"])
+    assert row.keys() >= {"unit", "target", "n"}
+    assert row["limit"] > 0
+    assert row["bandwidth"] > 0
+    assert (tmp_path / "bench.md").read_text() == table([row, *others], 1)
