@@ -5,13 +5,16 @@ import subprocess
 import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from reasoning_lab import heap
-from reasoning_lab.launch import Job
+from reasoning_lab.hardware import HardwareConfig
+from reasoning_lab.launch import Job, process_group
 from reasoning_lab.verify import Verifier
 
+from .conftest import lab_here
 from .launches import made_here
 
 pytestmark = pytest.mark.skipif(
@@ -36,6 +39,8 @@ with contextlib.nullcontext() if sys.argv[1] == "none" else heap.training(int(sy
 print(within, resident() - before)
 """
 
+GIVEN_BACK = [(-3, 4 << 20), (-1, 128 << 10)]  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
+
 
 def kept(weights: int | str, block_mib: int) -> tuple[float, float]:
     """MiB of the block that are resident once it is freed, and behind the training."""
@@ -59,6 +64,32 @@ def test_large_models_and_decoding_give_blocks_back_at_once(weights: int | str) 
 @pytest.mark.parametrize("weights", ["none", 500 << 20])
 def test_what_decoding_asks_for_at_every_token_is_kept(weights: int | str) -> None:
     assert kept(weights, 3)[0] > 2
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """What glibc is told from now on, in place of telling it."""
+    found: list[tuple[int, int]] = []
+    libc = SimpleNamespace(mallopt=lambda which, value: found.append((which, value)))
+    monkeypatch.setattr(heap, "_LIBC", libc)
+    return found
+
+
+def test_the_command_gives_back(tmp_path: Path, told: list[tuple[int, int]]) -> None:
+    words = ["recipe=distill", "stages.distill.problems.count=14", "benchmark=[]"]
+    assert lab_here(*words, "tracker.mode=disabled", "hardware.threads=1", cwd=tmp_path) == 0
+    assert told == GIVEN_BACK
+
+
+def test_a_rank_gives_back(told: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch) -> None:
+    for word in ("RANK", "LOCAL_RANK"):
+        monkeypatch.setenv(word, "0")
+    for word in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        monkeypatch.setenv(word, "1")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", "0")
+    with process_group(HardwareConfig(threads=1)):
+        assert told == GIVEN_BACK
 
 
 def test_a_stage_trains_under_the_rule_for_its_weights(
