@@ -34,7 +34,15 @@ from reasoning_lab.verify import Verifier, verifier_of
 
 log = logging.getLogger(__name__)
 
-_PACKAGES = ("reasoning-lab", "torch", "transformers", "pytorch-lightning", "reasoning-gym")
+# What decides problems, weights and verdicts.
+_PACKAGES = (
+    "reasoning-lab",
+    "torch",
+    "transformers",
+    "pytorch-lightning",
+    "reasoning-gym",
+    "math-verify",
+)
 
 
 def run(recipe: Recipe, out_dir: Path, overrides: Sequence[str] = ()) -> float | None:

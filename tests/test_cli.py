@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,13 @@ def test_run_leaves_its_report(smoke_run: Path) -> None:
     assert (path.parent / "report.md").read_text().startswith("# ")
     assert (path.parent / "ladder.png").read_bytes().startswith(b"\x89PNG")
     assert not any((smoke_run / "runs" / "work").iterdir())
+
+
+def test_an_artifact_names_the_versions_that_made_it(smoke_run: Path) -> None:
+    (record,) = smoke_run.glob("runs/store/distill/*/artifact.json")
+    told = json.loads(record.read_text())["versions"]
+    assert told.keys() >= {"reasoning-lab", "torch", "reasoning-gym", "math-verify"}
+    assert all(told[package] == version(package) for package in told)
 
 
 def test_report_looks_at_the_store_alone(
