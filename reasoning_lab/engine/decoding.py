@@ -10,7 +10,10 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from reasoning_lab.engine.fused import FusedModel
 
-_CACHE_GROWTH_TOKENS = 64
+# Beyond what is filled. Little is memory that stays empty, a fixed number would copy the cache of
+# a long completion again and again.
+_ROOM_FRAC = 0.25
+_LEAST_ROOM_TOKENS = 16
 
 
 class Decoding:
@@ -51,8 +54,9 @@ class Decoding:
         place = {prompt: number for number, prompt in enumerate(distinct)}
         spread = [place[tuple(prompt)] for prompt in prompts]
         self.rows = torch.arange(len(distinct), device=model.device)
-        self.select(torch.tensor(spread, device=model.device))
-        self.rows = torch.arange(len(prompts), device=model.device)
+        if len(distinct) < len(prompts):
+            self.select(torch.tensor(spread, device=model.device))
+            self.rows = torch.arange(len(prompts), device=model.device)
 
     def append(self, tokens: Tensor) -> None:
         """Read the token drawn for each row, `[R] int64`."""
@@ -106,8 +110,9 @@ class _BufferedLayer(DynamicLayer):
         start = self.get_seq_length()
         end = start + key_states.shape[-2]
         if end > self._key_buffer.shape[-2]:
-            self._key_buffer = _grown(self._key_buffer, start, end + _CACHE_GROWTH_TOKENS)
-            self._value_buffer = _grown(self._value_buffer, start, end + _CACHE_GROWTH_TOKENS)
+            tokens = end + max(_LEAST_ROOM_TOKENS, int(_ROOM_FRAC * end))
+            self._key_buffer = _grown(self._key_buffer, start, tokens)
+            self._value_buffer = _grown(self._value_buffer, start, tokens)
         self._key_buffer[..., start:end, :] = key_states
         self._value_buffer[..., start:end, :] = value_states
         self.keys = self._key_buffer[..., :end, :]
