@@ -134,7 +134,7 @@ def test_both_sides_do_equal_work(
 
 @pytest.mark.long
 def test_command_measures_a_pair_and_leaves_out_another(tmp_path: Path) -> None:
-    names = "generation,distillation"
+    names = "sft,generation,distillation"
     arguments = [names, "--size", "smoke", "--threads", "1", "--out", str(tmp_path)]
     done = subprocess.run(
         [sys.executable, "-m", "tests.benchmarks.pairs", *arguments],
@@ -143,13 +143,14 @@ def test_command_measures_a_pair_and_leaves_out_another(tmp_path: Path) -> None:
         cwd=Path(__file__).parent.parent,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    row, *others = json.loads((tmp_path / "bench.json").read_text())["results"]
+    results = json.loads((tmp_path / "bench.json").read_text())["results"]
     if not PAIRS["distillation"].is_possible:
         assert "distillation: left out, as the package" in done.stdout
-        assert not others
-    assert row["name"] == "generation/smoke"
-    assert row["ratio"] == pytest.approx(row["ours"] / row["peer"])
-    assert row.keys() >= {"unit", "target", "n"}
-    assert row["limit"] > 0
-    assert row["bandwidth"] > 0
-    assert (tmp_path / "bench.md").read_text() == table([row, *others], 1)
+        assert len(results) == 2
+    for row, name in zip(results[:2], ("sft", "generation"), strict=True):
+        assert row["name"] == f"{name}/smoke"
+        assert row["ratio"] == pytest.approx(row["ours"] / row["peer"])
+        assert row.keys() >= {"unit", "target", "n"}
+        assert row["limit"] > 0
+        assert (row["bandwidth"] is not None) == (name == "generation")
+    assert (tmp_path / "bench.md").read_text() == table(results, 1)

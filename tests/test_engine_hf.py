@@ -13,6 +13,7 @@ from transformers import (
 
 from reasoning_lab.data.batches import Example, padded_batch
 from reasoning_lab.engine import Sampling
+from reasoning_lab.engine.decoding import _BufferedLayer
 from reasoning_lab.engine.fused import fuses
 from reasoning_lab.engine.hf import HFEngine, sample
 from reasoning_lab.logprobs import token_logprobs
@@ -138,6 +139,17 @@ def test_logprobs_hold_across_a_growing_cache(model, tokenizer) -> None:
         prompts, Sampling(1.0, 1.0, 150), [*range(8)]
     )
     _check_logprobs(model, prompts, completions, 1.0)
+
+
+def test_a_cache_has_little_room_and_is_seldom_copied() -> None:
+    layer = _BufferedLayer()
+    layer.update(torch.ones(2, 1, 40, 8), torch.ones(2, 1, 40, 8))
+    places = set()
+    for tokens in range(41, 2001):
+        keys, _ = layer.update(torch.ones(2, 1, 1, 8), torch.ones(2, 1, 1, 8))
+        places.add(keys.stride(0))  # Of a row, so of the buffer's tokens.
+        assert tokens <= keys.stride(0) // 8 <= max(tokens + 16, 1.25 * tokens)
+    assert len(places) < 25
 
 
 def test_completions_do_not_depend_on_batching_or_order(model, tokenizer) -> None:
