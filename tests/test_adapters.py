@@ -10,8 +10,8 @@ from transformers import PreTrainedModel
 
 from reasoning_lab.data.batches import Example, padded_batch
 from reasoning_lab.engine import Sampling
-from reasoning_lab.engine.fused import fuses
 from reasoning_lab.engine.hf import HFEngine
+from reasoning_lab.engine.lean_decoder import decodes_leanly
 from reasoning_lab.logprobs import token_logprobs
 from reasoning_lab.models.adapters import (
     add_adapter,
@@ -113,7 +113,7 @@ def test_the_engine_samples_the_adapted_policy(
     monkeypatch.setattr("bitsandbytes.nn.modules.has_avx512bf16", lambda: True)
     model, tokenizer = load_policy(hub / name, "float32")
     adapted(model, config)
-    assert not fuses(model)
+    assert not decodes_leanly(model)
     prompts = [[5, 6, 7], [8, 9]]
     found = HFEngine(model, tokenizer, 4).complete(prompts, Sampling(1.0, 1.0, 10), [1, 2])
     for prompt, completion in zip(prompts, found, strict=True):

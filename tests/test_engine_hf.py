@@ -14,8 +14,8 @@ from transformers import (
 from reasoning_lab.data.batches import Example, padded_batch
 from reasoning_lab.engine import Sampling
 from reasoning_lab.engine.decoding import _BufferedLayer
-from reasoning_lab.engine.fused import fuses
 from reasoning_lab.engine.hf import HFEngine, sample
+from reasoning_lab.engine.lean_decoder import decodes_leanly
 from reasoning_lab.logprobs import token_logprobs
 from reasoning_lab.models.tokenizer import prompt_tokens
 from reasoning_lab.types import Completion
@@ -30,7 +30,7 @@ SEEDS = {"qwen3": 1, "qwen2": 3, "llama": 3}
 
 @pytest.fixture(scope="module", params=["phi3", "qwen3", "qwen2", "llama"])
 def model(request: pytest.FixtureRequest) -> PreTrainedModel:
-    """Phi-3's own forward reads each token; the others' weights are fused."""
+    """Phi-3's own forward reads each token; the others have a lean one."""
     if request.param == "phi3":
         return tiny_phi3(VOCAB, PAD, END, seed=3, initializer_range=0.1)
     options = {"rope_parameters": LINEAR_ROPE} if request.param == "llama" else {}
@@ -50,7 +50,7 @@ def word_tokenizer() -> PreTrainedTokenizerFast:
 
 
 @pytest.mark.parametrize(
-    ("model_type", "options", "fused"),
+    ("model_type", "options", "lean"),
     [
         ("qwen3", {}, True),
         ("qwen2", {}, True),
@@ -63,20 +63,20 @@ def word_tokenizer() -> PreTrainedTokenizerFast:
         ("phi3", {}, False),
     ],
 )
-def test_only_what_is_computed_alike_is_fused(model_type, options, fused) -> None:
+def test_only_what_is_computed_alike_is_decoded_leanly(model_type, options, lean) -> None:
     options = {"vocab_size": VOCAB, "hidden_size": 64, **options}
     with torch.device("meta"):
         config = AutoConfig.for_model(model_type, pad_token_id=PAD, num_hidden_layers=2, **options)
         model = AutoModelForCausalLM.from_config(config)
-    assert fuses(model) is fused
-    assert not fuses(model.to(torch.bfloat16))
+    assert decodes_leanly(model) is lean
+    assert not decodes_leanly(model.to(torch.bfloat16))
 
 
-def test_a_model_with_an_adapter_is_not_fused() -> None:
+def test_a_model_with_an_adapter_is_not_decoded_leanly() -> None:
     model = tiny_model("qwen3", VOCAB, PAD, END, seed=0)
     projection = model.model.layers[1].self_attn.k_proj
     model.model.layers[1].self_attn.k_proj = torch.nn.Sequential(projection)
-    assert not fuses(model)
+    assert not decodes_leanly(model)
 
 
 def _prompts(count: int) -> list[list[int]]:

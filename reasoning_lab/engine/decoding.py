@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 
-from reasoning_lab.engine.fused import FusedModel
+from reasoning_lab.engine.lean_decoder import LeanDecoder
 
 # Beyond what is filled. Little is memory that stays empty, a fixed number would copy the cache of
 # a long completion again and again.
@@ -24,7 +24,7 @@ class Decoding:
 
     Args:
         model: In eval mode.
-        fused: The same model's weights for single tokens; None = the model reads them too.
+        lean: Reads single tokens with the same weights; None = the model reads them too.
         prompts: Token ids of each row's prompt.
         pad_id: Fills up shorter prompts.
 
@@ -36,12 +36,12 @@ class Decoding:
     def __init__(
         self,
         model: PreTrainedModel,
-        fused: FusedModel | None,
+        lean: LeanDecoder | None,
         prompts: Sequence[Sequence[int]],
         pad_id: int,
     ) -> None:
         self._model = model
-        self._fused = fused
+        self._lean = lean
         self._cache = Cache(layer_class_to_replicate=_BufferedLayer)
         distinct = list(dict.fromkeys(tuple(prompt) for prompt in prompts))
         width = max(len(prompt) for prompt in distinct)
@@ -61,12 +61,10 @@ class Decoding:
     def append(self, tokens: Tensor) -> None:
         """Read the token drawn for each row, `[R] int64`."""
         self._mask = torch.nn.functional.pad(self._mask, (0, 1), value=1)
-        if self._fused is None:
+        if self._lean is None:
             self.logits = self._read(tokens[:, None], self._positions[:, None])
         else:
-            self.logits = self._fused.logits(
-                tokens, self._positions, self._mask, self._cache.layers
-            )
+            self.logits = self._lean.logits(tokens, self._positions, self._mask, self._cache.layers)
         self._positions = self._positions + 1
 
     def select(self, index: Tensor) -> None:

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_lab.engine import Sampling
 from reasoning_lab.engine.decoding import Decoding
-from reasoning_lab.engine.fused import FusedModel, fuses
+from reasoning_lab.engine.lean_decoder import LeanDecoder, decodes_leanly
 from reasoning_lab.hardware import HardwareConfig
 from reasoning_lab.models.chat import end_ids, tokenless
 from reasoning_lab.models.policy import device_of, load_policy, on_device
@@ -71,13 +71,13 @@ class HFEngine:
         completions: dict[int, Completion] = {}
         was_training = self._model.training
         self._model.eval()
-        fused = FusedModel(self._model) if fuses(self._model) else None
+        lean = LeanDecoder(self._model) if decodes_leanly(self._model) else None
         try:
             for start in range(0, len(order), self._batch_size):
                 rows = order[start : start + self._batch_size]
                 state = Decoding(
                     self._model,
-                    fused,
+                    lean,
                     [prompts[row] for row in rows],
                     self._padding(),
                 )

@@ -1,12 +1,13 @@
 """A decoding step of a small model in few operations.
 
 transformers' forward takes dozens of small operations a layer, and a model of a few million
-parameters spends most of a step between them. Here queries, keys and values are one product,
-the MLP's two inputs are another, and the rows of a group of heads attend together.
+parameters spends most of a step between them. Here norms and rotations take fewer, queries and keys
+share them, and the rows of a group of heads attend together.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,15 +24,17 @@ from transformers.cache_utils import CacheLayerMixin
 from reasoning_lab.models.lean import inverse_rms
 
 _FAMILIES = (LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
-# Above it, products take most of a step, and the fused weights are a copy worth noticing.
+# Above it, products take most of a step.
 _MOST_PARAMETERS = 64_000_000
 
+_Product = Callable[[Tensor], Tensor]
 
-class FusedModel:
+
+class LeanDecoder:
     """Reads one token a row; made anew once the model's weights have changed.
 
     Args:
-        model: One that `fuses` accepts.
+        model: One that `decodes_leanly` accepts.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -87,8 +90,8 @@ class FusedModel:
         return self._turns
 
 
-def fuses(model: PreTrainedModel) -> bool:
-    """Whether `FusedModel` computes what this model does, and is worth its copy of the weights."""
+def decodes_leanly(model: PreTrainedModel) -> bool:
+    """Whether `LeanDecoder` computes what this model does, and is faster."""
     if type(model) not in _FAMILIES or model.dtype != torch.float32:
         return False
     if model.num_parameters() > _MOST_PARAMETERS:
@@ -114,13 +117,17 @@ def _projections_are_plain(model: PreTrainedModel) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    """One layer's weights: D a head's width, A all query heads', K all key heads' width."""
+    """One layer's weights: widths D of a head, A of all query heads, I of the MLP, H of states."""
 
-    qkv: Tensor  # [A + 2K, H], with the norm's weight before it
-    qkv_bias: Tensor | None  # [A + 2K]
+    norm: Tensor  # [H]
+    query: _Product  # [R, H] to [R, A]
+    key: _Product
+    value: _Product
     head_norm: Tensor | None  # [query heads + key heads, D]
     out: Tensor  # [A, H]
-    gate_up: Tensor  # [2I, H], with the norm's weight before it
+    mlp_norm: Tensor  # [H]
+    gate: _Product
+    up: _Product
     down: Tensor  # [I, H]
     key_heads: int
     head_width: int
@@ -131,8 +138,6 @@ class _Layer:
     def of(cls, layer: Any, config: Any) -> "_Layer":
         attention, mlp = layer.self_attn, layer.mlp
         width = attention.head_dim
-        projections = (attention.q_proj, attention.k_proj, attention.v_proj)
-        biases = [projection.bias for projection in projections if projection.bias is not None]
         head_norm = None
         if hasattr(attention, "q_norm"):
             queries, keys = config.num_attention_heads, config.num_key_value_heads
@@ -143,13 +148,15 @@ class _Layer:
                 ]
             )
         return cls(
-            qkv=torch.cat([projection.weight for projection in projections])
-            * layer.input_layernorm.weight,
-            qkv_bias=torch.cat(biases) if biases else None,
+            norm=layer.input_layernorm.weight,
+            query=_product(attention.q_proj),
+            key=_product(attention.k_proj),
+            value=_product(attention.v_proj),
             head_norm=head_norm,
             out=attention.o_proj.weight.t(),
-            gate_up=torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight])
-            * layer.post_attention_layernorm.weight,
+            mlp_norm=layer.post_attention_layernorm.weight,
+            gate=_product(mlp.gate_proj),
+            up=_product(mlp.up_proj),
             down=mlp.down_proj.weight.t(),
             key_heads=config.num_key_value_heads,
             head_width=width,
@@ -161,12 +168,13 @@ class _Layer:
         self, x: Tensor, cos: Tensor, signed_sin: Tensor, hidden: Tensor, layer: CacheLayerMixin
     ) -> Tensor:
         rows, keys, width = x.shape[0], self.key_heads, self.head_width
-        heads = F.linear(_normed(x, self.epsilon), self.qkv, self.qkv_bias).view(rows, -1, width)
-        turned, values = heads[:, :-keys], heads[:, -keys:]
+        states = _normed(x, self.epsilon) * self.norm
+        turned = torch.cat([self.query(states), self.key(states)], dim=-1).view(rows, -1, width)
+        values = self.value(states).view(rows, keys, 1, width)
         if self.head_norm is not None:
             turned = _normed(turned, self.epsilon) * self.head_norm
         turned = torch.addcmul(turned * cos, turned.roll(width // 2, -1), signed_sin)
-        cached = layer.update(turned[:, -keys:, None], values[:, :, None])
+        cached = layer.update(turned[:, -keys:, None], values)
         all_keys, all_values = (part.flatten(0, 1) for part in cached)  # [R * keys, P, D]
         queries = turned[:, :-keys].reshape(rows * keys, -1, width)
         scores = torch.baddbmm(hidden, queries, all_keys.mT, alpha=self.scale)
@@ -174,8 +182,12 @@ class _Layer:
         return torch.addmm(x, attended.view(rows, -1), self.out)
 
     def feed_forward(self, x: Tensor) -> Tensor:
-        gate, up = F.linear(_normed(x, self.epsilon), self.gate_up).chunk(2, dim=-1)
-        return torch.addmm(x, F.silu(gate).mul_(up), self.down)
+        states = _normed(x, self.epsilon) * self.mlp_norm
+        return torch.addmm(x, F.silu(self.gate(states)).mul_(self.up(states)), self.down)
+
+
+def _product(linear: nn.Linear) -> _Product:
+    return partial(F.linear, weight=linear.weight, bias=linear.bias)
 
 
 def _normed(x: Tensor, epsilon: Tensor) -> Tensor:
