@@ -36,10 +36,10 @@ test: $(VENV)/dev.stamp
 test-long: $(VENV)/dev.stamp
 	@$(BIN)/pytest -m long
 
-# A notebook starts without the runs of the last time.
+# A notebook's commands take longer than a test may, and start without the runs of the last time.
 test-notebooks: $(VENV)/dev.stamp
 	@rm -rf notebooks/runs
-	@$(BIN)/pytest --nbmake notebooks
+	@$(BIN)/pytest --nbmake --timeout 600 notebooks
 
 test-vllm: .venv-vllm/dev.stamp
 	@.venv-vllm/bin/pytest -m vllm

@@ -70,7 +70,7 @@ def start_lab(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
 def lab(*arguments: str, cwd: Path) -> tuple[int, str, str]:
     """Exit code, standard output and standard error of the finished command."""
     process = start_lab(*arguments, cwd=cwd)
-    out, err = process.communicate(timeout=550)
+    out, err = process.communicate(timeout=250)
     return process.returncode, out, err
 
 

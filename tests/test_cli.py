@@ -292,7 +292,7 @@ def test_second_run_makes_nothing(smoke_run: Path, capsys: pytest.CaptureFixture
 
 
 def wait_for(path: Path, process: Any) -> None:
-    deadline = time.monotonic() + 550
+    deadline = time.monotonic() + 250
     while not path.is_dir() or not any(path.rglob("step-*")):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
@@ -311,7 +311,7 @@ def test_interrupted_run_goes_on_where_it_was(tmp_path: Path) -> None:
     process = start_lab(*arguments, cwd=tmp_path)
     wait_for(tmp_path / "runs" / "work", process)
     os.kill(process.pid, signal.SIGINT)
-    out, err = process.communicate(timeout=550)
+    out, err = process.communicate(timeout=250)
     assert process.returncode == 130, out + err
     assert "Traceback" not in err
     assert "run the same command again" in err.strip().splitlines()[-1]

@@ -27,7 +27,7 @@ from .launches import (
     train_together,
 )
 
-pytestmark = pytest.mark.distributed
+pytestmark = [pytest.mark.distributed, pytest.mark.timeout(600)]
 
 STRATEGIES = ["ddp", "fsdp", "deepspeed1", "deepspeed2", "deepspeed3"]
 # SFT with something of its own, and the strategies that have it.
@@ -114,7 +114,7 @@ def test_command_stops_resumes_and_ends(tmp_path: Path) -> None:
     ]
     process = start_lab(*words, cwd=tmp_path)
     once_saved(tmp_path / "runs" / "work", lambda: process.send_signal(signal.SIGINT))
-    _, err = process.communicate(timeout=550)
+    _, err = process.communicate(timeout=250)
     assert process.returncode == 130, err
     assert err.strip().endswith("Stopped; run the same command again to go on where it was.")
     assert not processes_of(tmp_path)

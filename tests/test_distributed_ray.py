@@ -21,7 +21,7 @@ from .launches import end_with_command, equals_one_process, placed, slowed, told
 ray: Any = pytest.importorskip("ray")
 from ray.cluster_utils import Cluster  # noqa: E402
 
-pytestmark = pytest.mark.distributed
+pytestmark = [pytest.mark.distributed, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from .launches import equals_one_process, placed, slowed, told_of_lost_rank
 from .slurm_cluster import options_of
 from .test_slurm import ON_CPUS, cluster  # noqa: F401
 
-pytestmark = pytest.mark.distributed
+pytestmark = [pytest.mark.distributed, pytest.mark.timeout(600)]
 
 
 def on_machines(job: Job) -> Job:

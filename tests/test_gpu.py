@@ -35,6 +35,7 @@ from .tiny import tiny_model
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"),
+    pytest.mark.timeout(600),
 ]
 
 ROWS = 40

@@ -46,7 +46,7 @@ def run(folder: Path, command: list[str]) -> list[str]:
         | {"REASONING_LAB_TRUSTED": trusted},
         capture_output=True,
         text=True,
-        timeout=550,
+        timeout=250,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -77,6 +77,7 @@ def test_trainings_take_turns_at_a_server(tmp_path: Path, caplog: pytest.LogCapt
 
 
 @pytest.mark.distributed
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("strategy", ["fsdp", "deepspeed3"])
 def test_servers_get_the_whole_weights_of_trainers_that_share_them(
     strategy: str,

@@ -143,6 +143,7 @@ def twin_stages(folder: Path) -> list[str]:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "launcher",
     [
@@ -166,6 +167,7 @@ def test_two_processes_that_need_the_same_stage_make_it_once(
 
 
 @pytest.mark.long
+@pytest.mark.timeout(600)
 def test_optuna_searches_for_the_best_pass_at_1(tmp_path: Path) -> None:
     """Over a base policy that gets some direct answers right, so that the objective is not 0."""
     code, out, err = lab(

@@ -38,7 +38,7 @@ from .contexts import data_context
 from .stages import optimization
 from .test_rl import TableTracker
 
-pytestmark = pytest.mark.vllm
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
 HARDWARE = HardwareConfig(engine=EngineHardwareConfig(kv_cache_gb=0.5))
 PROMPTS = [f"What is {a} + {b}?" for a in range(3) for b in range(4)]

@@ -27,7 +27,7 @@ from .launches import apart, once_saved, processes_of
 from .relay import Relay, relaying
 from .test_vllm import sums, tiny, to_be_brief  # noqa: F401 - a fixture
 
-pytestmark = pytest.mark.vllm
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
 STEPS, BATCH, GROUP = 4, 4, 8
 

@@ -15,7 +15,7 @@ from reasoning_lab.types import Completion
 
 from .launches import placed, train_together
 
-pytestmark = pytest.mark.vllm
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
 NEW_TOKENS = 24
 PROMPTS = [f"What is {a} + {b}?" for a in range(3) for b in range(4)]

@@ -72,7 +72,7 @@ class LeanDecoder:
         for weights, layer in zip(self._layers, cache, strict=True):
             x = weights.attend(x, cos, signed_sin, hidden, layer)
             x = weights.feed_forward(x)
-        x = _normed(x, self._epsilon) * self._norm
+        x = _normed(x, self._norm, self._epsilon)
         if len(x) > len(self._logits):
             self._logits = x.new_empty((len(x), len(self._head)))
         return torch.mm(x, self._head.t(), out=self._logits[: len(x)])
@@ -168,11 +168,11 @@ class _Layer:
         self, x: Tensor, cos: Tensor, signed_sin: Tensor, hidden: Tensor, layer: CacheLayerMixin
     ) -> Tensor:
         rows, keys, width = x.shape[0], self.key_heads, self.head_width
-        states = _normed(x, self.epsilon) * self.norm
+        states = _normed(x, self.norm, self.epsilon)
         turned = torch.cat([self.query(states), self.key(states)], dim=-1).view(rows, -1, width)
         values = self.value(states).view(rows, keys, 1, width)
         if self.head_norm is not None:
-            turned = _normed(turned, self.epsilon) * self.head_norm
+            turned = _normed(turned, self.head_norm, self.epsilon)
         turned = torch.addcmul(turned * cos, turned.roll(width // 2, -1), signed_sin)
         cached = layer.update(turned[:, -keys:, None], values)
         all_keys, all_values = (part.flatten(0, 1) for part in cached)  # [R * keys, P, D]
@@ -182,7 +182,7 @@ class _Layer:
         return torch.addmm(x, attended.view(rows, -1), self.out)
 
     def feed_forward(self, x: Tensor) -> Tensor:
-        states = _normed(x, self.epsilon) * self.mlp_norm
+        states = _normed(x, self.mlp_norm, self.epsilon)
         return torch.addmm(x, F.silu(self.gate(states)).mul_(self.up(states)), self.down)
 
 
@@ -190,6 +190,6 @@ def _product(linear: nn.Linear) -> _Product:
     return partial(F.linear, weight=linear.weight, bias=linear.bias)
 
 
-def _normed(x: Tensor, epsilon: Tensor) -> Tensor:
+def _normed(x: Tensor, weight: Tensor, epsilon: Tensor) -> Tensor:
     """`F.rms_norm` of the last dimension, which takes ten operations on a CPU."""
-    return x * inverse_rms(x, epsilon)
+    return x * inverse_rms(x, epsilon) * weight
