@@ -32,7 +32,7 @@ from .workload import SIZES, write_workload
 Answer = dict[str, Any]
 _MOST_LOSS_APART = 1e-4
 # These draw completions for themselves, whose tokens agree but for chance.
-DRAWING = ("generation", "grpo", "distillation")
+DRAWING = ("generation", "grpo", "grpo_ending", "distillation")
 _MOST_TOKENS_APART_FRAC = 0.25
 # Their CPU seconds leave out our verifier's workers.
 _IN_PROCESSES = ("verification", "distillation")

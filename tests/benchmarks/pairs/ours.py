@@ -41,7 +41,7 @@ from reasoning_lab.verify import Verifier
 
 from .limits import decoding_bytes, decoding_products, training_products
 from .work import CHECK_STEPS, Clock, Work
-from .workload import Size, ends
+from .workload import ENDING_POLICY, Size, ends
 
 BETA, LEARNING_RATE = 0.1, 1e-4
 ADAMW = {"_target_": "torch.optim.AdamW", "weight_decay": 0.0, "fused": True}
@@ -69,9 +69,10 @@ class Stage:
     So tokenising and packing count on our side, and on the peer's they don't.
     """
 
-    def __init__(self, folder: Path, kind: str) -> None:
+    def __init__(self, folder: Path, kind: str, policy: str = "policy") -> None:
         heap.give_back()  # As the lab's commands begin.
         self._folder, self._kind, self._size = folder, kind, size_of(folder)
+        self._policy = folder / policy
 
     def check(self) -> Work:
         return self._run("-check", CHECK_STEPS)
@@ -95,7 +96,7 @@ class Stage:
             seed=0,
             out_dir=here / "out",
             work_dir=here / "work",
-            inputs={"policy": self._folder / "policy", "corpus": data, "preferences": data},
+            inputs={"policy": self._policy, "corpus": data, "preferences": data},
             authors={},
             lineage=[],
             model=ModelConfig(architecture=self._size.architecture),
@@ -179,8 +180,8 @@ def _rl(size: Size, steps: int) -> tuple[Any, StageConfig]:
 class PolicyGradient(Stage):
     """RL, whose check is a step on other prompts, as completions are drawn anew in each."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder, "grpo")
+    def __init__(self, folder: Path, policy: str) -> None:
+        super().__init__(folder, "grpo", policy)
         self._verifier = Verifier(1, timeout_s=10, memory_mb=512)
         self._verifier.__enter__()
 
@@ -203,7 +204,13 @@ class PolicyGradient(Stage):
 
 
 def grpo(folder: Path) -> PolicyGradient:
-    return PolicyGradient(folder)
+    """Of completions that hardly ever end before they are cut off."""
+    return PolicyGradient(folder, "policy")
+
+
+def grpo_ending(folder: Path) -> PolicyGradient:
+    """Of completions of all lengths, as a policy writes that has learned to end them."""
+    return PolicyGradient(folder, ENDING_POLICY)
 
 
 _STAGES = {"grpo": _rl, "midtrain": _midtrain, "sft": _sft, "dpo": _dpo}

@@ -25,7 +25,7 @@ from reasoning_lab.models.tokenizer import examples_of, prompt_texts, prompt_tok
 
 from .ours import BETA, LEARNING_RATE, answers, size_of
 from .work import CHECK_STEPS, Clock, Work
-from .workload import chance, ends
+from .workload import ENDING_POLICY, chance, ends
 
 datasets.disable_progress_bars()
 
@@ -33,8 +33,9 @@ datasets.disable_progress_bars()
 class Trained:
     """A TRL trainer over one epoch of a workload's documents."""
 
-    def __init__(self, folder: Path, kind: str, batch_size: int) -> None:
+    def __init__(self, folder: Path, kind: str, batch_size: int, policy: str = "policy") -> None:
         self._folder, self._kind, self._batch_size = folder, kind, batch_size
+        self._policy = folder / policy
         self._size = size_of(folder)
         self._tokenizer = load_tokenizer(folder / "policy", None, "policy")
 
@@ -47,7 +48,7 @@ class Trained:
     def _run(self, suffix: str, epochs: int) -> Work:
         out = self._folder / "peer"
         shutil.rmtree(out, ignore_errors=True)
-        model = AutoModelForCausalLM.from_pretrained(self._folder / "policy", dtype=torch.float32)
+        model = AutoModelForCausalLM.from_pretrained(self._policy, dtype=torch.float32)
         options: dict[str, Any] = {
             "output_dir": str(out),
             "use_cpu": True,
@@ -184,6 +185,10 @@ class PolicyGradient(Trained):
 
 def policy_gradient(folder: Path) -> Trained:
     return PolicyGradient(folder, "grpo", 0)
+
+
+def policy_gradient_ending(folder: Path) -> Trained:
+    return PolicyGradient(folder, "grpo", 0, ENDING_POLICY)
 
 
 def packed(folder: Path) -> Trained:

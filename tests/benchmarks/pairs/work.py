@@ -112,6 +112,13 @@ PAIRS = {
         "completions/s",
         {"tiny": 2.5, "30m": 2.0},
     ),
+    "grpo_ending": Pair(
+        f"{_OURS}.grpo_ending",
+        f"{_TRL}.policy_gradient_ending",
+        "TRL GRPOTrainer",
+        "completions/s",
+        {"tiny": 2.5, "30m": 2.0},
+    ),
     "generation": Pair(
         f"{_OURS}.generation",
         f"{_TRL}.generation",

@@ -5,6 +5,7 @@ lengths that are drawn for them.
 """
 
 import json
+import math
 import random
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +16,12 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from reasoning_lab.compose import CONF
 from reasoning_lab.data.corpus import write_rollouts
@@ -34,8 +40,13 @@ CHAT = (
 MARKS = 4  # `<|user|>`, `<|end|>`, `<|assistant|>`, and the end of the completion.
 # One token in so many ends a completion, so that lengths are mixed though the weights are random.
 ENDS_ONE_IN = 60
+# Of RL whose completions end: they are about half as long as the longest, as in the tiny recipe.
+RL_ENDS_ONE_IN = 45
 # One word of a teacher's in so many is an answer.
 ANSWERS_ONE_IN = 16
+
+
+ENDING_POLICY = "policy-ending"
 
 
 @dataclass(frozen=True)
@@ -92,7 +103,7 @@ SIZES = {
         _tiny(),
         5,
         batch_size=16,
-        steps={"midtrain": 48, "sft": 48, "dpo": 16, "grpo": 5},
+        steps={"midtrain": 48, "sft": 48, "dpo": 16, "grpo": 20},
         prompts=256,
     ),
     "30m": Size(
@@ -147,7 +158,8 @@ def word_tokenizer(
 def write_workload(size: Size, folder: Path) -> None:
     """Write `policy`, and for each kind of training `KIND` and, of one step, `KIND-check`.
 
-    Of distillation it is `teacher`, the policy in words that hold answers, and `problems.jsonl`.
+    Of distillation it is `teacher`, the policy in words that hold answers, and `problems.jsonl`; of
+    RL whose completions end, `policy-ending`.
     """
     tokenizer = word_tokenizer(size.vocab_size)
     options = dict(size.architecture)
@@ -173,7 +185,26 @@ def write_workload(size: Size, folder: Path) -> None:
     model.generation_config.eos_token_id = ends(size)
     save_policy(model, word_tokenizer(size.vocab_size, answering), folder / "teacher")
     _write_rows(folder, [(words.text(words.rng.randint(8, 40)), at % 2 + 1) for at in range(1024)])
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    end_often(model, tokenizer.eos_token_id, RL_ENDS_ONE_IN)
+    save_policy(model, tokenizer, folder / ENDING_POLICY)
     (folder / "size.json").write_text(json.dumps(asdict(size)))
+
+
+@torch.no_grad()
+def end_often(model: PreTrainedModel, end: int, one_in: int) -> None:
+    """Make `end` about one token in `one_in` of those that the model draws.
+
+    Of a trainer a policy with random weights can't have several ends. One number is made the same
+    in all embeddings, so large that it stays so in every state, and a little larger in the end's.
+    """
+    table: torch.Tensor = model.get_input_embeddings().weight  # type: ignore[assignment]
+    table[:, 0] = 16.0
+    tokens = torch.randint(len(table), (8, 64), generator=torch.Generator().manual_seed(0))
+    states = model.base_model(input_ids=tokens)[0]
+    share = (states @ table.t()).softmax(-1)[..., end].mean()
+    apart = math.log(1 / (one_in - 1)) - share.logit()
+    table[end, 0] += apart / states[..., 0].mean()
 
 
 def chance(completion: str) -> float:
