@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from reasoning_lab.data.corpus import read_rollouts
-from reasoning_lab.models.policy import load_tokenizer
+from reasoning_lab.models.policy import load_policy, load_tokenizer
 from reasoning_lab.models.tokenizer import examples_of
 
 from .benchmarks.pairs import distillation
@@ -23,7 +24,13 @@ from .benchmarks.pairs.__main__ import (
 )
 from .benchmarks.pairs.limits import decoding_bytes, decoding_products, training_products
 from .benchmarks.pairs.work import PAIRS, made
-from .benchmarks.pairs.workload import SIZES, Size, write_workload
+from .benchmarks.pairs.workload import (
+    ENDING_POLICY,
+    RL_ENDS_ONE_IN,
+    SIZES,
+    Size,
+    write_workload,
+)
 
 NARROW = {
     "model_type": "llama",
@@ -59,6 +66,15 @@ def test_every_word_is_a_token(workload: Path) -> None:
     assert len(example.prompt_ids) == 3 + len(rollout.problem.prompt.split())
     assert len(example.completion_ids) == 1 + len(rollout.completion.text.split())
     assert tokenizer.pad_token_id not in [*example.prompt_ids, *example.completion_ids]
+
+
+@torch.no_grad()
+def test_a_policy_ends_one_token_in_so_many(workload: Path) -> None:
+    model, tokenizer = load_policy(workload / ENDING_POLICY, "float32")
+    tokens = torch.randint(len(tokenizer), (16, 32), generator=torch.Generator().manual_seed(1))
+    share = model(input_ids=tokens).logits.softmax(-1)[..., tokenizer.eos_token_id]
+    assert float(share.mean()) == pytest.approx(1 / RL_ENDS_ONE_IN, rel=0.05)
+    assert float(share.std() / share.mean()) < 0.1
 
 
 def test_products_by_hand() -> None:
