@@ -40,13 +40,11 @@ CHAT = (
 MARKS = 4  # `<|user|>`, `<|end|>`, `<|assistant|>`, and the end of the completion.
 # One token in so many ends a completion, so that lengths are mixed though the weights are random.
 ENDS_ONE_IN = 60
-# Of RL whose completions end: they are about half as long as the longest, as in the tiny recipe.
+# In RL whose completions end: on average half as long as the longest, as in the tiny recipe.
 RL_ENDS_ONE_IN = 45
+ENDING_POLICY = "policy-ending"
 # One word of a teacher's in so many is an answer.
 ANSWERS_ONE_IN = 16
-
-
-ENDING_POLICY = "policy-ending"
 
 
 @dataclass(frozen=True)
@@ -195,8 +193,8 @@ def write_workload(size: Size, folder: Path) -> None:
 def end_often(model: PreTrainedModel, end: int, one_in: int) -> None:
     """Make `end` about one token in `one_in` of those that the model draws.
 
-    Of a trainer a policy with random weights can't have several ends. One number is made the same
-    in all embeddings, so large that it stays so in every state, and a little larger in the end's.
+    TRL's trainer knows one end, where `ends` has many. A number is made the same in all embeddings,
+    so large that it stays the same in every state, and a little larger in the end's.
     """
     table: torch.Tensor = model.get_input_embeddings().weight  # type: ignore[assignment]
     table[:, 0] = 16.0
