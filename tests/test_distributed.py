@@ -36,8 +36,8 @@ CASES = [(strategy, name) for strategy in STRATEGIES for name in NAMES] + [
     (strategy, name) for name, strategies in SPECIAL.items() for strategy in strategies
 ]
 # FSDP sums the gradient's norm in another order, and the last bits of a weight decide how it rounds
-# to bfloat16: one process whose learning rate is 2e-7 larger ends up to 1.4e-5 and, in a loss of 4,
-# 1.1e-3 from itself.
+# to bfloat16: of one process, learning rates apart by 2e-7 to 1e-6 of themselves end with weights
+# up to 1.4e-5 and losses up to 1.1e-3 apart.
 NEAR = {("fsdp", "mixed"): 1e-4}
 NEAR_LOSS = {("fsdp", "mixed"): 4e-3}
 
