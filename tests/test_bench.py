@@ -75,6 +75,7 @@ def test_a_policy_ends_one_token_in_so_many(workload: Path) -> None:
     share = model(input_ids=tokens).logits.softmax(-1)[..., tokenizer.eos_token_id]
     assert float(share.mean()) == pytest.approx(1 / RL_ENDS_ONE_IN, rel=0.05)
     assert float(share.std() / share.mean()) < 0.1
+    assert model.generation_config.eos_token_id == tokenizer.eos_token_id
 
 
 def test_products_by_hand() -> None:

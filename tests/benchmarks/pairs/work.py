@@ -3,7 +3,7 @@
 import importlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
@@ -87,6 +87,13 @@ class Pair:
 
 _OURS, _TRL = "tests.benchmarks.pairs.ours", "tests.benchmarks.pairs.peers"
 _VLLM = "tests.benchmarks.pairs.distillation"
+_GRPO = Pair(
+    f"{_OURS}.grpo",
+    f"{_TRL}.policy_gradient",
+    "TRL GRPOTrainer",
+    "completions/s",
+    {"tiny": 2.5, "30m": 2.0},
+)
 PAIRS = {
     "midtrain": Pair(
         f"{_OURS}.midtrain",
@@ -105,19 +112,9 @@ PAIRS = {
         "pairs/s",
         {"tiny": 2.5, "30m": 4.0},
     ),
-    "grpo": Pair(
-        f"{_OURS}.grpo",
-        f"{_TRL}.policy_gradient",
-        "TRL GRPOTrainer",
-        "completions/s",
-        {"tiny": 2.5, "30m": 2.0},
-    ),
-    "grpo_ending": Pair(
-        f"{_OURS}.grpo_ending",
-        f"{_TRL}.policy_gradient_ending",
-        "TRL GRPOTrainer",
-        "completions/s",
-        {"tiny": 2.5, "30m": 2.0},
+    "grpo": _GRPO,
+    "grpo_ending": replace(
+        _GRPO, ours=f"{_OURS}.grpo_ending", peer=f"{_TRL}.policy_gradient_ending"
     ),
     "generation": Pair(
         f"{_OURS}.generation",

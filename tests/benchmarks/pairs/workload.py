@@ -193,8 +193,8 @@ def write_workload(size: Size, folder: Path) -> None:
 def end_often(model: PreTrainedModel, end: int, one_in: int) -> None:
     """Make `end` about one token in `one_in` of those that the model draws.
 
-    TRL's trainer knows one end, where `ends` has many. A number is made the same in all embeddings,
-    so large that it stays the same in every state, and a little larger in the end's.
+    TRL's trainer knows one end, where `ends` has many. A number is made the same in all (tied)
+    embeddings, so large that it is the same in every state too, and a little larger in the end's.
     """
     table: torch.Tensor = model.get_input_embeddings().weight  # type: ignore[assignment]
     table[:, 0] = 16.0
