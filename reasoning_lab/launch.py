@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import datasets
 import pytorch_lightning as pl
@@ -31,6 +31,7 @@ from omegaconf import DictConfig, OmegaConf
 from reasoning_lab import heap
 from reasoning_lab.data.problems import ProblemSource
 from reasoning_lab.hardware import HardwareConfig
+from reasoning_lab.ledger import Ledger
 from reasoning_lab.models.policy import free_memory
 from reasoning_lab.ranks import rank
 from reasoning_lab.ray_cluster import run_on_ray
@@ -49,10 +50,22 @@ from reasoning_lab.tracking import NullTracker, Tracker, WandbTracker
 from reasoning_lab.types import UserError
 from reasoning_lab.verify import Verifier, verifier_of
 
-_JOB, _METRICS = "job.yaml", "metrics.json"
+_JOB, _OUTCOME = "job.yaml", "outcome.json"
 _MISTAKE = "mistake-{}.txt"
 # Silent processes are given up for lost; the longest silence is a slow rank's sampling.
 _SILENCE = timedelta(hours=2)
+
+
+class Outcome(NamedTuple):
+    """What a stage says of the folder that it filled.
+
+    Attributes:
+        metrics: Its results.
+        ledger: What came in, went out and was dropped, as `Ledger.as_json` has it.
+    """
+
+    metrics: Metrics
+    ledger: Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +108,10 @@ class Job:
         benchmark_sources: Mapping[str, ProblemSource],
         verifier: Verifier,
         tracker: Tracker,
-    ) -> Metrics:
+    ) -> Outcome:
         """Fill `out_dir`, in this process."""
         pl.seed_everything(self.seed, verbose=False)
+        ledger = Ledger()
         context = StageContext(
             name=self.name,
             seed=self.seed,
@@ -113,13 +127,17 @@ class Job:
             tracker=tracker,
             benchmarks=self.benchmarks,
             benchmark_sources=benchmark_sources,
+            ledger=ledger,
         )
         run = resolve(self.config.run, f"stages.{self.name}.run")
         try:
-            return cast(Metrics, run(self.config, context))
+            metrics = cast(Metrics, run(self.config, context))
         finally:
             # A trainer refers to itself, so its model would stay beside the next stage's.
             free_memory()
+        ledger.write_rows(self.out_dir)
+        tracker.log(ledger.metrics())
+        return Outcome(metrics, ledger.as_json())
 
     @property
     def spread(self) -> tuple[int, int]:
@@ -152,7 +170,7 @@ def tracker_of(tracking: Mapping[str, Any] | None) -> Tracker:
     return WandbTracker(**{**tracking, "folder": Path(tracking["folder"])})
 
 
-def launched(job: Job) -> Metrics:
+def launched(job: Job) -> Outcome:
     """Fill the job's `out_dir` in processes of their own, one a device.
 
     Raises:
@@ -160,7 +178,7 @@ def launched(job: Job) -> Metrics:
     """
     folder = job.work_dir.absolute() / "launch"
     folder.mkdir(parents=True, exist_ok=True)
-    for stale in [folder / _METRICS, *folder.glob(_MISTAKE.format("*")), *logs_of(folder)]:
+    for stale in [folder / _OUTCOME, *folder.glob(_MISTAKE.format("*")), *logs_of(folder)]:
         stale.unlink(missing_ok=True)
     write_job(job, folder)
     nodes, processes = job.spread
@@ -172,7 +190,7 @@ def launched(job: Job) -> Metrics:
     else:
         wrong = run_here(processes, folder)
     if wrong is None:
-        return cast(Metrics, json.loads((folder / _METRICS).read_text(encoding="utf-8")))
+        return Outcome(**json.loads((folder / _OUTCOME).read_text(encoding="utf-8")))
     for mistake in sorted(folder.glob(_MISTAKE.format("*"))):
         raise UserError(mistake.read_text(encoding="utf-8"))
     raise UserError(
@@ -256,12 +274,12 @@ def work(folder: Path, verifier: Verifier) -> None:
                 for name, held in job.benchmarks.items()
                 if held.data is not None
             }
-            metrics = job.run(source, sources, verifier, tracker)
+            outcome = job.run(source, sources, verifier, tracker)
     except UserError as mistake:
         (folder / _MISTAKE.format(rank())).write_text(str(mistake), encoding="utf-8")
         raise
     if rank() == 0:
-        (folder / _METRICS).write_text(json.dumps(metrics), encoding="utf-8")
+        (folder / _OUTCOME).write_text(json.dumps(outcome._asdict()), encoding="utf-8")
 
 
 @contextlib.contextmanager

@@ -29,8 +29,9 @@ class Flow:
     Attributes:
         taken: How many came in.
         dropped: How many did not go on, by reason.
-        selected: Those reasons that are a selection which the user configured; they never warn.
+        selected: Those reasons that never warn, see `Ledger.drop`.
         longest_tokens: Length of the longest thing that did not fit; None = everything fitted.
+        longest: What that thing was; empty = not known.
         examples: The first few dropped things by reason, as a message names them.
     """
 
@@ -38,6 +39,7 @@ class Flow:
     dropped: Counter[str] = field(default_factory=Counter)
     selected: set[str] = field(default_factory=set)
     longest_tokens: int | None = None
+    longest: str = ""
     examples: dict[str, list[str]] = field(default_factory=dict)
 
     @property
@@ -50,6 +52,20 @@ class Flow:
         """How many were dropped for a reason that is no configured selection."""
         return sum(n for reason, n in self.dropped.items() if reason not in self.selected)
 
+    def add(self, other: "Flow") -> None:
+        """Add all that `other` counted."""
+        self.taken += other.taken
+        self.dropped += other.dropped
+        self.selected |= other.selected
+        self.meet(other.longest_tokens, other.longest)
+        for reason, examples in other.examples.items():
+            self.examples[reason] = [*self.examples.get(reason, []), *examples][:_EXAMPLES]
+
+    def meet(self, tokens: int | None, name: str) -> None:
+        """Remember the thing `name` of so many tokens, if it is the longest so far."""
+        if tokens is not None and tokens > (self.longest_tokens or 0):
+            self.longest_tokens, self.longest = tokens, name
+
 
 class Ledger:
     """The flows of one stage, by unit, and the rows that were dropped."""
@@ -57,6 +73,13 @@ class Ledger:
     def __init__(self) -> None:
         self.flows: dict[str, Flow] = {}
         self._rows: list[dict[str, Any]] = []
+
+    @classmethod
+    def of(cls, counts: Mapping[str, Mapping[str, Any]]) -> "Ledger":
+        """The ledger whose `as_json` is `counts`; its rows are in `dropped.jsonl`."""
+        ledger = cls()
+        ledger.load_state_dict({"flows": counts, "rows": []})
+        return ledger
 
     def take(self, unit: str, count: int = 1) -> None:
         """Count `count` things of `unit` that came in."""
@@ -69,18 +92,24 @@ class Ledger:
         count: int = 1,
         *,
         origins: Sequence[str] = (),
+        rows: Iterable[Mapping[str, Any]] = (),
         selected: bool = False,
         tokens: int | None = None,
+        longest: str = "",
     ) -> None:
         """Count `count` things of `unit`, already taken, that do not go on.
 
         Args:
-            unit: Plural noun, e.g. `documents`.
+            unit: Plural noun in snake_case, e.g. `documents`.
             reason: In snake_case, e.g. `too_long`.
             count: How many.
-            origins: What each was, e.g. `train.jsonl:17`; kept as rows of `dropped.jsonl`.
-            selected: True = a selection that the user configured dropped it, which never warns.
+            origins: What each was, e.g. `train.jsonl:17`; sentences name the first few, and each
+                is a row of `dropped.jsonl`.
+            rows: The same in full, for `dropped.jsonl` alone.
+            selected: True = it never warns: a selection that the user configured dropped it, or
+                another unit's count says the same.
             tokens: Length of the longest of them, where they were too long.
+            longest: What that one was.
         """
         if count == 0:
             return
@@ -88,37 +117,25 @@ class Ledger:
         flow.dropped[reason] += count
         if selected:
             flow.selected.add(reason)
-        if tokens is not None:
-            flow.longest_tokens = max(tokens, flow.longest_tokens or 0)
+        flow.meet(tokens, longest)
         examples = flow.examples.setdefault(reason, [])
         examples += list(origins)[: _EXAMPLES - len(examples)]
-        self._rows += [{"unit": unit, "reason": reason, "origin": origin} for origin in origins]
+        contents = [*({"origin": origin} for origin in origins), *rows]
+        self._rows += [{"unit": unit, "reason": reason, **content} for content in contents]
 
     def merge(self, other: "Ledger") -> None:
         """Add all that `other` counted."""
-        state = other.state_dict()
-        for unit, part in other.flows.items():
-            flow = self._flow(unit)
-            flow.taken += part.taken
-            flow.dropped += part.dropped
-            flow.selected |= part.selected
-            if part.longest_tokens is not None:
-                flow.longest_tokens = max(part.longest_tokens, flow.longest_tokens or 0)
-            for reason, examples in part.examples.items():
-                flow.examples[reason] = [*flow.examples.get(reason, []), *examples][:_EXAMPLES]
-        self._rows += state["rows"]
+        for unit, flow in other.flows.items():
+            self._flow(unit).add(flow)
+        self._rows += [dict(row) for row in other._rows]
 
     def as_json(self) -> dict[str, dict[str, Any]]:
-        """The counts as `artifact.json` has them: by unit `in`, `out`, `dropped` by reason."""
-        return {
-            unit: {
-                "in": flow.taken,
-                "out": flow.passed,
-                "dropped": dict(sorted(flow.dropped.items())),
-                **({"longest_tokens": flow.longest_tokens} if flow.longest_tokens else {}),
-            }
-            for unit, flow in self.flows.items()
-        }
+        """The counts as `artifact.json` has them: by unit `in`, `out`, `dropped` by reason.
+
+        Where there are such: `selected`, the reasons that never warn; `longest_tokens` and
+        `longest`; `examples` by reason.
+        """
+        return {unit: _as_json(flow) for unit, flow in self.flows.items()}
 
     def metrics(self) -> dict[str, int]:
         """The counts as a tracker shows them: `dropped/<unit>/<reason>` and the like."""
@@ -135,9 +152,10 @@ class Ledger:
     def warnings(self) -> list[str]:
         """One sentence for each unit of which more than a tenth was dropped unasked."""
         return [
-            f"more than a tenth of the {unit} was dropped: {_sentence(unit, flow)}"
+            f"more than a tenth of the {_words(unit)} was dropped: {flow.unplanned:,} of "
+            f"{flow.taken:,} ({flow.unplanned / flow.taken:.0%}), {_reasons(flow)}"
             for unit, flow in self.flows.items()
-            if flow.unplanned > WARNED_FRAC * flow.taken
+            if flow.taken and flow.unplanned > WARNED_FRAC * flow.taken
         ]
 
     def require_passed(self, unit: str, key: str, remedy: str) -> None:
@@ -154,31 +172,22 @@ class Ledger:
         """Write `dropped.jsonl`, one line a dropped thing with an origin, where there are any."""
         if self._rows:
             with (folder / DROPPED_ROWS).open("w", encoding="utf-8") as file:
-                file.writelines(json.dumps(row) + "\n" for row in self._rows)
+                file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in self._rows)
 
     def state_dict(self) -> dict[str, Any]:
         """All of it as plain JSON."""
-        flows = {
-            unit: {
-                "taken": flow.taken,
-                "dropped": dict(flow.dropped),
-                "selected": sorted(flow.selected),
-                "longest_tokens": flow.longest_tokens,
-                "examples": {reason: list(some) for reason, some in flow.examples.items()},
-            }
-            for unit, flow in self.flows.items()
-        }
-        return {"flows": flows, "rows": [dict(row) for row in self._rows]}
+        return {"flows": self.as_json(), "rows": [dict(row) for row in self._rows]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Become what `state_dict` described."""
         self.flows = {
             unit: Flow(
-                taken=flow["taken"],
+                taken=flow["in"],
                 dropped=Counter(flow["dropped"]),
-                selected=set(flow["selected"]),
-                longest_tokens=flow["longest_tokens"],
-                examples={reason: list(some) for reason, some in flow["examples"].items()},
+                selected=set(flow.get("selected", ())),
+                longest_tokens=flow.get("longest_tokens"),
+                longest=flow.get("longest", ""),
+                examples={reason: list(some) for reason, some in flow.get("examples", {}).items()},
             )
             for unit, flow in state["flows"].items()
         }
@@ -188,14 +197,40 @@ class Ledger:
         return self.flows.setdefault(unit, Flow())
 
 
+def _as_json(flow: Flow) -> dict[str, Any]:
+    sparse = {
+        "selected": sorted(flow.selected),
+        "longest_tokens": flow.longest_tokens,
+        "longest": flow.longest,
+        "examples": {reason: list(some) for reason, some in flow.examples.items() if some},
+    }
+    return {
+        "in": flow.taken,
+        "out": flow.passed,
+        "dropped": dict(sorted(flow.dropped.items())),
+        **{key: value for key, value in sparse.items() if value},
+    }
+
+
 def _sentence(unit: str, flow: Flow) -> str:
     """E.g. `76 of 231 documents go on; dropped: 155 too long (the longest has 512 tokens)`."""
-    reasons = ", ".join(
-        f"{count:,} {reason.replace('_', ' ')}{_named(flow.examples.get(reason, ()))}"
+    name = f": {flow.longest}" if flow.longest else ""
+    tokens = flow.longest_tokens
+    longest = f" (the longest has {tokens:,} tokens{name})" if tokens is not None else ""
+    passed, reasons = f"{flow.passed:,} of {flow.taken:,} {_words(unit)}", _reasons(flow)
+    return f"{passed} go on; dropped: {reasons}{longest}"
+
+
+def _reasons(flow: Flow) -> str:
+    """E.g. `155 too long [train.jsonl:7], 6 harder subset`, the most frequent first."""
+    return ", ".join(
+        f"{count:,} {_words(reason)}{_named(flow.examples.get(reason, ()))}"
         for reason, count in flow.dropped.most_common()
     )
-    longest = f" (the longest has {flow.longest_tokens:,} tokens)" if flow.longest_tokens else ""
-    return f"{flow.passed:,} of {flow.taken:,} {unit} go on; dropped: {reasons}{longest}"
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def _named(examples: Iterable[str]) -> str:

@@ -21,6 +21,7 @@ from reasoning_lab.evaluate.config import EvaluateConfig
 from reasoning_lab.fields import as_plain
 from reasoning_lab.files import replaced
 from reasoning_lab.launch import Job, launched, tracker_of
+from reasoning_lab.ledger import Ledger
 from reasoning_lab.ray_cluster import check_ray
 from reasoning_lab.recipe import Node
 from reasoning_lab.report import Evidence
@@ -82,6 +83,7 @@ def run(recipe: Recipe, out_dir: Path, overrides: Sequence[str] = ()) -> float |
             result = artifact.metrics.get("pass@1")
             told = "" if result is None else f", pass@1 {result:.1%}"
             console.print(f"[{position}/{len(recipe.nodes)}] {node.name}: {did}{told}")
+            print_ledger(console, node.name, Ledger.of(artifact.ledger), reused)
     rows, results = results_of(recipe, artifacts)
     if not rows:
         console.print("No benchmark was asked for, so there is nothing to report.")
@@ -92,6 +94,14 @@ def run(recipe: Recipe, out_dir: Path, overrides: Sequence[str] = ()) -> float |
     runner.summarize([row.as_json() for row in rows], paths["ladder"])
     reached = [row.pass_at_1 for row in rows if row.stage == rows[-1].stage]
     return fmean(reached)
+
+
+def print_ledger(console: Console, stage: str, ledger: Ledger, reused: bool) -> None:
+    """Say what a stage dropped; of a reused artifact only what is worth a warning."""
+    for line in () if reused else ledger.lines():
+        console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
+    for warning in ledger.warnings():
+        log.warning("%s: %s.", stage, warning)
 
 
 class Runner:
@@ -197,10 +207,10 @@ class Runner:
         clock = Clock(work_dir)
         try:
             if job.launches:
-                metrics = launched(job)
+                outcome = launched(job)
             else:
                 sources = self._source, self._benchmark_sources
-                metrics = job.run(*sources, self._verifier, tracker)
+                outcome = job.run(*sources, self._verifier, tracker)
         finally:
             clock.stop()
         return Metadata(
@@ -209,11 +219,12 @@ class Runner:
             inputs={kind: maker.fingerprint for kind, maker in node.inputs.items()},
             seed=seed,
             metrics={
-                **metrics,
+                **outcome.metrics,
                 "planned_rows": node.config.rows(),
                 "wall_s": clock.seconds,
                 "wandb_run": tracker.run_id,
             },
+            ledger=outcome.ledger,
             versions={package: version(package) for package in _PACKAGES},
         )
 

@@ -83,6 +83,7 @@ class Metadata:
         inputs: Name of each input artifact -> its fingerprint.
         seed: The stage's random seed.
         metrics: Results worth reading without opening the files; NaN is stored as null.
+        ledger: What came in, went out and was dropped, by unit; see `Ledger.as_json`.
         versions: Package -> version that ran.
     """
 
@@ -91,6 +92,7 @@ class Metadata:
     inputs: Mapping[str, str]
     seed: int
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    ledger: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -130,19 +132,20 @@ class Artifact(Metadata):
         """
         try:
             content = json.loads((path / RECORD).read_text(encoding="utf-8"))
-            seal = content.pop("record_sha256")
+            intact = content.pop("record_sha256") == _digest(content)
             files = {name: FileRecord(*entry) for name, entry in content.pop("files").items()}
             artifact = cls(path=path, files=files, **content)
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise CorruptArtifactError(f"{RECORD} cannot be read") from error
         place = (path.parent.name, path.name)
-        if seal != artifact._seal() or (artifact.stage, artifact.fingerprint) != place:
+        if not intact or (artifact.stage, artifact.fingerprint) != place:
             raise CorruptArtifactError(f"{RECORD} was altered or belongs to another folder")
         return artifact
 
     def write(self, folder: Path) -> None:
         """Write `folder/artifact.json`, sealed with a checksum of its own content."""
-        content = self._content() | {"record_sha256": self._seal()}
+        content = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "path"}
+        content["record_sha256"] = _digest(content)
         text = json.dumps(_canonical(content), indent=2, allow_nan=False) + "\n"
         (folder / RECORD).write_text(text, encoding="utf-8")
 
@@ -158,12 +161,6 @@ class Artifact(Metadata):
                 raise CorruptArtifactError(f"{name} is missing")
             if file.stat().st_size != record.bytes or sha256(file) != record.sha256:
                 raise CorruptArtifactError(f"{name} differs from its checksum")
-
-    def _content(self) -> dict[str, Any]:
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "path"}
-
-    def _seal(self) -> str:
-        return _digest(self._content())
 
 
 class Store:
@@ -339,6 +336,7 @@ def _commit(out_dir: Path, path: Path, metadata: Metadata) -> Artifact:
         inputs=metadata.inputs,
         seed=metadata.seed,
         metrics=_finite(metadata.metrics),
+        ledger=metadata.ledger,
         versions=metadata.versions,
         files=files,
     )

@@ -244,6 +244,6 @@ def end_with_command(job: Job, root: Path) -> None:
 def equals_one_process(job: Job, single: tuple[Path, Any]) -> None:
     """Launched, it leaves the weights and the count of tokens that one process left."""
     alone, metrics = single
-    told = launched(job)
+    told = launched(job).metrics
     assert apart(alone, job.out_dir) < 1e-5
     assert told["train_tokens"] == metrics["train_tokens"]

@@ -12,7 +12,9 @@ def _documents() -> Ledger:
     ledger = Ledger()
     ledger.take("documents", 231)
     ledger.drop("documents", "too_long", 154, tokens=300)
-    ledger.drop("documents", "too_long", tokens=512, origins=["train.jsonl:7"])
+    ledger.drop(
+        "documents", "too_long", tokens=512, longest="train.jsonl:7", origins=["train.jsonl:7"]
+    )
     ledger.drop("documents", "harder_subset", 6, selected=True)
     return ledger
 
@@ -23,7 +25,10 @@ def test_counts() -> None:
             "in": 231,
             "out": 70,
             "dropped": {"harder_subset": 6, "too_long": 155},
+            "selected": ["harder_subset"],
             "longest_tokens": 512,
+            "longest": "train.jsonl:7",
+            "examples": {"too_long": ["train.jsonl:7"]},
         }
     }
     assert _documents().metrics() == {
@@ -37,7 +42,7 @@ def test_counts() -> None:
 def test_sentence_names_reasons_and_the_longest() -> None:
     assert _documents().lines() == [
         "70 of 231 documents go on; dropped: 155 too long [train.jsonl:7], 6 harder subset"
-        " (the longest has 512 tokens)"
+        " (the longest has 512 tokens: train.jsonl:7)"
     ]
 
 

@@ -118,7 +118,7 @@ def test_two_trainers_with_a_server_each_learn_what_one_does(
 ) -> None:
     with relaying(Relay(server)) as first, relaying(Relay(server)) as second:
         pair = placed(job, tmp_path / "run", [first.url, second.url], devices=2, strategy="ddp")
-        metrics = launched(pair)
+        metrics = launched(pair).metrics
     assert metrics["rollouts"] == STEPS * BATCH * GROUP
     curves = read_history(pair.out_dir)
     # The policy goes far, and the servers with it.

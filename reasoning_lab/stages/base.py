@@ -27,6 +27,7 @@ from reasoning_lab.engine import Engine
 from reasoning_lab.engine.hf import HFEngine
 from reasoning_lab.engine.rollouts import RolloutSampler
 from reasoning_lab.hardware import HardwareConfig
+from reasoning_lab.ledger import Ledger
 from reasoning_lab.models.adapters import add_adapter, has_adapter, learning_weights
 from reasoning_lab.models.chat import add_missing_tokens
 from reasoning_lab.models.policy import device_of, load_policy, on_device, save_policy
@@ -71,6 +72,7 @@ class StageContext:
         tracker: Where metrics and tables go.
         benchmarks: What the run's policies are evaluated on.
         benchmark_sources: Where the problems of those come from that have a source of their own.
+        ledger: Counts what came in, what was dropped and why.
     """
 
     name: str
@@ -87,6 +89,7 @@ class StageContext:
     tracker: Tracker
     benchmarks: Mapping[str, BenchmarkConfig] = field(default_factory=dict)
     benchmark_sources: Mapping[str, ProblemSource] = field(default_factory=dict)
+    ledger: Ledger = field(default_factory=Ledger)
 
     def load_policy(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """The policy to sample from: the input's, or the base checkpoint's."""

@@ -250,6 +250,7 @@ def _log_artifact(artifact: Artifact, run: Any) -> None:
         "inputs": dict(artifact.inputs),
         "seed": artifact.seed,
         "metrics": dict(artifact.metrics),
+        "ledger": dict(artifact.ledger),
     }
     logged = wandb.Artifact(_artifact_name(artifact), artifact.kind, metadata=metadata)
     logged.add_reference(artifact.path.absolute().as_uri())
