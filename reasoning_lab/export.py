@@ -15,12 +15,13 @@ import yaml
 from reasoning_lab.data.card import fenced, markdown_table
 from reasoning_lab.data.corpus import PROMPT_IDS
 from reasoning_lab.evaluate.command import stored_policy
+from reasoning_lab.ledger import DROPPED_ROWS, TABLE_COLUMNS, Ledger
 from reasoning_lab.recipe import BASE
 from reasoning_lab.store import RECORD, Artifact, CorruptArtifactError
 from reasoning_lab.types import UserError
 
 # What a stage leaves for the lab alone.
-_OURS = (RECORD, PROMPT_IDS, "history.parquet")
+_OURS = (RECORD, PROMPT_IDS, DROPPED_ROWS, "history.parquet")
 _CARD = "README.md"
 _TOKEN = "HF_TOKEN"
 _SOURCE_LINES = ("- Problems:", "- Revision:", "- Licence of", "- Completions")
@@ -109,6 +110,7 @@ def model_card(policy: Artifact) -> str:
         "and `</think>` and answers in `\\boxed{}`.",
         f"## Recipe\n\n{_recipe(policy, chain)}",
         f"## Data\n\n{_data(chain)}",
+        f"## What was dropped\n\n{_dropped(chain)}",
         f"## Evaluation\n\n{_evaluation(chain)}",
         f"## Limits\n\n{_LIMITS}",
         "## Configuration of each stage",
@@ -193,6 +195,16 @@ def _data(chain: Sequence[Artifact]) -> str:
     missing = sorted({m for one in chain for m in one.inputs.values()} - _names(chain))
     gone = [f"The store no longer holds {name}, which it comes from." for name in missing]
     return "\n\n".join([*told, "\n".join(drawn), *gone]).strip() or "None is on record."
+
+
+def _dropped(chain: Sequence[Artifact]) -> str:
+    """Of each stage and unit what came in, what went out, and why the rest did not."""
+    rows = [
+        [f"{one.stage} {one.fingerprint}", *cells]
+        for one in chain
+        for cells in Ledger.of(one.ledger).cells()
+    ]
+    return markdown_table(("stage", *TABLE_COLUMNS), rows) if rows else "None is on record."
 
 
 def _names(chain: Sequence[Artifact]) -> set[str]:

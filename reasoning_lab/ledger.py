@@ -18,6 +18,7 @@ from typing import Any
 from reasoning_lab.types import UserError
 
 DROPPED_ROWS = "dropped.jsonl"
+TABLE_COLUMNS = ("unit", "in", "out", "dropped")
 WARNED_FRAC = 0.1
 _EXAMPLES = 3
 
@@ -145,6 +146,14 @@ class Ledger:
             counts |= {f"dropped/{unit}/{reason}": n for reason, n in sorted(flow.dropped.items())}
         return counts
 
+    def cells(self) -> list[list[str]]:
+        """Rows of a table with `TABLE_COLUMNS`, one a unit of which something came in."""
+        return [
+            [_words(unit), f"{flow.taken:,}", f"{flow.passed:,}", _cell(flow)]
+            for unit, flow in self.flows.items()
+            if flow.taken
+        ]
+
     def lines(self) -> list[str]:
         """One sentence a unit of which something was dropped."""
         return [_sentence(unit, flow) for unit, flow in self.flows.items() if flow.dropped]
@@ -227,6 +236,17 @@ def _reasons(flow: Flow) -> str:
         f"{count:,} {_words(reason)}{_named(flow.examples.get(reason, ()))}"
         for reason, count in flow.dropped.most_common()
     )
+
+
+def _cell(flow: Flow) -> str:
+    """All reasons, and how long the longest thing was that did not fit."""
+    tokens = (
+        "" if flow.longest_tokens is None else f" (the longest has {flow.longest_tokens:,} tokens)"
+    )
+    counts = ", ".join(
+        f"{count:,} {_words(reason)}" for reason, count in flow.dropped.most_common()
+    )
+    return f"{counts}{tokens}"
 
 
 def _words(name: str) -> str:

@@ -79,6 +79,10 @@ def survey(overrides: Sequence[str]) -> dict[str, Path]:
         if lacking:
             missing.append(f"{' '.join(combination) or 'the recipe'} lacks {', '.join(lacking)}")
             continue
+        for node in recipe.nodes:
+            record = store.record(node.folder, node.fingerprint)
+            if record is not None:
+                artifacts.setdefault(node.fingerprint, record)
         own_rows, own_results = results_of(recipe, artifacts)
         add_evidence(evidence, recipe, artifacts)
         rows += own_rows
@@ -185,6 +189,7 @@ def add_evidence(evidence: Evidence, recipe: Recipe, artifacts: Mapping[str, Art
             node.fingerprint,
             [maker.fingerprint for maker in node.inputs.values()],
             made.metrics["wall_s"] if made else None,
+            made.ledger if made else {},
         )
         if made is None:
             continue

@@ -192,6 +192,13 @@ class Store:
         finally:
             lock.release()
 
+    def record(self, stage: str, fingerprint: str) -> Artifact | None:
+        """What is written of the artifact, without a look at its other files; None = nothing."""
+        try:
+            return Artifact.read(self._path(stage, fingerprint))
+        except CorruptArtifactError:
+            return None
+
     def obtain(
         self, stage: str, fingerprint: str, build: Callable[[Path, Path], Metadata]
     ) -> tuple[Artifact, bool]:

@@ -90,6 +90,11 @@ class Completion:
     logprobs: Sequence[float] = ()
     truncated: bool = False
 
+    @property
+    def answered(self) -> bool:
+        """False = a server gave nothing: no text, and not even an end token."""
+        return bool(self.token_ids) or bool(self.text.strip())
+
 
 @dataclass(frozen=True, slots=True)
 class Rollout:

@@ -16,6 +16,7 @@ from reasoning_lab.data.corpus import write_rollouts
 from reasoning_lab.data.sources import FileSource
 from reasoning_lab.files import seal
 from reasoning_lab.hardware import HardwareConfig
+from reasoning_lab.ledger import Ledger
 from reasoning_lab.models.policy import build_policy
 from reasoning_lab.models.tokenizer import examples_of, train_tokenizer
 from reasoning_lab.schema import ModelConfig, OptimizationConfig, ProblemsConfig, StageConfig
@@ -212,14 +213,19 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def trained(
-    name: str, context: StageContext, folder: Path, config: StageConfig | None = None
+    name: str,
+    context: StageContext,
+    folder: Path,
+    config: StageConfig | None = None,
+    ledger: Ledger | None = None,
 ) -> Metrics:
     """Run a stage into `folder/out` with checkpoints in `folder/work`, as the runner seeds it."""
     run, shipped = STAGES[name]
     out_dir = folder / "out"
     out_dir.mkdir(parents=True)
     pl.seed_everything(context.seed, verbose=False)
-    return run(config or shipped, replace(context, out_dir=out_dir, work_dir=folder / "work"))
+    places = {"out_dir": out_dir, "work_dir": folder / "work"}
+    return run(config or shipped, replace(context, **places, ledger=ledger or Ledger()))
 
 
 def assert_same(left: Path, right: Path) -> None:

@@ -7,6 +7,7 @@ from huggingface_hub import DatasetCard
 
 from reasoning_lab.data.card import CorpusSummary, data_card
 from reasoning_lab.data.steps import StepCount
+from reasoning_lab.ledger import Ledger
 from reasoning_lab.types import Completion, Problem, Rollout, Verdict
 
 ABOUT = {"name": "sums: a, b", "revision": "r7", "licence": "Apache-2.0"}
@@ -27,7 +28,7 @@ def summary() -> CorpusSummary:
 
 
 def test_header_is_a_dataset_cards(summary: CorpusSummary) -> None:
-    data = DatasetCard(data_card("distill", ABOUT, summary)).data
+    data = DatasetCard(data_card("distill", ABOUT, summary, Ledger())).data
     assert data.license == "apache-2.0"
     assert data.size_categories == ["n<1K"]
     assert data.pretty_name == "distill (sums: a, b)"
@@ -39,7 +40,9 @@ def test_header_is_a_dataset_cards(summary: CorpusSummary) -> None:
 
 
 def test_a_licence_that_the_hub_does_not_know_keeps_its_name(summary: CorpusSummary) -> None:
-    data = DatasetCard(data_card("d", {**ABOUT, "licence": "Not stated: ask"}, summary)).data
+    data = DatasetCard(
+        data_card("d", {**ABOUT, "licence": "Not stated: ask"}, summary, Ledger())
+    ).data
     assert (data.license, data.license_name) == ("other", "not-stated-ask")
 
 
@@ -50,7 +53,7 @@ def test_size_counts_accepted_rollouts(rollouts: int, size: str) -> None:
     counted = CorpusSummary()
     counted.add([rollout("a", "", Verdict.CORRECT)] * rollouts)
     counted.add([rollout("a", "", Verdict.WRONG)] * 5)
-    assert DatasetCard(data_card("d", ABOUT, counted)).data.size_categories == [size]
+    assert DatasetCard(data_card("d", ABOUT, counted, Ledger())).data.size_categories == [size]
 
 
 @pytest.mark.parametrize(
@@ -71,12 +74,12 @@ def test_size_counts_accepted_rollouts(rollouts: int, size: str) -> None:
     ],
 )
 def test_counts_and_lengths_by_hand(line: str, summary: CorpusSummary) -> None:
-    assert line in data_card("distill", ABOUT, summary).splitlines()
+    assert line in data_card("distill", ABOUT, summary, Ledger()).splitlines()
 
 
 def test_only_a_curated_corpus_has_the_table_of_curation(summary: CorpusSummary) -> None:
-    assert "## Curation" not in data_card("distill", ABOUT, summary)
-    card = data_card("curate", ABOUT, summary, [StepCount("length", 1200, 8, 7, 6)])
+    assert "## Curation" not in data_card("distill", ABOUT, summary, Ledger())
+    card = data_card("curate", ABOUT, summary, Ledger(), [StepCount("length", 1200, 8, 7, 6)])
     assert "| length | 1,200 | 8 | 7 | 6 |" in card.splitlines()
 
 
@@ -87,7 +90,7 @@ def test_examples_are_distinct_problems_that_cannot_leave_their_block() -> None:
     counted.add([rollout(name, "y" * 5000, Verdict.CORRECT) for name in "cd"])
     counted.add([rollout("e", "wrong", Verdict.WRONG)])
     assert [example.problem.prompt for example in counted.examples] == ["a", "b", "c"]
-    card = data_card("d", ABOUT, counted)
+    card = data_card("d", ABOUT, counted, Ledger())
     assert "`````text\n```\n# head\n````\n`````" in card
     assert f"{'y' * 1500} […]" in card
     assert "y" * 1501 not in card
@@ -97,4 +100,4 @@ def test_verdicts_of_a_judge_are_counted_beside_the_verifiers() -> None:
     counted = CorpusSummary()
     judged = replace(rollout("a", "x", Verdict.CORRECT), judge="referee")
     counted.add([judged, rollout("a", "y", Verdict.CORRECT)])
-    assert "| correct | 2 | 1 |" in data_card("d", ABOUT, counted)
+    assert "| correct | 2 | 1 |" in data_card("d", ABOUT, counted, Ledger())

@@ -13,6 +13,7 @@ from reasoning_lab.data.corpus import read_prompt_ids, read_rollouts, write_roll
 from reasoning_lab.data.sources import FileSource
 from reasoning_lab.data.steps import Background, Reasons, Step, StepCount, curate, made_steps
 from reasoning_lab.hardware import HardwareConfig
+from reasoning_lab.ledger import Ledger
 from reasoning_lab.schema import BenchmarkConfig
 from reasoning_lab.stages.base import StageContext
 from reasoning_lab.stages.curate import produce
@@ -156,13 +157,36 @@ def test_stage_writes_what_is_left_and_why_the_rest_is_not(context: StageContext
     assert prompts(out / "rejected.parquet") == ["a"]
     assert prompts(out / "validation.parquet") == ["v"]
     assert read_prompt_ids(out) == {rollout(name).problem.id for name in "ab"}
-    removed = [json.loads(line) for line in (out / "removed.jsonl").read_text().splitlines()]
-    assert [(row["step"], row["prompt"][:5]) for row in removed] == [
-        ("hardness", "hard"),
-        ("leaks", "Well:"),
+    context.ledger.write_rows(out)
+    dropped = [json.loads(line) for line in (out / "dropped.jsonl").read_text().splitlines()]
+    assert [(row["unit"], row["reason"], row["prompt"][:5]) for row in dropped] == [
+        ("rollouts", "hardness", "hard"),
+        ("rollouts", "leaks", "Well:"),
     ]
-    assert removed[0]["reason"] == "pass rate 0.333"
-    assert "with held " in removed[1]["reason"]
+    assert dropped[0]["detail"] == "pass rate 0.333"
+    assert "with held " in dropped[1]["detail"]
+    # That pass rates select is no surprise; a fifth of the rollouts for a leak is.
+    assert context.ledger.as_json() == {
+        "rollouts": {
+            "in": 5,
+            "out": 3,
+            "dropped": {"hardness": 1, "leaks": 1},
+            "selected": ["hardness"],
+        },
+        "problems": {
+            "in": 4,
+            "out": 2,
+            "dropped": {"hardness": 1, "leaks": 1},
+            "selected": ["hardness"],
+        },
+        "rejected_rollouts": {
+            "in": 4,
+            "out": 1,
+            "dropped": {"problem_dropped": 3},
+            "selected": ["problem_dropped"],
+        },
+    }
+    assert len(context.ledger.warnings()) == 2
     assert metrics == {
         "rollouts": 5,
         "accepted": 3,
@@ -174,6 +198,7 @@ def test_stage_writes_what_is_left_and_why_the_rest_is_not(context: StageContext
     card = (out / "README.md").read_text()
     assert "| leaks | 4 | 3 | 3 | 2 |" in card
     assert "| all |  | 2 | 3 |" in card
+    assert "| rollouts | 5 | 3 | 1 hardness, 1 leaks |" in card
 
 
 def test_stage_reads_benchmark_files(context: StageContext, tmp_path: Path) -> None:
@@ -190,13 +215,13 @@ def test_stage_reads_benchmark_files(context: StageContext, tmp_path: Path) -> N
 
 def test_same_inputs_give_the_same_files(context: StageContext, tmp_path: Path) -> None:
     config = CurateConfig(steps={"hardness": PASS_RATE, "leaks": DECONTAMINATE})
-    again = replace(context, out_dir=tmp_path / "again")
+    again = replace(context, out_dir=tmp_path / "again", ledger=Ledger())
     again.out_dir.mkdir()
     contents: list[Mapping[str, bytes]] = []
     for each in (context, again):
         produce.run(config, each)
         contents.append({path.name: path.read_bytes() for path in each.out_dir.iterdir()})
-    assert len(contents[0]) == 6
+    assert len(contents[0]) == 5
     assert contents[0] == contents[1]
 
 

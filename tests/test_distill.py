@@ -13,6 +13,7 @@ from reasoning_lab.data.sources import FileSource
 from reasoning_lab.engine.judge import _QUESTION, verdict_of
 from reasoning_lab.engine.teacher import ModelTeacher
 from reasoning_lab.hardware import HardwareConfig
+from reasoning_lab.ledger import Ledger
 from reasoning_lab.schema import ProblemsConfig
 from reasoning_lab.stages.base import StageContext
 from reasoning_lab.stages.distill.config import DistillConfig
@@ -101,6 +102,31 @@ def test_accepted_and_rejected_are_what_the_verifier_says(context: StageContext)
     assert not trained & {rollout.problem.id for rollout in corpus["validation"]}
 
 
+def test_what_is_rejected_is_counted(context: StageContext, tmp_path: Path) -> None:
+    """By the answers that the script gives to each number, twice."""
+    run(config(), context)
+    drawn = {
+        int(one.problem.gold) for name in ("accepted", "rejected") for one in written(context)[name]
+    }
+    unread = sum(n % 5 == 0 for n in drawn)
+    wrong = sum(n % 3 == 0 and n % 5 != 0 for n in drawn)
+    counts = context.ledger.as_json()
+    assert counts["problems"] == {
+        "in": PROBLEMS,
+        "out": PROBLEMS - unread - wrong,
+        "dropped": {"no_accepted_rollout": unread + wrong},
+    }
+    assert counts["rollouts"] == {
+        "in": 2 * PROBLEMS,
+        "out": 2 * (PROBLEMS - unread - wrong),
+        "dropped": {"unparseable": 2 * unread, "wrong": 2 * wrong},
+        "selected": ["wrong"],
+    }
+    assert counts["validation_problems"]["in"] == 4
+    assert counts["validation_problems"]["out"] == len(written(context)["validation"])
+    assert f"| problems | {PROBLEMS} |" in (context.out_dir / "README.md").read_text()
+
+
 def test_the_engine_hears_problem_and_instruction_with_a_seed_a_rollout(
     context: StageContext,
 ) -> None:
@@ -131,11 +157,13 @@ def test_a_killed_distillation_goes_on_with_no_row_lost_or_doubled(
     again.out_dir.mkdir()
     ScriptedEngine.reset(lost_at=third)
     with pytest.raises(RuntimeError):
-        run(config(), again)
+        run(config(), replace(again, ledger=Ledger()))
     assert ScriptedEngine.closed == 1
     ScriptedEngine.reset()
+    again = replace(again, ledger=Ledger())
     run(config(), again)
     assert written(again) == expected
+    assert again.ledger.as_json() == context.ledger.as_json()
     # The two shards before the kill were not asked for again.
     assert [len(call) for call in ScriptedEngine.calls] == [12, 4, 4]
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from reasoning_lab.types import (
 from reasoning_lab.verify import Verifier
 
 from .conftest import SMOKE, Compose, lab_here
-from .openai_server import Server, answered, serving
+from .openai_server import Reply, Server, answered, serving
 
 MODELS = ["checkpoint", "tiny"]
 
@@ -329,7 +330,16 @@ def test_a_servers_model_is_asked_as_the_benchmark_says(
     problems = tmp_path / "problems.jsonl"
     rows = [{"question": f"1 + {n}?", "answer": f"so\n#### {1 + n}"} for n in (1, 2)]
     problems.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with serving(Server(lambda body, number: answered("It is \\boxed{2}."))) as server:
+    lost: list[int] = []
+
+    def reply(body: Mapping[str, Any], number: int) -> Reply:
+        """One of the answers to the second problem is empty."""
+        if "1 + 2" in body["messages"][0]["content"] and not lost:
+            lost.append(number)
+            return answered("")
+        return answered("It is \\boxed{2}.")
+
+    with serving(Server(reply)) as server:
         code = lab_here(
             *("evaluate", "model=some-model", "engine=openai", "tracker.mode=disabled"),
             f"hardware.engine.url={server.url}",
@@ -348,7 +358,21 @@ def test_a_servers_model_is_asked_as_the_benchmark_says(
     (made,) = Store(tmp_path / "runs" / "store").artifacts()
     assert (made.metrics["pass@1"], made.metrics["maj@3"][0]) == (0.5, 0.5)
     assert made.metrics["completion_tokens"] is None
-    assert "50.0%" in capsys.readouterr().out
+    assert made.ledger["problems"] == {"in": 2, "out": 2, "dropped": {}}
+    assert made.ledger["completions"] == {
+        "in": 6,
+        "out": 5,
+        "dropped": {"not_answered": 1},
+        "examples": {"not_answered": ["problems.jsonl, line 2"]},
+    }
+    (row,) = (made.path / "dropped.jsonl").read_text().splitlines()
+    assert json.loads(row)["origin"] == "problems.jsonl, line 2"
+    said = capsys.readouterr()
+    assert "50.0%" in said.out
+    line = "5 of 6 completions go on; dropped: 1 not answered [problems.jsonl, line 2]"
+    assert f"  {line}\n" in said.out
+    (report,) = tmp_path.glob("runs/recipes/*/report.md")
+    assert "| base/gsm8k (seed 0) | completions | 6 | 5 | 1 not answered |" in report.read_text()
 
 
 def test_a_dataset_out_of_reach_ends_a_run_before_it_trains(

@@ -23,6 +23,7 @@ HOSTILE = (
     "<img src=http://127.0.0.1:9/x onerror=alert(1)>"
 )
 LINK = "$\\href{http://127.0.0.1:9}{x}$"
+LEDGER = {"documents": {"in": 9, "out": 7, "dropped": {HOSTILE: 2}}}
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 
 
@@ -53,7 +54,7 @@ def evidence_of(folder: Path, rollouts: int) -> Evidence:
         history.write(policy)
         found.policies[stage] = policy
     found.nodes = {
-        "a": GraphNode("sft (seed 0)", "a", [], 81.0),
+        "a": GraphNode("sft (seed 0)", "a", [], 81.0, LEDGER),
         "b": GraphNode("rl (seed 0)", "b", ["a"], None),
     }
     found.configs["the full recipe, seed 0"] = f"seed: 0\nnote: '{HOSTILE}'\n"

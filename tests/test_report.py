@@ -13,9 +13,11 @@ from matplotlib.image import imread
 from rich.console import Console
 
 from reasoning_lab.evaluate.statistics import paired_difference
+from reasoning_lab.ledger import Ledger
 from reasoning_lab.report import (
     Claims,
     Evidence,
+    GraphNode,
     Row,
     StageResult,
     console_means,
@@ -96,6 +98,35 @@ def test_json_has_exactly_the_agreed_keys(tmp_path: Path) -> None:
         *("n", "difference", "ci95", "p_value", "p_corrected"),
     }
     assert difference["difference"] == pytest.approx(4 / 40)
+
+
+def test_what_was_dropped_is_in_every_format(tmp_path: Path) -> None:
+    ledger = Ledger()
+    ledger.take("documents", 1231)
+    ledger.drop("documents", "too_long", 155, tokens=2000)
+    ledger.drop("documents", "cut_off", 6)
+    ledger.take("validation_documents", 10)
+    evidence = Evidence(nodes={"f": GraphNode("midtrain (seed 0)", "f", [], 1.0, ledger.as_json())})
+    paths = write_report([ROW], Claims(), [], evidence, tmp_path)
+    dropped = "155 too long, 6 cut off (the longest has 2,000 tokens)"
+    markdown = paths["markdown"].read_text()
+    assert "| stage | unit | in | out | dropped |\n| :-- | :-- | --: | --: | :-- |\n" in markdown
+    assert f"| midtrain (seed 0) | documents | 1,231 | 1,070 | {dropped} |\n" in markdown
+    assert "| midtrain (seed 0) | validation documents | 10 | 10 |  |\n" in markdown
+    page = paths["html"].read_text()
+    assert (
+        f'<td class="name">documents</td><td>1,231</td><td>1,070</td><td class="name">{dropped}'
+        in page
+    )
+    (counts, validation) = json.loads(paths["json"].read_text())["ledgers"]
+    assert counts["dropped"] == {"too_long": 155, "cut_off": 6}
+    assert (validation["unit"], validation["in"]) == ("validation_documents", 10)
+    assert paths["dropped"].read_text().splitlines() == [
+        "stage,fingerprint,unit,in,out,reason,dropped",
+        "midtrain (seed 0),f,documents,1231,1070,cut_off,6",
+        "midtrain (seed 0),f,documents,1231,1070,too_long,155",
+        "midtrain (seed 0),f,validation_documents,10,10,,0",
+    ]
 
 
 def test_markdown_shows_the_numbers(tmp_path: Path) -> None:

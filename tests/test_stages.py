@@ -226,7 +226,9 @@ def test_what_is_longer_than_max_tokens_is_left_out(
     limit = replace(config, max_tokens=lengths[0])  # type: ignore[call-arg]
     fewer = trained(name, context, tmp_path / "short", limit)
     assert 0 < fewer[counted] < everything[counted]
-    with pytest.raises(UserError, match=r"stages\.stage\.max_tokens: none of .* raise it"):
+    with pytest.raises(
+        UserError, match=r"stages\.stage\.max_tokens=2: nothing is left; .* raise it"
+    ):
         trained(name, context, tmp_path / "none", replace(config, max_tokens=2))  # type: ignore[call-arg]
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import yaml
 
 from reasoning_lab.data.steps import StepCount
+from reasoning_lab.ledger import TABLE_COLUMNS, Ledger
 from reasoning_lab.types import Rollout, Verdict
 
 _EXAMPLES = 3
@@ -69,6 +70,7 @@ def data_card(
     name: str,
     about: Mapping[str, str],
     summary: CorpusSummary,
+    ledger: Ledger,
     counts: Sequence[StepCount] = (),
 ) -> str:
     """The text of the card.
@@ -77,6 +79,7 @@ def data_card(
         name: The stage's, for the title.
         about: `name`, `revision` and `licence` of the problems' source.
         summary: Of the accepted and the rejected rollouts.
+        ledger: The stage's; says what is not in the corpus and why.
         counts: What each step of curation left; none for a corpus that was not curated.
     """
     accepted = summary.verdicts[Verdict.CORRECT]
@@ -87,6 +90,8 @@ def data_card(
         f"## Counts\n\n{_counts(summary)}",
         f"## Lengths of completions, in characters\n\n{_lengths(summary)}",
     ]
+    if cells := ledger.cells():
+        sections.append(f"## What was dropped\n\n{markdown_table(TABLE_COLUMNS, cells)}")
     if counts:
         sections.append(f"## Curation\n\n{_curation(counts)}")
     sections += ["## Examples", *(_example(rollout) for rollout in summary.examples)]

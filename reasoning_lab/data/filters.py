@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from omegaconf import MISSING
 
@@ -34,6 +35,7 @@ class PassRate(Step):
         most: Highest.
     """
 
+    selects: ClassVar[bool] = True
     least: float = fraction(0.0)
     most: float = fraction(1.0)
 
@@ -190,6 +192,7 @@ class Harder(Step):
         count: Most rollouts.
     """
 
+    selects: ClassVar[bool] = True
     levels: list[int] = MISSING
     count: int = at_least(1)
 

@@ -7,7 +7,7 @@ before it left, and decides; taking them out and counting is done here, once.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -35,7 +35,14 @@ class Background:
 
 
 class Step(ABC):
-    """One step of curation."""
+    """One step of curation.
+
+    Attributes:
+        selects: True = it picks a subset that its options describe, however small; what another
+            kind of step drops is worth a warning where it is much.
+    """
+
+    selects: ClassVar[bool] = False
 
     def check(self, key: str) -> None:  # noqa: B027 - most steps have nothing to refuse
         """Raise UserError for options that contradict each other; `key` is the step's."""

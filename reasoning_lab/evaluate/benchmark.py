@@ -19,6 +19,7 @@ from reasoning_lab.engine.rollouts import RolloutSampler, sampling_of
 from reasoning_lab.evaluate.completions import COMPLETIONS
 from reasoning_lab.evaluate.config import EvaluateConfig
 from reasoning_lab.evaluate.statistics import Estimate, majority, pass_at_1, pass_at_k
+from reasoning_lab.ledger import Ledger
 from reasoning_lab.schema import BenchmarkConfig
 from reasoning_lab.stages.base import Metrics, StageContext
 from reasoning_lab.types import Problem, Rollout, RolloutGroup, UserError, Verdict
@@ -66,12 +67,21 @@ def run(config: EvaluateConfig, context: StageContext) -> Metrics:
             context.work_dir / "rollouts",
         )
     rollouts = [rollout for group in groups for rollout in group.rollouts]
+    _count(problems, rollouts, context.ledger)
     write_rollouts(context.out_dir / COMPLETIONS, rollouts)
     metrics = {**measured(groups), "verifier": verifier_version(), "problems": digest(problems)}
     numbers = {key: value for key, value in metrics.items() if isinstance(value, int | float)}
     context.tracker.log({f"eval/{name}/{key}": value for key, value in numbers.items()})
     context.tracker.rollouts(f"eval/{name}/completions", rollouts[:64])
     return metrics
+
+
+def _count(problems: Sequence[Problem], rollouts: Sequence[Rollout], ledger: Ledger) -> None:
+    """Count the completions; one that a server did not give counts as wrong in every metric."""
+    ledger.take("problems", len(problems))
+    ledger.take("completions", len(rollouts))
+    empty = [rollout.problem.origin for rollout in rollouts if not rollout.completion.answered]
+    ledger.drop("completions", "not_answered", len(empty), origins=empty)
 
 
 def _sampler(config: EvaluateConfig, context: StageContext) -> RolloutSampler:

@@ -25,6 +25,7 @@ from reasoning_lab.report.table import (
     console_means,
     console_table,
     markdown_comparisons,
+    markdown_ledgers,
     markdown_means,
     markdown_table,
     sentence,
@@ -62,11 +63,12 @@ def write_report(
     """Write the report into `out_dir`, made if missing.
 
     `report.html`, `report.md`, `report.tex`, `report.json`, `report.csv` (the rows),
-    `comparisons.csv` and the figures `ladder.png`, `lengths.png`, `ablation.png`; what has nothing
-    to show is left out.
+    `comparisons.csv`, `dropped.csv` and the figures `ladder.png`, `lengths.png`, `ablation.png`;
+    what has nothing to show is left out.
 
     Returns:
-        Paths under `html`, `markdown`, `latex`, `json`, `csv`, `comparisons`, `ladder`, …
+        Paths under `html`, `markdown`, `latex`, `json`, `csv`, `comparisons`, `dropped` and the
+        figures' names.
 
     Raises:
         UserError: There is no row to report.
@@ -83,6 +85,8 @@ def write_report(
         "ablations": [comparison.as_json() for comparison in claims.variants],
         "means": [mean.as_json() for mean in claims.means],
     }
+    if ledgers := evidence.ledgers():
+        content["ledgers"] = ledgers
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
     out_dir.mkdir(parents=True, exist_ok=True)
     figures: dict[str, Callable[[Path], None]] = {"ladder": lambda path: save_ladder(rows, path)}
@@ -94,8 +98,9 @@ def write_report(
         "json": ("report.json", text),
         "csv": ("report.csv", _csv([row.as_json() for row in rows])),
         "comparisons": ("comparisons.csv", _csv([each.as_json() for each in comparisons])),
+        "dropped": ("dropped.csv", _csv(_drops(evidence))),
         "latex": ("report.tex", latex_tables(rows, claims, _METHOD)),
-        "markdown": ("report.md", _markdown(rows, claims, list(figures))),
+        "markdown": ("report.md", _markdown(rows, claims, evidence, list(figures))),
         "html": ("report.html", html_page(rows, claims, evidence, _METHOD)),
     }
     paths = {}
@@ -109,7 +114,9 @@ def write_report(
     return paths
 
 
-def _markdown(rows: Sequence[Row], claims: Claims, figures: Sequence[str]) -> str:
+def _markdown(
+    rows: Sequence[Row], claims: Claims, evidence: Evidence, figures: Sequence[str]
+) -> str:
     """The page: tables, figures, one sentence a comparison, and the method."""
     parts = ["# pass@1 on held-out problems\n"]
     if claims.means:
@@ -133,8 +140,20 @@ def _markdown(rows: Sequence[Row], claims: Claims, figures: Sequence[str]) -> st
         parts += [f"On {benchmark} ({variant}), in percentage points:\n", "".join(lines)]
     if "lengths" in figures:
         parts.append("![lengths of right and wrong completions](lengths.png)\n")
+    if cells := evidence.ledger_cells():
+        parts += ["## What was dropped\n", markdown_ledgers(cells)]
     parts.append(f"{_METHOD}\n")
     return "\n".join(parts)
+
+
+def _drops(evidence: Evidence) -> list[dict[str, Any]]:
+    """One row a stage, unit and reason; a unit of which nothing was dropped has one without."""
+    rows = []
+    for counts in evidence.ledgers():
+        about = {key: counts[key] for key in ("stage", "fingerprint", "unit", "in", "out")}
+        for reason, count in (counts["dropped"] or {"": 0}).items():
+            rows.append({**about, "reason": reason, "dropped": count})
+    return rows
 
 
 def _csv(entries: Sequence[Mapping[str, Any]]) -> str:

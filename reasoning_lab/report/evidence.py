@@ -10,8 +10,10 @@ from typing import Any
 
 from reasoning_lab.data.corpus import some_rollouts
 from reasoning_lab.evaluate.completions import COMPLETIONS
+from reasoning_lab.ledger import TABLE_COLUMNS, Ledger
 from reasoning_lab.tracking.history import read_history
 
+LEDGER_COLUMNS = ("stage", *TABLE_COLUMNS)
 MOST_ROLLOUTS = 10_000
 _MOST_POINTS = 400
 
@@ -38,12 +40,14 @@ class GraphNode:
         fingerprint: Of its artifact.
         inputs: Fingerprints of what it was made from.
         wall_s: Seconds that it took; None = not known.
+        ledger: What came in, went out and was dropped, as `Ledger.as_json` has it.
     """
 
     name: str
     fingerprint: str
     inputs: Sequence[str]
     wall_s: float | None
+    ledger: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -61,6 +65,22 @@ class Evidence:
     policies: dict[str, Path] = field(default_factory=dict)
     nodes: dict[str, GraphNode] = field(default_factory=dict)
     configs: dict[str, str] = field(default_factory=dict)
+
+    def ledger_cells(self) -> list[list[str]]:
+        """Rows of a table with `LEDGER_COLUMNS`, one a stage and unit."""
+        return [
+            [node.name, *cells]
+            for node in self.nodes.values()
+            for cells in Ledger.of(node.ledger).cells()
+        ]
+
+    def ledgers(self) -> list[dict[str, Any]]:
+        """The counts of each stage and unit, for programs."""
+        return [
+            {"stage": node.name, "fingerprint": node.fingerprint, "unit": unit, **counts}
+            for node in self.nodes.values()
+            for unit, counts in node.ledger.items()
+        ]
 
     def rollouts(self) -> dict[str, Any]:
         """Sources, prompts and rollouts, each text once; at most 10,000 rollouts in all."""

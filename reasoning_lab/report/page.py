@@ -18,7 +18,7 @@ from typing import Any
 
 from reasoning_lab.evaluate.statistics import across_seeds
 from reasoning_lab.report.comparisons import Claims, Comparison
-from reasoning_lab.report.evidence import Evidence, GraphNode
+from reasoning_lab.report.evidence import LEDGER_COLUMNS, Evidence, GraphNode
 from reasoning_lab.report.paper import LADDER
 from reasoning_lab.report.rows import Row
 from reasoning_lab.report.table import (
@@ -63,6 +63,7 @@ def html_page(rows: Sequence[Row], claims: Claims, evidence: Evidence, method: s
         "results": _results(rows, claims),
         "paper": _paper_style(rows),
         "claims": _told(claims),
+        "dropped": _table(LEDGER_COLUMNS, evidence.ledger_cells()),
         "provenance": _provenance(evidence),
         "data": base64.b64encode(packed).decode(),
         "temml": scripts["temml.min"],

@@ -10,9 +10,10 @@ from rich.table import Table
 
 from reasoning_lab.recipe import NO_ABLATION
 from reasoning_lab.report.comparisons import Comparison, StageMean
+from reasoning_lab.report.evidence import LEDGER_COLUMNS
 from reasoning_lab.report.rows import Row
 
-TEXT_COLUMNS = ("variant", "stage", "benchmark", "policy", "against")
+TEXT_COLUMNS = ("variant", "stage", "benchmark", "policy", "against", "unit", "dropped")
 
 
 def markdown_table(rows: Sequence[Row]) -> str:
@@ -41,6 +42,11 @@ def markdown_comparisons(comparisons: Sequence[Comparison]) -> str:
 def console_means(means: Sequence[StageMean]) -> Table:
     """Means over seeds for a terminal."""
     return _console("pass@1, mean over seeds", *mean_cells(means))
+
+
+def markdown_ledgers(cells: Sequence[Sequence[str]]) -> str:
+    """What stages dropped, from `Evidence.ledger_cells`, as a GitHub table."""
+    return _markdown(LEDGER_COLUMNS, cells)
 
 
 def _markdown(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> str:

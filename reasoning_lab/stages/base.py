@@ -120,7 +120,9 @@ class StageContext:
             UserError: There are fewer, or the verifier cannot read a gold.
         """
         drawn = self.source.problems(split, asked.levels, asked.count, self.seed)
-        return list(self.verifier.with_readable_golds(drawn))
+        problems = list(self.verifier.with_readable_golds(drawn))
+        self.ledger.take("problems", len(problems))
+        return problems
 
     def benchmark_prompts(self) -> dict[str, list[str]]:
         """Of each benchmark, by its name."""

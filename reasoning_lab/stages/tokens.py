@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_lab.data.batches import Example, padded_rows, row_length, step_batches
+from reasoning_lab.ledger import Ledger
 from reasoning_lab.logprobs import TokenBatch, mean_logprob, trained_logits
 from reasoning_lab.ranks import world_size
 from reasoning_lab.schema import OptimizationConfig
@@ -24,6 +25,7 @@ from reasoning_lab.stages.base import (
     schedule_of,
 )
 from reasoning_lab.stages.steps import Steps
+from reasoning_lab.types import Problem
 
 TokenLoss = Callable[[Tensor, Tensor], Tensor]
 
@@ -87,6 +89,45 @@ class NextTokenModule(PolicyModule):
             prog_bar=True,
             sync_dist=world_size() > 1,
         )
+
+
+def fitting(
+    problems: Sequence[Problem],
+    lengths: Sequence[int],
+    max_tokens: int | None,
+    unit: str,
+    ledger: Ledger,
+) -> list[int]:
+    """Indices of what has at most `max_tokens`; the others are dropped as too long.
+
+    Args:
+        problems: Of each thing, whose origin names it.
+        lengths: Tokens of each.
+        max_tokens: None = everything fits.
+        unit: What the ledger calls the things, which it has taken.
+        ledger: The stage's.
+    """
+    bound = max(lengths, default=0) if max_tokens is None else max_tokens
+    too_long = [index for index, length in enumerate(lengths) if length > bound]
+    if too_long:
+        longest = max(too_long, key=lengths.__getitem__)
+        rows = [
+            {
+                "origin": problems[index].origin,
+                "prompt": problems[index].prompt,
+                "tokens": lengths[index],
+            }
+            for index in too_long
+        ]
+        ledger.drop(
+            unit,
+            "too_long",
+            len(too_long),
+            rows=rows,
+            tokens=lengths[longest],
+            longest=problems[longest].origin,
+        )
+    return [index for index, length in enumerate(lengths) if length <= bound]
 
 
 def micro_batches(

@@ -5,16 +5,17 @@ accepted one: without it, it can pair with nothing. Validation rollouts, on whic
 trains, are passed on as they are. The whole corpus is in memory here.
 """
 
-import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from reasoning_lab.data.benchmark_files import read_prompts
 from reasoning_lab.data.card import CorpusSummary, data_card
 from reasoning_lab.data.corpus import read_rollouts, write_prompt_ids, write_rollouts
 from reasoning_lab.data.curation import group_by_problem
-from reasoning_lab.data.steps import Background, Removal, StepCount, curate, made_steps
+from reasoning_lab.data.steps import Background, Removal, Step, StepCount, curate, made_steps
+from reasoning_lab.ledger import Ledger
 from reasoning_lab.stages.base import Metrics, StageContext
 from reasoning_lab.stages.curate.config import CurateConfig
 from reasoning_lab.types import Rollout, UserError
@@ -23,7 +24,7 @@ _SHOWN_ROLLOUTS = 16
 
 
 def run(config: CurateConfig, context: StageContext) -> Metrics:
-    """Write the curated corpus as `distill` does, `removed.jsonl` and the data card."""
+    """Write the curated corpus as `distill` does, with the data card."""
     corpus, out_dir = context.inputs["corpus"], context.out_dir
     accepted = read_rollouts(corpus / "accepted.parquet")
     rejected = read_rollouts(corpus / "rejected.parquet")
@@ -36,6 +37,7 @@ def run(config: CurateConfig, context: StageContext) -> Metrics:
     )
     steps = made_steps(config.steps, f"stages.{context.name}.steps")
     kept, counts, removals = curate(accepted, steps, background)
+    _count(steps, counts, removals, context.ledger)
     if not kept:
         last = next(count.step for count in counts if not count.rollouts_out)
         raise UserError(
@@ -44,27 +46,37 @@ def run(config: CurateConfig, context: StageContext) -> Metrics:
         )
     names = {rollout.problem.id for rollout in kept}
     paired = [rollout for rollout in rejected if rollout.problem.id in names]
+    context.ledger.take("rejected_rollouts", len(rejected))
+    alone = len(rejected) - len(paired)
+    context.ledger.drop("rejected_rollouts", "problem_dropped", alone, selected=True)
     write_rollouts(out_dir / "accepted.parquet", kept)
     write_rollouts(out_dir / "rejected.parquet", paired)
     shutil.copyfile(corpus / "validation.parquet", out_dir / "validation.parquet")
     write_prompt_ids(out_dir, [rollout.problem for rollout in kept])
-    _write_removals(out_dir / "removed.jsonl", removals)
     _write_card([*kept, *paired], counts, context)
     return _told(kept, counts, removals, context)
 
 
-def _write_removals(path: Path, removals: Sequence[Removal]) -> None:
-    """One line for each accepted rollout that a step took out."""
-    with path.open("w", encoding="utf-8") as file:
-        for removal in removals:
-            problem = removal.rollout.problem
-            row = {
-                "step": removal.step,
-                "problem": problem.id,
-                "prompt": problem.prompt,
-                "reason": removal.reason,
-            }
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+def _count(
+    steps: Mapping[str, Step],
+    counts: Sequence[StepCount],
+    removals: Sequence[Removal],
+    ledger: Ledger,
+) -> None:
+    """Count rollouts and problems by the step that dropped them; a row for each rollout."""
+    ledger.take("rollouts", counts[0].rollouts_in)
+    ledger.take("problems", counts[0].problems_in)
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in steps}
+    for removal in removals:
+        problem = removal.rollout.problem
+        row = {"origin": problem.origin, "problem": problem.id, "prompt": problem.prompt}
+        rows[removal.step].append({**row, "detail": removal.reason})
+    for count in counts:
+        name, selects = count.step, steps[count.step].selects
+        rollouts = count.rollouts_in - count.rollouts_out
+        problems = count.problems_in - count.problems_out
+        ledger.drop("rollouts", name, rollouts, rows=rows[name], selected=selects)
+        ledger.drop("problems", name, problems, selected=selects)
 
 
 def _write_card(
@@ -72,7 +84,8 @@ def _write_card(
 ) -> None:
     summary = CorpusSummary()
     summary.add(rollouts)
-    card = data_card(context.name, context.source.about(), summary, counts)
+    about = context.source.about()
+    card = data_card(context.name, about, summary, context.ledger, counts)
     (context.out_dir / "README.md").write_text(card, encoding="utf-8")
 
 

@@ -9,6 +9,7 @@ lengths.
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -20,6 +21,7 @@ from reasoning_lab.data.corpus import RolloutWriter, write_prompt_ids
 from reasoning_lab.data.shards import in_shards
 from reasoning_lab.data.teacher import Teacher, Writing
 from reasoning_lab.engine.judge import Judging, ModelJudge
+from reasoning_lab.ledger import Ledger
 from reasoning_lab.stages.base import Metrics, StageContext
 from reasoning_lab.stages.distill.config import DistillConfig
 from reasoning_lab.targets import factory
@@ -37,17 +39,48 @@ def run(config: DistillConfig, context: StageContext) -> Metrics:
     def trained() -> Iterator[Problem]:
         return draw(Split.TRAIN, levels, count, context.seed)
 
+    def counted() -> Iterator[Problem]:
+        for problem in trained():
+            context.ledger.take("problems")
+            yield problem
+
     # Drawn twice, so that what is wrong with the data is found before the teacher is asked.
     readable = context.verifier.with_readable_golds
     write_prompt_ids(context.out_dir, readable(trained()))
     held_out = list(readable(draw(Split.VALIDATION, levels, config.validation, context.seed)))
     with teacher.open(context.hardware) as writing, _judging(config, context) as judge:
         shard = _verified(teacher, writing, judge, config.rollouts, context)
-        metrics = _distill(trained(), shard, config, context)
+        metrics = _distill(counted(), shard, config, context)
         held = _verified(teacher, writing, judge, 1, context)(held_out)
+    context.ledger.take("validation_problems", len(held_out))
+    _drop_rejected("validation_problems", held, context.ledger)
+    context.ledger.drop("validation_problems", "no_rollout", len(held_out) - len(held))
     with RolloutWriter(context.out_dir / "validation.parquet") as validation:
         validation.write([rollout for rollout in held if rollout.correct])
     return metrics
+
+
+def _count(rollouts: Sequence[Rollout], ledger: Ledger) -> None:
+    """Count all rollouts of some problems, and the problems that no accepted one is left of."""
+    ledger.take("rollouts", len(rollouts))
+    _drop_rejected("rollouts", rollouts, ledger)
+    accepted = {rollout.problem.id for rollout in rollouts if rollout.correct}
+    answered = {rollout.problem.id for rollout in rollouts}
+    ledger.drop("problems", "no_accepted_rollout", len(answered - accepted))
+
+
+def _drop_rejected(unit: str, rollouts: Sequence[Rollout], ledger: Ledger) -> None:
+    """Count why rollouts are rejected; wrong answers are what the stage is there to reject."""
+    reasons = Counter(_reason(rollout) for rollout in rollouts if not rollout.correct)
+    for reason, count in reasons.items():
+        ledger.drop(unit, reason, count, selected=reason == str(Verdict.WRONG))
+
+
+def _reason(rollout: Rollout) -> str:
+    """Why a rollout is rejected."""
+    if rollout.completion.truncated:
+        return "cut_off"
+    return str(rollout.verdict) if rollout.completion.answered else "not_answered"
 
 
 def _judging(config: DistillConfig, context: StageContext) -> AbstractContextManager[Judging]:
@@ -125,6 +158,7 @@ def _distill(
                 writer.write(chosen)
                 shown[correct] += chosen[: _SHOWN_ROLLOUTS - len(shown[correct])]
             summary.add(shard)
+            _count(shard, context.ledger)
             rate = len(shard) / (time.monotonic() - started)
             started = time.monotonic()
             accepted_frac = accepted.rows / max(1, verdicts.total())
@@ -139,7 +173,9 @@ def _distill(
             f"stages.{context.name}: the verifier accepted none of {total} teacher rollouts; ask "
             "easier problems or another teacher, or look at its answers with fewer problems"
         )
-    card = data_card(context.name, context.source.about(), summary)
+    unanswered = context.ledger.flows["problems"].taken - summary.problems.total()
+    context.ledger.drop("problems", "no_rollout", unanswered)
+    card = data_card(context.name, context.source.about(), summary, context.ledger)
     (context.out_dir / "README.md").write_text(card, encoding="utf-8")
     metrics: Metrics = {
         "rollouts": total,

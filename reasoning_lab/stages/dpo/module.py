@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_lab.data.batches import Example, padded_batch, step_batches
 from reasoning_lab.data.corpus import read_rollouts
@@ -35,8 +35,8 @@ from reasoning_lab.stages.base import (
 )
 from reasoning_lab.stages.dpo.config import DPOConfig
 from reasoning_lab.stages.steps import Steps
-from reasoning_lab.stages.tokens import divided
-from reasoning_lab.types import UserError
+from reasoning_lab.stages.tokens import divided, fitting
+from reasoning_lab.types import Rollout
 
 # Read by the reference at once, where hardware names no micro-batch.
 _REFERENCE_BATCH_PAIRS = 8
@@ -138,18 +138,9 @@ def run(config: DPOConfig, context: StageContext) -> Metrics:
     """Write the preference-optimized policy."""
     policy, tokenizer = context.load_student()
     preferences = context.inputs["preferences"]
-    chosen = examples_of(tokenizer, read_rollouts(preferences / "chosen.parquet"))
-    rejected = examples_of(tokenizer, read_rollouts(preferences / "rejected.parquet"))
-    pairs = [
-        pair
-        for pair in zip(chosen, rejected, strict=True)
-        if config.max_tokens is None or max(side.length for side in pair) <= config.max_tokens
-    ]
-    if not pairs:
-        raise UserError(
-            f"stages.{context.name}.max_tokens: none of {len(chosen)} pairs has "
-            f"{config.max_tokens} tokens or fewer a side; raise it"
-        )
+    chosen = read_rollouts(preferences / "chosen.parquet")
+    rejected = read_rollouts(preferences / "rejected.parquet")
+    pairs = fitting_pairs(chosen, rejected, tokenizer, config.max_tokens, context)
     placed = on_device(policy, device_of(context.hardware))
     size = context.hardware.micro_batch_size or _REFERENCE_BATCH_PAIRS
     reference = kept_reference_logprobs(
@@ -172,6 +163,29 @@ def run(config: DPOConfig, context: StageContext) -> Metrics:
     save_trained(module, tokenizer, context)
     tokens = sum(pairs[row][0].length + pairs[row][1].length for rows in plan for row in rows)
     return {"train_tokens": tokens, "train_s": train_s, "pairs": len(pairs)}
+
+
+def fitting_pairs(
+    chosen: Sequence[Rollout],
+    rejected: Sequence[Rollout],
+    tokenizer: PreTrainedTokenizerBase,
+    max_tokens: int | None,
+    context: StageContext,
+) -> list[tuple[Example, Example]]:
+    """The pairs of which no side is too long; the ledger counts the others.
+
+    Raises:
+        UserError: None is left.
+    """
+    sides = examples_of(tokenizer, chosen), examples_of(tokenizer, rejected)
+    pairs = list(zip(*sides, strict=True))
+    problems = [rollout.problem for rollout in chosen]
+    lengths = [max(one.length, other.length) for one, other in pairs]
+    context.ledger.take("pairs", len(pairs))
+    kept = fitting(problems, lengths, max_tokens, "pairs", context.ledger)
+    key = f"stages.{context.name}.max_tokens={max_tokens}"
+    context.ledger.require_passed("pairs", key, "raise it")
+    return [pairs[index] for index in kept]
 
 
 def pair_tokens(pairs: Sequence[tuple[Example, Example]], pad_id: int) -> TokenBatch:

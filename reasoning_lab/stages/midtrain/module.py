@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import EarlyStopping
+from transformers import PreTrainedTokenizerBase
 
 from reasoning_lab.data.batches import Example, step_batches
 from reasoning_lab.data.corpus import read_rollouts
@@ -24,8 +25,8 @@ from reasoning_lab.stages.base import (
 )
 from reasoning_lab.stages.midtrain.config import MidtrainConfig
 from reasoning_lab.stages.steps import Steps
-from reasoning_lab.stages.tokens import NextTokenModule, micro_batches
-from reasoning_lab.types import UserError
+from reasoning_lab.stages.tokens import NextTokenModule, fitting, micro_batches
+from reasoning_lab.types import Rollout, UserError
 
 
 class PatienceStopping(EarlyStopping):
@@ -40,8 +41,10 @@ def run(config: MidtrainConfig, context: StageContext) -> Metrics:
     policy, tokenizer = context.load_student()
     corpus = context.inputs["corpus"]
     optimization = config.optimization
-    rows = _rows(examples_of(tokenizer, read_rollouts(corpus / "accepted.parquet")), config)
-    held = _rows(examples_of(tokenizer, read_rollouts(corpus / "validation.parquet")), config)
+    accepted = read_rollouts(corpus / "accepted.parquet")
+    rows = _rows(accepted, tokenizer, config, context, "documents")
+    validation_rollouts = read_rollouts(corpus / "validation.parquet")
+    held = _rows(validation_rollouts, tokenizer, config, context, "validation_documents")
     plan = step_batches(
         [config.row_tokens] * len(rows), optimization.batch_size, optimization.steps, context.seed
     )
@@ -92,13 +95,25 @@ def run(config: MidtrainConfig, context: StageContext) -> Metrics:
     }
 
 
-def _rows(documents: Sequence[Example], config: MidtrainConfig) -> list[list[Example]]:
-    packing = pack([document.length for document in documents], config.row_tokens)
-    if not packing.rows:
-        raise UserError(
-            f"row_tokens={config.row_tokens} holds none of {len(documents)} documents; raise it"
-        )
-    return [[documents[index] for index in row] for row in packing.rows]
+def _rows(
+    rollouts: Sequence[Rollout],
+    tokenizer: PreTrainedTokenizerBase,
+    config: MidtrainConfig,
+    context: StageContext,
+    unit: str,
+) -> list[list[Example]]:
+    """The documents that fit, packed; the ledger counts the others as `unit`."""
+    key = f"stages.{context.name}.row_tokens"
+    if not rollouts:
+        raise UserError(f"stages.{context.name}: the corpus has no {unit.replace('_', ' ')}")
+    documents = examples_of(tokenizer, rollouts)
+    problems = [rollout.problem for rollout in rollouts]
+    lengths = [document.length for document in documents]
+    context.ledger.take(unit, len(documents))
+    kept = fitting(problems, lengths, config.row_tokens, unit, context.ledger)
+    context.ledger.require_passed(unit, f"{key}={config.row_tokens}", "raise it")
+    packing = pack([lengths[index] for index in kept], config.row_tokens)
+    return [[documents[kept[index]] for index in row] for row in packing.rows]
 
 
 def _trained_tokens(row: Sequence[Example], trained: TrainedPart) -> int:

@@ -15,6 +15,7 @@ from typing import Any
 from reasoning_lab.data.corpus import read_rollouts, write_prompt_ids, write_rollouts
 from reasoning_lab.data.curation import group_by_problem, preference_pairs
 from reasoning_lab.engine.rollouts import sampling_of
+from reasoning_lab.ledger import Ledger
 from reasoning_lab.stages.base import Metrics, StageContext
 from reasoning_lab.stages.prefer.config import (
     PreferConfig,
@@ -48,6 +49,9 @@ def from_both(config: PreferMixedConfig, context: StageContext) -> Metrics:
             for rollout in members
             if (config.chosen_from if rollout.correct else config.rejected_from) in ("any", side)
         ]
+        unused = len(policys.rollouts) + len(teachers.rollouts) - len(rollouts)
+        context.ledger.take("rollouts", unused)
+        context.ledger.drop("rollouts", "other_author", unused, selected=True)
         groups.append(RolloutGroup(teachers.problem, rollouts))
     return _write(groups, config, context)
 
@@ -69,12 +73,16 @@ def _sampled(
 def _taught(config: PreferMixedConfig, context: StageContext) -> list[RolloutGroup]:
     """The teacher's rollouts of `config.problems`, drawn from the corpus."""
     asked = config.problems
-    groups = [group for group in _teachers(context) if group.problem.level in asked.levels]
+    of_corpus = _teachers(context)
+    groups = [group for group in of_corpus if group.problem.level in asked.levels]
+    context.ledger.take("problems", len(of_corpus))
+    context.ledger.drop("problems", "other_level", len(of_corpus) - len(groups), selected=True)
     if len(groups) < asked.count:
         raise UserError(
             f"stages.{context.name}.problems: the corpus has {len(groups)} problems at levels "
             f"{list(asked.levels)} and {asked.count} were asked for; ask for fewer, or distill more"
         )
+    context.ledger.drop("problems", "beyond_count", len(groups) - asked.count, selected=True)
     return random.Random(f"{context.seed}/prefer").sample(groups, asked.count)
 
 
@@ -95,6 +103,7 @@ def _write(
     context: StageContext,
 ) -> Metrics:
     pairs = preference_pairs(groups, config.pairs_per_problem, context.seed, config.pairing)
+    _count(groups, len(pairs), context.ledger)
     if not pairs:
         raise UserError(
             f"stages.{context.name}: none of {len(groups)} problems has both a correct and an "
@@ -116,6 +125,22 @@ def _write(
     sample = [rollout for pair in pairs[:16] for rollout in (pair.chosen, pair.rejected)]
     context.tracker.rollouts("prefer/pairs", sample)
     return metrics
+
+
+def _count(groups: Sequence[RolloutGroup], pairs: int, ledger: Ledger) -> None:
+    """Count the groups that give no pair, and the rollouts that are in none."""
+    correct = [sum(rollout.correct for rollout in group.rollouts) for group in groups]
+    sizes = [len(group.rollouts) for group in groups]
+    silent = [not 0 < right < size for right, size in zip(correct, sizes, strict=True)]
+    without_wrong = sum(right > 0 for right, alone in zip(correct, silent, strict=True) if alone)
+    of_silent = sum(size for size, alone in zip(sizes, silent, strict=True) if alone)
+    ledger.take("groups", len(groups))
+    ledger.drop("groups", "no_wrong_rollout", without_wrong)
+    ledger.drop("groups", "no_correct_rollout", sum(silent) - without_wrong)
+    ledger.take("rollouts", sum(sizes))
+    ledger.drop("rollouts", "no_counterpart", of_silent, selected=True)
+    unpaired = sum(sizes) - of_silent - 2 * pairs
+    ledger.drop("rollouts", "beyond_pairs_per_problem", unpaired, selected=True)
 
 
 def _provenance(pair: PreferencePair) -> dict[str, Any]:

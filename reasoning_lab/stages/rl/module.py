@@ -22,6 +22,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from reasoning_lab.data.batches import step_batches
 from reasoning_lab.data.corpus import write_prompt_ids
 from reasoning_lab.engine.rollouts import RolloutSampler
+from reasoning_lab.ledger import Ledger
 from reasoning_lab.ranks import Peers
 from reasoning_lab.stages.base import (
     Metrics,
@@ -36,7 +37,13 @@ from reasoning_lab.stages.rl.ahead import Ahead
 from reasoning_lab.stages.rl.config import RLConfig
 from reasoning_lab.stages.rl.engines import sampler_of
 from reasoning_lab.stages.rl.health import Health
-from reasoning_lab.stages.rl.rollouts import Collector, PromptBatch, StepRollouts
+from reasoning_lab.stages.rl.rollouts import (
+    FILTERED,
+    Collector,
+    PromptBatch,
+    StepRollouts,
+    count_step,
+)
 from reasoning_lab.stages.rl.update import (
     Reference,
     advantages_of,
@@ -66,6 +73,9 @@ class RLModule(PolicyModule):
         micro_batch_size: Rollouts a backward pass; None = as `micro_batches` has it.
         tracker: Where tables of rollouts go.
         name: The stage's name.
+
+    Attributes:
+        ledger: Groups and rollouts of all steps so far; a part of the training state.
     """
 
     def __init__(
@@ -95,6 +105,7 @@ class RLModule(PolicyModule):
         self._reference = Reference(policy) if told else None
         self.rollout_tokens = 0
         self.rollouts = 0
+        self.ledger = Ledger()
 
     def training_step(self, batch: PromptBatch, index: int) -> None:
         temperature = self._collector.sampling(batch.step).temperature
@@ -107,6 +118,7 @@ class RLModule(PolicyModule):
         )
         self.rollout_tokens += sum(micro.read_tokens for micro in micros)
         self.rollouts += sum(len(group.rollouts) for group in found.drawn)
+        count_step(found, self.ledger)
         told = _validation_values(found.validation)
         if micros:
             optimizer = cast(LightningOptimizer, self.optimizers())
@@ -136,11 +148,13 @@ class RLModule(PolicyModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["rollouts"] = {"trained_tokens": self.rollout_tokens, "drawn": self.rollouts}
         checkpoint["ahead"] = self._ahead.state_dict()
+        checkpoint["ledger"] = self.ledger.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         kept = checkpoint["rollouts"]
         self.rollout_tokens, self.rollouts = kept["trained_tokens"], kept["drawn"]
         self._ahead.load_state_dict(checkpoint["ahead"])
+        self.ledger.load_state_dict(checkpoint["ledger"])
 
     def _looks_back(self, step: int) -> bool:
         kl = self._config.kl
@@ -243,6 +257,7 @@ def run(config: RLConfig, context: StageContext) -> Metrics:
         )
         batches = _batches(config, pool, context.seed)
         train_s = fit(module, batches, context, config.optimization)
+    context.ledger.merge(module.ledger)
     save_trained(module, tokenizer, context)
     write_prompt_ids(context.out_dir, problems)
     return {
@@ -295,6 +310,11 @@ def _screened(
         context.work_dir / "screening",
     )
     pool = collector.screened(groups)
+    passed = {problem.id for problem in pool}
+    dropped = [group for group in groups if group.problem.id not in passed]
+    reasons = Counter(collector.dropped_for(group) or "no_signal" for group in dropped)
+    for reason, count in reasons.items():
+        context.ledger.drop("problems", reason, count, selected=reason in FILTERED)
     context.tracker.log({"rollout/screened": len(problems), "rollout/pool": len(pool)})
     if not pool:
         raise UserError(

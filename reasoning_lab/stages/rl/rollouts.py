@@ -12,10 +12,14 @@ import torch
 
 from reasoning_lab.engine import Sampling
 from reasoning_lab.engine.rollouts import RolloutSampler
+from reasoning_lab.ledger import Ledger
 from reasoning_lab.rewards import Rewards
 from reasoning_lab.stages.rl.config import RLConfig
 from reasoning_lab.stages.rl.controls import balanced, informative, length_variation, temperature_at
 from reasoning_lab.types import Problem, Rollout, RolloutGroup
+
+# Why a filter that the user configured drops a group.
+FILTERED = ("easy", "uneven")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,22 @@ class StepRollouts:
     unjudged: int = 0
     shares: Counter[str] = field(default_factory=Counter)
     validation: list[RolloutGroup] = field(default_factory=list)
+
+
+def count_step(collected: StepRollouts, ledger: Ledger) -> None:
+    """Add a step's groups and rollouts to the ledger.
+
+    A rollout that its group's reason drops is no cause for a second warning.
+    """
+    drawn = sum(len(group.rollouts) for group in collected.drawn)
+    trained = sum(len(group.rollouts) for group in collected.trained)
+    ledger.take("groups", len(collected.drawn))
+    for reason, count in collected.dropped.items():
+        ledger.drop("groups", reason, count, selected=reason in FILTERED)
+    ledger.take("rollouts", drawn)
+    ledger.drop("rollouts", "unjudged", collected.unjudged)
+    others = drawn - trained - collected.unjudged
+    ledger.drop("rollouts", "group_dropped_or_balanced", others, selected=True)
 
 
 class Collector:

@@ -4,13 +4,18 @@ Each row is one example, so the model meets the end of every thought where it wi
 write it: this is where it learns when to stop.
 """
 
+from collections.abc import Sequence
+
 from reasoning_lab.data.corpus import read_rollouts
 from reasoning_lab.data.curation import harder_subset
+from reasoning_lab.ledger import Ledger
 from reasoning_lab.models.tokenizer import examples_of
 from reasoning_lab.stages.base import Metrics, StageContext
 from reasoning_lab.stages.sft.config import SFTConfig
-from reasoning_lab.stages.tokens import train_padded
-from reasoning_lab.types import UserError
+from reasoning_lab.stages.tokens import fitting, train_padded
+from reasoning_lab.types import Rollout, UserError
+
+_UNIT = "rollouts"
 
 
 def run(config: SFTConfig, context: StageContext) -> Metrics:
@@ -18,19 +23,31 @@ def run(config: SFTConfig, context: StageContext) -> Metrics:
     policy, tokenizer = context.load_student()
     accepted = read_rollouts(context.inputs["corpus"] / "accepted.parquet")
     subset = harder_subset(accepted, config.levels, config.count, context.seed)
+    _count_subset(accepted, subset, config, context.ledger)
     if not subset:
         raise UserError(
             f"stages.{context.name}.levels: the corpus has no accepted rollout at levels "
             f"{list(config.levels)}; choose levels that were distilled"
         )
+    examples = examples_of(tokenizer, subset)
+    problems = [rollout.problem for rollout in subset]
+    lengths = [example.length for example in examples]
     rows = [
-        [example]
-        for example in examples_of(tokenizer, subset)
-        if config.max_tokens is None or example.length <= config.max_tokens
+        [examples[index]]
+        for index in fitting(problems, lengths, config.max_tokens, _UNIT, context.ledger)
     ]
-    if not rows:
-        raise UserError(
-            f"stages.{context.name}.max_tokens: none of {len(subset)} examples has "
-            f"{config.max_tokens} tokens or fewer; raise it"
-        )
+    key = f"stages.{context.name}.max_tokens={config.max_tokens}"
+    context.ledger.require_passed(_UNIT, key, "raise it")
     return train_padded(policy, rows, tokenizer, config.optimization, context)
+
+
+def _count_subset(
+    accepted: Sequence[Rollout], subset: Sequence[Rollout], config: SFTConfig, ledger: Ledger
+) -> None:
+    """Count what `harder_subset` leaves out, as it was asked to."""
+    levels = [rollout for rollout in accepted if rollout.problem.level in config.levels]
+    problems = len({rollout.problem.id for rollout in levels})
+    ledger.take(_UNIT, len(accepted))
+    ledger.drop(_UNIT, "other_level", len(accepted) - len(levels), selected=True)
+    ledger.drop(_UNIT, "not_longest_of_problem", len(levels) - problems, selected=True)
+    ledger.drop(_UNIT, "beyond_count", problems - len(subset), selected=True)
