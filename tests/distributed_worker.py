@@ -54,7 +54,7 @@ def main() -> None:
             if rank() == 0:
                 shutil.move(job.out_dir, folder / "whole")
                 job.out_dir.mkdir()
-                (folder / "metrics.json").rename(folder / "whole.json")
+                (folder / "outcome.json").rename(folder / "whole.json")
                 for states in job.work_dir.glob(f"{job.hardware.strategy}-*x*"):
                     shutil.rmtree(states)
                 shutil.copytree(root / "kept" / job.work_dir.name, job.work_dir, dirs_exist_ok=True)

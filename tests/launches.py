@@ -163,7 +163,7 @@ def single(
     verifier: Verifier,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, tuple[Path, Any]]:
-    """Folder and metrics of every stage, made in this process."""
+    """Folder and outcome of every stage, made in this process."""
     return {
         name: made_here(job, verifier, tmp_path_factory.mktemp(name) / "run")
         for name, job in jobs.items()
@@ -171,7 +171,7 @@ def single(
 
 
 def made_here(job: Job, verifier: Verifier, folder: Path) -> tuple[Path, Any]:
-    """Folder and metrics of the job, made in this process on one device."""
+    """Folder and outcome of the job, made in this process on one device."""
     here = placed(job, folder, "single", devices=1)
     source = factory(job.data, "data")()
     return here.out_dir, here.run(source, {}, verifier, NullTracker())
@@ -242,8 +242,9 @@ def end_with_command(job: Job, root: Path) -> None:
 
 
 def equals_one_process(job: Job, single: tuple[Path, Any]) -> None:
-    """Launched, it leaves the weights and the count of tokens that one process left."""
-    alone, metrics = single
-    told = launched(job).metrics
+    """Launched, it leaves the weights, the tokens and the ledger that one process left."""
+    alone, expected = single
+    outcome = launched(job)
     assert apart(alone, job.out_dir) < 1e-5
-    assert told["train_tokens"] == metrics["train_tokens"]
+    assert outcome.metrics["train_tokens"] == expected.metrics["train_tokens"]
+    assert outcome.ledger == expected.ledger != {}

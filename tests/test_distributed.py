@@ -58,12 +58,14 @@ def test_two_processes_equal_one(
     jobs: dict[str, Job],
 ) -> None:
     folder = pairs / f"{strategy}-{name}"
-    alone, metrics = single[name]
+    alone, (metrics, ledger) = single[name]
     whole = folder / "whole"
     assert apart(alone, whole) < 1e-5
     if name != "pretrain":
         assert apart(jobs[name].inputs["policy"], whole) > 3e-4
-    told = json.loads((folder / "whole.json").read_text())
+    outcome = json.loads((folder / "whole.json").read_text())
+    told = outcome["metrics"]
+    assert outcome["ledger"] == ledger != {}
     same = [key for key in metrics if key not in ("train_s", "val_loss")]
     assert {key: told[key] for key in same} == {key: metrics[key] for key in same}
     curves, ours = read_history(alone), read_history(whole)

@@ -110,7 +110,13 @@ def test_card_tells_what_the_records_tell(
         assert row[1:3] == [one.fingerprint, str(one.seed)]
         assert f"### {one.stage} {one.fingerprint}" in card
     assert "trained from nothing" in recipe
-    data = card[card.index("## Data") : card.index("## Evaluation")]
+    dropped = card[card.index("## What was dropped") : card.index("## Evaluation")]
+    for one in (made["midtrain"], made["distill"]):
+        for unit, counts in one.ledger.items():
+            words = unit.replace("_", " ")
+            row = f"| {one.stage} {one.fingerprint} | {words} | {counts['in']:,} | {counts['out']:,} |"
+            assert row in dropped
+    data = card[card.index("## Data") : card.index("## What was dropped")]
     assert "- Licence of the problems: Apache-2.0" in data
     results = [line for line in card.splitlines() if "| heldout |" in line]
     assert [line.split(" | ")[0] for line in results] == [

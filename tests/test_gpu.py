@@ -143,10 +143,10 @@ def test_a_stage_trains_the_same_policy(
     verifier: Verifier,
     tmp_path: Path,
 ) -> None:
-    folder, metrics = made_here(on_gpu(jobs[name]), verifier, tmp_path / "run")
+    folder, outcome = made_here(on_gpu(jobs[name]), verifier, tmp_path / "run")
     alone, expected = single[name]
     assert apart(alone, folder) < NEAR.get(name, 1e-4)
-    assert metrics["train_tokens"] == expected["train_tokens"]
+    assert outcome.metrics["train_tokens"] == expected.metrics["train_tokens"]
     losses = read_history(folder)["train/loss"]
     assert losses == pytest.approx(
         read_history(alone)["train/loss"], rel=NEAR_LOSS.get(name, 0), abs=1e-4
@@ -187,8 +187,8 @@ def test_a_strategy_trains_the_same_policy(
     alone, expected = single[name]
     assert apart(alone, folder / "whole") < NEAR.get(name, 1e-4)
     assert apart(folder / "whole", again) < 1e-5
-    metrics = json.loads((folder / "whole.json").read_text())
-    assert metrics["train_tokens"] == expected["train_tokens"]
+    outcome = json.loads((folder / "whole.json").read_text())
+    assert outcome["metrics"]["train_tokens"] == expected.metrics["train_tokens"]
 
 
 def test_whole_recipe(tmp_path: Path) -> None:

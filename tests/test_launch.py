@@ -1,17 +1,24 @@
 """What a stage's own processes are told."""
 
 import gc
+import io
+import json
 import subprocess
 import sys
 import weakref
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from reasoning_lab.data.sources import FileSource
 from reasoning_lab.hardware import EngineHardwareConfig, HardwareConfig
 from reasoning_lab.launch import Job, read_job, write_job
+from reasoning_lab.ledger import Ledger
+from reasoning_lab.runner import print_ledger
 from reasoning_lab.schema import ModelConfig, ProblemsConfig, StageConfig
 from reasoning_lab.stages.rl.config import RLConfig
 from reasoning_lab.targets import TRUSTED_VARIABLE
@@ -66,11 +73,17 @@ def trained(config: Any, context: Any) -> dict[str, Any]:
     return {"name": context.name}
 
 
-def test_nothing_of_a_stage_stays_in_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def source(tmp_path: Path) -> FileSource:
+    problems = tmp_path / "problems.jsonl"
+    problems.write_text('{"prompt": "1 + 1", "gold": "2"}\n')
+    return FileSource(str(problems), 0.1, 0.1, {"checker": "number"})
+
+
+@pytest.fixture
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
     monkeypatch.setenv(TRUSTED_VARIABLE, "tests")
-    job = Job(
+    return Job(
         name="sft",
         config=StageConfig(run=f"{__name__}.trained", produces="policy"),
         seed=3,
@@ -85,9 +98,9 @@ def test_nothing_of_a_stage_stays_in_memory(
         benchmarks={},
         tracking=None,
     )
-    problems = tmp_path / "problems.jsonl"
-    problems.write_text('{"prompt": "1 + 1", "gold": "2"}\n')
-    source = FileSource(str(problems), 0.1, 0.1, {"checker": "number"})
+
+
+def test_nothing_of_a_stage_stays_in_memory(job: Job, source: FileSource) -> None:
     gc.disable()
     try:
         with Verifier(workers=1, timeout_s=20, memory_mb=256) as verifier:
@@ -96,6 +109,57 @@ def test_nothing_of_a_stage_stays_in_memory(
         assert trainer() is None
     finally:
         gc.enable()
+
+
+def dropping(config: Any, context: Any) -> dict[str, Any]:
+    context.ledger.take("things", 9)
+    context.ledger.drop("things", "odd", 2, origins=["one", "three"])
+    return {}
+
+
+class LoggedTracker(NullTracker):
+    """Keeps what is logged."""
+
+    def __init__(self) -> None:
+        self.logged: dict[str, Any] = {}
+
+    def log(self, metrics: Mapping[str, Any]) -> None:
+        self.logged |= metrics
+
+
+def test_what_a_stage_drops_leaves_it_with_its_metrics(job: Job, source: FileSource) -> None:
+    job = replace(job, config=StageConfig(run=f"{__name__}.dropping", produces="policy"))
+    job.out_dir.mkdir()
+    tracker = LoggedTracker()
+    with Verifier(workers=1, timeout_s=20, memory_mb=256) as verifier:
+        outcome = job.run(source, {}, verifier, tracker)
+    examples = {"odd": ["one", "three"]}
+    assert outcome.ledger == {
+        "things": {"in": 9, "out": 7, "dropped": {"odd": 2}, "examples": examples}
+    }
+    assert tracker.logged == {
+        "ledger/things/in": 9,
+        "ledger/things/out": 7,
+        "dropped/things/odd": 2,
+    }
+    rows = [json.loads(line) for line in (job.out_dir / "dropped.jsonl").read_text().splitlines()]
+    assert rows == [
+        {"unit": "things", "reason": "odd", "origin": name} for name in ("one", "three")
+    ]
+
+
+def test_a_reused_artifact_repeats_only_its_warnings(caplog: pytest.LogCaptureFixture) -> None:
+    ledger = Ledger()
+    ledger.take("things", 9)
+    ledger.drop("things", "odd", 2)
+    printed = []
+    for reused in (False, True):
+        console = Console(file=io.StringIO(), width=20)
+        print_ledger(console, "sft", ledger, reused)
+        printed.append(console.file.getvalue())  # type: ignore[attr-defined]
+    assert printed == ["  7 of 9 things go on; dropped: 2 odd\n", ""]
+    warning = "sft: more than a tenth of the things was dropped: 2 of 9 (22%), 2 odd."
+    assert [record.message for record in caplog.records] == [warning] * 2
 
 
 def test_a_verifiers_worker_does_not_import_what_its_rank_did() -> None:
