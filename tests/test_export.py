@@ -113,9 +113,8 @@ def test_card_tells_what_the_records_tell(
     dropped = card[card.index("## What was dropped") : card.index("## Evaluation")]
     for one in (made["midtrain"], made["distill"]):
         for unit, counts in one.ledger.items():
-            words = unit.replace("_", " ")
-            row = f"| {one.stage} {one.fingerprint} | {words} | {counts['in']:,} | {counts['out']:,} |"
-            assert row in dropped
+            name = f"{one.stage} {one.fingerprint} | {unit.replace('_', ' ')}"
+            assert f"| {name} | {counts['in']:,} | {counts['out']:,} |" in dropped
     data = card[card.index("## Data") : card.index("## What was dropped")]
     assert "- Licence of the problems: Apache-2.0" in data
     results = [line for line in card.splitlines() if "| heldout |" in line]
