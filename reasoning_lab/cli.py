@@ -24,7 +24,7 @@ from reasoning_lab.compose import CONF, compose, register_schemas
 from reasoning_lab.files import dated
 from reasoning_lab.imports import lasting
 from reasoning_lab.mistakes import is_composition_error, one_sentence
-from reasoning_lab.planning import memory_lines, plan_table, planned, summary
+from reasoning_lab.planning import memory_lines, plan_table, planned, summary, warning_lines
 from reasoning_lab.schema import PathsConfig, RootConfig
 from reasoning_lab.sweep import recipes, with_sweep
 from reasoning_lab.types import UserError
@@ -166,7 +166,7 @@ def _plan(arguments: Sequence[str]) -> None:
         return
     console = Console()
     console.print(plan_table(nodes))
-    for line in [*memory_lines(nodes), summary(nodes)]:
+    for line in [*memory_lines(nodes), *warning_lines(nodes), summary(nodes)]:
         console.print(line, soft_wrap=True)
 
 

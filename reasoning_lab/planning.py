@@ -16,6 +16,7 @@ from rich.table import Table
 
 from reasoning_lab.compose import Recipe
 from reasoning_lab.hardware import SHARDED, HardwareConfig
+from reasoning_lab.ledger import Ledger
 from reasoning_lab.models.cost import (
     ASSUMED_MFU,
     DEVICES,
@@ -79,6 +80,7 @@ class PlannedNode:
         wall_s: Estimated seconds; None = unknown.
         memory: What training takes, for the known model families.
         bounds: Tokens, arithmetic and hours at most, for the same; None = its config bounds none.
+        warnings: What the artifact that is reused dropped much of.
     """
 
     stage: str
@@ -93,12 +95,14 @@ class PlannedNode:
     wall_s: float | None
     memory: Footprint | None
     bounds: Bounds | None
+    warnings: Sequence[str]
 
 
 def planned(recipes: Sequence[Recipe]) -> list[PlannedNode]:
     """Every node of every recipe, in the order in which they would run."""
     nodes: list[PlannedNode] = []
     states: dict[str, str] = {}
+    warnings: dict[str, list[str]] = {}
     stored: dict[str, _Costs] = {}
     for recipe in recipes:
         runs = recipe.root.paths.runs
@@ -108,8 +112,10 @@ def planned(recipes: Sequence[Recipe]) -> list[PlannedNode]:
         for node in recipe.nodes:
             repeated = node.fingerprint in states
             if not repeated:
-                cached = store.lookup(node.folder, node.fingerprint) is not None
-                states[node.fingerprint] = "cached" if cached else "run"
+                cached = store.lookup(node.folder, node.fingerprint)
+                states[node.fingerprint] = "run" if cached is None else "cached"
+                ledger = Ledger.of(cached.ledger) if cached else Ledger()
+                warnings[node.fingerprint] = ledger.warnings()
             rows = node.config.rows()
             like = _like(node, stored[runs])
             optimization = getattr(node.config, "optimization", None)
@@ -128,6 +134,7 @@ def planned(recipes: Sequence[Recipe]) -> list[PlannedNode]:
                     wall_s=_scaled(like, "wall_s", rows),
                     memory=memory,
                     bounds=_bounds(recipe.root, node.config, memory),
+                    warnings=warnings[node.fingerprint],
                 )
             )
     return nodes
@@ -173,6 +180,16 @@ def memory_lines(nodes: Sequence[PlannedNode]) -> list[str]:
         f"{_size(1000 * memory.activations_a_token)} for every 1,000 tokens of a micro-batch, "
         f"{_logits(memory)}{_besides(memory)}."
         for memory, stages in found.items()
+    ]
+
+
+def warning_lines(nodes: Sequence[PlannedNode]) -> list[str]:
+    """What the artifacts that are reused dropped much of."""
+    return [
+        f"{node.stage}: {warning}."
+        for node in nodes
+        if not node.repeated
+        for warning in node.warnings
     ]
 
 

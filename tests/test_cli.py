@@ -16,6 +16,7 @@ import pytest
 from reasoning_lab.data.corpus import read_prompt_ids, read_rollouts, write_prompt_ids
 from reasoning_lab.data.reasoning_gym import ReasoningGymSource
 from reasoning_lab.evaluate.benchmark import benchmark_problems
+from reasoning_lab.ledger import Ledger
 from reasoning_lab.store import Artifact, Store
 from reasoning_lab.sweep import combinations
 from reasoning_lab.targets import factory
@@ -139,6 +140,15 @@ def test_plan_after_a_run_says_cached(smoke_run: Path, capsys: pytest.CaptureFix
     nodes = json.loads(capsys.readouterr().out)["nodes"]
     states = {node["stage"]: node["state"] for node in nodes}
     assert {stage for stage, state in states.items() if state == "run"} == {"rl", "rl/heldout"}
+    # What is reused still lacks what it dropped.
+    warned = 0
+    for node in nodes:
+        if node["state"] == "cached":
+            (record,) = smoke_run.glob(f"runs/store/*/{node['fingerprint']}/artifact.json")
+            ledger = Ledger.of(json.loads(record.read_text())["ledger"])
+            assert node["warnings"] == ledger.warnings()
+            warned += len(node["warnings"])
+    assert warned
 
 
 def test_run_leaves_its_report(smoke_run: Path) -> None:
@@ -154,7 +164,10 @@ def test_run_leaves_its_report(smoke_run: Path) -> None:
         assert 0 <= row["ci95"][0] <= row["pass@1"] <= row["ci95"][1] <= 1
         assert row["wall_s"] > 0
         assert row["completion_tokens"] > 0
-    assert (path.parent / "report.md").read_text().startswith("# ")
+    page = (path.parent / "report.md").read_text()
+    assert page.startswith("# ")
+    for stage in ("pretrain", "distill", "midtrain", "sft", "prefer", "dpo", "rl", "rl/heldout"):
+        assert f"| {stage} (seed 0) | " in page[page.index("## What was dropped") :]
     assert (path.parent / "ladder.png").read_bytes().startswith(b"\x89PNG")
     assert not any((smoke_run / "runs" / "work").iterdir())
 
