@@ -53,6 +53,11 @@ class Flow:
         """How many were dropped for a reason that is no configured selection."""
         return sum(n for reason, n in self.dropped.items() if reason not in self.selected)
 
+    @property
+    def eligible(self) -> int:
+        """How many came in and were not dropped by a configured selection."""
+        return self.taken - self.dropped.total() + self.unplanned
+
     def add(self, other: "Flow") -> None:
         """Add all that `other` counted."""
         self.taken += other.taken
@@ -159,12 +164,15 @@ class Ledger:
         return [_sentence(unit, flow) for unit, flow in self.flows.items() if flow.dropped]
 
     def warnings(self) -> list[str]:
-        """One sentence for each unit of which more than a tenth was dropped unasked."""
+        """One sentence for each unit of which more than a tenth was dropped unasked.
+
+        What a configured selection leaves out is not part of the whole.
+        """
         return [
             f"more than a tenth of the {_words(unit)} was dropped: {flow.unplanned:,} of "
-            f"{flow.taken:,} ({flow.unplanned / flow.taken:.0%}), {_reasons(flow)}"
+            f"{flow.eligible:,} ({flow.unplanned / flow.eligible:.0%}), {_reasons(flow)}"
             for unit, flow in self.flows.items()
-            if flow.taken and flow.unplanned > WARNED_FRAC * flow.taken
+            if flow.eligible > 0 and flow.unplanned > WARNED_FRAC * flow.eligible
         ]
 
     def require_passed(self, unit: str, key: str, remedy: str) -> None:
@@ -181,7 +189,7 @@ class Ledger:
         """Write `dropped.jsonl`, one line a dropped thing with an origin, where there are any."""
         if self._rows:
             with (folder / DROPPED_ROWS).open("w", encoding="utf-8") as file:
-                file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in self._rows)
+                file.writelines(json.dumps(row) + "\n" for row in self._rows)
 
     def state_dict(self) -> dict[str, Any]:
         """All of it as plain JSON."""

@@ -58,6 +58,26 @@ def test_warns_of_more_than_a_tenth_that_nobody_selected(
     assert len(ledger.warnings()) == warned
 
 
+def test_what_was_selected_away_hides_no_loss() -> None:
+    """Of 1,000 rows 100 are asked for, and 11 of these are too long."""
+    ledger = Ledger()
+    ledger.take("rows", 1000)
+    ledger.drop("rows", "beyond_count", 900, selected=True)
+    ledger.drop("rows", "too_long", 10)
+    assert ledger.warnings() == []
+    ledger.drop("rows", "too_long", 1)
+    (warning,) = ledger.warnings()
+    assert "more than a tenth of the rows was dropped: 11 of 100 (11%)" in warning
+
+
+def test_a_row_may_hold_any_text(tmp_path) -> None:
+    ledger = Ledger()
+    ledger.drop("rows", "unreadable", origins=["\ud800 \n"])
+    ledger.write_rows(tmp_path)
+    (line,) = (tmp_path / DROPPED_ROWS).read_text().splitlines()
+    assert json.loads(line)["origin"] == "\ud800 \n"
+
+
 def test_nothing_left_is_an_error() -> None:
     ledger = Ledger()
     ledger.require_passed("rows", "data.path", "look at the file")

@@ -1,6 +1,7 @@
 """What each stage counts as come in, gone out and dropped, through the stages themselves."""
 
 import json
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -113,6 +114,24 @@ def test_validation_documents_are_counted_apart(context: StageContext, tmp_path:
         "documents": {"in": 60, "out": 60, "dropped": {}},
         "validation_documents": {"in": 10, "out": 10, "dropped": {}},
     }
+
+
+@pytest.mark.parametrize(
+    ("stage", "kind", "emptied", "told"),
+    [
+        ("midtrain", "corpus", ["validation"], "the corpus has no validation documents; distill"),
+        ("dpo", "preferences", ["chosen", "rejected"], "the preferences have no pair; sample"),
+    ],
+)
+def test_what_is_empty_from_the_start_is_refused(
+    stage: str, kind: str, emptied: list[str], told: str, context: StageContext, tmp_path: Path
+) -> None:
+    shutil.copytree(context.inputs[kind], tmp_path / kind)
+    for name in emptied:
+        write_rollouts(tmp_path / kind / f"{name}.parquet", [])
+    placed = replace(context, inputs={**context.inputs, kind: tmp_path / kind})
+    with pytest.raises(UserError, match=f"stages.stage: {told}"):
+        trained(stage, placed, tmp_path)
 
 
 def test_the_subset_of_sft_is_a_selection(context: StageContext, tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ from reasoning_lab.stages.base import (
 from reasoning_lab.stages.dpo.config import DPOConfig
 from reasoning_lab.stages.steps import Steps
 from reasoning_lab.stages.tokens import divided, fitting
-from reasoning_lab.types import Rollout
+from reasoning_lab.types import Rollout, UserError
 
 # Read by the reference at once, where hardware names no micro-batch.
 _REFERENCE_BATCH_PAIRS = 8
@@ -175,17 +175,21 @@ def fitting_pairs(
     """The pairs of which no side is too long; the ledger counts the others.
 
     Raises:
-        UserError: None is left.
+        UserError: There is none, or none is left.
     """
+    if not chosen:
+        raise UserError(
+            f"stages.{context.name}: the preferences have no pair; sample more rollouts for them"
+        )
     sides = examples_of(tokenizer, chosen), examples_of(tokenizer, rejected)
     pairs = list(zip(*sides, strict=True))
     problems = [rollout.problem for rollout in chosen]
     lengths = [max(one.length, other.length) for one, other in pairs]
     context.ledger.take("pairs", len(pairs))
-    kept = fitting(problems, lengths, max_tokens, "pairs", context.ledger)
+    short = fitting(problems, lengths, max_tokens, "pairs", context.ledger)
     key = f"stages.{context.name}.max_tokens={max_tokens}"
     context.ledger.require_passed("pairs", key, "raise it")
-    return [pairs[index] for index in kept]
+    return [pairs[index] for index in short]
 
 
 def pair_tokens(pairs: Sequence[tuple[Example, Example]], pad_id: int) -> TokenBatch:

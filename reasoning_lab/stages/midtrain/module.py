@@ -103,17 +103,20 @@ def _rows(
     unit: str,
 ) -> list[list[Example]]:
     """The documents that fit, packed; the ledger counts the others as `unit`."""
-    key = f"stages.{context.name}.row_tokens"
     if not rollouts:
-        raise UserError(f"stages.{context.name}: the corpus has no {unit.replace('_', ' ')}")
+        raise UserError(
+            f"stages.{context.name}: the corpus has no {unit.replace('_', ' ')}; distill more "
+            "problems, of which some are for validation"
+        )
     documents = examples_of(tokenizer, rollouts)
     problems = [rollout.problem for rollout in rollouts]
     lengths = [document.length for document in documents]
     context.ledger.take(unit, len(documents))
-    kept = fitting(problems, lengths, config.row_tokens, unit, context.ledger)
-    context.ledger.require_passed(unit, f"{key}={config.row_tokens}", "raise it")
-    packing = pack([lengths[index] for index in kept], config.row_tokens)
-    return [[documents[kept[index]] for index in row] for row in packing.rows]
+    short = fitting(problems, lengths, config.row_tokens, unit, context.ledger)
+    key = f"stages.{context.name}.row_tokens={config.row_tokens}"
+    context.ledger.require_passed(unit, key, "raise it")
+    packing = pack([lengths[index] for index in short], config.row_tokens)
+    return [[documents[short[index]] for index in row] for row in packing.rows]
 
 
 def _trained_tokens(row: Sequence[Example], trained: TrainedPart) -> int:

@@ -129,17 +129,17 @@ def _write(
 
 def _count(groups: Sequence[RolloutGroup], pairs: int, ledger: Ledger) -> None:
     """Count the groups that give no pair, and the rollouts that are in none."""
-    correct = [sum(rollout.correct for rollout in group.rollouts) for group in groups]
-    sizes = [len(group.rollouts) for group in groups]
-    silent = [not 0 < right < size for right, size in zip(correct, sizes, strict=True)]
-    without_wrong = sum(right > 0 for right, alone in zip(correct, silent, strict=True) if alone)
-    of_silent = sum(size for size, alone in zip(sizes, silent, strict=True) if alone)
-    ledger.take("groups", len(groups))
-    ledger.drop("groups", "no_wrong_rollout", without_wrong)
-    ledger.drop("groups", "no_correct_rollout", sum(silent) - without_wrong)
-    ledger.take("rollouts", sum(sizes))
-    ledger.drop("rollouts", "no_counterpart", of_silent, selected=True)
-    unpaired = sum(sizes) - of_silent - 2 * pairs
+    rollouts, without_counterpart = 0, 0
+    for group in groups:
+        rollouts += len(group.rollouts)
+        ledger.take("groups")
+        correct = sum(rollout.correct for rollout in group.rollouts)
+        if not 0 < correct < len(group.rollouts):
+            ledger.drop("groups", "no_wrong_rollout" if correct else "no_correct_rollout")
+            without_counterpart += len(group.rollouts)
+    ledger.take("rollouts", rollouts)
+    ledger.drop("rollouts", "no_counterpart", without_counterpart, selected=True)
+    unpaired = rollouts - without_counterpart - 2 * pairs
     ledger.drop("rollouts", "beyond_pairs_per_problem", unpaired, selected=True)
 
 
