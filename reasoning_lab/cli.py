@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from reasoning_lab.compose import CONF, compose, register_schemas
+from reasoning_lab.compose import CONF, Recipe, compose, register_schemas
 from reasoning_lab.files import dated
 from reasoning_lab.imports import lasting
 from reasoning_lab.mistakes import is_composition_error, one_sentence
@@ -160,7 +160,9 @@ def _dashboard(arguments: Sequence[str]) -> None:
 def _plan(arguments: Sequence[str]) -> None:
     formats = ("format=json", "format=table")
     words = [word for word in arguments if word not in formats]
-    nodes = planned([recipe for _, recipe in recipes(_combined(words))])
+    composed = [recipe for _, recipe in recipes(_combined(words))]
+    unchecked = _preflight(composed, local_only=True)
+    nodes = planned(composed)
     if "format=json" in arguments:
         print(json.dumps({"nodes": [dataclasses.asdict(node) for node in nodes]}, indent=2))
         return
@@ -168,6 +170,28 @@ def _plan(arguments: Sequence[str]) -> None:
     console.print(plan_table(nodes))
     for line in [*memory_lines(nodes), summary(nodes)]:
         console.print(line, soft_wrap=True)
+    if unchecked:
+        console.print(
+            f"Not on this machine, so not looked at: the data of {', '.join(unchecked)}.",
+            soft_wrap=True,
+        )
+
+
+def _preflight(composed: Sequence[Recipe], local_only: bool = False) -> list[str]:
+    """Hold recipes against their data; the config keys whose data is not on this machine.
+
+    Raises:
+        UserError: The data lacks something; every complaint is a line.
+    """
+    from reasoning_lab.preflight import Preflight
+    from reasoning_lab.verify import verifier_of
+
+    if not composed:
+        return []
+    with verifier_of(composed[0].root.hardware) as verifier:
+        preflight = Preflight(verifier, local_only)
+        preflight.require(composed)
+    return list(preflight.unchecked)
 
 
 def _audit(arguments: Sequence[str]) -> None:
@@ -300,10 +324,12 @@ def _combined(arguments: Sequence[str]) -> list[str]:
 
 
 def _check_sweep(arguments: Sequence[str]) -> None:
-    """Compose every combination of a multirun; one that searches, or has other flags, is let be."""
+    """Compose every combination of a multirun and hold it against its data.
+
+    One that searches, or has other flags, is left to Hydra.
+    """
     try:
         overrides = _combined(arguments)
     except UserError:
         return
-    for _ in recipes(overrides):
-        pass
+    _preflight([recipe for _, recipe in recipes(overrides)])

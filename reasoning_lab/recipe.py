@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reasoning_lab.schema import StageConfig
+from reasoning_lab.schema import ProblemDraw, StageConfig
 from reasoning_lab.store import fingerprint
 from reasoning_lab.targets import own_code
 from reasoning_lab.types import UserError
@@ -45,6 +45,20 @@ class Node:
         """
         package, *_, name = self.config.run.split(".")
         return self.config.run.split(".")[-3] if package == "reasoning_lab" else name
+
+    def draws(self) -> Sequence[ProblemDraw]:
+        """The problems that it draws."""
+        return self.config.problem_draws(f"stages.{self.name}")
+
+    def corpus_draw(self) -> ProblemDraw | None:
+        """The problems of the corpus that reaches it; None = no corpus does."""
+        maker = self.inputs.get("corpus")
+        while maker is not None:
+            for draw in maker.draws():
+                if draw.teacher is not None:
+                    return draw
+            maker = maker.inputs.get("corpus")
+        return None
 
     def trained_on(self) -> list["Node"]:
         """The ancestors whose problems reached this node, each once.

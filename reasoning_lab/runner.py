@@ -16,11 +16,10 @@ from rich.console import Console
 
 from reasoning_lab import heap
 from reasoning_lab.compose import Recipe
-from reasoning_lab.data.problems import drawn
-from reasoning_lab.evaluate.config import EvaluateConfig
 from reasoning_lab.fields import as_plain
 from reasoning_lab.files import replaced
 from reasoning_lab.launch import Job, launched, tracker_of
+from reasoning_lab.preflight import Preflight
 from reasoning_lab.ray_cluster import check_ray
 from reasoning_lab.recipe import Node
 from reasoning_lab.report import Evidence
@@ -29,7 +28,6 @@ from reasoning_lab.slurm import check_slurm
 from reasoning_lab.stages.strategies import check_drives
 from reasoning_lab.store import Artifact, Metadata, Store, trained_on
 from reasoning_lab.tracking import Tracker, is_offline
-from reasoning_lab.types import UserError
 from reasoning_lab.verify import Verifier, verifier_of
 
 log = logging.getLogger(__name__)
@@ -71,8 +69,8 @@ def run(recipe: Recipe, out_dir: Path, overrides: Sequence[str] = ()) -> float |
     heap.give_back()
     console = Console()
     with verifier_of(root.hardware) as verifier:
+        Preflight(verifier).require([recipe])
         runner = Runner(recipe, out_dir, overrides, verifier)
-        runner.draw_benchmarks(recipe.nodes)
         artifacts: dict[str, Artifact] = {}
         for position, node in enumerate(recipe.nodes, start=1):
             started = time.monotonic()
@@ -118,25 +116,6 @@ class Runner:
         self._benchmark_sources = recipe.benchmark_sources
         disabled = self._root.tracker.mode == "disabled"
         self._offline = None if disabled else is_offline(self._root.tracker)
-
-    def draw_benchmarks(self, nodes: Sequence[Node]) -> None:
-        """Load the problems of benchmarks with a source of their own before anything trains.
-
-        Raises:
-            UserError: A dataset cannot be loaded, or has fewer problems.
-        """
-        asked = {
-            node.config.name: node.config.benchmark
-            for node in nodes
-            if isinstance(node.config, EvaluateConfig)
-            and node.config.name in self._benchmark_sources
-            and self._store.lookup(node.folder, node.fingerprint) is None
-        }
-        for name, held in asked.items():
-            try:
-                next(drawn(self._benchmark_sources[name], held))
-            except UserError as error:
-                raise UserError(f"benchmarks.{name}: {error}") from error
 
     def obtain(self, node: Node, made: Mapping[str, Artifact]) -> tuple[Artifact, bool]:
         """The node's artifact and whether it existed; `made` holds those of its inputs."""

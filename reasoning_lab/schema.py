@@ -4,6 +4,7 @@ Importing this module, or a stage's config module, imports no torch.
 """
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +13,7 @@ from omegaconf import MISSING
 
 from reasoning_lab.fields import at_least, choice, fraction, identity_of, number, placement
 from reasoning_lab.hardware import HardwareConfig
-from reasoning_lab.types import Sequences, UserError
+from reasoning_lab.types import Sequences, Split, UserError
 
 # Each value's update depends on that value alone, so a shard is updated as the whole would be.
 _ELEMENTWISE = ("Adam", "AdamW", "Adamax", "NAdam", "RAdam", "SGD", "RMSprop", "Adagrad")
@@ -84,6 +85,53 @@ class ProblemsConfig:
 
     levels: list[int] = MISSING
     count: int = at_least(1)
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemDraw:
+    """Problems that a node draws, which are looked for before anything trains.
+
+    Attributes:
+        key: The config key that asks for them.
+        split: Of the source.
+        levels: Difficulty levels.
+        count: How many.
+        teacher: `_target_` and options of the teacher that must know them; None = nobody works
+            them.
+        benchmark: The benchmark whose source they come from; None = the run's source.
+        seed: Of the draw; None = the run's.
+    """
+
+    key: str
+    split: Split
+    levels: Sequence[int]
+    count: int
+    teacher: Mapping[str, Any] | None = None
+    benchmark: str | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CorpusSelection:
+    """What a stage takes of a corpus.
+
+    Attributes:
+        key: The config key that asks for it.
+        levels: Difficulty levels.
+        least: Problems at these levels without which the stage cannot run.
+    """
+
+    key: str
+    levels: Sequence[int]
+    least: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentLimit:
+    """The longest document that a stage takes: the key that says so, and its tokens."""
+
+    key: str
+    tokens: int
 
 
 @dataclass
@@ -197,6 +245,18 @@ class StageConfig:
 
     def written_rows(self) -> Sequences | None:
         """What the policy writes in it at most; None = nothing."""
+        return None
+
+    def problem_draws(self, key: str) -> Sequence[ProblemDraw]:
+        """The problems that it draws; `key` is the stage's."""
+        return []
+
+    def corpus_selections(self, key: str) -> Sequence[CorpusSelection]:
+        """What it takes of the corpus that reaches it."""
+        return []
+
+    def document_limit(self, key: str) -> DocumentLimit | None:
+        """The longest document that it takes; None = any."""
         return None
 
     def frozen_copies(self) -> int:

@@ -195,6 +195,10 @@ class Store:
         finally:
             lock.release()
 
+    def has(self, stage: str, fingerprint: str) -> bool:
+        """Whether the artifact was committed; its files are not looked at."""
+        return (self._path(stage, fingerprint) / RECORD).is_file()
+
     def obtain(
         self, stage: str, fingerprint: str, build: Callable[[Path, Path], Metadata]
     ) -> tuple[Artifact, bool]:
