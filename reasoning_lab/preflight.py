@@ -42,8 +42,12 @@ class DrawnProblems:
     sample: Sequence[Problem] = ()
 
 
+# By source, split and levels, then by count: a sweep's runs ask for the same, one after the other.
+_DRAWS: dict[str, dict[int, DrawnProblems]] = {}
+
+
 class Preflight:
-    """Checks recipes; the same draw of several recipes is made once.
+    """Checks recipes; the same draw of several recipes is made once in a process.
 
     Args:
         verifier: Reads the golds.
@@ -56,7 +60,6 @@ class Preflight:
     def __init__(self, verifier: Verifier, local_only: bool = False) -> None:
         self._verifier = verifier
         self._local_only = local_only
-        self._draws: dict[str, DrawnProblems] = {}
         self.unchecked: dict[str, None] = {}
 
     def require(self, recipes: Iterable[Recipe]) -> None:
@@ -73,16 +76,18 @@ class Preflight:
         """One sentence for each thing that the data lacks, of every node that would run."""
         store = Store(Path(recipe.root.paths.runs) / "store")
         lines: list[str] = []
-        for node in recipe.nodes:
-            if store.has(node.folder, node.fingerprint):
-                continue
+        nodes = [node for node in recipe.nodes if not store.has(node.folder, node.fingerprint)]
+        # A larger draw stands for the smaller ones of its kind.
+        for draw in sorted((d for n in nodes for d in n.draws()), key=lambda d: -d.count):
+            self._drawn(recipe, draw, or_larger=True)
+        for node in nodes:
             for draw in node.draws():
                 lines += self._draw_complaints(recipe, draw)
             lines += self._corpus_complaints(recipe, node)
         return list(dict.fromkeys(lines))
 
     def _draw_complaints(self, recipe: Recipe, draw: ProblemDraw) -> Iterator[str]:
-        drawn = self._drawn(recipe, draw)
+        drawn = self._drawn(recipe, draw, or_larger=True)
         if drawn.refusal:
             yield f"{draw.key}: {drawn.refusal}"
         if draw.teacher is None:
@@ -126,18 +131,28 @@ class Preflight:
                 f"the shortest has about {shortest:,} tokens; raise it"
             )
 
-    def _drawn(self, recipe: Recipe, draw: ProblemDraw) -> DrawnProblems:
-        source = recipe.source
-        if draw.benchmark is not None:
-            source = recipe.benchmark_sources.get(draw.benchmark, source)
+    def _drawn(self, recipe: Recipe, draw: ProblemDraw, or_larger: bool = False) -> DrawnProblems:
+        """What drawing shows; the seed decides which problems come, not whether there are enough.
+
+        `or_larger`: a larger draw of the same kind, if one succeeded, stands for this one.
+        """
+        source, options = recipe.source, recipe.root.data
+        if draw.benchmark is not None and draw.benchmark in recipe.benchmark_sources:
+            source = recipe.benchmark_sources[draw.benchmark]
+            options = recipe.root.benchmarks[draw.benchmark].data or options
         if self._local_only and not source.is_local():
             self.unchecked[draw.key] = None
             return DrawnProblems()
-        seed = recipe.root.seed if draw.seed is None else draw.seed
-        name = repr((source.about(), source.content(), draw.split, draw.levels, draw.count, seed))
-        if name not in self._draws:
-            self._draws[name] = self._draw(source, draw, seed)
-        return self._draws[name]
+        kind = repr((options, source.content(), draw.split, list(draw.levels)))
+        drawn = _DRAWS.setdefault(kind, {})
+        if or_larger:
+            larger = (d for n, d in drawn.items() if n >= draw.count and not d.refusal)
+            if (one := next(larger, None)) is not None:
+                return one
+        if draw.count not in drawn:
+            seed = recipe.root.seed if draw.seed is None else draw.seed
+            drawn[draw.count] = self._draw(source, draw, seed)
+        return drawn[draw.count]
 
     def _draw(self, source: ProblemSource, draw: ProblemDraw, seed: int) -> DrawnProblems:
         examples: dict[str, Problem] = {}

@@ -21,13 +21,13 @@ from reasoning_lab.files import replaced
 from reasoning_lab.launch import Job, launched, tracker_of
 from reasoning_lab.preflight import Preflight
 from reasoning_lab.ray_cluster import check_ray
-from reasoning_lab.recipe import Node
+from reasoning_lab.recipe import Node, variant_label
 from reasoning_lab.report import Evidence
 from reasoning_lab.results import add_evidence, publish, results_of
 from reasoning_lab.slurm import check_slurm
 from reasoning_lab.stages.strategies import check_drives
 from reasoning_lab.store import Artifact, Metadata, Store, trained_on
-from reasoning_lab.tracking import Tracker, is_offline
+from reasoning_lab.tracking import Tracker, runs_folder, tracking_mode
 from reasoning_lab.verify import Verifier, verifier_of
 
 log = logging.getLogger(__name__)
@@ -114,8 +114,7 @@ class Runner:
         self._store = Store(Path(self._root.paths.runs) / "store")
         self._source = recipe.source
         self._benchmark_sources = recipe.benchmark_sources
-        disabled = self._root.tracker.mode == "disabled"
-        self._offline = None if disabled else is_offline(self._root.tracker)
+        self._tracking_mode = tracking_mode(self._root.tracker)
 
     def obtain(self, node: Node, made: Mapping[str, Artifact]) -> tuple[Artifact, bool]:
         """The node's artifact and whether it existed; `made` holds those of its inputs."""
@@ -136,9 +135,9 @@ class Runner:
 
     def summarize(self, rows: Sequence[Mapping[str, Any]], figure: Path) -> None:
         """A W&B run with the complete ladder, so that reused stages leave no hole in a group."""
-        if self._offline is None:
+        if self._tracking_mode == "disabled":
             return
-        name = " ".join(self._overrides) or self._variant
+        name = " ".join(self._overrides) or variant_label(self._variant)
         settings = {**as_plain(self._root), "variant": self._variant}
         tracker = tracker_of(
             self._wandb("summary", name, f"summary-{_slug(self._group)}", settings)
@@ -197,7 +196,7 @@ class Runner:
         )
 
     def _tracking(self, node: Node) -> Mapping[str, Any] | None:
-        if self._offline is None:
+        if self._tracking_mode == "disabled":
             return None
         settings = {"seed": self._root.seed, **as_plain(node.config)}
         return self._wandb(node.folder, node.name, f"{node.folder}-{node.fingerprint}", settings)
@@ -207,13 +206,13 @@ class Runner:
     ) -> dict[str, Any]:
         return {
             "config": self._root.tracker,
-            "offline": bool(self._offline),
-            "folder": Path(self._root.paths.runs) / "wandb",
+            "offline": self._tracking_mode == "offline",
+            "folder": runs_folder(Path(self._root.paths.runs)),
             "run_id": run_id,
             "name": name,
             "group": self._group,
             "job_type": job_type,
-            "tags": [self._variant, *self._overrides],
+            "tags": [variant_label(self._variant), *self._overrides],
             "settings": settings,
         }
 

@@ -161,12 +161,14 @@ class ProtocolConfig:
     """What takes the place of every benchmark's own protocol; null = the benchmark's.
 
     Attributes:
+        count: Problems at most; a benchmark with fewer has all of its own.
         samples: Completions a problem.
         temperature: Of their sampling; 0 = greedy.
         top_p: Likewise.
         max_new_tokens: Likewise.
     """
 
+    count: int | None = number(None, least=1)
     samples: int | None = number(None, least=1)
     temperature: float | None = number(None, least=0.0)
     top_p: float | None = number(None, least=0.001, most=1.0)
@@ -176,8 +178,9 @@ class ProtocolConfig:
         """`benchmark` under this protocol."""
         given = {key: value for key, value in vars(self).items() if value is not None}
         samples = given.pop("samples", benchmark.samples)
+        count = min(given.pop("count", benchmark.count), benchmark.count)
         sampling = dataclasses.replace(benchmark.sampling, **given)
-        return dataclasses.replace(benchmark, samples=samples, sampling=sampling)
+        return dataclasses.replace(benchmark, count=count, samples=samples, sampling=sampling)
 
 
 @dataclass
@@ -295,7 +298,12 @@ class TrainingConfig(StageConfig):
             )
 
     def check_optimizer(self, key: str, hardware: HardwareConfig) -> None:
-        """Refuse an optimizer that the strategy's shards would change."""
+        """Refuse an optimizer with a rate of its own, or one that shards would change."""
+        if "lr" in self.optimization.optimizer:
+            raise UserError(
+                f"{key}.optimization.optimizer.lr: the rate is {key}.optimization.learning_rate, "
+                "which would override it; set that key and take this one out"
+            )
         if hardware.strategy in ("single", "ddp"):
             return
         target = str(self.optimization.optimizer.get("_target_"))

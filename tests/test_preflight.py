@@ -16,6 +16,16 @@ from .conftest import composed_recipe, lab_here
 SMOKE = ("experiment=smoke", "tracker.mode=disabled")
 
 
+OTHER_FAMILIES = (
+    "complex_arithmetic",
+    "count_primes",
+    "fraction_simplification",
+    "gcd",
+    "leg_counting",
+    "simple_equations",
+)
+
+
 @pytest.fixture
 def complaints(verifier: Verifier, tmp_path: Path):
     def of(*overrides: str) -> list[str]:
@@ -110,6 +120,22 @@ def test_what_is_stored_is_not_asked_for(verifier: Verifier, tmp_path: Path) -> 
     folder.mkdir(parents=True)
     (folder / "artifact.json").write_text("{}")
     assert Preflight(verifier).complaints(recipe) == []
+
+
+def test_other_options_of_a_generator_are_another_draw(complaints) -> None:
+    def of(most_terms: int) -> list[str]:
+        family = f"{{min_terms: 2, max_terms: {most_terms}, min_digits: 1, max_digits: 1}}"
+        return complaints(
+            *(f"~data.families.{name}" for name in OTHER_FAMILIES),
+            "data.families={chain_sum: {2: " + family + "}}",
+            "data.test_frac=0.5",
+            "stages.pretrain.problems.levels=[2]",
+            "stages.distill.problems.levels=[2]",
+        )
+
+    assert of(4) == []
+    # Two digits and one sign are fewer than 200 sums, of which half are held out.
+    assert {line.split(":")[0] for line in of(2)} >= {"stages.pretrain.problems"}
 
 
 def test_plan_fetches_nothing(verifier: Verifier) -> None:
