@@ -70,6 +70,6 @@ def stored_policy(name: str, store: Path) -> Path | None:
 def hydra_quoted(value: str) -> str:
     """`value` in the quotes in which Hydra takes every character of it for itself."""
     # A backslash means itself there, except before a quote.
-    inside = re.sub(r'(\\*)("|$)', r"\1\1\\\2", value).removesuffix("\\")
-    inside = inside.replace("${", "\\${")
+    inside = re.sub(r'(\\*)"', r'\1\1\\"', value)
+    inside = re.sub(r"(\\+)$", r"\1\1", inside).replace("${", "\\${")
     return f'"{inside}"'
