@@ -24,7 +24,9 @@ def store_measured(runs: Path, wall_s: float, train_tokens: int, *overrides: str
     Store(runs / "store").obtain(
         node.folder,
         node.fingerprint,
-        lambda out, work: Metadata("policy", node.identity, {}, 0, metrics, {}),
+        lambda out, work: Metadata(
+            kind="policy", identity=node.identity, inputs={}, seed=0, metrics=metrics, versions={}
+        ),
     )
 
 
