@@ -113,8 +113,8 @@ def main() -> None:
 def _dispatch(arguments: Sequence[str]) -> None:
     _check_words(arguments)
     register_schemas()
-    if arguments and arguments[0] in _SUBCOMMANDS:
-        _SUBCOMMANDS[arguments[0]](arguments[1:])
+    if arguments and arguments[0] in SUBCOMMANDS:
+        SUBCOMMANDS[arguments[0]](arguments[1:])
     else:
         _launch(arguments)
 
@@ -131,13 +131,13 @@ def _check_words(arguments: Sequence[str]) -> None:
             next(waiting, None)
         elif "=" in word or not word[:1].isalpha():
             continue
-        elif word in _SUBCOMMANDS:
+        elif word in SUBCOMMANDS:
             if place:
                 raise UserError(f"{word}: a subcommand comes first; write reasoning-lab {word} …")
         else:
-            near = difflib.get_close_matches(word, _SUBCOMMANDS, n=1)
+            near = difflib.get_close_matches(word, SUBCOMMANDS, n=1)
             remedy = f"did you mean '{near[0]}'?" if near else "an override has the form key=value"
-            known = ", ".join(_SUBCOMMANDS)
+            known = ", ".join(SUBCOMMANDS)
             raise UserError(f"{word}: there is no such subcommand ({known}); {remedy}")
 
 
@@ -154,7 +154,7 @@ def _complete_without_subcommand() -> None:
     """Take the subcommand out of a line that is being completed, as Hydra knows none."""
     command, space, rest = os.environ.get(_COMPLETED, "").partition(" ")
     word, _, overrides = rest.lstrip().partition(" ")
-    if word in _SUBCOMMANDS:
+    if word in SUBCOMMANDS:
         os.environ[_COMPLETED] = f"{command}{space}{overrides}"
 
 
@@ -340,7 +340,7 @@ def _taken(arguments: Sequence[str], *keys: str) -> tuple[list[str], list[str]]:
     return list(own.values()), rest
 
 
-_SUBCOMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
+SUBCOMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "audit": _audit,
     "convert": _convert,
     "dashboard": _dashboard,
