@@ -3,13 +3,16 @@
 Nothing heavy is imported until a recipe really runs, so `--help` and completion are quick.
 """
 
+import contextlib
 import dataclasses
+import difflib
 import errno
 import json
 import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 
@@ -20,7 +23,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from reasoning_lab.compose import CONF, compose, register_schemas
+from reasoning_lab.compose import CONF, Recipe, compose, register_schemas
 from reasoning_lab.files import dated
 from reasoning_lab.imports import lasting
 from reasoning_lab.mistakes import is_composition_error, one_sentence
@@ -45,7 +48,7 @@ reasoning-lab: turn a small language model into a reasoning model, stage by stag
 
 Examples:
   reasoning-lab experiment=smoke              every stage with a minimal budget
-  reasoning-lab stages.rl.optimization.learning_rate=1e-4
+  reasoning-lab stages.rl.optimization.learning_rate=2e-4   another rate: retrains rl alone
   reasoning-lab '~stages.rl'                  leave a stage out
   reasoning-lab -m ablate=none,dpo,rl seed=0,1
   reasoning-lab --cfg job                     every key with its value
@@ -56,6 +59,24 @@ Options of each group, chosen by group=option:
 """
 _MULTIRUN = ("-m", "--multirun")
 _CONFIG_DIR = ("-cd", "--config-dir")
+# Of Hydra's flags, those whose value is the next word.
+_FLAGS_WITH_VALUE = (
+    *_CONFIG_DIR,
+    "-cp",
+    "--config-path",
+    "-cn",
+    "--config-name",
+    "-p",
+    "--package",
+    "-c",
+    "--cfg",
+    "-i",
+    "--info",
+    "-e",
+    "--experimental-rerun",
+)
+# The line that the shell wants completed.
+_COMPLETED = "COMP_LINE"
 _RESUME = "Stopped; run the same command again to go on where it was."
 
 
@@ -65,14 +86,18 @@ def main() -> None:
     if "--help" in arguments or "-h" in arguments:
         print(_help())
         return
+    if "--version" in arguments:
+        print(f"reasoning-lab {version('reasoning-lab')}")
+        return
     # Hydra would print and exit by itself; let errors come here, to be told in one sentence.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    if _COMPLETED in os.environ:
+        # An error would be printed into the line that is being typed.
+        with contextlib.suppress(Exception):
+            _dispatch(arguments)
+        return
     try:
-        register_schemas()
-        if arguments and arguments[0] in _WORDS:
-            _WORDS[arguments[0]](arguments[1:])
-        else:
-            _launch(arguments)
+        _dispatch(arguments)
     except KeyboardInterrupt:
         _end(_RESUME, 130)
     except UserError as error:
@@ -85,12 +110,52 @@ def main() -> None:
         _end(f"the disk is full ({error.filename}); free some space, then {_RESUME.lower()}", 1)
 
 
+def _dispatch(arguments: Sequence[str]) -> None:
+    _check_words(arguments)
+    register_schemas()
+    if arguments and arguments[0] in SUBCOMMANDS:
+        SUBCOMMANDS[arguments[0]](arguments[1:])
+    else:
+        _launch(arguments)
+
+
+def _check_words(arguments: Sequence[str]) -> None:
+    """Refuse a word that is no subcommand, before Hydra takes it for an override.
+
+    Raises:
+        UserError: It says which subcommand was meant, or that it must come first.
+    """
+    waiting = iter(arguments)
+    for place, word in enumerate(waiting):
+        if word in _FLAGS_WITH_VALUE:
+            next(waiting, None)
+        elif "=" in word or not word[:1].isalpha():
+            continue
+        elif word in SUBCOMMANDS:
+            if place:
+                raise UserError(f"{word}: a subcommand comes first; write reasoning-lab {word} …")
+        else:
+            near = difflib.get_close_matches(word, SUBCOMMANDS, n=1)
+            remedy = f"did you mean '{near[0]}'?" if near else "an override has the form key=value"
+            known = ", ".join(SUBCOMMANDS)
+            raise UserError(f"{word}: there is no such subcommand ({known}); {remedy}")
+
+
 def _launch(arguments: Sequence[str]) -> None:
     """Run a recipe, or each of a multirun, through Hydra, which reads the command line itself."""
     if any(word in _MULTIRUN for word in arguments):
         _check_sweep(arguments)
     sys.argv[1:] = arguments
+    _complete_without_subcommand()
     hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(_run)()
+
+
+def _complete_without_subcommand() -> None:
+    """Take the subcommand out of a line that is being completed, as Hydra knows none."""
+    command, space, rest = os.environ.get(_COMPLETED, "").partition(" ")
+    word, _, overrides = rest.lstrip().partition(" ")
+    if word in SUBCOMMANDS:
+        os.environ[_COMPLETED] = f"{command}{space}{overrides}"
 
 
 def _help() -> str:
@@ -160,7 +225,9 @@ def _dashboard(arguments: Sequence[str]) -> None:
 def _plan(arguments: Sequence[str]) -> None:
     formats = ("format=json", "format=table")
     words = [word for word in arguments if word not in formats]
-    nodes = planned([recipe for _, recipe in recipes(_combined(words))])
+    composed = [recipe for _, recipe in recipes(_combined(words))]
+    unchecked = _preflight(composed, local_only=True)
+    nodes = planned(composed)
     if "format=json" in arguments:
         print(json.dumps({"nodes": [dataclasses.asdict(node) for node in nodes]}, indent=2))
         return
@@ -168,6 +235,28 @@ def _plan(arguments: Sequence[str]) -> None:
     console.print(plan_table(nodes))
     for line in [*memory_lines(nodes), *warning_lines(nodes), summary(nodes)]:
         console.print(line, soft_wrap=True)
+    if unchecked:
+        console.print(
+            f"Not on this machine, so not looked at: the data of {', '.join(unchecked)}.",
+            soft_wrap=True,
+        )
+
+
+def _preflight(composed: Sequence[Recipe], local_only: bool = False) -> list[str]:
+    """Hold recipes against their data; the config keys whose data is not on this machine.
+
+    Raises:
+        UserError: The data lacks something; every complaint is a line.
+    """
+    from reasoning_lab.preflight import Preflight
+    from reasoning_lab.verify import verifier_of
+
+    if not composed:
+        return []
+    with verifier_of(composed[0].root.hardware) as verifier:
+        preflight = Preflight(verifier, local_only)
+        preflight.require(composed)
+    return list(preflight.unchecked)
 
 
 def _audit(arguments: Sequence[str]) -> None:
@@ -251,7 +340,7 @@ def _taken(arguments: Sequence[str], *keys: str) -> tuple[list[str], list[str]]:
     return list(own.values()), rest
 
 
-_WORDS: dict[str, Callable[[Sequence[str]], None]] = {
+SUBCOMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "audit": _audit,
     "convert": _convert,
     "dashboard": _dashboard,
@@ -300,10 +389,12 @@ def _combined(arguments: Sequence[str]) -> list[str]:
 
 
 def _check_sweep(arguments: Sequence[str]) -> None:
-    """Compose every combination of a multirun; one that searches, or has other flags, is let be."""
+    """Compose every combination of a multirun and hold it against its data.
+
+    One that searches, or has other flags, is left to Hydra.
+    """
     try:
         overrides = _combined(arguments)
     except UserError:
         return
-    for _ in recipes(overrides):
-        pass
+    _preflight([recipe for _, recipe in recipes(overrides)])

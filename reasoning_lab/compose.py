@@ -23,6 +23,7 @@ from reasoning_lab.files import content_hash
 from reasoning_lab.hardware import HardwareConfig
 from reasoning_lab.recipe import BASE, NO_ABLATION, Node, ablated, link, ordered, with_evaluations
 from reasoning_lab.schema import BenchmarkConfig, RootConfig, StageConfig
+from reasoning_lab.store import RECORD
 from reasoning_lab.targets import check_path, factory, import_trusted
 from reasoning_lab.types import UserError
 
@@ -100,7 +101,7 @@ def compose(config: DictConfig) -> Recipe:
     }
     # What is evaluated is merged.
     groups["model"] = {k: v for k, v in groups["model"].items() if k != "adapter"}
-    nodes = with_evaluations(nodes, evaluations, groups, root.seed, has_base)
+    nodes = with_evaluations(nodes, evaluations, groups, root.seed, _base_name(root))
     if not nodes:
         raise UserError(
             "stages: there is no stage and no checkpoint to evaluate; choose a recipe, or set "
@@ -114,6 +115,17 @@ def compose(config: DictConfig) -> Recipe:
         source,
         sources,
     )
+
+
+def _base_name(root: RootConfig) -> str | None:
+    """What the checkpoint is called: `base` below the stages that it starts, else by its name."""
+    path = root.model.path
+    if path is None or root.stages:
+        return None if path is None else BASE
+    parts = Path(path).parts
+    # A policy of a store lies in a folder named by its fingerprint, below its stage's.
+    stored = len(parts) > 1 and (Path(path) / RECORD).is_file()
+    return f"{parts[-2]}-{parts[-1][:8]}" if stored else Path(path).name or BASE
 
 
 def _check(root: RootConfig) -> None:

@@ -6,9 +6,11 @@ where (key, override or file), the value and the remedy. Imports nothing heavy.
 
 import difflib
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 
 import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import (
@@ -18,12 +20,15 @@ from omegaconf.errors import (
     ValidationError,
 )
 
+from reasoning_lab.evaluate.command import hydra_quoted
+
 # What Hydra puts before its own account of an error.
 _FILE = re.compile(r"In '([^']+)': ")
 _OVERRIDE = re.compile(r"To append to your (?:config|default list) use \+(.+)")
 _NO_MATCH = re.compile(r"Could not (?:override|delete) '([^']+)'")
 _WANTED = re.compile(r"could not be converted to (\w+)")
 _KINDS = {"Integer": "an integer", "Float": "a number", "Boolean": "true or false"}
+_SWEPT = re.compile(r"Ambiguous value for argument '(.+)'$")
 _REFUSED_GROUP = "Config group override"
 # OmegaConf's own failure at `key={...}` where the key is null.
 _FILLED_NULL = re.compile(r"'NoneType' object has no attribute 'get'\s+full_key: (\S+)")
@@ -53,10 +58,7 @@ def one_sentence(error: BaseException, groups: Sequence[str]) -> str:
             f"it (`reasoning-lab --help` lists them), then write {null[1]}.KEY=VALUE"
         )
     if isinstance(error, OverrideParseException):
-        return (
-            f"'{error.override}' is not an override; write key=value, in quotes where the shell "
-            "would take a character of it for itself"
-        )
+        return _unreadable_override(str(error.override))
     if isinstance(error, MissingConfigException):
         return _unknown_option(error)
     if isinstance(error, yaml.YAMLError):
@@ -71,6 +73,30 @@ def one_sentence(error: BaseException, groups: Sequence[str]) -> str:
     if isinstance(fault, OmegaConfBaseException):
         return _where(error) + _unknown_key(error, fault, groups)
     return _in_hydras_words(error, groups)
+
+
+def _unreadable_override(override: str) -> str:
+    """What to write in its place: Hydra's own quotes inside the shell's, where these help."""
+    key, equals, value = override.partition("=")
+    # What begins like a list, a mapping or a quote was hardly meant as one text.
+    if equals and not value.startswith(("[", "{", "'", '"')):
+        quoted = f"{key}={hydra_quoted(value)}"
+        if _reads_as(quoted, value):
+            return (
+                f"'{override}' cannot be read, as Hydra takes a character of the value for itself; "
+                f"write {shlex.quote(quoted)}"
+            )
+    return f"'{override}' is not an override; write key=value"
+
+
+def _reads_as(override: str, value: str) -> bool:
+    """Whether Hydra reads `override` and finds `value` in it."""
+    try:
+        parsed = OverridesParser.create().parse_override(override).value()
+    except (HydraException, ValueError):
+        return False
+    # OmegaConf turns an escaped interpolation into itself only when it reads the key.
+    return str(parsed).replace("\\${", "${") == value
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -152,9 +178,18 @@ def _in_hydras_words(error: BaseException, groups: Sequence[str]) -> str:
         known = named[1].split(", ") if named else list(groups)
         where = override[1] if override else word
         return f"{_where(error)}{where}: there is no '{word}' to change" + _nearest(word, known)
+    if found := _SWEPT.search(first):
+        key, _, value = found[1].partition("=")
+        return (
+            f"{found[1]}: a comma separates the values of a sweep; add -m to run each of them, or "
+            f"""write {shlex.quote(f'{key}="{value}"')} for one value with a comma"""
+        )
     if first.startswith("Could not append"):
         key = first.rpartition(" ")[2].strip("'")
         return f"+{key}: the key exists; write {key}=VALUE without the +"
     if first.startswith(_REFUSED_GROUP):
-        return "a config group was given a number; choose one of its options by name"
+        given = "null" if first.endswith("NoneType") else "no name"
+        return (
+            f"a config group was given {given}; choose one of its options by name, or leave it out"
+        )
     return f"{first}; `reasoning-lab --cfg job` shows every key with its value"

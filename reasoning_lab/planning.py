@@ -1,8 +1,9 @@
 """What a run, or a sweep of runs, would make and what it would reuse; makes nothing.
 
-Time and tokens come from artifacts of the same stage and model in the store: what they took
-a row, times the rows that the node plans. Where there is none, what the configs bound is told
-instead: tokens, memory and arithmetic at most, and the hours of that arithmetic on a known device.
+Time and tokens come from artifacts of the store that differ from the node in their budget alone:
+what they took a row, times the rows that the node plans, if these are at most ten times as many.
+Where there is none, what the configs bound is told instead: tokens, memory and arithmetic at most,
+and about how many hours that arithmetic takes on a known device.
 """
 
 import json
@@ -33,11 +34,16 @@ from reasoning_lab.models.footprint import (
     is_known,
     weight_bytes,
 )
-from reasoning_lab.recipe import Node
+from reasoning_lab.recipe import Node, variant_label
 from reasoning_lab.schema import ModelConfig, RootConfig, StageConfig, TrainingConfig
 from reasoning_lab.store import Artifact, Store, fingerprint
 from reasoning_lab.types import Sequences
 
+# What a budget is: it says how many rows there are, and not what one of them costs.
+_BUDGET_KEYS = frozenset(
+    ("steps", "batch_size", "count", "validation", "learning_rate", "warmup_frac", "decay_frac")
+)
+_MOST_TIMES_ROWS = 10
 _Costs = Mapping[tuple[str, str], Artifact]
 _NUMBERS = ("steps", "tokens", "GB each", "FLOPs", "time")
 
@@ -51,7 +57,8 @@ class Bounds:
         written_tokens: Of completions; prompts are not counted. None = it writes none.
         flops: Of training on the one and writing the other.
         device_bytes: Most that a device holds at once.
-        hours: None = the device is not known.
+        hours: About, of those tokens; no bound, as how fast a device trains is assumed and what
+            generation waits for is left out. None = the device is not known.
         mfu: Share of the device's peak that they assume of training.
     """
 
@@ -162,7 +169,8 @@ def plan_table(nodes: Sequence[PlannedNode]) -> Table:
         cells += ["" if node.steps is None else f"{node.steps:,}", *_amounts(node)]
         cells = [str(node.seed), *cells] if several else cells
         # The name of a variant may be long, so only its first node bears it.
-        variant, above = "" if node.variant == above else node.variant, node.variant
+        variant = "" if node.variant == above else variant_label(node.variant)
+        above = node.variant
         table.add_row(*([variant, *cells] if varied else cells))
     return table
 
@@ -225,7 +233,8 @@ def summary(nodes: Sequence[PlannedNode]) -> str:
     bounds = [node.bounds for node in to_run if node.bounds is not None]
     if hours := [each.hours for each in bounds if each.hours is not None]:
         line += (
-            f"; at most {sum(hours):,.0f} h, training at {bounds[0].mfu:.0%} of the device's peak"
+            f"; about {sum(hours):,.0f} h if every text is as long as it may be, training at "
+            f"{bounds[0].mfu:.0%} of the device's peak"
         )
     return line + "."
 
@@ -314,14 +323,14 @@ def _architecture(model: ModelConfig) -> dict[str, Any]:
 
 
 def _costs(artifacts: Iterable[Artifact]) -> _Costs:
-    """Those whose cost is known, by stage and fingerprint, and one by stage and model."""
+    """Those whose cost is known, by stage and fingerprint, and one by stage and work a row."""
     found: dict[tuple[str, str], Artifact] = {}
     for artifact in artifacts:
         rows = artifact.metrics.get("planned_rows")
         if not rows:
             continue
         found[artifact.stage, artifact.fingerprint] = artifact
-        alike = (artifact.stage, _model_of(artifact.identity))
+        alike = (artifact.stage, _work_of_a_row(artifact.identity))
         # Of several, the one with the most work: start-up counts least in it.
         if alike not in found or rows > found[alike].metrics["planned_rows"]:
             found[alike] = artifact
@@ -331,17 +340,29 @@ def _costs(artifacts: Iterable[Artifact]) -> _Costs:
 def _like(node: Node, costs: _Costs) -> Artifact | None:
     """An artifact whose cost says what the node's will be: its own, or a similar one."""
     own = costs.get((node.folder, node.fingerprint))
-    return own or costs.get((node.folder, _model_of(node.identity)))
+    return own or costs.get((node.folder, _work_of_a_row(node.identity)))
 
 
-def _model_of(identity: Mapping[str, Any]) -> str:
-    return fingerprint({"model": identity["groups"].get("model")})
+def _work_of_a_row(identity: Mapping[str, Any]) -> str:
+    """A name of all that decides what a row takes: the identity without its budget."""
+    work = {key: identity[key] for key in ("config", "groups")}
+    return fingerprint({"work": _without_budget(work)})
+
+
+def _without_budget(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _without_budget(v) for k, v in value.items() if k not in _BUDGET_KEYS}
+    return value
 
 
 def _scaled(like: Artifact | None, metric: str, rows: int | None) -> int | None:
-    if like is None or rows is None or metric not in like.metrics:
+    """What the node's rows take; None = unknown, or too far from what was measured."""
+    if like is None or rows is None or not like.metrics.get(metric):
         return None
-    return round(float(like.metrics[metric]) * rows / int(like.metrics["planned_rows"]))
+    measured_rows = int(like.metrics["planned_rows"])
+    if rows > _MOST_TIMES_ROWS * measured_rows:
+        return None
+    return round(float(like.metrics[metric]) * rows / measured_rows)
 
 
 def _size(count: float) -> str:
@@ -355,7 +376,7 @@ def _amounts(node: PlannedNode) -> list[str]:
     if bounds is not None:
         most = (bounds.train_tokens or 0) + (bounds.written_tokens or 0)
         tokens = f"≤{_short(most)}"
-        time = "" if bounds.hours is None else f"≤{bounds.hours:,.1f} h"
+        time = "" if bounds.hours is None else f"~{bounds.hours:,.1f} h"
     if node.train_tokens is not None:
         tokens = _short(node.train_tokens)
     if node.wall_s is not None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reasoning_lab.schema import StageConfig
+from reasoning_lab.schema import ProblemDraw, StageConfig
 from reasoning_lab.store import fingerprint
 from reasoning_lab.targets import own_code
 from reasoning_lab.types import UserError
@@ -17,6 +17,13 @@ from reasoning_lab.types import UserError
 NO_ABLATION = "none"
 # What the checkpoint that a recipe starts from is called, in `init_from` and in reports.
 BASE = "base"
+
+
+def variant_label(variant: str) -> str:
+    """`none` -> the full recipe; `dpo` -> without dpo; swept values stand for themselves."""
+    if variant == NO_ABLATION:
+        return "the full recipe"
+    return variant if "=" in variant else f"without {variant}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +52,25 @@ class Node:
         """
         package, *_, name = self.config.run.split(".")
         return self.config.run.split(".")[-3] if package == "reasoning_lab" else name
+
+    @property
+    def policy_name(self) -> str:
+        """Of an evaluation: what the policy that it measures is called."""
+        return self.name.rpartition("/")[0]
+
+    def draws(self) -> Sequence[ProblemDraw]:
+        """The problems that it draws."""
+        return self.config.problem_draws(f"stages.{self.name}")
+
+    def corpus_draw(self) -> ProblemDraw | None:
+        """The problems of the corpus that reaches it; None = no corpus does."""
+        maker = self.inputs.get("corpus")
+        while maker is not None:
+            for draw in maker.draws():
+                if draw.teacher is not None:
+                    return draw
+            maker = maker.inputs.get("corpus")
+        return None
 
     def trained_on(self) -> list["Node"]:
         """The ancestors whose problems reached this node, each once.
@@ -192,20 +218,23 @@ def with_evaluations(
     evaluations: Mapping[str, StageConfig],
     groups: Mapping[str, Any],
     seed: int,
-    has_base: bool,
+    base: str | None,
 ) -> list[Node]:
-    """The nodes with an evaluation on each benchmark of the base checkpoint and every policy."""
+    """The nodes with an evaluation on each benchmark of the base checkpoint and every policy.
+
+    `base` is what the checkpoint is called; None = there is none.
+    """
 
     def of(policy: Node | None) -> list[Node]:
         inputs = {} if policy is None else {"policy": policy}
         found = []
         for name, config in evaluations.items():
             identity = _identity(config, inputs, groups, seed)
-            title = f"{BASE if policy is None else policy.name}/{name}"
+            title = f"{base if policy is None else policy.name}/{name}"
             found.append(Node(title, config, inputs, identity, fingerprint(identity)))
         return found
 
-    everything = of(None) if has_base else []
+    everything = [] if base is None else of(None)
     for node in nodes:
         everything.append(node)
         everything += of(node) if node.config.produces == "policy" else []

@@ -18,7 +18,7 @@ from reasoning_lab.evaluate.completions import read_samples
 from reasoning_lab.evaluate.config import EvaluateConfig
 from reasoning_lab.fields import as_plain
 from reasoning_lab.files import dated
-from reasoning_lab.recipe import BASE, Node
+from reasoning_lab.recipe import Node, variant_label
 from reasoning_lab.report import (
     Claims,
     Completions,
@@ -30,7 +30,7 @@ from reasoning_lab.report import (
     console_table,
     write_report,
 )
-from reasoning_lab.report.table import sentences, variant_label
+from reasoning_lab.report.table import sentences
 from reasoning_lab.schema import TrainingConfig
 from reasoning_lab.store import Artifact, Store, fingerprint
 from reasoning_lab.sweep import recipes, swept_keys
@@ -144,7 +144,7 @@ def results_of(
         samples = read_samples(evaluated.path, node.config.benchmark.samples)
         about: dict[str, Any] = {
             "variant": recipe.variant,
-            "stage": BASE if policy is None else policy.name,
+            "stage": node.policy_name,
             "seed": recipe.root.seed,
             "benchmark": node.config.name,
             # A checkpoint that was taken as it is has no artifact; what it is decides its name.
@@ -194,9 +194,7 @@ def add_evidence(evidence: Evidence, recipe: Recipe, artifacts: Mapping[str, Art
         if made is None:
             continue
         if isinstance(node.config, EvaluateConfig):
-            policy = node.inputs.get("policy")
-            stage = BASE if policy is None else policy.name
-            about = {"variant": variant, "seed": seed, "stage": stage}
+            about = {"variant": variant, "seed": seed, "stage": node.policy_name}
             evidence.completions.append(
                 Completions(made.path, {**about, "benchmark": node.config.name})
             )

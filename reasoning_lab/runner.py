@@ -16,21 +16,19 @@ from rich.console import Console
 
 from reasoning_lab import heap
 from reasoning_lab.compose import Recipe
-from reasoning_lab.data.problems import drawn
-from reasoning_lab.evaluate.config import EvaluateConfig
 from reasoning_lab.fields import as_plain
 from reasoning_lab.files import replaced
 from reasoning_lab.launch import Job, launched, tracker_of
 from reasoning_lab.ledger import Ledger
+from reasoning_lab.preflight import Preflight
 from reasoning_lab.ray_cluster import check_ray
-from reasoning_lab.recipe import Node
+from reasoning_lab.recipe import Node, variant_label
 from reasoning_lab.report import Evidence
 from reasoning_lab.results import add_evidence, publish, results_of
 from reasoning_lab.slurm import check_slurm
 from reasoning_lab.stages.strategies import check_drives
 from reasoning_lab.store import Artifact, Metadata, Store, trained_on
-from reasoning_lab.tracking import Tracker, is_offline
-from reasoning_lab.types import UserError
+from reasoning_lab.tracking import Tracker, runs_folder, tracking_mode
 from reasoning_lab.verify import Verifier, verifier_of
 
 log = logging.getLogger(__name__)
@@ -72,8 +70,8 @@ def run(recipe: Recipe, out_dir: Path, overrides: Sequence[str] = ()) -> float |
     heap.give_back()
     console = Console()
     with verifier_of(root.hardware) as verifier:
+        Preflight(verifier).require([recipe])
         runner = Runner(recipe, out_dir, overrides, verifier)
-        runner.draw_benchmarks(recipe.nodes)
         artifacts: dict[str, Artifact] = {}
         for position, node in enumerate(recipe.nodes, start=1):
             started = time.monotonic()
@@ -126,27 +124,7 @@ class Runner:
         self._store = Store(Path(self._root.paths.runs) / "store")
         self._source = recipe.source
         self._benchmark_sources = recipe.benchmark_sources
-        disabled = self._root.tracker.mode == "disabled"
-        self._offline = None if disabled else is_offline(self._root.tracker)
-
-    def draw_benchmarks(self, nodes: Sequence[Node]) -> None:
-        """Load the problems of benchmarks with a source of their own before anything trains.
-
-        Raises:
-            UserError: A dataset cannot be loaded, or has fewer problems.
-        """
-        asked = {
-            node.config.name: node.config.benchmark
-            for node in nodes
-            if isinstance(node.config, EvaluateConfig)
-            and node.config.name in self._benchmark_sources
-            and self._store.lookup(node.folder, node.fingerprint) is None
-        }
-        for name, held in asked.items():
-            try:
-                next(drawn(self._benchmark_sources[name], held))
-            except UserError as error:
-                raise UserError(f"benchmarks.{name}: {error}") from error
+        self._tracking_mode = tracking_mode(self._root.tracker)
 
     def obtain(self, node: Node, made: Mapping[str, Artifact]) -> tuple[Artifact, bool]:
         """The node's artifact and whether it existed; `made` holds those of its inputs."""
@@ -167,9 +145,9 @@ class Runner:
 
     def summarize(self, rows: Sequence[Mapping[str, Any]], figure: Path) -> None:
         """A W&B run with the complete ladder, so that reused stages leave no hole in a group."""
-        if self._offline is None:
+        if self._tracking_mode == "disabled":
             return
-        name = " ".join(self._overrides) or self._variant
+        name = " ".join(self._overrides) or variant_label(self._variant)
         settings = {**as_plain(self._root), "variant": self._variant}
         tracker = tracker_of(
             self._wandb("summary", name, f"summary-{_slug(self._group)}", settings)
@@ -229,7 +207,7 @@ class Runner:
         )
 
     def _tracking(self, node: Node) -> Mapping[str, Any] | None:
-        if self._offline is None:
+        if self._tracking_mode == "disabled":
             return None
         settings = {"seed": self._root.seed, **as_plain(node.config)}
         return self._wandb(node.folder, node.name, f"{node.folder}-{node.fingerprint}", settings)
@@ -239,13 +217,13 @@ class Runner:
     ) -> dict[str, Any]:
         return {
             "config": self._root.tracker,
-            "offline": bool(self._offline),
-            "folder": Path(self._root.paths.runs) / "wandb",
+            "offline": self._tracking_mode == "offline",
+            "folder": runs_folder(Path(self._root.paths.runs)),
             "run_id": run_id,
             "name": name,
             "group": self._group,
             "job_type": job_type,
-            "tags": [self._variant, *self._overrides],
+            "tags": [variant_label(self._variant), *self._overrides],
             "settings": settings,
         }
 

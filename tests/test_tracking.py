@@ -16,7 +16,7 @@ import wandb
 
 from reasoning_lab.schema import TrackerConfig
 from reasoning_lab.store import Artifact, Metadata, Store
-from reasoning_lab.tracking import WandbTracker, is_offline
+from reasoning_lab.tracking import WandbTracker, runs_folder, tracking_mode
 from reasoning_lab.types import Completion, Problem, Rollout, Verdict
 
 from .wandb_server import WandbServer
@@ -34,7 +34,7 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def test_without_a_key_runs_stay_here(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
-        assert is_offline(TrackerConfig())
+        assert tracking_mode(TrackerConfig()) == "offline"
     assert "no API key" in caplog.text
     assert "wandb sync" in caplog.text
 
@@ -44,7 +44,7 @@ def test_unreachable_server_costs_a_warning(
 ) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", NOWHERE)
-    assert is_offline(TrackerConfig(connect_timeout_s=1.0))
+    assert tracking_mode(TrackerConfig(connect_timeout_s=1.0)) == "offline"
     (warning,) = [r for r in caplog.records if r.levelno == logging.WARNING]
     assert "127.0.0.1 does not answer" in warning.getMessage()
 
@@ -55,7 +55,7 @@ def test_reachable_server_with_a_key_is_online(monkeypatch: pytest.MonkeyPatch) 
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
-        assert not is_offline(TrackerConfig())
+        assert tracking_mode(TrackerConfig()) == "online"
 
 
 def test_key_in_netrc_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -65,16 +65,33 @@ def test_key_in_netrc_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     (home / ".netrc").chmod(0o600)
     monkeypatch.setenv("WANDB_BASE_URL", NOWHERE)
     with pytest.MonkeyPatch.context():
-        assert is_offline(TrackerConfig(connect_timeout_s=1.0))
+        assert tracking_mode(TrackerConfig(connect_timeout_s=1.0)) == "offline"
 
 
-@pytest.mark.parametrize(("mode", "offline"), [("offline", True), ("online", False)])
-def test_mode_decides_when_it_is_given(
-    mode: str, offline: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert is_offline(TrackerConfig(mode=mode)) is offline
+@pytest.mark.parametrize("mode", ["offline", "online", "disabled"])
+def test_mode_decides_when_it_is_given(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert tracking_mode(TrackerConfig(mode=mode)) == mode
     monkeypatch.setenv("WANDB_MODE", mode)
-    assert is_offline(TrackerConfig()) is offline
+    assert tracking_mode(TrackerConfig()) == mode
+    other = "online" if mode != "online" else "disabled"
+    assert tracking_mode(TrackerConfig(mode=other)) == other
+
+
+def test_environment_mode_takes_the_older_words_and_names_an_unknown_one(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "dryrun")
+    assert tracking_mode(TrackerConfig()) == "offline"
+    monkeypatch.setenv("WANDB_MODE", "ofline")
+    assert tracking_mode(TrackerConfig(mode="online")) == "online"
+    assert "WANDB_MODE=ofline is unknown" in caplog.text
+
+
+def test_folder_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WANDB_DIR", raising=False)
+    assert runs_folder(Path("runs")) == Path("runs/wandb")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    assert runs_folder(Path("runs")) == tmp_path
 
 
 def rollout(verdict: Verdict) -> Rollout:
@@ -159,7 +176,7 @@ def test_online_run_sends_the_artifact_and_links_what_it_was_made_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with online(monkeypatch) as server:
-        assert not is_offline(TrackerConfig())
+        assert tracking_mode(TrackerConfig()) == "online"
         tracker = tracker_in(tmp_path / "runs", offline=False)
         tracker.log({"train/loss": 0.5})
         tracker.made(stored(tmp_path, "sft"), [stored(tmp_path, "midtrain")])

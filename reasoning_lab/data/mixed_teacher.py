@@ -23,6 +23,17 @@ class MixedTeacher:
         self._otherwise: Teacher = factory(otherwise, "teacher.otherwise")()
         self.name = f"{self._procedural.name}, {self._otherwise.name}"
 
+    def refusal(self, problem: Problem) -> str | None:
+        return self._teacher_of(problem).refusal(problem)
+
+    def preview(self, problem: Problem, seed: int) -> Sequence[str]:
+        return self._teacher_of(problem).preview(problem, seed)
+
+    def _teacher_of(self, problem: Problem) -> Teacher:
+        from reasoning_lab.data.methods import METHODS
+
+        return self._procedural if problem.family in METHODS else self._otherwise
+
     @contextmanager
     def open(self, hardware: HardwareConfig) -> Iterator[Writing]:
         from reasoning_lab.data.methods import METHODS

@@ -56,6 +56,9 @@ class MixtureSource:
     def content(self) -> str:
         return "; ".join(f"{name}: {each.content()}" for name, each in self._sources.items())
 
+    def is_local(self) -> bool:
+        return all(source.is_local() for source in self._sources.values())
+
     def about(self) -> Mapping[str, str]:
         told = [source.about() for source in self._sources.values()]
         return {key: "; ".join(each[key] for each in told) for key in told[0]}

@@ -30,6 +30,10 @@ class ProblemSource(Protocol):
         """What decides the problems beyond the source's options, e.g. a file's hash."""
         ...
 
+    def is_local(self) -> bool:
+        """Whether problems can be drawn without a network."""
+        ...
+
     def about(self) -> Mapping[str, str]:
         """For a data card: `name`, `revision` and `licence` of what the problems come from."""
         ...

@@ -43,6 +43,9 @@ class ReasoningGymSource:
     def content(self) -> str:
         return f"reasoning-gym {version('reasoning-gym')}"
 
+    def is_local(self) -> bool:
+        return True
+
     def about(self) -> Mapping[str, str]:
         return {
             "name": f"reasoning-gym: {', '.join(self._families)}",

@@ -49,6 +49,17 @@ class RecordedTeacher:
     def open(self, hardware: HardwareConfig) -> AbstractContextManager["RecordedTeacher"]:
         return nullcontext(self)
 
+    def refusal(self, problem: Problem) -> str | None:
+        if problem.metadata.get("solutions") is not None:
+            return None
+        return (
+            f"{problem.origin} has no recorded solutions; name their column in "
+            "data.rows.solutions, or choose another teacher"
+        )
+
+    def preview(self, problem: Problem, seed: int) -> Sequence[str]:
+        return [self.formatted(text) for text in _solutions(problem)[:1]]
+
     def __call__(
         self, problems: Sequence[Problem], samples: int, seed: int
     ) -> list[list[Completion]]:

@@ -171,6 +171,9 @@ class FileSource(TableSource):
     def content(self) -> str:
         return _digest(self._path)
 
+    def is_local(self) -> bool:
+        return True
+
     def about(self) -> Mapping[str, str]:
         return {"name": self._path.name, "revision": self.content(), "licence": self._licence}
 
@@ -242,6 +245,9 @@ class HubSource(TableSource):
 
     def content(self) -> str:
         return f"{self._dataset}@{self._revision}" if self._copy is None else _digest(self._copy)
+
+    def is_local(self) -> bool:
+        return self._copy is not None
 
     def about(self) -> Mapping[str, str]:
         revision = self._revision if self._copy is None else f"local copy {self.content()}"

@@ -42,6 +42,14 @@ class Teacher(Protocol):
         """Take what writing needs, e.g. a loaded model, and free it at the end."""
         ...
 
+    def refusal(self, problem: Problem) -> str | None:
+        """Why it cannot work `problem`, with the remedy; None = it can."""
+        ...
+
+    def preview(self, problem: Problem, seed: int) -> Sequence[str]:
+        """What it would write of `problem`; empty where only a model could say."""
+        ...
+
 
 class Scratchpad:
     """The lines of one chain of thought, with slips at set rates.
@@ -107,6 +115,20 @@ class ProceduralTeacher:
     def open(self, hardware: HardwareConfig) -> AbstractContextManager[Writing]:
         return nullcontext(self._write)
 
+    def refusal(self, problem: Problem) -> str | None:
+        from reasoning_lab.data.methods import METHODS
+
+        if problem.family in METHODS:
+            return None
+        return (
+            f"the procedural teacher has no method for the problem family '{problem.family}' "
+            f"({problem.origin}); it knows {', '.join(sorted(METHODS))}; draw problems of "
+            "these families, choose another teacher, or leave a stage out whose teacher is fixed"
+        )
+
+    def preview(self, problem: Problem, seed: int) -> Sequence[str]:
+        return self.texts(problem, 1, seed)
+
     def _write(
         self, problems: Sequence[Problem], samples: int, seed: int
     ) -> list[list[Completion]]:
@@ -119,12 +141,9 @@ class ProceduralTeacher:
         """`samples` texts, each a thought and a boxed answer."""
         from reasoning_lab.data.methods import METHODS
 
-        method = METHODS.get(problem.family)
-        if method is None:
-            raise UserError(
-                f"teacher: no method for the problem family '{problem.family}'; it knows "
-                f"{', '.join(sorted(METHODS))}; choose among them, or distill with an engine"
-            )
+        if (refusal := self.refusal(problem)) is not None:
+            raise UserError(f"teacher: {refusal}")
+        method = METHODS[problem.family]
         texts = []
         for sample in range(samples):
             rng = random.Random(f"{problem.id}/{seed}/{sample}")

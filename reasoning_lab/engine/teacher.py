@@ -58,6 +58,12 @@ class ModelTeacher:
         self._sampling = Sampling(temperature, top_p, max_new_tokens, logprobs=False)
         self._answers = None if answer_pattern is None else ProseAnswers(answer_pattern)
 
+    def refusal(self, problem: Problem) -> str | None:
+        return None
+
+    def preview(self, problem: Problem, seed: int) -> Sequence[str]:
+        return []
+
     @contextmanager
     def open(self, hardware: HardwareConfig) -> Iterator[Writing]:
         made: Engine = factory(self._engine, _KEY)(hardware=hardware)

@@ -35,7 +35,7 @@ def as_recipe(arguments: Sequence[str], options: Sequence[str]) -> list[str]:
     engines = [word.removeprefix(_ENGINE) for word in arguments if word.startswith(_ENGINE)]
     at_server = engines[-1:] == ["openai"]
     paths = [name if at_server else _path(name, store, options) for name in named[-1].split(",")]
-    chosen = ",".join(_quoted(path) for path in paths)
+    chosen = ",".join(hydra_quoted(path) for path in paths)
     return ["recipe=evaluate", "model=checkpoint", f"model.path={chosen}", *rest]
 
 
@@ -67,6 +67,9 @@ def stored_policy(name: str, store: Path) -> Path | None:
     raise UserError(f"model={name}: {what} in '{store}' begin so; give more of its fingerprint")
 
 
-def _quoted(path: str) -> str:
-    escaped = path.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
+def hydra_quoted(value: str) -> str:
+    """`value` in the quotes in which Hydra takes every character of it for itself."""
+    # A backslash means itself there, except before a quote.
+    inside = re.sub(r'(\\*)"', r'\1\1\\"', value)
+    inside = re.sub(r"(\\+)$", r"\1\1", inside).replace("${", "\\${")
+    return f'"{inside}"'

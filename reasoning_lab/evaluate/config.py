@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from reasoning_lab.schema import BenchmarkConfig, StageConfig
-from reasoning_lab.types import Sequences
+from reasoning_lab.schema import BenchmarkConfig, ProblemDraw, StageConfig
+from reasoning_lab.types import Sequences, Split
 
 
 @dataclass
@@ -34,6 +34,19 @@ class EvaluateConfig(StageConfig):
         if self.engine is not None:
             identity["engine"] = {k: v for k, v in identity["engine"].items() if k != "model"}
         return identity
+
+    def problem_draws(self, key: str) -> list[ProblemDraw]:
+        held = self.benchmark
+        return [
+            ProblemDraw(
+                f"benchmarks.{self.name}",
+                Split(held.split),
+                held.levels,
+                held.count,
+                benchmark=self.name,
+                seed=held.seed,
+            )
+        ]
 
     def rows(self) -> int | None:
         return self.benchmark.count * self.benchmark.samples

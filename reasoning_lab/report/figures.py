@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 from matplotlib.patches import Patch
 
+from reasoning_lab.recipe import variant_label
 from reasoning_lab.report.comparisons import Comparison
 from reasoning_lab.report.rows import StageResult
 from reasoning_lab.report.style import COLOURS, INK, new_figure, plain, save
-from reasoning_lab.report.table import p_value, variant_label
+from reasoning_lab.report.table import p_value
 
 _BOX_WIDTH = 0.32
 _PANELS_A_ROW = 3

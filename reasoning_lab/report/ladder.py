@@ -11,6 +11,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
+from reasoning_lab.recipe import variant_label
 from reasoning_lab.report.rows import Row
 from reasoning_lab.report.style import COLOURS, INK, new_figure, plain, save
 
@@ -36,7 +37,7 @@ def save_ladder(rows: Sequence[Row], path: Path) -> None:
         own = [row for row in rows if row.variant == variant]
         _draw_panel(panel, own, stages, benchmarks)
         if len(variants) > 1:
-            panel.set_title(variant, fontsize=10, color=INK, loc="left")
+            panel.set_title(variant_label(variant), fontsize=10, color=INK, loc="left")
     for unused in list(panels):
         unused.remove()
     if len(benchmarks) > 1:

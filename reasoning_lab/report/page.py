@@ -17,6 +17,7 @@ from importlib.resources import files
 from typing import Any
 
 from reasoning_lab.evaluate.statistics import across_seeds
+from reasoning_lab.recipe import variant_label
 from reasoning_lab.report.comparisons import Claims, Comparison
 from reasoning_lab.report.evidence import LEDGER_COLUMNS, Evidence, GraphNode
 from reasoning_lab.report.paper import LADDER
@@ -31,7 +32,6 @@ from reasoning_lab.report.table import (
     row_cells,
     row_columns,
     sentences,
-    variant_label,
 )
 
 _ASSETS = files("reasoning_lab.report") / "assets"

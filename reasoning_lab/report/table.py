@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from reasoning_lab.recipe import NO_ABLATION
+from reasoning_lab.recipe import variant_label
 from reasoning_lab.report.comparisons import Comparison, StageMean
 from reasoning_lab.report.evidence import LEDGER_COLUMNS
 from reasoning_lab.report.rows import Row
@@ -90,7 +90,9 @@ def mean_cells(means: Sequence[StageMean]) -> tuple[list[str], list[list[str]]]:
     ]
     if len({mean.variant for mean in means}) > 1:
         columns.insert(0, "variant")
-        cells = [[mean.variant, *line] for mean, line in zip(means, cells, strict=True)]
+        cells = [
+            [variant_label(mean.variant), *line] for mean, line in zip(means, cells, strict=True)
+        ]
     return columns, cells
 
 
@@ -147,13 +149,6 @@ def labels(comparison: Comparison) -> tuple[str, str]:
     return variant_label(comparison.variant), variant_label(comparison.baseline_variant)
 
 
-def variant_label(variant: str) -> str:
-    """`none` -> the full recipe; `dpo` -> without dpo; swept values stand for themselves."""
-    if variant == NO_ABLATION:
-        return "the full recipe"
-    return variant if "=" in variant else f"without {variant}"
-
-
 def interval(low: float, high: float) -> str:
     """Ends of an interval as percentages."""
     return f"{100 * low:.1f}–{percent(high)}"
@@ -188,7 +183,7 @@ def row_columns(rows: Sequence[Row]) -> list[str]:
 def row_cells(row: Row, columns: Sequence[str]) -> list[str]:
     """One row's cells of these columns."""
     cells = {
-        "variant": row.variant,
+        "variant": variant_label(row.variant),
         "seed": str(row.seed),
         "stage": row.stage,
         "benchmark": row.benchmark,

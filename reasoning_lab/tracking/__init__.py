@@ -26,6 +26,15 @@ os.environ.setdefault("WANDB_SILENT", "true")
 
 # The x axis of every metric: a resumed offline run counts W&B's own steps anew.
 GLOBAL_STEP = "trainer/global_step"
+# wandb's own words, the older ones included.
+_ENVIRONMENT_MODES = {
+    "online": "online",
+    "run": "online",
+    "shared": "online",
+    "offline": "offline",
+    "dryrun": "offline",
+    "disabled": "disabled",
+}
 _COLUMNS: list[str | int] = [
     "problem",
     "completion",
@@ -279,13 +288,31 @@ def _artifact_name(artifact: Artifact) -> str:
     return f"{artifact.stage}-{artifact.fingerprint}"
 
 
-def is_offline(config: TrackerConfig) -> bool:
-    """Whether runs stay local; says in one line how to send them later."""
-    mode = config.mode
-    if mode == "auto":
-        mode = os.environ.get("WANDB_MODE", "auto")
-    if mode in ("online", "offline"):
-        return mode == "offline"
+def tracking_mode(config: TrackerConfig) -> str:
+    """What `config` and the environment's WANDB_MODE come to: online, offline or disabled.
+
+    `tracker.mode`, where it is not auto, overrides the environment, which is logged. Without
+    either, a missing key or a server that does not answer keep runs local; a line says how to send
+    them later.
+    """
+    wanted = os.environ.get("WANDB_MODE", "")
+    environment = _ENVIRONMENT_MODES.get(wanted)
+    if wanted and environment is None:
+        known = ", ".join(_ENVIRONMENT_MODES)
+        log.warning("WANDB_MODE=%s is unknown and not used; choose among %s.", wanted, known)
+    if config.mode != "auto":
+        if environment not in (None, config.mode):
+            log.info("tracker.mode=%s overrides WANDB_MODE=%s.", config.mode, wanted)
+        return config.mode
+    return environment or ("offline" if _is_unreachable(config) else "online")
+
+
+def runs_folder(runs: Path) -> Path:
+    """Where W&B writes: the environment's WANDB_DIR, else `wandb` in the folder of all runs."""
+    return Path(os.environ.get("WANDB_DIR") or runs / "wandb")
+
+
+def _is_unreachable(config: TrackerConfig) -> bool:
     host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai"))
     if not _has_key(host.hostname or ""):
         log.info("W&B: no API key, so runs are kept offline; `wandb sync` sends them later.")

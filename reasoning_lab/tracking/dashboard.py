@@ -19,7 +19,7 @@ from wandb_workspaces.workspaces import interface as ws
 
 from reasoning_lab.files import replaced
 from reasoning_lab.schema import TrackerConfig
-from reasoning_lab.tracking import GLOBAL_STEP, is_offline
+from reasoning_lab.tracking import GLOBAL_STEP, tracking_mode
 
 # Title to the metrics that are drawn together.
 _LOSSES: Mapping[str, Sequence[str]] = {
@@ -135,7 +135,7 @@ def publish(subject: Subject, tracker: TrackerConfig, out_dir: Path) -> list[str
     Returns:
         Addresses; or paths, and what to do with them.
     """
-    if tracker.mode == "disabled" or is_offline(tracker):
+    if tracking_mode(tracker) != "online":
         return _kept(subject, tracker, out_dir, "was not asked")
     try:
         entity = tracker.entity or wandb.Api().default_entity or ""

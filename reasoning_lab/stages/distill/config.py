@@ -9,8 +9,9 @@ from omegaconf import MISSING
 from reasoning_lab.fields import at_least, number
 from reasoning_lab.files import content_hash
 from reasoning_lab.hardware import HardwareConfig
-from reasoning_lab.schema import ProblemsConfig, StageConfig, register_stage
+from reasoning_lab.schema import ProblemDraw, ProblemsConfig, StageConfig, register_stage
 from reasoning_lab.targets import factory
+from reasoning_lab.types import Split
 
 
 @dataclass
@@ -39,6 +40,14 @@ class DistillConfig(StageConfig):
         factory(self.teacher, f"{key}.teacher")()
         if self.judge is not None:
             factory(self.judge, f"{key}.judge")()
+
+    def problem_draws(self, key: str) -> list[ProblemDraw]:
+        levels, count = self.problems.levels, self.problems.count
+        draws = (
+            (f"{key}.problems", Split.TRAIN, count),
+            (f"{key}.validation", Split.VALIDATION, self.validation),
+        )
+        return [ProblemDraw(name, split, levels, n, self.teacher) for name, split, n in draws]
 
     def identity(self) -> dict[str, Any]:
         """A model in a local folder counts by content, not by place."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from reasoning_lab.fields import at_least, choice, number
-from reasoning_lab.schema import TrainingConfig, register_stage
+from reasoning_lab.schema import DocumentLimit, TrainingConfig, register_stage
 from reasoning_lab.types import Sequences
 
 
@@ -25,6 +25,9 @@ class MidtrainConfig(TrainingConfig):
     validate_every_steps: int = at_least(1)
     validation_batch_rows: int = number(8, least=1, placement=True)
     version: int = 2
+
+    def document_limit(self, key: str) -> DocumentLimit:
+        return DocumentLimit(f"{key}.row_tokens", self.row_tokens)
 
     def training_rows(self) -> Sequences | None:
         size = self.optimization.batch_size

@@ -3,8 +3,15 @@
 from dataclasses import dataclass, field
 
 from reasoning_lab.fields import at_least, choice
-from reasoning_lab.schema import ProblemsConfig, SamplingConfig, StageConfig, register_stage
-from reasoning_lab.types import Sequences
+from reasoning_lab.schema import (
+    CorpusSelection,
+    ProblemDraw,
+    ProblemsConfig,
+    SamplingConfig,
+    StageConfig,
+    register_stage,
+)
+from reasoning_lab.types import Sequences, Split
 
 
 @dataclass
@@ -25,6 +32,10 @@ class PreferConfig(StageConfig):
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     pairs_per_problem: int = at_least(1)
     pairing: str = choice("random", "length_matched")
+
+    def problem_draws(self, key: str) -> list[ProblemDraw]:
+        asked = self.problems
+        return [ProblemDraw(f"{key}.problems", Split.TRAIN, asked.levels, asked.count)]
 
     def rows(self) -> int | None:
         return self.problems.count * self.group_size
@@ -58,6 +69,14 @@ class PreferMixedConfig(PreferConfig):
 
     chosen_from: str = choice("any", "policy", "teacher")
     rejected_from: str = choice("any", "policy", "teacher")
+
+    def problem_draws(self, key: str) -> list[ProblemDraw]:
+        """None: its problems are the corpus's."""
+        return []
+
+    def corpus_selections(self, key: str) -> list[CorpusSelection]:
+        asked = self.problems
+        return [CorpusSelection(f"{key}.problems", asked.levels, asked.count)]
 
 
 register_stage("prefer", PreferConfig)

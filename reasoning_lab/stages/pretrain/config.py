@@ -5,7 +5,15 @@ from dataclasses import dataclass, field
 from omegaconf import MISSING
 
 from reasoning_lab.fields import at_least, number
-from reasoning_lab.schema import ProblemsConfig, TrainingConfig, register_stage
+from reasoning_lab.schema import ProblemDraw, ProblemsConfig, TrainingConfig, register_stage
+from reasoning_lab.types import Split
+
+# Who works the problems, whatever the recipe distills with; its slips are the stage's business.
+_TEACHER = {
+    "_target_": "reasoning_lab.data.teacher.ProceduralTeacher",
+    "noticed_slip_rate": 0.0,
+    "unnoticed_slip_rate": 0.0,
+}
 
 
 @dataclass
@@ -21,6 +29,10 @@ class PretrainConfig(TrainingConfig):
     steps_frac: float = number(MISSING, least=0.0, most=0.99)
     steps_per_row: int = at_least(1)
     problems: ProblemsConfig = field(default_factory=ProblemsConfig)
+
+    def problem_draws(self, key: str) -> list[ProblemDraw]:
+        levels, count = self.problems.levels, self.problems.count
+        return [ProblemDraw(f"{key}.problems", Split.TRAIN, levels, count, _TEACHER)]
 
 
 register_stage("pretrain", PretrainConfig)

@@ -8,8 +8,8 @@ from typing import Any
 from reasoning_lab.fields import at_least, choice, fraction, number
 from reasoning_lab.hardware import HardwareConfig
 from reasoning_lab.rewards import Rewards
-from reasoning_lab.schema import ProblemsConfig, TrainingConfig, register_stage
-from reasoning_lab.types import Sequences, UserError
+from reasoning_lab.schema import ProblemDraw, ProblemsConfig, TrainingConfig, register_stage
+from reasoning_lab.types import Sequences, Split, UserError
 
 # Rows sorted by length and cut into such micro-batches hold little padding.
 MICRO_BATCH_ROWS = 32
@@ -152,6 +152,13 @@ class RLConfig(TrainingConfig):
         Rewards(self.rewards, self.max_new_tokens, f"{key}.rewards")
         if self.engine == "vllm":
             _check_vllm(f"{key}.engine", hardware)
+
+    def problem_draws(self, key: str) -> list[ProblemDraw]:
+        levels, held = self.problems.levels, self.validation.count
+        draws = [ProblemDraw(f"{key}.problems", Split.TRAIN, levels, self.problems.count)]
+        if held:
+            draws.append(ProblemDraw(f"{key}.validation.count", Split.VALIDATION, levels, held))
+        return draws
 
     def frozen_copies(self) -> int:
         return int(bool(self.kl.weight or self.kl.log_every_steps)) + self.staleness

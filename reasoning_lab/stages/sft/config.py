@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from omegaconf import MISSING
 
 from reasoning_lab.fields import at_least, number
-from reasoning_lab.schema import TrainingConfig, register_stage
+from reasoning_lab.schema import CorpusSelection, DocumentLimit, TrainingConfig, register_stage
 from reasoning_lab.types import Sequences
 
 
@@ -23,6 +23,14 @@ class SFTConfig(TrainingConfig):
     levels: list[int] = MISSING
     count: int = at_least(1)
     max_tokens: int | None = number(None, least=2, when_set=True)
+
+    def corpus_selections(self, key: str) -> list[CorpusSelection]:
+        return [CorpusSelection(f"{key}.levels", self.levels)]
+
+    def document_limit(self, key: str) -> DocumentLimit | None:
+        if self.max_tokens is None:
+            return None
+        return DocumentLimit(f"{key}.max_tokens", self.max_tokens)
 
     def training_rows(self) -> Sequences | None:
         if self.max_tokens is None:

@@ -37,7 +37,7 @@ def _rounds(stages: int) -> dict[str, StageConfig]:
 
 def _linked(stages: Mapping[str, StageConfig]) -> list[Node]:
     nodes = link(ablated(ordered(stages), "none"), _GROUPS, 0, True, lambda kind: [])
-    return with_evaluations(nodes, {"held-out": _stage("evaluation", "policy")}, _GROUPS, 0, True)
+    return with_evaluations(nodes, {"held-out": _stage("evaluation", "policy")}, _GROUPS, 0, "base")
 
 
 def linking(size: int, stack: ExitStack) -> Callable[[], object]:
