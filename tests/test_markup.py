@@ -45,7 +45,7 @@ WORDS = [
 
 
 # For each of many families; a busy machine may take long for one.
-FEW = settings(max_examples=12, deadline=None)
+FEW = settings(max_examples=8, deadline=None)
 
 
 @cache
@@ -134,9 +134,9 @@ def test_a_complete_completion_has_one_thought_and_one_end(
     assert whole == [*([] if opened else [OPEN]), CLOSE, tokenizer.eos_token]
     assert ids[-1] == tokenizer.eos_token_id
     # In order and whole: only the opening, white space around it and ends of turns may differ.
-    written = tokenizer.decode(ids[:-1])
+    written = tokenizer.decode(ids[:-1]).removeprefix("" if opened else OPEN)
     rest = text.lstrip().removeprefix(OPEN)
-    assert written.removeprefix(OPEN).strip("\n") == rest.removesuffix(ending).strip("\n")
+    assert written.strip() == rest.removesuffix(ending).strip()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -167,6 +167,26 @@ def test_tokens_of_the_same_tokenizer_stay(family: str) -> None:
     end = tokenizer.eos_token_id
     sampled = [5, end, 6, tokenizer.get_vocab()[OPEN], end]
     assert example(tokenizer, "coin", Completion(sampled, "text"))[1] == sampled
+
+
+@pytest.mark.parametrize(
+    ("family", "thought", "written"),
+    [
+        ("r1_distill_qwen", "\ncoin", "coin"),
+        ("r1_distill_qwen", "coin", "coin"),
+        ("r1_distill_qwen", "\n\ncoin", "\ncoin"),
+        ("opens_without_break", "\ncoin", "\ncoin"),
+        ("opens_with_more", "\nOkay, coin", " coin"),
+        ("opens_with_more", "\nOk coin", "Ok coin"),
+        ("qwen3", "\ncoin", f"{OPEN}\ncoin"),
+    ],
+)
+def test_what_the_template_has_written_is_not_written_again(
+    family: str, thought: str, written: str
+) -> None:
+    tokenizer = tokenizer_of(family)
+    _, ids = example(tokenizer, "coin", Completion([], f"{OPEN}{thought}{CLOSE}"))
+    assert tokenizer.decode(ids[:-1]) == written + CLOSE
 
 
 def test_which_templates_open_a_thought() -> None:

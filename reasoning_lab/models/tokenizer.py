@@ -175,13 +175,8 @@ def _spans(text: str, cut_off: bool, opened: str) -> list[Span]:
     opening, closing = Span(THINK_OPEN, markup=True), Span(THINK_CLOSE, markup=True)
     begun = text.lstrip()
     if begun.startswith(THINK_OPEN):
-        text = begun.removeprefix(THINK_OPEN)
+        text = _without_beginning(begun.removeprefix(THINK_OPEN), opened.removeprefix(THINK_OPEN))
         spans = [] if opened else [opening]
-        # The template may have written the line break, or more, behind its opening.
-        for written in opened.removeprefix(THINK_OPEN):
-            if not text.startswith(written):
-                break
-            text = text.removeprefix(written)
     elif THINK_CLOSE in text:
         spans = [] if opened else [opening, Span("\n")]
     elif opened and not cut_off:
@@ -190,3 +185,14 @@ def _spans(text: str, cut_off: bool, opened: str) -> list[Span]:
         return [Span(text)]
     thought, end, answer = text.rpartition(THINK_CLOSE)
     return [*spans, Span(thought), closing, Span(answer)] if end else [*spans, Span(answer)]
+
+
+def _without_beginning(thought: str, written: str) -> str:
+    """The thought without what the template has written: all, or the white space they share."""
+    if thought.startswith(written):
+        return thought.removeprefix(written)
+    for character in written[: len(written) - len(written.lstrip())]:
+        if not thought.startswith(character):
+            break
+        thought = thought.removeprefix(character)
+    return thought
