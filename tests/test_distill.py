@@ -1,6 +1,7 @@
 """Distillation with a model as teacher: sharded, verified, resumable."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from reasoning_lab import targets
 from reasoning_lab.data.corpus import read_prompt_ids, read_rollouts
 from reasoning_lab.data.sources import FileSource
+from reasoning_lab.data.teacher import Writing
 from reasoning_lab.engine.judge import _QUESTION, verdict_of
 from reasoning_lab.engine.teacher import ModelTeacher
 from reasoning_lab.hardware import HardwareConfig
@@ -17,7 +19,7 @@ from reasoning_lab.schema import ProblemsConfig
 from reasoning_lab.stages.base import StageContext
 from reasoning_lab.stages.distill.config import DistillConfig
 from reasoning_lab.stages.distill.produce import run
-from reasoning_lab.types import Completion, Rollout, UserError, Verdict
+from reasoning_lab.types import Completion, Problem, Rollout, UserError, Verdict
 from reasoning_lab.verify import Verifier
 
 from .contexts import data_context
@@ -214,6 +216,30 @@ def test_what_was_cut_off_is_rejected_whatever_its_draft_says(
     accepted = [one for one in written(again)["accepted"] if one.problem.prompt in CUT_OFF]
     assert any("furthermore" in one.completion.text for one in accepted)
     assert all(one.completion.truncated for one in accepted)
+
+
+class CarelessTeacher:
+    """Never says that a completion was cut off; half of each problem's are."""
+
+    name = "careless"
+
+    def open(self, hardware: HardwareConfig) -> AbstractContextManager[Writing]:
+        return nullcontext(self._write)
+
+    def _write(
+        self, problems: Sequence[Problem], samples: int, seed: int
+    ) -> list[list[Completion]]:
+        texts = ["<think>\n\\boxed{{{}}}", "<think>\n</think>\n\\boxed{{{}}}"]
+        return [[Completion([], text.format(one.gold)) for text in texts] for one in problems]
+
+
+def test_a_thought_without_an_end_is_cut_off_whatever_the_teacher_says(
+    context: StageContext,
+) -> None:
+    metrics = run(config(teacher={"_target_": f"{__name__}.CarelessTeacher"}), context)
+    assert metrics["cut_off"] == metrics["verdict/unparseable"] == PROBLEMS
+    assert metrics["accepted_frac"] == 0.5
+    assert all("</think>" in one.completion.text for one in written(context)["accepted"])
 
 
 def test_nothing_accepted_is_told(context: StageContext) -> None:

@@ -236,6 +236,14 @@ def test_markup_that_another_tokenizer_would_write_otherwise() -> None:
     assert names == "\u2581[inst]\u2581say\u2581</s><s>\u2581b\u2581[/inst]"
 
 
+def test_no_markup_forms_across_the_border_of_a_prompt() -> None:
+    tokenizer = twin_tokenizer(FAMILIES["mistral"], TEXTS)
+    tokenizer.chat_template = "{% for message in messages %}<{{ message['content'] }}>{% endfor %}"
+    ids = prompt_tokens(tokenizer, ["s", "/s"])
+    assert [controls(tokenizer, one) for one in ids] == [[], []]
+    assert [tokenizer.decode(one) for one in ids] == ["<s>", "</s>"]
+
+
 def test_an_ordinary_added_token_is_no_markup() -> None:
     tokenizer = twin_tokenizer(replace(FAMILIES["qwen3"], template=None), TEXTS)
     tokenizer.add_tokens(["enzyme", "    "])
