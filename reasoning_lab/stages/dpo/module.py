@@ -140,9 +140,15 @@ def run(config: DPOConfig, context: StageContext) -> Metrics:
     preferences = context.inputs["preferences"]
     chosen = examples_of(tokenizer, read_rollouts(preferences / "chosen.parquet"))
     rejected = examples_of(tokenizer, read_rollouts(preferences / "rejected.parquet"))
-    pairs = [
+    # A completion that was cut off before its first token has nothing to learn from.
+    written = [
         pair
         for pair in zip(chosen, rejected, strict=True)
+        if all(side.completion_ids for side in pair)
+    ]
+    pairs = [
+        pair
+        for pair in written
         if config.max_tokens is None or max(side.length for side in pair) <= config.max_tokens
     ]
     if not pairs:
@@ -171,7 +177,12 @@ def run(config: DPOConfig, context: StageContext) -> Metrics:
     train_s = fit(module, batches, context, optimization)
     save_trained(module, tokenizer, context)
     tokens = sum(pairs[row][0].length + pairs[row][1].length for rows in plan for row in rows)
-    return {"train_tokens": tokens, "train_s": train_s, "pairs": len(pairs)}
+    return {
+        "train_tokens": tokens,
+        "train_s": train_s,
+        "pairs": len(pairs),
+        "empty_pairs": len(chosen) - len(written),
+    }
 
 
 def pair_tokens(pairs: Sequence[tuple[Example, Example]], pad_id: int) -> TokenBatch:
