@@ -9,7 +9,7 @@ from reasoning_lab.types import Completion
 
 
 class ScriptedEngine:
-    """Answers by a prompt's first line, a rollout's number at its end.
+    """Answers by a prompt's first line: a text, with the seed at its end, or a completion.
 
     Attributes:
         calls: Prompts of every call of any engine, in order.
@@ -43,9 +43,14 @@ class ScriptedEngine:
         if self.lost_at in firsts:
             raise RuntimeError("the machine is lost")
         return [
-            Completion([7, 8], self._answers[first] + self._ending.format(seed), [-1.0, -1.0])
+            self._completion(self._answers[first], seed)
             for first, seed in zip(firsts, seeds, strict=True)
         ]
+
+    def _completion(self, answer: str | Completion, seed: int) -> Completion:
+        if isinstance(answer, Completion):
+            return answer
+        return Completion([7, 8], answer + self._ending.format(seed), [-1.0, -1.0])
 
     def close(self) -> None:
         type(self).closed += 1

@@ -81,7 +81,7 @@ def test_option_composes(
 def test_teacher_is_swapped_with_all_its_options(composed: Compose) -> None:
     stage = composed("teacher@stages.distill.teacher=recorded").root.stages["distill"]
     assert isinstance(stage, DistillConfig)
-    assert set(stage.teacher) == {"_target_", "answer_pattern"}
+    assert set(stage.teacher) == {"_target_", "answer_pattern", "marks"}
 
 
 @pytest.mark.parametrize("engine", options("engine"))

@@ -1,6 +1,7 @@
 """Distillation with a model as teacher: sharded, verified, resumable."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from reasoning_lab import targets
 from reasoning_lab.data.corpus import read_prompt_ids, read_rollouts
 from reasoning_lab.data.sources import FileSource
+from reasoning_lab.data.teacher import Writing
 from reasoning_lab.engine.judge import _QUESTION, verdict_of
 from reasoning_lab.engine.teacher import ModelTeacher
 from reasoning_lab.hardware import HardwareConfig
@@ -18,7 +20,7 @@ from reasoning_lab.schema import ProblemsConfig
 from reasoning_lab.stages.base import StageContext
 from reasoning_lab.stages.distill.config import DistillConfig
 from reasoning_lab.stages.distill.produce import run
-from reasoning_lab.types import Rollout, UserError, Verdict
+from reasoning_lab.types import Completion, Problem, Rollout, UserError, Verdict
 from reasoning_lab.verify import Verifier
 
 from .contexts import data_context
@@ -27,7 +29,8 @@ from .scripted import ScriptedEngine
 PROBLEMS = 20
 # Every third answer is wrong, every fifth has no box.
 ANSWERS = {
-    f"number {n}": "no idea" if n % 5 == 0 else f"\\boxed{{{n + (n % 3 == 0)}}}"
+    f"number {n}": "hm\n</think>\n"
+    + ("no idea" if n % 5 == 0 else f"\\boxed{{{n + (n % 3 == 0)}}}")
     for n in range(2 * PROBLEMS)
 }
 
@@ -143,7 +146,7 @@ def test_the_engine_hears_problem_and_instruction_with_a_seed_a_rollout(
 def test_the_students_corpus_has_text_and_no_token_of_the_teachers(context: StageContext) -> None:
     run(config(), context)
     for rollout in written(context)["accepted"]:
-        assert rollout.completion.text.startswith("<think>\n\\boxed")
+        assert rollout.completion.text.startswith("<think>\nhm\n</think>\n\\boxed")
         assert list(rollout.completion.token_ids) == []
 
 
@@ -181,12 +184,90 @@ def test_an_answer_in_prose_is_boxed_where_there_is_no_box(context: StageContext
     }
     for gold, rollout in found.items():
         if int(gold) % 5 == 0:
-            assert rollout.completion.text.startswith("<think>\nthe answer is 5,000")
+            assert rollout.completion.text.startswith("<think>\nhm\n</think>\nthe answer is 5,000")
             assert rollout.completion.text.endswith(")\n\\boxed{5,000}")
             assert rollout.verdict is Verdict.WRONG
         else:
             assert rollout.completion.text.count("boxed") == 1
     assert any(int(gold) % 5 == 0 for gold in found)
+
+
+# At the limit, in the thought and behind it; in the thought, where the engine does not say so.
+_CUT_OFF_KINDS = [
+    ("a draft: \\boxed{{{}}}, but wait", True),
+    ("hm\n</think>\n\\boxed{{{}}} and furthermore", True),
+    ("a draft: \\boxed{{{}}}, but wait", False),
+    ("hm\n</think>\n<think>again: \\boxed{{{}}}", False),
+]
+CUT_OFF = {
+    f"number {n}": Completion([], text.format(n), truncated=truncated)
+    for number, n in enumerate(range(1, 2 * PROBLEMS, 2))
+    for text, truncated in [_CUT_OFF_KINDS[number % 4]]
+}
+
+
+def cut_off_teacher() -> dict[str, Any]:
+    return teacher(
+        engine=teacher()["engine"] | {"answers": ANSWERS | CUT_OFF},
+        answer_pattern="draft: ([^,]+)|number ([0-9]+)",
+    )
+
+
+def test_what_was_cut_off_is_rejected_whatever_its_draft_says(
+    context: StageContext, tmp_path: Path
+) -> None:
+    options = {"problems": ProblemsConfig(levels=[1], count=22), "teacher": cut_off_teacher()}
+    # A judge that accepts all that it is asked about.
+    first = _QUESTION.splitlines()[0]
+    engine = {"_target_": "tests.scripted.ScriptedEngine", "model": "referee"}
+    engine |= {"answers": {first: "Correct."}, "ending": ""}
+    judge = {"_target_": "reasoning_lab.engine.judge.ModelJudge", "engine": engine}
+    metrics = run(config(**options, judge=judge | {"max_new_tokens": 9}), context)
+    corpus = written(context)
+    trained = [*corpus["accepted"], *corpus["rejected"]]
+    cut_off = [rollout for rollout in trained if rollout.problem.prompt in CUT_OFF]
+    assert metrics["cut_off"] == len(cut_off) > 8
+    for rollout in cut_off:
+        assert rollout.verdict is Verdict.UNPARSEABLE
+        assert rollout.judge is None
+        assert rollout.completion.truncated
+        assert rollout.completion.text.count("boxed") == 1
+    for side in ("accepted", "validation"):
+        assert not [one for one in corpus[side] if one.problem.prompt in CUT_OFF]
+        assert not any(one.completion.truncated for one in corpus[side])
+    card = (context.out_dir / "README.md").read_text()
+    assert f"before the end of the thought: {len(cut_off)}." in card
+    again = replace(context, out_dir=tmp_path / "kept", work_dir=tmp_path / "kept_work")
+    again.out_dir.mkdir()
+    metrics = run(config(**options, truncated="keep"), again)
+    assert metrics["cut_off"] == len(cut_off)
+    accepted = [one for one in written(again)["accepted"] if one.problem.prompt in CUT_OFF]
+    assert any("furthermore" in one.completion.text for one in accepted)
+    assert all(one.completion.truncated for one in accepted)
+
+
+class CarelessTeacher:
+    """Never says that a completion was cut off; half of each problem's are."""
+
+    name = "careless"
+
+    def open(self, hardware: HardwareConfig) -> AbstractContextManager[Writing]:
+        return nullcontext(self._write)
+
+    def _write(
+        self, problems: Sequence[Problem], samples: int, seed: int
+    ) -> list[list[Completion]]:
+        texts = ["<think>\n\\boxed{{{}}}", "<think>\n</think>\n\\boxed{{{}}}"]
+        return [[Completion([], text.format(one.gold)) for text in texts] for one in problems]
+
+
+def test_a_thought_without_an_end_is_cut_off_whatever_the_teacher_says(
+    context: StageContext,
+) -> None:
+    metrics = run(config(teacher={"_target_": f"{__name__}.CarelessTeacher"}), context)
+    assert metrics["cut_off"] == metrics["verdict/unparseable"] == PROBLEMS
+    assert metrics["accepted_frac"] == 0.5
+    assert all("</think>" in one.completion.text for one in written(context)["accepted"])
 
 
 def test_nothing_accepted_is_told(context: StageContext) -> None:
@@ -265,7 +346,7 @@ def test_a_judge_decides_what_the_verifier_cannot_read_and_signs_it(context: Sta
     assert metrics["verdict/unparseable"] == 0
     asked = [prompt for call in ScriptedEngine.calls for prompt in call if first in prompt]
     assert len(asked) >= unread
-    assert all("<student>\n<think>\nno idea" in prompt for prompt in asked)
+    assert all("<student>\n<think>\nhm\n</think>\nno idea" in prompt for prompt in asked)
 
 
 @pytest.mark.parametrize(

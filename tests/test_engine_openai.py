@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from reasoning_lab.engine import Sampling
-from reasoning_lab.engine.openai import OpenAIEngine, Pace, completion_of
+from reasoning_lab.engine.openai import OpenAIEngine, Pace, completion_of, with_text_for_markup
 from reasoning_lab.hardware import EngineHardwareConfig, HardwareConfig
 from reasoning_lab.types import Completion, UserError
 
@@ -108,6 +108,47 @@ def test_truncation_and_token_ids_are_kept() -> None:
     assert completion_of(choice) == Completion([5, 6], "a", truncated=True)
     empty = {"message": {"content": None}, "finish_reason": "stop"}
     assert completion_of(empty) == Completion([], "")
+
+
+def test_a_thought_without_an_answer_behind_it_never_ended() -> None:
+    message = {"content": None, "reasoning_content": "2 + 2 is \\boxed{4}, but wait"}
+    completion = completion_of({"message": message, "finish_reason": "length"})
+    assert completion.text == "<think>\n2 + 2 is \\boxed{4}, but wait"
+    assert completion.truncated
+
+
+def test_marks_that_the_server_left_in_the_thought_are_not_doubled() -> None:
+    message = {"content": "</think>\n4", "reasoning": "<think>\n2 + 2"}
+    text = completion_of({"message": message, "finish_reason": "stop"}).text
+    assert (text.count("<think>"), text.count("</think>")) == (1, 1)
+    assert text.startswith("<think>")
+    assert text.endswith("</think>\n4")
+
+
+@pytest.mark.parametrize(
+    ("reason", "truncated"),
+    [("stop", False), (None, False), ("content_filter", True), ("abort", True)],
+)
+def test_only_a_completion_that_its_author_ended_is_complete(
+    reason: str | None, truncated: bool
+) -> None:
+    choice = {"message": {"content": "a"}, "finish_reason": reason}
+    assert completion_of(choice).truncated is truncated
+
+
+@pytest.mark.parametrize(
+    ("prompt", "sent"),
+    [
+        ("Say <|im_end|>\n<|im_start|>", "Say < |im_end|>\n< |im_start|>"),
+        (
+            "<\uff5cUser\uff5c>[INST]</s><start_of_turn>",
+            "< \uff5cUser\uff5c>[ INST]< /s>< start_of_turn>",
+        ),
+        ("Is |x| < 3 and a<b>c for x in [1]? Use <think>.", None),
+    ],
+)
+def test_markup_in_a_message_is_sent_as_text(prompt: str, sent: str | None) -> None:
+    assert with_text_for_markup([prompt]) == [prompt if sent is None else sent]
 
 
 @pytest.mark.parametrize(("per_minute", "waits_s"), [(3000, [0.02, 0.04, 0.06, 0.08]), (None, [])])

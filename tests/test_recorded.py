@@ -18,7 +18,7 @@ from reasoning_lab.hardware import HardwareConfig
 from reasoning_lab.schema import ProblemsConfig
 from reasoning_lab.stages.distill.config import DistillConfig
 from reasoning_lab.stages.distill.produce import run
-from reasoning_lab.types import Problem, Split, UserError, Verdict
+from reasoning_lab.types import Completion, Problem, Split, UserError, Verdict
 from reasoning_lab.verify import Verifier, extract_answer
 
 from .contexts import data_context
@@ -57,6 +57,90 @@ def test_marks_of_other_recipes_become_ours() -> None:
     assert "|" not in text
     assert extract_answer(text) == "4"
     assert text.split("</think>")[1].strip() == "\\boxed{4}"
+
+
+@pytest.mark.parametrize(
+    "solution",
+    [
+        "<think>\na draft: \\boxed{3}, but wait",
+        "<think>a draft: the answer is 3",
+        "a <think> in the middle \\boxed{3}",
+        "<THINK>\n\\boxed{3}",
+        "<|begin_of_thought|>\n\n#### 3",
+        "<|begin_of_thought|>\nhm\n<|end_of_thought|>\n<|begin_of_solution|>\nIt is \\boxed{3}",
+        "<reasoning>\n\\boxed{3}",
+        "[THINK]\\boxed{3}",
+        "<think>hm</think>\\boxed{3}<think>no: \\boxed{4}",
+        "<|begin_of_solution|>\\boxed{3}",
+    ],
+)
+def test_a_generation_without_the_end_of_its_thought_is_cut_off(solution: str) -> None:
+    completion = TEACHER.completion(solution)
+    assert completion.truncated
+    assert completion.text.startswith("<think>")
+    assert completion.text.count("<think>") == 1
+    assert completion.text.count("boxed") == solution.count("boxed")
+
+
+@pytest.mark.parametrize(
+    ("solution", "text"),
+    [
+        ("<think>x</think>\\boxed{3}<|im_end|>", "<think>x</think>\\boxed{3}"),
+        ("<think>x</think>y<|eot_id|>\n</s>\n", "<think>x</think>y"),
+        ("<thinking>\nx\n</thinking>\ny", "<think>\nx\n</think>\ny"),
+        ("<reasoning>x</reasoning><answer>y</answer>", "<think>x</think>y"),
+        ("[THINK]x[/THINK]y", "<think>x</think>y"),
+        ("<think>a</think>b<think>c</think>d", "<think>abc</think>d"),
+        ("<think>\n<think>\na\n</think>\nb", "<think>\n\na\n</think>\nb"),
+        ("Well.\n<think>a</think>b", "<think>Well.\na</think>b"),
+    ],
+)
+def test_whatever_the_marks_there_is_one_thought(solution: str, text: str) -> None:
+    assert TEACHER.completion(solution) == Completion([], text)
+
+
+def test_a_dataset_s_own_marks_are_an_option() -> None:
+    teacher = RecordedTeacher(OPTIONS["answer_pattern"], [["<cot>", "</cot>"]])
+    assert teacher.formatted("<cot>x</cot>\\boxed{3}") == "<think>x</think>\\boxed{3}"
+    assert teacher.completion("<cot>x \\boxed{3}").truncated
+
+
+@pytest.mark.parametrize(
+    "marks", [["<a>"], [3], [["<a>", ""]], [["<a>", "<a>"]], [["<think>", "</b>"]]]
+)
+def test_marks_that_are_no_pairs_are_refused(marks: Any) -> None:
+    with pytest.raises(UserError, match=r"teacher\.marks: .*\[OPENING, CLOSING\]"):
+        RecordedTeacher(OPTIONS["answer_pattern"], marks)
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+def test_a_generation_without_marks_beside_thoughts_is_cut_off(samples: int) -> None:
+    """As of a template that opens the thought: only the end of one is ever in the text."""
+    teacher = RecordedTeacher(OPTIONS["answer_pattern"])
+
+    def problems(file: str, solutions: list[list[str]]) -> list[Problem]:
+        return [
+            Problem(
+                f"{file} {n}?",
+                "1",
+                "math",
+                "x",
+                metadata={"solutions": texts, "row": f"{file}, row {n}"},
+            )
+            for n, texts in enumerate(solutions)
+        ]
+
+    thoughts = problems("r1.jsonl", [["x\n</think>\n\\boxed{1}"], ["a draft: \\boxed{1}, but"]])
+    human = problems("human.jsonl", [["So \\boxed{1}"]])
+    beside = problems("beside.jsonl", [["a draft: \\boxed{1}", "x</think>\\boxed{1}"]])
+    everything = [*thoughts, *human]
+    assert list(teacher.survey(iter(everything))) == everything
+    (whole,), (cut,), (short,) = (written[:1] for written in teacher(everything, samples, 0))
+    assert whole == Completion([], "<think>\nx\n</think>\n\\boxed{1}")
+    assert cut == Completion([], "<think>\na draft: \\boxed{1}, but", truncated=True)
+    assert short == Completion([], "<think>\nSo \\boxed{1}\n</think>\n\\boxed{1}")
+    # Of one problem's solutions no survey is needed, however few are taken.
+    assert teacher(beside, samples, 0)[0][0].truncated
 
 
 @pytest.mark.parametrize(
@@ -165,6 +249,46 @@ def test_recorded_solutions_become_a_verified_corpus(tmp_path: Path, verifier: V
         assert rollout.author == "recorded"
         # The corpus does not repeat every solution with each of them.
         assert set(rollout.problem.metadata) == {"row"}
+
+
+def test_a_dataset_with_half_of_its_generations_cut_off(tmp_path: Path, verifier: Verifier) -> None:
+    """One generation in two is whole; the others are of each kind of cut, their drafts right."""
+    cuts = [
+        "<think>\nso \\boxed{{{}}}, but wait",
+        "so \\boxed{{{}}}, but wait",
+        "<think>the answer is {}",
+    ]
+    rows = [
+        {
+            "prompt": f"{n} + 1?",
+            "gold": f"{n + 1}",
+            "s": f"<think>\nadd\n</think>\n\\boxed{{{n + 1}}}"
+            if n % 2
+            else cuts[n // 2 % 3].format(n + 1),
+        }
+        for n in range(60)
+    ]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    source = FileSource(str(path), 0.0, 0.2, {"solutions": "s"})
+    context = data_context(tmp_path, "distill", source, verifier)
+    config = DistillConfig(
+        teacher=OPTIONS,
+        problems=ProblemsConfig(levels=[1], count=40),
+        validation=8,
+        rollouts=1,
+        # So small that some shards see no generation with marks.
+        shard_problems=1,
+    )
+    metrics = run(config, context)
+    accepted = read_rollouts(tmp_path / "out" / "accepted.parquet")
+    rejected = read_rollouts(tmp_path / "out" / "rejected.parquet")
+    validation = read_rollouts(tmp_path / "out" / "validation.parquet")
+    # Odd prompts have even golds.
+    assert all(int(rollout.problem.gold) % 2 == 0 for rollout in [*accepted, *validation])
+    assert all(int(rollout.problem.gold) % 2 == 1 for rollout in rejected)
+    assert metrics["cut_off"] == len(rejected) == 40 - len(accepted)
+    assert metrics["verdict/wrong"] == 0
 
 
 def test_a_family_that_works_its_own_problems_has_them_recorded() -> None:

@@ -10,15 +10,16 @@ from typing import Any
 import pytest
 import torch
 
-from reasoning_lab.data.corpus import read_rollouts
+from reasoning_lab.data.corpus import read_rollouts, write_rollouts
 from reasoning_lab.hardware import HardwareConfig
+from reasoning_lab.ledger import Ledger
 from reasoning_lab.models.policy import load_policy, save_policy
 from reasoning_lab.models.tokenizer import examples_of
 from reasoning_lab.stages import base
 from reasoning_lab.stages.base import StageContext, trapezoid
 from reasoning_lab.stages.steps import Steps
 from reasoning_lab.tracking.history import read_history
-from reasoning_lab.types import UserError
+from reasoning_lab.types import Completion, UserError
 
 from .stages import (
     STAGES,
@@ -230,6 +231,26 @@ def test_what_is_longer_than_max_tokens_is_left_out(
         UserError, match=r"stages\.stage\.max_tokens=2: nothing is left; .* raise it"
     ):
         trained(name, context, tmp_path / "none", replace(config, max_tokens=2))  # type: ignore[call-arg]
+
+
+def test_a_pair_whose_side_has_no_token_is_left_out_and_counted(
+    context: StageContext, tmp_path: Path
+) -> None:
+    """As of an engine whose context a prompt fills: nothing was written before the cut."""
+    preferences = tmp_path / "preferences"
+    preferences.mkdir()
+    sides = {
+        side: read_rollouts(context.inputs["preferences"] / f"{side}.parquet")[:12]
+        for side in ("chosen", "rejected")
+    }
+    empty = replace(sides["rejected"][0], completion=Completion([], "", truncated=True))
+    write_rollouts(preferences / "chosen.parquet", sides["chosen"])
+    write_rollouts(preferences / "rejected.parquet", [empty, *sides["rejected"][1:]])
+    inputs = {**context.inputs, "preferences": preferences}
+    ledger = Ledger()
+    metrics = trained("dpo", replace(context, inputs=inputs), tmp_path, ledger=ledger)
+    assert metrics["pairs"] == 11
+    assert ledger.as_json()["pairs"]["dropped"] == {"empty": 1}
 
 
 def test_a_limit_that_is_not_set_is_no_identity() -> None:

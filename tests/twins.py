@@ -5,7 +5,7 @@ lacks, its chat template, rows of its vocabulary without a token.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,46 @@ _R1 = (
 )
 
 
+# As Qwen3's: a user's turns as ChatML, an assistant's thought taken out of its text, trimmed, and
+# shown in the last turn alone, empty where there is none.
+_HYBRID = (
+    "{% for message in messages %}{% set content = message['content'] %}"
+    "{% if message['role'] == 'assistant' %}"
+    "{% set thought = content.split('</think>')[0].split('<think>')[-1] "
+    "if '</think>' in content else '' %}"
+    "{% set content = content.split('</think>')[-1].lstrip('\n') %}"
+    "{% if loop.last %}"
+    "{% set content = '<think>\n' + thought.strip('\n') + '\n</think>\n\n' + content %}"
+    "{% endif %}{% endif %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + content + '<|im_end|>\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+_HEADERS = (
+    "{{ bos_token }}{% for message in messages %}"
+    "{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n'"
+    " + message['content'] | trim + '<|eot_id|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}"
+    "{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
+)
+# No system's turn, other names of the roles, contents trimmed.
+_GEMMA = (
+    "{{ bos_token }}{% for message in messages %}"
+    "{% if message['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+    "{% set role = 'model' if message['role'] == 'assistant' else message['role'] %}"
+    "{{ '<start_of_turn>' + role + '\n' + message['content'] | trim + '<end_of_turn>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
+)
+# Nothing is written for the assistant's turn to come, and a space stands before its end.
+_MISTRAL = (
+    "{{ bos_token }}{% for message in messages %}"
+    "{% if message['role'] == 'user' %}{{ '[INST] ' + message['content'] + ' [/INST]' }}"
+    "{% elif message['role'] == 'assistant' %}{{ ' ' + message['content'] + ' ' + eos_token }}"
+    "{% else %}{{ raise_exception('only user and assistant roles') }}{% endif %}{% endfor %}"
+)
+_SYSTEM = "<|im_start|>system\nThink between <think> and </think> first.<|im_end|>\n"
+
+
 @dataclass(frozen=True)
 class Twin:
     """Of one option.
@@ -54,6 +94,7 @@ class Twin:
         pad, start: None = it has none.
         starts: Whether it begins every text with `start`.
         marks: Whether it knows the thinking marks.
+        plain: Markup among its added tokens that is not special.
         spare: Rows of the embeddings behind the last token.
         generation_ends: Where the checkpoint's own generation config stops.
     """
@@ -67,6 +108,7 @@ class Twin:
     start: str | None = None
     starts: bool = False
     marks: bool = False
+    plain: Sequence[str] = ()
     spare: int = 0
     generation_ends: Sequence[str] = field(default_factory=list)
 
@@ -157,6 +199,52 @@ TWINS = {
         generation_ends=["<|end_of_sentence|>"],
     ),
 }
+# Chat templates of the same families and of others; only their tokenizers are made.
+FAMILIES = {
+    **TWINS,
+    "qwen3_hybrid": replace(
+        TWINS["qwen3"], template=_HYBRID, plain=["<tool_call>", "</tool_call>"]
+    ),
+    "llama3_2_instruct": Twin(
+        {},
+        ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>"],
+        plain=["<|eot_id|>"],
+        end="<|end_of_text|>",
+        turn_end="<|eot_id|>",
+        template=_HEADERS,
+        start="<|begin_of_text|>",
+        starts=True,
+    ),
+    # R1's marks of the roles are no special tokens.
+    "opens_without_break": replace(
+        TWINS["r1_distill_qwen"],
+        template=_R1.replace("<think>\n", "<think>"),
+        special=["<|end_of_sentence|>", "<|begin_of_sentence|>"],
+        plain=["<|User|>", "<|Assistant|>"],
+    ),
+    "opens_with_more": replace(
+        TWINS["r1_distill_qwen"], template=_R1.replace("<think>\n", "<think>\nOkay,")
+    ),
+    "system_names_the_marks": replace(TWINS["qwen3"], template=_SYSTEM + _CHATML),
+    "gemma": Twin(
+        {},
+        ["<bos>", "<eos>", "<start_of_turn>", "<end_of_turn>"],
+        end="<eos>",
+        turn_end="<end_of_turn>",
+        template=_GEMMA,
+        start="<bos>",
+        starts=True,
+    ),
+    "mistral": Twin(
+        {},
+        ["<unk>", "<s>", "</s>", "[INST]", "[/INST]"],
+        end="</s>",
+        turn_end="</s>",
+        template=_MISTRAL,
+        start="<s>",
+        starts=True,
+    ),
+}
 
 
 def twin_tokenizer(twin: Twin, texts: Sequence[str]) -> PreTrainedTokenizerFast:
@@ -169,6 +257,7 @@ def twin_tokenizer(twin: Twin, texts: Sequence[str]) -> PreTrainedTokenizerFast:
         texts, trainers.BpeTrainer(vocab_size=285, initial_alphabet=alphabet, show_progress=False)
     )
     backend.add_special_tokens(list(twin.special))
+    backend.add_tokens(list(twin.plain))
     if twin.marks:
         backend.add_tokens(["<think>", "</think>"])
     if twin.starts:

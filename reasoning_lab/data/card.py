@@ -34,13 +34,17 @@ _SIZES = (
 
 @dataclass
 class CorpusSummary:
-    """Counts of the rollouts that were added; `judged` are those verdicts that a judge gave."""
+    """Counts of the rollouts that were added.
+
+    `judged` are those verdicts that a judge gave, `cut_off` the truncated rollouts.
+    """
 
     verdicts: Counter[Verdict] = field(default_factory=Counter)
     judged: Counter[Verdict] = field(default_factory=Counter)
     authors: Counter[str] = field(default_factory=Counter)
     accepted: Counter[tuple[str, int]] = field(default_factory=Counter)
     problems: Counter[tuple[str, int]] = field(default_factory=Counter)
+    cut_off: int = 0
     examples: list[Rollout] = field(default_factory=list)
     lengths: "dict[bool, array[int]]" = field(
         default_factory=lambda: {True: array("q"), False: array("q")}
@@ -54,6 +58,7 @@ class CorpusSummary:
             group = (problem.family, problem.level)
             self.verdicts[rollout.verdict] += 1
             self.judged[rollout.verdict] += rollout.judge is not None
+            self.cut_off += rollout.completion.truncated
             self.authors[rollout.author] += 1
             self.lengths[rollout.correct].append(len(rollout.completion.text))
             self.accepted[group] += rollout.correct
@@ -142,6 +147,7 @@ def _counts(summary: CorpusSummary) -> str:
     return "\n\n".join(
         [
             markdown_table(("verdict", "rollouts", "of these a judge's"), verdicts),
+            f"Cut off, at a limit or before the end of the thought: {summary.cut_off:,}.",
             markdown_table(("family", "level", "problems", "accepted rollouts"), [*groups, total]),
         ]
     )

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from reasoning_lab.data.teacher import Teacher, Writing
+from reasoning_lab.data.teacher import Surveying, Teacher, Writing
 from reasoning_lab.hardware import HardwareConfig
 from reasoning_lab.targets import factory
 from reasoning_lab.types import Completion, Problem
@@ -33,6 +33,11 @@ class MixedTeacher:
         from reasoning_lab.data.methods import METHODS
 
         return self._procedural if problem.family in METHODS else self._otherwise
+
+    def survey(self, problems: Iterator[Problem]) -> Iterator[Problem]:
+        """The problems as they come, which the other teacher may have to see."""
+        other = self._otherwise
+        return other.survey(problems) if isinstance(other, Surveying) else problems
 
     @contextmanager
     def open(self, hardware: HardwareConfig) -> Iterator[Writing]:

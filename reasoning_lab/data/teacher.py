@@ -6,9 +6,9 @@ so that its answer is wrong. The second kind gives rejection sampling something 
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from reasoning_lab.hardware import HardwareConfig
 from reasoning_lab.types import Completion, Problem, UserError
@@ -22,7 +22,8 @@ class Writing(Protocol):
     ) -> list[list[Completion]]:
         """Return the completions of each problem, at most `samples`; seeded.
 
-        They carry no token ids: the student's tokenizer need not be the teacher's.
+        They carry no token ids: the student's tokenizer need not be the teacher's. One that was cut
+        off is `truncated`, and has no end of a thought that the author did not write.
         """
         ...
 
@@ -48,6 +49,15 @@ class Teacher(Protocol):
 
     def preview(self, problem: Problem, seed: int) -> Sequence[str]:
         """What it would write of `problem`; empty where only a model could say."""
+        ...
+
+
+@runtime_checkable
+class Surveying(Protocol):
+    """A teacher that must see all problems before it writes."""
+
+    def survey(self, problems: Iterator[Problem]) -> Iterator[Problem]:
+        """The problems as they come."""
         ...
 
 

@@ -7,17 +7,29 @@ distribution, is the server's business: none is passed on.
 """
 
 import asyncio
+import logging
 import os
+import re
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from reasoning_lab.data.thoughts import THINK_CLOSE, THINK_OPEN, with_one_thought
 from reasoning_lab.engine import Sampling
 from reasoning_lab.hardware import HardwareConfig
 from reasoning_lab.types import Completion, UserError
 
+log = logging.getLogger(__name__)
+
 _KEY = "OPENAI_API_KEY"
 _URL = "OPENAI_BASE_URL"
+# Other reasons are a limit, a filter or a failure; servers that say none are believed.
+_COMPLETE = ("stop", "stop_sequence", "end_turn", "eos_token", None)
+# <|end|> and its like in ASCII or full width, and what older families write.
+_MARKUP = re.compile(
+    r"<[|\uff5c][^\s<>]{1,40}[|\uff5c]>|</?s>|</?(?:bos|eos|pad|unk)>|<(?:start|end)_of_turn>"
+    r"|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\]|<</?SYS>>"
+)
 
 
 class OpenAIEngine:
@@ -90,7 +102,7 @@ class OpenAIEngine:
             async with client, asyncio.TaskGroup() as group:
                 tasks = [
                     group.create_task(ask(prompt, seed))
-                    for prompt, seed in zip(prompts, seeds, strict=True)
+                    for prompt, seed in zip(with_text_for_markup(prompts), seeds, strict=True)
                 ]
         except* openai.AuthenticationError as errors:
             raise UserError(
@@ -133,16 +145,37 @@ def completion_of(choice: Mapping[str, Any]) -> Completion:
     """A completion from one `choice` of an answer.
 
     A server that parses the thought gives it as `reasoning_content` or `reasoning`; it is put
-    back before the rest. Token ids are there if `return_token_ids` asked vLLM for them.
+    back before the rest. Without a rest it never ended, so its end is not written. Token ids are
+    there if `return_token_ids` asked vLLM for them.
     """
     message = choice["message"]
     text = message.get("content") or ""
     thought = message.get("reasoning_content") or message.get("reasoning")
     if thought:
-        text = f"<think>\n{thought.strip()}\n</think>\n{text.lstrip()}"
-    return Completion(
-        choice.get("token_ids") or [], text, truncated=choice.get("finish_reason") == "length"
-    )
+        text = text.lstrip()
+        end = f"\n{THINK_CLOSE}\n{text}" if text else ""
+        text = with_one_thought(f"{THINK_OPEN}\n{thought.strip()}{end}")
+    truncated = choice.get("finish_reason") not in _COMPLETE
+    return Completion(choice.get("token_ids") or [], text, truncated=truncated)
+
+
+def with_text_for_markup(prompts: Sequence[str]) -> list[str]:
+    """The prompts with a space in each markup of a chat, as a chat API takes no token ids.
+
+    Many servers make control tokens of markup in a message; with the space it is text to all.
+    """
+    changed = [
+        _MARKUP.sub(lambda mark: f"{mark[0][0]} {mark[0][1:]}", prompt) for prompt in prompts
+    ]
+    count = sum(new != old for new, old in zip(changed, prompts, strict=True))
+    if count:
+        log.warning(
+            "%d of %d prompts have markup of a chat, such as <|end|>; it is sent with a space in "
+            "it, so that the server reads it as text.",
+            count,
+            len(prompts),
+        )
+    return changed
 
 
 def _first(errors: BaseExceptionGroup[Any]) -> str:

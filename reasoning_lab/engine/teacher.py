@@ -9,6 +9,7 @@ from typing import Any
 
 from reasoning_lab.data.prose_answers import ProseAnswers
 from reasoning_lab.data.teacher import Writing, boxed
+from reasoning_lab.data.thoughts import is_cut_off, with_one_thought, without_turn_end
 from reasoning_lab.engine import Engine, Sampling, instructed, rollout_seeds
 from reasoning_lab.hardware import HardwareConfig
 from reasoning_lab.targets import check_path, factory
@@ -27,7 +28,8 @@ class ModelTeacher:
         engine: `_target_` and options of the engine, `model` among them.
         instruction: Said after every problem, on a line of its own.
         opening: What the chat template has already written of the completion, such as
-            `<think>` and a line break; it is put before the text.
+            `<think>` and a line break; it is put before the text. A text that has only the end of
+            a thought gets `<think>` without it.
         temperature: Of the sampling; see `Sampling`.
         top_p: Likewise.
         max_new_tokens: Likewise.
@@ -80,18 +82,20 @@ class ModelTeacher:
         ]
         seeds = rollout_seeds(problems, samples, str(seed))
         completions = [
-            Completion([], self._text(found), truncated=found.truncated)
-            for found in engine.generate(prompts, self._sampling, seeds)
+            self._completion(written) for written in engine.generate(prompts, self._sampling, seeds)
         ]
         starts = range(0, len(completions), samples)
         return [completions[start : start + samples] for start in starts]
 
-    def _text(self, found: Completion) -> str:
-        text = self._opening + found.text
-        if self._answers is None or found.truncated or extract_answer(text) is not None:
-            return text
-        answer = self._answers.last(text)
-        return text if answer is None else f"{text.rstrip()}\n{boxed(answer.strip())}"
+    def _completion(self, written: Completion) -> Completion:
+        """What the student learns from: one thought, and a box unless it was cut off."""
+        text = with_one_thought(without_turn_end(self._opening + written.text))
+        truncated = written.truncated or is_cut_off(text)
+        if self._answers is not None and not truncated and extract_answer(text) is None:
+            answer = self._answers.last(text)
+            if answer is not None:
+                text = f"{text.rstrip()}\n{boxed(answer.strip())}"
+        return Completion([], text, truncated=truncated)
 
 
 def check_engine(engine: Mapping[str, Any], key: str) -> None:

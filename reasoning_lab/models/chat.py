@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from reasoning_lab.models.tokenizer import PAD, THINK_CLOSE, THINK_OPEN, text_tokens
+from reasoning_lab.data.thoughts import THINK_CLOSE, THINK_OPEN
+from reasoning_lab.models.markup import Markup
+from reasoning_lab.models.tokenizer import PAD, rendered_chats, text_tokens
 
 # In words, as a base model's markup tokens are often untrained. `{start}` is its first token's.
 _PLAIN_TEMPLATE = (
@@ -30,6 +32,9 @@ def complete_chat(tokenizer: PreTrainedTokenizerBase) -> None:
     """Give `tokenizer` a chat template if it has none, and as its end token the one of a turn.
 
     A checkpoint's own end token is often that of a document, at which no assistant stops.
+
+    Raises:
+        UserError: As `rendered_chats` does.
     """
     if tokenizer.chat_template is None:
         starts = bool(tokenizer("")["input_ids"])
@@ -37,11 +42,11 @@ def complete_chat(tokenizer: PreTrainedTokenizerBase) -> None:
         tokenizer.chat_template = _PLAIN_TEMPLATE.replace("{start}", start)
         return
     chat = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _SAID}]
-    text = str(tokenizer.apply_chat_template(chat, tokenize=False))
-    after = text_tokens(tokenizer, [text.rpartition(_SAID)[2]])[0]
-    markup = tokenizer.added_tokens_decoder
-    if after and after[0] in markup:
-        tokenizer.eos_token = markup[after[0]].content
+    (text,) = rendered_chats(tokenizer, [chat], add_generation_prompt=False)
+    (after,) = text_tokens(tokenizer, [text.rpartition(_SAID)[2]])
+    controls = Markup(tokenizer).controls_in(after)
+    if controls:
+        tokenizer.eos_token = tokenizer.convert_ids_to_tokens(controls[0])
 
 
 def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from reasoning_lab.fields import at_least, number
+from reasoning_lab.fields import at_least, choice, number
 from reasoning_lab.files import content_hash
 from reasoning_lab.hardware import HardwareConfig
 from reasoning_lab.schema import ProblemDraw, ProblemsConfig, StageConfig, register_stage
@@ -25,6 +25,8 @@ class DistillConfig(StageConfig):
         judge: `_target_` and options of a model that is asked about answers which the verifier
             cannot read; null = they count as unparseable.
         rollouts: Worked solutions a problem; a recorded teacher may have fewer.
+        truncated: What becomes of rollouts that were cut off, at a limit or before the end of the
+            thought: `reject` = rejected without being verified; `keep` = verified as all others.
         shard_problems: Problems worked and verified at a time; a kill costs at most one shard.
     """
 
@@ -33,6 +35,7 @@ class DistillConfig(StageConfig):
     problems: ProblemsConfig = field(default_factory=ProblemsConfig)
     validation: int = at_least(1)
     rollouts: int = at_least(1)
+    truncated: str = choice("reject", "keep")
     shard_problems: int = number(1024, least=1, placement=True)
 
     def check(self, key: str, hardware: HardwareConfig) -> None:

@@ -1,8 +1,9 @@
 """Rejection sampling: several worked solutions a problem, each verified (paper, step 1).
 
 Accepted and rejected rollouts are kept apart, with verdict and author: the accepted train
-mid-training and SFT, the rejected can serve Rollout DPO. Validation problems are worked and
-verified the same way; no training stage reads them.
+mid-training and SFT, the rejected can serve Rollout DPO. A completion that was cut off has no final
+answer: it is rejected unverified, whatever its draft says, unless `truncated: keep`. Validation
+problems are worked and verified the same way; no training stage reads them.
 
 One shard of problems is in memory at a time: a million problems take no more than their ids and
 lengths.
@@ -13,13 +14,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from reasoning_lab.data.card import CorpusSummary, data_card
 from reasoning_lab.data.corpus import RolloutWriter, write_prompt_ids
 from reasoning_lab.data.shards import in_shards
-from reasoning_lab.data.teacher import Teacher, Writing
+from reasoning_lab.data.teacher import Surveying, Teacher, Writing
+from reasoning_lab.data.thoughts import is_cut_off
 from reasoning_lab.engine.judge import Judging, ModelJudge
 from reasoning_lab.ledger import Ledger
 from reasoning_lab.stages.base import Metrics, StageContext
@@ -35,6 +38,7 @@ def run(config: DistillConfig, context: StageContext) -> Metrics:
     teacher: Teacher = factory(config.teacher, f"stages.{context.name}.teacher")()
     draw = context.source.problems
     levels, count = config.problems.levels, config.problems.count
+    survey = teacher.survey if isinstance(teacher, Surveying) else iter
 
     def trained() -> Iterator[Problem]:
         return draw(Split.TRAIN, levels, count, context.seed)
@@ -46,12 +50,13 @@ def run(config: DistillConfig, context: StageContext) -> Metrics:
 
     # Drawn twice, so that what is wrong with the data is found before the teacher is asked.
     readable = context.verifier.with_readable_golds
-    write_prompt_ids(context.out_dir, readable(trained()))
-    held_out = list(readable(draw(Split.VALIDATION, levels, config.validation, context.seed)))
+    write_prompt_ids(context.out_dir, readable(survey(trained())))
+    validation_problems = draw(Split.VALIDATION, levels, config.validation, context.seed)
+    held_out = list(readable(survey(validation_problems)))
     with teacher.open(context.hardware) as writing, _judging(config, context) as judge:
-        shard = _verified(teacher, writing, judge, config.rollouts, context)
-        metrics = _distill(counted(), shard, config, context)
-        held = _verified(teacher, writing, judge, 1, context)(held_out)
+        verify = partial(_verified, teacher, writing, judge, config.truncated == "reject")
+        metrics = _distill(counted(), verify(config.rollouts, context), config, context)
+        held = verify(1, context)(held_out)
     context.ledger.take("validation_problems", len(held_out))
     _drop_rejected("validation_problems", held, context.ledger)
     context.ledger.drop("validation_problems", "no_rollout", len(held_out) - len(held))
@@ -96,26 +101,43 @@ def _as_verified(rollouts: Sequence[Rollout]) -> list[Rollout]:
 
 
 def _verified(
-    teacher: Teacher, writing: Writing, judge: Judging, samples: int, context: StageContext
+    teacher: Teacher,
+    writing: Writing,
+    judge: Judging,
+    reject_truncated: bool,
+    samples: int,
+    context: StageContext,
 ) -> Callable[[Sequence[Problem]], list[Rollout]]:
     """What makes the rollouts of some problems, each with its verdict."""
 
     def make(problems: Sequence[Problem]) -> list[Rollout]:
         written = writing(problems, samples, context.seed)
-        pairs = [
-            (_without_solutions(problem), completion)
+        rollouts = [
+            Rollout(
+                _without_solutions(problem),
+                replace(completion, truncated=completion.truncated or is_cut_off(completion.text)),
+                None,
+                Verdict.UNPARSEABLE,
+                teacher.name,
+            )
             for problem, completions in zip(problems, written, strict=True)
             for completion in completions
         ]
+        complete = [one for one in rollouts if not (reject_truncated and one.completion.truncated)]
         verdicts = context.verifier.verify(
-            [problem for problem, _ in pairs], [completion.text for _, completion in pairs]
+            [one.problem for one in complete], [one.completion.text for one in complete]
         )
-        return judge(
+        verified = judge(
             [
-                Rollout(problem, completion, answer, verdict, teacher.name)
-                for (problem, completion), (answer, verdict) in zip(pairs, verdicts, strict=True)
+                replace(one, answer=answer, verdict=verdict)
+                for one, (answer, verdict) in zip(complete, verdicts, strict=True)
             ]
         )
+        verified_in_order = iter(verified)
+        return [
+            one if reject_truncated and one.completion.truncated else next(verified_in_order)
+            for one in rollouts
+        ]
 
     return make
 
@@ -170,8 +192,9 @@ def _distill(
     total = verdicts.total()
     if not accepted.rows:
         raise UserError(
-            f"stages.{context.name}: the verifier accepted none of {total} teacher rollouts; ask "
-            "easier problems or another teacher, or look at its answers with fewer problems"
+            f"stages.{context.name}: the verifier accepted none of {total} teacher rollouts, "
+            f"{summary.cut_off} of which were cut off; ask easier problems or another teacher, or "
+            "look at its answers with fewer problems"
         )
     unanswered = context.ledger.flows["problems"].taken - summary.problems.total()
     context.ledger.drop("problems", "no_rollout", unanswered)
@@ -180,6 +203,7 @@ def _distill(
     metrics: Metrics = {
         "rollouts": total,
         "accepted_frac": accepted.rows / total,
+        "cut_off": summary.cut_off,
         **{f"verdict/{verdict}": verdicts[verdict] for verdict in Verdict},
         **{f"judged/{verdict}": count for verdict, count in summary.judged.items() if count},
     }

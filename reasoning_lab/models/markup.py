@@ -1,0 +1,200 @@
+"""Tokenize what others wrote beside a model's control tokens, so that no text becomes one.
+
+A chat template's markup, such as `<|im_end|>`, is text until the tokenizer makes control tokens of
+it. Written by a prompt or a teacher it must stay text. Text without markup takes the tokenizer's
+plain way. Other text goes to a copy of the tokenizer that knows each control token only by an
+alias, a random string that nobody else can write; the template's own markup becomes aliases.
+Merges across the border between template and text are those of the plain way in both cases.
+"""
+
+import json
+import re
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerBase
+
+from reasoning_lab.data.thoughts import THINK_CLOSE, THINK_OPEN
+from reasoning_lab.types import UserError
+
+# Added tokens of other forms, such as runs of spaces or words of a domain, are ordinary text.
+_BRACKETED = re.compile(r"\s*[<\[\uff5c|].*[>\]\uff5c|]\s*", re.DOTALL)
+# Private-use characters and a random number: no text has them, no case or form changes them.
+_SALT = str(secrets.randbits(64))
+_BORDER = f"\ue000{_SALT}\ue001"
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A part of a text: markup that is to be a control token, or what is text whatever it says."""
+
+    text: str
+    markup: bool = False
+
+
+class Markup:
+    """The control tokens of one tokenizer, and tokenizing that keeps them apart from text.
+
+    Args:
+        tokenizer: Its added tokens are control tokens where they are special or bracketed.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+        self.ids: dict[str, int] = {
+            token.content: number
+            for number, token in tokenizer.added_tokens_decoder.items()
+            if token.content and (token.special or _BRACKETED.fullmatch(token.content))
+        }
+        self._controls = frozenset(self.ids.values())
+        marks = sorted({*self.ids, THINK_OPEN, THINK_CLOSE}, key=len, reverse=True)
+        self._numbers = {mark: number for number, mark in enumerate(marks)}
+        self._pattern = re.compile("|".join(map(re.escape, marks)))
+
+    def controls_in(self, ids: Sequence[int]) -> list[int]:
+        """The control tokens among `ids`, in order."""
+        controls = self._controls
+        return [token for token in ids if token in controls]
+
+    def occurs_in(self, text: str) -> bool:
+        """Whether the text has markup in it."""
+        return self._pattern.search(text) is not None
+
+    def tokens(self, texts: Sequence[Sequence[Span]]) -> list[list[int]]:
+        """Token ids of each text; of its spans only those of markup become control tokens.
+
+        Markup that is no token of this tokenizer is text, as it is where the tokenizer reads it.
+        """
+        plain = plain_tokens(self._tokenizer, ["".join(s.text for s in spans) for spans in texts])
+        wanted = [
+            [self.ids[span.text] for span in spans if span.markup and span.text in self.ids]
+            for spans in texts
+        ]
+        differing = [row for row, ids in enumerate(plain) if self.controls_in(ids) != wanted[row]]
+        if differing:
+            aliases, backend = self._aliased()
+            aliased = [
+                "".join(
+                    aliases.get(span.text, span.text) if span.markup else span.text
+                    for span in texts[row]
+                )
+                for row in differing
+            ]
+            for row, ids in zip(differing, _encoded(backend, aliased), strict=True):
+                plain[row] = ids
+        return plain
+
+    def rendered_tokens(
+        self, contents: Sequence[str], render: Callable[[Sequence[str]], list[str]]
+    ) -> list[list[int]]:
+        """Token ids of each content as a template renders it; only the template's markup counts.
+
+        Args:
+            contents: What is written into the template.
+            render: Renders contents, each by itself.
+        """
+        texts = render([*contents, "?"])
+        *ids, empty = plain_tokens(self._tokenizer, texts)
+        wanted = self.controls_in(empty)
+        differing = [
+            row
+            for row, content in enumerate(contents)
+            if self.occurs_in(content) or self.controls_in(ids[row]) != wanted
+        ]
+        if differing:
+            aliases, backend = self._aliased()
+            hidden = render([self._hidden(contents[row]) for row in differing])
+            aliased = [self._shown(self._with_aliases(text, aliases)) for text in hidden]
+            for row, tokens in zip(differing, _encoded(backend, aliased), strict=True):
+                ids[row] = tokens
+        return ids
+
+    def _hidden(self, content: str) -> str:
+        """The content with a placeholder for each markup, between borders.
+
+        A template that splits or searches contents cannot see the markup, and no markup can form
+        across a border. White space stays outside, where a template may trim it.
+        """
+        core = content.strip()
+        start = content.find(core)
+        placed = self._pattern.sub(lambda mark: self._placeholder(mark[0]), core)
+        return f"{content[:start]}{_BORDER}{placed}{_BORDER}{content[start + len(core) :]}"
+
+    def _placeholder(self, mark: str) -> str:
+        return f"\ue002{_SALT}.{self._numbers[mark]}\ue003"
+
+    def _shown(self, text: str) -> str:
+        """The text with its markup again, and without borders."""
+        marks = list(self._numbers)
+        placeholders = re.compile(f"\ue002{_SALT}\\.([0-9]+)\ue003")
+        return placeholders.sub(lambda match: marks[int(match[1])], text.replace(_BORDER, ""))
+
+    def _with_aliases(self, text: str, aliases: dict[str, str]) -> str:
+        return self._pattern.sub(lambda mark: aliases.get(mark[0], mark[0]), text)
+
+    def _aliased(self) -> tuple[dict[str, str], Tokenizer]:
+        """The alias of each control token, and the tokenizer that knows them; made once."""
+        known = _ALIASED.get(self._tokenizer)
+        if known is None or known[0] != self.ids:
+            aliases = {mark: f"\ue004{_SALT}.{number}\ue005" for mark, number in self.ids.items()}
+            known = self.ids, aliases, _renamed(self._tokenizer, aliases, self.ids)
+            _ALIASED[self._tokenizer] = known
+        return known[1], known[2]
+
+
+_ALIASED: WeakKeyDictionary[
+    PreTrainedTokenizerBase, tuple[dict[str, int], dict[str, str], Tokenizer]
+] = WeakKeyDictionary()
+
+
+def plain_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of each text as the tokenizer reads it: markup becomes control tokens."""
+    if not texts:
+        return []
+    encoded = tokenizer(
+        list(texts),
+        add_special_tokens=False,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+    )
+    ids: list[list[int]] = encoded["input_ids"]
+    return ids
+
+
+def _encoded(backend: Tokenizer, texts: list[str]) -> list[list[int]]:
+    return [one.ids for one in backend.encode_batch(texts, add_special_tokens=False)]
+
+
+def _renamed(
+    tokenizer: PreTrainedTokenizerBase, aliases: dict[str, str], ids: dict[str, int]
+) -> Tokenizer:
+    """A copy of the tokenizer whose control tokens have other names and the same ids."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if not isinstance(backend, Tokenizer):
+        raise UserError(
+            "model: a prompt or a completion has markup such as <|end|> in it, which the model's "
+            "tokenizer cannot read as text; choose a checkpoint with a tokenizer.json"
+        )
+    state: dict[str, Any] = json.loads(backend.to_str())
+    state["truncation"] = state["padding"] = None
+    for token in state["added_tokens"]:
+        if token["content"] in aliases:
+            token |= {"content": aliases[token["content"]], "normalized": False}
+    model = state["model"]
+    if isinstance(model["vocab"], dict):
+        model["vocab"] = {aliases.get(key, key): n for key, n in model["vocab"].items()}
+    else:  # Unigram's pieces with their scores.
+        model["vocab"] = [[aliases.get(key, key), score] for key, score in model["vocab"]]
+    if model.get("unk_token") in aliases:
+        model["unk_token"] = aliases[model["unk_token"]]
+    renamed = Tokenizer.from_str(json.dumps(state))
+    if any(renamed.token_to_id(alias) != ids[mark] for mark, alias in aliases.items()):
+        raise UserError(
+            "model: the tokenizer.json of the checkpoint gives its added tokens ids that it does "
+            "not keep when it is loaded; write it anew with transformers' save_pretrained"
+        )
+    return renamed
