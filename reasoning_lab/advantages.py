@@ -11,7 +11,8 @@ advantages of its rollouts in the same order:
   over its deviation;
 - `reinforce_pp_baseline`: the same paper's variant with the group's mean as baseline.
 
-A group whose rewards are all equal gets exactly 0 from all but `reinforce_pp`.
+A group whose rewards are all equal gets exactly 0 from all but `reinforce_pp`, whose baseline is
+the mean of the whole update: such a group teaches it as much as any other.
 """
 
 from collections.abc import Callable, Mapping, Sequence

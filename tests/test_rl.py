@@ -176,7 +176,7 @@ def test_what_is_logged_of_rollouts(run: Any, balance: str) -> None:
 
 
 def test_rollouts_ahead_are_those_of_the_weights_before_the_last_update(run: Any) -> None:
-    drawn = [f"rollout/{name}" for name in ("reward_mean", "entropy", "completion_tokens_mean")]
+    drawn = [f"rollout/{name}" for name in ("reward_mean", "completion_tokens_mean", "wrong_frac")]
 
     def told(steps: list[dict[str, float]], number: int) -> list[float]:
         return [steps[number][key] for key in drawn]
@@ -234,7 +234,10 @@ def test_what_a_reward_cannot_judge_does_not_train(run: Any) -> None:
 
 
 def group(*rewards: float, truncated: int = 0) -> ScoredGroup:
-    """Rollouts of 2, 3, 4, … tokens; the first `truncated` of them were cut off."""
+    """Rollouts of 2, 3, 4, … tokens; the first `truncated` of them were cut off.
+
+    Their rewards are their advantages too.
+    """
     problem = Problem("w4 w5", "w6", "math", "f")
     rollouts = [
         Rollout(
@@ -246,14 +249,14 @@ def group(*rewards: float, truncated: int = 0) -> ScoredGroup:
         )
         for at in range(len(rewards))
     ]
-    return ScoredGroup(rollouts, rewards)
+    return ScoredGroup(rollouts, rewards, rewards)
 
 
-def test_a_masked_rollout_is_in_the_baseline_and_in_no_gradient(tokenizer: Any) -> None:
-    config = RLConfig(max_new_tokens=9, advantage="dr_grpo", overlong="mask")
+def test_a_masked_rollout_is_in_no_gradient(tokenizer: Any) -> None:
+    config = RLConfig(max_new_tokens=9, overlong="mask")
     device = torch.device("cpu")
     (micro,) = micro_batches([group(1.0, 0.0, -1.0, truncated=1)], tokenizer, config, None, device)
-    # The mean of all three is 0; the first, of 2 tokens, is gone, 3 + 4 tokens are left.
+    # The first, of 2 tokens, is gone, 3 + 4 tokens are left.
     assert micro.advantages.tolist() == [0.0, -1.0]
     assert micro.weights.tolist() == pytest.approx([1 / 7, 1 / 7])
     assert micro.trained_tokens == 7
@@ -265,6 +268,28 @@ def test_a_masked_rollout_is_in_the_baseline_and_in_no_gradient(tokenizer: Any) 
     assert micro_batches(nothing, tokenizer, config, None, device) == []
 
 
+def test_denominators_count_what_was_dropped_where_their_papers_do(tokenizer: Any) -> None:
+    config = RLConfig(
+        group_size=3, max_new_tokens=9, optimization=optimization(batch_size=4), overlong="mask"
+    )
+    groups = [group(1.0, 0.0, -1.0, truncated=1), group(0.5, -0.5)]
+
+    def weights(aggregation: str, trained: list[ScoredGroup]) -> list[float]:
+        """Of each trained rollout's tokens, shortest rollout first."""
+        changed = replace(config, aggregation=aggregation)
+        micros = micro_batches(trained, tokenizer, changed, None, torch.device("cpu"))
+        return [weight for micro in micros for weight in micro.weights.tolist()]
+
+    # Four prompts, of which two or three were dropped. Groups of three, one masked, and of two.
+    by_length = [1 / (4 * 2 * 2), 1 / (4 * 3 * 3), 1 / (4 * 2 * 3), 1 / (4 * 3 * 4)]
+    assert sorted(weights("sequence", groups)) == pytest.approx(sorted(by_length))
+    assert weights("sequence", groups[1:]) == pytest.approx([1 / (4 * 2 * 2), 1 / (4 * 2 * 3)])
+    assert weights("token", groups) == pytest.approx([1 / (3 + 4 + 2 + 3)] * 4)
+    assert weights("token", groups[1:]) == pytest.approx([1 / (2 + 3)] * 2)
+    assert weights("constant", groups) == pytest.approx([1 / (4 * 3 * 9)] * 4)
+    assert weights("constant", groups[1:]) == pytest.approx([1 / (4 * 3 * 9)] * 2)
+
+
 def test_gradient_padded_alone_and_packed_is_one() -> None:
     model = tiny_model("qwen3", 20, 0, 1, seed=4).double()
     examples = [
@@ -274,7 +299,9 @@ def test_gradient_padded_alone_and_packed_is_one() -> None:
     ]
     advantages = torch.tensor([0.7, -1.2, 0.4], dtype=torch.double)
     lengths = [len(example.completion_ids) for example in examples]
-    weights = torch.tensor(token_weights("sequence", lengths, 9), dtype=torch.double)
+    weights = torch.tensor(
+        token_weights("sequence", lengths, [3, 3, 3], 1, 3, 9), dtype=torch.double
+    )
 
     def gradient(logprobs: list[torch.Tensor]) -> torch.Tensor:
         """Of the loss over each rollout's own `[tokens]` of logprobs."""

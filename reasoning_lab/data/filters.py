@@ -10,6 +10,7 @@ from omegaconf import MISSING
 from reasoning_lab.data.curation import harder_subset
 from reasoning_lab.data.steps import Background, Reasons, Step, by_problem
 from reasoning_lab.fields import at_least, choice, fraction, number
+from reasoning_lab.repetition import repeated_frac
 from reasoning_lab.types import Rollout, UserError
 
 _COMMAND = re.compile(r"\\[a-zA-Z]+")
@@ -112,7 +113,7 @@ class Repetition(Step):
     """Completions that do not go in circles.
 
     Attributes:
-        ngram_words: Length of the word n-grams.
+        ngram_words: Length of the n-grams: words, or characters where a script has no spaces.
         most_frac: Highest fraction of them that may have occurred before in the same text.
         most_lines: How often one line may occur; a line without a letter or digit does not count.
     """
@@ -135,16 +136,6 @@ class Repetition(Step):
             default=("", 0),
         )
         return f"{times} times the line '{line[:80]}'" if times > self.most_lines else None
-
-
-def repeated_frac(text: str, ngram_words: int) -> float:
-    """Fraction of the word n-grams that occurred before in `text`; 0 without any."""
-    parts = text.split()
-    total = len(parts) - ngram_words + 1
-    if total < 1:
-        return 0.0
-    distinct = {tuple(parts[start : start + ngram_words]) for start in range(total)}
-    return 1 - len(distinct) / total
 
 
 @dataclass

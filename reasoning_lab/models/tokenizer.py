@@ -92,14 +92,23 @@ def text_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> lis
     return ids
 
 
+def opened_thought(tokenizer: PreTrainedTokenizerBase) -> str:
+    """What the chat template writes of the assistant's thought: `<think>` and the space behind it.
+
+    "" where it writes none: a thought that it opens and closes, or a mark that only stands in a
+    system prompt, opens nothing.
+    """
+    _, mark, rest = prompt_texts(tokenizer, [""])[0].rpartition(THINK_OPEN)
+    return mark + rest if mark and not rest.strip() else ""
+
+
 def examples_of(tokenizer: PreTrainedTokenizerBase, rollouts: Sequence[Rollout]) -> list[Example]:
     """Tokenized prompt and completion of each rollout, from its own tokens where it has them.
 
     A thought that the chat template opens is not opened again by the completion.
     """
     prompts = prompt_tokens(tokenizer, [rollout.problem.prompt for rollout in rollouts])
-    _, mark, rest = prompt_texts(tokenizer, [""])[0].rpartition(THINK_OPEN)
-    opened = mark + rest if THINK_CLOSE not in rest else ""
+    opened = opened_thought(tokenizer)
     written = completion_tokens(
         tokenizer, [rollout.completion.text.removeprefix(opened) for rollout in rollouts]
     )
