@@ -30,7 +30,10 @@ _SEEN = (
     "max_new_tokens",
     "opened",
 )
-_FORMAT = re.compile(r"\s*<think>(?:(?!</?think>).)+</think>(?:(?!</?think>).)*", re.DOTALL)
+_NO_MARK = r"(?!</?think>)"
+_FORMAT = re.compile(
+    rf"\s*<think>\s*{_NO_MARK}\S(?:{_NO_MARK}.)*</think>(?:{_NO_MARK}.)*", re.DOTALL
+)
 _BOX = "\\boxed{"
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
@@ -197,7 +200,7 @@ def correctness(
 def reasoning_format(completion: str, opened: str = "") -> float:
     r"""1 for one thought in `<think>` … `</think>` and one \boxed answer behind it, else 0.
 
-    Where the chat template opens the thought, the completion begins inside it.
+    The thought is not empty. Where the chat template opens it, the completion begins inside it.
     """
     text = opened + completion
     thought, _, answer = text.partition("</think>")

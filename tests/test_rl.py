@@ -15,12 +15,19 @@ from reasoning_lab.data.batches import Example, padded_batch
 from reasoning_lab.data.packing import TrainedPart, packed_batch
 from reasoning_lab.logprobs import TokenBatch, token_logprobs
 from reasoning_lab.losses.grpo import grpo_loss, token_weights
+from reasoning_lab.models.tokenizer import prompt_tokens
 from reasoning_lab.schema import ProblemsConfig
 from reasoning_lab.stages.rl import module as rl
-from reasoning_lab.stages.rl.config import FilterConfig, KLConfig, RLConfig, ValidationConfig
+from reasoning_lab.stages.rl.config import (
+    FilterConfig,
+    KLConfig,
+    RLConfig,
+    TemperatureConfig,
+    ValidationConfig,
+)
 from reasoning_lab.stages.rl.health import Health
 from reasoning_lab.stages.rl.rollouts import ScoredGroup
-from reasoning_lab.stages.rl.update import micro_batches
+from reasoning_lab.stages.rl.update import entropy, micro_batches
 from reasoning_lab.tracking import NullTracker
 from reasoning_lab.types import Completion, Problem, Rollout, Verdict
 
@@ -217,6 +224,31 @@ def test_validation_watches_and_changes_nothing(run: Any) -> None:
     assert ahead[0]["val/pass@1"] == now[0]["val/pass@1"]
 
 
+def test_a_global_baseline_screens_nothing_and_loses_no_group(run: Any) -> None:
+    metrics, steps, _ = run(screen_group_size=2, advantage="reinforce_pp")
+    assert metrics["pool"] == metrics["problems"]
+    assert values(steps, "rollout/groups_trained") == [BATCH] * STEPS
+    screened, _, _ = run(screen_group_size=2)
+    assert screened["pool"] < screened["problems"]
+
+
+def test_a_pool_smaller_than_the_batch_has_a_group_for_each_place(run: Any) -> None:
+    _, steps, tracker = run(
+        problems=ProblemsConfig([1], 2), group_size=8, advantage="reinforce_pp", table_every_steps=1
+    )
+    assert values(steps, "rollout/groups_trained") == [BATCH] * STEPS
+    differing = 0
+    for rollouts, _ in tracker.tables:
+        places = [rollouts[start : start + 4] for start in range(0, 16, 4)]
+        texts: dict[str, list[list[str]]] = {}
+        for place in places:
+            texts.setdefault(place[0].problem.id, []).append([r.completion.text for r in place])
+        assert len(texts) == 2
+        differing += sum(first != second for first, second in texts.values())
+    # Four tosses are alike once in sixteen times, and of the same draws always.
+    assert differing > STEPS
+
+
 def test_what_a_reward_cannot_judge_does_not_train(run: Any) -> None:
     rewards = {
         "c": {
@@ -333,6 +365,37 @@ def test_gradient_padded_alone_and_packed_is_one() -> None:
     assert padded.abs().max() > 1e-3
     torch.testing.assert_close(alone, padded, atol=1e-9, rtol=1e-7)
     torch.testing.assert_close(packed, padded, atol=1e-9, rtol=1e-7)
+
+
+@pytest.mark.parametrize("rows", [None, 1, 3])
+def test_entropy_is_at_temperature_1_over_rollouts_of_all_groups(
+    tokenizer: Any, rows: int | None
+) -> None:
+    model = tiny_model("qwen3", 20, 0, 1, seed=4)
+    # Sixteen rollouts, of 2 and 3 tokens in turn; every second is read.
+    rollouts = [rollout for _ in range(8) for rollout in group(0.0, 0.0).rollouts]
+    short = rollouts[0]
+    prompt = prompt_tokens(tokenizer, [short.problem.prompt])[0]
+    tokens = torch.tensor([[*prompt, *short.completion.token_ids]])
+    logits = model(tokens, use_cache=False).logits[0, -3:-1]
+    expected = torch.distributions.Categorical(logits=logits).entropy().mean().item()
+    device = torch.device("cpu")
+    assert entropy(model, rollouts, tokenizer, rows, device) == pytest.approx(expected, rel=1e-4)
+    # Where there are few, all are read: the longer one counts for its three tokens.
+    alone = entropy(model, rollouts[1:2], tokenizer, rows, device)
+    both = entropy(model, rollouts[:2], tokenizer, rows, device)
+    assert both == pytest.approx((2 * expected + 3 * alone) / 5, rel=1e-4)
+
+
+def test_annealing_is_no_collapse(run: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """A policy that does not learn keeps its entropy, whatever temperature draws its rollouts."""
+    still = optimization(learning_rate=0.0, batch_size=BATCH, steps=24)
+    changes = {"group_size": 4, "optimization": still}
+    cold = TemperatureConfig(start=1.0, end=0.05, anneal_frac=0.5)
+    _, steps, _ = run(temperature=cold, **changes)
+    entropies = values(steps, "rollout/entropy")
+    assert sum(entropies[-10:]) > 0.5 * sum(entropies[:10])
+    assert "entropy collapses" not in caplog.text
 
 
 def step(**changes: float) -> dict[str, float]:
