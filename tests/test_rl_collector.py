@@ -65,6 +65,7 @@ def collected(verifier: Verifier) -> Any:
         lines: Mapping[str, Sequence[tuple[str, int]]],
         prompts: Sequence[str] = (),
         step: int = 0,
+        spare: Sequence[str] = (),
         **changes: Any,
     ) -> tuple[StepRollouts, Script]:
         script = Script(lines)
@@ -73,7 +74,9 @@ def collected(verifier: Verifier) -> Any:
         )
         config.check("stages.rl", HardwareConfig())
         sampler = RolloutSampler(lambda _: script, verifier, "policy", "")
-        batch = PromptBatch(step, [problem(prompt) for prompt in prompts or lines])
+        batch = PromptBatch(
+            step, [problem(p) for p in prompts or lines], [problem(p) for p in spare]
+        )
         return Collector(config, 0, sampler, [], "stages.rl").collect(batch, 0), script
 
     return collect
@@ -244,6 +247,9 @@ def test_seeds_of_two_steps_and_of_repeated_prompts_are_distinct(collected: Any)
         _, script = collected({"a": group(RIGHT, *[2] * 12)}, ["a"] * 3, step=step)
         seeds += script.seeds["a"]
     assert len(set(seeds)) == 36
+    # Nor does a round of backfill repeat what the round before drew.
+    _, script = collected({"a": group(RIGHT, *[2] * 8)}, spare=["a"], backfill_rounds=1)
+    assert len(set(script.seeds["a"])) == 8
     # A prompt's first seeds do not depend on how often it comes, nor on what is beside it.
     a, b = problem("a"), problem("b")
     assert rollout_seeds([a, b, a], 2, "s")[:2] == rollout_seeds([a], 2, "s")
