@@ -103,8 +103,8 @@ class RLConfig(TrainingConfig):
         version: See `StageConfig`.
         problems: The pool, drawn from the training split.
         screen_group_size: Rollouts a problem before the first step, to keep only prompts that
-            pass `filter` and are not solved or failed every time; 0 = no screening. There is none
-            for `reinforce_pp`, which learns from such prompts too.
+            pass `filter` and, for `signal=correctness`, are not solved or failed every time; 0 =
+            no screening. There is none for `reinforce_pp`, which learns from such prompts too.
         group_size: Rollouts a prompt and step; `optimization.batch_size` counts prompts.
         max_new_tokens: Where a rollout is cut off.
         engine: What draws the rollouts: hf, or vllm, whose weights follow the policy's. It is in

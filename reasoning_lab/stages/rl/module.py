@@ -312,11 +312,13 @@ def _screened(
         f"{context.seed}/screen",
         context.work_dir / "screening",
     )
-    pool = collector.screened(groups)
-    context.tracker.log({"rollout/screened": len(problems), "rollout/pool": len(pool)})
+    pool, dropped = collector.screened(groups)
+    counts = {f"rollout/screened_{reason}": number for reason, number in dropped.items()}
+    context.tracker.log({"rollout/screened": len(problems), "rollout/pool": len(pool)} | counts)
     if not pool:
+        reasons = ", ".join(f"{number} {reason}" for reason, number in dropped.items())
         raise UserError(
-            f"stages.{context.name}: no prompt of {len(problems)} passes the filters; choose "
-            "other levels, a larger screen_group_size or wider filters"
+            f"stages.{context.name}: no prompt of {len(problems)} passes the filters ({reasons}); "
+            "choose other levels, a larger screen_group_size or wider filters"
         )
     return pool

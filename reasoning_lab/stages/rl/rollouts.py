@@ -167,9 +167,22 @@ class Collector:
             return "uneven"
         return None
 
-    def screened(self, groups: Sequence[RolloutGroup]) -> list[Problem]:
-        """The prompts that pass the filters and are neither solved nor failed every time."""
-        return [g.problem for g in groups if informative(g.rollouts) and not self.dropped_for(g)]
+    def screened(self, groups: Sequence[RolloutGroup]) -> tuple[list[Problem], Counter[str]]:
+        """The prompts that are worth drawing, and how many are not, by reason.
+
+        Those pass the filters and, where correctness is the signal, are neither solved nor failed
+        every time.
+        """
+        pool: list[Problem] = []
+        dropped: Counter[str] = Counter()
+        for group in groups:
+            silent = self._config.signal == "correctness" and not informative(group.rollouts)
+            reason = "no_signal" if silent else self.dropped_for(group)
+            if reason is None:
+                pool.append(group.problem)
+            else:
+                dropped[reason] += 1
+        return pool, dropped
 
     def _validated(self, step: int, policy_version: int) -> list[RolloutGroup]:
         held = self._config.validation
