@@ -5,7 +5,7 @@ Prompt optimization by uniform length, reward rebalancing by filtering, temperat
 
 import random
 import statistics
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from reasoning_lab.types import Rollout, RolloutGroup
 
@@ -27,9 +27,9 @@ def length_variation(group: RolloutGroup) -> float:
     return statistics.pstdev(lengths) / (statistics.fmean(lengths) or 1.0)
 
 
-def informative(rollouts: Collection[Rollout]) -> bool:
-    """False where all of them are correct, all are incorrect, or there are none."""
-    return 0 < sum(rollout.correct for rollout in rollouts) < len(rollouts)
+def informative(group: RolloutGroup) -> bool:
+    """False for a group of only correct or only incorrect rollouts: its advantages are 0."""
+    return 0 < group.pass_rate < 1
 
 
 def balanced(group: RolloutGroup, seed: str) -> RolloutGroup:

@@ -176,7 +176,7 @@ class Collector:
         pool: list[Problem] = []
         dropped: Counter[str] = Counter()
         for group in groups:
-            silent = self._config.signal == "correctness" and not informative(group.rollouts)
+            silent = self._config.signal == "correctness" and not informative(group)
             reason = "no_signal" if silent else self.dropped_for(group)
             if reason is None:
                 pool.append(group.problem)
@@ -293,9 +293,9 @@ class Collector:
 
     def _has_signal(self, groups: Sequence[ScoredGroup]) -> bool:
         """Whether rewards differ among all of these rollouts, and correctness where it must."""
-        rollouts = [rollout for group in groups for rollout in group.rollouts]
-        differ = len({reward for group in groups for reward in group.rewards}) > 1
-        return differ and (self._config.signal == "reward" or informative(rollouts))
+        rewards = {reward for group in groups for reward in group.rewards}
+        correct = {rollout.correct for group in groups for rollout in group.rollouts}
+        return len(rewards) > 1 and (self._config.signal == "reward" or len(correct) > 1)
 
     def _masked(self, group: ScoredGroup) -> int:
         """How many of its rollouts are in the baseline and do not train."""
