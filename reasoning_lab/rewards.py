@@ -52,16 +52,18 @@ class _Term:
             value = self.reward(**{name: seen[name] for name in self.sees}, **self.options)
         except Exception as error:
             frame = traceback.extract_tb(error.__traceback__)[-1]
+            what = " ".join(f"{type(error).__name__}: {error}".split())
             raise UserError(
-                f"{self.key}: the reward failed at {frame.filename}:{frame.lineno} "
-                f"({type(error).__name__}: {error}); mend it, or return None for such a rollout"
+                f"{self.key}: the reward failed at {frame.filename}:{frame.lineno} ({what}); "
+                "mend it, or return None for such a rollout"
             ) from error
         if value is None:
             return None
         number = _finite(value)
         if number is None:
+            shown = " ".join(repr(value).split())[:80]
             raise UserError(
-                f"{self.key}: the reward returned {value!r}; return a finite number, or None where "
+                f"{self.key}: the reward returned {shown}; return a finite number, or None where "
                 "it cannot judge"
             )
         return number

@@ -200,7 +200,7 @@ def test_words_of_a_script_with_spaces_are_whole() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "said"),
+    ("name", "options", "message"),
     [
         ("overlong", {"soft_tokens": 0}, r"overlong\.soft_tokens: 0 .*1 to 40"),
         ("overlong", {"soft_tokens": 41}, r"soft_tokens: 41 .*1 to 40"),
@@ -233,9 +233,9 @@ def test_words_of_a_script_with_spaces_are_whole() -> None:
     ],
 )
 def test_an_impossible_option_is_refused_by_its_key(
-    name: str, options: dict[str, Any], said: str
+    name: str, options: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         Rewards({name: term(name, **options)}, 40, "rewards")
 
 

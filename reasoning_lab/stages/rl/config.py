@@ -42,9 +42,11 @@ class FilterConfig:
     Attributes:
         max_length_variation: Drop prompts whose rollout lengths have a larger coefficient of
             variation; null = keep all.
-        hard_pass_rate: A prompt with at most this fraction of correct rollouts is hard.
+        hard_pass_rate: A prompt with at most this fraction of correct rollouts, of all that were
+            drawn, is hard.
         hard_rollouts: More rollouts of a hard prompt, before anything is dropped; 0 = none.
-        max_pass_rate: Drop prompts with a larger fraction of correct rollouts; 1 = keep all.
+        max_pass_rate: Drop prompts with a larger fraction of correct rollouts, of those that the
+            rewards can judge; 1 = keep all.
         balance: Keep each group's correct rollouts and equally many random incorrect ones, of
             those that the rewards can judge; `all` keeps every rollout, `equal` balances.
     """
