@@ -13,19 +13,19 @@ _UNSPACED = (
 _UNIT = re.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}]+")
 
 
-def repetition_units(text: str) -> list[str]:
-    """What n-grams are made of: words, and single characters of scripts without spaces."""
+def text_units(text: str) -> list[str]:
+    """What a text is counted in: words, and single characters of scripts without spaces."""
     return _UNIT.findall(text)
 
 
 def repeated_frac(text: str, ngram: int) -> float:
-    """Fraction of the n-grams of `repetition_units` that occurred before in `text`; 0 without any.
+    """Fraction of the n-grams of `text_units` that occurred before in `text`; 0 without any.
 
     Args:
         text: In any script.
         ngram: Units of an n-gram, at least 1.
     """
-    units = repetition_units(text)
+    units = text_units(text)
     total = len(units) - ngram + 1
     if total < 1:
         return 0.0

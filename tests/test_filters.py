@@ -100,6 +100,7 @@ def test_length_counts_words_or_characters() -> None:
     characters = Length(unit="characters", least=3, most=7)
     assert of_texts(characters, *texts) == [None, None, "18 characters"]
     assert of_texts(Length(least=1), "", "x " * 1000) == ["0 words", None]
+    assert of_texts(Length(least=5), "所以答案是三", "所以 x=3") == [None, "3 words"]
 
 
 @pytest.mark.parametrize(

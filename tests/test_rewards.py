@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from reasoning_lab import rewards
 from reasoning_lab.models.tokenizer import opened_thought
-from reasoning_lab.repetition import repetition_units
+from reasoning_lab.repetition import text_units
 from reasoning_lab.rewards import Rewards
 from reasoning_lab.targets import TRUSTED_VARIABLE
 from reasoning_lab.types import Completion, Problem, Rollout, UserError, Verdict
@@ -189,13 +189,13 @@ def test_only_a_template_that_leaves_the_thought_open_opens_it() -> None:
     ],
 )
 def test_a_script_without_spaces_repeats_its_characters(text: str, spaced: str) -> None:
-    assert repetition_units(text) == spaced.split()
+    assert text_units(text) == spaced.split()
     assert rewards.repetition(text, ngram=2) == rewards.repetition(spaced, ngram=2) < -0.2
 
 
 def test_words_of_a_script_with_spaces_are_whole() -> None:
     text = "Thus \\frac{1}{2}, così  déjà-vu\t다시 계산 добро."
-    assert repetition_units(text) == text.split()
+    assert text_units(text) == text.split()
     assert rewards.repetition("abc" * 6, ngram=2) == 0.0
 
 

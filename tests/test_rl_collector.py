@@ -10,8 +10,9 @@ import pytest
 from reasoning_lab.engine import Sampling, rollout_seeds
 from reasoning_lab.engine.rollouts import RolloutSampler
 from reasoning_lab.hardware import HardwareConfig
+from reasoning_lab.ledger import Ledger
 from reasoning_lab.stages.rl.config import FilterConfig, RLConfig
-from reasoning_lab.stages.rl.rollouts import Collector, PromptBatch, StepRollouts
+from reasoning_lab.stages.rl.rollouts import Collector, PromptBatch, StepRollouts, count_step
 from reasoning_lab.types import Completion, Problem, UserError
 from reasoning_lab.verify import Verifier
 
@@ -209,6 +210,15 @@ def test_what_cannot_be_judged_is_no_wrong_answer(collected: Any) -> None:
     assert result.dropped == {"no_signal": 1, "easy": 1, "unjudged": 1}
     assert result.dropped_rollouts == Counter({"no_signal": 2, "easy": 3, "unjudged": 8})
     assert_complete(result)
+    ledger = Ledger()
+    count_step(result, ledger)
+    count_step(result, ledger)
+    assert ledger.as_json() == {
+        "groups": {"in": 8, "out": 2, "dropped": {"no_signal": 2, "easy": 2, "unjudged": 2}},
+        "rollouts": {"in": 32, "out": 6, "dropped": {"no_signal": 4, "easy": 6, "unjudged": 16}},
+    }
+    assert ledger.flows["groups"].unplanned == 4
+    assert ledger.flows["rollouts"].unplanned == 16
 
 
 def test_a_masked_rollout_is_in_the_baseline(collected: Any) -> None:

@@ -10,7 +10,7 @@ from omegaconf import MISSING
 from reasoning_lab.data.curation import harder_subset
 from reasoning_lab.data.steps import Background, Reasons, Step, by_problem
 from reasoning_lab.fields import at_least, choice, fraction, number
-from reasoning_lab.repetition import repeated_frac
+from reasoning_lab.repetition import repeated_frac, text_units
 from reasoning_lab.types import Rollout, UserError
 
 _COMMAND = re.compile(r"\\[a-zA-Z]+")
@@ -54,7 +54,7 @@ class Length(Step):
     """Completions of a reasonable length.
 
     Attributes:
-        unit: What is counted.
+        unit: What is counted; of a script without spaces each character is a word.
         least: Shortest that stays.
         most: Longest that stays; null = any.
     """
@@ -68,7 +68,7 @@ class Length(Step):
 
     def reasons(self, rollouts: Sequence[Rollout], background: Background) -> Reasons:
         def why(text: str) -> str | None:
-            length = len(text.split()) if self.unit == "words" else len(text)
+            length = len(text_units(text)) if self.unit == "words" else len(text)
             fits = length >= self.least and (self.most is None or length <= self.most)
             return None if fits else f"{length} {self.unit}"
 

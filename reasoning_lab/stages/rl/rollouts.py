@@ -13,10 +13,14 @@ import torch
 from reasoning_lab.advantages import ADVANTAGES
 from reasoning_lab.engine import Sampling
 from reasoning_lab.engine.rollouts import RolloutSampler
+from reasoning_lab.ledger import Ledger
 from reasoning_lab.rewards import Rewards
 from reasoning_lab.stages.rl.config import RLConfig
 from reasoning_lab.stages.rl.controls import balanced, informative, length_variation, temperature_at
 from reasoning_lab.types import Problem, Rollout, RolloutGroup, UserError
+
+# Why a group is dropped by what the user configured: `filter`, or `overlong=mask`.
+FILTERED = ("easy", "uneven", "cut_off")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +94,19 @@ class StepRollouts:
         """Count a group that does not train, and so many of its rollouts."""
         self.dropped[reason] += 1
         self.dropped_rollouts[reason] += rollouts
+
+
+def count_step(collected: StepRollouts, ledger: Ledger) -> None:
+    """Add a step's groups and rollouts to the ledger.
+
+    A rollout that its group's reason drops is no cause for a second warning.
+    """
+    ledger.take("groups", len(collected.drawn))
+    for reason, count in sorted(collected.dropped.items()):
+        ledger.drop("groups", reason, count, selected=reason in FILTERED)
+    ledger.take("rollouts", collected.drawn_rollouts)
+    for reason, count in sorted(collected.dropped_rollouts.items()):
+        ledger.drop("rollouts", reason, count, selected=reason != "unjudged")
 
 
 class Collector:
