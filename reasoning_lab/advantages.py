@@ -1,7 +1,8 @@
 """Advantages of an update's rollouts, from their rewards.
 
 Every estimator takes all groups of the update, which may differ in size, and gives each the
-advantages of its rollouts in the same order:
+advantages of its rollouts in the same order. Groups without a signal, which do not train, belong to
+what is taken over the update:
 
 - `grpo`: Shao et al. 2024 (arXiv:2402.03300), section 4.1.2;
 - `dr_grpo`: Liu et al. 2025 (arXiv:2503.20783), which leaves out the division that makes nearly
