@@ -1,7 +1,8 @@
 """Advantages of an update's rollouts, from their rewards.
 
 Every estimator takes all groups of the update, which may differ in size, and gives each the
-advantages of its rollouts in the same order:
+advantages of its rollouts in the same order. Groups without a signal, which do not train, belong to
+what is taken over the update:
 
 - `grpo`: Shao et al. 2024 (arXiv:2402.03300), section 4.1.2;
 - `dr_grpo`: Liu et al. 2025 (arXiv:2503.20783), which leaves out the division that makes nearly
@@ -11,7 +12,8 @@ advantages of its rollouts in the same order:
   over its deviation;
 - `reinforce_pp_baseline`: the same paper's variant with the group's mean as baseline.
 
-A group whose rewards are all equal gets exactly 0 from all but `reinforce_pp`.
+A group whose rewards are all equal gets exactly 0 from all but `reinforce_pp`, whose baseline is
+the mean of the whole update: such a group teaches it as much as any other.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -143,6 +143,19 @@ def token_logprobs(
     ).masked_scatter(batch.completion_mask, chosen)
 
 
+@torch.no_grad()
+def token_entropies(model: PreTrainedModel, batch: TokenBatch) -> Float[Tensor, "B T"]:
+    """Entropy in nats of softmax(logits) that each trained token is drawn from; 0 elsewhere.
+
+    At temperature 1, whatever the temperature that sampled, so that steps can be compared.
+    Without gradient.
+    """
+    entropies = _inside(model, _entropies, batch)
+    return torch.zeros(
+        batch.input_ids.shape, dtype=entropies.dtype, device=entropies.device
+    ).masked_scatter(batch.completion_mask, entropies)
+
+
 def shared_forward(model: PreTrainedModel) -> None:
     """Have all of these go through a method of the model, to which a strategy adds hooks."""
     model._shared_forward = partial(_called, model)  # type: ignore[assignment]
@@ -231,6 +244,14 @@ def _chosen(model: PreTrainedModel, batch: TokenBatch, temperature: float) -> Te
     if _is_plain(head):
         return -_cross_entropy(head, states / temperature, targets, size, "none")
     return _chosen_by_parts(head, states, targets, temperature, size)
+
+
+def _entropies(model: PreTrainedModel, batch: TokenBatch) -> Tensor:
+    """`[N]` float32, of the distributions that predict the trained tokens."""
+    states, targets = _trained_states(model, batch)
+    head: Any = model.get_output_embeddings()
+    parts = states.split(max(1, _part_size(head, targets)))
+    return torch.cat([torch.special.entr(head(part).float().softmax(-1)).sum(-1) for part in parts])
 
 
 def _part_size(head: Any, targets: Tensor) -> int:

@@ -12,9 +12,9 @@ from reasoning_lab.data.filters import (
     Length,
     PassRate,
     Repetition,
-    repeated_frac,
 )
 from reasoning_lab.data.steps import Background, Reasons, Step
+from reasoning_lab.repetition import repeated_frac
 from reasoning_lab.types import Completion, Problem, Rollout, Verdict
 
 
@@ -100,6 +100,7 @@ def test_length_counts_words_or_characters() -> None:
     characters = Length(unit="characters", least=3, most=7)
     assert of_texts(characters, *texts) == [None, None, "18 characters"]
     assert of_texts(Length(least=1), "", "x " * 1000) == ["0 words", None]
+    assert of_texts(Length(least=5), "所以答案是三", "所以 x=3") == [None, "3 words"]
 
 
 @pytest.mark.parametrize(
@@ -149,6 +150,12 @@ def test_repetition_finds_loops_and_leaves_steps_of_a_proof() -> None:
         "20 times the line 'But wait'",
         None,
     ]
+
+
+def test_repetition_sees_loops_of_scripts_without_spaces() -> None:
+    steps = "".join(f"第{n}步把{n}加上{n + 1}得到{2 * n + 1}。" for n in range(40))
+    loop = "我们再试一次。" * 12  # 84 characters: 77 n-grams, 7 of them distinct.
+    assert of_texts(Repetition(), steps, loop) == [None, "91% of its 8-grams are repeated"]
 
 
 def test_language_keeps_english_and_formulas() -> None:

@@ -14,7 +14,13 @@ from transformers import PreTrainedModel
 
 from reasoning_lab import logprobs
 from reasoning_lab.data.batches import Example, padded_batch
-from reasoning_lab.logprobs import TokenBatch, mean_logprob, token_logprobs, trained_logits
+from reasoning_lab.logprobs import (
+    TokenBatch,
+    mean_logprob,
+    token_entropies,
+    token_logprobs,
+    trained_logits,
+)
 from reasoning_lab.losses import parts
 
 from .tiny import tiny_model
@@ -121,6 +127,22 @@ def test_parts_give_the_whole_loss_and_gradient(
     torch.testing.assert_close(gradients(model, ours), mean_slope, **near)
     with torch.no_grad():
         torch.testing.assert_close(mean_logprob(model, batch()), mean, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("tokens", [1, 7, 1000])
+@pytest.mark.parametrize("head", HEADS)
+def test_entropies_are_those_of_the_models_own_distributions(
+    head: Callable[[], PreTrainedModel], tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = head()
+    trained = batch().completion_mask
+    logits = model(batch().input_ids, use_cache=False).logits[:, :-1][trained[:, 1:]].float()
+    expected = torch.distributions.Categorical(logits=logits).entropy()
+    monkeypatch.setattr(parts, "LOGITS_AT_ONCE", tokens * VOCAB)
+    entropies = token_entropies(model, batch())
+    assert not entropies.requires_grad
+    assert (entropies[~trained] == 0).all()
+    torch.testing.assert_close(entropies[trained], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_one_part_is_the_plain_formula_to_the_bit() -> None:

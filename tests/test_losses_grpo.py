@@ -33,7 +33,8 @@ def _batch(seed: int = 1) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
 
 
 def _weights(aggregation: str, mask: Tensor) -> Tensor:
-    return torch.tensor(token_weights(aggregation, mask.sum(1).tolist(), MOST))
+    """Of two prompts' rollouts, three each, none of which was dropped."""
+    return torch.tensor(token_weights(aggregation, mask.sum(1).tolist(), [3] * 6, 2, 3, MOST))
 
 
 @pytest.mark.parametrize("kl_weight", [0.0, 0.3])
@@ -96,11 +97,29 @@ def test_any_cut_into_micro_batches_has_the_same_gradient(aggregation: str) -> N
 
 
 def test_token_weights_by_hand() -> None:
-    # Two rollouts of 2 and 6 tokens, of 10 at most.
-    assert token_weights("sequence", [2, 6], 10) == [1 / 4, 1 / 12]
-    assert token_weights("token", [2, 6], 10) == [1 / 8, 1 / 8]
-    assert token_weights("constant", [2, 6], 10) == [1 / 20, 1 / 20]
-    assert token_weights("token", [], 10) == []
+    # Two rollouts of one prompt, of 2 and 6 tokens, of 10 at most.
+    rollouts = ([2, 6], [2, 2])
+    assert token_weights("sequence", *rollouts, 1, 2, 10) == [1 / 4, 1 / 12]
+    assert token_weights("token", *rollouts, 1, 2, 10) == [1 / 8, 1 / 8]
+    assert token_weights("constant", *rollouts, 1, 2, 10) == [1 / 20, 1 / 20]
+    assert token_weights("token", [], [], 1, 2, 10) == []
+    # Of three prompts: those that were dropped count in a mean over prompts, not over tokens.
+    assert token_weights("sequence", *rollouts, 3, 2, 10) == [1 / 12, 1 / 36]
+    assert token_weights("token", *rollouts, 3, 2, 10) == [1 / 8, 1 / 8]
+    assert token_weights("constant", *rollouts, 3, 2, 10) == [1 / 60, 1 / 60]
+
+
+@pytest.mark.parametrize(("aggregation", "kind"), [("sequence", "grpo"), ("constant", "dr_grpo")])
+def test_a_dropped_group_counts_as_one_of_zero_advantage_does_in_trl(
+    aggregation: str, kind: str
+) -> None:
+    policy, old, _, advantages, mask = _batch()
+    advantages[:3] = 0.0
+    expected, _ = trl_grpo(kind, policy, old, advantages, mask, CLIP, MOST)
+    rest = mask[3:]
+    weights = token_weights(aggregation, rest.sum(1).tolist(), [3] * 3, 2, 3, MOST)
+    result = grpo_loss(policy[3:], old[3:], advantages[3:], torch.tensor(weights), rest, *CLIP)
+    torch.testing.assert_close(result.loss, expected, atol=1e-6, rtol=1e-5)
 
 
 def test_kl_estimators_by_hand() -> None:
@@ -151,7 +170,8 @@ def _loss(
     clip_low: float = 0.2,
     clip_high: float = 0.2,
 ) -> GRPOLoss:
-    weights = torch.tensor(token_weights("token", mask.sum(1).tolist(), 1), dtype=torch.double)
+    lengths, sizes = mask.sum(1).tolist(), [len(mask)] * len(mask)
+    weights = torch.tensor(token_weights("token", lengths, sizes, 1, 1, 1), dtype=torch.double)
     return grpo_loss(policy, rollout, advantages, weights, mask, clip_low, clip_high)
 
 

@@ -15,12 +15,19 @@ from reasoning_lab.data.batches import Example, padded_batch
 from reasoning_lab.data.packing import TrainedPart, packed_batch
 from reasoning_lab.logprobs import TokenBatch, token_logprobs
 from reasoning_lab.losses.grpo import grpo_loss, token_weights
+from reasoning_lab.models.tokenizer import prompt_tokens
 from reasoning_lab.schema import ProblemsConfig
 from reasoning_lab.stages.rl import module as rl
-from reasoning_lab.stages.rl.config import FilterConfig, KLConfig, RLConfig, ValidationConfig
+from reasoning_lab.stages.rl.config import (
+    FilterConfig,
+    KLConfig,
+    RLConfig,
+    TemperatureConfig,
+    ValidationConfig,
+)
 from reasoning_lab.stages.rl.health import Health
 from reasoning_lab.stages.rl.rollouts import ScoredGroup
-from reasoning_lab.stages.rl.update import micro_batches
+from reasoning_lab.stages.rl.update import entropy, micro_batches
 from reasoning_lab.tracking import NullTracker
 from reasoning_lab.types import Completion, Problem, Rollout, Verdict
 
@@ -176,7 +183,7 @@ def test_what_is_logged_of_rollouts(run: Any, balance: str) -> None:
 
 
 def test_rollouts_ahead_are_those_of_the_weights_before_the_last_update(run: Any) -> None:
-    drawn = [f"rollout/{name}" for name in ("reward_mean", "entropy", "completion_tokens_mean")]
+    drawn = [f"rollout/{name}" for name in ("reward_mean", "completion_tokens_mean", "wrong_frac")]
 
     def told(steps: list[dict[str, float]], number: int) -> list[float]:
         return [steps[number][key] for key in drawn]
@@ -217,6 +224,31 @@ def test_validation_watches_and_changes_nothing(run: Any) -> None:
     assert ahead[0]["val/pass@1"] == now[0]["val/pass@1"]
 
 
+def test_a_global_baseline_screens_nothing_and_loses_no_group(run: Any) -> None:
+    metrics, steps, _ = run(screen_group_size=2, advantage="reinforce_pp")
+    assert metrics["pool"] == metrics["problems"]
+    assert values(steps, "rollout/groups_trained") == [BATCH] * STEPS
+    screened, _, _ = run(screen_group_size=2)
+    assert screened["pool"] < screened["problems"]
+
+
+def test_a_pool_smaller_than_the_batch_has_a_group_for_each_place(run: Any) -> None:
+    _, steps, tracker = run(
+        problems=ProblemsConfig([1], 2), group_size=8, advantage="reinforce_pp", table_every_steps=1
+    )
+    assert values(steps, "rollout/groups_trained") == [BATCH] * STEPS
+    differing = 0
+    for rollouts, _ in tracker.tables:
+        places = [rollouts[start : start + 4] for start in range(0, 16, 4)]
+        texts: dict[str, list[list[str]]] = {}
+        for place in places:
+            texts.setdefault(place[0].problem.id, []).append([r.completion.text for r in place])
+        assert len(texts) == 2
+        differing += sum(first != second for first, second in texts.values())
+    # Four tosses are alike once in sixteen times, and of the same draws always.
+    assert differing > STEPS
+
+
 def test_what_a_reward_cannot_judge_does_not_train(run: Any) -> None:
     rewards = {
         "c": {
@@ -234,7 +266,10 @@ def test_what_a_reward_cannot_judge_does_not_train(run: Any) -> None:
 
 
 def group(*rewards: float, truncated: int = 0) -> ScoredGroup:
-    """Rollouts of 2, 3, 4, … tokens; the first `truncated` of them were cut off."""
+    """Rollouts of 2, 3, 4, … tokens; the first `truncated` of them were cut off.
+
+    Their rewards are their advantages too.
+    """
     problem = Problem("w4 w5", "w6", "math", "f")
     rollouts = [
         Rollout(
@@ -246,14 +281,14 @@ def group(*rewards: float, truncated: int = 0) -> ScoredGroup:
         )
         for at in range(len(rewards))
     ]
-    return ScoredGroup(rollouts, rewards)
+    return ScoredGroup(rollouts, rewards, rewards)
 
 
-def test_a_masked_rollout_is_in_the_baseline_and_in_no_gradient(tokenizer: Any) -> None:
-    config = RLConfig(max_new_tokens=9, advantage="dr_grpo", overlong="mask")
+def test_a_masked_rollout_is_in_no_gradient(tokenizer: Any) -> None:
+    config = RLConfig(max_new_tokens=9, overlong="mask")
     device = torch.device("cpu")
     (micro,) = micro_batches([group(1.0, 0.0, -1.0, truncated=1)], tokenizer, config, None, device)
-    # The mean of all three is 0; the first, of 2 tokens, is gone, 3 + 4 tokens are left.
+    # The first, of 2 tokens, is gone, 3 + 4 tokens are left.
     assert micro.advantages.tolist() == [0.0, -1.0]
     assert micro.weights.tolist() == pytest.approx([1 / 7, 1 / 7])
     assert micro.trained_tokens == 7
@@ -265,6 +300,28 @@ def test_a_masked_rollout_is_in_the_baseline_and_in_no_gradient(tokenizer: Any) 
     assert micro_batches(nothing, tokenizer, config, None, device) == []
 
 
+def test_denominators_count_what_was_dropped_where_their_papers_do(tokenizer: Any) -> None:
+    config = RLConfig(
+        group_size=3, max_new_tokens=9, optimization=optimization(batch_size=4), overlong="mask"
+    )
+    groups = [group(1.0, 0.0, -1.0, truncated=1), group(0.5, -0.5)]
+
+    def weights(aggregation: str, trained: list[ScoredGroup]) -> list[float]:
+        """Of each trained rollout's tokens, shortest rollout first."""
+        changed = replace(config, aggregation=aggregation)
+        micros = micro_batches(trained, tokenizer, changed, None, torch.device("cpu"))
+        return [weight for micro in micros for weight in micro.weights.tolist()]
+
+    # Four prompts, of which two or three were dropped. Groups of three, one masked, and of two.
+    by_length = [1 / (4 * 2 * 2), 1 / (4 * 3 * 3), 1 / (4 * 2 * 3), 1 / (4 * 3 * 4)]
+    assert sorted(weights("sequence", groups)) == pytest.approx(sorted(by_length))
+    assert weights("sequence", groups[1:]) == pytest.approx([1 / (4 * 2 * 2), 1 / (4 * 2 * 3)])
+    assert weights("token", groups) == pytest.approx([1 / (3 + 4 + 2 + 3)] * 4)
+    assert weights("token", groups[1:]) == pytest.approx([1 / (2 + 3)] * 2)
+    assert weights("constant", groups) == pytest.approx([1 / (4 * 3 * 9)] * 4)
+    assert weights("constant", groups[1:]) == pytest.approx([1 / (4 * 3 * 9)] * 2)
+
+
 def test_gradient_padded_alone_and_packed_is_one() -> None:
     model = tiny_model("qwen3", 20, 0, 1, seed=4).double()
     examples = [
@@ -274,7 +331,9 @@ def test_gradient_padded_alone_and_packed_is_one() -> None:
     ]
     advantages = torch.tensor([0.7, -1.2, 0.4], dtype=torch.double)
     lengths = [len(example.completion_ids) for example in examples]
-    weights = torch.tensor(token_weights("sequence", lengths, 9), dtype=torch.double)
+    weights = torch.tensor(
+        token_weights("sequence", lengths, [3, 3, 3], 1, 3, 9), dtype=torch.double
+    )
 
     def gradient(logprobs: list[torch.Tensor]) -> torch.Tensor:
         """Of the loss over each rollout's own `[tokens]` of logprobs."""
@@ -306,6 +365,37 @@ def test_gradient_padded_alone_and_packed_is_one() -> None:
     assert padded.abs().max() > 1e-3
     torch.testing.assert_close(alone, padded, atol=1e-9, rtol=1e-7)
     torch.testing.assert_close(packed, padded, atol=1e-9, rtol=1e-7)
+
+
+@pytest.mark.parametrize("rows", [None, 1, 3])
+def test_entropy_is_at_temperature_1_over_rollouts_of_all_groups(
+    tokenizer: Any, rows: int | None
+) -> None:
+    model = tiny_model("qwen3", 20, 0, 1, seed=4)
+    # Sixteen rollouts, of 2 and 3 tokens in turn; every second is read.
+    rollouts = [rollout for _ in range(8) for rollout in group(0.0, 0.0).rollouts]
+    short = rollouts[0]
+    prompt = prompt_tokens(tokenizer, [short.problem.prompt])[0]
+    tokens = torch.tensor([[*prompt, *short.completion.token_ids]])
+    logits = model(tokens, use_cache=False).logits[0, -3:-1]
+    expected = torch.distributions.Categorical(logits=logits).entropy().mean().item()
+    device = torch.device("cpu")
+    assert entropy(model, rollouts, tokenizer, rows, device) == pytest.approx(expected, rel=1e-4)
+    # Where there are few, all are read: the longer one counts for its three tokens.
+    alone = entropy(model, rollouts[1:2], tokenizer, rows, device)
+    both = entropy(model, rollouts[:2], tokenizer, rows, device)
+    assert both == pytest.approx((2 * expected + 3 * alone) / 5, rel=1e-4)
+
+
+def test_annealing_is_no_collapse(run: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """A policy that does not learn keeps its entropy, whatever temperature draws its rollouts."""
+    still = optimization(learning_rate=0.0, batch_size=BATCH, steps=24)
+    changes = {"group_size": 4, "optimization": still}
+    cold = TemperatureConfig(start=1.0, end=0.05, anneal_frac=0.5)
+    _, steps, _ = run(temperature=cold, **changes)
+    entropies = values(steps, "rollout/entropy")
+    assert sum(entropies[-10:]) > 0.5 * sum(entropies[:10])
+    assert "entropy collapses" not in caplog.text
 
 
 def step(**changes: float) -> dict[str, float]:

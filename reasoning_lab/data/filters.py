@@ -11,6 +11,7 @@ from omegaconf import MISSING
 from reasoning_lab.data.curation import harder_subset
 from reasoning_lab.data.steps import Background, Reasons, Step, by_problem
 from reasoning_lab.fields import at_least, choice, fraction, number
+from reasoning_lab.repetition import repeated_frac, text_units
 from reasoning_lab.types import Rollout, UserError
 
 _COMMAND = re.compile(r"\\[a-zA-Z]+")
@@ -55,7 +56,7 @@ class Length(Step):
     """Completions of a reasonable length.
 
     Attributes:
-        unit: What is counted.
+        unit: What is counted; of a script without spaces each character is a word.
         least: Shortest that stays.
         most: Longest that stays; null = any.
     """
@@ -69,7 +70,7 @@ class Length(Step):
 
     def reasons(self, rollouts: Sequence[Rollout], background: Background) -> Reasons:
         def why(text: str) -> str | None:
-            length = len(text.split()) if self.unit == "words" else len(text)
+            length = len(text_units(text)) if self.unit == "words" else len(text)
             fits = length >= self.least and (self.most is None or length <= self.most)
             return None if fits else f"{length} {self.unit}"
 
@@ -114,7 +115,7 @@ class Repetition(Step):
     """Completions that do not go in circles.
 
     Attributes:
-        ngram_words: Length of the word n-grams.
+        ngram_words: Length of the n-grams: words, or characters where a script has no spaces.
         most_frac: Highest fraction of them that may have occurred before in the same text.
         most_lines: How often one line may occur; a line without a letter or digit does not count.
     """
@@ -137,16 +138,6 @@ class Repetition(Step):
             default=("", 0),
         )
         return f"{times} times the line '{line[:80]}'" if times > self.most_lines else None
-
-
-def repeated_frac(text: str, ngram_words: int) -> float:
-    """Fraction of the word n-grams that occurred before in `text`; 0 without any."""
-    parts = text.split()
-    total = len(parts) - ngram_words + 1
-    if total < 1:
-        return 0.0
-    distinct = {tuple(parts[start : start + ngram_words]) for start in range(total)}
-    return 1 - len(distinct) / total
 
 
 @dataclass

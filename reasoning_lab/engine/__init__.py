@@ -5,6 +5,7 @@ template of the model's own tokenizer, so a prompt means the same to all of them
 """
 
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -59,9 +60,17 @@ def instructed(prompt: str, instruction: str) -> str:
 
 
 def rollout_seeds(problems: Sequence[Problem], samples: int, seed: str) -> list[int]:
-    """`samples` seeds for each problem, one problem's side by side, from `seed` and its id."""
-    return [
-        random.Random(f"{seed}/{problem.id}/{sample}").getrandbits(63)
-        for problem in problems
-        for sample in range(samples)
-    ]
+    """`samples` seeds for each problem, one problem's side by side, from `seed` and its id.
+
+    A problem that comes again has the next numbers, so no two of the seeds are of one sample.
+    """
+    drawn: Counter[str] = Counter()
+    seeds = []
+    for problem in problems:
+        start = drawn[problem.id]
+        drawn[problem.id] += samples
+        seeds += [
+            random.Random(f"{seed}/{problem.id}/{sample}").getrandbits(63)
+            for sample in range(start, start + samples)
+        ]
+    return seeds

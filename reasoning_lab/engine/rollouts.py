@@ -64,10 +64,21 @@ class RolloutSampler:
         seed: str,
         policy_version: int = 0,
     ) -> list[RolloutGroup]:
-        """`group_size` rollouts of each problem; `seed` and the prompt fix their random numbers."""
+        """`group_size` rollouts of each problem; `seed` and the prompt fix their random numbers.
+
+        One group a problem, in order. A problem that comes twice has two groups, each with random
+        numbers of its own.
+        """
         self._sync(self._engine, policy_version)
-        own = self._sample(share(problems), group_size, sampling, seed, policy_version)
-        return group_by_problem(self._of_all(own, len(problems), group_size))
+        seeds = rollout_seeds(problems, group_size, seed)
+        seeds_of = [seeds[at : at + group_size] for at in range(0, len(seeds), group_size)]
+        of_rank = [number for group in share(seeds_of) for number in group]
+        drawn = self._sample(share(problems), group_size, sampling, of_rank, policy_version)
+        rollouts = self._of_all(drawn, len(problems), group_size)
+        return [
+            RolloutGroup(problem, rollouts[number * group_size : (number + 1) * group_size])
+            for number, problem in enumerate(problems)
+        ]
 
     def kept_groups(
         self,
@@ -83,7 +94,8 @@ class RolloutSampler:
         """
 
         def make(shard: Sequence[Problem]) -> list[Rollout]:
-            return self._sample(shard, group_size, sampling, seed, 0)
+            seeds = rollout_seeds(shard, group_size, seed)
+            return self._sample(shard, group_size, sampling, seeds, 0)
 
         self._sync(self._engine, 0)
         size = max(1, _SHARD_ROLLOUTS // group_size)
@@ -113,11 +125,10 @@ class RolloutSampler:
         problems: Sequence[Problem],
         group_size: int,
         sampling: Sampling,
-        seed: str,
+        seeds: Sequence[int],
         policy_version: int,
     ) -> list[Rollout]:
         asked = [problem for problem in problems for _ in range(group_size)]
-        seeds = rollout_seeds(problems, group_size, seed)
         prompts = [instructed(problem.prompt, self._instruction) for problem in asked]
         completions = self._engine.generate(prompts, sampling, seeds)
         verdicts = self._verifier.verify(asked, [completion.text for completion in completions])

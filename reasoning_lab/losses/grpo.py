@@ -45,26 +45,45 @@ class KLTerm(NamedTuple):
 
 
 def token_weights(
-    aggregation: str, completion_tokens: Sequence[int], max_new_tokens: int
+    aggregation: str,
+    completion_tokens: Sequence[int],
+    group_sizes: Sequence[int],
+    prompts: int,
+    group_size: int,
+    max_new_tokens: int,
 ) -> list[float]:
     """What a token of each rollout weighs, over all rollouts of an update.
 
-    With them the loss of an update is a sum, however it is cut into micro-batches.
+    With them the loss of an update is a sum, however it is cut into micro-batches. Each
+    aggregation has the denominator of its paper:
+
+    - sequence: Shao et al. 2024 (arXiv:2402.03300), equation 3. Mean over a rollout's tokens, then
+      over its group, then over all prompts of the step. A prompt whose group was dropped counts
+      in that last mean, as its advantages of 0 do in the paper.
+    - token: DAPO, Yu et al. 2025 (arXiv:2503.14476), equation 8. Mean over the trained tokens of
+      the groups that are kept; its constraint takes the others out of the batch.
+    - constant: Dr. GRPO, Liu et al. 2025 (arXiv:2503.20783), section 3.2. Sum over tokens, divided
+      by the most tokens that the step's prompts could have, whatever was drawn or dropped.
 
     Args:
-        aggregation: sequence (GRPO: every rollout weighs the same, whatever its length), token
-            (DAPO: every token does) or constant (Dr. GRPO, Liu et al. 2025, arXiv:2503.20783: as
-            token, over the tokens that there could have been).
+        aggregation: sequence, token or constant.
         completion_tokens: Trained tokens of each rollout; one of 0 tokens has nothing to weigh.
+        group_sizes: Rollouts that each rollout is compared with, itself and those included whose
+            tokens are masked.
+        prompts: Prompts of the step, before any is dropped.
+        group_size: Rollouts of a prompt as configured.
         max_new_tokens: Most tokens of a rollout.
     """
-    rollouts = len(completion_tokens)
     if aggregation == "sequence":
-        return [1 / (rollouts * max(tokens, 1)) for tokens in completion_tokens]
+        return [
+            1 / (prompts * size * max(tokens, 1))
+            for tokens, size in zip(completion_tokens, group_sizes, strict=True)
+        ]
+    rollouts = len(completion_tokens)
     if aggregation == "token":
         return [1 / max(sum(completion_tokens), 1)] * rollouts
     if aggregation == "constant":
-        return [1 / (rollouts * max_new_tokens)] * rollouts
+        return [1 / (prompts * group_size * max_new_tokens)] * rollouts
     raise ValueError(f"aggregation '{aggregation}' is unknown")
 
 

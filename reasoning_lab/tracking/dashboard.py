@@ -39,7 +39,7 @@ _RL_HEALTH: Mapping[str, Sequence[str]] = {
     "verdicts": tuple(
         f"rollout/{verdict}_frac" for verdict in ("correct", "wrong", "unparseable", "timeout")
     ),
-    "entropy, nats a token": ("rollout/entropy",),
+    "entropy at temperature 1, nats a token": ("rollout/entropy",),
     "divergence from the reference": ("train/kl_to_reference",),
     "clipped": ("train/clip_low_frac", "train/clip_high_frac"),
     "gradient norm": ("train/gradient_norm",),
@@ -48,6 +48,8 @@ _RL_HEALTH: Mapping[str, Sequence[str]] = {
     "cut off": ("rollout/truncated_frac",),
     "prompts that train": ("rollout/groups_trained", "rollout/groups_without_signal"),
     "dropped by a filter": ("rollout/groups_too_easy", "rollout/groups_uneven"),
+    "groups that cannot train": ("rollout/groups_unjudged", "rollout/groups_cut_off"),
+    "rollouts left out": ("rollout/unjudged", "rollout/balanced_away", "rollout/cut_off"),
     "temperature": ("rollout/temperature",),
 }
 _COST: Mapping[str, Sequence[str]] = {

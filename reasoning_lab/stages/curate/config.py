@@ -17,6 +17,7 @@ class CurateConfig(StageConfig):
     """What is taken out of a corpus.
 
     Attributes:
+        version: See `StageConfig`.
         steps: `_target_` and options of each step of `reasoning_lab.data`, in order; null leaves
             one out.
         files: JSONL files of benchmark problems (`prompt`, `problem` or `question`) that the
@@ -24,6 +25,7 @@ class CurateConfig(StageConfig):
             identity, not where they lie.
     """
 
+    version: int = 2
     steps: dict[str, Any] = field(default_factory=dict)
     files: list[str] = field(default_factory=list, metadata={"placement": True})
 

@@ -194,50 +194,6 @@ def fitting_pairs(
     pairs = list(compress(everything, written))
     problems = [one.problem for one in compress(chosen, written)]
     lengths = [max(one.length, other.length) for one, other in pairs]
-    plan = step_batches(lengths, optimization.batch_size, optimization.steps, context.seed)
-    micro_count = parts_of(optimization.batch_size, context.hardware)
-    parts = divided(plan, [len(one.completion_ids) for one, _ in pairs], micro_count)
-
-    def collate(index: Sequence[int]) -> PairBatch:
-        rows, sft_share = parts[index[0]]
-        tokens = pair_tokens([pairs[row] for row in rows], tokenizer.pad_token_id)
-        return PairBatch(tokens, reference[list(rows)].T.flatten(), sft_share)
-
-    module = DPOModule(policy, config, context.name)
-    batches = Steps([[number] for number in range(len(parts))], collate)
-    train_s = fit(module, batches, context, optimization)
-    save_trained(module, tokenizer, context)
-    tokens = sum(pairs[row][0].length + pairs[row][1].length for rows in plan for row in rows)
-    return {"train_tokens": tokens, "train_s": train_s, "pairs": len(pairs)}
-
-
-def fitting_pairs(
-    chosen: Sequence[Rollout],
-    rejected: Sequence[Rollout],
-    tokenizer: PreTrainedTokenizerBase,
-    max_tokens: int | None,
-    context: StageContext,
-) -> list[tuple[Example, Example]]:
-    """The pairs of which no side is empty or too long; the ledger counts the others.
-
-    A completion that was cut off before its first token has nothing to learn from.
-
-    Raises:
-        UserError: There is none, or none is left.
-    """
-    if not chosen:
-        raise UserError(
-            f"stages.{context.name}: the preferences have no pair; sample more rollouts for them"
-        )
-    sides = examples_of(tokenizer, chosen), examples_of(tokenizer, rejected)
-    everything = list(zip(*sides, strict=True))
-    context.ledger.take("pairs", len(everything))
-    written = [row for row, pair in enumerate(everything) if all(s.completion_ids for s in pair)]
-    empty = [chosen[row].problem.origin for row in range(len(chosen)) if row not in set(written)]
-    context.ledger.drop("pairs", "empty", len(empty), origins=empty)
-    pairs = [everything[row] for row in written]
-    problems = [chosen[row].problem for row in written]
-    lengths = [max(one.length, other.length) for one, other in pairs]
     short = fitting(problems, lengths, max_tokens, "pairs", context.ledger)
     key = f"stages.{context.name}.max_tokens={max_tokens}"
     context.ledger.require_passed("pairs", key, "raise it")

@@ -13,6 +13,8 @@ from reasoning_lab.types import Sequences, Split, UserError
 
 # Rows sorted by length and cut into such micro-batches hold little padding.
 MICRO_BATCH_ROWS = 32
+# Estimators whose baseline is the mean of the update, not of the group.
+_GLOBAL_BASELINE = ("reinforce_pp",)
 
 
 @dataclass
@@ -34,14 +36,19 @@ class TemperatureConfig:
 class FilterConfig:
     """Which prompts and rollouts train (paper, step 4).
 
+    All but `hard_pass_rate` and `hard_rollouts` look at one group, so they are refused for an
+    estimator whose baseline is the whole update's (`advantage=reinforce_pp`).
+
     Attributes:
         max_length_variation: Drop prompts whose rollout lengths have a larger coefficient of
             variation; null = keep all.
-        hard_pass_rate: A prompt with at most this fraction of correct rollouts is hard.
+        hard_pass_rate: A prompt with at most this fraction of correct rollouts, of all that were
+            drawn, is hard.
         hard_rollouts: More rollouts of a hard prompt, before anything is dropped; 0 = none.
-        max_pass_rate: Drop prompts with a larger fraction of correct rollouts; 1 = keep all.
-        balance: Keep each group's correct rollouts and equally many random incorrect ones;
-            `all` keeps every rollout, `equal` balances.
+        max_pass_rate: Drop prompts with a larger fraction of correct rollouts, of those that the
+            rewards can judge; 1 = keep all.
+        balance: Keep each group's correct rollouts and equally many random incorrect ones, of
+            those that the rewards can judge; `all` keeps every rollout, `equal` balances.
     """
 
     max_length_variation: float | None = number(None, least=0.0)
@@ -95,9 +102,11 @@ class RLConfig(TrainingConfig):
     """Policy-gradient training with verifiable rewards: GRPO and its kin.
 
     Attributes:
+        version: See `StageConfig`.
         problems: The pool, drawn from the training split.
         screen_group_size: Rollouts a problem before the first step, to keep only prompts that
-            pass `filter` and are not solved or failed every time; 0 = no screening.
+            pass `filter` and, for `signal=correctness`, are not solved or failed every time; 0 =
+            no screening. There is none for `reinforce_pp`, which learns from such prompts too.
         group_size: Rollouts a prompt and step; `optimization.batch_size` counts prompts.
         max_new_tokens: Where a rollout is cut off.
         engine: What draws the rollouts: hf, or vllm, whose weights follow the policy's. It is in
@@ -109,6 +118,9 @@ class RLConfig(TrainingConfig):
         filter: Which prompts and rollouts train.
         backfill_rounds: How often, at most, a step draws further prompts of the pool in place of
             those that were dropped or have no signal (DAPO's dynamic sampling); 0 = never.
+        signal: What must differ within a group, or within the whole update for `reinforce_pp`, for
+            it to train: `correctness` = some rollouts are correct and some are not, so that a
+            group that is wrong throughout does not learn to be short; `reward` = rewards differ.
         rewards: By name, `_target_`, `weight` and options; see `reasoning_lab.rewards`.
         overlong: `mask` = a rollout that was cut off is in its group's baseline and does not train;
             `keep` = it trains like the others.
@@ -125,6 +137,7 @@ class RLConfig(TrainingConfig):
         table_every_steps: How often a table of rollouts is logged.
     """
 
+    version: int = 2
     problems: ProblemsConfig = field(default_factory=ProblemsConfig)
     screen_group_size: int = number(0, least=0)
     group_size: int = at_least(2)
@@ -134,6 +147,7 @@ class RLConfig(TrainingConfig):
     temperature: TemperatureConfig = field(default_factory=TemperatureConfig)
     filter: FilterConfig = field(default_factory=FilterConfig)
     backfill_rounds: int = number(0, least=0)
+    signal: str = choice("correctness", "reward")
     rewards: dict[str, Any] = field(default_factory=_correctness)
     overlong: str = choice("keep", "mask")
     advantage: str = choice("grpo", "dr_grpo", "rloo", "reinforce_pp", "reinforce_pp_baseline")
@@ -150,8 +164,25 @@ class RLConfig(TrainingConfig):
         """Any micro-batch will do, as the number of rollouts differs from step to step."""
         self.check_optimizer(key, hardware)
         Rewards(self.rewards, self.max_new_tokens, f"{key}.rewards")
+        if not self.has_group_baseline:
+            self._check_group_filters(key)
         if self.engine == "vllm":
             _check_vllm(f"{key}.engine", hardware)
+
+    @property
+    def has_group_baseline(self) -> bool:
+        """Whether a rollout is compared with its group; False = with the whole update."""
+        return self.advantage not in _GLOBAL_BASELINE
+
+    def _check_group_filters(self, key: str) -> None:
+        unused = FilterConfig()
+        for name in ("max_length_variation", "max_pass_rate", "balance"):
+            value = getattr(self.filter, name)
+            if value != getattr(unused, name):
+                raise UserError(
+                    f"{key}.filter.{name}={value}: it judges a group, and {self.advantage} "
+                    f"compares with the whole update; leave it out, or change {key}.advantage"
+                )
 
     def problem_draws(self, key: str) -> list[ProblemDraw]:
         levels, held = self.problems.levels, self.validation.count
@@ -168,7 +199,8 @@ class RLConfig(TrainingConfig):
         stepped = steps * self.optimization.batch_size * self.group_size
         held = self.validation
         validated = -(-steps // held.every_steps) * held.count * held.samples
-        return stepped + self.problems.count * self.screen_group_size + validated
+        screened = self.problems.count * self.screen_group_size if self.has_group_baseline else 0
+        return stepped + screened + validated
 
     def training_rows(self) -> Sequences | None:
         """Backfill left out, and every rollout kept."""

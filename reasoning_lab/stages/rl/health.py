@@ -21,7 +21,9 @@ class Health:
         """What there is to say after a step.
 
         Args:
-            values: `entropy`, `completion_tokens_mean`, `truncated_frac` and `groups_trained`.
+            values: `entropy` (at temperature 1 in every step, as the steps' own temperatures
+                would be compared otherwise), `completion_tokens_mean`, `truncated_frac` and
+                `groups_trained`.
         """
         if len(self._first) < _WINDOW_STEPS:
             self._first.append(values)

@@ -23,6 +23,7 @@ from reasoning_lab.data.batches import step_batches
 from reasoning_lab.data.corpus import write_prompt_ids
 from reasoning_lab.engine.rollouts import RolloutSampler
 from reasoning_lab.ledger import Ledger
+from reasoning_lab.models.tokenizer import opened_thought
 from reasoning_lab.ranks import Peers
 from reasoning_lab.stages.base import (
     Metrics,
@@ -46,7 +47,7 @@ from reasoning_lab.stages.rl.rollouts import (
 )
 from reasoning_lab.stages.rl.update import (
     Reference,
-    advantages_of,
+    entropy,
     micro_batches,
     own_share,
     update,
@@ -113,6 +114,13 @@ class RLModule(PolicyModule):
         version = self.global_step
         found = self._ahead.rollouts(self._collector, batch, version)
         sampled = time.monotonic()
+        entropy_nats = entropy(
+            self.policy,
+            [rollout for group in found.drawn for rollout in group.rollouts],
+            self._tokenizer,
+            self._micro_batch_size,
+            self.device,
+        )
         micros = micro_batches(
             found.trained, self._tokenizer, self._config, self._micro_batch_size, self.device
         )
@@ -139,7 +147,7 @@ class RLModule(PolicyModule):
         cast(LRScheduler, self.lr_schedulers()).step()
         trained_tokens = self._config.epochs * sum(micro.trained_tokens for micro in micros)
         told |= _times(found, sampled - started, time.monotonic() - sampled, trained_tokens)
-        told |= self._rollout_values(found, temperature, version)
+        told |= self._rollout_values(found, entropy_nats, temperature, version)
         if found.validation or batch.step % self._config.optimization.log_every_steps == 0:
             self.tell(told, batch.step)
         if batch.step % self._config.table_every_steps == 0:
@@ -161,29 +169,32 @@ class RLModule(PolicyModule):
         return bool(kl.weight) or bool(kl.log_every_steps and step % kl.log_every_steps == 0)
 
     def _rollout_values(
-        self, found: StepRollouts, temperature: float, version: int
+        self, found: StepRollouts, entropy_nats: float, temperature: float, version: int
     ) -> dict[str, float]:
         rollouts = [rollout for group in found.drawn for rollout in group.rollouts]
         verdicts = Counter(rollout.verdict for rollout in rollouts)
         lengths = [len(rollout.completion.token_ids) for rollout in rollouts]
-        logprobs = sum(sum(rollout.completion.logprobs) for rollout in rollouts)
-        judged = max(len(rollouts) - found.unjudged, 1)
+        unjudged = found.dropped_rollouts["unjudged"]
+        judged = max(len(rollouts) - unjudged, 1)
         values = {
             "reward_mean": found.shares.total() / judged,
             **{f"reward/{name}_mean": share / judged for name, share in found.shares.items()},
             **{f"{verdict}_frac": verdicts[verdict] / len(rollouts) for verdict in Verdict},
-            # The tokens were drawn from the policy, so minus their logprob estimates its entropy.
-            "entropy": -logprobs / max(sum(lengths), 1),
+            "entropy": entropy_nats,
             "completion_tokens_mean": sum(lengths) / len(lengths),
             "completion_tokens_max": max(lengths),
             "truncated_frac": sum(r.completion.truncated for r in rollouts) / len(rollouts),
             "temperature": temperature,
             "rollouts": len(rollouts),
-            "unjudged": found.unjudged,
+            "unjudged": unjudged,
+            "balanced_away": found.dropped_rollouts["balanced_away"],
+            "cut_off": found.dropped_rollouts["cut_off"],
             "hard_prompts": found.hard,
             "groups_without_signal": found.dropped["no_signal"],
             "groups_too_easy": found.dropped["easy"],
             "groups_uneven": found.dropped["uneven"],
+            "groups_unjudged": found.dropped["unjudged"],
+            "groups_cut_off": found.dropped["cut_off"],
             "groups_trained": len(found.trained),
             "policy_version": rollouts[0].policy_version,
             "staleness": version - rollouts[0].policy_version,
@@ -194,13 +205,12 @@ class RLModule(PolicyModule):
 
     def _log_table(self, found: StepRollouts) -> None:
         groups = found.trained[:_TABLE_GROUPS]
-        values = advantages_of(found.trained, self._config)[:_TABLE_GROUPS]
         self._tracker.rollouts(
             "rollout/samples",
             [rollout for group in groups for rollout in group.rollouts[:_TABLE_ROLLOUTS]],
             {
                 "reward": [r for group in groups for r in group.rewards[:_TABLE_ROLLOUTS]],
-                "advantage": [a for group in values for a in group[:_TABLE_ROLLOUTS]],
+                "advantage": [a for group in groups for a in group.advantages[:_TABLE_ROLLOUTS]],
             },
         )
 
@@ -243,6 +253,7 @@ def run(config: RLConfig, context: StageContext) -> Metrics:
             sampler,
             list(context.verifier.with_readable_golds(validation)),
             f"stages.{context.name}",
+            opened_thought(tokenizer),
         )
         pool = _screened(problems, config, sampler, collector, context)
         module = RLModule(
@@ -302,6 +313,13 @@ def _screened(
     """The prompts worth training on, judged once by the policy as it comes in."""
     if config.screen_group_size == 0:
         return problems
+    if not config.has_group_baseline:
+        log.info(
+            "stages.%s: no screening, as %s learns from prompts that are always solved or failed.",
+            context.name,
+            config.advantage,
+        )
+        return problems
     groups = sampler.kept_groups(
         problems,
         config.screen_group_size,
@@ -309,16 +327,15 @@ def _screened(
         f"{context.seed}/screen",
         context.work_dir / "screening",
     )
-    pool = collector.screened(groups)
-    passed = {problem.id for problem in pool}
-    dropped = [group for group in groups if group.problem.id not in passed]
-    reasons = Counter(collector.dropped_for(group) or "no_signal" for group in dropped)
-    for reason, count in reasons.items():
+    pool, dropped = collector.screened(groups)
+    for reason, count in dropped.items():
         context.ledger.drop("problems", reason, count, selected=reason in FILTERED)
-    context.tracker.log({"rollout/screened": len(problems), "rollout/pool": len(pool)})
+    counts = {f"rollout/screened_{reason}": number for reason, number in dropped.items()}
+    context.tracker.log({"rollout/screened": len(problems), "rollout/pool": len(pool)} | counts)
     if not pool:
+        reasons = ", ".join(f"{number} {reason}" for reason, number in dropped.items())
         raise UserError(
-            f"stages.{context.name}: no prompt of {len(problems)} passes the filters; choose "
-            "other levels, a larger screen_group_size or wider filters"
+            f"stages.{context.name}: no prompt of {len(problems)} passes the filters ({reasons}); "
+            "choose other levels, a larger screen_group_size or wider filters"
         )
     return pool

@@ -10,9 +10,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from reasoning_lab.advantages import ADVANTAGES
 from reasoning_lab.data.batches import Example, padded_batch
-from reasoning_lab.logprobs import TokenBatch, token_logprobs
+from reasoning_lab.logprobs import TokenBatch, token_entropies, token_logprobs
 from reasoning_lab.losses.grpo import (
     GRPOLoss,
     KLTerm,
@@ -25,6 +24,9 @@ from reasoning_lab.ranks import Peers, share, world_size
 from reasoning_lab.stages.rl.config import MICRO_BATCH_ROWS, RLConfig
 from reasoning_lab.stages.rl.rollouts import ScoredGroup
 from reasoning_lab.types import Rollout
+
+# Read for the entropy of a step: a few percent of the work of its update.
+_ENTROPY_ROLLOUTS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ def micro_batches(
     """The rollouts that train, sorted by length and cut up.
 
     Args:
-        groups: All of the update's, with their rewards.
+        groups: All of the update's that train, with their advantages.
         tokenizer: The policy's.
         config: The stage's.
         rows: Rollouts a micro-batch; None = 32, so that little is padding. Fewer where some rank
@@ -98,32 +100,27 @@ def own_share(micros: Sequence[MicroBatch]) -> list[MicroBatch]:
     return own + [idle] * (most - len(own))
 
 
-def advantages_of(groups: Sequence[ScoredGroup], config: RLConfig) -> list[list[float]]:
-    """Of each group's rollouts, in order."""
-    if not groups:
-        return []
-    rewards = [torch.tensor(group.rewards) for group in groups]
-    return [values.tolist() for values in ADVANTAGES[config.advantage](rewards)]
-
-
 def _rows(
     groups: Sequence[ScoredGroup], tokenizer: PreTrainedTokenizerBase, config: RLConfig
 ) -> list[_Row]:
     trained = [
-        (rollout, advantage)
-        for group, values in zip(groups, advantages_of(groups, config), strict=True)
-        for rollout, advantage in zip(group.rollouts, values, strict=True)
+        (rollout, advantage, len(group.rollouts))
+        for group in groups
+        for rollout, advantage in zip(group.rollouts, group.advantages, strict=True)
         if config.overlong == "keep" or not rollout.completion.truncated
     ]
-    prompts = prompt_tokens(tokenizer, [rollout.problem.prompt for rollout, _ in trained])
+    prompts = prompt_tokens(tokenizer, [rollout.problem.prompt for rollout, _, _ in trained])
     weights = token_weights(
         config.aggregation,
-        [len(rollout.completion.token_ids) for rollout, _ in trained],
+        [len(rollout.completion.token_ids) for rollout, _, _ in trained],
+        [size for _, _, size in trained],
+        config.optimization.batch_size,
+        config.group_size,
         config.max_new_tokens,
     )
     return [
         _Row(rollout, Example(prompt, rollout.completion.token_ids), advantage, weight)
-        for (rollout, advantage), prompt, weight in zip(trained, prompts, weights, strict=True)
+        for (rollout, advantage, _), prompt, weight in zip(trained, prompts, weights, strict=True)
     ]
 
 
@@ -139,6 +136,37 @@ def _micro_batch(rows: Sequence[_Row], pad_id: int, device: torch.device) -> Mic
         torch.tensor([row.weight for row in rows], device=device),
         sum(row.example.length for row in rows),
     )
+
+
+def entropy(
+    policy: PreTrainedModel,
+    rollouts: Sequence[Rollout],
+    tokenizer: PreTrainedTokenizerBase,
+    rows: int | None,
+    device: torch.device,
+) -> float:
+    """The policy's entropy at temperature 1, in nats a token, over some of a step's rollouts.
+
+    Args:
+        policy: Every rank computes the same.
+        rollouts: All that the step drew, of which a few are read, evenly spread.
+        tokenizer: The policy's.
+        rows: Rollouts a forward pass; None = all that are read.
+        device: Where they go.
+    """
+    count = min(_ENTROPY_ROLLOUTS, len(rollouts))
+    read = [rollouts[number * len(rollouts) // count] for number in range(count)]
+    prompts = prompt_tokens(tokenizer, [rollout.problem.prompt for rollout in read])
+    examples = [
+        Example(prompt, rollout.completion.token_ids)
+        for prompt, rollout in zip(prompts, read, strict=True)
+    ]
+    size = rows or count
+    total = 0.0
+    for start in range(0, count, size):
+        tokens = padded_batch(examples[start : start + size], tokenizer.pad_token_id).to(device)
+        total += float(token_entropies(policy, tokens).sum())
+    return total / max(sum(len(rollout.completion.token_ids) for rollout in read), 1)
 
 
 class Reference:

@@ -135,7 +135,9 @@ def update(size: int, stack: ExitStack) -> Callable[[], object]:
     def work() -> None:
         for estimate in ADVANTAGES.values():
             advantages = torch.cat(estimate(rewards))
-            weights = token_weights("sequence", [shape[1]] * shape[0], shape[1])
+            weights = token_weights(
+                "sequence", [shape[1]] * shape[0], [shape[0]] * shape[0], 1, shape[0], shape[1]
+            )
             kl = KLTerm(reference, "k3", 0.1)
             found = grpo_loss(policy, old, advantages, torch.tensor(weights), mask, 0.2, 0.2, kl=kl)
             found.loss.backward()

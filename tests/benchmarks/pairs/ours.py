@@ -170,6 +170,7 @@ def _rl(size: Size, steps: int) -> tuple[Any, StageConfig]:
         group_size=size.group_size,
         max_new_tokens=size.max_new_tokens // 2,
         temperature=TemperatureConfig(1.0, 1.0, 0.0),
+        signal="reward",
         rewards={"chance": {"_target_": "tests.benchmarks.pairs.workload.chance"}},
         kl=KLConfig(log_every_steps=0),
         optimization=_optimization(steps, size.rl_prompts),
