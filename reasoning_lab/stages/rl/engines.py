@@ -17,6 +17,7 @@ from reasoning_lab.engine.vllm_server import VLLMServers
 from reasoning_lab.models.policy import save_policy
 from reasoning_lab.ranks import first_rank_says, rank
 from reasoning_lab.stages.base import StageContext
+from reasoning_lab.stages.probe import hf_remedy
 from reasoning_lab.stages.rl.config import RLConfig
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,13 @@ def sampler_of(
         else:
             sampler = _from_servers(context, policy, tokenizer, stack)
         yield stack.enter_context(closing(sampler))
+
+
+def engine_remedy(config: RLConfig, context: StageContext) -> str:
+    """What to change where the engine's logprobs are not the trainer's."""
+    if config.engine == "hf":
+        return hf_remedy(context.hardware)
+    return f"set stages.{context.name}.engine=hf"
 
 
 def _beside_the_trainer(

@@ -15,6 +15,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
+import torch
 from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -32,9 +33,10 @@ from reasoning_lab.stages.base import (
     save_trained,
     schedule_of,
 )
+from reasoning_lab.stages.probe import check_engine
 from reasoning_lab.stages.rl.ahead import Ahead
 from reasoning_lab.stages.rl.config import RLConfig
-from reasoning_lab.stages.rl.engines import sampler_of
+from reasoning_lab.stages.rl.engines import engine_remedy, sampler_of
 from reasoning_lab.stages.rl.health import Health
 from reasoning_lab.stages.rl.rollouts import Collector, PromptBatch, StepRollouts
 from reasoning_lab.stages.rl.update import (
@@ -223,6 +225,17 @@ def run(config: RLConfig, context: StageContext) -> Metrics:
     held = config.validation
     validation = context.source.problems(Split.VALIDATION, config.problems.levels, held.count, 0)
     with sampler_of(config, context, ahead.behaviour, tokenizer) as sampler, closing(ahead):
+        if config.engine != "hf" or ahead.behaviour is not policy:
+            check_engine(
+                policy,
+                tokenizer,
+                sampler.complete,
+                config.temperature.start,
+                context.hardware,
+                context.name,
+                engine_remedy(config, context),
+                getattr(torch, context.model.sampling_dtype),
+            )
         collector = Collector(
             config,
             context.seed,
