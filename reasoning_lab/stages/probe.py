@@ -35,6 +35,7 @@ from reasoning_lab.logprobs import (
     mix_precision,
     mixes_precision,
     token_logprobs,
+    trained_logits,
 )
 from reasoning_lab.models.arithmetic import (
     as_transformers,
@@ -128,7 +129,7 @@ def check_engine(
     remedy: str,
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Hold the logprobs that an engine tells of its tokens to the trainer's of the same tokens.
+    """Hold an engine's logprobs of its tokens to those of the model's own forward.
 
     Args:
         policy: As the trainer has it; the engine has the same weights.
@@ -159,15 +160,22 @@ def check_engine(
         return
     examples = [Example(prompt, completion.token_ids) for prompt, completion in answered]
     rollout_logprobs = torch.tensor([value for _, one in answered for value in one.logprobs])
-    with full_float32(), _placed(policy, hardware), torch.no_grad(), evaluating(policy):
+    with (
+        full_float32(),
+        _placed(policy, hardware),
+        torch.no_grad(),
+        evaluating(policy),
+        # What trains is that forward too, as `check_student` has seen.
+        as_transformers(policy),
+    ):
         policy_logprobs = _alone(policy, examples, temperature)
         with rounding(policy, dtype):
             rounded = _alone(policy, examples, temperature)
     excess = _excess(rollout_logprobs.to(policy_logprobs.device), policy_logprobs, rounded)
     if excess > 1:
         raise UserError(
-            f"stages.{stage}: with this model ('{kind}') the engine gives other logprobs than the "
-            f"trainer ({_times(excess)}); {remedy}"
+            f"stages.{stage}: with this model ('{kind}') the engine gives other logprobs than "
+            f"the model ({_times(excess)}); {remedy}"
         )
 
 
@@ -198,18 +206,21 @@ def _compare(model: PreTrainedModel, stage: str, packs: bool, findings: _Finding
             findings.add("its own forward gives no finite numbers", "NaN", None)
             return
 
-        def hold(words: str, logprobs: Any, expected: Tensor, option: str | None) -> None:
+        def hold(words: str, logprobs: Any, expected: Tensor, option: str | None) -> bool:
             if isinstance(logprobs, Exception):
                 findings.add(words, _first_line(logprobs), option)
-            elif (excess := _excess(logprobs, expected, rounded)) > 1:
+                return False
+            excess = _excess(logprobs, expected, rounded)
+            if excess > 1:
                 findings.add(words, _times(excess), option)
+            return excess <= 1
 
         alone = _attempt(lambda: _alone(model, documents))
-        hold("the fused kernels give other logprobs than its own forward", alone, reference, own)
-        if isinstance(alone, Exception):
-            # What keeps documents apart is then asked of the path that computes them at all.
+        words = "the fused kernels give other logprobs than its own forward"
+        if not hold(words, alone, reference, own):
+            # What else differs is what will when that option is set.
             stack.enter_context(as_transformers(model))
-            alone = reference
+            alone, own = reference, None
         padded = _attempt(lambda: _padded(model, documents))
         hold("padded rows change a document's logprobs", padded, alone, own)
         if packs:
@@ -220,15 +231,15 @@ def _compare(model: PreTrainedModel, stage: str, packs: bool, findings: _Finding
 def _documents(config: Any) -> list[Example]:
     """Of ids that mean nothing special, always the same."""
     text = config.get_text_config()
-    special = {text.pad_token_id, text.bos_token_id}
-    special |= {text.eos_token_id} if isinstance(text.eos_token_id, int) else set()
+    names = ("pad_token_id", "bos_token_id", "eos_token_id")
+    special = {str(getattr(text, name, None)) for name in names}
     drawn = random.Random(0)
 
     def ids(count: int) -> list[int]:
         found: list[int] = []
         while len(found) < count:
             token = drawn.randrange(text.vocab_size)
-            if token not in special or text.vocab_size <= len(special):
+            if str(token) not in special or text.vocab_size <= len(special):
                 found.append(token)
         return found
 
@@ -330,15 +341,9 @@ def _typical_logits(model: PreTrainedModel, documents: Sequence[Example]) -> Ite
     if not isinstance(head, nn.Module):
         yield
         return
-    largest: list[float] = []
-    handle = head.register_forward_hook(
-        lambda module, inputs, output: largest.append(float(output.abs().max()))
-    )
-    try:
-        _alone(model, documents[:1])
-    finally:
-        handle.remove()
-    scale = max(1.0, _TYPICAL_LOGIT / max(largest)) if largest and max(largest) > 0 else 1.0
+    batch = padded_batch(documents[:1], 0).to(model.device)
+    largest = float(trained_logits(model, batch)[0].abs().max())
+    scale = max(1.0, _TYPICAL_LOGIT / largest) if 0 < largest < float("inf") else 1.0
     handle = head.register_forward_pre_hook(lambda module, inputs: (inputs[0] * scale, *inputs[1:]))
     try:
         yield
