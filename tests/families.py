@@ -39,7 +39,9 @@ _OWN: dict[str, dict[str, Any]] = {
     "glm4": {"head_dim": 16},
     "mixtral": {"num_local_experts": 4},
     "qwen3_moe": {**_EXPERTS, "head_dim": 16},
-    "granite": {"logits_scaling": 8.0},
+    "granite": {"logits_scaling": 2.0},
+    "cohere": {"logit_scale": 0.5},
+    "cohere2": {"logit_scale": 0.5},
     "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 256},
     "opt": {"ffn_dim": 64, "word_embed_proj_dim": 32, "dropout": 0.0},
     "bloom": {"n_head": 2, "n_layer": 2},
@@ -78,7 +80,7 @@ _OWN: dict[str, dict[str, Any]] = {
         "mamba_d_state": 8,
         "mamba_n_groups": 1,
         "mamba_chunk_size": 16,
-        "lm_head_multiplier": 0.25,
+        "lm_head_multiplier": 0.5,
     },
 }
 

@@ -259,6 +259,19 @@ def test_packing_off_trains_the_same_policy(
         torch.testing.assert_close(unpacked[key], value, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("stage", ["sft", "dpo", "midtrain"])
+def test_reference_kernels_train_the_same_policy(
+    stage: str,
+    context: StageContext,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    trained(stage, context, tmp_path / "fused")
+    trained(stage, replace(context, hardware=REFERENCE), tmp_path / "reference")
+    fused, plain = weights(tmp_path / "fused" / "out"), weights(tmp_path / "reference" / "out")
+    for key, value in fused.items():
+        torch.testing.assert_close(plain[key], value, rtol=0, atol=1e-4)
+
+
 def corpus_of(context: StageContext) -> tuple[PreTrainedModel, list[Example]]:  # noqa: F811
     model, tokenizer = load_policy(context.inputs["policy"], "float32", kernels="reference")
     rollouts = read_rollouts(context.inputs["corpus"] / "accepted.parquet")
