@@ -15,7 +15,8 @@ from reasoning_lab.data.batches import Example, padded_batch
 from reasoning_lab.data.corpus import read_rollouts
 from reasoning_lab.data.packing import TrainedPart, packed_batch, unpacked_batch
 from reasoning_lab.engine import Sampling
-from reasoning_lab.engine.hf import HFEngine
+from reasoning_lab.engine.hf import HFEngine, engine_of
+from reasoning_lab.engine.probe import check_engine, hf_remedy
 from reasoning_lab.hardware import EngineHardwareConfig, HardwareConfig
 from reasoning_lab.logprobs import (
     mean_logprob,
@@ -29,7 +30,7 @@ from reasoning_lab.models.policy import load_policy, save_policy
 from reasoning_lab.models.tokenizer import examples_of, prompt_tokens
 from reasoning_lab.stages.base import StageContext
 from reasoning_lab.stages.midtrain.config import MidtrainConfig
-from reasoning_lab.stages.probe import check_engine, check_student, hf_remedy
+from reasoning_lab.stages.probe import check_student
 from reasoning_lab.stages.sft.config import SFTConfig
 from reasoning_lab.types import Completion, UserError
 
@@ -205,7 +206,7 @@ def stage_context(context: StageContext, folder: Path, family: str, **own: objec
     return replace(context, inputs={**context.inputs, "policy": folder / "policy"})
 
 
-@pytest.mark.parametrize("family", ["gemma2", "granite", "cohere"])
+@pytest.mark.parametrize("family", families("gemma2", "cohere", "cohere2"))
 def test_a_stage_refuses_and_trains_with_the_option(
     family: str,
     context: StageContext,  # noqa: F811
@@ -222,7 +223,7 @@ def test_a_stage_refuses_and_trains_with_the_option(
     assert first_loss(tmp_path / "reference") == pytest.approx(-float(logprobs.mean()), rel=1e-5)
 
 
-@pytest.mark.parametrize("family", ["opt", "bloom", "gpt_oss"])
+@pytest.mark.parametrize("family", families("gpt_oss", "opt", "mpt"))
 def test_midtraining_refuses_and_trains_without_packing(
     family: str,
     context: StageContext,  # noqa: F811
@@ -259,7 +260,9 @@ def test_packing_off_trains_the_same_policy(
         torch.testing.assert_close(unpacked[key], value, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("stage", ["sft", "dpo", "midtrain"])
+@pytest.mark.parametrize(
+    "stage", ["dpo", *(pytest.param(name, marks=pytest.mark.long) for name in ("sft", "midtrain"))]
+)
 def test_reference_kernels_train_the_same_policy(
     stage: str,
     context: StageContext,  # noqa: F811
@@ -294,6 +297,8 @@ def test_an_engine_with_another_cache_is_refused(
     given = stage_context(context, tmp_path, family)
     with pytest.raises(UserError, match=r"set hardware.engine.cache=false$"):
         given.sampler(*given.load_policy())
+    with pytest.raises(UserError, match=r"^engine.model: .* set hardware.engine.cache=false$"):
+        engine_of(str(given.inputs["policy"]), None, "float32", HARDWARE)
     right = replace(given, hardware=UNCACHED)
     policy, tokenizer = right.load_policy()
     drawn = right.sampler(policy, tokenizer).complete(
@@ -325,7 +330,7 @@ def test_an_engine_of_other_weights_is_refused(context: StageContext) -> None:  
         other.get_output_embeddings().weight.mul_(1.01)
     for engine_policy, refused in ((policy, False), (other, True)):
         generate = HFEngine(engine_policy, tokenizer, 8).generate
-        arguments = policy, tokenizer, generate, 1.0, HARDWARE, "rl", hf_remedy(HARDWARE)
+        arguments = policy, tokenizer, generate, 1.0, HARDWARE, "stages.rl", hf_remedy(HARDWARE)
         if refused:
             with pytest.raises(UserError, match=r"^stages.rl: .* other logprobs than the model"):
                 check_engine(*arguments)
@@ -343,7 +348,7 @@ def test_an_engine_at_another_temperature_is_refused(context: StageContext) -> N
         return engine.generate(prompts, replace(sampling, temperature=0.99), seeds)
 
     with pytest.raises(UserError, match=r"set hardware.kernels=reference$"):
-        check_engine(policy, tokenizer, warmer, 1.0, UNCACHED, "rl", hf_remedy(UNCACHED))
+        check_engine(policy, tokenizer, warmer, 1.0, UNCACHED, "stages.rl", hf_remedy(UNCACHED))
 
 
 def test_bfloat16_engines_of_mixed_policies_pass(context: StageContext) -> None:  # noqa: F811
@@ -351,4 +356,4 @@ def test_bfloat16_engines_of_mixed_policies_pass(context: StageContext) -> None:
     half, _ = load_policy(context.inputs["policy"], "bfloat16")
     generate = HFEngine(half, tokenizer, 8).generate
     remedy = hf_remedy(HARDWARE)
-    check_engine(mixed, tokenizer, generate, 0.7, HARDWARE, "rl", remedy, torch.bfloat16)
+    check_engine(mixed, tokenizer, generate, 0.7, HARDWARE, "stages.rl", remedy, torch.bfloat16)

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from reasoning_lab.engine import Sampling
 from reasoning_lab.engine.decoding import Decoding, Rereading
 from reasoning_lab.engine.lean_decoder import LeanDecoder, decodes_leanly
+from reasoning_lab.engine.probe import check_engine, hf_remedy
 from reasoning_lab.hardware import HardwareConfig
 from reasoning_lab.models.chat import end_ids, tokenless
 from reasoning_lab.models.policy import device_of, load_policy, on_device
@@ -159,17 +160,18 @@ def engine_of(model: str, revision: str | None, dtype: str, hardware: HardwareCo
         hardware: Its device and the rows decoded together.
 
     Raises:
-        UserError: When there is no such model.
+        UserError: When there is no such model, or its decoding is not its forward.
     """
     policy, tokenizer = load_policy(
         model, dtype, revision, key="engine.model", kernels=hardware.kernels
     )
-    return HFEngine(
-        on_device(policy, device_of(hardware)),
-        tokenizer,
-        hardware.generation_batch_size,
-        cache=hardware.engine.cache,
+    placed = on_device(policy, device_of(hardware))
+    engine = HFEngine(
+        placed, tokenizer, hardware.generation_batch_size, cache=hardware.engine.cache
     )
+    remedy = hf_remedy(hardware)
+    check_engine(placed, tokenizer, engine.generate, 1.0, hardware, "engine.model", remedy)
+    return engine
 
 
 def _uniforms(seeds: Sequence[int], count: int) -> Tensor:

@@ -25,6 +25,7 @@ from reasoning_lab import heap
 from reasoning_lab.data.problems import ProblemSource, drawn
 from reasoning_lab.engine import Engine
 from reasoning_lab.engine.hf import HFEngine
+from reasoning_lab.engine.probe import check_engine, hf_remedy
 from reasoning_lab.engine.rollouts import RolloutSampler
 from reasoning_lab.hardware import HardwareConfig
 from reasoning_lab.models.adapters import add_adapter, has_adapter, learning_weights
@@ -33,7 +34,7 @@ from reasoning_lab.models.policy import device_of, load_policy, on_device, save_
 from reasoning_lab.ranks import first_rank_says, rank, world_size
 from reasoning_lab.schema import BenchmarkConfig, ModelConfig, OptimizationConfig, ProblemsConfig
 from reasoning_lab.stages.checkpoints import Checkpoints, DirectIO, last_checkpoint, states_of
-from reasoning_lab.stages.probe import check_engine, check_student, hf_remedy
+from reasoning_lab.stages.probe import check_student
 from reasoning_lab.stages.steps import Batch, Steps
 from reasoning_lab.stages.strategies import drives_of, mean_over_ranks, shard, trainer_options
 from reasoning_lab.targets import factory
@@ -158,7 +159,9 @@ class StageContext:
             cache=self.hardware.engine.cache,
         )
         remedy = hf_remedy(self.hardware)
-        check_engine(placed, tokenizer, engine.generate, 1.0, self.hardware, self.name, remedy)
+        check_engine(
+            placed, tokenizer, engine.generate, 1.0, self.hardware, f"stages.{self.name}", remedy
+        )
         return self.sampler_through(engine.reporting_to, instruction=instruction)
 
     def engine_sampler(self, engine: Mapping[str, Any], instruction: str) -> RolloutSampler:

@@ -10,6 +10,7 @@ from typing import cast
 from filelock import FileLock, Timeout
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from reasoning_lab.engine.probe import hf_remedy
 from reasoning_lab.engine.rollouts import RolloutSampler
 from reasoning_lab.engine.vllm import VLLMEngine
 from reasoning_lab.engine.vllm_process import served
@@ -17,7 +18,6 @@ from reasoning_lab.engine.vllm_server import VLLMServers
 from reasoning_lab.models.policy import save_policy
 from reasoning_lab.ranks import first_rank_says, rank
 from reasoning_lab.stages.base import StageContext
-from reasoning_lab.stages.probe import hf_remedy
 from reasoning_lab.stages.rl.config import RLConfig
 
 log = logging.getLogger(__name__)

@@ -22,6 +22,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_lab.data.batches import step_batches
 from reasoning_lab.data.corpus import write_prompt_ids
+from reasoning_lab.engine.probe import check_engine
 from reasoning_lab.engine.rollouts import RolloutSampler
 from reasoning_lab.ranks import Peers
 from reasoning_lab.stages.base import (
@@ -33,7 +34,6 @@ from reasoning_lab.stages.base import (
     save_trained,
     schedule_of,
 )
-from reasoning_lab.stages.probe import check_engine
 from reasoning_lab.stages.rl.ahead import Ahead
 from reasoning_lab.stages.rl.config import RLConfig
 from reasoning_lab.stages.rl.engines import engine_remedy, sampler_of
@@ -232,7 +232,7 @@ def run(config: RLConfig, context: StageContext) -> Metrics:
                 sampler.complete,
                 config.temperature.start,
                 context.hardware,
-                context.name,
+                f"stages.{context.name}",
                 engine_remedy(config, context),
                 getattr(torch, context.model.sampling_dtype),
             )
