@@ -3,8 +3,8 @@
 A fast path may miss what a family does: logits that are capped or scaled behind the vocabulary
 projection, or states that run on from one packed document into the next. Both give numbers that
 look right. So no list of families decides: each path is held to the model's own forward over one
-document. `reasoning_lab.models.arithmetic` measures how much rounding explains. Logits are scaled to
-a trained model's size meanwhile, since a cap bends no small ones.
+document. `reasoning_lab.models.arithmetic` measures how much rounding explains. Logits are scaled
+to a trained model's size meanwhile, since a cap bends no small ones.
 
 Simplified: documents are shorter than the window of a real model's sliding attention, so what
 differs beyond a window is not seen.
@@ -52,8 +52,8 @@ _TYPICAL_LOGIT = 30.0
 # Prompt and completion tokens of each document. Two prompts are one, as in a group.
 _DOCUMENTS = ((5, 12), (5, 7), (4, 9))
 _PADDING_TOKENS = 3
-# Up to so many parameters a float32 copy is probed too: bfloat16 hides small leaks. On a GPU, as
-# many as have place there.
+# On a CPU, up to so many parameters have a float32 copy that is probed too: bfloat16 hides small
+# leaks. On a GPU, as many as have place there, with so many bytes each while they are cast.
 _MOST_COPIED_PARAMETERS = 2**27
 _COPY_BYTES = 6
 
