@@ -274,10 +274,12 @@ def _is_divided(head: Any) -> bool:
 
 
 def _is_plain(head: Any) -> bool:
-    """Whether its logits are one float32 product: no adapter, bias, 4-bit or absent weights."""
+    """Whether its logits are one float32 product: no adapter, bias, hook, 4-bit, absent weights."""
     if type(head) is not nn.Linear or _is_divided(head) or head.weight.dtype != torch.float32:
         return False
     if torch.is_autocast_enabled(head.weight.device.type):
+        return False
+    if head._forward_pre_hooks or head._forward_hooks:
         return False
     bias: Tensor | None = head.bias
     return bias is None

@@ -25,6 +25,7 @@ from reasoning_lab.logprobs import (
     trained_logits,
     use_reference_kernels,
 )
+from reasoning_lab.losses import parts
 from reasoning_lab.models.lean import lean
 from reasoning_lab.models.policy import load_policy, save_policy
 from reasoning_lab.models.tokenizer import examples_of, prompt_tokens
@@ -117,6 +118,12 @@ def test_a_small_error_of_one_head_is_seen() -> None:
     assert refusal(model) == ""
     model.forward = biased  # type: ignore[method-assign]
     assert "hardware.kernels=reference" in refusal(model)
+
+
+def test_logits_by_parts_are_not_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "LOGITS_AT_ONCE", 300 * 4)
+    assert refusal(family_model("llama")) == ""
+    assert "hardware.kernels=reference" in refusal(family_model("gemma2"))
 
 
 def test_a_forward_that_fails_is_one_sentence() -> None:
