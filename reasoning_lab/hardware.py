@@ -9,6 +9,7 @@ STRATEGIES = ("single", "ddp", "fsdp", "deepspeed1", "deepspeed2", "deepspeed3")
 # Those under which no process holds whole weights.
 SHARDED = ("fsdp", "deepspeed3")
 OFFLOADS = ("none", "cpu", "nvme")
+KERNELS = ("fused", "reference")
 
 
 @dataclass
@@ -22,6 +23,8 @@ class EngineHardwareConfig:
         kv_cache_gb: Memory of vLLM's keys and values; null = what is left of `memory_frac`.
         sleep: Whether vLLM gives its memory of the device back between two samplings, for a
             trainer that shares it; needs a GPU.
+        cache: Whether transformers keeps what it has read between two tokens; false = it reads the
+            whole text again for each, which is slow and right for models that need another cache.
         url: The OpenAI-compatible server; null = OPENAI_BASE_URL, or else OpenAI's.
         rollout_urls: vLLM servers that draw the rollouts of reinforcement learning and are given
             the policy's weights; empty = the stage has a vLLM of its own.
@@ -38,6 +41,7 @@ class EngineHardwareConfig:
     memory_frac: float = number(0.9, least=0.01, most=1.0, placement=True)
     kv_cache_gb: float | None = number(None, least=0.01, placement=True)
     sleep: bool = placement(False)
+    cache: bool = placement(True)
     url: str | None = placement(None)
     rollout_urls: list[str] = field(default_factory=list, metadata={"placement": True})
     weights_dir: str | None = placement(None)
@@ -98,6 +102,9 @@ class HardwareConfig:
         offload_path: Folder on the drives of each machine; with offload=nvme.
         activation_checkpointing: Whether the backward pass computes activations again instead of
             keeping them.
+        kernels: fused = attention, norms, vocabulary projection and decoding of this lab; reference
+            = the model's own forward as transformers has it, with the logits of all tokens in
+            memory, for models whose logits are more than hidden states times a matrix.
         threads: CPU threads of torch; null = one a core.
         micro_batch_size: Rows a forward pass, at most; null = the global batch at once.
         generation_batch_size: Rows decoded together.
@@ -119,6 +126,7 @@ class HardwareConfig:
     offload: str = field(default="none", metadata={"placement": True, "choices": OFFLOADS})
     offload_path: str | None = placement(None)
     activation_checkpointing: bool = placement(False)
+    kernels: str = field(default="fused", metadata={"placement": True, "choices": KERNELS})
     threads: int | None = number(None, least=1, placement=True)
     micro_batch_size: int | None = number(None, least=1, placement=True)
     generation_batch_size: int = number(256, least=1, placement=True)

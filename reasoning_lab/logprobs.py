@@ -161,14 +161,24 @@ def shared_forward(model: PreTrainedModel) -> None:
     model._shared_forward = partial(_called, model)  # type: ignore[assignment]
 
 
-def mix_precision(model: PreTrainedModel) -> None:
+def mix_precision(model: PreTrainedModel, mixes: bool = True) -> None:
     """Have all of these take products in bfloat16 from the model's float32 weights."""
-    model._mixes_precision = True  # type: ignore[assignment]
+    model._mixes_precision = mixes  # type: ignore[assignment]
 
 
 def mixes_precision(model: PreTrainedModel) -> bool:
     """Whether `mix_precision` was here."""
     return bool(getattr(model, "_mixes_precision", False))
+
+
+def use_reference_kernels(model: PreTrainedModel, uses: bool = True) -> None:
+    """Have all of these take the logits of the model's own forward."""
+    model._reference_kernels = uses  # type: ignore[assignment]
+
+
+def has_reference_kernels(model: PreTrainedModel) -> bool:
+    """Whether `use_reference_kernels` was here."""
+    return bool(getattr(model, "_reference_kernels", False))
 
 
 def _inside(
@@ -201,10 +211,13 @@ def _trained_states(model: PreTrainedModel, batch: TokenBatch) -> tuple[Tensor, 
         trained = batch.completion_mask
         return hidden[0][unpadded.before[trained]], batch.input_ids[trained]
     trained = batch.completion_mask[:, 1:]
-    # transformers keeps packed documents apart by their positions.
-    packed = {} if batch.position_ids is None else {"position_ids": batch.position_ids}
-    hidden = _hidden(model, batch.input_ids, packed)
+    hidden = _hidden(model, batch.input_ids, _packed_positions(batch))
     return hidden[:, :-1][trained], batch.input_ids[:, 1:][trained]
+
+
+def _packed_positions(batch: TokenBatch) -> dict[str, Any]:
+    """By which transformers keeps packed documents apart."""
+    return {} if batch.position_ids is None else {"position_ids": batch.position_ids}
 
 
 def _hidden(model: PreTrainedModel, input_ids: Tensor, given: dict[str, Any]) -> Tensor:
@@ -218,11 +231,23 @@ def _hidden(model: PreTrainedModel, input_ids: Tensor, given: dict[str, Any]) ->
 
 
 def _trained_logits(model: PreTrainedModel, batch: TokenBatch) -> tuple[Tensor, Tensor]:
+    if has_reference_kernels(model):
+        return _forward_logits(model, batch)
     states, targets = _trained_states(model, batch)
     return model.get_output_embeddings()(states).float(), targets
 
 
+def _forward_logits(model: PreTrainedModel, batch: TokenBatch) -> tuple[Tensor, Tensor]:
+    """As `_trained_logits`, by the model's own forward, which may cap and scale them."""
+    trained = batch.completion_mask[:, 1:]
+    # Not through the hooks of a sharded model, which `_shared_forward` has already run.
+    output = model.forward(input_ids=batch.input_ids, use_cache=False, **_packed_positions(batch))
+    return output.logits[:, :-1][trained].float(), batch.input_ids[:, 1:][trained]
+
+
 def _mean_logprob(model: PreTrainedModel, batch: TokenBatch) -> Tensor:
+    if has_reference_kernels(model):
+        return -next_token_loss(*_forward_logits(model, batch))
     states, targets = _trained_states(model, batch)
     head: Any = model.get_output_embeddings()
     size = _part_size(head, targets)
@@ -236,6 +261,8 @@ def _mean_logprob(model: PreTrainedModel, batch: TokenBatch) -> Tensor:
 
 def _chosen(model: PreTrainedModel, batch: TokenBatch, temperature: float) -> Tensor:
     """`[N]` float32 log-probabilities of the trained tokens."""
+    if has_reference_kernels(model):
+        return _chosen_of(*_forward_logits(model, batch), temperature)
     states, targets = _trained_states(model, batch)
     head: Any = model.get_output_embeddings()
     size = _part_size(head, targets)
@@ -248,6 +275,9 @@ def _chosen(model: PreTrainedModel, batch: TokenBatch, temperature: float) -> Te
 
 def _entropies(model: PreTrainedModel, batch: TokenBatch) -> Tensor:
     """`[N]` float32, of the distributions that predict the trained tokens."""
+    if has_reference_kernels(model):
+        logits, _ = _forward_logits(model, batch)
+        return torch.special.entr(logits.float().softmax(-1)).sum(-1)
     states, targets = _trained_states(model, batch)
     head: Any = model.get_output_embeddings()
     parts = states.split(max(1, _part_size(head, targets)))
@@ -268,10 +298,12 @@ def _is_divided(head: Any) -> bool:
 
 
 def _is_plain(head: Any) -> bool:
-    """Whether its logits are one float32 product: no adapter, bias, 4-bit or absent weights."""
+    """Whether its logits are one float32 product: no adapter, bias, hook, 4-bit, absent weights."""
     if type(head) is not nn.Linear or _is_divided(head) or head.weight.dtype != torch.float32:
         return False
     if torch.is_autocast_enabled(head.weight.device.type):
+        return False
+    if head._forward_pre_hooks or head._forward_hooks:
         return False
     bias: Tensor | None = head.bias
     return bias is None
@@ -297,7 +329,10 @@ def _chosen_by_parts(
 
 
 def _chosen_at_once(head: Any, states: Tensor, targets: Tensor, temperature: float) -> Tensor:
-    logits = head(states).float()
+    return _chosen_of(head(states).float(), targets, temperature)
+
+
+def _chosen_of(logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
     if temperature != 1.0:
         logits = logits / temperature
     return -F.cross_entropy(logits, targets, reduction="none")

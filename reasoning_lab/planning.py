@@ -267,6 +267,8 @@ def _memory(root: RootConfig, stage: StageConfig) -> Footprint | None:
         packed=rows is not None and rows.packed,
         on_cpu=root.hardware.accelerator == "cpu",
     )
+    if found is not None and root.hardware.kernels == "reference":
+        found = replace(found, logits_tokens=None)
     sampled = root.hardware.strategy in SHARDED or root.model.dtype == "mixed"
     if found is None or not sampled or not stage.written_rows():
         return found

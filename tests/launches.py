@@ -102,6 +102,10 @@ def jobs(context: StageContext, source: FileSource) -> dict[str, Job]:
     # as they decide how weights round to bfloat16: one process would end far from itself.
     config: Any = sft.config
     gentle = replace(config, optimization=replace(config.optimization, learning_rate=1e-3))
+    reference = replace(sft.hardware, kernels="reference")
+    made["reference"] = replace(sft, hardware=reference)
+    midtrain: Any = made["midtrain"]
+    made["unpacked"] = replace(midtrain, config=replace(midtrain.config, packing=False))
     made["mixed"] = replace(sft, config=gentle, model=replace(context.model, dtype="mixed"))
     return made
 

@@ -31,7 +31,12 @@ pytestmark = [pytest.mark.distributed, pytest.mark.timeout(600)]
 
 STRATEGIES = ["ddp", "fsdp", "deepspeed1", "deepspeed2", "deepspeed3"]
 # SFT with something of its own, and the strategies that have it.
-SPECIAL = {"lora": ["ddp"], "mixed": ["ddp", "fsdp"]}
+SPECIAL = {
+    "lora": ["ddp"],
+    "mixed": ["ddp", "fsdp"],
+    "reference": ["fsdp", "deepspeed3"],
+    "unpacked": ["fsdp"],
+}
 CASES = [(strategy, name) for strategy in STRATEGIES for name in NAMES] + [
     (strategy, name) for name, strategies in SPECIAL.items() for strategy in strategies
 ]

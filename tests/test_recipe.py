@@ -323,6 +323,7 @@ PLACED = {
     ("kl", "log_every_steps"),
     ("optimization", "checkpoint_every_steps"),
     ("optimization", "log_every_steps"),
+    ("packing",),
     ("shard_problems",),
     ("table_every_steps",),
     ("validation_batch_rows",),

@@ -1,6 +1,7 @@
 """The whole recipe from a checkpoint of each kind, through the command."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,8 @@ from reasoning_lab.store import Artifact
 
 from .conftest import lab_here
 from .contexts import data_context
-from .twins import TWINS, save_twin, twin_model, twin_tokenizer
+from .families import architecture
+from .twins import TWINS, Twin, save_twin, twin_model, twin_tokenizer
 
 COINS = [(f"coin {n}", str(n % 2)) for n in range(200)]
 STAGES = ["distill", "midtrain", "sft", "prefer", "dpo", "rl"]
@@ -52,13 +54,12 @@ def write_coins(folder: Path) -> None:
     (folder / "coins.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def save_coin_tosser(name: str, folder: Path, work: Path) -> None:
+def save_coin_tosser(twin: Twin, folder: Path, work: Path, kernels: str = "fused") -> None:
     """A twin as it lies on the hub, but trained to answer 0 or 1, whatever the question."""
-    twin = TWINS[name]
     texts = [f"{prompt} it shows \\boxed{{{gold}}}" for prompt, gold in COINS]
     raw = twin_tokenizer(twin, texts)
     save_twin(twin_model(twin, raw), raw, folder)
-    model, tokenizer = load_policy(folder, "float32")
+    model, tokenizer = load_policy(folder, "float32", kernels=kernels)
     prompts = prompt_tokens(tokenizer, [prompt for prompt, _ in COINS])
     answers = completion_tokens(tokenizer, [f"\\boxed{{{gold}}}" for _, gold in COINS])
     rows = [[Example(*pair)] for pair in zip(prompts, answers, strict=True)]
@@ -77,7 +78,7 @@ def save_coin_tosser(name: str, folder: Path, work: Path) -> None:
 @pytest.mark.parametrize("name", TWINS)
 def test_every_stage_runs_from_a_checkpoint_of_the_kind(name: str, tmp_path: Path) -> None:
     write_coins(tmp_path)
-    save_coin_tosser(name, tmp_path / "checkpoint", tmp_path / "work")
+    save_coin_tosser(TWINS[name], tmp_path / "checkpoint", tmp_path / "work")
     assert lab_here(*RUN, cwd=tmp_path) == 0
     made = artifacts(tmp_path)
     assert made.keys() == {*STAGES, "evaluate"}
@@ -95,9 +96,45 @@ def test_every_stage_runs_from_a_checkpoint_of_the_kind(name: str, tmp_path: Pat
         assert not torch.equal(learned[key][: len(old)], old), key
 
 
+REFERENCE = "hardware.kernels=reference"
+UNPACKED = "stages.midtrain.packing=false"
+UNCACHED = "hardware.engine.cache=false"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("family", "options"),
+    [
+        ("gemma2", [REFERENCE]),
+        ("granite", [REFERENCE]),
+        ("cohere", [REFERENCE]),
+        ("opt", [UNPACKED]),
+        ("bloom", [UNPACKED]),
+        ("gpt_oss", [UNPACKED]),
+        ("mamba", [UNPACKED, UNCACHED]),
+        ("falcon_h1", [REFERENCE, UNPACKED, UNCACHED]),
+    ],
+)
+def test_every_stage_runs_with_the_options_that_the_refusals_name(
+    family: str, options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_coins(tmp_path)
+    twin = replace(TWINS["smollm2"], architecture=architecture(family))
+    kernels = "reference" if REFERENCE in options else "fused"
+    save_coin_tosser(twin, tmp_path / "checkpoint", tmp_path / "work", kernels)
+    given: list[str] = []
+    while lab_here(*RUN, *given, cwd=tmp_path) != 0:
+        sentence = capsys.readouterr().err.strip().splitlines()[-1]
+        named = [option for option in options if option in sentence and option not in given]
+        assert named, sentence
+        given += named
+    assert sorted(given) == sorted(options)
+    assert artifacts(tmp_path)["rl"].metrics["train_tokens"] > 0
+
+
 def test_every_stage_runs_with_an_adapter(tmp_path: Path) -> None:
     write_coins(tmp_path)
-    save_coin_tosser("llama3_2", tmp_path / "checkpoint", tmp_path / "work")
+    save_coin_tosser(TWINS["llama3_2"], tmp_path / "checkpoint", tmp_path / "work")
     assert lab_here(*RUN, "model/adapter=lora", "model.adapter.rank=2", cwd=tmp_path) == 0
     made = artifacts(tmp_path)
     before = load_file(tmp_path / "checkpoint" / "model.safetensors")

@@ -21,6 +21,7 @@ from reasoning_lab.data.sources import FileSource
 from reasoning_lab.engine import Sampling
 from reasoning_lab.engine.hf import engine_of as hf_engine_of
 from reasoning_lab.engine.openai import OpenAIEngine
+from reasoning_lab.engine.probe import check_engine
 from reasoning_lab.engine.teacher import ModelTeacher
 from reasoning_lab.engine.vllm import Replicas, VLLMEngine, engine_of
 from reasoning_lab.hardware import EngineHardwareConfig, HardwareConfig
@@ -31,7 +32,7 @@ from reasoning_lab.models.tokenizer import prompt_tokens, train_tokenizer
 from reasoning_lab.schema import AdapterConfig, ModelConfig, ProblemsConfig
 from reasoning_lab.stages.rl import module as rl
 from reasoning_lab.stages.rl.config import KLConfig, RLConfig, TemperatureConfig
-from reasoning_lab.types import Completion, Problem
+from reasoning_lab.types import Completion, Problem, UserError
 from reasoning_lab.verify import Verifier
 
 from .contexts import data_context
@@ -110,6 +111,18 @@ def test_logprobs_are_those_of_the_loss_at_the_same_temperature(
     for example, row, one in zip(examples, rows, found, strict=True):
         trained = row[len(example.prompt_ids) : example.length].tolist()
         assert list(one.logprobs) == pytest.approx(trained, abs=1e-4)
+
+
+def test_the_probe_passes_the_policy_and_refuses_other_weights(
+    engine: VLLMEngine, tiny: Path
+) -> None:
+    policy, tokenizer = load_policy(tiny, "float32")
+    arguments = tokenizer, engine.generate, 0.8, HARDWARE, "stages.rl", "set stages.rl.engine=hf"
+    check_engine(policy, *arguments)
+    with torch.no_grad():
+        policy.get_output_embeddings().weight.mul_(1.01)
+    with pytest.raises(UserError, match=r"^stages.rl: .* set stages.rl.engine=hf$"):
+        check_engine(policy, *arguments)
 
 
 def test_logprobs_of_a_truncated_distribution_are_left_out(engine: VLLMEngine) -> None:

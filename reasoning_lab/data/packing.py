@@ -11,7 +11,7 @@ from itertools import islice
 import numpy as np
 import torch
 
-from reasoning_lab.data.batches import Example, row_length
+from reasoning_lab.data.batches import Example, padded_batch, row_length
 from reasoning_lab.logprobs import TokenBatch, Unpadded
 
 # More fill a row better and take longer to choose from.
@@ -121,3 +121,15 @@ def packed_batch(
         torch.from_numpy(positions),
         Unpadded.of(shape, starts, lengths),
     )
+
+
+def unpacked_batch(
+    rows: Sequence[Sequence[Example]], pad_id: int, trained: TrainedPart
+) -> TokenBatch:
+    """The same documents with the same trained tokens, each a padded row of its own."""
+    documents = [document for row in rows for document in row]
+    if trained is TrainedPart.SEQUENCE:
+        documents = [
+            Example((), [*document.prompt_ids, *document.completion_ids]) for document in documents
+        ]
+    return padded_batch(documents, pad_id)

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 
 from reasoning_lab.engine.lean_decoder import LeanDecoder
+from reasoning_lab.losses.parts import logits_at_once
 
 # Beyond what is filled. Little is memory that stays empty, a fixed number would copy the cache of
 # a long completion again and again.
@@ -84,6 +85,58 @@ class Decoding:
         )
         last: Tensor = output.logits[:, -1].float()
         return last
+
+
+class Rereading:
+    """As `Decoding` without a cache: each token is read with all that stands before it.
+
+    Right for every causal model, and slow: a completion of n tokens costs n forward passes over
+    all of it. Shorter rows are padded on the right, where no token sees the padding.
+
+    Args:
+        model: In eval mode.
+        prompts: Token ids of each row's prompt.
+        pad_id: Fills up shorter rows.
+
+    Attributes:
+        rows: As in `Decoding`.
+        logits: As in `Decoding`.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, prompts: Sequence[Sequence[int]], pad_id: int
+    ) -> None:
+        self._model = model
+        self._pad_id = pad_id
+        self._texts = [list(prompt) for prompt in prompts]
+        self.rows = torch.arange(len(prompts), device=model.device)
+        self.logits = self._read()
+
+    def append(self, tokens: Tensor) -> None:
+        """Read the token drawn for each row, `[R] int64`."""
+        for text, token in zip(self._texts, tokens.tolist(), strict=True):
+            text.append(token)
+        self.logits = self._read()
+
+    def select(self, index: Tensor) -> None:
+        """Go on with the rows of `index`, `[R'] int64`."""
+        self.rows, self.logits = self.rows[index], self.logits[index]
+        self._texts = [list(self._texts[row]) for row in index.tolist()]
+
+    def _read(self) -> Tensor:
+        width = max(len(text) for text in self._texts)
+        padded = [text + [self._pad_id] * (width - len(text)) for text in self._texts]
+        device = self._model.device
+        tokens = torch.tensor(padded, device=device)
+        last = torch.tensor([len(text) - 1 for text in self._texts], device=device)
+        vocab: int = self._model.config.get_text_config().vocab_size
+        at_once = max(1, logits_at_once(vocab, device.type == "cpu") // width)
+        parts = zip(tokens.split(at_once), last.split(at_once), strict=True)
+        return torch.cat([self._last_logits(*part) for part in parts])
+
+    def _last_logits(self, tokens: Tensor, last: Tensor) -> Tensor:
+        logits: Tensor = self._model(input_ids=tokens, use_cache=False).logits
+        return logits[torch.arange(len(last), device=last.device), last].float()
 
 
 class _BufferedLayer(DynamicLayer):

@@ -12,8 +12,9 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_lab.engine import Sampling
-from reasoning_lab.engine.decoding import Decoding
+from reasoning_lab.engine.decoding import Decoding, Rereading
 from reasoning_lab.engine.lean_decoder import LeanDecoder, decodes_leanly
+from reasoning_lab.engine.probe import check_engine, hf_remedy
 from reasoning_lab.hardware import HardwareConfig
 from reasoning_lab.models.chat import end_ids, tokenless
 from reasoning_lab.models.policy import device_of, load_policy, on_device
@@ -37,6 +38,7 @@ class HFEngine:
             a padded vocabulary, are never drawn.
         batch_size: Most rows decoded together; memory grows with it, results do not change.
         on_progress: Called with the number of completions as they end.
+        cache: Whether keys and values are kept between two tokens; see `Rereading`.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class HFEngine:
         tokenizer: PreTrainedTokenizerBase,
         batch_size: int,
         on_progress: Callable[[int], None] = lambda _: None,
+        cache: bool = True,
     ) -> None:
         self._model = model
         self._tokenizer = tokenizer
@@ -52,11 +55,17 @@ class HFEngine:
         self._hidden = tokenless(model, tokenizer)
         self._batch_size = batch_size
         self._on_progress = on_progress
+        self._cache = cache
 
     def generate(
         self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]
     ) -> list[Completion]:
         return self.complete(prompt_tokens(self._tokenizer, prompts), sampling, seeds)
+
+    def reporting_to(self, on_progress: Callable[[int], None]) -> "HFEngine":
+        """Itself, which from now on calls this with the number of completions as they end."""
+        self._on_progress = on_progress
+        return self
 
     def close(self) -> None:
         """Let go of the model."""
@@ -75,12 +84,7 @@ class HFEngine:
         try:
             for start in range(0, len(order), self._batch_size):
                 rows = order[start : start + self._batch_size]
-                state = Decoding(
-                    self._model,
-                    lean,
-                    [prompts[row] for row in rows],
-                    self._padding(),
-                )
+                state = self._reading([prompts[row] for row in rows], lean)
                 drawn = self._generate_batch(state, sampling, [seeds[row] for row in rows])
                 completions.update(zip(rows, drawn, strict=True))
                 self._on_progress(len(rows))
@@ -88,13 +92,20 @@ class HFEngine:
             self._model.train(was_training)
         return [completions[row] for row in range(len(prompts))]
 
+    def _reading(
+        self, prompts: Sequence[Sequence[int]], lean: LeanDecoder | None
+    ) -> Decoding | Rereading:
+        if self._cache:
+            return Decoding(self._model, lean, prompts, self._padding())
+        return Rereading(self._model, prompts, self._padding())
+
     def _padding(self) -> int:
         """Of prompts, where any token will do."""
         own: int | None = self._tokenizer.pad_token_id
         return int(self._ends[0]) if own is None else own
 
     def _generate_batch(
-        self, state: Decoding, sampling: Sampling, seeds: Sequence[int]
+        self, state: Decoding | Rereading, sampling: Sampling, seeds: Sequence[int]
     ) -> list[Completion]:
         device = self._model.device
         end_id = int(self._ends[0])
@@ -149,14 +160,18 @@ def engine_of(model: str, revision: str | None, dtype: str, hardware: HardwareCo
         hardware: Its device and the rows decoded together.
 
     Raises:
-        UserError: When there is no such model.
+        UserError: When there is no such model, or its decoding is not its forward.
     """
-    policy, tokenizer = load_policy(model, dtype, revision, key="engine.model")
-    return HFEngine(
-        on_device(policy, device_of(hardware)),
-        tokenizer,
-        hardware.generation_batch_size,
+    policy, tokenizer = load_policy(
+        model, dtype, revision, key="engine.model", kernels=hardware.kernels
     )
+    placed = on_device(policy, device_of(hardware))
+    engine = HFEngine(
+        placed, tokenizer, hardware.generation_batch_size, cache=hardware.engine.cache
+    )
+    remedy = hf_remedy(hardware)
+    check_engine(placed, tokenizer, engine.generate, 1.0, hardware, "engine.model", remedy)
+    return engine
 
 
 def _uniforms(seeds: Sequence[int], count: int) -> Tensor:

@@ -21,6 +21,7 @@ from transformers import (
 )
 from transformers.cache_utils import CacheLayerMixin
 
+from reasoning_lab.logprobs import has_reference_kernels
 from reasoning_lab.models.lean import inverse_rms
 
 _FAMILIES = (LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
@@ -93,6 +94,8 @@ class LeanDecoder:
 def decodes_leanly(model: PreTrainedModel) -> bool:
     """Whether `LeanDecoder` computes what this model does, and is faster."""
     if type(model) not in _FAMILIES or model.dtype != torch.float32:
+        return False
+    if has_reference_kernels(model):
         return False
     if model.num_parameters() > _MOST_PARAMETERS:
         return False

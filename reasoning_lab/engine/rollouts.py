@@ -10,7 +10,7 @@ from reasoning_lab.data.shards import in_shards
 from reasoning_lab.engine import Engine, Sampling, instructed, rollout_seeds
 from reasoning_lab.ranks import Peers, rank, share, world_size
 from reasoning_lab.schema import SamplingConfig
-from reasoning_lab.types import Problem, Rollout, RolloutGroup
+from reasoning_lab.types import Completion, Problem, Rollout, RolloutGroup
 from reasoning_lab.verify import Verifier
 
 _SHARD_ROLLOUTS = 1024
@@ -55,6 +55,13 @@ class RolloutSampler:
     def close(self) -> None:
         """Free what the engine holds."""
         self._engine.close()
+
+    def complete(
+        self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]
+    ) -> list[Completion]:
+        """The engine's, by the policy as it comes in; every rank calls it."""
+        self._sync(self._engine, 0)
+        return self._engine.generate(prompts, sampling, seeds)
 
     def groups(
         self,

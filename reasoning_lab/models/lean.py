@@ -6,7 +6,9 @@ CPU both are here, for float32. In other precisions a CPU has transformers' own.
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import wraps
 from typing import Any
 
@@ -20,6 +22,7 @@ from reasoning_lab.models.footprint import is_known
 
 # Modules of transformers, by name.
 _changed: set[str] = set()
+_is_off: ContextVar[bool] = ContextVar("lean_is_off", default=False)
 
 
 def inverse_rms(x: Tensor, epsilon: Tensor) -> Tensor:
@@ -103,6 +106,16 @@ def lean(model: PreTrainedModel) -> None:
             kind.forward = _norm_of(kind.forward)
 
 
+@contextmanager
+def transformers_ops() -> Iterator[None]:
+    """Norms and rotations are transformers' own here, in this thread."""
+    token = _is_off.set(True)
+    try:
+        yield
+    finally:
+        _is_off.reset(token)
+
+
 def _norm_of(plain: Callable[[Any, Tensor], Tensor]) -> Callable[[Any, Tensor], Tensor]:
     @wraps(plain)
     def forward(self: Any, hidden_states: Tensor) -> Tensor:
@@ -132,4 +145,6 @@ def _rotation_of(plain: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., A
 
 
 def _is_lean(values: Tensor) -> bool:
+    if _is_off.get():
+        return False
     return values.is_cuda or (values.dtype == torch.float32 and values.device.type == "cpu")

@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from reasoning_lab.hardware import HardwareConfig
-from reasoning_lab.logprobs import mix_precision
+from reasoning_lab.logprobs import mix_precision, use_reference_kernels
 from reasoning_lab.models.adapters import plain_policy
 from reasoning_lab.models.chat import complete_chat, end_ids
 from reasoning_lab.models.lean import lean
@@ -34,7 +34,11 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "mixed": torch.
 
 
 def build_policy(
-    architecture: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, dtype: str, seed: int
+    architecture: Mapping[str, Any],
+    tokenizer: PreTrainedTokenizerBase,
+    dtype: str,
+    seed: int,
+    kernels: str = "fused",
 ) -> PreTrainedModel:
     """A randomly initialised causal language model for `tokenizer`.
 
@@ -43,6 +47,7 @@ def build_policy(
         tokenizer: Gives the vocabulary's size and the special tokens.
         dtype: float32, bfloat16 or mixed.
         seed: Of the initial weights.
+        kernels: Of `hardware.KERNELS`.
 
     Raises:
         UserError: For a model type that transformers does not know, or reads with a tokenizer of
@@ -72,14 +77,16 @@ def build_policy(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=_dtype(dtype))
-    lean(model)
-    if dtype == "mixed":
-        mix_precision(model)
+    _set_arithmetic(model, dtype, kernels)
     return model
 
 
 def load_policy(
-    path: str | Path, dtype: str, revision: str | None = None, key: str = "model.path"
+    path: str | Path,
+    dtype: str,
+    revision: str | None = None,
+    key: str = "model.path",
+    kernels: str = "fused",
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a policy and its tokenizer from a folder or a hub id.
 
@@ -88,6 +95,7 @@ def load_policy(
         dtype: float32, bfloat16 or mixed.
         revision: The hub commit.
         key: The config key that names it, for the error.
+        kernels: Of `hardware.KERNELS`.
 
     Returns:
         The policy, and its tokenizer with a chat template whose end of a turn is the end token.
@@ -104,10 +112,17 @@ def load_policy(
         )
     except (OSError, ValueError) as error:
         raise _unloadable(path, key, error) from error
-    lean(model)
+    _set_arithmetic(model, dtype, kernels)
+    return model, tokenizer
+
+
+def _set_arithmetic(model: PreTrainedModel, dtype: str, kernels: str) -> None:
+    if kernels == "reference":
+        use_reference_kernels(model)
+    else:
+        lean(model)
     if dtype == "mixed":
         mix_precision(model)
-    return model, tokenizer
 
 
 def load_tokenizer(path: str | Path, revision: str | None, key: str) -> PreTrainedTokenizerBase:

@@ -25,6 +25,7 @@ from reasoning_lab import heap
 from reasoning_lab.data.problems import ProblemSource, drawn
 from reasoning_lab.engine import Engine
 from reasoning_lab.engine.hf import HFEngine
+from reasoning_lab.engine.probe import check_engine, hf_remedy
 from reasoning_lab.engine.rollouts import RolloutSampler
 from reasoning_lab.hardware import HardwareConfig
 from reasoning_lab.ledger import Ledger
@@ -34,6 +35,7 @@ from reasoning_lab.models.policy import device_of, load_policy, on_device, save_
 from reasoning_lab.ranks import first_rank_says, rank, world_size
 from reasoning_lab.schema import BenchmarkConfig, ModelConfig, OptimizationConfig, ProblemsConfig
 from reasoning_lab.stages.checkpoints import Checkpoints, DirectIO, last_checkpoint, states_of
+from reasoning_lab.stages.probe import check_student
 from reasoning_lab.stages.steps import Batch, Steps
 from reasoning_lab.stages.strategies import drives_of, mean_over_ranks, shard, trainer_options
 from reasoning_lab.targets import factory
@@ -95,23 +97,31 @@ class StageContext:
         """The policy to sample from: the input's, or the base checkpoint's."""
         return self._load(self.model.sampling_dtype)
 
-    def load_student(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    def load_student(self, packs: bool = False) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """The same policy, ready to be trained.
 
         It has the tokens that a hub's checkpoint lacks, and the adapter that is configured.
+
+        Args:
+            packs: Whether the stage reads packed rows.
+
+        Raises:
+            UserError: Training would not compute what the model does; see `check_student`.
         """
         policy, tokenizer = self._load(self.model.dtype)
         add_missing_tokens(policy, tokenizer)
         if self.model.adapter is not None:
             add_adapter(policy, self.model.adapter, self.seed)
+        check_student(policy, self.hardware, self.name, packs)
         return policy, tokenizer
 
     def _load(self, dtype: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        kernels = self.hardware.kernels
         if "policy" in self.inputs:
-            return load_policy(self.inputs["policy"], dtype)
+            return load_policy(self.inputs["policy"], dtype, kernels=kernels)
         if self.model.path is None:
             raise UserError(f"stages.{self.name}: no policy to start from; set model.path")
-        return load_policy(self.model.path, dtype, self.model.revision)
+        return load_policy(self.model.path, dtype, self.model.revision, kernels=kernels)
 
     def problems(self, split: Split, asked: ProblemsConfig) -> list[Problem]:
         """What the source gives for a stage's `problems`, under the run's seed.
@@ -141,10 +151,23 @@ class StageContext:
         tokenizer: PreTrainedTokenizerBase,
         instruction: str = "",
     ) -> RolloutSampler:
-        """Draws verified rollouts from `policy`, under the fingerprint that it came with."""
+        """Draws verified rollouts from `policy`, under the fingerprint that it came with.
+
+        Raises:
+            UserError: Its decoding is not the model's forward; see `check_engine`.
+        """
         placed = on_device(policy, device_of(self.hardware))
-        engine = partial(HFEngine, placed, tokenizer, self.hardware.generation_batch_size)
-        return self.sampler_through(engine, instruction=instruction)
+        engine = HFEngine(
+            placed,
+            tokenizer,
+            self.hardware.generation_batch_size,
+            cache=self.hardware.engine.cache,
+        )
+        remedy = hf_remedy(self.hardware)
+        check_engine(
+            placed, tokenizer, engine.generate, 1.0, self.hardware, f"stages.{self.name}", remedy
+        )
+        return self.sampler_through(engine.reporting_to, instruction=instruction)
 
     def engine_sampler(self, engine: Mapping[str, Any], instruction: str) -> RolloutSampler:
         """Draws verified rollouts from the stage's policy through a configured engine."""

@@ -12,7 +12,8 @@ from transformers import PreTrainedTokenizerBase
 
 from reasoning_lab.data.batches import Example, step_batches
 from reasoning_lab.data.corpus import read_rollouts
-from reasoning_lab.data.packing import TrainedPart, pack, packed_batch
+from reasoning_lab.data.packing import TrainedPart, pack, packed_batch, unpacked_batch
+from reasoning_lab.logprobs import TokenBatch
 from reasoning_lab.models.tokenizer import examples_of
 from reasoning_lab.stages.base import (
     Metrics,
@@ -38,7 +39,7 @@ class PatienceStopping(EarlyStopping):
 
 def run(config: MidtrainConfig, context: StageContext) -> Metrics:
     """Write the mid-trained policy."""
-    policy, tokenizer = context.load_student()
+    policy, tokenizer = context.load_student(packs=config.packing)
     corpus = context.inputs["corpus"]
     optimization = config.optimization
     accepted = read_rollouts(corpus / "accepted.parquet")
@@ -50,17 +51,17 @@ def run(config: MidtrainConfig, context: StageContext) -> Metrics:
     )
     trained = TrainedPart(config.trained)
 
+    def collate(rows: Sequence[Sequence[Example]]) -> TokenBatch:
+        if config.packing:
+            return packed_batch(rows, config.row_tokens, tokenizer.pad_token_id, trained)
+        return unpacked_batch(rows, tokenizer.pad_token_id, trained)
+
     def batches(
         rows: Sequence[Sequence[Example]], plan: Sequence[Sequence[int]], parts: int
     ) -> Steps:
         return micro_batches(
             plan,
-            lambda indices: packed_batch(
-                [rows[index] for index in indices],
-                config.row_tokens,
-                tokenizer.pad_token_id,
-                trained,
-            ),
+            lambda indices: collate([rows[index] for index in indices]),
             [_trained_tokens(row, trained) for row in rows],
             parts,
         )

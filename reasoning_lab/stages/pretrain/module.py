@@ -22,6 +22,7 @@ from reasoning_lab.models.tokenizer import (
 )
 from reasoning_lab.stages.base import Metrics, StageContext
 from reasoning_lab.stages.pretrain.config import PretrainConfig
+from reasoning_lab.stages.probe import check_student
 from reasoning_lab.stages.tokens import train_padded
 from reasoning_lab.types import Problem, Split
 
@@ -41,7 +42,11 @@ def run(config: PretrainConfig, context: StageContext) -> Metrics:
     distinct = sorted(set(steps))
     example_of = dict(zip(distinct, _step_examples(tokenizer, distinct), strict=True))
     sheets = worksheets(steps, wanted, config.steps_per_row, context.seed)
-    policy = build_policy(context.model.architecture, tokenizer, context.model.dtype, context.seed)
+    hardware, model = context.hardware, context.model
+    policy = build_policy(
+        model.architecture, tokenizer, model.dtype, context.seed, hardware.kernels
+    )
+    check_student(policy, hardware, context.name)
     metrics = train_padded(
         policy,
         [

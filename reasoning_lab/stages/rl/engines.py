@@ -10,6 +10,7 @@ from typing import cast
 from filelock import FileLock, Timeout
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from reasoning_lab.engine.probe import hf_remedy
 from reasoning_lab.engine.rollouts import RolloutSampler
 from reasoning_lab.engine.vllm import VLLMEngine
 from reasoning_lab.engine.vllm_process import served
@@ -38,6 +39,13 @@ def sampler_of(
         else:
             sampler = _from_servers(context, policy, tokenizer, stack)
         yield stack.enter_context(closing(sampler))
+
+
+def engine_remedy(config: RLConfig, context: StageContext) -> str:
+    """What to change where the engine's logprobs are not the trainer's."""
+    if config.engine == "hf":
+        return hf_remedy(context.hardware)
+    return f"set stages.{context.name}.engine=hf"
 
 
 def _beside_the_trainer(

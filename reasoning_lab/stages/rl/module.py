@@ -15,12 +15,14 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
+import torch
 from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_lab.data.batches import step_batches
 from reasoning_lab.data.corpus import write_prompt_ids
+from reasoning_lab.engine.probe import check_engine
 from reasoning_lab.engine.rollouts import RolloutSampler
 from reasoning_lab.ledger import Ledger
 from reasoning_lab.models.tokenizer import opened_thought
@@ -36,7 +38,7 @@ from reasoning_lab.stages.base import (
 )
 from reasoning_lab.stages.rl.ahead import Ahead
 from reasoning_lab.stages.rl.config import RLConfig
-from reasoning_lab.stages.rl.engines import sampler_of
+from reasoning_lab.stages.rl.engines import engine_remedy, sampler_of
 from reasoning_lab.stages.rl.health import Health
 from reasoning_lab.stages.rl.rollouts import (
     FILTERED,
@@ -247,6 +249,17 @@ def run(config: RLConfig, context: StageContext) -> Metrics:
     held = config.validation
     validation = context.source.problems(Split.VALIDATION, config.problems.levels, held.count, 0)
     with sampler_of(config, context, ahead.behaviour, tokenizer) as sampler, closing(ahead):
+        if config.engine != "hf" or ahead.behaviour is not policy:
+            check_engine(
+                policy,
+                tokenizer,
+                sampler.complete,
+                config.temperature.start,
+                context.hardware,
+                f"stages.{context.name}",
+                engine_remedy(config, context),
+                getattr(torch, context.model.sampling_dtype),
+            )
         collector = Collector(
             config,
             context.seed,
