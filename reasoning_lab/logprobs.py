@@ -277,7 +277,8 @@ def _entropies(model: PreTrainedModel, batch: TokenBatch) -> Tensor:
     """`[N]` float32, of the distributions that predict the trained tokens."""
     if has_reference_kernels(model):
         logits, _ = _forward_logits(model, batch)
-        return torch.special.entr(logits.float().softmax(-1)).sum(-1)
+        entropies: Tensor = torch.special.entr(logits.float().softmax(-1)).sum(-1)
+        return entropies
     states, targets = _trained_states(model, batch)
     head: Any = model.get_output_embeddings()
     parts = states.split(max(1, _part_size(head, targets)))
