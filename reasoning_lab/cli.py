@@ -23,6 +23,7 @@ from rich.console import Console
 from reasoning_lab.compose import CONF, compose, register_schemas
 from reasoning_lab.files import dated
 from reasoning_lab.imports import lasting
+from reasoning_lab.interrupts import RESUME, Stopped, terminable
 from reasoning_lab.mistakes import is_composition_error, one_sentence
 from reasoning_lab.planning import memory_lines, plan_table, planned, summary
 from reasoning_lab.schema import PathsConfig, RootConfig
@@ -56,7 +57,6 @@ Options of each group, chosen by group=option:
 """
 _MULTIRUN = ("-m", "--multirun")
 _CONFIG_DIR = ("-cd", "--config-dir")
-_RESUME = "Stopped; run the same command again to go on where it was."
 
 
 def main() -> None:
@@ -69,12 +69,15 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         register_schemas()
-        if arguments and arguments[0] in _WORDS:
-            _WORDS[arguments[0]](arguments[1:])
-        else:
-            _launch(arguments)
+        with terminable():
+            if arguments and arguments[0] in _WORDS:
+                _WORDS[arguments[0]](arguments[1:])
+            else:
+                _launch(arguments)
+    except Stopped as stop:
+        _end(str(stop), stop.exit_code)
     except KeyboardInterrupt:
-        _end(_RESUME, 130)
+        _end(f"Stopped; {RESUME}.", 130)
     except UserError as error:
         _end(str(error), 2)
     except Exception as error:
@@ -82,7 +85,7 @@ def main() -> None:
             _end(_sentence(error), 2)
         if not isinstance(error, OSError) or error.errno != errno.ENOSPC:
             raise
-        _end(f"the disk is full ({error.filename}); free some space, then {_RESUME.lower()}", 1)
+        _end(f"the disk is full ({error.filename}); free some space, then {RESUME}", 1)
 
 
 def _launch(arguments: Sequence[str]) -> None:

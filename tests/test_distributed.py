@@ -1,6 +1,7 @@
 """Every strategy on every training stage, in two real processes: exact, resumable, killable."""
 
 import json
+import re
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -107,7 +108,7 @@ def test_command_stops_resumes_and_ends(tmp_path: Path) -> None:
         *SMOKE,
         "tracker.mode=offline",
         *("hardware.devices=2", "hardware.strategy=ddp"),
-        *("stages.pretrain.optimization.steps=40", "~stages.distill", "~stages.midtrain"),
+        *("stages.pretrain.optimization.steps=200", "~stages.distill", "~stages.midtrain"),
         *("~stages.sft", "~stages.prefer", "~stages.dpo", "~stages.rl"),
         "stages.pretrain.optimization.checkpoint_every_steps=5",
         "stages.pretrain.optimization.log_every_steps=1",
@@ -116,18 +117,21 @@ def test_command_stops_resumes_and_ends(tmp_path: Path) -> None:
     once_saved(tmp_path / "runs" / "work", lambda: process.send_signal(signal.SIGINT))
     _, err = process.communicate(timeout=250)
     assert process.returncode == 130, err
-    assert err.strip().endswith("Stopped; run the same command again to go on where it was.")
+    stopped = re.search(
+        r"^stages\.pretrain: stopped, .* saved at step (\d+) of 200; run", err, re.M
+    )
+    assert stopped, err
     assert not processes_of(tmp_path)
-    (lines,) = tmp_path.glob("runs/work/*/history.jsonl")
-    before = len(lines.read_text().splitlines())
+    newest = max(tmp_path.glob("runs/work/*/ddp-2x*/step-*"))
+    assert int(newest.name.split("-")[1]) == int(stopped[1])
     code, out, err = lab(*words, cwd=tmp_path)
     assert code == 0, err
     assert "pretrain: done" in out
     (record,) = tmp_path.glob("runs/store/pretrain/*/artifact.json")
     metrics = json.loads(record.read_text())["metrics"]
     assert metrics["train_tokens"] > 0
-    assert before > 1
-    assert max(read_history(record.parent)["train/loss"]) == 39
+    assert list(read_history(record.parent)["train/loss"]) == [*range(200)]
+    assert f"pretrain: goes on from step {stopped[1]} of 200 steps" in out
     # Rank 0 tells the tracker.
     told = [file.read_bytes() for file in tmp_path.glob("runs/wandb/**/*pretrain-*.wandb")]
     assert any(b"train/loss" in content for content in told)
