@@ -1,6 +1,6 @@
 """Ctrl-C and SIGTERM: a training that runs saves its state first; a second Ctrl-C ends at once.
 
-A stage that trains in processes of its own is asked through a file in its work folder, which every
+A stage that trains in processes of its own is told through a file in its work folder, which every
 machine of a cluster sees. Outside of training both signals end the command where it is: what a
 stage had finished stays in its work folder.
 
@@ -46,7 +46,7 @@ class StopRequest:
     A context around the training; it gives the signals back at its end.
 
     Args:
-        work_dir: The stage's, where `forwarded` asks; None = another process of the stage reads it.
+        work_dir: The stage's, where `forwarded` leaves word; None = another process of the stage reads it.
     """
 
     def __init__(self, work_dir: Path | None) -> None:
@@ -77,7 +77,7 @@ class StopRequest:
     def signum(self) -> int | None:
         """The signal that asks for the stop; None = nothing does."""
         if self._signum is None and self._work_dir is not None:
-            self._signum = _asked_for(self._work_dir)
+            self._signum = _requested_in(self._work_dir)
         return self._signum
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
@@ -97,15 +97,15 @@ def forwarded(work_dir: Path) -> Iterator[None]:
     """
     for name in (_TRAINING, _STOP):
         (work_dir / name).unlink(missing_ok=True)
-    asked = False
+    requested = False
 
     def forward(signum: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked and signum != signal.SIGINT:
+        nonlocal requested
+        again, requested = requested, True
+        if again and signum != signal.SIGINT:
             return
-        if asked or not (work_dir / _TRAINING).exists():
+        if again or not (work_dir / _TRAINING).exists():
             raise Stopped(f"Stopped; {RESUME}.", signum)
-        asked = True
         # A reader sees the whole number or no file.
         draft = work_dir / f".{_STOP}"
         draft.write_text(str(signum), encoding="utf-8")
@@ -139,7 +139,7 @@ def terminable() -> Iterator[None]:
             _install(before)
 
 
-def _asked_for(work_dir: Path) -> int | None:
+def _requested_in(work_dir: Path) -> int | None:
     try:
         return int((work_dir / _STOP).read_text(encoding="utf-8"))
     except FileNotFoundError:

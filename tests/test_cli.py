@@ -333,7 +333,7 @@ def test_interrupted_run_goes_on_where_it_was(
     assert not list((tmp_path / "runs" / "store").rglob(".building-*"))
     capsys.readouterr()
     assert lab_here(*arguments, cwd=tmp_path) == 0
-    resumed = f"pretrain: goes on from step {stopped[1]} of 150 steps"
+    resumed = f"pretrain: goes on from step {stopped[1]} of 150"
     assert resumed in capsys.readouterr().out.splitlines()
     assert [row["stage"] for row in json.loads(report_of(tmp_path).read_text())["rows"]] == [
         "pretrain"

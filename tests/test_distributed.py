@@ -131,7 +131,7 @@ def test_command_stops_resumes_and_ends(tmp_path: Path) -> None:
     metrics = json.loads(record.read_text())["metrics"]
     assert metrics["train_tokens"] > 0
     assert list(read_history(record.parent)["train/loss"]) == [*range(200)]
-    assert f"pretrain: goes on from step {stopped[1]} of 200 steps" in out
+    assert f"pretrain: goes on from step {stopped[1]} of 200" in out
     # Rank 0 tells the tracker.
     told = [file.read_bytes() for file in tmp_path.glob("runs/wandb/**/*pretrain-*.wandb")]
     assert any(b"train/loss" in content for content in told)

@@ -5,7 +5,6 @@ training stage gives its LightningModule and an ordered plan of batches to `fit`
 checkpoints and resumption are Lightning's.
 """
 
-import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,7 +32,13 @@ from reasoning_lab.models.chat import add_missing_tokens
 from reasoning_lab.models.policy import device_of, load_policy, on_device, save_policy
 from reasoning_lab.ranks import first_rank_says, rank, world_size
 from reasoning_lab.schema import BenchmarkConfig, ModelConfig, OptimizationConfig, ProblemsConfig
-from reasoning_lab.stages.checkpoints import Checkpoints, DirectIO, last_checkpoint, states_of
+from reasoning_lab.stages.checkpoints import (
+    Checkpoints,
+    DirectIO,
+    Record,
+    last_checkpoint,
+    states_of,
+)
 from reasoning_lab.stages.progress import StageProgress
 from reasoning_lab.stages.steps import Batch, Steps
 from reasoning_lab.stages.strategies import drives_of, mean_over_ranks, shard, trainer_options
@@ -312,25 +317,22 @@ def fit(
     if context.hardware.activation_checkpointing:
         module.policy.gradient_checkpointing_enable({"use_reentrant": False})
     history = History()
-    drives = drives_of(context.hardware, context.work_dir)
-    options = trainer_options(
-        context.hardware,
-        context.model.dtype,
-        optimization.clip_norm,
-        accumulation if module.automatic_optimization else None,
-        drives,
-    )
-    with StopRequest(context.work_dir if rank() == 0 else None) as stop:
+    records: dict[str, Record] = {"history": history}
+    with (
+        drives_of(context.hardware, context.work_dir) as drives,
+        StopRequest(context.work_dir if rank() == 0 else None) as stop,
+    ):
         checkpoints = Checkpoints(
-            context.name,
-            folder,
-            optimization,
-            accumulation,
-            validate_every_steps,
-            {"history": history},
-            stop,
+            context.name, folder, optimization, accumulation, validate_every_steps, records, stop
         )
         progress = StageProgress(context.name, optimization.steps, accumulation, history)
+        options = trainer_options(
+            context.hardware,
+            context.model.dtype,
+            optimization.clip_norm,
+            accumulation if module.automatic_optimization else None,
+            drives,
+        )
         trainer = pl.Trainer(
             **options,
             **_ONE_PASS,
@@ -341,11 +343,7 @@ def fit(
             plugins=[DirectIO()],
             default_root_dir=context.work_dir,
         )
-        try:
-            train_s = _go_on(trainer, module, own, validation, folder)
-        finally:
-            if drives is not None:
-                shutil.rmtree(drives, ignore_errors=True)
+        train_s = _go_on(trainer, module, own, validation, folder)
     history.write(context.out_dir)
     return train_s
 

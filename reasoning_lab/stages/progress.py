@@ -53,8 +53,9 @@ class StageProgress(Callback):
             self._bar.add_task(self._stage, total=self._steps, completed=self._first, status="")
             self._bar.start()
         else:
-            where = f"goes on from step {self._first} of" if self._first else "trains for"
-            self._print(f"{self._stage}: {where} {self._steps} steps")
+            resumed = f"goes on from step {self._first} of {self._steps}"
+            what = resumed if self._first else f"trains for {self._steps} steps"
+            self._print(f"{self._stage}: {what}")
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, index: int
