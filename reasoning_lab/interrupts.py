@@ -46,7 +46,8 @@ class StopRequest:
     A context around the training; it gives the signals back at its end.
 
     Args:
-        work_dir: The stage's, where `forwarded` leaves word; None = another process of the stage reads it.
+        work_dir: The stage's, where `forwarded` leaves its request; None = another process of the
+            stage looks there.
     """
 
     def __init__(self, work_dir: Path | None) -> None:

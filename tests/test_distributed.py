@@ -80,8 +80,8 @@ def test_two_processes_equal_one(
 def test_resumed_pair_is_the_uninterrupted_one(strategy: str, name: str, pairs: Path) -> None:
     folder, again = pairs / f"{strategy}-{name}", pairs / "jobs" / strategy / name / "out"
     assert apart(folder / "whole", again) == 0
-    resumed, whole = read_history(again), read_history(folder / "whole")
-    assert set(resumed["train/loss"]) == set(whole["train/loss"])
+    # The state has the metrics of the steps before it.
+    assert read_history(again) == read_history(folder / "whole")
 
 
 @pytest.mark.parametrize(

@@ -72,17 +72,17 @@ def recipe(setting: str) -> list[str]:
 def contents(folder: Path) -> dict[str, Any]:
     """Every file of every artifact by its checksum, its record by what it says."""
     store = folder / "runs" / "store"
-    found: dict[str, Any] = {}
+    content: dict[str, Any] = {}
     for record in sorted(store.glob("*/*/artifact.json")):
         artifact = json.loads(record.read_text())
         del artifact[SEAL]
         for key in CLOCKED:
             artifact["metrics"].pop(key, None)
-        found[str(record.relative_to(store))] = artifact
+        content[str(record.relative_to(store))] = artifact
         for file in sorted(record.parent.rglob("*")):
             if file.is_file() and file != record:
-                found[str(file.relative_to(store))] = sha256(file)
-    return found
+                content[str(file.relative_to(store))] = sha256(file)
+    return content
 
 
 def killed(words: Sequence[str], folder: Path, after_s: float) -> str | None:

@@ -109,16 +109,16 @@ def test_ended_around_states_leaves_the_same_files_and_tells_every_step(
     config = replace(config, optimization=replace(config.optimization, **rhythm))
     expected, whole = attempt(name, context, tmp_path / "whole", config, Ending("never", 1))
     assert expected is not None
-    told: list[tuple[int | None, dict[str, float]]] = []
+    logged: list[tuple[int | None, dict[str, float]]] = []
     metrics = None
     for number, moment in enumerate(islice(cycle(MOMENTS), MOST_ATTEMPTS)):
         metrics, lines = attempt(name, context, tmp_path / "part", config, Ending(*moment))
-        told += lines
+        logged += lines
         if metrics is not None:
             assert number > 0
             break
     assert metrics is not None
     assert {**metrics, "train_s": 0} == {**expected, "train_s": 0}
     assert files(tmp_path / "part" / "out") == files(tmp_path / "whole" / "out")
-    # Steps behind a state may be told twice, but never otherwise.
-    assert {repr(line) for line in told} == {repr(line) for line in whole}
+    # Steps behind a state may be logged twice, but never otherwise.
+    assert {repr(line) for line in logged} == {repr(line) for line in whole}

@@ -192,9 +192,9 @@ def test_outside_a_terminal_a_line_a_minute_says_how_far_the_stage_is(
     trained("sft", replace(context, tracker=EachStepTracker(count)), tmp_path)
     lines = [line for line in capsys.readouterr().out.splitlines() if line]
     assert lines[0] == f"stage: trains for {STEPS} steps"
-    found = [line.split(", loss ") for line in lines[1:]]
-    assert [start for start, _ in found] == [f"stage: step {step} of 6" for step in (2, 4, 6)]
-    ends = [rest.split(", ", 1) for _, rest in found]
+    halves = [line.split(", loss ") for line in lines[1:]]
+    assert [start for start, _ in halves] == [f"stage: step {step} of 6" for step in (2, 4, 6)]
+    ends = [rest.split(", ", 1) for _, rest in halves]
     assert [end for _, end in ends] == [
         f"30.00 s a step, {left} left" for left in ("0:02:00", "0:01:00", "0:00:00")
     ]

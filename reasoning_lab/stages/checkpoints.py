@@ -104,18 +104,18 @@ class Checkpoints(Checkpoint):
     def state_dict(self) -> dict[str, Any]:
         on_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
         # As text: a state is read without running what it holds, whatever a record is made of.
-        records = {name: json.dumps(each.state_dict()) for name, each in self._records.items()}
-        own = {"cpu": torch.get_rng_state(), "cuda": on_gpus, "records": records}
-        return {"step": self.step, "of_rank": self._peers.gathered(own)}
+        records = {name: json.dumps(item.state_dict()) for name, item in self._records.items()}
+        of_this_rank = {"cpu": torch.get_rng_state(), "cuda": on_gpus, "records": records}
+        return {"step": self.step, "of_rank": self._peers.gathered(of_this_rank)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.step = state["step"]
-        own = state["of_rank"][rank()]
-        torch.set_rng_state(own["cpu"].cpu())
-        if len(own["cuda"]) == torch.cuda.device_count():
-            torch.cuda.set_rng_state_all([each.cpu() for each in own["cuda"]])
+        of_this_rank = state["of_rank"][rank()]
+        torch.set_rng_state(of_this_rank["cpu"].cpu())
+        if len(of_this_rank["cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all([device.cpu() for device in of_this_rank["cuda"]])
         for name, record in self._records.items():
-            record.load_state_dict(json.loads(own["records"][name]))
+            record.load_state_dict(json.loads(of_this_rank["records"][name]))
 
     def _end_step(self, trainer: pl.Trainer) -> None:
         """Save the state if it is time, or if the stage is to stop.
