@@ -31,8 +31,11 @@ class Stopped(KeyboardInterrupt):
     """
 
     def __init__(self, message: str, signum: int) -> None:
-        super().__init__(message)
+        super().__init__(message, signum)
         self.signum = signum
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
     @property
     def exit_code(self) -> int:
@@ -43,7 +46,8 @@ class Stopped(KeyboardInterrupt):
 class StopRequest:
     """Notices that a training is to stop, so that it can save its state between two steps.
 
-    A context around the training; it gives the signals back at its end.
+    A context around the training; it gives the signals back at its end, and raises `Stopped` there
+    where one came too late for the training to end with it.
 
     Args:
         work_dir: The stage's, where `forwarded` leaves its request; None = another process of the
@@ -60,10 +64,12 @@ class StopRequest:
             self._before = {number: signal.getsignal(number) for number in _SIGNALS}
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: object, *error: object) -> None:
         if self._work_dir is not None:
             (self._work_dir / _TRAINING).unlink(missing_ok=True)
         _install(self._before)
+        if kind is None and self._signum is not None:
+            raise Stopped(f"Stopped; {RESUME}.", self._signum)
 
     def listen(self) -> None:
         """From now on a signal is noted instead of ending the process."""
@@ -94,15 +100,16 @@ class StopRequest:
 def forwarded(work_dir: Path) -> Iterator[None]:
     """While processes make a stage: hand a signal on to their training, and wait for its state.
 
-    Where they do not train yet, and at the second Ctrl-C, the signal ends this process.
+    Where they do not train, at the second Ctrl-C, and where their training has ended by itself, the
+    signal ends this process.
     """
     for name in (_TRAINING, _STOP):
         (work_dir / name).unlink(missing_ok=True)
-    requested = False
+    requested: int | None = None
 
     def forward(signum: int, frame: FrameType | None) -> None:
         nonlocal requested
-        again, requested = requested, True
+        again, requested = requested is not None, signum
         if again and signum != signal.SIGINT:
             return
         if again or not (work_dir / _TRAINING).exists():
@@ -121,6 +128,8 @@ def forwarded(work_dir: Path) -> Iterator[None]:
     finally:
         if _in_main_thread():
             _install(before)
+    if requested is not None:
+        raise Stopped(f"Stopped; {RESUME}.", requested)
 
 
 @contextmanager

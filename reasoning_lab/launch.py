@@ -181,8 +181,8 @@ def launched(job: Job) -> Metrics:
             wrong = run_on_ray(job.hardware.ray, *where)
         else:
             wrong = run_here(processes, folder)
-    if (folder / _STOPPED).exists():
-        raise Stopped(*json.loads((folder / _STOPPED).read_text(encoding="utf-8")))
+        if (folder / _STOPPED).exists():
+            raise Stopped(*json.loads((folder / _STOPPED).read_text(encoding="utf-8")))
     if wrong is None:
         return cast(Metrics, json.loads((folder / _METRICS).read_text(encoding="utf-8")))
     for mistake in sorted(folder.glob(_MISTAKE.format("*"))):

@@ -1,6 +1,7 @@
 """Ctrl-C, SIGTERM and the clock save a state between two steps; what a stage says meanwhile."""
 
 import os
+import pickle
 import re
 import signal
 import subprocess
@@ -108,15 +109,39 @@ def test_another_process_asks_for_the_stop_through_a_file(
 def test_signal_is_handed_on_to_a_training_and_else_ends_the_command(tmp_path: Path) -> None:
     with pytest.raises(Stopped, match="Stopped; run the same command again"), forwarded(tmp_path):
         os.kill(os.getpid(), signal.SIGINT)
-    with StopRequest(tmp_path) as request, forwarded(tmp_path):
-        (tmp_path / "training").touch()
-        assert request.signum is None
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert request.signum == signal.SIGTERM
-        os.kill(os.getpid(), signal.SIGTERM)
-        # Only a person's second wish is one.
-        with pytest.raises(Stopped):
+    request = StopRequest(tmp_path)
+
+    def twice() -> None:
+        with forwarded(tmp_path):
+            (tmp_path / "training").touch()
+            assert request.signum is None
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert request.signum == signal.SIGTERM
+            # Only a person's second wish is one.
+            with pytest.raises(Stopped):
+                os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Stopped):
+        twice()
+
+
+def test_signal_that_comes_when_the_training_has_just_ended_is_not_lost(tmp_path: Path) -> None:
+    def late() -> None:
+        with StopRequest(tmp_path) as request:
+            request.listen()
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def late_for_processes() -> None:
+        with forwarded(tmp_path):
+            (tmp_path / "training").touch()
             os.kill(os.getpid(), signal.SIGINT)
+
+    for act, number in ((late, signal.SIGTERM), (late_for_processes, signal.SIGINT)):
+        with pytest.raises(Stopped) as end:
+            act()
+        again = pickle.loads(pickle.dumps(end.value))
+        assert (str(again), again.signum) == (str(end.value), number)
 
 
 def test_sigterm_ends_a_command_as_ctrl_c_does() -> None:
