@@ -108,7 +108,7 @@ def test_command_stops_resumes_and_ends(tmp_path: Path) -> None:
         *SMOKE,
         "tracker.mode=offline",
         *("hardware.devices=2", "hardware.strategy=ddp"),
-        *("stages.pretrain.optimization.steps=200", "~stages.distill", "~stages.midtrain"),
+        *("stages.pretrain.optimization.steps=80", "~stages.distill", "~stages.midtrain"),
         *("~stages.sft", "~stages.prefer", "~stages.dpo", "~stages.rl"),
         "stages.pretrain.optimization.checkpoint_every_steps=5",
         "stages.pretrain.optimization.log_every_steps=1",
@@ -117,9 +117,7 @@ def test_command_stops_resumes_and_ends(tmp_path: Path) -> None:
     once_saved(tmp_path / "runs" / "work", lambda: process.send_signal(signal.SIGINT))
     _, err = process.communicate(timeout=250)
     assert process.returncode == 130, err
-    stopped = re.search(
-        r"^stages\.pretrain: stopped, .* saved at step (\d+) of 200; run", err, re.M
-    )
+    stopped = re.search(r"^stages\.pretrain: stopped, .* saved at step (\d+) of 80; run", err, re.M)
     assert stopped, err
     assert not processes_of(tmp_path)
     newest = max(tmp_path.glob("runs/work/*/ddp-2x*/step-*"))
@@ -130,8 +128,8 @@ def test_command_stops_resumes_and_ends(tmp_path: Path) -> None:
     (record,) = tmp_path.glob("runs/store/pretrain/*/artifact.json")
     metrics = json.loads(record.read_text())["metrics"]
     assert metrics["train_tokens"] > 0
-    assert list(read_history(record.parent)["train/loss"]) == [*range(200)]
-    assert f"pretrain: goes on from step {stopped[1]} of 200" in out
+    assert list(read_history(record.parent)["train/loss"]) == [*range(80)]
+    assert f"pretrain: goes on from step {stopped[1]} of 80" in out
     # Rank 0 tells the tracker.
     told = [file.read_bytes() for file in tmp_path.glob("runs/wandb/**/*pretrain-*.wandb")]
     assert any(b"train/loss" in content for content in told)
