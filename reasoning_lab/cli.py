@@ -26,6 +26,7 @@ from rich.console import Console
 from reasoning_lab.compose import CONF, Recipe, compose, register_schemas
 from reasoning_lab.files import dated
 from reasoning_lab.imports import lasting
+from reasoning_lab.interrupts import RESUME, Stopped, terminable
 from reasoning_lab.mistakes import is_composition_error, one_sentence
 from reasoning_lab.planning import memory_lines, plan_table, planned, summary, warning_lines
 from reasoning_lab.schema import PathsConfig, RootConfig
@@ -77,7 +78,6 @@ _FLAGS_WITH_VALUE = (
 )
 # The line that the shell wants completed.
 _COMPLETED = "COMP_LINE"
-_RESUME = "Stopped; run the same command again to go on where it was."
 
 
 def main() -> None:
@@ -97,9 +97,12 @@ def main() -> None:
             _dispatch(arguments)
         return
     try:
-        _dispatch(arguments)
+        with terminable():
+            _dispatch(arguments)
+    except Stopped as stop:
+        _end(str(stop), stop.exit_code)
     except KeyboardInterrupt:
-        _end(_RESUME, 130)
+        _end(f"Stopped; {RESUME}.", 130)
     except UserError as error:
         _end(str(error), 2)
     except Exception as error:
@@ -107,7 +110,7 @@ def main() -> None:
             _end(_sentence(error), 2)
         if not isinstance(error, OSError) or error.errno != errno.ENOSPC:
             raise
-        _end(f"the disk is full ({error.filename}); free some space, then {_RESUME.lower()}", 1)
+        _end(f"the disk is full ({error.filename}); free some space, then {RESUME}", 1)
 
 
 def _dispatch(arguments: Sequence[str]) -> None:

@@ -30,7 +30,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from reasoning_lab import heap
 from reasoning_lab.data.problems import ProblemSource
+from reasoning_lab.files import replaced
 from reasoning_lab.hardware import HardwareConfig
+from reasoning_lab.interrupts import Stopped, forwarded
 from reasoning_lab.ledger import Ledger
 from reasoning_lab.models.policy import free_memory
 from reasoning_lab.ranks import rank
@@ -52,6 +54,7 @@ from reasoning_lab.verify import Verifier, verifier_of
 
 _JOB, _OUTCOME = "job.yaml", "outcome.json"
 _MISTAKE = "mistake-{}.txt"
+_STOPPED = "stopped.json"
 # Silent processes are given up for lost; the longest silence is a slow rank's sampling.
 _SILENCE = timedelta(hours=2)
 
@@ -175,20 +178,29 @@ def launched(job: Job) -> Outcome:
 
     Raises:
         UserError: What the stage said of the user's mistake; or a process failed or was killed.
+        Stopped: Ctrl-C or SIGTERM ended it.
     """
     folder = job.work_dir.absolute() / "launch"
     folder.mkdir(parents=True, exist_ok=True)
-    for stale in [folder / _OUTCOME, *folder.glob(_MISTAKE.format("*")), *logs_of(folder)]:
+    for stale in [
+        folder / _OUTCOME,
+        folder / _STOPPED,
+        *folder.glob(_MISTAKE.format("*")),
+        *logs_of(folder),
+    ]:
         stale.unlink(missing_ok=True)
     write_job(job, folder)
     nodes, processes = job.spread
     where = job.name, nodes, processes, job.gpus, folder
-    if job.hardware.slurm is not None:
-        wrong = run_on_slurm(job.hardware.slurm, *where)
-    elif job.hardware.ray is not None:
-        wrong = run_on_ray(job.hardware.ray, *where)
-    else:
-        wrong = run_here(processes, folder)
+    with forwarded(job.work_dir):
+        if job.hardware.slurm is not None:
+            wrong = run_on_slurm(job.hardware.slurm, *where)
+        elif job.hardware.ray is not None:
+            wrong = run_on_ray(job.hardware.ray, *where)
+        else:
+            wrong = run_here(processes, folder)
+        if (folder / _STOPPED).exists():
+            raise Stopped(*json.loads((folder / _STOPPED).read_text(encoding="utf-8")))
     if wrong is None:
         return Outcome(**json.loads((folder / _OUTCOME).read_text(encoding="utf-8")))
     for mistake in sorted(folder.glob(_MISTAKE.format("*"))):
@@ -256,6 +268,7 @@ def work(folder: Path, verifier: Verifier) -> None:
 
     Raises:
         UserError: As the stage does; it is written down for the process that launched this one.
+        Stopped: Likewise.
     """
     job = read_job(folder)
     try:
@@ -275,6 +288,11 @@ def work(folder: Path, verifier: Verifier) -> None:
                 if held.data is not None
             }
             outcome = job.run(source, sources, verifier, tracker)
+    except Stopped as stop:
+        if rank() == 0:
+            content = json.dumps([str(stop), stop.signum])
+            replaced(folder / _STOPPED, lambda draft: draft.write_text(content, encoding="utf-8"))
+        raise
     except UserError as mistake:
         (folder / _MISTAKE.format(rank())).write_text(str(mistake), encoding="utf-8")
         raise
@@ -328,6 +346,9 @@ def main() -> None:
         # Starts no process until the stage verifies.
         with process_group(hardware), verifier_of(hardware) as verifier:
             work(folder, verifier)
+    except Stopped:
+        # What the command is to say is written down.
+        os._exit(0)
     except BaseException:
         # Not through the interpreter's own end, which would wait for peers that are gone.
         traceback.print_exc()

@@ -6,6 +6,7 @@ Without a process group there is one rank, 0 of 1, which has everything.
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+import torch
 import torch.distributed as dist
 
 Item = TypeVar("Item")
@@ -51,3 +52,11 @@ class Peers:
         found: list[Item | None] = [None] * world_size()
         dist.all_gather_object(found, mine, group=self._group)
         return found  # type: ignore[return-value]
+
+    def largest(self, mine: int) -> int:
+        """The largest `mine` of all ranks; every rank calls it."""
+        if self._group is None:
+            return mine
+        value = torch.tensor(mine)
+        dist.all_reduce(value, dist.ReduceOp.MAX, group=self._group)
+        return int(value)

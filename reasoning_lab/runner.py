@@ -3,7 +3,8 @@
 import logging
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean
@@ -75,12 +76,14 @@ def run(recipe: Recipe, out_dir: Path, overrides: Sequence[str] = ()) -> float |
         artifacts: dict[str, Artifact] = {}
         for position, node in enumerate(recipe.nodes, start=1):
             started = time.monotonic()
-            artifact, reused = runner.obtain(node, artifacts)
+            title = f"[{position}/{len(recipe.nodes)}] {node.name}"
+            starts = partial(console.print, f"{title}: started")
+            artifact, reused = runner.obtain(node, artifacts, starts)
             artifacts[node.fingerprint] = artifact
             did = "reused" if reused else f"done in {time.monotonic() - started:.0f} s"
             result = artifact.metrics.get("pass@1")
             told = "" if result is None else f", pass@1 {result:.1%}"
-            console.print(f"[{position}/{len(recipe.nodes)}] {node.name}: {did}{told}")
+            console.print(f"{title}: {did}{told}")
             print_ledger(console, node.name, Ledger.of(artifact.ledger), reused)
     rows, results = results_of(recipe, artifacts)
     if not rows:
@@ -126,11 +129,20 @@ class Runner:
         self._benchmark_sources = recipe.benchmark_sources
         self._tracking_mode = tracking_mode(self._root.tracker)
 
-    def obtain(self, node: Node, made: Mapping[str, Artifact]) -> tuple[Artifact, bool]:
-        """The node's artifact and whether it existed; `made` holds those of its inputs."""
+    def obtain(
+        self, node: Node, made: Mapping[str, Artifact], starts: Callable[[], None]
+    ) -> tuple[Artifact, bool]:
+        """The node's artifact and whether it existed.
+
+        Args:
+            node: What is wanted.
+            made: Has the artifacts of its inputs.
+            starts: Called when the artifact is not there and its making begins.
+        """
         started: list[Tracker] = []
 
         def build(out_dir: Path, work_dir: Path) -> Metadata:
+            starts()
             started.append(tracker_of(self._tracking(node)))
             return self._build(node, made, out_dir, work_dir, started[0])
 

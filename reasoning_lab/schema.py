@@ -196,6 +196,8 @@ class OptimizationConfig:
         steps: Optimizer steps.
         batch_size: Global batch: rows an optimizer step.
         checkpoint_every_steps: How often the state is saved that a killed run resumes from.
+        checkpoint_every_minutes: The same by the clock; whichever comes first. It is looked at
+            between two steps.
         log_every_steps: How often metrics are sent to the tracker.
     """
 
@@ -207,6 +209,7 @@ class OptimizationConfig:
     steps: int = at_least(1)
     batch_size: int = at_least(1)
     checkpoint_every_steps: int = number(200, least=1, placement=True)
+    checkpoint_every_minutes: float = number(10.0, least=0.1, placement=True)
     log_every_steps: int = number(10, least=1, placement=True)
 
 

@@ -306,32 +306,48 @@ def test_second_run_makes_nothing(smoke_run: Path, capsys: pytest.CaptureFixture
 
 def wait_for(path: Path, process: Any) -> None:
     deadline = time.monotonic() + 250
-    while not path.is_dir() or not any(path.rglob("step-*")):
+    while not path.is_dir() or not any(path.rglob("training")):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
-def test_interrupted_run_goes_on_where_it_was(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)]
+)
+def test_interrupted_run_goes_on_where_it_was(
+    number: signal.Signals, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     arguments = [
         *SMOKE,
         "ablate=[distill,midtrain,sft,prefer,dpo,rl]",
         "model.architecture.hidden_size=32",
         "model.architecture.num_hidden_layers=1",
-        "stages.pretrain.optimization.steps=80",
-        "stages.pretrain.optimization.checkpoint_every_steps=5",
+        "stages.pretrain.optimization.steps=150",
     ]
     process = start_lab(*arguments, cwd=tmp_path)
     wait_for(tmp_path / "runs" / "work", process)
-    os.kill(process.pid, signal.SIGINT)
+    os.kill(process.pid, number)
     out, err = process.communicate(timeout=250)
-    assert process.returncode == 130, out + err
+    assert process.returncode == 128 + number, out + err
     assert "Traceback" not in err
-    assert "run the same command again" in err.strip().splitlines()[-1]
+    stopped = re.search(
+        r"^stages\.pretrain: stopped, with its state saved at step (\d+) of 150; "
+        r"run the same command again to go on where it was\.\Z",
+        err.strip(),
+        re.MULTILINE,
+    )
+    assert stopped, err
+    (state,) = (tmp_path / "runs" / "work").rglob("step-*")
+    assert int(state.name.split("-")[1]) == int(stopped[1])
+    assert "[1/2] pretrain: started" in out.splitlines()
+    assert "pretrain: trains for 150 steps" in out.splitlines()
     assert store_files(tmp_path) == {}
     assert not list((tmp_path / "runs" / "store").rglob(".building-*"))
-    assert list((tmp_path / "runs" / "work").rglob("step-*"))
+    capsys.readouterr()
     assert lab_here(*arguments, cwd=tmp_path) == 0
+    resumed = f"pretrain: goes on from step {stopped[1]} of 150"
+    assert resumed in capsys.readouterr().out.splitlines()
     assert [row["stage"] for row in json.loads(report_of(tmp_path).read_text())["rows"]] == [
         "pretrain"
     ]

@@ -26,8 +26,8 @@ ON_DRIVES = (
 
 def test_deepspeed_reads_the_drive_from_what_it_is_told(composed: Compose) -> None:
     hardware = composed(*ON_DRIVES).root.hardware
-    drives = drives_of(hardware, Path("runs/work/sft-abc"))
-    told = zero_config(hardware, 1.0, drives)
+    with drives_of(hardware, Path("runs/work/sft-abc")) as drives:
+        told = zero_config(hardware, 1.0, drives)
     read = DeepSpeedZeroConfig(**told["zero_optimization"])
     assert read.stage == 3
     assert read.offload_optimizer is not None

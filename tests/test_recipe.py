@@ -321,6 +321,7 @@ def with_change(value: Any, path: Sequence[str]) -> Any:
 PLACED = {
     ("after",),
     ("kl", "log_every_steps"),
+    ("optimization", "checkpoint_every_minutes"),
     ("optimization", "checkpoint_every_steps"),
     ("optimization", "log_every_steps"),
     ("packing",),

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from reasoning_lab.data.sources import FileSource
 from reasoning_lab.engine.vllm_process import served
 from reasoning_lab.hardware import EngineHardwareConfig, HardwareConfig
 from reasoning_lab.launch import Job, launched, write_job
 from reasoning_lab.schema import ModelConfig
+from reasoning_lab.stages.checkpoints import last_checkpoint
 from reasoning_lab.tracking import NullTracker
 from reasoning_lab.tracking.history import Curves, read_history
 from reasoning_lab.verify import Verifier
@@ -204,7 +206,9 @@ def test_a_server_of_the_trainers_own_ends_with_a_command_that_is_killed(
         time.sleep(0.2)
     assert not live(groups[0])
     assert not processes_of(tmp_path)
-    lines = (made.work_dir / "history.jsonl").read_text().split("\n")
-    told = [json.loads(line)[1] for line in lines if line]
-    mismatch = [values["train/mismatch_max"] for values in told if "train/loss" in values]
+    (states,) = made.work_dir.glob("ddp-2x*")
+    state = torch.load(last_checkpoint(states), weights_only=True)
+    (saved,) = [each for each in state["callbacks"].values() if "of_rank" in each]
+    history = json.loads(saved["of_rank"][0]["records"]["history"])
+    _, mismatch = history["train/mismatch_max"]
     assert max(mismatch) < 1e-4

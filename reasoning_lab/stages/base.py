@@ -5,7 +5,6 @@ training stage gives its LightningModule and an ordered plan of batches to `fit`
 checkpoints and resumption are Lightning's.
 """
 
-import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,14 +27,22 @@ from reasoning_lab.engine.hf import HFEngine
 from reasoning_lab.engine.probe import check_engine, hf_remedy
 from reasoning_lab.engine.rollouts import RolloutSampler
 from reasoning_lab.hardware import HardwareConfig
+from reasoning_lab.interrupts import StopRequest
 from reasoning_lab.ledger import Ledger
 from reasoning_lab.models.adapters import add_adapter, has_adapter, learning_weights
 from reasoning_lab.models.chat import add_missing_tokens
 from reasoning_lab.models.policy import device_of, load_policy, on_device, save_policy
 from reasoning_lab.ranks import first_rank_says, rank, world_size
 from reasoning_lab.schema import BenchmarkConfig, ModelConfig, OptimizationConfig, ProblemsConfig
-from reasoning_lab.stages.checkpoints import Checkpoints, DirectIO, last_checkpoint, states_of
+from reasoning_lab.stages.checkpoints import (
+    Checkpoints,
+    DirectIO,
+    Record,
+    last_checkpoint,
+    states_of,
+)
 from reasoning_lab.stages.probe import check_student
+from reasoning_lab.stages.progress import StageProgress
 from reasoning_lab.stages.steps import Batch, Steps
 from reasoning_lab.stages.strategies import drives_of, mean_over_ranks, shard, trainer_options
 from reasoning_lab.targets import factory
@@ -51,6 +58,7 @@ Metrics = dict[str, Any]
 _ONE_PASS: dict[str, Any] = {
     "max_epochs": 1,
     "enable_model_summary": False,
+    "enable_progress_bar": False,
     "num_sanity_val_steps": 0,
 }
 
@@ -246,11 +254,12 @@ class PolicyModule(pl.LightningModule):
         if self._summed == 0:
             self._step_started = time.monotonic()
 
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if not self._told:
-            return
-        self.tell(self._told, self.global_step - 1)
-        self._told = {}
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Step, and tell its values before its state is saved, which holds them."""
+        super().optimizer_step(*args, **kwargs)
+        if self._told:
+            self.tell(self._told, self.global_step)
+            self._told = {}
 
     def tell(self, values: Mapping[str, float | Tensor], step: int) -> None:
         """Give the loggers a step's values and the seconds that it took so far.
@@ -327,40 +336,42 @@ def fit(
         Seconds that this call trained.
 
     Raises:
-        KeyboardInterrupt: The user stopped it; the last checkpoint stays for the next run.
+        Stopped: Ctrl-C or SIGTERM ended it, with its state saved for the next run.
+        KeyboardInterrupt: Likewise, before it trained.
     """
     own = batches.of_rank() if module.automatic_optimization else batches
     accumulation = len(own) // optimization.steps
     folder = states_of(context.work_dir, context.hardware.strategy, accumulation)
-    checkpoints = Checkpoints(
-        folder, optimization.checkpoint_every_steps, accumulation, validate_every_steps
-    )
     if context.hardware.activation_checkpointing:
         module.policy.gradient_checkpointing_enable({"use_reentrant": False})
-    history = History(context.work_dir)
-    drives = drives_of(context.hardware, context.work_dir)
-    options = trainer_options(
-        context.hardware,
-        context.model.dtype,
-        optimization.clip_norm,
-        accumulation if module.automatic_optimization else None,
-        drives,
-    )
-    trainer = pl.Trainer(
-        **options,
-        **_ONE_PASS,
-        logger=[logger for logger in (context.tracker.lightning_logger, history) if logger],
-        log_every_n_steps=optimization.log_every_steps,
-        val_check_interval=validate_every_steps and validate_every_steps * accumulation,
-        callbacks=[*callbacks, checkpoints],
-        plugins=[DirectIO()],
-        default_root_dir=context.work_dir,
-    )
-    try:
+    history = History()
+    records: dict[str, Record] = {"history": history}
+    with (
+        drives_of(context.hardware, context.work_dir) as drives,
+        StopRequest(context.work_dir if rank() == 0 else None) as stop,
+    ):
+        checkpoints = Checkpoints(
+            context.name, folder, optimization, accumulation, validate_every_steps, records, stop
+        )
+        progress = StageProgress(context.name, optimization.steps, accumulation, history)
+        options = trainer_options(
+            context.hardware,
+            context.model.dtype,
+            optimization.clip_norm,
+            accumulation if module.automatic_optimization else None,
+            drives,
+        )
+        trainer = pl.Trainer(
+            **options,
+            **_ONE_PASS,
+            logger=[logger for logger in (context.tracker.lightning_logger, history) if logger],
+            log_every_n_steps=optimization.log_every_steps,
+            val_check_interval=validate_every_steps and validate_every_steps * accumulation,
+            callbacks=[*callbacks, progress, checkpoints],
+            plugins=[DirectIO()],
+            default_root_dir=context.work_dir,
+        )
         train_s = _go_on(trainer, module, own, validation, folder)
-    finally:
-        if drives is not None:
-            shutil.rmtree(drives, ignore_errors=True)
     history.write(context.out_dir)
     return train_s
 
@@ -379,8 +390,9 @@ def _go_on(
     try:
         with heap.training(module.policy.get_memory_footprint()):
             trainer.fit(module, batches, validation, ckpt_path=last, weights_only=True)
-    except SystemExit as stop:  # Lightning's answer to Ctrl-C
-        raise KeyboardInterrupt from stop
+    except SystemExit as end:  # What Lightning makes of an interruption.
+        interruption = end.__context__
+        raise interruption if isinstance(interruption, KeyboardInterrupt) else end from None
     return time.monotonic() - started
 
 

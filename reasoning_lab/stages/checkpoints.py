@@ -6,10 +6,12 @@ validation follows a step, the state is saved after it: Lightning skips that val
 resuming, and early stopping would miss what it saw.
 """
 
+import json
 import logging
+import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytorch_lightning as pl
 import torch
@@ -17,7 +19,9 @@ from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from reasoning_lab.files import intact, remove, seal
+from reasoning_lab.interrupts import RESUME, Stopped, StopRequest
 from reasoning_lab.ranks import Peers, rank, world_size
+from reasoning_lab.schema import OptimizationConfig
 
 log = logging.getLogger(__name__)
 
@@ -26,68 +30,121 @@ _PATTERN = "step-*"
 _DRAFT = "draft"
 
 
+class Record(Protocol):
+    """What a stage counts or keeps beside the weights; its state is plain JSON."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
 class Checkpoints(Checkpoint):
-    """Saves the training state every so many optimizer steps; also torch's random state.
+    """Saves the training state: every so often, and before the stage is stopped.
+
+    A state holds torch's random state and the `records` of each rank as they are at its step, so
+    all that a step adds to them must be there when its last micro-batch ends.
 
     Args:
-        folder: Where it is kept.
-        every_steps: Optimizer steps between two.
+        stage: Its name, for messages.
+        folder: Where states are kept.
+        optimization: How often one is saved, and of how many steps.
         accumulation: Micro-batches an optimizer step.
         validate_every_steps: Optimizer steps between two validations; None = there is none.
+        records: What is saved with the training state and goes on with it, by name.
+        stop: Says when the stage is to stop.
+
+    Attributes:
+        step: Optimizer steps that are trained.
     """
 
     def __init__(
         self,
+        stage: str,
         folder: Path,
-        every_steps: int,
+        optimization: OptimizationConfig,
         accumulation: int,
         validate_every_steps: int | None,
+        records: Mapping[str, Record],
+        stop: StopRequest,
     ) -> None:
+        self._stage = stage
         self._folder = folder
-        self._every_steps = every_steps
+        self._optimization = optimization
         self._accumulation = accumulation
         self._validate_every_steps = validate_every_steps
-        self._step = 0
+        self._records = records
+        self._stop = stop
+        self._saved_at = time.monotonic()
         self._peers = Peers()
+        self.step = 0
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """A kill may have left half a state of sharded processes."""
         if trainer.is_global_zero:
             remove(self._folder / _DRAFT)
+        if trainer.is_global_zero and self.step:
+            steps = self._optimization.steps
+            log.info("stages.%s goes on from step %d of %d.", self._stage, self.step, steps)
         trainer.strategy.barrier()
+        self._saved_at = time.monotonic()
+        # Not before: Lightning has set handlers of its own, which know nothing of states.
+        self._stop.listen()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
-        self._step, rest = divmod(index + 1, self._accumulation)
-        validates = self._validate_every_steps and self._step % self._validate_every_steps == 0
+        self.step, rest = divmod(index + 1, self._accumulation)
+        validates = self._validate_every_steps and self.step % self._validate_every_steps == 0
         if not rest and not validates:
-            self._save_if_due(trainer)
+            self._end_step(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        self._save_if_due(trainer)
+        self._end_step(trainer)
 
     def state_dict(self) -> dict[str, Any]:
         on_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-        own = {"cpu": torch.get_rng_state(), "cuda": on_gpus}
-        return {"of_rank": self._peers.gathered(own)}
+        # As text: a state is read without running what it holds, whatever a record is made of.
+        records = {name: json.dumps(item.state_dict()) for name, item in self._records.items()}
+        of_this_rank = {"cpu": torch.get_rng_state(), "cuda": on_gpus, "records": records}
+        return {"step": self.step, "of_rank": self._peers.gathered(of_this_rank)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        own = state["of_rank"][rank()]
-        torch.set_rng_state(own["cpu"].cpu())
-        if len(own["cuda"]) == torch.cuda.device_count():
-            torch.cuda.set_rng_state_all([each.cpu() for each in own["cuda"]])
+        self.step = state["step"]
+        of_this_rank = state["of_rank"][rank()]
+        torch.set_rng_state(of_this_rank["cpu"].cpu())
+        if len(of_this_rank["cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all([device.cpu() for device in of_this_rank["cuda"]])
+        for name, record in self._records.items():
+            record.load_state_dict(json.loads(of_this_rank["records"][name]))
 
-    def _save_if_due(self, trainer: pl.Trainer) -> None:
-        if self._step % self._every_steps:
-            return
+    def _end_step(self, trainer: pl.Trainer) -> None:
+        """Save the state if it is time, or if the stage is to stop.
+
+        Raises:
+            Stopped: The stage was to stop, and its state is saved.
+        """
+        waited_minutes = (time.monotonic() - self._saved_at) / 60
+        late = waited_minutes >= self._optimization.checkpoint_every_minutes
+        # Clocks and signals differ from rank to rank; a signal's number is more than 1.
+        wish = self._peers.largest(self._stop.signum or int(late))
+        if wish or self.step % self._optimization.checkpoint_every_steps == 0:
+            self._save(trainer)
+        if wish > 1:
+            raise Stopped(
+                f"stages.{self._stage}: stopped, with its state saved at step {self.step} of "
+                f"{self._optimization.steps}; {RESUME}.",
+                wish,
+            )
+
+    def _save(self, trainer: pl.Trainer) -> None:
         draft = self._folder / _DRAFT
         trainer.save_checkpoint(draft, weights_only=False)
         if trainer.is_global_zero:
-            seal(draft, f"step-{self._step:08d}")
+            seal(draft, f"step-{self.step:08d}")
             for old in sorted(self._folder.glob(_PATTERN))[:-_KEPT]:
                 remove(old)
         trainer.strategy.barrier()
+        self._saved_at = time.monotonic()
 
 
 class DirectIO(TorchCheckpointIO):

@@ -5,7 +5,9 @@ weights, and so how a gradient is clipped, a checkpoint written and a whole weig
 starts from the whole policy in its own memory. With bfloat16, ZeRO keeps float32 master weights.
 """
 
+import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -86,10 +88,19 @@ def check_drives(hardware: HardwareConfig) -> None:
         )
 
 
-def drives_of(hardware: HardwareConfig, work_dir: Path) -> Path | None:
-    """A training's own folder on this machine's drives; None = nothing is offloaded to them."""
+@contextmanager
+def drives_of(hardware: HardwareConfig, work_dir: Path) -> Iterator[Path | None]:
+    """A training's own folder on this machine's drives, removed when the training has ended.
+
+    None = nothing is offloaded to them.
+    """
     path = hardware.offload_path
-    return None if path is None else Path(path).absolute() / work_dir.name
+    folder = None if path is None else Path(path).absolute() / work_dir.name
+    try:
+        yield folder
+    finally:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def trainer_options(

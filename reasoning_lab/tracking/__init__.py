@@ -24,7 +24,8 @@ log = logging.getLogger(__name__)
 
 os.environ.setdefault("WANDB_SILENT", "true")
 
-# The x axis of every metric: a resumed offline run counts W&B's own steps anew.
+# The x axis of every metric: a resumed offline run counts W&B's own steps anew. A resumed stage
+# logs again, with the same values, the steps behind its last state; those before it are there.
 GLOBAL_STEP = "trainer/global_step"
 # wandb's own words, the older ones included.
 _ENVIRONMENT_MODES = {

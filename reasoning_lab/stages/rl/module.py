@@ -8,6 +8,7 @@ from the others with the same temperature dividing the logits.
 import logging
 import random
 import time
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
@@ -243,6 +244,8 @@ def _times(
 
 def run(config: RLConfig, context: StageContext) -> Metrics:
     """Write the policy that reinforcement learning leaves."""
+    # The schedule goes on at a step without a group that trains, also before the first update.
+    warnings.filterwarnings("ignore", r"Detected call of `lr_scheduler\.step\(\)`")
     policy, tokenizer = context.load_student()
     problems = context.problems(Split.TRAIN, config.problems)
     ahead = Ahead(policy, config.staleness, context.hardware.strategy)

@@ -143,6 +143,7 @@ def _optimization(steps: int, batch_size: int) -> OptimizationConfig:
         steps=steps,
         batch_size=batch_size,
         checkpoint_every_steps=10**6,
+        checkpoint_every_minutes=1e6,
         log_every_steps=1,
     )
 
