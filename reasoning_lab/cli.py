@@ -5,7 +5,6 @@ Nothing heavy is imported until a recipe really runs, so `--help` and completion
 
 import contextlib
 import dataclasses
-import difflib
 import errno
 import json
 import logging
@@ -27,7 +26,12 @@ from reasoning_lab.compose import CONF, Recipe, compose, register_schemas
 from reasoning_lab.files import dated
 from reasoning_lab.imports import lasting
 from reasoning_lab.interrupts import RESUME, Stopped, terminable
-from reasoning_lab.mistakes import is_composition_error, one_sentence
+from reasoning_lab.mistakes import (
+    CONFIG_DIR_FLAGS,
+    check_subcommand,
+    is_composition_error,
+    one_sentence,
+)
 from reasoning_lab.planning import memory_lines, plan_table, planned, summary, warning_lines
 from reasoning_lab.schema import PathsConfig, RootConfig
 from reasoning_lab.sweep import recipes, with_sweep
@@ -59,23 +63,6 @@ Options of each group, chosen by group=option:
 {groups}
 """
 _MULTIRUN = ("-m", "--multirun")
-_CONFIG_DIR = ("-cd", "--config-dir")
-# Of Hydra's flags, those whose value is the next word.
-_FLAGS_WITH_VALUE = (
-    *_CONFIG_DIR,
-    "-cp",
-    "--config-path",
-    "-cn",
-    "--config-name",
-    "-p",
-    "--package",
-    "-c",
-    "--cfg",
-    "-i",
-    "--info",
-    "-e",
-    "--experimental-rerun",
-)
 # The line that the shell wants completed.
 _COMPLETED = "COMP_LINE"
 
@@ -114,34 +101,12 @@ def main() -> None:
 
 
 def _dispatch(arguments: Sequence[str]) -> None:
-    _check_words(arguments)
+    check_subcommand(arguments, list(SUBCOMMANDS))
     register_schemas()
     if arguments and arguments[0] in SUBCOMMANDS:
         SUBCOMMANDS[arguments[0]](arguments[1:])
     else:
         _launch(arguments)
-
-
-def _check_words(arguments: Sequence[str]) -> None:
-    """Refuse a word that is no subcommand, before Hydra takes it for an override.
-
-    Raises:
-        UserError: It says which subcommand was meant, or that it must come first.
-    """
-    waiting = iter(arguments)
-    for place, word in enumerate(waiting):
-        if word in _FLAGS_WITH_VALUE:
-            next(waiting, None)
-        elif "=" in word or not word[:1].isalpha():
-            continue
-        elif word in SUBCOMMANDS:
-            if place:
-                raise UserError(f"{word}: a subcommand comes first; write reasoning-lab {word} …")
-        else:
-            near = difflib.get_close_matches(word, SUBCOMMANDS, n=1)
-            remedy = f"did you mean '{near[0]}'?" if near else "an override has the form key=value"
-            known = ", ".join(SUBCOMMANDS)
-            raise UserError(f"{word}: there is no such subcommand ({known}); {remedy}")
 
 
 def _launch(arguments: Sequence[str]) -> None:
@@ -378,7 +343,7 @@ def _config_folder(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
     waiting = iter(arguments)
     for word in waiting:
         flag, _, value = word.partition("=")
-        if flag in _CONFIG_DIR:
+        if flag in CONFIG_DIR_FLAGS:
             folder = value or next(waiting, "")
         else:
             rest.append(word)

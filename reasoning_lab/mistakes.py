@@ -21,7 +21,25 @@ from omegaconf.errors import (
 )
 
 from reasoning_lab.evaluate.command import hydra_quoted
+from reasoning_lab.types import UserError
 
+CONFIG_DIR_FLAGS = ("-cd", "--config-dir")
+# Of Hydra's flags, those whose value is the next word.
+_FLAGS_WITH_VALUE = (
+    *CONFIG_DIR_FLAGS,
+    "-cp",
+    "--config-path",
+    "-cn",
+    "--config-name",
+    "-p",
+    "--package",
+    "-c",
+    "--cfg",
+    "-i",
+    "--info",
+    "-e",
+    "--experimental-rerun",
+)
 # What Hydra puts before its own account of an error.
 _FILE = re.compile(r"In '([^']+)': ")
 _OVERRIDE = re.compile(r"To append to your (?:config|default list) use \+(.+)")
@@ -32,6 +50,28 @@ _SWEPT = re.compile(r"Ambiguous value for argument '(.+)'$")
 _REFUSED_GROUP = "Config group override"
 # OmegaConf's own failure at `key={...}` where the key is null.
 _FILLED_NULL = re.compile(r"'NoneType' object has no attribute 'get'\s+full_key: (\S+)")
+
+
+def check_subcommand(arguments: Sequence[str], subcommands: Sequence[str]) -> None:
+    """Refuse a word that is no subcommand, before Hydra takes it for an override.
+
+    Raises:
+        UserError: It says which subcommand was meant, or that it must come first.
+    """
+    waiting = iter(arguments)
+    for place, word in enumerate(waiting):
+        if word in _FLAGS_WITH_VALUE:
+            next(waiting, None)
+        elif "=" in word or not word[:1].isalpha():
+            continue
+        elif word in subcommands:
+            if place:
+                raise UserError(f"{word}: a subcommand comes first; write reasoning-lab {word} …")
+        else:
+            near = difflib.get_close_matches(word, subcommands, n=1)
+            remedy = f"did you mean '{near[0]}'?" if near else "an override has the form key=value"
+            known = ", ".join(subcommands)
+            raise UserError(f"{word}: there is no such subcommand ({known}); {remedy}")
 
 
 def is_composition_error(error: BaseException) -> bool:
