@@ -29,6 +29,7 @@ from reasoning_lab.types import Problem, UserError, Verdict
 from reasoning_lab.verify.choice import LETTERS, SEVERAL, read_choice
 from reasoning_lab.verify.gym import UnscorableGoldError, family_verdict, require_scorable_gold
 from reasoning_lab.verify.number import Quantity, read_number
+from reasoning_lab.verify.sandbox import in_child
 
 _LOG = logging.getLogger(__name__)
 
@@ -298,17 +299,23 @@ def _require_scorable_gold(problem: Problem) -> None:
 def _check_own(problem: Problem, answer: str) -> Verdict:
     """Ask `rule(problem, answer)`: True, False, or None for an answer that it cannot read.
 
-    A ValueError, as `int("five")` raises, stands for None. Any other error is the rule's fault,
-    and ends the run.
+    Each answer gets a sealed process of its own, so that whatever the rule does with it reaches
+    no other verdict. A ValueError, as `int("five")` raises, stands for None. Any other error is
+    the rule's fault, and ends the run.
     """
     rule = resolve(problem.checker, "checker")
-    try:
+
+    def ask() -> bool | None:
         right = rule(problem, answer)
+        return None if right is None else bool(right)
+
+    try:
+        right = in_child(ask)
     except ValueError:
         right = None
     if right is None:
         return Verdict.UNPARSEABLE
-    return Verdict.CORRECT if right else Verdict.WRONG
+    return Verdict.CORRECT if right is True else Verdict.WRONG
 
 
 def _require_own_gold(problem: Problem) -> None:

@@ -13,8 +13,8 @@ scorers that were read and only compare; the others are replaced by rules of the
 from reasoning_lab.verify.gym.families import (
     UnscorableGoldError,
     family_verdict,
-    require_family,
+    refuse_unjudged,
     require_scorable_gold,
 )
 
-__all__ = ["UnscorableGoldError", "family_verdict", "require_family", "require_scorable_gold"]
+__all__ = ["UnscorableGoldError", "family_verdict", "refuse_unjudged", "require_scorable_gold"]

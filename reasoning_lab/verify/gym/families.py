@@ -119,20 +119,22 @@ class UnscorableGoldError(Exception):
     """The family cannot judge the problem's own gold; the text says why, and may be empty."""
 
 
-def require_family(family: str, where: str) -> None:
-    """Raise unless the lab judges answers of `family`.
+def refuse_unjudged(family: str, where: str) -> None:
+    """Raise where reasoning-gym has the family but the lab does not judge its answers.
 
     Args:
         family: Name of a reasoning-gym family.
         where: The row or the config key that names it, for the error.
 
     Raises:
-        UserError: reasoning-gym has no such family, or the lab does not judge it.
+        UserError: The family has no gold of its own, or nobody has reviewed its scorer.
     """
-    if family in RULES or family in GRAMMARS or family in PLAIN_SCORERS:
+    if _is_judged(family):
         return
     if family in REFUSED:
-        raise UserError(f"{where}: the family '{family}' cannot be judged ({REFUSED[family]})")
+        raise UserError(
+            f"{where}: the family '{family}' cannot be judged ({REFUSED[family]}); leave it out"
+        )
     from reasoning_gym.factory import DATASETS
 
     if family in DATASETS:
@@ -140,10 +142,10 @@ def require_family(family: str, where: str) -> None:
             f"{where}: the scorer of the family '{family}' was never reviewed and may run an "
             "answer as code; name another family, or give its rows the checker 'math' or 'number'"
         )
-    raise UserError(
-        f"{where}: reasoning-gym has no family '{family}' (checker '{PREFIX}{family}'); see its "
-        "gallery for the names"
-    )
+
+
+def _is_judged(family: str) -> bool:
+    return family in RULES or family in GRAMMARS or family in PLAIN_SCORERS
 
 
 def family_verdict(problem: Problem, answer: str) -> Verdict:
@@ -153,7 +155,7 @@ def family_verdict(problem: Problem, answer: str) -> Verdict:
 
     Raises:
         UnscorableGoldError: The problem's own gold is not judged correct.
-        UserError: As in `require_family`.
+        UserError: There is no such family, or the lab does not judge it.
     """
     family = _family(problem)
     try:
@@ -205,7 +207,12 @@ def _scored(problem: Problem, family: str, answer: str) -> bool | None:
 
 def _family(problem: Problem) -> str:
     family = problem.checker.removeprefix(PREFIX)
-    require_family(family, problem.origin)
+    refuse_unjudged(family, problem.origin)
+    if not _is_judged(family):
+        raise UserError(
+            f"{problem.origin}: reasoning-gym has no family '{family}' (checker "
+            f"'{problem.checker}'); see its gallery for the names"
+        )
     return family
 
 

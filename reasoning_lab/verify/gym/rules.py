@@ -1,8 +1,8 @@
 """Our own verdicts for the families whose scorer in reasoning-gym evaluates text, or is at fault.
 
 Each rule says whether the answer is right, or raises NotInGrammarError. It reads answer, gold and
-metadata alike by `expressions` or a regular expression and never evaluates them, since rows may come
-from elsewhere too.
+metadata alike by `expressions` or a regular expression and never evaluates them, since rows may
+come from elsewhere too.
 
 Where reasoning-gym's own scorer differs:
 
