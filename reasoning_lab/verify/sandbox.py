@@ -86,6 +86,10 @@ class SandboxError(OSError):
     """The kernel offers no Landlock or no seccomp, or refuses to apply them."""
 
 
+# Holds an item once this process has forgotten its environment.
+_forgotten: list[bool] = []
+
+
 @cache
 def is_available() -> bool:
     """Whether this machine's kernel can seal a process."""
@@ -106,7 +110,9 @@ def seal(readable: Sequence[Path] = (), *, forks: bool) -> None:
     """
     if not is_available():
         raise SandboxError("this kernel has no Landlock")
-    _forget_environment()
+    # A sealed process cannot read what this needs, and its children inherit an empty one.
+    if not _forgotten:
+        _forget_environment()
     _libc().prctl(_NO_NEW_PRIVS, 1, 0, 0, 0)
     _restrict_files([*_python_folders(), *readable])
     _restrict_system_calls(forks)
@@ -145,8 +151,8 @@ def _serve(work: Callable[[], Any], writer: int) -> NoReturn:
         _libc().prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
         _keep_only(writer)
         resource.setrlimit(resource.RLIMIT_CPU, (resource.getrlimit(resource.RLIMIT_CPU)[0],) * 2)
-        seal(forks=False)
         try:
+            seal(forks=False)
             reply: dict[str, Any] = {"value": work()}
         except Exception as error:
             reply = {"error": type(error).__name__, "text": str(error)[:1_000]}
@@ -196,6 +202,7 @@ def _forget_environment() -> None:
     start, end = (int(field) for field in Path("/proc/self/stat").read_text().split()[-3:-1])
     if 0 < start < end:
         ctypes.memset(start, 0, end - start)
+    _forgotten.append(True)
 
 
 def _python_folders() -> list[Path]:
