@@ -20,7 +20,9 @@ from reasoning_lab.types import Problem, UserError, Verdict
 from reasoning_lab.verify import Verifier
 from reasoning_lab.verify.answers import nesting_depth
 from reasoning_lab.verify.checkers import check, gold_complaint
-from reasoning_lab.verify.gym import families
+from reasoning_lab.verify.gym.families import PLAIN_SCORERS, REFUSED
+from reasoning_lab.verify.gym.grammars import GRAMMARS
+from reasoning_lab.verify.gym.rules import RULES
 from reasoning_lab.verify.sandbox import in_child, is_available
 
 CORRECT, WRONG, UNPARSEABLE = Verdict.CORRECT, Verdict.WRONG, Verdict.UNPARSEABLE
@@ -111,7 +113,7 @@ REPLACED = [
     "spiral_matrix",
     "string_insertion",
 ]
-RULES = """
+OWN_RULES = """
 def evaluates(problem, answer):
     try:
         return eval(answer) == int(problem.gold)
@@ -155,7 +157,7 @@ def box(answer: str) -> str:
 
 @pytest.fixture
 def own_rule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Problem:
-    (tmp_path / "rules_that_evaluate.py").write_text(RULES)
+    (tmp_path / "rules_that_evaluate.py").write_text(OWN_RULES)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv(TRUSTED_VARIABLE, "rules_that_evaluate")
     return Problem("Of one's own?", "18", "rules_that_evaluate.evaluates", "f")
@@ -229,7 +231,7 @@ json.dump(seen, sys.stdout)
 
 def test_no_text_of_an_answer_is_ever_compiled(tmp_path: Path, port: int) -> None:
     """Python's own audit events show what is compiled, imported and opened in one process."""
-    read_by_us = [family for family in [*SHIPPED, *REPLACED] if family in families.RULES]
+    read_by_us = [family for family in [*SHIPPED, *REPLACED] if family in RULES]
     problems = [
         *PLAIN,
         INTEGRAL,
@@ -253,8 +255,7 @@ def test_no_text_of_an_answer_is_ever_compiled(tmp_path: Path, port: int) -> Non
 
 
 def test_every_family_of_reasoning_gym_has_one_kind() -> None:
-    kinds = [families.RULES, families.GRAMMARS, families.PLAIN_SCORERS, families.REFUSED]
-    names = [name for kind in kinds for name in kind]
+    names = [*RULES, *GRAMMARS, *PLAIN_SCORERS, *REFUSED]
     assert sorted(names) == sorted(DATASETS)
 
 
@@ -423,7 +424,7 @@ def test_a_sealed_child_reaches_nothing(tmp_path: Path, monkeypatch: pytest.Monk
 def test_what_a_child_returns_is_plain_data() -> None:
     assert in_child(lambda: [1, None, "x"]) == [1, None, "x"]
     with pytest.raises(KeyError):
-        in_child(lambda: {}["missing"])
+        in_child(lambda: dict[str, int]()["missing"])
     for gone in (lambda: os._exit(0), lambda: object(), lambda: sys.exit(), lambda: "x" * 10**6):
         with pytest.raises((MemoryError, TypeError)):
             in_child(gone)
