@@ -206,7 +206,7 @@ def test_attempts_to_escape_leave_no_trace_and_change_no_verdict(
 
 
 WATCH = """
-import json, sys
+import json, os, sys
 from reasoning_lab.types import Problem
 from reasoning_lab.verify.checkers import check
 
@@ -214,18 +214,18 @@ problems, texts = json.load(sys.stdin)
 problems = [Problem(**problem) for problem in problems]
 for problem in problems:
     check(problem, problem.gold + " ")
-seen = []
 
 def hook(event, arguments):
     if event in ("compile", "exec", "open", "import", "os.system", "subprocess.Popen"):
         if "zqxmark" in repr(arguments[:2])[:100_000]:
-            seen.append(event)
+            # At once, before the attempt reaches the process that runs the tests.
+            os.write(2, f"{event}: {arguments[:2]!r}"[:500].encode())
+            os._exit(1)
 
 sys.addaudithook(hook)
 for problem in problems:
     for text in texts:
         check(problem, text)
-json.dump(seen, sys.stdout)
 """
 
 
@@ -251,7 +251,6 @@ def test_no_text_of_an_answer_is_ever_compiled(tmp_path: Path, port: int) -> Non
         timeout=120,
     )
     assert done.returncode == 0, done.stderr[-2_000:]
-    assert json.loads(done.stdout) == []
 
 
 def test_every_family_of_reasoning_gym_has_one_kind() -> None:
