@@ -27,6 +27,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -38,7 +39,7 @@ from reasoning_lab.hardware import HardwareConfig
 from reasoning_lab.targets import trusted_packages
 from reasoning_lab.types import Problem, UserError, Verdict
 from reasoning_lab.verify.answers import extract_answer, nesting_depth
-from reasoning_lab.verify.sandbox import is_available, seal
+from reasoning_lab.verify.sandbox import SandboxError, seal
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -289,7 +290,8 @@ def _start_worker(memory_mb: int) -> None:
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         _limit(resource.RLIMIT_AS, pages * resource.getpagesize() + memory_mb * _MIB)
     _limit(resource.RLIMIT_CORE, 0)
-    if is_available():
+    # No checker of the lab evaluates an answer, so a kernel that refuses costs no verdict.
+    with suppress(SandboxError):
         seal(_trusted_folders(), forks=True)
 
 
