@@ -11,6 +11,7 @@ from typing import Any
 
 from reasoning_lab.data.problems import check_fractions, split_of
 from reasoning_lab.types import Problem, Split, UserError
+from reasoning_lab.verify.gym import refuse_unjudged
 
 # Spacing between derived seeds: reasoning-gym uses seed + index for problem number index.
 _SEED_STRIDE = 10**7
@@ -26,7 +27,8 @@ class ReasoningGymSource:
         validation_frac: Fraction of all prompts that early stopping and tuning may look at.
 
     Raises:
-        UserError: For an unknown family or an option that reasoning-gym refuses.
+        UserError: For a family that the lab does not judge. `problems` raises it for an unknown
+            family or an option that reasoning-gym refuses.
     """
 
     def __init__(
@@ -36,6 +38,8 @@ class ReasoningGymSource:
         validation_frac: float,
     ) -> None:
         check_fractions(test_frac, validation_frac)
+        for family in families:
+            refuse_unjudged(family, f"data.families.{family}")
         self._families = families
         self._test_frac = test_frac
         self._validation_frac = validation_frac

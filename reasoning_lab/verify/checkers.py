@@ -5,35 +5,36 @@ The kinds of checker are:
 - `math`: math-verify (https://github.com/huggingface/Math-Verify);
 - `number`: one exact number with its unit;
 - `choice`: a letter from A to E;
-- `reasoning_gym/<family>`: that family's `score_answer`;
+- `reasoning_gym/<family>`: that family's own meaning, see the package `gym`;
 - `my_package.my_rule`: a function of the user's own, see `_check_own`.
 
-None limits its own time or memory: the pool does. Some reasoning-gym scorers (e.g. `countdown`)
-evaluate the answer as a Python expression, and a worker process is no sandbox against that.
+None limits its own time or memory: the pool does. None evaluates an answer as code.
 """
 
 import logging
 import re
 from collections.abc import Callable
 from fractions import Fraction
-from functools import cache, lru_cache
+from functools import lru_cache
 from numbers import Rational
 from typing import Any, NoReturn
 
 import math_verify
-import reasoning_gym
+
+# Imported here so that a fork of the server has it.
+import reasoning_gym  # noqa: F401
 
 from reasoning_lab.targets import TRUSTED_VARIABLE, is_trusted, resolve
 from reasoning_lab.types import Problem, UserError, Verdict
 from reasoning_lab.verify.choice import LETTERS, SEVERAL, read_choice
+from reasoning_lab.verify.gym import UnscorableGoldError, family_verdict, require_scorable_gold
 from reasoning_lab.verify.number import Quantity, read_number
+from reasoning_lab.verify.sandbox import in_child
 
 _LOG = logging.getLogger(__name__)
 
-_NUMERIC = re.compile(r"(?:\\[dt]?frac|[-+*/.,_(){}$\s0-9eEijIJ])+")
 # With these left in, "3$ or $5" would be read as its last part alone.
 _MATH_MODE = re.compile(r"(?<!\\)\$")
-_DIGIT = re.compile(r"[0-9]")
 _PLAIN_NUMBER = re.compile(
     r"(?:\\\$)?(?P<decimal>-?(?:0|[1-9][0-9]{0,8}|[1-9][0-9]{0,2}(?:,[0-9]{3}){1,2})(?:\.[0-9]{1,6})?)"
     r"|(?P<sign>-?)\\[dt]?frac\{(?P<top>[0-9]{1,9})\}\{(?P<bottom>[1-9][0-9]{0,8})\}"
@@ -282,76 +283,41 @@ _CHECKERS: dict[str, tuple[_GoldReader, _AnswerChecker]] = {
 
 
 def _check_reasoning_gym(problem: Problem, answer: str) -> Verdict:
-    """Call a full score correct; a partial one (reasoning-gym gives some) is wrong.
-
-    Where gold is a number, what doesn't look like one is unparseable.
-    """
-    dataset = _dataset(problem)
-    numeric = _NUMERIC.fullmatch(problem.gold) and _DIGIT.search(problem.gold)
-    # `complex_arithmetic` scores min(1.0, exp(-distance)), which is 1.0 for a distance of NaN.
-    if numeric and "nan" in answer.lower():
-        return Verdict.UNPARSEABLE
     try:
-        score = dataset.score_answer(answer, _entry(problem))
-    except MemoryError:
-        raise
-    except Exception:
-        _require_scorable_gold(problem)
-        score = 0.0
-    if score == 1.0:
-        return Verdict.CORRECT
-    return Verdict.UNPARSEABLE if numeric and not _NUMERIC.fullmatch(answer) else Verdict.WRONG
+        return family_verdict(problem, answer)
+    except UnscorableGoldError as error:
+        _refuse(problem, f"'{problem.checker}' can't score the gold", str(error))
 
 
 def _require_scorable_gold(problem: Problem) -> None:
-    """Tell a scorer that chokes on the answer from one that chokes on the problem."""
-    said = f"'{problem.checker}' can't score the gold"
     try:
-        score = _dataset(problem).score_answer(problem.gold, _entry(problem))
-    except (UserError, MemoryError):
-        raise
-    except Exception as error:
-        _refuse(problem, said, f" ({type(error).__name__}: {error})")
-    if score != 1.0:
-        _refuse(problem, said, f" (it scores {score}, not 1)")
+        require_scorable_gold(problem)
+    except UnscorableGoldError as error:
+        _refuse(problem, f"'{problem.checker}' can't score the gold", str(error))
 
 
 def _check_own(problem: Problem, answer: str) -> Verdict:
     """Ask `rule(problem, answer)`: True, False, or None for an answer that it cannot read.
 
-    A ValueError, as `int("five")` raises, stands for None. Any other error is the rule's fault,
-    and ends the run.
+    Each answer gets a sealed process of its own, so that whatever the rule does with it reaches
+    no other verdict. A ValueError, as `int("five")` raises, stands for None. Any other error is
+    the rule's fault, and ends the run.
     """
     rule = resolve(problem.checker, "checker")
-    try:
+
+    def ask() -> bool | None:
         right = rule(problem, answer)
+        return None if right is None else bool(right)
+
+    try:
+        right = in_child(ask)
     except ValueError:
         right = None
     if right is None:
         return Verdict.UNPARSEABLE
-    return Verdict.CORRECT if right else Verdict.WRONG
+    return Verdict.CORRECT if right is True else Verdict.WRONG
 
 
 def _require_own_gold(problem: Problem) -> None:
     if _check_own(problem, problem.gold.strip()) is not Verdict.CORRECT:
         _refuse(problem, f"'{problem.checker}' does not find right its own gold")
-
-
-def _entry(problem: Problem) -> dict[str, Any]:
-    return {"question": problem.prompt, "answer": problem.gold, "metadata": problem.metadata}
-
-
-def _dataset(problem: Problem) -> Any:
-    family = problem.checker.partition("/")[2]
-    try:
-        return _dataset_of(family)
-    except ValueError as error:
-        raise UserError(
-            f"{problem.origin}: reasoning-gym has no family '{family}' (checker "
-            f"'{problem.checker}'); see its gallery for the names"
-        ) from error
-
-
-@cache
-def _dataset_of(family: str) -> Any:
-    return reasoning_gym.create_dataset(family)

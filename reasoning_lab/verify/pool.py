@@ -4,6 +4,9 @@ A model's answer is hostile input: `\boxed{10^{10^{10^{10}}}}` keeps sympy busy 
 alarm that sympy happens to swallow doesn't end it. So the comparison runs in pebble's processes,
 under a memory cap and a time limit; extraction, which is linear, stays in the parent.
 
+A worker writes no file, opens no socket, starts no program and knows no environment variable (see
+`sandbox`). No checker of the lab evaluates an answer; this is a second wall.
+
 Workers are forked from a fork server that has the checkers imported, so a killed one is replaced
 in milliseconds. The server is a fresh process: it has none of the parent's torch or its threads.
 It ends with the parent.
@@ -15,6 +18,7 @@ its text counts as correct. The memory cap needs Linux; a script that uses this 
 
 import hashlib
 import importlib
+import importlib.util
 import math
 import multiprocessing
 import os
@@ -23,6 +27,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -31,8 +36,10 @@ from typing import Self, TypeVar
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
 from reasoning_lab.hardware import HardwareConfig
+from reasoning_lab.targets import trusted_packages
 from reasoning_lab.types import Problem, UserError, Verdict
 from reasoning_lab.verify.answers import extract_answer, nesting_depth
+from reasoning_lab.verify.sandbox import SandboxError, seal
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -283,6 +290,15 @@ def _start_worker(memory_mb: int) -> None:
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         _limit(resource.RLIMIT_AS, pages * resource.getpagesize() + memory_mb * _MIB)
     _limit(resource.RLIMIT_CORE, 0)
+    # No checker of the lab evaluates an answer, so a kernel that refuses costs no verdict.
+    with suppress(SandboxError):
+        seal(_trusted_folders(), forks=True)
+
+
+def _trusted_folders() -> list[Path]:
+    """Where the packages of the user's own rules lie, which are imported when first needed."""
+    specs = [importlib.util.find_spec(name) for name in trusted_packages()]
+    return [Path(spec.origin).parent for spec in specs if spec is not None and spec.origin]
 
 
 def _limit(what: int, amount: int) -> None:

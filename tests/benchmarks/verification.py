@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from reasoning_lab.targets import TRUSTED_VARIABLE
 from reasoning_lab.types import Problem, Verdict
 from reasoning_lab.verify import Verifier, extract_answer
 from tests.processes import fork_server_children
@@ -76,6 +77,33 @@ def speed(arguments: argparse.Namespace) -> None:
             load_average=os.getloadavg()[0],
             **Counter(str(verdict) for _, verdict in found),
         )
+
+
+OWN_RULE = "def same(problem, answer):\n    return int(answer) == int(problem.gold)\n"
+
+
+def isolated(arguments: argparse.Namespace) -> None:
+    """Answers a second that our grammars read, and that a rule of one's own judges apart."""
+    polynomials = [f"{n}*x**2 - {n + 1}*x + 7" for n in range(2, 2_002)]
+    wrong = [f"{n}*x**2 - {n}*x + 7" for n in range(2, 2_002)]
+    checker = "reasoning_gym/polynomial_multiplication"
+    numbers = [str(n) for n in range(400)]
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "rules_of_benchmark.py").write_text(OWN_RULE)
+        os.environ[TRUSTED_VARIABLE] = "rules_of_benchmark"
+        sys.path.insert(0, folder)
+        cases = [(checker, polynomials, wrong), ("rules_of_benchmark.same", numbers, numbers[::-1])]
+        for name, golds, answers in cases:
+            problems = [Problem(f"q{at}", gold, name, "f") for at, gold in enumerate(golds)]
+            texts = [box(answer) for answer in answers]
+            with Verifier(WORKERS, timeout_s=10, memory_mb=512) as verifier:
+                verifier.verify(problems[:100], texts[:100])
+                start = time.perf_counter()
+                found = verifier.verify(problems, texts)
+                took_s = time.perf_counter() - start
+            counts = Counter(str(verdict) for _, verdict in found)
+            say("isolated", checker=name, answers_per_s=round(len(found) / took_s), **counts)
+        sys.path.remove(folder)
 
 
 def cpu_s() -> float:
@@ -287,7 +315,13 @@ def formula(text: str) -> str | None:
     return match[1].strip() if match and "\\boxed" not in text else None
 
 
-FIGURES = {"speed": speed, "hostile": hostile, "gsm8k": gsm8k, "published": published}
+FIGURES = {
+    "speed": speed,
+    "isolated": isolated,
+    "hostile": hostile,
+    "gsm8k": gsm8k,
+    "published": published,
+}
 
 
 def main() -> None:

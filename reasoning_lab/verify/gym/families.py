@@ -1,0 +1,231 @@
+"""Which families of reasoning-gym the lab judges, and how.
+
+Every scorer of reasoning-gym 0.1.25 was read. There are four kinds:
+
+- `RULES`: the scorer hands text to `eval` or `parse_expr`, or gives full scores to wrong answers.
+  The lab's own rule takes its place.
+- `GRAMMARS`: the scorer only compares, and the lab ships the family. An answer must fit the
+  grammar.
+- `PLAIN_SCORERS`: the scorer only compares, by string methods, `int`, `float`, `Fraction` or JSON.
+- `REFUSED`: the family has no gold of its own, or hands the answer on to another family.
+
+A family of a later version that nobody has read is refused, since its scorer may run an answer.
+"""
+
+import copy
+import re
+from functools import cache
+from typing import Any
+
+from reasoning_lab.types import Problem, UserError, Verdict
+from reasoning_lab.verify.gym.expressions import NotInGrammarError
+from reasoning_lab.verify.gym.grammars import GRAMMARS
+from reasoning_lab.verify.gym.rules import RULES
+
+PREFIX = "reasoning_gym/"
+
+PLAIN_SCORERS = frozenset(
+    {
+        "ab",
+        "acre",
+        "advanced_geometry",
+        "aiw",
+        "arc_1d",
+        "arc_agi",
+        "base_conversion",
+        "bf",
+        "binary_alternation",
+        "caesar_cipher",
+        "circuit_logic",
+        "codeio",
+        "color_cube_rotation",
+        "count_bits",
+        "course_schedule",
+        "cryptarithm",
+        "decimal_arithmetic",
+        "emoji_mystery",
+        "family_relationships",
+        "figlet_font",
+        "futoshiki",
+        "game_of_life",
+        "group_anagrams",
+        "isomorphic_strings",
+        "jugs",
+        "kakurasu",
+        "knight_swap",
+        "knights_knaves",
+        "largest_island",
+        "letter_counting",
+        "letter_jumble",
+        "list_functions",
+        "mahjong_puzzle",
+        "manipulate_matrix",
+        "maze",
+        "mini_sudoku",
+        "modulo_grid",
+        "needle_haystack",
+        "number_filtering",
+        "number_format",
+        "number_sequence",
+        "palindrome_generation",
+        "palindrome_partitioning",
+        "path_star",
+        "pool_matrix",
+        "power_function",
+        "quantum_lock",
+        "ransom_note",
+        "rearc",
+        "rectangle_count",
+        "rotate_matrix",
+        "rotten_oranges",
+        "self_reference",
+        "sentence_reordering",
+        "shortest_path",
+        "simple_geometry",
+        "sokoban",
+        "spell_backward",
+        "string_manipulation",
+        "string_splitting",
+        "string_synthesis",
+        "sudoku",
+        "survo",
+        "syllogism",
+        "time_intervals",
+        "tower_of_hanoi",
+        "tsumego",
+        "word_ladder",
+        "word_sequence_reversal",
+        "word_sorting",
+        "zebra_puzzles",
+    }
+)
+_NO_GOLD = "its problems come without a gold answer"
+REFUSED = {
+    "boxnet": _NO_GOLD,
+    "composite": "it mixes other families; name those",
+    "graph_color": _NO_GOLD,
+    "propositional_logic": _NO_GOLD,
+    "rubiks_cube": _NO_GOLD,
+    "rush_hour": _NO_GOLD,
+}
+
+_NUMERIC = re.compile(r"(?:\\[dt]?frac|[-+*/.,_(){}$\s0-9eEijIJ])+")
+_DIGIT = re.compile(r"[0-9]")
+_LETTER = re.compile(r"[A-Za-z]")
+_NOT_A_NUMBER = re.compile(r"nan|inf", re.IGNORECASE)
+
+
+class UnscorableGoldError(Exception):
+    """The family cannot judge the problem's own gold; the text says why, and may be empty."""
+
+
+def refuse_unjudged(family: str, where: str) -> None:
+    """Raise where reasoning-gym has the family but the lab does not judge its answers.
+
+    Args:
+        family: Name of a reasoning-gym family.
+        where: The row or the config key that names it, for the error.
+
+    Raises:
+        UserError: The family has no gold of its own, or nobody has reviewed its scorer.
+    """
+    if _is_judged(family):
+        return
+    if family in REFUSED:
+        raise UserError(
+            f"{where}: the family '{family}' cannot be judged ({REFUSED[family]}); leave it out"
+        )
+    from reasoning_gym.factory import DATASETS
+
+    if family in DATASETS:
+        raise UserError(
+            f"{where}: the scorer of the family '{family}' was never reviewed and may run an "
+            "answer as code; name another family, or give its rows the checker 'math' or 'number'"
+        )
+
+
+def _is_judged(family: str) -> bool:
+    return family in RULES or family in GRAMMARS or family in PLAIN_SCORERS
+
+
+def family_verdict(problem: Problem, answer: str) -> Verdict:
+    """Compare `answer` with gold by the problem's family.
+
+    Only a full score is correct; a partial one, as reasoning-gym gives some, is wrong.
+
+    Raises:
+        UnscorableGoldError: The problem's own gold is not judged correct.
+        UserError: There is no such family, or the lab does not judge it.
+    """
+    family = _family(problem)
+    try:
+        right: bool | None
+        if family in RULES:
+            right = RULES[family](problem, answer)
+        else:
+            right = _scored(problem, family, answer)
+    except (MemoryError, UserError):
+        raise
+    except Exception as error:
+        # A rule or a scorer may choke on the answer or on the problem.
+        require_scorable_gold(problem)
+        right = None if isinstance(error, NotInGrammarError) else False
+    if right is None:
+        return Verdict.UNPARSEABLE
+    return Verdict.CORRECT if right else Verdict.WRONG
+
+
+def require_scorable_gold(problem: Problem) -> None:
+    """Raise UnscorableGoldError unless the problem's own gold is judged correct."""
+    family = _family(problem)
+    try:
+        if family in RULES:
+            score = 1.0 if RULES[family](problem, problem.gold) else 0.0
+        else:
+            score = _dataset(family).score_answer(problem.gold, _entry(problem, family))
+    except (MemoryError, UserError):
+        raise
+    except Exception as error:
+        raise UnscorableGoldError(f" ({type(error).__name__}: {error})") from error
+    if score != 1.0:
+        raise UnscorableGoldError(f" (it scores {score}, not 1)")
+
+
+def _scored(problem: Problem, family: str, answer: str) -> bool | None:
+    """Whether reasoning-gym's scorer gives the full score; None for what does not fit."""
+    if family in GRAMMARS:
+        if not GRAMMARS[family].fullmatch(answer.strip()):
+            raise NotInGrammarError("no answer of this family")
+    # NaN compares as equal to anything in some scorers.
+    elif not _LETTER.search(problem.gold) and _NOT_A_NUMBER.search(answer):
+        return None
+    if _dataset(family).score_answer(answer, _entry(problem, family)) == 1.0:
+        return True
+    numeric = _NUMERIC.fullmatch(problem.gold) and _DIGIT.search(problem.gold)
+    return None if numeric and not _NUMERIC.fullmatch(answer) else False
+
+
+def _family(problem: Problem) -> str:
+    family = problem.checker.removeprefix(PREFIX)
+    refuse_unjudged(family, problem.origin)
+    if not _is_judged(family):
+        raise UserError(
+            f"{problem.origin}: reasoning-gym has no family '{family}' (checker "
+            f"'{problem.checker}'); see its gallery for the names"
+        )
+    return family
+
+
+def _entry(problem: Problem, family: str) -> dict[str, Any]:
+    metadata = problem.metadata
+    if family not in GRAMMARS:
+        # Some scorers, such as knight_swap's, write into it, and other answers share it.
+        metadata = copy.deepcopy(metadata)
+    return {"question": problem.prompt, "answer": problem.gold, "metadata": metadata}
+
+
+@cache
+def _dataset(family: str) -> Any:
+    import reasoning_gym
+
+    return reasoning_gym.create_dataset(family)

@@ -1,0 +1,299 @@
+"""What a process gives up before it meets an answer, and one child process for each answer.
+
+The kernel enforces it on Linux, without a helper program and without privileges:
+
+- Landlock (https://docs.kernel.org/userspace-api/landlock.html): nothing can be written, and only
+  the folders of Python's path and the system's libraries can be read;
+- seccomp (https://docs.kernel.org/userspace-api/seccomp_filter.html): no socket, no other program,
+  no signal, no shared memory, no change of a file's mode, owner or times.
+
+Workers of the verifier are sealed once. A user's own rule runs in a child of its own for each
+answer, which also gives up forking. Whatever the rule does with the answer is lost with the child:
+only its verdict comes back, as JSON. Elsewhere than on Linux nothing is sealed.
+"""
+
+import builtins
+import ctypes
+import json
+import os
+import platform
+import resource
+import signal
+import struct
+import sys
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NoReturn
+
+from reasoning_lab.targets import TRUSTED_VARIABLE
+
+_NO_NEW_PRIVS = 38
+_PARENT_DEATH_SIGNAL = 1
+_MAX_REPLY_BYTES = 65_536
+# What a rule may need to be imported and to run; none of it is a secret.
+_KEPT_VARIABLES = (TRUSTED_VARIABLE, "LANG", "LC_ALL", "TZ", "OMP_NUM_THREADS")
+
+# Landlock's system calls have the same numbers on all architectures.
+_CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
+_ABI_VERSION, _PATH_BENEATH = 1, 1
+_WRITE_FILE, _READ_FILE, _READ_DIR, _TRUNCATE = 1 << 1, 1 << 2, 1 << 3, 1 << 14
+# Rights over files that each version of Landlock added, as the number of bits that it knows.
+_FILE_BITS = {1: 13, 2: 14, 3: 15, 4: 15}
+_LATEST_FILE_BITS = 16
+_TCP = 0b11
+_ABSTRACT_SOCKETS_AND_SIGNALS = 0b11
+_SYSTEM_FOLDERS = ("/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/localtime")
+_DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom")
+
+_AUDIT_ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+# System calls that no worker needs: x86_64 number, aarch64 number.
+_FORBIDDEN = {
+    "socket": (41, 198), "connect": (42, 203), "accept": (43, 202), "sendto": (44, 206),
+    "bind": (49, 200), "listen": (50, 201), "socketpair": (53, 199), "accept4": (288, 242),
+    "execve": (59, 221), "execveat": (322, 281),
+    "kill": (62, 129), "tkill": (200, 130), "tgkill": (234, 131), "rt_sigqueueinfo": (129, 138),
+    "rt_tgsigqueueinfo": (297, 240), "pidfd_send_signal": (424, 424), "pidfd_open": (434, 434),
+    "pidfd_getfd": (438, 438), "ptrace": (101, 117), "process_vm_readv": (310, 270),
+    "process_vm_writev": (311, 271), "process_madvise": (440, 440), "move_pages": (279, 239),
+    "migrate_pages": (256, 238), "setpriority": (141, 140), "ioprio_set": (251, 30),
+    "sched_setaffinity": (203, 122), "sched_setscheduler": (144, 119),
+    "shmget": (29, 194), "shmat": (30, 196), "semget": (64, 190), "msgget": (68, 186),
+    "mq_open": (240, 180), "mq_unlink": (241, 181),
+    "truncate": (76, 45), "chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53),
+    "fchmodat2": (452, 452), "chown": (92, None), "fchown": (93, 55), "lchown": (94, None),
+    "fchownat": (260, 54), "utime": (132, None), "utimes": (235, None), "futimesat": (261, None),
+    "utimensat": (280, 88), "setxattr": (188, 5), "lsetxattr": (189, 6), "fsetxattr": (190, 7),
+    "removexattr": (197, 14), "lremovexattr": (198, 15), "fremovexattr": (199, 16),
+    "mount": (165, 40), "umount2": (166, 39), "unshare": (272, 97), "setns": (308, 268),
+    "add_key": (248, 217), "request_key": (249, 218), "keyctl": (250, 219), "bpf": (321, 280),
+    "perf_event_open": (298, 241), "userfaultfd": (323, 282), "io_uring_setup": (425, 425),
+}  # fmt: skip
+# Those that the child of one answer gives up as well: it starts nothing and keeps its limits.
+_FORBIDDEN_IN_CHILD = {
+    "clone": (56, 220), "fork": (57, None), "vfork": (58, None), "clone3": (435, 435),
+    "prctl": (157, 167), "prlimit64": (302, 261), "setrlimit": (160, 164), "seccomp": (317, 277),
+}  # fmt: skip
+_PRLIMIT = (302, 261)
+_SECCOMP = (317, 277)
+_SET_FILTER, _ALL_THREADS = 1, 1
+_X32 = 0x40000000
+_LOAD_WORD, _JUMP_EQUAL, _JUMP_AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
+_ALLOW, _REFUSE, _KILL = 0x7FFF0000, 0x00050001, 0x80000000
+
+
+class SandboxError(OSError):
+    """The kernel offers no Landlock or no seccomp, or refuses to apply them."""
+
+
+# Holds an item once this process has forgotten its environment.
+_forgotten: list[bool] = []
+
+
+@cache
+def is_available() -> bool:
+    """Whether this machine's kernel can seal a process."""
+    if sys.platform != "linux" or platform.machine() not in _AUDIT_ARCHITECTURES:
+        return False
+    return _landlock_version() > 0
+
+
+def seal(readable: Sequence[Path] = (), *, forks: bool) -> None:
+    """Give up writing, network, programs, signals and the environment, for good.
+
+    Args:
+        readable: Files and folders to read, besides Python's path and the system's libraries.
+        forks: Whether the process may still start threads and children.
+
+    Raises:
+        SandboxError: The kernel refuses.
+    """
+    if not is_available():
+        raise SandboxError("this kernel has no Landlock")
+    # A sealed process cannot read what this needs, and its children inherit an empty one.
+    if not _forgotten:
+        _forget_environment()
+    _libc().prctl(_NO_NEW_PRIVS, 1, 0, 0, 0)
+    _restrict_files([*_python_folders(), *readable])
+    _restrict_system_calls(forks)
+
+
+def in_child(work: Callable[[], Any]) -> Any:
+    """Run `work` in a sealed child process and return its result.
+
+    Where the machine cannot seal a process, it runs in this one.
+
+    Args:
+        work: Returns what JSON can hold. Its ValueError comes back as a ValueError, any other error
+            as an error of the same name where Python itself has it, else as a RuntimeError.
+
+    Raises:
+        MemoryError: The child ended without a result.
+    """
+    if not is_available():
+        return work()
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        _serve(work, writer)
+    os.close(writer)
+    try:
+        reply = _read_all(reader)
+    finally:
+        os.close(reader)
+        os.waitpid(child, 0)
+    return _result(reply)
+
+
+def _serve(work: Callable[[], Any], writer: int) -> NoReturn:
+    """Seal this child, run `work`, write what comes of it, and end."""
+    try:
+        _libc().prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
+        _keep_only(writer)
+        resource.setrlimit(resource.RLIMIT_CPU, (resource.getrlimit(resource.RLIMIT_CPU)[0],) * 2)
+        try:
+            seal(forks=False)
+            reply: dict[str, Any] = {"value": work()}
+        except Exception as error:
+            reply = {"error": type(error).__name__, "text": str(error)[:1_000]}
+            if isinstance(error, ValueError):
+                reply["error"] = "ValueError"
+        os.write(writer, json.dumps(reply).encode()[:_MAX_REPLY_BYTES])
+    finally:
+        os._exit(0)
+
+
+def _read_all(reader: int) -> bytes:
+    reply = b""
+    while len(reply) <= _MAX_REPLY_BYTES and (part := os.read(reader, _MAX_REPLY_BYTES)):
+        reply += part
+    return reply
+
+
+def _result(reply: bytes) -> Any:
+    """The value in a child's reply, or its error raised again; the reply may be anything."""
+    try:
+        content = json.loads(reply)
+        if "value" in content:
+            return content["value"]
+        name, text = str(content["error"]), str(content["text"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise MemoryError("the process of an answer ended without a result") from error
+    kind = getattr(builtins, name, None)
+    if isinstance(kind, type) and issubclass(kind, Exception) and kind is not UnicodeDecodeError:
+        raise kind(text)
+    raise RuntimeError(f"{name}: {text}")
+
+
+def _keep_only(writer: int) -> None:
+    """Close all files but `writer`; the standard ones lead nowhere."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for standard in range(3):
+        os.dup2(nowhere, standard)
+    os.closerange(3, writer)
+    os.closerange(writer + 1, 65_536)
+
+
+def _forget_environment() -> None:
+    """Clear the environment, and the memory in which the kernel put it at the start."""
+    kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
+    os.environ.clear()
+    os.environ.update(kept)
+    start, end = (int(field) for field in Path("/proc/self/stat").read_text().split()[-3:-1])
+    if 0 < start < end:
+        ctypes.memset(start, 0, end - start)
+    _forgotten.append(True)
+
+
+def _python_folders() -> list[Path]:
+    package = Path(__file__).parents[1]
+    folders = [package, Path(sys.prefix), Path(sys.base_prefix)]
+    return [*folders, *(Path(entry or ".") for entry in sys.path), *map(Path, _SYSTEM_FOLDERS)]
+
+
+def _restrict_files(readable: Sequence[Path]) -> None:
+    version = _landlock_version()
+    handled = (1 << _FILE_BITS.get(version, _LATEST_FILE_BITS)) - 1
+    attributes = struct.pack("=Q", handled)
+    if version >= 4:
+        attributes += struct.pack("=Q", _TCP)
+    if version >= 6:
+        attributes += struct.pack("=Q", _ABSTRACT_SOCKETS_AND_SIGNALS)
+    ruleset = _call(_CREATE_RULESET, attributes, len(attributes), 0)
+    try:
+        for path in dict.fromkeys(readable):
+            rights = _READ_FILE | _READ_DIR if path.is_dir() else _READ_FILE
+            _allow(ruleset, path, rights)
+        for device in _DEVICES:
+            _allow(ruleset, Path(device), (_READ_FILE | _WRITE_FILE | _TRUNCATE) & handled)
+        _call(_RESTRICT_SELF, ruleset, 0)
+    finally:
+        os.close(ruleset)
+
+
+def _allow(ruleset: int, path: Path, rights: int) -> None:
+    try:
+        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        rule = struct.pack("=Qi", rights, descriptor)
+        _call(_ADD_RULE, ruleset, _PATH_BENEATH, rule, 0)
+    finally:
+        os.close(descriptor)
+
+
+def _restrict_system_calls(forks: bool) -> None:
+    machine = platform.machine()
+    column = list(_AUDIT_ARCHITECTURES).index(machine)
+    tables = [_FORBIDDEN] if forks else [_FORBIDDEN, _FORBIDDEN_IN_CHILD]
+    numbers = [row[column] for table in tables for row in table.values()]
+    forbidden = [number for number in numbers if number is not None]
+    program = _filter(forbidden, _AUDIT_ARCHITECTURES[machine], _PRLIMIT[column], machine)
+    code = ctypes.create_string_buffer(program, len(program))
+    header = struct.pack("@HP", len(program) // 8, ctypes.addressof(code))
+    _call(_SECCOMP[column], _SET_FILTER, _ALL_THREADS, header)
+
+
+def _filter(forbidden: Sequence[int], architecture: int, prlimit: int, machine: str) -> bytes:
+    """A BPF program that refuses the system calls `forbidden`, and prlimit of other processes."""
+    # Offsets in seccomp_data: 0 the number, 4 the architecture, 16 the first argument.
+    steps: list[tuple[int, int, int, int]] = [
+        (_LOAD_WORD, 0, 0, 4),
+        (_JUMP_EQUAL, 1, 0, architecture),
+        (_RETURN, 0, 0, _KILL),
+        (_LOAD_WORD, 0, 0, 0),
+    ]
+    checks = [(_JUMP_EQUAL, number) for number in forbidden]
+    if machine == "x86_64":
+        checks.insert(0, (_JUMP_AT_LEAST, _X32))
+    # Behind the checks stand five steps: prlimit's test of three, allow, refuse.
+    steps += [
+        (kind, len(checks) - position + 3, 0, value)
+        for position, (kind, value) in enumerate(checks)
+    ]
+    steps += [
+        (_JUMP_EQUAL, 0, 2, prlimit),
+        (_LOAD_WORD, 0, 0, 16),
+        (_JUMP_EQUAL, 0, 1, 0),
+        (_RETURN, 0, 0, _ALLOW),
+        (_RETURN, 0, 0, _REFUSE),
+    ]
+    return b"".join(struct.pack("=HBBI", *step) for step in steps)
+
+
+@cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+@cache
+def _landlock_version() -> int:
+    return int(_libc().syscall(_CREATE_RULESET, None, 0, _ABI_VERSION))
+
+
+def _call(number: int, *arguments: int | bytes) -> int:
+    result = int(_libc().syscall(number, *arguments))
+    if result < 0:
+        raise SandboxError(ctypes.get_errno(), f"system call {number} is refused")
+    return result
