@@ -17,6 +17,7 @@ from rich.console import Console
 from reasoning_lab import heap
 from reasoning_lab.compose import Recipe
 from reasoning_lab.data.problems import drawn
+from reasoning_lab.data.unreadable import errors_under
 from reasoning_lab.evaluate.config import EvaluateConfig
 from reasoning_lab.fields import as_plain
 from reasoning_lab.files import replaced
@@ -29,7 +30,6 @@ from reasoning_lab.slurm import check_slurm
 from reasoning_lab.stages.strategies import check_drives
 from reasoning_lab.store import Artifact, Metadata, Store, trained_on
 from reasoning_lab.tracking import Tracker, is_offline
-from reasoning_lab.types import UserError
 from reasoning_lab.verify import Verifier, verifier_of
 
 log = logging.getLogger(__name__)
@@ -80,8 +80,8 @@ def run(recipe: Recipe, out_dir: Path, overrides: Sequence[str] = ()) -> float |
             artifacts[node.fingerprint] = artifact
             did = "reused" if reused else f"done in {time.monotonic() - started:.0f} s"
             result = artifact.metrics.get("pass@1")
-            told = "" if result is None else f", pass@1 {result:.1%}"
-            console.print(f"[{position}/{len(recipe.nodes)}] {node.name}: {did}{told}")
+            score = "" if result is None else f", {_score(artifact.metrics)}"
+            console.print(f"[{position}/{len(recipe.nodes)}] {node.name}: {did}{score}")
     rows, results = results_of(recipe, artifacts)
     if not rows:
         console.print("No benchmark was asked for, so there is nothing to report.")
@@ -92,6 +92,13 @@ def run(recipe: Recipe, out_dir: Path, overrides: Sequence[str] = ()) -> float |
     runner.summarize([row.as_json() for row in rows], paths["ladder"])
     reached = [row.pass_at_1 for row in rows if row.stage == rows[-1].stage]
     return fmean(reached)
+
+
+def _score(metrics: Mapping[str, Any]) -> str:
+    """An evaluation's result in words, with the problems that it is over."""
+    dropped = metrics.get("unreadable_golds", 0)
+    without = f" ({dropped} with unreadable golds dropped)" if dropped else ""
+    return f"pass@1 {metrics['pass@1']:.1%} of {metrics['n']} problems{without}"
 
 
 class Runner:
@@ -133,10 +140,8 @@ class Runner:
             and self._store.lookup(node.folder, node.fingerprint) is None
         }
         for name, held in asked.items():
-            try:
+            with errors_under(f"benchmarks.{name}.data"):
                 next(drawn(self._benchmark_sources[name], held))
-            except UserError as error:
-                raise UserError(f"benchmarks.{name}: {error}") from error
 
     def obtain(self, node: Node, made: Mapping[str, Artifact]) -> tuple[Artifact, bool]:
         """The node's artifact and whether it existed; `made` holds those of its inputs."""

@@ -1,10 +1,13 @@
 """A mixture of problem sources, e.g. generated arithmetic beside a dataset's word problems."""
 
+import dataclasses
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from reasoning_lab.data.problems import ProblemSource, check_fractions
+from reasoning_lab.data.unreadable import Unreadable, errors_under
+from reasoning_lab.ledger import Ledger
 from reasoning_lab.targets import factory
 from reasoning_lab.types import Problem, Split, UserError
 
@@ -48,10 +51,10 @@ class MixtureSource:
             )
         fractions = {"test_frac": test_frac, "validation_frac": validation_frac}
         self._weights = weights
-        self._sources: dict[str, ProblemSource] = {
-            name: factory({**options, **fractions}, f"data.sources.{name}")()
-            for name, options in sources.items()
-        }
+        self._sources: dict[str, ProblemSource] = {}
+        for name, options in sources.items():
+            with errors_under(f"data.sources.{name}"):
+                self._sources[name] = factory({**options, **fractions}, f"data.sources.{name}")()
 
     def content(self) -> str:
         return "; ".join(f"{name}: {each.content()}" for name, each in self._sources.items())
@@ -64,6 +67,22 @@ class MixtureSource:
         fixed = {source.fixed_split(problem_id) for source in self._sources.values()}
         return next((split for split in _FIRMNESS if split in fixed), None)
 
+    def unreadable(self, problem: Problem) -> Unreadable | None:
+        for name, source in self._sources.items():
+            policy = source.unreadable(problem)
+            if policy is not None:
+                key = policy.key.replace("data", f"data.sources.{name}", 1)
+                return dataclasses.replace(policy, key=key)
+        return None
+
+    def record_rows(self, ledger: Ledger) -> None:
+        for name, source in self._sources.items():
+            with errors_under(f"data.sources.{name}"):
+                source.record_rows(ledger)
+
+    def available(self, split: Split, levels: Sequence[int]) -> int | None:
+        return None
+
     def problems(
         self, split: Split, levels: Sequence[int], count: int, seed: int
     ) -> Iterator[Problem]:
@@ -71,14 +90,16 @@ class MixtureSource:
         remaining = self._shares(count)
         seen: set[int] = set()
         streams = {
-            name: self._fresh(source, split, levels, remaining[name], seed, seen)
-            for name, source in self._sources.items()
+            name: self._fresh(name, split, levels, remaining[name], seed, seen)
+            for name in self._sources
         }
         rng = random.Random(seed)
         while sum(remaining.values()):
             (name,) = rng.choices(list(remaining), weights=list(remaining.values()))
             remaining[name] -= 1
-            yield next(streams[name])
+            with errors_under(f"data.sources.{name}"):
+                problem = next(streams[name])
+            yield problem
 
     def _shares(self, count: int) -> dict[str, int]:
         """Whole numbers that sum to `count`; what rounding leaves goes to the largest rests."""
@@ -92,7 +113,7 @@ class MixtureSource:
 
     def _fresh(
         self,
-        source: ProblemSource,
+        name: str,
         split: Split,
         levels: Sequence[int],
         count: int,
@@ -102,12 +123,12 @@ class MixtureSource:
         """`count` problems that no source has given and none holds out more firmly."""
         given, asked = 0, count
         while given < count:
-            for problem in source.problems(split, levels, asked, seed):
-                name = int(problem.id, 16)
+            for problem in self._sources[name].problems(split, levels, asked, seed):
+                number = int(problem.id, 16)
                 fixed = self.fixed_split(problem.id)
-                if name in seen or (fixed is not None and fixed is not split):
+                if number in seen or (fixed is not None and fixed is not split):
                     continue
-                seen.add(name)
+                seen.add(number)
                 given += 1
                 yield problem
                 if given == count:

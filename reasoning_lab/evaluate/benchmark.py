@@ -15,10 +15,12 @@ import numpy as np
 
 from reasoning_lab.data.corpus import read_prompt_ids, write_rollouts
 from reasoning_lab.data.problems import ProblemSource, drawn
+from reasoning_lab.data.unreadable import ReadableGolds, Unreadable
 from reasoning_lab.engine.rollouts import RolloutSampler, sampling_of
 from reasoning_lab.evaluate.completions import COMPLETIONS
 from reasoning_lab.evaluate.config import EvaluateConfig
 from reasoning_lab.evaluate.statistics import Estimate, majority, pass_at_1, pass_at_k
+from reasoning_lab.ledger import Ledger
 from reasoning_lab.schema import BenchmarkConfig
 from reasoning_lab.stages.base import Metrics, StageContext
 from reasoning_lab.types import Problem, Rollout, RolloutGroup, UserError, Verdict
@@ -56,7 +58,11 @@ def run(config: EvaluateConfig, context: StageContext) -> Metrics:
     name, benchmark = config.name, config.benchmark
     source = context.benchmark_source(name)
     held_out = benchmark_problems(source, benchmark, name, context.lineage)
-    problems = list(context.verifier.with_readable_golds(held_out))
+    policy = Unreadable(benchmark.unreadable, benchmark.max_unreadable_frac, f"benchmarks.{name}")
+    ledger = Ledger()
+    golds = ReadableGolds(context.verifier, ledger, lambda _: policy)
+    problems = list(golds.of(held_out))
+    ledger.require_passed("problems", f"benchmarks.{name}", "correct its golds or its checker")
     with closing(_sampler(config, context)) as sampler:
         groups = sampler.kept_groups(
             problems,
@@ -67,7 +73,12 @@ def run(config: EvaluateConfig, context: StageContext) -> Metrics:
         )
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     write_rollouts(context.out_dir / COMPLETIONS, rollouts)
-    metrics = {**measured(groups), "verifier": verifier_version(), "problems": digest(problems)}
+    metrics = {
+        **measured(groups),
+        "unreadable_golds": len(golds.dropped),
+        "verifier": verifier_version(),
+        "problems": digest(problems),
+    }
     numbers = {key: value for key, value in metrics.items() if isinstance(value, int | float)}
     context.tracker.log({f"eval/{name}/{key}": value for key, value in numbers.items()})
     context.tracker.rollouts(f"eval/{name}/completions", rollouts[:64])

@@ -23,10 +23,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_lab import heap
 from reasoning_lab.data.problems import ProblemSource, drawn
+from reasoning_lab.data.unreadable import ReadableGolds, Unreadable
 from reasoning_lab.engine import Engine
 from reasoning_lab.engine.hf import HFEngine
 from reasoning_lab.engine.rollouts import RolloutSampler
 from reasoning_lab.hardware import HardwareConfig
+from reasoning_lab.ledger import Ledger
 from reasoning_lab.models.adapters import add_adapter, has_adapter, learning_weights
 from reasoning_lab.models.chat import add_missing_tokens
 from reasoning_lab.models.policy import device_of, load_policy, on_device, save_policy
@@ -114,10 +116,23 @@ class StageContext:
         """What the source gives for a stage's `problems`, under the run's seed.
 
         Raises:
-            UserError: There are fewer, or the verifier cannot read a gold.
+            UserError: There are fewer, or golds cannot be read that the source does not drop.
         """
         drawn = self.source.problems(split, asked.levels, asked.count, self.seed)
-        return list(self.verifier.with_readable_golds(drawn))
+        return list(self.readable_golds().of(drawn))
+
+    def readable_golds(self) -> ReadableGolds:
+        """Passes on what is drawn from the source and has a readable gold.
+
+        It says what was left out, of the rows that the source read as well.
+        """
+        ledger = Ledger()
+        self.source.record_rows(ledger)
+        return ReadableGolds(self.verifier, ledger, self.unreadable)
+
+    def unreadable(self, problem: Problem) -> Unreadable:
+        """What holds for a problem of the source whose gold cannot be read."""
+        return self.source.unreadable(problem) or Unreadable("refuse", 0.0, "data")
 
     def benchmark_prompts(self) -> dict[str, list[str]]:
         """Of each benchmark, by its name."""

@@ -38,12 +38,12 @@ def run(config: DistillConfig, context: StageContext) -> Metrics:
         return draw(Split.TRAIN, levels, count, context.seed)
 
     # Drawn twice, so that what is wrong with the data is found before the teacher is asked.
-    readable = context.verifier.with_readable_golds
-    write_prompt_ids(context.out_dir, readable(trained()))
-    held_out = list(readable(draw(Split.VALIDATION, levels, config.validation, context.seed)))
+    readable = context.readable_golds()
+    write_prompt_ids(context.out_dir, readable.of(trained()))
+    held_out = list(readable.of(draw(Split.VALIDATION, levels, config.validation, context.seed)))
     with teacher.open(context.hardware) as writing, _judging(config, context) as judge:
         shard = _verified(teacher, writing, judge, config.rollouts, context)
-        metrics = _distill(trained(), shard, config, context)
+        metrics = _distill(readable.again(trained()), shard, config, context)
         held = _verified(teacher, writing, judge, 1, context)(held_out)
     with RolloutWriter(context.out_dir / "validation.parquet") as validation:
         validation.write([rollout for rollout in held if rollout.correct])

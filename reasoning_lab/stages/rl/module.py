@@ -227,7 +227,7 @@ def run(config: RLConfig, context: StageContext) -> Metrics:
             config,
             context.seed,
             sampler,
-            list(context.verifier.with_readable_golds(validation)),
+            list(context.readable_golds().of(validation)),
             f"stages.{context.name}",
         )
         pool = _screened(problems, config, sampler, collector, context)
