@@ -55,10 +55,17 @@ class Recipe:
 def register_schemas() -> None:
     """Import every stage's schema, so that the options find their types; the user's own too."""
     import_trusted()
-    ConfigStore.instance().store(group="schema", name="rows", node=RowMapping)
+    ConfigStore.instance().store(group="schema", name="rows", node=_rows_schema())
     for module in pkgutil.iter_modules(reasoning_lab.stages.__path__):
         if module.ispkg:
             importlib.import_module(f"reasoning_lab.stages.{module.name}.config")
+
+
+def _rows_schema() -> DictConfig:
+    """The schema of `data.rows`, where `only` takes names of columns that no schema knows."""
+    schema: DictConfig = OmegaConf.structured(RowMapping)
+    OmegaConf.set_struct(schema.only, False)
+    return schema
 
 
 def compose(config: DictConfig) -> Recipe:

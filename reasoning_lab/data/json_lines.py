@@ -5,7 +5,6 @@ numbers keep all their digits. Lines are read one at a time.
 """
 
 import bz2
-import codecs
 import gzip
 import io
 import json
@@ -24,6 +23,7 @@ from reasoning_lab.types import UserError
 # Python refuses to make an int of more digits.
 _MAX_INT_DIGITS = 4300
 _HEAD_BYTES = 4096
+_BOM = b"\xef\xbb\xbf"
 _GZIP, _BZIP2, _XZ, _ZSTD = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd"
 _FOREIGN = {
     b"PK\x03\x04": "is a zip archive; unpack it first",
@@ -63,7 +63,9 @@ def parsed_lines(path: Path, key: str) -> Iterator[tuple[int, Any]]:
             # Not universal newlines: a JSON string may hold U+2028 and its like as they are.
             lines = iter(io.TextIOWrapper(stream, encoding=encoding, newline="\n"))
         for number, line in enumerate(lines, start=1):
-            if line.strip():
+            if number == 1:
+                line = line.removeprefix(_BOM) if isinstance(line, bytes) else line.lstrip("\ufeff")
+            if line and not line.isspace():
                 yield number, _content(line)
 
 
@@ -132,8 +134,7 @@ def _encoding(stream: io.BufferedReader) -> str:
 def _content(line: bytes | str) -> Any:
     """What a line holds, or the error that says why it cannot be read."""
     try:
-        text = line.removeprefix(codecs.BOM_UTF8).decode() if isinstance(line, bytes) else line
-        return _DECODER.decode(text.removeprefix("\ufeff"))
+        return _DECODER.decode(line.decode() if isinstance(line, bytes) else line)
     except UnicodeDecodeError as error:
         byte = error.object[error.start]
         reason = f"not UTF-8 (byte 0x{byte:02x} at {error.start + 1}); save the file as UTF-8"

@@ -136,6 +136,9 @@ def _parquet_rows(
         names: Sequence[str] = pq.read_schema(file).names
     except (OSError, pa.ArrowException) as error:
         raise _broken(file, error) from error
+    for name in names:
+        if names.count(name) > 1 and name in used:
+            raise UserError(f"data.path: '{file}' has two columns '{name}'; rename one of them")
     return names, _numbered_rows(file, _needed(names, used) or list(names)[:1])
 
 

@@ -7,12 +7,14 @@ says why and what to do.
 import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from reasoning_lab.types import UserError
 
 _SHOWN_CHARS = 80
+# Of a float; written out, a larger one would fill the memory.
+_MAX_EXPONENT = 324
 _SHOWN_COLUMNS = 20
 # Who speaks, by the names that published chats give it.
 _ROLE_KEYS = ("role", "from")
@@ -100,12 +102,20 @@ def answer_text(value: Any) -> str | None:
 
 
 def number_text(number: int | float | Decimal) -> str | None:
-    """A number in plain decimals, without zeros behind the last digit; None = it is infinite."""
+    """A number in plain decimals, without zeros behind the last digit.
+
+    None = it is infinite, or so large or small that a float could not hold it.
+    """
     if isinstance(number, int):
         return str(number)
     if not math.isfinite(number):
         return None
-    exact = number if isinstance(number, Decimal) else Decimal(_digits(number))
+    try:
+        exact = number if isinstance(number, Decimal) else Decimal(_digits(number))
+    except InvalidOperation:
+        return None
+    if abs(exact.adjusted()) > _MAX_EXPONENT:
+        return None
     text = format(exact, "f")
     if "." in text:
         text = text.rstrip("0").rstrip(".")
@@ -120,6 +130,8 @@ def text_problem(text: str) -> str | None:
     """Why a text cannot be used; None when it can."""
     if "\0" in text:
         return "holds a NUL character"
+    if text.isascii():
+        return None
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -129,6 +141,8 @@ def text_problem(text: str) -> str | None:
 
 def is_blank(text: str) -> bool:
     """Whether nothing in it would be seen: it is empty, or space and marks without a width."""
+    if text[:1].isalnum():
+        return False
     return not any(char.isprintable() and not char.isspace() for char in text)
 
 

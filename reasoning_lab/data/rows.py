@@ -7,7 +7,7 @@ A row is untrusted: everything taken from it is checked, and a row that cannot b
 
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from string import ascii_uppercase
 from typing import Any
@@ -80,16 +80,22 @@ class RowMapping:
 
     def columns(self) -> dict[str, str]:
         """The columns that rows must have somewhere, each with the key that names it."""
-        keys = {"prompt": self.prompt, "gold": self.gold, "family_column": self.family_column}
-        keys |= {"options": self.options, "solutions": self.solutions, "thought": self.thought}
-        if self.level != "level" and isinstance(self.level, str):
-            keys["level"] = self.level
-        named = {column: f"data.rows.{key}" for key, column in keys.items() if column is not None}
-        return named | {
-            column: f"data.rows.{key}"
-            for key, columns in (("shuffled", self.shuffled), ("only", self.only))
-            for column in columns
-        }
+        pairs: list[tuple[str, str | int | None]] = [
+            ("prompt", self.prompt),
+            ("gold", self.gold),
+            ("level", None if self.level == "level" else self.level),
+            ("options", self.options),
+            *(("shuffled", column) for column in self.shuffled),
+            ("solutions", self.solutions),
+            ("thought", self.thought),
+            *(("only", column) for column in self.only),
+            ("family_column", self.family_column),
+        ]
+        columns: dict[str, str] = {}
+        for key, column in pairs:
+            if isinstance(column, str):
+                columns.setdefault(column, f"data.rows.{key}")
+        return columns
 
     def wants(self, row: Mapping[str, Any]) -> bool:
         """Whether the row has the values that `only` asks for."""
@@ -111,7 +117,7 @@ class RowMapping:
         Raises:
             RowError: The row lacks what the mapping names.
         """
-        there = list(row) if columns is None else columns
+        there = row if columns is None else columns
         gold = self._gold(row, there)
         if gold is None:
             return None
@@ -140,7 +146,7 @@ class RowMapping:
             )
         return Problem(prompt, gold, self.checker, family, self._level(row), metadata)
 
-    def _gold(self, row: Mapping[str, Any], columns: Sequence[str]) -> str | None:
+    def _gold(self, row: Mapping[str, Any], columns: Iterable[str]) -> str | None:
         value = value_at(row, self.gold)
         whole = answer_text(value)
         answer: str | None = ""
@@ -173,7 +179,7 @@ class RowMapping:
         return gold
 
     def _shuffled(
-        self, row: Mapping[str, Any], gold: str, prompt: str, columns: Sequence[str]
+        self, row: Mapping[str, Any], gold: str, prompt: str, columns: Iterable[str]
     ) -> list[str]:
         """The right and the wrong choices in the order in which they are asked."""
         wrong = [_text(row, column, "shuffled", columns) for column in self.shuffled]
@@ -184,7 +190,7 @@ class RowMapping:
             )
         return random.Random(prompt).sample([gold, *wrong], 1 + len(wrong))
 
-    def _options(self, row: Mapping[str, Any], column: str, columns: Sequence[str]) -> Options:
+    def _options(self, row: Mapping[str, Any], column: str, columns: Iterable[str]) -> Options:
         if root_of(column, columns) is None:
             raise _missing(column, "options", columns)
         return read_options(value_at(row, column), column)
@@ -204,11 +210,11 @@ class RowMapping:
             raise RowError(
                 "unreadable_level",
                 f"'{self.level}' is {shown(value)}; give an integer of at least 1, or "
-                "leave such rows out with data.rows.only",
+                "select other rows with data.rows.only",
             )
         return level
 
-    def _solutions(self, row: Mapping[str, Any], column: str, columns: Sequence[str]) -> list[str]:
+    def _solutions(self, row: Mapping[str, Any], column: str, columns: Iterable[str]) -> list[str]:
         value = value_at(row, column)
         texts = [value] if isinstance(value, str) or value is None else value
         if not isinstance(texts, Sequence) or not all(isinstance(t, str | None) for t in texts):
@@ -261,7 +267,7 @@ def row_mapping(options: Mapping[str, Any], key: str) -> RowMapping:
     return mapping
 
 
-def _text(row: Mapping[str, Any], column: str, key: str, columns: Sequence[str]) -> str:
+def _text(row: Mapping[str, Any], column: str, key: str, columns: Iterable[str]) -> str:
     value = value_at(row, column)
     if value is None and root_of(column, columns) is None:
         raise _missing(column, key, columns)
@@ -282,7 +288,7 @@ def _check_text(text: str, column: str) -> None:
         raise RowError("malformed_text", f"'{column}' {problem}; correct the row")
 
 
-def _missing(column: str, key: str, columns: Sequence[str]) -> RowError:
+def _missing(column: str, key: str, columns: Iterable[str]) -> RowError:
     return RowError(
         f"missing_{key}", f"{missing_column(column, columns)}; name one in data.rows.{key}"
     )

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cache, cached_property
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -175,8 +174,7 @@ class TableSource:
                 f"{examples[0]}, or leave such rows out with {self._unreadable.key}."
                 f"unreadable=drop{more}"
             )
-        what = f"rows of {self._label}"
-        self._unreadable.check(rows.unreadable, rows.selected, what, examples)
+        self._unreadable.check(rows.unreadable, rows.selected, "rows", examples)
         rows.ledger.require_passed(
             "rows", self._label, "correct data.rows, e.g. no_gold and only, or give other rows"
         )
@@ -199,8 +197,8 @@ class TableSource:
         import datasets
         from datasets.exceptions import DatasetGenerationError
 
-        kinds = {"id": "int64", "split": "int8", "level": "int32", "gold_hash": "int64"}
-        kinds |= dict.fromkeys((*TEXTS, "dropped"), "large_string")
+        kinds = {"id": "int64", "split": "int8", "level": "int32"}
+        kinds |= dict.fromkeys(TEXTS, "large_string")
         try:
             with _without_bars():
                 return datasets.Dataset.from_generator(
@@ -306,7 +304,7 @@ class HubSource(TableSource):
         path: str | None = None,
         unreadable: str = "drop",
         max_unreadable_frac: float = 0.5,
-        corrections: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
+        corrections: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
         unknown = [name for name in splits if name not in SPLITS]
         if unknown or not splits:
@@ -333,7 +331,7 @@ class HubSource(TableSource):
             test_frac,
             validation_frac,
             Unreadable(unreadable, max_unreadable_frac, "data"),
-            corrections,
+            corrections or {},
         )
         if self._copy is not None:
             _ = self._rows

@@ -4,15 +4,14 @@ Made by `sources.py`, with one row for each row of the dataset, so that what is 
 each time that the table is used, also where it was made long before.
 """
 
-import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from reasoning_lab.data.readers import Read, ReadRow
@@ -73,7 +72,7 @@ def read_table(
             unseen = {name: key for name, key in unseen.items() if root_of(name, seen) is None}
         try:
             entry = _table_row(row, columns, corrections)
-            readable += entry["dropped"] not in (FILTERED, NO_GOLD)
+            readable += entry["split"] != UNUSED
         except RowError as error:
             if not readable and number >= _MAX_UNREADABLE_START:
                 raise UserError(
@@ -99,29 +98,27 @@ def _table_row(
     problem = columns.problem(row.content, row.name, row.columns)
     if problem is None:
         return _dropped(row, NO_GOLD)
-    gold = problem.gold
-    correction = corrections.get(problem.id)
+    gold, problem_id = problem.gold, problem.id
+    correction = corrections.get(problem_id)
     if correction is not None and gold == correction["gold"]:
         gold = correction["corrected"]
     return {
-        "id": signed_id(problem.id),
+        "id": signed_id(problem_id),
         "split": HASHED if row.split in (None, Split.TRAIN) else SPLITS.index(row.split),
         "level": problem.level,
-        "gold_hash": gold_hash(gold),
         "prompt": problem.prompt,
         "gold": gold,
         "checker": problem.checker,
         "family": problem.family,
         "metadata": json.dumps(problem.metadata),
-        "dropped": "",
     }
 
 
 def _dropped(row: ReadRow, reason: str, complaint: str = "") -> dict[str, Any]:
-    """A row of the table for one that is not used; its prompt is what is wrong with it."""
-    numbers = {"id": 0, "split": UNUSED, "level": 0, "gold_hash": 0}
-    texts = dict.fromkeys(TEXTS, "") | {"prompt": complaint}
-    return {**numbers, **texts, "metadata": json.dumps({"row": row.name}), "dropped": reason}
+    """A row of the table for one that is not used; it has the reason and what is wrong with it."""
+    texts = dict.fromkeys(TEXTS, "") | {"gold": reason, "prompt": complaint}
+    metadata = json.dumps({"row": row.name})
+    return {"id": 0, "split": UNUSED, "level": 0, **texts, "metadata": metadata}
 
 
 def signed_id(problem_id: str) -> int:
@@ -133,25 +130,27 @@ def table_rows(table: Any) -> TableRows:
     """Find the rows to use: readable, one a prompt, and none whose golds disagree."""
     ledger = Ledger()
     ledger.take("rows", table.num_rows)
-    dropped = table.column("dropped")
-    reasons = {item["values"]: item["counts"] for item in pc.value_counts(dropped).to_pylist()}
+    splits = table.column("split").to_numpy()
+    dropped = np.flatnonzero(splits == UNUSED)
+    reasons = _texts(table, "gold", dropped)
+    counts = Counter(reasons)
     for reason in (FILTERED, NO_GOLD):
-        ledger.drop("rows", reason, reasons.get(reason, 0), selected=True)
-    unreadable = sorted(reasons.keys() - {"", FILTERED, NO_GOLD})
-    for reason in unreadable:
-        rows = np.flatnonzero(pc.equal(dropped, reason).to_numpy())
-        ledger.drop("rows", reason, len(rows), origins=_origins(table, rows))
-    is_unreadable = pc.is_in(dropped, pa.array(unreadable, pa.large_string()))
-    first_unreadable = np.flatnonzero(is_unreadable.to_numpy())[:_SHOWN_COMPLAINTS]
-    used, duplicates, conflicts = _distinct(table, np.flatnonzero(pc.equal(dropped, "").to_numpy()))
+        ledger.drop("rows", reason, counts.pop(reason, 0), selected=True)
+    is_unreadable = np.array([reason not in (FILTERED, NO_GOLD) for reason in reasons], bool)
+    unreadable = dropped[is_unreadable]
+    names = _origins(table, unreadable)
+    for reason in sorted(counts):
+        at = np.flatnonzero(np.array(reasons)[is_unreadable] == reason)
+        ledger.drop("rows", reason, len(at), origins=[names[row] for row in at])
+    used, duplicates, conflicts = _distinct(table, np.flatnonzero(splits != UNUSED))
     for reason, rows in ((DUPLICATE, duplicates), (CONFLICT, conflicts)):
         ledger.drop("rows", reason, len(rows), origins=_origins(table, rows))
     return TableRows(
         used,
-        table.num_rows - sum(reasons.get(reason, 0) for reason in (FILTERED, NO_GOLD)),
-        sum(reasons[reason] for reason in unreadable),
-        table.column("prompt").take(pa.array(first_unreadable)).to_pylist(),
-        _origins(table, first_unreadable),
+        table.num_rows - len(dropped) + len(unreadable),
+        len(unreadable),
+        _texts(table, "prompt", unreadable[:_SHOWN_COMPLAINTS]),
+        names[:_SHOWN_COMPLAINTS],
         ledger,
     )
 
@@ -163,33 +162,38 @@ def _distinct(
 
     Golds are compared within the split of a prompt's first row: those of others are held out.
     """
-    if not len(rows):
-        return rows, rows, rows
-    ids, splits, golds = (
-        table.column(name).to_numpy()[rows] for name in ("id", "split", "gold_hash")
-    )
+    ids, splits = (table.column(name).to_numpy()[rows] for name in ("id", "split"))
     order = np.argsort(ids, kind="stable")
-    ordered = ids[order]
-    starts = np.concatenate(([0], np.flatnonzero(ordered[1:] != ordered[:-1]) + 1))
+    new = np.concatenate((np.ones(min(1, len(rows)), bool), np.diff(ids[order]) != 0))
+    starts = np.flatnonzero(new)
     first = np.empty(len(rows), np.int64)  # `[N]`, where each row's prompt comes first.
     first[order] = np.repeat(order[starts], np.diff(starts, append=len(rows)))
-    same_split = splits == splits[first]
+    later = np.flatnonzero((first != np.arange(len(rows))) & (splits == splits[first]))
+    pairs = zip(
+        _texts(table, "gold", rows[later]), _texts(table, "gold", rows[first[later]]), strict=True
+    )
+    differs = np.array([_plain(gold) != _plain(first_gold) for gold, first_gold in pairs], bool)
     conflicted = np.zeros(len(rows), bool)
-    conflicted[first[same_split & (golds != golds[first])]] = True
-    conflict = conflicted[first] & same_split
+    conflicted[first[later[differs]]] = True
+    conflict = conflicted[first] & (splits == splits[first])
     is_first = first == np.arange(len(rows))
     return rows[is_first & ~conflict], rows[~is_first & ~conflict], rows[conflict]
 
 
+def _plain(gold: str) -> str:
+    """A gold without what changes nothing: spaces and dollar signs."""
+    return "".join(gold.replace("$", "").split())
+
+
+def _texts(table: Any, column: str, rows: NDArray[np.int64]) -> list[str]:
+    if not len(rows):
+        return []
+    texts: list[str] = table.column(column).take(pa.array(rows)).to_pylist()
+    return texts
+
+
 def _origins(table: Any, rows: NDArray[np.int64]) -> list[str]:
-    texts = table.column("metadata").take(pa.array(rows)).to_pylist()
-    return [json.loads(text)["row"] for text in texts]
-
-
-def gold_hash(gold: str) -> int:
-    """64 bits of a gold, equal for golds that differ in spaces and dollar signs alone."""
-    text = "".join(gold.replace("$", "").split())
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big", signed=True)
+    return [json.loads(text)["row"] for text in _texts(table, "metadata", rows)]
 
 
 def check_corrections(corrections: Mapping[str, Any]) -> None:

@@ -57,7 +57,7 @@ class Unreadable:
         Args:
             dropped: How many cannot be read.
             total: Of how many.
-            what: Plural noun, e.g. `rows of 'train.jsonl'`.
+            what: Plural noun, e.g. `rows`.
             examples: The first complaints.
 
         Raises:
