@@ -398,3 +398,12 @@ def test_errors_of_a_mixture_name_the_key_of_the_source(composed: Compose, tmp_p
     path.write_text('{"question": "1 + 1?"}\n')
     with pytest.raises(UserError, match=r"^benchmarks\.gsm8k\.data\.rows\.gold: there is no colu"):
         composed("benchmark=[gsm8k]", f"benchmarks.gsm8k.data.path={path}")
+
+
+def test_rows_that_are_filtered_do_not_count_as_unreadable(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    filtered = '{"prompt": "q", "gold": "1", "kind": "x"}\n' * 1200
+    good = '{"prompt": "p", "gold": "1", "kind": "y"}\n'
+    path.write_text(filtered + '{"prompt": "", "gold": "1", "kind": "y"}\n' + good)
+    source = drop_source(path, {"only": {"kind": "y"}})
+    assert rows_of(source)["dropped"] == {"filtered": 1200, "missing_prompt": 1}

@@ -9,6 +9,7 @@ import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from decimal import Decimal
 from string import ascii_uppercase
 from typing import Any
 
@@ -204,7 +205,7 @@ class RowMapping:
             level = 1
         elif isinstance(value, str) and (match := _NUMBER.search(value)):
             level = int(match[0]) if re.fullmatch(r"\d{1,10}", match[0]) else value
-        elif isinstance(value, float) and value.is_integer():
+        elif isinstance(value, float | Decimal) and float(value).is_integer():
             level = int(value)
         if not isinstance(level, int) or isinstance(level, bool) or not 1 <= level <= _MAX_LEVEL:
             raise RowError(

@@ -109,7 +109,7 @@ class TableSource:
 
     def _matching(self, split: Split, levels: Sequence[int]) -> NDArray[np.int64]:
         """Numbers of the rows of a split and of levels."""
-        ids, rows = self._column("id"), self._rows.used
+        ids, rows = self._ids, self._rows.used
         own_split, level = self._column("split")[rows], self._column("level")[rows]
         position = (ids[rows].view(np.uint64) >> np.uint64(32)) / 2**32  # As in `split_of`.
         test_frac, validation_frac = self._fractions
@@ -132,7 +132,7 @@ class TableSource:
         return self._fixed_splits.get(signed_id(problem_id))
 
     def unreadable(self, problem: Problem) -> Unreadable | None:
-        rows = np.flatnonzero(self._column("id") == signed_id(problem.id)).tolist()
+        rows = np.flatnonzero(self._ids == signed_id(problem.id)).tolist()
         row = problem.metadata.get("row")
         of_source = any(json.loads(text)["row"] == row for text in self._table[rows]["metadata"])
         return self._unreadable if of_source else None
@@ -145,9 +145,14 @@ class TableSource:
         """Only those that the dataset holds out: its training prompts may be of any split."""
         own_split = self._column("split")
         held_out = np.flatnonzero((own_split >= 0) & (own_split != SPLITS.index(Split.TRAIN)))
-        ids = self._column("id")
+        ids = self._ids
         # Backwards, so that of equal prompts the first row's split stays.
         return {int(ids[row]): SPLITS[own_split[row]] for row in held_out[::-1]}
+
+    @cached_property
+    def _ids(self) -> NDArray[np.int64]:
+        ids: NDArray[np.int64] = self._column("id")
+        return ids
 
     def _column(self, name: str) -> Any:
         return self._table.data.column(name).to_numpy()
@@ -181,7 +186,7 @@ class TableSource:
 
     def _check_corrections(self, rows: TableRows) -> None:
         """Say of each correction that met no row: the dataset may have been corrected itself."""
-        ids = self._column("id")[rows.used]
+        ids = self._ids[rows.used]
         for problem_id, correction in self._corrections.items():
             at = rows.used[ids == signed_id(problem_id)].tolist()
             if self._table[at]["gold"] != [correction["corrected"]]:

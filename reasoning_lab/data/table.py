@@ -65,8 +65,9 @@ def read_table(
     unseen = columns.columns()
     used = [*unseen, columns.level] if isinstance(columns.level, str) else list(unseen)
     seen: Sequence[str] = ()
-    number = readable = 0
-    for number, row in enumerate(read(**arguments, used=used), start=1):
+    total = readable = unreadable = 0
+    for row in read(**arguments, used=used):
+        total += 1
         if unseen and not isinstance(row.content, RowError):
             seen = list(row.content) if row.columns is None else row.columns
             unseen = {name: key for name, key in unseen.items() if root_of(name, seen) is None}
@@ -74,13 +75,14 @@ def read_table(
             entry = _table_row(row, columns, corrections)
             readable += entry["split"] != UNUSED
         except RowError as error:
-            if not readable and number >= _MAX_UNREADABLE_START:
+            unreadable += 1
+            if not readable and unreadable >= _MAX_UNREADABLE_START:
                 raise UserError(
-                    f"{error.at(row.place)}; not one of {number:,} rows can be read"
+                    f"{error.at(row.place)}; not one of {unreadable:,} rows can be read"
                 ) from error
             entry = _dropped(row, error.reason, error.at(row.place).message)
         yield entry
-    if not number:
+    if not total:
         name = arguments.get("path") or arguments.get("dataset")
         raise UserError(f"data.path: there are no rows in '{name}'; give a dataset that has some")
     for column, key in unseen.items():

@@ -66,8 +66,8 @@ class Unreadable:
         if dropped > self.max_frac * total:
             raise UserError(
                 f"{self.key}.max_unreadable_frac={self.max_frac:g}: {dropped:,} of {total:,} "
-                f"{what} cannot be read ({'; '.join(examples)}); correct {self.key}.rows, or "
-                "allow a larger fraction"
+                f"{what} cannot be read ({'; '.join(examples)}); correct them, or allow a "
+                "larger fraction"
             )
 
 

@@ -55,7 +55,7 @@ def rescore(
         The comparison, the path of the completions, and what was left out.
 
     Raises:
-        UserError: There are no completions in `folder`, or the checker can read too few golds.
+        UserError: There are no completions in `folder`, or the checker can read no gold.
     """
     if not (folder / COMPLETIONS).is_file():
         raise UserError(
@@ -65,9 +65,10 @@ def rescore(
     old = read_rollouts(folder / COMPLETIONS)
     ledger = Ledger()
     with verifier_of(hardware) as verifier:
-        golds = ReadableGolds(verifier, ledger, lambda _: Unreadable("drop", 0.5, "rescore"))
+        golds = ReadableGolds(verifier, ledger, lambda _: Unreadable("drop", 1.0, "rescore"))
         distinct = {r.problem.id: _with_checker(r.problem, checker) for r in old}
         readable = {problem.id: problem for problem in golds.of(distinct.values())}
+        ledger.require_passed("problems", f"checker={checker}", "choose one that reads the golds")
         old = [rollout for rollout in old if rollout.problem.id in readable]
         problems = [readable[rollout.problem.id] for rollout in old]
         verdicts = verifier.verify(problems, [rollout.completion.text for rollout in old])
