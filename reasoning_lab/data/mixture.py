@@ -97,9 +97,7 @@ class MixtureSource:
         while sum(remaining.values()):
             (name,) = rng.choices(list(remaining), weights=list(remaining.values()))
             remaining[name] -= 1
-            with errors_under(f"data.sources.{name}"):
-                problem = next(streams[name])
-            yield problem
+            yield next(streams[name])
 
     def _shares(self, count: int) -> dict[str, int]:
         """Whole numbers that sum to `count`; what rounding leaves goes to the largest rests."""
@@ -123,7 +121,7 @@ class MixtureSource:
         """`count` problems that no source has given and none holds out more firmly."""
         given, asked = 0, count
         while given < count:
-            for problem in self._sources[name].problems(split, levels, asked, seed):
+            for problem in self._drawn(name, split, levels, asked, seed):
                 number = int(problem.id, 16)
                 fixed = self.fixed_split(problem.id)
                 if number in seen or (fixed is not None and fixed is not split):
@@ -135,3 +133,10 @@ class MixtureSource:
                     return
             # Some were another source's: draw again, longer, past those already given.
             asked += count - given
+
+    def _drawn(
+        self, name: str, split: Split, levels: Sequence[int], count: int, seed: int
+    ) -> Iterator[Problem]:
+        """What one source yields; its errors name its own key."""
+        with errors_under(f"data.sources.{name}"):
+            yield from self._sources[name].problems(split, levels, count, seed)
