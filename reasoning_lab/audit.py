@@ -2,8 +2,8 @@
 
 A file of rows `{"gold": …, "completion": …, "label": true or false}`, one JSON object a line;
 the label says whether the completion answers correctly. A row may have `choices`, the texts of a
-multiple-choice question's options. A gold that the verifier cannot read is an error in the data,
-reported by its line before anything is verified.
+multiple-choice question's options. A row whose gold the verifier cannot read is counted, and
+compared with nothing.
 """
 
 import dataclasses
@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from reasoning_lab.data.json_lines import json_lines
+from reasoning_lab.data.unreadable import ReadableGolds, Unreadable
 from reasoning_lab.hardware import HardwareConfig
+from reasoning_lab.ledger import Ledger
 from reasoning_lab.types import Problem, UserError, Verdict
 from reasoning_lab.verify import verifier_of
 
@@ -52,6 +54,8 @@ class Audit:
         false_negative: Labelled correct, not found so.
         unparseable: Rows with this verdict, whatever their label.
         timeout: Rows with this verdict, whatever their label.
+        unreadable_gold: Rows whose gold the verifier cannot read; all others are in `agree`,
+            `false_positive` or `false_negative`.
     """
 
     n: int
@@ -60,53 +64,59 @@ class Audit:
     false_negative: int
     unparseable: int
     timeout: int
+    unreadable_gold: int
 
 
-def audit(path: Path, checker: str, hardware: HardwareConfig, out_dir: Path) -> tuple[Audit, Path]:
+def audit(
+    path: Path, checker: str, hardware: HardwareConfig, out_dir: Path
+) -> tuple[Audit, Path, Ledger]:
     """Verify every row of `path` and write those on which verifier and label disagree.
 
     Args:
         path: The labelled rows.
         checker: As in `Problem.checker`.
         hardware: Workers and limits of the verifier.
-        out_dir: Made if missing; gets `disagreements.jsonl`.
+        out_dir: Made if missing; gets `disagreements.jsonl`, and `dropped.jsonl` where golds
+            cannot be read.
 
     Returns:
-        The counts, and the path of the disagreements.
+        The counts, the path of the disagreements, and what was left out.
 
     Raises:
-        UserError: A row is malformed, or its gold cannot be read; the line is named.
+        UserError: A row is malformed; the line is named.
     """
     rows = read_rows(path)
     counts: Counter[str] = Counter()
+    ledger = Ledger()
     out_dir.mkdir(parents=True, exist_ok=True)
     disagreements = out_dir / "disagreements.jsonl"
     with verifier_of(hardware) as verifier, disagreements.open("w", encoding="utf-8") as stream:
-        asked = (_problem(path, row, checker) for row in rows)
-        problems = list(verifier.with_readable_golds(asked))
+        golds = ReadableGolds(verifier, ledger, lambda _: Unreadable("drop", 1.0, "audit"))
         for start in range(0, len(rows), _SHARD_ROWS):
-            shard = rows[start : start + _SHARD_ROWS]
-            found = verifier.verify(
-                problems[start : start + _SHARD_ROWS], [row.completion for row in shard]
-            )
-            for row, (answer, verdict) in zip(shard, found, strict=True):
+            pairs = [(row, _problem(path, row, checker)) for row in rows[start:][:_SHARD_ROWS]]
+            readable = list(golds.of(problem for _, problem in pairs))
+            shard = [row for row, problem in pairs if problem.id not in golds.dropped]
+            answers = verifier.verify(readable, [row.completion for row in shard])
+            for row, (answer, verdict) in zip(shard, answers, strict=True):
                 counts[verdict] += 1
                 correct = verdict is Verdict.CORRECT
                 counts["false_positive"] += correct and not row.label
                 counts["false_negative"] += row.label and not correct
                 if correct != row.label:
-                    found_as = {"answer": answer, "verdict": str(verdict)}
-                    stream.write(json.dumps(dataclasses.asdict(row) | found_as) + "\n")
+                    verified = {"answer": answer, "verdict": str(verdict)}
+                    stream.write(json.dumps(dataclasses.asdict(row) | verified) + "\n")
     wrong = counts["false_positive"] + counts["false_negative"]
     result = Audit(
         n=len(rows),
-        agree=len(rows) - wrong,
+        agree=len(rows) - wrong - len(golds.dropped),
         false_positive=counts["false_positive"],
         false_negative=counts["false_negative"],
         unparseable=counts[Verdict.UNPARSEABLE],
         timeout=counts[Verdict.TIMEOUT],
+        unreadable_gold=len(golds.dropped),
     )
-    return result, disagreements
+    ledger.write_rows(out_dir)
+    return result, disagreements, ledger
 
 
 def read_rows(path: Path) -> Sequence[LabelledRow]:

@@ -235,8 +235,10 @@ def _audit(arguments: Sequence[str]) -> None:
     from reasoning_lab.audit import audit
 
     folder = dated(Path(root.paths.runs) / "audits")
-    result, written = audit(path, checker or "math", root.hardware, folder)
+    result, written, ledger = audit(path, checker or "math", root.hardware, folder)
     print(json.dumps(dataclasses.asdict(result)))
+    for sentence in ledger.lines():
+        print(sentence, file=sys.stderr)
     print(f"Disagreements: {written}", file=sys.stderr)
 
 
@@ -250,8 +252,10 @@ def _rescore(arguments: Sequence[str]) -> None:
         from reasoning_lab.evaluate.rescore import rescore
 
     folder = dated(Path(root.paths.runs) / "rescored")
-    result, written = rescore(path, checker, root.hardware, folder)
+    result, written, ledger = rescore(path, checker, root.hardware, folder)
     print(json.dumps(dataclasses.asdict(result)))
+    for sentence in ledger.lines():
+        print(sentence, file=sys.stderr)
     print(f"Completions with the new verdicts: {written}", file=sys.stderr)
 
 

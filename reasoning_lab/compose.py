@@ -6,16 +6,19 @@ The last place that sees a DictConfig.
 import importlib
 import pkgutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 import reasoning_lab
 import reasoning_lab.stages
 from reasoning_lab.data.problems import ProblemSource
+from reasoning_lab.data.rows import RowMapping
+from reasoning_lab.data.unreadable import errors_under
 from reasoning_lab.engine.teacher import check_engine
 from reasoning_lab.evaluate.config import EvaluateConfig
 from reasoning_lab.fields import check_values, identity_of
@@ -53,9 +56,17 @@ class Recipe:
 def register_schemas() -> None:
     """Import every stage's schema, so that the options find their types; the user's own too."""
     import_trusted()
+    ConfigStore.instance().store(group="schema", name="rows", node=_rows_schema())
     for module in pkgutil.iter_modules(reasoning_lab.stages.__path__):
         if module.ispkg:
             importlib.import_module(f"reasoning_lab.stages.{module.name}.config")
+
+
+def _rows_schema() -> DictConfig:
+    """The schema of `data.rows`, where `only` takes names of columns that no schema knows."""
+    schema: DictConfig = OmegaConf.structured(RowMapping)
+    OmegaConf.set_struct(schema.only, False)
+    return schema
 
 
 def compose(config: DictConfig) -> Recipe:
@@ -68,6 +79,9 @@ def compose(config: DictConfig) -> Recipe:
         config.engine.model = config.model.path or BASE
     root: RootConfig = OmegaConf.to_object(config)  # type: ignore[assignment]
     check_values(root)
+    root.data = _plain(root.data)
+    for benchmark in root.benchmarks.values():
+        benchmark.data = _plain(benchmark.data)
     root.benchmarks = {
         name: root.protocol.applied(benchmark) for name, benchmark in root.benchmarks.items()
     }
@@ -126,6 +140,15 @@ def _base_name(root: RootConfig) -> str | None:
     # A policy of a store lies in a folder named by its fingerprint, below its stage's.
     stored = len(parts) > 1 and (Path(path) / RECORD).is_file()
     return f"{parts[-2]}-{parts[-1][:8]}" if stored else Path(path).name or BASE
+
+
+def _plain(value: Any) -> Any:
+    """A source's options without dataclasses in them."""
+    if isinstance(value, RowMapping):
+        return asdict(value)
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return value
 
 
 def _check(root: RootConfig) -> None:
@@ -271,10 +294,9 @@ def _source(data: dict[str, Any], key: str) -> ProblemSource:
 
 
 def _own_source(name: str, data: dict[str, Any]) -> ProblemSource:
-    try:
-        return _source(data, f"benchmarks.{name}.data")
-    except UserError as error:
-        raise UserError(f"benchmarks.{name}: {error}") from error
+    key = f"benchmarks.{name}.data"
+    with errors_under(key):
+        return _source(data, key)
 
 
 def _data_identity(data: dict[str, Any], source: ProblemSource) -> Any:

@@ -8,13 +8,17 @@ complaints come at once. `plan` asks the same, of data that is on this machine.
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from reasoning_lab.compose import Recipe
 from reasoning_lab.data.document_length import shortest_document
-from reasoning_lab.data.problems import ProblemSource
+from reasoning_lab.data.problems import ProblemSource, drawn
 from reasoning_lab.data.teacher import Teacher
+from reasoning_lab.data.unreadable import ReadableGolds, Unreadable, errors_under
+from reasoning_lab.ledger import Ledger
 from reasoning_lab.recipe import Node
 from reasoning_lab.schema import ProblemDraw
 from reasoning_lab.store import Store
@@ -153,20 +157,42 @@ class Preflight:
                 return one
         if draw.count not in drawn:
             seed = recipe.root.seed if draw.seed is None else draw.seed
-            drawn[draw.count] = self._draw(source, draw, seed)
+            drawn[draw.count] = self._draw(recipe, source, draw, seed)
         return drawn[draw.count]
 
-    def _draw(self, source: ProblemSource, draw: ProblemDraw, seed: int) -> DrawnProblems:
+    def _draw(
+        self, recipe: Recipe, source: ProblemSource, draw: ProblemDraw, seed: int
+    ) -> DrawnProblems:
         examples: dict[str, Problem] = {}
         levels: Counter[int] = Counter()
         sample: list[Problem] = []
+        golds = ReadableGolds(self._verifier, Ledger(), partial(_policy_of, recipe, source, draw))
+        renamed = draw.benchmark is not None and draw.benchmark in recipe.benchmark_sources
         try:
-            problems = source.problems(draw.split, draw.levels, draw.count, seed)
-            for problem in self._verifier.with_readable_golds(problems):
-                examples.setdefault(problem.family, problem)
-                levels[problem.level] += 1
-                if len(sample) < _SAMPLED_PROBLEMS:
-                    sample.append(problem)
+            with errors_under(f"{draw.key}.data") if renamed else nullcontext():
+                for problem in golds.of(_problems_of(recipe, source, draw, seed)):
+                    examples.setdefault(problem.family, problem)
+                    levels[problem.level] += 1
+                    if len(sample) < _SAMPLED_PROBLEMS:
+                        sample.append(problem)
         except UserError as error:
             return DrawnProblems(str(error), examples, levels, sample)
         return DrawnProblems("", examples, levels, sample)
+
+
+def _problems_of(
+    recipe: Recipe, source: ProblemSource, draw: ProblemDraw, seed: int
+) -> Iterator[Problem]:
+    if draw.benchmark is None:
+        return source.problems(draw.split, draw.levels, draw.count, seed)
+    return drawn(source, recipe.root.benchmarks[draw.benchmark])
+
+
+def _policy_of(
+    recipe: Recipe, source: ProblemSource, draw: ProblemDraw, problem: Problem
+) -> Unreadable:
+    """What the node that draws `problem` does where its gold cannot be read."""
+    if draw.benchmark is None:
+        return source.unreadable(problem) or Unreadable("refuse", 0.0, "data")
+    benchmark = recipe.root.benchmarks[draw.benchmark]
+    return Unreadable(benchmark.unreadable, benchmark.max_unreadable_frac, draw.key)

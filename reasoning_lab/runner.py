@@ -82,8 +82,8 @@ def run(recipe: Recipe, out_dir: Path, overrides: Sequence[str] = ()) -> float |
             artifacts[node.fingerprint] = artifact
             did = "reused" if reused else f"done in {time.monotonic() - started:.0f} s"
             result = artifact.metrics.get("pass@1")
-            told = "" if result is None else f", pass@1 {result:.1%}"
-            console.print(f"{title}: {did}{told}")
+            score = "" if result is None else f", {_score(artifact.metrics)}"
+            console.print(f"{title}: {did}{score}")
             print_ledger(console, node.name, Ledger.of(artifact.ledger), reused)
     rows, results = results_of(recipe, artifacts)
     if not rows:
@@ -103,6 +103,13 @@ def print_ledger(console: Console, stage: str, ledger: Ledger, reused: bool) -> 
         console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
     for warning in ledger.warnings():
         log.warning("%s: %s.", stage, warning)
+
+
+def _score(metrics: Mapping[str, Any]) -> str:
+    """An evaluation's result in words, with the problems that it is over."""
+    dropped = metrics.get("unreadable_golds", 0)
+    without = f" ({dropped} with unreadable golds dropped)" if dropped else ""
+    return f"pass@1 {metrics['pass@1']:.1%} of {metrics['n']} problems{without}"
 
 
 class Runner:

@@ -144,6 +144,8 @@ class BenchmarkConfig:
         split: test, or validation for tuning; no training problem is in either.
         seed: Draws the problems; independent of the run's seed, so all runs meet the same.
         samples: Completions a problem.
+        unreadable: drop = problems whose gold cannot be read are left out and counted; or refuse.
+        max_unreadable_frac: Largest fraction of the problems that is dropped so.
     """
 
     data: dict[str, Any] | None = None
@@ -154,6 +156,8 @@ class BenchmarkConfig:
     seed: int = 0
     samples: int = at_least(1)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    unreadable: str = choice("drop", "refuse")
+    max_unreadable_frac: float = fraction(0.5)
 
 
 @dataclass

@@ -162,7 +162,7 @@ def test_a_local_copy_in_a_mixture_is_identified_by_its_content(
 
 
 def test_a_key_that_rows_lack_is_named(composed: Compose) -> None:
-    with pytest.raises(UserError, match=r"data\.rows\.promt: there is no such key"):
+    with pytest.raises(UserError, match=r"data\.rows\.promt=question: there is no such key"):
         composed("data=gsm8k", "+data.rows.promt=question")
 
 

@@ -16,6 +16,7 @@ from reasoning_lab.data.sources import HubSource
 from reasoning_lab.targets import factory
 from reasoning_lab.types import Problem, Split, UserError
 
+from .conftest import Compose
 from .test_sources import GOOD, everything, write_lines
 
 
@@ -98,7 +99,7 @@ def test_splits_that_are_not_ours_are_refused(splits: dict[str, str]) -> None:
 HUB_OPTIONS = [
     path.stem
     for path in sorted((CONF / "data").glob("*.yaml"))
-    if OmegaConf.load(path)["_target_"].endswith("HubSource")
+    if "/hub@_here_" in OmegaConf.load(path).get("defaults", [])
 ]
 # A row of each dataset as its card or the code of others shows it, cut short.
 SHIPPED_ROWS: dict[str, tuple[dict[str, Any], str]] = {
@@ -166,15 +167,15 @@ SHIPPED_ROWS: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("option", HUB_OPTIONS)
-def test_shipped_dataset_is_pinned_and_maps_its_rows(option: str) -> None:
-    options: Any = OmegaConf.to_container(OmegaConf.load(CONF / "data" / f"{option}.yaml"))
+def test_shipped_dataset_is_pinned_and_maps_its_rows(option: str, composed: Compose) -> None:
+    options = composed(f"data={option}").root.data
     source = factory(options, "data")()
     assert len(options["revision"]) == 40
     assert source.content() == f"{options['dataset']}@{options['revision']}"
     row, gold = SHIPPED_ROWS[option]
     mapping = row_mapping(options["rows"], "data.rows")
     assert mapping.wants(row)
-    problem = mapping.problem(row, "here", "row 1")
+    problem = mapping.problem(row, "row 1")
     assert problem is not None
     assert problem.prompt.startswith("Q?")
     assert problem.gold == gold

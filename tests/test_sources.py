@@ -44,7 +44,7 @@ def everything(source: ProblemSource, levels: tuple[int, ...] = (1,)) -> dict[Sp
 
 
 def problem_of(options: Mapping[str, Any], row: Mapping[str, Any]) -> Problem | None:
-    return row_mapping(options, "data.rows").problem(row, "/x/f.jsonl, line 7", "f.jsonl, line 7")
+    return row_mapping(options, "data.rows").problem(row, "f.jsonl, line 7")
 
 
 @pytest.mark.parametrize(
@@ -52,9 +52,11 @@ def problem_of(options: Mapping[str, Any], row: Mapping[str, Any]) -> Problem | 
     [
         ("{", "not JSON"),
         ("[1, 2]", "a list, not an object"),
-        ('{"prompt": "2 + 2?"}', "'gold' is None"),
+        ('{"prompt": "2 + 2?"}', "there is no column 'gold'; the columns are prompt"),
+        ('{"prompt": "2 + 2?", "gold": null}', "'gold' is None"),
+        ('{"prompt": "2 + 2?", "golds": "4"}', "prompt, golds; did you mean 'golds'?"),
         ('{"prompt": "  ", "gold": "4"}', "'prompt' is '  '"),
-        ('{"prompt": "2 + 2?", "gold": [4]}', "'gold' is [4]"),
+        ('{"prompt": "2 + 2?", "gold": [4, 5]}', "'gold' is [4, 5]"),
         ('{"prompt": "2 + 2?", "gold": "4", "level": "hard"}', "'level' is 'hard'"),
         ('{"prompt": "2 + 2?", "gold": "4", "level": 0}', "'level' is 0"),
         ('{"prompt": "2 + 2?", "gold": "4", "level": true}', "'level' is True"),
@@ -96,7 +98,7 @@ def test_line_separators_inside_a_row_do_not_split_it(tmp_path: Path) -> None:
 def test_file_rows_are_split_deduplicated_and_counted(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     rows = [f'{{"prompt": "{n} + 1?", "gold": "{n + 1}"}}' for n in range(200)]
-    path.write_text("\n".join([*rows, *rows, '{"prompt": "0  +  1?", "gold": "other"}']))
+    path.write_text("\n".join([*rows, *rows, '{"prompt": "0  +  1?", "gold": " $ 1$"}']))
     source = source_of(path, {"family": "sums"}, test_frac=0.2)
     found = everything(source)
     assert sum(map(len, found.values())) == 200
@@ -161,7 +163,7 @@ def test_gold_is_taken_from_where_it_stands(gold_in: str, text: str, gold: str) 
 def test_gold_that_is_not_where_it_should_be_is_refused(gold_in: str) -> None:
     options = {"gold_in": gold_in}
     row = {"prompt": "?", "gold": "the answer is 3"}
-    with pytest.raises(UserError, match=rf"line 7: 'gold'.*without an answer {gold_in}.*no_gold"):
+    with pytest.raises(UserError, match=rf"'gold'.*without an answer {gold_in}.*no_gold"):
         problem_of(options, row)
     assert problem_of(options | {"no_gold": [""]}, row) is None
 
@@ -177,7 +179,7 @@ def test_rows_without_gold_are_skipped_and_counted_when_asked(
     with caplog.at_level(logging.INFO):
         source = source_of(path, {"no_gold": ["", "proof"]}, test_frac=0, validation_frac=0)
     assert {p.gold for p in everything(source)[Split.TRAIN]} == {"1", "2", "improof"}
-    assert "7 read, 4 skipped, without gold" in caplog.text
+    assert "3 of 7 rows go on; dropped: 4 no gold" in caplog.text
 
 
 def test_columns_may_be_paths_and_names_with_dots() -> None:
@@ -236,10 +238,11 @@ def test_choices_become_lines_of_the_prompt(options: list[str]) -> None:
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ({"o": ["1", "2"], "gold": "C"}, "'gold' is 'C', no letter of the 2 choices in 'o'"),
+        ({"o": ["1", "2"], "gold": "C"}, "'gold' is 'C', no letter of the 2 choices"),
         ({"o": "A)1", "gold": "A"}, "'o' is 'A\\)1'; give a list of 2 to 26 texts"),
         ({"o": ["1"], "gold": "A"}, "'o' is"),
-        ({"o": ["1", None], "gold": "A"}, "'o' is"),
+        ({"o": ["1", None], "gold": "A"}, "option 2 of 'o' is neither text nor a number"),
+        ({"o": ["1", " "], "gold": "A"}, "option 2 of 'o' is empty"),
     ],
 )
 def test_choices_that_are_none_are_refused(row: dict[str, Any], said: str) -> None:

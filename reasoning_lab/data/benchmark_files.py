@@ -22,5 +22,6 @@ def _prompt(row: Any, where: str) -> str:
     found = row if isinstance(row, dict) else {}
     prompt = next((found[name] for name in COLUMNS if name in found), None)
     if not isinstance(prompt, str):
-        raise UserError(f"{where}: no text under {', '.join(COLUMNS)}; give one of them")
+        columns = f" (its columns are {', '.join(row) or 'none'})" if isinstance(row, dict) else ""
+        raise UserError(f"{where}: no text under {', '.join(COLUMNS)}{columns}; give one of them")
     return prompt

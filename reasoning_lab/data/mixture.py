@@ -1,10 +1,13 @@
 """A mixture of problem sources, e.g. generated arithmetic beside a dataset's word problems."""
 
+import dataclasses
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from reasoning_lab.data.problems import ProblemSource, check_fractions
+from reasoning_lab.data.unreadable import Unreadable, errors_under
+from reasoning_lab.ledger import Ledger
 from reasoning_lab.targets import factory
 from reasoning_lab.types import Problem, Split, UserError
 
@@ -48,10 +51,10 @@ class MixtureSource:
             )
         fractions = {"test_frac": test_frac, "validation_frac": validation_frac}
         self._weights = weights
-        self._sources: dict[str, ProblemSource] = {
-            name: factory({**options, **fractions}, f"data.sources.{name}")()
-            for name, options in sources.items()
-        }
+        self._sources: dict[str, ProblemSource] = {}
+        for name, options in sources.items():
+            with errors_under(f"data.sources.{name}"):
+                self._sources[name] = factory({**options, **fractions}, f"data.sources.{name}")()
 
     def content(self) -> str:
         return "; ".join(f"{name}: {each.content()}" for name, each in self._sources.items())
@@ -67,6 +70,22 @@ class MixtureSource:
         fixed = {source.fixed_split(problem_id) for source in self._sources.values()}
         return next((split for split in _FIRMNESS if split in fixed), None)
 
+    def unreadable(self, problem: Problem) -> Unreadable | None:
+        for name, source in self._sources.items():
+            policy = source.unreadable(problem)
+            if policy is not None:
+                key = policy.key.replace("data", f"data.sources.{name}", 1)
+                return dataclasses.replace(policy, key=key)
+        return None
+
+    def record_rows(self, ledger: Ledger) -> None:
+        for name, source in self._sources.items():
+            with errors_under(f"data.sources.{name}"):
+                source.record_rows(ledger)
+
+    def available(self, split: Split, levels: Sequence[int]) -> int | None:
+        return None
+
     def problems(
         self, split: Split, levels: Sequence[int], count: int, seed: int
     ) -> Iterator[Problem]:
@@ -74,8 +93,8 @@ class MixtureSource:
         remaining = self._shares(count)
         seen: set[int] = set()
         streams = {
-            name: self._fresh(source, split, levels, remaining[name], seed, seen)
-            for name, source in self._sources.items()
+            name: self._fresh(name, split, levels, remaining[name], seed, seen)
+            for name in self._sources
         }
         rng = random.Random(seed)
         while sum(remaining.values()):
@@ -95,7 +114,7 @@ class MixtureSource:
 
     def _fresh(
         self,
-        source: ProblemSource,
+        name: str,
         split: Split,
         levels: Sequence[int],
         count: int,
@@ -105,15 +124,22 @@ class MixtureSource:
         """`count` problems that no source has given and none holds out more firmly."""
         given, asked = 0, count
         while given < count:
-            for problem in source.problems(split, levels, asked, seed):
-                name = int(problem.id, 16)
+            for problem in self._drawn(name, split, levels, asked, seed):
+                number = int(problem.id, 16)
                 fixed = self.fixed_split(problem.id)
-                if name in seen or (fixed is not None and fixed is not split):
+                if number in seen or (fixed is not None and fixed is not split):
                     continue
-                seen.add(name)
+                seen.add(number)
                 given += 1
                 yield problem
                 if given == count:
                     return
             # Some were another source's: draw again, longer, past those already given.
             asked += count - given
+
+    def _drawn(
+        self, name: str, split: Split, levels: Sequence[int], count: int, seed: int
+    ) -> Iterator[Problem]:
+        """What one source yields; its errors name its own key."""
+        with errors_under(f"data.sources.{name}"):
+            yield from self._sources[name].problems(split, levels, count, seed)

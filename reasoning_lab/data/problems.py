@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
+from reasoning_lab.data.unreadable import Unreadable
+from reasoning_lab.ledger import Ledger
 from reasoning_lab.schema import BenchmarkConfig
 from reasoning_lab.types import Problem, Split, UserError
 
@@ -26,6 +28,18 @@ class ProblemSource(Protocol):
         """The split that the source itself puts this prompt in; None = its hash decides."""
         ...
 
+    def unreadable(self, problem: Problem) -> Unreadable | None:
+        """What holds if the gold of `problem` cannot be read; None = it is not the source's."""
+        ...
+
+    def record_rows(self, ledger: Ledger) -> None:
+        """Count the `rows` that the source read, and those that give no problem by reason."""
+        ...
+
+    def available(self, split: Split, levels: Sequence[int]) -> int | None:
+        """How many problems `problems` can yield; None = as many as one likes, or unknown."""
+        ...
+
     def content(self) -> str:
         """What decides the problems beyond the source's options, e.g. a file's hash."""
         ...
@@ -40,9 +54,18 @@ class ProblemSource(Protocol):
 
 
 def drawn(source: ProblemSource, benchmark: BenchmarkConfig) -> Iterator[Problem]:
-    """A benchmark's problems, the same for every seed of a run; see `ProblemSource.problems`."""
-    split = Split(benchmark.split)
-    return source.problems(split, benchmark.levels, benchmark.count, benchmark.seed)
+    """A benchmark's problems, the same for every seed of a run; see `ProblemSource.problems`.
+
+    They are fewer than its count where rows were dropped that would have made the rest.
+    """
+    split, count = Split(benchmark.split), benchmark.count
+    available = source.available(split, benchmark.levels)
+    if available is not None and 0 < available < count:
+        ledger = Ledger()
+        source.record_rows(ledger)
+        if count - available <= ledger.flows["rows"].unplanned:
+            count = available
+    return source.problems(split, benchmark.levels, count, benchmark.seed)
 
 
 def split_of(problem_id: str, test_frac: float, validation_frac: float) -> Split:

@@ -10,6 +10,8 @@ from importlib.metadata import version
 from typing import Any
 
 from reasoning_lab.data.problems import check_fractions, split_of
+from reasoning_lab.data.unreadable import Unreadable
+from reasoning_lab.ledger import Ledger
 from reasoning_lab.types import Problem, Split, UserError
 from reasoning_lab.verify.gym import refuse_unjudged
 
@@ -58,6 +60,18 @@ class ReasoningGymSource:
         }
 
     def fixed_split(self, problem_id: str) -> Split | None:
+        return None
+
+    def unreadable(self, problem: Problem) -> Unreadable | None:
+        """A generated gold that cannot be read is an error of the generator."""
+        if problem.checker.removeprefix("reasoning_gym/") not in self._families:
+            return None
+        return Unreadable("refuse", 0.0, "data")
+
+    def record_rows(self, ledger: Ledger) -> None:
+        """It reads none."""
+
+    def available(self, split: Split, levels: Sequence[int]) -> int | None:
         return None
 
     def problems(

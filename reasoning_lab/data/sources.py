@@ -16,24 +16,37 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from reasoning_lab.data import json_lines, readers, rows
+from reasoning_lab.data import json_lines, options, readers, row_values, rows, table
 from reasoning_lab.data.problems import check_fractions
 from reasoning_lab.data.readers import Read, file_rows, hub_rows
 from reasoning_lab.data.rows import RowMapping, row_mapping
+from reasoning_lab.data.table import (
+    HASHED,
+    SPLITS,
+    TEXTS,
+    TableRows,
+    check_corrections,
+    read_table,
+    signed_id,
+    table_rows,
+)
+from reasoning_lab.data.unreadable import Unreadable
 from reasoning_lab.files import content_hash
+from reasoning_lab.ledger import Ledger
 from reasoning_lab.types import Problem, Split, UserError
 
 log = logging.getLogger(__name__)
 
-_SPLITS = tuple(Split)
-_HASHED = -1
-_TEXTS = ("prompt", "gold", "checker", "family", "metadata")
 _BATCH_PROBLEMS = 1024
 
 
 class TableSource:
     """Problems in a table that is made when it is first needed.
+
+    Of equal prompts the first row's split counts, and in it the first row, where their golds agree.
+    Where they do not, none of them is used: nothing says which gold is right.
 
     Args:
         label: The source's name and the key to change, for errors.
@@ -42,6 +55,8 @@ class TableSource:
         mapping: Which column is what.
         test_frac: Fraction of the prompts without a split of their own held out for benchmarks.
         validation_frac: Fraction of them that early stopping and tuning may look at.
+        unreadable: What happens to rows and golds that cannot be read.
+        corrections: Prompt id to the `gold` that the dataset has and the `corrected` one.
     """
 
     def __init__(
@@ -52,13 +67,19 @@ class TableSource:
         mapping: RowMapping,
         test_frac: float,
         validation_frac: float,
+        unreadable: Unreadable,
+        corrections: Mapping[str, Mapping[str, str]],
     ) -> None:
         check_fractions(test_frac, validation_frac)
+        check_corrections(corrections)
         self._label = label
+        self._unreadable = unreadable
+        self._corrections = corrections
         self._made_from = {
             "read": read,
             "arguments": dict(arguments),
             "mapping": asdict(mapping),
+            "corrections": {key: dict(value) for key, value in corrections.items()},
             "code": _code_hash(),
         }
         self._fractions = (test_frac, validation_frac)
@@ -66,23 +87,8 @@ class TableSource:
     def problems(
         self, split: Split, levels: Sequence[int], count: int, seed: int
     ) -> Iterator[Problem]:
-        """Yield `count` problems with distinct prompts; of equal prompts the first row's."""
-        ids = self._column("id")
-        first = np.sort(np.unique(ids, return_index=True)[1])
-        own, level = self._column("split")[first], self._column("level")[first]
-        position = (ids[first].view(np.uint64) >> np.uint64(32)) / 2**32  # As in `split_of`.
-        test_frac, validation_frac = self._fractions
-        hashed = np.where(
-            position < test_frac,
-            _SPLITS.index(Split.TEST),
-            np.where(
-                position < test_frac + validation_frac,
-                _SPLITS.index(Split.VALIDATION),
-                _SPLITS.index(Split.TRAIN),
-            ),
-        )
-        splits = np.where(own == _HASHED, hashed, own)
-        matching = first[(splits == _SPLITS.index(split)) & np.isin(level, list(levels))]
+        """Yield `count` problems with distinct prompts."""
+        matching = self._matching(split, levels)
         if len(matching) < count:
             raise UserError(
                 f"{self._label} has {len(matching)} distinct {split} prompts at levels "
@@ -92,26 +98,104 @@ class TableSource:
         chosen = np.random.default_rng(seed).permutation(matching)[:count]
         for start in range(0, count, _BATCH_PROBLEMS):
             batch = self._table[chosen[start : start + _BATCH_PROBLEMS]]
-            texts = zip(*(batch[name] for name in _TEXTS), strict=True)
+            texts = zip(*(batch[name] for name in TEXTS), strict=True)
             for (prompt, gold, checker, family, metadata), row_level in zip(
                 texts, batch["level"], strict=True
             ):
                 yield Problem(prompt, gold, checker, family, row_level, json.loads(metadata))
 
+    def available(self, split: Split, levels: Sequence[int]) -> int:
+        return len(self._matching(split, levels))
+
+    def _matching(self, split: Split, levels: Sequence[int]) -> NDArray[np.int64]:
+        """Numbers of the rows of a split and of levels."""
+        ids, rows = self._ids, self._rows.used
+        own_split, level = self._column("split")[rows], self._column("level")[rows]
+        position = (ids[rows].view(np.uint64) >> np.uint64(32)) / 2**32  # As in `split_of`.
+        test_frac, validation_frac = self._fractions
+        hashed = np.where(
+            position < test_frac,
+            SPLITS.index(Split.TEST),
+            np.where(
+                position < test_frac + validation_frac,
+                SPLITS.index(Split.VALIDATION),
+                SPLITS.index(Split.TRAIN),
+            ),
+        )
+        splits = np.where(own_split == HASHED, hashed, own_split)
+        matching: NDArray[np.int64] = rows[
+            (splits == SPLITS.index(split)) & np.isin(level, list(levels))
+        ]
+        return matching
+
     def fixed_split(self, problem_id: str) -> Split | None:
-        return self._fixed_splits.get(_signed(problem_id))
+        return self._fixed_splits.get(signed_id(problem_id))
+
+    def unreadable(self, problem: Problem) -> Unreadable | None:
+        rows = np.flatnonzero(self._ids == signed_id(problem.id)).tolist()
+        row = problem.metadata.get("row")
+        of_source = any(json.loads(text)["row"] == row for text in self._table[rows]["metadata"])
+        return self._unreadable if of_source else None
+
+    def record_rows(self, ledger: Ledger) -> None:
+        ledger.merge(self._rows.ledger)
 
     @cached_property
     def _fixed_splits(self) -> dict[int, Split]:
         """Only those that the dataset holds out: its training prompts may be of any split."""
-        own = self._column("split")
-        held = np.flatnonzero((own != _HASHED) & (own != _SPLITS.index(Split.TRAIN)))
-        ids = self._column("id")
+        own_split = self._column("split")
+        held_out = np.flatnonzero((own_split >= 0) & (own_split != SPLITS.index(Split.TRAIN)))
+        ids = self._ids
         # Backwards, so that of equal prompts the first row's split stays.
-        return {int(ids[row]): _SPLITS[own[row]] for row in held[::-1]}
+        return {int(ids[row]): SPLITS[own_split[row]] for row in held_out[::-1]}
+
+    @cached_property
+    def _ids(self) -> NDArray[np.int64]:
+        ids: NDArray[np.int64] = self._column("id")
+        return ids
 
     def _column(self, name: str) -> Any:
         return self._table.data.column(name).to_numpy()
+
+    @cached_property
+    def _rows(self) -> TableRows:
+        """Which rows of the table are used, and why the others are not; logged once."""
+        rows = table_rows(self._table.data)
+        self._check_rows(rows)
+        for sentence in rows.ledger.lines():
+            log.info("%s: %s.", self._label, sentence)
+        for sentence in rows.ledger.warnings():
+            log.warning("%s: %s.", self._label, sentence)
+        self._check_corrections(rows)
+        return rows
+
+    def _check_rows(self, rows: TableRows) -> None:
+        """Refuse rows that cannot be read, where the source does or there are too many."""
+        examples = rows.complaints
+        if examples and self._unreadable.action == "refuse":
+            names = ", ".join(rows.unreadable_names[1:])
+            more = f"; the same goes for {rows.unreadable - 1:,} more: {names}" if names else ""
+            raise UserError(
+                f"{examples[0]}, or leave such rows out with {self._unreadable.key}."
+                f"unreadable=drop{more}"
+            )
+        self._unreadable.check(rows.unreadable, rows.selected, "rows", examples)
+        rows.ledger.require_passed(
+            "rows", self._label, "correct data.rows, e.g. no_gold and only, or give other rows"
+        )
+
+    def _check_corrections(self, rows: TableRows) -> None:
+        """Say of each correction that met no row: the dataset may have been corrected itself."""
+        ids = self._ids[rows.used]
+        for problem_id, correction in self._corrections.items():
+            at = rows.used[ids == signed_id(problem_id)].tolist()
+            if self._table[at]["gold"] != [correction["corrected"]]:
+                log.warning(
+                    "%s: the correction of %s meets no row with the gold '%s'.",
+                    self._label,
+                    problem_id,
+                    correction["gold"],
+                )
 
     @cached_property
     def _table(self) -> Any:
@@ -119,11 +203,11 @@ class TableSource:
         from datasets.exceptions import DatasetGenerationError
 
         kinds = {"id": "int64", "split": "int8", "level": "int32"}
-        kinds |= dict.fromkeys(_TEXTS, "large_string")
+        kinds |= dict.fromkeys(TEXTS, "large_string")
         try:
             with _without_bars():
                 return datasets.Dataset.from_generator(
-                    _table_rows,
+                    read_table,
                     features=datasets.Features(
                         {name: datasets.Value(kind) for name, kind in kinds.items()}
                     ),
@@ -144,6 +228,8 @@ class FileSource(TableSource):
         validation_frac: Fraction that early stopping and tuning may look at.
         rows: Which column is what, see `RowMapping`.
         licence: What a data card says of the file.
+        unreadable: What happens to rows and golds that cannot be read: `refuse`, or `drop`.
+        max_unreadable_frac: Largest fraction of them that is dropped.
 
     Raises:
         UserError: For a missing file, or a malformed row, named by its line.
@@ -156,8 +242,12 @@ class FileSource(TableSource):
         validation_frac: float,
         rows: Mapping[str, Any],
         licence: str = "not stated",
+        unreadable: str = "refuse",
+        max_unreadable_frac: float = 0.5,
     ) -> None:
         self._path, self._licence = Path(path), licence
+        if self._path.is_dir():
+            raise UserError(f"data.path: '{path}' is a folder; give a file")
         super().__init__(
             f"data.path: '{path}'",
             file_rows,
@@ -165,8 +255,10 @@ class FileSource(TableSource):
             row_mapping(rows, "data.rows"),
             test_frac,
             validation_frac,
+            Unreadable(unreadable, max_unreadable_frac, "data"),
+            {},
         )
-        _ = self._table  # A malformed row is named before anything expensive begins.
+        _ = self._rows  # A malformed row is named before anything expensive begins.
 
     def content(self) -> str:
         return _digest(self._path)
@@ -197,6 +289,10 @@ class HubSource(TableSource):
         streaming: Read the rows over the network without keeping the dataset's own files.
         path: A local copy to read instead: a file, split by the fractions alone, or a folder
             that `datasets.load_dataset` can read.
+        unreadable: What happens to rows and golds that cannot be read: `drop`, or `refuse`.
+        max_unreadable_frac: Largest fraction of them that is dropped.
+        corrections: Prompt id to the `gold` that the dataset has and the `corrected` one, for golds
+            that are known to be wrong or unreadable.
 
     Raises:
         UserError: When it is asked for problems and there is neither network nor copy.
@@ -214,8 +310,11 @@ class HubSource(TableSource):
         validation_frac: float,
         streaming: bool = False,
         path: str | None = None,
+        unreadable: str = "drop",
+        max_unreadable_frac: float = 0.5,
+        corrections: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
-        unknown = [name for name in splits if name not in _SPLITS]
+        unknown = [name for name in splits if name not in SPLITS]
         if unknown or not splits:
             raise UserError(
                 f"data.splits: {dict(splits)} must name the dataset's own split for any of train, "
@@ -224,7 +323,7 @@ class HubSource(TableSource):
         self._dataset, self._revision, self._licence = dataset, revision, licence
         self._copy = None if path is None else Path(path)
         # Those held out come first: of equal prompts the first row's split counts.
-        ordered = {split.value: splits[split] for split in reversed(_SPLITS) if split in splits}
+        ordered = {split.value: splits[split] for split in reversed(SPLITS) if split in splits}
         arguments: dict[str, Any] = {"content": self.content()}
         read: Callable[..., Read] = hub_rows
         if self._copy is not None and self._copy.is_file():
@@ -239,9 +338,11 @@ class HubSource(TableSource):
             row_mapping(rows, "data.rows"),
             test_frac,
             validation_frac,
+            Unreadable(unreadable, max_unreadable_frac, "data"),
+            corrections or {},
         )
         if self._copy is not None:
-            _ = self._table
+            _ = self._rows
 
     def content(self) -> str:
         return f"{self._dataset}@{self._revision}" if self._copy is None else _digest(self._copy)
@@ -254,43 +355,12 @@ class HubSource(TableSource):
         return {"name": self._dataset, "revision": revision, "licence": self._licence}
 
 
-def _table_rows(
-    read: Callable[..., Read], arguments: Mapping[str, Any], mapping: Mapping[str, Any], code: str
-) -> Iterator[dict[str, Any]]:
-    columns = RowMapping(**mapping)
-    counts = {"read": 0, "left out by data.rows.only": 0, "skipped, without gold": 0}
-    for row, place, name, split in read(**arguments):
-        counts["read"] += 1
-        if not columns.wants(row):
-            counts["left out by data.rows.only"] += 1
-            continue
-        problem = columns.problem(row, place, name)
-        if problem is None:
-            counts["skipped, without gold"] += 1
-            continue
-        yield {
-            "id": _signed(problem.id),
-            "split": _HASHED if split in (None, Split.TRAIN) else _SPLITS.index(split),
-            "level": problem.level,
-            "prompt": problem.prompt,
-            "gold": problem.gold,
-            "checker": problem.checker,
-            "family": problem.family,
-            "metadata": json.dumps(problem.metadata),
-        }
-    told = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
-    log.info("%s: rows %s.", arguments.get("path") or arguments.get("dataset"), told or "none")
-
-
-def _signed(problem_id: str) -> int:
-    """An id as the 64 bits that Arrow has a type for."""
-    return int.from_bytes(bytes.fromhex(problem_id), signed=True)
-
-
 def _digest(path: Path) -> str:
     """The hash of a file, or of a folder's files."""
     if not path.exists():
         raise UserError(f"data.path: there is no file '{path}'; check the path")
+    if not path.is_file() and not path.is_dir():
+        raise UserError(f"data.path: '{path}' is a device or a pipe; give a file")
     try:
         return content_hash(path)
     except OSError as error:
@@ -299,7 +369,10 @@ def _digest(path: Path) -> str:
         ) from error
 
 
-_TABLE_CODE = (json_lines.__file__, rows.__file__, readers.__file__, __file__)
+_TABLE_CODE = (
+    *(module.__file__ for module in (json_lines, options, readers, row_values, rows, table)),
+    __file__,
+)
 
 
 @cache

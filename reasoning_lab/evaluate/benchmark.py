@@ -15,6 +15,7 @@ import numpy as np
 
 from reasoning_lab.data.corpus import read_prompt_ids, write_rollouts
 from reasoning_lab.data.problems import ProblemSource, drawn
+from reasoning_lab.data.unreadable import ReadableGolds, Unreadable
 from reasoning_lab.engine.rollouts import RolloutSampler, sampling_of
 from reasoning_lab.evaluate.completions import COMPLETIONS
 from reasoning_lab.evaluate.config import EvaluateConfig
@@ -57,7 +58,13 @@ def run(config: EvaluateConfig, context: StageContext) -> Metrics:
     name, benchmark = config.name, config.benchmark
     source = context.benchmark_source(name)
     held_out = benchmark_problems(source, benchmark, name, context.lineage)
-    problems = list(context.verifier.with_readable_golds(held_out))
+    policy = Unreadable(benchmark.unreadable, benchmark.max_unreadable_frac, f"benchmarks.{name}")
+    source.record_rows(context.ledger)
+    golds = ReadableGolds(context.verifier, context.ledger, lambda _: policy)
+    problems = list(golds.of(held_out))
+    context.ledger.require_passed(
+        "problems", f"benchmarks.{name}", "correct its golds or its checker"
+    )
     with closing(_sampler(config, context)) as sampler:
         groups = sampler.kept_groups(
             problems,
@@ -67,18 +74,22 @@ def run(config: EvaluateConfig, context: StageContext) -> Metrics:
             context.work_dir / "rollouts",
         )
     rollouts = [rollout for group in groups for rollout in group.rollouts]
-    _count(problems, rollouts, context.ledger)
+    _count(rollouts, context.ledger)
     write_rollouts(context.out_dir / COMPLETIONS, rollouts)
-    metrics = {**measured(groups), "verifier": verifier_version(), "problems": digest(problems)}
+    metrics = {
+        **measured(groups),
+        "unreadable_golds": len(golds.dropped),
+        "verifier": verifier_version(),
+        "problems": digest(problems),
+    }
     numbers = {key: value for key, value in metrics.items() if isinstance(value, int | float)}
     context.tracker.log({f"eval/{name}/{key}": value for key, value in numbers.items()})
     context.tracker.rollouts(f"eval/{name}/completions", rollouts[:64])
     return metrics
 
 
-def _count(problems: Sequence[Problem], rollouts: Sequence[Rollout], ledger: Ledger) -> None:
+def _count(rollouts: Sequence[Rollout], ledger: Ledger) -> None:
     """Count the completions; one that a server did not give counts as wrong in every metric."""
-    ledger.take("problems", len(problems))
     ledger.take("completions", len(rollouts))
     empty = [rollout.problem.origin for rollout in rollouts if not rollout.completion.answered]
     ledger.drop("completions", "not_answered", len(empty), origins=empty)

@@ -10,12 +10,14 @@ from pathlib import Path
 
 from reasoning_lab.data.corpus import read_rollouts, write_rollouts
 from reasoning_lab.data.curation import group_by_problem
+from reasoning_lab.data.unreadable import ReadableGolds, Unreadable
 from reasoning_lab.evaluate.benchmark import correct_samples, measured
 from reasoning_lab.evaluate.completions import COMPLETIONS
 from reasoning_lab.evaluate.statistics import Difference, Estimate, paired_difference, pass_at_1
 from reasoning_lab.files import replaced
 from reasoning_lab.hardware import HardwareConfig
-from reasoning_lab.types import UserError
+from reasoning_lab.ledger import Ledger
+from reasoning_lab.types import Problem, UserError
 from reasoning_lab.verify import verifier_of, verifier_version
 
 
@@ -38,8 +40,10 @@ class Rescored:
 
 def rescore(
     folder: Path, checker: str | None, hardware: HardwareConfig, out_dir: Path
-) -> tuple[Rescored, Path]:
+) -> tuple[Rescored, Path, Ledger]:
     """Write `completions.parquet` with new verdicts and `metrics.json` into `out_dir`.
+
+    Problems whose gold the checker cannot read are left out on both sides.
 
     Args:
         folder: An evaluation's artifact.
@@ -48,10 +52,10 @@ def rescore(
         out_dir: Made if missing.
 
     Returns:
-        The comparison, and the path of the completions.
+        The comparison, the path of the completions, and what was left out.
 
     Raises:
-        UserError: There are no completions in `folder`, or the checker cannot read a gold.
+        UserError: There are no completions in `folder`, or the checker can read no gold.
     """
     if not (folder / COMPLETIONS).is_file():
         raise UserError(
@@ -59,12 +63,15 @@ def rescore(
             "runs/store/evaluate/FINGERPRINT"
         )
     old = read_rollouts(folder / COMPLETIONS)
-    problems = [rollout.problem for rollout in old]
-    if checker is not None:
-        problems = [replace(problem, checker=checker) for problem in problems]
+    ledger = Ledger()
     with verifier_of(hardware) as verifier:
-        asked = list(verifier.with_readable_golds(problems))
-        verdicts = verifier.verify(asked, [rollout.completion.text for rollout in old])
+        golds = ReadableGolds(verifier, ledger, lambda _: Unreadable("drop", 1.0, "rescore"))
+        distinct = {r.problem.id: _with_checker(r.problem, checker) for r in old}
+        readable = {problem.id: problem for problem in golds.of(distinct.values())}
+        ledger.require_passed("problems", f"checker={checker}", "choose one that reads the golds")
+        old = [rollout for rollout in old if rollout.problem.id in readable]
+        problems = [readable[rollout.problem.id] for rollout in old]
+        verdicts = verifier.verify(problems, [rollout.completion.text for rollout in old])
     new = [
         replace(rollout, problem=problem, answer=answer, verdict=verdict, judge=None)
         for rollout, problem, (answer, verdict) in zip(old, problems, verdicts, strict=True)
@@ -78,7 +85,12 @@ def rescore(
         if was.verdict is not now.verdict
     )
     out_dir.mkdir(parents=True, exist_ok=True)
-    metrics = {**measured(groups), "verifier": verifier_version(), "rescored": str(folder)}
+    metrics = {
+        **measured(groups),
+        "unreadable_golds": len(golds.dropped),
+        "verifier": verifier_version(),
+        "rescored": str(folder),
+    }
     replaced(out_dir / "metrics.json", lambda path: path.write_text(json.dumps(metrics, indent=2)))
     written = replaced(out_dir / COMPLETIONS, lambda path: write_rollouts(path, new))
     result = Rescored(
@@ -87,4 +99,8 @@ def rescore(
         paired_difference(after, before),
         dict(changed),
     )
-    return result, written
+    return result, written, ledger
+
+
+def _with_checker(problem: Problem, checker: str | None) -> Problem:
+    return problem if checker is None else replace(problem, checker=checker)

@@ -22,6 +22,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_lab import heap
 from reasoning_lab.data.problems import ProblemSource, drawn
+from reasoning_lab.data.unreadable import ReadableGolds, Unreadable
 from reasoning_lab.engine import Engine
 from reasoning_lab.engine.hf import HFEngine
 from reasoning_lab.engine.probe import check_engine, hf_remedy
@@ -135,12 +136,23 @@ class StageContext:
         """What the source gives for a stage's `problems`, under the run's seed.
 
         Raises:
-            UserError: There are fewer, or the verifier cannot read a gold.
+            UserError: There are fewer, or golds cannot be read that the source does not drop.
         """
         drawn = self.source.problems(split, asked.levels, asked.count, self.seed)
-        problems = list(self.verifier.with_readable_golds(drawn))
-        self.ledger.take("problems", len(problems))
-        return problems
+        return list(self.readable_golds().of(drawn))
+
+    def readable_golds(self) -> ReadableGolds:
+        """Passes on what is drawn from the source and has a readable gold.
+
+        The ledger counts what it drops, and once the rows that the source read.
+        """
+        if "rows" not in self.ledger.flows:
+            self.source.record_rows(self.ledger)
+        return ReadableGolds(self.verifier, self.ledger, self.unreadable)
+
+    def unreadable(self, problem: Problem) -> Unreadable:
+        """What holds for a problem of the source whose gold cannot be read."""
+        return self.source.unreadable(problem) or Unreadable("refuse", 0.0, "data")
 
     def benchmark_prompts(self) -> dict[str, list[str]]:
         """Of each benchmark, by its name."""

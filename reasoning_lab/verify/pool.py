@@ -25,10 +25,9 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -49,8 +48,6 @@ _MAX_ANSWER_CHARS = 2_000
 # math-verify's time doubles with each level from here on; published answers have 4 at most.
 _MAX_NESTING = 12
 _CHUNK_ITEMS = 32
-_SHARD_PROBLEMS = 4096
-_SHOWN_ROWS = 9
 # A digest takes some 120 bytes.
 _MAX_KNOWN_GOLDS = 2**17
 _CHECKERS_OF_GOLD_ALONE = ("math", "number")
@@ -137,19 +134,6 @@ class Verifier:
         complaints = self._complaints(problems)
         return [problem for problem in problems if _gold_key(problem) in complaints]
 
-    def with_readable_golds(self, problems: Iterable[Problem]) -> Iterator[Problem]:
-        """Yield the problems again, none before some thousands of golds have been read.
-
-        Raises:
-            UserError: Golds can't be read; it names their rows.
-        """
-        waiting = iter(problems)
-        while shard := list(islice(waiting, _SHARD_PROBLEMS)):
-            unreadable = self.unreadable_golds(shard)
-            if unreadable:
-                raise UserError(_told(unreadable))
-            yield from shard
-
     def _complaints(self, problems: Iterable[Problem]) -> dict[bytes, str]:
         """What is wrong with the golds that can't be read, by their keys."""
         keyed = {_gold_key(problem): problem for problem in problems}
@@ -215,17 +199,6 @@ class Verifier:
         return self._pool.schedule(
             _run_chunk, args=(work, items, self._timeout_s), timeout=self._timeout_s
         )
-
-
-def _told(unreadable: Sequence[Problem]) -> str:
-    """One sentence about golds that can't be read."""
-    first, *others = unreadable
-    rows = "".join(f"; {problem.origin}" for problem in others[:_SHOWN_ROWS])
-    more = f" and {len(others) - _SHOWN_ROWS} more" if len(others) > _SHOWN_ROWS else ""
-    return (
-        f"{first.origin}{rows}{more}: '{first.checker}' can't read the gold "
-        f"{first.gold[:100]!r}; correct or drop each of these rows"
-    )
 
 
 def verifier_of(hardware: HardwareConfig) -> Verifier:

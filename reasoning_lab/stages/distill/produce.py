@@ -23,6 +23,7 @@ from reasoning_lab.data.corpus import RolloutWriter, write_prompt_ids
 from reasoning_lab.data.shards import in_shards
 from reasoning_lab.data.teacher import Surveying, Teacher, Writing
 from reasoning_lab.data.thoughts import is_cut_off
+from reasoning_lab.data.unreadable import UNREADABLE_GOLD
 from reasoning_lab.engine.judge import Judging, ModelJudge
 from reasoning_lab.ledger import Ledger
 from reasoning_lab.stages.base import Metrics, StageContext
@@ -43,21 +44,16 @@ def run(config: DistillConfig, context: StageContext) -> Metrics:
     def trained() -> Iterator[Problem]:
         return draw(Split.TRAIN, levels, count, context.seed)
 
-    def counted() -> Iterator[Problem]:
-        for problem in trained():
-            context.ledger.take("problems")
-            yield problem
-
     # Drawn twice, so that what is wrong with the data is found before the teacher is asked.
-    readable = context.verifier.with_readable_golds
-    write_prompt_ids(context.out_dir, readable(survey(trained())))
-    validation_problems = draw(Split.VALIDATION, levels, config.validation, context.seed)
-    held_out = list(readable(survey(validation_problems)))
+    readable = context.readable_golds()
+    write_prompt_ids(context.out_dir, readable.of(survey(trained())))
+    drawn = draw(Split.VALIDATION, levels, config.validation, context.seed)
+    held_out = list(readable.of(survey(drawn), "validation_problems"))
     with teacher.open(context.hardware) as writing, _judging(config, context) as judge:
         verify = partial(_verified, teacher, writing, judge, config.truncated == "reject")
-        metrics = _distill(counted(), verify(config.rollouts, context), config, context)
+        problems = readable.again(trained())
+        metrics = _distill(problems, verify(config.rollouts, context), config, context)
         held = verify(1, context)(held_out)
-    context.ledger.take("validation_problems", len(held_out))
     _drop_rejected("validation_problems", held, context.ledger)
     context.ledger.drop("validation_problems", "no_rollout", len(held_out) - len(held))
     with RolloutWriter(context.out_dir / "validation.parquet") as validation:
@@ -196,7 +192,8 @@ def _distill(
             f"{summary.cut_off} of which were cut off; ask easier problems or another teacher, or "
             "look at its answers with fewer problems"
         )
-    unanswered = context.ledger.flows["problems"].taken - summary.problems.total()
+    flow = context.ledger.flows["problems"]
+    unanswered = flow.taken - flow.dropped[UNREADABLE_GOLD] - summary.problems.total()
     context.ledger.drop("problems", "no_rollout", unanswered)
     card = data_card(context.name, context.source.about(), summary, context.ledger)
     (context.out_dir / "README.md").write_text(card, encoding="utf-8")

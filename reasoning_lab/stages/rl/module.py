@@ -267,7 +267,7 @@ def run(config: RLConfig, context: StageContext) -> Metrics:
             config,
             context.seed,
             sampler,
-            list(context.verifier.with_readable_golds(validation)),
+            list(context.readable_golds().of(validation, "validation_problems")),
             f"stages.{context.name}",
             opened_thought(tokenizer),
         )
