@@ -57,12 +57,12 @@ def refusal_of(path: Path, **rows: Any) -> str:
         LINE.encode("utf-8-sig"),
         *(LINE.encode(code) for code in ("utf-16", "utf-16-le", "utf-16-be", "utf-32")),
         LINE.replace("\n", "\r\n").encode(),
-        gzip.compress(LINE.encode()),
+        gzip.compress(LINE.encode(), mtime=0),
         bz2.compress(LINE.encode()),
         lzma.compress(LINE.encode()),
         pa.compress(LINE.encode(), codec="zstd", asbytes=True),
         f"[{LINE}]".encode(),
-        gzip.compress(f"\n [{LINE}]".encode("utf-16")),
+        gzip.compress(f"\n [{LINE}]".encode("utf-16"), mtime=0),
     ],
 )
 def test_a_file_is_read_by_what_it_holds(tmp_path: Path, content: bytes) -> None:
@@ -132,7 +132,7 @@ def test_what_is_no_gold_is_refused_or_dropped_by_its_reason(
         ("c.json", b"[]", "no rows"),
         ("d.jsonl", b"{'prompt': 'q'}\n", "line 1: not JSON"),
         ("e.jsonl", '{"prompt": "é"}'.encode("latin-1"), "line 1: not UTF-8 (byte 0xe9 at 13)"),
-        ("f.jsonl.gz", gzip.compress(LINE.encode() * 99)[:-9], "cannot read"),
+        ("f.jsonl.gz", gzip.compress(LINE.encode() * 99, mtime=0)[:-9], "cannot read"),
         ("g.jsonl", LINE.encode("utf-16")[:-3], "cannot read"),
         ("h.json", b'[{"prompt": "q", "gold": 1},]', "no JSON array"),
         ("i.json", b'{\n"prompt": "q",\n"gold": "1"\n}', "line 1: not JSON"),

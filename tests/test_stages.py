@@ -16,7 +16,10 @@ from reasoning_lab.ledger import Ledger
 from reasoning_lab.models.policy import load_policy, save_policy
 from reasoning_lab.models.tokenizer import examples_of
 from reasoning_lab.stages import base
-from reasoning_lab.stages.base import StageContext, trapezoid
+from reasoning_lab.stages.base import (
+    StageContext,
+)
+from reasoning_lab.stages.schedules import trapezoid
 from reasoning_lab.stages.steps import Steps
 from reasoning_lab.tracking.history import read_history
 from reasoning_lab.types import Completion, UserError

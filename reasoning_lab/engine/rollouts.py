@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from rich import get_console
 from rich.progress import Progress
 
 from reasoning_lab.data.curation import group_by_problem
@@ -43,7 +44,8 @@ class RolloutSampler:
         sync: Callable[[Engine, int], None] = lambda engine, version: None,
         instruction: str = "",
     ) -> None:
-        self._progress = Progress(transient=True)
+        # Elsewhere than in a terminal it would leave an empty line.
+        self._progress = Progress(transient=True, disable=not get_console().is_terminal)
         self._label = label
         self._engine = engine(self._advance)
         self._verifier = verifier

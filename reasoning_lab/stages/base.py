@@ -6,9 +6,8 @@ checkpoints and resumption are Lightning's.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
-from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -44,6 +42,7 @@ from reasoning_lab.stages.checkpoints import (
 )
 from reasoning_lab.stages.probe import check_student
 from reasoning_lab.stages.progress import StageProgress
+from reasoning_lab.stages.schedules import OptimizerFactory, Schedule
 from reasoning_lab.stages.steps import Batch, Steps
 from reasoning_lab.stages.strategies import drives_of, mean_over_ranks, shard, trainer_options
 from reasoning_lab.targets import factory
@@ -52,8 +51,6 @@ from reasoning_lab.tracking.history import History
 from reasoning_lab.types import Problem, Split, UserError
 from reasoning_lab.verify import Verifier
 
-OptimizerFactory = Callable[[Iterable[tuple[str, Tensor]]], Optimizer]
-Schedule = Callable[[int], float]
 Metrics = dict[str, Any]
 # Batches come in one planned pass; what the policy is stands in its config.
 _ONE_PASS: dict[str, Any] = {
@@ -304,29 +301,6 @@ class PolicyModule(pl.LightningModule):
             told = mean_over_ranks(means, self.device)
             self._told = {f"train/{key}": value for key, value in told.items()}
             self._told["train/learning_rate"] = self.trainer.optimizers[0].param_groups[0]["lr"]
-
-
-def optimizer_of(optimization: OptimizationConfig, stage: str) -> OptimizerFactory:
-    """The configured optimizer, waiting for its parameters."""
-    key = f"stages.{stage}.optimization.optimizer"
-    return partial(factory(optimization.optimizer, key), lr=optimization.learning_rate)
-
-
-def schedule_of(optimization: OptimizationConfig) -> Schedule:
-    """The configured learning-rate schedule."""
-    return partial(
-        trapezoid,
-        steps=optimization.steps,
-        warmup_frac=optimization.warmup_frac,
-        decay_frac=optimization.decay_frac,
-    )
-
-
-def trapezoid(step: int, steps: int, warmup_frac: float, decay_frac: float) -> float:
-    """Factor of the learning rate before optimizer step `step`, 0-based: up, flat, down."""
-    rise = (step + 1) / (warmup_frac * steps) if warmup_frac > 0 else 1.0
-    fall = (steps - step) / (decay_frac * steps) if decay_frac > 0 else 1.0
-    return max(0.0, min(1.0, rise, fall))
 
 
 def fit(

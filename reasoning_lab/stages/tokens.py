@@ -14,16 +14,13 @@ from reasoning_lab.ranks import world_size
 from reasoning_lab.schema import OptimizationConfig
 from reasoning_lab.stages.base import (
     Metrics,
-    OptimizerFactory,
     PolicyModule,
-    Schedule,
     StageContext,
     fit,
-    optimizer_of,
     parts_of,
     save_trained,
-    schedule_of,
 )
+from reasoning_lab.stages.schedules import OptimizerFactory, Schedule, optimizer_of, schedule_of
 from reasoning_lab.stages.steps import Steps
 from reasoning_lab.types import Problem
 

@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 
+from rich import get_console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from reasoning_lab.data.card import CorpusSummary, data_card
@@ -161,6 +162,7 @@ def _distill(
         TextColumn("{task.fields[rates]}"),
         TimeRemainingColumn(),
         transient=True,
+        disable=not get_console().is_terminal,
     )
     with (
         RolloutWriter(context.out_dir / "accepted.parquet") as accepted,

@@ -30,12 +30,11 @@ from reasoning_lab.stages.base import (
     PolicyModule,
     StageContext,
     fit,
-    optimizer_of,
     parts_of,
     save_trained,
-    schedule_of,
 )
 from reasoning_lab.stages.dpo.config import DPOConfig
+from reasoning_lab.stages.schedules import optimizer_of, schedule_of
 from reasoning_lab.stages.steps import Steps
 from reasoning_lab.stages.tokens import divided, fitting
 from reasoning_lab.types import Rollout, UserError

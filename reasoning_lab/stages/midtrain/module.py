@@ -19,12 +19,11 @@ from reasoning_lab.stages.base import (
     Metrics,
     StageContext,
     fit,
-    optimizer_of,
     parts_of,
     save_trained,
-    schedule_of,
 )
 from reasoning_lab.stages.midtrain.config import MidtrainConfig
+from reasoning_lab.stages.schedules import optimizer_of, schedule_of
 from reasoning_lab.stages.steps import Steps
 from reasoning_lab.stages.tokens import NextTokenModule, fitting, micro_batches
 from reasoning_lab.types import Rollout, UserError

@@ -33,9 +33,7 @@ from reasoning_lab.stages.base import (
     PolicyModule,
     StageContext,
     fit,
-    optimizer_of,
     save_trained,
-    schedule_of,
 )
 from reasoning_lab.stages.rl.ahead import Ahead
 from reasoning_lab.stages.rl.config import RLConfig
@@ -55,6 +53,7 @@ from reasoning_lab.stages.rl.update import (
     own_share,
     update,
 )
+from reasoning_lab.stages.schedules import optimizer_of, schedule_of
 from reasoning_lab.stages.steps import Steps
 from reasoning_lab.stages.strategies import backward, clipped_step
 from reasoning_lab.tracking import Tracker
