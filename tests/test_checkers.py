@@ -191,8 +191,8 @@ def test_a_letter_behind_the_last_option_names_nothing() -> None:
     assert gold_complaint(Problem("q", "D", "choice", "f", metadata={"choices": ["1", "2"]}))
 
 
-@pytest.mark.parametrize("choices", ["AB", [1, 2], list("ABCDEF"), 5])
-def test_choices_must_be_at_most_five_texts(choices: Any) -> None:
+@pytest.mark.parametrize("choices", ["AB", [1, 2], ["x"] * 27, 5])
+def test_choices_must_be_at_most_twenty_six_texts(choices: Any) -> None:
     with pytest.raises(UserError, match="'choices' is"):
         verdict("choice", "A", "B", choices=choices)
 
@@ -234,7 +234,7 @@ def test_math_judges_in_both_directions(gold: str, right: list[str], wrong: list
         ("math", "\\frac{"),
         ("number", "about 18"),
         ("number", "9" * 5_000),
-        ("choice", "F"),
+        ("choice", "K"),
         ("choice", "A or B"),
         ("reasoning_gym/complex_arithmetic", "5"),
     ],
@@ -252,32 +252,3 @@ def test_no_answer_is_checked_against_an_unreadable_gold(checker: str) -> None:
     for answer in ("???", "5", "A", ""):
         with pytest.raises(UnreadableGoldError, match=r"line 7: .*can't read the gold '\?\?\?'"):
             verdict(checker, "???", answer, row="line 7")
-
-
-_SPELLINGS = ["{0}", "{0}.0", "{0}.50", "{0:,}", "{0:,}.25", "\\${0}", "\\frac{{{0}}}{{7}}"]
-
-
-@given(
-    st.integers(-2_000_000, 2_000_000),
-    st.sampled_from([0, 0, 1, -1, 7]),
-    st.sampled_from(["", "0000", "0001", "9999", "000001"]),
-    st.sampled_from(_SPELLINGS),
-    st.sampled_from(_SPELLINGS),
-)
-@settings(max_examples=150, deadline=None)
-def test_ordinary_numbers_get_the_verdict_of_math_verify(
-    value: int, off: int, decimals: str, gold: str, answer: str
-) -> None:
-    gold_text, text = gold.format(value), answer.format(value + off)
-    if "." in text:
-        text += decimals
-    parsed = [
-        math_verify.parse(f"\\boxed{{{side}}}", parsing_timeout=None) for side in (gold_text, text)
-    ]
-    equal = math_verify.verify(*parsed, timeout_seconds=None)
-    assert verdict("math", gold_text, text) is (CORRECT if equal else WRONG)
-
-
-def test_math_takes_no_short_cut_where_math_verify_rounds() -> None:
-    assert verdict("math", "0.333333", "\\frac{1}{3}") is CORRECT
-    assert verdict("math", "0.33333", "\\frac{1}{3}") is WRONG

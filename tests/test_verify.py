@@ -81,7 +81,7 @@ def box(answer: str) -> str:
         ("<think>\\boxed{1}</think> so \\boxed{2}", "2"),
         ("<think>\\boxed{1}</think> I forgot the box", None),
         ("<think>a</think>\\boxed{1}</think>\\boxed{2}", "2"),
-        ("<think>no end, \\boxed{1}", "1"),
+        ("<think>no end, \\boxed{1}", None),
         ("so \\boxed {12}", "12"),
         (box("\\frac{1}{\\sqrt{2}}"), "\\frac{1}{\\sqrt{2}}"),
         (box("\\{ x \\mid x < 1 \\"), None),
@@ -267,7 +267,7 @@ def test_unreadable_golds_are_found_in_order(verifier: Verifier) -> None:
     problems += [
         on_line(7, "18", "number"),
         on_line(8, "many", "number"),
-        on_line(9, "F", "choice"),
+        on_line(9, "K", "choice"),
     ]
     problems += [GCD, gym("complex_arithmetic", "5"), COMPLEX, choice("D"), choice("A")]
     found = verifier.unreadable_golds(problems)
@@ -284,7 +284,7 @@ def test_a_gold_that_exceeds_its_limits_is_unreadable(impatient: Verifier) -> No
 
 @pytest.mark.parametrize(
     ("checker", "gold"),
-    [("math", "???"), ("number", "???"), ("choice", "F"), ("reasoning_gym/gcd", "12")],
+    [("math", "???"), ("number", "???"), ("choice", "K"), ("reasoning_gym/gcd", "12")],
 )
 def test_repeating_an_unreadable_gold_is_no_reward(
     verifier: Verifier, checker: str, gold: str

@@ -13,8 +13,9 @@ _END_OF_THOUGHT = "</think>"
 # A backslash takes the next character with it, so `\{` opens nothing.
 _MARK = re.compile(r"\\{1,2}(?:boxed|fbox)\s*(?P<box>\{)|\\.|(?P<open>\{)|(?P<close>\})", re.DOTALL)
 _BARE_BOX = re.compile(
-    r"\\(?:boxed|fbox)(?:\s+|(?=[-+0-9]))"
-    r"(?P<content>[-+]?(?:\\\$)?[0-9]+(?:[.,/][0-9]+)*|[A-Za-z](?![A-Za-z]))"
+    r"\\(?:boxed|fbox)(?:\s+|(?=[-+0-9\\]))"
+    r"(?P<content>[-+]?(?:\\\$)?[0-9]+(?:[.,/][0-9]+)*|[A-Za-z](?![A-Za-z])"
+    r"|[-+]?\\(?:[dt]?frac\s*(?:\{[^{}]*\}|[0-9])|sqrt)\s*(?:\{[^{}]*\}|[0-9]))"
 )
 _NOTHING = re.compile(r"(?:\s|[{}~$]|\\(?:[,!:; ]|q?quad|text|mathrm|phantom)(?![A-Za-z]))*")
 # What may stand between boxes that are one answer: `and`, `or` or a comma, with a name such as `x =`.

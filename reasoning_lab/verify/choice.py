@@ -12,6 +12,7 @@ import string
 from collections.abc import Sequence
 from functools import lru_cache
 
+from reasoning_lab.verify.characters import ascii_form
 from reasoning_lab.verify.number import read_number
 from reasoning_lab.verify.plain_text import plain
 
@@ -30,7 +31,7 @@ _LABEL = re.compile(
 )
 # A capital A or I before a small letter is the article or the pronoun.
 _LETTER = re.compile(
-    r"(?<![^\W_])(?:[AI](?! (?!or |and |because |since |is |as |due |by |for )[a-z])(?!'[a-z])"
+    r"(?<![^\W_])(?:[AI](?! (?!(?:or|and|because|since|is|as|due|by|for)\b)[a-z])(?!'[a-z])"
     r"|[B-HJ-Z])(?![^\W_])"
 )
 _DENIED = re.compile(
@@ -38,9 +39,10 @@ _DENIED = re.compile(
     r"|\w+n't)\b",
     re.IGNORECASE,
 )
-_FORMULA = re.compile(
-    r"[\^_+*/\\!<>|]|[A-Za-z]'(?![a-z])|[A-Z]\(|-[A-Z](?![A-Za-z])|[0-9] ?[A-Z](?![A-Za-z])"
-)
+# A letter beside one of these is a part of a formula.
+_OPERATORS = frozenset("^_+*/\\!<>|'")
+_DIGITS = frozenset("0123456789")
+_JOINING = re.compile(r",|(?<![A-Za-z])(?:or|and)(?![A-Za-z])")
 
 
 def read_choice(text: str, choices: Sequence[str]) -> str | None:
@@ -54,7 +56,7 @@ def read_choice(text: str, choices: Sequence[str]) -> str | None:
         A capital letter; `SEVERAL` for more than one option; None for none.
     """
     letters = LETTERS[: len(choices)] if choices else _WITHOUT_OPTIONS
-    named = _named(plain(text), _options(tuple(choices)))
+    named = _named(plain(ascii_form(text)), _options(tuple(choices)))
     return named if named == SEVERAL or (named is not None and named in letters) else None
 
 
@@ -68,7 +70,7 @@ def _named(text: str, options: Sequence[str]) -> str | None:
     text = _ANNOUNCED.sub("", text, count=1)
     label = _LABEL.match(text)
     if label is None or (label[1] in "aI" and text[label.end() - 1 :][:1] not in ".):"):
-        return _in_prose(text) or _letter_of_value(text, options)
+        return _in_prose(text, options) or _letter_of_value(text, options)
     letter, rest = label[1].upper(), text[label.end() :].strip()
     rest = rest[1:-1] if rest.startswith("(") and rest.endswith(")") else rest
     named = _letter_of(rest, options) or _letter_of_value(rest, options)
@@ -83,17 +85,23 @@ def _named(text: str, options: Sequence[str]) -> str | None:
     return letter if not options and not listed else None
 
 
-def _in_prose(text: str) -> str | None:
+def _in_prose(text: str, options: Sequence[str]) -> str | None:
     """The one letter that a sentence names and does not deny."""
-    letters = set(_LETTER.findall(text))
+    marks = list(_LETTER.finditer(text))
+    letters = {mark[0] for mark in marks}
     if len(letters) > 1:
         return SEVERAL
-    if not letters or _DENIED.search(text) or _FORMULA.search(text):
+    if not letters or _DENIED.search(text):
         return None
+    for mark in marks:
+        before, after = text[: mark.start()].rstrip()[-1:], text[mark.end() :].lstrip()[:1]
+        if before in _OPERATORS | _DIGITS or after in _OPERATORS:
+            return None
     (letter,) = letters
-    return (
-        letter if re.search(r"[a-z]{2}", text) or text.startswith((letter, f"({letter}")) else None
-    )
+    others = {_letter_of_value(part.strip(), options) for part in _JOINING.split(text)}
+    if others - {letter, None}:
+        return SEVERAL
+    return letter if re.search(r"[a-z]{2}", text) or text.startswith((letter, f"({letter}")) else None
 
 
 def _letter_of(text: str, options: Sequence[str]) -> str | None:
@@ -119,7 +127,7 @@ def _options(choices: tuple[str, ...]) -> tuple[str, ...]:
 
 def _option(choice: str, at: int) -> str:
     """An option's text as it is compared, without the label that some data sets leave on it."""
-    text = plain(choice)
+    text = plain(ascii_form(choice))
     label = re.match(r"\(?([A-Za-z])(?:[.:]|\)[.:]?) ?", text)
     if label and label[1] == LETTERS[at]:
         text = text[label.end() :]

@@ -5,8 +5,6 @@ The checkers `number` and `choice` read what is left; `math` leaves LaTeX to mat
 
 import re
 
-from reasoning_lab.verify.characters import ascii_form
-
 _STYLE = re.compile(
     r"\\(?:text(?:bf|it|rm|normal)?|math(?:bf|it|rm)|mbox|bf|rm|displaystyle)"
     r"(?![A-Za-z])"
@@ -19,11 +17,10 @@ _DOLLAR = re.compile(r"(?<!\\)\$")
 
 
 def plain(text: str) -> str:
-    r"""Return `text` in ASCII, without Markdown and LaTeX's fonts, braces and math mode, each space a single one.
+    r"""Return `text` without LaTeX's fonts, braces and math mode, each space a single one.
 
     An even number of bare `$` is math mode; an odd one leaves them as dollars, as `\$` is.
     """
-    text = ascii_form(text)
     if len(_DOLLAR.findall(text)) % 2 == 0:
         text = _DOLLAR.sub("", text)
     text = _STYLE.sub(" ", text)
