@@ -142,6 +142,8 @@ ROWS = [
     ("number", "18", "The answer is 18.", 0, 1, 1, "what is not boxed is no answer here"),
     ("number", "18", "#### 18", 0, 1, 1, "what is not boxed is no answer here"),
 ]
+
+
 def ours(rows: list[tuple[str, str, str]]) -> list[int]:
     problems = [Problem(f"{n}", gold, checker, "f") for n, (checker, gold, _) in enumerate(rows)]
     with Verifier(workers=1, timeout_s=20, memory_mb=1024) as verifier:

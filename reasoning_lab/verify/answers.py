@@ -18,7 +18,7 @@ _BARE_BOX = re.compile(
     r"|[-+]?\\(?:[dt]?frac\s*(?:\{[^{}]*\}|[0-9])|sqrt)\s*(?:\{[^{}]*\}|[0-9]))"
 )
 _NOTHING = re.compile(r"(?:\s|[{}~$]|\\(?:[,!:; ]|q?quad|text|mathrm|phantom)(?![A-Za-z]))*")
-# What may stand between boxes that are one answer: `and`, `or` or a comma, with a name such as `x =`.
+# What may stand between boxes of one answer: `and`, `or`, a comma, and a name such as `x =`.
 _JOINED = re.compile(
     r"[\s$\\()\[\]]*(?:[,;]|(?:\\text\s*\{)?\s*,?\s*(?:and|or)(?![A-Za-z])\s*\}?)"
     r"\s*(?:(?:\\text\s*\{)?\s*(?:and|or)(?![A-Za-z])\s*\}?)?[\s$\\()\[\]]*(?:[A-Za-z](?:_\{?[0-9]\}?)?\s*=\s*)?[\s$]*"

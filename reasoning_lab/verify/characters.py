@@ -5,6 +5,8 @@ becomes `18`. Invisible characters go. Nothing that carries meaning is dropped: 
 has no ASCII or LaTeX form stays as it is, for a checker to refuse.
 """
 
+# ruff: noqa: RUF001 - the characters that look like others are what this module is about.
+
 import re
 import unicodedata
 

@@ -101,7 +101,9 @@ def _in_prose(text: str, options: Sequence[str]) -> str | None:
     others = {_letter_of_value(part.strip(), options) for part in _JOINING.split(text)}
     if others - {letter, None}:
         return SEVERAL
-    return letter if re.search(r"[a-z]{2}", text) or text.startswith((letter, f"({letter}")) else None
+    return (
+        letter if re.search(r"[a-z]{2}", text) or text.startswith((letter, f"({letter}")) else None
+    )
 
 
 def _letter_of(text: str, options: Sequence[str]) -> str | None:

@@ -18,15 +18,16 @@ from math_verify.grader import should_treat_as_complex
 from sympy.core.evalf import PrecisionExhausted
 from sympy.core.function import AppliedUndef
 
-_COMMANDS = frozenset(
+_COMMAND_NAMES = (
     "frac sqrt binom choose cdot times div log ln exp sin cos tan csc sec cot arcsin arccos arctan"
     " arccsc arcsec arccot sinh cosh tanh arsinh arcosh artanh arcsinh arccosh arctanh sum prod"
     " int lim infty to pi alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota"
     " kappa lambda mu nu xi rho sigma tau upsilon phi varphi chi psi omega Gamma Delta Theta"
     " Lambda Xi Pi Sigma Upsilon Phi Psi Omega overline bar vec hat tilde lfloor rfloor lceil"
     " rceil mathbb max min gcd lcm det begin end text operatorname partial ell angle triangle"
-    " |".split()
+    " |"
 )
+_COMMANDS = frozenset(_COMMAND_NAMES.split())
 _COMMAND = re.compile(r"\\([A-Za-z]+|.)")
 _PLAIN = re.compile(r"[A-Za-z0-9\\{}()\[\]^_+\-*/.,!|&: °]*")
 _INDEXED = re.compile(r"(?<=\\sum)\s*_\{[a-z] ?=|(?<=\\prod)\s*_\{[a-z] ?=")

@@ -21,7 +21,7 @@ _THOUSANDS = re.compile(
     rf"(?<![0-9.,\\])(?<![0-9]\s)[1-9][0-9]{{0,2}}(?:{_THIN}[0-9]{{3}})+(?![0-9])"
 )
 _SPACE = re.compile(
-    r"(?<!\\)\\(?:[,!:;> ]|(?:q?quad|thinspace|medspace|enspace|thickspace|hfill)(?![A-Za-z]))|~|\s+"
+    r"(?<!\\)\\(?:[,!:;> ]|(?:q?quad|(?:thin|med|thick|en)space|hfill)(?![A-Za-z]))|~|\s+"
 )
 _DEGREE = re.compile(
     r"\s*\^\s*(?:\{\s*\\(?:circ|degree)\s*\}|\\(?:circ|degree)(?![A-Za-z]))|\\degree(?![A-Za-z])"
@@ -49,14 +49,16 @@ _SYMBOLS |= {"lbrace": "\\{", "rbrace": "\\}", "land": " and ", "lor": " or ", "
 _SYMBOLS |= {"vee": " or ", "langle": "(", "rangle": ")"}
 _LOOSE_BRACE = re.compile(r"(\\[A-Za-z]+|[_^]) \{")
 _COMMAND = re.compile(r"\\([A-Za-z]+)\s*")
-_FUNCTIONS = (
+_FUNCTION_NAMES = (
     "arcsin arccos arctan arccot arcsec arccsc arsinh arcosh artanh arcsinh arccosh arctanh asin"
     " acos atan sinh cosh tanh coth sin cos tan cot sec csc log lg ln exp sqrt min max gcd lcm det"
     " tg ctg cotg arctg arcctg sh ch th cth cosec arccotg lim arsh arch arth"
-).split()
-_NAMES = (
-    "pi alpha beta gamma delta epsilon theta lambda sigma omega phi infty rho tau mu psi".split()
 )
+_FUNCTIONS = tuple(_FUNCTION_NAMES.split())
+_CONSTANT_NAMES = (
+    "pi alpha beta gamma delta epsilon theta lambda sigma omega phi infty rho tau mu psi"
+)
+_NAMES = tuple(_CONSTANT_NAMES.split())
 _PLAIN = {name: f"\\{name} " for name in (*_FUNCTIONS, *_NAMES)}
 _PLAIN |= {"infinity": "\\infty ", "inf": "\\infty ", "oo": "\\infty ", "cbrt": "\\sqrt[3]"}
 # Only with a digit, an operator or a bracket beside them are these no words.
@@ -143,9 +145,7 @@ def _read_run(match: re.Match[str], text: str) -> str:
 
 def _call_braces(text: str) -> str:
     r"""`\sqrt(x)` as `\sqrt{x}` and `^(x)` as `^{x}`, whatever the brackets hold."""
-    for opening in re.finditer(r"\\sqrt\s*(?:\[[0-9]+\])?\s*\(|\^\s*\(", text):
-        break
-    else:
+    if re.search(r"\\sqrt\s*(?:\[[0-9]+\])?\s*\(|\^\s*\(", text) is None:
         return text
     parts: list[str] = []
     at = 0

@@ -8,13 +8,32 @@ import re
 from fractions import Fraction
 
 from reasoning_lab.types import Verdict
-from reasoning_lab.verify.comparison import readable, same
+from reasoning_lab.verify.comparison import same
+from reasoning_lab.verify.formulas import parse
+from reasoning_lab.verify.nodes import (
+    Based,
+    Clock,
+    Congruence,
+    Group,
+    Leaf,
+    Listing,
+    Node,
+    Quantity,
+    Ratio,
+    Relation,
+    SetExpression,
+    Words,
+)
+from reasoning_lab.verify.number import decimal_value
 from reasoning_lab.verify.reading import read
+from reasoning_lab.verify.relations import is_name
 
 _PLAIN_NUMBER = re.compile(
     r"(?:\\\$)?(?P<decimal>-?(?:0|[1-9][0-9]{0,8}|[1-9][0-9]{0,2}(?:,[0-9]{3}){1,2})(?:\.[0-9]{1,5})?)"
     r"|(?P<sign>-?)\\[dt]?frac\{(?P<top>[0-9]{1,9})\}\{(?P<bottom>[1-9][0-9]{0,8})\}"
 )
+
+_DOTS = ("\\ldots", "...", "\\ldots ", "..")
 
 # It warns once a process that its timeouts are off, which is what the pool wants.
 logging.getLogger("math_verify").setLevel(logging.ERROR)
@@ -53,5 +72,33 @@ def _plain_number(text: str) -> Fraction | None:
     if match is None:
         return None
     if match["decimal"]:
-        return Fraction(match["decimal"].replace(",", ""))
-    return Fraction(f"{match['sign']}{match['top']}/{match['bottom']}")
+        return decimal_value(match["decimal"])
+    return Fraction(int(match["sign"] + match["top"]), int(match["bottom"]))
+
+
+def readable(node: Node | None) -> bool:
+    """Whether each of its formulas is one."""
+    match node:
+        case None | Words() | Clock() | Based():
+            return True
+        case Leaf(text):
+            return text in _DOTS or parse(text) is not None
+        case Quantity(value, _):
+            return readable(value)
+        case Congruence(value, modulus):
+            return readable(value) and readable(modulus)
+        case Ratio(parts, _) | SetExpression(_, parts):
+            return all(map(readable, parts))
+        case Group(_, items) | Listing(items):
+            return all(map(readable, items))
+        case Relation():
+            return _readable_relation(node)
+
+
+def _readable_relation(relation: Relation) -> bool:
+    """A step between the first and the last side of a chain, and a name, need not be formulas."""
+    last = relation.sides[-1]
+    if last is None or not readable(last):
+        return False
+    first = relation.sides[0]
+    return first is None or len(relation.sides) > 2 or is_name(relation.texts[0]) or readable(first)

@@ -34,6 +34,9 @@ _NUMBER = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
+_ORDINARY = re.compile(
+    r"(?P<dollar>\\?\$)?(?P<decimal>-?(?:[1-9][0-9]{0,2}(?:,[0-9]{3}){1,9}|[0-9]{1,30})(?:\.[0-9]{1,30})?)"
+)
 _ATOM = r"\s*(?:\{\s*(-?[0-9.,]+)\s*\}|([0-9]))"
 _FRACTION = re.compile(rf"\\[cdt]?frac(?![A-Za-z]){_ATOM}{_ATOM}")
 _DEGREE = re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))")
@@ -75,6 +78,9 @@ def read_answer(text: str) -> Quantity | None:
 
     An equation of numbers must hold, to the decimals of its last side: `3 = 7` is none.
     """
+    quantity = read_number(text)
+    if quantity is not None:
+        return quantity
     text = ascii_form(text)
     if _NOT_EQUAL.search(text):
         return None
@@ -99,6 +105,9 @@ def read_answer(text: str) -> Quantity | None:
 
 def read_number(text: str) -> Quantity | None:
     """Read the whole of `text` as one quantity; None when it is no such thing."""
+    ordinary = _ORDINARY.fullmatch(text)
+    if ordinary:
+        return Quantity(decimal_value(ordinary["decimal"]), "dollar" if ordinary["dollar"] else "")
     text = _FRACTION.sub(r" \1\2/\3\4 ", ascii_form(text))
     text = _PER.sub("/", plain(_DEGREE.sub("°", text)))
     text = _SPACED.sub(lambda m: m[0].replace(" ", ""), text)
@@ -119,6 +128,12 @@ def read_number(text: str) -> Quantity | None:
     if named and named[0] not in words:
         words = named + words
     return Quantity(value, " ".join(words))
+
+
+def decimal_value(decimal: str) -> Fraction:
+    """The exact value of `-1,234.50`; several times faster than `Fraction(decimal)`."""
+    whole, _, places = decimal.replace(",", "").partition(".")
+    return Fraction(int(whole + places), 10 ** len(places)) if places else Fraction(int(whole))
 
 
 def _places(text: str) -> int:

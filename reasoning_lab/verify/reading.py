@@ -5,108 +5,25 @@ part of the text is dropped: what fits no rule stays in a leaf, where the parser
 """
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 
 from reasoning_lab.verify.latex_form import latex_form
+from reasoning_lab.verify.nodes import (
+    EMPTY,
+    Based,
+    Clock,
+    Congruence,
+    Group,
+    Leaf,
+    Listing,
+    Node,
+    Quantity,
+    Ratio,
+    Relation,
+    SetExpression,
+    Words,
+)
 from reasoning_lab.verify.units import KNOWN_SHORT, SCALES, unit_words
-
-
-@dataclass(frozen=True, slots=True)
-class Leaf:
-    """A formula without relation, list or unit."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Words:
-    """Prose, in small letters and without articles."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Quantity:
-    """A value with the words of its unit."""
-
-    value: "Node"
-    unit: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Clock:
-    """A time of day; `half` is `am`, `pm` or empty."""
-
-    hour: int
-    minute: int
-    half: str
-
-
-@dataclass(frozen=True, slots=True)
-class Ratio:
-    """Parts with colons between them; `clock` = it may as well be a time."""
-
-    parts: tuple["Node", ...]
-    clock: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """What stands in brackets: `()`, `[]`, `(]`, `[)` or `{}`."""
-
-    brackets: str
-    items: tuple["Node", ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """Items without brackets, in any order; `joint` = the only word between them, if any."""
-
-    items: tuple["Node", ...]
-    joint: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Relation:
-    """Sides with the relations between them; an empty side is None."""
-
-    operators: tuple[str, ...]
-    sides: tuple["Node | None", ...]
-    texts: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class SetExpression:
-    """Sets joined by one of union, intersection and difference."""
-
-    operator: str
-    parts: tuple["Node", ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Congruence:
-    """A value with its modulus."""
-
-    value: "Node"
-    modulus: "Node"
-
-
-@dataclass(frozen=True, slots=True)
-class Based:
-    """Digits of a number in another base."""
-
-    digits: str
-    base: int
-
-
-Node = (
-    Leaf | Words | Quantity | Clock | Ratio | Group | Listing | Relation | SetExpression
-    | Congruence | Based
-)  # fmt: skip
-
-EMPTY = Group("{}", ())
-REALS = Leaf("\\mathbb{R}")
 
 _MARK = re.compile(r"\\begin\s?\{[a-z]+\}|\\end\s?\{[a-z]+\}|\\[{}]|\\[A-Za-z]+|\\.|[()\[\]{}]|.")
 _OPENING = ("(", "[", "{", "\\{")
@@ -130,7 +47,8 @@ _THOUSANDS = re.compile(
 )
 _ANNOUNCED = re.compile(r"^(?:the )?(?:final |correct )?answer(?: is)?\s*:?\s+|^answer\s*:", re.I)
 _APPROXIMATELY = re.compile(
-    r"^(?:\\text\{)?(?:about|approximately|approx\.?|around|roughly|nearly|circa)\}?\s*(?=[-\\$0-9.])|^\\approx ",
+    r"^(?:\\text\{)?(?:about|approximately|approx\.?|around|roughly|nearly|circa)\}?\s*"
+    r"(?=[-\\$0-9.])|^\\approx ",
     re.I,
 )
 _FOR_ALL = re.compile(
@@ -139,7 +57,8 @@ _FOR_ALL = re.compile(
     r"|,?\s*\\forall [a-z] ?\\in ?\\mathbb ?\{R\}$"
 )
 _CLOCK = re.compile(
-    r"(?P<hour>[0-9]{1,2})(?::(?P<minute>[0-5][0-9]))?\s*(?:\\text\{)?\s*(?P<half>[ap])\.? ?m\.?\s*\}?",
+    r"(?P<hour>[0-9]{1,2})(?::(?P<minute>[0-5][0-9]))?\s*(?:\\text\{)?\s*"
+    r"(?P<half>[ap])\.? ?m\.?\s*\}?",
     re.I,
 )
 _MAYBE_CLOCK = re.compile(r"(?P<hour>[0-9]{1,2}):(?P<minute>[0-5][0-9])")
@@ -166,7 +85,7 @@ _NUMBER = re.compile(
 _LONE_UNITS = frozenset("msghLNJ")
 _VARIABLES = re.compile(r"[a-df-hj-np-tv-z]{2,3}|[A-Za-z]")
 _LETTERS = re.compile(r"[^\W\d_]+")
-_PROSE = re.compile(r"[A-Za-z .'’\-:!?()/]+")
+_PROSE = re.compile(r"[A-Za-z .'\-:!?()/]+")
 _ARTICLES = frozenset({"a", "an", "the"})
 _SAME_WORDS = {
     "no solutions": "no solution", "there is no solution": "no solution",
@@ -317,10 +236,10 @@ def _bracketed(text: str, gold: bool, depth: int) -> Node | None:
         if len(bars) == 1 and builder[0].strip():
             condition = _read(builder[1], gold, depth)
             return condition if isinstance(condition, Relation) else None
-    parts, between = split_top(inner, re.compile(r"[,;]"))
+    parts, _ = split_top(inner, re.compile(r"[,;]"))
     if len(parts) == 1 and brackets == "()":
         return _read(inner, gold, depth)
-    if "{" in brackets + "}" and brackets not in ("{}", "()", "[]", "(]", "[)"):
+    if brackets not in ("{}", "()", "[]", "(]", "[)"):
         return None
     if not all(part.strip() for part in parts):
         return None

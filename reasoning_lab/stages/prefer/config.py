@@ -25,6 +25,7 @@ class PreferConfig(StageConfig):
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     pairs_per_problem: int = at_least(1)
     pairing: str = choice("random", "length_matched")
+    version: int = 2
 
     def rows(self) -> int | None:
         return self.problems.count * self.group_size
@@ -45,6 +46,7 @@ class PreferTeacherConfig(StageConfig):
 
     pairs_per_problem: int = at_least(1)
     pairing: str = choice("random", "length_matched")
+    version: int = 2
 
 
 @dataclass

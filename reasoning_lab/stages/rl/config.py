@@ -145,6 +145,7 @@ class RLConfig(TrainingConfig):
     importance_cap: float | None = number(None, least=1.0)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     table_every_steps: int = number(20, least=1, placement=True)
+    version: int = 2
 
     def check(self, key: str, hardware: HardwareConfig) -> None:
         """Any micro-batch will do, as the number of rollouts differs from step to step."""
