@@ -27,7 +27,7 @@ _ANNOUNCED = re.compile(
 )
 _ALONE = re.compile(r"\(?([A-Za-z])\)?[.:]?")
 _LABEL = re.compile(
-    r"\(?([A-Za-z])(?:[.:](?!\d)|\)[.:]?|(?= ?= )|(?= - )|(?=, [a-z])|(?= \()) ?[=-]? ?"
+    r"\(?([A-Za-z])(?:[.:](?!\d) ?|\)(?:[.:](?=\s|$))? ?| ?= | ?=(?=\d)| - |, (?=[a-z])| (?=\())"
 )
 # A capital A or I before a small letter is the article or the pronoun.
 _LETTER = re.compile(
@@ -69,7 +69,7 @@ def _named(text: str, options: Sequence[str]) -> str | None:
         return by_text
     text = _ANNOUNCED.sub("", text, count=1)
     label = _LABEL.match(text)
-    if label is None or (label[1] in "aI" and text[label.end() - 1 :][:1] not in ".):"):
+    if label is None or (label[1] in "aI" and set(".):").isdisjoint(label[0])):
         return _in_prose(text, options) or _letter_of_value(text, options)
     letter, rest = label[1].upper(), text[label.end() :].strip()
     rest = rest[1:-1] if rest.startswith("(") and rest.endswith(")") else rest
@@ -130,7 +130,7 @@ def _options(choices: tuple[str, ...]) -> tuple[str, ...]:
 def _option(choice: str, at: int) -> str:
     """An option's text as it is compared, without the label that some data sets leave on it."""
     text = plain(ascii_form(choice))
-    label = re.match(r"\(?([A-Za-z])(?:[.:]|\)[.:]?) ?", text)
+    label = re.match(r"\(?([A-Za-z])(?:[.:]|\)(?:[.:](?=\s|$))?) ?", text)
     if label and label[1] == LETTERS[at]:
         text = text[label.end() :]
     return text.casefold()

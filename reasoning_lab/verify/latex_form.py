@@ -11,8 +11,18 @@ from reasoning_lab.verify.characters import ascii_form
 
 _TEXT = re.compile(
     r"\\(?:text(?:bf|it|rm|sf|tt|normal|md|up)?|math(?:rm|bf|it|sf|tt|normal|cal|scr)|mbox|hbox|bm"
-    r"|boldsymbol|operatorname\*?|boxed|fbox)\s*\{([^{}]*)\}"
+    r"|boldsymbol|underline|operatorname\*?|boxed|fbox)\s*\{([^{}]*)\}"
 )
+_ORDINAL = re.compile(
+    r"(?<=[0-9])\s*(?:\^\s*)?\{?\s*(?:\\(?:text|mathrm|textsuperscript)\s*\{\s*(?:st|nd|rd|th)\s*\}"
+    r"|(?:st|nd|rd|th)(?![A-Za-z]))\s*\}?"
+)
+_COLOR = re.compile(r"\\(?:text)?color\s*\{[a-z]+\}")
+_ARRAY = re.compile(r"\\begin\{array\}\s*\{[^{}]*\}")
+_UNIT_FRACTION = re.compile(
+    r"\\frac\s*\{(\\text\{[^{}]*\}|[A-Za-z])\}\s*\{(\\text\{[^{}]*\}|[A-Za-z])\}"
+)
+_JOINING = re.compile(r"\s*(?:,\s*(?:and|or)\b|,|\b(?:and|or)\b)\s*")
 _FONT_SWITCH = re.compile(r"\\(?:bf|rm|it|displaystyle|textstyle|limits|nolimits)(?![A-Za-z])")
 _SIZE = re.compile(r"\\(?:left|right|[bB]igg?[lrm]?)(?![A-Za-z])\s*(\.(?![0-9]))?")
 _MATH_MODE = re.compile(r"(?<!\\)(?:\$|\\[()\[\]])")
@@ -67,7 +77,7 @@ _RUN = re.compile(r"\\text\{[^{}]*\}|\\[A-Za-z]+|[A-Za-z]+")
 _SCIENTIFIC = re.compile(
     r"(?<![A-Za-z0-9.])([0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE]([-+]?[0-9]+)(?![A-Za-z0-9.{^_(\\])"
 )
-_SCRIPT = re.compile(r"([_^])\s*([0-9]+|[A-Za-z]|\\(?:infty|pi|theta|alpha|beta)(?![A-Za-z]))")
+_SCRIPT = re.compile(r"([_^])\s*(-?[0-9]+|[A-Za-z]|\\(?:infty|pi|theta|alpha|beta)(?![A-Za-z]))")
 _ROOT = re.compile(r"\\sqrt\s*(\[[^\[\]]*\])?\s*([0-9]+(?:\.[0-9]+)?|\\pi(?![A-Za-z])|[A-Za-z])")
 _FRACTION = re.compile(r"\\frac\s*(?=[^{\s])")
 _BRACED_COMMA = re.compile(r"\{\s*,\s*\}")
@@ -85,12 +95,17 @@ def latex_form(text: str) -> str:
     if "matrix" not in text and "array" not in text and "cases" not in text:
         text = _DOUBLED.sub(r"\\", text)
     text = _MATH_MODE.sub("", text)
-    text = _FONT_SWITCH.sub(" ", text)
+    text = _COLOR.sub("", _FONT_SWITCH.sub(" ", text))
+    if "\\begin{array}" in text:
+        text = _ARRAY.sub(r"\\begin{pmatrix}", text).replace("\\end{array}", "\\end{pmatrix}")
+    text = _ORDINAL.sub("", text)
     text = _SIZE.sub("", text)
     text = _DEGREE.sub("°", text)
     text = _THOUSANDS.sub(lambda m: re.sub(_THIN, "", m[0]), text)
     for _ in range(3):
         text = _TEXT.sub(lambda m: _unwrapped(m[1], m.string[: m.start()], m[0]), text)
+    if "\\text{" in text:
+        text = _UNIT_FRACTION.sub(r"\1/\2", text)
     text = _BRACED_COMMA.sub(",", text)
     text = _COMMAND.sub(_renamed, text)
     text = _SPACE.sub(" ", text)
@@ -121,6 +136,13 @@ def _unwrapped(content: str, before: str, whole: str) -> str:
         return content
     if re.fullmatch(r"\([A-Za-z]\)", content):
         return content
+    if _JOINING.search(content):
+        words = _JOINING.split(content)
+        marks = ["", *_JOINING.findall(content)]
+        return "".join(
+            f"{mark} " + (f"\\text{{{word}}}" if word.strip() else "")
+            for mark, word in zip(marks, words, strict=True)
+        )
     return f"\\text{{{content}}}"
 
 

@@ -45,7 +45,10 @@ _RESPELT = [
 _THOUSANDS = re.compile(
     r"(?<![0-9,.])(?<![(\[])(?<!\\\{)(?<![0-9]\s)[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9]|,[0-9])"
 )
-_ANNOUNCED = re.compile(r"^(?:the )?(?:final |correct )?answer(?: is)?\s*:?\s+|^answer\s*:", re.I)
+_ANNOUNCED = re.compile(
+    r"^(?:\\text\{)?(?:(?:the )?(?:final |correct )?answer is|(?:final )?answer)\s*(?::\s*|\s|\})+",
+    re.I,
+)
 _APPROXIMATELY = re.compile(
     r"^(?:\\text\{)?(?:about|approximately|approx\.?|around|roughly|nearly|circa)\}?\s*"
     r"(?=[-\\$0-9.])|^\\approx ",
@@ -81,6 +84,11 @@ _TAIL = re.compile(
 _UNIT_TEXT = re.compile(r"[A-Za-z .'/\-%^23]*")
 _NUMBER = re.compile(
     r"[-+]?\s*(?:[0-9][0-9,]*(?:\.[0-9]*)?|\.[0-9]+)|[-+]?\\frac\{-?[0-9]+\}\{[0-9]+\}"
+)
+_SHORT_UNIT = "(?:m|s|g|h|L|l|N|J|km|kg|cm|mm|ft|mi|yd|in|lb|min|hr|sec|mol)(?:\\^\\{[23]\\})?"
+_BARE_UNIT = re.compile(
+    rf"(?P<value>[-+]?[0-9.,]+|.*\}})\s+(?P<unit>{_SHORT_UNIT}\s*/\s*{_SHORT_UNIT}"
+    rf"|(?:sq|cu|square|cubic)\.? {_SHORT_UNIT})"
 )
 _LONE_UNITS = frozenset("msghLNJ")
 _VARIABLES = re.compile(r"[a-df-hj-np-tv-z]{2,3}|[A-Za-z]")
@@ -237,7 +245,7 @@ def _bracketed(text: str, gold: bool, depth: int) -> Node | None:
             condition = _read(builder[1], gold, depth)
             return condition if isinstance(condition, Relation) else None
     parts, _ = split_top(inner, re.compile(r"[,;]"))
-    if len(parts) == 1 and brackets == "()":
+    if len(parts) == 1 and (brackets == "()" or inner.strip().startswith("\\begin")):
         return _read(inner, gold, depth)
     if brackets not in ("{}", "()", "[]", "(]", "[)"):
         return None
@@ -329,6 +337,9 @@ def _quantity(text: str, gold: bool, depth: int) -> Node | None:
 
 def _without_unit(text: str, gold: bool) -> tuple[str, str]:
     """The value and its unit, which is empty where none follows."""
+    bare = _BARE_UNIT.fullmatch(text)
+    if bare:
+        return bare["value"], bare["unit"].replace("{", "").replace("}", "").replace(" /", "/")
     unit = ""
     while True:
         tail = _TAIL.search(text)

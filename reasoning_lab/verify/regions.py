@@ -110,6 +110,8 @@ def _number(node: Node | None) -> Any | None:
 def _interval(low: Any, high: Any, left_open: bool, right_open: bool) -> Any | None:
     if low is None or high is None or not low < high:
         return None
+    if (low.is_infinite and not left_open) or (high.is_infinite and not right_open):
+        return None
     return sympy.Interval(low, high, left_open, right_open)
 
 
