@@ -45,17 +45,30 @@ def math_verdict(gold: str, answer: str) -> Verdict | None:
     if decided is not None:
         return decided
     wanted = read(gold, gold=True)
-    if not readable(wanted):
+    if not _is_readable(wanted):
         return None
-    given = read(answer)
-    if same(wanted, given):
-        return Verdict.CORRECT
-    return Verdict.WRONG if readable(given) else Verdict.UNPARSEABLE
+    try:
+        given = read(answer)
+        if same(wanted, given):
+            return Verdict.CORRECT
+        return Verdict.WRONG if readable(given) else Verdict.UNPARSEABLE
+    except MemoryError:
+        raise
+    except Exception:
+        # sympy fails in many ways, by recursion above all; no answer may end the run.
+        return Verdict.UNPARSEABLE
 
 
 def is_math(gold: str) -> bool:
     """Whether the checker can read the gold; works it out, which shows one that takes too long."""
-    return readable(read(gold, gold=True))
+    return _is_readable(read(gold, gold=True))
+
+
+def _is_readable(node: Node) -> bool:
+    try:
+        return readable(node)
+    except RecursionError:
+        return False
 
 
 def _numbers_verdict(gold: str, answer: str) -> Verdict | None:

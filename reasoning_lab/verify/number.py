@@ -53,6 +53,8 @@ _NOT_EQUAL = re.compile(r"[<>!:~/]\s*=|\\(?:neq?|not|leq?|geq?|sim)(?![A-Za-z])|
 _ARITHMETIC = re.compile(r"[0-9.]+|[-+*/()]")
 _SIGNS_OF_ARITHMETIC = [(r"\\(?:times|cdot)(?![A-Za-z])", "*"), (r"\\div(?![A-Za-z])", "/")]
 _MAX_STEPS = 60
+_SUBSCRIPT = re.compile(r"_\s*(?:\{[^{}]*\}|\w)")
+_VARIABLE = re.compile(r"(?<![A-Za-z\\])[abknpqtwxyz](?![A-Za-z])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,9 @@ def read_answer(text: str) -> Quantity | None:
     if answer is None:
         return None
     for side in sides:
+        bare = _SUBSCRIPT.sub("", side)
+        if _VARIABLE.search(bare) and re.search("[0-9]", bare):
+            return None
         value = _computed(side)
         if value is not None and abs(value - answer.value) * 2 > Fraction(1, 10 ** _places(last)):
             return None

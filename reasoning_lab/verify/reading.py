@@ -156,7 +156,8 @@ def _closes_at_end(text: str) -> bool:
 
 def split_top(text: str, separator: re.Pattern[str]) -> tuple[list[str], list[str]]:
     """Split outside all brackets and environments: the parts, and what stood between them."""
-    parts, between = [], []
+    parts: list[str] = []
+    between: list[str] = []
     depth = start = at = 0
     while at < len(text):
         match = separator.match(text, at) if depth == 0 else None

@@ -13,7 +13,8 @@ from reasoning_lab.verify.nodes import Leaf, Node, Relation
 EQUALITIES = frozenset({"=", "\\approx", "\\equiv"})
 FLIPPED = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le", "\\neq": "\\neq", "=": "="}
 CALL = re.compile(
-    r"(?:\\(?:text|operatorname)\{[^{}]*\}|[A-Za-z]|\\[a-z]+ ?|\})(?:\^\{-1\}|\^?\{?'*\}?)\([^()]*\)"
+    r"(?:\\(?:text|operatorname)\{[^{}]*\}|[A-Za-z]|\\[a-z]+ ?|\})"
+    r"(?:\^\{-1\}|\^?\{?'*\}?)\([^()]*\)"
 )
 _SUBSCRIPT = re.compile(r"_\{[^{}]*\}")
 _NO_NAME = re.compile(
