@@ -251,3 +251,59 @@ def test_no_answer_is_checked_against_an_unreadable_gold(checker: str) -> None:
     for answer in ("???", "5", "A", ""):
         with pytest.raises(UnreadableGoldError, match=r"line 7: .*can't read the gold '\?\?\?'"):
             verdict(checker, "???", answer, row="line 7")
+
+
+@pytest.mark.parametrize(
+    ("gold", "choices", "right", "wrong"),
+    [
+        (
+            "B",
+            [],
+            "B; (b); **B**; Ⓑ; b. 25; B = 25; B (25 km/h); I would pick B - a safe choice;"
+            " B because 2 > 1",
+            "AB; A, B; B or C; not B; all but B; 2B; B^2; B+C; B'; a. 2, b. 3;"
+            " C because B is wrong",
+        ),
+        (
+            "B",
+            ["24 km/h", "25 km/h", "A car"],
+            "b. 25; 25 km/h; 25; B: 25; B = 25; B - 25 km/h",
+            "B) 24 km/h; b. 24; B = 24; 24; A car; B or A car; B (24 km/h); 25 m/s",
+        ),
+        ("C", ["24", "25", "A car"], "A car; C) a car", "A; A) car; A because of C"),
+        ("A", ["24", "25", "A car"], "A because it is slow; A is correct", "A car"),
+        ("Z", [str(3 * n) for n in range(26)], "Z; (z); Z) 75; 75", "Y; 72"),
+        ("J", [], "J; (j)", "K; I"),
+        ("D", ["20%", "0%", "-10%", "-20%"], "D)-20%; -20%", "D)20%; 20%"),
+    ],
+)
+def test_a_choice_in_a_sentence(gold: str, choices: list[str], right: str, wrong: str) -> None:
+    for answer in right.split("; "):
+        assert verdict("choice", gold, answer, choices=choices) is CORRECT, answer
+    for answer in wrong.split("; "):
+        assert verdict("choice", gold, answer, choices=choices) is not CORRECT, answer
+
+
+@pytest.mark.parametrize(
+    ("gold", "right", "wrong"),
+    [
+        (
+            "18",
+            "**18**; \\approx 18; about 18; 18\u200b; \\$18/\\text{hour}; x = 18; 9*2=18;"
+            " (20-2) = 18",
+            "3 = 18; 18 = 3; 2+2=18; \\neq 18; > 18; 2x = 18; 18 = 18.5; \\sim 18; 18-20",
+        ),
+        ("18000", "18 000; 18\u00a0000; 18\\,000; 18 thousand", "18, 000; 18 00; 1 8000; 18"),
+        ("33.33", "100/3 = 33.33", "100/4 = 33.33; 33.34"),
+        ("3.5", "3½; 3 1/2", "½; 31/2"),
+    ],
+)
+def test_number_in_the_spellings_of_people(gold: str, right: str, wrong: str) -> None:
+    for answer in right.split("; "):
+        assert verdict("number", gold, answer) is CORRECT, answer
+    for answer in wrong.split("; "):
+        assert verdict("number", gold, answer) is not CORRECT, answer
+
+
+def test_an_error_of_sympys_ends_no_run() -> None:
+    assert verdict("math", "5", "1" + "/m" * 900) in (WRONG, UNPARSEABLE)

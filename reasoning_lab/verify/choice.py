@@ -98,7 +98,8 @@ def _in_prose(text: str, options: Sequence[str]) -> str | None:
         if before in _OPERATORS | _DIGITS or after in _OPERATORS:
             return None
     (letter,) = letters
-    others = {_letter_of_value(part.strip(), options) for part in _JOINING.split(text)}
+    parts = [part.strip() for part in _JOINING.split(text)]
+    others = {_letter_of(part, options) or _letter_of_value(part, options) for part in parts}
     if others - {letter, None}:
         return SEVERAL
     return (

@@ -276,17 +276,15 @@ def _same_percentage(values: list[Node], units: list[tuple[str, ...]]) -> bool:
 
 
 def _same_clock(gold: Node, answer: Node) -> bool:
-    times = [_clock(node) for node in (gold, answer)]
-    if times[0] is None or times[1] is None:
+    time, other = _clock(gold), _clock(answer)
+    if time is None or other is None:
         return False
-    (hour, minute, half), (other_hour, other_minute, other_half) = times
+    (hour, minute, half), (other_hour, other_minute, other_half) = time, other
     if minute != other_minute:
         return False
     if half and other_half:
         return (hour, half) == (other_hour, other_half)
-    return hour == other_hour or (
-        bool(half or other_half) and _in_day(times[0]) == _in_day(times[1])
-    )
+    return hour == other_hour or (bool(half or other_half) and _in_day(time) == _in_day(other))
 
 
 def _in_day(time: tuple[int, int, str]) -> int:

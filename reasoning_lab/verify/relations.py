@@ -61,7 +61,9 @@ def scaled(gold: Relation, answer: Relation) -> bool:
         return False
     differences = []
     for relation in (gold, answer):
-        sides = [parse(side.text) if isinstance(side, Leaf) else None for side in relation.sides]
+        sides: list[Any] = [
+            parse(side.text) if isinstance(side, Leaf) else None for side in relation.sides
+        ]
         if not all(isinstance(side, sympy.Expr) for side in sides):
             return False
         differences.append(sides[0] - sides[1])
