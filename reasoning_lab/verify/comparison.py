@@ -99,7 +99,9 @@ def _same_relation(gold: Relation, answer: Relation) -> bool:
     if "\\in" in gold.operators + answer.operators:
         left = asked_value(gold) if gold.operators == ("\\in",) else gold
         right = _answer_value(answer) if answer.operators == ("\\in",) else answer
-        return left is not None and right is not None and same(left, right)
+        if left is None or right is None:
+            return False
+        return same(left, right) or same_region(left, right)
     return (
         _same_chain(gold, answer) or same_region(gold, answer, symbol=True) or scaled(gold, answer)
     )

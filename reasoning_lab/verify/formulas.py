@@ -254,7 +254,7 @@ def same_formula(gold: str, answer: str) -> bool:
     one, other = parse(gold), parse(answer)
     if one is None or other is None:
         return False
-    if left and left.places >= _ROUNDED_PLACES:
+    if left and _may_be_rounded(left):
         return _is_rounded(left, other)
     return equal(one, other)
 
@@ -265,7 +265,13 @@ def _squeezed(text: str) -> str:
 
 def _rounds(gold: Literal, value: Fraction) -> bool:
     half = Fraction(1, 2 * 10**gold.places)
-    return gold.places >= _ROUNDED_PLACES and abs(gold.value - value) <= half
+    return _may_be_rounded(gold) and abs(gold.value - value) <= half
+
+
+def _may_be_rounded(gold: Literal) -> bool:
+    """Whether it has six decimals or more, and as many digits behind its leading zeros."""
+    digits = abs(gold.value) * 10**gold.places
+    return gold.places >= _ROUNDED_PLACES and digits >= 10 ** (_ROUNDED_PLACES - 1)
 
 
 def _is_rounded(gold: Literal, answer: Any) -> bool:

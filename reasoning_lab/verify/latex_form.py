@@ -69,7 +69,7 @@ _CONSTANT_NAMES = (
     "pi alpha beta gamma delta epsilon theta lambda sigma omega phi infty rho tau mu psi"
 )
 _NAMES = tuple(_CONSTANT_NAMES.split())
-_PLAIN = {name: f"\\{name} " for name in (*_FUNCTIONS, *_NAMES)}
+_PLAIN = {name: f"\\{_COMMANDS.get(name, name)} " for name in (*_FUNCTIONS, *_NAMES)}
 _PLAIN |= {"infinity": "\\infty ", "inf": "\\infty ", "oo": "\\infty ", "cbrt": "\\sqrt[3]"}
 # Only with a digit, an operator or a bracket beside them are these no words.
 _WORDLIKE = {"sec", "min", "max", "tan", "sin", "log", "th", "ch", "sh", "exp", "inf", "det", "mu"}
