@@ -166,7 +166,7 @@ def parse(text: str) -> Any | None:
     if guarded is None:
         return None
     try:
-        found = latex2sympy(
+        parsed = latex2sympy(
             guarded,
             is_real=not should_treat_as_complex(guarded),
             convert_degrees=False,
@@ -176,9 +176,9 @@ def parse(text: str) -> Any | None:
         raise
     except Exception:
         return None
-    if not isinstance(found, sympy.Basic | sympy.MatrixBase):
+    if not isinstance(parsed, sympy.Basic | sympy.MatrixBase):
         return None
-    return _evaluated(found)
+    return _evaluated(parsed)
 
 
 def _guarded(text: str) -> str | None:
@@ -225,23 +225,23 @@ def _times(match: re.Match[str]) -> str:
     return "\\cdot "
 
 
-def _evaluated(found: Any) -> Any:
+def _evaluated(parsed: Any) -> Any:
     """With decimals as fractions, `i` as the imaginary unit, and evaluated where that works."""
     try:
-        floats = {f: sympy.Rational(str(f)) for f in found.atoms(sympy.Float)}
-        imaginary = {s: sympy.I for s in found.free_symbols if s.name == "i"}
-        found = found.xreplace({**floats, **imaginary}) if floats or imaginary else found
-        found = found.doit()
-        if found.has(sympy.log):
-            found = found.replace(
+        floats = {f: sympy.Rational(str(f)) for f in parsed.atoms(sympy.Float)}
+        imaginary = {s: sympy.I for s in parsed.free_symbols if s.name == "i"}
+        parsed = parsed.xreplace({**floats, **imaginary}) if floats or imaginary else parsed
+        parsed = parsed.doit()
+        if parsed.has(sympy.log):
+            parsed = parsed.replace(
                 lambda part: isinstance(part, sympy.log) and len(part.args) == 2,
                 lambda part: sympy.log(part.args[0]) / sympy.log(part.args[1]),
             )
     except MemoryError:
         raise
     except Exception:
-        return found
-    return found
+        return parsed
+    return parsed
 
 
 def same_formula(gold: str, answer: str) -> bool:
