@@ -52,10 +52,10 @@ ROWS = [
         "math",
         "2\\sqrt{3}",
         "$\\boxed{3.464102}$.",
-        1,
+        0,
         0,
         1,
-        "lighteval compares expressions at another precision",
+        "math-verify rounds to six decimals",
     ),
     ("math", "2\\sqrt{3}", "$\\boxed{3.4641}$.", 0, 0, 0, ""),
     ("math", "2\\sqrt{3}", "$\\boxed{2\\sqrt3}$.", 1, 1, 1, ""),
@@ -107,7 +107,20 @@ ROWS = [
         1,
         "a box in the thought is a draft",
     ),
-    ("math", "12", "<think>\\boxed{12}? Let me check", 1, 1, 1, ""),
+    (
+        "math",
+        "12",
+        "<think>\\boxed{12}? Let me check",
+        0,
+        1,
+        1,
+        "a thought that never ends leaves no answer",
+    ),
+    ("math", "5", "$\\boxed{\\leq 5}$.", 0, 1, 1, "both drop a relation without a left side"),
+    ("math", "1234", "$\\boxed{1\\,234}$.", 1, 0, 0, "both read a mixed number"),
+    ("math", "1234", "$\\boxed{1 234}$.", 1, 0, 0, "both read a mixed number"),
+    ("math", ".0000672", "$\\boxed{0.000067}$.", 0, 1, 1, "both round to six decimals"),
+    ("math", "12", "-\\boxed{12}", 0, 1, 1, "both lose the sign before the box"),
     ("number", "18", "\\boxed{18}", 1, 1, 1, ""),
     ("number", "18", "\\boxed{\\$18}", 1, 1, 1, ""),
     ("number", "18", "\\boxed{18 apples}", 1, 0, 1, "lighteval reads no unit outside \\\\text"),
@@ -129,14 +142,6 @@ ROWS = [
     ("number", "18", "The answer is 18.", 0, 1, 1, "what is not boxed is no answer here"),
     ("number", "18", "#### 18", 0, 1, 1, "what is not boxed is no answer here"),
 ]
-# All three say the same, and are wrong: a box reads as far as math-verify does.
-SHARED = [
-    ("5", "$\\boxed{\\leq 5}$.", 1),
-    ("1234", "$\\boxed{1\\,234}$.", 0),
-    ("1234", "$\\boxed{1 234}$.", 0),
-    (".0000672", "$\\boxed{0.000067}$.", 1),
-    ("12", "-\\boxed{12}", 1),
-]
 
 
 def ours(rows: list[tuple[str, str, str]]) -> list[int]:
@@ -151,10 +156,6 @@ def test_verdicts_are_the_peers_but_where_it_says_why() -> None:
     assert found == [row[3] for row in ROWS]
     for checker, gold, text, own, lighteval, lm_eval, why in ROWS:
         assert (own == lighteval == lm_eval) == (not why), (checker, gold, text)
-
-
-def test_what_is_shared_with_the_peers_is_no_surprise() -> None:
-    assert ours([("math", gold, text) for gold, text, _ in SHARED]) == [row[2] for row in SHARED]
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def box(answer: str) -> str:
         ("<think>\\boxed{1}</think> so \\boxed{2}", "2"),
         ("<think>\\boxed{1}</think> I forgot the box", None),
         ("<think>a</think>\\boxed{1}</think>\\boxed{2}", "2"),
-        ("<think>no end, \\boxed{1}", "1"),
+        ("<think>no end, \\boxed{1}", None),
         ("so \\boxed {12}", "12"),
         (box("\\frac{1}{\\sqrt{2}}"), "\\frac{1}{\\sqrt{2}}"),
         (box("\\{ x \\mid x < 1 \\"), None),
@@ -92,6 +92,20 @@ def box(answer: str) -> str:
         (box("  "), None),
         ("\\boxed{1} and \\boxed{2", None),
         ("boxed{1}", None),
+        ("\\fbox{42}", "42"),
+        ("$\\boxed 18$.", "18"),
+        ("\\boxed\\frac12", "\\frac12"),
+        ("-\\boxed{5}", "-5"),
+        ("\\boxed{5} is marked with \\boxed{}", "5"),
+        ("\\boxed{\\text{ }}", None),
+        ("\\boxed{(1,2)} and \\boxed{(2,1)}", "(1,2), (2,1)"),
+        ("$x = \\boxed{3}$, or $x = \\boxed{5}$", "3, 5"),
+        ("\\boxed{4}\n\n**Final answer**\n\\boxed{7}", "7"),
+        ("\\boxed{x = \\boxed{5} + 1}", "x = \\boxed{5} + 1"),
+        ("<think>a</think>\\boxed{5}</think>", "5"),
+        ("So \\boxed{5}</think>\n", "5"),
+        ("draft \\boxed{1}</think> no answer", None),
+        ("<think>a</think>\\boxed{2}<think>b \\boxed{3}", "2"),
         ("", None),
     ],
 )
@@ -267,7 +281,7 @@ def test_unreadable_golds_are_found_in_order(verifier: Verifier) -> None:
     problems += [
         on_line(7, "18", "number"),
         on_line(8, "many", "number"),
-        on_line(9, "F", "choice"),
+        on_line(9, "K", "choice"),
     ]
     problems += [GCD, gym("complex_arithmetic", "5"), COMPLEX, choice("D"), choice("A")]
     found = verifier.unreadable_golds(problems)
@@ -284,7 +298,7 @@ def test_a_gold_that_exceeds_its_limits_is_unreadable(impatient: Verifier) -> No
 
 @pytest.mark.parametrize(
     ("checker", "gold"),
-    [("math", "???"), ("number", "???"), ("choice", "F"), ("reasoning_gym/gcd", "12")],
+    [("math", "???"), ("number", "???"), ("choice", "K"), ("reasoning_gym/gcd", "12")],
 )
 def test_repeating_an_unreadable_gold_is_no_reward(
     verifier: Verifier, checker: str, gold: str

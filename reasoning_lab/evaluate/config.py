@@ -26,6 +26,7 @@ class EvaluateConfig(StageConfig):
     benchmark: BenchmarkConfig = field(default_factory=BenchmarkConfig)
     engine: dict[str, Any] | None = None
     own_data: Any = None
+    version: int = 2
 
     def identity(self) -> dict[str, Any]:
         """The problems count by content, the model by the policy that it is."""

@@ -6,11 +6,15 @@ from importlib.metadata import version
 from reasoning_lab.verify.answers import extract_answer
 from reasoning_lab.verify.pool import Verifier, verifier_of
 
+# Raised with every change of a rule; then the stages that use verdicts raise theirs too.
+VERDICTS = 2
+
 __all__ = ["Verifier", "extract_answer", "verifier_of", "verifier_version"]
 
 
 @cache
 def verifier_version() -> str:
-    """The packages that decide a verdict, each with its version."""
+    """The rules and the packages that decide a verdict, each with its version."""
     packages = ("reasoning-lab", "math-verify", "reasoning-gym")
-    return ", ".join(f"{package} {version(package)}" for package in packages)
+    versions = (f"{package} {version(package)}" for package in packages)
+    return ", ".join([f"verdicts {VERDICTS}", *versions])

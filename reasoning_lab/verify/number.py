@@ -15,47 +15,46 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
+from reasoning_lab.verify.characters import ascii_form
 from reasoning_lab.verify.plain_text import plain
+from reasoning_lab.verify.units import SCALES, SIGNS, unit_words
 
-_SIGNS = "$€£¥₹₩₽₱¢"
 _INTEGER = r"(?:[1-9][0-9]{0,2}(?:,[0-9]{3})+|[0-9]+)"
 _DECIMAL = rf"(?:{_INTEGER}(?:\.[0-9]*)?|\.[0-9]+)"
 _NUMBER = re.compile(
     rf"""
     (?P<sign>[-+]?)\ ?
-    (?:(?P<currency>(?:US|AU|CA)?\$|[{_SIGNS}]|Rs\.?|USD|EUR|GBP|INR)\ ?(?P<inner_sign>[-+]?)\ ?)?
+    (?:(?P<currency>(?:US|AU|CA)?\$|[{SIGNS}]|Rs\.?|USD|EUR|GBP|INR)\ ?(?P<inner_sign>[-+]?)\ ?)?
     (?:
         (?:(?P<whole>{_INTEGER})\ (?P<part>{_INTEGER})|(?P<top>{_DECIMAL}))
         \ ?/\ ?(?P<bottom>{_DECIMAL})
         |(?P<decimal>{_DECIMAL})
     )
-    \ ?(?P<unit>(?:/?[^\W\d_]|[%°{_SIGNS}])(?:[^\W\d_]|[\ .'%°{_SIGNS}]|[-/](?=[^\W\d_])|\^[23])*)?
+    \ ?(?P<unit>(?:/?[^\W\d_]|[%°{SIGNS}])(?:[^\W\d_]|[\ .'%°{SIGNS}]|[-/](?=[^\W\d_])|\^[23])*)?
     """,
     re.VERBOSE | re.IGNORECASE,
+)
+_ORDINARY = re.compile(
+    r"(?P<dollar>\\?\$)?(?P<decimal>-?(?:[1-9][0-9]{0,2}(?:,[0-9]{3}){1,9}|[0-9]{1,30})(?:\.[0-9]{1,30})?)"
 )
 _ATOM = r"\s*(?:\{\s*(-?[0-9.,]+)\s*\}|([0-9]))"
 _FRACTION = re.compile(rf"\\[cdt]?frac(?![A-Za-z]){_ATOM}{_ATOM}")
 _DEGREE = re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))")
-_ASCII = str.maketrans({"−": "-", "–": "-", "²": "^2", "³": "^3"})
-_WORD = re.compile(rf"[^\W\d_]+(?:\^[23])?|[%°{_SIGNS}]")
-_PLURAL = re.compile(r"(?<=[a-z]{2})(?:(?<=x)e|(?<=[cs]h)e|(?<=ss)e)?(?<!s)s$")
-_MAX_UNIT_WORDS = 8
-_SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9}
-_SCALES["trillion"] = 10**12
-# Behind a number these go on with the arithmetic or name a second number.
-_NO_UNIT = frozenset({
-    "and", "or", "to", "plus", "minus", "times", "over", "not", "half", "third", "quarter",
-    "sqrt", "pi", "π", "e", "i", "k", "n", "x", "y", "z",
-})  # fmt: skip
-_SHORT_FORMS = {
-    "$": "dollar", "us$": "dollar", "usd": "dollar", "€": "euro", "eur": "euro",
-    "£": "pound", "gbp": "pound", "lb": "pound", "¢": "cent", "₹": "rupee", "rs": "rupee",
-    "inr": "rupee", "¥": "yen", "%": "percent", "percentage": "percent", "°": "degree",
-    "cm": "centimeter", "mm": "millimeter", "m": "meter", "km": "kilometer", "metre": "meter",
-    "in": "inch", "ft": "foot", "feet": "foot", "mi": "mile", "g": "gram", "kg": "kilogram",
-    "l": "liter", "litre": "liter", "ml": "milliliter", "oz": "ounce", "s": "second",
-    "sec": "second", "min": "minute", "h": "hour", "hr": "hour",
-}  # fmt: skip
+_SPACED = re.compile(
+    r"(?<![0-9.,/])(?<![0-9] )[0-9]{1,3}(?: [0-9]{3})+(?![0-9/,]| ?/ ?[0-9]| [0-9])"
+)
+_PER = re.compile(r"\s*/\s*(?=[^\W\d_])")
+_APPROXIMATELY = re.compile(
+    r"^\s*(?:\\(?:approx|simeq)(?![A-Za-z])|(?:\\text\s*\{\s*)?(?:about|approximately|approx\.?|around|roughly)(?![A-Za-z])\s*\}?)",
+    re.IGNORECASE,
+)
+_SIDES = re.compile(r"=|\\(?:approx|simeq)(?![A-Za-z])")
+_NOT_EQUAL = re.compile(r"[<>!:~/]\s*=|\\(?:neq?|not|leq?|geq?|sim)(?![A-Za-z])|[<>]")
+_ARITHMETIC = re.compile(r"[0-9.]+|[-+*/()]")
+_SIGNS_OF_ARITHMETIC = [(r"\\(?:times|cdot)(?![A-Za-z])", "*"), (r"\\div(?![A-Za-z])", "/")]
+_MAX_STEPS = 60
+_SUBSCRIPT = re.compile(r"_\s*(?:\{[^{}]*\}|\w)")
+_VARIABLE = re.compile(r"(?<![A-Za-z\\])[abknpqtwxyz](?![A-Za-z])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,28 +75,125 @@ class Quantity:
         return same_unit and self.value == other.value
 
 
+def read_answer(text: str) -> Quantity | None:
+    """Read an answer: one quantity, or an equation or approximation that ends in one.
+
+    An equation of numbers must hold, to the decimals of its last side: `3 = 7` is none.
+    """
+    quantity = read_number(text)
+    if quantity is not None:
+        return quantity
+    text = ascii_form(text)
+    if _NOT_EQUAL.search(text):
+        return None
+    text = _APPROXIMATELY.sub("", text, count=1)
+    *sides, last = _SIDES.split(text)
+    answer = read_number(last)
+    if answer is None:
+        return None
+    for side in sides:
+        bare = _SUBSCRIPT.sub("", side)
+        if _VARIABLE.search(bare) and re.search("[0-9]", bare):
+            return None
+        value = _computed(side)
+        if value is not None and abs(value - answer.value) * 2 > Fraction(1, 10 ** _places(last)):
+            return None
+        if (
+            value is not None
+            and value != answer.value
+            and _places(last) == 0
+            and "\\approx" not in text
+        ):
+            return None
+    return answer
+
+
 def read_number(text: str) -> Quantity | None:
     """Read the whole of `text` as one quantity; None when it is no such thing."""
-    text = _FRACTION.sub(r" \1\2/\3\4 ", text.translate(_ASCII))
-    text = plain(_DEGREE.sub("°", text))
+    ordinary = _ORDINARY.fullmatch(text)
+    if ordinary:
+        return Quantity(decimal_value(ordinary["decimal"]), "dollar" if ordinary["dollar"] else "")
+    text = _FRACTION.sub(r" \1\2/\3\4 ", ascii_form(text))
+    text = _PER.sub("/", plain(_DEGREE.sub("°", text)))
+    text = _SPACED.sub(lambda m: m[0].replace(" ", ""), text)
     match = _NUMBER.fullmatch(text.removesuffix("."))
     if match is None or (match["sign"] and match["inner_sign"]):
         return None
-    unit = (match["unit"] or "").casefold().replace("/", " per ")
-    words = [_singular(word) for word in _WORD.findall(unit)]
-    if len(words) > _MAX_UNIT_WORDS or not _NO_UNIT.isdisjoint(words):
+    words = unit_words(match["unit"] or "")
+    if words is None:
         return None
     try:
         value = _value(match)
     except (ValueError, ZeroDivisionError):
         # A division by zero, or more digits than Python converts.
         return None
-    while words and words[0] in _SCALES:
-        value *= _SCALES[words.pop(0)]
-    currency = _singular((match["currency"] or "").casefold().strip("."))
-    if currency and currency not in words:
-        words.insert(0, currency)
+    while words and words[0] in SCALES:
+        value *= SCALES[words.pop(0)]
+    named = unit_words((match["currency"] or "").strip(".")) or []
+    if named and named[0] not in words:
+        words = named + words
     return Quantity(value, " ".join(words))
+
+
+def decimal_value(decimal: str) -> Fraction:
+    """The exact value of `-1,234.50`; several times faster than `Fraction(decimal)`."""
+    whole, _, places = decimal.replace(",", "").partition(".")
+    return Fraction(int(whole + places), 10 ** len(places)) if places else Fraction(int(whole))
+
+
+def _places(text: str) -> int:
+    decimals = re.search(r"\.([0-9]+)", text)
+    return len(decimals[1]) if decimals else 0
+
+
+def _computed(text: str) -> Fraction | None:
+    """The value of a side: a quantity, or a sum of products of decimals; else None."""
+    quantity = read_number(text)
+    if quantity is not None:
+        return quantity.value
+    text = _FRACTION.sub(r"(\1\2/\3\4)", text)
+    for pattern, sign in _SIGNS_OF_ARITHMETIC:
+        text = re.sub(pattern, sign, text)
+    text = re.sub(r"(?<=[0-9]),(?=[0-9]{3})", "", plain(text)).replace("$", "")
+    tokens = _ARITHMETIC.findall(text)
+    if "".join(tokens) != text.replace(" ", "") or len(tokens) > _MAX_STEPS:
+        return None
+    try:
+        value, rest = _sum(tokens)
+    except (ValueError, ZeroDivisionError, IndexError):
+        return None
+    return None if rest else value
+
+
+def _sum(tokens: list[str]) -> tuple[Fraction, list[str]]:
+    value, tokens = _product(tokens)
+    while tokens and tokens[0] in "+-":
+        term, rest = _product(tokens[1:])
+        value = value + term if tokens[0] == "+" else value - term
+        tokens = rest
+    return value, tokens
+
+
+def _product(tokens: list[str]) -> tuple[Fraction, list[str]]:
+    value, tokens = _factor(tokens)
+    while tokens and tokens[0] in "*/":
+        factor, rest = _factor(tokens[1:])
+        value = value * factor if tokens[0] == "*" else value / factor
+        tokens = rest
+    return value, tokens
+
+
+def _factor(tokens: list[str]) -> tuple[Fraction, list[str]]:
+    first, *rest = tokens
+    if first == "-":
+        value, rest = _factor(rest)
+        return -value, rest
+    if first == "(":
+        value, rest = _sum(rest)
+        if rest[0] != ")":
+            raise ValueError(first)
+        return value, rest[1:]
+    return Fraction(first.removesuffix(".")), rest
 
 
 def _value(match: re.Match[str]) -> Fraction:
@@ -111,8 +207,3 @@ def _value(match: re.Match[str]) -> Fraction:
 
 def _fraction(decimal: str) -> Fraction:
     return Fraction(decimal.replace(",", "").removesuffix("."))
-
-
-def _singular(word: str) -> str:
-    short = _PLURAL.sub("", word)
-    return _SHORT_FORMS.get(short, short)

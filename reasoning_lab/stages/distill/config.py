@@ -37,6 +37,7 @@ class DistillConfig(StageConfig):
     rollouts: int = at_least(1)
     truncated: str = choice("reject", "keep")
     shard_problems: int = number(1024, least=1, placement=True)
+    version: int = 2
 
     def check(self, key: str, hardware: HardwareConfig) -> None:
         """Refuse a teacher or a judge whose options are wrong."""

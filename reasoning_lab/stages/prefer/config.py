@@ -32,6 +32,7 @@ class PreferConfig(StageConfig):
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     pairs_per_problem: int = at_least(1)
     pairing: str = choice("random", "length_matched")
+    version: int = 2
 
     def problem_draws(self, key: str) -> list[ProblemDraw]:
         asked = self.problems
@@ -56,6 +57,7 @@ class PreferTeacherConfig(StageConfig):
 
     pairs_per_problem: int = at_least(1)
     pairing: str = choice("random", "length_matched")
+    version: int = 2
 
 
 @dataclass

@@ -1,0 +1,76 @@
+r"""Write an answer's Unicode and Markdown in ASCII and LaTeX, before any checker reads it.
+
+`x²` becomes `x^{2}`, `½` becomes `\frac{1}{2}`, a full-width digit an ordinary one, `**18**`
+becomes `18`. Invisible characters go. Nothing that carries meaning is dropped: a character that
+has no ASCII or LaTeX form stays as it is, for a checker to refuse.
+"""
+
+# ruff: noqa: RUF001 - the characters that look like others are what this module is about.
+
+import re
+import unicodedata
+
+_INVISIBLE = re.compile("[\u00ad\u034f\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufe00-\ufe0f\ufeff]")
+_OVERLINED = re.compile("(?:[0-9][\u0304\u0305\u0307])+")
+_OVERLINE = re.compile("[\u0304\u0305\u0307]")
+_SUPERSCRIPTS = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿⁱˣ", "0123456789+-()nix", strict=True))
+_SUBSCRIPTS = dict(zip("₀₁₂₃₄₅₆₇₈₉₊₋ₙₖᵢₓ", "0123456789+-nkix", strict=True))
+_SUPERSCRIPT = re.compile(f"[{''.join(_SUPERSCRIPTS)}]+")
+_SUBSCRIPT = re.compile(f"[{''.join(_SUBSCRIPTS)}]+")
+_VULGAR = re.compile("[¼½¾⅐-⅞↉]")
+_ROOT = re.compile(r"([√∛∜])\s*([0-9]+(?:\.[0-9]+)?|[A-Za-z]|(?=[({\\]))")
+_ROOTS = {"√": "\\sqrt", "∛": "\\sqrt[3]", "∜": "\\sqrt[4]"}
+_SIGNS = {
+    **dict.fromkeys("−–—‐‑‒﹣－", "-"),
+    **dict.fromkeys("∗⋆＊", "*"),
+    **dict.fromkeys("·⋅∙•", "\\cdot "),
+    **dict.fromkeys("‘’′ʹ", "'"),
+    **dict.fromkeys("“”″", '"'),
+    **dict.fromkeys("∅⌀", "\\emptyset "),
+    "×": "\\times ", "÷": "\\div ", "∕": "/", "⁄": "/", "±": "\\pm ", "∓": "\\mp ",
+    "≤": "\\le ", "≥": "\\ge ", "⩽": "\\le ", "⩾": "\\ge ", "≠": "\\neq ", "≈": "\\approx ",
+    "≃": "\\approx ", "≅": "\\cong ", "∼": "\\sim ", "≡": "\\equiv ", "∞": "\\infty ",
+    "∪": "\\cup ", "∩": "\\cap ", "∖": "\\setminus ", "∈": "\\in ", "∉": "\\notin ",
+    "ℝ": "\\mathbb{R}", "ℤ": "\\mathbb{Z}", "ℕ": "\\mathbb{N}", "ℚ": "\\mathbb{Q}",
+    "ℂ": "\\mathbb{C}", "→": "\\to ", "∠": "\\angle ", "△": "\\triangle ", "∑": "\\sum ",
+    "∫": "\\int ", "∏": "\\prod ", "°": "^\\circ ", "º": "^\\circ ", "…": "...", "⋯": "...",
+    "⟨": "\\langle ", "⟩": "\\rangle ", "⌊": "\\lfloor ", "⌋": "\\rfloor ", "⌈": "\\lceil ",
+    "⌉": "\\rceil ", "∣": "|", "∶": ":", "π": "\\pi ", "𝜋": "\\pi ", "θ": "\\theta ",
+    "α": "\\alpha ", "β": "\\beta ", "γ": "\\gamma ", "δ": "\\delta ", "λ": "\\lambda ",
+    "µ": "\\mu ", "μ": "\\mu ", "φ": "\\phi ", "ϕ": "\\phi ", "ω": "\\omega ", "σ": "\\sigma ",
+    "τ": "\\tau ", "ρ": "\\rho ", "ε": "\\epsilon ", "Δ": "\\Delta ", "Ω": "\\Omega ",
+    "Σ": "\\Sigma ", "Φ": "\\Phi ", "。": ".", "、": ",", "【": "[", "】": "]",
+}  # fmt: skip
+_SIGN = re.compile(f"[{re.escape(''.join(_SIGNS))}]")
+# Emphasis has a space or nothing on its outside, so that `2**3**2` is none.
+_BOLD = re.compile(r"(?<![^\s(\[{$,])(\*\*|__)(?=[^\s*_])([^*_]+)(?<=\S)\1(?![^\s)\]},.;:!?$])")
+_WHOLE = re.compile(r"\s*([*_`])([^*_`]+)\1\s*")
+
+
+def ascii_form(text: str) -> str:
+    """Return `text` with its Unicode in ASCII or LaTeX and without Markdown's emphasis."""
+    if not text.isascii():
+        text = _in_ascii(text)
+    if "**" in text or "__" in text:
+        text = _BOLD.sub(r"\2", text)
+    if text[:1] in ("*", "_", "`"):
+        whole = _WHOLE.fullmatch(text)
+        text = whole[2] if whole else text
+    return text
+
+
+def _in_ascii(text: str) -> str:
+    text = _INVISIBLE.sub("", text)
+    text = _OVERLINED.sub(lambda m: f"\\overline{{{_OVERLINE.sub('', m[0])}}}", text)
+    text = _SUPERSCRIPT.sub(lambda m: f"^{{{''.join(_SUPERSCRIPTS[c] for c in m[0])}}}", text)
+    text = _SUBSCRIPT.sub(lambda m: f"_{{{''.join(_SUBSCRIPTS[c] for c in m[0])}}}", text)
+    text = _VULGAR.sub(_fraction, text)
+    text = _ROOT.sub(lambda m: _ROOTS[m[1]] + (f"{{{m[2]}}}" if m[2] else ""), text)
+    text = _SIGN.sub(lambda m: _SIGNS[m[0]], text)
+    text = unicodedata.normalize("NFKC", text)
+    return _SIGN.sub(lambda m: _SIGNS[m[0]], text)
+
+
+def _fraction(match: re.Match[str]) -> str:
+    top, _, bottom = unicodedata.normalize("NFKC", match[0]).partition("⁄")
+    return f"\\frac{{{top}}}{{{bottom}}}"

@@ -1,0 +1,222 @@
+r"""One spelling for the many ways in which LaTeX and plain text write the same formula.
+
+Nothing that carries meaning goes: a command that no rule here knows stays where it is, for the
+parser to refuse. Degrees become `°`, words stay in `\text{...}`.
+"""
+
+import re
+from functools import lru_cache
+
+from reasoning_lab.verify.characters import ascii_form
+
+_TEXT = re.compile(
+    r"\\(?:text(?:bf|it|rm|sf|tt|normal|md|up)?|math(?:rm|bf|it|sf|tt|normal|cal|scr)|mbox|hbox|bm"
+    r"|boldsymbol|underline|operatorname\*?|boxed|fbox)\s*\{([^{}]*)\}"
+)
+_ORDINAL = re.compile(
+    r"(?<=[0-9])\s*(?:\^\s*)?\{?\s*(?:\\(?:text|mathrm|textsuperscript)\s*\{\s*(?:st|nd|rd|th)\s*\}"
+    r"|(?:st|nd|rd|th)(?![A-Za-z]))\s*\}?"
+)
+_COLOR = re.compile(r"\\(?:text)?color\s*\{[a-z]+\}")
+_ARRAY = re.compile(r"\\begin\{array\}\s*\{[^{}]*\}")
+_UNIT_FRACTION = re.compile(
+    r"\\frac\s*\{(\\text\{[^{}]*\}|[A-Za-z])\}\s*\{(\\text\{[^{}]*\}|[A-Za-z])\}"
+)
+_JOINING = re.compile(r"\s*(?:,\s*(?:and|or)\b|,|\b(?:and|or)\b)\s*")
+_FONT_SWITCH = re.compile(r"\\(?:bf|rm|it|displaystyle|textstyle|limits|nolimits)(?![A-Za-z])")
+_SIZE = re.compile(r"\\(?:left|right|[bB]igg?[lrm]?)(?![A-Za-z])\s*(\.(?![0-9]))?")
+_MATH_MODE = re.compile(r"(?<!\\)(?:\$|\\[()\[\]])")
+_THIN = r"(?:\\[,!:; ]|\\thinspace(?![A-Za-z])|~|\{,\}|\{\\,\}|,\\!\s?| (?=[0-9]{3}(?:[ .]|$)))"
+_THOUSANDS = re.compile(
+    rf"(?<![0-9.,\\])(?<![0-9]\s)[1-9][0-9]{{0,2}}(?:{_THIN}[0-9]{{3}})+(?![0-9])"
+)
+_SPACE = re.compile(
+    r"(?<!\\)\\(?:[,!:;> ]|(?:q?quad|(?:thin|med|thick|en)space|hfill)(?![A-Za-z]))|~|\s+"
+)
+_DEGREE = re.compile(
+    r"\s*\^\s*(?:\{\s*\\(?:circ|degree)\s*\}|\\(?:circ|degree)(?![A-Za-z]))|\\degree(?![A-Za-z])"
+    r"|\\textdegree(?![A-Za-z])"
+)
+_COMMANDS = {
+    "dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "dbinom": "binom", "tbinom": "binom",
+    "leq": "le", "leqslant": "le", "leqq": "le", "geq": "ge", "geqslant": "ge", "geqq": "ge",
+    "ne": "neq", "lt": "<", "gt": ">", "colon": ":", "mid": "|", "vert": "|", "lvert": "|",
+    "rvert": "|", "lbrace": "{", "rbrace": "}", "lbrack": "[", "rbrack": "]", "lparen": "(",
+    "rparen": ")", "varnothing": "emptyset", "ast": "cdot", "bullet": "cdot", "dots": "ldots",
+    "cdots": "ldots", "dotsc": "ldots", "dotsb": "ldots", "dotso": "ldots", "land": "and",
+    "lor": "or", "wedge": "and", "vee": "or", "owns": "ni", "rightarrow": "to",
+    "longrightarrow": "to", "smallsetminus": "setminus", "backslash": "setminus",
+    "tg": "tan", "ctg": "cot", "cotg": "cot", "cotan": "cot", "cosec": "csc", "arctg": "arctan",
+    "arcctg": "arccot", "arccotg": "arccot", "sh": "sinh", "ch": "cosh", "th": "tanh",
+    "cth": "coth", "asin": "arcsin", "acos": "arccos", "atan": "arctan", "sen": "sin",
+    "arsh": "arsinh", "arch": "arcosh", "arth": "artanh", "lg": "log_{10}",
+    "widetilde": "tilde", "overrightarrow": "vec", "infin": "infty", "simeq": "approx",
+    "approxeq": "approx",
+}  # fmt: skip
+_SYMBOLS = {"lt": "<", "gt": ">", "colon": ":", "mid": "|", "vert": "|", "lvert": "|"}
+_SYMBOLS |= {"rvert": "|", "lparen": "(", "rparen": ")", "lbrack": "[", "rbrack": "]"}
+_SYMBOLS |= {"lbrace": "\\{", "rbrace": "\\}", "land": " and ", "lor": " or ", "wedge": " and "}
+_SYMBOLS |= {"vee": " or ", "langle": "(", "rangle": ")"}
+_LOOSE_BRACE = re.compile(r"(\\[A-Za-z]+|[_^]) \{")
+_COMMAND = re.compile(r"\\([A-Za-z]+)\s*")
+_FUNCTION_NAMES = (
+    "arcsin arccos arctan arccot arcsec arccsc arsinh arcosh artanh arcsinh arccosh arctanh asin"
+    " acos atan sinh cosh tanh coth sin cos tan cot sec csc log lg ln exp sqrt min max gcd lcm det"
+    " tg ctg cotg arctg arcctg sh ch th cth cosec arccotg lim arsh arch arth"
+)
+_FUNCTIONS = tuple(_FUNCTION_NAMES.split())
+_CONSTANT_NAMES = (
+    "pi alpha beta gamma delta epsilon theta lambda sigma omega phi infty rho tau mu psi"
+)
+_NAMES = tuple(_CONSTANT_NAMES.split())
+_PLAIN = {name: f"\\{_COMMANDS.get(name, name)} " for name in (*_FUNCTIONS, *_NAMES)}
+_PLAIN |= {"infinity": "\\infty ", "inf": "\\infty ", "oo": "\\infty ", "cbrt": "\\sqrt[3]"}
+# Only with a digit, an operator or a bracket beside them are these no words.
+_WORDLIKE = {"sec", "min", "max", "tan", "sin", "log", "th", "ch", "sh", "exp", "inf", "det", "mu"}
+_RUN = re.compile(r"\\text\{[^{}]*\}|\\[A-Za-z]+|[A-Za-z]+")
+_SCIENTIFIC = re.compile(
+    r"(?<![A-Za-z0-9.])([0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE]([-+]?[0-9]+)(?![A-Za-z0-9.{^_(\\])"
+)
+_SCRIPT = re.compile(r"([_^])\s*(-?[0-9]+|[A-Za-z]|\\(?:infty|pi|theta|alpha|beta)(?![A-Za-z]))")
+_ROOT = re.compile(r"\\sqrt\s*(\[[^\[\]]*\])?\s*([0-9]+(?:\.[0-9]+)?|\\pi(?![A-Za-z])|[A-Za-z])")
+_FRACTION = re.compile(r"\\frac\s*(?=[^{\s])")
+_BRACED_COMMA = re.compile(r"\{\s*,\s*\}")
+_DOUBLED = re.compile(r"\\\\(?=[A-Za-z{}])")
+
+
+@lru_cache(maxsize=512)
+def latex_form(text: str) -> str:
+    r"""Return `text` as LaTeX without math mode, fonts and sizes, in one spelling.
+
+    Thousands lose their separators, `sqrt(2)` becomes `\sqrt{2}`, `\lg` becomes `\log_{10}`,
+    `1e-07` becomes `1\cdot 10^{-07}`.
+    """
+    text = ascii_form(text)
+    if "matrix" not in text and "array" not in text and "cases" not in text:
+        text = _DOUBLED.sub(r"\\", text)
+    text = _MATH_MODE.sub("", text)
+    text = _COLOR.sub("", _FONT_SWITCH.sub(" ", text))
+    if "\\begin{array}" in text:
+        text = _ARRAY.sub(r"\\begin{pmatrix}", text).replace("\\end{array}", "\\end{pmatrix}")
+    text = _ORDINAL.sub("", text)
+    text = _SIZE.sub("", text)
+    text = _DEGREE.sub("°", text)
+    text = _THOUSANDS.sub(lambda m: re.sub(_THIN, "", m[0]), text)
+    for _ in range(3):
+        text = _TEXT.sub(lambda m: _unwrapped(m[1], m.string[: m.start()], m[0]), text)
+    if "\\text{" in text:
+        text = _UNIT_FRACTION.sub(r"\1/\2", text)
+    text = _BRACED_COMMA.sub(",", text)
+    text = _COMMAND.sub(_renamed, text)
+    text = _SPACE.sub(" ", text)
+    text = _RUN.sub(lambda m: _read_run(m, text), text)
+    text = _SCIENTIFIC.sub(r"\1\\cdot 10^{\2}", text)
+    text = text.replace("**", "^").replace("*", "\\cdot ") if "*" in text else text
+    text = _call_braces(text)
+    text = _SCRIPT.sub(r"\1{\2}", _ROOT.sub(r"\\sqrt\1{\2}", text))
+    text = _braced_fractions(text)
+    return _LOOSE_BRACE.sub(r"\1{", " ".join(text.split()))
+
+
+def _unwrapped(content: str, before: str, whole: str) -> str:
+    """What a font's or text's braces hold: letters and functions bare, words marked as text."""
+    content = " ".join(_SPACE.sub(" ", content).split())
+    if whole.startswith(("\\boxed", "\\fbox")):
+        return f" {content} "
+    if content in _FUNCTIONS:
+        return f"\\{content} "
+    if not content:
+        return " "
+    if any(c in content for c in "\\^_=<>+°") or re.fullmatch(r"[-\d.,/:()%$ ]+", content):
+        return f" {content} "
+    if re.fullmatch(r"[,;]?\s*(?:and|or|und)", content):
+        return f" {content} "
+    quantity = before.rstrip(" \\,~;:!")[-1:]
+    if len(content) == 1 and (content in "eidT" or not (quantity and quantity in "0123456789})°$")):
+        return content
+    if re.fullmatch(r"\([A-Za-z]\)", content):
+        return content
+    if _JOINING.search(content):
+        words = _JOINING.split(content)
+        marks = ["", *_JOINING.findall(content)]
+        return "".join(
+            f"{mark} " + (f"\\text{{{word}}}" if word.strip() else "")
+            for mark, word in zip(marks, words, strict=True)
+        )
+    return f"\\text{{{content}}}"
+
+
+def _renamed(match: re.Match[str]) -> str:
+    name = match[1]
+    if name in _SYMBOLS:
+        return _SYMBOLS[name]
+    return f"\\{_COMMANDS.get(name, name)} " if name != "text" else match[0]
+
+
+def _read_run(match: re.Match[str], text: str) -> str:
+    """A run of letters: the name of a function or a constant as a command, else as it is."""
+    run = match[0]
+    if run not in _PLAIN:
+        return run
+    if run in _WORDLIKE:
+        after = text[match.end() :].lstrip()[:1]
+        if not after or after not in "(^_0123456789\\{":
+            return run
+    return _PLAIN[run]
+
+
+def _call_braces(text: str) -> str:
+    r"""`\sqrt(x)` as `\sqrt{x}` and `^(x)` as `^{x}`, whatever the brackets hold."""
+    if re.search(r"\\sqrt\s*(?:\[[0-9]+\])?\s*\(|\^\s*\(", text) is None:
+        return text
+    parts: list[str] = []
+    at = 0
+    waiting: list[int] = []
+    depth = 0
+    for mark in re.finditer(r"(\\sqrt\s*(?:\[[0-9]+\])?|\^)\s*\(|[()]", text):
+        parts.append(text[at : mark.start()])
+        at = mark.end()
+        if mark[1]:
+            depth += 1
+            waiting.append(depth)
+            parts.append(mark[1].strip() + "{")
+        elif mark[0] == "(":
+            depth += 1
+            parts.append("(")
+        elif waiting and waiting[-1] == depth:
+            waiting.pop()
+            depth -= 1
+            parts.append("}")
+        else:
+            depth -= 1
+            parts.append(")")
+    return "".join(parts) + text[at:]
+
+
+def _braced_fractions(text: str) -> str:
+    r"""`\frac12`, `\frac1{2}` and `\frac\pi2` with both their braces."""
+    if not _FRACTION.search(text) and "}" not in text:
+        return text
+    parts = text.split("\\frac")
+    result = parts[0]
+    for part in parts[1:]:
+        rest = part.lstrip()
+        top, rest = _argument(rest)
+        bottom, rest = _argument(rest.lstrip())
+        result += f"\\frac{top}{bottom}{rest}"
+    return result
+
+
+def _argument(text: str) -> tuple[str, str]:
+    """The first argument of a command in braces, and what follows; as it is when still open."""
+    atom = re.match(r"[0-9A-Za-z]|\\[A-Za-z]+\s?", text)
+    if atom:
+        return f"{{{atom[0].strip()}}}", text[atom.end() :]
+    if not text.startswith("{"):
+        return "", text
+    depth = 0
+    for mark in re.finditer(r"\\.|[{}]", text):
+        depth += {"{": 1, "}": -1}.get(mark[0], 0)
+        if depth == 0:
+            return text[: mark.end()], text[mark.end() :]
+    return text, ""
