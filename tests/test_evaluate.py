@@ -145,8 +145,8 @@ def test_own_problems_are_identity_by_content_alone(composed: Compose, tmp_path:
     here = ["recipe=evaluate", "model=checkpoint", "model.path=some/model", *asked]
     source = copy("a.jsonl", "1")
     tiny, gym = (fingerprints(composed, *here, source, f"data={n}") for n in ("tiny", "gym_math"))
-    assert tiny["base/gsm8k"] == gym["base/gsm8k"]
-    assert tiny["base/heldout"] != gym["base/heldout"]
+    assert tiny["model/gsm8k"] == gym["model/gsm8k"]
+    assert tiny["model/heldout"] != gym["model/heldout"]
 
 
 def test_engine_is_identity_and_its_model_is_the_policy(composed: Compose) -> None:
@@ -227,7 +227,7 @@ def test_policy_of_the_store_answers_as_in_its_recipe(
     one, other = (read_rollouts(a.path / COMPLETIONS) for a in (own, made))
     assert [r.completion.text for r in one] == [r.completion.text for r in other]
     assert made.metrics["pass@1"] == own.metrics["pass@1"]
-    assert "base" in capsys.readouterr().out
+    assert f"sft-{policy.fingerprint[:8]}" in capsys.readouterr().out
 
 
 def test_problems_of_a_policys_past_are_found_in_the_store(tmp_path: Path) -> None:
@@ -372,7 +372,7 @@ def test_a_servers_model_is_asked_as_the_benchmark_says(
     line = "5 of 6 completions go on; dropped: 1 not answered [problems.jsonl, line 2]"
     assert f"  {line}\n" in said.out
     (report,) = tmp_path.glob("runs/recipes/*/report.md")
-    assert "| base/gsm8k (seed 0) | completions | 6 | 5 | 1 not answered |" in report.read_text()
+    assert "| some-model/gsm8k (seed 0) | completions | 6 | 5 | 1 not answered |" in report.read_text()
 
 
 def test_a_dataset_out_of_reach_ends_a_run_before_it_trains(
