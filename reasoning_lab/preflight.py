@@ -143,13 +143,17 @@ class Preflight:
         `or_larger`: a larger draw of the same kind, if one succeeded, stands for this one.
         """
         source, options = recipe.source, recipe.root.data
+        golds: tuple[str, float] | None = None
         if draw.benchmark is not None and draw.benchmark in recipe.benchmark_sources:
             source = recipe.benchmark_sources[draw.benchmark]
             options = recipe.root.benchmarks[draw.benchmark].data or options
         if self._local_only and not source.is_local():
             self.unchecked[draw.key] = None
             return DrawnProblems()
-        kind = repr((options, source.content(), draw.split, list(draw.levels)))
+        if draw.benchmark is not None:
+            benchmark = recipe.root.benchmarks[draw.benchmark]
+            golds = (benchmark.unreadable, benchmark.max_unreadable_frac)
+        kind = repr((options, source.content(), draw.split, list(draw.levels), golds))
         drawn = _DRAWS.setdefault(kind, {})
         if or_larger:
             larger = (d for n, d in drawn.items() if n >= draw.count and not d.refusal)

@@ -372,7 +372,9 @@ def test_a_servers_model_is_asked_as_the_benchmark_says(
     line = "5 of 6 completions go on; dropped: 1 not answered [problems.jsonl, line 2]"
     assert f"  {line}\n" in said.out
     (report,) = tmp_path.glob("runs/recipes/*/report.md")
-    assert "| some-model/gsm8k (seed 0) | completions | 6 | 5 | 1 not answered |" in report.read_text()
+    assert (
+        "| some-model/gsm8k (seed 0) | completions | 6 | 5 | 1 not answered |" in report.read_text()
+    )
 
 
 def test_a_dataset_out_of_reach_ends_a_run_before_it_trains(

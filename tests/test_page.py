@@ -46,7 +46,7 @@ def evidence_of(folder: Path, rollouts: int) -> Evidence:
         write_rollouts(evaluated / COMPLETIONS, made)
         about = {"variant": "none", "seed": 0, "stage": stage, "benchmark": "halves"}
         found.completions.append(Completions(evaluated, about))
-        history = History(folder / f"work-{stage}")
+        history = History()
         for step in range(50):
             history.log_metrics({"train/loss": 1 / (1 + step), "rollout/entropy": 0.1}, step)
         policy = folder / f"policy-{stage}"
