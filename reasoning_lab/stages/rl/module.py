@@ -283,6 +283,8 @@ def run(config: RLConfig, context: StageContext) -> Metrics:
         )
         batches = _batches(config, pool, context.seed)
         train_s = fit(module, batches, context, config.optimization)
+    remedy = "choose other levels, a larger group_size, wider filters or signal=reward"
+    module.ledger.require_passed("groups", f"stages.{context.name}", remedy)
     context.ledger.merge(module.ledger)
     save_trained(module, tokenizer, context)
     write_prompt_ids(context.out_dir, problems)
