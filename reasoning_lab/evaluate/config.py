@@ -37,15 +37,15 @@ class EvaluateConfig(StageConfig):
         return identity
 
     def problem_draws(self, key: str) -> list[ProblemDraw]:
-        held = self.benchmark
+        benchmark = self.benchmark
         return [
             ProblemDraw(
                 f"benchmarks.{self.name}",
-                Split(held.split),
-                held.levels,
-                held.count,
+                Split(benchmark.split),
+                benchmark.levels,
+                benchmark.count,
                 benchmark=self.name,
-                seed=held.seed,
+                seed=benchmark.seed,
             )
         ]
 

@@ -5,6 +5,7 @@ Nothing is generated. The old verdicts are those of the artifact, which stays as
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from reasoning_lab.evaluate.statistics import Difference, Estimate, paired_diffe
 from reasoning_lab.files import replaced
 from reasoning_lab.hardware import HardwareConfig
 from reasoning_lab.ledger import Ledger
-from reasoning_lab.types import Problem, UserError
+from reasoning_lab.types import Problem, Rollout, UserError
 from reasoning_lab.verify import verifier_of, verifier_version
 
 
@@ -79,11 +80,6 @@ def rescore(
     groups = group_by_problem(new)
     before = correct_samples(group_by_problem(old))
     after = correct_samples(groups)
-    changed = Counter(
-        f"{was.verdict} -> {now.verdict}"
-        for was, now in zip(old, new, strict=True)
-        if was.verdict is not now.verdict
-    )
     out_dir.mkdir(parents=True, exist_ok=True)
     metrics = {
         **measured(groups),
@@ -97,9 +93,19 @@ def rescore(
         pass_at_1(before),
         pass_at_1(after),
         paired_difference(after, before),
-        dict(changed),
+        _changed_verdicts(old, new),
     )
     return result, written, ledger
+
+
+def _changed_verdicts(old: Sequence[Rollout], new: Sequence[Rollout]) -> dict[str, int]:
+    return dict(
+        Counter(
+            f"{was.verdict} -> {now.verdict}"
+            for was, now in zip(old, new, strict=True)
+            if was.verdict is not now.verdict
+        )
+    )
 
 
 def _with_checker(problem: Problem, checker: str | None) -> Problem:

@@ -112,7 +112,7 @@ def check_student(
 def _compare(model: PreTrainedModel, stage: str, packs: bool, findings: _Findings) -> None:
     """Add to `findings` each path of training that is not the model's own forward."""
     documents = _documents(model.config)
-    own = None if has_reference_kernels(model) else "hardware.kernels=reference"
+    remedy = None if has_reference_kernels(model) else "hardware.kernels=reference"
     with ExitStack() as stack:
         stack.enter_context(evaluating(model))
         with as_transformers(model):
@@ -140,12 +140,12 @@ def _compare(model: PreTrainedModel, stage: str, packs: bool, findings: _Finding
 
         alone = attempt(lambda: alone_logprobs(model, documents))
         words = "the fused kernels give other logprobs than its own forward"
-        if not hold(words, alone, reference, own):
+        if not hold(words, alone, reference, remedy):
             # What else differs is what will when that option is set.
             stack.enter_context(as_transformers(model))
-            alone, own = reference, None
+            alone, remedy = reference, None
         padded = attempt(lambda: _padded(model, documents))
-        hold("padded rows change a document's logprobs", padded, alone, own)
+        hold("padded rows change a document's logprobs", padded, alone, remedy)
         if packs:
             packed, option = attempt(lambda: _packed(model, documents)), f"stages.{stage}.packing"
             hold("packed rows change a document's logprobs", packed, alone, f"{option}=false")
@@ -159,12 +159,12 @@ def _documents(config: Any) -> list[Example]:
     drawn = random.Random(0)
 
     def ids(count: int) -> list[int]:
-        found: list[int] = []
-        while len(found) < count:
+        token_ids: list[int] = []
+        while len(token_ids) < count:
             token = drawn.randrange(text.vocab_size)
             if str(token) not in special or text.vocab_size <= len(special):
-                found.append(token)
-        return found
+                token_ids.append(token)
+        return token_ids
 
     prompts: dict[int, list[int]] = {}
     return [

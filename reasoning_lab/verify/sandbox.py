@@ -196,9 +196,9 @@ def _keep_only(writer: int) -> None:
 
 def _forget_environment() -> None:
     """Clear the environment, and the memory in which the kernel put it at the start."""
-    kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
+    preserved = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
     os.environ.clear()
-    os.environ.update(kept)
+    os.environ.update(preserved)
     start, end = (int(field) for field in Path("/proc/self/stat").read_text().split()[-3:-1])
     if 0 < start < end:
         ctypes.memset(start, 0, end - start)

@@ -54,11 +54,11 @@ def run(config: DistillConfig, context: StageContext) -> Metrics:
         verify = partial(_verified, teacher, writing, judge, config.truncated == "reject")
         problems = readable.again(trained())
         metrics = _distill(problems, verify(config.rollouts, context), config, context)
-        held = verify(1, context)(held_out)
-    _drop_rejected("validation_problems", held, context.ledger)
-    context.ledger.drop("validation_problems", "no_rollout", len(held_out) - len(held))
+        validated = verify(1, context)(held_out)
+    _drop_rejected("validation_problems", validated, context.ledger)
+    context.ledger.drop("validation_problems", "no_rollout", len(held_out) - len(validated))
     with RolloutWriter(context.out_dir / "validation.parquet") as validation:
-        validation.write([rollout for rollout in held if rollout.correct])
+        validation.write([rollout for rollout in validated if rollout.correct])
     return metrics
 
 
@@ -145,6 +145,18 @@ def _without_solutions(problem: Problem) -> Problem:
     return replace(problem, metadata=kept)
 
 
+def _progress_bar() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rates]}"),
+        TimeRemainingColumn(),
+        transient=True,
+        disable=not get_console().is_terminal,
+    )
+
+
 def _distill(
     problems: Iterator[Problem],
     make: Callable[[Sequence[Problem]], list[Rollout]],
@@ -155,15 +167,7 @@ def _distill(
     shown: dict[bool, list[Rollout]] = {True: [], False: []}
     summary = CorpusSummary()
     verdicts = summary.verdicts
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rates]}"),
-        TimeRemainingColumn(),
-        transient=True,
-        disable=not get_console().is_terminal,
-    )
+    bar = _progress_bar()
     with (
         RolloutWriter(context.out_dir / "accepted.parquet") as accepted,
         RolloutWriter(context.out_dir / "rejected.parquet") as rejected,

@@ -44,7 +44,7 @@ def run(config: MidtrainConfig, context: StageContext) -> Metrics:
     accepted = read_rollouts(corpus / "accepted.parquet")
     rows = _rows(accepted, tokenizer, config, context, "documents")
     validation_rollouts = read_rollouts(corpus / "validation.parquet")
-    held = _rows(validation_rollouts, tokenizer, config, context, "validation_documents")
+    validation_rows = _rows(validation_rollouts, tokenizer, config, context, "validation_documents")
     plan = step_batches(
         [config.row_tokens] * len(rows), optimization.batch_size, optimization.steps, context.seed
     )
@@ -66,8 +66,10 @@ def run(config: MidtrainConfig, context: StageContext) -> Metrics:
         )
 
     size = config.validation_batch_rows
-    indices = list(range(len(held)))
-    validation = batches(held, [indices[at : at + size] for at in range(0, len(held), size)], 1)
+    indices = list(range(len(validation_rows)))
+    validation = batches(
+        validation_rows, [indices[at : at + size] for at in range(0, len(validation_rows), size)], 1
+    )
     module = NextTokenModule(
         policy, optimizer_of(optimization, context.name), schedule_of(optimization)
     )

@@ -35,8 +35,8 @@ class PreferConfig(StageConfig):
     version: int = 2
 
     def problem_draws(self, key: str) -> list[ProblemDraw]:
-        asked = self.problems
-        return [ProblemDraw(f"{key}.problems", Split.TRAIN, asked.levels, asked.count)]
+        problems = self.problems
+        return [ProblemDraw(f"{key}.problems", Split.TRAIN, problems.levels, problems.count)]
 
     def rows(self) -> int | None:
         return self.problems.count * self.group_size
@@ -77,8 +77,8 @@ class PreferMixedConfig(PreferConfig):
         return []
 
     def corpus_selections(self, key: str) -> list[CorpusSelection]:
-        asked = self.problems
-        return [CorpusSelection(f"{key}.problems", asked.levels, asked.count)]
+        problems = self.problems
+        return [CorpusSelection(f"{key}.problems", problems.levels, problems.count)]
 
 
 register_stage("prefer", PreferConfig)

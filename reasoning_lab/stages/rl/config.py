@@ -185,10 +185,10 @@ class RLConfig(TrainingConfig):
                 )
 
     def problem_draws(self, key: str) -> list[ProblemDraw]:
-        levels, held = self.problems.levels, self.validation.count
+        levels, count = self.problems.levels, self.validation.count
         draws = [ProblemDraw(f"{key}.problems", Split.TRAIN, levels, self.problems.count)]
-        if held:
-            draws.append(ProblemDraw(f"{key}.validation.count", Split.VALIDATION, levels, held))
+        if count:
+            draws.append(ProblemDraw(f"{key}.validation.count", Split.VALIDATION, levels, count))
         return draws
 
     def frozen_copies(self) -> int:
