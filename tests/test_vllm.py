@@ -200,6 +200,7 @@ def to_be_brief(**options: Any) -> RLConfig:
         max_new_tokens=20,
         engine="vllm",
         temperature=TemperatureConfig(start=1.2, end=0.8),
+        signal="reward",
         rewards={"short": {"_target_": "reasoning_lab.rewards.linear_length"}},
         importance_cap=2.0,
         kl=KLConfig(log_every_steps=1),
