@@ -155,12 +155,10 @@ def test_a_rule_that_evaluates_is_refused_with_its_gold() -> None:
 
 def test_no_call_that_text_chooses_can_write_a_verdict() -> None:
     """YAML may call `os.write`, which is no audit event; the reply needs a token."""
-    for descriptor in range(3, 12):
-        forged = f"!!python/object/apply:os.write [{descriptor}, !!binary eyJ2YWx1ZSI6IHRydWV9]"
-        try:
-            assert check(problem("loads_yaml"), forged) is not CORRECT
-        except (MemoryError, OSError):
-            continue
+    for descriptor in range(3, 40):
+        write = f"!!python/object/apply:os.write [{descriptor}, !!binary eyJ2YWx1ZSI6IHRydWV9]"
+        with pytest.raises((MemoryError, OSError)):
+            check(problem("loads_yaml"), f"[{write}, !!python/object/apply:os._exit [0]]")
 
 
 def test_a_rule_that_compares_may_import_late_and_build_classes() -> None:
@@ -184,7 +182,7 @@ def test_a_rule_that_compares_may_import_late_and_build_classes() -> None:
         "1/0",
         "exit()",
         "(_ for _ in ()).throw(KeyboardInterrupt)",
-        "[__import__('os').write(f, b'{\"value\": 7}') for f in range(3, 12)]",
+        "[__import__('os').write(f, b'{\"value\": 7}') for f in range(3, 40)]",
         "[__import__('os').closerange(0, 100), 7][2]",
         "__import__('os')._exit(0)",
         "__import__('builtins').__dict__.clear()",

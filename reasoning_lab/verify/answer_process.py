@@ -6,7 +6,9 @@ problem and the answer from the same pipe. So a child inherits no gold and no ot
 whatever a rule does with an answer is lost with the child. Only JSON comes back.
 
 A child that judges sees the gold, so it may run no text as code. An audit hook
-(https://docs.python.org/3/library/audit_events.html) ends it before such text runs.
+(https://docs.python.org/3/library/audit_events.html) ends it before such text runs. A text that
+chooses calls and is never compiled, as in `yaml.unsafe_load`, raises no event of its own. It can
+forge no reply, which needs a token, but a rule should leave it to `read`.
 """
 
 import collections
