@@ -25,7 +25,6 @@ import select
 import subprocess
 import sys
 import time
-from functools import cached_property
 from typing import Any
 
 from reasoning_lab.targets import TRUSTED_VARIABLE, resolve
@@ -106,6 +105,12 @@ def start_answer_process(memory_mb: int = 0) -> None:
     _running.append(_AnswerProcess(memory_mb))
 
 
+def await_answer_process() -> None:
+    """Wait until the process that `start_answer_process` started can be called."""
+    for process in _running:
+        process.wait()
+
+
 def _is_in_two_steps(problem: Problem) -> bool:
     """Which form the rule has.
 
@@ -157,6 +162,7 @@ class _AnswerProcess:
         requests, self._requests = os.pipe()
         self._replies, replies = os.pipe()
         self._ends, ends = os.pipe()
+        self._start_mark = b""
         theirs = (requests, replies, ends)
         program = _PROGRAM.format(path=sys.path, arguments=(*theirs, memory_mb, os.getpid()))
         self._process = subprocess.Popen(
@@ -170,13 +176,13 @@ class _AnswerProcess:
         for descriptor in theirs:
             os.close(descriptor)
 
-    @cached_property
-    def sealed(self) -> bool:
-        """Whether it is sealed; waits until it has started."""
-        mark = os.read(self._ends, 1)
-        if not mark:
+    def wait(self) -> bool:
+        """Wait until the process has started, and say whether it is sealed."""
+        if self._start_mark == b"":
+            self._start_mark = os.read(self._ends, 1)
+        if self._start_mark == b"":
             raise RuntimeError("the process that starts one for each answer did not start")
-        return mark == answer_process.SEALED
+        return self._start_mark == answer_process.SEALED
 
     def close(self) -> None:
         """End the process and the answer in it."""
@@ -194,7 +200,7 @@ class _AnswerProcess:
                 may still compute.
             Exception: The error of the step, by its name.
         """
-        if not self.sealed and step is Step.READ:
+        if not self.wait() and step is Step.READ:
             raise _NotSealedError
         limit_s = _remaining_s()
         token = secrets.token_bytes(16)

@@ -37,7 +37,7 @@ from reasoning_lab.hardware import HardwareConfig
 from reasoning_lab.targets import TRUSTED_VARIABLE, trusted_folders, trusted_packages
 from reasoning_lab.types import Problem, UserError, Verdict
 from reasoning_lab.verify.answers import extract_answer, nesting_depth
-from reasoning_lab.verify.own_rules import start_answer_process
+from reasoning_lab.verify.own_rules import await_answer_process, start_answer_process
 from reasoning_lab.verify.sandbox import SandboxError, seal
 
 Item = TypeVar("Item")
@@ -264,6 +264,7 @@ def _start_worker(memory_mb: int, trusted: str) -> None:
     checkers = importlib.import_module(_CHECKERS)
     # The first parse builds tables for some 0.2 s, which no answer should pay for.
     checkers.check(Problem("warm-up", gold="\\frac{1}{2}", checker="math", family=""), "2")
+    await_answer_process()
     if sys.platform == "linux":
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         _limit(resource.RLIMIT_AS, pages * resource.getpagesize() + memory_mb * _MIB)
