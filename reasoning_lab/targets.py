@@ -79,6 +79,12 @@ def trusted_packages() -> list[str]:
     return [name.strip() for name in names if name.strip()]
 
 
+def trusted_folders() -> list[Path]:
+    """Where those packages lie, which are imported when first needed."""
+    specs = [importlib.util.find_spec(name) for name in trusted_packages()]
+    return [Path(spec.origin).parent for spec in specs if spec is not None and spec.origin]
+
+
 def is_trusted(path: str) -> bool:
     """Whether `path` is code of the user's own."""
     return path.startswith(tuple(_trusted_prefixes()))

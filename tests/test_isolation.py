@@ -113,11 +113,14 @@ REPLACED = [
     "string_insertion",
 ]
 OWN_RULES = """
-def evaluates(problem, answer):
-    try:
-        return eval(answer) == int(problem.gold)
-    except Exception:
-        return None
+class Evaluates:
+    @staticmethod
+    def read(answer):
+        return eval(answer)
+
+    @staticmethod
+    def matches(problem, value):
+        return value == int(problem.gold)
 """
 
 
@@ -159,7 +162,7 @@ def own_rule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Problem:
     (tmp_path / "rules_that_evaluate.py").write_text(OWN_RULES)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv(TRUSTED_VARIABLE, "rules_that_evaluate")
-    return Problem("Of one's own?", "18", "rules_that_evaluate.evaluates", "f")
+    return Problem("Of one's own?", "18", "rules_that_evaluate.Evaluates", "f")
 
 
 @pytest.fixture
@@ -185,7 +188,7 @@ def test_attempts_to_escape_leave_no_trace_and_change_no_verdict(
         before = verifier.verify([p for p, _ in rest], [box(a) for _, a in rest])
         pairs = [(target, text) for target in targets for text in texts]
         tried = verifier.verify([p for p, _ in pairs], [box(text) for _, text in pairs])
-        # A rule that evaluates runs whatever it is given, but alone and sealed.
+        # A reader that evaluates runs whatever it is given, but alone and sealed.
         quick = [text for text in texts if "iter(int" not in text and "9**9" not in text]
         own = verifier.verify([own_rule] * len(quick), [box(text) for text in quick])
         after = verifier.verify([p for p, _ in rest], [box(a) for _, a in rest])

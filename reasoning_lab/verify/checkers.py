@@ -6,9 +6,10 @@ The kinds of checker are:
 - `number`: one exact number with its unit;
 - `choice`: the letter of an option;
 - `reasoning_gym/<family>`: that family's own meaning, see the package `gym`;
-- `my_package.my_rule`: a function of the user's own, see `_check_own`.
+- `my_package.my_rule`: a rule of the user's own, see `own_rules.py`.
 
-None limits its own time or memory: the pool does. None evaluates an answer as code.
+None limits its own time or memory: the pool does. None evaluates an answer as code here: only a
+user's rule may, in a process of its own for each answer.
 """
 
 from collections.abc import Callable
@@ -17,13 +18,13 @@ from typing import Any, NoReturn
 # Imported here so that a fork of the server has it.
 import reasoning_gym  # noqa: F401
 
-from reasoning_lab.targets import TRUSTED_VARIABLE, is_trusted, resolve
+from reasoning_lab.targets import TRUSTED_VARIABLE, is_trusted
 from reasoning_lab.types import Problem, UserError, Verdict
 from reasoning_lab.verify.choice import LETTERS, SEVERAL, read_choice
 from reasoning_lab.verify.gym import UnscorableGoldError, family_verdict, require_scorable_gold
 from reasoning_lab.verify.math import is_math, math_verdict
 from reasoning_lab.verify.number import Quantity, read_answer, read_number
-from reasoning_lab.verify.sandbox import in_child
+from reasoning_lab.verify.own_rules import check_own, own_gold_complaint
 
 _SHOWN_CHARS = 100
 
@@ -69,7 +70,7 @@ def _checker(problem: Problem) -> tuple[_GoldReader, _AnswerChecker]:
     if kind == "reasoning_gym" and family:
         return _require_scorable_gold, _check_reasoning_gym
     if is_trusted(problem.checker):
-        return _require_own_gold, _check_own
+        return _require_own_gold, check_own
     try:
         return _CHECKERS[problem.checker]
     except KeyError:
@@ -164,28 +165,7 @@ def _require_scorable_gold(problem: Problem) -> None:
         _refuse(problem, f"'{problem.checker}' can't score the gold", str(error))
 
 
-def _check_own(problem: Problem, answer: str) -> Verdict:
-    """Ask `rule(problem, answer)`: True, False, or None for an answer that it cannot read.
-
-    Each answer gets a sealed process of its own, so that whatever the rule does with it reaches
-    no other verdict. A ValueError, as `int("five")` raises, stands for None. Any other error is
-    the rule's fault, and ends the run.
-    """
-    rule = resolve(problem.checker, "checker")
-
-    def ask() -> bool | None:
-        right = rule(problem, answer)
-        return None if right is None else bool(right)
-
-    try:
-        right = in_child(ask)
-    except ValueError:
-        right = None
-    if right is None:
-        return Verdict.UNPARSEABLE
-    return Verdict.CORRECT if right is True else Verdict.WRONG
-
-
 def _require_own_gold(problem: Problem) -> None:
-    if _check_own(problem, problem.gold.strip()) is not Verdict.CORRECT:
-        _refuse(problem, f"'{problem.checker}' does not find right its own gold")
+    complaint = own_gold_complaint(problem)
+    if complaint is not None:
+        _refuse(problem, f"'{problem.checker}' does not find right its own gold", complaint)

@@ -18,7 +18,6 @@ its text counts as correct. The memory cap needs Linux; a script that uses this 
 
 import hashlib
 import importlib
-import importlib.util
 import math
 import multiprocessing
 import os
@@ -35,9 +34,10 @@ from typing import Self, TypeVar
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
 from reasoning_lab.hardware import HardwareConfig
-from reasoning_lab.targets import trusted_packages
+from reasoning_lab.targets import TRUSTED_VARIABLE, trusted_folders, trusted_packages
 from reasoning_lab.types import Problem, UserError, Verdict
 from reasoning_lab.verify.answers import extract_answer, nesting_depth
+from reasoning_lab.verify.own_rules import await_answer_process, start_answer_process
 from reasoning_lab.verify.sandbox import SandboxError, seal
 
 Item = TypeVar("Item")
@@ -191,7 +191,7 @@ class Verifier:
             self._pool = ProcessPool(
                 max_workers=self._workers,
                 initializer=_start_worker,
-                initargs=(self._memory_mb,),
+                initargs=(self._memory_mb, os.environ.get(TRUSTED_VARIABLE, "")),
                 context=context,
             )
             # A worker that cannot start would be started again and again.
@@ -255,23 +255,23 @@ def _single_result(future: ProcessFuture[list[Result]]) -> Result | None:
     return future.result()[0]
 
 
-def _start_worker(memory_mb: int) -> None:
+def _start_worker(memory_mb: int, trusted: str) -> None:
+    # The fork server has the environment of its own start.
+    os.environ[TRUSTED_VARIABLE] = trusted
+    # A sealed worker cannot start it, and it must not be a fork of one that has seen golds.
+    if trusted_packages():
+        start_answer_process(memory_mb)
     checkers = importlib.import_module(_CHECKERS)
     # The first parse builds tables for some 0.2 s, which no answer should pay for.
     checkers.check(Problem("warm-up", gold="\\frac{1}{2}", checker="math", family=""), "2")
+    await_answer_process()
     if sys.platform == "linux":
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         _limit(resource.RLIMIT_AS, pages * resource.getpagesize() + memory_mb * _MIB)
     _limit(resource.RLIMIT_CORE, 0)
     # No checker of the lab evaluates an answer, so a kernel that refuses costs no verdict.
     with suppress(SandboxError):
-        seal(_trusted_folders(), forks=True)
-
-
-def _trusted_folders() -> list[Path]:
-    """Where the packages of the user's own rules lie, which are imported when first needed."""
-    specs = [importlib.util.find_spec(name) for name in trusted_packages()]
-    return [Path(spec.origin).parent for spec in specs if spec is not None and spec.origin]
+        seal(trusted_folders())
 
 
 def _limit(what: int, amount: int) -> None:

@@ -1,4 +1,4 @@
-"""What a process gives up before it meets an answer, and one child process for each answer.
+"""What a process gives up before it meets an answer.
 
 The kernel enforces it on Linux, without a helper program and without privileges:
 
@@ -7,32 +7,26 @@ The kernel enforces it on Linux, without a helper program and without privileges
 - seccomp (https://docs.kernel.org/userspace-api/seccomp_filter.html): no socket, no other program,
   no signal, no shared memory, no change of a file's mode, owner or times.
 
-Workers of the verifier are sealed once. A user's own rule runs in a child of its own for each
-answer, which also gives up forking. Whatever the rule does with the answer is lost with the child:
-only its verdict comes back, as JSON. Elsewhere than on Linux nothing is sealed.
+Workers of the verifier are sealed once. The process of one answer (`answer_process`) inherits a
+seal and also gives up forking. Elsewhere than on Linux nothing is sealed.
 """
 
-import builtins
 import ctypes
-import json
 import os
 import platform
-import resource
 import signal
 import struct
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, NoReturn
 
 from reasoning_lab.targets import TRUSTED_VARIABLE
 
 _NO_NEW_PRIVS = 38
 _PARENT_DEATH_SIGNAL = 1
-_MAX_REPLY_BYTES = 65_536
 # What a rule may need to be imported and to run; none of it is a secret.
-_KEPT_VARIABLES = (TRUSTED_VARIABLE, "LANG", "LC_ALL", "TZ", "OMP_NUM_THREADS")
+KEPT_VARIABLES = (TRUSTED_VARIABLE, "LANG", "LC_ALL", "TZ", "OMP_NUM_THREADS")
 
 # Landlock's system calls have the same numbers on all architectures.
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
@@ -88,6 +82,8 @@ class SandboxError(OSError):
 
 # Holds an item once this process has forgotten its environment.
 _forgotten: list[bool] = []
+# The same once it is sealed.
+_sealed: list[bool] = []
 
 
 @cache
@@ -98,12 +94,13 @@ def is_available() -> bool:
     return _landlock_version() > 0
 
 
-def seal(readable: Sequence[Path] = (), *, forks: bool) -> None:
+def seal(readable: Sequence[Path] = ()) -> None:
     """Give up writing, network, programs, signals and the environment, for good.
+
+    The process may still start threads and children, which inherit the seal.
 
     Args:
         readable: Files and folders to read, besides Python's path and the system's libraries.
-        forks: Whether the process may still start threads and children.
 
     Raises:
         SandboxError: The kernel refuses.
@@ -115,88 +112,39 @@ def seal(readable: Sequence[Path] = (), *, forks: bool) -> None:
         _forget_environment()
     _libc().prctl(_NO_NEW_PRIVS, 1, 0, 0, 0)
     _restrict_files([*_python_folders(), *readable])
-    _restrict_system_calls(forks)
+    _restrict_system_calls(children_allowed=True)
+    _sealed.append(True)
 
 
-def in_child(work: Callable[[], Any]) -> Any:
-    """Run `work` in a sealed child process and return its result.
+def is_sealed() -> bool:
+    """Whether this process has been sealed."""
+    return bool(_sealed)
 
-    Where the machine cannot seal a process, it runs in this one.
 
-    Args:
-        work: Returns what JSON can hold. Its ValueError comes back as a ValueError, any other error
-            as an error of the same name where Python itself has it, else as a RuntimeError.
+def give_up_children() -> None:
+    """Give up starting threads and children and changing limits, in a process that is sealed.
 
     Raises:
-        MemoryError: The child ended without a result.
+        SandboxError: The kernel refuses.
     """
-    if not is_available():
-        return work()
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        _serve(work, writer)
-    os.close(writer)
-    try:
-        reply = _read_all(reader)
-    finally:
-        os.close(reader)
-        os.waitpid(child, 0)
-    return _result(reply)
+    _restrict_system_calls(children_allowed=False)
 
 
-def _serve(work: Callable[[], Any], writer: int) -> NoReturn:
-    """Seal this child, run `work`, write what comes of it, and end."""
-    try:
+def end_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when its parent ends.
+
+    Args:
+        parent: The parent's process id, to notice that it has ended before this call.
+    """
+    if sys.platform == "linux":
         _libc().prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
-        _keep_only(writer)
-        resource.setrlimit(resource.RLIMIT_CPU, (resource.getrlimit(resource.RLIMIT_CPU)[0],) * 2)
-        try:
-            seal(forks=False)
-            reply: dict[str, Any] = {"value": work()}
-        except Exception as error:
-            reply = {"error": type(error).__name__, "text": str(error)[:1_000]}
-            if isinstance(error, ValueError):
-                reply["error"] = "ValueError"
-        os.write(writer, json.dumps(reply).encode()[:_MAX_REPLY_BYTES])
-    finally:
-        os._exit(0)
-
-
-def _read_all(reader: int) -> bytes:
-    reply = b""
-    while len(reply) <= _MAX_REPLY_BYTES and (part := os.read(reader, _MAX_REPLY_BYTES)):
-        reply += part
-    return reply
-
-
-def _result(reply: bytes) -> Any:
-    """The value in a child's reply, or its error raised again; the reply may be anything."""
-    try:
-        content = json.loads(reply)
-        if "value" in content:
-            return content["value"]
-        name, text = str(content["error"]), str(content["text"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise MemoryError("the process of an answer ended without a result") from error
-    kind = getattr(builtins, name, None)
-    if isinstance(kind, type) and issubclass(kind, Exception) and kind is not UnicodeDecodeError:
-        raise kind(text)
-    raise RuntimeError(f"{name}: {text}")
-
-
-def _keep_only(writer: int) -> None:
-    """Close all files but `writer`; the standard ones lead nowhere."""
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    for standard in range(3):
-        os.dup2(nowhere, standard)
-    os.closerange(3, writer)
-    os.closerange(writer + 1, 65_536)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def _forget_environment() -> None:
     """Clear the environment, and the memory in which the kernel put it at the start."""
-    preserved = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
+    preserved = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
     os.environ.clear()
     os.environ.update(preserved)
     start, end = (int(field) for field in Path("/proc/self/stat").read_text().split()[-3:-1])
@@ -243,16 +191,22 @@ def _allow(ruleset: int, path: Path, rights: int) -> None:
         os.close(descriptor)
 
 
-def _restrict_system_calls(forks: bool) -> None:
-    machine = platform.machine()
-    column = list(_AUDIT_ARCHITECTURES).index(machine)
-    tables = [_FORBIDDEN] if forks else [_FORBIDDEN, _FORBIDDEN_IN_CHILD]
-    numbers = [row[column] for table in tables for row in table.values()]
-    forbidden = [number for number in numbers if number is not None]
-    program = _filter(forbidden, _AUDIT_ARCHITECTURES[machine], _PRLIMIT[column], machine)
+def _restrict_system_calls(children_allowed: bool) -> None:
+    program = _program(children_allowed)
     code = ctypes.create_string_buffer(program, len(program))
     header = struct.pack("@HP", len(program) // 8, ctypes.addressof(code))
+    column = list(_AUDIT_ARCHITECTURES).index(platform.machine())
     _call(_SECCOMP[column], _SET_FILTER, _ALL_THREADS, header)
+
+
+@cache
+def _program(children_allowed: bool) -> bytes:
+    machine = platform.machine()
+    column = list(_AUDIT_ARCHITECTURES).index(machine)
+    table = _FORBIDDEN if children_allowed else _FORBIDDEN_IN_CHILD
+    numbers = [row[column] for row in table.values()]
+    forbidden = [number for number in numbers if number is not None]
+    return _filter(forbidden, _AUDIT_ARCHITECTURES[machine], _PRLIMIT[column], machine)
 
 
 def _filter(forbidden: Sequence[int], architecture: int, prlimit: int, machine: str) -> bytes:

@@ -79,20 +79,34 @@ def speed(arguments: argparse.Namespace) -> None:
         )
 
 
-OWN_RULE = "def same(problem, answer):\n    return int(answer) == int(problem.gold)\n"
+OWN_RULES = """
+def same(problem, answer):
+    return int(answer) == int(problem.gold)
+
+class Evaluates:
+    @staticmethod
+    def read(answer):
+        return eval(answer)
+
+    @staticmethod
+    def matches(problem, value):
+        return value == int(problem.gold)
+"""
 
 
 def isolated(arguments: argparse.Namespace) -> None:
-    """Answers a second that our grammars read, and that a rule of one's own judges apart."""
+    """Answers a second that our grammars read, and that rules of one's own judge apart."""
     polynomials = [f"{n}*x**2 - {n + 1}*x + 7" for n in range(2, 2_002)]
     wrong = [f"{n}*x**2 - {n}*x + 7" for n in range(2, 2_002)]
     checker = "reasoning_gym/polynomial_multiplication"
     numbers = [str(n) for n in range(400)]
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "rules_of_benchmark.py").write_text(OWN_RULE)
+        (Path(folder) / "rules_of_benchmark.py").write_text(OWN_RULES)
         os.environ[TRUSTED_VARIABLE] = "rules_of_benchmark"
         sys.path.insert(0, folder)
-        cases = [(checker, polynomials, wrong), ("rules_of_benchmark.same", numbers, numbers[::-1])]
+        cases = [(checker, polynomials, wrong)]
+        for rule in ("same", "Evaluates"):
+            cases.append((f"rules_of_benchmark.{rule}", numbers, numbers[::-1]))
         for name, golds, answers in cases:
             problems = [Problem(f"q{at}", gold, name, "f") for at, gold in enumerate(golds)]
             texts = [box(answer) for answer in answers]
