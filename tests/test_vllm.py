@@ -190,6 +190,9 @@ def sums(folder: Path) -> Path:
     return rows
 
 
+COMPLETION_TOKENS = 20
+
+
 def to_be_brief(**options: Any) -> RLConfig:
     """What rewards brief completions, under `options` of the optimization."""
     return RLConfig(
@@ -197,7 +200,7 @@ def to_be_brief(**options: Any) -> RLConfig:
         produces="policy",
         problems=ProblemsConfig([1], 8),
         group_size=8,
-        max_new_tokens=20,
+        max_new_tokens=COMPLETION_TOKENS,
         engine="vllm",
         temperature=TemperatureConfig(start=1.2, end=0.8),
         signal="reward",
