@@ -99,6 +99,21 @@ def _same_solutions(one: Any, other: Any) -> bool:
     return False
 
 
+def is_about(exact: Node | None, rounded: Node | None) -> bool:
+    """Whether a decimal is the rounded value of a formula, to its last place but for one unit."""
+    if not (isinstance(exact, Leaf) and isinstance(rounded, Leaf)):
+        return True
+    decimal, value = formulas.literal(rounded.text), formulas.parse(exact.text)
+    if decimal is None or not isinstance(value, sympy.Expr) or value.free_symbols:
+        return True
+    number = formulas.complex_digits(value)
+    if number is None or not number.is_real:
+        return False
+    return bool(
+        abs(number - sympy.Rational(decimal.value)) <= sympy.Rational(1, 10**decimal.places)
+    )
+
+
 def matched(golds: Sequence[Any], answers: Sequence[Any], rule: Callable[[Any, Any], bool]) -> bool:
     """Whether each gold has an answer of its own that equals it, in any order."""
     left = list(answers)

@@ -56,7 +56,7 @@ def singular(word: str) -> str:
 
 def unit_words(text: str) -> list[str] | None:
     """The words of a unit in order; None when it is none, or too long for one."""
-    words = _WORD.findall(text.casefold().replace("/", " per "))
+    words = _WORD.findall(text.casefold().replace("/", " per ").replace("per cent", "percent"))
     repeated = any(one == other for one, other in pairwise(words))
     if len(words) > MAX_WORDS or repeated or not NO_UNIT.isdisjoint(words):
         return None
