@@ -39,6 +39,9 @@ _DENIED = re.compile(
     r"|\w+n't)\b",
     re.IGNORECASE,
 )
+_IS_DENIED = re.compile(
+    r"(?:(?:is|was|cannot be) )?(?:not|wrong|incorrect|false)\b|(?:is|was)n't\b", re.IGNORECASE
+)
 # A letter beside one of these is a part of a formula.
 _OPERATORS = frozenset("^_+*/\\!<>|'")
 _DIGITS = frozenset("0123456789")
@@ -80,6 +83,8 @@ def _named(text: str, options: Sequence[str]) -> str | None:
         return _in_prose(text, options) or _letter_of_value(text, options)
     letter, rest = label[1].upper(), text[label.end() :].strip()
     rest = rest[1:-1] if rest.startswith("(") and rest.endswith(")") else rest
+    if _IS_DENIED.match(rest):
+        return None
     named = _letter_of(rest, options) or _letter_of_value(rest, options)
     if named == letter:
         return letter

@@ -225,6 +225,8 @@ def _same_listing(gold: Node, answer: Node) -> bool:
             return gold.brackets == "()" and _in_order(
                 gold.items, [v for _, v in sorted(named, key=_name)]
             )
+        if answer.joint == "or" or len(_names(answer.items)) == 1:
+            return False
         return gold.brackets == "()" and _in_order(gold.items, answer.items)
     return False
 

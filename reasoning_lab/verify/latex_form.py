@@ -30,12 +30,14 @@ _NO_INK = re.compile(
 _NUMBER_SET = re.compile(r"\\mathbb\s+([A-Z])(?![A-Za-z])")
 _UNIT_POWER = re.compile(r"\\(?:text|mathrm)\s*\{([A-Za-z /.~]+)\^\s*\{?([23])\}?\s*\}")
 _UNIT_INVERSE = re.compile(
-    r"\\(?:text|mathrm)\s*\{~?([A-Za-z ]+)\}\s*(?:\\(?:cdot|[,;: ])\s*|~)*"
-    r"\\(?:text|mathrm)\s*\{~?\s*([A-Za-z]+)\}\s*\^\s*\{?-([123])\}?"
+    r"(?:\\cdot\s*)?\\(?:text|mathrm)\s*\{[~\s]*([A-Za-z]+)\}\s*\^\s*\{?-([123])\}?"
 )
 _UNIT_INVERSE_INSIDE = re.compile(
-    r"\\(?:text|mathrm)\s*\{~?\s*([A-Za-z]+)\s*(?:\\cdot|\\[,;: ]|~|\s)\s*([A-Za-z]+)"
+    r"\\(?:text|mathrm)\s*\{[~\s]*([A-Za-z]+)\s*(?:\\cdot|\\[,;: ]|~|\s)\s*([A-Za-z]+)"
     r"\s*\^\s*\{?-([123])\}?\s*\}"
+)
+_UNIT_PRODUCT = re.compile(
+    r"(\\(?:text|mathrm)\s*\{[~\s]*[A-Za-z]+\s*\})\s*\\cdot\s*(?=\\(?:text|mathrm)\s*\{)"
 )
 _OLD_FONT = re.compile(r"\{\s*\\(?:rm|bf|it|sf|tt)\s+([^{}\\]*)\}")
 _TWO_DOTS = re.compile(r"\\dot\s*\{?([0-9])\}?([0-9]*)\\dot\s*\{?([0-9])\}?")
@@ -143,7 +145,8 @@ def latex_form(text: str) -> str:
     text = _SIZE.sub("", text)
     text = _DEGREE.sub("°", text)
     text = _UNIT_POWER.sub(r"\\text{\1}^{\2}", text)
-    text = _UNIT_INVERSE.sub(_per, _UNIT_INVERSE_INSIDE.sub(_per, text))
+    text = _UNIT_INVERSE_INSIDE.sub(r"\\text{\1} \\text{\2}^{-\3}", text)
+    text = _UNIT_PRODUCT.sub(r"\1 ", _UNIT_INVERSE.sub(_per, text))
     text = _THOUSANDS.sub(lambda m: re.sub(_THIN, "", m[0]), text)
     for _ in range(3):
         text = _TEXT.sub(lambda m: _unwrapped(m[1], m.string[: m.start()], m[0]), text)
@@ -186,9 +189,9 @@ def _listed(match: re.Match[str]) -> str:
 
 
 def _per(match: re.Match[str]) -> str:
-    """`m s^{-1}` as `m/s`."""
-    power = "" if match[3] == "1" else f"^{{{match[3]}}}"
-    return f"\\text{{{match[1].strip()}/{match[2]}}}{power}"
+    """`s^{-1}` as `per s`."""
+    power = "" if match[2] == "1" else f"^{{{match[2]}}}"
+    return f" \\text{{per {match[1]}}}{power}"
 
 
 def _unwrapped(content: str, before: str, whole: str) -> str:

@@ -33,6 +33,8 @@ def is_region(node: Node) -> bool:
         if node.brackets == "()" and len(node.items) == 2 and finite:
             return any("\\infty" in item.text for item in node.items if isinstance(item, Leaf))
         return len(node.items) == 2 and node.brackets != "{}"
+    if isinstance(node, Listing):
+        return bool(node.joint) and not all(map(is_value, node.items))
     return isinstance(node, SetExpression) or node == REALS or node == Words("reals")
 
 
