@@ -167,7 +167,7 @@ def _named(items: Sequence[Node]) -> list[tuple[str, Node]] | None:
 
 def _values(items: Sequence[Node]) -> list[Node]:
     """The items without names: `x = 1 or x = 2`, and `n = 1, 2, 3`."""
-    values = []
+    values: list[Node] = []
     for item in items:
         value = asked_value(item) if isinstance(item, Relation) and is_name(item.texts[0]) else None
         values += value.items if isinstance(value, Listing) else [value or item]

@@ -38,7 +38,10 @@ _PLAIN_NUMBER = re.compile(
 
 _OPTION = re.compile(r"\s*\\?[({A-Jtm]")
 _ALONE = re.compile(r"\(?[A-J]\)?[.:]?")
-_LABELLED = re.compile(r"(?:[Oo]ption|[Cc]hoice) \(?[A-J]\)?[.:]?|\([A-J]\)[.:]? .*|[A-J][.):] .*")
+_LABELLED = re.compile(
+    r"(?:[Oo]ption|[Cc]hoice) \(?[A-J]\)?[.:]?"
+    r"|(?:\([A-J]\)[.:]?|[A-J][.):]) (?!(?:or|and|not|is)\b|,).*"
+)
 _DOTS = ("\\ldots", "...", "\\ldots ", "..")
 
 # It warns once a process that its timeouts are off, which is what the pool wants.
