@@ -7,7 +7,7 @@ from reasoning_lab.verify.answers import extract_answer
 from reasoning_lab.verify.pool import Verifier, verifier_of
 
 # Raised with every change of a rule; then the stages that use verdicts raise theirs too.
-VERDICTS = 2
+VERDICTS = 3
 
 __all__ = ["Verifier", "extract_answer", "verifier_of", "verifier_version"]
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from reasoning_lab.verify.characters import ascii_form
-from reasoning_lab.verify.number import read_number
+from reasoning_lab.verify.number import fractions_in_line, read_number
 from reasoning_lab.verify.plain_text import plain
 
 LETTERS = string.ascii_uppercase
@@ -25,7 +25,7 @@ _ANNOUNCED = re.compile(
     r"^(?:the )?(?:final )?(?:correct )?(?:answer|option|choice)(?: is)?:? (?:(?:option|choice) )?",
     re.IGNORECASE,
 )
-_ALONE = re.compile(r"\(?([A-Za-z])\)?[.:]?")
+_ALONE = re.compile(r"[(\[]?([A-Za-z])[)\]]?[.:]?")
 _LABEL = re.compile(
     r"\(?([A-Za-z])(?:[.:](?!\d) ?|\)(?:[.:](?=\s|$))? ?| ?= | ?=(?=\d)| - |, (?=[a-z])| (?=\())"
 )
@@ -35,9 +35,12 @@ _LETTER = re.compile(
     r"|[B-HJ-Z])(?![^\W_])"
 )
 _DENIED = re.compile(
-    r"\b(?:not|no|except|never|neither|nor|wrong|incorrect|unless|but|eliminated?|rule[ds]?|false"
+    r"\b(?:not|no|except|never|neither|nor|wrong|incorrect|unless|but|other|cannot|instead|rather|eliminated?|rule[ds]?|false"
     r"|\w+n't)\b",
     re.IGNORECASE,
+)
+_IS_DENIED = re.compile(
+    r"(?:(?:is|was|cannot be) )?(?:not|wrong|incorrect|false)\b|(?:is|was)n't\b", re.IGNORECASE
 )
 # A letter beside one of these is a part of a formula.
 _OPERATORS = frozenset("^_+*/\\!<>|'")
@@ -56,8 +59,15 @@ def read_choice(text: str, choices: Sequence[str]) -> str | None:
         A capital letter; `SEVERAL` for more than one option; None for none.
     """
     letters = LETTERS[: len(choices)] if choices else _WITHOUT_OPTIONS
-    named = _named(plain(ascii_form(text)), _options(tuple(choices)))
+    named = _named(_bare(text), _options(tuple(choices)))
     return named if named == SEVERAL or (named is not None and named in letters) else None
+
+
+def _bare(text: str) -> str:
+    """The text without LaTeX, fractions of numbers as `3/4`."""
+    bare = plain(fractions_in_line(ascii_form(text)))
+    quoted = re.fullmatch(r"""(["'])([^"']+)\1""", bare)
+    return quoted[2] if quoted else bare
 
 
 def _named(text: str, options: Sequence[str]) -> str | None:
@@ -73,6 +83,8 @@ def _named(text: str, options: Sequence[str]) -> str | None:
         return _in_prose(text, options) or _letter_of_value(text, options)
     letter, rest = label[1].upper(), text[label.end() :].strip()
     rest = rest[1:-1] if rest.startswith("(") and rest.endswith(")") else rest
+    if _IS_DENIED.match(rest):
+        return None
     named = _letter_of(rest, options) or _letter_of_value(rest, options)
     if named == letter:
         return letter
@@ -109,7 +121,8 @@ def _in_prose(text: str, options: Sequence[str]) -> str | None:
 
 def _letter_of(text: str, options: Sequence[str]) -> str | None:
     """The letter of the only option that reads so."""
-    same = [at for at, option in enumerate(options) if option == text.casefold()]
+    text = _compared(text)
+    same = [at for at, option in enumerate(options) if option == text]
     return LETTERS[same[0]] if len(same) == 1 else None
 
 
@@ -130,8 +143,14 @@ def _options(choices: tuple[str, ...]) -> tuple[str, ...]:
 
 def _option(choice: str, at: int) -> str:
     """An option's text as it is compared, without the label that some data sets leave on it."""
-    text = plain(ascii_form(choice))
+    text = _bare(choice)
     label = re.match(r"\(?([A-Za-z])(?:[.:]|\)(?:[.:](?=\s|$))?) ?", text)
     if label and label[1] == LETTERS[at]:
         text = text[label.end() :]
-    return text.casefold()
+    return _compared(text)
+
+
+def _compared(text: str) -> str:
+    """Without case, a final stop and spaces around a colon."""
+    text = text.casefold()
+    return re.sub(r"\s*:\s*", ":", text[:-1] if text.endswith(".") else text).strip()

@@ -27,6 +27,7 @@ from reasoning_lab.verify.relations import (
     FLIPPED,
     LONE_SYMBOL,
     asked_value,
+    is_about,
     is_equation,
     is_name,
     matched,
@@ -73,6 +74,8 @@ def _answer_value(relation: Relation) -> Node | None:
         # What stands before "approximately" is exact; behind a name there is nothing else.
         place = relation.operators.index("\\approx")
         if place > 0 or not is_name(relation.texts[0]):
+            if not is_about(sides[place], sides[place + 1]):
+                return None
             sides = sides[: place + 1]
             last = sides[-1]
     if first is None:
@@ -164,10 +167,10 @@ def _named(items: Sequence[Node]) -> list[tuple[str, Node]] | None:
 
 def _values(items: Sequence[Node]) -> list[Node]:
     """The items without names: `x = 1 or x = 2`, and `n = 1, 2, 3`."""
-    values = []
+    values: list[Node] = []
     for item in items:
         value = asked_value(item) if isinstance(item, Relation) and is_name(item.texts[0]) else None
-        values.append(item if value is None else value)
+        values += value.items if isinstance(value, Listing) else [value or item]
     return values
 
 
@@ -183,12 +186,22 @@ def _names(items: Sequence[Node]) -> set[str]:
 
 def _same_listing(gold: Node, answer: Node) -> bool:
     """A list without brackets is in any order, unless distinct names give it one."""
-    if any(isinstance(side, Listing) and not is_value(side.items[0]) for side in (gold, answer)):
+    if isinstance(gold, Leaf) and isinstance(answer, Listing) and answer.joint == "or":
+        return all(same(gold, item) for item in answer.items)
+    if any(
+        isinstance(side, Listing) and not all(map(is_value, side.items)) for side in (gold, answer)
+    ):
         if isinstance(gold, Listing) and isinstance(answer, Listing) and gold.joint == answer.joint:
             return matched(gold.items, answer.items, same)
         return same_region(gold, answer)
     if isinstance(gold, Listing) and isinstance(answer, Listing):
         golds, answers = _named(gold.items), _named(answer.items)
+        if (
+            gold.joint != answer.joint
+            and "" not in (gold.joint, answer.joint)
+            and all(isinstance(item, Words) for item in gold.items)
+        ):
+            return False
         if golds and answers:
             return matched(golds, answers, lambda a, b: a[0] == b[0] and same(a[1], b[1]))
         if golds:
@@ -200,6 +213,8 @@ def _same_listing(gold: Node, answer: Node) -> bool:
         golds = _named(gold.items)
         if answer.brackets == "{}" and not golds:
             return matched(_values(gold.items), answer.items, same)
+        if gold.joint == "or" or (len(_names(gold.items)) == 1 and not golds):
+            return False
         ordered = answer.brackets == "()" or (answer.brackets == "[]" and len(answer.items) > 2)
         return ordered and _in_order(_values(gold.items), answer.items)
     if isinstance(gold, Group) and isinstance(answer, Listing):
@@ -210,6 +225,8 @@ def _same_listing(gold: Node, answer: Node) -> bool:
             return gold.brackets == "()" and _in_order(
                 gold.items, [v for _, v in sorted(named, key=_name)]
             )
+        if answer.joint == "or" or len(_names(answer.items)) == 1:
+            return False
         return gold.brackets == "()" and _in_order(gold.items, answer.items)
     return False
 

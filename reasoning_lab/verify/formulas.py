@@ -33,7 +33,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9\\{}()\[\]^_+\-*/.,!|&: °]*")
 _INDEXED = re.compile(r"(?<=\\sum)\s*_\{[a-z] ?=|(?<=\\prod)\s*_\{[a-z] ?=")
 _TWO_NUMBERS = re.compile(
     r"^\s*[-+]\s*[-+]|(?:^|[\s+\-=(,])\{[0-9.]+\}\s*[0-9{]|[0-9.]\s+[0-9]|[0-9]\s*\{|\.[0-9]*\.|(?<![0-9])\.(?![0-9])|[-+]\s*$|[-+*/]\s*[)}\]*/^]|!\s*!"
-    r"|\(\s*\)|\^\{[^{}]*\}\s*\^|^\s*[*/^_]|[0-9A-Za-z)}]\s*_\s*\{\s*\}"
+    r"|\(\s*\)|\^\{[^{}]*\}\s*\^|^\s*[*/^_]|[0-9A-Za-z)}]\s*_\s*\{\s*\}|\\infty\s*[\^!]|\\frac\{[^{}]*\}\{[^{}]*\}\s*[0-9]|[0-9)]\s*(?:\^\s*\{[^{}]*\}\s*)?_"
 )
 _EMPTY_BRACES = re.compile(r"(?<!\\)\{\s*\}")
 _NEXT_TO_NUMBER = re.compile(
@@ -54,7 +54,7 @@ _LITERAL = re.compile(
     (?P<decimal>{_DECIMAL})(?:\s*\\(?:cdot|times)\s*10\s*\^\s*(?:\{{\s*(?P<power>[-+]?[0-9]+)\s*\}}|(?P<digit>[0-9])))?
     |(?:(?P<whole>[0-9]+)\s*)?\\frac\{{\s*(?P<minus>-?)\s*(?P<top>[0-9]+(?:\.[0-9]+)?)\s*\}}\{{\s*(?P<bottom>[0-9]+(?:\.[0-9]+)?)\s*\}}
     |(?:(?P<units>[0-9]+)\s+)?(?P<over>{_DECIMAL})\s*/\s*(?P<under>{_DECIMAL})
-    |(?P<head>[0-9]*\.[0-9]*)\\(?:overline|bar|dot)\{{(?P<period>[0-9]+)\}}
+    |(?P<head>[0-9]*\.[0-9]*)(?:\\(?:overline|bar|dot)\{{|\()(?P<period>[0-9]+)[)}}]
     |(?P<start>[0-9]*\.[0-9]+)\s*(?:\.\.\.|\\ldots)
     )""",
     re.VERBOSE,
@@ -88,6 +88,13 @@ _POINTS = (
         sympy.Rational(97, 31),
     ),
 )
+# Beyond the constants that answers hold, where a piece such as |x - 2024| is another one.
+_FAR_POINTS = tuple(
+    tuple(sign * sympy.Rational(size, 7) for size in (100_003, 200_003, 300_007, 400_009))
+    for sign in (1, -1)
+)
+_PIECEWISE = (sympy.Abs, sympy.Max, sympy.Min, sympy.floor, sympy.ceiling, sympy.Piecewise)
+_FACTORIALS = (sympy.factorial, sympy.binomial, sympy.gamma)
 _DIGITS = 30
 _SURELY_APART = sympy.Float("1e-20")
 _NEARLY_ZERO = sympy.Float("1e-25")
@@ -302,6 +309,8 @@ def equal(one: Any, other: Any) -> bool:
         return False
     if one.atoms(AppliedUndef) or other.atoms(AppliedUndef):
         return _by_engine(one, other)
+    if one.has(*_FACTORIALS) and other.has(*_FACTORIALS) and sympy.combsimp(one / other) == 1:
+        return True
     symbols = sorted(one.free_symbols | other.free_symbols, key=str)
     decided = _same_constant(one, other) if not symbols else _same_at_points(one, other, symbols)
     return _by_engine(one, other) if decided is None else decided
@@ -310,7 +319,7 @@ def equal(one: Any, other: Any) -> bool:
 def _same_at_points(one: Any, other: Any, symbols: list[Any]) -> bool | None:
     """Compare at fixed points of both signs; None where too few of them have real values."""
     real = 0
-    for point in _POINTS:
+    for point in (*_POINTS, *(_FAR_POINTS if _has_pieces(one - other) else ())):
         values = {s: point[at % 4] + at // 4 for at, s in enumerate(symbols)}
         try:
             left, right = one.subs(values).doit(), other.subs(values).doit()
@@ -327,6 +336,15 @@ def _same_at_points(one: Any, other: Any, symbols: list[Any]) -> bool | None:
             return False
         real += 1
     return True if real > 1 else None
+
+
+def _has_pieces(difference: Any) -> bool:
+    """Whether it may be another formula far from zero, as `|x - 5|` is."""
+    powers = difference.atoms(sympy.Pow)
+    if any(power.exp.free_symbols for power in powers):
+        return False
+    roots = any(power.exp.is_Rational and power.exp.q % 2 == 0 for power in powers)
+    return bool(roots or difference.has(*_PIECEWISE))
 
 
 def _is_real(value: Any) -> bool:

@@ -8,6 +8,7 @@ import re
 from functools import lru_cache
 
 from reasoning_lab.verify.characters import ascii_form
+from reasoning_lab.verify.units import unit_words
 
 _TEXT = re.compile(
     r"\\(?:text(?:bf|it|rm|sf|tt|normal|md|up)?|math(?:rm|bf|it|sf|tt|normal|cal|scr)|mbox|hbox|bm"
@@ -17,16 +18,54 @@ _ORDINAL = re.compile(
     r"(?<=[0-9])\s*(?:\^\s*)?\{?\s*(?:\\(?:text|mathrm|textsuperscript)\s*\{\s*(?:st|nd|rd|th)\s*\}"
     r"|(?:st|nd|rd|th)(?![A-Za-z]))\s*\}?"
 )
+# Fonts and boxes around what holds braces of its own.
+_WRAPPER = re.compile(
+    r"\\(?:text(?:bf|it|rm|normal)?|math(?:rm|bf|it)|mbox|bm|boldsymbol|underline|boxed|fbox)\s*\{"
+)
+_OVER = re.compile(r"\{([^{}]*)\\over(?![A-Za-z])([^{}]*)\}")
+_NO_INK = re.compile(
+    r"\\[hv]space\*?\s*\{[^{}]*\}|\\[hv]?phantom\s*\{[^{}]*\}|\\checkmark(?![A-Za-z])"
+    r"|[\u2705\u2713\u2714]"
+)
+_NUMBER_SET = re.compile(r"\\mathbb\s+([A-Z])(?![A-Za-z])")
+_UNIT_POWER = re.compile(r"\\(?:text|mathrm)\s*\{([A-Za-z /.~]+)\^\s*\{?([23])\}?\s*\}")
+_UNIT_INVERSE = re.compile(
+    r"(?:\\cdot\s*)?\\(?:text|mathrm)\s*\{[~\s]*([A-Za-z]+)\}\s*\^\s*\{?-([123])\}?"
+)
+_UNIT_INVERSE_INSIDE = re.compile(
+    r"\\(?:text|mathrm)\s*\{[~\s]*([A-Za-z]+)\s*(?:\\cdot|\\[,;: ]|~|\s)\s*([A-Za-z]+)"
+    r"\s*\^\s*\{?-([123])\}?\s*\}"
+)
+_UNIT_PRODUCT = re.compile(
+    r"(\\(?:text|mathrm)\s*\{[~\s]*[A-Za-z]+\s*\})\s*\\cdot\s*(?=\\(?:text|mathrm)\s*\{)"
+)
+_OLD_FONT = re.compile(r"\{\s*\\(?:rm|bf|it|sf|tt)\s+([^{}\\]*)\}")
+_TWO_DOTS = re.compile(r"\\dot\s*\{?([0-9])\}?([0-9]*)\\dot\s*\{?([0-9])\}?")
+_LOGARITHM_OVER = re.compile(r"(\\(?:ln|log(?:_\{[^{}]*\})?)) ?([0-9]+|[a-z])(?= ?/)")
+_CASES = re.compile(r"\\begin\s*\{(cases|aligned|gathered)\}(.*)\\end\s*\{\1\}", re.DOTALL)
+_ABSOLUTE = re.compile(r"(?<![A-Za-z\\])abs\s*\(([^()|]*)\)")
+_ODD_ROOT = re.compile(
+    r"\\sqrt\s*\[\s*([0-9]*[13579])\s*\]\s*\{\s*-\s*([0-9]+|\\frac\{[0-9]+\}\{[0-9]+\})\s*\}"
+)
+_QUANTITY_IN_TEXT = re.compile(r"([-+]?[0-9][0-9.,/]*)\s+([A-Za-z][A-Za-z .]*)")
+_CLOCK_IN_TEXT = re.compile(r"[0-9]{1,2}(?::[0-9]{2})?\s*[ap]\.?\s?m\.?", re.IGNORECASE)
+_ANNOUNCED = re.compile(r"(?:the )?(?:final |correct )?answer\b", re.IGNORECASE)
 _COLOR = re.compile(r"\\(?:text)?color\s*\{[a-z]+\}")
 _ARRAY = re.compile(r"\\begin\{array\}\s*\{[^{}]*\}")
 _UNIT_FRACTION = re.compile(
     r"\\frac\s*\{(\\text\{[^{}]*\}|[A-Za-z])\}\s*\{(\\text\{[^{}]*\}|[A-Za-z])\}"
 )
 _JOINING = re.compile(r"\s*(?:,\s*(?:and|or)\b|,|\b(?:and|or)\b)\s*")
-_FONT_SWITCH = re.compile(r"\\(?:bf|rm|it|displaystyle|textstyle|limits|nolimits)(?![A-Za-z])")
+_FONT_SWITCH = re.compile(
+    r"\\(?:bf|rm|it|displaystyle|textstyle|limits|nolimits|tiny|small|normalsize|large|Large|LARGE"
+    r"|huge|Huge)(?![A-Za-z])"
+)
 _SIZE = re.compile(r"\\(?:left|right|[bB]igg?[lrm]?)(?![A-Za-z])\s*(\.(?![0-9]))?")
 _MATH_MODE = re.compile(r"(?<!\\)(?:\$|\\[()\[\]])")
-_THIN = r"(?:\\[,!:; ]|\\thinspace(?![A-Za-z])|~|\{,\}|\{\\,\}|,\\!\s?| (?=[0-9]{3}(?:[ .]|$)))"
+_THIN = (
+    r"(?:\\[,!:; ]|\\thinspace(?![A-Za-z])|~|\{,\}|\{\\,\}|\\!\s?,\\!\s?|,\\!\s?"
+    r"| (?=[0-9]{3}(?:[ .]|$)))"
+)
 _THOUSANDS = re.compile(
     rf"(?<![0-9.,\\])(?<![0-9]\s)[1-9][0-9]{{0,2}}(?:{_THIN}[0-9]{{3}})+(?![0-9])"
 )
@@ -51,7 +90,7 @@ _COMMANDS = {
     "cth": "coth", "asin": "arcsin", "acos": "arccos", "atan": "arctan", "sen": "sin",
     "arsh": "arsinh", "arch": "arcosh", "arth": "artanh", "lg": "log_{10}",
     "widetilde": "tilde", "overrightarrow": "vec", "infin": "infty", "simeq": "approx",
-    "approxeq": "approx",
+    "approxeq": "approx", "bigcup": "cup", "bigcap": "cap",
 }  # fmt: skip
 _SYMBOLS = {"lt": "<", "gt": ">", "colon": ":", "mid": "|", "vert": "|", "lvert": "|"}
 _SYMBOLS |= {"rvert": "|", "lparen": "(", "rparen": ")", "lbrack": "[", "rbrack": "]"}
@@ -80,7 +119,7 @@ _SCIENTIFIC = re.compile(
 _SCRIPT = re.compile(r"([_^])\s*(-?[0-9]+|[A-Za-z]|\\(?:infty|pi|theta|alpha|beta)(?![A-Za-z]))")
 _ROOT = re.compile(r"\\sqrt\s*(\[[^\[\]]*\])?\s*([0-9]+(?:\.[0-9]+)?|\\pi(?![A-Za-z])|[A-Za-z])")
 _FRACTION = re.compile(r"\\frac\s*(?=[^{\s])")
-_BRACED_COMMA = re.compile(r"\{\s*,\s*\}")
+_BRACED_MARK = re.compile(r"\{\s*([,:])\s*\}")
 _DOUBLED = re.compile(r"\\\\(?=[A-Za-z{}])")
 
 
@@ -94,19 +133,28 @@ def latex_form(text: str) -> str:
     text = ascii_form(text)
     if "matrix" not in text and "array" not in text and "cases" not in text:
         text = _DOUBLED.sub(r"\\", text)
-    text = _MATH_MODE.sub("", text)
+    text = _without_wrappers(_MATH_MODE.sub("", text))
+    text = _NO_INK.sub(" ", text)
+    text = _OVER.sub(r"\\frac{\1}{\2}", text)
+    text = _CASES.sub(_listed, text)
+    text = _TWO_DOTS.sub(r"\\overline{\1\2\3}", _OLD_FONT.sub(r"\\text{\1}", text))
     text = _COLOR.sub("", _FONT_SWITCH.sub(" ", text))
     if "\\begin{array}" in text:
         text = _ARRAY.sub(r"\\begin{pmatrix}", text).replace("\\end{array}", "\\end{pmatrix}")
     text = _ORDINAL.sub("", text)
     text = _SIZE.sub("", text)
     text = _DEGREE.sub("°", text)
+    text = _UNIT_POWER.sub(r"\\text{\1}^{\2}", text)
+    text = _UNIT_INVERSE_INSIDE.sub(r"\\text{\1} \\text{\2}^{-\3}", text)
+    text = _UNIT_PRODUCT.sub(r"\1 ", _UNIT_INVERSE.sub(_per, text))
     text = _THOUSANDS.sub(lambda m: re.sub(_THIN, "", m[0]), text)
     for _ in range(3):
         text = _TEXT.sub(lambda m: _unwrapped(m[1], m.string[: m.start()], m[0]), text)
     if "\\text{" in text:
         text = _UNIT_FRACTION.sub(r"\1/\2", text)
-    text = _BRACED_COMMA.sub(",", text)
+    text = _BRACED_MARK.sub(r"\1", text)
+    text = _NUMBER_SET.sub(r"\\mathbb{\1}", text)
+    text = _ABSOLUTE.sub(r"|\1|", text)
     text = _COMMAND.sub(_renamed, text)
     text = _SPACE.sub(" ", text)
     text = _RUN.sub(lambda m: _read_run(m, text), text)
@@ -115,7 +163,35 @@ def latex_form(text: str) -> str:
     text = _call_braces(text)
     text = _SCRIPT.sub(r"\1{\2}", _ROOT.sub(r"\\sqrt\1{\2}", text))
     text = _braced_fractions(text)
+    text = _LOGARITHM_OVER.sub(r"\1(\2)", text)
+    text = _ODD_ROOT.sub(r"(-\\sqrt[\1]{\2})", text)
     return _LOOSE_BRACE.sub(r"\1{", " ".join(text.split()))
+
+
+def _without_wrappers(text: str) -> str:
+    """Without the fonts and boxes around what holds braces, such as a fraction."""
+    at = 0
+    while (match := _WRAPPER.search(text, at)) is not None:
+        inner, rest = _argument(text[match.end() - 1 :])
+        content = inner[1:-1]
+        at = match.end()
+        if inner.endswith("}") and re.search(r"\\(?:[dt]?frac|sqrt|binom|boxed|text)", content):
+            text = f"{text[: match.start()]} {content} {rest}"
+            at = match.start()
+    return text
+
+
+def _listed(match: re.Match[str]) -> str:
+    """The lines of a system of equations as a list; as it is where its columns say more."""
+    lines = [line.strip(" ,;&") for line in re.split(r"\\\\", match[2])]
+    lines = [re.sub(r"&\s*=|=\s*&", "=", line) for line in lines if line]
+    return match[0] if any("&" in line for line in lines) else ", ".join(lines)
+
+
+def _per(match: re.Match[str]) -> str:
+    """`s^{-1}` as `per s`."""
+    power = "" if match[2] == "1" else f"^{{{match[2]}}}"
+    return f" \\text{{per {match[1]}}}{power}"
 
 
 def _unwrapped(content: str, before: str, whole: str) -> str:
@@ -123,7 +199,9 @@ def _unwrapped(content: str, before: str, whole: str) -> str:
     content = " ".join(_SPACE.sub(" ", content).split())
     if whole.startswith(("\\boxed", "\\fbox")):
         return f" {content} "
-    if content in _FUNCTIONS:
+    quantity = before.rstrip(" \\,~;:!")[-1:]
+    behind_number = bool(quantity) and quantity in "0123456789})°$"
+    if content in _FUNCTIONS and not (behind_number and content in ("min", "sec")):
         return f"\\{content} "
     if not content:
         return " "
@@ -131,9 +209,15 @@ def _unwrapped(content: str, before: str, whole: str) -> str:
         return f" {content} "
     if re.fullmatch(r"[,;]?\s*(?:and|or|und)", content):
         return f" {content} "
-    quantity = before.rstrip(" \\,~;:!")[-1:]
-    if len(content) == 1 and (content in "eidT" or not (quantity and quantity in "0123456789})°$")):
-        return content
+    if len(content) == 1 and content.isalpha():
+        bold = whole.startswith(("\\mathbf", "\\bm", "\\boldsymbol"))
+        if content in "eidT" or bold or not behind_number:
+            return f" {content}" if re.search(r"\\[A-Za-z]+$", before) else content
+    if _CLOCK_IN_TEXT.fullmatch(content) or _ANNOUNCED.match(content):
+        return f" {content} "
+    amount = _QUANTITY_IN_TEXT.fullmatch(content)
+    if amount and unit_words(amount[2]):
+        return f" {amount[1]} \\text{{{amount[2]}}} "
     if re.fullmatch(r"\([A-Za-z]\)", content):
         return content
     if _JOINING.search(content):

@@ -8,6 +8,8 @@ import re
 from fractions import Fraction
 
 from reasoning_lab.types import Verdict
+from reasoning_lab.verify.characters import ascii_form
+from reasoning_lab.verify.choice import SEVERAL, read_choice
 from reasoning_lab.verify.comparison import same
 from reasoning_lab.verify.formulas import parse
 from reasoning_lab.verify.nodes import (
@@ -25,6 +27,7 @@ from reasoning_lab.verify.nodes import (
     Words,
 )
 from reasoning_lab.verify.number import decimal_value
+from reasoning_lab.verify.plain_text import plain
 from reasoning_lab.verify.reading import read
 from reasoning_lab.verify.relations import is_name
 
@@ -33,6 +36,12 @@ _PLAIN_NUMBER = re.compile(
     r"|(?P<sign>-?)\\[dt]?frac\{(?P<top>[0-9]{1,9})\}\{(?P<bottom>[1-9][0-9]{0,8})\}"
 )
 
+_OPTION = re.compile(r"\s*\\?[({A-Jtm]")
+_ALONE = re.compile(r"\(?[A-J]\)?[.:]?")
+_LABELLED = re.compile(
+    r"(?:[Oo]ption|[Cc]hoice) \(?[A-J]\)?[.:]?"
+    r"|(?:\([A-J]\)[.:]?|[A-J][.):]) (?!(?:or|and|not|is)\b|,).*"
+)
 _DOTS = ("\\ldots", "...", "\\ldots ", "..")
 
 # It warns once a process that its timeouts are off, which is what the pool wants.
@@ -45,11 +54,11 @@ def math_verdict(gold: str, answer: str) -> Verdict | None:
     if decided is not None:
         return decided
     wanted = read(gold, gold=True)
-    if not _is_readable(wanted):
+    if not _is_readable(wanted) and not _is_labelled(gold):
         return None
     try:
         given = read(answer)
-        if same(wanted, given):
+        if same(wanted, given) or _same_label(gold, answer):
             return Verdict.CORRECT
         return Verdict.WRONG if readable(given) else Verdict.UNPARSEABLE
     except MemoryError:
@@ -59,9 +68,27 @@ def math_verdict(gold: str, answer: str) -> Verdict | None:
         return Verdict.UNPARSEABLE
 
 
+def _same_label(gold: str, answer: str) -> bool:
+    """Whether both are an option of one letter, and one of them adds its text: `(C) 25` is C."""
+    if not _OPTION.match(gold):
+        return False
+    texts = [plain(ascii_form(text)) for text in (gold, answer)]
+    alone = [_ALONE.fullmatch(text) for text in texts]
+    if texts[0] == texts[1] and _LABELLED.fullmatch(texts[0]):
+        return True
+    if not any(alone) or not all(_ALONE.fullmatch(t) or _LABELLED.fullmatch(t) for t in texts):
+        return False
+    letters = {read_choice(text, []) for text in texts}
+    return len(letters) == 1 and letters.isdisjoint({None, SEVERAL})
+
+
 def is_math(gold: str) -> bool:
     """Whether the checker can read the gold; works it out, which shows one that takes too long."""
-    return _is_readable(read(gold, gold=True))
+    return _is_readable(read(gold, gold=True)) or _is_labelled(gold)
+
+
+def _is_labelled(gold: str) -> bool:
+    return _OPTION.match(gold) is not None and bool(_LABELLED.fullmatch(plain(ascii_form(gold))))
 
 
 def _is_readable(node: Node) -> bool:

@@ -108,12 +108,17 @@ def read_answer(text: str) -> Quantity | None:
     return answer
 
 
+def fractions_in_line(text: str) -> str:
+    r"""Return `text` with each `\frac` of two numbers as `3/4`."""
+    return _FRACTION.sub(r" \1\2/\3\4 ", text)
+
+
 def read_number(text: str) -> Quantity | None:
     """Read the whole of `text` as one quantity; None when it is no such thing."""
     ordinary = _ORDINARY.fullmatch(text)
     if ordinary:
         return Quantity(decimal_value(ordinary["decimal"]), "dollar" if ordinary["dollar"] else "")
-    text = _FRACTION.sub(r" \1\2/\3\4 ", ascii_form(text))
+    text = fractions_in_line(ascii_form(text))
     text = _PER.sub("/", plain(_DEGREE.sub("°", text)))
     text = _SPACED.sub(lambda m: m[0].replace(" ", ""), text)
     match = _NUMBER.fullmatch(text.removesuffix("."))

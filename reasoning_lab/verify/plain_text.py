@@ -6,7 +6,8 @@ The checkers `number` and `choice` read what is left; `math` leaves LaTeX to mat
 import re
 
 _STYLE = re.compile(
-    r"\\(?:text(?:bf|it|rm|normal)?|math(?:bf|it|rm)|mbox|bf|rm|displaystyle)"
+    r"\\(?:text(?:bf|it|rm|normal)?|math(?:bf|it|rm)|mbox|bf|rm|displaystyle"
+    r"|underline|boxed|fbox|bm|boldsymbol|large|Large|LARGE|huge|Huge)"
     r"(?![A-Za-z])"
 )
 _MATH_MODE = re.compile(r"\\[()\[\]]")

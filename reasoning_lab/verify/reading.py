@@ -23,6 +23,7 @@ from reasoning_lab.verify.nodes import (
     SetExpression,
     Words,
 )
+from reasoning_lab.verify.phrases import compound, usual_brackets, without_integers
 from reasoning_lab.verify.units import KNOWN_SHORT, SCALES, unit_words
 
 _MARK = re.compile(r"\\begin\s?\{[a-z]+\}|\\end\s?\{[a-z]+\}|\\[{}]|\\[A-Za-z]+|\\.|[()\[\]{}]|.")
@@ -41,6 +42,7 @@ _RESPELT = [
     (re.compile(r"<=|=<"), "\\\\le "),
     (re.compile(r">="), "\\\\ge "),
     (re.compile(r"(?<![<\\])~="), "\\\\approx "),
+    (re.compile(r"(\\mathbb ?\{[A-Z]\})\s*-\s*(?=\\\{)"), r"\1 \\setminus "),
 ]
 _THOUSANDS = re.compile(
     r"(?<![0-9,.])(?<![(\[])(?<!\\\{)(?<![0-9]\s)[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9]|,[0-9])"
@@ -66,12 +68,12 @@ _CLOCK = re.compile(
 )
 _MAYBE_CLOCK = re.compile(r"(?P<hour>[0-9]{1,2}):(?P<minute>[0-5][0-9])")
 _MODULUS = re.compile(
-    r"^(?P<value>.*?)\s*(?:\\pmod\s*(?P<a>\{.*\}|[0-9]+|[a-z])"
+    r"^(?P<value>.*?)\s*(?:\\p?mod\s*(?P<a>\{.*\}|[0-9]+|[a-z])"
     r"|\(\s*(?:\\mod|\\bmod|\\text\{mod\}|mod)\s*(?P<b>[^()]*)\))$"
 )
 _BASES = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _IN_BASE = re.compile(
-    r"\(?(?P<digits>(?=[A-Fa-f]*[0-9])[0-9A-Fa-f]+)\)?\s*_\s*\{?\s*(?:\\text\s*\{)?\s*"
+    r"\(?(?:\\text\{)?(?P<digits>(?=[A-Fa-f]*[0-9])[0-9A-Fa-f]+)\}?\)?\s*_\s*\{?\s*(?:\\text\s*\{)?\s*"
     rf"(?P<base>[0-9]+|{'|'.join(_BASES)})\s*\}}?\}}?"
 )
 _CURRENCY = re.compile(
@@ -115,17 +117,20 @@ def _read_whole(text: str, gold: bool) -> Node:
     form = latex_form(text)
     for pattern, spelling in _RESPELT:
         form = pattern.sub(spelling, form)
-    form = _ANNOUNCED.sub("", form, count=1)
+    form = usual_brackets(_ANNOUNCED.sub("", form, count=1))
     return _read(form, gold, 0)
 
 
 def _read(text: str, gold: bool, depth: int) -> Node:
     text = _stripped(text)
     without = _FOR_ALL.sub("", text)
-    text = without if without.strip() else text
+    text = without_integers(without if without.strip() else text)
     if depth > _MAX_DEPTH or not text:
         return Leaf(text)
     text = _without_thousands(text)
+    parts = compound(text)
+    if parts is not None:
+        return Words(parts)
     for reader in (_listing, _relation, _set_expression, _bracketed, _both_signs, _small):
         node = reader(text, gold, depth + 1)
         if node is not None:
@@ -292,7 +297,8 @@ def _small(text: str, gold: bool, depth: int) -> Node | None:
 
 
 def _words(text: str) -> Words | None:
-    bare = re.sub(r"\\text\{([^{}]*)\}", r" \1 ", text)
+    bare = re.sub(r"\\text\{([^{}]*)\}", r" \1 ", text).strip()
+    bare = bare[:-1] if re.search(r"[A-Za-z]{3}!$", bare) else bare
     if not _PROSE.fullmatch(bare.strip()):
         return None
     runs = _LETTERS.findall(bare)

@@ -33,6 +33,8 @@ def is_region(node: Node) -> bool:
         if node.brackets == "()" and len(node.items) == 2 and finite:
             return any("\\infty" in item.text for item in node.items if isinstance(item, Leaf))
         return len(node.items) == 2 and node.brackets != "{}"
+    if isinstance(node, Listing):
+        return bool(node.joint) and not all(map(is_value, node.items))
     return isinstance(node, SetExpression) or node == REALS or node == Words("reals")
 
 
@@ -75,7 +77,9 @@ def _region(node: Node | None) -> Any | None:
             return None if None in numbers else sympy.FiniteSet(*numbers)
         case Group(brackets, (low, high)):
             return _interval(_number(low), _number(high), brackets[0] == "(", brackets[1] == ")")
-        case Listing(items, joint) if joint and not any(map(is_value, items)):
+        case Listing(items, joint) if joint and not all(map(is_value, items)):
+            if len({_symbol_of(item) for item in items}) > 1:
+                return None
             operator = "\\cup" if joint == "or" else "\\cap"
             return _joined(operator, [_region(item) for item in items])
         case SetExpression(operator, parts):
@@ -136,7 +140,7 @@ def _solved(relation: Relation) -> Any | None:
         other = at if at != place else at + 1
         operator = operator if at == place else FLIPPED.get(operator, "")
         bound = _number(relation.sides[other])
-        if bound is None or operator not in ("<", ">", "\\le", "\\ge", "\\neq"):
+        if bound is None or operator not in ("=", "<", ">", "\\le", "\\ge", "\\neq"):
             return None
         region = sympy.Intersection(region, _half_line(operator, bound))
     return _of_magnitude(region) if _MAGNITUDE.fullmatch(relation.texts[place]) else region
@@ -153,6 +157,8 @@ def _of_magnitude(region: Any) -> Any:
 
 
 def _half_line(operator: str, bound: Any) -> Any:
+    if operator == "=":
+        return sympy.FiniteSet(bound)
     if operator == "\\neq":
         return sympy.S.Reals - sympy.FiniteSet(bound)
     if operator in ("<", "\\le"):

@@ -32,7 +32,9 @@ def is_name(text: str) -> bool:
     """Whether a side names what the other gives: `x`, `f(3)`, `S_{10}`, `Area`, `a+b`, `(p,q)`."""
     bare = _SUBSCRIPT.sub("", text)
     bare = CALL.sub("f", bare)
-    return bool(re.search(r"[A-Za-z]", bare)) and not _NO_NAME.search(bare)
+    return (
+        bool(re.search(r"[A-Za-z]", bare)) and bare.strip() != "\\pi" and not _NO_NAME.search(bare)
+    )
 
 
 def is_quantity(text: str) -> bool:
@@ -97,6 +99,21 @@ def _same_solutions(one: Any, other: Any) -> bool:
             list(solutions[0]), list(solutions[1]), formulas.equal
         )
     return False
+
+
+def is_about(exact: Node | None, rounded: Node | None) -> bool:
+    """Whether a decimal is the rounded value of a formula, to its last place but for one unit."""
+    if not (isinstance(exact, Leaf) and isinstance(rounded, Leaf)):
+        return True
+    decimal, value = formulas.literal(rounded.text), formulas.parse(exact.text)
+    if decimal is None or not isinstance(value, sympy.Expr) or value.free_symbols:
+        return True
+    number = formulas.complex_digits(value)
+    if number is None or not number.is_real:
+        return False
+    # A whole number is rounded, a decimal may be cut off as well.
+    most = sympy.Rational(1, 10**decimal.places) if decimal.places else sympy.Rational(1, 2)
+    return bool(abs(number - sympy.Rational(decimal.value)) <= most)
 
 
 def matched(golds: Sequence[Any], answers: Sequence[Any], rule: Callable[[Any, Any], bool]) -> bool:

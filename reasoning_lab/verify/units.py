@@ -20,6 +20,9 @@ NO_UNIT = frozenset({
     "hundredth", "thousandth", "dozen",
 })  # fmt: skip
 _WORD = re.compile(rf"[^\W\d_]+(?:\^[23])?|[%°{SIGNS}]")
+# Small letters of the same name are variables.
+_SYMBOLS = {"N": "newton", "K": "kelvin"}
+_SYMBOL = re.compile(r"(?<![^\W_])[NK](?![^\W_])")
 _PLURAL = re.compile(r"(?<=[a-z]{2})(?:(?<=x)e|(?<=[cs]h)e|(?<=ss)e)?(?<!s)s$")
 _SHORT_FORMS = {
     "$": "dollar", "us$": "dollar", "usd": "dollar", "€": "euro", "eur": "euro",
@@ -56,7 +59,8 @@ def singular(word: str) -> str:
 
 def unit_words(text: str) -> list[str] | None:
     """The words of a unit in order; None when it is none, or too long for one."""
-    words = _WORD.findall(text.casefold().replace("/", " per "))
+    text = _SYMBOL.sub(lambda match: _SYMBOLS[match[0]], text)
+    words = _WORD.findall(text.casefold().replace("/", " per ").replace("per cent", "percent"))
     repeated = any(one == other for one, other in pairwise(words))
     if len(words) > MAX_WORDS or repeated or not NO_UNIT.isdisjoint(words):
         return None
