@@ -10,7 +10,7 @@ a resumed stage goes on with the counts of the moment that its state was saved.
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -170,7 +170,8 @@ class Ledger:
         """
         return [
             f"more than a tenth of the {_words(unit)} was dropped: {flow.unplanned:,} of "
-            f"{flow.eligible:,} ({flow.unplanned / flow.eligible:.0%}), {_reasons(flow)}"
+            f"{flow.eligible:,} ({flow.unplanned / flow.eligible:.0%}), "
+            f"{_reasons(flow, without=flow.selected)}"
             for unit, flow in self.flows.items()
             if flow.eligible > 0 and flow.unplanned > WARNED_FRAC * flow.eligible
         ]
@@ -184,6 +185,10 @@ class Ledger:
         flow = self._flow(unit)
         if flow.taken and flow.passed <= 0:
             raise UserError(f"{key}: nothing is left; {_sentence(unit, flow)}; {remedy}")
+
+    def reasons(self, unit: str) -> str:
+        """Why things of `unit` were dropped, with counts, e.g. `3 too long, 1 wrong`."""
+        return _reasons(self._flow(unit))
 
     def write_rows(self, folder: Path) -> None:
         """Write `dropped.jsonl`, one line a dropped thing with an origin, where there are any."""
@@ -238,11 +243,12 @@ def _sentence(unit: str, flow: Flow) -> str:
     return f"{passed} go on; dropped: {reasons}{longest}"
 
 
-def _reasons(flow: Flow) -> str:
+def _reasons(flow: Flow, without: Collection[str] = ()) -> str:
     """E.g. `155 too long [train.jsonl:7], 6 harder subset`, the most frequent first."""
     return ", ".join(
         f"{count:,} {_words(reason)}{_named(flow.examples.get(reason, ()))}"
         for reason, count in flow.dropped.most_common()
+        if reason not in without
     )
 
 

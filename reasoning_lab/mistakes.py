@@ -163,8 +163,10 @@ def _unknown_key(error: BaseException, fault: OmegaConfBaseException, groups: Se
     if not parent:
         known = sorted({*known, *groups})
     where = override[1] if override else fault.full_key
-    if key in known:
+    if key in known and all(isinstance(name, int) for name in fault.parent_node):
         return f"{where}: the keys of {parent} are numbers; write {parent}={{{key}: ...}}"
+    if key in known:
+        return f"~{where}: this key cannot be taken out; give it a value, or take out keys below it"
     place = f" in {parent}" if parent else ""
     return f"{where}: there is no key '{key}'{place}" + _nearest(key, known)
 

@@ -15,6 +15,9 @@ from reasoning_lab.fields import at_least, choice, fraction, identity_of, number
 from reasoning_lab.hardware import HardwareConfig
 from reasoning_lab.types import Sequences, Split, UserError
 
+# The largest seed that numpy and Lightning take.
+MAX_SEED = 2**32 - 1
+
 # Each value's update depends on that value alone, so a shard is updated as the whole would be.
 _ELEMENTWISE = ("Adam", "AdamW", "Adamax", "NAdam", "RAdam", "SGD", "RMSprop", "Adagrad")
 
@@ -153,7 +156,7 @@ class BenchmarkConfig:
     split: str = choice("test", "validation")
     levels: list[int] = MISSING
     count: int = at_least(1)
-    seed: int = 0
+    seed: int = number(0, least=0, most=MAX_SEED)
     samples: int = at_least(1)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     unreadable: str = choice("drop", "refuse")
@@ -365,7 +368,7 @@ class RootConfig:
         data: `_target_` and options of the problem source.
     """
 
-    seed: int = 0
+    seed: int = number(0, least=0, most=MAX_SEED)
     ablate: Any = "none"
     model: ModelConfig = field(default_factory=ModelConfig)
     data: dict[str, Any] = field(default_factory=dict)

@@ -90,10 +90,12 @@ class TableSource:
         """Yield `count` problems with distinct prompts."""
         matching = self._matching(split, levels)
         if len(matching) < count:
+            fraction = (
+                "lower data.test_frac" if split is Split.TRAIN else f"raise data.{split}_frac"
+            )
             raise UserError(
                 f"{self._label} has {len(matching)} distinct {split} prompts at levels "
-                f"{list(levels)}, {count} asked for; ask for fewer, add rows or hold out another "
-                "fraction"
+                f"{list(levels)}, {count} asked for; ask for fewer, add rows or {fraction}"
             )
         chosen = np.random.default_rng(seed).permutation(matching)[:count]
         for start in range(0, count, _BATCH_PROBLEMS):

@@ -87,7 +87,10 @@ def read_table(
         raise UserError(f"data.path: there are no rows in '{name}'; give a dataset that has some")
     for column, key in unseen.items():
         if seen:
-            raise UserError(f"{key}: {missing_column(column, seen)}; name one that is there")
+            without = f", or write '~{key}.{column}'" if key == "data.rows.only" else ""
+            raise UserError(
+                f"{key}: {missing_column(column, seen)}; name one that is there{without}"
+            )
 
 
 def _table_row(

@@ -20,7 +20,10 @@ log = logging.getLogger(__name__)
 UNREADABLE_GOLD = "unreadable_gold"
 _SHARD_PROBLEMS = 4096
 _SHOWN_ROWS = 9
-_KEYS = "path|rows|splits|dataset|sources|weights|corrections|unreadable|max_unreadable_frac"
+_KEYS = (
+    "test_frac|validation_frac|path|rows|splits|dataset|sources|weights|corrections|unreadable|"
+    "max_unreadable_frac"
+)
 _SOURCE_KEY = re.compile(rf"\bdata(?=\.(?:{_KEYS})\b|: ')")
 
 

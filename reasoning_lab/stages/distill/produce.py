@@ -193,11 +193,7 @@ def _distill(
             bar.update(task, completed=done, rates=told)
     total = verdicts.total()
     if not accepted.rows:
-        raise UserError(
-            f"stages.{context.name}: the verifier accepted none of {total} teacher rollouts, "
-            f"{summary.cut_off} of which were cut off; ask easier problems or another teacher, or "
-            "look at its answers with fewer problems"
-        )
+        raise UserError(_none_accepted(total, config, context))
     flow = context.ledger.flows["problems"]
     unanswered = flow.taken - flow.dropped[UNREADABLE_GOLD] - summary.problems.total()
     context.ledger.drop("problems", "no_rollout", unanswered)
@@ -213,3 +209,13 @@ def _distill(
     context.tracker.log({f"distill/{key}": value for key, value in metrics.items()})
     context.tracker.rollouts("distill/rollouts", [*shown[True], *shown[False]])
     return metrics
+
+
+def _none_accepted(total: int, config: DistillConfig, context: StageContext) -> str:
+    """One sentence about `total` rollouts of which none was accepted, with the reasons."""
+    key = f"stages.{context.name}"
+    reasons = context.ledger.reasons("rollouts")
+    remedy = "ask easier problems or another teacher"
+    if "answer_pattern" in config.teacher:
+        remedy += f", or describe answers without a box in {key}.teacher.answer_pattern"
+    return f"{key}: the verifier accepted none of {total} teacher rollouts ({reasons}); {remedy}"
