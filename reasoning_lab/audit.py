@@ -2,8 +2,8 @@
 
 A file of rows `{"gold": …, "completion": …, "label": true or false}`, one JSON object a line;
 the label says whether the completion answers correctly. A row may have `choices`, the texts of a
-multiple-choice question's options. A row whose gold the verifier cannot read is counted, and
-compared with nothing.
+multiple-choice question's options, and a `checker` of its own. A row whose gold the verifier cannot
+read is counted, and compared with nothing.
 """
 
 import dataclasses
@@ -34,6 +34,7 @@ class LabelledRow:
         completion: What was written.
         label: True = the completion answers correctly.
         choices: The options' texts in order, for the checker `choice`; empty = unknown.
+        checker: As in `Problem.checker`; None = the file's rows do not say.
     """
 
     line: int
@@ -41,6 +42,7 @@ class LabelledRow:
     completion: str
     label: bool
     choices: Sequence[str] = ()
+    checker: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +70,13 @@ class Audit:
 
 
 def audit(
-    path: Path, checker: str, hardware: HardwareConfig, out_dir: Path
+    path: Path, checker: str | None, hardware: HardwareConfig, out_dir: Path
 ) -> tuple[Audit, Path, Ledger]:
     """Verify every row of `path` and write those on which verifier and label disagree.
 
     Args:
         path: The labelled rows.
-        checker: As in `Problem.checker`.
+        checker: As in `Problem.checker`, of every row; None = each row's own, else `math`.
         hardware: Workers and limits of the verifier.
         out_dir: Made if missing; gets `disagreements.jsonl`, and `dropped.jsonl` where golds
             cannot be read.
@@ -147,10 +149,14 @@ def _row(path: Path, line: int, content: Any) -> LabelledRow:
     choices = content.get("choices", [])
     if not isinstance(choices, list) or not all(isinstance(choice, str) for choice in choices):
         raise UserError(f"{path}, line {line}: choices is no list of texts; mend the line")
-    return LabelledRow(line, gold, completion, bool(label), choices)
+    checker = content.get("checker")
+    if checker is not None and not isinstance(checker, str):
+        raise UserError(f"{path}, line {line}: checker is no text; mend the line")
+    return LabelledRow(line, gold, completion, bool(label), choices, checker)
 
 
-def _problem(path: Path, row: LabelledRow, checker: str) -> Problem:
+def _problem(path: Path, row: LabelledRow, checker: str | None) -> Problem:
     origin = f"{path}, line {row.line}"
     metadata = {"row": origin} | ({"choices": row.choices} if row.choices else {})
-    return Problem(origin, row.gold, checker, "audit", metadata=metadata)
+    rule = checker or row.checker or "math"
+    return Problem(origin, row.gold, rule, "audit", metadata=metadata)

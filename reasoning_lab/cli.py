@@ -235,7 +235,7 @@ def _audit(arguments: Sequence[str]) -> None:
     from reasoning_lab.audit import audit
 
     folder = dated(Path(root.paths.runs) / "audits")
-    result, written, ledger = audit(path, checker or "math", root.hardware, folder)
+    result, written, ledger = audit(path, checker, root.hardware, folder)
     print(json.dumps(dataclasses.asdict(result)))
     for sentence in ledger.lines():
         print(sentence, file=sys.stderr)

@@ -27,6 +27,8 @@ from reasoning_lab.types import Problem, UserError
 from reasoning_lab.verify import Verifier
 
 _SAMPLED_PROBLEMS = 64
+# Of a generator, which makes problems as they are asked for; a table knows how many it has.
+_MOST_GENERATED = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +190,9 @@ def _problems_of(
     recipe: Recipe, source: ProblemSource, draw: ProblemDraw, seed: int
 ) -> Iterator[Problem]:
     if draw.benchmark is None:
-        return source.problems(draw.split, draw.levels, draw.count, seed)
+        available = source.available(draw.split, draw.levels)
+        count = min(draw.count, _MOST_GENERATED) if available is None else draw.count
+        return source.problems(draw.split, draw.levels, count, seed)
     return drawn(source, recipe.root.benchmarks[draw.benchmark])
 
 

@@ -155,3 +155,19 @@ def test_file_must_be_named_and_be_there(
     assert "audit path=FILE.jsonl" in capsys.readouterr().err
     assert lab_here("audit", "path=gone.jsonl", cwd=tmp_path) == 2
     assert "path: cannot read 'gone.jsonl'" in capsys.readouterr().err
+
+
+def test_a_row_may_name_its_checker(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """For `choice` the option is B; for `math` the answer has a 12 that gold lacks."""
+    row = {"gold": "B", "completion": "\\boxed{B because 12}", "label": True}
+    path = written(tmp_path / "rows.jsonl", [row | {"checker": "choice"}, row])
+
+    def agreed(*words: str) -> int:
+        capsys.readouterr()
+        assert lab_here("audit", f"path={path}", *words, cwd=tmp_path) == 0
+        agree: int = json.loads(capsys.readouterr().out)["agree"]
+        return agree
+
+    assert agreed() == 1
+    assert agreed("checker=choice") == 2
+    assert agreed("checker=math") == 0
