@@ -85,7 +85,7 @@ def test_a_reward(folder: Path) -> None:
 @pytest.mark.long
 def test_a_benchmark_with_a_verifier_and_a_model(folder: Path) -> None:
     assert len(COMMANDS) == 5
-    assert run(folder, COMMANDS[4]) == [("base/sorting", "done")]
+    assert run(folder, COMMANDS[4]) == [("my_checkpoint/sorting", "done")]
     records = (folder / "runs" / "store" / "evaluate").glob("*/artifact.json")
     latest = json.loads(max(records, key=os.path.getmtime).read_text())
     assert latest["metrics"]["n"] == 3

@@ -53,10 +53,10 @@ class TimedContext(StageContext):
 
     loaded: list[Clock] = field(default_factory=list)
 
-    def load_student(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        found = StageContext.load_student(self)
+    def load_student(self, packs: bool = False) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        student = StageContext.load_student(self, packs)
         self.loaded.append(Clock())
-        return found
+        return student
 
 
 def size_of(folder: Path) -> Size:
