@@ -16,6 +16,7 @@ from pathlib import Path
 from reasoning_lab.compose import Recipe
 from reasoning_lab.data.document_length import shortest_document
 from reasoning_lab.data.problems import ProblemSource, drawn
+from reasoning_lab.data.reasoning_gym import ReasoningGymSource
 from reasoning_lab.data.teacher import Teacher
 from reasoning_lab.data.unreadable import ReadableGolds, Unreadable, errors_under
 from reasoning_lab.ledger import Ledger
@@ -27,8 +28,8 @@ from reasoning_lab.types import Problem, UserError
 from reasoning_lab.verify import Verifier
 
 _SAMPLED_PROBLEMS = 64
-# Of a generator, which makes problems as they are asked for; a table knows how many it has.
-_MOST_GENERATED = 10_000
+# Of a generator, which makes problems as they are asked for; one that has so many hardly runs out.
+_MOST_GENERATED = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +177,10 @@ class Preflight:
         renamed = draw.benchmark is not None and draw.benchmark in recipe.benchmark_sources
         try:
             with errors_under(f"{draw.key}.data") if renamed else nullcontext():
-                for problem in golds.of(_problems_of(recipe, source, draw, seed)):
+                problems = _problems_of(recipe, source, draw, seed)
+                # A generator gives each problem a gold that its family reads.
+                generated = isinstance(source, ReasoningGymSource)
+                for problem in problems if generated else golds.of(problems):
                     examples.setdefault(problem.family, problem)
                     levels[problem.level] += 1
                     if len(sample) < _SAMPLED_PROBLEMS:
@@ -190,8 +194,8 @@ def _problems_of(
     recipe: Recipe, source: ProblemSource, draw: ProblemDraw, seed: int
 ) -> Iterator[Problem]:
     if draw.benchmark is None:
-        available = source.available(draw.split, draw.levels)
-        count = min(draw.count, _MOST_GENERATED) if available is None else draw.count
+        generated = isinstance(source, ReasoningGymSource)
+        count = min(draw.count, _MOST_GENERATED) if generated else draw.count
         return source.problems(draw.split, draw.levels, count, seed)
     return drawn(source, recipe.root.benchmarks[draw.benchmark])
 

@@ -129,7 +129,7 @@ def test_card_tells_what_the_records_tell(
     low, high = evaluation["metrics"]["ci95"]
     assert f"| {low:.1%} to {high:.1%} | 14 | 1 |" in results[-1]
     settings = card.split(f"### rl {made['rl'].fingerprint}")[1].split("```")[1]
-    assert yaml.safe_load(settings.removeprefix("text"))["config"]["group_size"] == 2
+    assert yaml.safe_load(settings.removeprefix("text"))["config"]["group_size"] == 4
 
 
 def test_card_of_what_began_as_a_checkpoint_names_it(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from reasoning_lab.interrupts import Stopped, StopRequest, forwarded, terminable
 from reasoning_lab.stages import checkpoints, progress
 from reasoning_lab.stages.base import StageContext
 from reasoning_lab.tracking import NullTracker
+from reasoning_lab.types import UserError
 
 from .stages import STAGES, STEPS, assert_same, optimization, trained
 
@@ -250,5 +251,6 @@ def test_steps_without_a_group_that_trains_make_torch_say_nothing(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         hopeless = replace(config, max_new_tokens=1)
-        assert trained("rl_options", context, tmp_path, hopeless)["train_tokens"] == 0
+        with pytest.raises(UserError, match="nothing is left; 0 of 96 groups"):
+            trained("rl_options", context, tmp_path, hopeless)
     assert not [each for each in caught if "lr_scheduler" in str(each.message)]
