@@ -99,7 +99,10 @@ REFUSED: list[tuple[str, str, dict[str, Any], str]] = [
     ("surrogate.jsonl", "jsonl", {}, "line 6: 'prompt' holds half of a surrogate pair"),
 ]
 
-pytestmark = pytest.mark.skipif(not FAULTS.is_dir(), reason="the shared files are not here")
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(not FAULTS.is_dir(), reason="the shared files are not here"),
+]
 
 
 def source_of(composed: Compose, file: str, option: str, rows: dict[str, Any]) -> ProblemSource:
