@@ -160,14 +160,15 @@ class DirectIO(TorchCheckpointIO):
 def states_of(work_dir: Path, strategy: str, accumulation: int) -> Path:
     """Where training states are kept, which serve only as many processes with equal shares.
 
-    A state counts micro-batches, so one of another division would go on at a wrong place.
+    A state counts micro-batches, so one of another division would go on at a wrong place; the name
+    says, too, that it holds the stage's records, which states of earlier versions lack.
     """
-    folder = work_dir / f"{strategy}-{world_size()}x{accumulation}"
+    folder = work_dir / f"{strategy}-{world_size()}x{accumulation}-with-records"
     others = sorted({path.parent.name for path in work_dir.glob(f"*/{_PATTERN}")} - {folder.name})
     if others and not folder.exists() and rank() == 0:
         log.warning(
-            "%s holds training states of another strategy, number of devices or micro-batches "
-            "(%s): the stage starts anew; with the former options it goes on.",
+            "%s holds training states of another strategy, number of devices or micro-batches, or "
+            "of an earlier version (%s): the stage starts anew; as it was run before it goes on.",
             work_dir,
             ", ".join(others),
         )
