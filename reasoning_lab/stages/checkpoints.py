@@ -168,7 +168,7 @@ def states_of(work_dir: Path, strategy: str, accumulation: int) -> Path:
     if others and not folder.exists() and rank() == 0:
         log.warning(
             "%s holds training states of another strategy, number of devices or micro-batches, or "
-            "of an earlier version (%s): the stage starts anew; as it was run before it goes on.",
+            "of an earlier version (%s): the stage starts anew; with the former options it goes on.",
             work_dir,
             ", ".join(others),
         )
