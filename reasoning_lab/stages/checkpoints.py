@@ -167,8 +167,9 @@ def states_of(work_dir: Path, strategy: str, accumulation: int) -> Path:
     others = sorted({path.parent.name for path in work_dir.glob(f"*/{_PATTERN}")} - {folder.name})
     if others and not folder.exists() and rank() == 0:
         log.warning(
-            "%s holds training states of another strategy, number of devices or micro-batches, or "
-            "of an earlier version (%s): the stage starts anew; with the former options it goes on.",
+            "%s holds training states of another strategy, number of devices or micro-batches, "
+            "or of an earlier version (%s): the stage starts anew; with the former options it "
+            "goes on.",
             work_dir,
             ", ".join(others),
         )
