@@ -66,9 +66,11 @@ def without_integers(text: str) -> str:
     if match is None:
         return text
     rest, name = text[: match.start()].rstrip(" ,"), match["name"] or match["other"]
-    asked = re.match(rf"{name}\s*=|[^=]*(?:[<>]|\\(?:le|ge|neq|in|equiv)(?![A-Za-z]))", rest)
+    names_variable = re.match(
+        rf"{name}\s*=|[^=]*(?:[<>]|\\(?:le|ge|neq|in|equiv)(?![A-Za-z]))", rest
+    )
     used = re.search(rf"(?<![A-Za-z\\]){name}(?![A-Za-z])", rest)
-    return rest if used and not asked else text
+    return rest if used and not names_variable else text
 
 
 def _descends(units: list[str], family: tuple[str, ...]) -> bool:

@@ -114,22 +114,22 @@ class RLModule(PolicyModule):
         temperature = self._collector.sampling(batch.step).temperature
         started = time.monotonic()
         version = self.global_step
-        found = self._ahead.rollouts(self._collector, batch, version)
+        collected = self._ahead.rollouts(self._collector, batch, version)
         sampled = time.monotonic()
         entropy_nats = entropy(
             self.policy,
-            [rollout for group in found.drawn for rollout in group.rollouts],
+            [rollout for group in collected.drawn for rollout in group.rollouts],
             self._tokenizer,
             self._micro_batch_size,
             self.device,
         )
         micros = micro_batches(
-            found.trained, self._tokenizer, self._config, self._micro_batch_size, self.device
+            collected.trained, self._tokenizer, self._config, self._micro_batch_size, self.device
         )
         self.rollout_tokens += sum(micro.read_tokens for micro in micros)
-        self.rollouts += sum(len(group.rollouts) for group in found.drawn)
-        count_step(found, self.ledger)
-        told = _validation_values(found.validation)
+        self.rollouts += sum(len(group.rollouts) for group in collected.drawn)
+        count_step(collected, self.ledger)
+        told = _validation_values(collected.validation)
         if micros:
             optimizer = cast(LightningOptimizer, self.optimizers())
             clip_norm = self._config.optimization.clip_norm
@@ -148,12 +148,12 @@ class RLModule(PolicyModule):
             told |= {f"train/{key}": float(value) for key, value in values.items()}
         cast(LRScheduler, self.lr_schedulers()).step()
         trained_tokens = self._config.epochs * sum(micro.trained_tokens for micro in micros)
-        told |= _times(found, sampled - started, time.monotonic() - sampled, trained_tokens)
-        told |= self._rollout_values(found, entropy_nats, temperature, version)
-        if found.validation or batch.step % self._config.optimization.log_every_steps == 0:
+        told |= _times(collected, sampled - started, time.monotonic() - sampled, trained_tokens)
+        told |= self._rollout_values(collected, entropy_nats, temperature, version)
+        if collected.validation or batch.step % self._config.optimization.log_every_steps == 0:
             self.tell(told, batch.step)
         if batch.step % self._config.table_every_steps == 0:
-            self._log_table(found)
+            self._log_table(collected)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["rollouts"] = {"trained_tokens": self.rollout_tokens, "drawn": self.rollouts}
@@ -171,16 +171,16 @@ class RLModule(PolicyModule):
         return bool(kl.weight) or bool(kl.log_every_steps and step % kl.log_every_steps == 0)
 
     def _rollout_values(
-        self, found: StepRollouts, entropy_nats: float, temperature: float, version: int
+        self, collected: StepRollouts, entropy_nats: float, temperature: float, version: int
     ) -> dict[str, float]:
-        rollouts = [rollout for group in found.drawn for rollout in group.rollouts]
+        rollouts = [rollout for group in collected.drawn for rollout in group.rollouts]
         verdicts = Counter(rollout.verdict for rollout in rollouts)
         lengths = [len(rollout.completion.token_ids) for rollout in rollouts]
-        unjudged = found.dropped_rollouts["unjudged"]
+        unjudged = collected.dropped_rollouts["unjudged"]
         judged = max(len(rollouts) - unjudged, 1)
         values = {
-            "reward_mean": found.shares.total() / judged,
-            **{f"reward/{name}_mean": share / judged for name, share in found.shares.items()},
+            "reward_mean": collected.shares.total() / judged,
+            **{f"reward/{name}_mean": share / judged for name, share in collected.shares.items()},
             **{f"{verdict}_frac": verdicts[verdict] / len(rollouts) for verdict in Verdict},
             "entropy": entropy_nats,
             "completion_tokens_mean": sum(lengths) / len(lengths),
@@ -189,15 +189,15 @@ class RLModule(PolicyModule):
             "temperature": temperature,
             "rollouts": len(rollouts),
             "unjudged": unjudged,
-            "balanced_away": found.dropped_rollouts["balanced_away"],
-            "cut_off": found.dropped_rollouts["cut_off"],
-            "hard_prompts": found.hard,
-            "groups_without_signal": found.dropped["no_signal"],
-            "groups_too_easy": found.dropped["easy"],
-            "groups_uneven": found.dropped["uneven"],
-            "groups_unjudged": found.dropped["unjudged"],
-            "groups_cut_off": found.dropped["cut_off"],
-            "groups_trained": len(found.trained),
+            "balanced_away": collected.dropped_rollouts["balanced_away"],
+            "cut_off": collected.dropped_rollouts["cut_off"],
+            "hard_prompts": collected.hard,
+            "groups_without_signal": collected.dropped["no_signal"],
+            "groups_too_easy": collected.dropped["easy"],
+            "groups_uneven": collected.dropped["uneven"],
+            "groups_unjudged": collected.dropped["unjudged"],
+            "groups_cut_off": collected.dropped["cut_off"],
+            "groups_trained": len(collected.trained),
             "policy_version": rollouts[0].policy_version,
             "staleness": version - rollouts[0].policy_version,
         }
@@ -205,8 +205,8 @@ class RLModule(PolicyModule):
             log.warning("stages.%s: %s.", self._name, warning)
         return {f"rollout/{key}": float(value) for key, value in values.items()}
 
-    def _log_table(self, found: StepRollouts) -> None:
-        groups = found.trained[:_TABLE_GROUPS]
+    def _log_table(self, collected: StepRollouts) -> None:
+        groups = collected.trained[:_TABLE_GROUPS]
         self._tracker.rollouts(
             "rollout/samples",
             [rollout for group in groups for rollout in group.rollouts[:_TABLE_ROLLOUTS]],
@@ -228,9 +228,9 @@ def _validation_values(groups: Sequence[RolloutGroup]) -> dict[str, float]:
 
 
 def _times(
-    found: StepRollouts, generate_s: float, train_s: float, trained_tokens: int
+    collected: StepRollouts, generate_s: float, train_s: float, trained_tokens: int
 ) -> dict[str, float]:
-    groups = [*found.drawn, *found.validation]
+    groups = [*collected.drawn, *collected.validation]
     drawn = sum(len(r.completion.token_ids) for group in groups for r in group.rollouts)
     return {
         "time/generate_s": generate_s,
