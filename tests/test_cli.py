@@ -13,16 +13,15 @@ from typing import Any
 
 import pytest
 
+from reasoning_lab.commands.sweep import combinations
+from reasoning_lab.config.targets import factory
 from reasoning_lab.data.corpus import read_prompt_ids, read_rollouts, write_prompt_ids
-from reasoning_lab.data.reasoning_gym import ReasoningGymSource
+from reasoning_lab.data.sources.reasoning_gym import ReasoningGymSource
 from reasoning_lab.evaluate.benchmark import benchmark_problems
-from reasoning_lab.ledger import Ledger
-from reasoning_lab.store import Artifact, Store
-from reasoning_lab.sweep import combinations
-from reasoning_lab.targets import factory
+from reasoning_lab.graph.ledger import Ledger
+from reasoning_lab.graph.store import Artifact, Store
 from reasoning_lab.types import Split, UserError, Verdict
-
-from .conftest import SMOKE, composed_recipe, lab, lab_here, start_lab
+from tests.conftest import SMOKE, composed_recipe, lab, lab_here, start_lab
 
 POLICIES = ["pretrain", "midtrain", "sft", "dpo", "rl"]
 # Scripts outside the repository read these.

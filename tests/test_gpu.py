@@ -12,25 +12,24 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from reasoning_lab import attention
-from reasoning_lab.data.batches import padded_batch
-from reasoning_lab.engine import Sampling
-from reasoning_lab.engine.hf import HFEngine
-from reasoning_lab.launch import Job
-from reasoning_lab.logprobs import TokenBatch, mix_precision, token_logprobs
-from reasoning_lab.models.lean import lean
-from reasoning_lab.schema import AdapterConfig
+from reasoning_lab.config.schema import AdapterConfig
+from reasoning_lab.data.tokens.batches import padded_batch
+from reasoning_lab.kernels import attention
+from reasoning_lab.kernels.fused_ops import lean
+from reasoning_lab.kernels.logprobs import TokenBatch, mix_precision, token_logprobs
+from reasoning_lab.launch.job import Job
+from reasoning_lab.sampling.engine import Sampling
+from reasoning_lab.sampling.hf import HFEngine
 from reasoning_lab.tracking.history import read_history
 from reasoning_lab.verify import Verifier
-
-from .conftest import SMOKE, lab
-from .launches import NAMES, apart, made_here, placed, train_together
-from .test_attention import built, packed
-from .test_distributed import STRATEGIES
-from .test_engine_hf import END, PAD, VOCAB, word_tokenizer
-from .test_lean import as_transformers_has_it
-from .test_unpadded import EXAMPLES
-from .tiny import tiny_model
+from tests.conftest import SMOKE, lab
+from tests.kernels.test_attention import built, packed
+from tests.kernels.test_fused_ops import as_transformers_has_it
+from tests.kernels.test_unpadded import EXAMPLES
+from tests.launch.test_distributed import STRATEGIES
+from tests.sampling.test_hf import END, PAD, VOCAB, word_tokenizer
+from tests.support.launches import NAMES, apart, made_here, placed, train_together
+from tests.support.tiny import tiny_model
 
 pytestmark = [
     pytest.mark.gpu,

@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import chi2
 
-from reasoning_lab.compose import register_schemas
+from reasoning_lab.commands.compose import register_schemas
+from reasoning_lab.commands.sweep import recipes
 from reasoning_lab.evaluate.completions import read_samples
 from reasoning_lab.evaluate.statistics import Difference, over_seeds, paired_difference
-from reasoning_lab.recipe import Node
+from reasoning_lab.graph.recipe import Node
+from reasoning_lab.graph.store import Artifact, Store
 from reasoning_lab.report.style import COLOURS, INK, new_figure, plain, save
-from reasoning_lab.store import Artifact, Store
-from reasoning_lab.sweep import recipes
 from reasoning_lab.tracking.history import read_history
 
 VARIANTS = ("rl_bare", "rl_uniform", "rl_rebalanced", "rl_annealed", "rl_controlled")

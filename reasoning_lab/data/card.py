@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import yaml
 
-from reasoning_lab.data.steps import StepCount
-from reasoning_lab.ledger import TABLE_COLUMNS, Ledger
+from reasoning_lab.data.curation.step import StepCount
+from reasoning_lab.graph.ledger import TABLE_COLUMNS, Ledger
 from reasoning_lab.types import Rollout, Verdict
 
 _EXAMPLES = 3

@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from reasoning_lab.data.corpus import read_rollouts, write_rollouts
-from reasoning_lab.files import seal, sealed
+from reasoning_lab.system.files import seal, sealed
 from reasoning_lab.types import Problem, Rollout
 
 

@@ -13,16 +13,16 @@ from pathlib import Path
 
 import numpy as np
 
+from reasoning_lab.config.schema import BenchmarkConfig
 from reasoning_lab.data.corpus import read_prompt_ids, write_rollouts
-from reasoning_lab.data.problems import ProblemSource, drawn
-from reasoning_lab.data.unreadable import ReadableGolds, Unreadable
-from reasoning_lab.engine.rollouts import RolloutSampler, sampling_of
+from reasoning_lab.data.sources.problems import ProblemSource, drawn
+from reasoning_lab.data.sources.unreadable import ReadableGolds, Unreadable
 from reasoning_lab.evaluate.completions import COMPLETIONS
 from reasoning_lab.evaluate.config import EvaluateConfig
 from reasoning_lab.evaluate.statistics import Estimate, majority, pass_at_1, pass_at_k
-from reasoning_lab.ledger import Ledger
-from reasoning_lab.schema import BenchmarkConfig
-from reasoning_lab.stages.base import Metrics, StageContext
+from reasoning_lab.graph.ledger import Ledger
+from reasoning_lab.sampling.rollouts import RolloutSampler, sampling_of
+from reasoning_lab.training.loop import Metrics, StageContext
 from reasoning_lab.types import Problem, Rollout, RolloutGroup, UserError, Verdict
 from reasoning_lab.verify import verifier_version
 

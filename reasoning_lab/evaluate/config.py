@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from reasoning_lab.schema import BenchmarkConfig, ProblemDraw, StageConfig
+from reasoning_lab.config.schema import BenchmarkConfig, ProblemDraw, StageConfig
 from reasoning_lab.types import Sequences, Split
 
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from reasoning_lab.data.thoughts import THINK_CLOSE, THINK_OPEN
 from reasoning_lab.models.markup import Markup
+from reasoning_lab.models.thoughts import THINK_CLOSE, THINK_OPEN
 from reasoning_lab.models.tokenizer import PAD, rendered_chats, text_tokens
 
 # In words, as a base model's markup tokens are often untrained. `{start}` is its first token's.

@@ -3,7 +3,7 @@
 Counts parameters of the Llama-like families (gated MLP, grouped-query attention, RMS norms), what
 each device and each host keeps of them under a strategy, and the values that a training step keeps
 for its backward pass with fused attention. Logits are built for some tokens at a time, as
-`reasoning_lab.logprobs` does; a loss of one's own, which sees all, takes more.
+`reasoning_lab.kernels.logprobs` does; a loss of one's own, which sees all, takes more.
 
 Under ZeRO, weights, gradients and optimizer state are those of DeepSpeed's own estimators
 (`estimate_zero2_model_states_mem_needs`, `estimate_zero3_model_states_mem_needs`) but for
@@ -336,7 +336,7 @@ def _kept_bytes(
         layer += queries
     # The MLP gate, up, the activated gate, their product.
     layer += 4 * architecture["intermediate_size"]
-    # Where `reasoning_lab.models.lean` has another norm.
+    # Where `reasoning_lab.kernels.fused_ops` has another norm.
     lean = not (on_cpu and dtype == "bfloat16")
     # Values a channel that a norm keeps, without what a product reads of it.
     norm = 1 if lean else 2

@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
-from reasoning_lab.data.thoughts import THINK_CLOSE, THINK_OPEN
+from reasoning_lab.models.thoughts import THINK_CLOSE, THINK_OPEN
 from reasoning_lab.types import UserError
 
 # Added tokens of other forms, such as runs of spaces or words of a domain, are ordinary text.

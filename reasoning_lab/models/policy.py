@@ -21,11 +21,11 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from reasoning_lab.hardware import HardwareConfig
-from reasoning_lab.logprobs import mix_precision, use_reference_kernels
+from reasoning_lab.config.hardware import HardwareConfig
+from reasoning_lab.kernels.fused_ops import lean
+from reasoning_lab.kernels.logprobs import mix_precision, use_reference_kernels
 from reasoning_lab.models.adapters import plain_policy
 from reasoning_lab.models.chat import complete_chat, end_ids
-from reasoning_lab.models.lean import lean
 from reasoning_lab.types import UserError
 
 # transformers' AutoTokenizer splits text its own way for it, whatever tokenizer.json says.

@@ -12,16 +12,15 @@ from jinja2 import TemplateError
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from reasoning_lab.data.batches import Example
-from reasoning_lab.data.thoughts import (
+from reasoning_lab.models.markup import Markup, Span, plain_tokens
+from reasoning_lab.models.thoughts import (
     THINK_CLOSE,
     THINK_OPEN,
     TURN_ENDS,
     is_cut_off,
     without_turn_end,
 )
-from reasoning_lab.models.markup import Markup, Span, plain_tokens
-from reasoning_lab.types import Completion, Rollout, UserError
+from reasoning_lab.types import Completion, Example, Rollout, UserError
 
 END, PAD = "<|end|>", "<|pad|>"
 _SPECIAL = [PAD, END, "<|system|>", "<|user|>", "<|assistant|>"]

@@ -21,7 +21,7 @@ from reasoning_lab.evaluate.statistics import (
     paired_difference,
     pass_at_1,
 )
-from reasoning_lab.recipe import NO_ABLATION
+from reasoning_lab.graph.recipe import NO_ABLATION
 from reasoning_lab.report.rows import StageResult
 from reasoning_lab.types import UserError
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from reasoning_lab.data.corpus import some_rollouts
 from reasoning_lab.evaluate.completions import COMPLETIONS
-from reasoning_lab.ledger import TABLE_COLUMNS, Ledger
+from reasoning_lab.graph.ledger import TABLE_COLUMNS, Ledger
 from reasoning_lab.tracking.history import read_history
 
 LEDGER_COLUMNS = ("stage", *TABLE_COLUMNS)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.patches import Patch
 
-from reasoning_lab.recipe import variant_label
+from reasoning_lab.graph.recipe import variant_label
 from reasoning_lab.report.comparisons import Comparison
 from reasoning_lab.report.rows import StageResult
 from reasoning_lab.report.style import COLOURS, INK, new_figure, plain, save

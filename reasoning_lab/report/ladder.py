@@ -11,7 +11,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
-from reasoning_lab.recipe import variant_label
+from reasoning_lab.graph.recipe import variant_label
 from reasoning_lab.report.rows import Row
 from reasoning_lab.report.style import COLOURS, INK, new_figure, plain, save
 

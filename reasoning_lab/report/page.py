@@ -17,7 +17,7 @@ from importlib.resources import files
 from typing import Any
 
 from reasoning_lab.evaluate.statistics import across_seeds
-from reasoning_lab.recipe import variant_label
+from reasoning_lab.graph.recipe import variant_label
 from reasoning_lab.report.comparisons import Claims, Comparison
 from reasoning_lab.report.evidence import LEDGER_COLUMNS, Evidence, GraphNode
 from reasoning_lab.report.paper import LADDER

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from reasoning_lab.recipe import variant_label
+from reasoning_lab.graph.recipe import variant_label
 from reasoning_lab.report.comparisons import Comparison, StageMean
 from reasoning_lab.report.evidence import LEDGER_COLUMNS
 from reasoning_lab.report.rows import Row

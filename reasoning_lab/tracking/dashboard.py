@@ -17,9 +17,9 @@ from wandb_workspaces.reports.v2 import interface as wr
 from wandb_workspaces.reports.v2.interface import PanelTypes
 from wandb_workspaces.workspaces import interface as ws
 
-from reasoning_lab.files import replaced
-from reasoning_lab.schema import TrackerConfig
-from reasoning_lab.tracking import GLOBAL_STEP, tracking_mode
+from reasoning_lab.config.schema import TrackerConfig
+from reasoning_lab.system.files import replaced
+from reasoning_lab.tracking.tracker import GLOBAL_STEP, tracking_mode
 
 # Title to the metrics that are drawn together.
 _LOSSES: Mapping[str, Sequence[str]] = {

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
-from reasoning_lab.tracking import GLOBAL_STEP
+from reasoning_lab.tracking.tracker import GLOBAL_STEP
 
 if TYPE_CHECKING:
-    from reasoning_lab.tracking import Tracker
+    from reasoning_lab.tracking.tracker import Tracker
 
 
 class TrackerLogger(Logger):

@@ -28,7 +28,7 @@ from enum import IntEnum
 from types import FrameType
 from typing import Any, NoReturn
 
-from reasoning_lab.targets import resolve, trusted_folders
+from reasoning_lab.config.targets import resolve, trusted_folders
 from reasoning_lab.verify.sandbox import SandboxError, end_with_parent, give_up_children, seal
 
 MAX_REPLY_BYTES = 65_536

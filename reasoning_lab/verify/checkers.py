@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 # Imported here so that a fork of the server has it.
 import reasoning_gym  # noqa: F401
 
-from reasoning_lab.targets import TRUSTED_VARIABLE, is_trusted
+from reasoning_lab.config.targets import TRUSTED_VARIABLE, is_trusted
 from reasoning_lab.types import Problem, UserError, Verdict
 from reasoning_lab.verify.choice import LETTERS, SEVERAL, read_choice
 from reasoning_lab.verify.gym import UnscorableGoldError, family_verdict, require_scorable_gold

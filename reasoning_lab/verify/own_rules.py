@@ -27,7 +27,7 @@ import sys
 import time
 from typing import Any
 
-from reasoning_lab.targets import TRUSTED_VARIABLE, resolve
+from reasoning_lab.config.targets import TRUSTED_VARIABLE, resolve
 from reasoning_lab.types import Problem, UserError, Verdict
 from reasoning_lab.verify import answer_process
 from reasoning_lab.verify.answer_process import Step

@@ -33,8 +33,8 @@ from typing import Self, TypeVar
 
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
-from reasoning_lab.hardware import HardwareConfig
-from reasoning_lab.targets import TRUSTED_VARIABLE, trusted_folders, trusted_packages
+from reasoning_lab.config.hardware import HardwareConfig
+from reasoning_lab.config.targets import TRUSTED_VARIABLE, trusted_folders, trusted_packages
 from reasoning_lab.types import Problem, UserError, Verdict
 from reasoning_lab.verify.answers import extract_answer, nesting_depth
 from reasoning_lab.verify.own_rules import await_answer_process, start_answer_process

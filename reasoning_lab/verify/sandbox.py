@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from reasoning_lab.targets import TRUSTED_VARIABLE
+from reasoning_lab.config.targets import TRUSTED_VARIABLE
 
 _NO_NEW_PRIVS = 38
 _PARENT_DEATH_SIGNAL = 1

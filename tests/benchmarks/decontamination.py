@@ -16,8 +16,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from reasoning_lab.data.decontamination import Decontaminate
-from reasoning_lab.data.steps import Background
+from reasoning_lab.data.curation.decontamination import Decontaminate
+from reasoning_lab.data.curation.step import Background
 from reasoning_lab.types import Completion, Problem, Rollout, Verdict
 
 GENERATED = ("chain_sum", "gcd", "leg_counting", "simple_equations", "products", "lcm")

@@ -11,14 +11,14 @@ import tempfile
 import time
 from pathlib import Path
 
+from reasoning_lab.config.hardware import HardwareConfig
+from reasoning_lab.config.schema import ModelConfig, ProblemsConfig
 from reasoning_lab.data.corpus import stream_rollouts
-from reasoning_lab.data.reasoning_gym import ReasoningGymSource
-from reasoning_lab.hardware import HardwareConfig
-from reasoning_lab.schema import ModelConfig, ProblemsConfig
-from reasoning_lab.stages.base import StageContext
+from reasoning_lab.data.sources.reasoning_gym import ReasoningGymSource
 from reasoning_lab.stages.distill.config import DistillConfig
 from reasoning_lab.stages.distill.produce import run
-from reasoning_lab.tracking import NullTracker
+from reasoning_lab.tracking.tracker import NullTracker
+from reasoning_lab.training.loop import StageContext
 from reasoning_lab.verify import Verifier
 
 # Wide ranges, so that a million distinct prompts exist; families that are drawn fast.
@@ -43,7 +43,7 @@ def main(count: int) -> None:
     """Distil `count` problems and print the figures."""
     config = DistillConfig(
         teacher={
-            "_target_": "reasoning_lab.data.teacher.ProceduralTeacher",
+            "_target_": "reasoning_lab.data.teachers.procedural.ProceduralTeacher",
             "noticed_slip_rate": 0.03,
             "unnoticed_slip_rate": 0.02,
         },

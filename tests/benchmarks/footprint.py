@@ -46,16 +46,16 @@ def train(
     import pytorch_lightning as pl
     import torch
 
-    from reasoning_lab import heap
-    from reasoning_lab.stages.steps import Steps
-    from reasoning_lab.stages.tokens import NextTokenModule
+    from reasoning_lab.system import malloc
+    from reasoning_lab.training.micro_batches import Steps
+    from reasoning_lab.training.token_stage import NextTokenModule
 
     module = NextTokenModule(
         policy, lambda named: torch.optim.AdamW((p for _, p in named), fused=True), lambda step: 1.0
     )
     with (
         tempfile.TemporaryDirectory() as folder,
-        heap.training(policy.get_memory_footprint()),
+        malloc.training(policy.get_memory_footprint()),
     ):
         pl.Trainer(
             accelerator=accelerator,
@@ -76,9 +76,9 @@ def measure(rows: int, tokens: int, checkpointed: int) -> int:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from reasoning_lab.logprobs import TokenBatch
-    from reasoning_lab.models.lean import lean
-    from reasoning_lab.stages.tokens import NextTokenBatch
+    from reasoning_lab.kernels.fused_ops import lean
+    from reasoning_lab.kernels.logprobs import TokenBatch
+    from reasoning_lab.training.token_stage import NextTokenBatch
 
     options = {key: value for key, value in ARCHITECTURE.items() if key != "model_type"}
     config = AutoConfig.for_model("llama", pad_token_id=0, **options)

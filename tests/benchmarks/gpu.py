@@ -37,7 +37,7 @@ def architecture_of(model: str) -> dict[str, Any]:
     """As `conf/model` has it; of positions, whose factors a checkpoint brings, the default."""
     from omegaconf import OmegaConf
 
-    from reasoning_lab.compose import CONF
+    from reasoning_lab.commands.compose import CONF
 
     config: Any = OmegaConf.to_container(OmegaConf.load(CONF / "model" / f"{model}.yaml"))
     found = {"vocab_size": config["vocab_size"], **config["architecture"]}
@@ -60,11 +60,11 @@ def measure(model: str, dtype: str, tokens: int, checkpointed: int, without: str
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from reasoning_lab import attention
-    from reasoning_lab.logprobs import TokenBatch, Unpadded, mix_precision
+    from reasoning_lab.kernels import attention
+    from reasoning_lab.kernels.fused_ops import lean
+    from reasoning_lab.kernels.logprobs import TokenBatch, Unpadded, mix_precision
     from reasoning_lab.losses import parts
-    from reasoning_lab.models.lean import lean
-    from reasoning_lab.stages.tokens import NextTokenBatch
+    from reasoning_lab.training.token_stage import NextTokenBatch
 
     if without == "joined":
         attention._flash_takes = lambda value, options: False

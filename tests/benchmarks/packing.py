@@ -20,9 +20,9 @@ from pathlib import Path
 from omegaconf import OmegaConf
 from transformers import PreTrainedTokenizerBase
 
-from reasoning_lab.data.packing import TrainedPart, pack, packed_batch
-from reasoning_lab.data.reasoning_gym import ReasoningGymSource
-from reasoning_lab.data.teacher import ProceduralTeacher
+from reasoning_lab.data.sources.reasoning_gym import ReasoningGymSource
+from reasoning_lab.data.teachers.procedural import ProceduralTeacher
+from reasoning_lab.data.tokens.packing import TrainedPart, pack, packed_batch
 from reasoning_lab.models.tokenizer import examples_of, train_tokenizer
 from reasoning_lab.types import Completion, Problem, Rollout, Split, Verdict
 

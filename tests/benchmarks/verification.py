@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from reasoning_lab.targets import TRUSTED_VARIABLE
+from reasoning_lab.config.targets import TRUSTED_VARIABLE
 from reasoning_lab.types import Problem, Verdict
 from reasoning_lab.verify import Verifier, extract_answer
 from tests.processes import fork_server_children

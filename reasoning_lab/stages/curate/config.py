@@ -4,11 +4,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from reasoning_lab.data.benchmark_files import read_prompts
-from reasoning_lab.data.steps import made_steps
-from reasoning_lab.files import sha256
-from reasoning_lab.hardware import HardwareConfig
-from reasoning_lab.schema import StageConfig, register_stage
+from reasoning_lab.config.hardware import HardwareConfig
+from reasoning_lab.config.schema import StageConfig, register_stage
+from reasoning_lab.data.curation.step import made_steps
+from reasoning_lab.data.sources.benchmark_files import read_prompts
+from reasoning_lab.system.files import sha256
 from reasoning_lab.types import UserError
 
 

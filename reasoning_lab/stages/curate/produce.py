@@ -10,14 +10,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from reasoning_lab.data.benchmark_files import read_prompts
 from reasoning_lab.data.card import CorpusSummary, data_card
 from reasoning_lab.data.corpus import read_rollouts, write_prompt_ids, write_rollouts
-from reasoning_lab.data.curation import group_by_problem
-from reasoning_lab.data.steps import Background, Removal, Step, StepCount, curate, made_steps
-from reasoning_lab.ledger import Ledger
-from reasoning_lab.stages.base import Metrics, StageContext
+from reasoning_lab.data.curation.selection import group_by_problem
+from reasoning_lab.data.curation.step import (
+    Background,
+    Removal,
+    Step,
+    StepCount,
+    curate,
+    made_steps,
+)
+from reasoning_lab.data.sources.benchmark_files import read_prompts
+from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.stages.curate.config import CurateConfig
+from reasoning_lab.training.loop import Metrics, StageContext
 from reasoning_lab.types import Rollout, UserError
 
 _SHOWN_ROLLOUTS = 16

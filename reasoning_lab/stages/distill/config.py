@@ -6,11 +6,11 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from reasoning_lab.fields import at_least, choice, number
-from reasoning_lab.files import content_hash
-from reasoning_lab.hardware import HardwareConfig
-from reasoning_lab.schema import ProblemDraw, ProblemsConfig, StageConfig, register_stage
-from reasoning_lab.targets import factory
+from reasoning_lab.config.fields import at_least, choice, number
+from reasoning_lab.config.hardware import HardwareConfig
+from reasoning_lab.config.schema import ProblemDraw, ProblemsConfig, StageConfig, register_stage
+from reasoning_lab.config.targets import factory
+from reasoning_lab.system.files import content_hash
 from reasoning_lab.types import Split
 
 

@@ -19,17 +19,17 @@ from functools import partial
 from rich import get_console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from reasoning_lab.config.targets import factory
 from reasoning_lab.data.card import CorpusSummary, data_card
 from reasoning_lab.data.corpus import RolloutWriter, write_prompt_ids
 from reasoning_lab.data.shards import in_shards
-from reasoning_lab.data.teacher import Surveying, Teacher, Writing
-from reasoning_lab.data.thoughts import is_cut_off
-from reasoning_lab.data.unreadable import UNREADABLE_GOLD
-from reasoning_lab.engine.judge import Judging, ModelJudge
-from reasoning_lab.ledger import Ledger
-from reasoning_lab.stages.base import Metrics, StageContext
+from reasoning_lab.data.sources.unreadable import UNREADABLE_GOLD
+from reasoning_lab.data.teachers.procedural import Surveying, Teacher, Writing
+from reasoning_lab.graph.ledger import Ledger
+from reasoning_lab.models.thoughts import is_cut_off
+from reasoning_lab.sampling.judge import Judging, ModelJudge
 from reasoning_lab.stages.distill.config import DistillConfig
-from reasoning_lab.targets import factory
+from reasoning_lab.training.loop import Metrics, StageContext
 from reasoning_lab.types import Problem, Rollout, Split, UserError, Verdict
 
 _SHOWN_ROLLOUTS = 16

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from omegaconf import MISSING
 
-from reasoning_lab.fields import choice, number
-from reasoning_lab.schema import TrainingConfig, register_stage
+from reasoning_lab.config.fields import choice, number
+from reasoning_lab.config.schema import TrainingConfig, register_stage
 from reasoning_lab.types import Sequences
 
 

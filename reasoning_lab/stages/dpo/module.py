@@ -17,15 +17,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from reasoning_lab.data.batches import Example, padded_batch, step_batches
 from reasoning_lab.data.corpus import read_rollouts
-from reasoning_lab.files import seal, sealed
-from reasoning_lab.logprobs import TokenBatch, token_logprobs
+from reasoning_lab.data.tokens.batches import padded_batch, step_batches
+from reasoning_lab.kernels.logprobs import TokenBatch, token_logprobs
 from reasoning_lab.losses.dpo import DPOLoss, PairLogprobs, dpo_loss
 from reasoning_lab.models.policy import device_of, on_device
 from reasoning_lab.models.tokenizer import examples_of
-from reasoning_lab.ranks import Peers, first_rank_says, rank, share
-from reasoning_lab.stages.base import (
+from reasoning_lab.stages.dpo.config import DPOConfig
+from reasoning_lab.system.files import seal, sealed
+from reasoning_lab.system.ranks import Peers, first_rank_says, rank, share
+from reasoning_lab.training.loop import (
     Metrics,
     PolicyModule,
     StageContext,
@@ -33,11 +34,10 @@ from reasoning_lab.stages.base import (
     parts_of,
     save_trained,
 )
-from reasoning_lab.stages.dpo.config import DPOConfig
-from reasoning_lab.stages.schedules import optimizer_of, schedule_of
-from reasoning_lab.stages.steps import Steps
-from reasoning_lab.stages.tokens import divided, fitting
-from reasoning_lab.types import Rollout, UserError
+from reasoning_lab.training.micro_batches import Steps
+from reasoning_lab.training.schedules import optimizer_of, schedule_of
+from reasoning_lab.training.token_stage import divided, fitting
+from reasoning_lab.types import Example, Rollout, UserError
 
 # Read by the reference at once, where hardware names no micro-batch.
 _REFERENCE_BATCH_PAIRS = 8

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from reasoning_lab.fields import at_least, choice, number, placement
-from reasoning_lab.schema import DocumentLimit, TrainingConfig, register_stage
+from reasoning_lab.config.fields import at_least, choice, number, placement
+from reasoning_lab.config.schema import DocumentLimit, TrainingConfig, register_stage
 from reasoning_lab.types import Sequences
 
 

@@ -10,23 +10,23 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import EarlyStopping
 from transformers import PreTrainedTokenizerBase
 
-from reasoning_lab.data.batches import Example, step_batches
 from reasoning_lab.data.corpus import read_rollouts
-from reasoning_lab.data.packing import TrainedPart, pack, packed_batch, unpacked_batch
-from reasoning_lab.logprobs import TokenBatch
+from reasoning_lab.data.tokens.batches import step_batches
+from reasoning_lab.data.tokens.packing import TrainedPart, pack, packed_batch, unpacked_batch
+from reasoning_lab.kernels.logprobs import TokenBatch
 from reasoning_lab.models.tokenizer import examples_of
-from reasoning_lab.stages.base import (
+from reasoning_lab.stages.midtrain.config import MidtrainConfig
+from reasoning_lab.training.loop import (
     Metrics,
     StageContext,
     fit,
     parts_of,
     save_trained,
 )
-from reasoning_lab.stages.midtrain.config import MidtrainConfig
-from reasoning_lab.stages.schedules import optimizer_of, schedule_of
-from reasoning_lab.stages.steps import Steps
-from reasoning_lab.stages.tokens import NextTokenModule, fitting, micro_batches
-from reasoning_lab.types import Rollout, UserError
+from reasoning_lab.training.micro_batches import Steps
+from reasoning_lab.training.schedules import optimizer_of, schedule_of
+from reasoning_lab.training.token_stage import NextTokenModule, fitting, micro_batches
+from reasoning_lab.types import Example, Rollout, UserError
 
 
 class PatienceStopping(EarlyStopping):

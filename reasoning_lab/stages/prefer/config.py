@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from reasoning_lab.fields import at_least, choice
-from reasoning_lab.schema import (
+from reasoning_lab.config.fields import at_least, choice
+from reasoning_lab.config.schema import (
     CorpusSelection,
     ProblemDraw,
     ProblemsConfig,

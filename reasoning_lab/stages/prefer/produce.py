@@ -13,15 +13,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from reasoning_lab.data.corpus import read_rollouts, write_prompt_ids, write_rollouts
-from reasoning_lab.data.curation import group_by_problem, preference_pairs
-from reasoning_lab.engine.rollouts import sampling_of
-from reasoning_lab.ledger import Ledger
-from reasoning_lab.stages.base import Metrics, StageContext
+from reasoning_lab.data.curation.selection import group_by_problem, preference_pairs
+from reasoning_lab.graph.ledger import Ledger
+from reasoning_lab.sampling.rollouts import sampling_of
 from reasoning_lab.stages.prefer.config import (
     PreferConfig,
     PreferMixedConfig,
     PreferTeacherConfig,
 )
+from reasoning_lab.training.loop import Metrics, StageContext
 from reasoning_lab.types import PreferencePair, Problem, RolloutGroup, Split, UserError, Verdict
 from reasoning_lab.verify import verifier_version
 

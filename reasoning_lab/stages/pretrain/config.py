@@ -4,13 +4,13 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
-from reasoning_lab.fields import at_least, number
-from reasoning_lab.schema import ProblemDraw, ProblemsConfig, TrainingConfig, register_stage
+from reasoning_lab.config.fields import at_least, number
+from reasoning_lab.config.schema import ProblemDraw, ProblemsConfig, TrainingConfig, register_stage
 from reasoning_lab.types import Split
 
 # Who works the problems, whatever the recipe distills with; its slips are the stage's business.
 _TEACHER = {
-    "_target_": "reasoning_lab.data.teacher.ProceduralTeacher",
+    "_target_": "reasoning_lab.data.teachers.procedural.ProceduralTeacher",
     "noticed_slip_rate": 0.0,
     "unnoticed_slip_rate": 0.0,
 }

@@ -10,9 +10,8 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from reasoning_lab.data.batches import Example
 from reasoning_lab.data.corpus import write_prompt_ids
-from reasoning_lab.data.teacher import ProceduralTeacher, boxed
+from reasoning_lab.data.teachers.procedural import ProceduralTeacher, boxed
 from reasoning_lab.models.policy import build_policy
 from reasoning_lab.models.tokenizer import (
     completion_tokens,
@@ -20,11 +19,11 @@ from reasoning_lab.models.tokenizer import (
     text_tokens,
     train_tokenizer,
 )
-from reasoning_lab.stages.base import Metrics, StageContext
 from reasoning_lab.stages.pretrain.config import PretrainConfig
-from reasoning_lab.stages.probe import check_student
-from reasoning_lab.stages.tokens import train_padded
-from reasoning_lab.types import Problem, Split
+from reasoning_lab.training.loop import Metrics, StageContext
+from reasoning_lab.training.probe import check_student
+from reasoning_lab.training.token_stage import train_padded
+from reasoning_lab.types import Example, Problem, Split
 
 _RESULT = " = "
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
 
-from reasoning_lab.fields import at_least, choice, fraction, number
-from reasoning_lab.hardware import HardwareConfig
-from reasoning_lab.rewards import Rewards
-from reasoning_lab.schema import ProblemDraw, ProblemsConfig, TrainingConfig, register_stage
+from reasoning_lab.config.fields import at_least, choice, fraction, number
+from reasoning_lab.config.hardware import HardwareConfig
+from reasoning_lab.config.schema import ProblemDraw, ProblemsConfig, TrainingConfig, register_stage
+from reasoning_lab.rewards.functions import Rewards
 from reasoning_lab.types import Sequences, Split, UserError
 
 # Rows sorted by length and cut into such micro-batches hold little padding.
@@ -64,7 +64,7 @@ class KLConfig:
 
     Attributes:
         weight: In the loss of each token; 0 = not in the loss.
-        estimator: k3, k2 or k1; see `reasoning_lab.losses.grpo`.
+        estimator: k3, k2 or k1; see `reasoning_lab.losses.policy_gradient`.
         log_every_steps: How often it is measured where its weight is 0; 0 = never, and no
             reference is kept in memory.
     """
@@ -121,12 +121,12 @@ class RLConfig(TrainingConfig):
         signal: What must differ within a group, or within the whole update for `reinforce_pp`, for
             it to train: `correctness` = some rollouts are correct and some are not, so that a
             group that is wrong throughout does not learn to be short; `reward` = rewards differ.
-        rewards: By name, `_target_`, `weight` and options; see `reasoning_lab.rewards`.
+        rewards: By name, `_target_`, `weight` and options; see `reasoning_lab.rewards.functions`.
         overlong: `mask` = a rollout that was cut off is in its group's baseline and does not train;
             `keep` = it trains like the others.
-        advantage: How rewards become advantages; see `reasoning_lab.advantages`.
+        advantage: How rewards become advantages; see `reasoning_lab.losses.advantages`.
         aggregation: What a token weighs: token, sequence or constant; see
-            `reasoning_lab.losses.grpo.token_weights`.
+            `reasoning_lab.losses.policy_gradient.token_weights`.
         clip_low: Lower clip of the probability ratio.
         clip_high: Upper clip.
         kl: Divergence from the reference.

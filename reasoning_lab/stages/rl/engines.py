@@ -10,15 +10,15 @@ from typing import cast
 from filelock import FileLock, Timeout
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from reasoning_lab.engine.probe import hf_remedy
-from reasoning_lab.engine.rollouts import RolloutSampler
-from reasoning_lab.engine.vllm import VLLMEngine
-from reasoning_lab.engine.vllm_process import served
-from reasoning_lab.engine.vllm_server import VLLMServers
 from reasoning_lab.models.policy import save_policy
-from reasoning_lab.ranks import first_rank_says, rank
-from reasoning_lab.stages.base import StageContext
+from reasoning_lab.sampling.probe import hf_remedy
+from reasoning_lab.sampling.rollouts import RolloutSampler
+from reasoning_lab.sampling.vllm import VLLMEngine
+from reasoning_lab.sampling.vllm_process import served
+from reasoning_lab.sampling.vllm_server import VLLMServers
 from reasoning_lab.stages.rl.config import RLConfig
+from reasoning_lab.system.ranks import first_rank_says, rank
+from reasoning_lab.training.loop import StageContext
 
 log = logging.getLogger(__name__)
 

@@ -21,20 +21,12 @@ from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from reasoning_lab.data.batches import step_batches
 from reasoning_lab.data.corpus import write_prompt_ids
-from reasoning_lab.engine.probe import check_engine
-from reasoning_lab.engine.rollouts import RolloutSampler
-from reasoning_lab.ledger import Ledger
+from reasoning_lab.data.tokens.batches import step_batches
+from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.models.tokenizer import opened_thought
-from reasoning_lab.ranks import Peers
-from reasoning_lab.stages.base import (
-    Metrics,
-    PolicyModule,
-    StageContext,
-    fit,
-    save_trained,
-)
+from reasoning_lab.sampling.probe import check_engine
+from reasoning_lab.sampling.rollouts import RolloutSampler
 from reasoning_lab.stages.rl.ahead import Ahead
 from reasoning_lab.stages.rl.config import RLConfig
 from reasoning_lab.stages.rl.engines import engine_remedy, sampler_of
@@ -53,10 +45,18 @@ from reasoning_lab.stages.rl.update import (
     own_share,
     update,
 )
-from reasoning_lab.stages.schedules import optimizer_of, schedule_of
-from reasoning_lab.stages.steps import Steps
-from reasoning_lab.stages.strategies import backward, clipped_step
-from reasoning_lab.tracking import Tracker
+from reasoning_lab.system.ranks import Peers
+from reasoning_lab.tracking.tracker import Tracker
+from reasoning_lab.training.loop import (
+    Metrics,
+    PolicyModule,
+    StageContext,
+    fit,
+    save_trained,
+)
+from reasoning_lab.training.micro_batches import Steps
+from reasoning_lab.training.schedules import optimizer_of, schedule_of
+from reasoning_lab.training.strategies import backward, clipped_step
 from reasoning_lab.types import Problem, RolloutGroup, Split, UserError, Verdict
 
 log = logging.getLogger(__name__)

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from reasoning_lab.advantages import ADVANTAGES
-from reasoning_lab.engine import Sampling
-from reasoning_lab.engine.rollouts import RolloutSampler
-from reasoning_lab.ledger import Ledger
-from reasoning_lab.rewards import Rewards
+from reasoning_lab.graph.ledger import Ledger
+from reasoning_lab.losses.advantages import ADVANTAGES
+from reasoning_lab.rewards.functions import Rewards
+from reasoning_lab.sampling.engine import Sampling
+from reasoning_lab.sampling.rollouts import RolloutSampler
 from reasoning_lab.stages.rl.config import RLConfig
 from reasoning_lab.stages.rl.controls import balanced, informative, length_variation, temperature_at
 from reasoning_lab.types import Problem, Rollout, RolloutGroup, UserError

@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from reasoning_lab.data.batches import Example, padded_batch
-from reasoning_lab.logprobs import TokenBatch, token_entropies, token_logprobs
-from reasoning_lab.losses.grpo import (
+from reasoning_lab.data.tokens.batches import padded_batch
+from reasoning_lab.kernels.logprobs import TokenBatch, token_entropies, token_logprobs
+from reasoning_lab.losses.policy_gradient import (
     GRPOLoss,
     KLTerm,
     grpo_loss,
@@ -20,10 +20,10 @@ from reasoning_lab.losses.grpo import (
     token_weights,
 )
 from reasoning_lab.models.tokenizer import prompt_tokens
-from reasoning_lab.ranks import Peers, share, world_size
 from reasoning_lab.stages.rl.config import MICRO_BATCH_ROWS, RLConfig
 from reasoning_lab.stages.rl.rollouts import ScoredGroup
-from reasoning_lab.types import Rollout
+from reasoning_lab.system.ranks import Peers, share, world_size
+from reasoning_lab.types import Example, Rollout
 
 # Read for the entropy of a step: a few percent of the work of its update.
 _ENTROPY_ROLLOUTS = 8

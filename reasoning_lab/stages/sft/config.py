@@ -4,8 +4,13 @@ from dataclasses import dataclass
 
 from omegaconf import MISSING
 
-from reasoning_lab.fields import at_least, number
-from reasoning_lab.schema import CorpusSelection, DocumentLimit, TrainingConfig, register_stage
+from reasoning_lab.config.fields import at_least, number
+from reasoning_lab.config.schema import (
+    CorpusSelection,
+    DocumentLimit,
+    TrainingConfig,
+    register_stage,
+)
 from reasoning_lab.types import Sequences
 
 

@@ -7,12 +7,12 @@ write it: this is where it learns when to stop.
 from collections.abc import Sequence
 
 from reasoning_lab.data.corpus import read_rollouts
-from reasoning_lab.data.curation import harder_subset
-from reasoning_lab.ledger import Ledger
+from reasoning_lab.data.curation.selection import harder_subset
+from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.models.tokenizer import examples_of
-from reasoning_lab.stages.base import Metrics, StageContext
 from reasoning_lab.stages.sft.config import SFTConfig
-from reasoning_lab.stages.tokens import fitting, train_padded
+from reasoning_lab.training.loop import Metrics, StageContext
+from reasoning_lab.training.token_stage import fitting, train_padded
 from reasoning_lab.types import Rollout, UserError
 
 _UNIT = "rollouts"

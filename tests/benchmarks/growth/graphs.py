@@ -11,12 +11,12 @@ from typing import Any
 
 import hydra
 
-from reasoning_lab.compose import CONF, Recipe, compose, register_schemas
-from reasoning_lab.planning import plan_table, planned, summary
-from reasoning_lab.recipe import Node, ablated, link, ordered, with_evaluations
-from reasoning_lab.schema import StageConfig
-from reasoning_lab.store import Artifact
-from reasoning_lab.sweep import recipes
+from reasoning_lab.commands.compose import CONF, Recipe, compose, register_schemas
+from reasoning_lab.commands.plan import plan_table, planned, summary
+from reasoning_lab.commands.sweep import recipes
+from reasoning_lab.config.schema import StageConfig
+from reasoning_lab.graph.recipe import Node, ablated, link, ordered, with_evaluations
+from reasoning_lab.graph.store import Artifact
 
 from .curve import Curve, doublings
 

@@ -12,14 +12,15 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from reasoning_lab.advantages import ADVANTAGES
-from reasoning_lab.data.batches import Example, step_batches
-from reasoning_lab.data.packing import TrainedPart, pack, packed_batch
-from reasoning_lab.engine import Sampling
-from reasoning_lab.engine.hf import HFEngine
-from reasoning_lab.logprobs import TokenBatch, mean_logprob
-from reasoning_lab.losses.grpo import KLTerm, grpo_loss, token_weights
+from reasoning_lab.data.tokens.batches import step_batches
+from reasoning_lab.data.tokens.packing import TrainedPart, pack, packed_batch
+from reasoning_lab.kernels.logprobs import TokenBatch, mean_logprob
+from reasoning_lab.losses.advantages import ADVANTAGES
+from reasoning_lab.losses.policy_gradient import KLTerm, grpo_loss, token_weights
 from reasoning_lab.models.policy import load_policy
+from reasoning_lab.sampling.engine import Sampling
+from reasoning_lab.sampling.hf import HFEngine
+from reasoning_lab.types import Example
 
 from ..pairs.workload import SIZES, write_workload
 from .curve import Curve, doublings

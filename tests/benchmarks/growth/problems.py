@@ -15,16 +15,16 @@ import numpy as np
 import torch
 from omegaconf import OmegaConf
 
-from reasoning_lab.compose import CONF
+from reasoning_lab.commands.compose import CONF
 from reasoning_lab.data.corpus import read_rollouts, write_rollouts
-from reasoning_lab.data.curation import group_by_problem, harder_subset, preference_pairs
-from reasoning_lab.data.decontamination import Decontaminate
-from reasoning_lab.data.reasoning_gym import ReasoningGymSource
-from reasoning_lab.data.steps import Background, curate, made_steps
+from reasoning_lab.data.curation.decontamination import Decontaminate
+from reasoning_lab.data.curation.selection import group_by_problem, harder_subset, preference_pairs
+from reasoning_lab.data.curation.step import Background, curate, made_steps
+from reasoning_lab.data.sources.reasoning_gym import ReasoningGymSource
 from reasoning_lab.evaluate.benchmark import measured
 from reasoning_lab.evaluate.completions import COMPLETIONS
 from reasoning_lab.evaluate.statistics import majority, paired_difference, pass_at_1, pass_at_k
-from reasoning_lab.report import Claims, Completions, Evidence, Row, StageResult, write_report
+from reasoning_lab.report.write import Claims, Completions, Evidence, Row, StageResult, write_report
 from reasoning_lab.types import Completion, Problem, Rollout, RolloutGroup, Split, Verdict
 from reasoning_lab.verify import Verifier
 

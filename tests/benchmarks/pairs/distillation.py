@@ -17,17 +17,17 @@ from pathlib import Path
 
 import torch
 
-from reasoning_lab.data.sources import FileSource
-from reasoning_lab.engine import Sampling
-from reasoning_lab.engine.vllm import VLLMEngine
-from reasoning_lab.hardware import EngineHardwareConfig, HardwareConfig
+from reasoning_lab.config.hardware import EngineHardwareConfig, HardwareConfig
+from reasoning_lab.config.schema import ModelConfig, ProblemsConfig
+from reasoning_lab.data.sources.files import FileSource
 from reasoning_lab.models.policy import load_tokenizer
 from reasoning_lab.models.tokenizer import prompt_texts
-from reasoning_lab.schema import ModelConfig, ProblemsConfig
-from reasoning_lab.stages.base import StageContext
+from reasoning_lab.sampling.engine import Sampling
+from reasoning_lab.sampling.vllm import VLLMEngine
 from reasoning_lab.stages.distill.config import DistillConfig
 from reasoning_lab.stages.distill.produce import run
-from reasoning_lab.tracking import NullTracker
+from reasoning_lab.tracking.tracker import NullTracker
+from reasoning_lab.training.loop import StageContext
 from reasoning_lab.types import Completion, Problem, Split
 from reasoning_lab.verify import verifier_of
 
@@ -114,7 +114,7 @@ class Stage:
         engine = {"_target_": f"{__name__}.opened", "model": self._model}
         config = DistillConfig(
             teacher={
-                "_target_": "reasoning_lab.engine.teacher.ModelTeacher",
+                "_target_": "reasoning_lab.sampling.model_teacher.ModelTeacher",
                 "engine": engine,
                 "instruction": "",
                 "opening": "",

@@ -11,21 +11,19 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from reasoning_lab import heap
-from reasoning_lab.data.corpus import read_rollouts
-from reasoning_lab.data.sources import FileSource
-from reasoning_lab.engine import Sampling
-from reasoning_lab.engine.hf import HFEngine
-from reasoning_lab.hardware import HardwareConfig
-from reasoning_lab.models.policy import load_policy, load_tokenizer
-from reasoning_lab.models.tokenizer import examples_of, prompt_tokens
-from reasoning_lab.schema import (
+from reasoning_lab.config.hardware import HardwareConfig
+from reasoning_lab.config.schema import (
     ModelConfig,
     OptimizationConfig,
     ProblemsConfig,
     StageConfig,
 )
-from reasoning_lab.stages.base import StageContext
+from reasoning_lab.data.corpus import read_rollouts
+from reasoning_lab.data.sources.files import FileSource
+from reasoning_lab.models.policy import load_policy, load_tokenizer
+from reasoning_lab.models.tokenizer import examples_of, prompt_tokens
+from reasoning_lab.sampling.engine import Sampling
+from reasoning_lab.sampling.hf import HFEngine
 from reasoning_lab.stages.dpo import module as dpo_stage
 from reasoning_lab.stages.dpo.config import DPOConfig
 from reasoning_lab.stages.midtrain import module as midtrain_stage
@@ -34,8 +32,10 @@ from reasoning_lab.stages.rl import module as rl_stage
 from reasoning_lab.stages.rl.config import KLConfig, RLConfig, TemperatureConfig
 from reasoning_lab.stages.sft import module as sft_stage
 from reasoning_lab.stages.sft.config import SFTConfig
-from reasoning_lab.tracking import NullTracker
+from reasoning_lab.system import malloc
 from reasoning_lab.tracking.history import read_history
+from reasoning_lab.tracking.tracker import NullTracker
+from reasoning_lab.training.loop import StageContext
 from reasoning_lab.types import Problem
 from reasoning_lab.verify import Verifier
 
@@ -70,7 +70,7 @@ class Stage:
     """
 
     def __init__(self, folder: Path, kind: str, policy: str = "policy") -> None:
-        heap.give_back()  # As the lab's commands begin.
+        malloc.give_back()  # As the lab's commands begin.
         self._folder, self._kind, self._size = folder, kind, size_of(folder)
         self._policy = folder / policy
 
@@ -234,7 +234,7 @@ class Generation:
     """Completions of all prompts in one batch, from their token ids, at temperature 1."""
 
     def __init__(self, folder: Path) -> None:
-        heap.give_back()  # As the lab's commands begin.
+        malloc.give_back()  # As the lab's commands begin.
         self._size = size_of(folder)
         model, tokenizer = load_policy(folder / "policy", "float32")
         model.generation_config.eos_token_id = ends(self._size)  # type: ignore[union-attr]

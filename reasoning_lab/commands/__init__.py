@@ -1,0 +1,1 @@
+"""What the command line does: compose, sweep, run, plan, report and the other subcommands."""

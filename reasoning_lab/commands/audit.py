@@ -1,0 +1,162 @@
+"""Hold the verifier against completions that people have labelled, and keep what it gets wrong.
+
+A file of rows `{"gold": …, "completion": …, "label": true or false}`, one JSON object a line;
+the label says whether the completion answers correctly. A row may have `choices`, the texts of a
+multiple-choice question's options, and a `checker` of its own. A row whose gold the verifier cannot
+read is counted, and compared with nothing.
+"""
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reasoning_lab.config.hardware import HardwareConfig
+from reasoning_lab.data.sources.json_lines import json_lines
+from reasoning_lab.data.sources.unreadable import ReadableGolds, Unreadable
+from reasoning_lab.graph.ledger import Ledger
+from reasoning_lab.types import Problem, UserError, Verdict
+from reasoning_lab.verify import verifier_of
+
+_SHARD_ROWS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledRow:
+    """One row of the file.
+
+    Attributes:
+        line: Its number in the file, from 1.
+        gold: The known answer.
+        completion: What was written.
+        label: True = the completion answers correctly.
+        choices: The options' texts in order, for the checker `choice`; empty = unknown.
+        checker: As in `Problem.checker`; None = the file's rows do not say.
+    """
+
+    line: int
+    gold: str
+    completion: str
+    label: bool
+    choices: Sequence[str] = ()
+    checker: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """How often the verifier and the labels agree.
+
+    Attributes:
+        n: Rows.
+        agree: Rows that are labelled as the verifier finds them, correct or not.
+        false_positive: Found correct, labelled wrong.
+        false_negative: Labelled correct, not found so.
+        unparseable: Rows with this verdict, whatever their label.
+        timeout: Rows with this verdict, whatever their label.
+        unreadable_gold: Rows whose gold the verifier cannot read; all others are in `agree`,
+            `false_positive` or `false_negative`.
+    """
+
+    n: int
+    agree: int
+    false_positive: int
+    false_negative: int
+    unparseable: int
+    timeout: int
+    unreadable_gold: int
+
+
+def audit(
+    path: Path, checker: str | None, hardware: HardwareConfig, out_dir: Path
+) -> tuple[Audit, Path, Ledger]:
+    """Verify every row of `path` and write those on which verifier and label disagree.
+
+    Args:
+        path: The labelled rows.
+        checker: As in `Problem.checker`, of every row; None = each row's own, else `math`.
+        hardware: Workers and limits of the verifier.
+        out_dir: Made if missing; gets `disagreements.jsonl`, and `dropped.jsonl` where golds
+            cannot be read.
+
+    Returns:
+        The counts, the path of the disagreements, and what was left out.
+
+    Raises:
+        UserError: A row is malformed; the line is named.
+    """
+    rows = read_rows(path)
+    counts: Counter[str] = Counter()
+    ledger = Ledger()
+    out_dir.mkdir(parents=True, exist_ok=True)
+    disagreements = out_dir / "disagreements.jsonl"
+    with verifier_of(hardware) as verifier, disagreements.open("w", encoding="utf-8") as stream:
+        golds = ReadableGolds(verifier, ledger, lambda _: Unreadable("drop", 1.0, "audit"))
+        for start in range(0, len(rows), _SHARD_ROWS):
+            pairs = [(row, _problem(path, row, checker)) for row in rows[start:][:_SHARD_ROWS]]
+            readable = list(golds.of(problem for _, problem in pairs))
+            shard = [row for row, problem in pairs if problem.id not in golds.dropped]
+            answers = verifier.verify(readable, [row.completion for row in shard])
+            for row, (answer, verdict) in zip(shard, answers, strict=True):
+                counts[verdict] += 1
+                correct = verdict is Verdict.CORRECT
+                counts["false_positive"] += correct and not row.label
+                counts["false_negative"] += row.label and not correct
+                if correct != row.label:
+                    verified = {"answer": answer, "verdict": str(verdict)}
+                    stream.write(json.dumps(dataclasses.asdict(row) | verified) + "\n")
+    wrong = counts["false_positive"] + counts["false_negative"]
+    result = Audit(
+        n=len(rows),
+        agree=len(rows) - wrong - len(golds.dropped),
+        false_positive=counts["false_positive"],
+        false_negative=counts["false_negative"],
+        unparseable=counts[Verdict.UNPARSEABLE],
+        timeout=counts[Verdict.TIMEOUT],
+        unreadable_gold=len(golds.dropped),
+    )
+    ledger.write_rows(out_dir)
+    return result, disagreements, ledger
+
+
+def read_rows(path: Path) -> Sequence[LabelledRow]:
+    """The labelled rows of a file.
+
+    Raises:
+        UserError: The file is missing or empty, or a line is no such row.
+    """
+    rows = [_row(path, number, content) for number, content in json_lines(path, "path")]
+    if not rows:
+        raise UserError(f"path={path}: no row in it; give one JSON object a line")
+    return rows
+
+
+def _row(path: Path, line: int, content: Any) -> LabelledRow:
+    try:
+        gold, completion, label = (content[key] for key in ("gold", "completion", "label"))
+    except (TypeError, KeyError) as error:
+        raise UserError(
+            f"{path}, line {line}: not an object with gold, completion and label ({error}); "
+            "mend the line"
+        ) from error
+    if not isinstance(gold, str) or not isinstance(completion, str) or label not in (True, False):
+        raise UserError(
+            f"{path}, line {line}: gold and completion are text and label is true or false; "
+            "mend the line"
+        )
+    choices = content.get("choices", [])
+    if not isinstance(choices, list) or not all(isinstance(choice, str) for choice in choices):
+        raise UserError(f"{path}, line {line}: choices is no list of texts; mend the line")
+    checker = content.get("checker")
+    if checker is not None and not isinstance(checker, str):
+        raise UserError(f"{path}, line {line}: checker is no text; mend the line")
+    return LabelledRow(line, gold, completion, bool(label), choices, checker)
+
+
+def _problem(path: Path, row: LabelledRow, checker: str | None) -> Problem:
+    origin = f"{path}, line {row.line}"
+    metadata = {"row": origin} | ({"choices": row.choices} if row.choices else {})
+    rule = checker or row.checker or "math"
+    return Problem(origin, row.gold, rule, "audit", metadata=metadata)

@@ -1,0 +1,318 @@
+"""From Hydra's config to typed dataclasses and a linked recipe.
+
+The last place that sees a DictConfig.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+import reasoning_lab
+import reasoning_lab.stages
+from reasoning_lab.config.fields import check_values, identity_of
+from reasoning_lab.config.hardware import HardwareConfig
+from reasoning_lab.config.schema import BenchmarkConfig, RootConfig, StageConfig
+from reasoning_lab.config.targets import check_path, factory, import_trusted
+from reasoning_lab.data.sources.problems import ProblemSource
+from reasoning_lab.data.sources.rows import RowMapping
+from reasoning_lab.data.sources.unreadable import errors_under
+from reasoning_lab.evaluate.config import EvaluateConfig
+from reasoning_lab.graph.recipe import (
+    BASE,
+    NO_ABLATION,
+    Node,
+    ablated,
+    link,
+    ordered,
+    with_evaluations,
+)
+from reasoning_lab.graph.store import RECORD
+from reasoning_lab.sampling.model_teacher import check_engine
+from reasoning_lab.system.files import content_hash
+from reasoning_lab.types import UserError
+
+_PACKAGE = Path(reasoning_lab.__file__).parent
+CONF = next(path for path in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if path.is_dir())
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A composed run.
+
+    Attributes:
+        root: Every setting, typed.
+        variant: What was left out, `none` for nothing.
+        nodes: Stages and evaluations in the order in which they run.
+        source: Where problems come from; what it reads is read once.
+        benchmark_sources: The same of each benchmark that has a source of its own.
+    """
+
+    root: RootConfig
+    variant: str
+    nodes: list[Node]
+    source: ProblemSource
+    benchmark_sources: Mapping[str, ProblemSource]
+
+
+def register_schemas() -> None:
+    """Import every stage's schema, so that the options find their types; the user's own too."""
+    import_trusted()
+    ConfigStore.instance().store(group="schema", name="rows", node=_rows_schema())
+    for module in pkgutil.iter_modules(reasoning_lab.stages.__path__):
+        if module.ispkg:
+            importlib.import_module(f"reasoning_lab.stages.{module.name}.config")
+
+
+def _rows_schema() -> DictConfig:
+    """The schema of `data.rows`, where `only` takes names of columns that no schema knows."""
+    schema: DictConfig = OmegaConf.structured(RowMapping)
+    OmegaConf.set_struct(schema.only, False)
+    return schema
+
+
+def compose(config: DictConfig) -> Recipe:
+    """Type the config and link its stages.
+
+    Raises:
+        UserError: When the stages cannot be linked or a value is missing or impossible.
+    """
+    if config.engine is not None and OmegaConf.is_missing(config.engine, "model"):
+        config.engine.model = config.model.path or BASE
+    root: RootConfig = OmegaConf.to_object(config)  # type: ignore[assignment]
+    check_values(root)
+    root.data = _plain(root.data)
+    for benchmark in root.benchmarks.values():
+        benchmark.data = _plain(benchmark.data)
+    root.benchmarks = {
+        name: root.protocol.applied(benchmark) for name, benchmark in root.benchmarks.items()
+    }
+    _check(root)
+    source = _source(root.data, "data")
+    sources = {
+        name: _own_source(name, held.data)
+        for name, held in root.benchmarks.items()
+        if held.data is not None
+    }
+    groups = {
+        "model": _model_identity(root),
+        "data": _data_identity(root.data, source),
+        "benchmarks": {
+            name: _problems_identity(held, sources.get(name, source))
+            for name, held in root.benchmarks.items()
+        },
+    }
+    kept = ablated(ordered(root.stages), root.ablate)
+    has_base = root.model.path is not None
+    nodes = link(kept, groups, root.seed, has_base, makers)
+    evaluations = {
+        name: EvaluateConfig(
+            reads=["model", "data"] if held.data is None else ["model"],
+            name=name,
+            benchmark=held,
+            engine=root.engine,
+            own_data=groups["benchmarks"][name].get("data"),
+        )
+        for name, held in root.benchmarks.items()
+    }
+    # What is evaluated is merged.
+    groups["model"] = {k: v for k, v in groups["model"].items() if k != "adapter"}
+    nodes = with_evaluations(nodes, evaluations, groups, root.seed, _base_name(root))
+    if not nodes:
+        raise UserError(
+            "stages: there is no stage and no checkpoint to evaluate; choose a recipe, or set "
+            "model.path"
+        )
+    removed = [name for name in root.stages if name not in kept]
+    return Recipe(
+        root,
+        "+".join(removed) or NO_ABLATION,
+        nodes,
+        source,
+        sources,
+    )
+
+
+def _base_name(root: RootConfig) -> str | None:
+    """What the checkpoint is called: `base` below the stages that it starts, else by its name."""
+    path = root.model.path
+    if path is None or root.stages:
+        return None if path is None else BASE
+    parts = Path(path).parts
+    # A policy of a store lies in a folder named by its fingerprint, below its stage's.
+    stored = len(parts) > 1 and (Path(path) / RECORD).is_file()
+    return f"{parts[-2]}-{parts[-1][:8]}" if stored else Path(path).name or BASE
+
+
+def _plain(value: Any) -> Any:
+    """A source's options without dataclasses in them."""
+    if isinstance(value, RowMapping):
+        return asdict(value)
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return value
+
+
+def _check(root: RootConfig) -> None:
+    _check_hardware(root.hardware)
+    _check_engine(root)
+    _check_precision(root)
+    _check_adapter(root)
+    _check_stages(root)
+
+
+def _check_hardware(hardware: HardwareConfig) -> None:
+    strategy = hardware.strategy
+    for key, count in (("devices", hardware.devices), ("nodes", hardware.nodes)):
+        if count > 1 and strategy == "single":
+            raise UserError(
+                f"hardware.{key}={count}: strategy=single uses one; set hardware.strategy to ddp, "
+                "fsdp or deepspeed1, 2 or 3"
+            )
+    if hardware.nodes > 1 and not hardware.on_cluster:
+        raise UserError(
+            f"hardware.nodes={hardware.nodes}: other machines are reached through SLURM or Ray; "
+            "choose hardware=slurm or ray, or leave nodes out"
+        )
+    if hardware.slurm is not None and hardware.ray is not None:
+        raise UserError(
+            "hardware.slurm and hardware.ray: a stage is made on one of them; leave one out"
+        )
+    if hardware.offload != "none" and not strategy.startswith("deepspeed"):
+        raise UserError(
+            f"hardware.offload={hardware.offload}: strategy={strategy} has no offloading; set "
+            "hardware.strategy to deepspeed1, 2 or 3, or leave offload out"
+        )
+    if hardware.offload == "nvme" and strategy != "deepspeed3":
+        raise UserError(
+            f"hardware.offload=nvme: strategy={strategy} cannot offload to drives; set "
+            "hardware.strategy=deepspeed3, or hardware.offload=cpu"
+        )
+    if (hardware.offload == "nvme") != (hardware.offload_path is not None):
+        raise UserError(
+            f"hardware.offload_path={hardware.offload_path}: it is the folder on the drives of "
+            f"offload=nvme, and offload is {hardware.offload}; give both, or neither"
+        )
+    if strategy.startswith("deepspeed") and find_spec("deepspeed") is None:
+        raise UserError(
+            f"hardware.strategy={strategy}: the package 'deepspeed' is not installed; run pip "
+            "install 'reasoning-lab[deepspeed]', or choose fsdp"
+        )
+
+
+def _check_engine(root: RootConfig) -> None:
+    if root.hardware.engine.sleep and root.hardware.accelerator == "cpu":
+        raise UserError(
+            "hardware.engine.sleep: vLLM has no sleep mode on a CPU; leave it out, or set "
+            "hardware.accelerator to gpu"
+        )
+    if root.engine is None:
+        return
+    check_engine(root.engine, "engine")
+    if root.stages and ".openai." in str(root.engine["_target_"]):
+        raise UserError(
+            "engine: a server does not have the policies of stages; choose engine=hf or vllm, "
+            "or evaluate the server's own model with reasoning-lab evaluate"
+        )
+
+
+def _check_precision(root: RootConfig) -> None:
+    if root.model.dtype != "mixed":
+        return
+    if root.hardware.strategy.startswith("deepspeed"):
+        raise UserError(
+            f"model.dtype=mixed: strategy={root.hardware.strategy} keeps float32 weights beside "
+            "bfloat16 ones by itself; set model.dtype=bfloat16, or hardware.strategy to single, "
+            "ddp or fsdp"
+        )
+    if root.model.adapter is not None:
+        raise UserError(
+            "model.dtype=mixed: an adapter learns in float32 whatever it is put into; set "
+            "model.dtype=bfloat16, or leave the adapter out"
+        )
+
+
+def _check_adapter(root: RootConfig) -> None:
+    adapter = root.model.adapter
+    if adapter is None:
+        return
+    for package in ("peft", *(["bitsandbytes"] if adapter.kind == "qlora" else [])):
+        if find_spec(package) is None:
+            raise UserError(
+                f"model.adapter.kind={adapter.kind}: the package '{package}' is not installed; run "
+                "pip install 'reasoning-lab[lora]', or leave the adapter out"
+            )
+    if root.hardware.strategy not in ("single", "ddp"):
+        raise UserError(
+            f"model.adapter: strategy={root.hardware.strategy} divides weights that an adapter "
+            "leaves frozen, which is not done; set hardware.strategy to single or ddp"
+        )
+    for name in adapter.target_modules or []:
+        if "embed" in name or "lm_head" in name:
+            raise UserError(
+                f"model.adapter.target_modules: '{name}' is an embedding, and these don't learn "
+                "with an adapter; name linear layers of the blocks"
+            )
+
+
+def _check_stages(root: RootConfig) -> None:
+    for name, stage in root.stages.items():
+        if not isinstance(stage, StageConfig):
+            raise UserError(
+                f"stages.{name}: a stage needs a schema; add it by its option, as in "
+                f"+stage@stages.{name}=sft"
+            )
+        check_path(stage.run, f"stages.{name}.run")
+        stage.check(f"stages.{name}", root.hardware)
+
+
+def makers(kind: str) -> list[str]:
+    """Names of the shipped stage options that produce `kind`."""
+    options = sorted((CONF / "stage").glob("*.yaml"))
+    return [
+        path.stem for path in options if OmegaConf.select(OmegaConf.load(path), "produces") == kind
+    ]
+
+
+def _model_identity(root: RootConfig) -> Any:
+    identity = identity_of(root.model)
+    if root.model.path is not None and Path(root.model.path).is_dir():
+        identity["path"] = content_hash(Path(root.model.path))
+    return identity
+
+
+def _problems_identity(benchmark: BenchmarkConfig, source: ProblemSource) -> Any:
+    """Which problems it holds; how a policy is sampled on them decides nothing before."""
+    identity = {key: getattr(benchmark, key) for key in ("split", "levels", "count", "seed")}
+    if benchmark.data is not None:
+        identity["data"] = _data_identity(benchmark.data, source)
+    return identity
+
+
+def _source(data: dict[str, Any], key: str) -> ProblemSource:
+    check_path(str(data.get("_target_")), f"{key}._target_")
+    source: ProblemSource = factory(data, key)()
+    return source
+
+
+def _own_source(name: str, data: dict[str, Any]) -> ProblemSource:
+    key = f"benchmarks.{name}.data"
+    with errors_under(key):
+        return _source(data, key)
+
+
+def _data_identity(data: dict[str, Any], source: ProblemSource) -> Any:
+    """The source's options and its content; a local file counts by content, not by place."""
+    return {"options": identity_of(_without_paths(data)), "content": source.content()}
+
+
+def _without_paths(options: Any) -> Any:
+    if not isinstance(options, dict):
+        return options
+    return {key: _without_paths(value) for key, value in options.items() if key != "path"}

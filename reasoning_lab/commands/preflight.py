@@ -1,0 +1,210 @@
+"""What a recipe asks of its data, held against the data before the first stage trains.
+
+Each stage's config declares the problems that it draws, the levels that it wants of a corpus and
+the longest document that it takes. Here the problems are drawn, their golds read, their families
+shown to the teacher and a few documents written and counted, for every stage that would run. All
+complaints come at once. `plan` asks the same, of data that is on this machine.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from reasoning_lab.commands.compose import Recipe
+from reasoning_lab.config.schema import ProblemDraw
+from reasoning_lab.config.targets import factory
+from reasoning_lab.data.sources.problems import ProblemSource, drawn
+from reasoning_lab.data.sources.reasoning_gym import ReasoningGymSource
+from reasoning_lab.data.sources.unreadable import ReadableGolds, Unreadable, errors_under
+from reasoning_lab.data.teachers.procedural import Teacher
+from reasoning_lab.data.tokens.document_length import shortest_document
+from reasoning_lab.graph.ledger import Ledger
+from reasoning_lab.graph.recipe import Node
+from reasoning_lab.graph.store import Store
+from reasoning_lab.types import Problem, UserError
+from reasoning_lab.verify import Verifier
+
+_SAMPLED_PROBLEMS = 64
+# Of a generator, which makes problems as they are asked for; one that has so many hardly runs out.
+_MOST_GENERATED = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnProblems:
+    """What drawing a stage's problems showed.
+
+    Attributes:
+        refusal: Why they cannot be drawn; empty = they can.
+        examples: The first problem of each family.
+        levels: How many there are at each level.
+        sample: The first few, of which documents are written.
+    """
+
+    refusal: str = ""
+    examples: Mapping[str, Problem] = field(default_factory=dict)
+    levels: Mapping[int, int] = field(default_factory=dict)
+    sample: Sequence[Problem] = ()
+
+
+# By source, split and levels, then by count: a sweep's runs ask for the same, one after the other.
+_DRAWS: dict[str, dict[int, DrawnProblems]] = {}
+
+
+class Preflight:
+    """Checks recipes; the same draw of several recipes is made once in a process.
+
+    Args:
+        verifier: Reads the golds.
+        local_only: True = data that is not on this machine is noted, not fetched.
+
+    Attributes:
+        unchecked: Sources that were not looked at, by their config key.
+    """
+
+    def __init__(self, verifier: Verifier, local_only: bool = False) -> None:
+        self._verifier = verifier
+        self._local_only = local_only
+        self.unchecked: dict[str, None] = {}
+
+    def require(self, recipes: Iterable[Recipe]) -> None:
+        """Refuse recipes whose data does not give what they ask.
+
+        Raises:
+            UserError: One line for each complaint.
+        """
+        complaints = dict.fromkeys(line for recipe in recipes for line in self.complaints(recipe))
+        if complaints:
+            raise UserError("\n".join(complaints))
+
+    def complaints(self, recipe: Recipe) -> list[str]:
+        """One sentence for each thing that the data lacks, of every node that would run."""
+        store = Store(Path(recipe.root.paths.runs) / "store")
+        lines: list[str] = []
+        nodes = [
+            node for node in recipe.nodes if store.record(node.folder, node.fingerprint) is None
+        ]
+        # A larger draw stands for the smaller ones of its kind.
+        for draw in sorted((d for n in nodes for d in n.draws()), key=lambda d: -d.count):
+            self._drawn(recipe, draw, or_larger=True)
+        for node in nodes:
+            for draw in node.draws():
+                lines += self._draw_complaints(recipe, draw)
+            lines += self._corpus_complaints(recipe, node)
+        return list(dict.fromkeys(lines))
+
+    def _draw_complaints(self, recipe: Recipe, draw: ProblemDraw) -> Iterator[str]:
+        drawn = self._drawn(recipe, draw, or_larger=True)
+        if drawn.refusal:
+            yield f"{draw.key}: {drawn.refusal}"
+        if draw.teacher is None:
+            return
+        teacher: Teacher = factory(draw.teacher, f"{draw.key}.teacher")()
+        refusals = (teacher.refusal(problem) for problem in drawn.examples.values())
+        yield from (f"{draw.key}: {refusal}" for refusal in dict.fromkeys(refusals) if refusal)
+
+    def _corpus_complaints(self, recipe: Recipe, node: Node) -> Iterator[str]:
+        """Levels, counts and lengths that the corpus which reaches `node` cannot have."""
+        made_by = node.corpus_draw()
+        if made_by is None or made_by.teacher is None:
+            return
+        drawn = self._drawn(recipe, made_by)
+        if drawn.refusal or not drawn.levels:
+            return
+        key = f"stages.{node.name}"
+        for selection in node.config.corpus_selections(key):
+            problems = sum(drawn.levels.get(level, 0) for level in selection.levels)
+            if problems < selection.least:
+                there = f"{problems:,} problems are" if problems else "no problem is"
+                yield (
+                    f"{selection.key}: {there} at levels {list(selection.levels)} of the corpus, "
+                    f"and {selection.least:,} are needed; {made_by.key} brings levels "
+                    f"{sorted(drawn.levels)}; choose among these, or ask for fewer"
+                )
+        limit = node.config.document_limit(key)
+        if limit is None:
+            return
+        teacher: Teacher = factory(made_by.teacher, f"{made_by.key}.teacher")()
+        texts = [
+            f"{problem.prompt}{text}"
+            for problem in drawn.sample
+            if not teacher.refusal(problem)
+            for text in teacher.preview(problem, recipe.root.seed)
+        ]
+        shortest = shortest_document(texts, recipe.root.model)
+        if shortest is not None and shortest > limit.tokens:
+            yield (
+                f"{limit.key}={limit.tokens}: none of {len(texts)} documents of this corpus fits; "
+                f"the shortest has about {shortest:,} tokens; raise it"
+            )
+
+    def _drawn(self, recipe: Recipe, draw: ProblemDraw, or_larger: bool = False) -> DrawnProblems:
+        """What drawing shows; the seed decides which problems come, not whether there are enough.
+
+        `or_larger`: a larger draw of the same kind, if one succeeded, stands for this one.
+        """
+        source, options = recipe.source, recipe.root.data
+        golds: tuple[str, float] | None = None
+        if draw.benchmark is not None and draw.benchmark in recipe.benchmark_sources:
+            source = recipe.benchmark_sources[draw.benchmark]
+            options = recipe.root.benchmarks[draw.benchmark].data or options
+        if self._local_only and not source.is_local():
+            self.unchecked[draw.key] = None
+            return DrawnProblems()
+        if draw.benchmark is not None:
+            benchmark = recipe.root.benchmarks[draw.benchmark]
+            golds = (benchmark.unreadable, benchmark.max_unreadable_frac)
+        kind = repr((options, source.content(), draw.split, list(draw.levels), golds))
+        drawn = _DRAWS.setdefault(kind, {})
+        if or_larger:
+            larger = (d for n, d in drawn.items() if n >= draw.count and not d.refusal)
+            if (one := next(larger, None)) is not None:
+                return one
+        if draw.count not in drawn:
+            seed = recipe.root.seed if draw.seed is None else draw.seed
+            drawn[draw.count] = self._draw(recipe, source, draw, seed)
+        return drawn[draw.count]
+
+    def _draw(
+        self, recipe: Recipe, source: ProblemSource, draw: ProblemDraw, seed: int
+    ) -> DrawnProblems:
+        examples: dict[str, Problem] = {}
+        levels: Counter[int] = Counter()
+        sample: list[Problem] = []
+        golds = ReadableGolds(self._verifier, Ledger(), partial(_policy_of, recipe, source, draw))
+        renamed = draw.benchmark is not None and draw.benchmark in recipe.benchmark_sources
+        try:
+            with errors_under(f"{draw.key}.data") if renamed else nullcontext():
+                problems = _problems_of(recipe, source, draw, seed)
+                # A generator gives each problem a gold that its family reads.
+                generated = isinstance(source, ReasoningGymSource)
+                for problem in problems if generated else golds.of(problems):
+                    examples.setdefault(problem.family, problem)
+                    levels[problem.level] += 1
+                    if len(sample) < _SAMPLED_PROBLEMS:
+                        sample.append(problem)
+        except UserError as error:
+            return DrawnProblems(str(error), examples, levels, sample)
+        return DrawnProblems("", examples, levels, sample)
+
+
+def _problems_of(
+    recipe: Recipe, source: ProblemSource, draw: ProblemDraw, seed: int
+) -> Iterator[Problem]:
+    if draw.benchmark is None:
+        generated = isinstance(source, ReasoningGymSource)
+        count = min(draw.count, _MOST_GENERATED) if generated else draw.count
+        return source.problems(draw.split, draw.levels, count, seed)
+    return drawn(source, recipe.root.benchmarks[draw.benchmark])
+
+
+def _policy_of(
+    recipe: Recipe, source: ProblemSource, draw: ProblemDraw, problem: Problem
+) -> Unreadable:
+    """What the node that draws `problem` does where its gold cannot be read."""
+    if draw.benchmark is None:
+        return source.unreadable(problem) or Unreadable("refuse", 0.0, "data")
+    benchmark = recipe.root.benchmarks[draw.benchmark]
+    return Unreadable(benchmark.unreadable, benchmark.max_unreadable_frac, draw.key)

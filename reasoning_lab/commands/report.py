@@ -1,0 +1,229 @@
+"""What evaluations in the store say, and the report of it.
+
+`results_of` reads one recipe's evaluations back; `publish` writes and prints the report of one
+recipe or of many. `survey` composes every combination of a sweep and reports what the store
+already holds of it: it runs nothing.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from textwrap import shorten
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from reasoning_lab.commands.compose import Recipe
+from reasoning_lab.commands.sweep import recipes, swept_keys
+from reasoning_lab.config.fields import as_plain
+from reasoning_lab.config.schema import TrainingConfig
+from reasoning_lab.evaluate.completions import read_samples
+from reasoning_lab.evaluate.config import EvaluateConfig
+from reasoning_lab.graph.recipe import Node, variant_label
+from reasoning_lab.graph.store import Artifact, Store, fingerprint
+from reasoning_lab.report.table import sentences
+from reasoning_lab.report.write import (
+    Claims,
+    Completions,
+    Evidence,
+    GraphNode,
+    Row,
+    StageResult,
+    console_means,
+    console_table,
+    write_report,
+)
+from reasoning_lab.system.files import dated
+from reasoning_lab.types import UserError
+
+_MEASURED = (
+    "pass@",
+    "maj@",
+    "by_sample",
+    "correct_",
+    "wrong_",
+    "unparseable_",
+    "timeout_",
+    "truncated_",
+)
+
+
+def survey(overrides: Sequence[str]) -> dict[str, Path]:
+    """Report on every combination of swept overrides, from the store alone.
+
+    Args:
+        overrides: As for a multirun: `seed=0,1,2`, `ablate=none,dpo`, `key=value`.
+
+    Returns:
+        Paths of the report's files.
+
+    Raises:
+        UserError: An evaluation is missing; nothing is averaged over what is there.
+    """
+    rows: list[Row] = []
+    results: list[StageResult] = []
+    missing: list[str] = []
+    runs = Path("runs")
+    artifacts: dict[str, Artifact] = {}
+    evidence = Evidence()
+    for combination, recipe in recipes(overrides):
+        runs = Path(recipe.root.paths.runs)
+        store = Store(runs / "store")
+        lacking: list[str] = []
+        for node in _reported(recipe):
+            found = artifacts.get(node.fingerprint) or store.lookup(node.folder, node.fingerprint)
+            if found is None:
+                lacking.append(node.name)
+            else:
+                artifacts[node.fingerprint] = found
+        if lacking:
+            missing.append(f"{' '.join(combination) or 'the recipe'} lacks {', '.join(lacking)}")
+            continue
+        for node in recipe.nodes:
+            record = store.record(node.folder, node.fingerprint)
+            if record is not None:
+                artifacts.setdefault(node.fingerprint, record)
+        own_rows, own_results = results_of(recipe, artifacts)
+        add_evidence(evidence, recipe, artifacts)
+        rows += own_rows
+        results += own_results
+    if missing:
+        raise UserError(
+            f"report: {missing[0]}"
+            + (f" (and {len(missing) - 1} more are incomplete)" if len(missing) > 1 else "")
+            + f"; run it first: reasoning-lab -m {' '.join(overrides)}"
+        )
+    return publish(rows, results, evidence, dated(runs / "reports"), Console())
+
+
+def dashboard(overrides: Sequence[str]) -> list[str]:
+    """Make the W&B dashboard of a recipe or of every combination of swept overrides.
+
+    Returns:
+        Addresses at W&B, or paths of their specifications where it cannot be reached.
+    """
+    # W&B's own library takes a second to import, and no run needs it.
+    from reasoning_lab.tracking.dashboard import Subject
+    from reasoning_lab.tracking.dashboard import publish as publish_dashboard
+
+    found = [recipe for _, recipe in recipes(overrides)]
+    root = found[0].root
+    stages = [
+        node.folder
+        for recipe in found
+        for node in recipe.nodes
+        if isinstance(node.config, TrainingConfig)
+    ]
+    swept = swept_keys(overrides)
+    subject = Subject(
+        title=shorten(" ".join(overrides), 120) or "the recipe as it ships",
+        command=" ".join(["reasoning-lab", *(["-m"] if swept else []), *overrides]),
+        stages=list(dict.fromkeys(stages)),
+        benchmarks=list(dict.fromkeys(name for recipe in found for name in recipe.root.benchmarks)),
+        # A swapped option is no config key; the variant names it.
+        swept=list(dict.fromkeys("variant" if "@" in key else key for key in swept)),
+    )
+    return publish_dashboard(subject, root.tracker, dated(Path(root.paths.runs) / "dashboards"))
+
+
+def results_of(
+    recipe: Recipe, artifacts: Mapping[str, Artifact]
+) -> tuple[list[Row], list[StageResult]]:
+    """Rows and verdicts of a finished recipe.
+
+    Args:
+        recipe: The composed run.
+        artifacts: By fingerprint, those of the evaluations and of the policies they are of.
+    """
+    rows, results = [], []
+    for node in recipe.nodes:
+        if not isinstance(node.config, EvaluateConfig):
+            continue
+        evaluated, policy = artifacts[node.fingerprint], node.inputs.get("policy")
+        made = None if policy is None else artifacts[policy.fingerprint]
+        samples = read_samples(evaluated.path, node.config.benchmark.samples)
+        about: dict[str, Any] = {
+            "variant": recipe.variant,
+            "stage": node.policy_name,
+            "seed": recipe.root.seed,
+            "benchmark": node.config.name,
+            # A checkpoint that was taken as it is has no artifact; what it is decides its name.
+            "fingerprint": made.fingerprint if made else _name_of_base(node),
+        }
+        results.append(StageResult(**about, **samples._asdict()))
+        rows.append(
+            Row(
+                **about,
+                n=evaluated.metrics["n"],
+                samples=evaluated.metrics["samples"],
+                pass_at_1=evaluated.metrics["pass@1"],
+                ci95=tuple(evaluated.metrics["ci95"]),
+                completion_tokens=evaluated.metrics["completion_tokens"],
+                train_tokens=made.metrics["train_tokens"] if made else 0,
+                wall_s=made.metrics["wall_s"] if made else 0.0,
+                measured={
+                    k: v
+                    for k, v in evaluated.metrics.items()
+                    if k.startswith(_MEASURED) and k != "pass@1"
+                },
+            )
+        )
+    return rows, results
+
+
+def _name_of_base(node: Node) -> str:
+    return fingerprint({"model": node.identity["groups"]["model"]})
+
+
+def add_evidence(evidence: Evidence, recipe: Recipe, artifacts: Mapping[str, Artifact]) -> None:
+    """Add what stands behind a finished recipe's numbers; `artifacts` as for `results_of`."""
+    seed, variant = recipe.root.seed, recipe.variant
+    title = f"{variant_label(variant)}, seed {seed}"
+    evidence.configs[title] = yaml.safe_dump(as_plain(recipe.root), sort_keys=False)
+    for node in recipe.nodes:
+        made = artifacts.get(node.fingerprint)
+        if node.fingerprint in evidence.nodes:
+            continue
+        evidence.nodes[node.fingerprint] = GraphNode(
+            f"{node.name} (seed {seed})",
+            node.fingerprint,
+            [maker.fingerprint for maker in node.inputs.values()],
+            made.metrics["wall_s"] if made else None,
+            made.ledger if made else {},
+        )
+        if made is None:
+            continue
+        if isinstance(node.config, EvaluateConfig):
+            about = {"variant": variant, "seed": seed, "stage": node.policy_name}
+            evidence.completions.append(
+                Completions(made.path, {**about, "benchmark": node.config.name})
+            )
+        elif made.kind == "policy":
+            evidence.policies[f"{node.name}, {title}"] = made.path
+
+
+def publish(
+    rows: Sequence[Row],
+    results: Sequence[StageResult],
+    evidence: Evidence,
+    out_dir: Path,
+    console: Console,
+) -> dict[str, Path]:
+    """Write the report into `out_dir` and print its tables and sentences."""
+    claims = Claims.of(results)
+    paths = write_report(rows, claims, results, evidence, out_dir)
+    console.print(console_means(claims.means) if claims.means else console_table(rows))
+    for told in sentences([*claims.stages, *claims.variants]):
+        console.print(told.replace("**", ""), markup=False, soft_wrap=True)
+    console.print(f"Report: {paths['html']}, {paths['markdown'].name}", soft_wrap=True)
+    return paths
+
+
+def _reported(recipe: Recipe) -> list[Node]:
+    """The evaluations and the policies that they are of: a report needs nothing else."""
+    return [
+        each
+        for node in recipe.nodes
+        if isinstance(node.config, EvaluateConfig)
+        for each in (*node.inputs.values(), node)
+    ]

@@ -1,0 +1,112 @@
+"""Verify an evaluation's kept completions once more, with another checker or a newer verifier.
+
+Nothing is generated. The old verdicts are those of the artifact, which stays as it is.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from reasoning_lab.config.hardware import HardwareConfig
+from reasoning_lab.data.corpus import read_rollouts, write_rollouts
+from reasoning_lab.data.curation.selection import group_by_problem
+from reasoning_lab.data.sources.unreadable import ReadableGolds, Unreadable
+from reasoning_lab.evaluate.benchmark import correct_samples, measured
+from reasoning_lab.evaluate.completions import COMPLETIONS
+from reasoning_lab.evaluate.statistics import Difference, Estimate, paired_difference, pass_at_1
+from reasoning_lab.graph.ledger import Ledger
+from reasoning_lab.system.files import replaced
+from reasoning_lab.types import Problem, Rollout, UserError
+from reasoning_lab.verify import verifier_of, verifier_version
+
+
+@dataclass(frozen=True, slots=True)
+class Rescored:
+    """An evaluation under its own and under the new verdicts.
+
+    Attributes:
+        before: pass@1 by the verdicts that were kept.
+        after: pass@1 by the new ones.
+        difference: after - before, paired over problems.
+        changed: `old -> new` verdicts to how many completions.
+    """
+
+    before: Estimate
+    after: Estimate
+    difference: Difference
+    changed: dict[str, int]
+
+
+def rescore(
+    folder: Path, checker: str | None, hardware: HardwareConfig, out_dir: Path
+) -> tuple[Rescored, Path, Ledger]:
+    """Write `completions.parquet` with new verdicts and `metrics.json` into `out_dir`.
+
+    Problems whose gold the checker cannot read are left out on both sides.
+
+    Args:
+        folder: An evaluation's artifact.
+        checker: As in `Problem.checker`; None = each problem's own.
+        hardware: Workers and limits of the verifier.
+        out_dir: Made if missing.
+
+    Returns:
+        The comparison, the path of the completions, and what was left out.
+
+    Raises:
+        UserError: There are no completions in `folder`, or the checker can read no gold.
+    """
+    if not (folder / COMPLETIONS).is_file():
+        raise UserError(
+            f"path={folder}: there is no {COMPLETIONS} in it; give an evaluation's folder, "
+            "runs/store/evaluate/FINGERPRINT"
+        )
+    old = read_rollouts(folder / COMPLETIONS)
+    ledger = Ledger()
+    with verifier_of(hardware) as verifier:
+        golds = ReadableGolds(verifier, ledger, lambda _: Unreadable("drop", 1.0, "rescore"))
+        distinct = {r.problem.id: _with_checker(r.problem, checker) for r in old}
+        readable = {problem.id: problem for problem in golds.of(distinct.values())}
+        ledger.require_passed("problems", f"checker={checker}", "choose one that reads the golds")
+        old = [rollout for rollout in old if rollout.problem.id in readable]
+        problems = [readable[rollout.problem.id] for rollout in old]
+        verdicts = verifier.verify(problems, [rollout.completion.text for rollout in old])
+    new = [
+        replace(rollout, problem=problem, answer=answer, verdict=verdict, judge=None)
+        for rollout, problem, (answer, verdict) in zip(old, problems, verdicts, strict=True)
+    ]
+    groups = group_by_problem(new)
+    before = correct_samples(group_by_problem(old))
+    after = correct_samples(groups)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    metrics = {
+        **measured(groups),
+        "unreadable_golds": len(golds.dropped),
+        "verifier": verifier_version(),
+        "rescored": str(folder),
+    }
+    replaced(out_dir / "metrics.json", lambda path: path.write_text(json.dumps(metrics, indent=2)))
+    written = replaced(out_dir / COMPLETIONS, lambda path: write_rollouts(path, new))
+    result = Rescored(
+        pass_at_1(before),
+        pass_at_1(after),
+        paired_difference(after, before),
+        _changed_verdicts(old, new),
+    )
+    return result, written, ledger
+
+
+def _changed_verdicts(old: Sequence[Rollout], new: Sequence[Rollout]) -> dict[str, int]:
+    return dict(
+        Counter(
+            f"{was.verdict} -> {now.verdict}"
+            for was, now in zip(old, new, strict=True)
+            if was.verdict is not now.verdict
+        )
+    )
+
+
+def _with_checker(problem: Problem, checker: str | None) -> Problem:
+    return problem if checker is None else replace(problem, checker=checker)

@@ -1,0 +1,96 @@
+"""Every combination of swept overrides as a composed recipe, without running any.
+
+Planning and reporting look at a whole sweep; a multirun is composed here first, so that an
+impossible combination ends it before the first one trains.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Iterator, Sequence
+
+import hydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from reasoning_lab.commands.compose import CONF, Recipe, compose
+from reasoning_lab.graph.recipe import NO_ABLATION
+from reasoning_lab.types import UserError
+
+# Swept keys that have a column of their own in a report.
+_OWN_COLUMN = ("seed", "ablate")
+
+
+def recipes(overrides: Sequence[str]) -> Iterator[tuple[list[str], Recipe]]:
+    """Each combination with its recipe, whose variant names the swept values.
+
+    Args:
+        overrides: As for a multirun: `seed=0,1,2`, `ablate=none,dpo`, `key=value`.
+
+    Raises:
+        UserError: An override sweeps over an interval, or a combination is impossible.
+    """
+    everything = combinations(overrides)
+    for combination, label in everything:
+        try:
+            with hydra.initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
+                recipe = compose(hydra.compose("config", combination))
+        except UserError as error:
+            if len(everything) == 1:
+                raise
+            raise UserError(f"{' '.join(combination)}: {error}") from error
+        yield combination, dataclasses.replace(recipe, variant=_variant(recipe, label))
+
+
+def combinations(overrides: Sequence[str]) -> list[tuple[list[str], str]]:
+    """Each combination of swept overrides, with the swept ones that need to be named.
+
+    Raises:
+        UserError: An override sweeps over a continuous interval.
+    """
+    choices: list[list[tuple[str, str]]] = []
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        line = override.input_line or ""
+        if not override.is_sweep_override():
+            choices.append([(line, "")])
+            continue
+        if not override.is_discrete_sweep():
+            raise UserError(f"'{line}' is an interval; name the values, as in key=a,b")
+        key = override.get_key_element()
+        named = [f"{key}={value}" for value in override.sweep_string_iterator()]
+        choices.append([(each, "" if key in _OWN_COLUMN else each) for each in named])
+    return [
+        ([line for line, _ in combined], ", ".join(name for _, name in combined if name))
+        for combined in itertools.product(*choices)
+    ]
+
+
+def swept_keys(overrides: Sequence[str]) -> list[str]:
+    """The keys, or group choices, that take several values."""
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    return [each.get_key_element() for each in parsed if each.is_sweep_override()]
+
+
+def with_sweep(overrides: Sequence[str]) -> list[str]:
+    """`overrides` and the sweep of the chosen experiment, `hydra.sweeper.params`, behind them.
+
+    Raises:
+        UserError: The sweeper searches, so its combinations cannot be named beforehand.
+    """
+    with hydra.initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+        single = [each.input_line or "" for each in parsed if not each.is_sweep_override()]
+        chosen = hydra.compose("config", single, return_hydra_config=True).hydra.sweeper
+    intervals = [e for e in parsed if e.is_sweep_override() and not e.is_discrete_sweep()]
+    if intervals or not chosen["_target_"].endswith(".BasicSweeper"):
+        raise UserError(
+            "hydra/sweeper: this one searches, so what it will try cannot be named beforehand; "
+            "give the values themselves, as in key=a,b"
+        )
+    given = {each.get_key_element() for each in parsed}
+    params = {key: value for key, value in (chosen.params or {}).items() if key not in given}
+    return [*overrides, *(f"{key}={value}" for key, value in params.items())]
+
+
+def _variant(recipe: Recipe, label: str) -> str:
+    if not label:
+        return recipe.variant
+    return label if recipe.variant == NO_ABLATION else f"{label}, without {recipe.variant}"

@@ -1,0 +1,1 @@
+"""Schemas of the config, their fields, import targets, and Hydra's errors in one sentence."""

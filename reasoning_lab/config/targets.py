@@ -1,0 +1,112 @@
+"""`_target_` keys: which import paths a config may name, and how they are resolved.
+
+A config can come with data from elsewhere, so it names only code of these packages, and of those
+that the machine's user trusts: the environment says so, which no config can change.
+"""
+
+import importlib
+import importlib.util
+import os
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from reasoning_lab.system.files import sha256
+from reasoning_lab.types import UserError
+
+ALLOWED_PREFIXES = ("reasoning_lab.", "torch.optim.")
+# Names of packages, separated by commas.
+TRUSTED_VARIABLE = "REASONING_LAB_TRUSTED"
+
+
+def resolve(path: str, key: str) -> Callable[..., Any]:
+    """Import the object at `path`.
+
+    Args:
+        path: Dotted import path.
+        key: The config key that names it, for the error.
+
+    Raises:
+        UserError: When the path is not allowed or there is nothing there.
+    """
+    check_path(path, key)
+    module, _, name = path.rpartition(".")
+    try:
+        found: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"{key}: there is no '{path}' ({error}); check the spelling") from error
+    return found
+
+
+def factory(options: Mapping[str, Any], key: str) -> Callable[..., Any]:
+    """The object that `options["_target_"]` names, with the other options bound."""
+    arguments = dict(options)
+    if "_target_" not in arguments:
+        raise UserError(f"{key}: there is no _target_; name what to build")
+    return partial(resolve(arguments.pop("_target_"), f"{key}._target_"), **arguments)
+
+
+def check_path(path: str, key: str) -> None:
+    """Raise UserError unless a config may name `path`; imports nothing."""
+    allowed = (*ALLOWED_PREFIXES, *_trusted_prefixes())
+    if not path.startswith(allowed):
+        raise UserError(
+            f"{key}: '{path}' may not be named in a config; use one that begins with "
+            f"{' or '.join(allowed)}, or name its package in {TRUSTED_VARIABLE}"
+        )
+
+
+def import_trusted() -> None:
+    """Import every package that the user trusts, which registers the schemas of its stages.
+
+    Raises:
+        UserError: There is no such package.
+    """
+    for name in trusted_packages():
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            raise UserError(
+                f"{TRUSTED_VARIABLE}: '{name}' cannot be imported ({error}); install it, or put "
+                "the folder that holds it into PYTHONPATH"
+            ) from error
+
+
+def trusted_packages() -> list[str]:
+    """Their names, as the environment gives them."""
+    names = os.environ.get(TRUSTED_VARIABLE, "").split(",")
+    return [name.strip() for name in names if name.strip()]
+
+
+def trusted_folders() -> list[Path]:
+    """Where those packages lie, which are imported when first needed."""
+    specs = [importlib.util.find_spec(name) for name in trusted_packages()]
+    return [Path(spec.origin).parent for spec in specs if spec is not None and spec.origin]
+
+
+def is_trusted(path: str) -> bool:
+    """Whether `path` is code of the user's own."""
+    return path.startswith(tuple(_trusted_prefixes()))
+
+
+def own_code(value: Any) -> dict[str, str]:
+    """What of the user's own code a config names: import path to sha256 of its module's file.
+
+    Only that file counts; what it imports may change without notice.
+    """
+    if isinstance(value, Mapping):
+        return {path: found for item in value.values() for path, found in own_code(item).items()}
+    if isinstance(value, list | tuple):
+        return {path: found for item in value for path, found in own_code(item).items()}
+    if not isinstance(value, str) or not is_trusted(value):
+        return {}
+    try:
+        spec = importlib.util.find_spec(value.rpartition(".")[0])
+    except ModuleNotFoundError:
+        spec = None
+    return {value: sha256(Path(spec.origin))} if spec is not None and spec.origin else {}
+
+
+def _trusted_prefixes() -> list[str]:
+    return [f"{name}." for name in trusted_packages()]

@@ -1,0 +1,1 @@
+"""What of a corpus is kept."""

@@ -1,0 +1,1 @@
+"""Who writes the solutions that a student learns from."""

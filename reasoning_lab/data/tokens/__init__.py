@@ -1,0 +1,1 @@
+"""Documents as tokens: packing and batches."""

@@ -1,0 +1,1 @@
+"""Recipes, artifacts and their store."""

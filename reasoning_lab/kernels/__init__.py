@@ -1,0 +1,1 @@
+"""Fast paths through a model: attention, norms, logprobs by parts and decoding."""

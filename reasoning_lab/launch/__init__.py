@@ -1,0 +1,1 @@
+"""Runs a stage here, by torchrun, on SLURM or on Ray."""

@@ -1,0 +1,177 @@
+"""Reports: tables, paired comparisons and figures, for people, papers and programs.
+
+Place in the flow: last; a finished recipe, or a look over the store, hands rows and results
+over. Each file is renamed into place, figures before the page that shows them, so a reader
+never sees half a file.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from reasoning_lab.report.comparisons import Claims, Comparison, StageMean
+from reasoning_lab.report.evidence import Completions, Evidence, GraphNode
+from reasoning_lab.report.figures import save_ablation, save_lengths
+from reasoning_lab.report.ladder import save_ladder
+from reasoning_lab.report.latex import latex_tables
+from reasoning_lab.report.page import html_page
+from reasoning_lab.report.rows import Row, StageResult
+from reasoning_lab.report.table import (
+    console_means,
+    console_table,
+    markdown_comparisons,
+    markdown_ledgers,
+    markdown_means,
+    markdown_table,
+    sentence,
+)
+from reasoning_lab.system.files import replaced
+from reasoning_lab.types import UserError
+
+__all__ = [
+    "Claims",
+    "Comparison",
+    "Completions",
+    "Evidence",
+    "GraphNode",
+    "Row",
+    "StageMean",
+    "StageResult",
+    "console_means",
+    "console_table",
+    "write_report",
+]
+
+_METHOD = (
+    "Intervals hold 95% and are clustered by problem; `over seeds` is Student's t over the seeds' "
+    "own means. Differences are paired over problems, with p from a sign-flip permutation test, "
+    "corrected by Holm's method for the number of comparisons in the same table."
+)
+
+
+def write_report(
+    rows: Sequence[Row],
+    claims: Claims,
+    results: Sequence[StageResult],
+    evidence: Evidence,
+    out_dir: Path,
+) -> dict[str, Path]:
+    """Write the report into `out_dir`, made if missing.
+
+    `report.html`, `report.md`, `report.tex`, `report.json`, `report.csv` (the rows),
+    `comparisons.csv`, `dropped.csv` and the figures `ladder.png`, `lengths.png`, `ablation.png`;
+    what has nothing to show is left out.
+
+    Returns:
+        Paths under `html`, `markdown`, `latex`, `json`, `csv`, `comparisons`, `dropped` and the
+        figures' names.
+
+    Raises:
+        UserError: There is no row to report.
+        ValueError: A number is NaN or infinite.
+    """
+    if not rows:
+        raise UserError(
+            f"There is no evaluation to report in {out_dir}: run a recipe that evaluates first."
+        )
+    comparisons = [*claims.stages, *claims.variants]
+    content = {
+        "rows": [row.as_json() for row in rows],
+        "differences": [comparison.as_json() for comparison in claims.stages],
+        "ablations": [comparison.as_json() for comparison in claims.variants],
+        "means": [mean.as_json() for mean in claims.means],
+    }
+    if ledgers := evidence.ledgers():
+        content["ledgers"] = ledgers
+    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+    out_dir.mkdir(parents=True, exist_ok=True)
+    figures: dict[str, Callable[[Path], None]] = {"ladder": lambda path: save_ladder(rows, path)}
+    if results:
+        figures["lengths"] = lambda path: save_lengths(results, path)
+    if claims.variants:
+        figures["ablation"] = lambda path: save_ablation(claims.variants, path)
+    files = {
+        "json": ("report.json", text),
+        "csv": ("report.csv", _csv([row.as_json() for row in rows])),
+        "comparisons": ("comparisons.csv", _csv([each.as_json() for each in comparisons])),
+        "dropped": ("dropped.csv", _csv(_drops(evidence))),
+        "latex": ("report.tex", latex_tables(rows, claims, _METHOD)),
+        "markdown": ("report.md", _markdown(rows, claims, evidence, list(figures))),
+        "html": ("report.html", html_page(rows, claims, evidence, _METHOD)),
+    }
+    paths = {}
+    for name, draw in figures.items():
+        paths[name] = replaced(out_dir / f"{name}.png", draw)
+    for name, (file, content_text) in files.items():
+        if content_text:
+            paths[name] = replaced(
+                out_dir / file, partial(Path.write_text, data=content_text, encoding="utf-8")
+            )
+    return paths
+
+
+def _markdown(
+    rows: Sequence[Row], claims: Claims, evidence: Evidence, figures: Sequence[str]
+) -> str:
+    """The page: tables, figures, one sentence a comparison, and the method."""
+    parts = ["# pass@1 on held-out problems\n"]
+    if claims.means:
+        parts += ["Mean over seeds:\n", markdown_means(claims.means), "Each seed:\n"]
+    parts.append(markdown_table(rows))
+    parts.append("![pass@1 after each stage, with 95% intervals](ladder.png)\n")
+    if claims.variants:
+        parts += [
+            "## What each variant changed\n",
+            "".join(f"- {sentence(comparison)}\n" for comparison in claims.variants),
+            markdown_comparisons(claims.variants),
+            "![difference of each variant to the full recipe](ablation.png)\n",
+        ]
+    if claims.stages:
+        parts.append("## What each stage changed\n")
+    groups: dict[tuple[str, str], list[str]] = {}
+    for comparison in claims.stages:
+        lines = groups.setdefault((comparison.variant, comparison.benchmark), [])
+        lines.append(f"- {sentence(comparison)}\n")
+    for (variant, benchmark), lines in groups.items():
+        parts += [f"On {benchmark} ({variant}), in percentage points:\n", "".join(lines)]
+    if "lengths" in figures:
+        parts.append("![lengths of right and wrong completions](lengths.png)\n")
+    if cells := evidence.ledger_cells():
+        parts += ["## What was dropped\n", markdown_ledgers(cells)]
+    parts.append(f"{_METHOD}\n")
+    return "\n".join(parts)
+
+
+def _drops(evidence: Evidence) -> list[dict[str, Any]]:
+    """One row a stage, unit and reason; a unit of which nothing was dropped has one without."""
+    rows = []
+    for counts in evidence.ledgers():
+        about = {key: counts[key] for key in ("stage", "fingerprint", "unit", "in", "out")}
+        for reason, count in (counts["dropped"] or {"": 0}).items():
+            rows.append({**about, "reason": reason, "dropped": count})
+    return rows
+
+
+def _csv(entries: Sequence[Mapping[str, Any]]) -> str:
+    """Flat rows; an interval becomes two columns, seeds one."""
+    if not entries:
+        return ""
+    flat = []
+    for entry in entries:
+        line: dict[str, Any] = {}
+        for name, value in entry.items():
+            if name == "ci95":
+                line |= {"ci95_low": value[0], "ci95_high": value[1]}
+            else:
+                line[name] = " ".join(map(str, value)) if isinstance(value, list) else value
+        flat.append(line)
+    text = io.StringIO()
+    columns = list(dict.fromkeys(name for line in flat for name in line))
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(flat)
+    return text.getvalue()

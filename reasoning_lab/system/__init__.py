@@ -1,0 +1,1 @@
+"""Files, signals, processes and memory of the machine."""

@@ -1,0 +1,189 @@
+"""The state that a killed training goes on from: written whole or not at all, checked when read.
+
+Lightning collects the state, a folder where ranks hold shards; here it is sealed with its
+checksum, flushed and renamed into place, and the one before it is kept until then. Where a
+validation follows a step, the state is saved after it: Lightning skips that validation on
+resuming, and early stopping would miss what it saw.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+
+from reasoning_lab.config.schema import OptimizationConfig
+from reasoning_lab.system.files import intact, remove, seal
+from reasoning_lab.system.interrupts import RESUME, Stopped, StopRequest
+from reasoning_lab.system.ranks import Peers, rank, world_size
+
+log = logging.getLogger(__name__)
+
+_KEPT = 2
+_PATTERN = "step-*"
+_DRAFT = "draft"
+
+
+class Record(Protocol):
+    """What a stage counts or keeps beside the weights; its state is plain JSON."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+class Checkpoints(Checkpoint):
+    """Saves the training state: every so often, and before the stage is stopped.
+
+    A state holds torch's random state and the `records` of each rank as they are at its step, so
+    all that a step adds to them must be there when its last micro-batch ends.
+
+    Args:
+        stage: Its name, for messages.
+        folder: Where states are kept.
+        optimization: How often one is saved, and of how many steps.
+        accumulation: Micro-batches an optimizer step.
+        validate_every_steps: Optimizer steps between two validations; None = there is none.
+        records: What is saved with the training state and goes on with it, by name.
+        stop: Says when the stage is to stop.
+
+    Attributes:
+        step: Optimizer steps that are trained.
+    """
+
+    def __init__(
+        self,
+        stage: str,
+        folder: Path,
+        optimization: OptimizationConfig,
+        accumulation: int,
+        validate_every_steps: int | None,
+        records: Mapping[str, Record],
+        stop: StopRequest,
+    ) -> None:
+        self._stage = stage
+        self._folder = folder
+        self._optimization = optimization
+        self._accumulation = accumulation
+        self._validate_every_steps = validate_every_steps
+        self._records = records
+        self._stop = stop
+        self._saved_at = time.monotonic()
+        self._peers = Peers()
+        self.step = 0
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """A kill may have left half a state of sharded processes."""
+        if trainer.is_global_zero:
+            remove(self._folder / _DRAFT)
+        if trainer.is_global_zero and self.step:
+            steps = self._optimization.steps
+            log.info("stages.%s goes on from step %d of %d.", self._stage, self.step, steps)
+        trainer.strategy.barrier()
+        self._saved_at = time.monotonic()
+        # Not before: Lightning has set handlers of its own, which know nothing of states.
+        self._stop.listen()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, index: int
+    ) -> None:
+        self.step, rest = divmod(index + 1, self._accumulation)
+        validates = self._validate_every_steps and self.step % self._validate_every_steps == 0
+        if not rest and not validates:
+            self._end_step(trainer)
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._end_step(trainer)
+
+    def state_dict(self) -> dict[str, Any]:
+        on_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        # As text: a state is read without running what it holds, whatever a record is made of.
+        records = {name: json.dumps(item.state_dict()) for name, item in self._records.items()}
+        of_this_rank = {"cpu": torch.get_rng_state(), "cuda": on_gpus, "records": records}
+        return {"step": self.step, "of_rank": self._peers.gathered(of_this_rank)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.step = state["step"]
+        of_this_rank = state["of_rank"][rank()]
+        torch.set_rng_state(of_this_rank["cpu"].cpu())
+        if len(of_this_rank["cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all([device.cpu() for device in of_this_rank["cuda"]])
+        for name, record in self._records.items():
+            record.load_state_dict(json.loads(of_this_rank["records"][name]))
+
+    def _end_step(self, trainer: pl.Trainer) -> None:
+        """Save the state if it is time, or if the stage is to stop.
+
+        Raises:
+            Stopped: The stage was to stop, and its state is saved.
+        """
+        waited_minutes = (time.monotonic() - self._saved_at) / 60
+        late = waited_minutes >= self._optimization.checkpoint_every_minutes
+        # Clocks and signals differ from rank to rank; a signal's number is more than 1.
+        wish = self._peers.largest(self._stop.signum or int(late))
+        if wish or self.step % self._optimization.checkpoint_every_steps == 0:
+            self._save(trainer)
+        if wish > 1:
+            raise Stopped(
+                f"stages.{self._stage}: stopped, with its state saved at step {self.step} of "
+                f"{self._optimization.steps}; {RESUME}.",
+                wish,
+            )
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        draft = self._folder / _DRAFT
+        trainer.save_checkpoint(draft, weights_only=False)
+        if trainer.is_global_zero:
+            seal(draft, f"step-{self.step:08d}")
+            for old in sorted(self._folder.glob(_PATTERN))[:-_KEPT]:
+                remove(old)
+        trainer.strategy.barrier()
+        self._saved_at = time.monotonic()
+
+
+class DirectIO(TorchCheckpointIO):
+    """Writes straight to the path; Lightning's own way makes a copy in memory and one in /tmp."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
+    ) -> None:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        torch.save(checkpoint, path)
+
+
+def states_of(work_dir: Path, strategy: str, accumulation: int) -> Path:
+    """Where training states are kept, which serve only as many processes with equal shares.
+
+    A state counts micro-batches, so one of another division would go on at a wrong place; the name
+    says, too, that it holds the stage's records, which states of earlier versions lack.
+    """
+    folder = work_dir / f"{strategy}-{world_size()}x{accumulation}-with-records"
+    others = sorted({path.parent.name for path in work_dir.glob(f"*/{_PATTERN}")} - {folder.name})
+    if others and not folder.exists() and rank() == 0:
+        log.warning(
+            "%s holds training states of another strategy, number of devices or micro-batches, "
+            "or of an earlier version (%s): the stage starts anew; with the former options it "
+            "goes on.",
+            work_dir,
+            ", ".join(others),
+        )
+    return folder
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest state in `folder` that is what it was when it was saved.
+
+    Damaged ones are named in the log and set aside.
+    """
+    for path in sorted(folder.glob(_PATTERN), reverse=True):
+        if intact(path):
+            return path
+        log.warning("%s is damaged; going on from the state before it.", path)
+        path.rename(path.with_name(f"damaged-{path.name}"))
+    return None

@@ -1,0 +1,208 @@
+"""Whether training computes what the model does: a probe of a few dozen tokens, at load.
+
+A fast path may miss what a family does: logits that are capped or scaled behind the vocabulary
+projection, or states that run on from one packed document into the next. Both give numbers that
+look right. So no list of families decides: each path is held to the model's own forward over one
+document. `reasoning_lab.sampling.arithmetic` measures how much rounding explains. Logits are scaled
+to a trained model's size meanwhile, since a cap bends no small ones.
+
+Simplified: documents are shorter than the window of a real model's sliding attention, so what
+differs beyond a window is not seen.
+"""
+
+import copy
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from reasoning_lab.config.hardware import HardwareConfig
+from reasoning_lab.data.tokens.batches import padded_batch
+from reasoning_lab.data.tokens.packing import TrainedPart, packed_batch
+from reasoning_lab.kernels.logprobs import (
+    has_reference_kernels,
+    mix_precision,
+    mixes_precision,
+    trained_logits,
+)
+from reasoning_lab.sampling.arithmetic import (
+    OTHER_MODEL,
+    alone_logprobs,
+    as_transformers,
+    attempt,
+    evaluating,
+    excess_of,
+    first_line,
+    full_float32,
+    is_quantized,
+    placed,
+    read_logprobs,
+    rounding,
+    times_rounding,
+)
+from reasoning_lab.types import Example, UserError
+
+# A trained model's largest.
+_TYPICAL_LOGIT = 30.0
+# Prompt and completion tokens of each document. Two prompts are one, as in a group.
+_DOCUMENTS = ((5, 12), (5, 7), (4, 9))
+_PADDING_TOKENS = 3
+# On a CPU, up to so many parameters have a float32 copy that is probed too: bfloat16 hides small
+# leaks. On a GPU, as many as have place there, with so many bytes each while they are cast.
+_MOST_COPIED_PARAMETERS = 2**27
+_COPY_BYTES = 6
+
+
+@dataclass(slots=True)
+class _Findings:
+    """What differs, and the options that change it.
+
+    Attributes:
+        differences: By what they are, how large.
+        options: Without repetition, in order; None = no option does.
+    """
+
+    differences: dict[str, str] = field(default_factory=dict)
+    options: dict[str | None, None] = field(default_factory=dict)
+
+    def add(self, difference: str, size: str, option: str | None) -> None:
+        self.differences[difference] = size
+        self.options[option] = None
+
+    def __str__(self) -> str:
+        differences = [f"{words} ({size})" for words, size in self.differences.items()]
+        options = [option for option in self.options if option is not None]
+        remedy = OTHER_MODEL if None in self.options else f"set {' and '.join(options)}"
+        return f"{' and '.join(differences)}; {remedy}"
+
+
+def check_student(
+    policy: PreTrainedModel, hardware: HardwareConfig, stage: str, packs: bool = False
+) -> None:
+    """Hold the logprobs that a stage trains on to the model's own; `policy` is left as it was.
+
+    Args:
+        policy: Whole, before any strategy divides it.
+        hardware: Where it trains, and with which kernels.
+        stage: The stage's name.
+        packs: Whether the stage reads packed rows.
+
+    Raises:
+        UserError: They differ; the sentence names the options that make them equal.
+    """
+    findings = _Findings()
+    with full_float32(), placed(policy, hardware):
+        _compare(policy, stage, packs, findings)
+        if _hides_leaks(policy):
+            precise = copy.deepcopy(policy).float()
+            mix_precision(precise, False)
+            _compare(precise, stage, packs, findings)
+    if findings.differences:
+        raise UserError(
+            f"stages.{stage}: with this model ('{policy.config.model_type}') {findings}"
+        )
+
+
+@torch.no_grad()
+def _compare(model: PreTrainedModel, stage: str, packs: bool, findings: _Findings) -> None:
+    """Add to `findings` each path of training that is not the model's own forward."""
+    documents = _documents(model.config)
+    remedy = None if has_reference_kernels(model) else "hardware.kernels=reference"
+    with ExitStack() as stack:
+        stack.enter_context(evaluating(model))
+        with as_transformers(model):
+            batch = padded_batch(documents[:1], 0).to(model.device)
+            logits = attempt(lambda: trained_logits(model, batch)[0])
+            if isinstance(logits, Exception):
+                findings.add("its own forward fails", first_line(logits), None)
+                return
+            stack.enter_context(_typical_logits(model, float(logits.abs().max())))
+            reference = alone_logprobs(model, documents)
+            with rounding(model):
+                rounded = alone_logprobs(model, documents)
+        if not reference.isfinite().any():
+            findings.add("its own forward gives no finite numbers", "NaN", None)
+            return
+
+        def hold(words: str, logprobs: Any, expected: Tensor, option: str | None) -> bool:
+            if isinstance(logprobs, Exception):
+                findings.add(words, first_line(logprobs), option)
+                return False
+            excess = excess_of(logprobs, expected, rounded)
+            if excess > 1:
+                findings.add(words, times_rounding(excess), option)
+            return excess <= 1
+
+        alone = attempt(lambda: alone_logprobs(model, documents))
+        words = "the fused kernels give other logprobs than its own forward"
+        if not hold(words, alone, reference, remedy):
+            # What else differs is what will when that option is set.
+            stack.enter_context(as_transformers(model))
+            alone, remedy = reference, None
+        padded = attempt(lambda: _padded(model, documents))
+        hold("padded rows change a document's logprobs", padded, alone, remedy)
+        if packs:
+            packed, option = attempt(lambda: _packed(model, documents)), f"stages.{stage}.packing"
+            hold("packed rows change a document's logprobs", packed, alone, f"{option}=false")
+
+
+def _documents(config: Any) -> list[Example]:
+    """Of ids that mean nothing special, always the same."""
+    text = config.get_text_config()
+    names = ("pad_token_id", "bos_token_id", "eos_token_id")
+    special = {str(getattr(text, name, None)) for name in names}
+    drawn = random.Random(0)
+
+    def ids(count: int) -> list[int]:
+        token_ids: list[int] = []
+        while len(token_ids) < count:
+            token = drawn.randrange(text.vocab_size)
+            if str(token) not in special or text.vocab_size <= len(special):
+                token_ids.append(token)
+        return token_ids
+
+    prompts: dict[int, list[int]] = {}
+    return [
+        Example(prompts.setdefault(prompt, ids(prompt)), ids(completion))
+        for prompt, completion in _DOCUMENTS
+    ]
+
+
+def _padded(model: PreTrainedModel, documents: Sequence[Example]) -> Tensor:
+    """The same as rows of one batch, as SFT, DPO and RL have them."""
+    return read_logprobs(model, padded_batch(documents, 0))
+
+
+def _packed(model: PreTrainedModel, documents: Sequence[Example]) -> Tensor:
+    """The same in one row that ends in padding."""
+    tokens = sum(document.length for document in documents) + _PADDING_TOKENS
+    return read_logprobs(model, packed_batch([documents], tokens, 0, TrainedPart.COMPLETION))
+
+
+def _hides_leaks(model: PreTrainedModel) -> bool:
+    rounds = mixes_precision(model) or model.dtype != torch.float32
+    if not rounds or is_quantized(model):
+        return False
+    if model.device.type == "cuda":
+        return _COPY_BYTES * model.num_parameters() < torch.cuda.mem_get_info(model.device)[0]
+    return model.num_parameters() <= _MOST_COPIED_PARAMETERS
+
+
+@contextmanager
+def _typical_logits(model: PreTrainedModel, largest: float) -> Iterator[None]:
+    """The vocabulary projection reads states so scaled that its logits are a trained model's."""
+    head: Any = model.get_output_embeddings()
+    if not isinstance(head, nn.Module):
+        yield
+        return
+    scale = max(1.0, _TYPICAL_LOGIT / largest) if 0 < largest < float("inf") else 1.0
+    handle = head.register_forward_pre_hook(lambda module, inputs: (inputs[0] * scale, *inputs[1:]))
+    try:
+        yield
+    finally:
+        handle.remove()

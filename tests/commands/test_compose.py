@@ -1,0 +1,394 @@
+"""Every shipped option composes, every import path resolves, every mistake is one sentence."""
+
+import inspect
+from pathlib import Path
+
+import pytest
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from reasoning_lab.commands.compose import CONF, _check_hardware, makers
+from reasoning_lab.config.hardware import HardwareConfig, RayConfig, SlurmConfig
+from reasoning_lab.config.hydra_errors import is_composition_error, one_sentence
+from reasoning_lab.config.schema import StageConfig
+from reasoning_lab.config.targets import factory, resolve
+from reasoning_lab.stages.distill.config import DistillConfig
+from reasoning_lab.types import UserError
+from tests.conftest import Compose
+
+GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir())
+
+
+def options(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+@pytest.mark.parametrize("option", options("stage"))
+def test_stage_option_composes_into_its_own_schema(option: str, composed: Compose) -> None:
+    root = composed(*[f"+stage@stages.my_{name}={name}" for name in options("stage")]).root
+    config = root.stages[f"my_{option}"]
+    assert type(config) is not StageConfig
+    assert isinstance(config, StageConfig)
+    assert callable(resolve(config.run, "run"))
+    for group in config.reads:
+        assert group in ("model", "data", "benchmarks")
+    if hasattr(config, "optimization"):
+        assert callable(factory(config.optimization.optimizer, "optimizer"))
+    if hasattr(config, "teacher"):
+        factory(config.teacher, "teacher")()
+
+
+@pytest.mark.parametrize(
+    ("group", "option"),
+    [
+        (group, option)
+        for group in GROUPS
+        if group not in ("stage", "engine", "judge", "teacher", "hydra")
+        for option in options(group)
+    ],
+)
+def test_option_composes(
+    group: str,
+    option: str,
+    composed: Compose,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("reasoning_lab.sampling.model_teacher.find_spec", lambda name: name)
+    problems = tmp_path / "problems.jsonl"
+    problems.write_text('{"prompt": "1 + 1?", "gold": "2"}\n')
+    chosen = f"{group}=[{option}]" if group == "benchmark" else f"{group}={option}"
+    missing = {
+        "jsonl": f"data.path={problems}",
+        "004_smollm2_gsm8k": "stages.distill.teacher.engine.model=some/model",
+        "checkpoint": "model.path=some/model",
+        "evaluate": "model.path=some/model",
+        "paper": "model.path=some/model",
+    }
+    # Many devices want larger batches than the tiny recipe's, and their shards AdamW.
+    adamw = "{batch_size: 32, optimizer: {_target_: torch.optim.AdamW}}"
+    wide = [
+        f"stages.{stage}.optimization={adamw}"
+        for stage in ("pretrain", "midtrain", "sft", "dpo")
+        if option.endswith(("x8", "zero3", "slurm", "ray"))
+    ]
+    recipe = composed(chosen, *wide, *[missing[option]] if option in missing else [])
+    assert recipe.nodes
+    factory(recipe.root.data, "data")()
+
+
+def test_teacher_is_swapped_with_all_its_options(composed: Compose) -> None:
+    stage = composed("teacher@stages.distill.teacher=recorded").root.stages["distill"]
+    assert isinstance(stage, DistillConfig)
+    assert set(stage.teacher) == {"_target_", "answer_pattern", "marks"}
+
+
+@pytest.mark.parametrize("engine", options("engine"))
+@pytest.mark.parametrize(("group", "field"), [("teacher", "teacher"), ("+judge", "judge")])
+def test_engine_composes_into_what_asks_it(
+    engine: str, group: str, field: str, composed: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reasoning_lab.sampling.model_teacher.find_spec", lambda name: name)
+    at = f"stages.distill.{field}"
+    stage = composed(
+        f"{group}@{at}=model", f"engine@{at}.engine={engine}", f"{at}.engine.model=some/model"
+    ).root.stages["distill"]
+    assert isinstance(stage, DistillConfig)
+    asked = getattr(stage, field)
+    assert factory(asked, field)().name == "some/model"
+    # The engine takes the options that its file names, and hardware.
+    target = resolve(asked["engine"].pop("_target_"), "engine")
+    inspect.signature(target).bind(**asked["engine"], hardware=HardwareConfig())
+
+
+def test_makers_are_read_from_the_shipped_options() -> None:
+    assert makers("corpus") == ["curate", "distill"]
+    assert makers("preferences") == ["prefer", "prefer_mixed", "prefer_teacher"]
+    assert makers("evaluation") == []
+
+
+@pytest.mark.parametrize(
+    "path", ["os.system", "torch.hub.load", "builtins.eval", "reasoning_labs.x"]
+)
+def test_only_allowed_code_may_be_named(path: str, composed: Compose) -> None:
+    with pytest.raises(UserError, match=r"stages\.sft\.run.*may not be named"):
+        composed(f"stages.sft.run={path}")
+    with pytest.raises(UserError, match=r"data\._target_.*may not be named"):
+        composed(f"data._target_={path}")
+
+
+def test_path_that_leads_nowhere_names_its_key() -> None:
+    with pytest.raises(UserError, match=r"stages\.x\.run: there is no 'reasoning_lab\.nothing"):
+        resolve("reasoning_lab.nothing.run", "stages.x.run")
+
+
+def test_model_folder_is_identified_by_its_content(composed: Compose, tmp_path: Path) -> None:
+    for name, weights in (("a", b"weights"), ("b", b"weights"), ("c", b"others")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(weights)
+
+    def found(name: str) -> set[str]:
+        recipe = composed("ablate=pretrain", f"model.path={tmp_path / name}")
+        return {n.fingerprint for n in recipe.nodes if "policy" in n.config.consumes}
+
+    assert found("a") == found("b")
+    assert not found("a") & found("c")
+
+
+def test_data_file_is_identified_by_its_content(composed: Compose, tmp_path: Path) -> None:
+    def found(name: str, text: str) -> dict[str, str]:
+        path = tmp_path / name
+        path.write_text(text)
+        nodes = composed("data=jsonl", f"data.path={path}").nodes
+        return {node.name: node.fingerprint for node in nodes}
+
+    row = '{"prompt": "1 + 1?", "gold": "2"}\n'
+    assert found("a", row) == found("b", row)
+    assert found("c", row + row)["distill"] != found("a", row)["distill"]
+
+
+def test_a_local_copy_in_a_mixture_is_identified_by_its_content(
+    composed: Compose, tmp_path: Path
+) -> None:
+    def found(name: str, answer: int) -> str:
+        path = tmp_path / name
+        path.write_text(f'{{"question": "1 + 1?", "answer": "#### {answer}"}}\n')
+        nodes = composed("data=mixture", f"data.sources.gsm8k.path={path}").nodes
+        return next(node.fingerprint for node in nodes if node.name == "distill")
+
+    assert found("a.jsonl", 2) == found("b.jsonl", 2)
+    assert found("c.jsonl", 3) != found("a.jsonl", 2)
+
+
+def test_a_key_that_rows_lack_is_named(composed: Compose) -> None:
+    with pytest.raises(UserError, match=r"data\.rows\.promt=question: there is no such key"):
+        composed("data=gsm8k", "+data.rows.promt=question")
+
+
+def sentence_of(composed: Compose, *overrides: str) -> str:
+    try:
+        composed(*overrides)
+    except UserError as error:
+        return str(error)
+    except (HydraException, OmegaConfBaseException, ValueError, AttributeError) as error:
+        if is_composition_error(error):
+            return one_sentence(error, GROUPS)
+        raise
+    raise AssertionError(f"{overrides} composes")
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("sead=1", ["sead=1", "no key 'sead'", "did you mean 'seed'?"]),
+        ("modle=tiny", ["modle=tiny", "did you mean 'model'?"]),
+        ("stages.sft.cuont=3", ["stages.sft.cuont=3", "in stages.sft", "did you mean 'count'?"]),
+        ("stages.stf.count=3", ["no key 'stf' in stages", "did you mean 'sft'?"]),
+        ("model.zzz=3", ["no key 'zzz' in model", "choose among path, revision, architecture"]),
+        ("+model.pth=3", ["model.pth=3", "no such key", "path, revision"]),
+        ("model=huge", ["model=huge", "no option 'huge'", "tiny"]),
+        ("benchmark=heldut", ["no option 'heldut'", "did you mean 'heldout'?"]),
+        ("stage@stages.sft=sfx", ["stage=sfx", "did you mean 'sft'?"]),
+        ("stage@stages.sfz=sft", ["stage@stages.sfz=sft", "did you mean 'stage@stages.sft'?"]),
+        ("stages.sft.count=abc", ["stages.sft.count=abc", "is not an integer"]),
+        ("stages.rl.clip_low=abc", ["stages.rl.clip_low=abc", "is not a number"]),
+        ("stages.sft.levels=2", ["stages.sft.levels=2", "write [2]"]),
+        ("stages.sft.levels=[a]", ["stages.sft.levels[0]=a", "is not an integer"]),
+        ("stages.sft.optimization=3", ["is not a mapping", "keys below stages.sft.optimization"]),
+        ("model.adapter={rank:4}", ["model.adapter: it is empty", "model.adapter.KEY=VALUE"]),
+        ("hardware.slurm={nodes:2}", ["hardware.slurm: it is empty", "option that fills it"]),
+        ("stages.sft.count=null", ["stages.sft.count=null", "give a value"]),
+        ("stages.sft.count=???", ["stages.sft.count", "add stages.sft.count=VALUE"]),
+        ("seed=${nothing}", ["seed", "'nothing'"]),
+        ("seed=[", ["'seed=['", "write key=value"]),
+        ("hardware=3", ["config group", "by name"]),
+        ("+seed=1", ["+seed", "write seed=VALUE without the +"]),
+        ("~stages.foo", ["stages.foo"]),
+        ("data.families.gcd.1.max_value=9", ["keys of data.families.gcd are numbers"]),
+        ("~stages.rl.signal", ["~stages.rl.signal", "give it a value"]),
+        ("seed=-1", ["seed", "give 0 or more"]),
+        ("seed=4294967296", ["seed", "give 4294967295 or less"]),
+        ("stages.extra=3", ["stages.extra=3", "no key 'extra' in stages"]),
+        ("+stages.extra.count=3", ["stages.extra", "+stage@stages.extra=sft"]),
+        ("stages.rl.advantage=ppo", ["stages.rl.advantage", "'ppo'", "grpo, dr_grpo, rloo"]),
+        (
+            "++stages.rl.rewards.correctness._target_=os.system",
+            ["rewards.correctness", "os.system"],
+        ),
+        ("+stages.rl.rewards.x={_target_: reasoning_lab.rewards.shortness}", ["there is no"]),
+        ("+stages.rl.rewards.x={_target_: reasoning_lab.rewards.overlong}", ["soft_tokens"]),
+        (
+            "stages.rl.engine=vllm",
+            ["stages.rl.engine", "reasoning-lab[vllm]", "hardware.engine.rollout_urls"],
+        ),
+        ("stages.dpo.loss=simpo", ["stages.dpo.loss", "'simpo'", "sigmoid_norm"]),
+        ("stages.sft.optimization.steps=0", ["stages.sft.optimization.steps", "give 1 or more"]),
+        ("data=jsonl", ["data.path", "add data.path=VALUE"]),
+        ("stages.prefer.pairing=longest", ["stages.prefer.pairing", "random or length_matched"]),
+        ("tracker.mode=loud", ["tracker.mode", "'loud'", "auto, online, offline or disabled"]),
+    ],
+)
+def test_mistake_is_one_clear_sentence(override: str, parts: list[str], composed: Compose) -> None:
+    sentence = sentence_of(composed, override)
+    assert "\n" not in sentence
+    assert "object_type" not in sentence
+    for part in parts:
+        assert part in sentence, sentence
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("stages: {sft: {cuont: 3}}", ["experiment/mine.yaml", "stages.sft.cuont", "'count'"]),
+        ("stages: {sft: {count: a}}", ["experiment/mine.yaml", "stages.sft.count=a", "integer"]),
+        ("defaults: [{override /modle: tiny}]", ["experiment/mine.yaml", "did you mean 'model'?"]),
+    ],
+)
+def test_mistake_in_a_file_names_the_file(
+    text: str, parts: list[str], composed: Compose, tmp_path: Path
+) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(f"# @package _global_\n{text}\n")
+    search = f"hydra.searchpath=[file://{tmp_path}]"
+    sentence = sentence_of(composed, search, "experiment=mine")
+    for part in parts:
+        assert part in sentence, sentence
+
+
+def test_data_file_that_does_not_exist_is_named(composed: Compose, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"data\.path: there is no file '.*missing\.jsonl'"):
+        composed("data=jsonl", f"data.path={tmp_path / 'missing.jsonl'}")
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        (
+            "hardware.micro_batch_size=5",
+            r"size=5 does not divide stages\.sft\.optimization",
+        ),
+        (
+            "hardware.micro_batch_size=0",
+            "micro_batch_size: 0 is too small; give 1 or more",
+        ),
+        (
+            "stages.rl.optimization.checkpoint_every_steps=0",
+            "every_steps: 0 is too small",
+        ),
+        ("stages.sft.optimization.warmup_frac=1.5", "warmup_frac: 1.5 is too large; give 1.0 or"),
+        ("stages.dpo.beta=-1", r"stages\.dpo\.beta: -1\.0 is too small"),
+        ("benchmarks.heldout.sampling.top_p=2", "top_p: 2.0 is too large"),
+        ("stages.pretrain.steps_frac=1", "steps_frac: 1.0 is too large"),
+        ("hardware.engine.sleep=true", "vLLM has no sleep mode on a CPU"),
+    ],
+)
+def test_what_cannot_run_is_refused_before_anything_does(
+    override: str, told: str, composed: Compose
+) -> None:
+    with pytest.raises(UserError, match=told):
+        composed(override)
+
+
+def test_sleep_is_asked_of_a_gpu_and_changes_no_result(composed: Compose) -> None:
+    awake = [node.fingerprint for node in composed().nodes]
+    asleep = composed("hardware.accelerator=gpu", "hardware.engine.sleep=true").nodes
+    assert [node.fingerprint for node in asleep] == awake
+
+
+def test_where_the_rollouts_servers_are_changes_no_result(composed: Compose) -> None:
+    """The trainers need no vLLM then."""
+    drawn = ["stages.rl.engine=vllm", "~stages.midtrain"]
+    places = [
+        ["hardware.engine.rollout_urls=[http://10.0.0.1:8000]"],
+        [
+            "hardware.engine.rollout_urls=[http://a:1/v1,https://b/]",
+            *("hardware.engine.weights_dir=/shared", "hardware.strategy=ddp", "hardware.devices=2"),
+        ],
+    ]
+    one, other = ([n.fingerprint for n in composed(*drawn, *place).nodes] for place in places)
+    assert one == other
+    assert one != [node.fingerprint for node in composed("~stages.midtrain").nodes]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["hardware.engine.rollout_urls=[10.0.0.1:8000]"], "'10.0.0.1:8000' is not a server's"),
+        (
+            [
+                "hardware.engine.rollout_urls=[http://a]",
+                *("hardware.engine.sleep=true", "hardware.accelerator=gpu"),
+            ],
+            "hardware.engine.sleep: only vLLM in the trainer's own process",
+        ),
+    ],
+)
+def test_what_servers_of_rollouts_cannot_is_refused(
+    overrides: list[str], told: str, composed: Compose
+) -> None:
+    with pytest.raises(UserError, match=told):
+        composed("stages.rl.engine=vllm", *overrides)
+
+
+def test_micro_batch_that_holds_a_whole_step_is_no_mistake(composed: Compose) -> None:
+    """It divides 20, 12 and 16; the 3 rows of mid-training fit in, and RL splits as it comes."""
+    assert composed("hardware.micro_batch_size=4", "stages.rl.optimization.batch_size=7").nodes
+
+
+@pytest.mark.parametrize(
+    ("overrides", "complaint"),
+    [
+        (["hardware.devices=2"], r"^hardware\.devices=2: strategy=single uses one; set"),
+        (
+            ["hardware.strategy=ddp", "hardware.nodes=2"],
+            r"^hardware\.nodes=2: other machines are reached through SLURM or Ray; choose",
+        ),
+        (["hardware.nodes=2"], r"^hardware\.nodes=2: strategy=single uses one; set"),
+        (
+            ["hardware.strategy=ddp", "hardware.offload=cpu"],
+            r"^hardware\.offload=cpu: strategy=ddp has no offloading; set hardware\.strategy to",
+        ),
+        (
+            ["hardware.strategy=ddp", "hardware.devices=3"],
+            r"^hardware\.devices=3 does not divide stages\.pretrain\.optimization\.batch_size=20;",
+        ),
+        (
+            ["hardware.strategy=ddp", "hardware.devices=2", "hardware.micro_batch_size=4"],
+            r"^hardware\.micro_batch_size=4 does not divide .*batch_size=20 / hardware\.devices=2;",
+        ),
+        (
+            ["hardware.strategy=fsdp", "hardware.devices=2"],
+            r"^stages\.pretrain\.optimization\.optimizer: hardware\.strategy=fsdp updates shards, "
+            r"which 'reasoning_lab\.training\.muon\.MuonAdamW' cannot; choose torch\.optim\.AdamW",
+        ),
+        (
+            ["hardware.strategy=deepspeed2", "model/adapter=lora"],
+            r"^model\.adapter: strategy=deepspeed2 divides weights .* set hardware\.strategy to",
+        ),
+        (
+            ["hardware.strategy=zero"],
+            r"^hardware\.strategy: 'zero' is unknown; choose single, ddp,",
+        ),
+    ],
+)
+def test_impossible_strategy_is_one_sentence(
+    overrides: list[str], complaint: str, composed: Compose
+) -> None:
+    with pytest.raises(UserError, match=complaint) as told:
+        composed("~stages.midtrain", *overrides)
+    assert "\n" not in str(told.value)
+
+
+def test_a_stage_is_made_on_one_kind_of_cluster() -> None:
+    hardware = HardwareConfig(slurm=SlurmConfig(), ray=RayConfig())
+    with pytest.raises(UserError, match=r"^hardware\.slurm and hardware\.ray: a stage is made"):
+        _check_hardware(hardware)
+
+
+def test_strategy_is_no_identity(composed: Compose) -> None:
+    alone = [node.fingerprint for node in composed("~stages.midtrain").nodes]
+    alike = ["hardware.devices=1", "hardware.micro_batch_size=1"]
+    clusters = [[f"hardware={name}", *alike] for name in ("slurm", "ray")]
+    for wide in (["hardware.devices=2"], *clusters):
+        nodes = composed(*wide, "hardware.strategy=ddp", "~stages.midtrain").nodes
+        assert [node.fingerprint for node in nodes] == alone

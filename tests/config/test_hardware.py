@@ -1,0 +1,92 @@
+"""Every hardware option with every model on every training stage, and the arithmetic of a batch."""
+
+from functools import cache
+
+import hydra
+import pytest
+import yaml
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, open_dict
+
+from reasoning_lab.commands.compose import CONF, compose, register_schemas
+from reasoning_lab.commands.plan import sharding_of
+from reasoning_lab.config.schema import TrainingConfig
+from reasoning_lab.models.footprint import STRATEGIES
+from reasoning_lab.training.loop import parts_of
+from reasoning_lab.types import UserError
+
+HARDWARE = sorted(path.stem for path in (CONF / "hardware").glob("*.yaml"))
+MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
+STAGES = sorted(path.stem for path in (CONF / "stage").glob("*.yaml"))
+
+
+def composed(*overrides: str) -> DictConfig:
+    register_schemas()
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        return hydra.compose("config", overrides=list(overrides))
+
+
+@cache
+def composed_hardware(option: str) -> DictConfig:
+    return composed(f"hardware={option}").hardware
+
+
+@pytest.fixture(scope="module")
+def whole() -> DictConfig:
+    """Every shipped stage in one recipe; the training ones step AdamW on 32 rows."""
+    config = composed("benchmark=[]", *[f"+stage@stages.my_{name}={name}" for name in STAGES])
+    with open_dict(config):
+        for stage in config.stages.values():
+            if "optimization" in stage:
+                stage.optimization.optimizer = {"_target_": "torch.optim.AdamW"}
+                stage.optimization.batch_size = 32
+    return config
+
+
+@pytest.fixture(scope="module")
+def models() -> dict[str, DictConfig]:
+    """Each model option, as Hydra composes it; groups say nothing of each other."""
+    path = {"checkpoint": ["model.path=some/model"]}
+    return {name: composed(f"model={name}", *path.get(name, [])).model for name in MODELS}
+
+
+@pytest.mark.parametrize("option", HARDWARE)
+def test_hardware_composes_with_every_model_and_stage(
+    option: str, whole: DictConfig, models: dict[str, DictConfig]
+) -> None:
+    text = (CONF / "hardware" / f"{option}.yaml").read_text(encoding="utf-8")
+    assert text.startswith("# "), "what it assumes"
+    says = yaml.safe_load(text)
+    hardware = composed_hardware(option)
+    world = says.get("devices", 1) * says.get("nodes", 1)
+    for model in models.values():
+        config = whole.copy()
+        config.hardware, config.model = hardware, model
+        root = compose(config).root
+        assert root.hardware.world_size == world
+        training = [held for held in root.stages.values() if isinstance(held, TrainingConfig)]
+        assert len(training) >= 10
+        for stage in training:
+            size = stage.optimization.batch_size
+            # Global batch = micro-batch × devices × nodes × accumulation.
+            micro = min(says.get("micro_batch_size", size), size // world)
+            accumulation = parts_of(size, root.hardware) // world
+            assert micro * world * accumulation == size
+        assert sharding_of(root.hardware).strategy in STRATEGIES
+
+
+@pytest.mark.parametrize("option", HARDWARE)
+def test_batch_that_the_devices_do_not_divide_is_refused(option: str, whole: DictConfig) -> None:
+    hardware = composed_hardware(option)
+    devices, nodes = hardware.devices, hardware.nodes
+    if devices * nodes == 1:
+        return
+    config = whole.copy()
+    config.hardware = hardware
+    config.stages.sft.optimization.batch_size = devices * nodes + devices // 2
+    among = f"hardware.devices={devices}"
+    if nodes > 1:
+        among += f" × hardware.nodes={nodes}"
+    with pytest.raises(UserError, match=f"^{among} does not divide stages.sft.optimization"):
+        compose(config)

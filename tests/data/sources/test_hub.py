@@ -1,0 +1,246 @@
+"""Datasets of the hub without a hub, the shipped ones, and mixtures of sources."""
+
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from reasoning_lab.commands.compose import CONF
+from reasoning_lab.config.targets import factory
+from reasoning_lab.data.sources.files import HubSource
+from reasoning_lab.data.sources.mixture import MixtureSource
+from reasoning_lab.data.sources.problems import split_of
+from reasoning_lab.data.sources.rows import row_mapping
+from reasoning_lab.types import Problem, Split, UserError
+from tests.conftest import Compose
+from tests.data.sources.test_sources import GOOD, everything, write_lines
+
+
+def hub(dataset: str, **changes: Any) -> HubSource:
+    options: dict[str, Any] = {
+        "config": None,
+        "revision": "main",
+        "licence": "MIT",
+        "splits": {"train": "train", "test": "test"},
+        "rows": {},
+        "test_frac": 0.0,
+        "validation_frac": 0.1,
+    }
+    return HubSource(dataset, **(options | changes))
+
+
+def folder_of(folder: Path, train: range, test: range) -> Path:
+    """What a dataset of the hub is on the disk; `datasets` loads it by its path."""
+    folder.mkdir()
+    for name, numbers in (("train", train), ("test", test)):
+        rows = [{"prompt": f"{n}?", "gold": f"{name} {n}"} for n in numbers]
+        write_lines(folder / f"{name}.jsonl", rows)
+    return folder
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_dataset_keeps_its_own_test_split(tmp_path: Path, streaming: bool) -> None:
+    folder = folder_of(tmp_path / "numbers", range(100), range(90, 120))
+    source = hub(str(folder), streaming=streaming)
+    found = everything(source)
+    # Ten prompts of its training split are in its test split, where they stay.
+    assert {p.gold for p in found[Split.TEST]} == {f"test {n}" for n in range(90, 120)}
+    assert len(found[Split.TRAIN]) + len(found[Split.VALIDATION]) == 90
+    assert all(split_of(p.id, 0.0, 0.1) is Split.TRAIN for p in found[Split.TRAIN])
+    assert found[Split.TEST][0].metadata["row"].startswith(f"{folder} (test), row ")
+    assert source.fixed_split(found[Split.TEST][0].id) is Split.TEST
+    assert source.fixed_split(found[Split.TRAIN][0].id) is None
+
+
+def test_what_was_read_once_needs_no_network(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "numbers", range(40), range(40, 50))
+    expected = list(hub(str(folder)).problems(Split.TEST, [1], 10, 0))
+    shutil.rmtree(folder)
+    assert list(hub(str(folder)).problems(Split.TEST, [1], 10, 0)) == expected
+
+
+def test_without_network_or_copy_the_remedy_is_one_sentence() -> None:
+    source = hub("nobody/nothing", revision="abc")
+    assert source.content() == "nobody/nothing@abc"
+    assert source.about() == {"name": "nobody/nothing", "revision": "abc", "licence": "MIT"}
+    with pytest.raises(UserError) as refusal:
+        list(source.problems(Split.TRAIN, [1], 1, 0))
+    said = str(refusal.value)
+    assert "\n" not in said
+    for part in ("'nobody/nothing'", "at abc", "connect once", "data.path"):
+        assert part in said
+
+
+def test_a_local_copy_takes_the_place_of_the_hub(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "numbers", range(40), range(40, 50))
+    copy = hub("some/numbers", path=str(folder))
+    (test, *_) = everything(copy)[Split.TEST]
+    assert test.metadata["row"].startswith("some/numbers (test), row ")
+    assert copy.about()["revision"] == f"local copy {copy.content()}"
+    file = hub("some/numbers", path=str(folder / "train.jsonl"), test_frac=0.5)
+    assert sum(map(len, everything(file).values())) == 40
+    assert file.content() != copy.content()
+    with pytest.raises(UserError, match=r"data\.path: cannot read split 'dev'.*data\.splits"):
+        hub("some/numbers", path=str(folder), splits={"train": "dev"})
+    with pytest.raises(UserError, match=r"data\.path: there is no file"):
+        hub("some/numbers", path=str(tmp_path / "gone"))
+
+
+@pytest.mark.parametrize("splits", [{}, {"train": "train", "dev": "dev"}])
+def test_splits_that_are_not_ours_are_refused(splits: dict[str, str]) -> None:
+    with pytest.raises(UserError, match=r"data\.splits: .*must name"):
+        hub("some/numbers", splits=splits)
+
+
+HUB_OPTIONS = [
+    path.stem
+    for path in sorted((CONF / "data").glob("*.yaml"))
+    if "/hub@_here_" in OmegaConf.load(path).get("defaults", [])
+]
+# A row of each dataset as its card or the code of others shows it, cut short.
+SHIPPED_ROWS: dict[str, tuple[dict[str, Any], str]] = {
+    "gsm8k": ({"question": "Q?", "answer": "1+1=<<1+1=2>>2\n#### 2"}, "2"),
+    "math": (
+        {"problem": "Q?", "level": "Level 3", "type": "Algebra", "solution": "So $\\boxed{2}$."},
+        "2",
+    ),
+    "aqua_rat": (
+        {"question": "Q?", "options": ["A)1", "B)2"], "rationale": "So B.", "correct": "B"},
+        "B",
+    ),
+    "metamathqa": (
+        {
+            "query": "Q?",
+            "type": "GSM_Rephrased",
+            "original_question": "Q",
+            "response": "So #### 2\nThe answer is: 2",
+        },
+        "2",
+    ),
+    "openr1_math": (
+        {
+            "problem": "Q?",
+            "answer": "2",
+            "problem_type": "Algebra",
+            "question_type": "math-word-problem",
+            "generations": ["<think>a</think>\\boxed{2}", "<think>b</think>\\boxed{3}"],
+        },
+        "2",
+    ),
+    "openthoughts": (
+        {
+            "problem": "Q?",
+            "domain": "math",
+            "ground_truth_solution": "So $\\boxed{2}$.",
+            "deepseek_reasoning": "hm",
+            "deepseek_solution": "\\boxed{2}",
+        },
+        "2",
+    ),
+    "bespoke_stratos": (
+        {
+            "messages": [
+                {"role": "user", "content": "Q?"},
+                {"role": "assistant", "content": "<|begin_of_thought|>…\\boxed{2}"},
+            ]
+        },
+        "2",
+    ),
+    "numinamath": (
+        {
+            "problem": "Q?",
+            "answer": "2",
+            "solution": "So 2.",
+            "source": "olympiads",
+            "question_type": "math-word-problem",
+            "problem_is_valid": "Yes",
+            "solution_is_valid": "Yes",
+        },
+        "2",
+    ),
+    "deepscaler": ({"problem": "Q?", "answer": "2", "solution": ""}, "2"),
+}
+
+
+@pytest.mark.parametrize("option", HUB_OPTIONS)
+def test_shipped_dataset_is_pinned_and_maps_its_rows(option: str, composed: Compose) -> None:
+    options = composed(f"data={option}").root.data
+    source = factory(options, "data")()
+    assert len(options["revision"]) == 40
+    assert source.content() == f"{options['dataset']}@{options['revision']}"
+    row, gold = SHIPPED_ROWS[option]
+    mapping = row_mapping(options["rows"], "data.rows")
+    assert mapping.wants(row)
+    problem = mapping.problem(row, "row 1")
+    assert problem is not None
+    assert problem.prompt.startswith("Q?")
+    assert problem.gold == gold
+    assert problem.level == (3 if option == "math" else 1)
+    assert bool(problem.metadata["solutions"]) is (option != "deepscaler")
+
+
+def file_options(path: Path, **rows: Any) -> dict[str, Any]:
+    return {
+        "_target_": "reasoning_lab.data.sources.files.FileSource",
+        "path": str(path),
+        "rows": rows,
+    }
+
+
+def test_mixture_draws_by_weight_and_spreads_its_sources(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        rows = [{"prompt": f"{name} {n}", "gold": "1"} for n in range(400)]
+        write_lines(tmp_path / f"{name}.jsonl", rows)
+    sources = {name: file_options(tmp_path / f"{name}.jsonl", family=name) for name in "ab"}
+    mixture = MixtureSource(sources, {"a": 3, "b": 1}, 0.1, 0.1)
+    found = list(mixture.problems(Split.TRAIN, [1], 201, 0))
+    assert len({problem.id for problem in found}) == 201
+    # 150.75 and 50.25: the larger rest takes what rounding leaves.
+    assert Counter(problem.family for problem in found) == {"a": 151, "b": 50}
+    first = Counter(problem.family for problem in found[:100])
+    assert 10 <= first["b"] <= 40
+    assert found == list(mixture.problems(Split.TRAIN, [1], 201, 0))
+    assert found != list(mixture.problems(Split.TRAIN, [1], 201, 1))
+    assert mixture.about()["name"] == "a.jsonl; b.jsonl"
+    with pytest.raises(UserError, match=r"b\.jsonl' has 0 distinct train prompts at levels \[2"):
+        list(mixture.problems(Split.TRAIN, [2], 4, 0))
+
+
+def test_mixture_gives_a_prompt_once_and_in_one_split_only(tmp_path: Path) -> None:
+    """Prompts 0 to 59 are in both; 40 to 59 are the dataset's own test split."""
+    lines = write_lines(
+        tmp_path / "mine.jsonl", [{"prompt": f"{n}?", "gold": "mine"} for n in range(100)]
+    )
+    folder = folder_of(tmp_path / "numbers", range(40), range(40, 60))
+    theirs = {
+        "_target_": "reasoning_lab.data.sources.files.HubSource",
+        **{"dataset": str(folder), "config": None, "revision": "main", "licence": "MIT"},
+        "splits": {"train": "train", "test": "test"},
+        "rows": {},
+    }
+    sources = {"mine": file_options(lines), "theirs": theirs}
+    mixture = MixtureSource(sources, {"mine": 1, "theirs": 1}, 0.1, 0.2)
+    ids = {}
+    for split, count in ((Split.TRAIN, 40), (Split.VALIDATION, 8), (Split.TEST, 12)):
+        found = list(mixture.problems(split, [1], count, 3))
+        ids[split] = {problem.id for problem in found}
+        assert len(ids[split]) == len(found) == count
+        halves = Counter(problem.gold == "mine" for problem in found)
+        assert halves == {True: count // 2, False: count // 2}
+    assert not ids[Split.TRAIN] & ids[Split.VALIDATION]
+    assert not (ids[Split.TRAIN] | ids[Split.VALIDATION]) & ids[Split.TEST]
+    own_test = {Problem(f"{n}?", "", "", "").id for n in range(40, 60)}
+    assert not (ids[Split.TRAIN] | ids[Split.VALIDATION]) & own_test
+
+
+@pytest.mark.parametrize("weights", [{"a": 1}, {"a": 1, "b": 1, "c": 1}, {}])
+def test_weights_name_the_sources(tmp_path: Path, weights: dict[str, float]) -> None:
+    (tmp_path / "a").write_text(GOOD)
+    sources = {name: file_options(tmp_path / "a") for name in "ab"}
+    with pytest.raises(UserError, match=r"data\.weights: .*sources are a, b"):
+        MixtureSource(sources, weights, 0.1, 0.1)
+    with pytest.raises(UserError, match="are no shares"):
+        MixtureSource(sources, {"a": 0, "b": 0}, 0.1, 0.1)

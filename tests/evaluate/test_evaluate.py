@@ -1,0 +1,397 @@
+"""Any model on any benchmark: what is asked, what is measured, and verdicts given once more."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scipy.stats import binomtest
+
+from reasoning_lab.commands.evaluate import as_recipe
+from reasoning_lab.commands.rescore import rescore
+from reasoning_lab.config.hardware import HardwareConfig
+from reasoning_lab.config.schema import BenchmarkConfig, ProtocolConfig, SamplingConfig
+from reasoning_lab.data.corpus import read_rollouts, write_rollouts
+from reasoning_lab.data.sources.rows import row_mapping
+from reasoning_lab.evaluate.benchmark import digest, measured
+from reasoning_lab.evaluate.completions import COMPLETIONS
+from reasoning_lab.evaluate.statistics import majority
+from reasoning_lab.graph.store import Metadata, Store, trained_on
+from reasoning_lab.types import (
+    Completion,
+    Problem,
+    Rollout,
+    RolloutGroup,
+    Split,
+    UserError,
+    Verdict,
+)
+from reasoning_lab.verify import Verifier
+from tests.conftest import SMOKE, Compose, lab_here
+from tests.support.openai_server import Reply, Server, answered, serving
+
+MODELS = ["checkpoint", "tiny"]
+
+
+def rollouts(name: str, *verdicts: tuple[str | None, Verdict], tokens: int = 3) -> RolloutGroup:
+    problem = Problem(name, "1", "math", "family")
+    return RolloutGroup(
+        problem,
+        [
+            Rollout(problem, Completion([7] * tokens, f"\\boxed{{{answer}}}"), answer, verdict, "a")
+            for answer, verdict in verdicts
+        ],
+    )
+
+
+RIGHT, WRONG = Verdict.CORRECT, Verdict.WRONG
+UNREAD = (None, Verdict.UNPARSEABLE)
+
+
+@pytest.mark.parametrize(
+    ("answers", "right", "won"),
+    [
+        (["1", "2", "1"], [1, 0, 1], 1.0),
+        (["1", "2", "2"], [1, 0, 0], 0.0),
+        # Two spellings of the right answer vote together, and a tie is shared.
+        (["1/2", "0.5", "2", "2"], [1, 1, 0, 0], 1 / 2),
+        (["1", "2", "3"], [1, 0, 0], 1 / 3),
+        # What cannot be read does not vote; where nothing votes for it, the right answer loses.
+        (["1", None, None], [1, 0, 0], 1.0),
+        ([None, None, None], [0, 0, 0], 0.0),
+        (["2 ", "2", "1", "1", "1"], [0, 0, 1, 1, 1], 1.0),
+    ],
+)
+def test_majority_by_hand(answers: list[str | None], right: list[int], won: float) -> None:
+    assert majority([answers] * 3, [right] * 3).mean == pytest.approx(won)
+
+
+def test_what_is_measured_by_hand() -> None:
+    groups = [
+        rollouts("p", ("1", RIGHT), ("2", WRONG), ("1", RIGHT), ("2", WRONG)),
+        rollouts("q", ("5", WRONG), ("5", WRONG), ("1", RIGHT), UNREAD, tokens=9),
+    ]
+    found = measured(groups)
+    assert found["pass@1"] == pytest.approx(3 / 8)
+    assert found["by_sample"] == [0.5, 0.0, 1.0, 0.0]
+    # Two problems, one trial each: Clopper-Pearson's ends, of 0 of 2 by hand: 1 - 0.025^(1/2).
+    assert found["by_sample_ci95"][1] == pytest.approx([0.0, 1 - 0.025**0.5])
+    assert found["by_sample_ci95"][0] == pytest.approx(list(binomtest(1, 2).proportion_ci()))
+    # 1 - C(2, 2) / C(4, 2) and 1 - C(3, 2) / C(4, 2); every problem has a right answer among four.
+    assert found["pass@2"][0] == pytest.approx((5 / 6 + 3 / 6) / 2)
+    assert found["pass@4"][0] == 1.0
+    assert found["maj@2"][0] == pytest.approx((1 / 2 + 0) / 2)
+    assert found["maj@4"][0] == pytest.approx((1 / 2 + 0) / 2)
+    assert found["unparseable_frac"] == 1 / 8
+    assert found["correct_tokens"] == pytest.approx((3 + 3 + 9) / 3)
+    assert found["wrong_tokens"] == pytest.approx((3 + 3 + 9 + 9 + 9) / 5)
+    silent = measured([rollouts("p", ("1", RIGHT), tokens=0)])
+    assert silent["completion_tokens"] is silent["correct_tokens"] is silent["wrong_tokens"] is None
+    assert not [key for key in silent if key.startswith("maj@")]
+
+
+def test_digest_tells_what_was_asked() -> None:
+    problems = [Problem(name, "1", "math", "f") for name in "ab"]
+    assert digest(problems) == digest(problems[::-1])
+    assert digest(problems) != digest([problems[0], replace(problems[1], gold="2")])
+
+
+def test_protocol_takes_the_place_of_what_it_names() -> None:
+    own = BenchmarkConfig(levels=[1], count=5, samples=4, sampling=SamplingConfig(0.6, 0.95, 100))
+    greedy = ProtocolConfig(samples=1, temperature=0.0).applied(own)
+    assert (greedy.samples, greedy.sampling) == (1, SamplingConfig(0.0, 0.95, 100))
+    assert ProtocolConfig().applied(own) == own
+
+
+def test_choices_are_put_in_an_order_that_the_question_decides() -> None:
+    columns = {"prompt": "q", "gold": "right", "shuffled": ["w1", "w2", "w3"], "level": 1}
+    mapping = row_mapping({**columns, "checker": "choice"}, "data.rows")
+    golds = []
+    for number in range(40):
+        row = {"q": f"question {number}", "right": "yes", "w1": "no", "w2": "maybe", "w3": "never"}
+        problem = mapping.problem(row, "row 1")
+        assert problem == mapping.problem(dict(reversed(row.items())), "row 1")
+        assert problem is not None
+        assert sorted(problem.metadata["choices"]) == ["maybe", "never", "no", "yes"]
+        assert f"\n{problem.gold}) yes" in problem.prompt
+        golds.append(problem.gold)
+    assert set(golds) == set("ABCD")
+    with pytest.raises(UserError, match="no column 'w3'; the columns are q, right, w1, w2"):
+        mapping.problem({"q": "q", "right": "yes", "w1": "no", "w2": "maybe"}, "row 1")
+
+
+def fingerprints(composed: Compose, *overrides: str) -> dict[str, str]:
+    return {node.name: node.fingerprint for node in composed(*overrides).nodes}
+
+
+def test_own_problems_are_identity_by_content_alone(composed: Compose, tmp_path: Path) -> None:
+    def copy(name: str, gold: str) -> str:
+        path = tmp_path / name
+        path.write_text(json.dumps({"question": "q", "answer": f"#### {gold}"}) + "\n")
+        return f"benchmarks.gsm8k.data.path={path}"
+
+    asked = ["benchmark=[gsm8k,heldout]", "benchmarks.gsm8k.count=1"]
+    first = fingerprints(composed, *asked, copy("a.jsonl", "1"))
+    moved = fingerprints(composed, *asked, copy("b.jsonl", "1"))
+    other = fingerprints(composed, *asked, copy("c.jsonl", "2"))
+    assert first == moved
+    changed = {name for name in first if first[name] != other[name]}
+    assert changed == {name for name in first if name.endswith("/gsm8k")}
+    # What the recipe trains on is no part of what a foreign checkpoint answers.
+    here = ["recipe=evaluate", "model=checkpoint", "model.path=some/model", *asked]
+    source = copy("a.jsonl", "1")
+    tiny, gym = (fingerprints(composed, *here, source, f"data={n}") for n in ("tiny", "gym_math"))
+    assert tiny["model/gsm8k"] == gym["model/gsm8k"]
+    assert tiny["model/heldout"] != gym["model/heldout"]
+
+
+def test_engine_is_identity_and_its_model_is_the_policy(composed: Compose) -> None:
+    here = ["recipe=evaluate", "model=checkpoint", "model.path=some/model"]
+    plain = fingerprints(composed, *here)
+    server = ["engine=openai", "hardware.engine.url=http://127.0.0.1:1/v1"]
+    served = fingerprints(composed, *here, *server)
+    assert plain != served == fingerprints(composed, *here, *server, "engine.model=another")
+
+
+def test_a_server_has_no_policy_of_a_stage(composed: Compose) -> None:
+    with pytest.raises(UserError, match=r"engine: a server does not have the policies"):
+        composed("engine=openai", "hardware.engine.url=http://127.0.0.1:1/v1")
+
+
+def test_nothing_to_evaluate_is_told(composed: Compose) -> None:
+    with pytest.raises(UserError, match=r"no stage and no checkpoint.*model\.path"):
+        composed("recipe=evaluate")
+
+
+def test_model_is_found_by_whatever_names_it(tmp_path: Path) -> None:
+    for name in ("abcdef0123456789", "abcdff0123456789"):
+        folder = tmp_path / "store" / "sft" / name
+        folder.mkdir(parents=True)
+        (folder / "config.json").touch()
+    runs = f"paths.runs={tmp_path}"
+
+    def path(model: str, *rest: str) -> str:
+        first, second, third, *others = as_recipe([f"model={model}", *rest], MODELS)
+        assert (first, second) == ("recipe=evaluate", "model=checkpoint")
+        assert others == list(rest)
+        return third
+
+    policy = tmp_path / "store" / "sft" / "abcdef0123456789"
+    assert path("abcdef", runs) == f'model.path="{policy}"'
+    assert path(str(policy)) == f'model.path="{policy}"'
+    assert path("Qwen/Qwen2.5-0.5B") == 'model.path="Qwen/Qwen2.5-0.5B"'
+    assert path("a/b,c/d") == 'model.path="a/b","c/d"'
+    assert path("gpt", "engine=openai") == 'model.path="gpt"'
+    assert as_recipe(["model=tiny", "x=1"], MODELS) == ["recipe=evaluate", "model=tiny", "x=1"]
+    for model, said in [
+        ("abcd", "no folder"),
+        ("nowhere", "no folder.*checkpoint, tiny"),
+        ("abcdee", "no policy"),
+    ]:
+        with pytest.raises(UserError, match=said):
+            as_recipe([f"model={model}", runs], MODELS)
+    (policy.parent / "abcdef9999999999").mkdir()
+    (policy.parent / "abcdef9999999999" / "config.json").touch()
+    with pytest.raises(UserError, match="several policies"):
+        as_recipe(["model=abcdef", runs], MODELS)
+    with pytest.raises(UserError, match="name what to evaluate"):
+        as_recipe([runs], MODELS)
+
+
+def test_policy_of_the_store_answers_as_in_its_recipe(
+    smoke_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(smoke_run / "runs" / "store", tmp_path / "runs" / "store")
+    store = Store(tmp_path / "runs" / "store")
+    policy = next(a for a in store.artifacts() if a.stage == "sft")
+    own = next(
+        artifact
+        for artifact in store.artifacts()
+        if artifact.kind == "evaluation" and artifact.inputs["policy"] == policy.fingerprint
+    )
+    before = {artifact.fingerprint for artifact in store.artifacts()}
+    given = own.identity["config"]["benchmark"]
+    asked = [
+        f"benchmarks.heldout.samples={given['samples']}",
+        f"benchmarks.heldout.sampling.max_new_tokens={given['sampling']['max_new_tokens']}",
+        f"benchmarks.heldout.levels={given['levels']}",
+        *(word for word in SMOKE if not word.startswith("experiment=")),
+    ]
+    assert lab_here("evaluate", f"model={policy.fingerprint}", *asked, cwd=tmp_path) == 0
+    (made,) = [a for a in store.artifacts() if a.fingerprint not in before]
+    assert made.inputs == {}
+    one, other = (read_rollouts(a.path / COMPLETIONS) for a in (own, made))
+    assert [r.completion.text for r in one] == [r.completion.text for r in other]
+    assert made.metrics["pass@1"] == own.metrics["pass@1"]
+    assert f"sft-{policy.fingerprint[:8]}" in capsys.readouterr().out
+
+
+def test_problems_of_a_policys_past_are_found_in_the_store(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+
+    def made(stage: str, kind: str, **inputs: str) -> str:
+        name = f"{len(list((tmp_path / 'store').glob('*/*'))):016x}"
+        meta = Metadata(kind=kind, identity={"name": name}, inputs=inputs, seed=0)
+
+        def build(out_dir: Path, work_dir: Path) -> Any:
+            (out_dir / "file").write_text(name)
+            return meta
+
+        store.obtain(stage, name, build)
+        return name
+
+    raw = made("distill", "corpus")
+    clean = made("curate", "corpus", corpus=raw)
+    base = made("pretrain", "policy")
+    tuned = made("sft", "policy", policy=base, corpus=clean)
+    found = trained_on(tmp_path / "store" / "sft" / tuned)
+    # The corpus before curation holds what was taken out, so it is not among them.
+    assert sorted(path.name for path in found) == sorted([tuned, clean, base])
+    made_before = {tuned, clean, base}
+    # Each round's policy reaches the next by two ways: 2 ** 40 in all.
+    for _ in range(40):
+        pairs = made("prefer", "preferences", policy=tuned)
+        tuned = made("dpo", "policy", policy=tuned, preferences=pairs)
+        made_before |= {pairs, tuned}
+    found = trained_on(tmp_path / "store" / "dpo" / tuned)
+    assert sorted(path.name for path in found) == sorted(made_before)
+    assert trained_on(tmp_path) == []
+
+
+def test_verdicts_given_once_more(tmp_path: Path) -> None:
+    def kept(name: str, text: str, verdict: Verdict) -> Rollout:
+        problem = Problem(name, "10", "math", "f")
+        return Rollout(problem, Completion([1], text), None, verdict, "a")
+
+    old = [
+        kept("p", "\\boxed{10}", RIGHT),
+        kept("p", "\\boxed{11}", RIGHT),
+        kept("q", "\\boxed{10 apples}", WRONG),
+        kept("q", "nothing", Verdict.UNPARSEABLE),
+    ]
+    folder = tmp_path / "evaluation"
+    folder.mkdir()
+    write_rollouts(folder / COMPLETIONS, old)
+    result, path, _ = rescore(folder, "number", HardwareConfig(), tmp_path / "new")
+    verdicts = [rollout.verdict for rollout in read_rollouts(path)]
+    assert verdicts == [RIGHT, WRONG, RIGHT, Verdict.UNPARSEABLE]
+    assert {r.problem.checker for r in read_rollouts(path)} == {"number"}
+    assert (result.before.mean, result.after.mean, result.difference.mean) == (0.5, 0.5, 0.0)
+    assert result.changed == {"correct -> wrong": 1, "wrong -> correct": 1}
+    metrics = json.loads((path.parent / "metrics.json").read_text())
+    assert metrics["pass@1"] == 0.5
+    assert "math-verify" in metrics["verifier"]
+    assert read_rollouts(folder / COMPLETIONS) == old
+    with pytest.raises(UserError, match=r"no completions\.parquet in it"):
+        rescore(tmp_path, None, HardwareConfig(), tmp_path / "none")
+
+
+SHARED = Path(__file__).parents[3] / "shared" / "data"
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "rows", "count"),
+    [
+        ("math500", "math500_test.json", {}, 500),
+        ("aime24", "aime24_qwen.jsonl", {"prompt": "problem", "gold": "answer"}, 30),
+        ("gsm8k", "gsm8k_test.jsonl", {}, 1319),
+        ("aqua_rat", "aqua_dev.jsonl", {}, 254),
+    ],
+)
+def test_real_problems_are_all_asked_and_their_golds_read(
+    name: str, file: str, rows: dict[str, str], count: int, composed: Compose
+) -> None:
+    if not (SHARED / file).exists():
+        pytest.skip("the shared data is not here")
+    recipe = composed(
+        f"benchmark=[{name}]",
+        f"benchmarks.{name}.data.path={SHARED / file}",
+        *(f"benchmarks.{name}.data.rows.{key}={column}" for key, column in rows.items()),
+    )
+    held = recipe.root.benchmarks[name]
+    assert held.count == count
+    source = recipe.benchmark_sources[name]
+    problems = list(source.problems(Split(held.split), held.levels, held.count, held.seed))
+    assert len({problem.id for problem in problems}) == count
+    with Verifier(workers=1, timeout_s=20, memory_mb=1024) as verifier:
+        assert verifier.unreadable_golds(problems) == []
+        # Each gold answers its own problem.
+        boxes = [f"\\boxed{{{problem.gold}}}" for problem in problems]
+        assert {str(verdict) for _, verdict in verifier.verify(problems, boxes)} == {"correct"}
+
+
+def test_a_servers_model_is_asked_as_the_benchmark_says(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    problems = tmp_path / "problems.jsonl"
+    rows = [{"question": f"1 + {n}?", "answer": f"so\n#### {1 + n}"} for n in (1, 2)]
+    problems.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    lost: list[int] = []
+
+    def reply(body: Mapping[str, Any], number: int) -> Reply:
+        """One of the answers to the second problem is empty."""
+        if "1 + 2" in body["messages"][0]["content"] and not lost:
+            lost.append(number)
+            return answered("")
+        return answered("It is \\boxed{2}.")
+
+    with serving(Server(reply)) as server:
+        code = lab_here(
+            *("evaluate", "model=some-model", "engine=openai", "tracker.mode=disabled"),
+            f"hardware.engine.url={server.url}",
+            *("benchmark=[gsm8k]", f"benchmarks.gsm8k.data.path={problems}"),
+            *("benchmarks.gsm8k.count=2", "benchmarks.gsm8k.samples=3"),
+            cwd=tmp_path,
+        )
+    assert code == 0
+    assert len(server.bodies) == 6
+    said = {body["messages"][0]["content"] for body in server.bodies}
+    asked = "Please reason step by step, and put your final answer within \\boxed{}."
+    assert said == {f"1 + {n}?\n{asked}" for n in (1, 2)}
+    assert {(b["model"], b["temperature"], b["top_p"], b["max_tokens"]) for b in server.bodies} == {
+        ("some-model", 0.6, 0.95, 32768)
+    }
+    (made,) = Store(tmp_path / "runs" / "store").artifacts()
+    assert (made.metrics["pass@1"], made.metrics["maj@3"][0]) == (0.5, 0.5)
+    assert made.metrics["completion_tokens"] is None
+    assert made.ledger["problems"] == {"in": 2, "out": 2, "dropped": {}}
+    assert made.ledger["completions"] == {
+        "in": 6,
+        "out": 5,
+        "dropped": {"not_answered": 1},
+        "examples": {"not_answered": ["problems.jsonl, line 2"]},
+    }
+    (row,) = (made.path / "dropped.jsonl").read_text().splitlines()
+    assert json.loads(row)["origin"] == "problems.jsonl, line 2"
+    said = capsys.readouterr()
+    assert "50.0%" in said.out
+    line = "5 of 6 completions go on; dropped: 1 not answered [problems.jsonl, line 2]"
+    assert f"  {line}\n" in said.out
+    (report,) = tmp_path.glob("runs/recipes/*/report.md")
+    assert (
+        "| some-model/gsm8k (seed 0) | completions | 6 | 5 | 1 not answered |" in report.read_text()
+    )
+
+
+def test_a_dataset_out_of_reach_ends_a_run_before_it_trains(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert lab_here(*SMOKE, "benchmark=[heldout,amc23]", cwd=tmp_path) == 2
+    assert "benchmarks.amc23.data.dataset: cannot load 'math-ai/amc23'" in capsys.readouterr().err
+    assert not list((tmp_path / "runs" / "store").glob("*/*"))
+
+
+def test_a_policy_copied_out_of_its_store_is_said_to_have_no_lineage(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def build(out_dir: Path, work_dir: Path) -> Metadata:
+        return Metadata(kind="policy", identity={}, inputs={}, seed=0)
+
+    made, _ = Store(tmp_path / "store").obtain("sft", "0123456789abcdef", build)
+    shutil.copytree(made.path, tmp_path / "copy")
+    assert trained_on(made.path) == [made.path]
+    assert trained_on(tmp_path / "copy") == []
+    assert "what it was trained on cannot be told" in caplog.text

@@ -1,0 +1,123 @@
+"""Norms and rotations in fewer passes: their derivatives, and transformers' own results."""
+
+import sys
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.autograd import gradcheck
+from transformers import PreTrainedModel
+
+from reasoning_lab.kernels import fused_ops as lean_module
+from reasoning_lab.kernels.fused_ops import RMSNorm, Rotation, lean
+from reasoning_lab.models.policy import build_policy, load_policy
+from reasoning_lab.training.loop import StageContext
+from tests.support.tiny import tiny_model
+
+OURS = {"RMSNormBackward", "RotationBackward"}
+
+
+def drawn(*shape: int, learns: bool = True) -> Tensor:
+    return torch.randn(shape, dtype=torch.float64, requires_grad=learns)
+
+
+def test_derivatives_are_those_of_differences() -> None:
+    torch.manual_seed(0)
+    assert gradcheck(RMSNorm.apply, (drawn(2, 3, 4), drawn(4), 1e-2))
+    # Of halves that are turned differently, too, as no model's are.
+    angles = drawn(2, 1, 5, 4, learns=False), drawn(2, 1, 5, 4, learns=False)
+    assert gradcheck(Rotation.apply, (drawn(2, 3, 5, 4), *angles))
+
+
+def test_heads_in_bfloat16_turn_in_float32() -> None:
+    """As beside autocast, whose angles are float32."""
+    torch.manual_seed(0)
+    heads, (cos, sin) = torch.randn(2, 3, 5, 4).bfloat16(), torch.randn(2, 2, 1, 5, 4)
+    half, whole = heads.clone().requires_grad_(), heads.float().requires_grad_()
+    found, expected = Rotation.apply(half, cos, sin), Rotation.apply(whole, cos, sin)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, expected)
+    found.square().sum().backward()
+    expected.square().sum().backward()
+    assert half.grad is not None
+    assert whole.grad is not None
+    assert torch.equal(half.grad, whole.grad.bfloat16())
+
+
+def loss_and_graph(model: PreTrainedModel) -> tuple[Tensor, set[str]]:
+    """Of two rows, and what its graph is made of."""
+    tokens = torch.arange(3, 23).reshape(2, 10)
+    loss = model(input_ids=tokens, labels=tokens).loss
+    seen, pending = set(), [loss.grad_fn]
+    while pending:
+        node = pending.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            pending += [follower for follower, _ in node.next_functions]
+    return loss, {node.name() for node in seen}
+
+
+def gradients(model: PreTrainedModel) -> dict[str, Tensor]:
+    loss, _ = loss_and_graph(model)
+    model.zero_grad()
+    loss.backward()
+    return {"loss": loss.detach()} | {
+        name: parameter.grad
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None
+    }
+
+
+def as_transformers_has_it(model: PreTrainedModel, patch: pytest.MonkeyPatch) -> None:
+    """Take `lean` back from a model's family."""
+    modeling: Any = sys.modules[type(model).__module__]
+    rotation = modeling.apply_rotary_pos_emb
+    patch.setattr(modeling, "apply_rotary_pos_emb", rotation.__wrapped__)
+    (norm,) = {type(module) for module in model.modules() if "Norm" in type(module).__name__}
+    patch.setattr(norm, "forward", norm.forward.__wrapped__)  # type: ignore[attr-defined]
+    patch.setattr(lean_module, "_changed", set())
+
+
+@pytest.mark.parametrize(
+    ("family", "options", "taken"),
+    [
+        ("llama", {"max_position_embeddings": 64}, OURS),
+        ("mistral", {}, OURS),
+        ("qwen2", {}, OURS),
+        ("qwen3", {"head_dim": 16}, OURS),
+        ("phi3", {}, OURS),
+        ("phi3", {"partial_rotary_factor": 0.5}, {"RMSNormBackward"}),
+    ],
+)
+def test_a_family_computes_what_transformers_alone_does(
+    family: str, options: dict[str, Any], taken: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_model(family, 40, 0, 1, seed=0, **options)
+    lean(model)
+    assert loss_and_graph(model)[1] & OURS == taken
+    found = gradients(model)
+    as_transformers_has_it(model, monkeypatch)
+    assert not loss_and_graph(model)[1] & OURS
+    expected = gradients(model)
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        assert torch.allclose(found[name], values, rtol=1e-4, atol=2e-6), name
+
+
+@pytest.mark.parametrize(("dtype", "taken"), [("float32", OURS), ("bfloat16", set())])
+def test_a_policy_takes_them_in_float32(
+    dtype: str, taken: set[str], context: StageContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded, tokenizer = load_policy(context.inputs["policy"], dtype)
+
+    def load() -> PreTrainedModel:
+        return load_policy(context.inputs["policy"], dtype)[0]
+
+    def build() -> PreTrainedModel:
+        return build_policy(context.model.architecture, tokenizer, dtype, 0)
+
+    for make in (build, load):
+        with monkeypatch.context() as patch:
+            as_transformers_has_it(loaded, patch)
+            assert loss_and_graph(make())[1] & OURS == taken

@@ -1,0 +1,227 @@
+"""Logits of some tokens at a time: the same losses and gradients as of all, in less memory."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.profiler import ProfilerActivity, profile
+from transformers import PreTrainedModel
+
+from reasoning_lab.data.tokens.batches import padded_batch
+from reasoning_lab.kernels import logprobs
+from reasoning_lab.kernels.logprobs import (
+    TokenBatch,
+    mean_logprob,
+    token_entropies,
+    token_logprobs,
+    trained_logits,
+)
+from reasoning_lab.losses import parts
+from reasoning_lab.types import Example
+from tests.support.tiny import tiny_model
+
+VOCAB, PAD = 61, 0
+TRAINED = 9 + 2 + 1 + 14
+
+
+def plain() -> PreTrainedModel:
+    return tiny_model("llama", VOCAB, PAD, 1, seed=0)
+
+
+def tied() -> PreTrainedModel:
+    return tiny_model("qwen3", VOCAB, PAD, 1, seed=1, tie_word_embeddings=True)
+
+
+def biased() -> PreTrainedModel:
+    model = plain()
+    model.lm_head.bias = nn.Parameter(torch.randn(VOCAB))
+    return model
+
+
+def frozen() -> PreTrainedModel:
+    model = plain()
+    model.lm_head.weight.requires_grad_(False)
+    return model
+
+
+def adapted() -> PreTrainedModel:
+    peft = pytest.importorskip("peft")
+    model = plain()
+    peft.inject_adapter_in_model(
+        peft.LoraConfig(r=4, target_modules=["lm_head", "q_proj"], init_lora_weights=False), model
+    )
+    return model
+
+
+def low_precision() -> PreTrainedModel:
+    return plain().to(torch.bfloat16)
+
+
+HEADS = [plain, tied, biased, frozen, adapted, low_precision]
+
+
+def batch() -> TokenBatch:
+    generator = torch.Generator().manual_seed(5)
+    sizes = [(3, 9), (7, 2), (1, 1), (5, 14)]
+    examples = [
+        Example(
+            torch.randint(2, VOCAB, (prompt,), generator=generator).tolist(),
+            torch.randint(2, VOCAB, (completion,), generator=generator).tolist(),
+        )
+        for prompt, completion in sizes
+    ]
+    # Read as they are: another order of attention's sums would hide what parts change.
+    return replace(padded_batch(examples, PAD), unpadded=None)
+
+
+def whole(model: PreTrainedModel, temperature: float) -> Tensor:
+    """`[N]`, by the model's own forward pass over everything, and torch's cross-entropy."""
+    tokens = batch()
+    logits = model(tokens.input_ids, use_cache=False).logits
+    trained = tokens.completion_mask[:, 1:]
+    predicted = logits[:, :-1][trained].float() / temperature
+    return -F.cross_entropy(predicted, tokens.input_ids[:, 1:][trained], reduction="none")
+
+
+def gradients(model: PreTrainedModel, value: Tensor) -> dict[str, Tensor]:
+    model.zero_grad()
+    value.backward()
+    named = model.named_parameters()
+    return {name: each.grad.float() for name, each in named if each.grad is not None}
+
+
+@pytest.mark.parametrize("tokens", [1, 3, 7, 13, 25, 26, 1000])
+@pytest.mark.parametrize("made", HEADS)
+def test_parts_give_the_whole_loss_and_gradient(
+    made: Callable[[], PreTrainedModel], tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = made()
+    weights = torch.randn(TRAINED, generator=torch.Generator().manual_seed(1))
+    near: dict[str, Any] = {"rtol": 1e-4, "atol": 2e-6}
+    if made is low_precision:  # Each part's gradient of a weight is rounded to bfloat16.
+        near = {"rtol": 3e-2, "atol": 3e-2}
+    # So that the mean is taken in torch's own way also where all of these logits fit.
+    monkeypatch.setattr(logprobs, "_FEW_LOGITS", 20 * VOCAB)
+    expected = whole(model, 0.7)
+    # Terms of 16 are rounded by 2e-6 in float32, differently from one CPU to another.
+    exact = model if made is low_precision else copy.deepcopy(model).double()
+    slope = gradients(exact, (whole(exact, 0.7) * weights).sum())
+    mean = whole(model, 1.0).mean()
+    mean_slope = gradients(model, mean)
+
+    monkeypatch.setattr(parts, "LOGITS_AT_ONCE", tokens * VOCAB)
+    rows = token_logprobs(model, batch(), 0.7)
+    found = rows[batch().completion_mask]
+    assert rows.dtype == torch.float32
+    assert (rows[~batch().completion_mask] == 0).all()
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    found = token_logprobs(exact, batch(), 0.7)[batch().completion_mask]
+    torch.testing.assert_close(gradients(exact, (found * weights).sum()), slope, **near)
+    ours = mean_logprob(model, batch())
+    torch.testing.assert_close(ours, mean, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(gradients(model, ours), mean_slope, **near)
+    with torch.no_grad():
+        torch.testing.assert_close(mean_logprob(model, batch()), mean, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("tokens", [1, 7, 1000])
+@pytest.mark.parametrize("head", HEADS)
+def test_entropies_are_those_of_the_models_own_distributions(
+    head: Callable[[], PreTrainedModel], tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = head()
+    trained = batch().completion_mask
+    logits = model(batch().input_ids, use_cache=False).logits[:, :-1][trained[:, 1:]].float()
+    expected = torch.distributions.Categorical(logits=logits).entropy()
+    monkeypatch.setattr(parts, "LOGITS_AT_ONCE", tokens * VOCAB)
+    entropies = token_entropies(model, batch())
+    assert not entropies.requires_grad
+    assert (entropies[~trained] == 0).all()
+    torch.testing.assert_close(entropies[trained], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_one_part_is_the_plain_formula_to_the_bit() -> None:
+    model = plain()
+    logits, targets = trained_logits(model, batch())
+    chosen = torch.log_softmax(logits / 0.7, dim=-1).gather(1, targets[:, None])[:, 0]
+    found = token_logprobs(model, batch(), 0.7)[batch().completion_mask]
+    assert torch.equal(found, chosen)
+    slope = gradients(model, chosen.sum())
+    again = gradients(model, token_logprobs(model, batch(), 0.7).sum())
+    assert all(torch.equal(slope[name], again[name]) for name in slope)
+    total = F.cross_entropy(logits, targets, reduction="sum")
+    assert torch.equal(mean_logprob(model, batch()), -total / TRAINED)
+
+
+@pytest.mark.parametrize("made", HEADS)
+def test_without_a_trained_token_the_mean_is_a_differentiable_0(
+    made: Callable[[], PreTrainedModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts, "LOGITS_AT_ONCE", 1)
+    tokens = batch()
+    tokens.completion_mask.zero_()
+    found = mean_logprob(made(), tokens)
+    found.backward()
+    assert found == 0
+
+
+def largest_allocation(run: Callable[[], object]) -> int:
+    """Bytes of the largest tensor that was made, inside torch's own operations too."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as made:
+        run()
+    assert made.profiler is not None
+    sizes = []
+    pending = list(made.profiler.kineto_results.experimental_event_tree())
+    while pending:
+        event = pending.pop()
+        pending += event.children
+        sizes.append(getattr(event.typed[1], "alloc_size", 0))
+    return max(sizes)
+
+
+@pytest.mark.parametrize("kind", ["float32", "bfloat16", "biased"])
+@pytest.mark.parametrize("step", ["mean", "tokens"])
+def test_no_tensor_holds_all_logits(step: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    vocab, tokens, at_once = 2000, 600, 50
+    model = tiny_model("llama", vocab, PAD, 1, seed=0)
+    if kind == "biased":
+        model.lm_head.bias = nn.Parameter(torch.randn(vocab))
+    if kind == "bfloat16":
+        model.to(torch.bfloat16)
+    ids = torch.randint(2, vocab, (20, 31), generator=torch.Generator().manual_seed(0))
+    trained = torch.ones_like(ids, dtype=torch.bool)
+    trained[:, 0] = False
+    rows = TokenBatch(ids, trained)
+
+    def run() -> None:
+        value = mean_logprob(model, rows) if step == "mean" else token_logprobs(model, rows).sum()
+        value.backward()
+
+    every = 4 * tokens * vocab
+    assert largest_allocation(run) == every
+    monkeypatch.setattr(parts, "LOGITS_AT_ONCE", at_once * vocab)
+    head = 4 * vocab * 64
+    assert largest_allocation(run) <= max(4 * at_once * vocab, head) < every / 9
+
+
+@pytest.mark.parametrize(
+    ("tokens", "most", "size"),
+    [
+        (0, 682, 0),
+        (600, 682, 600),
+        (682, 682, 682),
+        # Two parts of 380, of which five eighths of 85 have room; four of 512, in seven.
+        (760, 682, 425),
+        (2048, 682, 595),
+        (1364, 682, 682),
+        (7, 3, 3),
+        (5, 1, 1),
+    ],
+)
+def test_parts_are_as_few_as_can_be_and_about_alike(tokens: int, most: int, size: int) -> None:
+    assert parts.part_size(tokens, most) == size

@@ -1,0 +1,124 @@
+"""Stages on a simulated Ray cluster: two machines equal one process, and end together."""
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reasoning_lab.config.hardware import RayConfig
+from reasoning_lab.launch import ray as ray_cluster
+from reasoning_lab.launch.job import Job
+from reasoning_lab.launch.ray import check_ray
+from tests.conftest import lab_here
+from tests.support.launches import (
+    end_with_command,
+    equals_one_process,
+    placed,
+    slowed,
+    told_of_lost_rank,
+)
+
+ray: Any = pytest.importorskip("ray")
+from ray.cluster_utils import Cluster  # noqa: E402
+
+pytestmark = [pytest.mark.distributed, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """Of two machines with a core each, which this process finds by itself."""
+    small = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        started = Cluster(initialize_head=True, head_node_args=small)
+        started.add_node(**small, resources={"drive": 1})
+        patch.setenv("RAY_ADDRESS", started.address)
+        yield started
+        ray.shutdown()
+        started.shutdown()
+
+
+def on_machines(job: Job, **asked: Any) -> Job:
+    """On two of one device each."""
+    config = RayConfig(cpus_per_device=1, **asked)
+    return replace(job, hardware=replace(job.hardware, devices=1, nodes=2, ray=config))
+
+
+def test_two_machines_equal_one_process(
+    jobs: dict[str, Job],
+    single: dict[str, tuple[Path, Any]],
+    tmp_path: Path,
+    cluster: Cluster,
+) -> None:
+    job = on_machines(placed(jobs["sft"], tmp_path / "job", "fsdp"))
+    equals_one_process(job, single["sft"])
+    # A rank on each machine, not two on one.
+    logs = [path.name for path in (job.work_dir / "launch").glob("processes-*.log")]
+    assert sorted(logs) == ["processes-0.log", "processes-1.log"]
+
+
+def test_lost_machine_ends_all_in_one_sentence(
+    jobs: dict[str, Job],
+    tmp_path: Path,
+    cluster: Cluster,
+) -> None:
+    job = on_machines(placed(slowed(jobs["sft"]), tmp_path / "job", "ddp"))
+    assert told_of_lost_rank(job, tmp_path).startswith(
+        "stages.sft: the process of rank 1 was killed by signal 9; "
+    )
+
+
+def test_processes_end_with_a_command_that_is_killed(
+    jobs: dict[str, Job],
+    tmp_path: Path,
+    cluster: Cluster,
+) -> None:
+    end_with_command(on_machines(placed(slowed(jobs["sft"]), tmp_path / "job", "ddp")), tmp_path)
+
+
+def test_stage_that_does_not_train_takes_one_machine(
+    single: dict[str, tuple[Path, Any]],
+    tmp_path: Path,
+    cluster: Cluster,
+) -> None:
+    placement = ["hardware=ray", "hardware.accelerator=cpu", "hardware.ray.cpus_per_device=1"]
+    small = [
+        "benchmarks.heldout.count=3",
+        "benchmarks.heldout.samples=1",
+        "benchmarks.heldout.sampling.max_new_tokens=4",
+        "tracker.mode=disabled",
+    ]
+    words = ["evaluate", f"model={single['sft'][0]}", "benchmark=[heldout]", *placement, *small]
+    assert lab_here(*words, cwd=tmp_path) == 0
+    assert list(tmp_path.glob("runs/store/evaluate/*/completions.parquet"))
+
+
+def test_machines_that_are_not_there_are_waited_for(
+    cluster: Cluster, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_cluster, "_SILENT_S", 0.5)
+    caplog.set_level(logging.INFO)
+    check_ray(RayConfig())
+    found = []
+
+    def wait() -> None:
+        with ray_cluster._machines({"drive": 1.0}, 2, "sft") as group:
+            # What the cluster's head has assigned; the resources left are reported seconds later.
+            placed_at = ray.util.placement_group_table(group)["bundles_to_node_id"]
+            found.append(len(set(placed_at.values())))
+
+    waiting = threading.Thread(target=wait, daemon=True)
+    waiting.start()
+    deadline = time.monotonic() + 60
+    while "waiting for 2 machines" not in caplog.text and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert "sft: waiting for 2 machines of the Ray cluster, each with {'drive': 1.0}" in caplog.text
+    assert not found
+    cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20, resources={"drive": 1})
+    waiting.join(120)
+    assert found == [2]

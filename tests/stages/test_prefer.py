@@ -1,0 +1,91 @@
+"""Whose rollouts make a pair, and what is said of where they come from."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reasoning_lab.config.schema import ProblemsConfig, SamplingConfig
+from reasoning_lab.data.corpus import read_rollouts, write_rollouts
+from reasoning_lab.stages.prefer.config import PreferMixedConfig, PreferTeacherConfig
+from reasoning_lab.stages.prefer.produce import from_both, from_corpus
+from reasoning_lab.types import UserError
+
+
+@pytest.fixture
+def mixed(context: Any, tmp_path: Path) -> Any:
+    """A stage that has the policy, and a teacher's right and wrong answers to sixty coins."""
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    for name, kind in (("accepted", "chosen"), ("rejected", "rejected")):
+        rollouts = read_rollouts(context.inputs["preferences"] / f"{kind}.parquet")
+        write_rollouts(
+            corpus / f"{name}.parquet", [replace(each, author="sage") for each in rollouts]
+        )
+    return replace(
+        context,
+        out_dir=tmp_path,
+        work_dir=tmp_path / "work",
+        inputs={**context.inputs, "corpus": corpus},
+        authors={"policy": "dpo-1"},
+    )
+
+
+def config(**changes: Any) -> PreferMixedConfig:
+    asked = PreferMixedConfig(
+        problems=ProblemsConfig([1], 30),
+        group_size=4,
+        sampling=SamplingConfig(temperature=1.0, max_new_tokens=12),
+        pairs_per_problem=1,
+    )
+    return replace(asked, **changes)
+
+
+def pairs(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "pairs.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("chosen_from", "rejected_from"),
+    [("teacher", "policy"), ("policy", "teacher"), ("policy", "policy"), ("teacher", "teacher")],
+)
+def test_each_side_comes_from_whom_it_should(
+    mixed: Any, chosen_from: str, rejected_from: str
+) -> None:
+    metrics = from_both(config(chosen_from=chosen_from, rejected_from=rejected_from), mixed)
+    told = pairs(mixed.out_dir)
+    assert 10 < metrics["pairs"] == len(told) <= 30
+    author = {"teacher": "sage", "policy": "dpo-1"}
+    assert {pair["chosen_author"] for pair in told} == {author[chosen_from]}
+    assert {pair["rejected_author"] for pair in told} == {author[rejected_from]}
+    for side in ("chosen", "rejected"):
+        rollouts = read_rollouts(mixed.out_dir / f"{side}.parquet")
+        assert [pair["prompt_id"] for pair in told] == [one.problem.id for one in rollouts]
+        assert [pair[f"{side}_characters"] for pair in told] == [
+            len(one.completion.text) for one in rollouts
+        ]
+        assert [pair[f"{side}_verdict"] for pair in told] == [str(one.verdict) for one in rollouts]
+        assert all((one.verdict == "correct") is (side == "chosen") for one in rollouts)
+    assert all("math-verify" in pair["verifier"] for pair in told)
+
+
+def test_any_takes_both(mixed: Any) -> None:
+    from_both(config(pairs_per_problem=9), mixed)
+    told = pairs(mixed.out_dir)
+    assert {pair["chosen_author"] for pair in told} == {"sage", "dpo-1"}
+    assert {pair["rejected_author"] for pair in told} == {"sage", "dpo-1"}
+
+
+def test_a_corpus_with_fewer_problems_is_told(mixed: Any) -> None:
+    with pytest.raises(UserError, match=r"stages\.stage\.problems: the corpus has 60 problems"):
+        from_both(config(problems=ProblemsConfig([1], 61)), mixed)
+
+
+def test_the_teachers_pairs_say_so_too(mixed: Any) -> None:
+    from_corpus(PreferTeacherConfig(pairs_per_problem=1), mixed)
+    told = pairs(mixed.out_dir)
+    assert len(told) == 60
+    assert {pair["rejected_author"] for pair in told} == {"sage"}
+    assert {pair["chosen_tokens"] for pair in told} == {None}

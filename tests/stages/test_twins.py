@@ -1,0 +1,154 @@
+"""The whole recipe from a checkpoint of each kind, through the command."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from reasoning_lab.config.schema import OptimizationConfig
+from reasoning_lab.graph.store import Artifact
+from reasoning_lab.models.policy import load_policy
+from reasoning_lab.models.tokenizer import completion_tokens, prompt_tokens
+from reasoning_lab.training.token_stage import train_padded
+from reasoning_lab.types import Example
+from tests.conftest import lab_here
+from tests.support.contexts import data_context
+from tests.support.families import architecture
+from tests.support.twins import TWINS, Twin, save_twin, twin_model, twin_tokenizer
+
+COINS = [(f"coin {n}", str(n % 2)) for n in range(200)]
+STAGES = ["distill", "midtrain", "sft", "prefer", "dpo", "rl"]
+RUN = [
+    "model=checkpoint",
+    "model.path=checkpoint",
+    "~stages.pretrain",
+    "data=jsonl",
+    "data.path=coins.jsonl",
+    "data.rows.solutions=solution",
+    "teacher@stages.distill.teacher=recorded",
+    "stages.distill={problems: {levels: [1], count: 60}, validation: 8, rollouts: 1}",
+    "stages.midtrain={row_tokens: 128, validate_every_steps: 2, optimization: {steps: 2}}",
+    "stages.sft={levels: [1], count: 40, optimization: {steps: 2, batch_size: 8}}",
+    "stages.prefer={problems: {levels: [1], count: 40}, group_size: 6}",
+    "stages.prefer.sampling={max_new_tokens: 12}",
+    "stages.dpo.optimization={steps: 2, batch_size: 4}",
+    "stages.rl={problems: {levels: [1], count: 16}, screen_group_size: 0, group_size: 6}",
+    "stages.rl={max_new_tokens: 12, optimization: {steps: 2, batch_size: 8}}",
+    # So gentle that the coin tosser of the checkpoint is one at the end.
+    *(f"stages.{name}.optimization.learning_rate=1e-5" for name in ("midtrain", "sft", "dpo")),
+    "benchmarks.heldout={levels: [1], count: 10, samples: 1, sampling: {max_new_tokens: 12}}",
+    "tracker.mode=disabled",
+    "hardware.threads=1",
+]
+
+
+def write_coins(folder: Path) -> None:
+    rows = [
+        {"prompt": prompt, "gold": gold, "solution": f"it shows \\boxed{{{gold}}}"}
+        for prompt, gold in COINS
+    ]
+    (folder / "coins.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def save_coin_tosser(twin: Twin, folder: Path, work: Path, kernels: str = "fused") -> None:
+    """A twin as it lies on the hub, but trained to answer 0 or 1, whatever the question."""
+    texts = [f"{prompt} it shows \\boxed{{{gold}}}" for prompt, gold in COINS]
+    raw = twin_tokenizer(twin, texts)
+    save_twin(twin_model(twin, raw), raw, folder)
+    model, tokenizer = load_policy(folder, "float32", kernels=kernels)
+    prompts = prompt_tokens(tokenizer, [prompt for prompt, _ in COINS])
+    answers = completion_tokens(tokenizer, [f"\\boxed{{{gold}}}" for _, gold in COINS])
+    rows = [[Example(*pair)] for pair in zip(prompts, answers, strict=True)]
+    training = OptimizationConfig(
+        optimizer={"_target_": "torch.optim.AdamW"}, learning_rate=1e-2, steps=40, batch_size=16
+    )
+    work.mkdir()
+    context = data_context(work, "coins", None, None)
+    # The checkpoint's own, which training's writes beside the policy would change.
+    raw_ends, tokenizer.pad_token = model.generation_config, tokenizer.eos_token
+    train_padded(model, rows, tokenizer, training, context)
+    model.generation_config = raw_ends
+    model.save_pretrained(folder)
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_every_stage_runs_from_a_checkpoint_of_the_kind(name: str, tmp_path: Path) -> None:
+    write_coins(tmp_path)
+    save_coin_tosser(TWINS[name], tmp_path / "checkpoint", tmp_path / "work")
+    assert lab_here(*RUN, cwd=tmp_path) == 0
+    made = artifacts(tmp_path)
+    assert made.keys() == {*STAGES, "evaluate"}
+    assert made["dpo"].metrics["pairs"] > 4
+    assert made["rl"].metrics["train_tokens"] > 0
+    # It still says where its answers end.
+    assert made["evaluate"].metrics["truncated_frac"] < 0.5
+    before, _ = load_policy(tmp_path / "checkpoint", "float32")
+    after, tokenizer = load_policy(made["rl"].path, "float32")
+    assert tokenizer.eos_token == TWINS[name].turn_end
+    assert {"<think>", "</think>"} <= tokenizer.get_vocab().keys()
+    assert after.config.rope_parameters == before.config.rope_parameters
+    learned = dict(after.named_parameters())
+    for key, old in before.named_parameters():
+        assert not torch.equal(learned[key][: len(old)], old), key
+
+
+REFERENCE = "hardware.kernels=reference"
+UNPACKED = "stages.midtrain.packing=false"
+UNCACHED = "hardware.engine.cache=false"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("family", "options"),
+    [
+        ("gemma2", [REFERENCE]),
+        ("granite", [REFERENCE]),
+        ("cohere", [REFERENCE]),
+        ("opt", [UNPACKED]),
+        ("bloom", [UNPACKED]),
+        ("gpt_oss", [UNPACKED]),
+        ("mamba", [UNPACKED, UNCACHED]),
+        ("falcon_h1", [REFERENCE, UNPACKED, UNCACHED]),
+    ],
+)
+def test_every_stage_runs_with_the_options_that_the_refusals_name(
+    family: str, options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_coins(tmp_path)
+    twin = replace(TWINS["smollm2"], architecture=architecture(family))
+    kernels = "reference" if REFERENCE in options else "fused"
+    save_coin_tosser(twin, tmp_path / "checkpoint", tmp_path / "work", kernels)
+    given: list[str] = []
+    while lab_here(*RUN, *given, cwd=tmp_path) != 0:
+        sentence = capsys.readouterr().err.strip().splitlines()[-1]
+        named = [option for option in options if option in sentence and option not in given]
+        assert named, sentence
+        given += named
+    assert sorted(given) == sorted(options)
+    assert artifacts(tmp_path)["rl"].metrics["train_tokens"] > 0
+
+
+def test_every_stage_runs_with_an_adapter(tmp_path: Path) -> None:
+    write_coins(tmp_path)
+    save_coin_tosser(TWINS["llama3_2"], tmp_path / "checkpoint", tmp_path / "work")
+    assert lab_here(*RUN, "model/adapter=lora", "model.adapter.rank=2", cwd=tmp_path) == 0
+    made = artifacts(tmp_path)
+    before = load_file(tmp_path / "checkpoint" / "model.safetensors")
+    for stage in ("midtrain", "sft", "dpo", "rl"):
+        after = load_file(made[stage].path / "model.safetensors")
+        assert after.keys() == before.keys()
+        for key, old in before.items():
+            if "proj" in key:
+                assert not torch.equal(after[key], old), key
+        before = after
+
+
+def artifacts(folder: Path) -> dict[str, Artifact]:
+    """By stage; of the evaluations, one of the last policy."""
+    found = [Artifact.read(path.parent) for path in folder.glob("runs/store/*/*/artifact.json")]
+    made = {one.stage: one for one in found if one.kind != "evaluation"}
+    evaluations = [one for one in found if one.inputs.get("policy") == made["rl"].fingerprint]
+    return {**made, "evaluate": evaluations[0]}

@@ -1,0 +1,33 @@
+"""A stage's context for tests of stages that make data."""
+
+from pathlib import Path
+from typing import Any
+
+from reasoning_lab.config.hardware import HardwareConfig
+from reasoning_lab.config.schema import ModelConfig
+from reasoning_lab.data.sources.problems import ProblemSource
+from reasoning_lab.tracking.tracker import NullTracker
+from reasoning_lab.training.loop import StageContext
+from reasoning_lab.verify import Verifier
+
+
+def data_context(
+    folder: Path, name: str, source: ProblemSource, verifier: Verifier, **changes: Any
+) -> StageContext:
+    """A context with an empty `out` and no `work` in `folder`, without inputs."""
+    (folder / "out").mkdir()
+    options: dict[str, Any] = {
+        "name": name,
+        "seed": 5,
+        "out_dir": folder / "out",
+        "work_dir": folder / "work",
+        "inputs": {},
+        "authors": {},
+        "lineage": [],
+        "model": ModelConfig(),
+        "source": source,
+        "hardware": HardwareConfig(),
+        "verifier": verifier,
+        "tracker": NullTracker(),
+    }
+    return StageContext(**options | changes)

@@ -1,0 +1,75 @@
+"""What torchrun starts for test_distributed: several jobs in the processes of one launch.
+
+As in `reasoning_lab.launch.rank`, the verifier's workers import this module again.
+"""
+
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from reasoning_lab.launch.job import Job
+
+_VOCAB_SIZE = 300  # Of the models there, or more.
+
+
+def main() -> None:
+    from reasoning_lab.system.gc_frozen_imports import lasting
+
+    # Each job ends with a collection, which need not look at what is imported.
+    with lasting():
+        from reasoning_lab.launch import job as launch
+        from reasoning_lab.losses import parts
+        from reasoning_lab.system.ranks import Peers, rank
+        from reasoning_lab.training import checkpoints
+        from reasoning_lab.verify import verifier_of
+
+    launch.end_with_launcher()
+    root = Path(sys.argv[1])
+    folders = sorted(path.parent for path in root.glob("*/job.yaml"))
+    sealing, whole = checkpoints.seal, parts.LOGITS_AT_ONCE
+
+    def keep(draft: Path, stem: str) -> Path:
+        """As `seal`; also keeps a stage's first state for a resumption."""
+        path = sealing(draft, stem)
+        kept = root / "kept" / path.parent.parent.name / path.parent.name
+        if not kept.exists():
+            kept.mkdir(parents=True)
+            copy = shutil.copytree if path.is_dir() else shutil.copy2
+            copy(path, kept / path.name)
+        return path
+
+    checkpoints.seal = keep
+    hardware = launch.read_job(folders[0]).hardware
+    with launch.process_group(hardware), verifier_of(hardware) as verifier:
+        peers = Peers()
+        for folder in folders:
+            parts.LOGITS_AT_ONCE = logits_at_once(launch.read_job(folder), whole)
+            launch.work(folder, verifier)
+        peers.gathered(None)
+        checkpoints.seal = sealing
+        for folder in folders:
+            job = launch.read_job(folder)
+            if rank() == 0:
+                shutil.move(job.out_dir, folder / "whole")
+                job.out_dir.mkdir()
+                (folder / "outcome.json").rename(folder / "whole.json")
+                for states in job.work_dir.glob(f"{job.hardware.strategy}-*x*"):
+                    shutil.rmtree(states)
+                shutil.copytree(root / "kept" / job.work_dir.name, job.work_dir, dirs_exist_ok=True)
+            peers.gathered(None)
+            parts.LOGITS_AT_ONCE = logits_at_once(job, whole)
+            launch.work(folder, verifier)
+
+
+def logits_at_once(job: "Job", whole: int) -> int:
+    """One device builds all logits at once, these processes some: the results are the same.
+
+    Not where each part's gradient of the vocabulary projection is rounded to bfloat16.
+    """
+    return whole if job.model.dtype == "mixed" else 4 * _VOCAB_SIZE
+
+
+if __name__ == "__main__":
+    main()

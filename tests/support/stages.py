@@ -1,0 +1,254 @@
+"""Stages through their own API: a tiny policy and data, and each stage run on them."""
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers.logger import Logger
+from safetensors.torch import load_file
+
+from reasoning_lab.config.hardware import HardwareConfig
+from reasoning_lab.config.schema import ModelConfig, OptimizationConfig, ProblemsConfig, StageConfig
+from reasoning_lab.data.corpus import write_rollouts
+from reasoning_lab.data.sources.files import FileSource
+from reasoning_lab.graph.ledger import Ledger
+from reasoning_lab.models.policy import build_policy
+from reasoning_lab.models.tokenizer import examples_of, train_tokenizer
+from reasoning_lab.stages.dpo import module as dpo
+from reasoning_lab.stages.dpo.config import DPOConfig
+from reasoning_lab.stages.midtrain import module as midtrain
+from reasoning_lab.stages.midtrain.config import MidtrainConfig
+from reasoning_lab.stages.rl import module as rl
+from reasoning_lab.stages.rl.config import FilterConfig, KLConfig, RLConfig, ValidationConfig
+from reasoning_lab.stages.sft import module as sft
+from reasoning_lab.stages.sft.config import SFTConfig
+from reasoning_lab.system.files import seal
+from reasoning_lab.tracking.tracker import NullTracker
+from reasoning_lab.training import checkpoints
+from reasoning_lab.training.loop import Metrics, StageContext
+from reasoning_lab.training.token_stage import train_padded
+from reasoning_lab.types import Completion, Rollout, Split, Verdict
+from reasoning_lab.verify import Verifier
+
+Run = Callable[[Any, StageContext], Metrics]
+STEPS = 6
+
+
+def optimization(**changes: Any) -> OptimizationConfig:
+    config = OptimizationConfig(
+        optimizer={"_target_": "torch.optim.AdamW", "weight_decay": 0.1},
+        learning_rate=3e-3,
+        warmup_frac=0.2,
+        decay_frac=0.5,
+        steps=STEPS,
+        batch_size=4,
+        checkpoint_every_steps=1,
+        log_every_steps=1,
+    )
+    return replace(config, **changes)
+
+
+@pytest.fixture(scope="session")
+def verifier() -> Iterator[Verifier]:
+    with Verifier(workers=1, timeout_s=20, memory_mb=1024) as shared:
+        yield shared
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory: pytest.TempPathFactory) -> FileSource:
+    """Coins: the answer cannot be known, so a trained policy is right about half the time."""
+    path = tmp_path_factory.mktemp("data") / "coins.jsonl"
+    path.write_text("".join(f'{{"prompt": "coin {n}", "gold": "{n % 2}"}}\n' for n in range(100)))
+    return FileSource(str(path), 0.1, 0.1, {"family": "coins"})
+
+
+@pytest.fixture(scope="session")
+def context(
+    tmp_path_factory: pytest.TempPathFactory, source: FileSource, verifier: Verifier
+) -> StageContext:
+    """A context whose inputs are a policy that tosses coins, a corpus and preferences."""
+    root = tmp_path_factory.mktemp("artifacts")
+    architecture = {
+        "model_type": "phi3",
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "max_position_embeddings": 256,
+    }
+    inputs = {kind: root / kind for kind in ("policy", "corpus", "preferences")}
+    for folder in inputs.values():
+        folder.mkdir()
+    problems = list(source.problems(Split.TRAIN, [1], 60, 0))
+    rollouts = [
+        Rollout(
+            problem, Completion([], f"<think>\n{text}\n</think>\n\\boxed{{{gold}}}"), gold, v, "t"
+        )
+        for problem in problems
+        for gold in ("0", "1")
+        for text in (f"it shows {gold}",)
+        for v in (Verdict.CORRECT if gold == problem.gold else Verdict.WRONG,)
+    ]
+    accepted = [rollout for rollout in rollouts if rollout.correct]
+    rejected = [rollout for rollout in rollouts if not rollout.correct]
+    write_rollouts(inputs["corpus"] / "accepted.parquet", accepted)
+    write_rollouts(inputs["corpus"] / "validation.parquet", accepted[:10])
+    write_rollouts(inputs["preferences"] / "chosen.parquet", accepted)
+    write_rollouts(inputs["preferences"] / "rejected.parquet", rejected)
+    made = StageContext(
+        name="stage",
+        seed=3,
+        out_dir=inputs["policy"],
+        work_dir=root / "work",
+        inputs={},
+        authors={},
+        lineage=[],
+        model=ModelConfig(architecture=architecture, vocab_size=300),
+        source=source,
+        hardware=HardwareConfig(),
+        verifier=verifier,
+        tracker=NullTracker(),
+    )
+    save_coin_tosser(accepted, made)
+    return replace(made, inputs=inputs)
+
+
+def save_coin_tosser(accepted: list[Rollout], context: StageContext) -> None:
+    """A policy that has learned the form of an answer, and that it is 0 or 1."""
+    texts = [rollout.problem.prompt + rollout.completion.text for rollout in accepted]
+    tokenizer = train_tokenizer(texts, context.model.vocab_size)
+    policy = build_policy(context.model.architecture, tokenizer, "float32", 0)
+    boxes = [Completion([], f"\\boxed{{{rollout.problem.gold}}}") for rollout in accepted]
+    examples = examples_of(
+        tokenizer,
+        [replace(rollout, completion=box) for rollout, box in zip(accepted, boxes, strict=True)],
+    )
+    config = optimization(steps=30, batch_size=16, learning_rate=1e-2, checkpoint_every_steps=999)
+    train_padded(policy, [[example] for example in examples], tokenizer, config, context)
+
+
+class StepLogger(Logger):
+    """Remembers which steps were trained, and in how many seconds."""
+
+    name = version = "steps"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds: dict[int, float] = {}
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        if step is not None and "train/learning_rate" in metrics:
+            assert step not in self.seconds
+            self.seconds[step] = metrics["time/step_s"]
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+
+class StepTracker(NullTracker):
+    def __init__(self) -> None:
+        self.lightning_logger: Any = StepLogger()
+
+
+RL = RLConfig(
+    problems=ProblemsConfig([1], 40),
+    screen_group_size=2,
+    group_size=8,
+    max_new_tokens=12,
+    optimization=optimization(learning_rate=3e-4),
+)
+STAGES: dict[str, tuple[Run, StageConfig]] = {
+    "sft": (sft.run, SFTConfig(levels=[1], count=50, optimization=optimization())),
+    "midtrain": (
+        midtrain.run,
+        MidtrainConfig(
+            row_tokens=128,
+            patience=9,
+            validate_every_steps=2,
+            optimization=optimization(batch_size=2),
+        ),
+    ),
+    "dpo": (dpo.run, DPOConfig(beta=0.3, sft_weight=1.0, optimization=optimization())),
+    "rl": (rl.run, RL),
+    "rl_options": (
+        rl.run,
+        replace(
+            RL,
+            screen_group_size=0,
+            group_size=4,
+            backfill_rounds=3,
+            filter=FilterConfig(hard_pass_rate=0.3, hard_rollouts=3, balance="equal"),
+            rewards={
+                "correctness": {"_target_": "reasoning_lab.rewards.correctness"},
+                "length": {"_target_": "reasoning_lab.rewards.linear_length", "weight": 0.1},
+            },
+            overlong="mask",
+            advantage="rloo",
+            aggregation="sequence",
+            kl=KLConfig(weight=0.05, estimator="k2"),
+            epochs=2,
+            importance_cap=2.0,
+        ),
+    ),
+    "rl_ahead": (
+        rl.run,
+        replace(
+            RL,
+            screen_group_size=0,
+            staleness=1,
+            validation=ValidationConfig(count=5, every_steps=2),
+        ),
+    ),
+}
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def trained(
+    name: str,
+    context: StageContext,
+    folder: Path,
+    config: StageConfig | None = None,
+    ledger: Ledger | None = None,
+) -> Metrics:
+    """Run a stage into `folder/out` with checkpoints in `folder/work`, as the runner seeds it."""
+    run, shipped = STAGES[name]
+    out_dir = folder / "out"
+    out_dir.mkdir(parents=True)
+    pl.seed_everything(context.seed, verbose=False)
+    places = {"out_dir": out_dir, "work_dir": folder / "work"}
+    return run(config or shipped, replace(context, **places, ledger=ledger or Ledger()))
+
+
+def assert_same(left: Path, right: Path) -> None:
+    ours, theirs = weights(left / "out"), weights(right / "out")
+    assert ours.keys() == theirs.keys()
+    for key, value in ours.items():
+        assert torch.equal(value, theirs[key]), key
+
+
+def saved_states(
+    name: str, context: StageContext, folder: Path, config: StageConfig | None = None
+) -> tuple[Metrics, list[Path]]:
+    """The whole run's metrics, and for each state that it saved a folder with that one alone."""
+    kept: list[Path] = []
+
+    def keep(draft: Path, stem: str) -> Path:
+        path = seal(draft, stem)
+        kept.append(folder / stem)
+        states = kept[-1] / "work" / path.parent.name
+        states.mkdir(parents=True)
+        shutil.copy(path, states)
+        return path
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoints, "seal", keep)
+        return trained(name, context, folder, config), kept

@@ -1,0 +1,88 @@
+"""The W&B workspace and report: they show what is logged, and reach W&B or a file."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reasoning_lab.tracking.dashboard import METRICS, Subject, report, workspace
+from reasoning_lab.tracking.history import read_history
+from reasoning_lab.training.loop import StageContext
+from tests.conftest import SMOKE, lab_here
+from tests.support.stages import trained
+from tests.tracking.test_tracking import online
+
+SUBJECT = Subject("a=1", "reasoning-lab -m a=1,2", ["sft", "rl"], ["heldout"], ["seed", "variant"])
+
+
+def texts(spec: Any) -> set[str]:
+    """Every text anywhere in a specification."""
+    if isinstance(spec, dict):
+        return set().union(*map(texts, spec.values()))
+    if isinstance(spec, list):
+        return set().union(*map(texts, spec))
+    return {spec} if isinstance(spec, str) else set()
+
+
+def as_json(model: Any) -> Any:
+    return json.loads(model._to_model().model_dump_json(by_alias=True, exclude_none=True))
+
+
+def test_every_training_metric_that_it_shows_is_logged(
+    context: StageContext,
+    tmp_path: Path,
+) -> None:
+    logged: set[str] = set()
+    for name in ("midtrain", "dpo", "rl_ahead"):
+        trained(name, context, tmp_path / name)
+        logged |= read_history(tmp_path / name / "out").keys()
+    assert METRICS - logged == set()
+
+
+def test_workspace_has_every_section() -> None:
+    spec = as_json(workspace(SUBJECT, "me", "lab"))
+    sections = {
+        section["name"]: section["panels"]
+        for section in spec["spec"]["section"]["panelBankConfig"]["sections"]
+    }
+    assert all(sections.values())
+    assert list(sections) == [
+        *("Stage ladder", "Losses", "Preferences", "RL health", "Rollouts", "Sweep", "Cost")
+    ]
+    assert texts(spec) >= METRICS | {"ladder/heldout/pass@1", "rollout/samples"}
+    assert "eval/heldout/completions" in texts(sections["Rollouts"])
+    assert {"config:seed.value", "config:variant.value"} <= texts(sections["Sweep"])
+
+
+def test_report_has_each_stages_own_runs() -> None:
+    spec = as_json(report(SUBJECT, "", ""))
+    grids = [block for block in spec["spec"]["blocks"] if block["type"] == "panel-grid"]
+    filters = [runs["filters"]["filters"] for grid in grids for runs in grid["metadata"]["runSets"]]
+    chosen = [[rule["value"] for rule in rules] for rules in filters]
+    assert chosen == [["summary"], ["sft"], ["rl"], [], ["summary"]]
+    assert SUBJECT.command in texts(spec)
+
+
+def test_without_a_server_it_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert lab_here("dashboard", *SMOKE, "seed=0,1", cwd=tmp_path) == 0
+    first, second, remedy = capsys.readouterr().out.splitlines()[-3:]
+    assert "wandb login" in remedy
+    assert Path(first).name == "workspace.json"
+    assert "config:seed.value" in texts(json.loads((tmp_path / first).read_text()))
+    spec = json.loads((tmp_path / second).read_text())
+    assert {"pretrain", "midtrain", "sft", "dpo", "rl"} <= texts(spec)
+
+
+def test_with_a_server_it_is_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    asked = [*SMOKE, "tracker.mode=online", "tracker.entity=me"]
+    with online(monkeypatch) as server:
+        assert lab_here("dashboard", *asked, cwd=tmp_path) == 0
+    places = capsys.readouterr().out.splitlines()[-2:]
+    assert all("/me/reasoning-lab" in place for place in places)
+    (view,), (written,) = (server.variables(name) for name in ("UpsertView2", "upsertView"))
+    assert "rollout/entropy" in view["spec"]
+    assert "rollout/entropy" in written["spec"]

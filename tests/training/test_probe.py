@@ -1,0 +1,365 @@
+"""What training would misread is refused at load, and the option that it names computes it."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from reasoning_lab.config.hardware import EngineHardwareConfig, HardwareConfig
+from reasoning_lab.data.corpus import read_rollouts
+from reasoning_lab.data.tokens.batches import padded_batch
+from reasoning_lab.data.tokens.packing import TrainedPart, packed_batch, unpacked_batch
+from reasoning_lab.kernels.fused_ops import lean
+from reasoning_lab.kernels.logprobs import (
+    mean_logprob,
+    mix_precision,
+    token_logprobs,
+    trained_logits,
+    use_reference_kernels,
+)
+from reasoning_lab.losses import parts
+from reasoning_lab.models.policy import load_policy, save_policy
+from reasoning_lab.models.tokenizer import examples_of, prompt_tokens
+from reasoning_lab.sampling.engine import Sampling
+from reasoning_lab.sampling.hf import HFEngine, engine_of
+from reasoning_lab.sampling.probe import check_engine, hf_remedy
+from reasoning_lab.stages.midtrain.config import MidtrainConfig
+from reasoning_lab.stages.sft.config import SFTConfig
+from reasoning_lab.training.loop import StageContext
+from reasoning_lab.training.probe import check_student
+from reasoning_lab.types import Completion, Example, UserError
+from tests.support.families import LEAKING, PLAIN, SCALED, STATEFUL, family_model
+from tests.support.stages import (  # noqa: F401
+    context,
+    optimization,
+    source,
+    trained,
+    verifier,
+    weights,
+)
+
+HARDWARE = HardwareConfig()
+REFERENCE = HardwareConfig(kernels="reference")
+UNCACHED = HardwareConfig(engine=EngineHardwareConfig(cache=False))
+SFT = SFTConfig(levels=[1], count=60, optimization=optimization(steps=1, batch_size=60))
+MIDTRAIN = MidtrainConfig(
+    row_tokens=128, patience=9, validate_every_steps=2, optimization=optimization(batch_size=2)
+)
+# One of each kind; the others take the long suite.
+SHOWN = ("llama", "qwen3", "gemma3_text", "mixtral", "gpt2", "gemma2", "granite", "gpt_oss")
+SHOWN += ("bloom", "mamba", "lfm2", "falcon_h1")
+DOCUMENTS = [Example([5, 6, 7], [8, 9, 10, 11]), Example([12, 13], [14, 15, 16, 17, 18, 19])]
+
+
+def families(*names: str) -> list[object]:
+    return [name if name in SHOWN else pytest.param(name, marks=pytest.mark.long) for name in names]
+
+
+def refusal(model: PreTrainedModel, packs: bool = True, hardware: HardwareConfig = HARDWARE) -> str:
+    """The sentence; empty where the model trains."""
+    try:
+        check_student(model, hardware, "midtrain", packs)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("family", families(*PLAIN))
+def test_what_is_computed_right_is_not_refused(family: str) -> None:
+    model = family_model(family)
+    lean(model)
+    assert refusal(model) == ""
+
+
+@pytest.mark.parametrize("family", families(*sorted({*SCALED, *LEAKING})))
+def test_a_difference_is_refused_with_the_option_that_removes_it(family: str) -> None:
+    model = family_model(family)
+    sentence = refusal(model)
+    assert family in sentence
+    assert ("hardware.kernels=reference" in sentence) == (family in SCALED)
+    assert ("stages.midtrain.packing=false" in sentence) == (family in LEAKING)
+    assert ("hardware.kernels=reference" in refusal(model, packs=False)) == (family in SCALED)
+    if family in SCALED:
+        use_reference_kernels(model)
+    assert refusal(model, packs=False) == ""
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "mixed"])
+def test_bfloat16_hides_no_leak(dtype: str) -> None:
+    def built(family: str) -> PreTrainedModel:
+        mixed = dtype == "mixed"
+        model = family_model(family, torch.float32 if mixed else torch.bfloat16)
+        mix_precision(model, mixed)
+        return model
+
+    assert refusal(built("llama")) == ""
+    assert refusal(built("gpt2")) == ""
+    assert "packing=false" in refusal(built("lfm2"))
+    assert "kernels=reference" in refusal(built("gemma2"))
+
+
+def test_a_small_error_of_one_head_is_seen() -> None:
+    """A bias that the model adds behind its vocabulary projection, of a hundredth of a nat."""
+    model = family_model("llama")
+    forward = model.forward
+
+    def biased(*args: object, **options: object) -> object:
+        output = forward(*args, **options)
+        output.logits = output.logits + torch.linspace(0, 0.01, output.logits.shape[-1])
+        return output
+
+    assert refusal(model) == ""
+    model.forward = biased  # type: ignore[method-assign]
+    assert "hardware.kernels=reference" in refusal(model)
+
+
+def test_logits_by_parts_are_not_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "LOGITS_AT_ONCE", 300 * 4)
+    assert refusal(family_model("llama")) == ""
+    assert "hardware.kernels=reference" in refusal(family_model("gemma2"))
+
+
+def test_a_forward_that_fails_is_one_sentence() -> None:
+    model = family_model("gpt2", n_positions=4, max_position_embeddings=4)
+    assert "its own forward fails (IndexError" in refusal(model)
+    assert refusal(model).endswith("choose another model, as no option computes this one")
+
+
+def test_the_probe_leaves_no_trace() -> None:
+    model = family_model("llama").train()
+    lean(model)
+    model.model.layers[0].eval()
+    modes = [module.training for module in model.modules()]
+    weights = copy.deepcopy(model.state_dict())
+    state = torch.get_rng_state()
+    assert refusal(model) == ""
+    assert torch.equal(torch.get_rng_state(), state)
+    assert [module.training for module in model.modules()] == modes
+    assert model.config._attn_implementation == "sdpa"
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, weights[key]), key
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def by_hand(model: PreTrainedModel, document: Example, temperature: float = 1.0) -> Tensor:
+    """Logprobs of the completion, of the model's own forward."""
+    tokens = torch.tensor([[*document.prompt_ids, *document.completion_ids]])
+    logits = model(input_ids=tokens, use_cache=False).logits[0].float()
+    logprobs = torch.log_softmax(logits / temperature, -1)
+    start = len(document.prompt_ids)
+    return logprobs[start - 1 : -1].gather(1, tokens[0, start:, None])[:, 0]
+
+
+@pytest.mark.parametrize("family", ["gemma2", "granite", "cohere", "falcon_h1"])
+def test_reference_kernels_are_the_models_own_forward(family: str) -> None:
+    model = family_model(family, initializer_range=0.3)
+    use_reference_kernels(model)
+    batch = padded_batch(DOCUMENTS, 0)
+    expected = torch.cat([by_hand(model, document) for document in DOCUMENTS])
+    loss = -mean_logprob(model, batch)
+    torch.testing.assert_close(loss, -expected.mean(), rtol=1e-5, atol=1e-5)
+    loss.backward()  # type: ignore[no-untyped-call]
+    gradient = model.get_input_embeddings().weight.grad.clone()
+    model.zero_grad()
+    (-expected.mean()).backward()  # type: ignore[no-untyped-call]
+    torch.testing.assert_close(
+        gradient, model.get_input_embeddings().weight.grad, rtol=1e-3, atol=1e-5
+    )
+    sharp = torch.cat([by_hand(model, document, 0.6) for document in DOCUMENTS])
+    found = token_logprobs(model, batch, 0.6)[batch.completion_mask]
+    torch.testing.assert_close(found, sharp, rtol=1e-5, atol=1e-5)
+    logits, targets = trained_logits(model, batch)
+    chosen = torch.log_softmax(logits, -1).gather(1, targets[:, None])[:, 0]
+    torch.testing.assert_close(chosen, expected, rtol=1e-5, atol=1e-5)
+    use_reference_kernels(model, False)
+    wrong = token_logprobs(model, batch)[batch.completion_mask]
+    assert (wrong - expected).abs().max() > 0.05
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt_oss", "opt", "bloom", "mamba"])
+@pytest.mark.parametrize("part", list(TrainedPart))
+def test_unpacked_documents_have_the_loss_of_documents_alone(family: str, part: str) -> None:
+    model = family_model(family, initializer_range=0.3)
+    trained_part = TrainedPart(part)
+    whole = [
+        replace(one, prompt_ids=ids[:1], completion_ids=ids[1:])
+        if trained_part is TrainedPart.SEQUENCE
+        else one
+        for one in DOCUMENTS
+        for ids in [[*one.prompt_ids, *one.completion_ids]]
+    ]
+    with torch.no_grad():
+        expected = torch.cat([by_hand(model, document) for document in whole]).mean()
+        unpacked = mean_logprob(model, unpacked_batch([DOCUMENTS], 0, trained_part))
+        packed = mean_logprob(model, packed_batch([DOCUMENTS], 16, 0, trained_part))
+    torch.testing.assert_close(unpacked, expected, rtol=1e-5, atol=1e-5)
+    assert (abs(packed - expected) < 1e-4) == (family == "llama")
+
+
+def stage_context(context: StageContext, folder: Path, family: str, **own: object) -> StageContext:  # noqa: F811
+    """A context whose policy is a twin of that family, under the policy's own tokenizer."""
+    _, tokenizer = load_policy(context.inputs["policy"], "float32")
+    ids = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
+    policy = family_model(family, vocab_size=len(tokenizer), **ids, **own)
+    save_policy(policy, tokenizer, folder / "policy")
+    return replace(context, inputs={**context.inputs, "policy": folder / "policy"})
+
+
+@pytest.mark.parametrize("family", families("gemma2", "cohere", "cohere2"))
+def test_a_stage_refuses_and_trains_with_the_option(
+    family: str,
+    context: StageContext,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    given = stage_context(context, tmp_path, family, initializer_range=0.3)
+    with pytest.raises(UserError, match=r"stages.stage: .* set hardware.kernels=reference$"):
+        trained("sft", given, tmp_path / "fused")
+    trained("sft", replace(given, hardware=REFERENCE), tmp_path / "reference", SFT)
+    model, examples = corpus_of(given)
+    with torch.no_grad():
+        logprobs = torch.cat([by_hand(model, example) for example in examples])
+    assert len(examples) == 60
+    assert first_loss(tmp_path / "reference") == pytest.approx(-float(logprobs.mean()), rel=1e-5)
+
+
+@pytest.mark.parametrize("family", families("gpt_oss", "opt", "mpt"))
+def test_midtraining_refuses_and_trains_without_packing(
+    family: str,
+    context: StageContext,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    given = stage_context(context, tmp_path, family, initializer_range=0.3)
+    with pytest.raises(UserError, match=r"set stages.stage.packing=false$"):
+        trained("midtrain", given, tmp_path / "packed")
+    rows = trained("midtrain", context, tmp_path / "llama", MIDTRAIN)["rows"]
+    # One batch holds all rows, so the loss is the mean over the corpus.
+    whole = optimization(steps=1, batch_size=rows)
+    config = replace(MIDTRAIN, packing=False, validate_every_steps=1, optimization=whole)
+    trained("midtrain", given, tmp_path / "unpacked", config)
+    model, examples = corpus_of(given)
+    whole_documents = [
+        Example(ids[:1], ids[1:])
+        for example in examples
+        for ids in [[*example.prompt_ids, *example.completion_ids]]
+    ]
+    with torch.no_grad():
+        logprobs = torch.cat([by_hand(model, document) for document in whole_documents])
+    assert first_loss(tmp_path / "unpacked") == pytest.approx(-float(logprobs.mean()), rel=1e-5)
+
+
+def test_packing_off_trains_the_same_policy(
+    context: StageContext,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    """Where packing keeps documents apart, the option changes no more than rounding does."""
+    trained("midtrain", context, tmp_path / "packed")
+    trained("midtrain", context, tmp_path / "unpacked", replace(MIDTRAIN, packing=False))
+    packed, unpacked = weights(tmp_path / "packed" / "out"), weights(tmp_path / "unpacked" / "out")
+    for key, value in packed.items():
+        torch.testing.assert_close(unpacked[key], value, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "stage", ["dpo", *(pytest.param(name, marks=pytest.mark.long) for name in ("sft", "midtrain"))]
+)
+def test_reference_kernels_train_the_same_policy(
+    stage: str,
+    context: StageContext,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    trained(stage, context, tmp_path / "fused")
+    trained(stage, replace(context, hardware=REFERENCE), tmp_path / "reference")
+    fused, plain = weights(tmp_path / "fused" / "out"), weights(tmp_path / "reference" / "out")
+    for key, value in fused.items():
+        torch.testing.assert_close(plain[key], value, rtol=0, atol=1e-4)
+
+
+def corpus_of(context: StageContext) -> tuple[PreTrainedModel, list[Example]]:  # noqa: F811
+    model, tokenizer = load_policy(context.inputs["policy"], "float32", kernels="reference")
+    rollouts = read_rollouts(context.inputs["corpus"] / "accepted.parquet")
+    return model, examples_of(tokenizer, list(rollouts))
+
+
+def first_loss(folder: Path) -> float:
+    rows = pq.read_table(folder / "out" / "history.parquet").to_pylist()
+    losses = {row["step"]: row["value"] for row in rows if row["metric"] == "train/loss"}
+    return float(losses[0])
+
+
+@pytest.mark.parametrize("family", ["mamba", "lfm2", "falcon_h1"])
+def test_an_engine_with_another_cache_is_refused(
+    family: str,
+    context: StageContext,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    assert family in STATEFUL
+    given = stage_context(context, tmp_path, family)
+    with pytest.raises(UserError, match=r"set hardware.engine.cache=false$"):
+        given.sampler(*given.load_policy())
+    with pytest.raises(UserError, match=r"^engine.model: .* set hardware.engine.cache=false$"):
+        engine_of(str(given.inputs["policy"]), None, "float32", HARDWARE)
+    right = replace(given, hardware=UNCACHED)
+    policy, tokenizer = right.load_policy()
+    drawn = right.sampler(policy, tokenizer).complete(
+        ["one", "one", "a longer question"], Sampling(0.8, 1.0, 6), [1, 2, 3]
+    )
+    prompts = prompt_tokens(tokenizer, ["one", "one", "a longer question"])
+    for prompt, completion in zip(prompts, drawn, strict=True):
+        with torch.no_grad():
+            expected = by_hand(policy, Example(prompt, completion.token_ids), 0.8)
+        torch.testing.assert_close(torch.tensor(completion.logprobs), expected, rtol=0, atol=1e-4)
+
+
+def test_without_a_cache_the_same_completions_are_drawn(context: StageContext) -> None:  # noqa: F811
+    policy, tokenizer = load_policy(context.inputs["policy"], "float32")
+    asked = [f"coin {number}" for number in (3, 3, 45, 1234)], Sampling(2.0, 0.9, 12), [1, 2, 3, 4]
+    cached, uncached = (
+        HFEngine(policy, tokenizer, 3, cache=cache).generate(*asked) for cache in (True, False)
+    )
+    assert len({len(one.token_ids) for one in cached}) > 1
+    for one, other in zip(cached, uncached, strict=True):
+        assert one.token_ids == other.token_ids
+        assert one.logprobs == pytest.approx(other.logprobs, abs=1e-5)
+
+
+def test_an_engine_of_other_weights_is_refused(context: StageContext) -> None:  # noqa: F811
+    policy, tokenizer = load_policy(context.inputs["policy"], "float32")
+    other = copy.deepcopy(policy)
+    with torch.no_grad():
+        other.get_output_embeddings().weight.mul_(1.01)
+    for engine_policy, refused in ((policy, False), (other, True)):
+        generate = HFEngine(engine_policy, tokenizer, 8).generate
+        arguments = policy, tokenizer, generate, 1.0, HARDWARE, "stages.rl", hf_remedy(HARDWARE)
+        if refused:
+            with pytest.raises(UserError, match=r"^stages.rl: .* other logprobs than the model"):
+                check_engine(*arguments)
+        else:
+            check_engine(*arguments)
+
+
+def test_an_engine_at_another_temperature_is_refused(context: StageContext) -> None:  # noqa: F811
+    policy, tokenizer = load_policy(context.inputs["policy"], "float32")
+    engine = HFEngine(policy, tokenizer, 8)
+
+    def warmer(
+        prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]
+    ) -> list[Completion]:
+        return engine.generate(prompts, replace(sampling, temperature=0.99), seeds)
+
+    with pytest.raises(UserError, match=r"set hardware.kernels=reference$"):
+        check_engine(policy, tokenizer, warmer, 1.0, UNCACHED, "stages.rl", hf_remedy(UNCACHED))
+
+
+def test_bfloat16_engines_of_mixed_policies_pass(context: StageContext) -> None:  # noqa: F811
+    mixed, tokenizer = load_policy(context.inputs["policy"], "mixed")
+    half, _ = load_policy(context.inputs["policy"], "bfloat16")
+    generate = HFEngine(half, tokenizer, 8).generate
+    remedy = hf_remedy(HARDWARE)
+    check_engine(mixed, tokenizer, generate, 0.7, HARDWARE, "stages.rl", remedy, torch.bfloat16)

@@ -1,0 +1,293 @@
+"""Stages through their own API: resumption to the bit, accumulation, schedules, what they write."""
+
+import shutil
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from reasoning_lab.config.hardware import HardwareConfig
+from reasoning_lab.data.corpus import read_rollouts, write_rollouts
+from reasoning_lab.graph.ledger import Ledger
+from reasoning_lab.models.policy import load_policy, save_policy
+from reasoning_lab.models.tokenizer import examples_of
+from reasoning_lab.tracking.history import read_history
+from reasoning_lab.training import loop as base
+from reasoning_lab.training.loop import (
+    StageContext,
+)
+from reasoning_lab.training.micro_batches import Steps
+from reasoning_lab.training.schedules import trapezoid
+from reasoning_lab.types import Completion, UserError
+from tests.support.stages import (
+    STAGES,
+    STEPS,
+    StepTracker,
+    assert_same,
+    optimization,
+    saved_states,
+    trained,
+    weights,
+)
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_resumed_stage_is_the_uninterrupted_one_to_the_bit(
+    name: str, context: StageContext, tmp_path: Path
+) -> None:
+    expected, states = saved_states(name, context, tmp_path)
+    assert len(states) == STEPS
+    before, after = weights(context.inputs["policy"]), weights(tmp_path / "out")
+    assert any(not torch.equal(before[key], after[key]) for key in before)
+    for number, folder in enumerate(states, start=1):
+        tracker = StepTracker()
+        resumed = trained(name, replace(context, tracker=tracker), folder)
+        if name != "rl_options":  # Two optimizer steps a batch, and none where nothing trains.
+            assert list(tracker.lightning_logger.seconds) == list(range(number, STEPS))
+        assert_same(tmp_path, folder)
+        assert {**resumed, "train_s": 0} == {**expected, "train_s": 0}
+        whole, part = read_history(tmp_path / "out"), read_history(folder / "out")
+        assert {"train/loss", "train/learning_rate"} <= whole.keys()
+        assert part == whole
+
+
+def test_every_third_step_is_told_with_its_own_values(
+    context: StageContext, tmp_path: Path
+) -> None:
+    config = STAGES["sft"][1]
+    trained("sft", context, tmp_path / "all")
+    sparse = replace(config, optimization=optimization(log_every_steps=3))
+    trained("sft", context, tmp_path / "some", sparse)
+    every, third = (read_history(tmp_path / which / "out") for which in ("all", "some"))
+    assert STEPS == 6
+    assert set(third["train/loss"]) == {2, 5}
+    for key in ("train/loss", "train/learning_rate"):
+        assert third[key] == {step: every[key][step] for step in (2, 5)}
+
+
+def test_a_step_is_timed_from_the_first_of_its_micro_batches(
+    context: StageContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that moves on with every pass through the model."""
+    passes = 0
+
+    def count(module: torch.nn.Module, _: Any) -> None:
+        nonlocal passes
+        passes += isinstance(module, torch.nn.Embedding)
+
+    monkeypatch.setattr(base, "time", SimpleNamespace(monotonic=lambda: passes))
+    tracker = StepTracker()
+    divided = replace(context, hardware=HardwareConfig(micro_batch_size=1), tracker=tracker)
+    with torch.nn.modules.module.register_module_forward_pre_hook(count):
+        trained("sft", divided, tmp_path)
+    assert tracker.lightning_logger.seconds == dict.fromkeys(
+        range(STEPS), optimization().batch_size
+    )
+
+
+def test_damaged_state_is_named_and_the_one_before_it_used(
+    context: StageContext, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trained("sft", context, tmp_path)
+    older, newest = sorted((tmp_path / "work").rglob("step-*"))
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    shutil.move(tmp_path / "out", tmp_path / "whole" / "out")
+    tracker = StepTracker()
+    trained("sft", replace(context, tracker=tracker), tmp_path)
+    assert list(tracker.lightning_logger.seconds) == [STEPS - 1]
+    assert f"{newest} is damaged" in caplog.text
+    assert older.exists()
+    assert_same(tmp_path / "whole", tmp_path)
+
+
+def test_state_of_other_micro_batches_is_not_gone_on_from(
+    context: StageContext, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    divided = replace(context, hardware=HardwareConfig(micro_batch_size=1))
+    _, states = saved_states("sft", divided, tmp_path / "divided")
+    trained("sft", context, tmp_path / "expected")
+    assert "starts anew" not in caplog.text
+    trained("sft", context, states[0])
+    assert "(single-1x" in caplog.text
+    assert "the stage starts anew; with the former options it goes on" in caplog.text
+    assert_same(tmp_path / "expected", states[0])
+
+
+def test_dropout_resumes_to_the_bit(context: StageContext, tmp_path: Path) -> None:
+    """Torch's random state is part of what is saved."""
+    policy, tokenizer = load_policy(context.inputs["policy"], "float32")
+    policy.config.attention_dropout = policy.config.resid_pdrop = 0.3
+    save_policy(policy, tokenizer, tmp_path / "policy")
+    dropping = replace(context, inputs={**context.inputs, "policy": tmp_path / "policy"})
+    _, states = saved_states("sft", dropping, tmp_path / "whole")
+    trained("sft", context, tmp_path / "plain")
+    one, other = weights(tmp_path / "whole" / "out"), weights(tmp_path / "plain" / "out")
+    assert any(not torch.equal(one[key], other[key]) for key in one)
+    trained("sft", dropping, states[2])
+    assert_same(tmp_path / "whole", states[2])
+
+
+@pytest.mark.parametrize("name", ["sft", "rl"])
+def test_same_seed_same_weights_other_seed_others(
+    name: str, context: StageContext, tmp_path: Path
+) -> None:
+    for folder, seed in (("a", 3), ("b", 3), ("c", 4)):
+        trained(name, replace(context, seed=seed), tmp_path / folder)
+    assert_same(tmp_path / "a", tmp_path / "b")
+    one, other = weights(tmp_path / "a" / "out"), weights(tmp_path / "c" / "out")
+    assert any(not torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.mark.parametrize("name", ["sft", "midtrain", "dpo", "rl", "rl_options"])
+def test_micro_batches_leave_the_result_as_it_is(
+    name: str, context: StageContext, tmp_path: Path
+) -> None:
+    # SGD: AdamW's first steps blow rounding up to the size of the learning rate.
+    _, config = STAGES[name]
+    plain = {"_target_": "torch.optim.SGD"}
+    config = replace(
+        config,
+        optimization=replace(config.optimization, optimizer=plain, steps=2),  # type: ignore[attr-defined, call-arg]
+    )
+    trained(name, context, tmp_path / "whole", config)
+    micro = replace(context, hardware=HardwareConfig(micro_batch_size=1))
+    trained(name, micro, tmp_path / "micro", config)
+    before = weights(context.inputs["policy"])
+    one, other = weights(tmp_path / "whole" / "out"), weights(tmp_path / "micro" / "out")
+    moved = max(float((one[key] - before[key]).abs().max()) for key in one)
+    apart = max(float((one[key] - other[key]).abs().max()) for key in one)
+    assert moved > 0
+    assert apart < 1e-3 * moved
+
+
+def test_rl_learns_only_from_groups_with_a_signal(context: StageContext, tmp_path: Path) -> None:
+    metrics = trained("rl", context, tmp_path)
+    assert metrics["problems"] == 40
+    # Two tosses of a fair coin differ for about half of the prompts.
+    assert 5 < metrics["pool"] < 35
+    assert metrics["train_tokens"] > 0
+
+
+def test_rl_without_a_prompt_in_reach_says_so(context: StageContext, tmp_path: Path) -> None:
+    _, config = STAGES["rl"]
+    hopeless = replace(config, max_new_tokens=1)  # type: ignore[call-arg]
+    with pytest.raises(UserError, match=r"stages\.stage: no prompt of 40 passes"):
+        trained("rl", context, tmp_path, hopeless)
+
+
+def test_midtrain_stops_when_validation_no_longer_improves(
+    context: StageContext, tmp_path: Path
+) -> None:
+    _, config = STAGES["midtrain"]
+    # Steps this large only do harm, so the second and third validation are worse.
+    wild = replace(
+        config,  # type: ignore[call-arg]
+        patience=2,
+        validate_every_steps=1,
+        optimization=optimization(
+            batch_size=2,
+            steps=30,
+            learning_rate=30.0,
+            warmup_frac=0.0,
+            optimizer={"_target_": "torch.optim.SGD"},
+            clip_norm=100.0,
+        ),
+    )
+    metrics, states = saved_states("midtrain", context, tmp_path, wild)
+    assert metrics["steps"] < 30
+    # A kill after the decision does not undo it.
+    resumed = trained("midtrain", context, states[-1], wild)
+    assert {**resumed, "train_s": 0} == {**metrics, "train_s": 0}
+    assert_same(tmp_path, states[-1])
+
+
+def test_first_stage_without_a_policy_names_the_key(context: StageContext, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"stages\.stage: no policy to start from; set model\.path"):
+        trained("sft", replace(context, inputs={"corpus": context.inputs["corpus"]}), tmp_path)
+
+
+@pytest.mark.parametrize(("name", "counted"), [("sft", "examples"), ("dpo", "pairs")])
+def test_what_is_longer_than_max_tokens_is_left_out(
+    name: str, counted: str, context: StageContext, tmp_path: Path
+) -> None:
+    """The prompts are `coin 0` to `coin 99`: a token for the word, one or two for the number."""
+    _, config = STAGES[name]
+    everything = trained(name, context, tmp_path / "all")
+    examples = examples_of(
+        load_policy(context.inputs["policy"], "float32")[1],
+        read_rollouts(context.inputs["corpus"] / "accepted.parquet"),
+    )
+    lengths = sorted({example.length for example in examples})
+    assert len(lengths) > 1
+    limit = replace(config, max_tokens=lengths[0])  # type: ignore[call-arg]
+    fewer = trained(name, context, tmp_path / "short", limit)
+    assert 0 < fewer[counted] < everything[counted]
+    with pytest.raises(
+        UserError, match=r"stages\.stage\.max_tokens=2: nothing is left; .* raise it"
+    ):
+        trained(name, context, tmp_path / "none", replace(config, max_tokens=2))  # type: ignore[call-arg]
+
+
+def test_a_pair_whose_side_has_no_token_is_left_out_and_counted(
+    context: StageContext, tmp_path: Path
+) -> None:
+    """As of an engine whose context a prompt fills: nothing was written before the cut."""
+    preferences = tmp_path / "preferences"
+    preferences.mkdir()
+    sides = {
+        side: read_rollouts(context.inputs["preferences"] / f"{side}.parquet")[:12]
+        for side in ("chosen", "rejected")
+    }
+    empty = replace(sides["rejected"][0], completion=Completion([], "", truncated=True))
+    write_rollouts(preferences / "chosen.parquet", sides["chosen"])
+    write_rollouts(preferences / "rejected.parquet", [empty, *sides["rejected"][1:]])
+    inputs = {**context.inputs, "preferences": preferences}
+    ledger = Ledger()
+    metrics = trained("dpo", replace(context, inputs=inputs), tmp_path, ledger=ledger)
+    assert metrics["pairs"] == 11
+    assert ledger.as_json()["pairs"]["dropped"] == {"empty": 1}
+
+
+def test_a_limit_that_is_not_set_is_no_identity() -> None:
+    for name in ("sft", "dpo"):
+        _, config = STAGES[name]
+        assert "max_tokens" not in config.identity()
+        limited = replace(config, max_tokens=99)  # type: ignore[call-arg]
+        assert limited.identity()["max_tokens"] == 99
+
+
+def test_sft_of_levels_that_were_not_distilled(context: StageContext, tmp_path: Path) -> None:
+    _, config = STAGES["sft"]
+    with pytest.raises(UserError, match=r"stages\.stage\.levels.*\[9\]"):
+        trained("sft", context, tmp_path, replace(config, levels=[9]))  # type: ignore[call-arg]
+
+
+def test_trapezoid_by_hand() -> None:
+    # Ten steps: two up, five down at the end.
+    found = [trapezoid(step, 10, 0.2, 0.5) for step in range(11)]
+    assert found == pytest.approx([0.5, 1, 1, 1, 1, 1, 0.8, 0.6, 0.4, 0.2, 0])
+    assert [trapezoid(step, 4, 0.0, 0.0) for step in range(4)] == [1.0] * 4
+
+
+def test_steps_go_on_where_their_state_says() -> None:
+    plan = [[0], [1, 2], [3]]
+    steps = Steps(plan, sum)
+    reading = iter(steps)
+    assert [next(reading), next(reading)] == [0, 3]
+    resumed = Steps(plan, sum)
+    resumed.load_state_dict(steps.state_dict())
+    assert list(resumed) == [3]
+    assert list(resumed) == [0, 3, 3]
+    assert len(resumed) == 3
+
+
+def test_steps_begin_anew_after_a_reader_that_stopped_short() -> None:
+    steps = Steps([[0], [1, 2]], sum)
+    assert list(islice(steps, 2)) == [0, 3]
+    assert list(steps) == [0, 3]

@@ -1,0 +1,255 @@
+"""Ctrl-C, SIGTERM and the clock save a state between two steps; what a stage says meanwhile."""
+
+import os
+import pickle
+import re
+import signal
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from pytorch_lightning.loggers.logger import Logger
+
+from reasoning_lab.system.interrupts import Stopped, StopRequest, forwarded, terminable
+from reasoning_lab.tracking.tracker import NullTracker
+from reasoning_lab.training import checkpoints, progress
+from reasoning_lab.training.loop import StageContext
+from reasoning_lab.types import UserError
+from tests.support.stages import STAGES, STEPS, assert_same, optimization, trained
+
+
+class EachStep(Logger):
+    """Does something as soon as a step is logged."""
+
+    name = version = "steps"
+
+    def __init__(self, act: Callable[[int], None]) -> None:
+        super().__init__()
+        self._act = act
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        if step is not None and any(key.startswith("train/") for key in metrics):
+            self._act(step)
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+
+class EachStepTracker(NullTracker):
+    def __init__(self, act: Callable[[int], None]) -> None:
+        self.lightning_logger: Any = EachStep(act)
+
+
+def states(folder: Path) -> list[int]:
+    return sorted(int(path.name.split("-")[1]) for path in folder.rglob("step-*"))
+
+
+def seldom(name: str, **changes: Any) -> Any:
+    """The stage's config, with no state until its end."""
+    config: Any = STAGES[name][1]
+    changes = {"checkpoint_every_steps": 999, **changes}
+    return replace(config, optimization=replace(config.optimization, **changes))
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [("sft", signal.SIGINT), ("midtrain", signal.SIGTERM), ("rl_ahead", signal.SIGINT)],
+)
+def test_signal_saves_the_step_in_progress_and_the_stage_goes_on_from_it(
+    name: str, number: signal.Signals, context: StageContext, tmp_path: Path
+) -> None:
+    """Also where a validation follows the step, as in mid-training."""
+
+    def stop(step: int) -> None:
+        if step == 3:
+            os.kill(os.getpid(), number)
+
+    before = signal.getsignal(number)
+    stopped = replace(context, tracker=EachStepTracker(stop))
+    with pytest.raises(
+        Stopped, match=r"^stages\.stage: .* step 4 of 6; run the same command"
+    ) as end:
+        trained(name, stopped, tmp_path / "part", seldom(name))
+    assert end.value.exit_code == 128 + number
+    assert signal.getsignal(number) is before
+    assert states(tmp_path / "part") == [4]
+    assert not (tmp_path / "part" / "work" / "training").exists()
+    (tmp_path / "part" / "out").rmdir()
+    trained(name, context, tmp_path / "part", seldom(name))
+    trained(name, context, tmp_path / "whole", seldom(name))
+    assert_same(tmp_path / "whole", tmp_path / "part")
+    part, whole = (tmp_path / which / "out" / "history.parquet" for which in ("part", "whole"))
+    assert part.read_bytes() == whole.read_bytes()
+
+
+def test_another_process_asks_for_the_stop_through_a_file(
+    context: StageContext, tmp_path: Path
+) -> None:
+    """As `forwarded` does; only while a stage trains, so that a stale request stops nothing."""
+    work = tmp_path / "part" / "work"
+    work.mkdir(parents=True)
+    (work / "stop").write_text("15")
+
+    def stop(step: int) -> None:
+        if step == 1:
+            (work / "stop").write_text(str(int(signal.SIGTERM)))
+
+    stopped = replace(context, tracker=EachStepTracker(stop))
+    with pytest.raises(Stopped, match="step 2 of 6") as end:
+        trained("sft", stopped, tmp_path / "part", seldom("sft"))
+    assert end.value.signum == signal.SIGTERM
+
+
+def test_signal_is_handed_on_to_a_training_and_else_ends_the_command(tmp_path: Path) -> None:
+    with pytest.raises(Stopped, match="Stopped; run the same command again"), forwarded(tmp_path):
+        os.kill(os.getpid(), signal.SIGINT)
+    request = StopRequest(tmp_path)
+
+    def twice() -> None:
+        with forwarded(tmp_path):
+            (tmp_path / "training").touch()
+            assert request.signum is None
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert request.signum == signal.SIGTERM
+            # Only a person's second wish is one.
+            with pytest.raises(Stopped):
+                os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Stopped):
+        twice()
+
+
+def test_signal_that_comes_when_the_training_has_just_ended_is_not_lost(tmp_path: Path) -> None:
+    def late() -> None:
+        with StopRequest(tmp_path) as request:
+            request.listen()
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def late_for_processes() -> None:
+        with forwarded(tmp_path):
+            (tmp_path / "training").touch()
+            os.kill(os.getpid(), signal.SIGINT)
+
+    for act, number in ((late, signal.SIGTERM), (late_for_processes, signal.SIGINT)):
+        with pytest.raises(Stopped) as end:
+            act()
+        again = pickle.loads(pickle.dumps(end.value))
+        assert (str(again), again.signum) == (str(end.value), number)
+
+
+def test_sigterm_ends_a_command_as_ctrl_c_does() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Stopped, match="run the same command again") as end, terminable():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert end.value.exit_code == 143
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_second_ctrl_c_ends_a_training_at_once(tmp_path: Path) -> None:
+    code = (
+        "import os, pathlib, signal\n"
+        "from reasoning_lab.system.interrupts import StopRequest\n"
+        f"with StopRequest(pathlib.Path({str(tmp_path)!r})) as stop:\n"
+        "    stop.listen()\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    print(stop.signum, flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    print('after')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (130, "2\n")
+    assert done.stderr.splitlines()[1:] == [
+        "Stopping: the state is saved when the current step ends; Ctrl-C again ends at once."
+    ]
+
+
+def test_states_are_saved_by_the_clock_too(
+    context: StageContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By one on which every step takes four minutes."""
+    steps = 0
+
+    def count(step: int) -> None:
+        nonlocal steps
+        steps = step + 1
+
+    monkeypatch.setattr(checkpoints, "time", SimpleNamespace(monotonic=lambda: 240.0 * steps))
+    timed = replace(context, tracker=EachStepTracker(count))
+    trained("sft", timed, tmp_path / "ten", seldom("sft", checkpoint_every_minutes=10.0))
+    assert states(tmp_path / "ten") == [3, 6]
+    steps = 0
+    both = seldom("sft", checkpoint_every_minutes=10.0, checkpoint_every_steps=4)
+    trained("sft", timed, tmp_path / "both", both)
+    # The two that are left of 3 and 4; the clock starts anew with each.
+    assert states(tmp_path / "both") == [3, 4]
+
+
+def test_how_often_states_are_saved_is_no_identity() -> None:
+    config = STAGES["sft"][1]
+    changed = replace(
+        config,  # type: ignore[call-arg]
+        optimization=optimization(checkpoint_every_minutes=1.0, checkpoint_every_steps=7),
+    )
+    assert changed.identity() == config.identity()
+
+
+def test_outside_a_terminal_a_line_a_minute_says_how_far_the_stage_is(
+    context: StageContext,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """By a clock on which every step takes half a minute and every micro-batch ends in it."""
+    steps = 0
+
+    def count(step: int) -> None:
+        nonlocal steps
+        steps = step + 1
+
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: 30.0 * steps))
+    trained("sft", replace(context, tracker=EachStepTracker(count)), tmp_path)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line]
+    assert lines[0] == f"stage: trains for {STEPS} steps"
+    halves = [line.split(", loss ") for line in lines[1:]]
+    assert [start for start, _ in halves] == [f"stage: step {step} of 6" for step in (2, 4, 6)]
+    ends = [rest.split(", ", 1) for _, rest in halves]
+    assert [end for _, end in ends] == [
+        f"30.00 s a step, {left} left" for left in ("0:02:00", "0:01:00", "0:00:00")
+    ]
+    assert all(0 < float(loss) < 20 for loss, _ in ends)
+
+
+def test_in_a_terminal_one_bar_names_the_stage_its_step_and_reward(
+    context: StageContext,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "120")
+    trained("rl_ahead", context, tmp_path)
+    out = capsys.readouterr().out
+    assert "stage" in out
+    assert re.search(r"6/6.* reward -?\d\.\d{3}, .* 0:00:00 left", out)
+    assert "left" in out
+    for noise in ("Epoch", "v_num", "trains for"):
+        assert noise not in out
+
+
+def test_steps_without_a_group_that_trains_make_torch_say_nothing(
+    context: StageContext, tmp_path: Path
+) -> None:
+    config: Any = STAGES["rl_options"][1]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        hopeless = replace(config, max_new_tokens=1)
+        with pytest.raises(UserError, match="nothing is left; 0 of 96 groups"):
+            trained("rl_options", context, tmp_path, hopeless)
+    assert not [each for each in caught if "lr_scheduler" in str(each.message)]
