@@ -70,7 +70,7 @@ class Stage:
     """
 
     def __init__(self, folder: Path, kind: str, policy: str = "policy") -> None:
-        malloc.give_back()  # As the lab's commands begin.
+        malloc.return_freed_blocks()  # As the lab's commands begin.
         self._folder, self._kind, self._size = folder, kind, size_of(folder)
         self._policy = folder / policy
 
@@ -234,7 +234,7 @@ class Generation:
     """Completions of all prompts in one batch, from their token ids, at temperature 1."""
 
     def __init__(self, folder: Path) -> None:
-        malloc.give_back()  # As the lab's commands begin.
+        malloc.return_freed_blocks()  # As the lab's commands begin.
         self._size = size_of(folder)
         model, tokenizer = load_policy(folder / "policy", "float32")
         model.generation_config.eos_token_id = ends(self._size)  # type: ignore[union-attr]
