@@ -18,7 +18,7 @@ import torch
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from reasoning_lab.config.schema import OptimizationConfig
+from reasoning_lab.config.optimization import OptimizationConfig
 from reasoning_lab.system.files import matches_checksum, remove, rename_with_checksum
 from reasoning_lab.system.interrupts import RESUME_HINT, Interrupted, StopRequest
 from reasoning_lab.system.ranks import Peers, rank, world_size

@@ -19,10 +19,10 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_lab.config.hardware import HardwareConfig
+from reasoning_lab.config.optimization import OptimizationConfig
 from reasoning_lab.config.schema import (
     BenchmarkConfig,
     ModelConfig,
-    OptimizationConfig,
     ProblemsConfig,
 )
 from reasoning_lab.config.targets import factory

@@ -12,9 +12,9 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_lab.config.hardware import HardwareConfig
+from reasoning_lab.config.optimization import OptimizationConfig
 from reasoning_lab.config.schema import (
     ModelConfig,
-    OptimizationConfig,
     ProblemsConfig,
     StageConfig,
 )
