@@ -27,7 +27,7 @@ from reasoning_lab.launch.ray import check_ray
 from reasoning_lab.launch.slurm import check_slurm
 from reasoning_lab.report.write import Evidence
 from reasoning_lab.system import malloc
-from reasoning_lab.system.files import replaced
+from reasoning_lab.system.files import write_atomically
 from reasoning_lab.tracking.tracker import Tracker, runs_folder, tracking_mode
 from reasoning_lab.training.strategies import check_drives
 from reasoning_lab.verify import Verifier, verifier_of
@@ -68,7 +68,7 @@ def run(recipe: Recipe, out_dir: Path, overrides: Sequence[str] = ()) -> float |
     transformers.utils.logging.disable_progress_bar()
     datasets.disable_progress_bars()
     torch.set_num_threads(root.hardware.threads or torch.get_num_threads())
-    malloc.give_back()
+    malloc.return_freed_blocks()
     console = Console()
     with verifier_of(root.hardware) as verifier:
         Preflight(verifier).require([recipe])
@@ -277,4 +277,4 @@ class Clock:
         self._write(self.seconds)
 
     def _write(self, seconds: float) -> None:
-        replaced(self._file, lambda draft: draft.write_text(str(seconds)))
+        write_atomically(self._file, lambda draft: draft.write_text(str(seconds)))

@@ -22,8 +22,8 @@ from reasoning_lab.models.policy import save_policy
 from reasoning_lab.models.tokenizer import prompt_tokens
 from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.sampling.vllm import LOGPROBS_MODE, fitting, has_logprobs
-from reasoning_lab.system.files import publish
-from reasoning_lab.system.ranks import Peers, rank, share, world_size
+from reasoning_lab.system.files import flush_and_rename
+from reasoning_lab.system.ranks import Peers, rank, rank_slice, world_size
 from reasoning_lab.types import Completion, UserError
 
 if TYPE_CHECKING:
@@ -143,9 +143,9 @@ class VLLMServers:
             draft = self._folder / "draft"
             shutil.rmtree(draft, ignore_errors=True)
             save_policy(policy, self._tokenizer, draft)
-            publish(draft, self._snapshot)
-        self._peers.gathered(None)
-        for pushed in self._peers.gathered(self._push(share(self._urls))):
+            flush_and_rename(draft, self._snapshot)
+        self._peers.all_gather(None)
+        for pushed in self._peers.all_gather(self._push(rank_slice(self._urls))):
             self._instances |= pushed
         if rank() == 0 and before is not None:
             shutil.rmtree(self._folder / str(before))

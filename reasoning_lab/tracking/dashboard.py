@@ -17,8 +17,8 @@ from wandb_workspaces.reports.v2 import interface as wr
 from wandb_workspaces.reports.v2.interface import PanelTypes
 from wandb_workspaces.workspaces import interface as ws
 
-from reasoning_lab.config.schema import TrackerConfig
-from reasoning_lab.system.files import replaced
+from reasoning_lab.config.tracker import TrackerConfig
+from reasoning_lab.system.files import write_atomically
 from reasoning_lab.tracking.tracker import GLOBAL_STEP, tracking_mode
 
 # Title to the metrics that are drawn together.
@@ -165,7 +165,7 @@ def _kept(subject: Subject, tracker: TrackerConfig, out_dir: Path, why: str) -> 
 
 def _written(path: Path, spec: Any) -> Path:
     text = json.dumps(json.loads(spec.model_dump_json(by_alias=True, exclude_none=True)), indent=2)
-    return replaced(path, lambda draft: draft.write_text(text, encoding="utf-8"))
+    return write_atomically(path, lambda draft: draft.write_text(text, encoding="utf-8"))
 
 
 def _lines(groups: Mapping[str, Sequence[str]]) -> list[PanelTypes]:

@@ -6,7 +6,7 @@ from functools import partial
 from torch import Tensor
 from torch.optim import Optimizer
 
-from reasoning_lab.config.schema import OptimizationConfig
+from reasoning_lab.config.optimization import OptimizationConfig
 from reasoning_lab.config.targets import factory
 
 OptimizerFactory = Callable[[Iterable[tuple[str, Tensor]]], Optimizer]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from reasoning_lab.config.schema import OptimizationConfig
+from reasoning_lab.config.optimization import OptimizationConfig
 from reasoning_lab.data.tokens.batches import padded_rows, row_length, step_batches
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.kernels.logprobs import TokenBatch, mean_logprob, trained_logits

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from reasoning_lab.config.schema import OptimizationConfig
+from reasoning_lab.config.optimization import OptimizationConfig
 from reasoning_lab.graph.store import Artifact
 from reasoning_lab.models.policy import load_policy
 from reasoning_lab.models.tokenizer import completion_tokens, prompt_tokens

@@ -7,7 +7,8 @@ from typing import Any
 
 from reasoning_lab.config.fields import at_least, choice, fraction, number
 from reasoning_lab.config.hardware import HardwareConfig
-from reasoning_lab.config.schema import ProblemDraw, ProblemsConfig, TrainingConfig, register_stage
+from reasoning_lab.config.problems import ProblemDraw, ProblemsConfig
+from reasoning_lab.config.schema import TrainingConfig, register_stage
 from reasoning_lab.rewards.weighted import WeightedRewards
 from reasoning_lab.types import Sequences, Split, UserError
 

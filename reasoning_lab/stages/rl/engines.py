@@ -17,7 +17,7 @@ from reasoning_lab.sampling.vllm import VLLMEngine
 from reasoning_lab.sampling.vllm_process import served
 from reasoning_lab.sampling.vllm_server import VLLMServers
 from reasoning_lab.stages.rl.config import RLConfig
-from reasoning_lab.system.ranks import first_rank_says, rank
+from reasoning_lab.system.ranks import broadcast_from_rank0, rank
 from reasoning_lab.training.loop import StageContext
 
 log = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ def _from_servers(
         server = served(folder, context.model.sampling_dtype, context.hardware, output)
         return stack.enter_context(server)
 
-    urls = limits.rollout_urls or [first_rank_says(started)]
+    urls = limits.rollout_urls or [broadcast_from_rank0(started)]
     if rank() == 0:
         for url in sorted(limits.rollout_urls):
             stack.enter_context(turn(url, context.work_dir.parent))
