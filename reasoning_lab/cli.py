@@ -31,7 +31,7 @@ from reasoning_lab.config.hydra_errors import (
     is_composition_error,
     one_sentence,
 )
-from reasoning_lab.config.schema import PathsConfig, RootConfig
+from reasoning_lab.config.root import PathsConfig, RootConfig
 from reasoning_lab.system.files import timestamped_folder
 from reasoning_lab.system.gc_frozen_imports import gc_frozen_imports
 from reasoning_lab.system.interrupts import RESUME_HINT, Interrupted, sigterm_as_interrupt

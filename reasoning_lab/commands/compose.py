@@ -16,9 +16,11 @@ from omegaconf import DictConfig, OmegaConf
 
 import reasoning_lab
 import reasoning_lab.stages
+from reasoning_lab.config.benchmark import BenchmarkConfig
 from reasoning_lab.config.fields import check_values, identity_of
 from reasoning_lab.config.hardware import HardwareConfig
-from reasoning_lab.config.schema import BenchmarkConfig, RootConfig, StageConfig
+from reasoning_lab.config.root import RootConfig
+from reasoning_lab.config.schema import StageConfig
 from reasoning_lab.config.targets import check_path, factory, import_trusted
 from reasoning_lab.data.sources.problems import ProblemSource
 from reasoning_lab.data.sources.rows import RowMapping

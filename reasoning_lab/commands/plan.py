@@ -17,7 +17,9 @@ from rich.table import Table
 
 from reasoning_lab.commands.compose import Recipe
 from reasoning_lab.config.hardware import SHARDED, HardwareConfig
-from reasoning_lab.config.schema import ModelConfig, RootConfig, StageConfig, TrainingConfig
+from reasoning_lab.config.model import ModelConfig
+from reasoning_lab.config.root import RootConfig
+from reasoning_lab.config.schema import StageConfig, TrainingConfig
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.graph.recipe import Node, variant_label
 from reasoning_lab.graph.store import Artifact, Store, fingerprint

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from reasoning_lab.commands.compose import Recipe
-from reasoning_lab.config.schema import ProblemDraw
+from reasoning_lab.config.problems import ProblemDraw
 from reasoning_lab.config.targets import factory
 from reasoning_lab.data.sources.problems import ProblemSource, drawn
 from reasoning_lab.data.sources.reasoning_gym import ReasoningGymSource

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from reasoning_lab.config.schema import BenchmarkConfig
+from reasoning_lab.config.benchmark import BenchmarkConfig
 from reasoning_lab.data.corpus import read_prompt_ids, write_rollouts
 from reasoning_lab.data.sources.problems import ProblemSource, drawn
 from reasoning_lab.data.sources.unreadable import ReadableGolds, Unreadable

@@ -3,7 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from reasoning_lab.config.schema import BenchmarkConfig, ProblemDraw, StageConfig
+from reasoning_lab.config.benchmark import BenchmarkConfig
+from reasoning_lab.config.problems import ProblemDraw
+from reasoning_lab.config.schema import StageConfig
 from reasoning_lab.types import Sequences, Split
 
 

@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reasoning_lab.config.schema import ProblemDraw, StageConfig
+from reasoning_lab.config.problems import ProblemDraw
+from reasoning_lab.config.schema import StageConfig
 from reasoning_lab.config.targets import own_code
 from reasoning_lab.graph.store import fingerprint
 from reasoning_lab.types import UserError

@@ -28,15 +28,12 @@ import transformers
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
+from reasoning_lab.config.benchmark import BenchmarkConfig
 from reasoning_lab.config.hardware import HardwareConfig
-from reasoning_lab.config.schema import (
-    BenchmarkConfig,
-    ModelConfig,
-    StageConfig,
-    TrackerConfig,
-    TrainingConfig,
-)
+from reasoning_lab.config.model import ModelConfig
+from reasoning_lab.config.schema import StageConfig, TrainingConfig
 from reasoning_lab.config.targets import factory, resolve
+from reasoning_lab.config.tracker import TrackerConfig
 from reasoning_lab.data.sources.problems import ProblemSource
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.launch.ray import run_on_ray

@@ -6,7 +6,7 @@ from pathlib import Path
 from rich import get_console
 from rich.progress import Progress
 
-from reasoning_lab.config.schema import SamplingConfig
+from reasoning_lab.config.benchmark import SamplingConfig
 from reasoning_lab.data.curation.selection import group_by_problem
 from reasoning_lab.data.shards import in_shards
 from reasoning_lab.sampling.engine import Engine, Sampling, instructed, rollout_seeds

@@ -16,7 +16,7 @@ from wandb_workspaces.reports.v2 import interface as wr
 from wandb_workspaces.reports.v2.interface import PanelTypes
 from wandb_workspaces.workspaces import interface as ws
 
-from reasoning_lab.config.schema import TrackerConfig
+from reasoning_lab.config.tracker import TrackerConfig
 from reasoning_lab.system.files import write_atomically
 from reasoning_lab.tracking.tracker import GLOBAL_STEP
 from reasoning_lab.tracking.wandb import wandb_mode

@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from reasoning_lab.config.schema import TrackerConfig
+from reasoning_lab.config.tracker import TrackerConfig
 from reasoning_lab.graph.store import Artifact
 from reasoning_lab.tracking.tracker import GLOBAL_STEP
 from reasoning_lab.types import Rollout

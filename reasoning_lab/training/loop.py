@@ -18,13 +18,11 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from reasoning_lab.config.benchmark import BenchmarkConfig
 from reasoning_lab.config.hardware import HardwareConfig
+from reasoning_lab.config.model import ModelConfig
 from reasoning_lab.config.optimization import OptimizationConfig
-from reasoning_lab.config.schema import (
-    BenchmarkConfig,
-    ModelConfig,
-    ProblemsConfig,
-)
+from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.config.targets import factory
 from reasoning_lab.data.sources.problems import ProblemSource, drawn
 from reasoning_lab.data.sources.unreadable import ReadableGolds, Unreadable

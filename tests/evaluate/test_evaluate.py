@@ -12,8 +12,8 @@ from scipy.stats import binomtest
 
 from reasoning_lab.commands.evaluate import as_recipe
 from reasoning_lab.commands.rescore import rescore
+from reasoning_lab.config.benchmark import BenchmarkConfig, ProtocolConfig, SamplingConfig
 from reasoning_lab.config.hardware import HardwareConfig
-from reasoning_lab.config.schema import BenchmarkConfig, ProtocolConfig, SamplingConfig
 from reasoning_lab.data.corpus import read_rollouts, write_rollouts
 from reasoning_lab.data.sources.rows import row_mapping
 from reasoning_lab.evaluate.benchmark import digest, measured

@@ -16,7 +16,9 @@ from rich.console import Console
 
 from reasoning_lab.commands.run import print_ledger
 from reasoning_lab.config.hardware import EngineHardwareConfig, HardwareConfig
-from reasoning_lab.config.schema import ModelConfig, ProblemsConfig, StageConfig
+from reasoning_lab.config.model import ModelConfig
+from reasoning_lab.config.problems import ProblemsConfig
+from reasoning_lab.config.schema import StageConfig
 from reasoning_lab.config.targets import TRUSTED_VARIABLE
 from reasoning_lab.data.sources.files import FileSource
 from reasoning_lab.graph.ledger import Ledger

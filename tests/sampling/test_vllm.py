@@ -18,7 +18,8 @@ import torch
 
 from reasoning_lab.commands.convert import convert
 from reasoning_lab.config.hardware import EngineHardwareConfig, HardwareConfig
-from reasoning_lab.config.schema import AdapterConfig, ModelConfig, ProblemsConfig
+from reasoning_lab.config.model import AdapterConfig, ModelConfig
+from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.data.sources.files import FileSource
 from reasoning_lab.data.tokens.batches import padded_batch
 from reasoning_lab.kernels.logprobs import token_logprobs

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from reasoning_lab.config.hardware import EngineHardwareConfig, HardwareConfig
-from reasoning_lab.config.schema import ModelConfig
+from reasoning_lab.config.model import ModelConfig
 from reasoning_lab.data.sources.files import FileSource
 from reasoning_lab.launch.job import Job, launched, write_job
 from reasoning_lab.sampling.vllm_process import served

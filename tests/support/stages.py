@@ -13,8 +13,10 @@ from pytorch_lightning.loggers.logger import Logger
 from safetensors.torch import load_file
 
 from reasoning_lab.config.hardware import HardwareConfig
+from reasoning_lab.config.model import ModelConfig
 from reasoning_lab.config.optimization import OptimizationConfig
-from reasoning_lab.config.schema import ModelConfig, ProblemsConfig, StageConfig
+from reasoning_lab.config.problems import ProblemsConfig
+from reasoning_lab.config.schema import StageConfig
 from reasoning_lab.data.corpus import write_rollouts
 from reasoning_lab.data.sources.files import FileSource
 from reasoning_lab.graph.ledger import Ledger

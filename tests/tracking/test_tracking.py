@@ -14,7 +14,7 @@ import PIL.Image
 import pytest
 import wandb
 
-from reasoning_lab.config.schema import TrackerConfig
+from reasoning_lab.config.tracker import TrackerConfig
 from reasoning_lab.graph.store import Artifact, Metadata, Store
 from reasoning_lab.tracking.wandb import WandbTracker, wandb_folder, wandb_mode
 from reasoning_lab.types import Completion, Problem, Rollout, Verdict

@@ -8,7 +8,8 @@ from omegaconf import MISSING
 
 from reasoning_lab.config.fields import at_least, choice, number
 from reasoning_lab.config.hardware import HardwareConfig
-from reasoning_lab.config.schema import ProblemDraw, ProblemsConfig, StageConfig, register_stage
+from reasoning_lab.config.problems import ProblemDraw, ProblemsConfig
+from reasoning_lab.config.schema import StageConfig, register_stage
 from reasoning_lab.config.targets import factory
 from reasoning_lab.system.files import content_hash
 from reasoning_lab.types import Split

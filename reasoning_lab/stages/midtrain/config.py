@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from reasoning_lab.config.fields import at_least, choice, number, placement
-from reasoning_lab.config.schema import DocumentLimit, TrainingConfig, register_stage
+from reasoning_lab.config.problems import DocumentLimit
+from reasoning_lab.config.schema import TrainingConfig, register_stage
 from reasoning_lab.types import Sequences
 
 

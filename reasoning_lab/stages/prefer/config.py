@@ -2,15 +2,10 @@
 
 from dataclasses import dataclass, field
 
+from reasoning_lab.config.benchmark import SamplingConfig
 from reasoning_lab.config.fields import at_least, choice
-from reasoning_lab.config.schema import (
-    CorpusSelection,
-    ProblemDraw,
-    ProblemsConfig,
-    SamplingConfig,
-    StageConfig,
-    register_stage,
-)
+from reasoning_lab.config.problems import CorpusSelection, ProblemDraw, ProblemsConfig
+from reasoning_lab.config.schema import StageConfig, register_stage
 from reasoning_lab.types import Sequences, Split
 
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from omegaconf import MISSING
 
 from reasoning_lab.config.fields import at_least, number
-from reasoning_lab.config.schema import ProblemDraw, ProblemsConfig, TrainingConfig, register_stage
+from reasoning_lab.config.problems import ProblemDraw, ProblemsConfig
+from reasoning_lab.config.schema import TrainingConfig, register_stage
 from reasoning_lab.types import Split
 
 # Who works the problems, whatever the recipe distills with; its slips are the stage's business.

@@ -5,12 +5,8 @@ from dataclasses import dataclass
 from omegaconf import MISSING
 
 from reasoning_lab.config.fields import at_least, number
-from reasoning_lab.config.schema import (
-    CorpusSelection,
-    DocumentLimit,
-    TrainingConfig,
-    register_stage,
-)
+from reasoning_lab.config.problems import CorpusSelection, DocumentLimit
+from reasoning_lab.config.schema import TrainingConfig, register_stage
 from reasoning_lab.types import Sequences
 
 

@@ -18,7 +18,8 @@ from pathlib import Path
 import torch
 
 from reasoning_lab.config.hardware import EngineHardwareConfig, HardwareConfig
-from reasoning_lab.config.schema import ModelConfig, ProblemsConfig
+from reasoning_lab.config.model import ModelConfig
+from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.data.sources.files import FileSource
 from reasoning_lab.models.policy import load_tokenizer
 from reasoning_lab.models.tokenizer import prompt_texts

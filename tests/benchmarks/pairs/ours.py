@@ -12,12 +12,10 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_lab.config.hardware import HardwareConfig
+from reasoning_lab.config.model import ModelConfig
 from reasoning_lab.config.optimization import OptimizationConfig
-from reasoning_lab.config.schema import (
-    ModelConfig,
-    ProblemsConfig,
-    StageConfig,
-)
+from reasoning_lab.config.problems import ProblemsConfig
+from reasoning_lab.config.schema import StageConfig
 from reasoning_lab.data.corpus import read_rollouts
 from reasoning_lab.data.sources.files import FileSource
 from reasoning_lab.models.policy import load_policy, load_tokenizer

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from reasoning_lab.config.schema import ProblemsConfig
+from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.data.corpus import read_prompt_ids, read_rollouts
 from reasoning_lab.data.sources.files import FileSource
 from reasoning_lab.data.sources.mixture import MixtureSource

@@ -11,7 +11,7 @@ from pytorch_lightning.loggers.logger import Logger
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from reasoning_lab.config.schema import ProblemsConfig
+from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.data.tokens.batches import padded_batch
 from reasoning_lab.data.tokens.packing import TrainedPart, packed_batch
 from reasoning_lab.kernels.logprobs import TokenBatch, token_logprobs

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from reasoning_lab.config.hardware import EngineHardwareConfig
-from reasoning_lab.config.schema import ProblemsConfig
+from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.launch.job import Job, launched
 from reasoning_lab.stages.rl.engines import turn
 from reasoning_lab.tracking.history import read_history
