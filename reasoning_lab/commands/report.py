@@ -103,8 +103,7 @@ def dashboard(overrides: Sequence[str]) -> list[str]:
         Addresses at W&B, or paths of their specifications where it cannot be reached.
     """
     # W&B's own library takes a second to import, and no run needs it.
-    from reasoning_lab.tracking.dashboard import Subject
-    from reasoning_lab.tracking.dashboard import publish as publish_dashboard
+    from reasoning_lab.tracking.dashboard import Subject, publish_dashboard
 
     found = [recipe for _, recipe in recipes(overrides)]
     root = found[0].root

@@ -28,7 +28,8 @@ from reasoning_lab.launch.slurm import check_slurm
 from reasoning_lab.report.write import Evidence
 from reasoning_lab.system import malloc
 from reasoning_lab.system.files import write_atomically
-from reasoning_lab.tracking.tracker import Tracker, runs_folder, tracking_mode
+from reasoning_lab.tracking.tracker import Tracker
+from reasoning_lab.tracking.wandb import wandb_folder, wandb_mode
 from reasoning_lab.training.strategies import check_drives
 from reasoning_lab.verify import Verifier, verifier_of
 
@@ -134,7 +135,7 @@ class Runner:
         self._store = Store(Path(self._root.paths.runs) / "store")
         self._source = recipe.source
         self._benchmark_sources = recipe.benchmark_sources
-        self._tracking_mode = tracking_mode(self._root.tracker)
+        self._tracking_mode = wandb_mode(self._root.tracker)
 
     def obtain(
         self, node: Node, made: Mapping[str, Artifact], starts: Callable[[], None]
@@ -156,7 +157,9 @@ class Runner:
         try:
             artifact, reused = self._store.obtain(node.folder, node.fingerprint, build)
             for tracker in started:
-                tracker.made(artifact, [made[maker.fingerprint] for maker in node.inputs.values()])
+                tracker.log_artifact(
+                    artifact, [made[maker.fingerprint] for maker in node.inputs.values()]
+                )
             return artifact, reused
         finally:
             for tracker in started:
@@ -171,7 +174,7 @@ class Runner:
         tracker = tracker_of(
             self._wandb("summary", name, f"summary-{_slug(self._group)}", settings)
         )
-        tracker.ladder(rows, figure)
+        tracker.log_ladder(rows, figure)
         tracker.finish()
 
     def _build(
@@ -237,7 +240,7 @@ class Runner:
         return {
             "config": self._root.tracker,
             "offline": self._tracking_mode == "offline",
-            "folder": runs_folder(Path(self._root.paths.runs)),
+            "folder": wandb_folder(Path(self._root.paths.runs)),
             "run_id": run_id,
             "name": name,
             "group": self._group,

@@ -84,7 +84,7 @@ def run(config: EvaluateConfig, context: StageContext) -> Metrics:
     }
     numbers = {key: value for key, value in metrics.items() if isinstance(value, int | float)}
     context.tracker.log({f"eval/{name}/{key}": value for key, value in numbers.items()})
-    context.tracker.rollouts(f"eval/{name}/completions", rollouts[:64])
+    context.tracker.log_rollouts(f"eval/{name}/completions", rollouts[:64])
     return metrics
 
 

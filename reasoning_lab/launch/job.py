@@ -44,7 +44,8 @@ from reasoning_lab.system import malloc
 from reasoning_lab.system.files import write_atomically
 from reasoning_lab.system.interrupts import Interrupted, forward_signals
 from reasoning_lab.system.ranks import rank
-from reasoning_lab.tracking.tracker import NullTracker, Tracker, WandbTracker
+from reasoning_lab.tracking.tracker import NullTracker, Tracker
+from reasoning_lab.tracking.wandb import WandbTracker
 from reasoning_lab.training.loop import Metrics, StageContext
 from reasoning_lab.types import UserError
 from reasoning_lab.verify import Verifier, verifier_of

@@ -9,7 +9,7 @@ from reasoning_lab.config.fields import at_least, choice, fraction, number
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.problems import ProblemDraw, ProblemsConfig
 from reasoning_lab.config.schema import TrainingConfig, register_stage
-from reasoning_lab.rewards.functions import Rewards
+from reasoning_lab.rewards.weighted import WeightedRewards
 from reasoning_lab.types import Sequences, Split, UserError
 
 # Rows sorted by length and cut into such micro-batches hold little padding.
@@ -122,7 +122,7 @@ class RLConfig(TrainingConfig):
         signal: What must differ within a group, or within the whole update for `reinforce_pp`, for
             it to train: `correctness` = some rollouts are correct and some are not, so that a
             group that is wrong throughout does not learn to be short; `reward` = rewards differ.
-        rewards: By name, `_target_`, `weight` and options; see `reasoning_lab.rewards.functions`.
+        rewards: By name, `_target_`, `weight` and options; see `reasoning_lab.rewards.weighted`.
         overlong: `mask` = a rollout that was cut off is in its group's baseline and does not train;
             `keep` = it trains like the others.
         advantage: How rewards become advantages; see `reasoning_lab.losses.advantages`.
@@ -164,7 +164,7 @@ class RLConfig(TrainingConfig):
     def check(self, key: str, hardware: HardwareConfig) -> None:
         """Any micro-batch will do, as the number of rollouts differs from step to step."""
         self.check_optimizer(key, hardware)
-        Rewards(self.rewards, self.max_new_tokens, f"{key}.rewards")
+        WeightedRewards(self.rewards, self.max_new_tokens, f"{key}.rewards")
         if not self.has_group_baseline:
             self._check_group_filters(key)
         if self.rollout_engine == "vllm":

@@ -207,7 +207,7 @@ class RLModule(PolicyModule):
 
     def _log_table(self, collected: StepRollouts) -> None:
         groups = collected.trained[:_TABLE_GROUPS]
-        self._tracker.rollouts(
+        self._tracker.log_rollouts(
             "rollout/samples",
             [rollout for group in groups for rollout in group.rollouts[:_TABLE_ROLLOUTS]],
             {
