@@ -15,7 +15,7 @@ from rich.console import Console
 
 from reasoning_lab.commands.compose import Recipe
 from reasoning_lab.commands.sweep import recipes, swept_keys
-from reasoning_lab.config.fields import as_plain
+from reasoning_lab.config.plain import as_plain
 from reasoning_lab.config.schema import TrainingConfig
 from reasoning_lab.evaluate.completions import read_samples
 from reasoning_lab.evaluate.config import EvaluateConfig

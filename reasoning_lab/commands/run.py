@@ -18,7 +18,7 @@ from rich.console import Console
 from reasoning_lab.commands.compose import Recipe
 from reasoning_lab.commands.preflight import Preflight
 from reasoning_lab.commands.report import add_evidence, publish, results_of
-from reasoning_lab.config.fields import as_plain
+from reasoning_lab.config.plain import as_plain
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.graph.recipe import Node, variant_label
 from reasoning_lab.graph.store import Artifact, Metadata, Store, trained_on

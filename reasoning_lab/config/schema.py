@@ -10,9 +10,10 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-from reasoning_lab.config.fields import identity_of, placement
+from reasoning_lab.config.fields import placement
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.optimization import OptimizationConfig
+from reasoning_lab.config.plain import identity_of
 from reasoning_lab.config.problems import CorpusSelection, DocumentLimit, ProblemDraw
 from reasoning_lab.types import Sequences, UserError
 

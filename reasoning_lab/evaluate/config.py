@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from reasoning_lab.config.benchmark import BenchmarkConfig
+from reasoning_lab.config.components import EngineConfig
 from reasoning_lab.config.problems import ProblemDraw
 from reasoning_lab.config.schema import StageConfig
 from reasoning_lab.types import Sequences, Split
@@ -16,7 +17,7 @@ class EvaluateConfig(StageConfig):
     Attributes:
         name: The benchmark's.
         benchmark: Its problems and protocol.
-        engine: `_target_` and options of what answers; null = transformers in this process.
+        engine: What answers; null = transformers in this process.
         own_data: Identity of the benchmark's own source; null = it has none.
     """
 
@@ -26,7 +27,7 @@ class EvaluateConfig(StageConfig):
     reads: list[str] = field(default_factory=lambda: ["model", "data"])
     name: str = ""
     benchmark: BenchmarkConfig = field(default_factory=BenchmarkConfig)
-    engine: dict[str, Any] | None = None
+    engine: EngineConfig | None = None
     own_data: Any = None
     version: int = 2
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from reasoning_lab.config.problems import ProblemDraw
 from reasoning_lab.config.schema import StageConfig
-from reasoning_lab.config.targets import own_code
+from reasoning_lab.config.targets import user_code_hashes
 from reasoning_lab.graph.store import fingerprint
 from reasoning_lab.types import UserError
 
@@ -251,5 +251,5 @@ def _identity(
         "groups": {key: groups[key] for key in config.reads},
         "seed": seed,
     }
-    code = own_code(identity)
+    code = user_code_hashes(identity)
     return {**identity, "code": code} if code else identity

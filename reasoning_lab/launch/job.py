@@ -15,7 +15,7 @@ import tempfile
 import threading
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -26,13 +26,14 @@ import torch
 import torch.distributed as dist
 import transformers
 import yaml
-from omegaconf import DictConfig, OmegaConf
 
 from reasoning_lab.config.benchmark import BenchmarkConfig
+from reasoning_lab.config.components import SourceConfig
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.model import ModelConfig
+from reasoning_lab.config.plain import as_plain, from_plain
 from reasoning_lab.config.schema import StageConfig, TrainingConfig
-from reasoning_lab.config.targets import factory, resolve
+from reasoning_lab.config.targets import resolve
 from reasoning_lab.config.tracker import TrackerConfig
 from reasoning_lab.data.sources.problems import ProblemSource
 from reasoning_lab.graph.ledger import Ledger
@@ -83,7 +84,7 @@ class Job:
         authors: Fingerprint of each input, by kind.
         lineage: Artifact folders of the inputs and of every stage whose problems reached them.
         model: The student's config.
-        data: `_target_` and options of the problem source.
+        data: Options of the problem source.
         hardware: Devices and sizes that change no result.
         benchmarks: What the run's policies are evaluated on.
         tracking: Arguments of the W&B run; None = there is none.
@@ -98,7 +99,7 @@ class Job:
     authors: Mapping[str, str]
     lineage: Sequence[Path]
     model: ModelConfig
-    data: Mapping[str, Any]
+    data: SourceConfig
     hardware: HardwareConfig
     benchmarks: Mapping[str, BenchmarkConfig]
     tracking: Mapping[str, Any] | None
@@ -212,15 +213,15 @@ def launched(job: Job) -> Outcome:
 def write_job(job: Job, folder: Path) -> None:
     """Save `job` in `folder`, for `read_job`."""
     content = {item.name: getattr(job, item.name) for item in fields(job)}
-    content |= {key: asdict(content[key]) for key in ("config", "model", "hardware")}
-    content["benchmarks"] = {name: asdict(held) for name, held in job.benchmarks.items()}
+    for key in ("config", "model", "data", "hardware", "benchmarks"):
+        content[key] = as_plain(content[key])
     content |= {key: str(content[key]) for key in ("out_dir", "work_dir")}
     content["inputs"] = {kind: str(path) for kind, path in job.inputs.items()}
     content |= {"lineage": [str(path) for path in job.lineage], "authors": dict(job.authors)}
     kind = type(job.config)
     content["schema"] = f"{kind.__module__}.{kind.__qualname__}"
     if job.tracking is not None:
-        named = {"config": asdict(job.tracking["config"]), "folder": str(job.tracking["folder"])}
+        named = {"config": as_plain(job.tracking["config"]), "folder": str(job.tracking["folder"])}
         content["tracking"] = {**job.tracking, **named}
     # Not JSON, which would turn the numbers that some keys are into text.
     (folder / _JOB).write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
@@ -230,35 +231,20 @@ def read_job(folder: Path) -> Job:
     """The job that `write_job` saved."""
     content = yaml.safe_load((folder / _JOB).read_text(encoding="utf-8"))
     schema = resolve(content.pop("schema"), "schema")
-    content["config"] = _typed(schema, content["config"])
-    content["model"] = _typed(ModelConfig, content["model"])
-    content["hardware"] = _typed(HardwareConfig, content["hardware"])
+    content["config"] = from_plain(schema, content["config"])
+    content["model"] = from_plain(ModelConfig, content["model"])
+    content["data"] = from_plain(SourceConfig, content["data"])
+    content["hardware"] = from_plain(HardwareConfig, content["hardware"])
     content["benchmarks"] = {
-        name: _typed(BenchmarkConfig, held) for name, held in content["benchmarks"].items()
+        name: from_plain(BenchmarkConfig, plain) for name, plain in content["benchmarks"].items()
     }
     for key in ("out_dir", "work_dir"):
         content[key] = Path(content[key]).absolute()
     content["inputs"] = {kind: Path(path) for kind, path in content["inputs"].items()}
     content["lineage"] = [Path(path) for path in content["lineage"]]
     if content["tracking"] is not None:
-        content["tracking"]["config"] = _typed(TrackerConfig, content["tracking"]["config"])
+        content["tracking"]["config"] = from_plain(TrackerConfig, content["tracking"]["config"])
     return Job(**content)
-
-
-def _typed(schema: Any, plain: Mapping[str, Any]) -> Any:
-    blank = OmegaConf.structured(schema)
-    _empty_mappings(blank)
-    return OmegaConf.to_object(OmegaConf.merge(blank, dict(plain)))
-
-
-def _empty_mappings(node: DictConfig) -> None:
-    """Take out of `node` the defaults of its free mappings, to which a merge would add."""
-    for key in node:
-        child = None if OmegaConf.is_missing(node, key) else node[key]
-        if isinstance(child, DictConfig) and OmegaConf.get_type(child) is dict:
-            node[key] = {}
-        elif isinstance(child, DictConfig):
-            _empty_mappings(child)
 
 
 def work(folder: Path, verifier: Verifier) -> None:
@@ -279,9 +265,9 @@ def work(folder: Path, verifier: Verifier) -> None:
                 # What every rank writes beside the policy counts on rank 0 alone.
                 scratch = stack.enter_context(tempfile.TemporaryDirectory())
                 job = replace(job, out_dir=Path(scratch))
-            source = factory(job.data, "data")()
+            source = job.data.build()
             sources = {
-                name: factory(held.data, f"benchmarks.{name}.data")()
+                name: held.data.build()
                 for name, held in job.benchmarks.items()
                 if held.data is not None
             }

@@ -1,31 +1,24 @@
 """A model as teacher: its completions are what `distill` verifies (paper, step 1)."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
-from importlib.util import find_spec
-from pathlib import Path
-from typing import Any
 
+from reasoning_lab.config.components import EngineConfig
 from reasoning_lab.config.hardware import HardwareConfig
-from reasoning_lab.config.targets import check_path, factory
 from reasoning_lab.data.teachers.procedural import Writing, boxed
 from reasoning_lab.data.teachers.prose_answers import ProseAnswers
 from reasoning_lab.models.thoughts import is_cut_off, with_one_thought, without_turn_end
 from reasoning_lab.sampling.engine import Engine, Sampling, instructed, rollout_seeds
-from reasoning_lab.types import Completion, Problem, UserError
+from reasoning_lab.types import Completion, Problem
 from reasoning_lab.verify.answers import extract_answer
-
-_KEY = "teacher.engine"
-# What an engine's module imports only when it is opened, and the extra that brings it.
-_PACKAGES = {"reasoning_lab.sampling.vllm": "vllm", "reasoning_lab.sampling.openai": "openai"}
 
 
 class ModelTeacher:
     """Asks a model for worked solutions.
 
     Args:
-        engine: `_target_` and options of the engine, `model` among them.
+        engine: What samples its completions.
         instruction: Said after every problem, on a line of its own.
         opening: What the chat template has already written of the completion, such as
             `<think>` and a line break; it is put before the text. A text that has only the end of
@@ -38,13 +31,12 @@ class ModelTeacher:
             box, the last match is boxed behind it; null = it is left as it is.
 
     Raises:
-        UserError: The engine's package is missing, its model is a path with no folder, or the
-            pattern is none.
+        UserError: The pattern is no regular expression of an answer.
     """
 
     def __init__(
         self,
-        engine: Mapping[str, Any],
+        engine: EngineConfig,
         instruction: str,
         opening: str,
         temperature: float,
@@ -52,8 +44,7 @@ class ModelTeacher:
         max_new_tokens: int,
         answer_pattern: str | None = None,
     ) -> None:
-        check_engine(engine, _KEY)
-        self.name = str(engine["model"])
+        self.name = engine.model
         self._engine = engine
         self._instruction = instruction
         self._opening = opening
@@ -68,8 +59,8 @@ class ModelTeacher:
 
     @contextmanager
     def open(self, hardware: HardwareConfig) -> Iterator[Writing]:
-        made: Engine = factory(self._engine, _KEY)(hardware=hardware)
-        with closing(made) as engine:
+        opened: Engine = self._engine.open(hardware)
+        with closing(opened) as engine:
             yield partial(self._write, engine)
 
     def _write(
@@ -96,26 +87,3 @@ class ModelTeacher:
             if answer is not None:
                 text = f"{text.rstrip()}\n{boxed(answer.strip())}"
         return Completion([], text, truncated=truncated)
-
-
-def check_engine(engine: Mapping[str, Any], key: str) -> None:
-    """Find before anything runs what opening an engine would stumble over.
-
-    Args:
-        engine: `_target_` and options.
-        key: The config key that holds them.
-
-    Raises:
-        UserError: The target may not be named, its package is missing, or its model is a path
-            with no folder.
-    """
-    target, model = str(engine.get("_target_")), str(engine.get("model"))
-    check_path(target, f"{key}._target_")
-    package = _PACKAGES.get(target.rpartition(".")[0])
-    if package and find_spec(package) is None:
-        raise UserError(
-            f"{key}: the package '{package}' is not installed; "
-            f"run pip install 'reasoning-lab[{package}]'"
-        )
-    if model.startswith(("/", "./", "../", "~")) and not Path(model).is_dir():
-        raise UserError(f"{key}.model: there is no folder '{model}'; check the path")

@@ -19,11 +19,11 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_lab.config.benchmark import BenchmarkConfig
+from reasoning_lab.config.components import EngineConfig
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.model import ModelConfig
 from reasoning_lab.config.optimization import OptimizationConfig
 from reasoning_lab.config.problems import ProblemsConfig
-from reasoning_lab.config.targets import factory
 from reasoning_lab.data.sources.problems import ProblemSource, drawn
 from reasoning_lab.data.sources.unreadable import ReadableGolds, Unreadable
 from reasoning_lab.graph.ledger import Ledger
@@ -189,19 +189,19 @@ class StageContext:
         )
         return self.sampler_through(engine.reporting_to, instruction=instruction)
 
-    def engine_sampler(self, engine: Mapping[str, Any], instruction: str) -> RolloutSampler:
+    def engine_sampler(self, engine: EngineConfig, instruction: str) -> RolloutSampler:
         """Draws verified rollouts from the stage's policy through a configured engine."""
-        options = {**engine, "model": str(self.inputs.get("policy", self.model.path))}
-        if "revision" in engine and "policy" not in self.inputs:
-            options["revision"] = self.model.revision
-        if "dtype" in engine:
-            options["dtype"] = self.model.sampling_dtype
+        options = engine.for_policy(
+            str(self.inputs.get("policy", self.model.path)),
+            None if "policy" in self.inputs else self.model.revision,
+            self.model.sampling_dtype,
+        )
 
-        def made(on_progress: Callable[[int], None]) -> Engine:
-            opened: Engine = factory(options, "engine")(hardware=self.hardware)
-            return opened
+        def opened(on_progress: Callable[[int], None]) -> Engine:
+            engine: Engine = options.open(self.hardware)
+            return engine
 
-        return self.sampler_through(made, instruction=instruction)
+        return self.sampler_through(opened, instruction=instruction)
 
     def sampler_through(
         self,

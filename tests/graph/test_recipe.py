@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reasoning_lab.commands.compose import makers, register_schemas
-from reasoning_lab.config.fields import check_values, identity_of
+from reasoning_lab.config.fields import check_values
+from reasoning_lab.config.plain import identity_of
 from reasoning_lab.config.schema import StageConfig
 from reasoning_lab.graph.recipe import Node, ablated, link, ordered, with_evaluations
 from reasoning_lab.types import UserError

@@ -20,6 +20,7 @@ from reasoning_lab.config.model import ModelConfig
 from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.config.schema import StageConfig
 from reasoning_lab.config.targets import TRUSTED_VARIABLE
+from reasoning_lab.data.sources.config import FileConfig, MixtureConfig, ReasoningGymConfig
 from reasoning_lab.data.sources.files import FileSource
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.launch.job import Job, read_job, write_job
@@ -49,10 +50,7 @@ def test_a_job_is_read_as_it_was_written(tmp_path: Path) -> None:
         authors={"policy": "f457f0b4"},
         lineage=[tmp_path / "policy"],
         model=ModelConfig(architecture={"model_type": "qwen3"}),
-        data={
-            "_target_": "reasoning_lab.data.sources.files.FileSource",
-            "families": {"sum": {1: "a"}},
-        },
+        data=MixtureConfig({"gym": ReasoningGymConfig({"sum": {1: {"a": 2}}})}, {"gym": 1.0}),
         hardware=HardwareConfig(sampling=SamplingHardwareConfig(rollout_urls=["http://one", "b"])),
         benchmarks={},
         tracking=None,
@@ -97,7 +95,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
         authors={},
         lineage=[],
         model=ModelConfig(architecture={"model_type": "qwen3"}),
-        data={},
+        data=FileConfig("problems.jsonl"),
         hardware=HardwareConfig(),
         benchmarks={},
         tracking=None,

@@ -25,6 +25,7 @@ from reasoning_lab.data.tokens.batches import padded_batch
 from reasoning_lab.kernels.logprobs import token_logprobs
 from reasoning_lab.models.policy import build_policy, load_policy, save_policy
 from reasoning_lab.models.tokenizer import prompt_tokens, train_tokenizer
+from reasoning_lab.sampling.config import VLLMEngineConfig
 from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.sampling.hf import engine_of as hf_engine_of
 from reasoning_lab.sampling.model_teacher import ModelTeacher
@@ -249,13 +250,7 @@ def test_reinforcement_learning_samples_from_the_weights_of_the_moment(
 
 def test_a_model_teaches_through_vllm(smol: Path) -> None:
     teacher = ModelTeacher(
-        {
-            "_target_": "reasoning_lab.sampling.vllm.engine_of",
-            "model": str(smol),
-            "revision": None,
-            "dtype": "float32",
-            "max_model_tokens": 256,
-        },
+        VLLMEngineConfig(str(smol), dtype="float32", max_model_tokens=256),
         instruction="Answer briefly.",
         opening="",
         temperature=0.0,

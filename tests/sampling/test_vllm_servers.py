@@ -17,7 +17,7 @@ import torch
 
 from reasoning_lab.config.hardware import HardwareConfig, SamplingHardwareConfig
 from reasoning_lab.config.model import ModelConfig
-from reasoning_lab.data.sources.files import FileSource
+from reasoning_lab.data.sources.config import FileConfig
 from reasoning_lab.launch.job import Job, launched, write_job
 from reasoning_lab.sampling.vllm_process import served
 from reasoning_lab.tracking.history import Curves, read_history
@@ -65,13 +65,9 @@ def job(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:  # noqa: F
         authors={},
         lineage=[],
         model=ModelConfig(),
-        data={
-            "_target_": "reasoning_lab.data.sources.files.FileSource",
-            "path": str(sums(tmp_path_factory.mktemp("data"))),
-            "test_frac": 0.0,
-            "validation_frac": 0.0,
-            "rows": {},
-        },
+        data=FileConfig(
+            str(sums(tmp_path_factory.mktemp("data"))), test_frac=0.0, validation_frac=0.0
+        ),
         hardware=HARDWARE,
         benchmarks={},
         tracking=None,
@@ -92,7 +88,7 @@ def placed(job: Job, folder: Path, urls: list[str], **hardware: Any) -> Job:
 
 
 def trained_here(job: Job) -> Curves:
-    source = FileSource(job.data["path"], 0.0, 0.0, {})
+    source = job.data.build()
     with Verifier(workers=1, timeout_s=20, memory_mb=1024) as verifier:
         job.run(source, {}, verifier, NullTracker())
     return read_history(job.out_dir)

@@ -18,8 +18,9 @@ from reasoning_lab.commands.compose import CONF
 from reasoning_lab.config.hardware import SHARDED, HardwareConfig
 from reasoning_lab.config.model import AdapterConfig, ModelConfig
 from reasoning_lab.config.problems import ProblemsConfig
-from reasoning_lab.config.targets import factory
+from reasoning_lab.data.sources.config import FileConfig, ReasoningGymConfig
 from reasoning_lab.data.sources.files import FileSource
+from reasoning_lab.data.sources.rows import RowMapping
 from reasoning_lab.launch.job import Job, launched, write_job
 from reasoning_lab.stages.pretrain.config import PretrainConfig
 from reasoning_lab.tracking.tracker import NullTracker
@@ -70,14 +71,11 @@ def config_of(name: str) -> Any:
 @pytest.fixture(scope="session")
 def jobs(context: StageContext, source: FileSource) -> dict[str, Job]:
     """Every stage on one device, without folders."""
-    coins = {
-        "_target_": "reasoning_lab.data.sources.files.FileSource",
-        "path": str(source._path),
-        "test_frac": 0.1,
-        "validation_frac": 0.1,
-        "rows": {"family": "coins"},
-    }
-    tiny: Any = OmegaConf.to_container(OmegaConf.load(CONF / "data" / "tiny.yaml"))
+    coins = FileConfig(
+        str(source._path), RowMapping(family="coins"), test_frac=0.1, validation_frac=0.1
+    )
+    options: Any = OmegaConf.to_container(OmegaConf.load(CONF / "data" / "tiny.yaml"))
+    tiny = ReasoningGymConfig(options["families"], options["test_frac"], options["validation_frac"])
     made = {
         name: Job(
             name=name,
@@ -177,7 +175,7 @@ def single(
 def made_here(job: Job, verifier: Verifier, folder: Path) -> tuple[Path, Any]:
     """Folder and outcome of the job, made in this process on one device."""
     here = placed(job, folder, "single", devices=1)
-    source = factory(job.data, "data")()
+    source = job.data.build()
     return here.out_dir, here.run(source, {}, verifier, NullTracker())
 
 

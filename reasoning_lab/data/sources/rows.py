@@ -13,6 +13,7 @@ from decimal import Decimal
 from string import ascii_uppercase
 from typing import Any
 
+from reasoning_lab.config.fields import free_mapping
 from reasoning_lab.data.sources.choices import GOLD_NAMES, Options, read_options, right_letter
 from reasoning_lab.data.sources.row_values import (
     RowError,
@@ -74,7 +75,7 @@ class RowMapping:
     shuffled: list[str] = field(default_factory=list)
     solutions: str | None = None
     thought: str | None = None
-    only: dict[str, Any] = field(default_factory=dict)
+    only: dict[str, Any] = free_mapping()
     checker: str = "math"
     family: str = "file"
     family_column: str | None = None

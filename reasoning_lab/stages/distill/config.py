@@ -6,11 +6,11 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from reasoning_lab.config.components import JudgeConfig, TeacherConfig
 from reasoning_lab.config.fields import at_least, choice, number
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.problems import ProblemDraw, ProblemsConfig
 from reasoning_lab.config.schema import StageConfig, register_stage
-from reasoning_lab.config.targets import factory
 from reasoning_lab.system.files import content_hash
 from reasoning_lab.types import Split
 
@@ -20,19 +20,19 @@ class DistillConfig(StageConfig):
     """What the teacher is asked.
 
     Attributes:
-        teacher: `_target_` and options of the teacher.
+        teacher: What writes the worked solutions.
         problems: Drawn from the training split.
         validation: Problems drawn from the validation split, for early stopping.
-        judge: `_target_` and options of a model that is asked about answers which the verifier
-            cannot read; null = they count as unparseable.
+        judge: What is asked about answers that the verifier cannot read; null = they count as
+            unparseable.
         rollouts: Worked solutions a problem; a recorded teacher may have fewer.
         truncated: What becomes of rollouts that were cut off, at a limit or before the end of the
             thought: `reject` = rejected without being verified; `keep` = verified as all others.
         shard_problems: Problems worked and verified at a time; a kill costs at most one shard.
     """
 
-    teacher: dict[str, Any] = MISSING
-    judge: dict[str, Any] | None = None
+    teacher: TeacherConfig = MISSING
+    judge: JudgeConfig | None = None
     problems: ProblemsConfig = field(default_factory=ProblemsConfig)
     validation: int = at_least(1)
     rollouts: int = at_least(1)
@@ -42,9 +42,9 @@ class DistillConfig(StageConfig):
 
     def check(self, key: str, hardware: HardwareConfig) -> None:
         """Refuse a teacher or a judge whose options are wrong."""
-        factory(self.teacher, f"{key}.teacher")()
+        self.teacher.check(f"{key}.teacher")
         if self.judge is not None:
-            factory(self.judge, f"{key}.judge")()
+            self.judge.check(f"{key}.judge")
 
     def problem_draws(self, key: str) -> list[ProblemDraw]:
         levels, count = self.problems.levels, self.problems.count
@@ -57,8 +57,8 @@ class DistillConfig(StageConfig):
     def identity(self) -> dict[str, Any]:
         """A model in a local folder counts by content, not by place."""
         identity = super().identity()
-        for asked in (identity["teacher"], identity["judge"] or {}):
-            engine = asked.get("engine")
+        for options in (identity["teacher"], identity["judge"] or {}):
+            engine = options.get("engine")
             if engine is not None and Path(engine["model"]).is_dir():
                 engine["model"] = content_hash(Path(engine["model"]))
         return identity

@@ -19,7 +19,6 @@ from functools import partial
 from rich import get_console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from reasoning_lab.config.targets import factory
 from reasoning_lab.data.card import CorpusSummary, data_card
 from reasoning_lab.data.corpus import RolloutWriter, write_prompt_ids
 from reasoning_lab.data.shards import in_shards
@@ -37,7 +36,7 @@ _SHOWN_ROLLOUTS = 16
 
 def run(config: DistillConfig, context: StageContext) -> Metrics:
     """Write `accepted.parquet`, `rejected.parquet`, `validation.parquet` and the data card."""
-    teacher: Teacher = factory(config.teacher, f"stages.{context.name}.teacher")()
+    teacher: Teacher = config.teacher.build()
     draw = context.source.problems
     levels, count = config.problems.levels, config.problems.count
     survey = teacher.survey if isinstance(teacher, Surveying) else iter
@@ -89,7 +88,7 @@ def _judging(config: DistillConfig, context: StageContext) -> AbstractContextMan
     """The configured judge at work, or one that leaves every verdict as it is."""
     if config.judge is None:
         return nullcontext(_as_verified)
-    judge: ModelJudge = factory(config.judge, f"stages.{context.name}.judge")()
+    judge: ModelJudge = config.judge.build()
     return judge.open(context.hardware)
 
 
@@ -216,6 +215,6 @@ def _none_accepted(total: int, config: DistillConfig, context: StageContext) -> 
     key = f"stages.{context.name}"
     reasons = context.ledger.reasons("rollouts")
     remedy = "ask easier problems or another teacher"
-    if "answer_pattern" in config.teacher:
+    if hasattr(config.teacher, "answer_pattern"):
         remedy += f", or describe answers without a box in {key}.teacher.answer_pattern"
     return f"{key}: the verifier accepted none of {total} teacher rollouts ({reasons}); {remedy}"

@@ -7,14 +7,11 @@ from omegaconf import MISSING
 from reasoning_lab.config.fields import at_least, number
 from reasoning_lab.config.problems import ProblemDraw, ProblemsConfig
 from reasoning_lab.config.schema import TrainingConfig, register_stage
+from reasoning_lab.data.teachers.config import ProceduralTeacherConfig
 from reasoning_lab.types import Split
 
 # Who works the problems, whatever the recipe distills with; its slips are the stage's business.
-_TEACHER = {
-    "_target_": "reasoning_lab.data.teachers.procedural.ProceduralTeacher",
-    "noticed_slip_rate": 0.0,
-    "unnoticed_slip_rate": 0.0,
-}
+_TEACHER = ProceduralTeacherConfig(noticed_slip_rate=0.0, unnoticed_slip_rate=0.0)
 
 
 @dataclass

@@ -9,9 +9,12 @@ import pytest
 
 from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.data.corpus import read_prompt_ids, read_rollouts
+from reasoning_lab.data.sources.config import FileConfig
 from reasoning_lab.data.sources.files import FileSource
 from reasoning_lab.data.sources.mixture import MixtureSource
+from reasoning_lab.data.sources.rows import RowMapping
 from reasoning_lab.data.sources.unreadable import ReadableGolds, Unreadable
+from reasoning_lab.data.teachers.config import RecordedTeacherConfig
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.graph.store import Store
 from reasoning_lab.stages.distill.config import DistillConfig
@@ -79,12 +82,11 @@ def test_each_source_of_a_mixture_decides_for_its_own_problems(
 ) -> None:
     def mixture(theirs: list[str], mine: list[str]) -> MixtureSource:
         sources = {
-            name: {
-                "_target_": "reasoning_lab.data.sources.files.FileSource",
-                "path": str(write(tmp_path / f"{name}.jsonl", golds)),
-                "rows": {"checker": "number"},
-                "unreadable": unreadable,
-            }
+            name: FileConfig(
+                str(write(tmp_path / f"{name}.jsonl", golds)),
+                RowMapping(checker="number"),
+                unreadable=unreadable,
+            )
             for name, golds, unreadable in (("theirs", theirs, "drop"), ("mine", mine, "refuse"))
         }
         return MixtureSource(sources, {"theirs": 1, "mine": 1}, 0.0, 0.0)
@@ -107,12 +109,8 @@ def test_distillation_goes_on_without_them(tmp_path: Path, verifier: Verifier) -
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     mapping = {"solutions": "s", "checker": "number"}
     source = FileSource(str(path), 0.0, 0.0, mapping, unreadable="drop")
-    teacher = {
-        "_target_": "reasoning_lab.data.teachers.recorded.RecordedTeacher",
-        "answer_pattern": "(x)",
-    }
     config = DistillConfig(
-        teacher=teacher,
+        teacher=RecordedTeacherConfig("(x)"),
         problems=ProblemsConfig(levels=[1], count=9),
         validation=0,
         rollouts=1,
@@ -156,7 +154,7 @@ def test_minervas_corrections_are_golds_that_are_read(
     composed: Compose, verifier: Verifier
 ) -> None:
     data: Any = composed("benchmark=[minerva]").root.benchmarks["minerva"].data
-    corrections = data["corrections"]
+    corrections = data.corrections
     assert len(corrections) == 5
     before = [Problem(key, item["gold"], "math", "f") for key, item in corrections.items()]
     after = [Problem(key, item["corrected"], "math", "f") for key, item in corrections.items()]

@@ -6,7 +6,7 @@ import pytest
 
 from reasoning_lab.commands.compose import makers
 from reasoning_lab.config.schema import StageConfig
-from reasoning_lab.config.targets import TRUSTED_VARIABLE, import_trusted, own_code
+from reasoning_lab.config.targets import TRUSTED_VARIABLE, import_trusted, user_code_hashes
 from reasoning_lab.graph.recipe import Node, link
 from reasoning_lab.types import Problem, UserError, Verdict
 from reasoning_lab.verify.checkers import UnreadableGoldError, check, gold_complaint
@@ -86,9 +86,11 @@ def test_an_edit_makes_anew_what_names_the_code_and_what_follows(rules: Path) ->
 
 def test_code_is_found_wherever_a_config_names_it(rules: Path) -> None:
     name = f"{rules.stem}.as_set"
-    found = own_code({"rewards": {"a": {"_target_": name}}, "list": [{"checker": name}], "n": 3})
+    found = user_code_hashes(
+        {"rewards": {"a": {"_target_": name}}, "list": [{"checker": name}], "n": 3}
+    )
     assert list(found) == [name]
-    assert own_code({"text": f"not {name}", "other": "torch.optim.AdamW"}) == {}
+    assert user_code_hashes({"text": f"not {name}", "other": "torch.optim.AdamW"}) == {}
 
 
 def test_a_trusted_package_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
