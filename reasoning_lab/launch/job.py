@@ -50,7 +50,7 @@ from reasoning_lab.system.ranks import rank
 from reasoning_lab.tracking.tracker import NullTracker, Tracker, WandbTracker
 from reasoning_lab.training.loop import Metrics, StageContext
 from reasoning_lab.types import UserError
-from reasoning_lab.verify import Verifier, verifier_of
+from reasoning_lab.verify import Verifier, build_verifier
 
 _JOB, _OUTCOME = "job.yaml", "outcome.json"
 _MISTAKE = "mistake-{}.txt"
@@ -344,7 +344,7 @@ def main() -> None:
     try:
         hardware = read_job(folder).hardware
         # Starts no process until the stage verifies.
-        with process_group(hardware), verifier_of(hardware) as verifier:
+        with process_group(hardware), build_verifier(hardware) as verifier:
             work(folder, verifier)
     except Stopped:
         # What the command is to say is written down.

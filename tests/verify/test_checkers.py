@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reasoning_lab.types import Problem, UserError, Verdict
-from reasoning_lab.verify.checkers import UnreadableGoldError, check, gold_complaint
-from reasoning_lab.verify.choice import read_choice
-from reasoning_lab.verify.number import read_number
+from reasoning_lab.verify.checkers import UnreadableGoldError, check, gold_error
+from reasoning_lab.verify.choice import parse_choice
+from reasoning_lab.verify.number import parse_number
 
 CORRECT, WRONG, UNPARSEABLE = Verdict.CORRECT, Verdict.WRONG, Verdict.UNPARSEABLE
 OPTIONS = ["32400", "6000", "53", "A rectangle", "None of these"]
@@ -109,15 +109,15 @@ def test_number_reads_every_fraction_in_each_spelling(value: Fraction) -> None:
         f"{sign}{whole} {part}/{bottom}",
         f"{sign}{whole}\\dfrac{{{part}}}{{{bottom}}}",
     ):
-        found = read_number(text)
+        found = parse_number(text)
         assert found is not None
         assert found.value == value
 
 
 @given(st.text(alphabet="0123456789.,/-+$% \\{}^frac te~()CAB", max_size=40), st.booleans())
 def test_readers_take_any_text(text: str, known: bool) -> None:
-    read_number(text)
-    assert read_choice(text, OPTIONS if known else []) in (None, "several", *"ABCDEFGHIJ")
+    parse_number(text)
+    assert parse_choice(text, OPTIONS if known else []) in (None, "several", *"ABCDEFGHIJ")
 
 
 @pytest.mark.parametrize(
@@ -128,8 +128,8 @@ def test_readers_take_any_text(text: str, known: bool) -> None:
 def test_readers_are_linear_on_hostile_text(unit: str) -> None:
     for text in (unit * 20_000, "1 " + unit * 20_000, "C) " + unit * 20_000 + "!"):
         start = time.process_time()
-        read_number(text)
-        read_choice(text, OPTIONS)
+        parse_number(text)
+        parse_choice(text, OPTIONS)
         # Quadratic time would be 10^9 steps and more.
         assert time.process_time() - start < 2
 
@@ -187,7 +187,7 @@ def test_an_options_own_label_is_no_part_of_its_text() -> None:
 
 def test_a_letter_behind_the_last_option_names_nothing() -> None:
     assert verdict("choice", "A", "D", choices=["1", "2", "3"]) is UNPARSEABLE
-    assert gold_complaint(Problem("q", "D", "choice", "f", metadata={"choices": ["1", "2"]}))
+    assert gold_error(Problem("q", "D", "choice", "f", metadata={"choices": ["1", "2"]}))
 
 
 @pytest.mark.parametrize("choices", ["AB", [1, 2], ["x"] * 27, 5])
@@ -240,7 +240,7 @@ def test_math_judges_in_both_directions(gold: str, right: list[str], wrong: list
 )
 def test_an_unreadable_gold_is_told_whatever_the_answer(checker: str, gold: str) -> None:
     problem = Problem("q?", gold, checker, "f", metadata={"row": "gsm8k.jsonl, line 7"})
-    complaint = gold_complaint(problem)
+    complaint = gold_error(problem)
     assert complaint is not None
     assert complaint.startswith("gsm8k.jsonl, line 7: ")
     assert len(complaint) < 400

@@ -18,11 +18,11 @@ from reasoning_lab.config.targets import TRUSTED_VARIABLE
 from reasoning_lab.data.sources.reasoning_gym import ReasoningGymSource
 from reasoning_lab.types import Problem, UserError, Verdict
 from reasoning_lab.verify import Verifier
-from reasoning_lab.verify.answers import nesting_depth
-from reasoning_lab.verify.checkers import check, gold_complaint
-from reasoning_lab.verify.gym.families import PLAIN_SCORERS, REFUSED
-from reasoning_lab.verify.gym.grammars import GRAMMARS
-from reasoning_lab.verify.gym.rules import RULES
+from reasoning_lab.verify.checkers import check, gold_error
+from reasoning_lab.verify.extraction import nesting_depth
+from reasoning_lab.verify.gym.answer_patterns import ANSWER_PATTERNS
+from reasoning_lab.verify.gym.families import REFUSED_FAMILIES, REVIEWED_FAMILIES
+from reasoning_lab.verify.gym.scorers import REPLACED_SCORERS
 
 CORRECT, WRONG, UNPARSEABLE = Verdict.CORRECT, Verdict.WRONG, Verdict.UNPARSEABLE
 # Part of every attempt, so that a trace of one can be told from everything else.
@@ -233,7 +233,7 @@ for problem in problems:
 
 def test_no_text_of_an_answer_is_ever_compiled(tmp_path: Path, port: int) -> None:
     """Python's own audit events show what is compiled, imported and opened in one process."""
-    read_by_us = [family for family in [*SHIPPED, *REPLACED] if family in RULES]
+    read_by_us = [family for family in [*SHIPPED, *REPLACED] if family in REPLACED_SCORERS]
     problems = [
         *PLAIN,
         INTEGRAL,
@@ -256,7 +256,7 @@ def test_no_text_of_an_answer_is_ever_compiled(tmp_path: Path, port: int) -> Non
 
 
 def test_every_family_of_reasoning_gym_has_one_kind() -> None:
-    names = [*RULES, *GRAMMARS, *PLAIN_SCORERS, *REFUSED]
+    names = [*REPLACED_SCORERS, *ANSWER_PATTERNS, *REVIEWED_FAMILIES, *REFUSED_FAMILIES]
     assert sorted(names) == sorted(DATASETS)
 
 
@@ -290,7 +290,7 @@ def test_verdicts_are_those_of_reasoning_gym(family: str) -> None:
     dataset = reasoning_gym.create_dataset(family, seed=5, size=20, **SHIPPED.get(family, {}))
     problems = items_of(family, count=20)
     for problem in problems:
-        assert gold_complaint(problem) is None
+        assert gold_error(problem) is None
         assert check(problem, problem.gold) is CORRECT
         others = [rng.choice(problems).gold for _ in range(3)]
         for answer in [*(write(problem.gold) for write in WRITINGS), *others]:
@@ -373,7 +373,7 @@ def test_rules_of_families(problem: Problem, answer: str, expected: Verdict) -> 
     ],
 )
 def test_golds_are_not_evaluated_either(problem: Problem) -> None:
-    assert gold_complaint(problem) is not None
+    assert gold_error(problem) is not None
 
 
 def test_no_answer_writes_into_a_problem_that_others_share() -> None:

@@ -13,7 +13,7 @@ import pytest
 from reasoning_lab.config.targets import TRUSTED_VARIABLE
 from reasoning_lab.types import Problem, UserError, Verdict
 from reasoning_lab.verify import Verifier
-from reasoning_lab.verify.checkers import check, gold_complaint
+from reasoning_lab.verify.checkers import check, gold_error
 from reasoning_lab.verify.sandbox import is_available
 
 sealed_only = pytest.mark.skipif(not is_available(), reason="this kernel has no Landlock")
@@ -150,7 +150,7 @@ def test_no_text_runs_where_the_gold_is(rule: str, answer: str) -> None:
 
 def test_a_rule_that_evaluates_is_refused_with_its_gold() -> None:
     with pytest.raises(UserError, match="runs text as code"):
-        gold_complaint(problem("evaluates"))
+        gold_error(problem("evaluates"))
 
 
 def test_no_call_that_text_chooses_can_write_a_verdict() -> None:
@@ -249,10 +249,10 @@ def test_an_answer_that_does_not_end_costs_only_itself(rules: Path) -> None:
 def test_an_error_in_two_steps_is_the_answers_but_not_the_golds() -> None:
     assert check(problem("Evaluates"), "nothing_of_this_name") is UNPARSEABLE
     assert check(problem("Evaluates"), "'text'") is UNPARSEABLE
-    complaint = gold_complaint(problem("Evaluates", gold="nothing_of_this_name"))
+    complaint = gold_error(problem("Evaluates", gold="nothing_of_this_name"))
     assert "does not find right its own gold" in str(complaint)
     assert "NameError" in str(complaint)
-    assert gold_complaint(problem("Evaluates", gold="7")) is None
+    assert gold_error(problem("Evaluates", gold="7")) is None
 
 
 def test_what_is_no_rule_is_refused() -> None:
@@ -265,7 +265,7 @@ def test_what_is_no_rule_is_refused() -> None:
 UNSEALABLE = """
 import ctypes, struct
 from reasoning_lab.types import Problem, UserError
-from reasoning_lab.verify.own_rules import check_own as check
+from reasoning_lab.verify.user_checkers import check_with_user_checker as check
 
 libc = ctypes.CDLL(None, use_errno=True)
 libc.prctl(38, 1, 0, 0, 0)

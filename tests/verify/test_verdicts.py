@@ -11,7 +11,7 @@ import pytest
 
 import reasoning_lab.verify
 from reasoning_lab.types import Problem, Verdict
-from reasoning_lab.verify.checkers import check, gold_complaint
+from reasoning_lab.verify.checkers import check, gold_error
 
 # fmt: off
 ROWS: list[tuple[str, list[str], list[str]]] = [
@@ -248,7 +248,7 @@ def test_every_spelling_is_right_and_every_neighbour_wrong(
     gold: str, right: list[str], wrong: list[str]
 ) -> None:
     problem = Problem("q?", gold, "math", "f")
-    assert gold_complaint(problem) is None
+    assert gold_error(problem) is None
     assert [a for a in right if check(problem, a) is not Verdict.CORRECT] == []
     assert [a for a in wrong if check(problem, a) is Verdict.CORRECT] == []
 
