@@ -1,9 +1,7 @@
 """Compare an answer's tree with gold's, by the decisions in the table of `README.md`."""
 
 from collections.abc import Callable, Sequence
-from fractions import Fraction
 from itertools import pairwise
-from typing import Any
 
 import sympy
 
@@ -61,11 +59,9 @@ def is_equivalent(gold: Node, answer: Node) -> bool:
     for node_type, compare in _COMPARISONS:
         if isinstance(gold, node_type) or isinstance(answer, node_type):
             return compare(gold, answer)
-    return isinstance(gold, Formula) and isinstance(answer, Formula) and _same_formula(gold, answer)
-
-
-def _same_formula(gold: Formula, answer: Formula) -> bool:
-    return equal_formulas(gold.text, answer.text)
+    if isinstance(gold, Formula) and isinstance(answer, Formula):
+        return equal_formulas(gold.text, answer.text)
+    return False
 
 
 def _stated_value(relation: Relation) -> Node | None:
@@ -308,7 +304,7 @@ def _same_percentage(values: list[Node], units: list[tuple[str, ...]]) -> bool:
             return False
         number = parse_literal(value.text)
         if unit and number:
-            share: Fraction = number.value / 100
+            share = number.value / 100
             fractions.append(f"\\frac{{{share.numerator}}}{{{share.denominator}}}")
         else:
             fractions.append(f"\\frac{{{value.text}}}{{100}}" if unit else value.text)
@@ -390,7 +386,7 @@ def _never_equal(gold: Node, answer: Node) -> bool:
 
 
 # The first type that gold or answer has decides.
-_COMPARISONS: tuple[tuple[Any, Callable[[Node, Node], bool]], ...] = (
+_COMPARISONS: tuple[tuple[type, Callable[[Node, Node], bool]], ...] = (
     (PlainList, _same_list),
     (Congruence, _same_congruence),
     (Quantity, _same_quantity),

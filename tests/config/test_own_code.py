@@ -46,7 +46,7 @@ def test_a_rule_of_ones_own_gives_three_verdicts(rules: Path) -> None:
 
 def test_a_gold_that_its_own_rule_does_not_find_right_is_unreadable(rules: Path) -> None:
     assert gold_error(problem(rules)) is None
-    assert "does not find right its own gold 'one'" in str(gold_error(problem(rules, "one")))
+    assert "does not accept its own gold 'one'" in str(gold_error(problem(rules, "one")))
 
 
 def test_a_rule_needs_the_users_trust(rules: Path, monkeypatch: pytest.MonkeyPatch) -> None:
