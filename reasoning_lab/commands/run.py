@@ -29,6 +29,7 @@ from reasoning_lab.report.write import Evidence
 from reasoning_lab.system import malloc
 from reasoning_lab.system.files import replaced
 from reasoning_lab.tracking.tracker import Tracker, runs_folder, tracking_mode
+from reasoning_lab.training.stage import LabStage
 from reasoning_lab.training.strategies import check_drives
 from reasoning_lab.verify import Verifier, verifier_of
 
@@ -154,7 +155,7 @@ class Runner:
             return self._build(node, made, out_dir, work_dir, started[0])
 
         try:
-            artifact, reused = self._store.obtain(node.folder, node.fingerprint, build)
+            artifact, reused = self._store.obtain(node.stage.name, node.fingerprint, build)
             for tracker in started:
                 tracker.made(artifact, [made[maker.fingerprint] for maker in node.inputs.values()])
             return artifact, reused
@@ -183,17 +184,20 @@ class Runner:
         tracker: Tracker,
     ) -> Metadata:
         seed = self._root.seed
-        lineage = [made[origin.fingerprint].path for origin in node.trained_on()]
+        stage = node.stage
+        assert isinstance(stage, LabStage)
+        inputs = {kind: made[maker.fingerprint] for kind, maker in node.inputs.items()}
+        lineage = list(dict.fromkeys(at for one in inputs.values() for at in trained_on(one.path)))
         if self._root.model.path is not None:
             lineage += trained_on(Path(self._root.model.path))
         job = Job(
             name=node.name,
-            config=node.config,
+            config=stage,
             seed=seed,
             out_dir=out_dir,
             work_dir=work_dir,
-            inputs={kind: made[maker.fingerprint].path for kind, maker in node.inputs.items()},
-            authors={kind: maker.fingerprint for kind, maker in node.inputs.items()},
+            inputs={kind: one.path for kind, one in inputs.items()},
+            authors={kind: one.fingerprint for kind, one in inputs.items()},
             lineage=lineage,
             model=self._root.model,
             data=self._root.data,
@@ -211,13 +215,13 @@ class Runner:
         finally:
             clock.stop()
         return Metadata(
-            kind=node.config.produces,
+            kind=node.produces.kind,
             identity=node.identity,
-            inputs={kind: maker.fingerprint for kind, maker in node.inputs.items()},
+            inputs={kind: one.fingerprint for kind, one in inputs.items()},
             seed=seed,
             metrics={
                 **outcome.metrics,
-                "planned_rows": node.config.rows(),
+                "planned_rows": node.stage.workload().rows,
                 "wall_s": clock.seconds,
                 "wandb_run": tracker.run_id,
             },
@@ -228,8 +232,10 @@ class Runner:
     def _tracking(self, node: Node) -> Mapping[str, Any] | None:
         if self._tracking_mode == "disabled":
             return None
-        settings = {"seed": self._root.seed, **as_plain(node.config)}
-        return self._wandb(node.folder, node.name, f"{node.folder}-{node.fingerprint}", settings)
+        settings = {"seed": self._root.seed, **as_plain(node.stage)}
+        return self._wandb(
+            node.stage.name, node.name, f"{node.stage.name}-{node.fingerprint}", settings
+        )
 
     def _wandb(
         self, job_type: str, name: str, run_id: str, settings: Mapping[str, Any]

@@ -1,26 +1,20 @@
 """Structured configs: every key that our code reads, with its type and whether it is identity.
 
-Importing this module, or a stage's config module, imports no torch.
+Importing this module imports no torch. The schema of a stage is the stage itself.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-from reasoning_lab.config.fields import at_least, choice, fraction, identity_of, number, placement
+from reasoning_lab.config.fields import at_least, choice, fraction, number, placement
 from reasoning_lab.config.hardware import HardwareConfig
-from reasoning_lab.config.optimization import OptimizationConfig
-from reasoning_lab.types import Sequences, Split, UserError
 
 # The largest seed that numpy and Lightning take.
 MAX_SEED = 2**32 - 1
-
-# Each value's update depends on that value alone, so a shard is updated as the whole would be.
-_ELEMENTWISE = ("Adam", "AdamW", "Adamax", "NAdam", "RAdam", "SGD", "RMSprop", "Adagrad")
 
 
 @dataclass
@@ -91,53 +85,6 @@ class ProblemsConfig:
     count: int = at_least(1)
 
 
-@dataclass(frozen=True, slots=True)
-class ProblemDraw:
-    """Problems that a node draws, which are looked for before anything trains.
-
-    Attributes:
-        key: The config key that asks for them.
-        split: Of the source.
-        levels: Difficulty levels.
-        count: How many.
-        teacher: `_target_` and options of the teacher that must know them; None = nobody works
-            them.
-        benchmark: The benchmark whose source they come from; None = the run's source.
-        seed: Of the draw; None = the run's.
-    """
-
-    key: str
-    split: Split
-    levels: Sequence[int]
-    count: int
-    teacher: Mapping[str, Any] | None = None
-    benchmark: str | None = None
-    seed: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class CorpusSelection:
-    """What a stage takes of a corpus.
-
-    Attributes:
-        key: The config key that asks for it.
-        levels: Difficulty levels.
-        least: Problems at these levels without which the stage cannot run.
-    """
-
-    key: str
-    levels: Sequence[int]
-    least: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class DocumentLimit:
-    """The longest document that a stage takes: the key that says so, and its tokens."""
-
-    key: str
-    tokens: int
-
-
 @dataclass
 class BenchmarkConfig:
     """A fixed set of held-out problems and the protocol by which a policy meets it.
@@ -189,110 +136,6 @@ class ProtocolConfig:
         count = min(given.pop("count", benchmark.count), benchmark.count)
         sampling = dataclasses.replace(benchmark.sampling, **given)
         return dataclasses.replace(benchmark, count=count, samples=samples, sampling=sampling)
-
-
-@dataclass
-class StageConfig:
-    """What every stage's config has; a stage's own schema adds its knobs.
-
-    Attributes:
-        run: Import path of the function that runs the stage.
-        consumes: Kinds of artifact it needs from earlier stages.
-        produces: The kind that it makes: policy, corpus or preferences.
-        reads: Root config groups that it depends on, of `model`, `data` and `benchmarks`.
-        init_from: Where its policy comes from: `previous`, `base` (model.path) or a stage.
-        version: Raised when the algorithm changes, so that old artifacts are not reused.
-        after: The stage that it follows in the recipe; null = it stays at its own place, which
-            for one that `+stage@stages.NAME=…` adds is the end.
-    """
-
-    run: str = MISSING
-    consumes: list[str] = field(default_factory=list)
-    produces: str = MISSING
-    reads: list[str] = field(default_factory=list)
-    init_from: str = "previous"
-    version: int = 1
-    after: str | None = placement(None)
-
-    def identity(self) -> dict[str, Any]:
-        """What of the config decides the result, as plain data."""
-        identity: dict[str, Any] = identity_of(self)
-        return identity
-
-    def rows(self) -> int | None:
-        """Rows that it trains on or samples, by which its time is estimated; None = unknown."""
-        return None
-
-    def training_rows(self) -> Sequences | None:
-        """What it trains on at most; None = nothing, or its data decides how long."""
-        return None
-
-    def written_rows(self) -> Sequences | None:
-        """What the policy writes in it at most; None = nothing."""
-        return None
-
-    def problem_draws(self, key: str) -> Sequence[ProblemDraw]:
-        """The problems that it draws; `key` is the stage's."""
-        return []
-
-    def corpus_selections(self, key: str) -> Sequence[CorpusSelection]:
-        """What it takes of the corpus that reaches it."""
-        return []
-
-    def document_limit(self, key: str) -> DocumentLimit | None:
-        """The longest document that it takes; None = any."""
-        return None
-
-    def frozen_copies(self) -> int:
-        """Frozen policies that it keeps in memory beside the one that trains."""
-        return 0
-
-    def check(self, key: str, hardware: HardwareConfig) -> None:
-        """Refuse what `hardware` cannot run, before anything runs; `key` is the stage's."""
-
-
-@dataclass
-class TrainingConfig(StageConfig):
-    """What every stage that steps an optimizer has."""
-
-    optimization: OptimizationConfig = field(default_factory=OptimizationConfig)
-
-    def rows(self) -> int | None:
-        return self.optimization.steps * self.optimization.batch_size
-
-    def check(self, key: str, hardware: HardwareConfig) -> None:
-        self.check_optimizer(key, hardware)
-        size, micro = self.optimization.batch_size, hardware.micro_batch_size
-        world = hardware.world_size
-        among = f"hardware.devices={hardware.devices}"
-        if hardware.nodes > 1:
-            among += f" × hardware.nodes={hardware.nodes}"
-        if size % world:
-            raise UserError(
-                f"{among} does not divide {key}.optimization.batch_size={size}; choose a divisor"
-            )
-        if micro is not None and micro < size // world and size // world % micro:
-            of = f" / {among}" if world > 1 else ""
-            raise UserError(
-                f"hardware.micro_batch_size={micro} does not divide "
-                f"{key}.optimization.batch_size={size}{of}; choose a divisor"
-            )
-
-    def check_optimizer(self, key: str, hardware: HardwareConfig) -> None:
-        """Refuse an optimizer with a rate of its own, or one that shards would change."""
-        if "lr" in self.optimization.optimizer:
-            raise UserError(
-                f"{key}.optimization.optimizer.lr: the rate is {key}.optimization.learning_rate, "
-                "which would override it; set that key and take this one out"
-            )
-        if hardware.strategy in ("single", "ddp"):
-            return
-        target = str(self.optimization.optimizer.get("_target_"))
-        if target not in [f"torch.optim.{name}" for name in _ELEMENTWISE]:
-            raise UserError(
-                f"{key}.optimization.optimizer: hardware.strategy={hardware.strategy} updates "
-                f"shards, which '{target}' cannot; choose torch.optim.AdamW, or strategy=ddp"
-            )
 
 
 @dataclass
@@ -350,11 +193,6 @@ class RootConfig:
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)
-
-
-def register_stage(name: str, schema: type[StageConfig]) -> None:
-    """Make `schema` the type of the stage options whose defaults name it."""
-    ConfigStore.instance().store(group="schema", name=name, node=schema)
 
 
 ConfigStore.instance().store(group="schema", name="root", node=RootConfig)

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import datasets
 import pytorch_lightning as pl
@@ -32,13 +32,12 @@ from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.schema import (
     BenchmarkConfig,
     ModelConfig,
-    StageConfig,
     TrackerConfig,
-    TrainingConfig,
 )
 from reasoning_lab.config.targets import factory, resolve
 from reasoning_lab.data.sources.problems import ProblemSource
 from reasoning_lab.graph.ledger import Ledger
+from reasoning_lab.graph.stage import Metrics
 from reasoning_lab.launch.ray import run_on_ray
 from reasoning_lab.launch.slurm import run_on_slurm
 from reasoning_lab.launch.torchrun import logs_of, run_here
@@ -48,7 +47,8 @@ from reasoning_lab.system.files import replaced
 from reasoning_lab.system.interrupts import Stopped, forwarded
 from reasoning_lab.system.ranks import rank
 from reasoning_lab.tracking.tracker import NullTracker, Tracker, WandbTracker
-from reasoning_lab.training.loop import Metrics, StageContext
+from reasoning_lab.training.loop import StageContext
+from reasoning_lab.training.stage import LabStage, TrainingStage
 from reasoning_lab.types import UserError
 from reasoning_lab.verify import Verifier, verifier_of
 
@@ -92,7 +92,7 @@ class Job:
     """
 
     name: str
-    config: StageConfig
+    config: LabStage
     seed: int
     out_dir: Path
     work_dir: Path
@@ -132,9 +132,8 @@ class Job:
             benchmark_sources=benchmark_sources,
             ledger=ledger,
         )
-        run = resolve(self.config.run, f"stages.{self.name}.run")
         try:
-            metrics = cast(Metrics, run(self.config, context))
+            metrics = self.config.run(context)
         finally:
             # A trainer refers to itself, so its model would stay beside the next stage's.
             free_memory()
@@ -163,7 +162,7 @@ class Job:
     @property
     def _is_shared(self) -> bool:
         """Whether it is a training that a strategy spreads over processes."""
-        return isinstance(self.config, TrainingConfig) and self.hardware.strategy != "single"
+        return isinstance(self.config, TrainingStage) and self.hardware.strategy != "single"
 
 
 def tracker_of(tracking: Mapping[str, Any] | None) -> Tracker:

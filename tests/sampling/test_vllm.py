@@ -31,7 +31,7 @@ from reasoning_lab.sampling.openai import OpenAIEngine
 from reasoning_lab.sampling.probe import check_engine
 from reasoning_lab.sampling.vllm import Replicas, VLLMEngine, engine_of
 from reasoning_lab.stages.rl import module as rl
-from reasoning_lab.stages.rl.config import KLConfig, RLConfig, TemperatureConfig
+from reasoning_lab.stages.rl.stage import KLConfig, RLStage, TemperatureConfig
 from reasoning_lab.types import Completion, Example, Problem, UserError
 from reasoning_lab.verify import Verifier
 from tests.stages.rl.test_rl import TableTracker
@@ -192,11 +192,9 @@ def sums(folder: Path) -> Path:
 COMPLETION_TOKENS = 20
 
 
-def to_be_brief(**options: Any) -> RLConfig:
+def to_be_brief(**options: Any) -> RLStage:
     """What rewards brief completions, under `options` of the optimization."""
-    return RLConfig(
-        run="reasoning_lab.stages.rl.module.run",
-        produces="policy",
+    return RLStage(
         problems=ProblemsConfig([1], 8),
         group_size=8,
         max_new_tokens=COMPLETION_TOKENS,

@@ -20,7 +20,7 @@ from reasoning_lab.config.schema import AdapterConfig, ModelConfig, ProblemsConf
 from reasoning_lab.config.targets import factory
 from reasoning_lab.data.sources.files import FileSource
 from reasoning_lab.launch.job import Job, launched, write_job
-from reasoning_lab.stages.pretrain.config import PretrainConfig
+from reasoning_lab.stages.pretrain.stage import PretrainStage
 from reasoning_lab.tracking.tracker import NullTracker
 from reasoning_lab.training.checkpoints import last_checkpoint
 from reasoning_lab.training.loop import StageContext
@@ -49,9 +49,9 @@ WIDE = ModelConfig(
 def config_of(name: str) -> Any:
     """Steps of plain momentum: AdamW's first ones blow rounding up to the learning rate."""
     config: Any = (
-        STAGES[name][1]
+        STAGES[name]
         if name in STAGES
-        else PretrainConfig(steps_frac=0.5, steps_per_row=2, problems=ProblemsConfig([1], 60))
+        else PretrainStage(steps_frac=0.5, steps_per_row=2, problems=ProblemsConfig([1], 60))
     )
     steps = 4 if name == "rl" else 10
     stepped = optimization(
@@ -62,8 +62,7 @@ def config_of(name: str) -> Any:
         steps=steps,
         checkpoint_every_steps=steps // 2,
     )
-    run = f"reasoning_lab.stages.{name}.module.run"
-    return replace(config, run=run, produces="policy", optimization=stepped)
+    return replace(config, optimization=stepped)
 
 
 @pytest.fixture(scope="session")

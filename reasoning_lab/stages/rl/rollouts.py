@@ -15,8 +15,8 @@ from reasoning_lab.losses.advantages import ADVANTAGES
 from reasoning_lab.rewards.functions import Rewards
 from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.sampling.rollouts import RolloutSampler
-from reasoning_lab.stages.rl.config import RLConfig
 from reasoning_lab.stages.rl.controls import balanced, informative, length_variation, temperature_at
+from reasoning_lab.stages.rl.stage import RLStage
 from reasoning_lab.types import Problem, Rollout, RolloutGroup, UserError
 
 # Why a group is dropped by what the user configured: `filter`, or `overlong=mask`.
@@ -123,7 +123,7 @@ class Collector:
 
     def __init__(
         self,
-        config: RLConfig,
+        config: RLStage,
         seed: int,
         sampler: RolloutSampler,
         validation: Sequence[Problem],

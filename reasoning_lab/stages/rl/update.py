@@ -20,8 +20,8 @@ from reasoning_lab.losses.policy_gradient import (
     token_weights,
 )
 from reasoning_lab.models.tokenizer import prompt_tokens
-from reasoning_lab.stages.rl.config import MICRO_BATCH_ROWS, RLConfig
 from reasoning_lab.stages.rl.rollouts import ScoredGroup
+from reasoning_lab.stages.rl.stage import MICRO_BATCH_ROWS, RLStage
 from reasoning_lab.system.ranks import Peers, share, world_size
 from reasoning_lab.types import Example, Rollout
 
@@ -63,7 +63,7 @@ class _Row:
 def micro_batches(
     groups: Sequence[ScoredGroup],
     tokenizer: PreTrainedTokenizerBase,
-    config: RLConfig,
+    config: RLStage,
     rows: int | None,
     device: torch.device,
 ) -> list[MicroBatch]:
@@ -101,7 +101,7 @@ def own_share(micros: Sequence[MicroBatch]) -> list[MicroBatch]:
 
 
 def _rows(
-    groups: Sequence[ScoredGroup], tokenizer: PreTrainedTokenizerBase, config: RLConfig
+    groups: Sequence[ScoredGroup], tokenizer: PreTrainedTokenizerBase, config: RLStage
 ) -> list[_Row]:
     trained = [
         (rollout, advantage, len(group.rollouts))
@@ -226,7 +226,7 @@ class Tally:
 def update(
     policy: PreTrainedModel,
     micros: Sequence[MicroBatch],
-    config: RLConfig,
+    config: RLStage,
     temperature: float,
     optimizer: Optimizer | LightningOptimizer,
     backward: Callable[[Tensor, bool], None],

@@ -24,8 +24,8 @@ from reasoning_lab.models.policy import load_tokenizer
 from reasoning_lab.models.tokenizer import prompt_texts
 from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.sampling.vllm import VLLMEngine
-from reasoning_lab.stages.distill.config import DistillConfig
 from reasoning_lab.stages.distill.produce import run
+from reasoning_lab.stages.distill.stage import DistillStage
 from reasoning_lab.tracking.tracker import NullTracker
 from reasoning_lab.training.loop import StageContext
 from reasoning_lab.types import Completion, Problem, Split
@@ -112,7 +112,7 @@ class Stage:
             tracker=NullTracker(),
         )
         engine = {"_target_": f"{__name__}.opened", "model": self._model}
-        config = DistillConfig(
+        config = DistillStage(
             teacher={
                 "_target_": "reasoning_lab.sampling.model_teacher.ModelTeacher",
                 "engine": engine,

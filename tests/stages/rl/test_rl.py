@@ -18,15 +18,15 @@ from reasoning_lab.kernels.logprobs import TokenBatch, token_logprobs
 from reasoning_lab.losses.policy_gradient import grpo_loss, token_weights
 from reasoning_lab.models.tokenizer import prompt_tokens
 from reasoning_lab.stages.rl import module as rl
-from reasoning_lab.stages.rl.config import (
+from reasoning_lab.stages.rl.health import Health
+from reasoning_lab.stages.rl.rollouts import ScoredGroup
+from reasoning_lab.stages.rl.stage import (
     FilterConfig,
     KLConfig,
-    RLConfig,
+    RLStage,
     TemperatureConfig,
     ValidationConfig,
 )
-from reasoning_lab.stages.rl.health import Health
-from reasoning_lab.stages.rl.rollouts import ScoredGroup
 from reasoning_lab.stages.rl.update import entropy, micro_batches
 from reasoning_lab.tracking.tracker import NullTracker
 from reasoning_lab.types import Completion, Example, Problem, Rollout, UserError, Verdict
@@ -77,7 +77,7 @@ def run(context: Any, tmp_path: Path) -> Any:
 
     def trained(**changes: Any) -> tuple[dict[str, Any], list[dict[str, float]], TableTracker]:
         tracker = TableTracker()
-        config = RLConfig(
+        config = RLStage(
             problems=ProblemsConfig([1], 40),
             group_size=2,
             max_new_tokens=12,
@@ -283,7 +283,7 @@ def group(*rewards: float, truncated: int = 0) -> ScoredGroup:
 
 
 def test_a_masked_rollout_is_in_no_gradient(tokenizer: Any) -> None:
-    config = RLConfig(max_new_tokens=9, overlong="mask")
+    config = RLStage(max_new_tokens=9, overlong="mask")
     device = torch.device("cpu")
     (micro,) = micro_batches([group(1.0, 0.0, -1.0, truncated=1)], tokenizer, config, None, device)
     # The first, of 2 tokens, is gone, 3 + 4 tokens are left.
@@ -299,7 +299,7 @@ def test_a_masked_rollout_is_in_no_gradient(tokenizer: Any) -> None:
 
 
 def test_denominators_count_what_was_dropped_where_their_papers_do(tokenizer: Any) -> None:
-    config = RLConfig(
+    config = RLStage(
         group_size=3, max_new_tokens=9, optimization=optimization(batch_size=4), overlong="mask"
     )
     groups = [group(1.0, 0.0, -1.0, truncated=1), group(0.5, -0.5)]

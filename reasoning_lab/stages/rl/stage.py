@@ -1,15 +1,21 @@
-"""Schema of the `rl` stage."""
+"""The `rl` stage: policy-gradient training with verifiable rewards (paper, step 4)."""
 
 import re
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reasoning_lab.config.fields import at_least, choice, fraction, number
 from reasoning_lab.config.hardware import HardwareConfig
-from reasoning_lab.config.schema import ProblemDraw, ProblemsConfig, TrainingConfig, register_stage
+from reasoning_lab.config.schema import ProblemsConfig
+from reasoning_lab.graph.stage import Metrics, Workload
+from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.rewards.functions import Rewards
+from reasoning_lab.training.stage import ProblemDraw, TrainingStage
 from reasoning_lab.types import Sequences, Split, UserError
+
+if TYPE_CHECKING:
+    from reasoning_lab.training.loop import StageContext
 
 # Rows sorted by length and cut into such micro-batches hold little padding.
 MICRO_BATCH_ROWS = 32
@@ -98,11 +104,10 @@ def _correctness() -> dict[str, Any]:
 
 
 @dataclass
-class RLConfig(TrainingConfig):
+class RLStage(TrainingStage):
     """Policy-gradient training with verifiable rewards: GRPO and its kin.
 
     Attributes:
-        version: See `StageConfig`.
         problems: The pool, drawn from the training split.
         screen_group_size: Rollouts a problem before the first step, to keep only prompts that
             pass `filter` and, for `signal=correctness`, are not solved or failed every time; 0 =
@@ -137,7 +142,12 @@ class RLConfig(TrainingConfig):
         table_every_steps: How often a table of rollouts is logged.
     """
 
-    version: int = 2
+    name = "rl"
+    consumes = (Policy,)
+    produces = Policy
+    reads = ("model", "data")
+    version = 2
+
     problems: ProblemsConfig = field(default_factory=ProblemsConfig)
     screen_group_size: int = number(0, least=0)
     group_size: int = at_least(2)
@@ -194,24 +204,25 @@ class RLConfig(TrainingConfig):
     def frozen_copies(self) -> int:
         return int(bool(self.kl.weight or self.kl.log_every_steps)) + self.staleness
 
-    def rows(self) -> int | None:
-        steps = self.optimization.steps
-        stepped = steps * self.optimization.batch_size * self.group_size
-        held = self.validation
-        validated = -(-steps // held.every_steps) * held.count * held.samples
+    def workload(self) -> Workload:
+        """Backfill is left out, and every rollout counts as kept."""
+        steps, validation = self.optimization.steps, self.validation
+        prompts = steps * self.optimization.batch_size
+        validated = -(-steps // validation.every_steps) * validation.count * validation.samples
         screened = self.problems.count * self.screen_group_size if self.has_group_baseline else 0
-        return stepped + screened + validated
+        rows = prompts * self.group_size + screened + validated
+        hard = prompts * self.filter.hard_rollouts
+        trained = (prompts * self.group_size + hard) * self.epochs
+        return Workload(
+            rows=rows,
+            trained=Sequences(trained, self.max_new_tokens, MICRO_BATCH_ROWS),
+            written=Sequences(rows + hard, self.max_new_tokens),
+        )
 
-    def training_rows(self) -> Sequences | None:
-        """Backfill left out, and every rollout kept."""
-        each = self.group_size + self.filter.hard_rollouts
-        rows = self.optimization.steps * self.optimization.batch_size * each * self.epochs
-        return Sequences(rows, self.max_new_tokens, MICRO_BATCH_ROWS)
+    def run(self, context: "StageContext") -> Metrics:
+        from reasoning_lab.stages.rl.module import run
 
-    def written_rows(self) -> Sequences | None:
-        """Backfill left out."""
-        more = self.optimization.steps * self.optimization.batch_size * self.filter.hard_rollouts
-        return Sequences((self.rows() or 0) + more, self.max_new_tokens)
+        return run(self, context)
 
 
 def _check_vllm(key: str, hardware: HardwareConfig) -> None:
@@ -241,6 +252,3 @@ def _check_vllm(key: str, hardware: HardwareConfig) -> None:
             f"{key}=vllm shares its process and its device with the trainer; set "
             "hardware.engine.tensor_parallel_size and data_parallel_size to 1"
         )
-
-
-register_stage("rl", RLConfig)
