@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from reasoning_lab.config.schema import AdapterConfig
+from reasoning_lab.config.model import AdapterConfig
 from reasoning_lab.data.tokens.batches import padded_batch
 from reasoning_lab.kernels import attention
 from reasoning_lab.kernels.fused_ops import lean

@@ -16,9 +16,10 @@ from omegaconf import DictConfig, OmegaConf
 
 import reasoning_lab
 import reasoning_lab.stages
+from reasoning_lab.config.benchmark import BenchmarkConfig
 from reasoning_lab.config.fields import check_values, identity_of
 from reasoning_lab.config.hardware import HardwareConfig
-from reasoning_lab.config.schema import BenchmarkConfig, RootConfig
+from reasoning_lab.config.root import RootConfig
 from reasoning_lab.config.targets import check_path, factory, import_trusted, is_trusted, own_code
 from reasoning_lab.data.sources.problems import ProblemSource
 from reasoning_lab.data.sources.rows import RowMapping
@@ -243,9 +244,9 @@ def _check_hardware(hardware: HardwareConfig) -> None:
 
 
 def _check_engine(root: RootConfig) -> None:
-    if root.hardware.engine.sleep and root.hardware.accelerator == "cpu":
+    if root.hardware.sampling.sleep and root.hardware.accelerator == "cpu":
         raise UserError(
-            "hardware.engine.sleep: vLLM has no sleep mode on a CPU; leave it out, or set "
+            "hardware.sampling.sleep: vLLM has no sleep mode on a CPU; leave it out, or set "
             "hardware.accelerator to gpu"
         )
     if root.engine is None:

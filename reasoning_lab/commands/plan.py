@@ -17,7 +17,8 @@ from rich.table import Table
 
 from reasoning_lab.commands.compose import Recipe
 from reasoning_lab.config.hardware import SHARDED, HardwareConfig
-from reasoning_lab.config.schema import ModelConfig, RootConfig
+from reasoning_lab.config.model import ModelConfig
+from reasoning_lab.config.root import RootConfig
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.graph.recipe import Node, variant_label
 from reasoning_lab.graph.stage import Stage
@@ -280,7 +281,7 @@ def _memory(root: RootConfig, stage: Stage) -> Footprint | None:
 
 
 def _bounds(root: RootConfig, stage: Stage, memory: Footprint | None) -> Bounds | None:
-    device = DEVICES.get(root.hardware.device or "")
+    device = DEVICES.get(root.hardware.gpu_model or "")
     architecture = _architecture(root.model)
     vocab = architecture["vocab_size"]
     dtype = root.model.sampling_dtype

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from reasoning_lab.commands.compose import Recipe
+from reasoning_lab.config.problems import ProblemDraw
 from reasoning_lab.config.targets import factory
 from reasoning_lab.data.artifacts import Corpus
 from reasoning_lab.data.sources.problems import ProblemSource, drawn
@@ -24,7 +25,7 @@ from reasoning_lab.data.tokens.document_length import shortest_document
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.graph.recipe import Node
 from reasoning_lab.graph.store import Store
-from reasoning_lab.training.stage import LabStage, ProblemDraw
+from reasoning_lab.training.stage import LabStage
 from reasoning_lab.types import Problem, UserError
 from reasoning_lab.verify import Verifier
 

@@ -33,7 +33,7 @@ from reasoning_lab.report.write import (
     console_table,
     write_report,
 )
-from reasoning_lab.system.files import dated
+from reasoning_lab.system.files import timestamped_folder
 from reasoning_lab.training.stage import TrainingStage
 from reasoning_lab.types import UserError
 
@@ -96,7 +96,7 @@ def survey(overrides: Sequence[str]) -> dict[str, Path]:
             + (f" (and {len(missing) - 1} more are incomplete)" if len(missing) > 1 else "")
             + f"; run it first: reasoning-lab -m {' '.join(overrides)}"
         )
-    return publish(rows, results, evidence, dated(runs / "reports"), Console())
+    return publish(rows, results, evidence, timestamped_folder(runs / "reports"), Console())
 
 
 def dashboard(overrides: Sequence[str]) -> list[str]:
@@ -106,8 +106,7 @@ def dashboard(overrides: Sequence[str]) -> list[str]:
         Addresses at W&B, or paths of their specifications where it cannot be reached.
     """
     # W&B's own library takes a second to import, and no run needs it.
-    from reasoning_lab.tracking.dashboard import Subject
-    from reasoning_lab.tracking.dashboard import publish as publish_dashboard
+    from reasoning_lab.tracking.dashboard import Subject, publish_dashboard
 
     found = [recipe for _, recipe in recipes(overrides)]
     root = found[0].root
@@ -126,7 +125,9 @@ def dashboard(overrides: Sequence[str]) -> list[str]:
         # A swapped option is no config key; the variant names it.
         swept=list(dict.fromkeys("variant" if "@" in key else key for key in swept)),
     )
-    return publish_dashboard(subject, root.tracker, dated(Path(root.paths.runs) / "dashboards"))
+    return publish_dashboard(
+        subject, root.tracker, timestamped_folder(Path(root.paths.runs) / "dashboards")
+    )
 
 
 def results_of(

@@ -27,8 +27,9 @@ from reasoning_lab.launch.ray import check_ray
 from reasoning_lab.launch.slurm import check_slurm
 from reasoning_lab.report.write import Evidence
 from reasoning_lab.system import malloc
-from reasoning_lab.system.files import replaced
-from reasoning_lab.tracking.tracker import Tracker, runs_folder, tracking_mode
+from reasoning_lab.system.files import write_atomically
+from reasoning_lab.tracking.tracker import Tracker
+from reasoning_lab.tracking.wandb import wandb_folder, wandb_mode
 from reasoning_lab.training.stage import LabStage
 from reasoning_lab.training.strategies import check_drives
 from reasoning_lab.verify import Verifier, verifier_of
@@ -69,7 +70,7 @@ def run(recipe: Recipe, out_dir: Path, overrides: Sequence[str] = ()) -> float |
     transformers.utils.logging.disable_progress_bar()
     datasets.disable_progress_bars()
     torch.set_num_threads(root.hardware.threads or torch.get_num_threads())
-    malloc.give_back()
+    malloc.return_freed_blocks()
     console = Console()
     with verifier_of(root.hardware) as verifier:
         Preflight(verifier).require([recipe])
@@ -135,7 +136,7 @@ class Runner:
         self._store = Store(Path(self._root.paths.runs) / "store")
         self._source = recipe.source
         self._benchmark_sources = recipe.benchmark_sources
-        self._tracking_mode = tracking_mode(self._root.tracker)
+        self._tracking_mode = wandb_mode(self._root.tracker)
 
     def obtain(
         self, node: Node, made: Mapping[str, Artifact], starts: Callable[[], None]
@@ -157,7 +158,9 @@ class Runner:
         try:
             artifact, reused = self._store.obtain(node.stage.name, node.fingerprint, build)
             for tracker in started:
-                tracker.made(artifact, [made[maker.fingerprint] for maker in node.inputs.values()])
+                tracker.log_artifact(
+                    artifact, [made[maker.fingerprint] for maker in node.inputs.values()]
+                )
             return artifact, reused
         finally:
             for tracker in started:
@@ -172,7 +175,7 @@ class Runner:
         tracker = tracker_of(
             self._wandb("summary", name, f"summary-{_slug(self._group)}", settings)
         )
-        tracker.ladder(rows, figure)
+        tracker.log_ladder(rows, figure)
         tracker.finish()
 
     def _build(
@@ -243,7 +246,7 @@ class Runner:
         return {
             "config": self._root.tracker,
             "offline": self._tracking_mode == "offline",
-            "folder": runs_folder(Path(self._root.paths.runs)),
+            "folder": wandb_folder(Path(self._root.paths.runs)),
             "run_id": run_id,
             "name": name,
             "group": self._group,
@@ -283,4 +286,4 @@ class Clock:
         self._write(self.seconds)
 
     def _write(self, seconds: float) -> None:
-        replaced(self._file, lambda draft: draft.write_text(str(seconds)))
+        write_atomically(self._file, lambda draft: draft.write_text(str(seconds)))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from reasoning_lab.config.schema import BenchmarkConfig
+from reasoning_lab.config.benchmark import BenchmarkConfig
 from reasoning_lab.data.corpus import read_prompt_ids, write_rollouts
 from reasoning_lab.data.sources.problems import ProblemSource, drawn
 from reasoning_lab.data.sources.unreadable import ReadableGolds, Unreadable
@@ -84,7 +84,7 @@ def run(config: EvaluateStage, context: StageContext) -> Metrics:
     }
     numbers = {key: value for key, value in metrics.items() if isinstance(value, int | float)}
     context.tracker.log({f"eval/{name}/{key}": value for key, value in numbers.items()})
-    context.tracker.rollouts(f"eval/{name}/completions", rollouts[:64])
+    context.tracker.log_rollouts(f"eval/{name}/completions", rollouts[:64])
     return metrics
 
 

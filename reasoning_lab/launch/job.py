@@ -28,13 +28,11 @@ import transformers
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
+from reasoning_lab.config.benchmark import BenchmarkConfig
 from reasoning_lab.config.hardware import HardwareConfig
-from reasoning_lab.config.schema import (
-    BenchmarkConfig,
-    ModelConfig,
-    TrackerConfig,
-)
+from reasoning_lab.config.model import ModelConfig
 from reasoning_lab.config.targets import factory, resolve
+from reasoning_lab.config.tracker import TrackerConfig
 from reasoning_lab.data.sources.problems import ProblemSource
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.graph.stage import Metrics
@@ -43,10 +41,11 @@ from reasoning_lab.launch.slurm import run_on_slurm
 from reasoning_lab.launch.torchrun import logs_of, run_here
 from reasoning_lab.models.policy import free_memory
 from reasoning_lab.system import malloc
-from reasoning_lab.system.files import replaced
-from reasoning_lab.system.interrupts import Stopped, forwarded
+from reasoning_lab.system.files import write_atomically
+from reasoning_lab.system.interrupts import Interrupted, forward_signals
 from reasoning_lab.system.ranks import rank
-from reasoning_lab.tracking.tracker import NullTracker, Tracker, WandbTracker
+from reasoning_lab.tracking.tracker import NullTracker, Tracker
+from reasoning_lab.tracking.wandb import WandbTracker
 from reasoning_lab.training.loop import StageContext
 from reasoning_lab.training.stage import LabStage, TrainingStage
 from reasoning_lab.types import UserError
@@ -151,7 +150,7 @@ class Job:
         """Of each machine, if it has any."""
         if self.hardware.accelerator == "cpu":
             return 0
-        engine = self.hardware.engine
+        engine = self.hardware.sampling
         return max(self.spread[1], engine.tensor_parallel_size * engine.data_parallel_size)
 
     @property
@@ -177,7 +176,7 @@ def launched(job: Job) -> Outcome:
 
     Raises:
         UserError: What the stage said of the user's mistake; or a process failed or was killed.
-        Stopped: Ctrl-C or SIGTERM ended it.
+        Interrupted: Ctrl-C or SIGTERM ended it.
     """
     folder = job.work_dir.absolute() / "launch"
     folder.mkdir(parents=True, exist_ok=True)
@@ -191,7 +190,7 @@ def launched(job: Job) -> Outcome:
     write_job(job, folder)
     nodes, processes = job.spread
     where = job.name, nodes, processes, job.gpus, folder
-    with forwarded(job.work_dir):
+    with forward_signals(job.work_dir):
         if job.hardware.slurm is not None:
             wrong = run_on_slurm(job.hardware.slurm, *where)
         elif job.hardware.ray is not None:
@@ -199,7 +198,7 @@ def launched(job: Job) -> Outcome:
         else:
             wrong = run_here(processes, folder)
         if (folder / _STOPPED).exists():
-            raise Stopped(*json.loads((folder / _STOPPED).read_text(encoding="utf-8")))
+            raise Interrupted(*json.loads((folder / _STOPPED).read_text(encoding="utf-8")))
     if wrong is None:
         return Outcome(**json.loads((folder / _OUTCOME).read_text(encoding="utf-8")))
     for mistake in sorted(folder.glob(_MISTAKE.format("*"))):
@@ -267,7 +266,7 @@ def work(folder: Path, verifier: Verifier) -> None:
 
     Raises:
         UserError: As the stage does; it is written down for the process that launched this one.
-        Stopped: Likewise.
+        Interrupted: Likewise.
     """
     job = read_job(folder)
     try:
@@ -287,10 +286,12 @@ def work(folder: Path, verifier: Verifier) -> None:
                 if held.data is not None
             }
             outcome = job.run(source, sources, verifier, tracker)
-    except Stopped as stop:
+    except Interrupted as stop:
         if rank() == 0:
             content = json.dumps([str(stop), stop.signum])
-            replaced(folder / _STOPPED, lambda draft: draft.write_text(content, encoding="utf-8"))
+            write_atomically(
+                folder / _STOPPED, lambda draft: draft.write_text(content, encoding="utf-8")
+            )
         raise
     except UserError as mistake:
         (folder / _MISTAKE.format(rank())).write_text(str(mistake), encoding="utf-8")
@@ -309,7 +310,7 @@ def process_group(hardware: HardwareConfig) -> Iterator[None]:
         cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
         processes = int(os.environ["LOCAL_WORLD_SIZE"])
         torch.set_num_threads(hardware.threads or max(1, cores // processes))
-        malloc.give_back()
+        malloc.return_freed_blocks()
     backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
     dist.init_process_group(backend, timeout=_SILENCE)
     if rank() != 0:
@@ -345,7 +346,7 @@ def main() -> None:
         # Starts no process until the stage verifies.
         with process_group(hardware), verifier_of(hardware) as verifier:
             work(folder, verifier)
-    except Stopped:
+    except Interrupted:
         # What the command is to say is written down.
         os._exit(0)
     except BaseException:

@@ -5,8 +5,8 @@ imported for itself, torch for instance, each of them would import too.
 """
 
 if __name__ == "__main__":
-    from reasoning_lab.system.gc_frozen_imports import lasting
+    from reasoning_lab.system.gc_frozen_imports import gc_frozen_imports
 
-    with lasting():
+    with gc_frozen_imports():
         from reasoning_lab.launch.job import main
     main()

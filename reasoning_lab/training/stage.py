@@ -4,64 +4,17 @@
 how long a document may be, and what of `hardware` it cannot use.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.optimization import OptimizationConfig
+from reasoning_lab.config.problems import CorpusSelection, DocumentLimit, ProblemDraw
 from reasoning_lab.graph.stage import Stage, Workload
-from reasoning_lab.types import Split, UserError
+from reasoning_lab.types import UserError
 
 # Each value's update depends on that value alone, so a shard is updated as the whole would be.
 _ELEMENTWISE = ("Adam", "AdamW", "Adamax", "NAdam", "RAdam", "SGD", "RMSprop", "Adagrad")
-
-
-@dataclass(frozen=True, slots=True)
-class ProblemDraw:
-    """Problems that a node draws, which are looked for before anything trains.
-
-    Attributes:
-        key: The config key that asks for them.
-        split: Of the source.
-        levels: Difficulty levels.
-        count: How many.
-        teacher: `_target_` and options of the teacher that must know them; None = nobody works
-            them.
-        benchmark: The benchmark whose source they come from; None = the run's source.
-        seed: Of the draw; None = the run's.
-    """
-
-    key: str
-    split: Split
-    levels: Sequence[int]
-    count: int
-    teacher: Mapping[str, Any] | None = None
-    benchmark: str | None = None
-    seed: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class CorpusSelection:
-    """What a stage takes of a corpus.
-
-    Attributes:
-        key: The config key that asks for it.
-        levels: Difficulty levels.
-        least: Problems at these levels without which the stage cannot run.
-    """
-
-    key: str
-    levels: Sequence[int]
-    least: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class DocumentLimit:
-    """The longest document that a stage takes: the key that says so, and its tokens."""
-
-    key: str
-    tokens: int
 
 
 @dataclass

@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 
 from reasoning_lab.config.hardware import HardwareConfig
-from reasoning_lab.config.schema import ModelConfig, ProblemsConfig
+from reasoning_lab.config.model import ModelConfig
+from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.data.corpus import stream_rollouts
 from reasoning_lab.data.sources.reasoning_gym import ReasoningGymSource
 from reasoning_lab.stages.distill.produce import run

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from reasoning_lab.commands.preflight import Preflight
-from reasoning_lab.config.schema import ModelConfig
+from reasoning_lab.config.model import ModelConfig
 from reasoning_lab.data.tokens.document_length import shortest_document
 from reasoning_lab.graph.store import Metadata, Store
 from reasoning_lab.verify import Verifier

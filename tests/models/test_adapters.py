@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from reasoning_lab.config.schema import AdapterConfig
+from reasoning_lab.config.model import AdapterConfig
 from reasoning_lab.data.tokens.batches import padded_batch
 from reasoning_lab.kernels.cached_decoder import decodes_leanly
 from reasoning_lab.kernels.logprobs import token_logprobs

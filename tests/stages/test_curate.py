@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from reasoning_lab.config.benchmark import BenchmarkConfig
 from reasoning_lab.config.hardware import HardwareConfig
-from reasoning_lab.config.schema import BenchmarkConfig
 from reasoning_lab.data.corpus import read_prompt_ids, read_rollouts, write_rollouts
 from reasoning_lab.data.curation.step import (
     Background,

@@ -10,7 +10,7 @@ import pytest
 
 from reasoning_lab.config import targets
 from reasoning_lab.config.hardware import HardwareConfig
-from reasoning_lab.config.schema import ProblemsConfig
+from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.data.corpus import read_prompt_ids, read_rollouts
 from reasoning_lab.data.sources.files import FileSource
 from reasoning_lab.data.teachers.procedural import Writing

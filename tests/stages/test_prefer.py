@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from reasoning_lab.config.schema import ProblemsConfig, SamplingConfig
+from reasoning_lab.config.benchmark import SamplingConfig
+from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.data.corpus import read_rollouts, write_rollouts
 from reasoning_lab.stages.prefer.produce import from_both, from_corpus
 from reasoning_lab.stages.prefer.stage import PreferMixedStage, PreferTeacherStage

@@ -16,7 +16,8 @@ from omegaconf import OmegaConf
 
 from reasoning_lab.commands.compose import CONF
 from reasoning_lab.config.hardware import SHARDED, HardwareConfig
-from reasoning_lab.config.schema import AdapterConfig, ModelConfig, ProblemsConfig
+from reasoning_lab.config.model import AdapterConfig, ModelConfig
+from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.config.targets import factory
 from reasoning_lab.data.sources.files import FileSource
 from reasoning_lab.launch.job import Job, launched, write_job

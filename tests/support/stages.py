@@ -13,8 +13,9 @@ from pytorch_lightning.loggers.logger import Logger
 from safetensors.torch import load_file
 
 from reasoning_lab.config.hardware import HardwareConfig
+from reasoning_lab.config.model import ModelConfig
 from reasoning_lab.config.optimization import OptimizationConfig
-from reasoning_lab.config.schema import ModelConfig, ProblemsConfig
+from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.data.corpus import write_rollouts
 from reasoning_lab.data.sources.files import FileSource
 from reasoning_lab.graph.ledger import Ledger
@@ -24,7 +25,7 @@ from reasoning_lab.stages.dpo.stage import DPOStage
 from reasoning_lab.stages.midtrain.stage import MidtrainStage
 from reasoning_lab.stages.rl.stage import FilterConfig, KLConfig, RLStage, ValidationConfig
 from reasoning_lab.stages.sft.stage import SFTStage
-from reasoning_lab.system.files import seal
+from reasoning_lab.system.files import rename_with_checksum
 from reasoning_lab.tracking.tracker import NullTracker
 from reasoning_lab.training import checkpoints
 from reasoning_lab.training.loop import Metrics, StageContext
@@ -229,7 +230,7 @@ def saved_states(
     kept: list[Path] = []
 
     def keep(draft: Path, stem: str) -> Path:
-        path = seal(draft, stem)
+        path = rename_with_checksum(draft, stem)
         kept.append(folder / stem)
         states = kept[-1] / "work" / path.parent.name
         states.mkdir(parents=True)
@@ -237,5 +238,5 @@ def saved_states(
         return path
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpoints, "seal", keep)
+        patch.setattr(checkpoints, "rename_with_checksum", keep)
         return trained(name, context, folder, config), kept

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pytorch_lightning.loggers.logger import Logger
 
-from reasoning_lab.system.files import seal
+from reasoning_lab.system.files import rename_with_checksum
 from reasoning_lab.tracking.tracker import NullTracker
 from reasoning_lab.training import checkpoints
 from reasoning_lab.training.loop import Metrics, StageContext
@@ -80,13 +80,13 @@ def attempt(
 
     def sealing(draft: Path, stem: str) -> Path:
         ending.at("sealing")
-        path = seal(draft, stem)
+        path = rename_with_checksum(draft, stem)
         ending.at("sealed")
         return path
 
     tracker = StepsTracker(ending)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpoints, "seal", sealing)
+        patch.setattr(checkpoints, "rename_with_checksum", sealing)
         try:
             metrics = trained(name, replace(context, tracker=tracker), folder, config)
         except EndedError:

@@ -108,5 +108,5 @@ def _told(
         metrics[f"{count.step}/out"] = count.rollouts_out
     context.tracker.log({f"curate/{key}": value for key, value in metrics.items()})
     removed = [removal.rollout for removal in removals[:_SHOWN_ROLLOUTS]]
-    context.tracker.rollouts("curate/removed", removed)
+    context.tracker.log_rollouts("curate/removed", removed)
     return metrics

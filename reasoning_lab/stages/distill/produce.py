@@ -207,7 +207,7 @@ def _distill(
         **{f"judged/{verdict}": count for verdict, count in summary.judged.items() if count},
     }
     context.tracker.log({f"distill/{key}": value for key, value in metrics.items()})
-    context.tracker.rollouts("distill/rollouts", [*shown[True], *shown[False]])
+    context.tracker.log_rollouts("distill/rollouts", [*shown[True], *shown[False]])
     return metrics
 
 

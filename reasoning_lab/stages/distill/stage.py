@@ -8,12 +8,12 @@ from omegaconf import MISSING
 
 from reasoning_lab.config.fields import at_least, choice, number
 from reasoning_lab.config.hardware import HardwareConfig
-from reasoning_lab.config.schema import ProblemsConfig
+from reasoning_lab.config.problems import ProblemDraw, ProblemsConfig
 from reasoning_lab.config.targets import factory
 from reasoning_lab.data.artifacts import Corpus
 from reasoning_lab.graph.stage import Metrics, Workload
 from reasoning_lab.system.files import content_hash
-from reasoning_lab.training.stage import LabStage, ProblemDraw
+from reasoning_lab.training.stage import LabStage
 from reasoning_lab.types import Split
 
 if TYPE_CHECKING:

@@ -4,10 +4,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from reasoning_lab.config.fields import at_least, choice, number, placement
+from reasoning_lab.config.problems import DocumentLimit
 from reasoning_lab.data.artifacts import Corpus
 from reasoning_lab.graph.stage import Metrics, Workload
 from reasoning_lab.models.policy_artifact import Policy
-from reasoning_lab.training.stage import DocumentLimit, TrainingStage
+from reasoning_lab.training.stage import TrainingStage
 from reasoning_lab.types import Sequences
 
 if TYPE_CHECKING:

@@ -123,7 +123,7 @@ def _write(
     }
     context.tracker.log({f"prefer/{key}": value for key, value in metrics.items()})
     sample = [rollout for pair in pairs[:16] for rollout in (pair.chosen, pair.rejected)]
-    context.tracker.rollouts("prefer/pairs", sample)
+    context.tracker.log_rollouts("prefer/pairs", sample)
     return metrics
 
 

@@ -3,13 +3,14 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
+from reasoning_lab.config.benchmark import SamplingConfig
 from reasoning_lab.config.fields import at_least, choice
-from reasoning_lab.config.schema import ProblemsConfig, SamplingConfig
+from reasoning_lab.config.problems import CorpusSelection, ProblemDraw, ProblemsConfig
 from reasoning_lab.data.artifacts import Corpus, Preferences
 from reasoning_lab.graph.artifact import Artifact
 from reasoning_lab.graph.stage import Metrics, Workload
 from reasoning_lab.models.policy_artifact import Policy
-from reasoning_lab.training.stage import CorpusSelection, LabStage, ProblemDraw
+from reasoning_lab.training.stage import LabStage
 from reasoning_lab.types import Sequences, Split
 
 if TYPE_CHECKING:

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 from omegaconf import MISSING
 
 from reasoning_lab.config.fields import at_least, number
-from reasoning_lab.config.schema import ProblemsConfig
+from reasoning_lab.config.problems import ProblemDraw, ProblemsConfig
 from reasoning_lab.graph.stage import Metrics
 from reasoning_lab.models.policy_artifact import Policy
-from reasoning_lab.training.stage import ProblemDraw, TrainingStage
+from reasoning_lab.training.stage import TrainingStage
 from reasoning_lab.types import Split
 
 if TYPE_CHECKING:

@@ -207,7 +207,7 @@ class RLModule(PolicyModule):
 
     def _log_table(self, collected: StepRollouts) -> None:
         groups = collected.trained[:_TABLE_GROUPS]
-        self._tracker.rollouts(
+        self._tracker.log_rollouts(
             "rollout/samples",
             [rollout for group in groups for rollout in group.rollouts[:_TABLE_ROLLOUTS]],
             {
@@ -251,7 +251,7 @@ def run(config: RLStage, context: StageContext) -> Metrics:
     held = config.validation
     validation = context.source.problems(Split.VALIDATION, config.problems.levels, held.count, 0)
     with sampler_of(config, context, ahead.behaviour, tokenizer) as sampler, closing(ahead):
-        if config.engine != "hf" or ahead.behaviour is not policy:
+        if config.rollout_engine != "hf" or ahead.behaviour is not policy:
             check_engine(
                 policy,
                 tokenizer,

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 from omegaconf import MISSING
 
 from reasoning_lab.config.fields import at_least, number
+from reasoning_lab.config.problems import CorpusSelection, DocumentLimit
 from reasoning_lab.data.artifacts import Corpus
 from reasoning_lab.graph.stage import Metrics, Workload
 from reasoning_lab.models.policy_artifact import Policy
-from reasoning_lab.training.stage import CorpusSelection, DocumentLimit, TrainingStage
+from reasoning_lab.training.stage import TrainingStage
 from reasoning_lab.types import Sequences
 
 if TYPE_CHECKING:

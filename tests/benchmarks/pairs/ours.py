@@ -12,11 +12,9 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_lab.config.hardware import HardwareConfig
+from reasoning_lab.config.model import ModelConfig
 from reasoning_lab.config.optimization import OptimizationConfig
-from reasoning_lab.config.schema import (
-    ModelConfig,
-    ProblemsConfig,
-)
+from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.data.corpus import read_rollouts
 from reasoning_lab.data.sources.files import FileSource
 from reasoning_lab.models.policy import load_policy, load_tokenizer
@@ -66,7 +64,7 @@ class Stage:
     """
 
     def __init__(self, folder: Path, kind: str, policy: str = "policy") -> None:
-        malloc.give_back()  # As the lab's commands begin.
+        malloc.return_freed_blocks()  # As the lab's commands begin.
         self._folder, self._kind, self._size = folder, kind, size_of(folder)
         self._policy = folder / policy
 
@@ -228,7 +226,7 @@ class Generation:
     """Completions of all prompts in one batch, from their token ids, at temperature 1."""
 
     def __init__(self, folder: Path) -> None:
-        malloc.give_back()  # As the lab's commands begin.
+        malloc.return_freed_blocks()  # As the lab's commands begin.
         self._size = size_of(folder)
         model, tokenizer = load_policy(folder / "policy", "float32")
         model.generation_config.eos_token_id = ends(self._size)  # type: ignore[union-attr]

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from reasoning_lab.commands.compose import CONF
 from reasoning_lab.config.hardware import HardwareConfig
-from reasoning_lab.config.schema import ProblemsConfig
+from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.data.corpus import read_rollouts
 from reasoning_lab.data.sources.files import FileSource
 from reasoning_lab.data.sources.reasoning_gym import ReasoningGymSource

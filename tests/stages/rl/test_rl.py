@@ -11,7 +11,7 @@ from pytorch_lightning.loggers.logger import Logger
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from reasoning_lab.config.schema import ProblemsConfig
+from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.data.tokens.batches import padded_batch
 from reasoning_lab.data.tokens.packing import TrainedPart, packed_batch
 from reasoning_lab.kernels.logprobs import TokenBatch, token_logprobs
@@ -57,8 +57,9 @@ class TableTracker(NullTracker):
         self.lightning_logger: Any = StepLog()
         self.tables: list[tuple[list[Rollout], dict[str, list[float]]]] = []
 
-    def rollouts(self, key: str, rollouts: Any, beside: Any = ()) -> None:
-        self.tables.append((list(rollouts), {name: list(beside[name]) for name in beside}))
+    def log_rollouts(self, key: str, rollouts: Any, extra_columns: Any = ()) -> None:
+        columns = {name: list(extra_columns[name]) for name in extra_columns}
+        self.tables.append((list(rollouts), columns))
 
 
 @pytest.fixture(scope="module")
@@ -172,10 +173,10 @@ def test_what_is_logged_of_rollouts(run: Any, balance: str) -> None:
         assert step["rollout/reward/correctness_mean"] == step["rollout/reward_mean"]
         assert 0 < step["rollout/entropy"] < 6
         assert 0 < step["time/generate_frac"] < 1
-    rollouts, beside = tracker.tables[0]
-    assert len(rollouts) == len(beside["reward"]) == len(beside["advantage"]) > 0
+    rollouts, columns = tracker.tables[0]
+    assert len(rollouts) == len(columns["reward"]) == len(columns["advantage"]) > 0
     for rollout, reward, advantage in zip(
-        rollouts, beside["reward"], beside["advantage"], strict=True
+        rollouts, columns["reward"], columns["advantage"], strict=True
     ):
         assert reward == (1.0 if rollout.correct else -1.0)
         assert (advantage > 0) is rollout.correct
