@@ -45,7 +45,7 @@ class Mine(SFTStage):
 @pytest.fixture
 def rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Path:
     """A trusted module's file; each test has a module of its own, as imports are remembered."""
-    path = tmp_path / re.sub(r"\W", "_", f"rules_of_{request.node.name}") + ".py"
+    path = tmp_path / (re.sub(r"\W", "_", f"rules_of_{request.node.name}") + ".py")
     path.write_text(RULES)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv(TRUSTED_VARIABLE, f" {path.stem} ,")

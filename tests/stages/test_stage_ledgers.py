@@ -84,7 +84,7 @@ def test_what_is_too_long_is_counted_and_the_longest_named(
 ) -> None:
     ledger = Ledger()
     changes: dict[str, Any] = {bound: 64}
-    config = replace(STAGES[stage][1], **changes | ({"count": 99} if stage == "sft" else {}))
+    config = replace(STAGES[stage], **changes | ({"count": 99} if stage == "sft" else {}))
     trained(stage, with_long, tmp_path / "some", config, ledger)
     tokens, origin = longest_of(with_long, *place)
     assert ledger.as_json()[unit] == {
@@ -141,7 +141,7 @@ def test_the_subset_of_sft_is_a_selection(context: StageContext, tmp_path: Path)
     accepted += [one for n in range(4) for one in rollouts(f"easy {n}", 1, 0)]
     write_rollouts(corpus / "accepted.parquet", accepted)
     ledger = Ledger()
-    config = replace(STAGES["sft"][1], levels=[2], count=3)  # type: ignore[call-arg]
+    config = replace(STAGES["sft"], levels=[2], count=3)  # type: ignore[call-arg]
     metrics = trained(
         "sft",
         replace(context, inputs={**context.inputs, "corpus": corpus}),
