@@ -209,9 +209,9 @@ def _check_hardware(hardware: HardwareConfig) -> None:
 
 
 def _check_engine(root: RootConfig) -> None:
-    if root.hardware.engine.sleep and root.hardware.accelerator == "cpu":
+    if root.hardware.sampling.sleep and root.hardware.accelerator == "cpu":
         raise UserError(
-            "hardware.engine.sleep: vLLM has no sleep mode on a CPU; leave it out, or set "
+            "hardware.sampling.sleep: vLLM has no sleep mode on a CPU; leave it out, or set "
             "hardware.accelerator to gpu"
         )
     if root.engine is None:

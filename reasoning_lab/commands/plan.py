@@ -280,7 +280,7 @@ def _memory(root: RootConfig, stage: StageConfig) -> Footprint | None:
 
 
 def _bounds(root: RootConfig, stage: StageConfig, memory: Footprint | None) -> Bounds | None:
-    device = DEVICES.get(root.hardware.device or "")
+    device = DEVICES.get(root.hardware.gpu_model or "")
     architecture = _architecture(root.model)
     vocab = architecture["vocab_size"]
     dtype = root.model.sampling_dtype

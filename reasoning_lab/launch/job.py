@@ -150,7 +150,7 @@ class Job:
         """Of each machine, if it has any."""
         if self.hardware.accelerator == "cpu":
             return 0
-        engine = self.hardware.engine
+        engine = self.hardware.sampling
         return max(self.spread[1], engine.tensor_parallel_size * engine.data_parallel_size)
 
     @property

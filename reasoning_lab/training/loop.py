@@ -181,7 +181,7 @@ class StageContext:
             placed,
             tokenizer,
             self.hardware.generation_batch_size,
-            cache=self.hardware.engine.cache,
+            cache=self.hardware.sampling.cache,
         )
         remedy = hf_remedy(self.hardware)
         check_engine(

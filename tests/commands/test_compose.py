@@ -218,13 +218,16 @@ def sentence_of(composed: Compose, *overrides: str) -> str:
         ("+stages.rl.rewards.x={_target_: reasoning_lab.rewards.shortness}", ["there is no"]),
         ("+stages.rl.rewards.x={_target_: reasoning_lab.rewards.overlong}", ["soft_tokens"]),
         (
-            "stages.rl.engine=vllm",
-            ["stages.rl.engine", "reasoning-lab[vllm]", "hardware.engine.rollout_urls"],
+            "stages.rl.rollout_engine=vllm",
+            ["stages.rl.rollout_engine", "reasoning-lab[vllm]", "hardware.sampling.rollout_urls"],
         ),
         ("stages.dpo.loss=simpo", ["stages.dpo.loss", "'simpo'", "sigmoid_norm"]),
         ("stages.sft.optimization.steps=0", ["stages.sft.optimization.steps", "give 1 or more"]),
         ("data=jsonl", ["data.path", "add data.path=VALUE"]),
         ("stages.prefer.pairing=longest", ["stages.prefer.pairing", "random or length_matched"]),
+        ("hardware.engine.sleep=true", ["'engine' is now called 'sampling'", "hardware.sampling"]),
+        ("hardware.device=h100", ["'device' is now called 'gpu_model'"]),
+        ("stages.rl.engine=hf", ["now called 'rollout_engine'", "stages.rl.rollout_engine"]),
         ("tracker.mode=loud", ["tracker.mode", "'loud'", "auto, online, offline or disabled"]),
     ],
 )
@@ -279,7 +282,7 @@ def test_data_file_that_does_not_exist_is_named(composed: Compose, tmp_path: Pat
         ("stages.dpo.beta=-1", r"stages\.dpo\.beta: -1\.0 is too small"),
         ("benchmarks.heldout.sampling.top_p=2", "top_p: 2.0 is too large"),
         ("stages.pretrain.steps_frac=1", "steps_frac: 1.0 is too large"),
-        ("hardware.engine.sleep=true", "vLLM has no sleep mode on a CPU"),
+        ("hardware.sampling.sleep=true", "vLLM has no sleep mode on a CPU"),
     ],
 )
 def test_what_cannot_run_is_refused_before_anything_does(
@@ -291,18 +294,22 @@ def test_what_cannot_run_is_refused_before_anything_does(
 
 def test_sleep_is_asked_of_a_gpu_and_changes_no_result(composed: Compose) -> None:
     awake = [node.fingerprint for node in composed().nodes]
-    asleep = composed("hardware.accelerator=gpu", "hardware.engine.sleep=true").nodes
+    asleep = composed("hardware.accelerator=gpu", "hardware.sampling.sleep=true").nodes
     assert [node.fingerprint for node in asleep] == awake
 
 
 def test_where_the_rollouts_servers_are_changes_no_result(composed: Compose) -> None:
     """The trainers need no vLLM then."""
-    drawn = ["stages.rl.engine=vllm", "~stages.midtrain"]
+    drawn = ["stages.rl.rollout_engine=vllm", "~stages.midtrain"]
     places = [
-        ["hardware.engine.rollout_urls=[http://10.0.0.1:8000]"],
+        ["hardware.sampling.rollout_urls=[http://10.0.0.1:8000]"],
         [
-            "hardware.engine.rollout_urls=[http://a:1/v1,https://b/]",
-            *("hardware.engine.weights_dir=/shared", "hardware.strategy=ddp", "hardware.devices=2"),
+            "hardware.sampling.rollout_urls=[http://a:1/v1,https://b/]",
+            *(
+                "hardware.sampling.weights_dir=/shared",
+                "hardware.strategy=ddp",
+                "hardware.devices=2",
+            ),
         ],
     ]
     one, other = ([n.fingerprint for n in composed(*drawn, *place).nodes] for place in places)
@@ -313,13 +320,13 @@ def test_where_the_rollouts_servers_are_changes_no_result(composed: Compose) -> 
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
-        (["hardware.engine.rollout_urls=[10.0.0.1:8000]"], "'10.0.0.1:8000' is not a server's"),
+        (["hardware.sampling.rollout_urls=[10.0.0.1:8000]"], "'10.0.0.1:8000' is not a server's"),
         (
             [
-                "hardware.engine.rollout_urls=[http://a]",
-                *("hardware.engine.sleep=true", "hardware.accelerator=gpu"),
+                "hardware.sampling.rollout_urls=[http://a]",
+                *("hardware.sampling.sleep=true", "hardware.accelerator=gpu"),
             ],
-            "hardware.engine.sleep: only vLLM in the trainer's own process",
+            "hardware.sampling.sleep: only vLLM in the trainer's own process",
         ),
     ],
 )
@@ -327,7 +334,7 @@ def test_what_servers_of_rollouts_cannot_is_refused(
     overrides: list[str], told: str, composed: Compose
 ) -> None:
     with pytest.raises(UserError, match=told):
-        composed("stages.rl.engine=vllm", *overrides)
+        composed("stages.rl.rollout_engine=vllm", *overrides)
 
 
 def test_micro_batch_that_holds_a_whole_step_is_no_mistake(composed: Compose) -> None:

@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 
 from reasoning_lab.commands.run import print_ledger
-from reasoning_lab.config.hardware import EngineHardwareConfig, HardwareConfig
+from reasoning_lab.config.hardware import HardwareConfig, SamplingHardwareConfig
 from reasoning_lab.config.model import ModelConfig
 from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.config.schema import StageConfig
@@ -53,7 +53,7 @@ def test_a_job_is_read_as_it_was_written(tmp_path: Path) -> None:
             "_target_": "reasoning_lab.data.sources.files.FileSource",
             "families": {"sum": {1: "a"}},
         },
-        hardware=HardwareConfig(engine=EngineHardwareConfig(rollout_urls=["http://one", "b"])),
+        hardware=HardwareConfig(sampling=SamplingHardwareConfig(rollout_urls=["http://one", "b"])),
         benchmarks={},
         tracking=None,
     )

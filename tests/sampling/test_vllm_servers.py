@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from reasoning_lab.config.hardware import EngineHardwareConfig, HardwareConfig
+from reasoning_lab.config.hardware import HardwareConfig, SamplingHardwareConfig
 from reasoning_lab.config.model import ModelConfig
 from reasoning_lab.data.sources.files import FileSource
 from reasoning_lab.launch.job import Job, launched, write_job
@@ -34,7 +34,7 @@ STEPS, BATCH, GROUP = 4, 4, 8
 
 
 HARDWARE = HardwareConfig(
-    threads=1, engine=EngineHardwareConfig(kv_cache_gb=0.25, requests_in_flight=8)
+    threads=1, sampling=SamplingHardwareConfig(kv_cache_gb=0.25, requests_in_flight=8)
 )
 
 
@@ -82,12 +82,12 @@ def with_servers(job: Job, folder: Path, urls: list[str], **hardware: Any) -> Jo
     """The job in `folder`, with servers."""
     (folder / "out").mkdir(parents=True)
     (folder / "work").mkdir()
-    engine = replace(HARDWARE.engine, rollout_urls=urls)
+    engine = replace(HARDWARE.sampling, rollout_urls=urls)
     return replace(
         job,
         out_dir=folder / "out",
         work_dir=folder / "work",
-        hardware=replace(HARDWARE, engine=engine, **hardware),
+        hardware=replace(HARDWARE, sampling=engine, **hardware),
     )
 
 

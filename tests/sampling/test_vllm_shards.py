@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from reasoning_lab.config.hardware import SHARDED, EngineHardwareConfig, HardwareConfig
+from reasoning_lab.config.hardware import SHARDED, HardwareConfig, SamplingHardwareConfig
 from reasoning_lab.launch.job import Job
 from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.sampling.vllm import VLLMEngine
@@ -54,7 +54,7 @@ def trained(jobs: dict[str, Job], tmp_path_factory: pytest.TempPathFactory) -> P
 @pytest.mark.parametrize("strategy", SHARDED)
 def test_whole_model_from_shards(strategy: str, trained: Path) -> None:
     folder = trained / strategy / "whole"
-    hardware = HardwareConfig(engine=EngineHardwareConfig(kv_cache_gb=0.25))
+    hardware = HardwareConfig(sampling=SamplingHardwareConfig(kv_cache_gb=0.25))
     engine = VLLMEngine(str(folder), None, "float32", None, hardware)
     try:
         found = engine.generate(PROMPTS, Sampling(0.0, 1.0, NEW_TOKENS), range(len(PROMPTS)))

@@ -110,9 +110,9 @@ class RLConfig(TrainingConfig):
             no screening. There is none for `reinforce_pp`, which learns from such prompts too.
         group_size: Rollouts a prompt and step; `optimization.batch_size` counts prompts.
         max_new_tokens: Where a rollout is cut off.
-        engine: What draws the rollouts: hf, or vllm, whose weights follow the policy's. It is in
-            the trainer's process; of several trainers, in a server that rank 0 starts; or in the
-            servers of `hardware.engine.rollout_urls`.
+        rollout_engine: What draws the rollouts: hf, or vllm, whose weights follow the policy's. It
+            is in the trainer's process; of several trainers, in a server that rank 0 starts; or in
+            the servers of `hardware.sampling.rollout_urls`.
         staleness: Updates that the policy has seen and its rollouts have not: 1 = they are drawn
             while the step before trains, by a copy of the policy.
         temperature: Of the rollouts, and of the logits in the loss.
@@ -143,7 +143,7 @@ class RLConfig(TrainingConfig):
     screen_group_size: int = number(0, least=0)
     group_size: int = at_least(2)
     max_new_tokens: int = at_least(1)
-    engine: str = choice("hf", "vllm")
+    rollout_engine: str = choice("hf", "vllm")
     staleness: int = number(0, least=0, most=1)
     temperature: TemperatureConfig = field(default_factory=TemperatureConfig)
     filter: FilterConfig = field(default_factory=FilterConfig)
@@ -167,8 +167,8 @@ class RLConfig(TrainingConfig):
         WeightedRewards(self.rewards, self.max_new_tokens, f"{key}.rewards")
         if not self.has_group_baseline:
             self._check_group_filters(key)
-        if self.engine == "vllm":
-            _check_vllm(f"{key}.engine", hardware)
+        if self.rollout_engine == "vllm":
+            _check_vllm(f"{key}.rollout_engine", hardware)
 
     @property
     def has_group_baseline(self) -> bool:
@@ -217,30 +217,30 @@ class RLConfig(TrainingConfig):
 
 def _check_vllm(key: str, hardware: HardwareConfig) -> None:
     """Servers have devices, memory and a vLLM of their own."""
-    engine = hardware.engine
-    served = hardware.strategy != "single" or bool(engine.rollout_urls)
-    if served and engine.sleep:
+    limits = hardware.sampling
+    served = hardware.strategy != "single" or bool(limits.rollout_urls)
+    if served and limits.sleep:
         raise UserError(
-            "hardware.engine.sleep: only vLLM in the trainer's own process gives its memory back; "
-            f"leave it out, or use {key}=vllm with hardware.strategy=single"
+            "hardware.sampling.sleep: only vLLM in the trainer's own process gives its memory "
+            f"back; leave it out, or use {key}=vllm with hardware.strategy=single"
         )
-    for url in engine.rollout_urls:
+    for url in limits.rollout_urls:
         if not re.fullmatch(r"https?://[^/]+(/v1)?/?", url):
             raise UserError(
-                f"hardware.engine.rollout_urls: '{url}' is not a server's address; give one like "
+                f"hardware.sampling.rollout_urls: '{url}' is not a server's address; give one like "
                 "http://10.0.0.2:8000"
             )
-    if engine.rollout_urls:
+    if limits.rollout_urls:
         return
     if find_spec("vllm") is None:
         raise UserError(
             f"{key}: the package 'vllm' is not installed; run pip install 'reasoning-lab[vllm]', "
-            "name vLLM servers elsewhere by hardware.engine.rollout_urls, or choose hf"
+            "name vLLM servers elsewhere by hardware.sampling.rollout_urls, or choose hf"
         )
-    if not served and max(engine.tensor_parallel_size, engine.data_parallel_size) > 1:
+    if not served and max(limits.tensor_parallel_size, limits.data_parallel_size) > 1:
         raise UserError(
             f"{key}=vllm shares its process and its device with the trainer; set "
-            "hardware.engine.tensor_parallel_size and data_parallel_size to 1"
+            "hardware.sampling.tensor_parallel_size and data_parallel_size to 1"
         )
 
 

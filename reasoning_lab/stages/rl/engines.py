@@ -32,9 +32,9 @@ def sampler_of(
 ) -> Iterator[RolloutSampler]:
     """Draws from `policy` as it is at each call; it is whole on every rank."""
     with ExitStack() as stack:
-        if config.engine == "hf":
+        if config.rollout_engine == "hf":
             sampler = context.sampler(policy, tokenizer)
-        elif context.hardware.strategy == "single" and not context.hardware.engine.rollout_urls:
+        elif context.hardware.strategy == "single" and not context.hardware.sampling.rollout_urls:
             sampler = _beside_the_trainer(context, policy, tokenizer)
         else:
             sampler = _from_servers(context, policy, tokenizer, stack)
@@ -43,9 +43,9 @@ def sampler_of(
 
 def engine_remedy(config: RLConfig, context: StageContext) -> str:
     """What to change where the engine's logprobs are not the trainer's."""
-    if config.engine == "hf":
+    if config.rollout_engine == "hf":
         return hf_remedy(context.hardware)
-    return f"set stages.{context.name}.engine=hf"
+    return f"set stages.{context.name}.rollout_engine=hf"
 
 
 def _beside_the_trainer(
@@ -66,7 +66,7 @@ def _from_servers(
     tokenizer: PreTrainedTokenizerBase,
     stack: ExitStack,
 ) -> RolloutSampler:
-    limits = context.hardware.engine
+    limits = context.hardware.sampling
 
     def started() -> str:
         folder = _checkpoint(context, policy, tokenizer)

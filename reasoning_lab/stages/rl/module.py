@@ -251,7 +251,7 @@ def run(config: RLConfig, context: StageContext) -> Metrics:
     held = config.validation
     validation = context.source.problems(Split.VALIDATION, config.problems.levels, held.count, 0)
     with sampler_of(config, context, ahead.behaviour, tokenizer) as sampler, closing(ahead):
-        if config.engine != "hf" or ahead.behaviour is not policy:
+        if config.rollout_engine != "hf" or ahead.behaviour is not policy:
             check_engine(
                 policy,
                 tokenizer,

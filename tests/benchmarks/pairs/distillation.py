@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from reasoning_lab.config.hardware import EngineHardwareConfig, HardwareConfig
+from reasoning_lab.config.hardware import HardwareConfig, SamplingHardwareConfig
 from reasoning_lab.config.model import ModelConfig
 from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.data.sources.files import FileSource
@@ -80,7 +80,7 @@ class Stage:
     def __init__(self, folder: Path) -> None:
         self._folder, self._size, self._seed = folder, size_of(folder), 0
         self._hardware = HardwareConfig(
-            engine=EngineHardwareConfig(kv_cache_gb=KV_CACHE_GB),
+            sampling=SamplingHardwareConfig(kv_cache_gb=KV_CACHE_GB),
             verifier_workers=torch.get_num_threads(),
             verifier_timeout_s=10.0,
         )

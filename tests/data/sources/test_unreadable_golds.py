@@ -138,7 +138,7 @@ def test_a_benchmark_runs_on_the_others_and_says_how_many(
     words += ["benchmarks.minerva.data.rows.checker=number", "benchmarks.minerva.count=6"]
     words += ["benchmarks.minerva.samples=1"]
     with serving(Server(lambda body, number: answered("It is \\boxed{2}."))) as server:
-        words.append(f"hardware.engine.url={server.url}")
+        words.append(f"hardware.sampling.url={server.url}")
         assert lab_here(*words, "benchmarks.minerva.unreadable=refuse", cwd=tmp_path) == 2
         refusal = capsys.readouterr().err
         assert "rows.jsonl, line 4: 'number'" in refusal

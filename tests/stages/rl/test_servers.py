@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from reasoning_lab.config.hardware import EngineHardwareConfig
+from reasoning_lab.config.hardware import SamplingHardwareConfig
 from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.launch.job import Job, launched
 from reasoning_lab.stages.rl.engines import turn
@@ -37,10 +37,10 @@ def test_a_server_draws_what_the_policy_would_also_for_a_run_that_goes_on(
     )
     trained("rl", context, tmp_path / "here", config)
     here, start = tmp_path / "here" / "out", context.inputs["policy"]
-    config = replace(config, engine="vllm")
+    config = replace(config, rollout_engine="vllm")
     with standing_in(StandIn(start)) as server:
-        engine = EngineHardwareConfig(rollout_urls=[server.url])
-        served = replace(context, hardware=replace(context.hardware, engine=engine))
+        engine = SamplingHardwareConfig(rollout_urls=[server.url])
+        served = replace(context, hardware=replace(context.hardware, sampling=engine))
         _, states = saved_states("rl", served, tmp_path / "there", config)
         there = tmp_path / "there" / "out"
         assert (
@@ -87,9 +87,9 @@ def test_servers_get_the_whole_weights_of_trainers_that_share_them(
 ) -> None:
     job = with_placement(jobs["rl"], tmp_path / "run", strategy)
     with standing_in(StandIn(job.inputs["policy"])) as server:
-        engine = EngineHardwareConfig(rollout_urls=[server.url])
-        hardware = replace(job.hardware, engine=engine)
-        launched(replace(job, config=replace(job.config, engine="vllm"), hardware=hardware))
+        engine = SamplingHardwareConfig(rollout_urls=[server.url])
+        hardware = replace(job.hardware, sampling=engine)
+        launched(replace(job, config=replace(job.config, rollout_engine="vllm"), hardware=hardware))
         pushed = [Path(body["kwargs"]["weights_path"]) for body in server.bodies["/collective_rpc"]]
     curves = read_history(job.out_dir)
     assert [int(path.name) for path in pushed] == sorted(curves["rollout/policy_version"].values())
