@@ -38,7 +38,7 @@ from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.graph.stage import Metrics
 from reasoning_lab.launch.ray import run_on_ray
 from reasoning_lab.launch.slurm import run_on_slurm
-from reasoning_lab.launch.torchrun import logs_of, run_here
+from reasoning_lab.launch.torchrun import log_paths, run_locally
 from reasoning_lab.models.policy import free_memory
 from reasoning_lab.system import malloc
 from reasoning_lab.system.files import write_atomically
@@ -184,7 +184,7 @@ def launched(job: Job) -> Outcome:
         folder / _OUTCOME,
         folder / _STOPPED,
         *folder.glob(_MISTAKE.format("*")),
-        *logs_of(folder),
+        *log_paths(folder),
     ]:
         stale.unlink(missing_ok=True)
     write_job(job, folder)
@@ -196,7 +196,7 @@ def launched(job: Job) -> Outcome:
         elif job.hardware.ray is not None:
             wrong = run_on_ray(job.hardware.ray, *where)
         else:
-            wrong = run_here(processes, folder)
+            wrong = run_locally(processes, folder)
         if (folder / _STOPPED).exists():
             raise Interrupted(*json.loads((folder / _STOPPED).read_text(encoding="utf-8")))
     if wrong is None:
