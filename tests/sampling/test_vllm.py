@@ -18,6 +18,7 @@ import torch
 
 from reasoning_lab.commands.convert import convert
 from reasoning_lab.config.hardware import EngineHardwareConfig, HardwareConfig
+from reasoning_lab.config.optimization import TrapezoidConfig
 from reasoning_lab.config.schema import AdapterConfig, ModelConfig, ProblemsConfig
 from reasoning_lab.data.sources.files import FileSource
 from reasoning_lab.data.tokens.batches import padded_batch
@@ -219,7 +220,8 @@ def test_reinforcement_learning_samples_from_the_weights_of_the_moment(
     With an adapter from a base checkpoint, without one from an earlier stage's policy.
     """
     rows = sums(tmp_path)
-    config = to_be_brief(steps=4, learning_rate=1e-2, warmup_frac=0.0)
+    plain = TrapezoidConfig(decay_frac=0.5)
+    config = to_be_brief(steps=4, learning_rate=1e-2, schedule=plain)
     tracker = TableTracker()
     with Verifier(workers=1, timeout_s=20, memory_mb=1024) as verifier:
         context = data_context(

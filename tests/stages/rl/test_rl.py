@@ -11,6 +11,7 @@ from pytorch_lightning.loggers.logger import Logger
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from reasoning_lab.config.optimization import TrapezoidConfig
 from reasoning_lab.config.schema import ProblemsConfig
 from reasoning_lab.data.tokens.batches import padded_batch
 from reasoning_lab.data.tokens.packing import TrainedPart, packed_batch
@@ -187,7 +188,8 @@ def test_rollouts_ahead_are_those_of_the_weights_before_the_last_update(run: Any
     def told(steps: list[dict[str, float]], number: int) -> list[float]:
         return [steps[number][key] for key in drawn]
 
-    fast = optimization(learning_rate=1e-2, batch_size=BATCH, warmup_frac=0.0)
+    steady = TrapezoidConfig(decay_frac=0.5)
+    fast = optimization(learning_rate=1e-2, batch_size=BATCH, schedule=steady)
     still = replace(fast, learning_rate=0.0)
     _, asleep, _ = run(group_size=8, optimization=still)
     _, awake, _ = run(group_size=8, optimization=fast)
