@@ -369,7 +369,8 @@ def test_micro_batch_that_holds_a_whole_step_is_no_mistake(composed: Compose) ->
         (
             ["hardware.strategy=fsdp", "hardware.devices=2"],
             r"^stages\.pretrain\.optimization\.optimizer: hardware\.strategy=fsdp updates shards, "
-            r"which 'reasoning_lab\.training\.muon\.MuonAdamW' cannot; choose adamw, as in optimizer@stages",
+            r"which 'reasoning_lab\.training\.muon\.MuonAdamW' cannot; choose adamw, as in "
+            r"optimizer@stages",
         ),
         (
             ["hardware.strategy=deepspeed2", "model/adapter=lora"],
