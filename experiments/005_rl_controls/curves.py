@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def _artifact(store: Store, node: Node) -> Artifact:
-    found = store.lookup(node.folder, node.fingerprint)
+    found = store.lookup(node.stage.name, node.fingerprint)
     if found is None:
         sys.exit(f"runs/store lacks {node.name}: run the command of this folder's README.md")
     return found
