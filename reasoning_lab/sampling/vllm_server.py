@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from reasoning_lab.config.hardware import EngineHardwareConfig
+from reasoning_lab.config.hardware import SamplingHardwareConfig
 from reasoning_lab.models.chat import end_ids
 from reasoning_lab.models.policy import save_policy
 from reasoning_lab.models.tokenizer import prompt_tokens
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_KEY = "hardware.engine.rollout_urls"
+_KEY = "hardware.sampling.rollout_urls"
 _NOT_FOUND = 404
 _BUSY = (408, 429, 502, 503, 504)
 # What a dying server says, and also one that cannot do what it is asked.
@@ -66,7 +66,7 @@ class VLLMServers:
         policy: "PreTrainedModel",
         tokenizer: "PreTrainedTokenizerBase",
         urls: Sequence[str],
-        limits: EngineHardwareConfig,
+        limits: SamplingHardwareConfig,
         folder: Path,
     ) -> None:
         self._tokenizer = tokenizer
@@ -245,7 +245,7 @@ class VLLMServers:
         if path == "/collective_rpc":
             return (
                 f"start it on a policy of the same architecture, and let it see {self._folder} "
-                "(hardware.engine.weights_dir)"
+                "(hardware.sampling.weights_dir)"
             )
         return (
             f"start it as in {self._start}, and run the same command again to go on from the last "

@@ -1,6 +1,7 @@
 """What tests of reinforcement learning share: recorded metrics and tables, and rewarded groups."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from pytorch_lightning.loggers.logger import Logger
@@ -35,10 +36,14 @@ class TableTracker(NullTracker):
         self.lightning_logger: Any = MetricsLogger()
         self.tables: list[tuple[list[Rollout], dict[str, list[float]]]] = []
 
-    def rollouts(
-        self, key: str, rollouts: Sequence[Rollout], beside: Mapping[str, Sequence[float]] = {}
+    def log_rollouts(
+        self,
+        key: str,
+        rollouts: Sequence[Rollout],
+        extra_columns: Mapping[str, Sequence[float]] = MappingProxyType({}),
     ) -> None:
-        self.tables.append((list(rollouts), {name: list(beside[name]) for name in beside}))
+        columns = {name: list(values) for name, values in extra_columns.items()}
+        self.tables.append((list(rollouts), columns))
 
 
 def word_tokenizer() -> PreTrainedTokenizerFast:

@@ -20,7 +20,6 @@ from reasoning_lab.data.corpus import write_prompt_ids
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.models.tokenizer import opened_thought
 from reasoning_lab.sampling.probe import check_engine
-from reasoning_lab.stages.rl.config import RLConfig
 from reasoning_lab.stages.rl.engines import engine_remedy, sampler_of
 from reasoning_lab.stages.rl.health import Health
 from reasoning_lab.stages.rl.metrics import rollout_metrics, time_metrics, validation_metrics
@@ -28,6 +27,7 @@ from reasoning_lab.stages.rl.prefetcher import RolloutPrefetcher
 from reasoning_lab.stages.rl.prompts import prompt_batches, screened_pool
 from reasoning_lab.stages.rl.records import PromptBatch, StepRollouts
 from reasoning_lab.stages.rl.rollouts import RolloutCollector, step_sampling
+from reasoning_lab.stages.rl.stage import RLStage
 from reasoning_lab.stages.rl.update import (
     MicroBatch,
     Reference,
@@ -79,7 +79,7 @@ class RLModule(PolicyModule):
         tokenizer: PreTrainedTokenizerBase,
         collector: RolloutCollector,
         prefetcher: RolloutPrefetcher,
-        config: RLConfig,
+        config: RLStage,
         micro_batch_size: int | None,
         tracker: Tracker,
         name: str,
@@ -186,7 +186,7 @@ class RLModule(PolicyModule):
             for group in step_rollouts.trained_groups[:_TABLE_GROUPS]
             for record in group.compared[:_TABLE_ROLLOUTS]
         ]
-        self._tracker.rollouts(
+        self._tracker.log_rollouts(
             "rollout/samples",
             [record.rollout for record in records],
             {
@@ -196,7 +196,7 @@ class RLModule(PolicyModule):
         )
 
 
-def run(config: RLConfig, context: StageContext) -> Metrics:
+def run(config: RLStage, context: StageContext) -> Metrics:
     """Train the policy and write it."""
     # The schedule advances at steps without a group that trains, also before the first update.
     warnings.filterwarnings("ignore", r"Detected call of `lr_scheduler\.step\(\)`")
@@ -208,7 +208,7 @@ def run(config: RLConfig, context: StageContext) -> Metrics:
     )
     sampling_policy = prefetcher.sampling_policy
     with sampler_of(config, context, sampling_policy, tokenizer) as sampler, closing(prefetcher):
-        if config.engine != "hf" or sampling_policy is not policy:
+        if config.rollout_engine != "hf" or sampling_policy is not policy:
             check_engine(
                 policy,
                 tokenizer,

@@ -8,10 +8,10 @@ from dataclasses import replace
 
 from reasoning_lab.data.tokens.batches import step_batches
 from reasoning_lab.sampling.rollouts import RolloutSampler
-from reasoning_lab.stages.rl.config import RLConfig
 from reasoning_lab.stages.rl.records import CONFIGURED_REASONS, DropReason, PromptBatch
 from reasoning_lab.stages.rl.rollouts import filter_reason, step_sampling
 from reasoning_lab.stages.rl.stabilizers import has_mixed_correctness
+from reasoning_lab.stages.rl.stage import RLStage
 from reasoning_lab.training.loop import StageContext
 from reasoning_lab.training.micro_batches import Steps
 from reasoning_lab.types import Problem, RolloutGroup, UserError
@@ -19,7 +19,7 @@ from reasoning_lab.types import Problem, RolloutGroup, UserError
 log = logging.getLogger(__name__)
 
 
-def prompt_batches(config: RLConfig, pool: Sequence[Problem], seed: int) -> Steps:
+def prompt_batches(config: RLStage, pool: Sequence[Problem], seed: int) -> Steps:
     """The prompts of every step; a resumed run gets the same ones."""
     optimization = config.optimization
     steps = step_batches([1] * len(pool), optimization.batch_size, optimization.steps, seed)
@@ -42,7 +42,7 @@ def prompt_batches(config: RLConfig, pool: Sequence[Problem], seed: int) -> Step
 
 
 def screened_pool(
-    problems: Sequence[Problem], config: RLConfig, sampler: RolloutSampler, context: StageContext
+    problems: Sequence[Problem], config: RLStage, sampler: RolloutSampler, context: StageContext
 ) -> Sequence[Problem]:
     """The prompts worth training on, judged once by rollouts of the incoming policy.
 
@@ -81,7 +81,7 @@ def screened_pool(
     return pool
 
 
-def screening_reason(config: RLConfig, group: RolloutGroup) -> DropReason | None:
+def screening_reason(config: RLStage, group: RolloutGroup) -> DropReason | None:
     """Why the group's prompt is not trained on; None = it is.
 
     A prompt must pass the filters. Where correctness is the signal, it must also be neither always

@@ -28,7 +28,6 @@ from reasoning_lab.models.tokenizer import prompt_tokens
 from reasoning_lab.rewards.weighted import WeightedRewards
 from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.sampling.rollouts import RolloutSampler
-from reasoning_lab.stages.rl.config import RLConfig
 from reasoning_lab.stages.rl.records import (
     DropReason,
     PromptBatch,
@@ -42,6 +41,7 @@ from reasoning_lab.stages.rl.stabilizers import (
     balanced_indices,
     length_variation,
 )
+from reasoning_lab.stages.rl.stage import RLStage
 from reasoning_lab.types import Example, Problem, RolloutGroup, UserError
 
 
@@ -59,7 +59,7 @@ class RolloutCollector:
 
     def __init__(
         self,
-        config: RLConfig,
+        config: RLStage,
         seed: int,
         sampler: RolloutSampler,
         validation: Sequence[Problem],
@@ -207,7 +207,7 @@ class RolloutCollector:
         ]
 
 
-def step_sampling(config: RLConfig, step: int) -> Sampling:
+def step_sampling(config: RLStage, step: int) -> Sampling:
     """How a step samples: untruncated, so that engine and trainer have one distribution."""
     annealing = config.temperature
     temperature = annealed_temperature(
@@ -216,7 +216,7 @@ def step_sampling(config: RLConfig, step: int) -> Sampling:
     return Sampling(temperature, 1.0, config.max_new_tokens)
 
 
-def filter_reason(config: RLConfig, group: RolloutGroup) -> DropReason | None:
+def filter_reason(config: RLStage, group: RolloutGroup) -> DropReason | None:
     """Why a filter drops the group's prompt; None = it passes.
 
     There is no such reason where a rollout is not compared with its group.
@@ -265,7 +265,7 @@ def _with_advantages(group: RewardedGroup, advantages: Tensor) -> RewardedGroup:
 
 
 def training_rows(
-    groups: Sequence[RewardedGroup], tokenizer: PreTrainedTokenizerBase, config: RLConfig
+    groups: Sequence[RewardedGroup], tokenizer: PreTrainedTokenizerBase, config: RLStage
 ) -> list[TrainingRow]:
     """The rollouts that train, tokenized and weighted.
 

@@ -19,9 +19,9 @@ from reasoning_lab.losses.policy_gradient import (
     importance_weights,
 )
 from reasoning_lab.models.tokenizer import prompt_tokens
-from reasoning_lab.stages.rl.config import MICRO_BATCH_ROWS, RLConfig
 from reasoning_lab.stages.rl.records import RewardedGroup, TrainingRow
 from reasoning_lab.stages.rl.rollouts import training_rows
+from reasoning_lab.stages.rl.stage import MICRO_BATCH_ROWS, RLStage
 from reasoning_lab.system.ranks import Peers, rank_slice, world_size
 from reasoning_lab.types import Example, Rollout
 
@@ -55,7 +55,7 @@ class MicroBatch:
 def micro_batches(
     groups: Sequence[RewardedGroup],
     tokenizer: PreTrainedTokenizerBase,
-    config: RLConfig,
+    config: RLStage,
     rows: int | None,
     device: torch.device,
 ) -> list[MicroBatch]:
@@ -196,7 +196,7 @@ class Tally:
 def update(
     policy: PreTrainedModel,
     micros: Sequence[MicroBatch],
-    config: RLConfig,
+    config: RLStage,
     temperature: float,
     optimizer: Optimizer | LightningOptimizer,
     backward: Callable[[Tensor, bool], None],

@@ -8,10 +8,10 @@ import pytest
 
 from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.stages.rl import module as rl
-from reasoning_lab.stages.rl.config import (
+from reasoning_lab.stages.rl.stage import (
     FilterConfig,
     KLConfig,
-    RLConfig,
+    RLStage,
     TemperatureConfig,
     ValidationConfig,
 )
@@ -28,7 +28,7 @@ def run(context: Any, tmp_path: Path) -> Any:
 
     def trained(**changes: Any) -> tuple[dict[str, Any], list[dict[str, float]], TableTracker]:
         tracker = TableTracker()
-        config = RLConfig(
+        config = RLStage(
             problems=ProblemsConfig([1], 40),
             group_size=2,
             max_new_tokens=12,
@@ -123,10 +123,10 @@ def test_what_is_logged_of_rollouts(run: Any, balance: str) -> None:
         assert step["rollout/reward/correctness_mean"] == step["rollout/reward_mean"]
         assert 0 < step["rollout/entropy"] < 6
         assert 0 < step["time/generate_frac"] < 1
-    rollouts, beside = tracker.tables[0]
-    assert len(rollouts) == len(beside["reward"]) == len(beside["advantage"]) > 0
+    rollouts, columns = tracker.tables[0]
+    assert len(rollouts) == len(columns["reward"]) == len(columns["advantage"]) > 0
     for rollout, reward, advantage in zip(
-        rollouts, beside["reward"], beside["advantage"], strict=True
+        rollouts, columns["reward"], columns["advantage"], strict=True
     ):
         assert reward == (1.0 if rollout.correct else -1.0)
         assert (advantage > 0) is rollout.correct

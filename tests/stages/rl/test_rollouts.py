@@ -11,9 +11,9 @@ from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.sampling.engine import Sampling, rollout_seeds
 from reasoning_lab.sampling.rollouts import RolloutSampler
-from reasoning_lab.stages.rl.config import FilterConfig, RLConfig
 from reasoning_lab.stages.rl.records import PromptBatch, RewardedGroup, StepRollouts
 from reasoning_lab.stages.rl.rollouts import RolloutCollector, training_rows
+from reasoning_lab.stages.rl.stage import FilterConfig, RLStage
 from reasoning_lab.types import Completion, Problem, UserError
 from reasoning_lab.verify import Verifier
 from tests.support.rl import rewarded_group, word_tokenizer
@@ -72,7 +72,7 @@ def collected(verifier: Verifier) -> Any:
     ) -> tuple[StepRollouts, Script]:
         script = Script(lines)
         config = replace(
-            RLConfig(group_size=4, max_new_tokens=MOST, optimization=optimization()), **changes
+            RLStage(group_size=4, max_new_tokens=MOST, optimization=optimization()), **changes
         )
         config.check("stages.rl", HardwareConfig())
         sampler = RolloutSampler(lambda _: script, verifier, "policy", "")
@@ -170,7 +170,7 @@ def test_groups_without_signal_are_in_the_deviation_over_the_update(collected: A
 def test_a_filter_of_groups_is_refused_beside_a_global_baseline(
     filtering: dict[str, Any],
 ) -> None:
-    config = RLConfig(
+    config = RLStage(
         group_size=2,
         max_new_tokens=9,
         optimization=optimization(),
@@ -279,7 +279,7 @@ def test_a_reward_that_judges_nothing_ends_the_first_step(collected: Any) -> Non
 
 
 def test_denominators_count_what_was_dropped_where_their_papers_do() -> None:
-    config = RLConfig(group_size=3, max_new_tokens=9, optimization=optimization(batch_size=4))
+    config = RLStage(group_size=3, max_new_tokens=9, optimization=optimization(batch_size=4))
     tokenizer = word_tokenizer()
     groups = [rewarded_group(1.0, 0.0, -1.0, masked=1), rewarded_group(0.5, -0.5)]
 

@@ -8,7 +8,7 @@ from reasoning_lab.data.tokens.packing import TrainedPart, packed_batch
 from reasoning_lab.kernels.logprobs import TokenBatch, token_logprobs
 from reasoning_lab.losses.policy_gradient import grpo_loss, token_weights
 from reasoning_lab.models.tokenizer import prompt_tokens
-from reasoning_lab.stages.rl.config import RLConfig
+from reasoning_lab.stages.rl.stage import RLStage
 from reasoning_lab.stages.rl.update import entropy, micro_batches
 from reasoning_lab.types import Example
 from tests.support.rl import rewarded_group, word_tokenizer
@@ -16,7 +16,7 @@ from tests.support.tiny import tiny_model
 
 
 def test_a_masked_rollout_is_in_no_gradient() -> None:
-    config, tokenizer, device = RLConfig(max_new_tokens=9), word_tokenizer(), torch.device("cpu")
+    config, tokenizer, device = RLStage(max_new_tokens=9), word_tokenizer(), torch.device("cpu")
     groups = [rewarded_group(1.0, 0.0, -1.0, masked=1)]
     (micro_batch,) = micro_batches(groups, tokenizer, config, None, device)
     # The first, of 2 tokens, is gone, 3 + 4 tokens are left.
