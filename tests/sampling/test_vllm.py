@@ -36,8 +36,8 @@ from reasoning_lab.stages.rl import module as rl
 from reasoning_lab.stages.rl.stage import KLConfig, RLStage, TemperatureConfig
 from reasoning_lab.types import Completion, Example, Problem, UserError
 from reasoning_lab.verify import Verifier
-from tests.stages.rl.test_rl import TableTracker
 from tests.support.contexts import data_context
+from tests.support.rl import TableTracker
 from tests.support.stages import optimization
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from reasoning_lab.stages.rl.ahead import Ahead
 
 from reasoning_lab.config.optimization import OptimizerConfig
 from reasoning_lab.data.tokens.batches import padded_batch
@@ -12,7 +13,6 @@ from reasoning_lab.kernels.logprobs import token_logprobs
 from reasoning_lab.models.policy import load_policy
 from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.sampling.hf import HFEngine
-from reasoning_lab.stages.rl.ahead import Ahead
 from reasoning_lab.stages.sft.module import run
 from reasoning_lab.stages.sft.stage import SFTStage
 from reasoning_lab.training.loop import StageContext
