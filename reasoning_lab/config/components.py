@@ -5,29 +5,18 @@ is registered here as `/schema/KIND`, and an option file names it in its default
 kind takes code of the user's own with free options. Nothing here imports torch.
 """
 
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from reasoning_lab.config.fields import free_mapping
+from reasoning_lab.config.fields import FREE_KEYS
 from reasoning_lab.config.hardware import HardwareConfig
+from reasoning_lab.config.plain import Component
 from reasoning_lab.config.targets import check_arguments, factory
 from reasoning_lab.types import UserError
-
-
-@dataclass
-class Component:
-    """Options of one implementation among several; a subclass adds its own."""
-
-    def check(self, key: str) -> None:
-        """Refuse options with which it cannot work; `key` is where they stand in the config."""
-
-    def arguments(self) -> dict[str, Any]:
-        """The options by name, nested parts as they are."""
-        return {item.name: getattr(self, item.name) for item in fields(self)}
 
 
 @dataclass
@@ -117,7 +106,7 @@ class CustomSource(SourceConfig):
     """
 
     _target_: str = MISSING
-    options: dict[str, Any] = free_mapping()
+    options: dict[str, Any] = field(default_factory=dict, metadata=FREE_KEYS)
 
     def check(self, key: str) -> None:
         check_arguments(self._target_, self.options, key)
@@ -140,7 +129,7 @@ class CustomTeacher(TeacherConfig):
     """
 
     _target_: str = MISSING
-    options: dict[str, Any] = free_mapping()
+    options: dict[str, Any] = field(default_factory=dict, metadata=FREE_KEYS)
 
     def check(self, key: str) -> None:
         check_arguments(self._target_, self.options, key)
@@ -160,7 +149,7 @@ class CustomJudge(JudgeConfig):
     """
 
     _target_: str = MISSING
-    options: dict[str, Any] = free_mapping()
+    options: dict[str, Any] = field(default_factory=dict, metadata=FREE_KEYS)
 
     def check(self, key: str) -> None:
         check_arguments(self._target_, self.options, key)
@@ -181,7 +170,7 @@ class CustomEngine(EngineConfig):
     """
 
     _target_: str = MISSING
-    options: dict[str, Any] = free_mapping()
+    options: dict[str, Any] = field(default_factory=dict, metadata=FREE_KEYS)
 
     def check(self, key: str) -> None:
         super().check(key)

@@ -14,6 +14,9 @@ from reasoning_lab.types import UserError
 
 T = TypeVar("T")
 
+# Metadata of a mapping to which any key may be added, also without Hydra's `+`.
+FREE_KEYS = {"free": True}
+
 # The largest seed that numpy and Lightning take.
 MAX_SEED = 2**32 - 1
 
@@ -48,12 +51,7 @@ def number(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def free_mapping() -> Any:
-    """Declare an empty mapping that takes any key, also without Hydra's `+`."""
-    return dataclasses.field(default_factory=dict, metadata={"free": True})
-
-
-def fraction(default: float) -> Any:
+def fraction(default: float | None) -> Any:
     """Declare a number from 0 to 1."""
     return number(default, least=0.0, most=1.0)
 

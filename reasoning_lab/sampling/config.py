@@ -12,7 +12,7 @@ from reasoning_lab.config.components import (
     TeacherConfig,
     register_component,
 )
-from reasoning_lab.config.fields import free_mapping, number
+from reasoning_lab.config.fields import FREE_KEYS, number
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.data.teachers.procedural import Teacher
 from reasoning_lab.sampling.engine import Engine
@@ -84,7 +84,7 @@ class OpenAIEngineConfig(EngineConfig):
 
     loads_checkpoints: ClassVar[bool] = False
 
-    extra_body: dict[str, Any] = free_mapping()
+    extra_body: dict[str, Any] = field(default_factory=dict, metadata=FREE_KEYS)
 
     def check(self, key: str) -> None:
         super().check(key)

@@ -23,8 +23,8 @@ from reasoning_lab.sampling.config import (
     VLLMEngineConfig,
 )
 from reasoning_lab.sampling.judge import _QUESTION, verdict_of
-from reasoning_lab.stages.distill.config import DistillConfig
 from reasoning_lab.stages.distill.produce import run
+from reasoning_lab.stages.distill.stage import DistillStage
 from reasoning_lab.training.loop import StageContext
 from reasoning_lab.types import Completion, Problem, Rollout, UserError, Verdict
 from reasoning_lab.verify import Verifier
@@ -79,9 +79,9 @@ def judge(reply: str) -> ModelJudgeConfig:
     return ModelJudgeConfig(scripted("referee", answers={first: reply}, ending=""), 9)
 
 
-def config(**changes: Any) -> DistillConfig:
+def config(**changes: Any) -> DistillStage:
     return replace(
-        DistillConfig(
+        DistillStage(
             teacher=teacher(),
             problems=ProblemsConfig(levels=[1], count=PROBLEMS),
             validation=4,

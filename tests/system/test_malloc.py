@@ -13,7 +13,7 @@ from reasoning_lab.launch.job import Job, process_group
 from reasoning_lab.system import malloc
 from reasoning_lab.verify import Verifier
 from tests.conftest import lab_here
-from tests.support.launches import made_here
+from tests.support.launches import run_in_process
 
 pytestmark = pytest.mark.skipif(
     platform.libc_ver()[0] != "glibc", reason="only glibc has these parameters"
@@ -105,5 +105,5 @@ def test_a_stage_trains_under_the_rule_for_its_weights(
         return tuned_for_training(weights_bytes)
 
     monkeypatch.setattr(malloc, "tuned_for_training", record)
-    policy, _ = made_here(jobs["sft"], verifier, tmp_path / "job")
+    policy, _ = run_in_process(jobs["sft"], verifier, tmp_path / "job")
     assert sizes == [pytest.approx((policy / "model.safetensors").stat().st_size, rel=0.05)]

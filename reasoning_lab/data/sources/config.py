@@ -6,7 +6,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from reasoning_lab.config.components import SourceConfig, register_component
-from reasoning_lab.config.fields import choice, fraction, free_mapping
+from reasoning_lab.config.fields import FREE_KEYS, choice, fraction
 from reasoning_lab.data.sources.problems import ProblemSource
 from reasoning_lab.data.sources.rows import RowMapping
 
@@ -94,7 +94,7 @@ class HubConfig(SourceConfig):
     path: str | None = None
     unreadable: str = choice("drop", "refuse")
     max_unreadable_frac: float = fraction(0.5)
-    corrections: dict[str, dict[str, str]] = free_mapping()
+    corrections: dict[str, dict[str, str]] = field(default_factory=dict, metadata=FREE_KEYS)
     test_frac: float = fraction(0.05)
     validation_frac: float = fraction(0.05)
 

@@ -13,7 +13,7 @@ from decimal import Decimal
 from string import ascii_uppercase
 from typing import Any
 
-from reasoning_lab.config.fields import free_mapping
+from reasoning_lab.config.fields import FREE_KEYS
 from reasoning_lab.data.sources.choices import GOLD_NAMES, Options, read_options, right_letter
 from reasoning_lab.data.sources.row_values import (
     RowError,
@@ -27,7 +27,7 @@ from reasoning_lab.data.sources.row_values import (
     value_at,
 )
 from reasoning_lab.types import Problem, UserError
-from reasoning_lab.verify.answers import extract_answer
+from reasoning_lab.verify.extraction import extract_answer
 
 _AFTER = "after "
 _NUMBER = re.compile(r"(?<![\w.,])-?\d+(?:[.,]\d+)*(?!\d)")
@@ -75,7 +75,7 @@ class RowMapping:
     shuffled: list[str] = field(default_factory=list)
     solutions: str | None = None
     thought: str | None = None
-    only: dict[str, Any] = free_mapping()
+    only: dict[str, Any] = field(default_factory=dict, metadata=FREE_KEYS)
     checker: str = "math"
     family: str = "file"
     family_column: str | None = None

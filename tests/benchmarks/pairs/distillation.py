@@ -27,12 +27,12 @@ from reasoning_lab.models.tokenizer import prompt_texts
 from reasoning_lab.sampling.config import ModelTeacherConfig
 from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.sampling.vllm import VLLMEngine
-from reasoning_lab.stages.distill.config import DistillConfig
 from reasoning_lab.stages.distill.produce import run
+from reasoning_lab.stages.distill.stage import DistillStage
 from reasoning_lab.tracking.tracker import NullTracker
 from reasoning_lab.training.loop import StageContext
 from reasoning_lab.types import Completion, Problem, Split
-from reasoning_lab.verify import verifier_of
+from reasoning_lab.verify import build_verifier
 
 from .ours import size_of
 from .work import Clock, Work
@@ -89,7 +89,7 @@ class Stage:
         self._model = str(folder / "teacher")
         _OPEN[self._model] = KeptEngine(self._model, None, "float32", None, self._hardware)
         self._source = source_of(folder)
-        self._verifier = verifier_of(self._hardware)
+        self._verifier = build_verifier(self._hardware)
         self._verifier.__enter__()
 
     def check(self) -> Work:
@@ -115,7 +115,7 @@ class Stage:
             tracker=NullTracker(),
         )
         engine = CustomEngine(self._model, f"{__name__}.opened")
-        config = DistillConfig(
+        config = DistillStage(
             teacher=ModelTeacherConfig(engine, "", "", 1.0, 1.0, self._size.max_new_tokens),
             problems=ProblemsConfig([1], self._size.prompts),
             validation=held_out(self._size),

@@ -17,8 +17,8 @@ from reasoning_lab.data.sources.unreadable import ReadableGolds, Unreadable
 from reasoning_lab.data.teachers.config import RecordedTeacherConfig
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.graph.store import Store
-from reasoning_lab.stages.distill.config import DistillConfig
 from reasoning_lab.stages.distill.produce import run
+from reasoning_lab.stages.distill.stage import DistillStage
 from reasoning_lab.types import Problem, Split, UserError
 from reasoning_lab.verify import Verifier
 from tests.conftest import Compose, lab_here
@@ -109,7 +109,7 @@ def test_distillation_goes_on_without_them(tmp_path: Path, verifier: Verifier) -
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     mapping = {"solutions": "s", "checker": "number"}
     source = FileSource(str(path), 0.0, 0.0, mapping, unreadable="drop")
-    config = DistillConfig(
+    config = DistillStage(
         teacher=RecordedTeacherConfig("(x)"),
         problems=ProblemsConfig(levels=[1], count=9),
         validation=0,
