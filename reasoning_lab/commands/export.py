@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from reasoning_lab.commands.evaluate import stored_policy
-from reasoning_lab.data.card import fenced, markdown_table
+from reasoning_lab.data.card import fenced_block, markdown_table
 from reasoning_lab.data.corpus import PROMPT_IDS
 from reasoning_lab.graph.ledger import DROPPED_ROWS, TABLE_COLUMNS, Ledger
 from reasoning_lab.graph.recipe import BASE
@@ -260,7 +260,9 @@ def _result(stage: str, one: Artifact) -> tuple[str, ...]:
 
 
 def _settings(one: Artifact) -> str:
-    return fenced(yaml.safe_dump(dict(one.identity), sort_keys=False).strip(), most=None)
+    return fenced_block(
+        yaml.safe_dump(dict(one.identity), sort_keys=False).strip(), max_characters=None
+    )
 
 
 def _count(value: float | None) -> str:

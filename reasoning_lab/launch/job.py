@@ -37,7 +37,7 @@ from reasoning_lab.config.schema import (
     TrainingConfig,
 )
 from reasoning_lab.config.targets import factory, resolve
-from reasoning_lab.data.sources.problems import ProblemSource
+from reasoning_lab.data.sources.problem_source import ProblemSource
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.launch.ray import run_on_ray
 from reasoning_lab.launch.slurm import run_on_slurm

@@ -21,10 +21,11 @@ from reasoning_lab.data.corpus import (
     write_prompt_ids,
     write_rollouts,
 )
-from reasoning_lab.data.sources.problems import split_of
+from reasoning_lab.data.sources.problem_source import split_of
 from reasoning_lab.data.sources.reasoning_gym import ReasoningGymSource
-from reasoning_lab.data.teachers.methods import METHODS
-from reasoning_lab.data.teachers.procedural import ProceduralTeacher, Scratchpad
+from reasoning_lab.data.teachers.procedural import ProceduralTeacher
+from reasoning_lab.data.teachers.scratchpad import Scratchpad
+from reasoning_lab.data.teachers.solvers import SOLVERS
 from reasoning_lab.types import Completion, Problem, Rollout, Split, UserError, Verdict
 from reasoning_lab.verify import extract_answer
 from reasoning_lab.verify.checkers import check
@@ -54,7 +55,7 @@ def drawn(family: str, level: int, count: int = 40, seed: int = 5) -> Iterator[P
 def test_shipped_families_are_at_least_six_with_three_levels() -> None:
     assert len(FAMILIES) >= 6
     assert all(sorted(levels) == [1, 2, 3] for levels in FAMILIES.values())
-    assert set(FAMILIES) <= set(METHODS)
+    assert set(FAMILIES) <= set(SOLVERS)
 
 
 @pytest.mark.parametrize(("family", "level"), CELLS)

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from reasoning_lab.config.targets import TRUSTED_VARIABLE
-from reasoning_lab.models.tokenizer import opened_thought
+from reasoning_lab.models.tokenizer import template_thought
 from reasoning_lab.rewards import functions as rewards
 from reasoning_lab.rewards.functions import Rewards
 from reasoning_lab.rewards.ngrams import text_units
@@ -168,7 +168,7 @@ def test_only_a_template_that_leaves_the_thought_open_opens_it() -> None:
             f"{system}{{% for m in messages %}}<|{{{{ m['role'] }}}}|>{{{{ m['content'] }}}}"
             f"{{% endfor %}}{{% if add_generation_prompt %}}<|assistant|>{ending}{{% endif %}}"
         )
-        return opened_thought(fast)
+        return template_thought(fast)
 
     assert of("") == ""
     assert of("<think>\n") == "<think>\n"

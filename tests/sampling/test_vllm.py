@@ -19,7 +19,7 @@ import torch
 from reasoning_lab.commands.convert import convert
 from reasoning_lab.config.hardware import EngineHardwareConfig, HardwareConfig
 from reasoning_lab.config.schema import AdapterConfig, ModelConfig, ProblemsConfig
-from reasoning_lab.data.sources.files import FileSource
+from reasoning_lab.data.sources.file import FileSource
 from reasoning_lab.data.tokens.batches import padded_batch
 from reasoning_lab.kernels.logprobs import token_logprobs
 from reasoning_lab.models.policy import build_policy, load_policy, save_policy

@@ -18,7 +18,7 @@ from reasoning_lab.commands.compose import CONF
 from reasoning_lab.config.hardware import SHARDED, HardwareConfig
 from reasoning_lab.config.schema import AdapterConfig, ModelConfig, ProblemsConfig
 from reasoning_lab.config.targets import factory
-from reasoning_lab.data.sources.files import FileSource
+from reasoning_lab.data.sources.file import FileSource
 from reasoning_lab.launch.job import Job, launched, write_job
 from reasoning_lab.stages.pretrain.config import PretrainConfig
 from reasoning_lab.tracking.tracker import NullTracker
@@ -70,8 +70,8 @@ def config_of(name: str) -> Any:
 def jobs(context: StageContext, source: FileSource) -> dict[str, Job]:
     """Every stage on one device, without folders."""
     coins = {
-        "_target_": "reasoning_lab.data.sources.files.FileSource",
-        "path": str(source._path),
+        "_target_": "reasoning_lab.data.sources.file.FileSource",
+        "path": str(source.path),
         "test_frac": 0.1,
         "validation_frac": 0.1,
         "rows": {"family": "coins"},

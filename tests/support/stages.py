@@ -16,10 +16,10 @@ from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.optimization import OptimizationConfig
 from reasoning_lab.config.schema import ModelConfig, ProblemsConfig, StageConfig
 from reasoning_lab.data.corpus import write_rollouts
-from reasoning_lab.data.sources.files import FileSource
+from reasoning_lab.data.sources.file import FileSource
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.models.policy import build_policy
-from reasoning_lab.models.tokenizer import examples_of, train_tokenizer
+from reasoning_lab.models.tokenizer import tokenize_rollouts, train_tokenizer
 from reasoning_lab.stages.dpo import module as dpo
 from reasoning_lab.stages.dpo.config import DPOConfig
 from reasoning_lab.stages.midtrain import module as midtrain
@@ -126,7 +126,7 @@ def save_coin_tosser(accepted: list[Rollout], context: StageContext) -> None:
     tokenizer = train_tokenizer(texts, context.model.vocab_size)
     policy = build_policy(context.model.architecture, tokenizer, "float32", 0)
     boxes = [Completion([], f"\\boxed{{{rollout.problem.gold}}}") for rollout in accepted]
-    examples = examples_of(
+    examples = tokenize_rollouts(
         tokenizer,
         [replace(rollout, completion=box) for rollout, box in zip(accepted, boxes, strict=True)],
     )

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from reasoning_lab.config.hardware import SHARDED
 from reasoning_lab.kernels.logprobs import mixes_precision
-from reasoning_lab.models.adapters import learning_weights
+from reasoning_lab.models.adapters import trainable_weights
 from reasoning_lab.stages.rl.rollouts import Collector, PromptBatch, StepRollouts
 from reasoning_lab.training.strategies import copy_weights
 
@@ -70,7 +70,7 @@ class Ahead:
 
     def state_dict(self) -> dict[str, Any]:
         """What the next step's rollouts are drawn from."""
-        weights = learning_weights(self.behaviour) if self._follows else {}
+        weights = trainable_weights(self.behaviour) if self._follows else {}
         return {"version": self._version, "weights": weights}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

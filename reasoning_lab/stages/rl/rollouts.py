@@ -118,7 +118,7 @@ class Collector:
         sampler: Draws verified rollouts.
         validation: Problems that the policy is held against meanwhile.
         key: The stage's config key, for errors.
-        opened: What the chat template writes of a thought; see `opened_thought`.
+        opened: What the chat template writes of a thought; see `template_thought`.
     """
 
     def __init__(
