@@ -79,7 +79,7 @@ def test_steps_see_what_those_before_them_left() -> None:
         (PASS_RATE | {"lest": 1}, "mine.lest: there is no such option; choose among least, most"),
         (PASS_RATE | {"least": "a"}, "mine.least: Value 'a'"),
         (PASS_RATE | {"least": 2.0}, "mine.least: 2.0 is too large; give 1.0 or less"),
-        (PASS_RATE | {"most": 0.1}, "mine: least=0.5 is above most=0.1, so nothing stays"),
+        (PASS_RATE | {"most": 0.1}, "mine: least=0.5 is above most=0.1, so nothing remains"),
         ({"_target_": f"{FILTERS}.Length", "least": 9, "most": 8}, "least=9 is above most=8"),
         ({"_target_": f"{FILTERS}.Length", "unit": "lines"}, "unit: 'lines' is unknown; choose"),
         ({"_target_": f"{FILTERS}.Format", "closing": ""}, "closing: a thought that opens must"),
