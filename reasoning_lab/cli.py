@@ -31,10 +31,10 @@ from reasoning_lab.config.hydra_errors import (
     is_composition_error,
     one_sentence,
 )
-from reasoning_lab.config.schema import PathsConfig, RootConfig
-from reasoning_lab.system.files import dated
-from reasoning_lab.system.gc_frozen_imports import lasting
-from reasoning_lab.system.interrupts import RESUME, Stopped, terminable
+from reasoning_lab.config.root import PathsConfig, RootConfig
+from reasoning_lab.system.files import timestamped_folder
+from reasoning_lab.system.gc_frozen_imports import gc_frozen_imports
+from reasoning_lab.system.interrupts import RESUME_HINT, Interrupted, sigterm_as_interrupt
 from reasoning_lab.types import UserError
 
 _HELP = """\
@@ -84,12 +84,12 @@ def main() -> None:
             _dispatch(arguments)
         return
     try:
-        with terminable():
+        with sigterm_as_interrupt():
             _dispatch(arguments)
-    except Stopped as stop:
+    except Interrupted as stop:
         _end(str(stop), stop.exit_code)
     except KeyboardInterrupt:
-        _end(f"Stopped; {RESUME}.", 130)
+        _end(f"Stopped; {RESUME_HINT}.", 130)
     except UserError as error:
         _end(str(error), 2)
     except Exception as error:
@@ -97,7 +97,7 @@ def main() -> None:
             _end(_sentence(error), 2)
         if not isinstance(error, OSError) or error.errno != errno.ENOSPC:
             raise
-        _end(f"the disk is full ({error.filename}); free some space, then {RESUME}", 1)
+        _end(f"the disk is full ({error.filename}); free some space, then {RESUME_HINT}", 1)
 
 
 def _dispatch(arguments: Sequence[str]) -> None:
@@ -150,7 +150,7 @@ def _run(config: DictConfig) -> float | None:
     """Run one recipe; the value is what a sweeper optimizes."""
     try:
         recipe = compose(config)
-        with lasting():
+        with gc_frozen_imports():
             from reasoning_lab.commands.run import run
 
         logging.captureWarnings(True)
@@ -176,14 +176,14 @@ def _evaluate(arguments: Sequence[str]) -> None:
 
 
 def _report(arguments: Sequence[str]) -> None:
-    with lasting():
+    with gc_frozen_imports():
         from reasoning_lab.commands.report import survey
 
     survey(_combined(arguments))
 
 
 def _dashboard(arguments: Sequence[str]) -> None:
-    with lasting():
+    with gc_frozen_imports():
         from reasoning_lab.commands.report import dashboard
 
     for place in dashboard(_combined(arguments)):
@@ -234,7 +234,7 @@ def _audit(arguments: Sequence[str]) -> None:
     )
     from reasoning_lab.commands.audit import audit
 
-    folder = dated(Path(root.paths.runs) / "audits")
+    folder = timestamped_folder(Path(root.paths.runs) / "audits")
     result, written, ledger = audit(path, checker, root.hardware, folder)
     print(json.dumps(dataclasses.asdict(result)))
     for sentence in ledger.lines():
@@ -248,10 +248,10 @@ def _rescore(arguments: Sequence[str]) -> None:
         arguments,
         "rescore: name an evaluation, as in rescore path=runs/store/evaluate/FINGERPRINT",
     )
-    with lasting():
+    with gc_frozen_imports():
         from reasoning_lab.commands.rescore import rescore
 
-    folder = dated(Path(root.paths.runs) / "rescored")
+    folder = timestamped_folder(Path(root.paths.runs) / "rescored")
     result, written, ledger = rescore(path, checker, root.hardware, folder)
     print(json.dumps(dataclasses.asdict(result)))
     for sentence in ledger.lines():

@@ -18,10 +18,10 @@ os.environ.setdefault("WANDB_MODE", "disabled")
 # Before datasets is imported: no test asks the hub, or fills the user's cache.
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_CACHE=tempfile.mkdtemp(prefix="datasets-"))
 
-from reasoning_lab.system.gc_frozen_imports import lasting
+from reasoning_lab.system.gc_frozen_imports import gc_frozen_imports
 
 # Every stage ends with a collection, which need not look at what is imported.
-with lasting():
+with gc_frozen_imports():
     import hydra
     from hydra.core.global_hydra import GlobalHydra
 

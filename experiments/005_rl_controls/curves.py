@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def _artifact(store: Store, node: Node) -> Artifact:
-    found = store.lookup(node.folder, node.fingerprint)
+    found = store.lookup(node.stage.name, node.fingerprint)
     if found is None:
         sys.exit(f"runs/store lacks {node.name}: run reasoning-lab -m experiment=005_rl_controls")
     return found

@@ -17,7 +17,7 @@ from reasoning_lab.evaluate.benchmark import correct_samples, measured
 from reasoning_lab.evaluate.completions import COMPLETIONS
 from reasoning_lab.evaluate.statistics import Difference, Estimate, paired_difference, pass_at_1
 from reasoning_lab.graph.ledger import Ledger
-from reasoning_lab.system.files import replaced
+from reasoning_lab.system.files import write_atomically
 from reasoning_lab.types import Problem, Rollout, UserError
 from reasoning_lab.verify import verifier_of, verifier_version
 
@@ -89,8 +89,10 @@ def rescore(
         "verifier": verifier_version(),
         "rescored": str(folder),
     }
-    replaced(out_dir / "metrics.json", lambda path: path.write_text(json.dumps(metrics, indent=2)))
-    written = replaced(out_dir / COMPLETIONS, lambda path: write_rollouts(path, new))
+    write_atomically(
+        out_dir / "metrics.json", lambda path: path.write_text(json.dumps(metrics, indent=2))
+    )
+    written = write_atomically(out_dir / COMPLETIONS, lambda path: write_rollouts(path, new))
     result = Rescored(
         pass_at_1(before),
         pass_at_1(after),

@@ -14,6 +14,9 @@ from reasoning_lab.types import UserError
 
 T = TypeVar("T")
 
+# The largest seed that numpy and Lightning take.
+MAX_SEED = 2**32 - 1
+
 
 def placement(default: T) -> T:
     """Declare a field that changes no result: paths, devices, logging, micro-batches."""

@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from reasoning_lab.data.corpus import read_rollouts, write_rollouts
-from reasoning_lab.system.files import seal, sealed
+from reasoning_lab.system.files import find_checksummed, rename_with_checksum
 from reasoning_lab.types import Problem, Rollout
 
 
@@ -32,12 +32,12 @@ def sample_in_shards(
     while shard := list(islice(remaining, shard_size)):
         stem = f"rollouts-{start}-{start + len(shard)}"
         start += len(shard)
-        saved = sealed(folder, stem)
+        saved = find_checksummed(folder, stem)
         if saved is not None:
             rollouts = read_rollouts(saved)
         else:
             rollouts = sample(shard)
             draft = folder / "draft.parquet"
             write_rollouts(draft, rollouts)
-            seal(draft, stem)
+            rename_with_checksum(draft, stem)
         yield rollouts

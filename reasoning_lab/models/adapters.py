@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from reasoning_lab.config.schema import AdapterConfig
+from reasoning_lab.config.model import AdapterConfig
 from reasoning_lab.types import UserError
 
 

@@ -167,7 +167,7 @@ def engine_of(model: str, revision: str | None, dtype: str, hardware: HardwareCo
     )
     placed = to_device(policy, sampling_device(hardware))
     engine = HFEngine(
-        placed, tokenizer, hardware.generation_batch_size, cache=hardware.engine.cache
+        placed, tokenizer, hardware.generation_batch_size, cache=hardware.sampling.cache
     )
     remedy = hf_remedy(hardware)
     check_engine(placed, tokenizer, engine.generate, 1.0, hardware, "engine.model", remedy)

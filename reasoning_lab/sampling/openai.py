@@ -45,15 +45,15 @@ class OpenAIEngine:
     """
 
     def __init__(self, model: str, extra_body: Mapping[str, Any], hardware: HardwareConfig) -> None:
-        self._url = hardware.engine.url or os.environ.get(_URL)
+        self._url = hardware.sampling.url or os.environ.get(_URL)
         if self._url is None and _KEY not in os.environ:
             raise UserError(
                 f"engine: neither a key nor a server is named; set {_KEY} in the environment, or "
-                "hardware.engine.url to an OpenAI-compatible server"
+                "hardware.sampling.url to an OpenAI-compatible server"
             )
         self._model = model
         self._extra_body = dict(extra_body)
-        self._limits = hardware.engine
+        self._limits = hardware.sampling
 
     def generate(
         self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]

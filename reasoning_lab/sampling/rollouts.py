@@ -6,11 +6,11 @@ from pathlib import Path
 from rich import get_console
 from rich.progress import Progress
 
-from reasoning_lab.config.schema import SamplingConfig
+from reasoning_lab.config.benchmark import SamplingConfig
 from reasoning_lab.data.curation.selection import group_by_problem
 from reasoning_lab.data.shards import sample_in_shards
 from reasoning_lab.sampling.engine import Engine, Sampling, instructed, rollout_seeds
-from reasoning_lab.system.ranks import Peers, rank, share, world_size
+from reasoning_lab.system.ranks import Peers, rank, rank_slice, world_size
 from reasoning_lab.types import Completion, Problem, Rollout, RolloutGroup
 from reasoning_lab.verify import Verifier
 
@@ -81,8 +81,8 @@ class RolloutSampler:
         self._sync(self._engine, policy_version)
         seeds = rollout_seeds(problems, group_size, seed)
         seeds_of = [seeds[at : at + group_size] for at in range(0, len(seeds), group_size)]
-        of_rank = [number for group in share(seeds_of) for number in group]
-        drawn = self._sample(share(problems), group_size, sampling, of_rank, policy_version)
+        of_rank = [number for group in rank_slice(seeds_of) for number in group]
+        drawn = self._sample(rank_slice(problems), group_size, sampling, of_rank, policy_version)
         rollouts = self._of_all(drawn, len(problems), group_size)
         return [
             RolloutGroup(problem, rollouts[number * group_size : (number + 1) * group_size])
@@ -109,7 +109,7 @@ class RolloutSampler:
         self._sync(self._engine, 0)
         size = max(1, _SHARD_ROLLOUTS // group_size)
         rollouts: list[Rollout] = []
-        own = share(problems)
+        own = rank_slice(problems)
         folder = folder / f"{rank()}-of-{world_size()}" if world_size() > 1 else folder
         with self._progress:
             task = self._progress.add_task(self._label, total=len(own) * group_size)
@@ -120,7 +120,7 @@ class RolloutSampler:
 
     def _of_all(self, own: list[Rollout], problems: int, group_size: int) -> list[Rollout]:
         """The rollouts of every rank, in the order of the problems that they shared."""
-        of_rank = self._peers.gathered(own)
+        of_rank = self._peers.all_gather(own)
         if len(of_rank) == 1:
             return own
         found = []

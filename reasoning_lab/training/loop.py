@@ -18,17 +18,16 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from reasoning_lab.config.benchmark import BenchmarkConfig
 from reasoning_lab.config.hardware import HardwareConfig
+from reasoning_lab.config.model import ModelConfig
 from reasoning_lab.config.optimization import OptimizationConfig
-from reasoning_lab.config.schema import (
-    BenchmarkConfig,
-    ModelConfig,
-    ProblemsConfig,
-)
+from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.config.targets import factory
 from reasoning_lab.data.sources.problem_source import ProblemSource, draw_benchmark
 from reasoning_lab.data.sources.unreadable import ReadableGoldFilter, UnreadablePolicy
 from reasoning_lab.graph.ledger import Ledger
+from reasoning_lab.graph.stage import Metrics as Metrics
 from reasoning_lab.models.adapters import add_adapter, has_adapter, trainable_weights
 from reasoning_lab.models.chat import add_missing_tokens
 from reasoning_lab.models.policy import load_policy, sampling_device, save_policy, to_device
@@ -38,7 +37,7 @@ from reasoning_lab.sampling.probe import check_engine, hf_remedy
 from reasoning_lab.sampling.rollouts import RolloutSampler
 from reasoning_lab.system import malloc
 from reasoning_lab.system.interrupts import StopRequest
-from reasoning_lab.system.ranks import first_rank_says, rank, world_size
+from reasoning_lab.system.ranks import broadcast_from_rank0, rank, world_size
 from reasoning_lab.tracking.history import History
 from reasoning_lab.tracking.tracker import Tracker
 from reasoning_lab.training.checkpoints import (
@@ -56,7 +55,6 @@ from reasoning_lab.training.strategies import drives_of, mean_over_ranks, shard,
 from reasoning_lab.types import Problem, Split, UserError
 from reasoning_lab.verify import Verifier
 
-Metrics = dict[str, Any]
 # Batches come in one planned pass; what the policy is stands in its config.
 _ONE_PASS: dict[str, Any] = {
     "max_epochs": 1,
@@ -183,7 +181,7 @@ class StageContext:
             placed,
             tokenizer,
             self.hardware.generation_batch_size,
-            cache=self.hardware.engine.cache,
+            cache=self.hardware.sampling.cache,
         )
         remedy = hf_remedy(self.hardware)
         check_engine(
@@ -327,7 +325,7 @@ def fit(
         Seconds that this call trained.
 
     Raises:
-        Stopped: Ctrl-C or SIGTERM ended it, with its state saved for the next run.
+        Interrupted: Ctrl-C or SIGTERM ended it, with its state saved for the next run.
         KeyboardInterrupt: Likewise, before it trained.
     """
     own = batches.of_rank() if module.automatic_optimization else batches
@@ -376,10 +374,10 @@ def _go_on(
 ) -> float:
     """Train from the last state in `states`, if there is one; seconds that it took."""
     module.train()  # A loaded policy comes in evaluation mode, and Lightning keeps what it finds.
-    last = first_rank_says(lambda: last_checkpoint(states))
+    last = broadcast_from_rank0(lambda: last_checkpoint(states))
     started = time.monotonic()
     try:
-        with malloc.training(module.policy.get_memory_footprint()):
+        with malloc.tuned_for_training(module.policy.get_memory_footprint()):
             trainer.fit(module, batches, validation, ckpt_path=last, weights_only=True)
     except SystemExit as end:  # What Lightning makes of an interruption.
         interruption = end.__context__

@@ -97,7 +97,7 @@ def test_every_stage_runs_from_a_checkpoint_of_the_kind(name: str, tmp_path: Pat
 
 REFERENCE = "hardware.kernels=reference"
 UNPACKED = "stages.midtrain.packing=false"
-UNCACHED = "hardware.engine.cache=false"
+UNCACHED = "hardware.sampling.cache=false"
 
 
 @pytest.mark.long

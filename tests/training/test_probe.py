@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from reasoning_lab.config.hardware import EngineHardwareConfig, HardwareConfig
+from reasoning_lab.config.hardware import HardwareConfig, SamplingHardwareConfig
 from reasoning_lab.data.corpus import read_rollouts
 from reasoning_lab.data.tokens.batches import padded_batch
 from reasoning_lab.data.tokens.packing import TrainedPart, packed_batch, unpacked_batch
@@ -29,8 +29,8 @@ from reasoning_lab.models.tokenizer import prompt_tokens, tokenize_rollouts
 from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.sampling.hf import HFEngine, engine_of
 from reasoning_lab.sampling.probe import check_engine, hf_remedy
-from reasoning_lab.stages.midtrain.config import MidtrainConfig
-from reasoning_lab.stages.sft.config import SFTConfig
+from reasoning_lab.stages.midtrain.stage import MidtrainStage
+from reasoning_lab.stages.sft.stage import SFTStage
 from reasoning_lab.training.loop import StageContext
 from reasoning_lab.training.probe import check_student
 from reasoning_lab.types import Completion, Example, UserError
@@ -46,9 +46,9 @@ from tests.support.stages import (  # noqa: F401
 
 HARDWARE = HardwareConfig()
 REFERENCE = HardwareConfig(kernels="reference")
-UNCACHED = HardwareConfig(engine=EngineHardwareConfig(cache=False))
-SFT = SFTConfig(levels=[1], count=60, optimization=optimization(steps=1, batch_size=60))
-MIDTRAIN = MidtrainConfig(
+UNCACHED = HardwareConfig(sampling=SamplingHardwareConfig(cache=False))
+SFT = SFTStage(levels=[1], count=60, optimization=optimization(steps=1, batch_size=60))
+MIDTRAIN = MidtrainStage(
     row_tokens=128, patience=9, validate_every_steps=2, optimization=optimization(batch_size=2)
 )
 # One of each kind; the others take the long suite.
@@ -301,9 +301,9 @@ def test_an_engine_with_another_cache_is_refused(
 ) -> None:
     assert family in STATEFUL
     given = stage_context(context, tmp_path, family)
-    with pytest.raises(UserError, match=r"set hardware.engine.cache=false$"):
+    with pytest.raises(UserError, match=r"set hardware.sampling.cache=false$"):
         given.sampler(*given.load_policy())
-    with pytest.raises(UserError, match=r"^engine.model: .* set hardware.engine.cache=false$"):
+    with pytest.raises(UserError, match=r"^engine.model: .* set hardware.sampling.cache=false$"):
         engine_of(str(given.inputs["policy"]), None, "float32", HARDWARE)
     right = replace(given, hardware=UNCACHED)
     policy, tokenizer = right.load_policy()

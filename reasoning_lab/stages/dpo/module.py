@@ -23,9 +23,9 @@ from reasoning_lab.kernels.logprobs import TokenBatch, token_logprobs
 from reasoning_lab.losses.dpo import DPOLoss, PairLogprobs, dpo_loss
 from reasoning_lab.models.policy import sampling_device, to_device
 from reasoning_lab.models.tokenizer import tokenize_rollouts
-from reasoning_lab.stages.dpo.config import DPOConfig
-from reasoning_lab.system.files import seal, sealed
-from reasoning_lab.system.ranks import Peers, first_rank_says, rank, share
+from reasoning_lab.stages.dpo.stage import DPOStage
+from reasoning_lab.system.files import find_checksummed, rename_with_checksum
+from reasoning_lab.system.ranks import Peers, broadcast_from_rank0, rank, rank_slice
 from reasoning_lab.training.loop import (
     Metrics,
     PolicyModule,
@@ -66,7 +66,7 @@ class PairBatch:
 class DPOModule(PolicyModule):
     """A preference loss with an optional next-token term on the chosen completions."""
 
-    def __init__(self, policy: PreTrainedModel, config: DPOConfig, stage: str) -> None:
+    def __init__(self, policy: PreTrainedModel, config: DPOStage, stage: str) -> None:
         optimization = config.optimization
         super().__init__(policy, optimizer_of(optimization, stage), schedule_of(optimization))
         self._config = config
@@ -135,7 +135,7 @@ def _correlation(one: Tensor, other: Tensor) -> Tensor:
     return torch.where(size > 0, (one * other).sum() / size.clamp(min=1e-12), 0.0)
 
 
-def run(config: DPOConfig, context: StageContext) -> Metrics:
+def run(config: DPOStage, context: StageContext) -> Metrics:
     """Write the preference-optimized policy."""
     policy, tokenizer = context.load_student()
     preferences = context.inputs["preferences"]
@@ -213,7 +213,7 @@ def kept_reference_logprobs(
     batch_pairs: int,
 ) -> Tensor:
     """`reference_logprobs`, read again where a run goes on after a kill."""
-    kept = first_rank_says(lambda: sealed(folder, "reference"))
+    kept = broadcast_from_rank0(lambda: find_checksummed(folder, "reference"))
     if kept is not None:
         return load_file(kept)["logprobs"]
     found = reference_logprobs(reference, pairs, pad_id, batch_pairs)
@@ -221,7 +221,7 @@ def kept_reference_logprobs(
         folder.mkdir(parents=True, exist_ok=True)
         draft = folder / "reference.draft"
         save_file({"logprobs": found}, draft)
-        seal(draft, "reference")
+        rename_with_checksum(draft, "reference")
     return found
 
 
@@ -238,10 +238,10 @@ def reference_logprobs(
     """
     order = sorted(range(len(pairs)), key=lambda row: max(side.length for side in pairs[row]))
     own: dict[int, list[float]] = {}
-    for start in share(range(0, len(pairs), batch_pairs)):
+    for start in rank_slice(range(0, len(pairs), batch_pairs)):
         rows = order[start : start + batch_pairs]
         tokens = pair_tokens([pairs[row] for row in rows], pad_id)
         sums = token_logprobs(reference, tokens.to(reference.device)).sum(1)
         own.update(zip(rows, torch.stack(sums.chunk(2), dim=1).tolist(), strict=True))
-    found = {row: sums for part in Peers().gathered(own) for row, sums in part.items()}
+    found = {row: sums for part in Peers().all_gather(own) for row, sums in part.items()}
     return torch.tensor([found[row] for row in range(len(pairs))])

@@ -16,8 +16,8 @@ from reasoning_lab.sampling.rollouts import RolloutSampler
 from reasoning_lab.sampling.vllm import VLLMEngine
 from reasoning_lab.sampling.vllm_process import served
 from reasoning_lab.sampling.vllm_server import VLLMServers
-from reasoning_lab.stages.rl.config import RLConfig
-from reasoning_lab.system.ranks import first_rank_says, rank
+from reasoning_lab.stages.rl.stage import RLStage
+from reasoning_lab.system.ranks import broadcast_from_rank0, rank
 from reasoning_lab.training.loop import StageContext
 
 log = logging.getLogger(__name__)
@@ -25,27 +25,27 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def sampler_of(
-    config: RLConfig,
+    config: RLStage,
     context: StageContext,
     policy: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
 ) -> Iterator[RolloutSampler]:
     """Draws from `policy` as it is at each call; it is whole on every rank."""
     with ExitStack() as stack:
-        if config.engine == "hf":
+        if config.rollout_engine == "hf":
             sampler = context.sampler(policy, tokenizer)
-        elif context.hardware.strategy == "single" and not context.hardware.engine.rollout_urls:
+        elif context.hardware.strategy == "single" and not context.hardware.sampling.rollout_urls:
             sampler = _beside_the_trainer(context, policy, tokenizer)
         else:
             sampler = _from_servers(context, policy, tokenizer, stack)
         yield stack.enter_context(closing(sampler))
 
 
-def engine_remedy(config: RLConfig, context: StageContext) -> str:
+def engine_remedy(config: RLStage, context: StageContext) -> str:
     """What to change where the engine's logprobs are not the trainer's."""
-    if config.engine == "hf":
+    if config.rollout_engine == "hf":
         return hf_remedy(context.hardware)
-    return f"set stages.{context.name}.engine=hf"
+    return f"set stages.{context.name}.rollout_engine=hf"
 
 
 def _beside_the_trainer(
@@ -66,7 +66,7 @@ def _from_servers(
     tokenizer: PreTrainedTokenizerBase,
     stack: ExitStack,
 ) -> RolloutSampler:
-    limits = context.hardware.engine
+    limits = context.hardware.sampling
 
     def started() -> str:
         folder = _checkpoint(context, policy, tokenizer)
@@ -74,7 +74,7 @@ def _from_servers(
         server = served(folder, context.model.sampling_dtype, context.hardware, output)
         return stack.enter_context(server)
 
-    urls = limits.rollout_urls or [first_rank_says(started)]
+    urls = limits.rollout_urls or [broadcast_from_rank0(started)]
     if rank() == 0:
         for url in sorted(limits.rollout_urls):
             stack.enter_context(turn(url, context.work_dir.parent))

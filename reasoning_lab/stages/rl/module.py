@@ -28,7 +28,6 @@ from reasoning_lab.models.tokenizer import template_thought
 from reasoning_lab.sampling.probe import check_engine
 from reasoning_lab.sampling.rollouts import RolloutSampler
 from reasoning_lab.stages.rl.ahead import Ahead
-from reasoning_lab.stages.rl.config import RLConfig
 from reasoning_lab.stages.rl.engines import engine_remedy, sampler_of
 from reasoning_lab.stages.rl.health import Health
 from reasoning_lab.stages.rl.rollouts import (
@@ -38,6 +37,7 @@ from reasoning_lab.stages.rl.rollouts import (
     StepRollouts,
     count_step,
 )
+from reasoning_lab.stages.rl.stage import RLStage
 from reasoning_lab.stages.rl.update import (
     Reference,
     entropy,
@@ -87,7 +87,7 @@ class RLModule(PolicyModule):
         tokenizer: PreTrainedTokenizerBase,
         collector: Collector,
         ahead: Ahead,
-        config: RLConfig,
+        config: RLStage,
         micro_batch_size: int | None,
         tracker: Tracker,
         name: str,
@@ -207,7 +207,7 @@ class RLModule(PolicyModule):
 
     def _log_table(self, collected: StepRollouts) -> None:
         groups = collected.trained[:_TABLE_GROUPS]
-        self._tracker.rollouts(
+        self._tracker.log_rollouts(
             "rollout/samples",
             [rollout for group in groups for rollout in group.rollouts[:_TABLE_ROLLOUTS]],
             {
@@ -241,7 +241,7 @@ def _times(
     }
 
 
-def run(config: RLConfig, context: StageContext) -> Metrics:
+def run(config: RLStage, context: StageContext) -> Metrics:
     """Write the policy that reinforcement learning leaves."""
     # The schedule goes on at a step without a group that trains, also before the first update.
     warnings.filterwarnings("ignore", r"Detected call of `lr_scheduler\.step\(\)`")
@@ -251,7 +251,7 @@ def run(config: RLConfig, context: StageContext) -> Metrics:
     held = config.validation
     validation = context.source.problems(Split.VALIDATION, config.problems.levels, held.count, 0)
     with sampler_of(config, context, ahead.behaviour, tokenizer) as sampler, closing(ahead):
-        if config.engine != "hf" or ahead.behaviour is not policy:
+        if config.rollout_engine != "hf" or ahead.behaviour is not policy:
             check_engine(
                 policy,
                 tokenizer,
@@ -297,7 +297,7 @@ def run(config: RLConfig, context: StageContext) -> Metrics:
     }
 
 
-def _batches(config: RLConfig, pool: Sequence[Problem], seed: int) -> Steps:
+def _batches(config: RLStage, pool: Sequence[Problem], seed: int) -> Steps:
     """The prompts of every step."""
     optimization = config.optimization
     steps = step_batches([1] * len(pool), optimization.batch_size, optimization.steps, seed)
@@ -322,7 +322,7 @@ def _batches(config: RLConfig, pool: Sequence[Problem], seed: int) -> Steps:
 
 def _screened(
     problems: Sequence[Problem],
-    config: RLConfig,
+    config: RLStage,
     sampler: RolloutSampler,
     collector: Collector,
     context: StageContext,

@@ -12,11 +12,11 @@ import torch
 
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.losses.advantages import ADVANTAGES
-from reasoning_lab.rewards.functions import Rewards
+from reasoning_lab.rewards.weighted import WeightedRewards
 from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.sampling.rollouts import RolloutSampler
-from reasoning_lab.stages.rl.config import RLConfig
 from reasoning_lab.stages.rl.controls import balanced, informative, length_variation, temperature_at
+from reasoning_lab.stages.rl.stage import RLStage
 from reasoning_lab.types import Problem, Rollout, RolloutGroup, UserError
 
 # Why a group is dropped by what the user configured: `filter`, or `overlong=mask`.
@@ -123,7 +123,7 @@ class Collector:
 
     def __init__(
         self,
-        config: RLConfig,
+        config: RLStage,
         seed: int,
         sampler: RolloutSampler,
         validation: Sequence[Problem],
@@ -134,7 +134,9 @@ class Collector:
         self._seed = seed
         self._sampler = sampler
         self._validation = validation
-        self._rewards = Rewards(config.rewards, config.max_new_tokens, f"{key}.rewards", opened)
+        self._rewards = WeightedRewards(
+            config.rewards, config.max_new_tokens, f"{key}.rewards", opened
+        )
 
     def sampling(self, step: int) -> Sampling:
         """Untruncated, so that the engine's and the trainer's distributions are one."""
@@ -244,7 +246,7 @@ class Collector:
     def _require_judged(self, collected: StepRollouts) -> None:
         drawn = collected.drawn_rollouts
         if collected.dropped_rollouts["unjudged"] == drawn:
-            term = self._rewards.declining(collected.drawn[0].rollouts[0])
+            term = self._rewards.declining_key(collected.drawn[0].rollouts[0])
             raise UserError(
                 f"{term}: it returned None for all {drawn} rollouts of the first step, so nothing "
                 "trains; return a number wherever it can judge"
@@ -254,7 +256,7 @@ class Collector:
         """Add the group to those that train, or count the reason why it does not."""
         rewards: dict[int, float] = {}
         for rollout in drawn.rollouts:
-            shares = self._rewards.of(rollout)
+            shares = self._rewards.terms(rollout)
             if shares is not None:
                 collected.shares.update(shares)
                 rewards[id(rollout)] = sum(shares.values())

@@ -20,9 +20,9 @@ from reasoning_lab.losses.policy_gradient import (
     token_weights,
 )
 from reasoning_lab.models.tokenizer import prompt_tokens
-from reasoning_lab.stages.rl.config import MICRO_BATCH_ROWS, RLConfig
 from reasoning_lab.stages.rl.rollouts import ScoredGroup
-from reasoning_lab.system.ranks import Peers, share, world_size
+from reasoning_lab.stages.rl.stage import MICRO_BATCH_ROWS, RLStage
+from reasoning_lab.system.ranks import Peers, rank_slice, world_size
 from reasoning_lab.types import Example, Rollout
 
 # Read for the entropy of a step: a few percent of the work of its update.
@@ -63,7 +63,7 @@ class _Row:
 def micro_batches(
     groups: Sequence[ScoredGroup],
     tokenizer: PreTrainedTokenizerBase,
-    config: RLConfig,
+    config: RLStage,
     rows: int | None,
     device: torch.device,
 ) -> list[MicroBatch]:
@@ -96,12 +96,12 @@ def own_share(micros: Sequence[MicroBatch]) -> list[MicroBatch]:
         ),
         rollout_logprobs=torch.zeros_like(micros[0].rollout_logprobs),
     )
-    own = list(share(micros))
+    own = list(rank_slice(micros))
     return own + [idle] * (most - len(own))
 
 
 def _rows(
-    groups: Sequence[ScoredGroup], tokenizer: PreTrainedTokenizerBase, config: RLConfig
+    groups: Sequence[ScoredGroup], tokenizer: PreTrainedTokenizerBase, config: RLStage
 ) -> list[_Row]:
     trained = [
         (rollout, advantage, len(group.rollouts))
@@ -209,7 +209,7 @@ class Tally:
     def values(self, epochs: int) -> dict[str, float]:
         """Means a token; `loss` is the mean over the epochs."""
         own = {key: float(value) for key, value in self._sums.items()}
-        of_rank = self._peers.gathered((self._tokens, own, self._mismatch_max))
+        of_rank = self._peers.all_gather((self._tokens, own, self._mismatch_max))
         tokens = sum(count for count, _, _ in of_rank)
         sums = {key: sum(each[key] for _, each, _ in of_rank) for key in own}
         a_token = {key: value / tokens for key, value in sums.items()}
@@ -226,7 +226,7 @@ class Tally:
 def update(
     policy: PreTrainedModel,
     micros: Sequence[MicroBatch],
-    config: RLConfig,
+    config: RLStage,
     temperature: float,
     optimizer: Optimizer | LightningOptimizer,
     backward: Callable[[Tensor, bool], None],

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from reasoning_lab.config.schema import ProblemsConfig
+from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.data.corpus import read_prompt_ids, read_rollouts
 from reasoning_lab.data.sources.file import FileSource
 from reasoning_lab.data.sources.mixture import MixtureSource
 from reasoning_lab.data.sources.unreadable import ReadableGoldFilter, UnreadablePolicy
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.graph.store import Store
-from reasoning_lab.stages.distill.config import DistillConfig
 from reasoning_lab.stages.distill.produce import run
+from reasoning_lab.stages.distill.stage import DistillStage
 from reasoning_lab.types import Problem, Split, UserError
 from reasoning_lab.verify import Verifier
 from tests.conftest import Compose, lab_here
@@ -113,7 +113,7 @@ def test_distillation_goes_on_without_them(tmp_path: Path, verifier: Verifier) -
         "_target_": "reasoning_lab.data.teachers.recorded.RecordedTeacher",
         "answer_pattern": "(x)",
     }
-    config = DistillConfig(
+    config = DistillStage(
         teacher=teacher,
         problems=ProblemsConfig(levels=[1], count=9),
         validation=0,
@@ -140,7 +140,7 @@ def test_a_benchmark_runs_on_the_others_and_says_how_many(
     words += ["benchmarks.minerva.data.rows.checker=number", "benchmarks.minerva.count=6"]
     words += ["benchmarks.minerva.samples=1"]
     with serving(Server(lambda body, number: answered("It is \\boxed{2}."))) as server:
-        words.append(f"hardware.engine.url={server.url}")
+        words.append(f"hardware.sampling.url={server.url}")
         assert lab_here(*words, "benchmarks.minerva.unreadable=refuse", cwd=tmp_path) == 2
         refusal = capsys.readouterr().err
         assert "rows.jsonl, line 4: 'number'" in refusal

@@ -11,22 +11,22 @@ from pytorch_lightning.loggers.logger import Logger
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from reasoning_lab.config.schema import ProblemsConfig
+from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.data.tokens.batches import padded_batch
 from reasoning_lab.data.tokens.packing import TrainedPart, packed_batch
 from reasoning_lab.kernels.logprobs import TokenBatch, token_logprobs
 from reasoning_lab.losses.policy_gradient import grpo_loss, token_weights
 from reasoning_lab.models.tokenizer import prompt_tokens
 from reasoning_lab.stages.rl import module as rl
-from reasoning_lab.stages.rl.config import (
+from reasoning_lab.stages.rl.health import Health
+from reasoning_lab.stages.rl.rollouts import ScoredGroup
+from reasoning_lab.stages.rl.stage import (
     FilterConfig,
     KLConfig,
-    RLConfig,
+    RLStage,
     TemperatureConfig,
     ValidationConfig,
 )
-from reasoning_lab.stages.rl.health import Health
-from reasoning_lab.stages.rl.rollouts import ScoredGroup
 from reasoning_lab.stages.rl.update import entropy, micro_batches
 from reasoning_lab.tracking.tracker import NullTracker
 from reasoning_lab.types import Completion, Example, Problem, Rollout, UserError, Verdict
@@ -57,8 +57,9 @@ class TableTracker(NullTracker):
         self.lightning_logger: Any = StepLog()
         self.tables: list[tuple[list[Rollout], dict[str, list[float]]]] = []
 
-    def rollouts(self, key: str, rollouts: Any, beside: Any = ()) -> None:
-        self.tables.append((list(rollouts), {name: list(beside[name]) for name in beside}))
+    def log_rollouts(self, key: str, rollouts: Any, extra_columns: Any = ()) -> None:
+        columns = {name: list(extra_columns[name]) for name in extra_columns}
+        self.tables.append((list(rollouts), columns))
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +78,7 @@ def run(context: Any, tmp_path: Path) -> Any:
 
     def trained(**changes: Any) -> tuple[dict[str, Any], list[dict[str, float]], TableTracker]:
         tracker = TableTracker()
-        config = RLConfig(
+        config = RLStage(
             problems=ProblemsConfig([1], 40),
             group_size=2,
             max_new_tokens=12,
@@ -172,10 +173,10 @@ def test_what_is_logged_of_rollouts(run: Any, balance: str) -> None:
         assert step["rollout/reward/correctness_mean"] == step["rollout/reward_mean"]
         assert 0 < step["rollout/entropy"] < 6
         assert 0 < step["time/generate_frac"] < 1
-    rollouts, beside = tracker.tables[0]
-    assert len(rollouts) == len(beside["reward"]) == len(beside["advantage"]) > 0
+    rollouts, columns = tracker.tables[0]
+    assert len(rollouts) == len(columns["reward"]) == len(columns["advantage"]) > 0
     for rollout, reward, advantage in zip(
-        rollouts, beside["reward"], beside["advantage"], strict=True
+        rollouts, columns["reward"], columns["advantage"], strict=True
     ):
         assert reward == (1.0 if rollout.correct else -1.0)
         assert (advantage > 0) is rollout.correct
@@ -283,7 +284,7 @@ def group(*rewards: float, truncated: int = 0) -> ScoredGroup:
 
 
 def test_a_masked_rollout_is_in_no_gradient(tokenizer: Any) -> None:
-    config = RLConfig(max_new_tokens=9, overlong="mask")
+    config = RLStage(max_new_tokens=9, overlong="mask")
     device = torch.device("cpu")
     (micro,) = micro_batches([group(1.0, 0.0, -1.0, truncated=1)], tokenizer, config, None, device)
     # The first, of 2 tokens, is gone, 3 + 4 tokens are left.
@@ -299,7 +300,7 @@ def test_a_masked_rollout_is_in_no_gradient(tokenizer: Any) -> None:
 
 
 def test_denominators_count_what_was_dropped_where_their_papers_do(tokenizer: Any) -> None:
-    config = RLConfig(
+    config = RLStage(
         group_size=3, max_new_tokens=9, optimization=optimization(batch_size=4), overlong="mask"
     )
     groups = [group(1.0, 0.0, -1.0, truncated=1), group(0.5, -0.5)]

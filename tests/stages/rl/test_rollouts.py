@@ -11,8 +11,8 @@ from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.sampling.engine import Sampling, rollout_seeds
 from reasoning_lab.sampling.rollouts import RolloutSampler
-from reasoning_lab.stages.rl.config import FilterConfig, RLConfig
 from reasoning_lab.stages.rl.rollouts import Collector, PromptBatch, StepRollouts, count_step
+from reasoning_lab.stages.rl.stage import FilterConfig, RLStage
 from reasoning_lab.types import Completion, Problem, UserError
 from reasoning_lab.verify import Verifier
 from tests.support.stages import optimization
@@ -70,7 +70,7 @@ def collected(verifier: Verifier) -> Any:
     ) -> tuple[StepRollouts, Script]:
         script = Script(lines)
         config = replace(
-            RLConfig(group_size=4, max_new_tokens=MOST, optimization=optimization()), **changes
+            RLStage(group_size=4, max_new_tokens=MOST, optimization=optimization()), **changes
         )
         config.check("stages.rl", HardwareConfig())
         sampler = RolloutSampler(lambda _: script, verifier, "policy", "")
@@ -167,7 +167,7 @@ def test_groups_without_signal_are_in_the_deviation_over_the_update(collected: A
 def test_a_filter_of_groups_is_refused_beside_a_global_baseline(
     filtering: dict[str, Any],
 ) -> None:
-    config = RLConfig(
+    config = RLStage(
         group_size=2,
         max_new_tokens=9,
         optimization=optimization(),

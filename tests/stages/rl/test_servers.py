@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from reasoning_lab.config.hardware import EngineHardwareConfig
-from reasoning_lab.config.schema import ProblemsConfig
+from reasoning_lab.config.hardware import SamplingHardwareConfig
+from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.launch.job import Job, launched
 from reasoning_lab.stages.rl.engines import turn
 from reasoning_lab.tracking.history import read_history
 from reasoning_lab.training.loop import StageContext
-from tests.support.launches import apart, placed
+from tests.support.launches import max_weight_difference, with_placement
 from tests.support.stages import RL, optimization, saved_states, trained
 from tests.support.vllm_stand_in import StandIn, standing_in
 
@@ -37,19 +37,21 @@ def test_a_server_draws_what_the_policy_would_also_for_a_run_that_goes_on(
     )
     trained("rl", context, tmp_path / "here", config)
     here, start = tmp_path / "here" / "out", context.inputs["policy"]
-    config = replace(config, engine="vllm")
+    config = replace(config, rollout_engine="vllm")
     with standing_in(StandIn(start)) as server:
-        engine = EngineHardwareConfig(rollout_urls=[server.url])
-        served = replace(context, hardware=replace(context.hardware, engine=engine))
+        engine = SamplingHardwareConfig(rollout_urls=[server.url])
+        served = replace(context, hardware=replace(context.hardware, sampling=engine))
         _, states = saved_states("rl", served, tmp_path / "there", config)
         there = tmp_path / "there" / "out"
-        assert apart(here, there) < 1e-5 < 1e-3 < apart(start, there)
+        assert (
+            max_weight_difference(here, there) < 1e-5 < 1e-3 < max_weight_difference(start, there)
+        )
         pushed = [body["kwargs"]["weights_path"] for body in server.bodies["/collective_rpc"]]
         # Of each policy that draws, once.
         assert [Path(path).name for path in pushed] == [str(n) for n in range(4 - staleness)]
         server.restart()
         trained("rl", served, states[2], config)
-    assert apart(there, states[2] / "out") < 1e-6
+    assert max_weight_difference(there, states[2] / "out") < 1e-6
     mismatch = read_history(there)["train/mismatch_max"]
     assert mismatch[0] < 1e-4
     assert (max(mismatch.values()) < 1e-4) == (staleness == 0)
@@ -83,11 +85,11 @@ def test_servers_get_the_whole_weights_of_trainers_that_share_them(
     jobs: dict[str, Job],
     tmp_path: Path,
 ) -> None:
-    job = placed(jobs["rl"], tmp_path / "run", strategy)
+    job = with_placement(jobs["rl"], tmp_path / "run", strategy)
     with standing_in(StandIn(job.inputs["policy"])) as server:
-        engine = EngineHardwareConfig(rollout_urls=[server.url])
-        hardware = replace(job.hardware, engine=engine)
-        launched(replace(job, config=replace(job.config, engine="vllm"), hardware=hardware))
+        engine = SamplingHardwareConfig(rollout_urls=[server.url])
+        hardware = replace(job.hardware, sampling=engine)
+        launched(replace(job, config=replace(job.config, rollout_engine="vllm"), hardware=hardware))
         pushed = [Path(body["kwargs"]["weights_path"]) for body in server.bodies["/collective_rpc"]]
     curves = read_history(job.out_dir)
     assert [int(path.name) for path in pushed] == sorted(curves["rollout/policy_version"].values())

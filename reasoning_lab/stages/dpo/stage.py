@@ -1,16 +1,23 @@
-"""Schema of the `dpo` stage."""
+"""The `dpo` stage: direct preference optimization on verified pairs (paper, step 3)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from omegaconf import MISSING
 
 from reasoning_lab.config.fields import choice, number
-from reasoning_lab.config.schema import TrainingConfig, register_stage
+from reasoning_lab.data.artifacts import Preferences
+from reasoning_lab.graph.stage import Metrics, Workload
+from reasoning_lab.models.policy_artifact import Policy
+from reasoning_lab.training.stage import TrainingStage
 from reasoning_lab.types import Sequences
+
+if TYPE_CHECKING:
+    from reasoning_lab.training.loop import StageContext
 
 
 @dataclass
-class DPOConfig(TrainingConfig):
+class DPOStage(TrainingStage):
     """How far preferences may move the policy.
 
     Attributes:
@@ -23,6 +30,11 @@ class DPOConfig(TrainingConfig):
             null = none is.
     """
 
+    name = "dpo"
+    consumes = (Policy, Preferences)
+    produces = Policy
+    reads = ("model",)
+
     loss: str = choice("sigmoid", "sigmoid_norm", "ipo", "hinge", "apo_zero", "apo_down")
     beta: float = number(MISSING, least=1e-6)
     beta_end: float | None = number(None, least=1e-6)
@@ -30,11 +42,14 @@ class DPOConfig(TrainingConfig):
     sft_weight: float = number(0.0, least=0.0)
     max_tokens: int | None = number(None, least=2, when_set=True)
 
-    def training_rows(self) -> Sequences | None:
+    def workload(self) -> Workload:
+        workload, size = super().workload(), self.optimization.batch_size
         if self.max_tokens is None:
-            return None
-        size = self.optimization.batch_size
-        return Sequences(2 * self.optimization.steps * size, self.max_tokens, size, each=2)
+            return workload
+        rows = 2 * self.optimization.steps * size
+        return replace(workload, trained=Sequences(rows, self.max_tokens, size, each=2))
 
+    def run(self, context: "StageContext") -> Metrics:
+        from reasoning_lab.stages.dpo.module import run
 
-register_stage("dpo", DPOConfig)
+        return run(self, context)

@@ -1,21 +1,24 @@
-"""Schemas of the `prefer` stage: pairs of the policy's own rollouts, the teacher's, or both."""
+"""Preference pairs of the policy's own rollouts, of the teacher's, or of both: three stages."""
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
 
+from reasoning_lab.config.benchmark import SamplingConfig
 from reasoning_lab.config.fields import at_least, choice
-from reasoning_lab.config.schema import (
-    CorpusSelection,
-    ProblemDraw,
-    ProblemsConfig,
-    SamplingConfig,
-    StageConfig,
-    register_stage,
-)
+from reasoning_lab.config.problems import CorpusSelection, ProblemDraw, ProblemsConfig
+from reasoning_lab.data.artifacts import Corpus, Preferences
+from reasoning_lab.graph.artifact import Artifact
+from reasoning_lab.graph.stage import Metrics, Workload
+from reasoning_lab.models.policy_artifact import Policy
+from reasoning_lab.training.stage import LabStage
 from reasoning_lab.types import Sequences, Split
+
+if TYPE_CHECKING:
+    from reasoning_lab.training.loop import StageContext
 
 
 @dataclass
-class PreferConfig(StageConfig):
+class PreferStage(LabStage):
     """The policy's own rollouts.
 
     Attributes:
@@ -27,26 +30,34 @@ class PreferConfig(StageConfig):
             whose lengths differ least.
     """
 
+    name = "prefer"
+    consumes: ClassVar[tuple[type[Artifact], ...]] = (Policy,)
+    produces = Preferences
+    reads: ClassVar[tuple[str, ...]] = ("model", "data")
+    version = 2
+
     problems: ProblemsConfig = field(default_factory=ProblemsConfig)
     group_size: int = at_least(2)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     pairs_per_problem: int = at_least(1)
     pairing: str = choice("random", "length_matched")
-    version: int = 2
 
     def problem_draws(self, key: str) -> list[ProblemDraw]:
         problems = self.problems
         return [ProblemDraw(f"{key}.problems", Split.TRAIN, problems.levels, problems.count)]
 
-    def rows(self) -> int | None:
-        return self.problems.count * self.group_size
+    def workload(self) -> Workload:
+        rows = self.problems.count * self.group_size
+        return Workload(rows=rows, written=Sequences(rows, self.sampling.max_new_tokens))
 
-    def written_rows(self) -> Sequences | None:
-        return Sequences(self.problems.count * self.group_size, self.sampling.max_new_tokens)
+    def run(self, context: "StageContext") -> Metrics:
+        from reasoning_lab.stages.prefer.produce import from_policy
+
+        return from_policy(self, context)
 
 
 @dataclass
-class PreferTeacherConfig(StageConfig):
+class PreferTeacherStage(LabStage):
     """The teacher's rollouts: those that rejection sampling threw away are the rejected.
 
     Attributes:
@@ -55,19 +66,34 @@ class PreferTeacherConfig(StageConfig):
             whose lengths differ least.
     """
 
+    name = "prefer_teacher"
+    consumes = (Corpus,)
+    produces = Preferences
+    version = 2
+
     pairs_per_problem: int = at_least(1)
     pairing: str = choice("random", "length_matched")
-    version: int = 2
+
+    def run(self, context: "StageContext") -> Metrics:
+        from reasoning_lab.stages.prefer.produce import from_corpus
+
+        return from_corpus(self, context)
 
 
 @dataclass
-class PreferMixedConfig(PreferConfig):
+class PreferMixedStage(PreferStage):
     """The policy's rollouts beside the teacher's, of problems that are in the corpus.
 
     Attributes:
         chosen_from: Whose correct rollouts may be chosen: any, policy or teacher.
         rejected_from: Whose incorrect rollouts may be rejected.
     """
+
+    name = "prefer_mixed"
+    consumes = (Policy, Corpus)
+    produces = Preferences
+    reads = ("model",)
+    version = 2
 
     chosen_from: str = choice("any", "policy", "teacher")
     rejected_from: str = choice("any", "policy", "teacher")
@@ -80,7 +106,7 @@ class PreferMixedConfig(PreferConfig):
         problems = self.problems
         return [CorpusSelection(f"{key}.problems", problems.levels, problems.count)]
 
+    def run(self, context: "StageContext") -> Metrics:
+        from reasoning_lab.stages.prefer.produce import from_both
 
-register_stage("prefer", PreferConfig)
-register_stage("prefer_mixed", PreferMixedConfig)
-register_stage("prefer_teacher", PreferTeacherConfig)
+        return from_both(self, context)

@@ -1,21 +1,27 @@
-"""Schema of the `distill` stage."""
+"""The `distill` stage: a teacher works problems, and what it gets right is a corpus."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import MISSING
 
 from reasoning_lab.config.fields import at_least, choice, number
 from reasoning_lab.config.hardware import HardwareConfig
-from reasoning_lab.config.schema import ProblemDraw, ProblemsConfig, StageConfig, register_stage
+from reasoning_lab.config.problems import ProblemDraw, ProblemsConfig
 from reasoning_lab.config.targets import factory
+from reasoning_lab.data.artifacts import Corpus
+from reasoning_lab.graph.stage import Metrics, Workload
 from reasoning_lab.system.files import content_hash
+from reasoning_lab.training.stage import LabStage
 from reasoning_lab.types import Split
+
+if TYPE_CHECKING:
+    from reasoning_lab.training.loop import StageContext
 
 
 @dataclass
-class DistillConfig(StageConfig):
+class DistillStage(LabStage):
     """What the teacher is asked.
 
     Attributes:
@@ -30,6 +36,11 @@ class DistillConfig(StageConfig):
         shard_problems: Problems worked and verified at a time; a kill costs at most one shard.
     """
 
+    name = "distill"
+    produces = Corpus
+    reads = ("data",)
+    version = 2
+
     teacher: dict[str, Any] = MISSING
     judge: dict[str, Any] | None = None
     problems: ProblemsConfig = field(default_factory=ProblemsConfig)
@@ -37,7 +48,6 @@ class DistillConfig(StageConfig):
     rollouts: int = at_least(1)
     truncated: str = choice("reject", "keep")
     shard_problems: int = number(1024, least=1, placement=True)
-    version: int = 2
 
     def check(self, key: str, hardware: HardwareConfig) -> None:
         """Refuse a teacher or a judge whose options are wrong."""
@@ -62,8 +72,10 @@ class DistillConfig(StageConfig):
                 engine["model"] = content_hash(Path(engine["model"]))
         return identity
 
-    def rows(self) -> int | None:
-        return self.problems.count * self.rollouts + self.validation
+    def workload(self) -> Workload:
+        return Workload(rows=self.problems.count * self.rollouts + self.validation)
 
+    def run(self, context: "StageContext") -> Metrics:
+        from reasoning_lab.stages.distill.produce import run
 
-register_stage("distill", DistillConfig)
+        return run(self, context)

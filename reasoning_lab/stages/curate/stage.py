@@ -1,23 +1,27 @@
-"""Schema of the `curate` stage."""
+"""The `curate` stage: what should not be trained on leaves the corpus."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reasoning_lab.config.hardware import HardwareConfig
-from reasoning_lab.config.schema import StageConfig, register_stage
+from reasoning_lab.data.artifacts import Corpus
 from reasoning_lab.data.curation.step import build_steps
 from reasoning_lab.data.sources.benchmark_files import read_prompts
+from reasoning_lab.graph.stage import Metrics
 from reasoning_lab.system.files import sha256
+from reasoning_lab.training.stage import LabStage
 from reasoning_lab.types import UserError
+
+if TYPE_CHECKING:
+    from reasoning_lab.training.loop import StageContext
 
 
 @dataclass
-class CurateConfig(StageConfig):
+class CurateStage(LabStage):
     """What is taken out of a corpus.
 
     Attributes:
-        version: See `StageConfig`.
         steps: `_target_` and options of each step of `reasoning_lab.data`, in order; null leaves
             one out.
         files: JSONL files of benchmark problems (`prompt`, `problem` or `question`) that the
@@ -25,7 +29,12 @@ class CurateConfig(StageConfig):
             identity, not where they lie.
     """
 
-    version: int = 2
+    name = "curate"
+    consumes = (Corpus,)
+    produces = Corpus
+    reads = ("data", "benchmarks")
+    version = 2
+
     steps: dict[str, Any] = field(default_factory=dict)
     files: list[str] = field(default_factory=list, metadata={"placement": True})
 
@@ -39,5 +48,7 @@ class CurateConfig(StageConfig):
         for path in self.files:
             read_prompts(path, f"{key}.files")
 
+    def run(self, context: "StageContext") -> Metrics:
+        from reasoning_lab.stages.curate.produce import run
 
-register_stage("curate", CurateConfig)
+        return run(self, context)

@@ -1,15 +1,21 @@
-"""Schema of the `rl` stage."""
+"""The `rl` stage: policy-gradient training with verifiable rewards (paper, step 4)."""
 
 import re
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reasoning_lab.config.fields import at_least, choice, fraction, number
 from reasoning_lab.config.hardware import HardwareConfig
-from reasoning_lab.config.schema import ProblemDraw, ProblemsConfig, TrainingConfig, register_stage
-from reasoning_lab.rewards.functions import Rewards
+from reasoning_lab.config.problems import ProblemDraw, ProblemsConfig
+from reasoning_lab.graph.stage import Metrics, Workload
+from reasoning_lab.models.policy_artifact import Policy
+from reasoning_lab.rewards.weighted import WeightedRewards
+from reasoning_lab.training.stage import TrainingStage
 from reasoning_lab.types import Sequences, Split, UserError
+
+if TYPE_CHECKING:
+    from reasoning_lab.training.loop import StageContext
 
 # Rows sorted by length and cut into such micro-batches hold little padding.
 MICRO_BATCH_ROWS = 32
@@ -98,20 +104,19 @@ def _correctness() -> dict[str, Any]:
 
 
 @dataclass
-class RLConfig(TrainingConfig):
+class RLStage(TrainingStage):
     """Policy-gradient training with verifiable rewards: GRPO and its kin.
 
     Attributes:
-        version: See `StageConfig`.
         problems: The pool, drawn from the training split.
         screen_group_size: Rollouts a problem before the first step, to keep only prompts that
             pass `filter` and, for `signal=correctness`, are not solved or failed every time; 0 =
             no screening. There is none for `reinforce_pp`, which learns from such prompts too.
         group_size: Rollouts a prompt and step; `optimization.batch_size` counts prompts.
         max_new_tokens: Where a rollout is cut off.
-        engine: What draws the rollouts: hf, or vllm, whose weights follow the policy's. It is in
-            the trainer's process; of several trainers, in a server that rank 0 starts; or in the
-            servers of `hardware.engine.rollout_urls`.
+        rollout_engine: What draws the rollouts: hf, or vllm, whose weights follow the policy's. It
+            is in the trainer's process; of several trainers, in a server that rank 0 starts; or in
+            the servers of `hardware.sampling.rollout_urls`.
         staleness: Updates that the policy has seen and its rollouts have not: 1 = they are drawn
             while the step before trains, by a copy of the policy.
         temperature: Of the rollouts, and of the logits in the loss.
@@ -121,7 +126,7 @@ class RLConfig(TrainingConfig):
         signal: What must differ within a group, or within the whole update for `reinforce_pp`, for
             it to train: `correctness` = some rollouts are correct and some are not, so that a
             group that is wrong throughout does not learn to be short; `reward` = rewards differ.
-        rewards: By name, `_target_`, `weight` and options; see `reasoning_lab.rewards.functions`.
+        rewards: By name, `_target_`, `weight` and options; see `reasoning_lab.rewards.weighted`.
         overlong: `mask` = a rollout that was cut off is in its group's baseline and does not train;
             `keep` = it trains like the others.
         advantage: How rewards become advantages; see `reasoning_lab.losses.advantages`.
@@ -137,12 +142,17 @@ class RLConfig(TrainingConfig):
         table_every_steps: How often a table of rollouts is logged.
     """
 
-    version: int = 2
+    name = "rl"
+    consumes = (Policy,)
+    produces = Policy
+    reads = ("model", "data")
+    version = 2
+
     problems: ProblemsConfig = field(default_factory=ProblemsConfig)
     screen_group_size: int = number(0, least=0)
     group_size: int = at_least(2)
     max_new_tokens: int = at_least(1)
-    engine: str = choice("hf", "vllm")
+    rollout_engine: str = choice("hf", "vllm")
     staleness: int = number(0, least=0, most=1)
     temperature: TemperatureConfig = field(default_factory=TemperatureConfig)
     filter: FilterConfig = field(default_factory=FilterConfig)
@@ -163,11 +173,11 @@ class RLConfig(TrainingConfig):
     def check(self, key: str, hardware: HardwareConfig) -> None:
         """Any micro-batch will do, as the number of rollouts differs from step to step."""
         self.check_optimizer(key, hardware)
-        Rewards(self.rewards, self.max_new_tokens, f"{key}.rewards")
+        WeightedRewards(self.rewards, self.max_new_tokens, f"{key}.rewards")
         if not self.has_group_baseline:
             self._check_group_filters(key)
-        if self.engine == "vllm":
-            _check_vllm(f"{key}.engine", hardware)
+        if self.rollout_engine == "vllm":
+            _check_vllm(f"{key}.rollout_engine", hardware)
 
     @property
     def has_group_baseline(self) -> bool:
@@ -194,53 +204,51 @@ class RLConfig(TrainingConfig):
     def frozen_copies(self) -> int:
         return int(bool(self.kl.weight or self.kl.log_every_steps)) + self.staleness
 
-    def rows(self) -> int | None:
-        steps = self.optimization.steps
-        stepped = steps * self.optimization.batch_size * self.group_size
-        held = self.validation
-        validated = -(-steps // held.every_steps) * held.count * held.samples
+    def workload(self) -> Workload:
+        """Backfill is left out, and every rollout counts as kept."""
+        steps, validation = self.optimization.steps, self.validation
+        prompts = steps * self.optimization.batch_size
+        validated = -(-steps // validation.every_steps) * validation.count * validation.samples
         screened = self.problems.count * self.screen_group_size if self.has_group_baseline else 0
-        return stepped + screened + validated
+        rows = prompts * self.group_size + screened + validated
+        hard = prompts * self.filter.hard_rollouts
+        trained = (prompts * self.group_size + hard) * self.epochs
+        return Workload(
+            rows=rows,
+            trained=Sequences(trained, self.max_new_tokens, MICRO_BATCH_ROWS),
+            written=Sequences(rows + hard, self.max_new_tokens),
+        )
 
-    def training_rows(self) -> Sequences | None:
-        """Backfill left out, and every rollout kept."""
-        each = self.group_size + self.filter.hard_rollouts
-        rows = self.optimization.steps * self.optimization.batch_size * each * self.epochs
-        return Sequences(rows, self.max_new_tokens, MICRO_BATCH_ROWS)
+    def run(self, context: "StageContext") -> Metrics:
+        from reasoning_lab.stages.rl.module import run
 
-    def written_rows(self) -> Sequences | None:
-        """Backfill left out."""
-        more = self.optimization.steps * self.optimization.batch_size * self.filter.hard_rollouts
-        return Sequences((self.rows() or 0) + more, self.max_new_tokens)
+        return run(self, context)
 
 
 def _check_vllm(key: str, hardware: HardwareConfig) -> None:
     """Servers have devices, memory and a vLLM of their own."""
-    engine = hardware.engine
-    served = hardware.strategy != "single" or bool(engine.rollout_urls)
-    if served and engine.sleep:
+    limits = hardware.sampling
+    served = hardware.strategy != "single" or bool(limits.rollout_urls)
+    if served and limits.sleep:
         raise UserError(
-            "hardware.engine.sleep: only vLLM in the trainer's own process gives its memory back; "
-            f"leave it out, or use {key}=vllm with hardware.strategy=single"
+            "hardware.sampling.sleep: only vLLM in the trainer's own process gives its memory "
+            f"back; leave it out, or use {key}=vllm with hardware.strategy=single"
         )
-    for url in engine.rollout_urls:
+    for url in limits.rollout_urls:
         if not re.fullmatch(r"https?://[^/]+(/v1)?/?", url):
             raise UserError(
-                f"hardware.engine.rollout_urls: '{url}' is not a server's address; give one like "
+                f"hardware.sampling.rollout_urls: '{url}' is not a server's address; give one like "
                 "http://10.0.0.2:8000"
             )
-    if engine.rollout_urls:
+    if limits.rollout_urls:
         return
     if find_spec("vllm") is None:
         raise UserError(
             f"{key}: the package 'vllm' is not installed; run pip install 'reasoning-lab[vllm]', "
-            "name vLLM servers elsewhere by hardware.engine.rollout_urls, or choose hf"
+            "name vLLM servers elsewhere by hardware.sampling.rollout_urls, or choose hf"
         )
-    if not served and max(engine.tensor_parallel_size, engine.data_parallel_size) > 1:
+    if not served and max(limits.tensor_parallel_size, limits.data_parallel_size) > 1:
         raise UserError(
             f"{key}=vllm shares its process and its device with the trainer; set "
-            "hardware.engine.tensor_parallel_size and data_parallel_size to 1"
+            "hardware.sampling.tensor_parallel_size and data_parallel_size to 1"
         )
-
-
-register_stage("rl", RLConfig)
