@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from reasoning_lab.commands.compose import CONF
 from reasoning_lab.config.hardware import SHARDED, HardwareConfig
 from reasoning_lab.config.model import AdapterConfig, ModelConfig
+from reasoning_lab.config.optimization import OptimizerConfig
 from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.config.targets import factory
 from reasoning_lab.data.sources.file import FileSource
@@ -56,7 +57,7 @@ def config_of(name: str) -> Any:
     )
     steps = 4 if name == "rl" else 10
     sgd = optimization(
-        optimizer={"_target_": "torch.optim.SGD", "momentum": 0.9},
+        optimizer=OptimizerConfig("torch.optim.SGD", options={"momentum": 0.9}),
         learning_rate=3e-3,
         # Some of the steps are clipped.
         clip_norm=0.3 if name == "rl" else 4.0,

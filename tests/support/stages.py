@@ -14,7 +14,11 @@ from safetensors.torch import load_file
 
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.model import ModelConfig
-from reasoning_lab.config.optimization import OptimizationConfig
+from reasoning_lab.config.optimization import (
+    OptimizationConfig,
+    OptimizerConfig,
+    TrapezoidConfig,
+)
 from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.data.corpus import write_rollouts
 from reasoning_lab.data.sources.file import FileSource
@@ -39,10 +43,9 @@ STEPS = 6
 
 def optimization(**changes: Any) -> OptimizationConfig:
     config = OptimizationConfig(
-        optimizer={"_target_": "torch.optim.AdamW", "weight_decay": 0.1},
+        optimizer=OptimizerConfig("torch.optim.AdamW", weight_decay=0.1),
         learning_rate=3e-3,
-        warmup_frac=0.2,
-        decay_frac=0.5,
+        schedule=TrapezoidConfig(warmup_frac=0.2, decay_frac=0.5),
         steps=STEPS,
         batch_size=4,
         checkpoint_every_steps=1,

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.model import ModelConfig
-from reasoning_lab.config.optimization import OptimizationConfig
+from reasoning_lab.config.optimization import OptimizationConfig, OptimizerConfig
 from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.data.corpus import read_rollouts
 from reasoning_lab.data.sources.file import FileSource
@@ -38,7 +38,7 @@ from .work import CHECK_STEPS, Clock, Work
 from .workload import ENDING_POLICY, Size, ends
 
 BETA, LEARNING_RATE = 0.1, 1e-4
-ADAMW = {"_target_": "torch.optim.AdamW", "weight_decay": 0.0, "fused": True}
+ADAMW = OptimizerConfig("torch.optim.AdamW", weight_decay=0.0, options={"fused": True})
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ class Stage:
 
 def _optimization(steps: int, batch_size: int) -> OptimizationConfig:
     return OptimizationConfig(
-        optimizer=dict(ADAMW),
+        optimizer=ADAMW,
         learning_rate=LEARNING_RATE,
         steps=steps,
         batch_size=batch_size,

@@ -1,25 +1,14 @@
-"""What a step of reinforcement learning draws, keeps, learns from and says."""
+"""What a run of reinforcement learning samples, trains on and logs."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from pytorch_lightning.loggers.logger import Logger
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
+from reasoning_lab.config.optimization import TrapezoidConfig
 from reasoning_lab.config.problems import ProblemsConfig
-from reasoning_lab.data.tokens.batches import padded_batch
-from reasoning_lab.data.tokens.packing import TrainedPart, packed_batch
-from reasoning_lab.kernels.logprobs import TokenBatch, token_logprobs
-from reasoning_lab.losses.policy_gradient import grpo_loss, token_weights
-from reasoning_lab.models.tokenizer import prompt_tokens
 from reasoning_lab.stages.rl import module as rl
-from reasoning_lab.stages.rl.health import Health
-from reasoning_lab.stages.rl.rollouts import ScoredGroup
 from reasoning_lab.stages.rl.stage import (
     FilterConfig,
     KLConfig,
@@ -27,49 +16,11 @@ from reasoning_lab.stages.rl.stage import (
     TemperatureConfig,
     ValidationConfig,
 )
-from reasoning_lab.stages.rl.update import entropy, micro_batches
-from reasoning_lab.tracking.tracker import NullTracker
-from reasoning_lab.types import Completion, Example, Problem, Rollout, UserError, Verdict
+from reasoning_lab.types import UserError, Verdict
+from tests.support.rl import TableTracker
 from tests.support.stages import optimization
-from tests.support.tiny import tiny_model
 
 BATCH, STEPS = 4, 6
-
-
-class StepLog(Logger):
-    """Keeps what each step logged."""
-
-    name = version = "steps"
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.steps: dict[int, dict[str, float]] = {}
-
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        self.steps.setdefault(step or 0, {}).update(metrics)
-
-    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        pass
-
-
-class TableTracker(NullTracker):
-    def __init__(self) -> None:
-        self.lightning_logger: Any = StepLog()
-        self.tables: list[tuple[list[Rollout], dict[str, list[float]]]] = []
-
-    def log_rollouts(self, key: str, rollouts: Any, extra_columns: Any = ()) -> None:
-        columns = {name: list(extra_columns[name]) for name in extra_columns}
-        self.tables.append((list(rollouts), columns))
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> PreTrainedTokenizerFast:
-    words = {"<pad>": 0, "<end>": 1, **{f"w{number}": number for number in range(2, 20)}}
-    backend = Tokenizer(models.WordLevel(words, unk_token="<pad>"))
-    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    fast = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<end>", pad_token="<pad>")
-    fast.chat_template = "{% for m in messages %}w2 {{ m['content'] }} w3{% endfor %}"
-    return fast
 
 
 @pytest.fixture
@@ -188,7 +139,8 @@ def test_rollouts_ahead_are_those_of_the_weights_before_the_last_update(run: Any
     def told(steps: list[dict[str, float]], number: int) -> list[float]:
         return [steps[number][key] for key in drawn]
 
-    fast = optimization(learning_rate=1e-2, batch_size=BATCH, warmup_frac=0.0)
+    steady = TrapezoidConfig(decay_frac=0.5)
+    fast = optimization(learning_rate=1e-2, batch_size=BATCH, schedule=steady)
     still = replace(fast, learning_rate=0.0)
     _, asleep, _ = run(group_size=8, optimization=still)
     _, awake, _ = run(group_size=8, optimization=fast)
@@ -264,128 +216,6 @@ def test_what_a_reward_cannot_judge_does_not_train(run: Any) -> None:
         run(rewards=rewards)
 
 
-def group(*rewards: float, truncated: int = 0) -> ScoredGroup:
-    """Rollouts of 2, 3, 4, … tokens; the first `truncated` of them were cut off.
-
-    Their rewards are their advantages too.
-    """
-    problem = Problem("w4 w5", "w6", "math", "f")
-    rollouts = [
-        Rollout(
-            problem,
-            Completion([6 + at] * (at + 2), "", [-0.5] * (at + 2), truncated=at < truncated),
-            None,
-            Verdict.WRONG,
-            "p",
-        )
-        for at in range(len(rewards))
-    ]
-    return ScoredGroup(rollouts, rewards, rewards)
-
-
-def test_a_masked_rollout_is_in_no_gradient(tokenizer: Any) -> None:
-    config = RLStage(max_new_tokens=9, overlong="mask")
-    device = torch.device("cpu")
-    (micro,) = micro_batches([group(1.0, 0.0, -1.0, truncated=1)], tokenizer, config, None, device)
-    # The first, of 2 tokens, is gone, 3 + 4 tokens are left.
-    assert micro.advantages.tolist() == [0.0, -1.0]
-    assert micro.weights.tolist() == pytest.approx([1 / 7, 1 / 7])
-    assert micro.trained_tokens == 7
-    assert micro.rollout_logprobs.sum().item() == pytest.approx(-3.5)
-    kept = replace(config, overlong="keep")
-    (micro,) = micro_batches([group(1.0, 0.0, -1.0, truncated=1)], tokenizer, kept, None, device)
-    assert micro.advantages.tolist() == [1.0, 0.0, -1.0]
-    nothing = [group(1.0, 0.0, truncated=2)]
-    assert micro_batches(nothing, tokenizer, config, None, device) == []
-
-
-def test_denominators_count_what_was_dropped_where_their_papers_do(tokenizer: Any) -> None:
-    config = RLStage(
-        group_size=3, max_new_tokens=9, optimization=optimization(batch_size=4), overlong="mask"
-    )
-    groups = [group(1.0, 0.0, -1.0, truncated=1), group(0.5, -0.5)]
-
-    def weights(aggregation: str, trained: list[ScoredGroup]) -> list[float]:
-        """Of each trained rollout's tokens, shortest rollout first."""
-        changed = replace(config, aggregation=aggregation)
-        micros = micro_batches(trained, tokenizer, changed, None, torch.device("cpu"))
-        return [weight for micro in micros for weight in micro.weights.tolist()]
-
-    # Four prompts, of which two or three were dropped. Groups of three, one masked, and of two.
-    by_length = [1 / (4 * 2 * 2), 1 / (4 * 3 * 3), 1 / (4 * 2 * 3), 1 / (4 * 3 * 4)]
-    assert sorted(weights("sequence", groups)) == pytest.approx(sorted(by_length))
-    assert weights("sequence", groups[1:]) == pytest.approx([1 / (4 * 2 * 2), 1 / (4 * 2 * 3)])
-    assert weights("token", groups) == pytest.approx([1 / (3 + 4 + 2 + 3)] * 4)
-    assert weights("token", groups[1:]) == pytest.approx([1 / (2 + 3)] * 2)
-    assert weights("constant", groups) == pytest.approx([1 / (4 * 3 * 9)] * 4)
-    assert weights("constant", groups[1:]) == pytest.approx([1 / (4 * 3 * 9)] * 2)
-
-
-def test_gradient_padded_alone_and_packed_is_one() -> None:
-    model = tiny_model("qwen3", 20, 0, 1, seed=4).double()
-    examples = [
-        Example([3, 4], [5, 6, 7, 1]),
-        Example([8], [9, 1]),
-        Example([3, 9, 9], [4] * 7),
-    ]
-    advantages = torch.tensor([0.7, -1.2, 0.4], dtype=torch.double)
-    lengths = [len(example.completion_ids) for example in examples]
-    weights = torch.tensor(
-        token_weights("sequence", lengths, [3, 3, 3], 1, 3, 9), dtype=torch.double
-    )
-
-    def gradient(logprobs: list[torch.Tensor]) -> torch.Tensor:
-        """Of the loss over each rollout's own `[tokens]` of logprobs."""
-        loss = torch.zeros((), dtype=torch.double)
-        for row, values in enumerate(logprobs):
-            mask = torch.ones(1, len(values), dtype=torch.bool)
-            old = (values.detach() + 0.1)[None]
-            loss = (
-                loss
-                + grpo_loss(
-                    values[None],
-                    old,
-                    advantages[row : row + 1],
-                    weights[row : row + 1],
-                    mask,
-                    0.2,
-                    0.2,
-                ).loss
-            )
-        return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()))])
-
-    def trained(batch: TokenBatch) -> torch.Tensor:
-        return token_logprobs(model, batch, 0.8)[batch.completion_mask]
-
-    padded = gradient(list(trained(padded_batch(examples, 0)).split(lengths)))
-    alone = gradient([trained(padded_batch([example], 0)) for example in examples])
-    row = packed_batch([examples], 24, 0, TrainedPart.COMPLETION)
-    packed = gradient(list(trained(row).split(lengths)))
-    assert padded.abs().max() > 1e-3
-    torch.testing.assert_close(alone, padded, atol=1e-9, rtol=1e-7)
-    torch.testing.assert_close(packed, padded, atol=1e-9, rtol=1e-7)
-
-
-@pytest.mark.parametrize("rows", [None, 1, 3])
-def test_entropy_is_at_temperature_1_over_rollouts_of_all_groups(
-    tokenizer: Any, rows: int | None
-) -> None:
-    model = tiny_model("qwen3", 20, 0, 1, seed=4)
-    # Sixteen rollouts, of 2 and 3 tokens in turn; every second is read.
-    rollouts = [rollout for _ in range(8) for rollout in group(0.0, 0.0).rollouts]
-    short = rollouts[0]
-    prompt = prompt_tokens(tokenizer, [short.problem.prompt])[0]
-    tokens = torch.tensor([[*prompt, *short.completion.token_ids]])
-    logits = model(tokens, use_cache=False).logits[0, -3:-1]
-    expected = torch.distributions.Categorical(logits=logits).entropy().mean().item()
-    device = torch.device("cpu")
-    assert entropy(model, rollouts, tokenizer, rows, device) == pytest.approx(expected, rel=1e-4)
-    # Where there are few, all are read: the longer one counts for its three tokens.
-    alone = entropy(model, rollouts[1:2], tokenizer, rows, device)
-    both = entropy(model, rollouts[:2], tokenizer, rows, device)
-    assert both == pytest.approx((2 * expected + 3 * alone) / 5, rel=1e-4)
-
-
 def test_annealing_is_no_collapse(run: Any, caplog: pytest.LogCaptureFixture) -> None:
     """A policy that does not learn keeps its entropy, whatever temperature draws its rollouts."""
     still = optimization(learning_rate=0.0, batch_size=BATCH, steps=24)
@@ -395,33 +225,3 @@ def test_annealing_is_no_collapse(run: Any, caplog: pytest.LogCaptureFixture) ->
     entropies = values(steps, "rollout/entropy")
     assert sum(entropies[-10:]) > 0.5 * sum(entropies[:10])
     assert "entropy collapses" not in caplog.text
-
-
-def step(**changes: float) -> dict[str, float]:
-    usual = {
-        "entropy": 1.0,
-        "completion_tokens_mean": 50.0,
-        "truncated_frac": 0.0,
-        "groups_trained": 4.0,
-    }
-    return usual | changes
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"entropy": 0.2}, "entropy collapses: 0.200 nats a token, 1.000 in the first"),
-        # Of ten steps eight (106 tokens), or nine (54%), are enough.
-        ({"completion_tokens_mean": 120.0}, "run away: 106 tokens, 50 in the first"),
-        ({"truncated_frac": 0.6}, "54% cut off"),
-        ({"groups_trained": 0.0}, "no group of the last 10 steps"),
-    ],
-)
-def test_health_speaks_once_and_in_time(changes: dict[str, float], said: str) -> None:
-    health = Health()
-    assert [health.warnings(step()) for _ in range(20)] == [[]] * 20
-    told = [health.warnings(step(**changes)) for _ in range(15)]
-    assert told[0] == []
-    (warning,) = [text for texts in told for text in texts]
-    assert said in warning
-    assert len([texts for texts in told if texts]) == 1

@@ -1,6 +1,7 @@
 """The paper's three stabilizers of reinforcement learning, as pure functions (step 4).
 
-Prompt optimization by uniform length, reward rebalancing by filtering, temperature annealing.
+Prompt optimization keeps prompts whose rollouts have a fairly uniform length. Reward rebalancing
+keeps as many incorrect rollouts as correct ones. Temperature annealing lowers the temperature.
 """
 
 import random
@@ -10,7 +11,9 @@ from collections.abc import Sequence
 from reasoning_lab.types import Rollout, RolloutGroup
 
 
-def temperature_at(step: int, steps: int, start: float, end: float, anneal_frac: float) -> float:
+def annealed_temperature(
+    step: int, steps: int, start: float, end: float, anneal_frac: float
+) -> float:
     """Linear from `start` at step 0 to `end` at `anneal_frac * steps`, then constant."""
     anneal_steps = anneal_frac * steps
     if step >= anneal_steps:
@@ -27,19 +30,17 @@ def length_variation(group: RolloutGroup) -> float:
     return statistics.pstdev(lengths) / (statistics.fmean(lengths) or 1.0)
 
 
-def informative(group: RolloutGroup) -> bool:
+def has_mixed_correctness(group: RolloutGroup) -> bool:
     """False for a group of only correct or only incorrect rollouts: its advantages are 0."""
     return 0 < group.pass_rate < 1
 
 
-def balanced(group: RolloutGroup, seed: str) -> RolloutGroup:
-    """Every correct rollout and equally many random incorrect ones.
+def balanced_indices(rollouts: Sequence[Rollout], seed: str) -> set[int]:
+    """Indices of every correct rollout and of equally many random incorrect ones.
 
-    Where fewer are incorrect than correct, all incorrect ones stay.
+    Where fewer are incorrect than correct, all incorrect ones are kept.
     """
-    correct = [rollout for rollout in group.rollouts if rollout.correct]
-    incorrect = [rollout for rollout in group.rollouts if not rollout.correct]
-    kept: Sequence[Rollout] = random.Random(f"{seed}/{group.problem.id}").sample(
-        incorrect, min(len(correct), len(incorrect))
-    )
-    return RolloutGroup(group.problem, [*correct, *kept])
+    correct = [index for index, rollout in enumerate(rollouts) if rollout.correct]
+    incorrect = [index for index, rollout in enumerate(rollouts) if not rollout.correct]
+    count = min(len(correct), len(incorrect))
+    return {*correct, *random.Random(seed).sample(incorrect, count)}
