@@ -217,11 +217,11 @@ def _preflight(composed: Sequence[Recipe], local_only: bool = False) -> list[str
         UserError: The data lacks something; every complaint is a line.
     """
     from reasoning_lab.commands.preflight import Preflight
-    from reasoning_lab.verify import verifier_of
+    from reasoning_lab.verify import build_verifier
 
     if not composed:
         return []
-    with verifier_of(composed[0].root.hardware) as verifier:
+    with build_verifier(composed[0].root.hardware) as verifier:
         preflight = Preflight(verifier, local_only)
         preflight.require(composed)
     return list(preflight.unchecked)

@@ -19,7 +19,7 @@ from reasoning_lab.data.sources.json_lines import json_lines
 from reasoning_lab.data.sources.unreadable import ReadableGoldFilter, UnreadablePolicy
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.types import Problem, UserError, Verdict
-from reasoning_lab.verify import verifier_of
+from reasoning_lab.verify import build_verifier
 
 _SHARD_ROWS = 4096
 
@@ -92,7 +92,7 @@ def audit(
     ledger = Ledger()
     out_dir.mkdir(parents=True, exist_ok=True)
     disagreements = out_dir / "disagreements.jsonl"
-    with verifier_of(hardware) as verifier, disagreements.open("w", encoding="utf-8") as stream:
+    with build_verifier(hardware) as verifier, disagreements.open("w", encoding="utf-8") as stream:
         golds = ReadableGoldFilter(
             verifier, ledger, lambda _: UnreadablePolicy("drop", 1.0, "audit")
         )

@@ -19,7 +19,7 @@ from reasoning_lab.evaluate.statistics import Difference, Estimate, paired_diffe
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.system.files import write_atomically
 from reasoning_lab.types import Problem, Rollout, UserError
-from reasoning_lab.verify import verifier_of, verifier_version
+from reasoning_lab.verify import build_verifier, verifier_version
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ def rescore(
         )
     old = read_rollouts(folder / COMPLETIONS)
     ledger = Ledger()
-    with verifier_of(hardware) as verifier:
+    with build_verifier(hardware) as verifier:
         golds = ReadableGoldFilter(
             verifier, ledger, lambda _: UnreadablePolicy("drop", 1.0, "rescore")
         )

@@ -14,7 +14,7 @@ from reasoning_lab.data.teachers.teacher import SolutionWriter, boxed
 from reasoning_lab.models.think_tags import has_open_thought, merge_thoughts, strip_turn_end
 from reasoning_lab.sampling.engine import Engine, Sampling, instructed, rollout_seeds
 from reasoning_lab.types import Completion, Problem, UserError
-from reasoning_lab.verify.answers import extract_answer
+from reasoning_lab.verify.extraction import extract_answer
 
 _KEY = "teacher.engine"
 # What an engine's module imports only when it is opened, and the extra that brings it.

@@ -30,7 +30,7 @@ from reasoning_lab.stages.distill.stage import DistillStage
 from reasoning_lab.tracking.tracker import NullTracker
 from reasoning_lab.training.loop import StageContext
 from reasoning_lab.types import Completion, Problem, Split
-from reasoning_lab.verify import verifier_of
+from reasoning_lab.verify import build_verifier
 
 from .ours import size_of
 from .work import Clock, Work
@@ -87,7 +87,7 @@ class Stage:
         self._model = str(folder / "teacher")
         _OPEN[self._model] = KeptEngine(self._model, None, "float32", None, self._hardware)
         self._source = source_of(folder)
-        self._verifier = verifier_of(self._hardware)
+        self._verifier = build_verifier(self._hardware)
         self._verifier.__enter__()
 
     def check(self) -> Work:

@@ -1,4 +1,4 @@
-"""Rules of the user's own that evaluate: what an answer can do to its own verdict and to others."""
+"""Checkers of the user that evaluate: no answer can change its own verdict or another one."""
 
 import os
 import subprocess
@@ -13,10 +13,10 @@ import pytest
 from reasoning_lab.config.targets import TRUSTED_VARIABLE
 from reasoning_lab.types import Problem, UserError, Verdict
 from reasoning_lab.verify import Verifier
-from reasoning_lab.verify.checkers import check, gold_complaint
+from reasoning_lab.verify.checkers import check, gold_error
 from reasoning_lab.verify.sandbox import is_available
 
-sealed_only = pytest.mark.skipif(not is_available(), reason="this kernel has no Landlock")
+needs_sandbox = pytest.mark.skipif(not is_available(), reason="this kernel has no Landlock")
 CORRECT, WRONG, UNPARSEABLE = Verdict.CORRECT, Verdict.WRONG, Verdict.UNPARSEABLE
 
 RULES = """
@@ -26,7 +26,7 @@ from dataclasses import dataclass
 
 import yaml
 
-# What a module does while it is imported is the user's own.
+# A module may evaluate while it is imported.
 SEVEN = eval("7")
 
 def evaluates(problem, answer):
@@ -112,22 +112,22 @@ LATE = "from dataclasses import dataclass\n@dataclass\nclass Late:\n    value: i
 
 @pytest.fixture(autouse=True, scope="module")
 def rules(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The folder of the rules; one process serves all tests of this file."""
+    """The folder of the checkers; one server serves all tests of this file."""
     folder = tmp_path_factory.mktemp("rules")
-    (folder / "rules_of_own.py").write_text(RULES)
+    (folder / "user_module.py").write_text(RULES)
     (folder / "late_import.py").write_text(LATE)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
-        patch.setenv(TRUSTED_VARIABLE, "rules_of_own")
+        patch.setenv(TRUSTED_VARIABLE, "user_module")
         yield folder
 
 
-def problem(rule: str, gold: str = "7") -> Problem:
-    return Problem("Which?", gold, f"rules_of_own.{rule}", "f")
+def problem(name: str, gold: str = "7") -> Problem:
+    return Problem("Which?", gold, f"user_module.{name}", "f")
 
 
 @pytest.mark.parametrize(
-    ("rule", "answer"),
+    ("name", "answer"),
     [
         ("evaluates", "7"),
         ("evaluates", "__import__('os').write(6, b'{\"value\": true}')"),
@@ -143,14 +143,14 @@ def problem(rule: str, gold: str = "7") -> Problem:
         ("MatchesEvaluates", "7"),
     ],
 )
-def test_no_text_runs_where_the_gold_is(rule: str, answer: str) -> None:
-    with pytest.raises(UserError, match=rf"'rules_of_own\.{rule}.*' runs text as code .*README"):
-        check(problem(rule), answer)
+def test_no_text_runs_where_the_gold_is(name: str, answer: str) -> None:
+    with pytest.raises(UserError, match=rf"'user_module\.{name}.*' runs text as code .*README"):
+        check(problem(name), answer)
 
 
-def test_a_rule_that_evaluates_is_refused_with_its_gold() -> None:
+def test_a_checker_that_evaluates_is_refused_with_its_gold() -> None:
     with pytest.raises(UserError, match="runs text as code"):
-        gold_complaint(problem("evaluates"))
+        gold_error(problem("evaluates"))
 
 
 def test_no_call_that_text_chooses_can_write_a_verdict() -> None:
@@ -161,13 +161,13 @@ def test_no_call_that_text_chooses_can_write_a_verdict() -> None:
             check(problem("loads_yaml"), f"[{write}, !!python/object/apply:os._exit [0]]")
 
 
-def test_a_rule_that_compares_may_import_late_and_build_classes() -> None:
+def test_a_checker_that_compares_may_import_late_and_build_classes() -> None:
     assert check(problem("honest"), "7") is CORRECT
     assert check(problem("honest"), "8") is WRONG
     assert check(problem("honest"), "open('x')") is UNPARSEABLE
 
 
-@sealed_only
+@needs_sandbox
 @pytest.mark.parametrize(
     "answer",
     [
@@ -187,17 +187,17 @@ def test_a_rule_that_compares_may_import_late_and_build_classes() -> None:
         "__import__('os')._exit(0)",
         "__import__('builtins').__dict__.clear()",
         "__import__('sys').modules.clear() or 7.5",
-        # Replies as if from a function that sees the gold, or as an error that ends a run.
+        # Replies that pretend to come from a step that sees the gold, or to be an error.
         "__import__('json').__dict__.update(dumps=lambda *a, **k: '{\"refused\": \"exec\"}')",
         "__import__('json').__dict__.update(dumps=lambda *a, **k: '{\"error\": \"KeyError\"}')",
         "__import__('json').__dict__.update(dumps=lambda *a, **k: '[' * 10**4)",
     ],
 )
-def test_no_answer_that_runs_is_right_without_the_right_value(answer: str) -> None:
+def test_an_evaluated_answer_is_correct_only_with_the_right_value(answer: str) -> None:
     try:
         assert check(problem("Evaluates"), answer) in (WRONG, UNPARSEABLE)
     except MemoryError:
-        # The pool makes a timeout of it.
+        # The verifier makes a timeout of it.
         assert answer not in ("8", "1/0")
     assert check(problem("Evaluates"), "3.5 * 2") is CORRECT
     assert check(problem("Evaluates"), "3.5 * 3") is WRONG
@@ -214,58 +214,58 @@ def search(mark: str) -> str:
     )
 
 
-@sealed_only
-def test_what_evaluates_an_answer_never_saw_a_gold(rules: Path) -> None:
+@needs_sandbox
+def test_the_process_that_evaluates_an_answer_never_saw_a_gold(rules: Path) -> None:
     secret = problem("Clean", gold="-".join(["gold", "of", "nobody"]))
     assert check(secret, "'clean'") is CORRECT
     assert check(secret, search(secret.gold)) is CORRECT
     # The search finds what is there.
     assert check(secret, search("Evaluates")) is WRONG
-    # Nor has the process that it is a fork of.
-    (warm,) = processes_of(rules)
-    assert secret.gold.encode() not in memory_of(warm)
-    assert b"rules_of_own.Clean" in memory_of(warm)
+    # The server that forked it has seen no gold either.
+    (server,) = processes_of(rules)
+    assert secret.gold.encode() not in memory_of(server)
+    assert b"user_module.Clean" in memory_of(server)
 
 
-@sealed_only
+@needs_sandbox
 def test_an_answer_that_does_not_end_costs_only_itself(rules: Path) -> None:
-    others = processes_of(rules)
+    servers = processes_of(rules)
     texts = ["3 + 4", "[0] * 10**9", "any(iter(int, 1))", "__import__('os')._exit(0)"]
     texts += ["__import__('time').sleep(600)", "8", "7.0"]
     target = problem("Evaluates")
     with Verifier(workers=2, timeout_s=1, memory_mb=256) as verifier:
-        judged = verifier.verify([target] * len(texts), [f"\\boxed{{{text}}}" for text in texts])
-        assert len(processes_of(rules)) > len(others)
+        verified = verifier.verify([target] * len(texts), [f"\\boxed{{{text}}}" for text in texts])
+        assert len(processes_of(rules)) > len(servers)
     timeout = Verdict.TIMEOUT
     verdicts = [CORRECT, timeout, timeout, timeout, timeout, WRONG, CORRECT]
-    assert [verdict for _, verdict in judged] == verdicts
+    assert [verdict for _, verdict in verified] == verdicts
     deadline = time.monotonic() + 10
-    while processes_of(rules) != others and time.monotonic() < deadline:
+    while processes_of(rules) != servers and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert processes_of(rules) == others
+    assert processes_of(rules) == servers
 
 
-@sealed_only
-def test_an_error_in_two_steps_is_the_answers_but_not_the_golds() -> None:
+@needs_sandbox
+def test_an_error_in_two_steps_makes_an_answer_unparseable_and_a_gold_unreadable() -> None:
     assert check(problem("Evaluates"), "nothing_of_this_name") is UNPARSEABLE
     assert check(problem("Evaluates"), "'text'") is UNPARSEABLE
-    complaint = gold_complaint(problem("Evaluates", gold="nothing_of_this_name"))
-    assert "does not find right its own gold" in str(complaint)
+    complaint = gold_error(problem("Evaluates", gold="nothing_of_this_name"))
+    assert "does not accept its own gold" in str(complaint)
     assert "NameError" in str(complaint)
-    assert gold_complaint(problem("Evaluates", gold="7")) is None
+    assert gold_error(problem("Evaluates", gold="7")) is None
 
 
-def test_what_is_no_rule_is_refused() -> None:
+def test_an_object_of_neither_form_is_refused() -> None:
     for name in ("Half", "number"):
-        with pytest.raises(UserError, match=rf"'rules_of_own.{name}' is no rule; make it"):
+        with pytest.raises(UserError, match=rf"'user_module.{name}' is no checker; make it"):
             check(problem(name), "7")
 
 
 # The kernel stacks at most 16 rulesets, so that no further one can be added.
-UNSEALABLE = """
+WITHOUT_SANDBOX = """
 import ctypes, struct
 from reasoning_lab.types import Problem, UserError
-from reasoning_lab.verify.own_rules import check_own as check
+from reasoning_lab.verify.user_checkers import check_with_user_checker as check
 
 libc = ctypes.CDLL(None, use_errno=True)
 libc.prctl(38, 1, 0, 0, 0)
@@ -273,39 +273,39 @@ making_sockets = struct.pack("=Q", 1 << 9)
 for _ in range(16):
     ruleset = libc.syscall(444, making_sockets, len(making_sockets), 0)
     assert libc.syscall(446, ruleset, 0) == 0
-print(check(Problem("?", "7", "rules_of_own.same", "f"), "07"))
+print(check(Problem("?", "7", "user_module.same", "f"), "07"))
 for name in ("Evaluates", "evaluates"):
     try:
-        check(Problem("?", "7", f"rules_of_own.{name}", "f"), "7")
+        check(Problem("?", "7", f"user_module.{name}", "f"), "7")
     except UserError as error:
         print(error)
 """
 
 
-@sealed_only
-def test_where_nothing_can_be_sealed_only_a_reader_is_refused(rules: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", UNSEALABLE],
+@needs_sandbox
+def test_without_a_sandbox_only_a_checker_with_two_steps_is_refused(rules: Path) -> None:
+    completed = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", WITHOUT_SANDBOX],
         env={**os.environ, "PYTHONPATH": os.pathsep.join([".", str(rules)])},
         capture_output=True,
         text=True,
         check=True,
         timeout=120,
     )
-    same, reader, plain = done.stdout.splitlines()
+    same, two_steps, function = completed.stdout.splitlines()
     assert same == "correct"
-    assert "'rules_of_own.Evaluates.read'" in reader
-    assert "cannot isolate it" in reader
-    assert "'rules_of_own.evaluates' runs text as code" in plain
+    assert "'user_module.Evaluates.read'" in two_steps
+    assert "cannot isolate it" in two_steps
+    assert "'user_module.evaluates' runs text as code" in function
 
 
 def processes_of(rules: Path) -> set[int]:
-    """Pids of the warm processes that import from this test's folder, and of their children."""
+    """Pids of the servers that import from this test's folder, and of their children."""
     pids = set()
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(FileNotFoundError, ProcessLookupError):
             command = (folder / "cmdline").read_bytes()
-            if b"answer_process" in command and str(rules).encode() in command:
+            if b"user_checker_server" in command and str(rules).encode() in command:
                 pids.add(int(folder.name))
     return pids
 

@@ -1,14 +1,14 @@
-r"""One spelling for the many ways in which LaTeX and plain text write the same formula.
+r"""Normalise the many ways in which LaTeX and plain text write the same formula.
 
-Nothing that carries meaning goes: a command that no rule here knows stays where it is, for the
-parser to refuse. Degrees become `°`, words stay in `\text{...}`.
+No text with a meaning is dropped: a command that no rule here knows stays, and the parser refuses
+it. Degrees become `°`, words stay in `\text{...}`.
 """
 
 import re
 from functools import lru_cache
 
-from reasoning_lab.verify.characters import ascii_form
-from reasoning_lab.verify.units import unit_words
+from reasoning_lab.verify.characters import normalise_characters
+from reasoning_lab.verify.units import parse_unit
 
 _TEXT = re.compile(
     r"\\(?:text(?:bf|it|rm|sf|tt|normal|md|up)?|math(?:rm|bf|it|sf|tt|normal|cal|scr)|mbox|hbox|bm"
@@ -18,12 +18,12 @@ _ORDINAL = re.compile(
     r"(?<=[0-9])\s*(?:\^\s*)?\{?\s*(?:\\(?:text|mathrm|textsuperscript)\s*\{\s*(?:st|nd|rd|th)\s*\}"
     r"|(?:st|nd|rd|th)(?![A-Za-z]))\s*\}?"
 )
-# Fonts and boxes around what holds braces of its own.
+# Fonts and boxes whose argument has braces too.
 _WRAPPER = re.compile(
     r"\\(?:text(?:bf|it|rm|normal)?|math(?:rm|bf|it)|mbox|bm|boldsymbol|underline|boxed|fbox)\s*\{"
 )
 _OVER = re.compile(r"\{([^{}]*)\\over(?![A-Za-z])([^{}]*)\}")
-_NO_INK = re.compile(
+_INVISIBLE = re.compile(
     r"\\[hv]space\*?\s*\{[^{}]*\}|\\[hv]?phantom\s*\{[^{}]*\}|\\checkmark(?![A-Za-z])"
     r"|[\u2705\u2713\u2714]"
 )
@@ -62,12 +62,12 @@ _FONT_SWITCH = re.compile(
 )
 _SIZE = re.compile(r"\\(?:left|right|[bB]igg?[lrm]?)(?![A-Za-z])\s*(\.(?![0-9]))?")
 _MATH_MODE = re.compile(r"(?<!\\)(?:\$|\\[()\[\]])")
-_THIN = (
+_THOUSANDS_SEPARATOR = (
     r"(?:\\[,!:; ]|\\thinspace(?![A-Za-z])|~|\{,\}|\{\\,\}|\\!\s?,\\!\s?|,\\!\s?"
     r"| (?=[0-9]{3}(?:[ .]|$)))"
 )
 _THOUSANDS = re.compile(
-    rf"(?<![0-9.,\\])(?<![0-9]\s)[1-9][0-9]{{0,2}}(?:{_THIN}[0-9]{{3}})+(?![0-9])"
+    rf"(?<![0-9.,\\])(?<![0-9]\s)[1-9][0-9]{{0,2}}(?:{_THOUSANDS_SEPARATOR}[0-9]{{3}})+(?![0-9])"
 )
 _SPACE = re.compile(
     r"(?<!\\)\\(?:[,!:;> ]|(?:q?quad|(?:thin|med|thick|en)space|hfill)(?![A-Za-z]))|~|\s+"
@@ -108,11 +108,30 @@ _CONSTANT_NAMES = (
     "pi alpha beta gamma delta epsilon theta lambda sigma omega phi infty rho tau mu psi"
 )
 _NAMES = tuple(_CONSTANT_NAMES.split())
-_PLAIN = {name: f"\\{_COMMANDS.get(name, name)} " for name in (*_FUNCTIONS, *_NAMES)}
-_PLAIN |= {"infinity": "\\infty ", "inf": "\\infty ", "oo": "\\infty ", "cbrt": "\\sqrt[3]"}
-# Only with a digit, an operator or a bracket beside them are these no words.
-_WORDLIKE = {"sec", "min", "max", "tan", "sin", "log", "th", "ch", "sh", "exp", "inf", "det", "mu"}
-_RUN = re.compile(r"\\text\{[^{}]*\}|\\[A-Za-z]+|[A-Za-z]+")
+_COMMAND_OF_NAME = {name: f"\\{_COMMANDS.get(name, name)} " for name in (*_FUNCTIONS, *_NAMES)}
+_COMMAND_OF_NAME |= {
+    "infinity": "\\infty ",
+    "inf": "\\infty ",
+    "oo": "\\infty ",
+    "cbrt": "\\sqrt[3]",
+}
+# These are words unless a digit, an operator or a bracket follows.
+_ALSO_WORDS = {
+    "sec",
+    "min",
+    "max",
+    "tan",
+    "sin",
+    "log",
+    "th",
+    "ch",
+    "sh",
+    "exp",
+    "inf",
+    "det",
+    "mu",
+}
+_LETTERS = re.compile(r"\\text\{[^{}]*\}|\\[A-Za-z]+|[A-Za-z]+")
 _SCIENTIFIC = re.compile(
     r"(?<![A-Za-z0-9.])([0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE]([-+]?[0-9]+)(?![A-Za-z0-9.{^_(\\])"
 )
@@ -124,19 +143,19 @@ _DOUBLED = re.compile(r"\\\\(?=[A-Za-z{}])")
 
 
 @lru_cache(maxsize=512)
-def latex_form(text: str) -> str:
+def normalise_latex(text: str) -> str:
     r"""Return `text` as LaTeX without math mode, fonts and sizes, in one spelling.
 
     Thousands lose their separators, `sqrt(2)` becomes `\sqrt{2}`, `\lg` becomes `\log_{10}`,
     `1e-07` becomes `1\cdot 10^{-07}`.
     """
-    text = ascii_form(text)
+    text = normalise_characters(text)
     if "matrix" not in text and "array" not in text and "cases" not in text:
         text = _DOUBLED.sub(r"\\", text)
-    text = _without_wrappers(_MATH_MODE.sub("", text))
-    text = _NO_INK.sub(" ", text)
+    text = _drop_wrappers(_MATH_MODE.sub("", text))
+    text = _INVISIBLE.sub(" ", text)
     text = _OVER.sub(r"\\frac{\1}{\2}", text)
-    text = _CASES.sub(_listed, text)
+    text = _CASES.sub(_lines_as_list, text)
     text = _TWO_DOTS.sub(r"\\overline{\1\2\3}", _OLD_FONT.sub(r"\\text{\1}", text))
     text = _COLOR.sub("", _FONT_SWITCH.sub(" ", text))
     if "\\begin{array}" in text:
@@ -146,33 +165,33 @@ def latex_form(text: str) -> str:
     text = _DEGREE.sub("°", text)
     text = _UNIT_POWER.sub(r"\\text{\1}^{\2}", text)
     text = _UNIT_INVERSE_INSIDE.sub(r"\\text{\1} \\text{\2}^{-\3}", text)
-    text = _UNIT_PRODUCT.sub(r"\1 ", _UNIT_INVERSE.sub(_per, text))
-    text = _THOUSANDS.sub(lambda m: re.sub(_THIN, "", m[0]), text)
+    text = _UNIT_PRODUCT.sub(r"\1 ", _UNIT_INVERSE.sub(_write_per, text))
+    text = _THOUSANDS.sub(lambda m: re.sub(_THOUSANDS_SEPARATOR, "", m[0]), text)
     for _ in range(3):
-        text = _TEXT.sub(lambda m: _unwrapped(m[1], m.string[: m.start()], m[0]), text)
+        text = _TEXT.sub(lambda m: _unwrap_text(m[1], m.string[: m.start()], m[0]), text)
     if "\\text{" in text:
         text = _UNIT_FRACTION.sub(r"\1/\2", text)
     text = _BRACED_MARK.sub(r"\1", text)
     text = _NUMBER_SET.sub(r"\\mathbb{\1}", text)
     text = _ABSOLUTE.sub(r"|\1|", text)
-    text = _COMMAND.sub(_renamed, text)
+    text = _COMMAND.sub(_rename_command, text)
     text = _SPACE.sub(" ", text)
-    text = _RUN.sub(lambda m: _read_run(m, text), text)
+    text = _LETTERS.sub(lambda m: _name_as_command(m, text), text)
     text = _SCIENTIFIC.sub(r"\1\\cdot 10^{\2}", text)
     text = text.replace("**", "^").replace("*", "\\cdot ") if "*" in text else text
-    text = _call_braces(text)
+    text = _brace_calls(text)
     text = _SCRIPT.sub(r"\1{\2}", _ROOT.sub(r"\\sqrt\1{\2}", text))
-    text = _braced_fractions(text)
+    text = _brace_fractions(text)
     text = _LOGARITHM_OVER.sub(r"\1(\2)", text)
     text = _ODD_ROOT.sub(r"(-\\sqrt[\1]{\2})", text)
     return _LOOSE_BRACE.sub(r"\1{", " ".join(text.split()))
 
 
-def _without_wrappers(text: str) -> str:
-    """Without the fonts and boxes around what holds braces, such as a fraction."""
+def _drop_wrappers(text: str) -> str:
+    """Drop the fonts and boxes around arguments with braces, such as a fraction."""
     at = 0
     while (match := _WRAPPER.search(text, at)) is not None:
-        inner, rest = _argument(text[match.end() - 1 :])
+        inner, rest = _split_argument(text[match.end() - 1 :])
         content = inner[1:-1]
         at = match.end()
         if inner.endswith("}") and re.search(r"\\(?:[dt]?frac|sqrt|binom|boxed|text)", content):
@@ -181,26 +200,26 @@ def _without_wrappers(text: str) -> str:
     return text
 
 
-def _listed(match: re.Match[str]) -> str:
-    """The lines of a system of equations as a list; as it is where its columns say more."""
+def _lines_as_list(match: re.Match[str]) -> str:
+    """Return the lines of a system of equations as a list; unchanged where it has columns."""
     lines = [line.strip(" ,;&") for line in re.split(r"\\\\", match[2])]
     lines = [re.sub(r"&\s*=|=\s*&", "=", line) for line in lines if line]
     return match[0] if any("&" in line for line in lines) else ", ".join(lines)
 
 
-def _per(match: re.Match[str]) -> str:
-    """`s^{-1}` as `per s`."""
+def _write_per(match: re.Match[str]) -> str:
+    """Write `s^{-1}` as `per s`."""
     power = "" if match[2] == "1" else f"^{{{match[2]}}}"
     return f" \\text{{per {match[1]}}}{power}"
 
 
-def _unwrapped(content: str, before: str, whole: str) -> str:
-    """What a font's or text's braces hold: letters and functions bare, words marked as text."""
+def _unwrap_text(content: str, before: str, command: str) -> str:
+    """Return the argument of a font or text: letters and functions bare, words as `\\text`."""
     content = " ".join(_SPACE.sub(" ", content).split())
-    if whole.startswith(("\\boxed", "\\fbox")):
+    if command.startswith(("\\boxed", "\\fbox")):
         return f" {content} "
-    quantity = before.rstrip(" \\,~;:!")[-1:]
-    behind_number = bool(quantity) and quantity in "0123456789})°$"
+    last = before.rstrip(" \\,~;:!")[-1:]
+    behind_number = bool(last) and last in "0123456789})°$"
     if content in _FUNCTIONS and not (behind_number and content in ("min", "sec")):
         return f"\\{content} "
     if not content:
@@ -210,65 +229,65 @@ def _unwrapped(content: str, before: str, whole: str) -> str:
     if re.fullmatch(r"[,;]?\s*(?:and|or|und)", content):
         return f" {content} "
     if len(content) == 1 and content.isalpha():
-        bold = whole.startswith(("\\mathbf", "\\bm", "\\boldsymbol"))
+        bold = command.startswith(("\\mathbf", "\\bm", "\\boldsymbol"))
         if content in "eidT" or bold or not behind_number:
             return f" {content}" if re.search(r"\\[A-Za-z]+$", before) else content
     if _CLOCK_IN_TEXT.fullmatch(content) or _ANNOUNCED.match(content):
         return f" {content} "
     amount = _QUANTITY_IN_TEXT.fullmatch(content)
-    if amount and unit_words(amount[2]):
+    if amount and parse_unit(amount[2]):
         return f" {amount[1]} \\text{{{amount[2]}}} "
     if re.fullmatch(r"\([A-Za-z]\)", content):
         return content
     if _JOINING.search(content):
         words = _JOINING.split(content)
-        marks = ["", *_JOINING.findall(content)]
+        separators = ["", *_JOINING.findall(content)]
         return "".join(
-            f"{mark} " + (f"\\text{{{word}}}" if word.strip() else "")
-            for mark, word in zip(marks, words, strict=True)
+            f"{separator} " + (f"\\text{{{word}}}" if word.strip() else "")
+            for separator, word in zip(separators, words, strict=True)
         )
     return f"\\text{{{content}}}"
 
 
-def _renamed(match: re.Match[str]) -> str:
+def _rename_command(match: re.Match[str]) -> str:
     name = match[1]
     if name in _SYMBOLS:
         return _SYMBOLS[name]
     return f"\\{_COMMANDS.get(name, name)} " if name != "text" else match[0]
 
 
-def _read_run(match: re.Match[str], text: str) -> str:
-    """A run of letters: the name of a function or a constant as a command, else as it is."""
+def _name_as_command(match: re.Match[str], text: str) -> str:
+    """Return a run of letters as a command if it names a function or a constant."""
     run = match[0]
-    if run not in _PLAIN:
+    if run not in _COMMAND_OF_NAME:
         return run
-    if run in _WORDLIKE:
+    if run in _ALSO_WORDS:
         after = text[match.end() :].lstrip()[:1]
         if not after or after not in "(^_0123456789\\{":
             return run
-    return _PLAIN[run]
+    return _COMMAND_OF_NAME[run]
 
 
-def _call_braces(text: str) -> str:
-    r"""`\sqrt(x)` as `\sqrt{x}` and `^(x)` as `^{x}`, whatever the brackets hold."""
+def _brace_calls(text: str) -> str:
+    r"""Write `\sqrt(x)` as `\sqrt{x}` and `^(x)` as `^{x}`, whatever the brackets contain."""
     if re.search(r"\\sqrt\s*(?:\[[0-9]+\])?\s*\(|\^\s*\(", text) is None:
         return text
     parts: list[str] = []
     at = 0
-    waiting: list[int] = []
+    depths_of_calls: list[int] = []
     depth = 0
     for mark in re.finditer(r"(\\sqrt\s*(?:\[[0-9]+\])?|\^)\s*\(|[()]", text):
         parts.append(text[at : mark.start()])
         at = mark.end()
         if mark[1]:
             depth += 1
-            waiting.append(depth)
+            depths_of_calls.append(depth)
             parts.append(mark[1].strip() + "{")
         elif mark[0] == "(":
             depth += 1
             parts.append("(")
-        elif waiting and waiting[-1] == depth:
-            waiting.pop()
+        elif depths_of_calls and depths_of_calls[-1] == depth:
+            depths_of_calls.pop()
             depth -= 1
             parts.append("}")
         else:
@@ -277,22 +296,22 @@ def _call_braces(text: str) -> str:
     return "".join(parts) + text[at:]
 
 
-def _braced_fractions(text: str) -> str:
-    r"""`\frac12`, `\frac1{2}` and `\frac\pi2` with both their braces."""
+def _brace_fractions(text: str) -> str:
+    r"""Write `\frac12`, `\frac1{2}` and `\frac\pi2` with braces around both arguments."""
     if not _FRACTION.search(text) and "}" not in text:
         return text
     parts = text.split("\\frac")
     result = parts[0]
     for part in parts[1:]:
         rest = part.lstrip()
-        top, rest = _argument(rest)
-        bottom, rest = _argument(rest.lstrip())
+        top, rest = _split_argument(rest)
+        bottom, rest = _split_argument(rest.lstrip())
         result += f"\\frac{top}{bottom}{rest}"
     return result
 
 
-def _argument(text: str) -> tuple[str, str]:
-    """The first argument of a command in braces, and what follows; as it is when still open."""
+def _split_argument(text: str) -> tuple[str, str]:
+    """Return the first argument of a command in braces, and the rest of the text."""
     atom = re.match(r"[0-9A-Za-z]|\\[A-Za-z]+\s?", text)
     if atom:
         return f"{{{atom[0].strip()}}}", text[atom.end() :]

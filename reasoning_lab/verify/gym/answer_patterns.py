@@ -1,7 +1,7 @@
-"""What an answer of each family that the lab ships may look like, as a regular expression.
+"""The form of an answer to each shipped family, as a regular expression.
 
-An answer that does not fit is unparseable before reasoning-gym's scorer sees it. The families that
-`rules` judges have their grammars there. All patterns take linear time and bound what they repeat.
+An answer that does not match is unparseable, and reasoning-gym's scorer never sees it. The families
+in `scorers` have their patterns there. All patterns take linear time and have bounded repeats.
 """
 
 import re
@@ -19,7 +19,7 @@ _COMPLEX = (
     rf"\(?\(?\s*[-+]?\s*{_REAL_OR_IMAGINARY}(?:\s*[-+]\s*[-+]?\s*{_REAL_OR_IMAGINARY})?\s*\)?\)?"
 )
 _WORD = r"[A-Za-z]{1,20}\.?"
-# A word problem's number may have its unit behind it, never another number.
+# A unit may follow the number of a word problem, but no other number.
 _UNIT = (
     rf"(?:\\[,;! ]|\s)*(?:\\?%|\\(?:text|mathrm)\{{[A-Za-z .]{{0,60}}\}}"
     rf"|{_WORD}(?: {_WORD}){{0,5}})"
@@ -45,4 +45,4 @@ _PATTERNS = {
     "simple_equations": _NUMBER_OR_FRACTION,
 }
 
-GRAMMARS = {family: re.compile(pattern) for family, pattern in _PATTERNS.items()}
+ANSWER_PATTERNS = {family: re.compile(pattern) for family, pattern in _PATTERNS.items()}

@@ -1,11 +1,11 @@
-"""The kinds of structure that an answer can have."""
+"""Nodes of the tree that the parser makes of an answer."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Leaf:
-    """A formula without relation, list or unit."""
+class Formula:
+    """A formula without relation, list or unit, as LaTeX; `formulas` parses it."""
 
     text: str
 
@@ -26,41 +26,41 @@ class Quantity:
 
 
 @dataclass(frozen=True, slots=True)
-class Clock:
-    """A time of day; `half` is `am`, `pm` or empty."""
+class TimeOfDay:
+    """A time of day; `am_pm` is `am`, `pm` or empty."""
 
     hour: int
     minute: int
-    half: str
+    am_pm: str
 
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """Parts with colons between them; `clock` = it may as well be a time."""
+    """Parts with colons between them; `may_be_time` = the text is also a valid time of day."""
 
     parts: tuple["Node", ...]
-    clock: bool
+    may_be_time: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
-    """What stands in brackets: `()`, `[]`, `(]`, `[)` or `{}`."""
+class Bracketed:
+    """Items in brackets: `()`, `[]`, `(]`, `[)` or `{}`."""
 
     brackets: str
     items: tuple["Node", ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
-    """Items without brackets, in any order; `joint` = the only word between them, if any."""
+class PlainList:
+    """Items without brackets; `conjunction` = `and` or `or` if nothing else separates them."""
 
     items: tuple["Node", ...]
-    joint: str = ""
+    conjunction: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Relation:
-    """Sides with the relations between them; an empty side is None."""
+    """Sides with operators between them; the node of an empty side is None."""
 
     operators: tuple[str, ...]
     sides: tuple["Node | None", ...]
@@ -69,7 +69,7 @@ class Relation:
 
 @dataclass(frozen=True, slots=True)
 class SetExpression:
-    """Sets joined by one of union, intersection and difference."""
+    """Sets joined by one operator: union, intersection or difference."""
 
     operator: str
     parts: tuple["Node", ...]
@@ -77,24 +77,24 @@ class SetExpression:
 
 @dataclass(frozen=True, slots=True)
 class Congruence:
-    """A value with its modulus."""
+    """A value modulo another."""
 
     value: "Node"
     modulus: "Node"
 
 
 @dataclass(frozen=True, slots=True)
-class Based:
-    """Digits of a number in another base."""
+class BasedNumber:
+    """Digits of a number with a base in its index."""
 
     digits: str
     base: int
 
 
 Node = (
-    Leaf | Words | Quantity | Clock | Ratio | Group | Listing | Relation | SetExpression
-    | Congruence | Based
+    Formula | Words | Quantity | TimeOfDay | Ratio | Bracketed | PlainList | Relation
+    | SetExpression | Congruence | BasedNumber
 )  # fmt: skip
 
-EMPTY = Group("{}", ())
-REALS = Leaf("\\mathbb{R}")
+EMPTY_SET = Bracketed("{}", ())
+REALS = Formula("\\mathbb{R}")

@@ -1,4 +1,4 @@
-r"""What the checker `math` makes of each kind of answer, and of its neighbours.
+r"""The checker `math` on each kind of answer, and on its neighbours.
 
 Right and wrong follow from mathematics and from the decisions in `reasoning_lab/verify/README.md`.
 """
@@ -11,7 +11,8 @@ import pytest
 
 import reasoning_lab.verify
 from reasoning_lab.types import Problem, Verdict
-from reasoning_lab.verify.checkers import check, gold_complaint
+from reasoning_lab.verify.checkers import check, gold_error
+from tests.support.verification import verdict
 
 # fmt: off
 ROWS: list[tuple[str, list[str], list[str]]] = [
@@ -248,7 +249,7 @@ def test_every_spelling_is_right_and_every_neighbour_wrong(
     gold: str, right: list[str], wrong: list[str]
 ) -> None:
     problem = Problem("q?", gold, "math", "f")
-    assert gold_complaint(problem) is None
+    assert gold_error(problem) is None
     assert [a for a in right if check(problem, a) is not Verdict.CORRECT] == []
     assert [a for a in wrong if check(problem, a) is Verdict.CORRECT] == []
 
@@ -262,3 +263,37 @@ def test_the_documented_decisions_are_those_of_the_checker() -> None:
     for gold, answer, decision in rows:
         verdict = check(Problem("q?", gold, "math", "f"), answer)
         assert (verdict is Verdict.CORRECT) is (decision == "right"), (gold, answer)
+
+
+# Gold, answers that equal it, answers that do not.
+MATH = [
+    ("(1,2]", ["(1, 2]", "\\left(1,2\\right]"], ["[1,2]", "(1,2)", "[1,2)", "(1,3]", "(2,1]"]),
+    ("[1,2]", ["[1, 2]", "\\left[1,2\\right]"], ["(1,2]", "(1,2)", "\\{1,2\\}", "[1,3]"]),
+    ("\\{1,2\\}", ["\\{2,1\\}", "\\left\\{2, 1\\right\\}"], ["\\{1,3\\}", "\\{1\\}", "[1,2]"]),
+    ("\\{1,2,3\\}", ["\\{3,1,2\\}"], ["\\{1,2\\}", "\\{1,2,3,4\\}"]),
+    ("(-\\infty, 3)", ["(-\\infty,3)", "(-\\infty, +3)"], ["(-\\infty,3]", "(3,\\infty)", "[3]"]),
+    ("(-\\infty, 3]", ["\\left(-\\infty,3\\right]"], ["(-\\infty,3)", "(-\\infty,4]"]),
+    ("(-\\infty,1)\\cup(2,\\infty)", ["(2,\\infty)\\cup(-\\infty,1)"],
+     ["(-\\infty,1)\\cup[2,\\infty)"]),
+    ("5\\text{ cm}", ["5", "5\\,\\text{cm}", "5 \\mathrm{cm}"], ["6\\text{ cm}", "6"]),
+    ("5", ["5\\text{ cm}", "5.0"], ["6\\text{ cm}", "50"]),
+    ("1,234", ["1234", "1{,}234", "1,234.0"], ["1,235", "234"]),
+    ("\\frac{3}{2}", ["1\\frac{1}{2}", "\\dfrac{3}{2}", "\\dfrac{6}{4}", "1.5"], ["\\dfrac{2}{3}"]),
+    ("50\\%", ["50\\%", "50%", "50", "0.5"], ["51\\%", "5\\%", "0.05"]),
+    ("20!", ["2432902008176640000"], ["20!+1", "2432902008176640001"]),
+    ("20!+1", ["1 + 20!"], ["20!"]),
+    ("\\frac{1}{20!}", ["1/20!"], ["\\frac{1}{21!}", "0"]),
+    ("\\frac{1}{2004!}", ["\\frac{2}{2 \\cdot 2004!}"], ["\\frac{1}{2006!}", "0"]),
+    ("2^{-99}", ["\\frac{1}{2^{99}}"], ["2^{-98}", "0"]),
+    ("0", ["1-1"], ["10^{-30}", "\\frac{1}{20!}"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("gold", "right", "wrong"), MATH)
+def test_math_compares_in_both_directions(gold: str, right: list[str], wrong: list[str]) -> None:
+    assert [a for a in right if verdict("math", gold, a) is not Verdict.CORRECT] == []
+    assert [a for a in wrong if verdict("math", gold, a) is not Verdict.WRONG] == []
+
+
+def test_an_error_in_sympy_ends_no_run() -> None:
+    assert verdict("math", "5", "1" + "/m" * 900) in (Verdict.WRONG, Verdict.UNPARSEABLE)
