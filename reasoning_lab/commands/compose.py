@@ -14,10 +14,10 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-import reasoning_lab
 import reasoning_lab.stages
 from reasoning_lab.config.benchmark import BenchmarkConfig
 from reasoning_lab.config.fields import check_values, identity_of
+from reasoning_lab.config.folder import CONF
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.root import RootConfig
 from reasoning_lab.config.schema import StageConfig
@@ -39,9 +39,6 @@ from reasoning_lab.graph.store import RECORD
 from reasoning_lab.sampling.model_teacher import check_engine
 from reasoning_lab.system.files import content_hash
 from reasoning_lab.types import UserError
-
-_PACKAGE = Path(reasoning_lab.__file__).parent
-CONF = next(path for path in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if path.is_dir())
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from reasoning_lab.cli import SUBCOMMANDS
+from reasoning_lab.commands import export as command
 from reasoning_lab.data.tokens.batches import padded_batch
 from reasoning_lab.graph.store import Artifact, Metadata, Store
 from reasoning_lab.kernels.logprobs import token_logprobs
@@ -23,7 +23,7 @@ STAGES = ["pretrain", "distill", "midtrain", "sft", "prefer", "dpo", "rl"]
 
 
 def export(*words: str) -> None:
-    SUBCOMMANDS["export"](words)
+    command.main(words)
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,7 @@ def test_card_tells_what_the_records_tell(
         one = made[row[0].removeprefix("| ")]
         assert row[1:3] == [one.fingerprint, str(one.seed)]
         assert f"### {one.stage} {one.fingerprint}" in card
-    assert "trained from nothing" in recipe
+    assert "trained from scratch" in recipe
     dropped = card[card.index("## What was dropped") : card.index("## Evaluation")]
     for one in (made["midtrain"], made["distill"]):
         for unit, counts in one.ledger.items():
@@ -193,6 +193,6 @@ def test_a_hub_out_of_reach_leaves_the_folder(
     made: dict[str, Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_" + "a" * 34)  # Tests set HF_HUB_OFFLINE.
-    with pytest.raises(UserError, match=r"push=owner/name: the hub does not take it .*is complete"):
+    with pytest.raises(UserError, match=r"push=owner/name: the upload failed .*is complete"):
         export(f"model={made['rl'].path}", f"out={tmp_path / 'new'}", "push=owner/name")
     assert (tmp_path / "new" / "README.md").exists()
