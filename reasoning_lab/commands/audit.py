@@ -22,7 +22,7 @@ from reasoning_lab.data.sources.unreadable import ReadableGolds, Unreadable
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.system.files import timestamped_folder
 from reasoning_lab.types import Problem, UserError, Verdict
-from reasoning_lab.verify import verifier_of
+from reasoning_lab.verify import build_verifier
 
 _SHARD_ROWS = 4096
 
@@ -108,7 +108,7 @@ def audit(
     ledger = Ledger()
     out_dir.mkdir(parents=True, exist_ok=True)
     disagreements = out_dir / "disagreements.jsonl"
-    with verifier_of(hardware) as verifier, disagreements.open("w", encoding="utf-8") as stream:
+    with build_verifier(hardware) as verifier, disagreements.open("w", encoding="utf-8") as stream:
         golds = ReadableGolds(verifier, ledger, lambda _: Unreadable("drop", 1.0, "audit"))
         for start in range(0, len(rows), _SHARD_ROWS):
             pairs = [(row, _problem(path, row, checker)) for row in rows[start:][:_SHARD_ROWS]]

@@ -17,11 +17,11 @@ from reasoning_lab.commands.arguments import to_sweep
 from reasoning_lab.commands.compose import Recipe
 from reasoning_lab.commands.sweep import recipes, swept_keys
 from reasoning_lab.config.fields import as_plain
-from reasoning_lab.config.schema import TrainingConfig
 from reasoning_lab.evaluate.completions import read_samples
-from reasoning_lab.evaluate.config import EvaluateConfig
+from reasoning_lab.evaluate.stage import EvaluateStage
 from reasoning_lab.graph.recipe import Node, variant_label
 from reasoning_lab.graph.store import Artifact, Store, fingerprint
+from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.report.table import sentences
 from reasoning_lab.report.write import (
     Claims,
@@ -35,6 +35,7 @@ from reasoning_lab.report.write import (
     write_report,
 )
 from reasoning_lab.system.files import timestamped_folder
+from reasoning_lab.training.stage import TrainingStage
 from reasoning_lab.types import UserError
 
 _MEASURED = (
@@ -72,7 +73,9 @@ def survey(overrides: Sequence[str]) -> dict[str, Path]:
         store = Store(runs / "store")
         lacking: list[str] = []
         for node in _reported(recipe):
-            found = artifacts.get(node.fingerprint) or store.lookup(node.folder, node.fingerprint)
+            found = artifacts.get(node.fingerprint) or store.lookup(
+                node.stage.name, node.fingerprint
+            )
             if found is None:
                 lacking.append(node.name)
             else:
@@ -81,7 +84,7 @@ def survey(overrides: Sequence[str]) -> dict[str, Path]:
             missing.append(f"{' '.join(combination) or 'the recipe'} lacks {', '.join(lacking)}")
             continue
         for node in recipe.nodes:
-            record = store.record(node.folder, node.fingerprint)
+            record = store.record(node.stage.name, node.fingerprint)
             if record is not None:
                 artifacts.setdefault(node.fingerprint, record)
         own_rows, own_results = results_of(recipe, artifacts)
@@ -109,10 +112,10 @@ def dashboard(overrides: Sequence[str]) -> list[str]:
     found = [recipe for _, recipe in recipes(overrides)]
     root = found[0].root
     stages = [
-        node.folder
+        node.stage.name
         for recipe in found
         for node in recipe.nodes
-        if isinstance(node.config, TrainingConfig)
+        if isinstance(node.stage, TrainingStage)
     ]
     swept = swept_keys(overrides)
     subject = Subject(
@@ -139,16 +142,16 @@ def results_of(
     """
     rows, results = [], []
     for node in recipe.nodes:
-        if not isinstance(node.config, EvaluateConfig):
+        if not isinstance(node.stage, EvaluateStage):
             continue
-        evaluated, policy = artifacts[node.fingerprint], node.inputs.get("policy")
+        evaluated, policy = artifacts[node.fingerprint], node.inputs.get(Policy.kind)
         made = None if policy is None else artifacts[policy.fingerprint]
-        samples = read_samples(evaluated.path, node.config.benchmark.samples)
+        samples = read_samples(evaluated.path, node.stage.benchmark.samples)
         about: dict[str, Any] = {
             "variant": recipe.variant,
-            "stage": node.policy_name,
+            "stage": _policy_name(node),
             "seed": recipe.root.seed,
-            "benchmark": node.config.name,
+            "benchmark": node.stage.benchmark_name,
             # A checkpoint that was taken as it is has no artifact; what it is decides its name.
             "fingerprint": made.fingerprint if made else _name_of_base(node),
         }
@@ -173,6 +176,11 @@ def results_of(
     return rows, results
 
 
+def _policy_name(node: Node) -> str:
+    """What the policy that an evaluation measures is called."""
+    return node.name.rpartition("/")[0]
+
+
 def _name_of_base(node: Node) -> str:
     return fingerprint({"model": node.identity["groups"]["model"]})
 
@@ -195,12 +203,12 @@ def add_evidence(evidence: Evidence, recipe: Recipe, artifacts: Mapping[str, Art
         )
         if made is None:
             continue
-        if isinstance(node.config, EvaluateConfig):
-            about = {"variant": variant, "seed": seed, "stage": node.policy_name}
+        if isinstance(node.stage, EvaluateStage):
+            about = {"variant": variant, "seed": seed, "stage": _policy_name(node)}
             evidence.completions.append(
-                Completions(made.path, {**about, "benchmark": node.config.name})
+                Completions(made.path, {**about, "benchmark": node.stage.benchmark_name})
             )
-        elif made.kind == "policy":
+        elif made.kind == Policy.kind:
             evidence.policies[f"{node.name}, {title}"] = made.path
 
 
@@ -226,7 +234,7 @@ def _reported(recipe: Recipe) -> list[Node]:
     return [
         each
         for node in recipe.nodes
-        if isinstance(node.config, EvaluateConfig)
+        if isinstance(node.stage, EvaluateStage)
         for each in (*node.inputs.values(), node)
     ]
 

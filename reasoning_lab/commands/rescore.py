@@ -23,7 +23,7 @@ from reasoning_lab.evaluate.statistics import Difference, Estimate, paired_diffe
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.system.files import timestamped_folder, write_atomically
 from reasoning_lab.types import Problem, Rollout, UserError
-from reasoning_lab.verify import verifier_of, verifier_version
+from reasoning_lab.verify import build_verifier, verifier_version
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ def rescore(
         )
     old = read_rollouts(folder / COMPLETIONS)
     ledger = Ledger()
-    with verifier_of(hardware) as verifier:
+    with build_verifier(hardware) as verifier:
         golds = ReadableGolds(verifier, ledger, lambda _: Unreadable("drop", 1.0, "rescore"))
         distinct = {r.problem.id: _with_checker(r.problem, checker) for r in old}
         readable = {problem.id: problem for problem in golds.of(distinct.values())}

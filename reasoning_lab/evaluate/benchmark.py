@@ -18,7 +18,7 @@ from reasoning_lab.data.corpus import read_prompt_ids, write_rollouts
 from reasoning_lab.data.sources.problems import ProblemSource, drawn
 from reasoning_lab.data.sources.unreadable import ReadableGolds, Unreadable
 from reasoning_lab.evaluate.completions import COMPLETIONS
-from reasoning_lab.evaluate.config import EvaluateConfig
+from reasoning_lab.evaluate.stage import EvaluateStage
 from reasoning_lab.evaluate.statistics import Estimate, majority, pass_at_1, pass_at_k
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.sampling.rollouts import RolloutSampler, sampling_of
@@ -53,9 +53,9 @@ def benchmark_problems(
     return problems
 
 
-def run(config: EvaluateConfig, context: StageContext) -> Metrics:
+def run(config: EvaluateStage, context: StageContext) -> Metrics:
     """Sample, verify, write `completions.parquet`."""
-    name, benchmark = config.name, config.benchmark
+    name, benchmark = config.benchmark_name, config.benchmark
     source = context.benchmark_source(name)
     held_out = benchmark_problems(source, benchmark, name, context.lineage)
     policy = Unreadable(benchmark.unreadable, benchmark.max_unreadable_frac, f"benchmarks.{name}")
@@ -95,7 +95,7 @@ def _count(rollouts: Sequence[Rollout], ledger: Ledger) -> None:
     ledger.drop("completions", "not_answered", len(empty), origins=empty)
 
 
-def _sampler(config: EvaluateConfig, context: StageContext) -> RolloutSampler:
+def _sampler(config: EvaluateStage, context: StageContext) -> RolloutSampler:
     instruction = config.benchmark.instruction
     if config.engine is not None:
         return context.engine_sampler(config.engine, instruction)

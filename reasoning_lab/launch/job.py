@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import datasets
 import pytorch_lightning as pl
@@ -31,11 +31,11 @@ from omegaconf import DictConfig, OmegaConf
 from reasoning_lab.config.benchmark import BenchmarkConfig
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.model import ModelConfig
-from reasoning_lab.config.schema import StageConfig, TrainingConfig
 from reasoning_lab.config.targets import factory, resolve
 from reasoning_lab.config.tracker import TrackerConfig
 from reasoning_lab.data.sources.problems import ProblemSource
 from reasoning_lab.graph.ledger import Ledger
+from reasoning_lab.graph.stage import Metrics
 from reasoning_lab.launch.ray import run_on_ray
 from reasoning_lab.launch.slurm import run_on_slurm
 from reasoning_lab.launch.torchrun import log_paths, run_locally
@@ -46,9 +46,10 @@ from reasoning_lab.system.interrupts import Interrupted, forward_signals
 from reasoning_lab.system.ranks import rank
 from reasoning_lab.tracking.tracker import NullTracker, Tracker
 from reasoning_lab.tracking.wandb import WandbTracker
-from reasoning_lab.training.loop import Metrics, StageContext
+from reasoning_lab.training.loop import StageContext
+from reasoning_lab.training.stage import LabStage, TrainingStage
 from reasoning_lab.types import UserError
-from reasoning_lab.verify import Verifier, verifier_of
+from reasoning_lab.verify import Verifier, build_verifier
 
 _JOB, _OUTCOME = "job.yaml", "outcome.json"
 _MISTAKE = "mistake-{}.txt"
@@ -90,7 +91,7 @@ class Job:
     """
 
     name: str
-    config: StageConfig
+    config: LabStage
     seed: int
     out_dir: Path
     work_dir: Path
@@ -130,9 +131,8 @@ class Job:
             benchmark_sources=benchmark_sources,
             ledger=ledger,
         )
-        run = resolve(self.config.run, f"stages.{self.name}.run")
         try:
-            metrics = cast(Metrics, run(self.config, context))
+            metrics = self.config.run(context)
         finally:
             # A trainer refers to itself, so its model would stay beside the next stage's.
             free_memory()
@@ -161,7 +161,7 @@ class Job:
     @property
     def _is_shared(self) -> bool:
         """Whether it is a training that a strategy spreads over processes."""
-        return isinstance(self.config, TrainingConfig) and self.hardware.strategy != "single"
+        return isinstance(self.config, TrainingStage) and self.hardware.strategy != "single"
 
 
 def tracker_of(tracking: Mapping[str, Any] | None) -> Tracker:
@@ -344,7 +344,7 @@ def main() -> None:
     try:
         hardware = read_job(folder).hardware
         # Starts no process until the stage verifies.
-        with process_group(hardware), verifier_of(hardware) as verifier:
+        with process_group(hardware), build_verifier(hardware) as verifier:
             work(folder, verifier)
     except Interrupted:
         # What the command is to say is written down.

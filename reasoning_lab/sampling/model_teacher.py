@@ -14,7 +14,7 @@ from reasoning_lab.data.teachers.prose_answers import ProseAnswers
 from reasoning_lab.models.thoughts import is_cut_off, with_one_thought, without_turn_end
 from reasoning_lab.sampling.engine import Engine, Sampling, instructed, rollout_seeds
 from reasoning_lab.types import Completion, Problem, UserError
-from reasoning_lab.verify.answers import extract_answer
+from reasoning_lab.verify.extraction import extract_answer
 
 _KEY = "teacher.engine"
 # What an engine's module imports only when it is opened, and the extra that brings it.

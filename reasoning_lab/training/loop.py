@@ -27,6 +27,7 @@ from reasoning_lab.config.targets import factory
 from reasoning_lab.data.sources.problems import ProblemSource, drawn
 from reasoning_lab.data.sources.unreadable import ReadableGolds, Unreadable
 from reasoning_lab.graph.ledger import Ledger
+from reasoning_lab.graph.stage import Metrics as Metrics
 from reasoning_lab.models.adapters import add_adapter, has_adapter, learning_weights
 from reasoning_lab.models.chat import add_missing_tokens
 from reasoning_lab.models.policy import device_of, load_policy, on_device, save_policy
@@ -54,7 +55,6 @@ from reasoning_lab.training.strategies import drives_of, mean_over_ranks, shard,
 from reasoning_lab.types import Problem, Split, UserError
 from reasoning_lab.verify import Verifier
 
-Metrics = dict[str, Any]
 # Batches come in one planned pass; what the policy is stands in its config.
 _ONE_PASS: dict[str, Any] = {
     "max_epochs": 1,

@@ -7,13 +7,13 @@ import pytest
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from reasoning_lab.commands.compose import _check_hardware, makers
+from reasoning_lab.commands.compose import _check_hardware, stage_classes
 from reasoning_lab.config.folder import CONF
 from reasoning_lab.config.hardware import HardwareConfig, RayConfig, SlurmConfig
 from reasoning_lab.config.hydra_errors import is_composition_error, one_sentence
-from reasoning_lab.config.schema import StageConfig
 from reasoning_lab.config.targets import factory, resolve
-from reasoning_lab.stages.distill.config import DistillConfig
+from reasoning_lab.models.policy_artifact import Policy
+from reasoning_lab.stages.distill.stage import DistillStage
 from reasoning_lab.types import UserError
 from tests.conftest import Compose
 
@@ -21,20 +21,21 @@ GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir())
 
 
 def options(group: str) -> list[str]:
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    """Names of a group's options; one in a folder is called by its path."""
+    folder = CONF / group
+    paths = folder.rglob("*.yaml") if group == "experiment" else folder.glob("*.yaml")
+    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in paths)
 
 
 @pytest.mark.parametrize("option", options("stage"))
 def test_stage_option_composes_into_its_own_schema(option: str, composed: Compose) -> None:
     root = composed(*[f"+stage@stages.my_{name}={name}" for name in options("stage")]).root
     config = root.stages[f"my_{option}"]
-    assert type(config) is not StageConfig
-    assert isinstance(config, StageConfig)
-    assert callable(resolve(config.run, "run"))
-    for group in config.reads:
-        assert group in ("model", "data", "benchmarks")
+    assert isinstance(config, stage_classes()[config.name])
+    assert set(config.reads) <= {"model", "data", "benchmarks"}
     if hasattr(config, "optimization"):
-        assert callable(factory(config.optimization.optimizer, "optimizer"))
+        assert callable(factory(config.optimization.optimizer.arguments(), "optimizer"))
+        assert callable(factory(config.optimization.schedule.arguments(), "schedule"))
     if hasattr(config, "teacher"):
         factory(config.teacher, "teacher")()
 
@@ -44,7 +45,7 @@ def test_stage_option_composes_into_its_own_schema(option: str, composed: Compos
     [
         (group, option)
         for group in GROUPS
-        if group not in ("stage", "engine", "judge", "teacher", "hydra")
+        if group not in ("stage", "engine", "judge", "teacher", "hydra", "optimizer", "schedule")
         for option in options(group)
     ],
 )
@@ -67,10 +68,13 @@ def test_option_composes(
         "paper": "model.path=some/model",
     }
     # Many devices want larger batches than the tiny recipe's, and their shards AdamW.
-    adamw = "{batch_size: 32, optimizer: {_target_: torch.optim.AdamW}}"
     wide = [
-        f"stages.{stage}.optimization={adamw}"
+        override
         for stage in ("pretrain", "midtrain", "sft", "dpo")
+        for override in (
+            f"stages.{stage}.optimization.batch_size=32",
+            f"optimizer@stages.{stage}.optimization.optimizer=adamw",
+        )
         if option.endswith(("x8", "zero3", "slurm", "ray"))
     ]
     recipe = composed(chosen, *wide, *[missing[option]] if option in missing else [])
@@ -80,7 +84,7 @@ def test_option_composes(
 
 def test_teacher_is_swapped_with_all_its_options(composed: Compose) -> None:
     stage = composed("teacher@stages.distill.teacher=recorded").root.stages["distill"]
-    assert isinstance(stage, DistillConfig)
+    assert isinstance(stage, DistillStage)
     assert set(stage.teacher) == {"_target_", "answer_pattern", "marks"}
 
 
@@ -94,7 +98,7 @@ def test_engine_composes_into_what_asks_it(
     stage = composed(
         f"{group}@{at}=model", f"engine@{at}.engine={engine}", f"{at}.engine.model=some/model"
     ).root.stages["distill"]
-    assert isinstance(stage, DistillConfig)
+    assert isinstance(stage, DistillStage)
     asked = getattr(stage, field)
     assert factory(asked, field)().name == "some/model"
     # The engine takes the options that its file names, and hardware.
@@ -102,18 +106,23 @@ def test_engine_composes_into_what_asks_it(
     inspect.signature(target).bind(**asked["engine"], hardware=HardwareConfig())
 
 
-def test_makers_are_read_from_the_shipped_options() -> None:
-    assert makers("corpus") == ["curate", "distill"]
-    assert makers("preferences") == ["prefer", "prefer_mixed", "prefer_teacher"]
-    assert makers("evaluation") == []
+def test_every_stage_of_the_lab_is_discovered() -> None:
+    """Under its own name. Evaluations are none: no recipe names them."""
+    names: dict[str, set[str]] = {}
+    for name, stage in stage_classes().items():
+        assert stage.name == name
+        names.setdefault(stage.produces.kind, set()).add(name)
+    assert names == {
+        "corpus": {"curate", "distill"},
+        "preferences": {"prefer", "prefer_mixed", "prefer_teacher"},
+        "policy": {"pretrain", "midtrain", "sft", "dpo", "rl"},
+    }
 
 
 @pytest.mark.parametrize(
     "path", ["os.system", "torch.hub.load", "builtins.eval", "reasoning_labs.x"]
 )
 def test_only_allowed_code_may_be_named(path: str, composed: Compose) -> None:
-    with pytest.raises(UserError, match=r"stages\.sft\.run.*may not be named"):
-        composed(f"stages.sft.run={path}")
     with pytest.raises(UserError, match=r"data\._target_.*may not be named"):
         composed(f"data._target_={path}")
 
@@ -130,7 +139,7 @@ def test_model_folder_is_identified_by_its_content(composed: Compose, tmp_path: 
 
     def found(name: str) -> set[str]:
         recipe = composed("ablate=pretrain", f"model.path={tmp_path / name}")
-        return {n.fingerprint for n in recipe.nodes if "policy" in n.config.consumes}
+        return {n.fingerprint for n in recipe.nodes if Policy in n.stage.consumes}
 
     assert found("a") == found("b")
     assert not found("a") & found("c")
@@ -279,7 +288,10 @@ def test_data_file_that_does_not_exist_is_named(composed: Compose, tmp_path: Pat
             "stages.rl.optimization.checkpoint_every_steps=0",
             "every_steps: 0 is too small",
         ),
-        ("stages.sft.optimization.warmup_frac=1.5", "warmup_frac: 1.5 is too large; give 1.0 or"),
+        (
+            "stages.sft.optimization.schedule.warmup_frac=1.5",
+            "warmup_frac: 1.5 is too large; give 1.0 or",
+        ),
         ("stages.dpo.beta=-1", r"stages\.dpo\.beta: -1\.0 is too small"),
         ("benchmarks.heldout.sampling.top_p=2", "top_p: 2.0 is too large"),
         ("stages.pretrain.steps_frac=1", "steps_frac: 1.0 is too large"),
@@ -367,7 +379,8 @@ def test_micro_batch_that_holds_a_whole_step_is_no_mistake(composed: Compose) ->
         (
             ["hardware.strategy=fsdp", "hardware.devices=2"],
             r"^stages\.pretrain\.optimization\.optimizer: hardware\.strategy=fsdp updates shards, "
-            r"which 'reasoning_lab\.training\.muon\.MuonAdamW' cannot; choose torch\.optim\.AdamW",
+            r"which 'reasoning_lab\.training\.muon\.MuonAdamW' cannot; choose adamw, as in "
+            r"optimizer@stages",
         ),
         (
             ["hardware.strategy=deepspeed2", "model/adapter=lora"],

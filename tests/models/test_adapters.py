@@ -9,6 +9,7 @@ import torch
 from transformers import PreTrainedModel
 
 from reasoning_lab.config.model import AdapterConfig
+from reasoning_lab.config.optimization import MuonConfig
 from reasoning_lab.data.tokens.batches import padded_batch
 from reasoning_lab.kernels.cached_decoder import decodes_leanly
 from reasoning_lab.kernels.logprobs import token_logprobs
@@ -154,9 +155,8 @@ def test_resumed_stage_is_the_uninterrupted_one_to_the_bit(
 
 def test_muon_takes_an_adapter(context: StageContext, tmp_path: Path) -> None:
     """Both halves of an adapter are hidden matrices, and nothing is left for AdamW."""
-    run = STAGES["sft"][1]
-    muon = {"_target_": "reasoning_lab.training.muon.MuonAdamW"}
-    config = replace(run, optimization=replace(run.optimization, optimizer=muon))  # type: ignore[attr-defined, call-arg]
+    run = STAGES["sft"]
+    config = replace(run, optimization=replace(run.optimization, optimizer=MuonConfig()))  # type: ignore[attr-defined, call-arg]
     small = replace(context, model=replace(context.model, adapter=LORA))
     _, states = saved_states("sft", small, tmp_path, config)
     trained("sft", small, states[2], config)

@@ -19,6 +19,7 @@ import torch
 from reasoning_lab.commands.convert import convert
 from reasoning_lab.config.hardware import HardwareConfig, SamplingHardwareConfig
 from reasoning_lab.config.model import AdapterConfig, ModelConfig
+from reasoning_lab.config.optimization import TrapezoidConfig
 from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.data.sources.files import FileSource
 from reasoning_lab.data.tokens.batches import padded_batch
@@ -32,11 +33,11 @@ from reasoning_lab.sampling.openai import OpenAIEngine
 from reasoning_lab.sampling.probe import check_engine
 from reasoning_lab.sampling.vllm import Replicas, VLLMEngine, engine_of
 from reasoning_lab.stages.rl import module as rl
-from reasoning_lab.stages.rl.config import KLConfig, RLConfig, TemperatureConfig
+from reasoning_lab.stages.rl.stage import KLConfig, RLStage, TemperatureConfig
 from reasoning_lab.types import Completion, Example, Problem, UserError
 from reasoning_lab.verify import Verifier
-from tests.stages.rl.test_rl import TableTracker
 from tests.support.contexts import data_context
+from tests.support.rl import TableTracker
 from tests.support.stages import optimization
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
@@ -200,11 +201,9 @@ def sums(folder: Path) -> Path:
 COMPLETION_TOKENS = 20
 
 
-def to_be_brief(**options: Any) -> RLConfig:
+def to_be_brief(**options: Any) -> RLStage:
     """What rewards brief completions, under `options` of the optimization."""
-    return RLConfig(
-        run="reasoning_lab.stages.rl.module.run",
-        produces="policy",
+    return RLStage(
         problems=ProblemsConfig([1], 8),
         group_size=8,
         max_new_tokens=COMPLETION_TOKENS,
@@ -227,7 +226,8 @@ def test_reinforcement_learning_samples_from_the_weights_of_the_moment(
     With an adapter from a base checkpoint, without one from an earlier stage's policy.
     """
     rows = sums(tmp_path)
-    config = to_be_brief(steps=4, learning_rate=1e-2, warmup_frac=0.0)
+    plain = TrapezoidConfig(decay_frac=0.5)
+    config = to_be_brief(steps=4, learning_rate=1e-2, schedule=plain)
     tracker = TableTracker()
     with Verifier(workers=1, timeout_s=20, memory_mb=1024) as verifier:
         context = data_context(

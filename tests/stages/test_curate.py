@@ -23,7 +23,7 @@ from reasoning_lab.data.sources.benchmark_files import read_prompts
 from reasoning_lab.data.sources.files import FileSource
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.stages.curate import produce
-from reasoning_lab.stages.curate.config import CurateConfig
+from reasoning_lab.stages.curate.stage import CurateStage
 from reasoning_lab.training.loop import StageContext
 from reasoning_lab.types import Completion, Problem, Rollout, Split, UserError, Verdict
 from reasoning_lab.verify import Verifier
@@ -99,7 +99,7 @@ def test_an_impossible_step_is_refused(options: Any, told: str) -> None:
 def test_a_step_that_is_null_is_left_out() -> None:
     assert list(made_steps({"a": PASS_RATE, "b": None, "c": PASS_RATE}, KEY)) == ["a", "c"]
     with pytest.raises(UserError, match=r"stages\.curate\.steps: there is none"):
-        CurateConfig(steps={"b": None}).check("stages.curate", HardwareConfig())
+        CurateStage(steps={"b": None}).check("stages.curate", HardwareConfig())
 
 
 @pytest.mark.parametrize("column", ["prompt", "problem", "question"])
@@ -116,7 +116,7 @@ def test_a_malformed_benchmark_file_is_named_by_its_line(line: str, tmp_path: Pa
     with pytest.raises(UserError, match=r"b\.jsonl, line 2: "):
         read_prompts(str(path), "k")
     with pytest.raises(UserError, match=r"files: cannot read '.*none'"):
-        CurateConfig(steps={"a": PASS_RATE}, files=[str(tmp_path / "none")]).check(
+        CurateStage(steps={"a": PASS_RATE}, files=[str(tmp_path / "none")]).check(
             "stages.curate", HardwareConfig()
         )
 
@@ -159,7 +159,7 @@ def prompts(path: Path) -> list[str]:
 
 
 def test_stage_writes_what_is_left_and_why_the_rest_is_not(context: StageContext) -> None:
-    config = CurateConfig(steps={"hardness": PASS_RATE, "leaks": DECONTAMINATE})
+    config = CurateStage(steps={"hardness": PASS_RATE, "leaks": DECONTAMINATE})
     metrics = produce.run(config, context)
     out = context.out_dir
     assert prompts(out / "accepted.parquet") == ["a", "b", "b"]
@@ -213,7 +213,7 @@ def test_stage_writes_what_is_left_and_why_the_rest_is_not(context: StageContext
 def test_stage_reads_benchmark_files(context: StageContext, tmp_path: Path) -> None:
     path = tmp_path / "more.jsonl"
     path.write_text('{"question": "B!"}\n')
-    config = CurateConfig(steps={"leaks": DECONTAMINATE}, files=[str(path)])
+    config = CurateStage(steps={"leaks": DECONTAMINATE}, files=[str(path)])
     produce.run(config, replace(context, benchmarks={}))
     assert [name[:5] for name in prompts(context.out_dir / "accepted.parquet")] == [
         "Well:",
@@ -223,7 +223,7 @@ def test_stage_reads_benchmark_files(context: StageContext, tmp_path: Path) -> N
 
 
 def test_same_inputs_give_the_same_files(context: StageContext, tmp_path: Path) -> None:
-    config = CurateConfig(steps={"hardness": PASS_RATE, "leaks": DECONTAMINATE})
+    config = CurateStage(steps={"hardness": PASS_RATE, "leaks": DECONTAMINATE})
     again = replace(context, out_dir=tmp_path / "again", ledger=Ledger())
     again.out_dir.mkdir()
     contents: list[Mapping[str, bytes]] = []
@@ -237,7 +237,7 @@ def test_same_inputs_give_the_same_files(context: StageContext, tmp_path: Path) 
 def test_a_step_that_leaves_nothing_is_named(context: StageContext) -> None:
     steps = {"hardness": PASS_RATE, "long": {"_target_": f"{FILTERS}.Length", "least": 5}}
     with pytest.raises(UserError, match=r"stages\.curate\.steps\.long: no rollout is left"):
-        produce.run(CurateConfig(steps=steps), context)
+        produce.run(CurateStage(steps=steps), context)
 
 
 @pytest.mark.parametrize("added", ["+stage@stages.curate=curate", "recipe=tiny_curated"])

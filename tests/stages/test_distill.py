@@ -17,8 +17,8 @@ from reasoning_lab.data.teachers.procedural import Writing
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.sampling.judge import _QUESTION, verdict_of
 from reasoning_lab.sampling.model_teacher import ModelTeacher
-from reasoning_lab.stages.distill.config import DistillConfig
 from reasoning_lab.stages.distill.produce import run
+from reasoning_lab.stages.distill.stage import DistillStage
 from reasoning_lab.training.loop import StageContext
 from reasoning_lab.types import Completion, Problem, Rollout, UserError, Verdict
 from reasoning_lab.verify import Verifier
@@ -75,9 +75,9 @@ def teacher(**changes: Any) -> dict[str, Any]:
     } | changes
 
 
-def config(**changes: Any) -> DistillConfig:
+def config(**changes: Any) -> DistillStage:
     return replace(
-        DistillConfig(
+        DistillStage(
             teacher=teacher(),
             problems=ProblemsConfig(levels=[1], count=PROBLEMS),
             validation=4,

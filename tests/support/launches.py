@@ -17,11 +17,12 @@ from omegaconf import OmegaConf
 from reasoning_lab.config.folder import CONF
 from reasoning_lab.config.hardware import SHARDED, HardwareConfig
 from reasoning_lab.config.model import AdapterConfig, ModelConfig
+from reasoning_lab.config.optimization import OptimizerConfig
 from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.config.targets import factory
 from reasoning_lab.data.sources.files import FileSource
 from reasoning_lab.launch.job import Job, launched, write_job
-from reasoning_lab.stages.pretrain.config import PretrainConfig
+from reasoning_lab.stages.pretrain.stage import PretrainStage
 from reasoning_lab.tracking.tracker import NullTracker
 from reasoning_lab.training.checkpoints import last_checkpoint
 from reasoning_lab.training.loop import StageContext
@@ -50,21 +51,20 @@ WIDE = ModelConfig(
 def config_of(name: str) -> Any:
     """The stage's config with momentum SGD: AdamW's first steps amplify rounding errors."""
     config: Any = (
-        STAGES[name][1]
+        STAGES[name]
         if name in STAGES
-        else PretrainConfig(steps_frac=0.5, steps_per_row=2, problems=ProblemsConfig([1], 60))
+        else PretrainStage(steps_frac=0.5, steps_per_row=2, problems=ProblemsConfig([1], 60))
     )
     steps = 4 if name == "rl" else 10
     sgd = optimization(
-        optimizer={"_target_": "torch.optim.SGD", "momentum": 0.9},
+        optimizer=OptimizerConfig("torch.optim.SGD", options={"momentum": 0.9}),
         learning_rate=3e-3,
         # Some of the steps are clipped.
         clip_norm=0.3 if name == "rl" else 4.0,
         steps=steps,
         checkpoint_every_steps=steps // 2,
     )
-    run = f"reasoning_lab.stages.{name}.module.run"
-    return replace(config, run=run, produces="policy", optimization=sgd)
+    return replace(config, optimization=sgd)
 
 
 @pytest.fixture(scope="session")

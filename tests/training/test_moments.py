@@ -103,7 +103,7 @@ def files(folder: Path) -> dict[str, bytes]:
 def test_ended_around_states_leaves_the_same_files_and_tells_every_step(
     name: str, every_steps: int, log_every_steps: int, context: StageContext, tmp_path: Path
 ) -> None:
-    config: Any = STAGES[name][1]
+    config: Any = STAGES[name]
     rhythm = {"checkpoint_every_steps": every_steps, "log_every_steps": log_every_steps}
     config = replace(config, optimization=replace(config.optimization, **rhythm))
     expected, whole = attempt(name, context, tmp_path / "whole", config, Ending("never", 1))

@@ -5,15 +5,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from reasoning_lab.stages.rl.ahead import Ahead
 
+from reasoning_lab.config.optimization import OptimizerConfig
 from reasoning_lab.data.tokens.batches import padded_batch
 from reasoning_lab.kernels.logprobs import token_logprobs
 from reasoning_lab.models.policy import load_policy
 from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.sampling.hf import HFEngine
-from reasoning_lab.stages.rl.ahead import Ahead
-from reasoning_lab.stages.sft.config import SFTConfig
 from reasoning_lab.stages.sft.module import run
+from reasoning_lab.stages.sft.stage import SFTStage
 from reasoning_lab.training.loop import StageContext
 from reasoning_lab.types import Example, UserError
 from tests.conftest import Compose
@@ -25,9 +26,9 @@ def moved(context: StageContext, dtype: str, folder: Path) -> float:
     (folder / "out").mkdir(parents=True)
     model = replace(context.model, dtype=dtype)
     here = replace(context, model=model, out_dir=folder / "out", work_dir=folder / "work")
-    adamw = {"_target_": "torch.optim.AdamW", "weight_decay": 0.0}
+    adamw = OptimizerConfig("torch.optim.AdamW", weight_decay=0.0)
     steps = optimization(optimizer=adamw, learning_rate=5e-7, steps=2, batch_size=4)
-    run(SFTConfig(levels=[1], count=20, optimization=steps), here)
+    run(SFTStage(levels=[1], count=20, optimization=steps), here)
     policy, _ = load_policy(context.inputs["policy"], dtype)
     before = policy.state_dict()
     after = weights(here.out_dir)

@@ -29,8 +29,8 @@ from reasoning_lab.models.tokenizer import examples_of, prompt_tokens
 from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.sampling.hf import HFEngine, engine_of
 from reasoning_lab.sampling.probe import check_engine, hf_remedy
-from reasoning_lab.stages.midtrain.config import MidtrainConfig
-from reasoning_lab.stages.sft.config import SFTConfig
+from reasoning_lab.stages.midtrain.stage import MidtrainStage
+from reasoning_lab.stages.sft.stage import SFTStage
 from reasoning_lab.training.loop import StageContext
 from reasoning_lab.training.probe import check_student
 from reasoning_lab.types import Completion, Example, UserError
@@ -47,8 +47,8 @@ from tests.support.stages import (  # noqa: F401
 HARDWARE = HardwareConfig()
 REFERENCE = HardwareConfig(kernels="reference")
 UNCACHED = HardwareConfig(sampling=SamplingHardwareConfig(cache=False))
-SFT = SFTConfig(levels=[1], count=60, optimization=optimization(steps=1, batch_size=60))
-MIDTRAIN = MidtrainConfig(
+SFT = SFTStage(levels=[1], count=60, optimization=optimization(steps=1, batch_size=60))
+MIDTRAIN = MidtrainStage(
     row_tokens=128, patience=9, validate_every_steps=2, optimization=optimization(batch_size=2)
 )
 # One of each kind; the others take the long suite.

@@ -57,7 +57,7 @@ def states(folder: Path) -> list[int]:
 
 def seldom(name: str, **changes: Any) -> Any:
     """The stage's config, with no state until its end."""
-    config: Any = STAGES[name][1]
+    config: Any = STAGES[name]
     changes = {"checkpoint_every_steps": 999, **changes}
     return replace(config, optimization=replace(config.optimization, **changes))
 
@@ -203,7 +203,7 @@ def test_states_are_saved_by_the_clock_too(
 
 
 def test_how_often_states_are_saved_is_no_identity() -> None:
-    config = STAGES["sft"][1]
+    config = STAGES["sft"]
     changed = replace(
         config,  # type: ignore[call-arg]
         optimization=optimization(checkpoint_every_minutes=1.0, checkpoint_every_steps=7),
@@ -257,7 +257,7 @@ def test_in_a_terminal_one_bar_names_the_stage_its_step_and_reward(
 def test_steps_without_a_group_that_trains_make_torch_say_nothing(
     context: StageContext, tmp_path: Path
 ) -> None:
-    config: Any = STAGES["rl_options"][1]
+    config: Any = STAGES["rl_options"]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         hopeless = replace(config, max_new_tokens=1)

@@ -13,7 +13,7 @@ from reasoning_lab.data.sources.problems import check_fractions, split_of
 from reasoning_lab.data.sources.unreadable import Unreadable
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.types import Problem, Split, UserError
-from reasoning_lab.verify.gym import refuse_unjudged
+from reasoning_lab.verify.gym import require_reviewed_family
 
 # Spacing between derived seeds: reasoning-gym uses seed + index for problem number index.
 _SEED_STRIDE = 10**7
@@ -41,7 +41,7 @@ class ReasoningGymSource:
     ) -> None:
         check_fractions(test_frac, validation_frac)
         for family in families:
-            refuse_unjudged(family, f"data.families.{family}")
+            require_reviewed_family(family, f"data.families.{family}")
         self._families = families
         self._test_frac = test_frac
         self._validation_frac = validation_frac

@@ -26,7 +26,7 @@ from reasoning_lab.data.sources.row_values import (
     value_at,
 )
 from reasoning_lab.types import Problem, UserError
-from reasoning_lab.verify.answers import extract_answer
+from reasoning_lab.verify.extraction import extract_answer
 
 _AFTER = "after "
 _NUMBER = re.compile(r"(?<![\w.,])-?\d+(?:[.,]\d+)*(?!\d)")

@@ -22,7 +22,7 @@ from reasoning_lab.models.thoughts import (
     without_turn_end,
 )
 from reasoning_lab.types import Completion, Problem, UserError
-from reasoning_lab.verify.answers import extract_answer
+from reasoning_lab.verify.extraction import extract_answer
 
 _THOUGHT_MARKS = (
     ("<think>", "</think>"),

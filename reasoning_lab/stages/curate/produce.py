@@ -23,14 +23,14 @@ from reasoning_lab.data.curation.step import (
 )
 from reasoning_lab.data.sources.benchmark_files import read_prompts
 from reasoning_lab.graph.ledger import Ledger
-from reasoning_lab.stages.curate.config import CurateConfig
+from reasoning_lab.stages.curate.stage import CurateStage
 from reasoning_lab.training.loop import Metrics, StageContext
 from reasoning_lab.types import Rollout, UserError
 
 _SHOWN_ROLLOUTS = 16
 
 
-def run(config: CurateConfig, context: StageContext) -> Metrics:
+def run(config: CurateStage, context: StageContext) -> Metrics:
     """Write the curated corpus as `distill` does, with the data card."""
     corpus, out_dir = context.inputs["corpus"], context.out_dir
     accepted = read_rollouts(corpus / "accepted.parquet")

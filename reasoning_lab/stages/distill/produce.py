@@ -28,14 +28,14 @@ from reasoning_lab.data.teachers.procedural import Surveying, Teacher, Writing
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.models.thoughts import is_cut_off
 from reasoning_lab.sampling.judge import Judging, ModelJudge
-from reasoning_lab.stages.distill.config import DistillConfig
+from reasoning_lab.stages.distill.stage import DistillStage
 from reasoning_lab.training.loop import Metrics, StageContext
 from reasoning_lab.types import Problem, Rollout, Split, UserError, Verdict
 
 _SHOWN_ROLLOUTS = 16
 
 
-def run(config: DistillConfig, context: StageContext) -> Metrics:
+def run(config: DistillStage, context: StageContext) -> Metrics:
     """Write `accepted.parquet`, `rejected.parquet`, `validation.parquet` and the data card."""
     teacher: Teacher = factory(config.teacher, f"stages.{context.name}.teacher")()
     draw = context.source.problems
@@ -85,7 +85,7 @@ def _reason(rollout: Rollout) -> str:
     return str(rollout.verdict) if rollout.completion.answered else "not_answered"
 
 
-def _judging(config: DistillConfig, context: StageContext) -> AbstractContextManager[Judging]:
+def _judging(config: DistillStage, context: StageContext) -> AbstractContextManager[Judging]:
     """The configured judge at work, or one that leaves every verdict as it is."""
     if config.judge is None:
         return nullcontext(_as_verified)
@@ -160,7 +160,7 @@ def _progress_bar() -> Progress:
 def _distill(
     problems: Iterator[Problem],
     make: Callable[[Sequence[Problem]], list[Rollout]],
-    config: DistillConfig,
+    config: DistillStage,
     context: StageContext,
 ) -> Metrics:
     """Work `problems` shard by shard, and tell how it goes."""
@@ -211,7 +211,7 @@ def _distill(
     return metrics
 
 
-def _none_accepted(total: int, config: DistillConfig, context: StageContext) -> str:
+def _none_accepted(total: int, config: DistillStage, context: StageContext) -> str:
     """One sentence about `total` rollouts of which none was accepted, with the reasons."""
     key = f"stages.{context.name}"
     reasons = context.ledger.reasons("rollouts")

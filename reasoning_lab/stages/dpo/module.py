@@ -23,7 +23,7 @@ from reasoning_lab.kernels.logprobs import TokenBatch, token_logprobs
 from reasoning_lab.losses.dpo import DPOLoss, PairLogprobs, dpo_loss
 from reasoning_lab.models.policy import device_of, on_device
 from reasoning_lab.models.tokenizer import examples_of
-from reasoning_lab.stages.dpo.config import DPOConfig
+from reasoning_lab.stages.dpo.stage import DPOStage
 from reasoning_lab.system.files import find_checksummed, rename_with_checksum
 from reasoning_lab.system.ranks import Peers, broadcast_from_rank0, rank, rank_slice
 from reasoning_lab.training.loop import (
@@ -66,7 +66,7 @@ class PairBatch:
 class DPOModule(PolicyModule):
     """A preference loss with an optional next-token term on the chosen completions."""
 
-    def __init__(self, policy: PreTrainedModel, config: DPOConfig, stage: str) -> None:
+    def __init__(self, policy: PreTrainedModel, config: DPOStage, stage: str) -> None:
         optimization = config.optimization
         super().__init__(policy, optimizer_of(optimization, stage), schedule_of(optimization))
         self._config = config
@@ -135,7 +135,7 @@ def _correlation(one: Tensor, other: Tensor) -> Tensor:
     return torch.where(size > 0, (one * other).sum() / size.clamp(min=1e-12), 0.0)
 
 
-def run(config: DPOConfig, context: StageContext) -> Metrics:
+def run(config: DPOStage, context: StageContext) -> Metrics:
     """Write the preference-optimized policy."""
     policy, tokenizer = context.load_student()
     preferences = context.inputs["preferences"]

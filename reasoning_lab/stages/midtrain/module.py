@@ -15,7 +15,7 @@ from reasoning_lab.data.tokens.batches import step_batches
 from reasoning_lab.data.tokens.packing import TrainedPart, pack, packed_batch, unpacked_batch
 from reasoning_lab.kernels.logprobs import TokenBatch
 from reasoning_lab.models.tokenizer import examples_of
-from reasoning_lab.stages.midtrain.config import MidtrainConfig
+from reasoning_lab.stages.midtrain.stage import MidtrainStage
 from reasoning_lab.training.loop import (
     Metrics,
     StageContext,
@@ -36,7 +36,7 @@ class PatienceStopping(EarlyStopping):
         trainer.should_stop = self.wait_count >= self.patience
 
 
-def run(config: MidtrainConfig, context: StageContext) -> Metrics:
+def run(config: MidtrainStage, context: StageContext) -> Metrics:
     """Write the mid-trained policy."""
     policy, tokenizer = context.load_student(packs=config.packing)
     corpus = context.inputs["corpus"]
@@ -100,7 +100,7 @@ def run(config: MidtrainConfig, context: StageContext) -> Metrics:
 def _rows(
     rollouts: Sequence[Rollout],
     tokenizer: PreTrainedTokenizerBase,
-    config: MidtrainConfig,
+    config: MidtrainStage,
     context: StageContext,
     unit: str,
 ) -> list[list[Example]]:

@@ -19,7 +19,7 @@ from reasoning_lab.models.tokenizer import (
     text_tokens,
     train_tokenizer,
 )
-from reasoning_lab.stages.pretrain.config import PretrainConfig
+from reasoning_lab.stages.pretrain.stage import PretrainStage
 from reasoning_lab.training.loop import Metrics, StageContext
 from reasoning_lab.training.probe import check_student
 from reasoning_lab.training.token_stage import train_padded
@@ -28,7 +28,7 @@ from reasoning_lab.types import Example, Problem, Split
 _RESULT = " = "
 
 
-def run(config: PretrainConfig, context: StageContext) -> Metrics:
+def run(config: PretrainStage, context: StageContext) -> Metrics:
     """Write the base policy; see the module's docstring."""
     problems = context.problems(Split.TRAIN, config.problems)
     teacher = ProceduralTeacher(noticed_slip_rate=0.0, unnoticed_slip_rate=0.0)

@@ -16,7 +16,7 @@ from reasoning_lab.sampling.rollouts import RolloutSampler
 from reasoning_lab.sampling.vllm import VLLMEngine
 from reasoning_lab.sampling.vllm_process import served
 from reasoning_lab.sampling.vllm_server import VLLMServers
-from reasoning_lab.stages.rl.config import RLConfig
+from reasoning_lab.stages.rl.stage import RLStage
 from reasoning_lab.system.ranks import broadcast_from_rank0, rank
 from reasoning_lab.training.loop import StageContext
 
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def sampler_of(
-    config: RLConfig,
+    config: RLStage,
     context: StageContext,
     policy: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -41,7 +41,7 @@ def sampler_of(
         yield stack.enter_context(closing(sampler))
 
 
-def engine_remedy(config: RLConfig, context: StageContext) -> str:
+def engine_remedy(config: RLStage, context: StageContext) -> str:
     """What to change where the engine's logprobs are not the trainer's."""
     if config.rollout_engine == "hf":
         return hf_remedy(context.hardware)

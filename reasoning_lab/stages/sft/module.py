@@ -10,7 +10,7 @@ from reasoning_lab.data.corpus import read_rollouts
 from reasoning_lab.data.curation.selection import harder_subset
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.models.tokenizer import examples_of
-from reasoning_lab.stages.sft.config import SFTConfig
+from reasoning_lab.stages.sft.stage import SFTStage
 from reasoning_lab.training.loop import Metrics, StageContext
 from reasoning_lab.training.token_stage import fitting, train_padded
 from reasoning_lab.types import Rollout, UserError
@@ -18,7 +18,7 @@ from reasoning_lab.types import Rollout, UserError
 _UNIT = "rollouts"
 
 
-def run(config: SFTConfig, context: StageContext) -> Metrics:
+def run(config: SFTStage, context: StageContext) -> Metrics:
     """Write the fine-tuned policy."""
     policy, tokenizer = context.load_student()
     accepted = read_rollouts(context.inputs["corpus"] / "accepted.parquet")
@@ -42,7 +42,7 @@ def run(config: SFTConfig, context: StageContext) -> Metrics:
 
 
 def _count_subset(
-    accepted: Sequence[Rollout], subset: Sequence[Rollout], config: SFTConfig, ledger: Ledger
+    accepted: Sequence[Rollout], subset: Sequence[Rollout], config: SFTStage, ledger: Ledger
 ) -> None:
     """Count what `harder_subset` leaves out, as it was asked to."""
     levels = [rollout for rollout in accepted if rollout.problem.level in config.levels]

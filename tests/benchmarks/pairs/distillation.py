@@ -25,12 +25,12 @@ from reasoning_lab.models.policy import load_tokenizer
 from reasoning_lab.models.tokenizer import prompt_texts
 from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.sampling.vllm import VLLMEngine
-from reasoning_lab.stages.distill.config import DistillConfig
 from reasoning_lab.stages.distill.produce import run
+from reasoning_lab.stages.distill.stage import DistillStage
 from reasoning_lab.tracking.tracker import NullTracker
 from reasoning_lab.training.loop import StageContext
 from reasoning_lab.types import Completion, Problem, Split
-from reasoning_lab.verify import verifier_of
+from reasoning_lab.verify import build_verifier
 
 from .ours import size_of
 from .work import Clock, Work
@@ -87,7 +87,7 @@ class Stage:
         self._model = str(folder / "teacher")
         _OPEN[self._model] = KeptEngine(self._model, None, "float32", None, self._hardware)
         self._source = source_of(folder)
-        self._verifier = verifier_of(self._hardware)
+        self._verifier = build_verifier(self._hardware)
         self._verifier.__enter__()
 
     def check(self) -> Work:
@@ -113,7 +113,7 @@ class Stage:
             tracker=NullTracker(),
         )
         engine = {"_target_": f"{__name__}.opened", "model": self._model}
-        config = DistillConfig(
+        config = DistillStage(
             teacher={
                 "_target_": "reasoning_lab.sampling.model_teacher.ModelTeacher",
                 "engine": engine,

@@ -14,8 +14,8 @@ from reasoning_lab.data.sources.mixture import MixtureSource
 from reasoning_lab.data.sources.unreadable import ReadableGolds, Unreadable
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.graph.store import Store
-from reasoning_lab.stages.distill.config import DistillConfig
 from reasoning_lab.stages.distill.produce import run
+from reasoning_lab.stages.distill.stage import DistillStage
 from reasoning_lab.types import Problem, Split, UserError
 from reasoning_lab.verify import Verifier
 from tests.conftest import Compose, lab_here
@@ -111,7 +111,7 @@ def test_distillation_goes_on_without_them(tmp_path: Path, verifier: Verifier) -
         "_target_": "reasoning_lab.data.teachers.recorded.RecordedTeacher",
         "answer_pattern": "(x)",
     }
-    config = DistillConfig(
+    config = DistillStage(
         teacher=teacher,
         problems=ProblemsConfig(levels=[1], count=9),
         validation=0,

@@ -16,8 +16,8 @@ from reasoning_lab.data.corpus import read_rollouts
 from reasoning_lab.data.sources.files import FileSource
 from reasoning_lab.data.sources.reasoning_gym import ReasoningGymSource
 from reasoning_lab.data.teachers.recorded import RecordedTeacher
-from reasoning_lab.stages.distill.config import DistillConfig
 from reasoning_lab.stages.distill.produce import run
+from reasoning_lab.stages.distill.stage import DistillStage
 from reasoning_lab.types import Completion, Problem, Split, UserError, Verdict
 from reasoning_lab.verify import Verifier, extract_answer
 from tests.support.contexts import data_context
@@ -228,7 +228,7 @@ def test_recorded_solutions_become_a_verified_corpus(tmp_path: Path, verifier: V
     path.write_text("\n".join(json.dumps(row) for row in rows))
     source = FileSource(str(path), 0.0, 0.3, {"solutions": "s"})
     context = data_context(tmp_path, "distill", source, verifier)
-    config = DistillConfig(
+    config = DistillStage(
         teacher=OPTIONS,
         problems=ProblemsConfig(levels=[1], count=30),
         validation=4,
@@ -271,7 +271,7 @@ def test_a_dataset_with_half_of_its_generations_cut_off(tmp_path: Path, verifier
     path.write_text("\n".join(json.dumps(row) for row in rows))
     source = FileSource(str(path), 0.0, 0.2, {"solutions": "s"})
     context = data_context(tmp_path, "distill", source, verifier)
-    config = DistillConfig(
+    config = DistillStage(
         teacher=OPTIONS,
         problems=ProblemsConfig(levels=[1], count=40),
         validation=8,
