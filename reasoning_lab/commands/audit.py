@@ -18,7 +18,7 @@ from typing import Any
 from reasoning_lab.commands.arguments import verifier_arguments
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.data.sources.json_lines import json_lines
-from reasoning_lab.data.sources.unreadable import ReadableGolds, Unreadable
+from reasoning_lab.data.sources.unreadable import ReadableGoldFilter, UnreadablePolicy
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.system.files import timestamped_folder
 from reasoning_lab.types import Problem, UserError, Verdict
@@ -109,10 +109,12 @@ def audit(
     out_dir.mkdir(parents=True, exist_ok=True)
     disagreements = out_dir / "disagreements.jsonl"
     with build_verifier(hardware) as verifier, disagreements.open("w", encoding="utf-8") as stream:
-        golds = ReadableGolds(verifier, ledger, lambda _: Unreadable("drop", 1.0, "audit"))
+        golds = ReadableGoldFilter(
+            verifier, ledger, lambda _: UnreadablePolicy("drop", 1.0, "audit")
+        )
         for start in range(0, len(rows), _SHARD_ROWS):
             pairs = [(row, _problem(path, row, checker)) for row in rows[start:][:_SHARD_ROWS]]
-            readable = list(golds.of(problem for _, problem in pairs))
+            readable = list(golds.filter(problem for _, problem in pairs))
             shard = [row for row, problem in pairs if problem.id not in golds.dropped]
             answers = verifier.verify(readable, [row.completion for row in shard])
             for row, (answer, verdict) in zip(shard, answers, strict=True):

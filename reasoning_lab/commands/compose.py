@@ -20,8 +20,8 @@ from reasoning_lab.config.fields import check_values, identity_of
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.root import RootConfig
 from reasoning_lab.config.targets import check_path, factory, import_trusted, is_trusted, own_code
-from reasoning_lab.data.sources.problems import ProblemSource
-from reasoning_lab.data.sources.rows import RowMapping
+from reasoning_lab.data.sources.problem_source import ProblemSource
+from reasoning_lab.data.sources.row_mapping import RowMapping
 from reasoning_lab.data.sources.unreadable import errors_under
 from reasoning_lab.evaluate.stage import EvaluateStage
 from reasoning_lab.graph.recipe import (

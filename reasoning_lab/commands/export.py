@@ -15,7 +15,7 @@ import yaml
 from reasoning_lab.commands.arguments import take_values
 from reasoning_lab.commands.evaluate import stored_policy
 from reasoning_lab.config.root import PathsConfig
-from reasoning_lab.data.card import fenced, markdown_table
+from reasoning_lab.data.card import fenced_block, markdown_table
 from reasoning_lab.data.corpus import PROMPT_IDS
 from reasoning_lab.graph.ledger import DROPPED_ROWS, TABLE_COLUMNS, Ledger
 from reasoning_lab.graph.recipe import BASE
@@ -292,7 +292,9 @@ def _result(stage: str, artifact: Artifact) -> tuple[str, ...]:
 
 
 def _settings(artifact: Artifact) -> str:
-    return fenced(yaml.safe_dump(dict(artifact.identity), sort_keys=False).strip(), most=None)
+    return fenced_block(
+        yaml.safe_dump(dict(artifact.identity), sort_keys=False).strip(), max_characters=None
+    )
 
 
 def _count(value: float | None) -> str:

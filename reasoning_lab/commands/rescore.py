@@ -16,7 +16,7 @@ from reasoning_lab.commands.arguments import verifier_arguments
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.data.corpus import read_rollouts, write_rollouts
 from reasoning_lab.data.curation.selection import group_by_problem
-from reasoning_lab.data.sources.unreadable import ReadableGolds, Unreadable
+from reasoning_lab.data.sources.unreadable import ReadableGoldFilter, UnreadablePolicy
 from reasoning_lab.evaluate.benchmark import correct_samples, measured
 from reasoning_lab.evaluate.completions import COMPLETIONS
 from reasoning_lab.evaluate.statistics import Difference, Estimate, paired_difference, pass_at_1
@@ -84,9 +84,11 @@ def rescore(
     old = read_rollouts(folder / COMPLETIONS)
     ledger = Ledger()
     with build_verifier(hardware) as verifier:
-        golds = ReadableGolds(verifier, ledger, lambda _: Unreadable("drop", 1.0, "rescore"))
+        golds = ReadableGoldFilter(
+            verifier, ledger, lambda _: UnreadablePolicy("drop", 1.0, "rescore")
+        )
         distinct = {r.problem.id: _with_checker(r.problem, checker) for r in old}
-        readable = {problem.id: problem for problem in golds.of(distinct.values())}
+        readable = {problem.id: problem for problem in golds.filter(distinct.values())}
         ledger.require_passed("problems", f"checker={checker}", "choose one that reads the golds")
         old = [rollout for rollout in old if rollout.problem.id in readable]
         problems = [readable[rollout.problem.id] for rollout in old]

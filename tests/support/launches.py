@@ -20,7 +20,7 @@ from reasoning_lab.config.model import AdapterConfig, ModelConfig
 from reasoning_lab.config.optimization import OptimizerConfig
 from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.config.targets import factory
-from reasoning_lab.data.sources.files import FileSource
+from reasoning_lab.data.sources.file import FileSource
 from reasoning_lab.launch.job import Job, launched, write_job
 from reasoning_lab.stages.pretrain.stage import PretrainStage
 from reasoning_lab.tracking.tracker import NullTracker
@@ -71,8 +71,8 @@ def config_of(name: str) -> Any:
 def jobs(context: StageContext, source: FileSource) -> dict[str, Job]:
     """Every stage as a job on one device, without folders."""
     coins = {
-        "_target_": "reasoning_lab.data.sources.files.FileSource",
-        "path": str(source._path),
+        "_target_": "reasoning_lab.data.sources.file.FileSource",
+        "path": str(source.path),
         "test_frac": 0.1,
         "validation_frac": 0.1,
         "rows": {"family": "coins"},
