@@ -8,7 +8,7 @@ from rich.progress import Progress
 
 from reasoning_lab.config.benchmark import SamplingConfig
 from reasoning_lab.data.curation.selection import group_by_problem
-from reasoning_lab.data.shards import in_shards
+from reasoning_lab.data.shards import sample_in_shards
 from reasoning_lab.sampling.engine import Engine, Sampling, instructed, rollout_seeds
 from reasoning_lab.system.ranks import Peers, rank, rank_slice, world_size
 from reasoning_lab.types import Completion, Problem, Rollout, RolloutGroup
@@ -119,7 +119,7 @@ class RolloutSampler:
         folder = folder / f"{rank()}-of-{world_size()}" if world_size() > 1 else folder
         with self._progress:
             task = self._progress.add_task(self._label, total=len(rank_problems) * group_size)
-            for shard in in_shards(folder, rank_problems, shard_problems, sample_shard):
+            for shard in sample_in_shards(folder, rank_problems, shard_problems, sample_shard):
                 rollouts += shard
                 self._progress.update(task, completed=len(rollouts))
         return group_by_problem(self._gather_in_order(rollouts, len(problems), group_size))

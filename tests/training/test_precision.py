@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from reasoning_lab.config.optimization import OptimizerConfig
 from reasoning_lab.data.tokens.batches import padded_batch
 from reasoning_lab.kernels.logprobs import token_logprobs
 from reasoning_lab.models.policy import load_policy
@@ -25,7 +26,7 @@ def moved(context: StageContext, dtype: str, folder: Path) -> float:
     (folder / "out").mkdir(parents=True)
     model = replace(context.model, dtype=dtype)
     here = replace(context, model=model, out_dir=folder / "out", work_dir=folder / "work")
-    adamw = {"_target_": "torch.optim.AdamW", "weight_decay": 0.0}
+    adamw = OptimizerConfig("torch.optim.AdamW", weight_decay=0.0)
     steps = optimization(optimizer=adamw, learning_rate=5e-7, steps=2, batch_size=4)
     run(SFTStage(levels=[1], count=20, optimization=steps), here)
     policy, _ = load_policy(context.inputs["policy"], dtype)

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_lab.data.corpus import write_prompt_ids
 from reasoning_lab.graph.ledger import Ledger
-from reasoning_lab.models.tokenizer import opened_thought
+from reasoning_lab.models.tokenizer import template_thought
 from reasoning_lab.sampling.probe import check_engine
 from reasoning_lab.stages.rl.engines import engine_remedy, rollout_sampler
 from reasoning_lab.stages.rl.health import Health
@@ -226,9 +226,9 @@ def run(config: RLStage, context: StageContext) -> Metrics:
             config,
             context.seed,
             sampler,
-            list(context.readable_golds().of(validation, "validation_problems")),
+            list(context.readable_golds().filter(validation, "validation_problems")),
             f"stages.{context.name}",
-            opened_thought(tokenizer),
+            template_thought(tokenizer),
         )
         pool = screened_pool(problems, config, sampler, context)
         module = RLModule(

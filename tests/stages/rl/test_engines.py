@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from reasoning_lab.config.hardware import SamplingHardwareConfig
+from reasoning_lab.config.optimization import OptimizerConfig, TrapezoidConfig
 from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.launch.job import Job, launched
 from reasoning_lab.stages.rl.engines import exclusive_server
@@ -26,14 +27,19 @@ def test_a_server_draws_what_the_policy_would_also_for_a_run_that_goes_on(
     tmp_path: Path,
 ) -> None:
     # AdamW's first steps would blow rounding up to the learning rate.
-    momentum = {"_target_": "torch.optim.SGD", "momentum": 0.9}
+    momentum = OptimizerConfig("torch.optim.SGD", options={"momentum": 0.9})
     config = replace(
         RL,
         problems=ProblemsConfig([1], 12),
         screen_group_size=2,
         group_size=4,
         staleness=staleness,
-        optimization=optimization(optimizer=momentum, learning_rate=0.03, warmup_frac=0.0, steps=4),
+        optimization=optimization(
+            optimizer=momentum,
+            learning_rate=0.03,
+            schedule=TrapezoidConfig(decay_frac=0.5),
+            steps=4,
+        ),
     )
     trained("rl", context, tmp_path / "here", config)
     here, start = tmp_path / "here" / "out", context.inputs["policy"]

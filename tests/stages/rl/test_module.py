@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from reasoning_lab.config.optimization import TrapezoidConfig
 from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.stages.rl import module as rl
 from reasoning_lab.stages.rl.stage import (
@@ -138,7 +139,8 @@ def test_rollouts_ahead_are_those_of_the_weights_before_the_last_update(run: Any
     def told(steps: list[dict[str, float]], number: int) -> list[float]:
         return [steps[number][key] for key in drawn]
 
-    fast = optimization(learning_rate=1e-2, batch_size=BATCH, warmup_frac=0.0)
+    steady = TrapezoidConfig(decay_frac=0.5)
+    fast = optimization(learning_rate=1e-2, batch_size=BATCH, schedule=steady)
     still = replace(fast, learning_rate=0.0)
     _, asleep, _ = run(group_size=8, optimization=still)
     _, awake, _ = run(group_size=8, optimization=fast)
