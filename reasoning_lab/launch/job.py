@@ -35,7 +35,7 @@ from reasoning_lab.config.plain import as_plain
 from reasoning_lab.config.restore import from_plain
 from reasoning_lab.config.targets import resolve
 from reasoning_lab.config.tracker import TrackerConfig
-from reasoning_lab.data.sources.problems import ProblemSource
+from reasoning_lab.data.sources.problem_source import ProblemSource
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.graph.stage import Metrics
 from reasoning_lab.launch.ray import run_on_ray

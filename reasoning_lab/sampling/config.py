@@ -14,7 +14,7 @@ from reasoning_lab.config.components import (
 )
 from reasoning_lab.config.fields import FREE_KEYS, number
 from reasoning_lab.config.hardware import HardwareConfig
-from reasoning_lab.data.teachers.procedural import Teacher
+from reasoning_lab.data.teachers.teacher import Teacher
 from reasoning_lab.sampling.engine import Engine
 from reasoning_lab.sampling.judge import ModelJudge
 from reasoning_lab.types import UserError

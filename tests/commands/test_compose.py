@@ -6,8 +6,9 @@ import pytest
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from reasoning_lab.commands.compose import CONF, _check_hardware, stage_classes
+from reasoning_lab.commands.compose import _check_hardware, stage_classes
 from reasoning_lab.config.components import EngineConfig
+from reasoning_lab.config.folder import CONF
 from reasoning_lab.config.hardware import HardwareConfig, RayConfig, SlurmConfig
 from reasoning_lab.config.hydra_errors import is_composition_error, one_sentence
 from reasoning_lab.config.targets import factory, resolve
@@ -17,7 +18,7 @@ from reasoning_lab.stages.distill.stage import DistillStage
 from reasoning_lab.types import UserError
 from tests.conftest import Compose
 
-FILE_SOURCE = "reasoning_lab.data.sources.files.FileSource"
+FILE_SOURCE = "reasoning_lab.data.sources.file.FileSource"
 GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir())
 
 

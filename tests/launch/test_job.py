@@ -19,7 +19,7 @@ from reasoning_lab.config.hardware import HardwareConfig, SamplingHardwareConfig
 from reasoning_lab.config.model import ModelConfig
 from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.data.sources.config import FileConfig, MixtureConfig, ReasoningGymConfig
-from reasoning_lab.data.sources.files import FileSource
+from reasoning_lab.data.sources.file import FileSource
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.launch.job import Job, read_job, write_job
 from reasoning_lab.models.policy_artifact import Policy

@@ -13,8 +13,8 @@ from reasoning_lab.config.components import CustomEngine, CustomTeacher, EngineC
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.data.corpus import read_prompt_ids, read_rollouts
-from reasoning_lab.data.sources.files import FileSource
-from reasoning_lab.data.teachers.procedural import Writing
+from reasoning_lab.data.sources.file import FileSource
+from reasoning_lab.data.teachers.teacher import SolutionWriter
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.sampling.config import (
     HFEngineConfig,
@@ -254,7 +254,7 @@ class CarelessTeacher:
 
     name = "careless"
 
-    def open(self, hardware: HardwareConfig) -> AbstractContextManager[Writing]:
+    def open(self, hardware: HardwareConfig) -> AbstractContextManager[SolutionWriter]:
         return nullcontext(self._write)
 
     def _write(

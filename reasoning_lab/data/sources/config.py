@@ -7,8 +7,8 @@ from omegaconf import MISSING
 
 from reasoning_lab.config.components import SourceConfig, register_component
 from reasoning_lab.config.fields import FREE_KEYS, choice, fraction
-from reasoning_lab.data.sources.problems import ProblemSource
-from reasoning_lab.data.sources.rows import RowMapping
+from reasoning_lab.data.sources.problem_source import ProblemSource
+from reasoning_lab.data.sources.row_mapping import RowMapping
 
 
 @dataclass
@@ -55,7 +55,7 @@ class FileConfig(SourceConfig):
     validation_frac: float = fraction(0.1)
 
     def build(self) -> ProblemSource:
-        from reasoning_lab.data.sources.files import FileSource
+        from reasoning_lab.data.sources.file import FileSource
 
         return FileSource(**{**self.arguments(), "rows": asdict(self.rows)})
 
@@ -99,7 +99,7 @@ class HubConfig(SourceConfig):
     validation_frac: float = fraction(0.05)
 
     def build(self) -> ProblemSource:
-        from reasoning_lab.data.sources.files import HubSource
+        from reasoning_lab.data.sources.hub import HubSource
 
         return HubSource(**{**self.arguments(), "rows": asdict(self.rows)})
 

@@ -6,7 +6,7 @@ from omegaconf import MISSING
 
 from reasoning_lab.config.components import TeacherConfig, register_component
 from reasoning_lab.config.fields import fraction
-from reasoning_lab.data.teachers.procedural import Teacher
+from reasoning_lab.data.teachers.teacher import Teacher
 
 # "answer is (B)", "Option B"; "B is correct"; what "answer is:" says; a letter alone at the end.
 ANSWER_PATTERN = (

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from reasoning_lab.commands.compose import CONF
+from reasoning_lab.config.folder import CONF
 from reasoning_lab.data.sources.config import FileConfig, HubConfig
-from reasoning_lab.data.sources.files import HubSource
+from reasoning_lab.data.sources.hub import HubSource
 from reasoning_lab.data.sources.mixture import MixtureSource
-from reasoning_lab.data.sources.problems import split_of
-from reasoning_lab.data.sources.rows import RowMapping, row_mapping
+from reasoning_lab.data.sources.problem_source import split_of
+from reasoning_lab.data.sources.row_mapping import RowMapping, parse_row_mapping
 from reasoning_lab.types import Problem, Split, UserError
 from tests.conftest import Compose
 from tests.data.sources.test_sources import GOOD, everything, write_lines
@@ -66,7 +66,7 @@ def test_what_was_read_once_needs_no_network(tmp_path: Path) -> None:
 def test_without_network_or_copy_the_remedy_is_one_sentence() -> None:
     source = hub("nobody/nothing", revision="abc")
     assert source.content() == "nobody/nothing@abc"
-    assert source.about() == {"name": "nobody/nothing", "revision": "abc", "licence": "MIT"}
+    assert source.provenance() == {"name": "nobody/nothing", "revision": "abc", "licence": "MIT"}
     with pytest.raises(UserError) as refusal:
         list(source.problems(Split.TRAIN, [1], 1, 0))
     said = str(refusal.value)
@@ -80,7 +80,7 @@ def test_a_local_copy_takes_the_place_of_the_hub(tmp_path: Path) -> None:
     copy = hub("some/numbers", path=str(folder))
     (test, *_) = everything(copy)[Split.TEST]
     assert test.metadata["row"].startswith("some/numbers (test), row ")
-    assert copy.about()["revision"] == f"local copy {copy.content()}"
+    assert copy.provenance()["revision"] == f"local copy {copy.content()}"
     file = hub("some/numbers", path=str(folder / "train.jsonl"), test_frac=0.5)
     assert sum(map(len, everything(file).values())) == 40
     assert file.content() != copy.content()
@@ -174,8 +174,8 @@ def test_shipped_dataset_is_pinned_and_maps_its_rows(option: str, composed: Comp
     assert len(options.revision) == 40
     assert source.content() == f"{options.dataset}@{options.revision}"
     row, gold = SHIPPED_ROWS[option]
-    mapping = row_mapping(asdict(options.rows), "data.rows")
-    assert mapping.wants(row)
+    mapping = parse_row_mapping(asdict(options.rows), "data.rows")
+    assert mapping.selects(row)
     problem = mapping.problem(row, "row 1")
     assert problem is not None
     assert problem.prompt.startswith("Q?")
@@ -202,7 +202,7 @@ def test_mixture_draws_by_weight_and_spreads_its_sources(tmp_path: Path) -> None
     assert 10 <= first["b"] <= 40
     assert found == list(mixture.problems(Split.TRAIN, [1], 201, 0))
     assert found != list(mixture.problems(Split.TRAIN, [1], 201, 1))
-    assert mixture.about()["name"] == "a.jsonl; b.jsonl"
+    assert mixture.provenance()["name"] == "a.jsonl; b.jsonl"
     with pytest.raises(UserError, match=r"b\.jsonl' has 0 distinct train prompts at levels \[2"):
         list(mixture.problems(Split.TRAIN, [2], 4, 0))
 

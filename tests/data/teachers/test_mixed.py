@@ -24,6 +24,6 @@ def test_each_problem_has_its_own_teachers_solution_in_its_own_place() -> None:
     procedural = ProceduralTeacher(PROCEDURAL.noticed_slip_rate, PROCEDURAL.unnoticed_slip_rate)
     recorded = RecordedTeacher(RECORDED.answer_pattern)
     assert written[0] == procedural.texts(legs[0], 2, 7)
-    assert written[1] == [recorded.formatted("2+3 = 5\n#### 5")]
+    assert written[1] == [recorded.completion("2+3 = 5\n#### 5").text]
     assert written[2] == procedural.texts(legs[1], 2, 7)
     assert teacher.name == "procedural, recorded"
