@@ -32,8 +32,8 @@ from reasoning_lab.models.adapters import add_adapter, has_adapter, learning_wei
 from reasoning_lab.models.chat import add_missing_tokens
 from reasoning_lab.models.policy import device_of, load_policy, on_device, save_policy
 from reasoning_lab.sampling.engine import Engine
+from reasoning_lab.sampling.engine_check import check_engine, hf_remedy
 from reasoning_lab.sampling.hf import HFEngine
-from reasoning_lab.sampling.probe import check_engine, hf_remedy
 from reasoning_lab.sampling.rollouts import RolloutSampler
 from reasoning_lab.system import malloc
 from reasoning_lab.system.interrupts import StopRequest

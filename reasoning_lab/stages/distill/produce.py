@@ -27,7 +27,7 @@ from reasoning_lab.data.sources.unreadable import UNREADABLE_GOLD
 from reasoning_lab.data.teachers.procedural import Surveying, Teacher, Writing
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.models.thoughts import is_cut_off
-from reasoning_lab.sampling.judge import Judging, ModelJudge
+from reasoning_lab.sampling.judge import JudgeFunction, ModelJudge
 from reasoning_lab.stages.distill.stage import DistillStage
 from reasoning_lab.training.loop import Metrics, StageContext
 from reasoning_lab.types import Problem, Rollout, Split, UserError, Verdict
@@ -85,7 +85,7 @@ def _reason(rollout: Rollout) -> str:
     return str(rollout.verdict) if rollout.completion.answered else "not_answered"
 
 
-def _judging(config: DistillStage, context: StageContext) -> AbstractContextManager[Judging]:
+def _judging(config: DistillStage, context: StageContext) -> AbstractContextManager[JudgeFunction]:
     """The configured judge at work, or one that leaves every verdict as it is."""
     if config.judge is None:
         return nullcontext(_as_verified)
@@ -100,7 +100,7 @@ def _as_verified(rollouts: Sequence[Rollout]) -> list[Rollout]:
 def _verified(
     teacher: Teacher,
     writing: Writing,
-    judge: Judging,
+    judge: JudgeFunction,
     reject_truncated: bool,
     samples: int,
     context: StageContext,
