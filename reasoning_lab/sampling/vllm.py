@@ -144,9 +144,9 @@ class VLLMEngine:
         The policy must have the architecture of the engine's model.
         """
         self._wake_up()
-        from reasoning_lab.models.adapters import plain_weights
+        from reasoning_lab.models.adapters import merged_weights
 
-        weights = iter(plain_weights(policy).items())
+        weights = iter(merged_weights(policy).items())
         self._model.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
         self._model.reset_prefix_cache()
 

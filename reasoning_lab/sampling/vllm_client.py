@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from reasoning_lab.config.hardware import SamplingHardwareConfig
-from reasoning_lab.models.chat import end_ids
+from reasoning_lab.models.chat import stop_token_ids
 from reasoning_lab.models.policy import save_policy
 from reasoning_lab.models.tokenizer import prompt_tokens
 from reasoning_lab.sampling.engine import Sampling
@@ -70,7 +70,7 @@ class VLLMClient:
         folder: Path,
     ) -> None:
         self._tokenizer = tokenizer
-        self._stop_ids = end_ids(policy, tokenizer)
+        self._stop_ids = stop_token_ids(policy, tokenizer)
         self._dtype = str(policy.dtype)
         self._model_context_tokens: int = policy.config.max_position_embeddings
         self._limits = limits

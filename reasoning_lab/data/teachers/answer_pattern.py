@@ -1,15 +1,15 @@
-"""Final answers that are told in prose, for solutions that box none."""
+"""Final answers in prose, for solutions that box none."""
 
 import re
 
 from reasoning_lab.types import UserError
 
 
-class ProseAnswers:
-    """Finds the answer that a text ends with.
+class AnswerPattern:
+    """A regular expression that matches a final answer in prose.
 
     Args:
-        pattern: Regular expression of a final answer, the answer its only group that matches.
+        pattern: The expression. The answer is the only one of its groups that matches.
 
     Raises:
         UserError: It is no regular expression, or has no group.
@@ -28,8 +28,8 @@ class ProseAnswers:
                 f"teacher.answer_pattern: '{pattern}' has no group; put the answer in (…)"
             )
 
-    def last(self, text: str) -> str | None:
-        """The group of the last match; None where nothing matches."""
+    def last_answer(self, text: str) -> str | None:
+        """The answer in the last match; None where nothing matches."""
         answer = None
         for match in self._pattern.finditer(text):
             answer = next((group for group in match.groups() if group), answer)

@@ -1,7 +1,7 @@
-"""The table of a dataset's rows: which of them are used, and why the others are not.
+"""The table of a dataset's problems: which rows are used, and why the others are not.
 
-Made by `sources.py`, with one row for each row of the dataset, so that what is dropped is counted
-each time that the table is used, also where it was made long before.
+`table_source.py` builds it with one row for each row of the dataset. A cached table therefore
+still counts every dropped row by its reason.
 """
 
 import json
@@ -15,34 +15,34 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from reasoning_lab.data.sources.readers import Read, ReadRow
+from reasoning_lab.data.sources.row_mapping import RowMapping
 from reasoning_lab.data.sources.row_values import RowError, missing_column, root_of
-from reasoning_lab.data.sources.rows import RowMapping
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.types import Split, UserError
 
 SPLITS = tuple(Split)
-# In the column `split`: the prompt's hash decides, and a row that is not used.
+# Values of the column `split`: the prompt's hash decides the split; the row is not used.
 HASHED, UNUSED = -1, -2
 TEXTS = ("prompt", "gold", "checker", "family", "metadata")
-# What a mapping selects by itself; every other reason is a row that cannot be read.
+# Reasons that a mapping asks for; every other reason is a row that cannot be read.
 FILTERED, NO_GOLD = "filtered", "no_gold"
 DUPLICATE, CONFLICT = "duplicate_prompt", "conflicting_gold"
 _SHOWN_COMPLAINTS = 3
-# As many rows at the start without a readable one are a wrong mapping, not single bad rows.
+# So many unreadable rows at the start mean a wrong mapping, not single bad rows.
 _MAX_UNREADABLE_START = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class TableRows:
-    """What a table's rows are.
+    """Which rows of a table are used, and counts of the others.
 
     Attributes:
         used: `[N] int64`, the numbers of the rows that problems are drawn from, in order.
-        selected: How many rows `data.rows` selects, readable or not.
-        unreadable: How many of those cannot be read.
-        complaints: Of the first unreadable rows.
-        unreadable_names: Of the same rows.
-        ledger: Counts `rows`, with the origins of all that are not selected away.
+        selected: Number of rows that `data.rows` selects, readable or not.
+        unreadable: Number of these that cannot be read.
+        complaints: The errors of the first unreadable rows.
+        unreadable_names: The names of the same rows.
+        ledger: Counts `rows`; has the origins of all but those that the mapping leaves out.
     """
 
     used: NDArray[np.int64]
@@ -60,7 +60,7 @@ def read_table(
     corrections: Mapping[str, Mapping[str, str]],
     code: str,
 ) -> Iterator[dict[str, Any]]:
-    """A row of the table for each row that is read; one that is not used says why."""
+    """Yield one row of the table for each row of the dataset; an unused row holds its reason."""
     columns = RowMapping(**mapping)
     unseen = columns.columns()
     used = [*unseen, columns.level] if isinstance(columns.level, str) else list(unseen)
@@ -98,7 +98,7 @@ def _table_row(
 ) -> dict[str, Any]:
     if isinstance(row.content, RowError):
         raise row.content
-    if not columns.wants(row.content):
+    if not columns.selects(row.content):
         return _dropped(row, FILTERED)
     problem = columns.problem(row.content, row.name, row.columns)
     if problem is None:
@@ -120,19 +120,19 @@ def _table_row(
 
 
 def _dropped(row: ReadRow, reason: str, complaint: str = "") -> dict[str, Any]:
-    """A row of the table for one that is not used; it has the reason and what is wrong with it."""
+    """The table's row for an unused row: its reason, and the complaint where it is unreadable."""
     texts = dict.fromkeys(TEXTS, "") | {"gold": reason, "prompt": complaint}
     metadata = json.dumps({"row": row.name})
     return {"id": 0, "split": UNUSED, "level": 0, **texts, "metadata": metadata}
 
 
 def signed_id(problem_id: str) -> int:
-    """An id as the 64 bits that Arrow has a type for."""
+    """An id as a signed 64-bit integer, which Arrow has a type for."""
     return int.from_bytes(bytes.fromhex(problem_id), signed=True)
 
 
 def table_rows(table: Any) -> TableRows:
-    """Find the rows to use: readable, one a prompt, and none whose golds disagree."""
+    """Select the rows to use: readable, one per prompt, and none whose golds disagree."""
     ledger = Ledger()
     ledger.take("rows", table.num_rows)
     splits = table.column("split").to_numpy()
@@ -145,8 +145,8 @@ def table_rows(table: Any) -> TableRows:
     unreadable = dropped[is_unreadable]
     names = _origins(table, unreadable)
     for reason in sorted(counts):
-        at = np.flatnonzero(np.array(reasons)[is_unreadable] == reason)
-        ledger.drop("rows", reason, len(at), origins=[names[row] for row in at])
+        matching = np.flatnonzero(np.array(reasons)[is_unreadable] == reason)
+        ledger.drop("rows", reason, len(matching), origins=[names[row] for row in matching])
     used, duplicates, conflicts = _distinct(table, np.flatnonzero(splits != UNUSED))
     for reason, rows in ((DUPLICATE, duplicates), (CONFLICT, conflicts)):
         ledger.drop("rows", reason, len(rows), origins=_origins(table, rows))
@@ -163,21 +163,25 @@ def table_rows(table: Any) -> TableRows:
 def _distinct(
     table: Any, rows: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Of `rows` those to use, those whose prompt came before, and those whose golds disagree.
+    """Split `rows` into those to use, repeated prompts, and prompts whose golds disagree.
 
-    Golds are compared within the split of a prompt's first row: those of others are held out.
+    Golds are compared within the split of a prompt's first row; rows of other splits do not count.
     """
     ids, splits = (table.column(name).to_numpy()[rows] for name in ("id", "split"))
     order = np.argsort(ids, kind="stable")
     new = np.concatenate((np.ones(min(1, len(rows)), bool), np.diff(ids[order]) != 0))
     starts = np.flatnonzero(new)
-    first = np.empty(len(rows), np.int64)  # `[N]`, where each row's prompt comes first.
+    first = np.empty(
+        len(rows), np.int64
+    )  # `[N]`, the position at which each row's prompt comes first.
     first[order] = np.repeat(order[starts], np.diff(starts, append=len(rows)))
     later = np.flatnonzero((first != np.arange(len(rows))) & (splits == splits[first]))
     pairs = zip(
         _texts(table, "gold", rows[later]), _texts(table, "gold", rows[first[later]]), strict=True
     )
-    differs = np.array([_plain(gold) != _plain(first_gold) for gold, first_gold in pairs], bool)
+    differs = np.array(
+        [_normalized_gold(gold) != _normalized_gold(first_gold) for gold, first_gold in pairs], bool
+    )
     conflicted = np.zeros(len(rows), bool)
     conflicted[first[later[differs]]] = True
     conflict = conflicted[first] & (splits == splits[first])
@@ -185,8 +189,8 @@ def _distinct(
     return rows[is_first & ~conflict], rows[~is_first & ~conflict], rows[conflict]
 
 
-def _plain(gold: str) -> str:
-    """A gold without what changes nothing: spaces and dollar signs."""
+def _normalized_gold(gold: str) -> str:
+    """A gold without spaces and dollar signs, which do not change it."""
     return "".join(gold.replace("$", "").split())
 
 
@@ -202,15 +206,15 @@ def _origins(table: Any, rows: NDArray[np.int64]) -> list[str]:
 
 
 def check_corrections(corrections: Mapping[str, Any]) -> None:
-    """Refuse what is no mapping of prompt ids to a `gold` and a `corrected` one.
+    """Check that each prompt id has a `gold` and a `corrected` text.
 
     Raises:
-        UserError: The entry is named.
+        UserError: An entry has something else; it is named.
     """
     for key, value in corrections.items():
         is_pair = isinstance(value, Mapping) and set(value) == {"gold", "corrected"}
         if not is_pair or not all(isinstance(text, str) for text in value.values()):
             raise UserError(
-                f"data.corrections.{key}: {value!r} is no correction; give the texts gold, as the "
-                "dataset has it, and corrected"
+                f"data.corrections.{key}: {value!r} is no correction; give two texts: gold, "
+                "copied from the dataset, and corrected"
             )

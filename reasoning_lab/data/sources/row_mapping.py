@@ -1,8 +1,8 @@
-"""From a dataset's row to a problem: which column holds what, and what is refused.
+"""Turn a dataset's row into a problem: which column holds what, and which rows are refused.
 
-Between whatever reads rows (`readers.py`) and the table of problems that a source draws from.
-A row is untrusted: everything taken from it is checked, and a row that cannot be read is a
-`RowError` with a reason, which a source counts or refuses.
+It stands between the readers (`readers.py`) and the table of problems (`problem_table.py`). A row
+is untrusted, so every value is checked. An unreadable row raises a `RowError` with a reason, which
+a source counts or refuses.
 """
 
 import random
@@ -13,7 +13,12 @@ from decimal import Decimal
 from string import ascii_uppercase
 from typing import Any
 
-from reasoning_lab.data.sources.choices import GOLD_NAMES, Options, read_options, right_letter
+from reasoning_lab.data.sources.multiple_choice import (
+    GOLD_NAMES,
+    Options,
+    correct_letter,
+    read_options,
+)
 from reasoning_lab.data.sources.row_values import (
     RowError,
     answer_text,
@@ -35,33 +40,33 @@ _MAX_LEVEL = 2**31 - 1
 
 @dataclass
 class RowMapping:
-    """Which column of a row is what; below `data.rows` in a config.
+    """Which column of a row holds what; `data.rows` in a config.
 
-    A column may be a path into nested values, e.g. `messages.0.content`. In a list of messages a
-    step may be a role: `messages.user.content`.
+    A column may be a path into nested values, e.g. `messages.0.content`. A step into a list of
+    messages may be a role: `messages.user.content`.
 
     Attributes:
         prompt: Column of the question.
         gold: Column of the known answer.
-        gold_in: Where in that column the answer stands: `whole`, `boxed` (its last \\boxed{}),
-            or `after MARK` (what follows the last MARK).
+        gold_in: Where the answer is in that column: `whole`, `boxed` (its last \\boxed{}), or
+            `after MARK` (the text after the last MARK).
         gold_names: How gold names the right one of `options`: `label` (its letter, or the
-            dataset's label), `text`, `index_from_0` or `index_from_1`; null = its label, or its
-            text where that is no number.
-        no_gold: Answers that mean that there is none; their rows are skipped and counted. The
+            dataset's label), `text`, `index_from_0` or `index_from_1`. Null means its label, or its
+            text if that is no number.
+        no_gold: Answers that mean "no known answer"; their rows are skipped and counted. The
             empty text stands for a column that is empty or holds no answer.
-        level: The level of all rows as a number, or a column of levels: whole numbers or texts
-            with one in them, e.g. `Level 3`. A row without a value is of level 1.
+        level: The level of all rows as a number, or a column of levels: whole numbers, or texts
+            with one number, e.g. `Level 3`. A row without a value has level 1.
         options: Column of 2 to 26 choices: a list, or a mapping of labels to texts. They become
-            lines of the prompt, `A) …`, and gold is a letter.
-        shuffled: Columns of further choices, all wrong, where `gold` is the text of the right one.
-            They are put with it in an order that the question decides, and asked as `options` are.
+            lines of the prompt, `A) …`, and gold becomes a letter.
+        shuffled: Columns of wrong choices, where `gold` is the text of the right one. All choices
+            are shuffled by the question and become lines of the prompt, as with `options`.
         solutions: Column of the dataset's own worked solutions, a text or a list of texts.
         thought: Column of the thinking that led to the solution.
         only: Column to the value that a row must have there, or a list of such values.
         checker: Which rule compares answers, e.g. `math`, `choice` or `number`.
         family: The name under which tables group these problems.
-        family_column: Column of the family, instead.
+        family_column: Column of the family; replaces `family`.
     """
 
     prompt: str = "prompt"
@@ -80,7 +85,7 @@ class RowMapping:
     family_column: str | None = None
 
     def columns(self) -> dict[str, str]:
-        """The columns that rows must have somewhere, each with the key that names it."""
+        """The columns that some row must have, each with the config key that names it."""
         pairs: list[tuple[str, str | int | None]] = [
             ("prompt", self.prompt),
             ("gold", self.gold),
@@ -98,52 +103,54 @@ class RowMapping:
                 columns.setdefault(column, f"data.rows.{key}")
         return columns
 
-    def wants(self, row: Mapping[str, Any]) -> bool:
-        """Whether the row has the values that `only` asks for."""
+    def selects(self, row: Mapping[str, Any]) -> bool:
+        """Whether the row has the values that `only` requires."""
         return all(
-            value_at(row, column) in (wanted if isinstance(wanted, list) else [wanted])
-            for column, wanted in self.only.items()
+            value_at(row, column) in (required if isinstance(required, list) else [required])
+            for column, required in self.only.items()
         )
 
     def problem(
         self, row: Mapping[str, Any], name: str, columns: Sequence[str] | None = None
     ) -> Problem | None:
-        """The problem that a row holds; None when it has no gold, which `no_gold` allows.
+        """The problem in a row; None when it has no gold and `no_gold` allows that.
 
         Args:
-            row: One that `wants` holds for.
-            name: Where the row is, without folders, for the problem's metadata.
-            columns: Those of the dataset, for an error; None = the row has them all.
+            row: A row that `selects` accepts.
+            name: The row's file and line without folders, for the problem's metadata.
+            columns: The dataset's columns, for an error; None = the row has all of them.
 
         Raises:
             RowError: The row lacks what the mapping names.
         """
-        there = row if columns is None else columns
-        gold = self._gold(row, there)
+        known_columns = row if columns is None else columns
+        gold = self._gold(row, known_columns)
         if gold is None:
             return None
-        prompt = _text(row, self.prompt, "prompt", there)
+        prompt = _text(row, self.prompt, "prompt", known_columns)
         metadata: dict[str, Any] = {"row": name}
         texts: Sequence[str] = ()
         if self.shuffled:
-            texts = self._shuffled(row, gold, prompt, there)
+            texts = self._shuffled(row, gold, prompt, known_columns)
             gold = ascii_uppercase[texts.index(gold)]
         elif self.options is not None:
-            options = self._options(row, self.options, there)
+            options = self._options(row, self.options, known_columns)
             texts = options.texts
-            gold = right_letter(gold, options, self.gold_names, self.gold)
+            gold = correct_letter(gold, options, self.gold_names, self.gold)
         if texts:
             lettered = zip(ascii_uppercase, texts, strict=False)
             prompt = "\n".join([prompt, *(f"{letter}) {text}" for letter, text in lettered)])
             metadata["choices"] = list(texts)
         if self.solutions is not None:
-            metadata["solutions"] = self._solutions(row, self.solutions, there)
+            metadata["solutions"] = self._solutions(row, self.solutions, known_columns)
         family = self.family
         if self.family_column is not None:
             value = value_at(row, self.family_column)
-            is_number = isinstance(value, int) and not isinstance(value, bool)
+            is_integer = isinstance(value, int) and not isinstance(value, bool)
             family = (
-                str(value) if is_number else _text(row, self.family_column, "family_column", there)
+                str(value)
+                if is_integer
+                else _text(row, self.family_column, "family_column", known_columns)
             )
         return Problem(prompt, gold, self.checker, family, self._level(row), metadata)
 
@@ -162,18 +169,18 @@ class RowMapping:
             raise RowError(
                 "unreadable_gold",
                 f"'{self.gold}' is {shown(value)}; give one text or finite number"
-                f"{_inside(value, self.gold)}",
+                f"{_nested_paths(value, self.gold)}",
             )
         gold = (answer or "").strip()
         if gold in self.no_gold:
             return None
         if not gold or is_blank(gold):
             if whole is None and root_of(self.gold, columns) is None:
-                raise _missing(self.gold, "gold", columns)
-            lacks = "" if self.gold_in == "whole" else f", without an answer {self.gold_in}"
+                raise _missing_column(self.gold, "gold", columns)
+            missing_part = "" if self.gold_in == "whole" else f", without an answer {self.gold_in}"
             raise RowError(
                 "missing_gold",
-                f"'{self.gold}' is {shown(value)}{lacks}; give a non-empty string, or "
+                f"'{self.gold}' is {shown(value)}{missing_part}; give a non-empty string, or "
                 "skip such rows with data.rows.no_gold=['']",
             )
         _check_text(gold, self.gold)
@@ -182,18 +189,18 @@ class RowMapping:
     def _shuffled(
         self, row: Mapping[str, Any], gold: str, prompt: str, columns: Iterable[str]
     ) -> list[str]:
-        """The right and the wrong choices in the order in which they are asked."""
-        wrong = [_text(row, column, "shuffled", columns) for column in self.shuffled]
-        if gold in wrong:
+        """The right and the wrong choices in the order of the prompt."""
+        wrong_choices = [_text(row, column, "shuffled", columns) for column in self.shuffled]
+        if gold in wrong_choices:
             raise RowError(
                 "malformed_options",
                 f"'{self.gold}' is {gold!r}, and so is a wrong choice; correct the row",
             )
-        return random.Random(prompt).sample([gold, *wrong], 1 + len(wrong))
+        return random.Random(prompt).sample([gold, *wrong_choices], 1 + len(wrong_choices))
 
     def _options(self, row: Mapping[str, Any], column: str, columns: Iterable[str]) -> Options:
         if root_of(column, columns) is None:
-            raise _missing(column, "options", columns)
+            raise _missing_column(column, "options", columns)
         return read_options(value_at(row, column), column)
 
     def _level(self, row: Mapping[str, Any]) -> int:
@@ -233,15 +240,15 @@ class RowMapping:
         return [f"<think>\n{thought}\n</think>\n{solution}" for solution in solutions]
 
 
-def row_mapping(options: Mapping[str, Any], key: str) -> RowMapping:
-    """The mapping that a config describes.
+def parse_row_mapping(options: Mapping[str, Any], key: str) -> RowMapping:
+    """Check the options of a config and build the mapping.
 
     Args:
         options: Any of the attributes of `RowMapping`.
         key: Where in the config they are, for an error.
 
     Raises:
-        UserError: There is no such key, or a value that no row could have.
+        UserError: There is no such key, or its value fits no row.
     """
     known = [item.name for item in fields(RowMapping)]
     for name in options:
@@ -271,13 +278,13 @@ def row_mapping(options: Mapping[str, Any], key: str) -> RowMapping:
 def _text(row: Mapping[str, Any], column: str, key: str, columns: Iterable[str]) -> str:
     value = value_at(row, column)
     if value is None and root_of(column, columns) is None:
-        raise _missing(column, key, columns)
+        raise _missing_column(column, key, columns)
     if not isinstance(value, str) or is_blank(value):
-        absent = is_missing(value) or isinstance(value, str)
+        is_absent = is_missing(value) or isinstance(value, str)
         raise RowError(
-            f"missing_{key}" if absent else f"unreadable_{key}",
+            f"missing_{key}" if is_absent else f"unreadable_{key}",
             f"'{column}' is {shown(value)}; give a non-empty string, or name another "
-            f"column in data.rows.{key}{_inside(value, column)}",
+            f"column in data.rows.{key}{_nested_paths(value, column)}",
         )
     _check_text(value, column)
     return value.strip()
@@ -289,14 +296,14 @@ def _check_text(text: str, column: str) -> None:
         raise RowError("malformed_text", f"'{column}' {problem}; correct the row")
 
 
-def _missing(column: str, key: str, columns: Iterable[str]) -> RowError:
+def _missing_column(column: str, key: str, columns: Iterable[str]) -> RowError:
     return RowError(
         f"missing_{key}", f"{missing_column(column, columns)}; name one in data.rows.{key}"
     )
 
 
-def _inside(value: Any, column: str) -> str:
-    """Where in a nested value a text may stand, for an error; empty for any other value."""
+def _nested_paths(value: Any, column: str) -> str:
+    """Paths to a text inside a nested value, for an error; empty for any other value."""
     while isinstance(value, list) and value and isinstance(value[0], list | Mapping):
         column, value = f"{column}.0", value[0]
     if isinstance(value, Mapping) and value:

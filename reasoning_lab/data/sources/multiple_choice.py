@@ -1,8 +1,8 @@
-"""The options of a multiple-choice row, in the layouts of published datasets, and which is right.
+"""Read the options of a multiple-choice row, in the layouts of published datasets.
 
-Below `rows.py`. Read are a list of texts, with or without letters in front (AQuA, MMLU); a mapping
-of labels to texts (MedQA); lists of texts and of labels in one mapping (ARC); and a list of such
-pairs (CommonsenseQA).
+`row_mapping.py` uses it. Four layouts are read: a list of texts, with or without leading letters
+(AQuA, MMLU); a mapping of labels to texts (MedQA); one mapping with a list of texts and a list of
+labels (ARC); and a list of label-text pairs (CommonsenseQA).
 """
 
 import re
@@ -28,11 +28,11 @@ _REMEDY = "or name another column in data.rows.options"
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What can be chosen.
+    """The choices of one question.
 
     Attributes:
-        texts: Without letters in front.
-        labels: What the dataset calls each; empty = it has no names for them.
+        texts: The choices without leading letters.
+        labels: The dataset's names of the choices; empty = it has none.
     """
 
     texts: Sequence[str]
@@ -40,7 +40,7 @@ class Options:
 
 
 def read_options(value: Any, column: str) -> Options:
-    """The options in a row's value.
+    """Read the options from a row's value.
 
     Raises:
         RowError: There are not 2 to 26 of them, or one is empty or no text.
@@ -48,7 +48,7 @@ def read_options(value: Any, column: str) -> Options:
     labels: list[str] = []
     if isinstance(value, Mapping):
         if set(value) == {"text", "label"}:
-            labels, texts = _listed(value["label"]), value["text"]
+            labels, texts = _label_list(value["label"]), value["text"]
         else:
             # A table has a column for every letter that any row uses.
             pairs = [(key, text) for key, text in value.items() if not is_missing(text)]
@@ -74,12 +74,12 @@ def _is_pair(option: Any) -> bool:
     return isinstance(option, Mapping) and set(option) == {"label", "text"}
 
 
-def _listed(value: Any) -> list[str]:
+def _label_list(value: Any) -> list[str]:
     return [_text(label) or "" for label in value] if isinstance(value, list) else []
 
 
 def _text(value: Any) -> str | None:
-    """A text or a number as text; None = it is neither."""
+    """A text, or a number as text; None = it is neither."""
     if isinstance(value, str):
         return value.strip()
     if isinstance(value, int | float) and not isinstance(value, bool) and not is_missing(value):
@@ -89,9 +89,9 @@ def _text(value: Any) -> str | None:
 
 def _texts(values: Sequence[Any], column: str, value: Any) -> list[str]:
     texts = [_text(option) for option in values]
-    marks = [_LETTERED.match(text or "") for text in texts]
-    if all(m and m[1] == letter for m, letter in zip(marks, ascii_uppercase, strict=False)):
-        texts = [(text or "")[m.end() :] for text, m in zip(texts, marks, strict=True) if m]
+    letters = [_LETTERED.match(text or "") for text in texts]
+    if all(m and m[1] == letter for m, letter in zip(letters, ascii_uppercase, strict=False)):
+        texts = [(text or "")[m.end() :] for text, m in zip(texts, letters, strict=True) if m]
     checked = []
     for number, text in enumerate(texts, start=1):
         if text is None:
@@ -110,18 +110,18 @@ def _texts(values: Sequence[Any], column: str, value: Any) -> list[str]:
     return checked
 
 
-def right_letter(gold: str, options: Options, gold_names: str | None, column: str) -> str:
+def correct_letter(gold: str, options: Options, gold_names: str | None, column: str) -> str:
     """The letter of the right option.
 
     Args:
-        gold: What the row says is right.
-        options: Of the row.
-        gold_names: How `gold` names it, one of `GOLD_NAMES`; None = its label or letter, or its
-            text where that is no number, which could be an index as well.
-        column: Of gold, for an error.
+        gold: The row's known answer.
+        options: The row's options.
+        gold_names: How `gold` names the option, one of `GOLD_NAMES`. None = by its label or letter,
+            or by its text if that is no number; a number could be an index as well.
+        column: The column of gold, for an error.
 
     Raises:
-        RowError: It names none of the options, or several.
+        RowError: `gold` names none of the options, or several.
     """
     count = len(options.texts)
     letters = ascii_uppercase[:count]
@@ -131,19 +131,20 @@ def right_letter(gold: str, options: Options, gold_names: str | None, column: st
         position = int(gold) - int(gold_names[-1]) if re.fullmatch(r"\d{1,2}", gold) else -1
         positions = [position] if 0 <= position < count else []
     else:
-        same_text = [at for at, text in enumerate(options.texts) if text == gold]
-        positions = same_text if gold_names == "text" else _labelled(gold, labels, same_text)
+        same_text = [position for position, text in enumerate(options.texts) if text == gold]
+        positions = same_text if gold_names == "text" else _label_positions(gold, labels, same_text)
         if gold_names is None and not positions and not gold.lstrip("-").isdecimal():
             positions = same_text
     if len(positions) != 1:
-        names = f"no option of {count}" if not positions else "several options alike"
-        shape = f"no letter of the {count} choices" if gold_names in (None, "label") else names
-        raise RowError("unreadable_gold", f"'{column}' is {gold!r}, {shape}; {remedy}")
+        problem = f"no option of {count}" if not positions else "several options alike"
+        if gold_names in (None, "label"):
+            problem = f"no letter of the {count} choices"
+        raise RowError("unreadable_gold", f"'{column}' is {gold!r}, {problem}; {remedy}")
     return letters[positions[0]]
 
 
-def _labelled(gold: str, labels: Sequence[str], same_text: Sequence[int]) -> list[int]:
-    """Positions of the label that `gold` writes: `B`, `(B)` or `B.`, or `b` where no text is so."""
+def _label_positions(gold: str, labels: Sequence[str], same_text: Sequence[int]) -> list[int]:
+    """Positions of the label in `gold`: `B`, `(B)` or `B.`, or `b` where it equals no text."""
     if gold in labels:
         return [list(labels).index(gold)]
     match = _LABEL.fullmatch(gold)

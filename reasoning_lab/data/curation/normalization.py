@@ -1,9 +1,9 @@
-"""A problem's text as words that survive case, spacing, Unicode and LaTeX spelling.
+"""Normalize a problem's text to words that ignore case, spacing, Unicode and LaTeX spelling.
 
-Decontamination and near-duplicate search compare problems by these words. Numbers, runs of
-letters and the signs of arithmetic are words; other punctuation, braces, dollars, spacing and
-font commands and Asymptote drawings are nothing. Simplified: a script without spaces gives one
-word a run of letters, so there only equal texts are found.
+Decontamination and near-duplicate search compare problems by these words. Numbers, runs of letters
+and the signs of arithmetic are words. Other punctuation, braces, dollars, spacing and font
+commands and Asymptote drawings are left out. Simplified: in a script without spaces a run of
+letters is one word, so only equal texts match there.
 """
 
 import re
@@ -28,7 +28,7 @@ _SPELLINGS = {
     "neq": "ne",
     "%": "%",
 }
-# Spacing, size and font: how a text looks, not what it says. Names are casefolded.
+# Commands for spacing, size and font do not change what a text says. Names are casefolded.
 _SIZES = (
     "left",
     "right",
@@ -36,7 +36,7 @@ _SIZES = (
     *(f"{size}{side}" for size in ("big", "bigg") for side in "lr"),
 )
 _FONTS = ("bb", "bf", "cal", "it", "rm", "sc", "sf", "normal")
-_LOOKS = frozenset(
+_LAYOUT_COMMANDS = frozenset(
     {
         *_SIZES,
         *("big", "bigg", "displaystyle", "textstyle", "limits", "phantom", "hspace"),
@@ -67,30 +67,30 @@ _SYMBOLS = str.maketrans(
 )
 
 
-def words(text: str) -> list[str]:
+def normalized_words(text: str) -> list[str]:
     """The normalized words of `text`; linear in its length."""
-    # Superscripts are symbols before NFKC makes them digits, capital letters only after casefold.
+    # Superscripts must be replaced before NFKC, and capital Greek letters after casefold.
     folded = unicodedata.normalize("NFKC", text.translate(_SYMBOLS)).casefold()
     text = unicodedata.normalize("NFKC", folded).translate(_SYMBOLS)
-    text = _BARE_FRACTION.sub(r" frac \1 \2 ", _without_drawings(text))
-    text = _COMMAND.sub(_spelt, text.replace("<=", " le ").replace(">=", " ge "))
+    text = _BARE_FRACTION.sub(r" frac \1 \2 ", _strip_drawings(text))
+    text = _COMMAND.sub(_normalized_command, text.replace("<=", " le ").replace(">=", " ge "))
     return _WORD.findall(_THOUSANDS.sub("", text.replace("{,}", ",")))
 
 
-def _spelt(command: re.Match[str]) -> str:
+def _normalized_command(command: re.Match[str]) -> str:
     name = command[1]
     if name == "!":  # A negative space, as in 1,\!000.
         return ""
-    if name in _LOOKS or not (name[0].isalpha() or name in _SPELLINGS):
+    if name in _LAYOUT_COMMANDS or not (name[0].isalpha() or name in _SPELLINGS):
         return " "
     return f" {_SPELLINGS.get(name, name)} "
 
 
-def _without_drawings(text: str) -> str:
-    """`text` without what stands between [asy] and [/asy]."""
-    before, *drawn = text.split("[asy]")
+def _strip_drawings(text: str) -> str:
+    """`text` without the parts between [asy] and [/asy]."""
+    before, *drawings = text.split("[asy]")
     parts = [before]
-    for part in drawn:
+    for part in drawings:
         inside, end, after = part.partition("[/asy]")
         parts.append(after if end else inside)
     return " ".join(parts)

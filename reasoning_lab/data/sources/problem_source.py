@@ -1,10 +1,10 @@
-"""Where problems come from: the protocol that all sources keep, and how prompts are split."""
+"""The protocol of a problem source, and how prompts are split."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 from reasoning_lab.config.benchmark import BenchmarkConfig
-from reasoning_lab.data.sources.unreadable import Unreadable
+from reasoning_lab.data.sources.unreadable import UnreadablePolicy
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.types import Problem, Split, UserError
 
@@ -17,46 +17,49 @@ class ProblemSource(Protocol):
     ) -> Iterator[Problem]:
         """Yield exactly `count` problems with distinct prompts, in an order fixed by `seed`.
 
-        Holds no more in memory than a block of problems and the ids of those before.
+        Keeps in memory one block of problems and the ids of all earlier ones.
 
         Raises:
-            UserError: When there are fewer; perhaps only after those that there are.
+            UserError: There are fewer; some may be yielded before the error.
         """
         ...
 
     def fixed_split(self, problem_id: str) -> Split | None:
-        """The split that the source itself puts this prompt in; None = its hash decides."""
+        """The split that the dataset itself assigns to a prompt; None = its hash decides."""
         ...
 
-    def unreadable(self, problem: Problem) -> Unreadable | None:
-        """What holds if the gold of `problem` cannot be read; None = it is not the source's."""
+    def unreadable(self, problem: Problem) -> UnreadablePolicy | None:
+        """What happens if the gold of `problem` cannot be read; None = it is another source's."""
         ...
 
     def record_rows(self, ledger: Ledger) -> None:
-        """Count the `rows` that the source read, and those that give no problem by reason."""
+        """Count the `rows` that the source read, and those without a problem by reason."""
         ...
 
     def available(self, split: Split, levels: Sequence[int]) -> int | None:
-        """How many problems `problems` can yield; None = as many as one likes, or unknown."""
+        """How many problems `problems` can yield; None = unlimited or unknown."""
         ...
 
     def content(self) -> str:
-        """What decides the problems beyond the source's options, e.g. a file's hash."""
+        """Identity of the data beyond the source's options, e.g. a file's hash."""
         ...
 
     def is_local(self) -> bool:
         """Whether problems can be drawn without a network."""
         ...
 
-    def about(self) -> Mapping[str, str]:
-        """For a data card: `name`, `revision` and `licence` of what the problems come from."""
+    def provenance(self) -> Mapping[str, str]:
+        """The dataset's `name`, `revision` and `licence`, for a data card."""
         ...
 
 
-def drawn(source: ProblemSource, benchmark: BenchmarkConfig) -> Iterator[Problem]:
-    """A benchmark's problems, the same for every seed of a run; see `ProblemSource.problems`.
+def draw_benchmark(source: ProblemSource, benchmark: BenchmarkConfig) -> Iterator[Problem]:
+    """Draw a benchmark's problems, the same for every seed of a run.
 
-    They are fewer than its count where rows were dropped that would have made the rest.
+    There may be fewer than the benchmark's count, if dropped rows account for the difference.
+
+    Raises:
+        UserError: There are fewer for another reason, as `ProblemSource.problems` raises it.
     """
     split, count = Split(benchmark.split), benchmark.count
     available = source.available(split, benchmark.levels)
@@ -69,7 +72,7 @@ def drawn(source: ProblemSource, benchmark: BenchmarkConfig) -> Iterator[Problem
 
 
 def split_of(problem_id: str, test_frac: float, validation_frac: float) -> Split:
-    """The split that a prompt belongs to, from its id (a hash, so uniform)."""
+    """The split that a prompt belongs to, from its id, which is a uniform hash."""
     position = int(problem_id[:8], 16) / 16**8
     if position < test_frac:
         return Split.TEST
@@ -77,7 +80,7 @@ def split_of(problem_id: str, test_frac: float, validation_frac: float) -> Split
 
 
 def check_fractions(test_frac: float, validation_frac: float) -> None:
-    """Raise UserError unless they are fractions that do not overlap."""
+    """Raise UserError unless both are fractions and sum to at most 1."""
     if min(test_frac, validation_frac) < 0 or test_frac + validation_frac > 1:
         raise UserError(
             f"data: test_frac={test_frac} and validation_frac={validation_frac} must be at "
