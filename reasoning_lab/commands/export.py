@@ -219,7 +219,7 @@ def _data(lineage: Sequence[Artifact]) -> str:
         if artifact.kind == "corpus" and (artifact.path / _CARD).is_file()
     ]
     sources = [
-        f"- {artifact.stage} drew its problems by `{data['options'].get('_target_')}`."
+        f"- {artifact.stage} drew its problems by `{data['options'].get('_target_', data['options']['_schema_'])}`."
         for artifact in lineage
         if (data := artifact.identity["groups"].get("data"))
     ]

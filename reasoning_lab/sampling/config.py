@@ -34,9 +34,9 @@ class HFEngineConfig(EngineConfig):
     dtype: str = field(default="float32", metadata={"choices": ("float32", "bfloat16")})
 
     def open(self, hardware: HardwareConfig) -> Engine:
-        from reasoning_lab.sampling.hf import engine_of
+        from reasoning_lab.sampling.hf import build_engine
 
-        return engine_of(**self.arguments(), hardware=hardware)
+        return build_engine(**self.arguments(), hardware=hardware)
 
     def for_policy(self, model: str, revision: str | None, dtype: str) -> Self:
         return replace(self, model=model, revision=revision, dtype=dtype)
@@ -65,9 +65,9 @@ class VLLMEngineConfig(EngineConfig):
         _check_package("vllm", key)
 
     def open(self, hardware: HardwareConfig) -> Engine:
-        from reasoning_lab.sampling.vllm import engine_of
+        from reasoning_lab.sampling.vllm import build_engine
 
-        return engine_of(**self.arguments(), hardware=hardware)
+        return build_engine(**self.arguments(), hardware=hardware)
 
     def for_policy(self, model: str, revision: str | None, dtype: str) -> Self:
         return replace(self, model=model, revision=revision, dtype=dtype)

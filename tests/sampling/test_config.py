@@ -16,8 +16,8 @@ from reasoning_lab.sampling.config import HFEngineConfig, OpenAIEngineConfig, VL
 @pytest.mark.parametrize(
     ("options", "opened_by"),
     [
-        (HFEngineConfig("m"), hf.engine_of),
-        (VLLMEngineConfig("m"), vllm.engine_of),
+        (HFEngineConfig("m"), hf.build_engine),
+        (VLLMEngineConfig("m"), vllm.build_engine),
         (OpenAIEngineConfig("m"), openai.OpenAIEngine),
     ],
 )

@@ -22,7 +22,7 @@ from reasoning_lab.sampling.config import (
     ModelTeacherConfig,
     VLLMEngineConfig,
 )
-from reasoning_lab.sampling.judge import _QUESTION, verdict_of
+from reasoning_lab.sampling.judge import JUDGE_PROMPT, parse_verdict
 from reasoning_lab.stages.distill.produce import run
 from reasoning_lab.stages.distill.stage import DistillStage
 from reasoning_lab.training.loop import StageContext
@@ -75,7 +75,7 @@ def teacher(**changes: Any) -> ModelTeacherConfig:
 
 def judge(reply: str) -> ModelJudgeConfig:
     """A judge with one reply: it is scripted by the question's first line, the same for all."""
-    first = _QUESTION.splitlines()[0]
+    first = JUDGE_PROMPT.splitlines()[0]
     return ModelJudgeConfig(scripted("referee", answers={first: reply}, ending=""), 9)
 
 
@@ -341,7 +341,7 @@ def test_a_judge_decides_what_the_verifier_cannot_read_and_signs_it(context: Sta
     assert unread > 0
     assert metrics["judged/correct"] == unread
     assert metrics["verdict/unparseable"] == 0
-    question = _QUESTION.splitlines()[0]
+    question = JUDGE_PROMPT.splitlines()[0]
     asked = [prompt for call in ScriptedEngine.calls for prompt in call if question in prompt]
     assert len(asked) >= unread
     assert all("<student>\n<think>\nhm\n</think>\nno idea" in prompt for prompt in asked)
@@ -359,4 +359,4 @@ def test_a_judge_decides_what_the_verifier_cannot_read_and_signs_it(context: Sta
     ],
 )
 def test_a_reply_counts_by_its_last_word(reply: str, verdict: Verdict | None) -> None:
-    assert verdict_of(reply) is verdict
+    assert parse_verdict(reply) is verdict
