@@ -27,7 +27,7 @@ LEDGER = {"documents": {"in": 9, "out": 7, "dropped": {HOSTILE: 2}}}
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 
 
-def evidence_of(folder: Path, rollouts: int) -> Evidence:
+def evidence_of(folder: Path, count: int) -> Evidence:
     """Two evaluations, a training and a graph; every third rollout wrong, some with mathematics."""
     evidence = Evidence()
     for stage in ("sft", "rl"):
@@ -39,13 +39,13 @@ def evidence_of(folder: Path, rollouts: int) -> Evidence:
                 Verdict.WRONG if n % 3 == 0 else Verdict.CORRECT,
                 "author",
             )
-            for n in range(rollouts // 2)
+            for n in range(count // 2)
         ]
-        evaluated = folder / f"evaluate-{stage}"
-        evaluated.mkdir(parents=True)
-        write_rollouts(evaluated / COMPLETIONS, rollouts)
-        about = {"variant": "none", "seed": 0, "stage": stage, "benchmark": "halves"}
-        evidence.completions.append(Completions(evaluated, about))
+        evaluation = folder / f"evaluate-{stage}"
+        evaluation.mkdir(parents=True)
+        write_rollouts(evaluation / COMPLETIONS, rollouts)
+        labels = {"variant": "none", "seed": 0, "stage": stage, "benchmark": "halves"}
+        evidence.completions.append(Completions(evaluation, labels))
         history = History()
         for step in range(50):
             history.log_metrics({"train/loss": 1 / (1 + step), "rollout/entropy": 0.1}, step)
