@@ -21,7 +21,7 @@ from reasoning_lab.evaluate.completions import COMPLETIONS
 from reasoning_lab.evaluate.stage import EvaluateStage
 from reasoning_lab.evaluate.statistics import Estimate, majority, pass_at_1, pass_at_k
 from reasoning_lab.graph.ledger import Ledger
-from reasoning_lab.sampling.rollouts import RolloutSampler, sampling_of
+from reasoning_lab.sampling.rollouts import RolloutSampler, sampling_from_config
 from reasoning_lab.training.loop import Metrics, StageContext
 from reasoning_lab.types import Problem, Rollout, RolloutGroup, UserError, Verdict
 from reasoning_lab.verify import verifier_version
@@ -68,10 +68,10 @@ def run(config: EvaluateStage, context: StageContext) -> Metrics:
         "problems", f"benchmarks.{name}", "correct its golds or its checker"
     )
     with closing(_sampler(config, context)) as sampler:
-        groups = sampler.kept_groups(
+        groups = sampler.resumable_groups(
             problems,
             benchmark.samples,
-            sampling_of(benchmark.sampling),
+            sampling_from_config(benchmark.sampling),
             f"{context.seed}/evaluate/{name}",
             context.work_dir / "rollouts",
         )

@@ -307,7 +307,7 @@ def test_an_engine_with_another_cache_is_refused(
         engine_of(str(given.inputs["policy"]), None, "float32", HARDWARE)
     right = replace(given, hardware=UNCACHED)
     policy, tokenizer = right.load_policy()
-    drawn = right.sampler(policy, tokenizer).complete(
+    drawn = right.sampler(policy, tokenizer).generate(
         ["one", "one", "a longer question"], Sampling(0.8, 1.0, 6), [1, 2, 3]
     )
     prompts = prompt_tokens(tokenizer, ["one", "one", "a longer question"])

@@ -58,7 +58,7 @@ def screened_pool(
             config.advantage,
         )
         return problems
-    groups = sampler.kept_groups(
+    groups = sampler.resumable_groups(
         problems,
         config.screen_group_size,
         step_sampling(config, 0),
