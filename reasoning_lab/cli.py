@@ -23,7 +23,14 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from reasoning_lab.commands.compose import CONF, Recipe, compose, register_schemas
-from reasoning_lab.commands.plan import memory_lines, plan_table, planned, summary, warning_lines
+from reasoning_lab.commands.plan import (
+    memory_lines,
+    notices,
+    plan_table,
+    planned,
+    summary,
+    warning_lines,
+)
 from reasoning_lab.commands.sweep import recipes, with_sweep
 from reasoning_lab.config.hydra_errors import (
     CONFIG_DIR_FLAGS,
@@ -201,7 +208,7 @@ def _plan(arguments: Sequence[str]) -> None:
         return
     console = Console()
     console.print(plan_table(nodes))
-    for line in [*memory_lines(nodes), *warning_lines(nodes), summary(nodes)]:
+    for line in [*notices(composed), *memory_lines(nodes), *warning_lines(nodes), summary(nodes)]:
         console.print(line, soft_wrap=True)
     if unchecked:
         console.print(

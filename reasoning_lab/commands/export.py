@@ -17,11 +17,12 @@ from reasoning_lab.data.card import fenced, markdown_table
 from reasoning_lab.data.corpus import PROMPT_IDS
 from reasoning_lab.graph.ledger import DROPPED_ROWS, TABLE_COLUMNS, Ledger
 from reasoning_lab.graph.recipe import BASE
-from reasoning_lab.graph.store import RECORD, Artifact, CorruptArtifactError
+from reasoning_lab.graph.record import RECORD_FILE, CorruptArtifactError, Record
+from reasoning_lab.graph.store import Store
 from reasoning_lab.types import UserError
 
 # What a stage leaves for the lab alone.
-_OURS = (RECORD, PROMPT_IDS, DROPPED_ROWS, "history.parquet")
+_OURS = (RECORD_FILE, PROMPT_IDS, DROPPED_ROWS, "history.parquet")
 _CARD = "README.md"
 _TOKEN = "HF_TOKEN"
 _SOURCE_LINES = ("- Problems:", "- Revision:", "- Licence of", "- Completions")
@@ -47,7 +48,7 @@ def export(model: str, runs: Path, folder: Path) -> Path:
         UserError: There is no such policy, its files are damaged, or the folder holds something.
     """
     place = Path(model) if Path(model).is_dir() else stored_policy(model, runs / "store")
-    if place is None or not (place / RECORD).is_file():
+    if place is None or not (place / RECORD_FILE).is_file():
         raise UserError(
             f"model={model}: no policy of a store, so nothing tells how it was made; give a "
             "fingerprint, or a folder runs/store/STAGE/FINGERPRINT"
@@ -55,7 +56,7 @@ def export(model: str, runs: Path, folder: Path) -> Path:
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"out={folder}: the folder is not empty; name a new one")
     try:
-        artifact = Artifact.read(place.resolve())
+        artifact = Record.read(place.resolve())
         artifact.verify()
     except CorruptArtifactError as error:
         raise UserError(f"model={model}: {error}; run its recipe again to replace it") from error
@@ -100,7 +101,7 @@ def check_token(repository: str) -> str:
     return token
 
 
-def model_card(policy: Artifact) -> str:
+def model_card(policy: Record) -> str:
     """The text of the card; what the store no longer has is left out and said to be missing."""
     chain = list(_lineage(policy, {}))
     sections = [
@@ -119,35 +120,35 @@ def model_card(policy: Artifact) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def _lineage(artifact: Artifact, seen: dict[str, None]) -> Iterator[Artifact]:
+def _lineage(artifact: Record, seen: dict[str, None]) -> Iterator[Record]:
     """What `artifact` comes from, each once, and itself, in the order in which they were made."""
     for fingerprint in artifact.inputs.values():
-        for record in artifact.path.parent.parent.glob(f"*/{fingerprint}/{RECORD}"):
+        for record in artifact.path.parent.parent.glob(f"*/{fingerprint}/{RECORD_FILE}"):
             if fingerprint not in seen:
                 seen[fingerprint] = None
-                yield from _lineage(Artifact.read(record.parent), seen)
+                yield from _lineage(Record.read(record.parent), seen)
     yield artifact
 
 
-def _model(artifact: Artifact) -> Mapping[str, Any]:
+def _model(artifact: Record) -> Mapping[str, Any]:
     model: Mapping[str, Any] = artifact.identity["groups"].get("model", {})
     return model
 
 
-def _base(chain: Sequence[Artifact]) -> str | None:
+def _base(chain: Sequence[Record]) -> str | None:
     """The hub id that the chain starts from; None = it has its own base, or a local checkpoint."""
     path = _model(chain[-1]).get("path")
     return path if path is not None and "/" in path and _starts_from_base(chain) else None
 
 
-def _starts_from_base(chain: Sequence[Artifact]) -> bool:
+def _starts_from_base(chain: Sequence[Record]) -> bool:
     return any(
         one.kind == "policy" and "policy" not in one.inputs and _model(one).get("path")
         for one in chain
     )
 
 
-def _header(chain: Sequence[Artifact]) -> dict[str, object]:
+def _header(chain: Sequence[Record]) -> dict[str, object]:
     base = _base(chain)
     return {
         "library_name": "transformers",
@@ -157,7 +158,7 @@ def _header(chain: Sequence[Artifact]) -> dict[str, object]:
     }
 
 
-def _recipe(policy: Artifact, chain: Sequence[Artifact]) -> str:
+def _recipe(policy: Record, chain: Sequence[Record]) -> str:
     model = _model(policy)
     if not _starts_from_base(chain):
         start = "The base policy was trained from nothing."
@@ -181,7 +182,7 @@ def _recipe(policy: Artifact, chain: Sequence[Artifact]) -> str:
     return f"{start}\n\n{markdown_table(heads, rows)}\n\nMade with {versions}."
 
 
-def _data(chain: Sequence[Artifact]) -> str:
+def _data(chain: Sequence[Record]) -> str:
     told = [
         f"**{one.stage} {one.fingerprint}**\n\n" + "\n".join(_source_lines(one.path / _CARD))
         for one in chain
@@ -197,7 +198,7 @@ def _data(chain: Sequence[Artifact]) -> str:
     return "\n\n".join([*told, "\n".join(drawn), *gone]).strip() or "None is on record."
 
 
-def _dropped(chain: Sequence[Artifact]) -> str:
+def _dropped(chain: Sequence[Record]) -> str:
     """Of each stage and unit what came in, what went out, and why the rest did not."""
     rows = [
         [f"{one.stage} {one.fingerprint}", *cells]
@@ -207,7 +208,7 @@ def _dropped(chain: Sequence[Artifact]) -> str:
     return markdown_table(("stage", *TABLE_COLUMNS), rows) if rows else "None is on record."
 
 
-def _names(chain: Sequence[Artifact]) -> set[str]:
+def _names(chain: Sequence[Record]) -> set[str]:
     return {one.fingerprint for one in chain}
 
 
@@ -216,13 +217,12 @@ def _source_lines(card: Path) -> list[str]:
     return [line for line in lines if line.startswith(_SOURCE_LINES)]
 
 
-def _evaluation(chain: Sequence[Artifact]) -> str:
+def _evaluation(chain: Sequence[Record]) -> str:
     """Of every policy of the chain, and of the checkpoint that it starts from."""
     policies = {one.fingerprint: one.stage for one in chain if one.kind == "policy"}
     base = {k: v for k, v in _model(chain[-1]).items() if k != "adapter"}
     found: dict[str, list[tuple[str, ...]]] = {name: [] for name in ("", *policies)}
-    for record in sorted(chain[-1].path.parent.parent.glob(f"*/*/{RECORD}")):
-        one = Artifact.read(record.parent)
+    for one in Store(chain[-1].path.parent.parent).artifacts():
         of = one.inputs.get("policy", "")
         mine = of in policies or (of == "" and _starts_from_base(chain) and _model(one) == base)
         if one.kind == "evaluation" and mine:
@@ -242,7 +242,7 @@ def _evaluation(chain: Sequence[Artifact]) -> str:
     return markdown_table(heads, rows) if rows else "None is in the store."
 
 
-def _result(stage: str, one: Artifact) -> tuple[str, ...]:
+def _result(stage: str, one: Record) -> tuple[str, ...]:
     config, measured = one.identity["config"], one.metrics
     sampling = config["benchmark"]["sampling"]
     low, high = measured["ci95"]
@@ -259,7 +259,7 @@ def _result(stage: str, one: Artifact) -> tuple[str, ...]:
     )
 
 
-def _settings(one: Artifact) -> str:
+def _settings(one: Record) -> str:
     return fenced(yaml.safe_dump(dict(one.identity), sort_keys=False).strip(), most=None)
 
 

@@ -11,7 +11,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from reasoning_lab.cli import SUBCOMMANDS
 from reasoning_lab.data.tokens.batches import padded_batch
-from reasoning_lab.graph.store import Artifact, Metadata, Store
+from reasoning_lab.graph.record import Metadata, Record
+from reasoning_lab.graph.store import Store
 from reasoning_lab.kernels.logprobs import token_logprobs
 from reasoning_lab.models.policy import load_policy
 from reasoning_lab.models.tokenizer import prompt_texts, prompt_tokens, text_tokens
@@ -27,15 +28,15 @@ def export(*words: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def made(smoke_run: Path) -> dict[str, Artifact]:
+def made(smoke_run: Path) -> dict[str, Record]:
     store = smoke_run / "runs" / "store"
-    found = [Artifact.read(record.parent) for record in sorted(store.glob("*/*/artifact.json"))]
+    found = [Record.read(record.parent) for record in sorted(store.glob("*/*/artifact.json"))]
     return {one.stage: one for one in found if one.kind != "evaluation"}
 
 
 @pytest.fixture(scope="module")
 def exported(
-    smoke_run: Path, made: dict[str, Artifact], tmp_path_factory: pytest.TempPathFactory
+    smoke_run: Path, made: dict[str, Record], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     folder = tmp_path_factory.mktemp("exported") / "policy"
     fingerprint = made["rl"].fingerprint[:10]
@@ -43,7 +44,7 @@ def exported(
     return folder
 
 
-def test_files_are_those_of_the_store_s_policy(exported: Path, made: dict[str, Artifact]) -> None:
+def test_files_are_those_of_the_store_s_policy(exported: Path, made: dict[str, Record]) -> None:
     """tests/sampling/test_vllm.py has vLLM load such a folder."""
     ours = {path.name for path in exported.iterdir()}
     assert ours == {*made["rl"].files, "README.md"} - {"history.parquet", "prompt_ids.txt"}
@@ -97,7 +98,7 @@ def test_the_evaluation_harness_reads_it_as_the_lab_does(exported: Path) -> None
 
 
 def test_card_tells_what_the_records_tell(
-    exported: Path, smoke_run: Path, made: dict[str, Artifact]
+    exported: Path, smoke_run: Path, made: dict[str, Record]
 ) -> None:
     _, header, card = (exported / "README.md").read_text().split("---\n", 2)
     assert yaml.safe_load(header)["pipeline_tag"] == "text-generation"
@@ -170,7 +171,7 @@ def test_card_of_what_began_as_a_checkpoint_names_it(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_exported_is_named(
-    smoke_run: Path, made: dict[str, Artifact], tmp_path: Path
+    smoke_run: Path, made: dict[str, Record], tmp_path: Path
 ) -> None:
     runs, out = f"paths.runs={smoke_run / 'runs'}", f"out={tmp_path / 'new'}"
     rl = f"model={made['rl'].path}"
@@ -190,7 +191,7 @@ def test_what_cannot_be_exported_is_named(
 
 
 def test_a_hub_out_of_reach_leaves_the_folder(
-    made: dict[str, Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    made: dict[str, Record], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_" + "a" * 34)  # Tests set HF_HUB_OFFLINE.
     with pytest.raises(UserError, match=r"push=owner/name: the hub does not take it .*is complete"):

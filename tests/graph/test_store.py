@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from reasoning_lab.graph.store import Artifact, Metadata, Store, fingerprint
+from reasoning_lab.graph.record import Metadata, Record, fingerprint
+from reasoning_lab.graph.store import Store
 from reasoning_lab.system.files import content_hash
 from reasoning_lab.types import UserError
 
@@ -274,7 +275,7 @@ def test_artifacts_lists_all_stages_in_order(store: Store) -> None:
     for stage in ("sft", "dpo"):
         for name in names:
             store.obtain(stage, name, _write)
-    listed: list[Artifact] = list(store.artifacts())
+    listed: list[Record] = list(store.artifacts())
     expected = [(stage, name) for stage in ("dpo", "sft") for name in sorted(names)]
     assert [(artifact.stage, artifact.fingerprint) for artifact in listed] == expected
 

@@ -20,23 +20,25 @@ from rich import get_console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from reasoning_lab.config.targets import factory
+from reasoning_lab.data.artifacts import Corpus
 from reasoning_lab.data.card import CorpusSummary, data_card
 from reasoning_lab.data.corpus import RolloutWriter, write_prompt_ids
 from reasoning_lab.data.shards import in_shards
 from reasoning_lab.data.sources.unreadable import UNREADABLE_GOLD
 from reasoning_lab.data.teachers.procedural import Surveying, Teacher, Writing
 from reasoning_lab.graph.ledger import Ledger
+from reasoning_lab.graph.stage import Metrics
 from reasoning_lab.models.thoughts import is_cut_off
 from reasoning_lab.sampling.judge import Judging, ModelJudge
 from reasoning_lab.stages.distill.stage import DistillStage
-from reasoning_lab.training.loop import Metrics, StageContext
+from reasoning_lab.training.context import StageContext
 from reasoning_lab.types import Problem, Rollout, Split, UserError, Verdict
 
 _SHOWN_ROLLOUTS = 16
 
 
 def run(config: DistillStage, context: StageContext) -> Metrics:
-    """Write `accepted.parquet`, `rejected.parquet`, `validation.parquet` and the data card."""
+    """Write the corpus and its data card."""
     teacher: Teacher = factory(config.teacher, f"stages.{context.name}.teacher")()
     draw = context.source.problems
     levels, count = config.problems.levels, config.problems.count
@@ -57,7 +59,7 @@ def run(config: DistillStage, context: StageContext) -> Metrics:
         validated = verify(1, context)(held_out)
     _drop_rejected("validation_problems", validated, context.ledger)
     context.ledger.drop("validation_problems", "no_rollout", len(held_out) - len(validated))
-    with RolloutWriter(context.out_dir / "validation.parquet") as validation:
+    with RolloutWriter(Corpus(context.out_dir).validation_file) as validation:
         validation.write([rollout for rollout in validated if rollout.correct])
     return metrics
 
@@ -169,8 +171,8 @@ def _distill(
     verdicts = summary.verdicts
     bar = _progress_bar()
     with (
-        RolloutWriter(context.out_dir / "accepted.parquet") as accepted,
-        RolloutWriter(context.out_dir / "rejected.parquet") as rejected,
+        RolloutWriter(Corpus(context.out_dir).accepted_file) as accepted,
+        RolloutWriter(Corpus(context.out_dir).rejected_file) as rejected,
         bar,
     ):
         task = bar.add_task(f"{context.name}: problems", total=config.problems.count, rates="")

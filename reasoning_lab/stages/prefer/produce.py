@@ -2,8 +2,8 @@
 
 `from_policy` samples the policy that DPO will train; `from_corpus` reuses the rollouts that
 rejection sampling threw away, as the paper does; `from_both` takes the one beside the other. All
-write `chosen.parquet` and `rejected.parquet`, row i of one against row i of the other, and
-`pairs.jsonl`, which says of each pair who wrote it, how long its sides are and what verified it.
+write `Preferences`: row i of one side against row i of the other, and a line for each pair that
+says who wrote it, how long its sides are and what verified it.
 """
 
 import json
@@ -12,37 +12,42 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from reasoning_lab.data.corpus import read_rollouts, write_prompt_ids, write_rollouts
+from reasoning_lab.data.artifacts import Corpus, Preferences
+from reasoning_lab.data.corpus import write_prompt_ids, write_rollouts
 from reasoning_lab.data.curation.selection import group_by_problem, preference_pairs
 from reasoning_lab.graph.ledger import Ledger
+from reasoning_lab.graph.stage import Metrics
+from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.sampling.rollouts import sampling_of
 from reasoning_lab.stages.prefer.stage import (
     PreferMixedStage,
     PreferStage,
     PreferTeacherStage,
 )
-from reasoning_lab.training.loop import Metrics, StageContext
+from reasoning_lab.training.context import StageContext
 from reasoning_lab.types import PreferencePair, Problem, RolloutGroup, Split, UserError, Verdict
 from reasoning_lab.verify import verifier_version
 
 
-def from_policy(config: PreferStage, context: StageContext) -> Metrics:
+def from_policy(config: PreferStage, context: StageContext, policy: Policy) -> Metrics:
     """Pairs of the policy's own rollouts."""
     problems = context.problems(Split.TRAIN, config.problems)
-    return _write(_sampled(problems, config, context), config, context)
+    return _write(_sampled(policy, problems, config, context), config, context)
 
 
-def from_corpus(config: PreferTeacherStage, context: StageContext) -> Metrics:
+def from_corpus(config: PreferTeacherStage, context: StageContext, corpus: Corpus) -> Metrics:
     """Pairs of the teacher's accepted and rejected rollouts."""
-    return _write(_teachers(context), config, context)
+    return _write(_teachers(corpus), config, context)
 
 
-def from_both(config: PreferMixedStage, context: StageContext) -> Metrics:
+def from_both(
+    config: PreferMixedStage, context: StageContext, policy: Policy, corpus: Corpus
+) -> Metrics:
     """Pairs of the policy's rollouts and the teacher's of the same problems."""
-    taught = _taught(config, context)
-    own = _sampled([group.problem for group in taught], config, context)
+    taught = _taught(corpus, config, context)
+    sampled = _sampled(policy, [group.problem for group in taught], config, context)
     groups = []
-    for teachers, policys in zip(taught, own, strict=True):
+    for teachers, policys in zip(taught, sampled, strict=True):
         rollouts = [
             rollout
             for side, members in (("policy", policys.rollouts), ("teacher", teachers.rollouts))
@@ -57,10 +62,10 @@ def from_both(config: PreferMixedStage, context: StageContext) -> Metrics:
 
 
 def _sampled(
-    problems: Sequence[Problem], config: PreferStage, context: StageContext
+    policy: Policy, problems: Sequence[Problem], config: PreferStage, context: StageContext
 ) -> list[RolloutGroup]:
     """The policy's rollouts, by problem."""
-    sampler = context.sampler(*context.load_policy())
+    sampler = context.sampler(*context.load_policy(policy))
     return sampler.kept_groups(
         problems,
         config.group_size,
@@ -70,10 +75,10 @@ def _sampled(
     )
 
 
-def _taught(config: PreferMixedStage, context: StageContext) -> list[RolloutGroup]:
+def _taught(corpus: Corpus, config: PreferMixedStage, context: StageContext) -> list[RolloutGroup]:
     """The teacher's rollouts of `config.problems`, drawn from the corpus."""
     asked = config.problems
-    of_corpus = _teachers(context)
+    of_corpus = _teachers(corpus)
     groups = [group for group in of_corpus if group.problem.level in asked.levels]
     context.ledger.take("problems", len(of_corpus))
     context.ledger.drop("problems", "other_level", len(of_corpus) - len(groups), selected=True)
@@ -86,15 +91,9 @@ def _taught(config: PreferMixedStage, context: StageContext) -> list[RolloutGrou
     return random.Random(f"{context.seed}/prefer").sample(groups, asked.count)
 
 
-def _teachers(context: StageContext) -> list[RolloutGroup]:
+def _teachers(corpus: Corpus) -> list[RolloutGroup]:
     """The teacher's accepted and rejected rollouts, by problem."""
-    corpus = context.inputs["corpus"]
-    return group_by_problem(
-        [
-            *read_rollouts(corpus / "accepted.parquet"),
-            *read_rollouts(corpus / "rejected.parquet"),
-        ]
-    )
+    return group_by_problem([*corpus.accepted(), *corpus.rejected()])
 
 
 def _write(
@@ -109,9 +108,10 @@ def _write(
             f"stages.{context.name}: none of {len(groups)} problems has both a correct and an "
             "incorrect rollout; choose harder or easier problems, or sample more"
         )
-    write_rollouts(context.out_dir / "chosen.parquet", [pair.chosen for pair in pairs])
-    write_rollouts(context.out_dir / "rejected.parquet", [pair.rejected for pair in pairs])
-    with (context.out_dir / "pairs.jsonl").open("w") as stream:
+    preferences = Preferences(context.out_dir)
+    write_rollouts(preferences.chosen_file, [pair.chosen for pair in pairs])
+    write_rollouts(preferences.rejected_file, [pair.rejected for pair in pairs])
+    with preferences.pairs_file.open("w") as stream:
         stream.writelines(json.dumps(_provenance(pair)) + "\n" for pair in pairs)
     write_prompt_ids(context.out_dir, [group.problem for group in groups])
     rollouts = [rollout for group in groups for rollout in group.rollouts]

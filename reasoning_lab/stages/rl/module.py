@@ -24,6 +24,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from reasoning_lab.data.corpus import write_prompt_ids
 from reasoning_lab.data.tokens.batches import step_batches
 from reasoning_lab.graph.ledger import Ledger
+from reasoning_lab.graph.stage import Metrics
+from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.models.tokenizer import opened_thought
 from reasoning_lab.sampling.probe import check_engine
 from reasoning_lab.sampling.rollouts import RolloutSampler
@@ -47,13 +49,8 @@ from reasoning_lab.stages.rl.update import (
 )
 from reasoning_lab.system.ranks import Peers
 from reasoning_lab.tracking.tracker import Tracker
-from reasoning_lab.training.loop import (
-    Metrics,
-    PolicyModule,
-    StageContext,
-    fit,
-    save_trained,
-)
+from reasoning_lab.training.context import StageContext
+from reasoning_lab.training.loop import PolicyModule, fit, save_trained
 from reasoning_lab.training.micro_batches import Steps
 from reasoning_lab.training.schedules import optimizer_of, schedule_of
 from reasoning_lab.training.strategies import backward, clipped_step
@@ -241,19 +238,19 @@ def _times(
     }
 
 
-def run(config: RLStage, context: StageContext) -> Metrics:
+def run(config: RLStage, context: StageContext, policy: Policy) -> Metrics:
     """Write the policy that reinforcement learning leaves."""
     # The schedule goes on at a step without a group that trains, also before the first update.
     warnings.filterwarnings("ignore", r"Detected call of `lr_scheduler\.step\(\)`")
-    policy, tokenizer = context.load_student()
+    student, tokenizer = context.load_student(policy)
     problems = context.problems(Split.TRAIN, config.problems)
-    ahead = Ahead(policy, config.staleness, context.hardware.strategy)
+    ahead = Ahead(student, config.staleness, context.hardware.strategy)
     held = config.validation
     validation = context.source.problems(Split.VALIDATION, config.problems.levels, held.count, 0)
     with sampler_of(config, context, ahead.behaviour, tokenizer) as sampler, closing(ahead):
-        if config.rollout_engine != "hf" or ahead.behaviour is not policy:
+        if config.rollout_engine != "hf" or ahead.behaviour is not student:
             check_engine(
-                policy,
+                student,
                 tokenizer,
                 sampler.complete,
                 config.temperature.start,
@@ -272,7 +269,7 @@ def run(config: RLStage, context: StageContext) -> Metrics:
         )
         pool = _screened(problems, config, sampler, collector, context)
         module = RLModule(
-            policy,
+            student,
             tokenizer,
             collector,
             ahead,

@@ -17,7 +17,6 @@ from reasoning_lab.data.tokens.packing import TrainedPart, packed_batch
 from reasoning_lab.kernels.logprobs import TokenBatch, token_logprobs
 from reasoning_lab.losses.policy_gradient import grpo_loss, token_weights
 from reasoning_lab.models.tokenizer import prompt_tokens
-from reasoning_lab.stages.rl import module as rl
 from reasoning_lab.stages.rl.health import Health
 from reasoning_lab.stages.rl.rollouts import ScoredGroup
 from reasoning_lab.stages.rl.stage import (
@@ -30,7 +29,7 @@ from reasoning_lab.stages.rl.stage import (
 from reasoning_lab.stages.rl.update import entropy, micro_batches
 from reasoning_lab.tracking.tracker import NullTracker
 from reasoning_lab.types import Completion, Example, Problem, Rollout, UserError, Verdict
-from tests.support.stages import optimization
+from tests.support.stages import optimization, run_stage
 from tests.support.tiny import tiny_model
 
 BATCH, STEPS = 4, 6
@@ -86,7 +85,7 @@ def run(context: Any, tmp_path: Path) -> Any:
         )
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
         (folder / "out").mkdir(parents=True)
-        metrics = rl.run(
+        metrics = run_stage(
             replace(config, **changes),
             replace(context, out_dir=folder / "out", work_dir=folder / "work", tracker=tracker),
         )
