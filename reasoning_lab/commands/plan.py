@@ -46,7 +46,7 @@ from reasoning_lab.types import Sequences
 
 # What a budget is: it says how many rows there are, and not what one of them costs.
 _BUDGET_KEYS = frozenset(
-    ("steps", "batch_size", "count", "validation", "learning_rate", "warmup_frac", "decay_frac")
+    ("steps", "batch_size", "count", "validation", "learning_rate", "schedule")
 )
 _MOST_TIMES_ROWS = 10
 _Costs = Mapping[tuple[str, str], Record]
@@ -267,7 +267,7 @@ def _memory(root: RootConfig, stage: Stage, work: Workload) -> Footprint | None:
         architecture,
         vocab,
         root.model.dtype,
-        str(stage.optimization.optimizer.get("_target_")),
+        stage.optimization.optimizer.target,
         sharding_of(root.hardware),
         stage.frozen_copies(),
         lora_rank=root.model.adapter.rank if root.model.adapter else None,

@@ -39,7 +39,7 @@ from reasoning_lab.tracking.wandb import WandbRun, wandb_folder, wandb_mode
 from reasoning_lab.training.job import Job
 from reasoning_lab.training.stage import LabStage
 from reasoning_lab.training.strategies import check_drives
-from reasoning_lab.verify import Verifier, verifier_of
+from reasoning_lab.verify import Verifier, build_verifier
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ def run(recipe: Recipe, out_dir: Path, overrides: Sequence[str] = ()) -> float |
     store = Store(Path(root.paths.runs) / "store")
     if notice := store.older_layout_notice():
         log.warning(notice)
-    with verifier_of(root.hardware) as verifier:
+    with build_verifier(root.hardware) as verifier:
         Preflight(verifier).require([recipe])
         recipe_run = RecipeRun(recipe, out_dir, overrides, verifier, console)
         with closing(recipe_run):

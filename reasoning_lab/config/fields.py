@@ -48,7 +48,7 @@ def number(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def fraction(default: float) -> Any:
+def fraction(default: float | None) -> Any:
     """Declare a number from 0 to 1."""
     return number(default, least=0.0, most=1.0)
 

@@ -29,7 +29,7 @@ import yaml
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.plain import from_plain, to_plain
 from reasoning_lab.config.targets import factory
-from reasoning_lab.data.sources.problems import ProblemSource
+from reasoning_lab.data.sources.problem_source import ProblemSource
 from reasoning_lab.graph.run import Outcome
 from reasoning_lab.launch.ray import run_on_ray
 from reasoning_lab.launch.slurm import run_on_slurm
@@ -44,7 +44,7 @@ from reasoning_lab.tracking.wandb import WandbRun, WandbTracker
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.training.job import Job
 from reasoning_lab.types import UserError
-from reasoning_lab.verify import Verifier, verifier_of
+from reasoning_lab.verify import Verifier, build_verifier
 
 _JOB, _OUTCOME = "job.yaml", "outcome.json"
 _MISTAKE = "mistake-{}.txt"
@@ -211,7 +211,7 @@ def main() -> None:
     try:
         hardware = read_job(folder).hardware
         # Starts no process until the stage verifies.
-        with process_group(hardware), verifier_of(hardware) as verifier:
+        with process_group(hardware), build_verifier(hardware) as verifier:
             work(folder, verifier)
     except Interrupted:
         # What the command is to say is written down.

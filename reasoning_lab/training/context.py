@@ -8,14 +8,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.config.targets import factory
-from reasoning_lab.data.sources.problems import ProblemSource, drawn
-from reasoning_lab.data.sources.unreadable import ReadableGolds, Unreadable
+from reasoning_lab.data.sources.problem_source import ProblemSource, draw_benchmark
+from reasoning_lab.data.sources.unreadable import ReadableGoldFilter, UnreadablePolicy
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.graph.recipe import BASE
 from reasoning_lab.graph.stage import Metrics
 from reasoning_lab.models.adapters import add_adapter
 from reasoning_lab.models.chat import add_missing_tokens
-from reasoning_lab.models.policy import device_of, on_device
+from reasoning_lab.models.policy import sampling_device, to_device
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.sampling.engine import Engine
 from reasoning_lab.sampling.hf import HFEngine
@@ -101,25 +101,25 @@ class StageContext(Job):
             UserError: There are fewer, or golds cannot be read that the source does not drop.
         """
         drawn = self.source.problems(split, asked.levels, asked.count, self.seed)
-        return list(self.readable_golds().of(drawn))
+        return list(self.readable_golds().filter(drawn))
 
-    def readable_golds(self) -> ReadableGolds:
+    def readable_golds(self) -> ReadableGoldFilter:
         """Passes on what is drawn from the source and has a readable gold.
 
         The ledger counts what it drops, and once the rows that the source read.
         """
         if "rows" not in self.ledger.flows:
             self.source.record_rows(self.ledger)
-        return ReadableGolds(self.verifier, self.ledger, self.unreadable)
+        return ReadableGoldFilter(self.verifier, self.ledger, self.unreadable)
 
-    def unreadable(self, problem: Problem) -> Unreadable:
+    def unreadable(self, problem: Problem) -> UnreadablePolicy:
         """What holds for a problem of the source whose gold cannot be read."""
-        return self.source.unreadable(problem) or Unreadable("refuse", 0.0, "data")
+        return self.source.unreadable(problem) or UnreadablePolicy("refuse", 0.0, "data")
 
     def benchmark_prompts(self) -> dict[str, list[str]]:
         """Of each benchmark, by its name."""
         return {
-            name: [problem.prompt for problem in drawn(self.benchmark_source(name), held)]
+            name: [problem.prompt for problem in draw_benchmark(self.benchmark_source(name), held)]
             for name, held in self.benchmarks.items()
         }
 
@@ -138,7 +138,7 @@ class StageContext(Job):
         Raises:
             UserError: Its decoding is not the model's forward; see `check_engine`.
         """
-        placed = on_device(policy, device_of(self.hardware))
+        placed = to_device(policy, sampling_device(self.hardware))
         engine = HFEngine(
             placed,
             tokenizer,

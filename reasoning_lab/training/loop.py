@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.optimization import OptimizationConfig
-from reasoning_lab.models.adapters import has_adapter, learning_weights
+from reasoning_lab.models.adapters import has_adapter, trainable_weights
 from reasoning_lab.models.policy import save_policy
 from reasoning_lab.system import malloc
 from reasoning_lab.system.interrupts import StopRequest
@@ -92,7 +92,7 @@ class PolicyModule(pl.LightningModule):
         """Beside an adapter the weights are frozen, and loaded anew."""
         if self.strict_loading:
             return super().state_dict(*args, **kwargs)
-        return {f"policy.{name}": value for name, value in learning_weights(self.policy).items()}
+        return {f"policy.{name}": value for name, value in trainable_weights(self.policy).items()}
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         if self._summed == 0:

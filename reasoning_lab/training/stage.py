@@ -10,11 +10,9 @@ from dataclasses import dataclass, field
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.optimization import OptimizationConfig
 from reasoning_lab.config.problems import CorpusSelection, DocumentLimit, ProblemDraw
+from reasoning_lab.config.targets import check_path
 from reasoning_lab.graph.stage import Stage, Workload
 from reasoning_lab.types import UserError
-
-# Each value's update depends on that value alone, so a shard is updated as the whole would be.
-_ELEMENTWISE = ("Adam", "AdamW", "Adamax", "NAdam", "RAdam", "SGD", "RMSprop", "Adagrad")
 
 
 @dataclass
@@ -74,16 +72,18 @@ class TrainingStage(LabStage):
 
     def check_optimizer(self, key: str, hardware: HardwareConfig) -> None:
         """Refuse an optimizer with a rate of its own, or one that shards would change."""
-        if "lr" in self.optimization.optimizer:
+        optimizer, schedule = self.optimization.optimizer, self.optimization.schedule
+        check_path(optimizer.target, f"{key}.optimization.optimizer._target_")
+        check_path(schedule.target, f"{key}.optimization.schedule._target_")
+        if "lr" in optimizer.options:
             raise UserError(
-                f"{key}.optimization.optimizer.lr: the rate is {key}.optimization.learning_rate, "
-                "which would override it; set that key and take this one out"
+                f"{key}.optimization.optimizer.options.lr: the rate is "
+                f"{key}.optimization.learning_rate, which would override it; set that key and "
+                "take this one out"
             )
-        if hardware.strategy in ("single", "ddp"):
-            return
-        target = str(self.optimization.optimizer.get("_target_"))
-        if target not in [f"torch.optim.{name}" for name in _ELEMENTWISE]:
+        if hardware.strategy not in ("single", "ddp") and not optimizer.is_elementwise:
             raise UserError(
                 f"{key}.optimization.optimizer: hardware.strategy={hardware.strategy} updates "
-                f"shards, which '{target}' cannot; choose torch.optim.AdamW, or strategy=ddp"
+                f"shards, which '{optimizer.target}' cannot; choose adamw, as in "
+                f"optimizer@{key}.optimization.optimizer=adamw, or strategy=ddp"
             )

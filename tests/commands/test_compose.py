@@ -7,7 +7,8 @@ import pytest
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from reasoning_lab.commands.compose import CONF, _check_hardware, stage_classes
+from reasoning_lab.commands.compose import _check_hardware, stage_classes
+from reasoning_lab.config.folder import CONF
 from reasoning_lab.config.hardware import HardwareConfig, RayConfig, SlurmConfig
 from reasoning_lab.config.hydra_errors import is_composition_error, one_sentence
 from reasoning_lab.config.targets import factory, resolve
@@ -20,7 +21,10 @@ GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir())
 
 
 def options(group: str) -> list[str]:
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    """Names of a group's options; one in a folder is called by its path."""
+    folder = CONF / group
+    paths = folder.rglob("*.yaml") if group == "experiment" else folder.glob("*.yaml")
+    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in paths)
 
 
 @pytest.mark.parametrize("option", options("stage"))
@@ -30,7 +34,8 @@ def test_stage_option_composes_into_its_own_schema(option: str, composed: Compos
     assert isinstance(config, stage_classes()[config.name])
     assert set(config.reads) <= {"model", "data", "benchmarks"}
     if hasattr(config, "optimization"):
-        assert callable(factory(config.optimization.optimizer, "optimizer"))
+        assert callable(factory(config.optimization.optimizer.arguments(), "optimizer"))
+        assert callable(factory(config.optimization.schedule.arguments(), "schedule"))
     if hasattr(config, "teacher"):
         factory(config.teacher, "teacher")()
 
@@ -40,7 +45,7 @@ def test_stage_option_composes_into_its_own_schema(option: str, composed: Compos
     [
         (group, option)
         for group in GROUPS
-        if group not in ("stage", "engine", "judge", "teacher", "hydra")
+        if group not in ("stage", "engine", "judge", "teacher", "hydra", "optimizer", "schedule")
         for option in options(group)
     ],
 )
@@ -63,10 +68,13 @@ def test_option_composes(
         "paper": "model.path=some/model",
     }
     # Many devices want larger batches than the tiny recipe's, and their shards AdamW.
-    adamw = "{batch_size: 32, optimizer: {_target_: torch.optim.AdamW}}"
     wide = [
-        f"stages.{stage}.optimization={adamw}"
+        override
         for stage in ("pretrain", "midtrain", "sft", "dpo")
+        for override in (
+            f"stages.{stage}.optimization.batch_size=32",
+            f"optimizer@stages.{stage}.optimization.optimizer=adamw",
+        )
         if option.endswith(("x8", "zero3", "slurm", "ray"))
     ]
     recipe = composed(chosen, *wide, *[missing[option]] if option in missing else [])
@@ -280,7 +288,10 @@ def test_data_file_that_does_not_exist_is_named(composed: Compose, tmp_path: Pat
             "stages.rl.optimization.checkpoint_every_steps=0",
             "every_steps: 0 is too small",
         ),
-        ("stages.sft.optimization.warmup_frac=1.5", "warmup_frac: 1.5 is too large; give 1.0 or"),
+        (
+            "stages.sft.optimization.schedule.warmup_frac=1.5",
+            "warmup_frac: 1.5 is too large; give 1.0 or",
+        ),
         ("stages.dpo.beta=-1", r"stages\.dpo\.beta: -1\.0 is too small"),
         ("benchmarks.heldout.sampling.top_p=2", "top_p: 2.0 is too large"),
         ("stages.pretrain.steps_frac=1", "steps_frac: 1.0 is too large"),
@@ -368,7 +379,8 @@ def test_micro_batch_that_holds_a_whole_step_is_no_mistake(composed: Compose) ->
         (
             ["hardware.strategy=fsdp", "hardware.devices=2"],
             r"^stages\.pretrain\.optimization\.optimizer: hardware\.strategy=fsdp updates shards, "
-            r"which 'reasoning_lab\.training\.muon\.MuonAdamW' cannot; choose torch\.optim\.AdamW",
+            r"which 'reasoning_lab\.training\.muon\.MuonAdamW' cannot; choose adamw, as in "
+            r"optimizer@stages",
         ),
         (
             ["hardware.strategy=deepspeed2", "model/adapter=lora"],

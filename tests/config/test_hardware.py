@@ -8,8 +8,10 @@ import yaml
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, open_dict
 
-from reasoning_lab.commands.compose import CONF, compose, register_schemas
+from reasoning_lab.commands.compose import compose, register_schemas
 from reasoning_lab.commands.plan import sharding_of
+from reasoning_lab.config.folder import CONF
+from reasoning_lab.config.optimization import AdamWConfig
 from reasoning_lab.models.footprint import STRATEGIES
 from reasoning_lab.training.loop import parts_of
 from reasoning_lab.training.stage import TrainingStage
@@ -39,7 +41,7 @@ def whole() -> DictConfig:
     with open_dict(config):
         for stage in config.stages.values():
             if "optimization" in stage:
-                stage.optimization.optimizer = {"_target_": "torch.optim.AdamW"}
+                stage.optimization.optimizer = AdamWConfig()
                 stage.optimization.batch_size = 32
     return config
 

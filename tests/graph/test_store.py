@@ -119,7 +119,7 @@ def test_the_record_is_strict_json_with_every_field(store: Store) -> None:
     record = json.loads((artifact.path / "artifact.json").read_text())
     assert set(record) == {
         *("stage", "fingerprint", "kind", "identity", "inputs", "seed"),
-        *("metrics", "ledger", "versions", "files", "record_sha256"),
+        *("metrics", "ledger", "versions", "files", "layout", "record_sha256"),
     }
 
 

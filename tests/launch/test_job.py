@@ -20,7 +20,7 @@ from reasoning_lab.config.hardware import HardwareConfig, SamplingHardwareConfig
 from reasoning_lab.config.model import ModelConfig
 from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.config.tracker import TrackerConfig
-from reasoning_lab.data.sources.files import FileSource
+from reasoning_lab.data.sources.file import FileSource
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.launch.job import read_job, run_job, write_job
 from reasoning_lab.models.policy_artifact import Policy
@@ -50,7 +50,7 @@ def test_a_job_is_read_as_it_was_written(tmp_path: Path) -> None:
         inputs={"policy": Policy(tmp_path / "policy", is_base=True, revision="main")},
         model=ModelConfig(architecture={"model_type": "qwen3"}),
         data={
-            "_target_": "reasoning_lab.data.sources.files.FileSource",
+            "_target_": "reasoning_lab.data.sources.file.FileSource",
             "families": {"sum": {1: "a"}},
         },
         hardware=HardwareConfig(sampling=SamplingHardwareConfig(rollout_urls=["http://one", "b"])),

@@ -19,8 +19,9 @@ import torch
 from reasoning_lab.commands.convert import convert
 from reasoning_lab.config.hardware import HardwareConfig, SamplingHardwareConfig
 from reasoning_lab.config.model import AdapterConfig, ModelConfig
+from reasoning_lab.config.optimization import TrapezoidConfig
 from reasoning_lab.config.problems import ProblemsConfig
-from reasoning_lab.data.sources.files import FileSource
+from reasoning_lab.data.sources.file import FileSource
 from reasoning_lab.data.tokens.batches import padded_batch
 from reasoning_lab.kernels.logprobs import token_logprobs
 from reasoning_lab.models.policy import build_policy, load_policy, save_policy
@@ -35,8 +36,8 @@ from reasoning_lab.sampling.vllm import Replicas, VLLMEngine, engine_of
 from reasoning_lab.stages.rl.stage import KLConfig, RLStage, TemperatureConfig
 from reasoning_lab.types import Completion, Example, Problem, UserError
 from reasoning_lab.verify import Verifier
-from tests.stages.rl.test_rl import TableTracker
 from tests.support.contexts import data_context
+from tests.support.rl import TableTracker
 from tests.support.stages import optimization, run_stage
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
@@ -225,7 +226,8 @@ def test_reinforcement_learning_samples_from_the_weights_of_the_moment(
     With an adapter from a base checkpoint, without one from an earlier stage's policy.
     """
     rows = sums(tmp_path)
-    config = to_be_brief(steps=4, learning_rate=1e-2, warmup_frac=0.0)
+    plain = TrapezoidConfig(decay_frac=0.5)
+    config = to_be_brief(steps=4, learning_rate=1e-2, schedule=plain)
     tracker = TableTracker()
     with Verifier(workers=1, timeout_s=20, memory_mb=1024) as verifier:
         context = data_context(

@@ -17,7 +17,8 @@ import torch
 
 from reasoning_lab.config.hardware import HardwareConfig, SamplingHardwareConfig
 from reasoning_lab.config.model import ModelConfig
-from reasoning_lab.data.sources.files import FileSource
+from reasoning_lab.config.optimization import OptimizerConfig, TrapezoidConfig
+from reasoning_lab.data.sources.file import FileSource
 from reasoning_lab.launch.job import launched, write_job
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.sampling.vllm_process import served
@@ -51,11 +52,11 @@ def job(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:  # noqa: F
     """Learns to be brief; without folders and hardware."""
     config = to_be_brief(
         # AdamW's first steps would blow rounding up to the learning rate.
-        optimizer={"_target_": "torch.optim.SGD", "momentum": 0.9},
+        optimizer=OptimizerConfig("torch.optim.SGD", options={"momentum": 0.9}),
         steps=STEPS,
         batch_size=BATCH,
         learning_rate=0.3,
-        warmup_frac=0.0,
+        schedule=TrapezoidConfig(decay_frac=0.5),
     )
     return Job(
         name="rl",
@@ -66,7 +67,7 @@ def job(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:  # noqa: F
         inputs={"policy": Policy(tiny)},
         model=ModelConfig(),
         data={
-            "_target_": "reasoning_lab.data.sources.files.FileSource",
+            "_target_": "reasoning_lab.data.sources.file.FileSource",
             "path": str(sums(tmp_path_factory.mktemp("data"))),
             "test_frac": 0.0,
             "validation_frac": 0.0,

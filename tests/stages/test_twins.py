@@ -62,9 +62,7 @@ def save_coin_tosser(twin: Twin, folder: Path, work: Path, kernels: str = "fused
     prompts = prompt_tokens(tokenizer, [prompt for prompt, _ in COINS])
     answers = completion_tokens(tokenizer, [f"\\boxed{{{gold}}}" for _, gold in COINS])
     rows = [[Example(*pair)] for pair in zip(prompts, answers, strict=True)]
-    training = OptimizationConfig(
-        optimizer={"_target_": "torch.optim.AdamW"}, learning_rate=1e-2, steps=40, batch_size=16
-    )
+    training = OptimizationConfig(learning_rate=1e-2, steps=40, batch_size=16)
     work.mkdir()
     context = data_context(work, "coins", None, None)
     # The checkpoint's own, which training's writes beside the policy would change.

@@ -14,17 +14,21 @@ from safetensors.torch import load_file
 
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.model import ModelConfig
-from reasoning_lab.config.optimization import OptimizationConfig
+from reasoning_lab.config.optimization import (
+    OptimizationConfig,
+    OptimizerConfig,
+    TrapezoidConfig,
+)
 from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.data.artifacts import Corpus, Preferences
 from reasoning_lab.data.corpus import write_rollouts
-from reasoning_lab.data.sources.files import FileSource
+from reasoning_lab.data.sources.file import FileSource
 from reasoning_lab.graph.artifact import Artifact
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.graph.stage import Metrics
 from reasoning_lab.models.policy import build_policy
 from reasoning_lab.models.policy_artifact import Policy
-from reasoning_lab.models.tokenizer import examples_of, train_tokenizer
+from reasoning_lab.models.tokenizer import tokenize_rollouts, train_tokenizer
 from reasoning_lab.stages.dpo.stage import DPOStage
 from reasoning_lab.stages.midtrain.stage import MidtrainStage
 from reasoning_lab.stages.rl.stage import FilterConfig, KLConfig, RLStage, ValidationConfig
@@ -43,10 +47,9 @@ STEPS = 6
 
 def optimization(**changes: Any) -> OptimizationConfig:
     config = OptimizationConfig(
-        optimizer={"_target_": "torch.optim.AdamW", "weight_decay": 0.1},
+        optimizer=OptimizerConfig("torch.optim.AdamW", weight_decay=0.1),
         learning_rate=3e-3,
-        warmup_frac=0.2,
-        decay_frac=0.5,
+        schedule=TrapezoidConfig(warmup_frac=0.2, decay_frac=0.5),
         steps=STEPS,
         batch_size=4,
         checkpoint_every_steps=1,
@@ -127,7 +130,7 @@ def save_coin_tosser(accepted: list[Rollout], context: StageContext) -> None:
     tokenizer = train_tokenizer(texts, context.model.vocab_size)
     policy = build_policy(context.model.architecture, tokenizer, "float32", 0)
     boxes = [Completion([], f"\\boxed{{{rollout.problem.gold}}}") for rollout in accepted]
-    examples = examples_of(
+    examples = tokenize_rollouts(
         tokenizer,
         [replace(rollout, completion=box) for rollout, box in zip(accepted, boxes, strict=True)],
     )

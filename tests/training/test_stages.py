@@ -11,17 +11,17 @@ import pytest
 import torch
 
 from reasoning_lab.config.hardware import HardwareConfig
+from reasoning_lab.config.optimization import OptimizerConfig, TrapezoidConfig
 from reasoning_lab.data.artifacts import Preferences
 from reasoning_lab.data.corpus import read_rollouts, write_rollouts
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.models.policy import load_policy, save_policy
 from reasoning_lab.models.policy_artifact import Policy
-from reasoning_lab.models.tokenizer import examples_of
+from reasoning_lab.models.tokenizer import tokenize_rollouts
 from reasoning_lab.tracking.history import read_history
 from reasoning_lab.training import loop as base
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.training.micro_batches import Steps
-from reasoning_lab.training.schedules import trapezoid
 from reasoning_lab.types import Completion, UserError
 from tests.support.stages import (
     STAGES,
@@ -150,7 +150,7 @@ def test_micro_batches_leave_the_result_as_it_is(
 ) -> None:
     # SGD: AdamW's first steps blow rounding up to the size of the learning rate.
     config = STAGES[name]
-    plain = {"_target_": "torch.optim.SGD"}
+    plain = OptimizerConfig("torch.optim.SGD")
     config = replace(
         config,
         optimization=replace(config.optimization, optimizer=plain, steps=2),  # type: ignore[attr-defined, call-arg]
@@ -194,8 +194,8 @@ def test_midtrain_stops_when_validation_no_longer_improves(
             batch_size=2,
             steps=30,
             learning_rate=30.0,
-            warmup_frac=0.0,
-            optimizer={"_target_": "torch.optim.SGD"},
+            schedule=TrapezoidConfig(decay_frac=0.5),
+            optimizer=OptimizerConfig("torch.optim.SGD"),
             clip_norm=100.0,
         ),
     )
@@ -214,7 +214,7 @@ def test_what_is_longer_than_max_tokens_is_left_out(
     """The prompts are `coin 0` to `coin 99`: a token for the word, one or two for the number."""
     config = STAGES[name]
     everything = trained(name, context, tmp_path / "all")
-    examples = examples_of(
+    examples = tokenize_rollouts(
         load_policy(context.inputs["policy"].path, "float32")[1],
         read_rollouts(context.inputs["corpus"].path / "accepted.parquet"),
     )
@@ -261,13 +261,6 @@ def test_sft_of_levels_that_were_not_distilled(context: StageContext, tmp_path: 
     config = STAGES["sft"]
     with pytest.raises(UserError, match=r"stages\.stage\.levels.*\[9\]"):
         trained("sft", context, tmp_path, replace(config, levels=[9]))  # type: ignore[call-arg]
-
-
-def test_trapezoid_by_hand() -> None:
-    # Ten steps: two up, five down at the end.
-    found = [trapezoid(step, 10, 0.2, 0.5) for step in range(11)]
-    assert found == pytest.approx([0.5, 1, 1, 1, 1, 1, 0.8, 0.6, 0.4, 0.2, 0])
-    assert [trapezoid(step, 4, 0.0, 0.0) for step in range(4)] == [1.0] * 4
 
 
 def test_steps_go_on_where_their_state_says() -> None:

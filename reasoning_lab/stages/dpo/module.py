@@ -22,9 +22,9 @@ from reasoning_lab.data.tokens.batches import padded_batch, step_batches
 from reasoning_lab.graph.stage import Metrics
 from reasoning_lab.kernels.logprobs import TokenBatch, token_logprobs
 from reasoning_lab.losses.dpo import DPOLoss, PairLogprobs, dpo_loss
-from reasoning_lab.models.policy import device_of, on_device
+from reasoning_lab.models.policy import sampling_device, to_device
 from reasoning_lab.models.policy_artifact import Policy
-from reasoning_lab.models.tokenizer import examples_of
+from reasoning_lab.models.tokenizer import tokenize_rollouts
 from reasoning_lab.stages.dpo.stage import DPOStage
 from reasoning_lab.system.files import find_checksummed, rename_with_checksum
 from reasoning_lab.system.ranks import Peers, broadcast_from_rank0, rank, rank_slice
@@ -136,10 +136,9 @@ def run(
 ) -> Metrics:
     """Write the preference-optimized policy."""
     student, tokenizer = context.load_student(policy)
-    pairs = fitting_pairs(
-        preferences.chosen(), preferences.rejected(), tokenizer, config.max_tokens, context
-    )
-    placed = on_device(student, device_of(context.hardware))
+    chosen, rejected = preferences.chosen(), preferences.rejected()
+    pairs = fitting_pairs(chosen, rejected, tokenizer, config.max_tokens, context)
+    placed = to_device(student, sampling_device(context.hardware))
     size = context.hardware.micro_batch_size or _REFERENCE_BATCH_PAIRS
     reference = kept_reference_logprobs(
         placed, pairs, tokenizer.pad_token_id, context.work_dir, size
@@ -181,7 +180,7 @@ def fitting_pairs(
         raise UserError(
             f"stages.{context.name}: the preferences have no pair; sample more rollouts for them"
         )
-    sides = examples_of(tokenizer, chosen), examples_of(tokenizer, rejected)
+    sides = tokenize_rollouts(tokenizer, chosen), tokenize_rollouts(tokenizer, rejected)
     everything = list(zip(*sides, strict=True))
     context.ledger.take("pairs", len(everything))
     written = [all(side.completion_ids for side in pair) for pair in everything]

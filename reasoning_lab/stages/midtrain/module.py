@@ -16,7 +16,7 @@ from reasoning_lab.data.tokens.packing import TrainedPart, pack, packed_batch, u
 from reasoning_lab.graph.stage import Metrics
 from reasoning_lab.kernels.logprobs import TokenBatch
 from reasoning_lab.models.policy_artifact import Policy
-from reasoning_lab.models.tokenizer import examples_of
+from reasoning_lab.models.tokenizer import tokenize_rollouts
 from reasoning_lab.stages.midtrain.stage import MidtrainStage
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.training.loop import fit, parts_of, save_trained
@@ -106,7 +106,7 @@ def _rows(
             f"stages.{context.name}: the corpus has no {unit.replace('_', ' ')}; distill more "
             "problems, of which some are for validation"
         )
-    documents = examples_of(tokenizer, rollouts)
+    documents = tokenize_rollouts(tokenizer, rollouts)
     problems = [rollout.problem for rollout in rollouts]
     lengths = [document.length for document in documents]
     context.ledger.take(unit, len(documents))

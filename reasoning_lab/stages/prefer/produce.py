@@ -18,7 +18,7 @@ from reasoning_lab.data.curation.selection import group_by_problem, preference_p
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.graph.stage import Metrics
 from reasoning_lab.models.policy_artifact import Policy
-from reasoning_lab.sampling.rollouts import sampling_of
+from reasoning_lab.sampling.rollouts import sampling_from_config
 from reasoning_lab.stages.prefer.stage import (
     PreferMixedStage,
     PreferStage,
@@ -66,10 +66,10 @@ def _sampled(
 ) -> list[RolloutGroup]:
     """The policy's rollouts, by problem."""
     sampler = context.sampler(*context.load_policy(policy))
-    return sampler.kept_groups(
+    return sampler.resumable_groups(
         problems,
         config.group_size,
-        sampling_of(config.sampling),
+        sampling_from_config(config.sampling),
         f"{context.seed}/prefer",
         context.work_dir / "rollouts",
     )

@@ -17,10 +17,10 @@ from reasoning_lab.losses.policy_gradient import (
     KLTerm,
     grpo_loss,
     importance_weights,
-    token_weights,
 )
 from reasoning_lab.models.tokenizer import prompt_tokens
-from reasoning_lab.stages.rl.rollouts import ScoredGroup
+from reasoning_lab.stages.rl.records import RewardedGroup, TrainingRow
+from reasoning_lab.stages.rl.rollouts import training_rows
 from reasoning_lab.stages.rl.stage import MICRO_BATCH_ROWS, RLStage
 from reasoning_lab.system.ranks import Peers, rank_slice, world_size
 from reasoning_lab.types import Example, Rollout
@@ -52,16 +52,8 @@ class MicroBatch:
         return int(self.tokens.completion_mask.sum())
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    rollout: Rollout
-    example: Example
-    advantage: float
-    weight: float
-
-
 def micro_batches(
-    groups: Sequence[ScoredGroup],
+    groups: Sequence[RewardedGroup],
     tokenizer: PreTrainedTokenizerBase,
     config: RLStage,
     rows: int | None,
@@ -77,11 +69,13 @@ def micro_batches(
             would have none.
         device: Where they go.
     """
-    found = sorted(_rows(groups, tokenizer, config), key=lambda row: row.example.length)
-    size = max(1, min(rows or MICRO_BATCH_ROWS, -(-len(found) // world_size())))
+    rows_by_length = sorted(
+        training_rows(groups, tokenizer, config), key=lambda row: row.example.length
+    )
+    size = max(1, min(rows or MICRO_BATCH_ROWS, -(-len(rows_by_length) // world_size())))
     return [
-        _micro_batch(found[start : start + size], tokenizer.pad_token_id, device)
-        for start in range(0, len(found), size)
+        _micro_batch(rows_by_length[start : start + size], tokenizer.pad_token_id, device)
+        for start in range(0, len(rows_by_length), size)
     ]
 
 
@@ -100,31 +94,7 @@ def own_share(micros: Sequence[MicroBatch]) -> list[MicroBatch]:
     return own + [idle] * (most - len(own))
 
 
-def _rows(
-    groups: Sequence[ScoredGroup], tokenizer: PreTrainedTokenizerBase, config: RLStage
-) -> list[_Row]:
-    trained = [
-        (rollout, advantage, len(group.rollouts))
-        for group in groups
-        for rollout, advantage in zip(group.rollouts, group.advantages, strict=True)
-        if config.overlong == "keep" or not rollout.completion.truncated
-    ]
-    prompts = prompt_tokens(tokenizer, [rollout.problem.prompt for rollout, _, _ in trained])
-    weights = token_weights(
-        config.aggregation,
-        [len(rollout.completion.token_ids) for rollout, _, _ in trained],
-        [size for _, _, size in trained],
-        config.optimization.batch_size,
-        config.group_size,
-        config.max_new_tokens,
-    )
-    return [
-        _Row(rollout, Example(prompt, rollout.completion.token_ids), advantage, weight)
-        for (rollout, advantage, _), prompt, weight in zip(trained, prompts, weights, strict=True)
-    ]
-
-
-def _micro_batch(rows: Sequence[_Row], pad_id: int, device: torch.device) -> MicroBatch:
+def _micro_batch(rows: Sequence[TrainingRow], pad_id: int, device: torch.device) -> MicroBatch:
     tokens = padded_batch([row.example for row in rows], pad_id).to(device)
     logprobs = [value for row in rows for value in row.rollout.completion.logprobs]
     return MicroBatch(
@@ -133,7 +103,7 @@ def _micro_batch(rows: Sequence[_Row], pad_id: int, device: torch.device) -> Mic
             tokens.completion_mask, torch.tensor(logprobs, device=device)
         ),
         torch.tensor([row.advantage for row in rows], device=device),
-        torch.tensor([row.weight for row in rows], device=device),
+        torch.tensor([row.token_weight for row in rows], device=device),
         sum(row.example.length for row in rows),
     )
 

@@ -13,14 +13,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.model import ModelConfig
-from reasoning_lab.config.optimization import OptimizationConfig
+from reasoning_lab.config.optimization import OptimizationConfig, OptimizerConfig
 from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.data.artifacts import Corpus, Preferences
 from reasoning_lab.data.corpus import read_rollouts
-from reasoning_lab.data.sources.files import FileSource
+from reasoning_lab.data.sources.file import FileSource
 from reasoning_lab.models.policy import load_policy, load_tokenizer
 from reasoning_lab.models.policy_artifact import Policy
-from reasoning_lab.models.tokenizer import examples_of, prompt_tokens
+from reasoning_lab.models.tokenizer import prompt_tokens, tokenize_rollouts
 from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.sampling.hf import HFEngine
 from reasoning_lab.stages.dpo.stage import DPOStage
@@ -40,7 +40,7 @@ from .work import CHECK_STEPS, Clock, Work
 from .workload import ENDING_POLICY, Size, ends
 
 BETA, LEARNING_RATE = 0.1, 1e-4
-ADAMW = {"_target_": "torch.optim.AdamW", "weight_decay": 0.0, "fused": True}
+ADAMW = OptimizerConfig("torch.optim.AdamW", weight_decay=0.0, options={"fused": True})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,13 +134,13 @@ class Stage:
             len(example.completion_ids)
             for path in data.glob("*.parquet")
             if path.stem != "validation"
-            for example in examples_of(tokenizer, read_rollouts(path))
+            for example in tokenize_rollouts(tokenizer, read_rollouts(path))
         )
 
 
 def _optimization(steps: int, batch_size: int) -> OptimizationConfig:
     return OptimizationConfig(
-        optimizer=dict(ADAMW),
+        optimizer=ADAMW,
         learning_rate=LEARNING_RATE,
         steps=steps,
         batch_size=batch_size,
