@@ -280,7 +280,7 @@ def _result(stage: str, artifact: Record) -> tuple[str, ...]:
     low, high = metrics["ci95"]
     return (
         stage,
-        str(config["name"]),
+        str(config["benchmark_name"]),
         f"{metrics['pass@1']:.1%}",
         f"{low:.1%} to {high:.1%}",
         f"{metrics['n']:,}",
