@@ -151,7 +151,7 @@ def test_card_names_the_checkpoint_that_the_recipe_started_from(tmp_path: Path) 
 
     def evaluation_of(model: dict[str, str], score: float) -> Callable[[Path, Path], Metadata]:
         sampling = {"temperature": 0.6, "top_p": 0.95, "max_new_tokens": 9}
-        config = {"name": "aime24", "benchmark": {"sampling": sampling}}
+        config = {"benchmark_name": "aime24", "benchmark": {"sampling": sampling}}
         return lambda out_dir, work_dir: Metadata(
             kind="evaluation",
             identity={"config": config, "groups": {"model": model}},

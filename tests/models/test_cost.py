@@ -166,7 +166,7 @@ def test_devices_share_a_stage_as_the_hardware_says(composed: Compose) -> None:
     assert adapted.memory.trained < 0.02 * adapted.memory.parameters
 
 
-def test_every_named_strategy_and_device_can_be_reckoned() -> None:
-    (named,) = (item for item in fields(HardwareConfig) if item.name == "device")
-    assert set(named.metadata["choices"]) == set(DEVICES)
+def test_every_named_strategy_and_device_can_be_estimated() -> None:
+    (gpu_model,) = (item for item in fields(HardwareConfig) if item.name == "gpu_model")
+    assert set(gpu_model.metadata["choices"]) == set(DEVICES)
     assert set(STRATEGIES) == set(DIVISIONS)

@@ -174,7 +174,7 @@ def test_activations_are_what_autograd_keeps(
     assert reckoned.casts == (2 * sum(products) if dtype == "mixed" else 0)
     measured = (size - reckoned.casts) / batch.input_ids.numel()
     # Autograd keeps the log-probabilities; the logits and a gradient of theirs are there as well.
-    ours = reckoned.activations_a_token + reckoned.logits_a_token
+    ours = reckoned.activations_per_token + reckoned.logits_per_token
     assert ours == pytest.approx(measured + 2 * 4 * VOCAB, rel=0.05)
 
 
@@ -279,7 +279,7 @@ def test_plan_knows_that_norms_in_bfloat16_keep_less_on_a_gpu(composed: Compose)
             if node.stage == "sft"
         )
         assert node.memory is not None
-        return node.memory.activations_a_token
+        return node.memory.activations_per_token
 
     assert kept("cpu") - kept("gpu") == 2 * (4 * (2 * 128 + 4 * 32 + 2 * 32) + 128)
 
@@ -299,7 +299,7 @@ def test_only_documents_that_are_not_joined_are_put_together(
             footprint(options, VOCAB, dtype, ADAMW, packed=packed, on_cpu=on_cpu)
             for packed in (True, False)
         ]
-        packed, whole = (each.activations_a_token for each in kept if each is not None)
+        packed, whole = (each.activations_per_token for each in kept if each is not None)
         return packed - whole
 
     assert more("float32", True) == more("float32", False) == apart * 4 * layers * queries
