@@ -18,8 +18,8 @@ from reasoning_lab.models.chat import add_missing_tokens
 from reasoning_lab.models.policy import sampling_device, to_device
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.sampling.engine import Engine
+from reasoning_lab.sampling.engine_check import check_engine, hf_remedy
 from reasoning_lab.sampling.hf import HFEngine
-from reasoning_lab.sampling.probe import check_engine, hf_remedy
 from reasoning_lab.sampling.rollouts import RolloutSampler
 from reasoning_lab.tracking.tracker import Tracker
 from reasoning_lab.training.job import Job
