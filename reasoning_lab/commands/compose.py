@@ -19,7 +19,7 @@ from reasoning_lab.config.benchmark import BenchmarkConfig
 from reasoning_lab.config.components import SourceConfig
 from reasoning_lab.config.fields import check_values
 from reasoning_lab.config.hardware import HardwareConfig
-from reasoning_lab.config.plain import identity_of
+from reasoning_lab.config.identity import identity_of
 from reasoning_lab.config.root import RootConfig
 from reasoning_lab.config.targets import (
     import_trusted,
@@ -39,7 +39,7 @@ from reasoning_lab.graph.recipe import (
     ordered,
     with_evaluations,
 )
-from reasoning_lab.graph.store import RECORD
+from reasoning_lab.graph.record import RECORD_FILE
 from reasoning_lab.system.files import content_hash
 from reasoning_lab.training.stage import LabStage
 from reasoning_lab.types import UserError
@@ -175,7 +175,7 @@ def _base_name(root: RootConfig) -> str | None:
         return None if path is None else BASE
     parts = Path(path).parts
     # A policy of a store lies in a folder named by its fingerprint, below its stage's.
-    stored = len(parts) > 1 and (Path(path) / RECORD).is_file()
+    stored = len(parts) > 1 and (Path(path) / RECORD_FILE).is_file()
     return f"{parts[-2]}-{parts[-1][:8]}" if stored else Path(path).name or BASE
 
 

@@ -14,7 +14,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from reasoning_lab.config.fields import FREE_KEYS
 from reasoning_lab.config.hardware import HardwareConfig
-from reasoning_lab.config.plain import Component
+from reasoning_lab.config.identity import Component
 from reasoning_lab.config.targets import check_arguments, factory
 from reasoning_lab.types import UserError
 

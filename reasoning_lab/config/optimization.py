@@ -7,7 +7,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from reasoning_lab.config.fields import at_least, fraction, number
-from reasoning_lab.config.plain import Component
+from reasoning_lab.config.identity import Component
 
 # Each value's update depends on that value alone, so a shard is updated as the whole would be.
 _ELEMENTWISE = ("Adam", "AdamW", "Adamax", "NAdam", "RAdam", "SGD", "RMSprop", "Adagrad")

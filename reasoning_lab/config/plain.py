@@ -1,61 +1,60 @@
-"""Typed configs as plain data: what a fingerprint, a record and a job's file hold.
-
-A component, which is one implementation among several, carries its class's import path as
-`_schema_`.
-"""
+"""Dataclasses as plain data and back by their types, for what is handed to another process."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Any
+import types
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-SCHEMA = "_schema_"
+from reasoning_lab.config.targets import resolve
 
-
-@dataclasses.dataclass
-class Component:
-    """Options of one implementation among several; a subclass adds its own."""
-
-    def check(self, key: str) -> None:
-        """Refuse options with which it cannot work; `key` is where they stand in the config."""
-
-    def arguments(self) -> dict[str, Any]:
-        """The options by name, nested parts as they are."""
-        return {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+T = TypeVar("T")
+# The import path of a dataclass, as a field may hold a subclass of its declared type.
+_CLASS = "_class_"
 
 
-def identity_of(value: Any) -> Any:
-    """`value` as plain data without its placement fields; what a fingerprint is made of.
-
-    A field that is identity `when_set` is left out while it is null: it then decides nothing.
-    """
-
-    def decides(item: dataclasses.Field[Any], content: Any) -> bool:
-        unset = item.metadata.get("when_set", False) and content is None
-        return not unset and not item.metadata.get("placement", False)
-
-    return _plain(value, decides, str)
-
-
-def as_plain(value: Any) -> Any:
-    """`value` as plain data, placement included; for records, trackers and `from_plain`."""
-    return _plain(value, lambda item, content: True, lambda key: key)
-
-
-def _plain(
-    value: Any,
-    wanted: Callable[[dataclasses.Field[Any], Any], bool],
-    key_of: Callable[[Any], Any],
-) -> Any:
+def to_plain(value: Any) -> Any:
+    """`value` as dicts, lists and scalars; each dataclass names its class."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        kind = type(value)
-        tag = {SCHEMA: f"{kind.__module__}.{kind.__qualname__}"}
-        return (tag if isinstance(value, Component) else {}) | {
-            item.name: _plain(getattr(value, item.name), wanted, key_of)
-            for item in dataclasses.fields(value)
-            if wanted(item, getattr(value, item.name))
-        }
+        cls = type(value)
+        fields = {item.name: getattr(value, item.name) for item in dataclasses.fields(value)}
+        return {_CLASS: f"{cls.__module__}.{cls.__qualname__}", **to_plain(fields)}
     if isinstance(value, Mapping):
-        return {key_of(key): _plain(item, wanted, key_of) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item, wanted, key_of) for item in value]
+        return {key: to_plain(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [to_plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    return value.value if isinstance(value, Enum) else value
+
+
+def from_plain(kind: type[T], plain: Any) -> T:
+    """The value of type `kind` that `to_plain` was given.
+
+    Raises:
+        UserError: It names a class that a config may not name.
+    """
+    value: T = _typed(kind, plain)
     return value
+
+
+def _typed(kind: Any, plain: Any) -> Any:
+    if isinstance(plain, Mapping) and _CLASS in plain:
+        cls: Any = resolve(plain[_CLASS], _CLASS)
+        hints = get_type_hints(cls)
+        return cls(**{key: _typed(hints[key], plain[key]) for key in plain if key != _CLASS})
+    arguments = get_args(kind)
+    if get_origin(kind) in (Union, types.UnionType):
+        (kind,) = (one for one in arguments if one is not types.NoneType)
+        return None if plain is None else _typed(kind, plain)
+    if isinstance(plain, Mapping):
+        item = arguments[1] if arguments else Any
+        return {key: _typed(item, value) for key, value in plain.items()}
+    if isinstance(plain, list):
+        item = arguments[0] if arguments else Any
+        items = [_typed(item, value) for value in plain]
+        return tuple(items) if get_origin(kind) is tuple else items
+    if isinstance(kind, type) and issubclass(kind, Path | Enum):
+        return kind(plain)
+    return plain

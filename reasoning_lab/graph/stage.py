@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from reasoning_lab.config.fields import placement
-from reasoning_lab.config.plain import identity_of
+from reasoning_lab.config.identity import identity_of
 from reasoning_lab.graph.artifact import Artifact
 from reasoning_lab.types import Sequences
 
@@ -63,6 +63,10 @@ class Stage:
         """How much it will read and write."""
         return Workload()
 
-    def run(self, context: Any) -> Metrics:
-        """Fill the context's `out_dir`; returns what is worth reading without opening the files."""
+    def run(self, *context: Any, **inputs: Any) -> Metrics:
+        """Fill the context's `out_dir`; called as `run(context, kind=artifact, …)`.
+
+        Returns:
+            What is worth reading without opening the files.
+        """
         raise NotImplementedError(f"stage '{self.name}' has no run()")

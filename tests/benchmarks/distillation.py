@@ -20,7 +20,7 @@ from reasoning_lab.data.teachers.config import ProceduralTeacherConfig
 from reasoning_lab.stages.distill.produce import run
 from reasoning_lab.stages.distill.stage import DistillStage
 from reasoning_lab.tracking.tracker import NullTracker
-from reasoning_lab.training.loop import StageContext
+from reasoning_lab.training.context import StageContext
 from reasoning_lab.verify import Verifier
 
 # Wide ranges, so that a million distinct prompts exist; families that are drawn fast.
@@ -61,9 +61,7 @@ def main(count: int) -> None:
             seed=0,
             out_dir=out_dir,
             work_dir=Path(folder) / "work",
-            inputs={},
-            authors={},
-            lineage=[],
+            stage=config,
             model=ModelConfig(),
             source=ReasoningGymSource(FAMILIES, 0.05, 0.05),
             hardware=HardwareConfig(),
