@@ -62,8 +62,8 @@ def test_training_time_by_hand() -> None:
     ],
 )
 def test_generation_time_by_hand(device: Device, batch: int, step_s: float) -> None:
-    found = generation_s(SMALL, VOCAB, "float32", 8, 100, 4, device, devices=1)
-    assert found == pytest.approx(8 / batch * 100 * step_s)
+    seconds = generation_s(SMALL, VOCAB, "float32", 8, 100, 4, device, devices=1)
+    assert seconds == pytest.approx(8 / batch * 100 * step_s)
 
 
 ALONE = (

@@ -26,7 +26,7 @@ from reasoning_lab.data.sources.unreadable import UNREADABLE_GOLD
 from reasoning_lab.data.teachers.teacher import ObservingTeacher, SolutionWriter, Teacher
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.models.think_tags import has_open_thought
-from reasoning_lab.sampling.judge import Judging, ModelJudge
+from reasoning_lab.sampling.judge import JudgeFunction, ModelJudge
 from reasoning_lab.stages.distill.stage import DistillStage
 from reasoning_lab.training.loop import Metrics, StageContext
 from reasoning_lab.types import Problem, Rollout, Split, UserError, Verdict
@@ -90,7 +90,9 @@ def _reason(rollout: Rollout) -> str:
     return str(rollout.verdict) if rollout.completion.answered else "not_answered"
 
 
-def _open_judge(config: DistillStage, context: StageContext) -> AbstractContextManager[Judging]:
+def _open_judge(
+    config: DistillStage, context: StageContext
+) -> AbstractContextManager[JudgeFunction]:
     """The configured judge, or one that leaves every verdict as it is."""
     if config.judge is None:
         return nullcontext(_keep_verdicts)
@@ -105,7 +107,7 @@ def _keep_verdicts(rollouts: Sequence[Rollout]) -> list[Rollout]:
 def _rollout_maker(
     teacher: Teacher,
     write_solutions: SolutionWriter,
-    judge: Judging,
+    judge: JudgeFunction,
     reject_truncated: bool,
     samples: int,
     context: StageContext,
