@@ -104,10 +104,10 @@ def test_zero3_is_deepspeeds_estimate(
     assert device - ROUNDED < estimate.states <= device
     assert estimate.gathered == largest
     if offload:
-        ours_off, nothing = (
+        offloaded, nothing = (
             (estimate.host, estimate.nvme) if place == "cpu" else (estimate.nvme, estimate.host)
         )
-        assert host - len(offload) <= ours_off <= host
+        assert host - len(offload) <= offloaded <= host
         assert nothing == 0
 
 

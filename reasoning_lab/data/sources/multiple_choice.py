@@ -105,7 +105,8 @@ def _texts(values: Sequence[Any], column: str, value: Any) -> list[str]:
             reason = "empty_option" if problem == "is empty" else "malformed_options"
             raise RowError(
                 reason,
-                f"option {number} of '{column}' {problem} ({short_repr(value)}); correct it, {_REMEDY}",
+                f"option {number} of '{column}' {problem} ({short_repr(value)}); correct it, "
+                f"{_REMEDY}",
             )
     return checked
 
