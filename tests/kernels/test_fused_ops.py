@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from reasoning_lab.kernels import fused_ops as lean_module
 from reasoning_lab.kernels.fused_ops import RMSNorm, Rotation, lean
 from reasoning_lab.models.policy import build_policy, load_policy
-from reasoning_lab.training.loop import StageContext
+from reasoning_lab.training.context import StageContext
 from tests.support.tiny import tiny_model
 
 OURS = {"RMSNormBackward", "RotationBackward"}
@@ -109,10 +109,10 @@ def test_a_family_computes_what_transformers_alone_does(
 def test_a_policy_takes_them_in_float32(
     dtype: str, taken: set[str], context: StageContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loaded, tokenizer = load_policy(context.inputs["policy"], dtype)
+    loaded, tokenizer = load_policy(context.inputs["policy"].path, dtype)
 
     def load() -> PreTrainedModel:
-        return load_policy(context.inputs["policy"], dtype)[0]
+        return load_policy(context.inputs["policy"].path, dtype)[0]
 
     def build() -> PreTrainedModel:
         return build_policy(context.model.architecture, tokenizer, dtype, 0)

@@ -17,23 +17,19 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from reasoning_lab.data.corpus import read_rollouts
+from reasoning_lab.data.artifacts import Preferences
 from reasoning_lab.data.tokens.batches import padded_batch, step_batches
+from reasoning_lab.graph.stage import Metrics
 from reasoning_lab.kernels.logprobs import TokenBatch, token_logprobs
 from reasoning_lab.losses.dpo import DPOLoss, PairLogprobs, dpo_loss
 from reasoning_lab.models.policy import sampling_device, to_device
+from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.models.tokenizer import tokenize_rollouts
 from reasoning_lab.stages.dpo.stage import DPOStage
 from reasoning_lab.system.files import find_checksummed, rename_with_checksum
 from reasoning_lab.system.ranks import Peers, broadcast_from_rank0, rank, rank_slice
-from reasoning_lab.training.loop import (
-    Metrics,
-    PolicyModule,
-    StageContext,
-    fit,
-    parts_of,
-    save_trained,
-)
+from reasoning_lab.training.context import StageContext
+from reasoning_lab.training.loop import PolicyModule, fit, parts_of, save_trained
 from reasoning_lab.training.micro_batches import Steps
 from reasoning_lab.training.schedules import optimizer_of, schedule_of
 from reasoning_lab.training.token_stage import divided, fitting
@@ -135,14 +131,14 @@ def _correlation(one: Tensor, other: Tensor) -> Tensor:
     return torch.where(size > 0, (one * other).sum() / size.clamp(min=1e-12), 0.0)
 
 
-def run(config: DPOStage, context: StageContext) -> Metrics:
+def run(
+    config: DPOStage, context: StageContext, policy: Policy, preferences: Preferences
+) -> Metrics:
     """Write the preference-optimized policy."""
-    policy, tokenizer = context.load_student()
-    preferences = context.inputs["preferences"]
-    chosen = read_rollouts(preferences / "chosen.parquet")
-    rejected = read_rollouts(preferences / "rejected.parquet")
+    student, tokenizer = context.load_student(policy)
+    chosen, rejected = preferences.chosen(), preferences.rejected()
     pairs = fitting_pairs(chosen, rejected, tokenizer, config.max_tokens, context)
-    placed = to_device(policy, sampling_device(context.hardware))
+    placed = to_device(student, sampling_device(context.hardware))
     size = context.hardware.micro_batch_size or _REFERENCE_BATCH_PAIRS
     reference = kept_reference_logprobs(
         placed, pairs, tokenizer.pad_token_id, context.work_dir, size
@@ -158,7 +154,7 @@ def run(config: DPOStage, context: StageContext) -> Metrics:
         tokens = pair_tokens([pairs[row] for row in rows], tokenizer.pad_token_id)
         return PairBatch(tokens, reference[list(rows)].T.flatten(), sft_share)
 
-    module = DPOModule(policy, config, context.name)
+    module = DPOModule(student, config, context.name)
     batches = Steps([[number] for number in range(len(parts))], collate)
     train_s = fit(module, batches, context, optimization)
     save_trained(module, tokenizer, context)

@@ -10,19 +10,16 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import EarlyStopping
 from transformers import PreTrainedTokenizerBase
 
-from reasoning_lab.data.corpus import read_rollouts
+from reasoning_lab.data.artifacts import Corpus
 from reasoning_lab.data.tokens.batches import step_batches
 from reasoning_lab.data.tokens.packing import TrainedPart, pack, packed_batch, unpacked_batch
+from reasoning_lab.graph.stage import Metrics
 from reasoning_lab.kernels.logprobs import TokenBatch
+from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.models.tokenizer import tokenize_rollouts
 from reasoning_lab.stages.midtrain.stage import MidtrainStage
-from reasoning_lab.training.loop import (
-    Metrics,
-    StageContext,
-    fit,
-    parts_of,
-    save_trained,
-)
+from reasoning_lab.training.context import StageContext
+from reasoning_lab.training.loop import fit, parts_of, save_trained
 from reasoning_lab.training.micro_batches import Steps
 from reasoning_lab.training.schedules import optimizer_of, schedule_of
 from reasoning_lab.training.token_stage import NextTokenModule, fitting, micro_batches
@@ -36,14 +33,13 @@ class PatienceStopping(EarlyStopping):
         trainer.should_stop = self.wait_count >= self.patience
 
 
-def run(config: MidtrainStage, context: StageContext) -> Metrics:
+def run(config: MidtrainStage, context: StageContext, policy: Policy, corpus: Corpus) -> Metrics:
     """Write the mid-trained policy."""
-    policy, tokenizer = context.load_student(packs=config.packing)
-    corpus = context.inputs["corpus"]
+    student, tokenizer = context.load_student(policy, packs=config.packing)
     optimization = config.optimization
-    accepted = read_rollouts(corpus / "accepted.parquet")
+    accepted = corpus.accepted()
     rows = _rows(accepted, tokenizer, config, context, "documents")
-    validation_rollouts = read_rollouts(corpus / "validation.parquet")
+    validation_rollouts = corpus.validation()
     validation_rows = _rows(validation_rollouts, tokenizer, config, context, "validation_documents")
     plan = step_batches(
         [config.row_tokens] * len(rows), optimization.batch_size, optimization.steps, context.seed
@@ -71,7 +67,7 @@ def run(config: MidtrainStage, context: StageContext) -> Metrics:
         validation_rows, [indices[at : at + size] for at in range(0, len(validation_rows), size)], 1
     )
     module = NextTokenModule(
-        policy, optimizer_of(optimization, context.name), schedule_of(optimization)
+        student, optimizer_of(optimization, context.name), schedule_of(optimization)
     )
     stop = PatienceStopping("val/loss", patience=config.patience, check_on_train_epoch_end=False)
     train_s = fit(
