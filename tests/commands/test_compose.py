@@ -263,6 +263,10 @@ def sentence_of(composed: Compose, *overrides: str) -> str:
         ("stages.prefer.pairing=longest", ["stages.prefer.pairing", "random or length_matched"]),
         ("hardware.engine.sleep=true", ["'engine' is now called 'sampling'", "hardware.sampling"]),
         ("hardware.device=h100", ["'device' is now called 'gpu_model'"]),
+        (
+            "stages.rl.backfill_rounds=2",
+            ["'backfill_rounds' is now called 'dynamic_sampling_rounds'"],
+        ),
         ("stages.rl.engine=hf", ["now called 'rollout_engine'", "stages.rl.rollout_engine"]),
         ("tracker.mode=loud", ["tracker.mode", "'loud'", "auto, online, offline or disabled"]),
     ],

@@ -26,7 +26,7 @@ from reasoning_lab.types import Problem, Split, UserError
 from reasoning_lab.verify import Verifier
 from tests.conftest import Compose, lab_here
 from tests.support.contexts import data_context
-from tests.support.openai_server import Server, answered, serving
+from tests.support.openai_server import Server, chat_reply, serving
 
 GOLDS = ["1", "2", "none", "4", "many", "6"]
 
@@ -140,7 +140,7 @@ def test_a_benchmark_runs_on_the_others_and_says_how_many(
     words += ["benchmark=[minerva]", f"benchmarks.minerva.data.path={path}"]
     words += ["benchmarks.minerva.data.rows.checker=number", "benchmarks.minerva.count=6"]
     words += ["benchmarks.minerva.samples=1"]
-    with serving(Server(lambda body, number: answered("It is \\boxed{2}."))) as server:
+    with serving(Server(lambda body, number: chat_reply("It is \\boxed{2}."))) as server:
         words.append(f"hardware.sampling.url={server.url}")
         assert lab_here(*words, "benchmarks.minerva.unreadable=refuse", cwd=tmp_path) == 2
         refusal = capsys.readouterr().err
