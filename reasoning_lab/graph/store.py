@@ -134,7 +134,7 @@ class Store:
         if not older:
             return None
         return (
-            f"{self.root}: {older} of its artifacts, made by an earlier version of the lab, are not "
+            f"{self.root}: {older} of its artifacts, made by an earlier version, are not "
             "reused; a policy among them can still be named by model.path; remove the others"
         )
 
