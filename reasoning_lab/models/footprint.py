@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from reasoning_lab.losses.parts import logits_at_once, part_size
+from reasoning_lab.kernels.logit_chunks import chunk_size, most_chunk_tokens
 
 # Of weights and what is kept as they are.
 _BYTES = {"float32": 4, "bfloat16": 2, "mixed": 4}
@@ -160,7 +160,7 @@ class Footprint:
         """The part of it that logits take."""
         if self.logits_tokens is None or tokens <= self.logits_tokens:
             return tokens * self.logits_a_token
-        return part_size(tokens, self.logits_tokens) * self.logits_a_token + self.head
+        return chunk_size(tokens, self.logits_tokens) * self.logits_a_token + self.head
 
 
 def footprint(
@@ -215,7 +215,9 @@ def footprint(
         activations_a_token=kept + ends,
         # The loss is taken in float32.
         logits_a_token=3 * 4 * vocab,
-        logits_tokens=None if sharding.strategy == "deepspeed3" else logits_at_once(vocab, on_cpu),
+        logits_tokens=None
+        if sharding.strategy == "deepspeed3"
+        else most_chunk_tokens(vocab, on_cpu),
         head=size * vocab * architecture["hidden_size"] if lora_rank is None else 0,
         recomputed_a_token=layer if checkpointed else 0,
         casts=2 * cast if dtype == "mixed" else 0,
@@ -337,15 +339,15 @@ def _kept_bytes(
     # The MLP gate, up, the activated gate, their product.
     layer += 4 * architecture["intermediate_size"]
     # Where `reasoning_lab.kernels.fused_ops` has another norm.
-    lean = not (on_cpu and dtype == "bfloat16")
+    fused = not (on_cpu and dtype == "bfloat16")
     # Values a channel that a norm keeps, without what a product reads of it.
-    norm = 1 if lean else 2
+    norm = 1 if fused else 2
     if dtype != "mixed":
-        if lean and family == "qwen3":
+        if fused and family == "qwen3":
             layer -= queries + keys
         # Rotated whole, phi3's heads stay where they were, and so does what they attend to.
         rotates_whole = architecture.get("partial_rotary_factor") in (None, 1)
-        if lean and family == "phi3" and rotates_whole and not packed:
+        if fused and family == "phi3" and rotates_whole and not packed:
             layer -= queries
         size = _BYTES[dtype]
         return int(size * (2 * (norm + 1) * hidden + layer)), size * (norm + 1) * hidden

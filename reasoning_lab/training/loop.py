@@ -48,7 +48,7 @@ from reasoning_lab.training.checkpoints import (
     last_checkpoint,
     states_of,
 )
-from reasoning_lab.training.micro_batches import Batch, Steps
+from reasoning_lab.training.micro_batches import Batch, PlannedBatches
 from reasoning_lab.training.probe import check_student
 from reasoning_lab.training.progress import StageProgress
 from reasoning_lab.training.schedules import OptimizerFactory, Schedule
@@ -108,13 +108,10 @@ class StageContext:
         """The policy to sample from: the input's, or the base checkpoint's."""
         return self._load(self.model.sampling_dtype)
 
-    def load_student(self, packs: bool = False) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    def load_student(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """The same policy, ready to be trained.
 
         It has the tokens that a hub's checkpoint lacks, and the adapter that is configured.
-
-        Args:
-            packs: Whether the stage reads packed rows.
 
         Raises:
             UserError: Training would not compute what the model does; see `check_student`.
@@ -123,7 +120,7 @@ class StageContext:
         add_missing_tokens(policy, tokenizer)
         if self.model.adapter is not None:
             add_adapter(policy, self.model.adapter, self.seed)
-        check_student(policy, self.hardware, self.name, packs)
+        check_student(policy, self.hardware, self.name)
         return policy, tokenizer
 
     def _load(self, dtype: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -310,11 +307,11 @@ class PolicyModule(pl.LightningModule):
 
 def fit(
     module: PolicyModule,
-    batches: Steps,
+    batches: PlannedBatches,
     context: StageContext,
     optimization: OptimizationConfig,
     callbacks: Sequence[Callback] = (),
-    validation: Steps | None = None,
+    validation: PlannedBatches | None = None,
     validate_every_steps: int | None = None,
 ) -> float:
     """Train `module` over all `batches`, from the last checkpoint if there is one.
@@ -330,8 +327,8 @@ def fit(
         Stopped: Ctrl-C or SIGTERM ended it, with its state saved for the next run.
         KeyboardInterrupt: Likewise, before it trained.
     """
-    own = batches.of_rank() if module.automatic_optimization else batches
-    accumulation = len(own) // optimization.steps
+    rank_batches = batches.rank_share() if module.automatic_optimization else batches
+    accumulation = len(rank_batches) // optimization.steps
     folder = states_of(context.work_dir, context.hardware.strategy, accumulation)
     if context.hardware.activation_checkpointing:
         module.policy.gradient_checkpointing_enable({"use_reentrant": False})
@@ -362,16 +359,16 @@ def fit(
             plugins=[DirectIO()],
             default_root_dir=context.work_dir,
         )
-        train_s = _go_on(trainer, module, own, validation, folder)
+        train_s = _resume(trainer, module, rank_batches, validation, folder)
     history.write(context.out_dir)
     return train_s
 
 
-def _go_on(
+def _resume(
     trainer: pl.Trainer,
     module: PolicyModule,
-    batches: Steps,
-    validation: Steps | None,
+    batches: PlannedBatches,
+    validation: PlannedBatches | None,
     states: Path,
 ) -> float:
     """Train from the last state in `states`, if there is one; seconds that it took."""

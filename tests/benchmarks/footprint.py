@@ -45,10 +45,10 @@ def train(
     """So many steps of fused AdamW, through the lab's own module and Lightning, on one device."""
     import pytorch_lightning as pl
     import torch
+    from reasoning_lab.training.token_stage import NextTokenModule
 
     from reasoning_lab.system import malloc
     from reasoning_lab.training.micro_batches import Steps
-    from reasoning_lab.training.token_stage import NextTokenModule
 
     module = NextTokenModule(
         policy, lambda named: torch.optim.AdamW((p for _, p in named), fused=True), lambda step: 1.0
@@ -74,11 +74,11 @@ def train(
 def measure(rows: int, tokens: int, checkpointed: int) -> int:
     """Train three steps in this process; the peak above what it had before."""
     import torch
+    from reasoning_lab.training.token_stage import NextTokenBatch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     from reasoning_lab.kernels.fused_ops import lean
     from reasoning_lab.kernels.logprobs import TokenBatch
-    from reasoning_lab.training.token_stage import NextTokenBatch
 
     options = {key: value for key, value in ARCHITECTURE.items() if key != "model_type"}
     config = AutoConfig.for_model("llama", pad_token_id=0, **options)

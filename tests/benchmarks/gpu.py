@@ -58,13 +58,13 @@ def measure(model: str, dtype: str, tokens: int, checkpointed: int, without: str
     """Train in this process; seconds of the median step and bytes of the peak."""
     import pytorch_lightning as pl
     import torch
+    from reasoning_lab.training.token_stage import NextTokenBatch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     from reasoning_lab.kernels import attention
     from reasoning_lab.kernels.fused_ops import lean
     from reasoning_lab.kernels.logprobs import TokenBatch, Unpadded, mix_precision
     from reasoning_lab.losses import parts
-    from reasoning_lab.training.token_stage import NextTokenBatch
 
     if without == "joined":
         attention._flash_takes = lambda value, options: False

@@ -20,7 +20,7 @@ from reasoning_lab.commands.convert import convert
 from reasoning_lab.config.hardware import EngineHardwareConfig, HardwareConfig
 from reasoning_lab.config.schema import AdapterConfig, ModelConfig, ProblemsConfig
 from reasoning_lab.data.sources.files import FileSource
-from reasoning_lab.data.tokens.batches import padded_batch
+from reasoning_lab.data.tokens.batches import completion_batch
 from reasoning_lab.kernels.logprobs import token_logprobs
 from reasoning_lab.models.policy import build_policy, load_policy, save_policy
 from reasoning_lab.models.tokenizer import prompt_tokens, train_tokenizer
@@ -104,12 +104,9 @@ def test_logprobs_are_those_of_the_loss_at_the_same_temperature(
     prompts = prompt_tokens(tokenizer, PROMPTS)
     examples = [Example(prompt, one.token_ids) for prompt, one in zip(prompts, found, strict=True)]
     with torch.no_grad():
-        rows = token_logprobs(
-            policy, padded_batch(examples, tokenizer.pad_token_id), temperature or 1.0
-        )
-    for example, row, one in zip(examples, rows, found, strict=True):
-        trained = row[len(example.prompt_ids) : example.length].tolist()
-        assert list(one.logprobs) == pytest.approx(trained, abs=1e-4)
+        expected = token_logprobs(policy, completion_batch(examples), temperature or 1.0)
+    logprobs = [value for one in found for value in one.logprobs]
+    assert logprobs == pytest.approx(expected.tolist(), abs=1e-4)
 
 
 def test_the_probe_passes_the_policy_and_refuses_other_weights(

@@ -103,8 +103,7 @@ def jobs(context: StageContext, source: FileSource) -> dict[str, Job]:
     gentle = replace(config, optimization=replace(config.optimization, learning_rate=1e-3))
     reference = replace(sft.hardware, kernels="reference")
     made["reference"] = replace(sft, hardware=reference)
-    midtrain: Any = made["midtrain"]
-    made["unpacked"] = replace(midtrain, config=replace(midtrain.config, packing=False))
+    made["padded"] = replace(made["midtrain"], hardware=reference)
     made["mixed"] = replace(sft, config=gentle, model=replace(context.model, dtype="mixed"))
     return made
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from reasoning_lab.config.fields import at_least, choice, number, placement
+from reasoning_lab.config.fields import at_least, choice, number
 from reasoning_lab.config.schema import DocumentLimit, TrainingConfig, register_stage
 from reasoning_lab.types import Sequences
 
@@ -14,9 +14,6 @@ class MidtrainConfig(TrainingConfig):
     Attributes:
         row_tokens: Tokens of a packed row; `optimization.batch_size` counts rows.
         trained: Which tokens carry loss: sequence (the paper) or completion.
-        packing: Whether documents share rows as the model reads them; false = each is read as a
-            padded row of its own, for models that cannot keep packed documents apart. The steps
-            and their losses are the same.
         patience: Validations without a lower loss before training stops.
         validate_every_steps: Optimizer steps between two validations.
         validation_batch_rows: Rows a validation batch.
@@ -24,7 +21,6 @@ class MidtrainConfig(TrainingConfig):
 
     row_tokens: int = at_least(2)
     trained: str = choice("sequence", "completion")
-    packing: bool = placement(True)
     patience: int = at_least(1)
     validate_every_steps: int = at_least(1)
     validation_batch_rows: int = number(8, least=1, placement=True)
@@ -35,7 +31,7 @@ class MidtrainConfig(TrainingConfig):
 
     def training_rows(self) -> Sequences | None:
         size = self.optimization.batch_size
-        return Sequences(self.optimization.steps * size, self.row_tokens, size, packed=self.packing)
+        return Sequences(self.optimization.steps * size, self.row_tokens, size, packed=True)
 
 
 register_stage("midtrain", MidtrainConfig)

@@ -41,8 +41,8 @@ from reasoning_lab.stages.rl.rollouts import (
 from reasoning_lab.stages.rl.update import (
     Reference,
     entropy,
-    micro_batches,
-    own_share,
+    rank_batches,
+    rollout_batches,
     update,
 )
 from reasoning_lab.system.ranks import Peers
@@ -54,7 +54,7 @@ from reasoning_lab.training.loop import (
     fit,
     save_trained,
 )
-from reasoning_lab.training.micro_batches import Steps
+from reasoning_lab.training.micro_batches import PlannedBatches
 from reasoning_lab.training.schedules import optimizer_of, schedule_of
 from reasoning_lab.training.strategies import backward, clipped_step
 from reasoning_lab.types import Problem, RolloutGroup, Split, UserError, Verdict
@@ -73,7 +73,7 @@ class RLModule(PolicyModule):
         collector: Draws a step's rollouts.
         ahead: Says when, and from which weights.
         config: The stage's.
-        micro_batch_size: Rollouts a backward pass; None = as `micro_batches` has it.
+        micro_batch_size: Rollouts a backward pass; None = as `rollout_batches` has it.
         tracker: Where tables of rollouts go.
         name: The stage's name.
 
@@ -123,19 +123,19 @@ class RLModule(PolicyModule):
             self._micro_batch_size,
             self.device,
         )
-        micros = micro_batches(
+        batches = rollout_batches(
             collected.trained, self._tokenizer, self._config, self._micro_batch_size, self.device
         )
-        self.rollout_tokens += sum(micro.read_tokens for micro in micros)
+        self.rollout_tokens += sum(len(part.tokens.input_ids) for part in batches)
         self.rollouts += sum(len(group.rollouts) for group in collected.drawn)
         count_step(collected, self.ledger)
         told = _validation_values(collected.validation)
-        if micros:
+        if batches:
             optimizer = cast(LightningOptimizer, self.optimizers())
             clip_norm = self._config.optimization.clip_norm
             values = update(
                 self.policy,
-                own_share(micros),
+                rank_batches(batches),
                 self._config,
                 temperature,
                 optimizer,
@@ -147,7 +147,7 @@ class RLModule(PolicyModule):
             values["learning_rate"] = self.trainer.optimizers[0].param_groups[0]["lr"]
             told |= {f"train/{key}": float(value) for key, value in values.items()}
         cast(LRScheduler, self.lr_schedulers()).step()
-        trained_tokens = self._config.epochs * sum(micro.trained_tokens for micro in micros)
+        trained_tokens = self._config.epochs * sum(part.trained_tokens for part in batches)
         told |= _times(collected, sampled - started, time.monotonic() - sampled, trained_tokens)
         told |= self._rollout_values(collected, entropy_nats, temperature, version)
         if collected.validation or batch.step % self._config.optimization.log_every_steps == 0:
@@ -297,7 +297,7 @@ def run(config: RLConfig, context: StageContext) -> Metrics:
     }
 
 
-def _batches(config: RLConfig, pool: Sequence[Problem], seed: int) -> Steps:
+def _batches(config: RLConfig, pool: Sequence[Problem], seed: int) -> PlannedBatches:
     """The prompts of every step."""
     optimization = config.optimization
     steps = step_batches([1] * len(pool), optimization.batch_size, optimization.steps, seed)
@@ -311,13 +311,12 @@ def _batches(config: RLConfig, pool: Sequence[Problem], seed: int) -> Steps:
         random.Random(f"{seed}/{number}/spare").shuffle(spare)
         return PromptBatch(number, [pool[row] for row in rows], [pool[row] for row in spare])
 
-    def with_following(step: Sequence[int]) -> PromptBatch:
-        (number,) = step
+    def with_following(number: int) -> PromptBatch:
         ahead_of_time = config.staleness and number + 1 < len(steps)
         following = prompts(number + 1) if ahead_of_time else None
         return replace(prompts(number), following=following)
 
-    return Steps([[number] for number in range(len(steps))], with_following)
+    return PlannedBatches(range(len(steps)), with_following)
 
 
 def _screened(

@@ -53,8 +53,8 @@ class TimedContext(StageContext):
 
     loaded: list[Clock] = field(default_factory=list)
 
-    def load_student(self, packs: bool = False) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        student = StageContext.load_student(self, packs)
+    def load_student(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        student = StageContext.load_student(self)
         self.loaded.append(Clock())
         return student
 
