@@ -18,15 +18,16 @@ os.environ.setdefault("WANDB_MODE", "disabled")
 # Before datasets is imported: no test asks the hub, or fills the user's cache.
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_CACHE=tempfile.mkdtemp(prefix="datasets-"))
 
-from reasoning_lab.system.gc_frozen_imports import lasting
+from reasoning_lab.system.gc_frozen_imports import gc_frozen_imports
 
 # Every stage ends with a collection, which need not look at what is imported.
-with lasting():
+with gc_frozen_imports():
     import hydra
     from hydra.core.global_hydra import GlobalHydra
 
     from reasoning_lab.cli import main
-    from reasoning_lab.commands.compose import CONF, Recipe, compose, register_schemas
+    from reasoning_lab.commands.compose import Recipe, compose, register_schemas
+    from reasoning_lab.config.folder import CONF
     from tests.support.launches import jobs, single  # noqa: F401 - fixtures, as are the next
     from tests.support.stages import context, source, verifier  # noqa: F401
 

@@ -217,9 +217,9 @@ def test_run_leaves_every_artifact(smoke_run: Path) -> None:
     recipe = composed_recipe(*SMOKE)
     store = Store(smoke_run / "runs" / "store")
     for node in recipe.nodes:
-        artifact = store.lookup(node.folder, node.fingerprint)
+        artifact = store.lookup(node.stage.name, node.fingerprint)
         assert artifact is not None, node.name
-        assert artifact.kind == node.config.produces
+        assert artifact.kind == node.produces.kind
         assert artifact.inputs == {k: maker.fingerprint for k, maker in node.inputs.items()}
         if artifact.kind == "policy":
             assert {"model.safetensors", "tokenizer.json", "config.json"} <= artifact.files.keys()

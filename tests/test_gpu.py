@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from reasoning_lab.config.schema import AdapterConfig
+from reasoning_lab.config.model import AdapterConfig
 from reasoning_lab.data.tokens.batches import completion_batch
 from reasoning_lab.kernels import attention
 from reasoning_lab.kernels.batch import TokenBatch
@@ -28,7 +28,13 @@ from tests.conftest import SMOKE, lab
 from tests.kernels.test_rows import EXAMPLES, built, fused, packed
 from tests.launch.test_distributed import STRATEGIES
 from tests.sampling.test_hf import END, PAD, VOCAB, word_tokenizer
-from tests.support.launches import NAMES, apart, made_here, placed, train_together
+from tests.support.launches import (
+    NAMES,
+    max_weight_difference,
+    run_in_process,
+    train_together,
+    with_placement,
+)
 from tests.support.tiny import tiny_model
 
 pytestmark = [
@@ -142,9 +148,9 @@ def test_a_stage_trains_the_same_policy(
     verifier: Verifier,
     tmp_path: Path,
 ) -> None:
-    folder, outcome = made_here(on_gpu(jobs[name]), verifier, tmp_path / "run")
+    folder, outcome = run_in_process(on_gpu(jobs[name]), verifier, tmp_path / "run")
     alone, expected = single[name]
-    assert apart(alone, folder) < NEAR.get(name, 1e-4)
+    assert max_weight_difference(alone, folder) < NEAR.get(name, 1e-4)
     assert outcome.metrics["train_tokens"] == expected.metrics["train_tokens"]
     losses = read_history(folder)["train/loss"]
     assert losses == pytest.approx(
@@ -157,10 +163,10 @@ def test_quantised_weights_are_a_cpus(
 ) -> None:
     model = replace(jobs["lora"].model, adapter=AdapterConfig(kind="qlora", rank=4))
     job = replace(jobs["lora"], model=model)
-    here, _ = made_here(job, verifier, tmp_path / "cpu")
-    there, _ = made_here(on_gpu(job), verifier, tmp_path / "gpu")
-    assert apart(here, there) < 1e-4
-    assert apart(jobs["lora"].inputs["policy"], there) > 1e-3
+    here, _ = run_in_process(job, verifier, tmp_path / "cpu")
+    there, _ = run_in_process(on_gpu(job), verifier, tmp_path / "gpu")
+    assert max_weight_difference(here, there) < 1e-4
+    assert max_weight_difference(jobs["lora"].inputs["policy"], there) > 1e-3
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +175,7 @@ def together(jobs: dict[str, Job], tmp_path_factory: pytest.TempPathFactory) -> 
     root = tmp_path_factory.mktemp("together")
     made = {
         f"{strategy}-{name}": on_gpu(
-            placed(jobs[name], root / "jobs" / strategy / name, strategy, DEVICES)
+            with_placement(jobs[name], root / "jobs" / strategy / name, strategy, DEVICES)
         )
         for strategy, name in CASES
     }
@@ -184,8 +190,8 @@ def test_a_strategy_trains_the_same_policy(
     folder = together / f"{strategy}-{name}"
     again = together / "jobs" / strategy / name / "out"
     alone, expected = single[name]
-    assert apart(alone, folder / "whole") < NEAR.get(name, 1e-4)
-    assert apart(folder / "whole", again) < 1e-5
+    assert max_weight_difference(alone, folder / "whole") < NEAR.get(name, 1e-4)
+    assert max_weight_difference(folder / "whole", again) < 1e-5
     outcome = json.loads((folder / "whole.json").read_text())
     assert outcome["metrics"]["train_tokens"] == expected.metrics["train_tokens"]
 

@@ -64,7 +64,7 @@ def test_installed_wheel_composes_the_default_recipe_anywhere(
 
 @pytest.mark.parametrize(
     "module",
-    ["cli", "commands.compose", "graph.recipe", "config.schema", "graph.store", "types"],
+    ["cli", "commands.compose", "graph.recipe", "config.root", "graph.store", "types"],
 )
 def test_planning_imports_no_torch(module: str, tmp_path: Path) -> None:
     heavy = run_python(

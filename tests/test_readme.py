@@ -68,7 +68,7 @@ def test_a_stage_in_anothers_place_and_behind_it(folder: Path) -> None:
     (made,) = (folder / "runs" / "store" / "smoothed").glob("*/artifact.json")
     record = json.loads(made.read_text())
     assert record["identity"]["config"]["smoothing"] == 0.1
-    assert record["identity"]["code"].keys() == {"my_lab.smoothed"}
+    assert record["identity"]["code"].keys() == {"my_lab.Smoothed"}
     did = dict(run(folder, behind))
     assert list(did).index("smoothed") == list(did).index("sft/heldout") + 1
     assert did["sft"] == "reused"

@@ -2,7 +2,7 @@
 
     python experiments/005_rl_controls/curves.py
 
-in the folder whose `runs/` holds the sweep of `experiment=005_rl_controls`.
+in the folder whose `runs/` holds the sweep over the arms in conf/experiment/005_rl_controls.
 """
 
 import sys
@@ -21,7 +21,7 @@ from reasoning_lab.graph.store import Artifact, Store
 from reasoning_lab.report.style import COLOURS, INK, new_figure, plain, save
 from reasoning_lab.tracking.history import read_history
 
-VARIANTS = ("rl_bare", "rl_uniform", "rl_rebalanced", "rl_annealed", "rl_controlled")
+ARMS = ("bare", "uniform", "rebalanced", "annealed", "controlled")
 SEEDS = (0, 1, 2)
 Curve = dict[int, float]
 
@@ -32,23 +32,22 @@ def main() -> None:
     store = Store(Path("runs/store"))
     curves: dict[str, list[Curve]] = {}
     print(
-        "| variant | rollouts | tokens trained | held-out, each seed | RL - SFT | 95% interval |"
+        "| arm | rollouts | tokens trained | held-out, each seed | RL - SFT | 95% interval |"
         " worst fall | spread | 95% interval |"
     )
     print("| :-- " + "| --: " * 8 + "|")
-    for variant in VARIANTS:
+    for arm in ARMS:
         before: list[npt.NDArray[np.bool_]] = []
         after: list[npt.NDArray[np.bool_]] = []
         rollouts, tokens = [], []
-        curves[variant] = []
+        curves[arm] = []
         for seed in SEEDS:
-            chosen = [f"stage@stages.rl={variant}", f"seed={seed}"]
-            ((_, recipe),) = recipes(["experiment=005_rl_controls", *chosen])
+            ((_, recipe),) = recipes([f"experiment=005_rl_controls/{arm}", f"seed={seed}"])
             nodes = {node.name: node for node in recipe.nodes}
             made = _artifact(store, nodes["rl"])
             rollouts.append(made.metrics["rollouts"])
             tokens.append(made.metrics["train_tokens"])
-            curves[variant].append(read_history(made.path)["val/pass@1"])
+            curves[arm].append(read_history(made.path)["val/pass@1"])
             for name, into in (("sft/heldout", before), ("rl/heldout", after)):
                 into.append(read_samples(_artifact(store, nodes[name]).path, 2).correct)
         gain = paired_difference(over_seeds(after), over_seeds(before))
@@ -57,16 +56,16 @@ def main() -> None:
             for b, a in zip(before, after, strict=True)
         )
         print(
-            f"| `{variant}` | {np.mean(rollouts):,.0f} | {np.mean(tokens):,.0f} | {each} | "
-            f"{_told(gain)} | {_fall(curves[variant]):.1f} | {_spread(curves[variant])} |"
+            f"| `{arm}` | {np.mean(rollouts):,.0f} | {np.mean(tokens):,.0f} | {each} | "
+            f"{_told(gain)} | {_fall(curves[arm]):.1f} | {_spread(curves[arm])} |"
         )
     _draw(curves, Path(__file__).with_name("curves.png"))
 
 
 def _artifact(store: Store, node: Node) -> Artifact:
-    found = store.lookup(node.folder, node.fingerprint)
+    found = store.lookup(node.stage.name, node.fingerprint)
     if found is None:
-        sys.exit(f"runs/store lacks {node.name}: run reasoning-lab -m experiment=005_rl_controls")
+        sys.exit(f"runs/store lacks {node.name}: run the command of this folder's README.md")
     return found
 
 
@@ -98,12 +97,12 @@ def _around_line(curve: Curve) -> npt.NDArray[np.float64]:
 def _draw(curves: dict[str, list[Curve]], path: Path) -> None:
     figure = new_figure(9.0, 2.8)
     panels = figure.subplots(1, len(curves), sharey=True)
-    for panel, (variant, runs) in zip(panels, curves.items(), strict=True):
+    for panel, (arm, runs) in zip(panels, curves.items(), strict=True):
         for seed, curve in zip(SEEDS, runs, strict=True):
             panel.plot(
                 list(curve), [100 * v for v in curve.values()], color=COLOURS[seed], label=f"{seed}"
             )
-        panel.set_title(variant, fontsize=9, color=INK, loc="left")
+        panel.set_title(arm, fontsize=9, color=INK, loc="left")
         panel.set_xlabel("step", fontsize=9, color=INK)
         plain(panel, "y")
     handles, labels = panels[0].get_legend_handles_labels()

@@ -5,8 +5,8 @@ The last place that sees a DictConfig.
 
 import importlib
 import pkgutil
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,20 +14,21 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-import reasoning_lab
 import reasoning_lab.stages
+from reasoning_lab.config.benchmark import BenchmarkConfig
 from reasoning_lab.config.fields import check_values, identity_of
 from reasoning_lab.config.hardware import HardwareConfig
-from reasoning_lab.config.schema import BenchmarkConfig, RootConfig, StageConfig
-from reasoning_lab.config.targets import check_path, factory, import_trusted
-from reasoning_lab.data.sources.problems import ProblemSource
-from reasoning_lab.data.sources.rows import RowMapping
+from reasoning_lab.config.root import RootConfig
+from reasoning_lab.config.targets import check_path, factory, import_trusted, is_trusted, own_code
+from reasoning_lab.data.sources.problem_source import ProblemSource
+from reasoning_lab.data.sources.row_mapping import RowMapping
 from reasoning_lab.data.sources.unreadable import errors_under
-from reasoning_lab.evaluate.config import EvaluateConfig
+from reasoning_lab.evaluate.stage import EvaluateStage
 from reasoning_lab.graph.recipe import (
     BASE,
     NO_ABLATION,
     Node,
+    RunIdentity,
     ablated,
     link,
     ordered,
@@ -36,10 +37,10 @@ from reasoning_lab.graph.recipe import (
 from reasoning_lab.graph.store import RECORD
 from reasoning_lab.sampling.model_teacher import check_engine
 from reasoning_lab.system.files import content_hash
+from reasoning_lab.training.stage import LabStage
 from reasoning_lab.types import UserError
 
-_PACKAGE = Path(reasoning_lab.__file__).parent
-CONF = next(path for path in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if path.is_dir())
+_STAGES = f"{reasoning_lab.stages.__name__}."
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +63,44 @@ class Recipe:
 
 
 def register_schemas() -> None:
-    """Import every stage's schema, so that the options find their types; the user's own too."""
+    """Give Hydra the schema of every stage, so that the stage options find their types."""
+    store = ConfigStore.instance()
+    store.store(group="schema", name="rows", node=_rows_schema())
+    for name, stage in stage_classes().items():
+        store.store(group="schema", name=name, node=stage)
+
+
+def stage_classes() -> dict[str, type[LabStage]]:
+    """Every stage of the lab and of the packages that the user trusts, by its name.
+
+    Raises:
+        UserError: A class lacks `@dataclass`, or has the name of another.
+    """
     import_trusted()
-    ConfigStore.instance().store(group="schema", name="rows", node=_rows_schema())
     for module in pkgutil.iter_modules(reasoning_lab.stages.__path__):
         if module.ispkg:
-            importlib.import_module(f"reasoning_lab.stages.{module.name}.config")
+            importlib.import_module(f"reasoning_lab.stages.{module.name}.stage")
+    classes: dict[str, type[LabStage]] = {}
+    for cls in _subclasses(LabStage):
+        path = f"{cls.__module__}.{cls.__qualname__}"
+        if not hasattr(cls, "name") or not (path.startswith(_STAGES) or is_trusted(path)):
+            continue
+        if "__dataclass_fields__" not in vars(cls):
+            raise UserError(f"{path}: a stage is a dataclass; write @dataclass above the class")
+        if cls.name in classes:
+            other = classes[cls.name]
+            raise UserError(
+                f"{path}: the stage {other.__module__}.{other.__qualname__} has the name "
+                f"'{cls.name}' too; give one of them another"
+            )
+        classes[cls.name] = cls
+    return classes
+
+
+def _subclasses(cls: type[LabStage]) -> Iterator[type[LabStage]]:
+    for subclass in cls.__subclasses__():
+        yield subclass
+        yield from _subclasses(subclass)
 
 
 def _rows_schema() -> DictConfig:
@@ -110,20 +143,21 @@ def compose(config: DictConfig) -> Recipe:
     }
     kept = ablated(ordered(root.stages), root.ablate)
     has_base = root.model.path is not None
-    nodes = link(kept, groups, root.seed, has_base, makers)
+    run = RunIdentity(groups, root.seed, own_code)
+    nodes = link(kept, run, has_base, stage_classes().values())
     evaluations = {
-        name: EvaluateConfig(
-            reads=["model", "data"] if held.data is None else ["model"],
-            name=name,
+        name: EvaluateStage(
+            benchmark_name=name,
             benchmark=held,
             engine=root.engine,
-            own_data=groups["benchmarks"][name].get("data"),
+            data_identity=groups["benchmarks"][name].get("data", groups["data"]),
         )
         for name, held in root.benchmarks.items()
     }
     # What is evaluated is merged.
-    groups["model"] = {k: v for k, v in groups["model"].items() if k != "adapter"}
-    nodes = with_evaluations(nodes, evaluations, groups, root.seed, _base_name(root))
+    merged = {k: v for k, v in groups["model"].items() if k != "adapter"}
+    run = replace(run, groups={**groups, "model": merged})
+    nodes = with_evaluations(nodes, evaluations, run, _base_name(root))
     if not nodes:
         raise UserError(
             "stages: there is no stage and no checkpoint to evaluate; choose a recipe, or set "
@@ -207,9 +241,9 @@ def _check_hardware(hardware: HardwareConfig) -> None:
 
 
 def _check_engine(root: RootConfig) -> None:
-    if root.hardware.engine.sleep and root.hardware.accelerator == "cpu":
+    if root.hardware.sampling.sleep and root.hardware.accelerator == "cpu":
         raise UserError(
-            "hardware.engine.sleep: vLLM has no sleep mode on a CPU; leave it out, or set "
+            "hardware.sampling.sleep: vLLM has no sleep mode on a CPU; leave it out, or set "
             "hardware.accelerator to gpu"
         )
     if root.engine is None:
@@ -263,21 +297,12 @@ def _check_adapter(root: RootConfig) -> None:
 
 def _check_stages(root: RootConfig) -> None:
     for name, stage in root.stages.items():
-        if not isinstance(stage, StageConfig):
+        if not isinstance(stage, LabStage):
             raise UserError(
                 f"stages.{name}: a stage needs a schema; add it by its option, as in "
                 f"+stage@stages.{name}=sft"
             )
-        check_path(stage.run, f"stages.{name}.run")
         stage.check(f"stages.{name}", root.hardware)
-
-
-def makers(kind: str) -> list[str]:
-    """Names of the shipped stage options that produce `kind`."""
-    options = sorted((CONF / "stage").glob("*.yaml"))
-    return [
-        path.stem for path in options if OmegaConf.select(OmegaConf.load(path), "produces") == kind
-    ]
 
 
 def _model_identity(root: RootConfig) -> Any:

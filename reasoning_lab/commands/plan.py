@@ -17,9 +17,11 @@ from rich.table import Table
 
 from reasoning_lab.commands.compose import Recipe
 from reasoning_lab.config.hardware import SHARDED, HardwareConfig
-from reasoning_lab.config.schema import ModelConfig, RootConfig, StageConfig, TrainingConfig
+from reasoning_lab.config.model import ModelConfig
+from reasoning_lab.config.root import RootConfig
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.graph.recipe import Node, variant_label
+from reasoning_lab.graph.stage import Stage
 from reasoning_lab.graph.store import Artifact, Store, fingerprint
 from reasoning_lab.models.cost import (
     ASSUMED_MFU,
@@ -37,11 +39,12 @@ from reasoning_lab.models.footprint import (
     is_known,
     weight_bytes,
 )
+from reasoning_lab.training.stage import TrainingStage
 from reasoning_lab.types import Sequences
 
 # What a budget is: it says how many rows there are, and not what one of them costs.
 _BUDGET_KEYS = frozenset(
-    ("steps", "batch_size", "count", "validation", "learning_rate", "warmup_frac", "decay_frac")
+    ("steps", "batch_size", "count", "validation", "learning_rate", "schedule")
 )
 _MOST_TIMES_ROWS = 10
 _Costs = Mapping[tuple[str, str], Artifact]
@@ -119,14 +122,14 @@ def planned(recipes: Sequence[Recipe]) -> list[PlannedNode]:
         for node in recipe.nodes:
             repeated = node.fingerprint in states
             if not repeated:
-                cached = store.lookup(node.folder, node.fingerprint)
+                cached = store.lookup(node.stage.name, node.fingerprint)
                 states[node.fingerprint] = "run" if cached is None else "cached"
                 ledger = Ledger.of(cached.ledger) if cached else Ledger()
                 warnings[node.fingerprint] = ledger.warnings()
-            rows = node.config.rows()
+            rows = node.stage.workload().rows
             like = _like(node, stored[runs])
-            optimization = getattr(node.config, "optimization", None)
-            memory = _memory(recipe.root, node.config)
+            optimization = getattr(node.stage, "optimization", None)
+            memory = _memory(recipe.root, node.stage)
             nodes.append(
                 PlannedNode(
                     stage=node.name,
@@ -140,7 +143,7 @@ def planned(recipes: Sequence[Recipe]) -> list[PlannedNode]:
                     train_tokens=_scaled(like, "train_tokens", rows),
                     wall_s=_scaled(like, "wall_s", rows),
                     memory=memory,
-                    bounds=_bounds(recipe.root, node.config, memory),
+                    bounds=_bounds(recipe.root, node.stage, memory),
                     warnings=warnings[node.fingerprint],
                 )
             )
@@ -250,39 +253,40 @@ def sharding_of(hardware: HardwareConfig) -> Sharding:
     )
 
 
-def _memory(root: RootConfig, stage: StageConfig) -> Footprint | None:
-    if not isinstance(stage, TrainingConfig):
+def _memory(root: RootConfig, stage: Stage) -> Footprint | None:
+    if not isinstance(stage, TrainingStage):
         return None
-    rows = stage.training_rows()
+    work = stage.workload()
     architecture = _architecture(root.model)
     vocab = architecture["vocab_size"]
     found = footprint(
         architecture,
         vocab,
         root.model.dtype,
-        str(stage.optimization.optimizer.get("_target_")),
+        stage.optimization.optimizer.target,
         sharding_of(root.hardware),
         stage.frozen_copies(),
         lora_rank=root.model.adapter.rank if root.model.adapter else None,
-        packed=rows is not None and rows.packed,
+        packed=work.trained is not None and work.trained.packed,
         on_cpu=root.hardware.accelerator == "cpu",
     )
     if found is not None and root.hardware.kernels == "reference":
         found = replace(found, logits_tokens=None)
     sampled = root.hardware.strategy in SHARDED or root.model.dtype == "mixed"
-    if found is None or not sampled or not stage.written_rows():
+    if found is None or not sampled or not work.written:
         return found
     # What samples is whole on every device.
     whole = weight_bytes(architecture, vocab, root.model.sampling_dtype)
     return replace(found, copies=found.copies + whole)
 
 
-def _bounds(root: RootConfig, stage: StageConfig, memory: Footprint | None) -> Bounds | None:
-    device = DEVICES.get(root.hardware.device or "")
+def _bounds(root: RootConfig, stage: Stage, memory: Footprint | None) -> Bounds | None:
+    device = DEVICES.get(root.hardware.gpu_model or "")
     architecture = _architecture(root.model)
     vocab = architecture["vocab_size"]
     dtype = root.model.sampling_dtype
-    trained, written = stage.training_rows(), stage.written_rows()
+    work = stage.workload()
+    trained, written = work.trained, work.written
     if not is_known(architecture) or not (trained or written):
         return None
     devices = sharding_of(root.hardware).world
@@ -341,8 +345,8 @@ def _costs(artifacts: Iterable[Artifact]) -> _Costs:
 
 def _like(node: Node, costs: _Costs) -> Artifact | None:
     """An artifact whose cost says what the node's will be: its own, or a similar one."""
-    own = costs.get((node.folder, node.fingerprint))
-    return own or costs.get((node.folder, _work_of_a_row(node.identity)))
+    own = costs.get((node.stage.name, node.fingerprint))
+    return own or costs.get((node.stage.name, _work_of_a_row(node.identity)))
 
 
 def _work_of_a_row(identity: Mapping[str, Any]) -> str:

@@ -14,18 +14,20 @@ from functools import partial
 from pathlib import Path
 
 from reasoning_lab.commands.compose import Recipe
-from reasoning_lab.config.schema import ProblemDraw
+from reasoning_lab.config.problems import ProblemDraw
 from reasoning_lab.config.targets import factory
-from reasoning_lab.data.sources.problems import ProblemSource, drawn
+from reasoning_lab.data.artifacts import Corpus
+from reasoning_lab.data.sources.problem_source import ProblemSource, draw_benchmark
 from reasoning_lab.data.sources.reasoning_gym import ReasoningGymSource
-from reasoning_lab.data.sources.unreadable import ReadableGolds, Unreadable, errors_under
-from reasoning_lab.data.teachers.procedural import Teacher
+from reasoning_lab.data.sources.unreadable import ReadableGoldFilter, UnreadablePolicy, errors_under
+from reasoning_lab.data.teachers.teacher import Teacher
 from reasoning_lab.data.tokens.document_length import shortest_document
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.graph.recipe import Node
 from reasoning_lab.graph.store import Store
+from reasoning_lab.training.stage import LabStage
 from reasoning_lab.types import Problem, UserError
-from reasoning_lab.verify import Verifier
+from reasoning_lab.verify import Verifier, build_verifier
 
 _SAMPLED_PROBLEMS = 64
 # Of a generator, which makes problems as they are asked for; one that has so many hardly runs out.
@@ -84,13 +86,13 @@ class Preflight:
         store = Store(Path(recipe.root.paths.runs) / "store")
         lines: list[str] = []
         nodes = [
-            node for node in recipe.nodes if store.record(node.folder, node.fingerprint) is None
+            node for node in recipe.nodes if store.record(node.stage.name, node.fingerprint) is None
         ]
         # A larger draw stands for the smaller ones of its kind.
-        for draw in sorted((d for n in nodes for d in n.draws()), key=lambda d: -d.count):
+        for draw in sorted((d for n in nodes for d in _draws(n)), key=lambda d: -d.count):
             self._drawn(recipe, draw, or_larger=True)
         for node in nodes:
-            for draw in node.draws():
+            for draw in _draws(node):
                 lines += self._draw_complaints(recipe, draw)
             lines += self._corpus_complaints(recipe, node)
         return list(dict.fromkeys(lines))
@@ -107,14 +109,14 @@ class Preflight:
 
     def _corpus_complaints(self, recipe: Recipe, node: Node) -> Iterator[str]:
         """Levels, counts and lengths that the corpus which reaches `node` cannot have."""
-        made_by = node.corpus_draw()
+        made_by = _corpus_draw(node)
         if made_by is None or made_by.teacher is None:
             return
         drawn = self._drawn(recipe, made_by)
         if drawn.refusal or not drawn.levels:
             return
         key = f"stages.{node.name}"
-        for selection in node.config.corpus_selections(key):
+        for selection in _lab_stage(node).corpus_selections(key):
             problems = sum(drawn.levels.get(level, 0) for level in selection.levels)
             if problems < selection.least:
                 there = f"{problems:,} problems are" if problems else "no problem is"
@@ -123,7 +125,7 @@ class Preflight:
                     f"and {selection.least:,} are needed; {made_by.key} brings levels "
                     f"{sorted(drawn.levels)}; choose among these, or ask for fewer"
                 )
-        limit = node.config.document_limit(key)
+        limit = _lab_stage(node).document_limit(key)
         if limit is None:
             return
         teacher: Teacher = factory(made_by.teacher, f"{made_by.key}.teacher")()
@@ -173,14 +175,16 @@ class Preflight:
         examples: dict[str, Problem] = {}
         levels: Counter[int] = Counter()
         sample: list[Problem] = []
-        golds = ReadableGolds(self._verifier, Ledger(), partial(_policy_of, recipe, source, draw))
+        golds = ReadableGoldFilter(
+            self._verifier, Ledger(), partial(_policy_of, recipe, source, draw)
+        )
         renamed = draw.benchmark is not None and draw.benchmark in recipe.benchmark_sources
         try:
             with errors_under(f"{draw.key}.data") if renamed else nullcontext():
                 problems = _problems_of(recipe, source, draw, seed)
                 # A generator gives each problem a gold that its family reads.
                 generated = isinstance(source, ReasoningGymSource)
-                for problem in problems if generated else golds.of(problems):
+                for problem in problems if generated else golds.filter(problems):
                     examples.setdefault(problem.family, problem)
                     levels[problem.level] += 1
                     if len(sample) < _SAMPLED_PROBLEMS:
@@ -190,6 +194,27 @@ class Preflight:
         return DrawnProblems("", examples, levels, sample)
 
 
+def _lab_stage(node: Node) -> LabStage:
+    assert isinstance(node.stage, LabStage)
+    return node.stage
+
+
+def _draws(node: Node) -> Sequence[ProblemDraw]:
+    """The problems that the node draws."""
+    return _lab_stage(node).problem_draws(f"stages.{node.name}")
+
+
+def _corpus_draw(node: Node) -> ProblemDraw | None:
+    """The problems of the corpus that reaches the node; None = no corpus does."""
+    maker = node.inputs.get(Corpus.kind)
+    while maker is not None:
+        for draw in _draws(maker):
+            if draw.teacher is not None:
+                return draw
+        maker = maker.inputs.get(Corpus.kind)
+    return None
+
+
 def _problems_of(
     recipe: Recipe, source: ProblemSource, draw: ProblemDraw, seed: int
 ) -> Iterator[Problem]:
@@ -197,14 +222,35 @@ def _problems_of(
         generated = isinstance(source, ReasoningGymSource)
         count = min(draw.count, _MOST_GENERATED) if generated else draw.count
         return source.problems(draw.split, draw.levels, count, seed)
-    return drawn(source, recipe.root.benchmarks[draw.benchmark])
+    return draw_benchmark(source, recipe.root.benchmarks[draw.benchmark])
 
 
 def _policy_of(
     recipe: Recipe, source: ProblemSource, draw: ProblemDraw, problem: Problem
-) -> Unreadable:
+) -> UnreadablePolicy:
     """What the node that draws `problem` does where its gold cannot be read."""
     if draw.benchmark is None:
-        return source.unreadable(problem) or Unreadable("refuse", 0.0, "data")
+        return source.unreadable(problem) or UnreadablePolicy("refuse", 0.0, "data")
     benchmark = recipe.root.benchmarks[draw.benchmark]
-    return Unreadable(benchmark.unreadable, benchmark.max_unreadable_frac, draw.key)
+    return UnreadablePolicy(benchmark.unreadable, benchmark.max_unreadable_frac, draw.key)
+
+
+def check_data(recipes: Sequence[Recipe], local_only: bool = False) -> list[str]:
+    """Check recipes against their data.
+
+    Args:
+        recipes: Recipes that share one `hardware`.
+        local_only: True = skip data that is not on this machine.
+
+    Returns:
+        Config keys whose data was skipped.
+
+    Raises:
+        UserError: The data lacks something; each complaint is one line.
+    """
+    if not recipes:
+        return []
+    with build_verifier(recipes[0].root.hardware) as verifier:
+        preflight = Preflight(verifier, local_only)
+        preflight.require(recipes)
+    return list(preflight.unchecked)

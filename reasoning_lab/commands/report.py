@@ -13,14 +13,15 @@ from typing import Any
 import yaml
 from rich.console import Console
 
+from reasoning_lab.commands.arguments import to_sweep
 from reasoning_lab.commands.compose import Recipe
 from reasoning_lab.commands.sweep import recipes, swept_keys
 from reasoning_lab.config.fields import as_plain
-from reasoning_lab.config.schema import TrainingConfig
 from reasoning_lab.evaluate.completions import read_samples
-from reasoning_lab.evaluate.config import EvaluateConfig
+from reasoning_lab.evaluate.stage import EvaluateStage
 from reasoning_lab.graph.recipe import Node, variant_label
 from reasoning_lab.graph.store import Artifact, Store, fingerprint
+from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.report.table import sentences
 from reasoning_lab.report.write import (
     Claims,
@@ -33,7 +34,8 @@ from reasoning_lab.report.write import (
     console_table,
     write_report,
 )
-from reasoning_lab.system.files import dated
+from reasoning_lab.system.files import timestamped_folder
+from reasoning_lab.training.stage import TrainingStage
 from reasoning_lab.types import UserError
 
 _MEASURED = (
@@ -71,7 +73,9 @@ def survey(overrides: Sequence[str]) -> dict[str, Path]:
         store = Store(runs / "store")
         lacking: list[str] = []
         for node in _reported(recipe):
-            found = artifacts.get(node.fingerprint) or store.lookup(node.folder, node.fingerprint)
+            found = artifacts.get(node.fingerprint) or store.lookup(
+                node.stage.name, node.fingerprint
+            )
             if found is None:
                 lacking.append(node.name)
             else:
@@ -80,7 +84,7 @@ def survey(overrides: Sequence[str]) -> dict[str, Path]:
             missing.append(f"{' '.join(combination) or 'the recipe'} lacks {', '.join(lacking)}")
             continue
         for node in recipe.nodes:
-            record = store.record(node.folder, node.fingerprint)
+            record = store.record(node.stage.name, node.fingerprint)
             if record is not None:
                 artifacts.setdefault(node.fingerprint, record)
         own_rows, own_results = results_of(recipe, artifacts)
@@ -93,7 +97,7 @@ def survey(overrides: Sequence[str]) -> dict[str, Path]:
             + (f" (and {len(missing) - 1} more are incomplete)" if len(missing) > 1 else "")
             + f"; run it first: reasoning-lab -m {' '.join(overrides)}"
         )
-    return publish(rows, results, evidence, dated(runs / "reports"), Console())
+    return publish(rows, results, evidence, timestamped_folder(runs / "reports"), Console())
 
 
 def dashboard(overrides: Sequence[str]) -> list[str]:
@@ -103,16 +107,15 @@ def dashboard(overrides: Sequence[str]) -> list[str]:
         Addresses at W&B, or paths of their specifications where it cannot be reached.
     """
     # W&B's own library takes a second to import, and no run needs it.
-    from reasoning_lab.tracking.dashboard import Subject
-    from reasoning_lab.tracking.dashboard import publish as publish_dashboard
+    from reasoning_lab.tracking.dashboard import Subject, publish_dashboard
 
     found = [recipe for _, recipe in recipes(overrides)]
     root = found[0].root
     stages = [
-        node.folder
+        node.stage.name
         for recipe in found
         for node in recipe.nodes
-        if isinstance(node.config, TrainingConfig)
+        if isinstance(node.stage, TrainingStage)
     ]
     swept = swept_keys(overrides)
     subject = Subject(
@@ -123,7 +126,9 @@ def dashboard(overrides: Sequence[str]) -> list[str]:
         # A swapped option is no config key; the variant names it.
         swept=list(dict.fromkeys("variant" if "@" in key else key for key in swept)),
     )
-    return publish_dashboard(subject, root.tracker, dated(Path(root.paths.runs) / "dashboards"))
+    return publish_dashboard(
+        subject, root.tracker, timestamped_folder(Path(root.paths.runs) / "dashboards")
+    )
 
 
 def results_of(
@@ -137,16 +142,16 @@ def results_of(
     """
     rows, results = [], []
     for node in recipe.nodes:
-        if not isinstance(node.config, EvaluateConfig):
+        if not isinstance(node.stage, EvaluateStage):
             continue
-        evaluated, policy = artifacts[node.fingerprint], node.inputs.get("policy")
+        evaluated, policy = artifacts[node.fingerprint], node.inputs.get(Policy.kind)
         made = None if policy is None else artifacts[policy.fingerprint]
-        samples = read_samples(evaluated.path, node.config.benchmark.samples)
+        samples = read_samples(evaluated.path, node.stage.benchmark.samples)
         about: dict[str, Any] = {
             "variant": recipe.variant,
-            "stage": node.policy_name,
+            "stage": _policy_name(node),
             "seed": recipe.root.seed,
-            "benchmark": node.config.name,
+            "benchmark": node.stage.benchmark_name,
             # A checkpoint that was taken as it is has no artifact; what it is decides its name.
             "fingerprint": made.fingerprint if made else _name_of_base(node),
         }
@@ -171,6 +176,11 @@ def results_of(
     return rows, results
 
 
+def _policy_name(node: Node) -> str:
+    """What the policy that an evaluation measures is called."""
+    return node.name.rpartition("/")[0]
+
+
 def _name_of_base(node: Node) -> str:
     return fingerprint({"model": node.identity["groups"]["model"]})
 
@@ -193,12 +203,12 @@ def add_evidence(evidence: Evidence, recipe: Recipe, artifacts: Mapping[str, Art
         )
         if made is None:
             continue
-        if isinstance(node.config, EvaluateConfig):
-            about = {"variant": variant, "seed": seed, "stage": node.policy_name}
+        if isinstance(node.stage, EvaluateStage):
+            about = {"variant": variant, "seed": seed, "stage": _policy_name(node)}
             evidence.completions.append(
-                Completions(made.path, {**about, "benchmark": node.config.name})
+                Completions(made.path, {**about, "benchmark": node.stage.benchmark_name})
             )
-        elif made.kind == "policy":
+        elif made.kind == Policy.kind:
             evidence.policies[f"{node.name}, {title}"] = made.path
 
 
@@ -224,6 +234,11 @@ def _reported(recipe: Recipe) -> list[Node]:
     return [
         each
         for node in recipe.nodes
-        if isinstance(node.config, EvaluateConfig)
+        if isinstance(node.stage, EvaluateStage)
         for each in (*node.inputs.values(), node)
     ]
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Report a recipe, or every combination of swept overrides, from the store."""
+    survey(to_sweep(arguments))

@@ -27,10 +27,12 @@ from reasoning_lab.launch.ray import check_ray
 from reasoning_lab.launch.slurm import check_slurm
 from reasoning_lab.report.write import Evidence
 from reasoning_lab.system import malloc
-from reasoning_lab.system.files import replaced
-from reasoning_lab.tracking.tracker import Tracker, runs_folder, tracking_mode
+from reasoning_lab.system.files import write_atomically
+from reasoning_lab.tracking.tracker import Tracker
+from reasoning_lab.tracking.wandb import wandb_folder, wandb_mode
+from reasoning_lab.training.stage import LabStage
 from reasoning_lab.training.strategies import check_drives
-from reasoning_lab.verify import Verifier, verifier_of
+from reasoning_lab.verify import Verifier, build_verifier
 
 log = logging.getLogger(__name__)
 
@@ -68,9 +70,9 @@ def run(recipe: Recipe, out_dir: Path, overrides: Sequence[str] = ()) -> float |
     transformers.utils.logging.disable_progress_bar()
     datasets.disable_progress_bars()
     torch.set_num_threads(root.hardware.threads or torch.get_num_threads())
-    malloc.give_back()
+    malloc.return_freed_blocks()
     console = Console()
-    with verifier_of(root.hardware) as verifier:
+    with build_verifier(root.hardware) as verifier:
         Preflight(verifier).require([recipe])
         runner = Runner(recipe, out_dir, overrides, verifier)
         artifacts: dict[str, Artifact] = {}
@@ -134,7 +136,7 @@ class Runner:
         self._store = Store(Path(self._root.paths.runs) / "store")
         self._source = recipe.source
         self._benchmark_sources = recipe.benchmark_sources
-        self._tracking_mode = tracking_mode(self._root.tracker)
+        self._tracking_mode = wandb_mode(self._root.tracker)
 
     def obtain(
         self, node: Node, made: Mapping[str, Artifact], starts: Callable[[], None]
@@ -154,9 +156,11 @@ class Runner:
             return self._build(node, made, out_dir, work_dir, started[0])
 
         try:
-            artifact, reused = self._store.obtain(node.folder, node.fingerprint, build)
+            artifact, reused = self._store.obtain(node.stage.name, node.fingerprint, build)
             for tracker in started:
-                tracker.made(artifact, [made[maker.fingerprint] for maker in node.inputs.values()])
+                tracker.log_artifact(
+                    artifact, [made[maker.fingerprint] for maker in node.inputs.values()]
+                )
             return artifact, reused
         finally:
             for tracker in started:
@@ -171,7 +175,7 @@ class Runner:
         tracker = tracker_of(
             self._wandb("summary", name, f"summary-{_slug(self._group)}", settings)
         )
-        tracker.ladder(rows, figure)
+        tracker.log_ladder(rows, figure)
         tracker.finish()
 
     def _build(
@@ -183,17 +187,20 @@ class Runner:
         tracker: Tracker,
     ) -> Metadata:
         seed = self._root.seed
-        lineage = [made[origin.fingerprint].path for origin in node.trained_on()]
+        stage = node.stage
+        assert isinstance(stage, LabStage)
+        inputs = {kind: made[maker.fingerprint] for kind, maker in node.inputs.items()}
+        lineage = list(dict.fromkeys(at for one in inputs.values() for at in trained_on(one.path)))
         if self._root.model.path is not None:
             lineage += trained_on(Path(self._root.model.path))
         job = Job(
             name=node.name,
-            config=node.config,
+            config=stage,
             seed=seed,
             out_dir=out_dir,
             work_dir=work_dir,
-            inputs={kind: made[maker.fingerprint].path for kind, maker in node.inputs.items()},
-            authors={kind: maker.fingerprint for kind, maker in node.inputs.items()},
+            inputs={kind: one.path for kind, one in inputs.items()},
+            authors={kind: one.fingerprint for kind, one in inputs.items()},
             lineage=lineage,
             model=self._root.model,
             data=self._root.data,
@@ -211,13 +218,13 @@ class Runner:
         finally:
             clock.stop()
         return Metadata(
-            kind=node.config.produces,
+            kind=node.produces.kind,
             identity=node.identity,
-            inputs={kind: maker.fingerprint for kind, maker in node.inputs.items()},
+            inputs={kind: one.fingerprint for kind, one in inputs.items()},
             seed=seed,
             metrics={
                 **outcome.metrics,
-                "planned_rows": node.config.rows(),
+                "planned_rows": node.stage.workload().rows,
                 "wall_s": clock.seconds,
                 "wandb_run": tracker.run_id,
             },
@@ -228,8 +235,10 @@ class Runner:
     def _tracking(self, node: Node) -> Mapping[str, Any] | None:
         if self._tracking_mode == "disabled":
             return None
-        settings = {"seed": self._root.seed, **as_plain(node.config)}
-        return self._wandb(node.folder, node.name, f"{node.folder}-{node.fingerprint}", settings)
+        settings = {"seed": self._root.seed, **as_plain(node.stage)}
+        return self._wandb(
+            node.stage.name, node.name, f"{node.stage.name}-{node.fingerprint}", settings
+        )
 
     def _wandb(
         self, job_type: str, name: str, run_id: str, settings: Mapping[str, Any]
@@ -237,7 +246,7 @@ class Runner:
         return {
             "config": self._root.tracker,
             "offline": self._tracking_mode == "offline",
-            "folder": runs_folder(Path(self._root.paths.runs)),
+            "folder": wandb_folder(Path(self._root.paths.runs)),
             "run_id": run_id,
             "name": name,
             "group": self._group,
@@ -277,4 +286,4 @@ class Clock:
         self._write(self.seconds)
 
     def _write(self, seconds: float) -> None:
-        replaced(self._file, lambda draft: draft.write_text(str(seconds)))
+        write_atomically(self._file, lambda draft: draft.write_text(str(seconds)))

@@ -14,6 +14,9 @@ from reasoning_lab.types import UserError
 
 T = TypeVar("T")
 
+# The largest seed that numpy and Lightning take.
+MAX_SEED = 2**32 - 1
+
 
 def placement(default: T) -> T:
     """Declare a field that changes no result: paths, devices, logging, micro-batches."""
@@ -45,7 +48,7 @@ def number(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def fraction(default: float) -> Any:
+def fraction(default: float | None) -> Any:
     """Declare a number from 0 to 1."""
     return number(default, least=0.0, most=1.0)
 

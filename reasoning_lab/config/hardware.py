@@ -13,7 +13,7 @@ KERNELS = ("fused", "reference")
 
 
 @dataclass
-class EngineHardwareConfig:
+class SamplingHardwareConfig:
     """What engines may take of this machine, or of a server.
 
     Attributes:
@@ -89,7 +89,7 @@ class HardwareConfig:
 
     Attributes:
         accelerator: Lightning's name for the device: cpu, gpu or auto.
-        device: What `plan` takes its devices for: a100, h100 or h200; null = it tells no hours.
+        gpu_model: a100, h100 or h200, by which `plan` estimates hours; null = it estimates none.
         devices: Devices of one machine that train a stage together, a process each.
         nodes: Machines that train a stage together, with `devices` each.
         slurm: Every stage is made as a job of a SLURM cluster; null = by this machine.
@@ -108,14 +108,14 @@ class HardwareConfig:
         threads: CPU threads of torch; null = one a core.
         micro_batch_size: Rows a forward pass, at most; null = the global batch at once.
         generation_batch_size: Rows decoded together.
-        engine: What vLLM and servers may take.
+        sampling: What engines may take of this machine, or of a server.
         verifier_workers: Processes that check answers.
         verifier_timeout_s: Wall-clock limit of one check.
         verifier_memory_mb: Memory that a check may take beyond its worker's own.
     """
 
     accelerator: str = placement("cpu")
-    device: str | None = field(
+    gpu_model: str | None = field(
         default=None, metadata={"placement": True, "choices": ("a100", "h100", "h200")}
     )
     devices: int = number(1, least=1, placement=True)
@@ -130,8 +130,8 @@ class HardwareConfig:
     threads: int | None = number(None, least=1, placement=True)
     micro_batch_size: int | None = number(None, least=1, placement=True)
     generation_batch_size: int = number(256, least=1, placement=True)
-    engine: EngineHardwareConfig = field(
-        default_factory=EngineHardwareConfig, metadata={"placement": True}
+    sampling: SamplingHardwareConfig = field(
+        default_factory=SamplingHardwareConfig, metadata={"placement": True}
     )
     verifier_workers: int = number(1, least=1, placement=True)
     verifier_timeout_s: float = number(5.0, least=0.1, placement=True)

@@ -47,6 +47,8 @@ _WANTED = re.compile(r"could not be converted to (\w+)")
 _KINDS = {"Integer": "an integer", "Float": "a number", "Boolean": "true or false"}
 _SWEPT = re.compile(r"Ambiguous value for argument '(.+)'$")
 _REFUSED_GROUP = "Config group override"
+# Former name of a key to its new names; the one that the same mapping has is meant.
+_RENAMED = {"device": ("gpu_model",), "engine": ("sampling", "rollout_engine")}
 # OmegaConf's own failure at `key={...}` where the key is null.
 _FILLED_NULL = re.compile(r"'NoneType' object has no attribute 'get'\s+full_key: (\S+)")
 
@@ -167,6 +169,9 @@ def _unknown_key(error: BaseException, fault: OmegaConfBaseException, groups: Se
     if key in known:
         return f"~{where}: this key cannot be taken out; give it a value, or take out keys below it"
     place = f" in {parent}" if parent else ""
+    for name in _RENAMED.get(key, ()):
+        if parent and name in known:
+            return f"{where}: '{key}' is now called '{name}'; write {parent}.{name}"
     return f"{where}: there is no key '{key}'{place}" + _nearest(key, known)
 
 

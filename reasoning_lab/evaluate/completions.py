@@ -1,5 +1,6 @@
 """What a finished evaluation kept of each completion, as far as statistics need it."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,9 +9,17 @@ import numpy.typing as npt
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from reasoning_lab.graph.artifact import Artifact
 from reasoning_lab.types import Verdict, prompt_id
 
 COMPLETIONS = "completions.parquet"
+
+
+@dataclass(frozen=True)
+class Evaluation(Artifact):
+    """Every verified completion of a policy on one benchmark."""
+
+    kind = "evaluation"
 
 
 class Samples(NamedTuple):

@@ -1,21 +1,21 @@
 """The recipe as a graph: ordered stages in, linked nodes with fingerprints out.
 
-A stage consumes kinds of artifact; the latest earlier stage that produces a kind gives it.
+A stage consumes types of artifact; the latest earlier stage that produces a type gives it.
 So the chain closes by itself when a stage is removed, swapped or repeated, and nothing here
 knows any stage's name.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reasoning_lab.config.schema import ProblemDraw, StageConfig
-from reasoning_lab.config.targets import own_code
+from reasoning_lab.graph.artifact import Artifact
+from reasoning_lab.graph.stage import Stage
 from reasoning_lab.graph.store import fingerprint
 from reasoning_lab.types import UserError
 
 NO_ABLATION = "none"
-# What the checkpoint that a recipe starts from is called, in `init_from` and in reports.
+# What the artifact that a recipe starts from is called, in `init_from` and in reports.
 BASE = "base"
 
 
@@ -26,73 +26,65 @@ def variant_label(variant: str) -> str:
     return variant if "=" in variant else f"without {variant}"
 
 
+def _no_code(value: Any) -> dict[str, str]:
+    """No code of the user's own is part of an identity."""
+    return {}
+
+
+@dataclass(frozen=True, slots=True)
+class RunIdentity:
+    """What of a run enters the identity of its stages.
+
+    Attributes:
+        groups: Identity of each root config group that a stage may read.
+        seed: The run's.
+        code_of: Digests of the user's own code that an identity names, by import path.
+    """
+
+    groups: Mapping[str, Any]
+    seed: int = 0
+    code_of: Callable[[Any], Mapping[str, str]] = _no_code
+
+    def of(self, stage: Stage, inputs: Mapping[str, "Node"]) -> dict[str, Any]:
+        """All that decides the result of `stage` on these inputs."""
+        identity = {
+            "stage": stage.name,
+            "version": stage.version,
+            "config": stage.identity(),
+            "inputs": {kind: node.fingerprint for kind, node in inputs.items()},
+            "groups": {key: self.groups[key] for key in stage.reads},
+            "seed": self.seed,
+        }
+        classes = [f"{cls.__module__}.{cls.__qualname__}" for cls in type(stage).__mro__]
+        code = self.code_of([identity, classes])
+        return {**identity, "code": dict(code)} if code else identity
+
+
 @dataclass(frozen=True, slots=True)
 class Node:
     """One stage of a recipe, with what decides its result.
 
     Attributes:
         name: Its name in the recipe.
-        config: Its own config.
+        stage: The stage and its knobs.
         inputs: Kind of artifact to the node that makes it.
         identity: Everything that went into the fingerprint.
         fingerprint: 16 hex digits.
     """
 
     name: str
-    config: StageConfig
+    stage: Stage
     inputs: Mapping[str, "Node"]
     identity: Mapping[str, Any]
     fingerprint: str
 
     @property
-    def folder(self) -> str:
-        """The stage's own name, whatever the recipe calls it: the store's folder.
-
-        Ours are packages; a user's is called by its function.
-        """
-        package, *_, name = self.config.run.split(".")
-        return self.config.run.split(".")[-3] if package == "reasoning_lab" else name
-
-    @property
-    def policy_name(self) -> str:
-        """Of an evaluation: what the policy that it measures is called."""
-        return self.name.rpartition("/")[0]
-
-    def draws(self) -> Sequence[ProblemDraw]:
-        """The problems that it draws."""
-        return self.config.problem_draws(f"stages.{self.name}")
-
-    def corpus_draw(self) -> ProblemDraw | None:
-        """The problems of the corpus that reaches it; None = no corpus does."""
-        maker = self.inputs.get("corpus")
-        while maker is not None:
-            for draw in maker.draws():
-                if draw.teacher is not None:
-                    return draw
-            maker = maker.inputs.get("corpus")
-        return None
-
-    def trained_on(self) -> list["Node"]:
-        """The ancestors whose problems reached this node, each once.
-
-        A corpus made from a corpus stands for it: what curation took out was not trained on.
-        """
-        found: dict[str, Node] = {}
-        waiting = [self]
-        while waiting:
-            node = waiting.pop()
-            for kind, maker in node.inputs.items():
-                if kind == node.config.produces and kind != "policy":
-                    continue
-                if maker.fingerprint not in found:
-                    found[maker.fingerprint] = maker
-                    waiting.append(maker)
-        return list(found.values())
+    def produces(self) -> type[Artifact]:
+        """Type of the artifact that it makes."""
+        return self.stage.produces
 
 
-def ablated(
-    stages: Mapping[str, StageConfig], ablate: str | Sequence[str]
-) -> dict[str, StageConfig]:
+def ablated(stages: Mapping[str, Stage], ablate: str | Sequence[str]) -> dict[str, Stage]:
     """The stages without those that `ablate` names.
 
     Raises:
@@ -106,19 +98,19 @@ def ablated(
                 f"ablate: the recipe has no stage '{name}'; choose {NO_ABLATION} or among "
                 f"{', '.join(stages)}"
             )
-    return {name: config for name, config in stages.items() if name not in names}
+    return {name: stage for name, stage in stages.items() if name not in names}
 
 
-def ordered(stages: Mapping[str, StageConfig]) -> dict[str, StageConfig]:
+def ordered(stages: Mapping[str, Stage]) -> dict[str, Stage]:
     """The stages in recipe order: as they come, but each that says `after` right behind that one.
 
     Raises:
         UserError: When `after` names no other stage, or two stages wait for each other.
     """
     followers: dict[str | None, list[str]] = {}
-    for name, config in stages.items():
-        followers.setdefault(config.after, []).append(name)
-    order: dict[str, StageConfig] = {}
+    for name, stage in stages.items():
+        followers.setdefault(stage.after, []).append(name)
+    order: dict[str, Stage] = {}
     # The next one is the last; what follows it goes before all that waits.
     waiting = followers.get(None, [])[::-1]
     while waiting:
@@ -136,20 +128,18 @@ def ordered(stages: Mapping[str, StageConfig]) -> dict[str, StageConfig]:
 
 
 def link(
-    stages: Mapping[str, StageConfig],
-    groups: Mapping[str, Any],
-    seed: int,
+    stages: Mapping[str, Stage],
+    run: RunIdentity,
     has_base: bool,
-    makers: Callable[[str], Sequence[str]],
+    known: Iterable[type[Stage]] = (),
 ) -> list[Node]:
     """Close the chain and fingerprint every stage.
 
     Args:
         stages: In recipe order.
-        groups: Identity of the root groups that a stage may read.
-        seed: The run's.
-        has_base: True = a policy can start from `model.path`.
-        makers: Names the shipped stages that produce a kind, for the error.
+        run: What of the run is part of every identity.
+        has_base: True = a learned artifact exists to start from.
+        known: Stages that a recipe could have, which an error names.
 
     Returns:
         The nodes that something needs, in order: a stage that makes data runs if a later
@@ -160,52 +150,58 @@ def link(
     """
     nodes: dict[str, Node] = {}
     latest: dict[str, Node] = {}
-    for name, config in stages.items():
-        inputs = {
-            kind: maker
-            for kind in config.consumes
-            if (maker := _maker(kind, name, config, nodes, latest, has_base, makers)) is not None
-        }
-        identity = _identity(config, inputs, groups, seed)
-        node = Node(name, config, inputs, identity, fingerprint(identity))
-        nodes[name] = latest[config.produces] = node
+    for name, stage in stages.items():
+        inputs: dict[str, Node] = {}
+        for wanted in stage.consumes:
+            maker = _maker(wanted, name, stage, nodes, latest)
+            if maker is not None:
+                inputs[wanted.kind] = maker
+            elif not (wanted.learned and has_base):
+                raise UserError(_no_maker(wanted, name, known))
+        nodes[name] = latest[stage.produces.kind] = _node(name, stage, inputs, run)
     return _needed(list(nodes.values()))
 
 
+def _node(name: str, stage: Stage, inputs: Mapping[str, Node], run: RunIdentity) -> Node:
+    identity = run.of(stage, inputs)
+    return Node(name, stage, inputs, identity, fingerprint(identity))
+
+
 def _maker(
-    kind: str,
+    wanted: type[Artifact],
     name: str,
-    config: StageConfig,
+    stage: Stage,
     nodes: Mapping[str, Node],
     latest: Mapping[str, Node],
-    has_base: bool,
-    makers: Callable[[str], Sequence[str]],
 ) -> Node | None:
-    """The node that gives `kind`; None for a policy that starts from the base checkpoint.
+    """The node that gives the wanted artifact; None = none does, or the base is asked for.
 
     `nodes` are the earlier ones by name, `latest` the last of them by the kind that it makes.
     """
-    if kind == "policy" and config.init_from not in ("previous", BASE):
-        if config.init_from not in nodes:
-            raise UserError(
-                f"stages.{name}.init_from: there is no earlier stage '{config.init_from}'; "
-                f"choose previous, base or among {', '.join(nodes) or 'none'}"
-            )
-        return nodes[config.init_from]
-    if kind in latest and not (kind == "policy" and config.init_from == BASE):
-        return latest[kind]
-    if kind == "policy" and has_base:
+    if not wanted.learned or stage.init_from == "previous":
+        return latest.get(wanted.kind)
+    if stage.init_from == BASE:
         return None
-    remedy = " or ".join(f"'{maker}'" for maker in makers(kind)) or "no shipped stage"
-    checkpoint = ", or set model.path to a checkpoint" if kind == "policy" else ""
-    raise UserError(
-        f"stages.{name}: it needs a {kind} and no earlier stage makes one; "
-        f"put {remedy} before it{checkpoint}"
+    if stage.init_from not in nodes:
+        raise UserError(
+            f"stages.{name}.init_from: there is no earlier stage '{stage.init_from}'; "
+            f"choose previous, base or among {', '.join(nodes) or 'none'}"
+        )
+    return nodes[stage.init_from]
+
+
+def _no_maker(wanted: type[Artifact], name: str, known: Iterable[type[Stage]]) -> str:
+    makers = sorted(f"'{stage.name}'" for stage in known if stage.produces is wanted)
+    remedy = " or ".join(makers) or "a stage that makes one"
+    base = f", or {wanted.base_remedy}" if wanted.base_remedy else ""
+    return (
+        f"stages.{name}: it needs a {wanted.kind} and no earlier stage makes one; "
+        f"put {remedy} before it{base}"
     )
 
 
 def _needed(nodes: Sequence[Node]) -> list[Node]:
-    needed = {node.name for node in nodes if node.config.produces == "policy"}
+    needed = {node.name for node in nodes if node.produces.learned}
     needed |= {node.name for node in nodes[-1:]}
     for node in reversed(nodes):
         if node.name in needed:
@@ -214,41 +210,20 @@ def _needed(nodes: Sequence[Node]) -> list[Node]:
 
 
 def with_evaluations(
-    nodes: Sequence[Node],
-    evaluations: Mapping[str, StageConfig],
-    groups: Mapping[str, Any],
-    seed: int,
-    base: str | None,
+    nodes: Sequence[Node], evaluations: Mapping[str, Stage], run: RunIdentity, base: str | None
 ) -> list[Node]:
-    """The nodes with an evaluation on each benchmark of the base checkpoint and every policy.
+    """The nodes, with each evaluation of the base and of every learned artifact behind it.
 
-    `base` is what the checkpoint is called; None = there is none.
+    `base` is what the base is called; None = there is none.
     """
 
-    def of(policy: Node | None) -> list[Node]:
-        inputs = {} if policy is None else {"policy": policy}
-        found = []
-        for name, config in evaluations.items():
-            identity = _identity(config, inputs, groups, seed)
-            title = f"{base if policy is None else policy.name}/{name}"
-            found.append(Node(title, config, inputs, identity, fingerprint(identity)))
-        return found
+    def of(node: Node | None) -> list[Node]:
+        inputs = {} if node is None else {node.produces.kind: node}
+        title = base if node is None else node.name
+        return [_node(f"{title}/{name}", stage, inputs, run) for name, stage in evaluations.items()]
 
     everything = [] if base is None else of(None)
     for node in nodes:
         everything.append(node)
-        everything += of(node) if node.config.produces == "policy" else []
+        everything += of(node) if node.produces.learned else []
     return everything
-
-
-def _identity(
-    config: StageConfig, inputs: Mapping[str, Node], groups: Mapping[str, Any], seed: int
-) -> dict[str, Any]:
-    identity = {
-        "config": config.identity(),
-        "inputs": {kind: node.fingerprint for kind, node in inputs.items()},
-        "groups": {key: groups[key] for key in config.reads},
-        "seed": seed,
-    }
-    code = own_code(identity)
-    return {**identity, "code": code} if code else identity

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
-from reasoning_lab.system.files import publish, sha256
+from reasoning_lab.system.files import flush_and_rename, sha256
 from reasoning_lab.types import UserError
 
 log = logging.getLogger(__name__)
@@ -348,7 +348,7 @@ def _commit(out_dir: Path, path: Path, metadata: Metadata) -> Artifact:
         files=files,
     )
     artifact.write(out_dir)
-    publish(out_dir, path)
+    flush_and_rename(out_dir, path)
     return Artifact.read(path)
 
 

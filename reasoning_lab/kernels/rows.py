@@ -134,8 +134,8 @@ def _rounded(lengths: Int[np.ndarray, " D"]) -> Int[np.ndarray, " D"]:
     """Up to five binary digits, and to no more than the longest."""
     digits = np.floor(np.log2(lengths)).astype(np.int64) + 1
     unit = 1 << np.maximum(0, digits - 5)
-    rounded: Int[np.ndarray, " D"] = -(-lengths // unit) * unit
-    return np.minimum(rounded, lengths.max())
+    rounded: Int[np.ndarray, " D"] = np.minimum(-(-lengths // unit) * unit, lengths.max())
+    return rounded
 
 
 def _moved(values: Int[np.ndarray, "..."], device: torch.device) -> Tensor:

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import datasets
 import pytorch_lightning as pl
@@ -28,29 +28,28 @@ import transformers
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
+from reasoning_lab.config.benchmark import BenchmarkConfig
 from reasoning_lab.config.hardware import HardwareConfig
-from reasoning_lab.config.schema import (
-    BenchmarkConfig,
-    ModelConfig,
-    StageConfig,
-    TrackerConfig,
-    TrainingConfig,
-)
+from reasoning_lab.config.model import ModelConfig
 from reasoning_lab.config.targets import factory, resolve
-from reasoning_lab.data.sources.problems import ProblemSource
+from reasoning_lab.config.tracker import TrackerConfig
+from reasoning_lab.data.sources.problem_source import ProblemSource
 from reasoning_lab.graph.ledger import Ledger
+from reasoning_lab.graph.stage import Metrics
 from reasoning_lab.launch.ray import run_on_ray
 from reasoning_lab.launch.slurm import run_on_slurm
-from reasoning_lab.launch.torchrun import logs_of, run_here
+from reasoning_lab.launch.torchrun import log_paths, run_locally
 from reasoning_lab.models.policy import free_memory
 from reasoning_lab.system import malloc
-from reasoning_lab.system.files import replaced
-from reasoning_lab.system.interrupts import Stopped, forwarded
+from reasoning_lab.system.files import write_atomically
+from reasoning_lab.system.interrupts import Interrupted, forward_signals
 from reasoning_lab.system.ranks import rank
-from reasoning_lab.tracking.tracker import NullTracker, Tracker, WandbTracker
-from reasoning_lab.training.loop import Metrics, StageContext
+from reasoning_lab.tracking.tracker import NullTracker, Tracker
+from reasoning_lab.tracking.wandb import WandbTracker
+from reasoning_lab.training.loop import StageContext
+from reasoning_lab.training.stage import LabStage, TrainingStage
 from reasoning_lab.types import UserError
-from reasoning_lab.verify import Verifier, verifier_of
+from reasoning_lab.verify import Verifier, build_verifier
 
 _JOB, _OUTCOME = "job.yaml", "outcome.json"
 _MISTAKE = "mistake-{}.txt"
@@ -92,7 +91,7 @@ class Job:
     """
 
     name: str
-    config: StageConfig
+    config: LabStage
     seed: int
     out_dir: Path
     work_dir: Path
@@ -132,9 +131,8 @@ class Job:
             benchmark_sources=benchmark_sources,
             ledger=ledger,
         )
-        run = resolve(self.config.run, f"stages.{self.name}.run")
         try:
-            metrics = cast(Metrics, run(self.config, context))
+            metrics = self.config.run(context)
         finally:
             # A trainer refers to itself, so its model would stay beside the next stage's.
             free_memory()
@@ -152,7 +150,7 @@ class Job:
         """Of each machine, if it has any."""
         if self.hardware.accelerator == "cpu":
             return 0
-        engine = self.hardware.engine
+        engine = self.hardware.sampling
         return max(self.spread[1], engine.tensor_parallel_size * engine.data_parallel_size)
 
     @property
@@ -163,7 +161,7 @@ class Job:
     @property
     def _is_shared(self) -> bool:
         """Whether it is a training that a strategy spreads over processes."""
-        return isinstance(self.config, TrainingConfig) and self.hardware.strategy != "single"
+        return isinstance(self.config, TrainingStage) and self.hardware.strategy != "single"
 
 
 def tracker_of(tracking: Mapping[str, Any] | None) -> Tracker:
@@ -178,7 +176,7 @@ def launched(job: Job) -> Outcome:
 
     Raises:
         UserError: What the stage said of the user's mistake; or a process failed or was killed.
-        Stopped: Ctrl-C or SIGTERM ended it.
+        Interrupted: Ctrl-C or SIGTERM ended it.
     """
     folder = job.work_dir.absolute() / "launch"
     folder.mkdir(parents=True, exist_ok=True)
@@ -186,21 +184,21 @@ def launched(job: Job) -> Outcome:
         folder / _OUTCOME,
         folder / _STOPPED,
         *folder.glob(_MISTAKE.format("*")),
-        *logs_of(folder),
+        *log_paths(folder),
     ]:
         stale.unlink(missing_ok=True)
     write_job(job, folder)
     nodes, processes = job.spread
     where = job.name, nodes, processes, job.gpus, folder
-    with forwarded(job.work_dir):
+    with forward_signals(job.work_dir):
         if job.hardware.slurm is not None:
             wrong = run_on_slurm(job.hardware.slurm, *where)
         elif job.hardware.ray is not None:
             wrong = run_on_ray(job.hardware.ray, *where)
         else:
-            wrong = run_here(processes, folder)
+            wrong = run_locally(processes, folder)
         if (folder / _STOPPED).exists():
-            raise Stopped(*json.loads((folder / _STOPPED).read_text(encoding="utf-8")))
+            raise Interrupted(*json.loads((folder / _STOPPED).read_text(encoding="utf-8")))
     if wrong is None:
         return Outcome(**json.loads((folder / _OUTCOME).read_text(encoding="utf-8")))
     for mistake in sorted(folder.glob(_MISTAKE.format("*"))):
@@ -268,7 +266,7 @@ def work(folder: Path, verifier: Verifier) -> None:
 
     Raises:
         UserError: As the stage does; it is written down for the process that launched this one.
-        Stopped: Likewise.
+        Interrupted: Likewise.
     """
     job = read_job(folder)
     try:
@@ -288,10 +286,12 @@ def work(folder: Path, verifier: Verifier) -> None:
                 if held.data is not None
             }
             outcome = job.run(source, sources, verifier, tracker)
-    except Stopped as stop:
+    except Interrupted as stop:
         if rank() == 0:
             content = json.dumps([str(stop), stop.signum])
-            replaced(folder / _STOPPED, lambda draft: draft.write_text(content, encoding="utf-8"))
+            write_atomically(
+                folder / _STOPPED, lambda draft: draft.write_text(content, encoding="utf-8")
+            )
         raise
     except UserError as mistake:
         (folder / _MISTAKE.format(rank())).write_text(str(mistake), encoding="utf-8")
@@ -310,7 +310,7 @@ def process_group(hardware: HardwareConfig) -> Iterator[None]:
         cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
         processes = int(os.environ["LOCAL_WORLD_SIZE"])
         torch.set_num_threads(hardware.threads or max(1, cores // processes))
-        malloc.give_back()
+        malloc.return_freed_blocks()
     backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
     dist.init_process_group(backend, timeout=_SILENCE)
     if rank() != 0:
@@ -344,9 +344,9 @@ def main() -> None:
     try:
         hardware = read_job(folder).hardware
         # Starts no process until the stage verifies.
-        with process_group(hardware), verifier_of(hardware) as verifier:
+        with process_group(hardware), build_verifier(hardware) as verifier:
             work(folder, verifier)
-    except Stopped:
+    except Interrupted:
         # What the command is to say is written down.
         os._exit(0)
     except BaseException:

@@ -1,7 +1,7 @@
-"""A stage on machines of a Ray cluster: on each of them one torchrun, on the saved job.
+"""Run a stage on machines of a Ray cluster: each machine starts one torchrun on the saved job.
 
-The folder of runs lies where every machine sees it. Ray ends what this command started once the
-command is gone, and torchrun's processes end with the task that started them.
+The folder of runs must be visible to every machine. If this command dies, Ray ends its tasks, and
+torchrun's processes end with the task that started them.
 """
 
 import logging
@@ -15,7 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reasoning_lab.config.hardware import RayConfig
-from reasoning_lab.launch.torchrun import failure, log_of, rendezvous, torchrun
+from reasoning_lab.launch.torchrun import (
+    describe_failure,
+    log_path,
+    torchrun,
+    torchrun_options,
+)
 from reasoning_lab.types import UserError
 
 if TYPE_CHECKING:
@@ -24,16 +29,14 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _POLL_S = 0.5
-_PATIENCE_S = 60.0
-_ANSWER_S = 10.0
-# Until it is said that the cluster has no room.
-_SILENT_S = 30.0
-# Of the machine, not of the command.
-_OWN_VARIABLES = ("CUDA_", "RAY_")
+_CANCEL_TIMEOUT_S = 60.0
+_CONNECT_TIMEOUT_S = 10.0
+# Environment variables that each machine sets for itself.
+_MACHINE_VARIABLES = ("CUDA_", "RAY_")
 
 
 def check_ray(config: RayConfig) -> None:
-    """Join the cluster, for as long as this process lives.
+    """Join the cluster until this process ends.
 
     Raises:
         UserError: Ray is not installed, or no cluster answers.
@@ -47,12 +50,12 @@ def check_ray(config: RayConfig) -> None:
 
     if ray.is_initialized():
         return
-    named = config.address or os.environ.get("RAY_ADDRESS", "auto")
+    address = config.address or os.environ.get("RAY_ADDRESS", "auto")
     try:
-        if named != "auto":
+        if address != "auto":
             # Ray itself would wait for minutes.
-            host, _, port = named.rpartition(":")
-            socket.create_connection((host, int(port)), _ANSWER_S).close()
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host, int(port)), _CONNECT_TIMEOUT_S).close()
         ray.init(address=config.address or "auto", log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
@@ -65,18 +68,18 @@ def check_ray(config: RayConfig) -> None:
 def run_on_ray(
     config: RayConfig, name: str, nodes: int, processes: int, gpus: int, folder: Path
 ) -> str | None:
-    """Do the job in `folder` in `processes` on each of `nodes` machines.
+    """Run the job in `folder` on `nodes` machines.
 
     Args:
-        config: What is asked of Ray.
-        name: The stage's.
-        nodes: Machines.
-        processes: On each of them.
-        gpus: On each of them.
-        folder: Seen by all of them under this name.
+        config: Ray's options.
+        name: The stage's name.
+        nodes: Number of machines.
+        processes: Processes on each machine.
+        gpus: GPUs on each machine.
+        folder: Folder of the saved job, at the same path on every machine.
 
     Returns:
-        What went wrong; None = nothing.
+        The failure in words; None = success.
 
     Raises:
         UserError: No cluster can be joined.
@@ -85,74 +88,85 @@ def run_on_ray(
     import ray
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-    needs = {"CPU": float(config.cpus_per_device * processes), "GPU": float(gpus)}
-    needs = {key: value for key, value in (needs | config.resources).items() if value}
-    with _machines(needs, nodes, name) as group:
+    resources = {"CPU": float(config.cpus_per_device * processes), "GPU": float(gpus)}
+    resources = {key: value for key, value in (resources | config.resources).items() if value}
+    with reserve_machines(resources, nodes, name) as group:
 
-        def on(node: int, function: Any, **more: Any) -> Any:
-            where = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=node)
-            return ray.remote(function).options(max_retries=0, scheduling_strategy=where, **more)
+        def remote_on(node: int, function: Any, **options: Any) -> Any:
+            strategy = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=node)
+            return ray.remote(function).options(
+                max_retries=0, scheduling_strategy=strategy, **options
+            )
 
-        address, port = ray.get(on(0, _free_address, num_cpus=0).remote())
+        address, port = ray.get(remote_on(0, _free_address, num_cpus=0).remote())
         tasks = [
-            on(node, _on_machine, num_cpus=needs["CPU"], num_gpus=gpus).remote(
+            remote_on(node, _run_on_machine, num_cpus=resources["CPU"], num_gpus=gpus).remote(
                 folder,
                 Path.cwd(),
-                rendezvous(nodes, node, processes, address, port),
+                torchrun_options(nodes, node, processes, address, port),
                 node,
                 dict(os.environ),
             )
             for node in range(nodes)
         ]
         log.info("%s: on %d machines of the Ray cluster; logs are in %s", name, nodes, folder)
-        wrong = _first_failure(tasks)
-    return wrong and (failure(folder) or wrong)
+        failure = _first_failure(tasks)
+    return failure and (describe_failure(folder) or failure)
 
 
 @contextmanager
-def _machines(needs: Mapping[str, float], nodes: int, name: str) -> Iterator["PlacementGroup"]:
-    """So many machines that have what is needed, kept until the end."""
+def reserve_machines(
+    resources: Mapping[str, float], nodes: int, name: str, notice_after_s: float = 30.0
+) -> Iterator["PlacementGroup"]:
+    """Reserve `nodes` different machines for the context, waiting until they are free.
+
+    Args:
+        resources: Resources on each machine, by Ray's names.
+        nodes: Number of machines.
+        name: The stage's name.
+        notice_after_s: Seconds until a log line says that the cluster has no free machines.
+    """
     import ray
     from ray.util.placement_group import placement_group, remove_placement_group
 
-    group = placement_group([dict(needs)] * nodes, strategy="STRICT_SPREAD")
+    group = placement_group([dict(resources)] * nodes, strategy="STRICT_SPREAD")
     try:
-        if not group.wait(_SILENT_S):
+        if not group.wait(notice_after_s):
             log.info(
                 "%s: waiting for %d machines of the Ray cluster, each with %s free",
                 name,
                 nodes,
-                needs,
+                resources,
             )
             ray.get(group.ready())
         yield group
     finally:
-        # Ends what still runs there.
+        # Ends tasks that still run there.
         remove_placement_group(group)
 
 
 def _first_failure(tasks: list[Any]) -> str | None:
-    """See all end, the others soon after one has failed; what that one says, None = none has."""
+    """Wait for all tasks, and cancel the rest after a failure; the failure in words, or None."""
     import ray
 
-    running, wrong = tasks, None
+    running, failure = tasks, None
     try:
-        while running and wrong is None:
-            ended, running = ray.wait(running)
+        while running and failure is None:
+            finished, running = ray.wait(running)
             try:
-                wrong = next(filter(None, ray.get(ended)), None)
+                failure = next(filter(None, ray.get(finished)), None)
             except ray.exceptions.RayError as error:
-                wrong = f"a machine of the Ray cluster was lost ({type(error).__name__})"
+                failure = f"a machine of the Ray cluster was lost ({type(error).__name__})"
     finally:
         for task in running:
             ray.cancel(task)
         if running:
-            ray.wait(running, num_returns=len(running), timeout=_PATIENCE_S)
-    return wrong
+            ray.wait(running, num_returns=len(running), timeout=_CANCEL_TIMEOUT_S)
+    return failure
 
 
 def _free_address() -> tuple[str, int]:
-    """Of the machine that runs this, and a port that nobody listens at."""
+    """This machine's address and a free port."""
     import ray
 
     with socket.socket() as listener:
@@ -161,26 +175,30 @@ def _free_address() -> tuple[str, int]:
         return address, listener.getsockname()[1]
 
 
-def _on_machine(
-    folder: Path, place: Path, options: list[str], node: int, variables: Mapping[str, str]
+def _run_on_machine(
+    folder: Path,
+    working_directory: Path,
+    options: list[str],
+    node: int,
+    variables: Mapping[str, str],
 ) -> str | None:
-    """One machine's part of the job in `folder`.
+    """Run one machine's part of the job in `folder`.
 
     Args:
-        folder: Of the saved job.
-        place: The command's working directory.
-        options: torchrun's.
+        folder: Folder of the saved job.
+        working_directory: The command's working directory.
+        options: torchrun's options.
         node: The machine's number.
-        variables: The command's environment, for what the machine's own leaves open.
+        variables: The command's environment; the machine's own variables take precedence.
 
     Returns:
-        What went wrong; None = nothing.
+        The failure in words; None = success.
     """
-    os.chdir(place)
+    os.chdir(working_directory)
     for key, value in variables.items():
-        if not key.startswith(_OWN_VARIABLES):
+        if not key.startswith(_MACHINE_VARIABLES):
             os.environ.setdefault(key, value)
-    with torchrun(options, folder, log_of(folder, node)) as process:
+    with torchrun(options, folder, log_path(folder, node)) as process:
         while process.poll() is None:
-            time.sleep(_POLL_S)  # Ray interrupts between two statements alone.
+            time.sleep(_POLL_S)  # Short, as Ray cancels only between two Python statements.
     return f"the processes of machine {node} failed" if process.returncode else None

@@ -1,8 +1,8 @@
-"""A stage as a job of a SLURM cluster: on each of its machines one torchrun, on the saved job.
+"""Run a stage as a SLURM job: each of its machines starts one torchrun on the saved job.
 
-The folder of runs lies where every machine sees it. The command that submitted the job keeps
-watching: it ends the job when one machine fails, and the machines end by themselves when nothing is
-heard of the command any more.
+The folder of runs must be visible to every machine. The command that submitted the job watches it
+and cancels it when one machine fails. It also writes a heartbeat file; machines end by themselves
+when the heartbeat stops.
 """
 
 import contextlib
@@ -16,7 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reasoning_lab.config.hardware import SlurmConfig
-from reasoning_lab.launch.torchrun import failure, log_of, logs_of, rendezvous, torchrun
+from reasoning_lab.launch.torchrun import (
+    describe_failure,
+    log_path,
+    log_paths,
+    torchrun,
+    torchrun_options,
+)
 from reasoning_lab.types import UserError
 
 if TYPE_CHECKING:
@@ -25,17 +31,15 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _POLL_S = 1.0
-# A shared file system may show a change late.
-_LOST_S = 300.0
-_PATIENCE_S = 60.0
-_PULSE, _ENDED = "pulse-{}", "ended-{}-{}.txt"
+_CANCEL_TIMEOUT_S = 60.0
+_HEARTBEAT, _ENDED = "heartbeat-{}", "ended-{}-{}.txt"
 
 
 def check_slurm() -> None:
-    """Refuse to start where no job can be submitted.
+    """Refuse to start if no job can be submitted.
 
     Raises:
-        UserError: SLURM or submitit is not here.
+        UserError: SLURM or submitit is not installed.
     """
     if find_spec("submitit") is None:
         raise UserError(
@@ -53,25 +57,25 @@ def check_slurm() -> None:
 def run_on_slurm(
     config: SlurmConfig, name: str, nodes: int, processes: int, gpus: int, folder: Path
 ) -> str | None:
-    """Do the job in `folder` in `processes` on each of `nodes` machines.
+    """Run the job in `folder` on `nodes` machines.
 
     Args:
-        config: What is asked of SLURM.
-        name: The stage's.
-        nodes: Machines.
-        processes: On each of them.
-        gpus: On each of them.
-        folder: Seen by all of them under this name.
+        config: SLURM's options.
+        name: The stage's name.
+        nodes: Number of machines.
+        processes: Processes on each machine.
+        gpus: GPUs on each machine.
+        folder: Folder of the saved job, at the same path on every machine.
 
     Returns:
-        What went wrong; None = nothing.
+        The failure in words; None = success.
     """
     import submitit
 
-    # Machines of a command that was killed end without their pulse.
-    for stale in [*folder.glob(_PULSE.format("*")), *folder.glob(_ENDED.format("*", "*"))]:
+    # Machines of an earlier, killed command end once their heartbeat file is gone.
+    for stale in [*folder.glob(_HEARTBEAT.format("*")), *folder.glob(_ENDED.format("*", "*"))]:
         stale.unlink(missing_ok=True)
-    pulse = folder / _PULSE.format(uuid.uuid4().hex)
+    heartbeat = folder / _HEARTBEAT.format(uuid.uuid4().hex)
     executor = submitit.SlurmExecutor(folder / "slurm")
     executor.update_parameters(
         job_name=f"reasoning-lab-{name}",
@@ -84,104 +88,117 @@ def run_on_slurm(
         srun_args=[f"--cpus-per-task={config.cpus_per_device * processes}", "--kill-on-bad-exit=1"],
         additional_parameters=config.sbatch,
     )
-    pulse.write_text("0", encoding="utf-8")
+    heartbeat.write_text("0", encoding="utf-8")
     try:
-        job = executor.submit(on_node, folder, Path.cwd(), pulse, nodes, processes)
+        job = executor.submit(run_on_node, folder, Path.cwd(), heartbeat, nodes, processes)
     except submitit.core.utils.FailedJobError as error:
         reason = str(error).strip().splitlines()[-1]
         raise UserError(
             f"stages.{name}: SLURM refused the job ({reason}); see hardware.slurm"
         ) from error
-    log.info("%s: SLURM job %s; what it writes is in %s", name, job.job_id, folder)
-    beats, ended = 0, _ended(pulse)
+    log.info("%s: SLURM job %s; its output is in %s", name, job.job_id, folder)
+    beats, ended = 0, _ended_nodes(heartbeat)
     try:
         while not job.done() and not any(ended.values()) and len(ended) < nodes:
             beats += 1
-            pulse.write_text(str(beats), encoding="utf-8")
+            heartbeat.write_text(str(beats), encoding="utf-8")
             time.sleep(_POLL_S)
-            ended = _ended(pulse)
-        ended = _ended(pulse)
+            ended = _ended_nodes(heartbeat)
+        ended = _ended_nodes(heartbeat)
     finally:
-        pulse.unlink()
-        _wait_for_end(job, nodes, pulse)
+        heartbeat.unlink()
+        _wait_for_end(job, nodes, heartbeat)
     if len(ended) == nodes and not any(ended.values()):
         return None
     reasons = " and ".join(filter(None, ended.values()))
     state = f"it ended as {job.state.lower()}"
-    return f"SLURM job {job.job_id}: {failure(folder) or reasons or state}"
+    return f"SLURM job {job.job_id}: {describe_failure(folder) or reasons or state}"
 
 
-def _ended(pulse: Path) -> dict[str, str]:
-    """What each machine of this command's that has ended says of it; nothing = all went well."""
-    files = pulse.parent.glob(_ENDED.format(pulse.name, "*"))
+def _ended_nodes(heartbeat: Path) -> dict[str, str]:
+    """The failure of each of this command's machines that has ended; empty text = success."""
+    files = heartbeat.parent.glob(_ENDED.format(heartbeat.name, "*"))
     return {file.name: file.read_text("utf-8") for file in files}
 
 
-def _wait_for_end(job: "Job[None]", nodes: int, pulse: Path) -> None:
-    """Cancel what still waits or runs, and see every machine that began end."""
-    if len(_ended(pulse)) < nodes and not job.done():
+def _wait_for_end(job: "Job[None]", nodes: int, heartbeat: Path) -> None:
+    """Cancel a job that still waits or runs, and wait until every started machine has ended."""
+    if len(_ended_nodes(heartbeat)) < nodes and not job.done():
         job.cancel(check=False)
-    deadline = time.monotonic() + _PATIENCE_S
+    deadline = time.monotonic() + _CANCEL_TIMEOUT_S
     while time.monotonic() < deadline:
-        # SLURM calls a job cancelled as soon as it is asked to cancel it.
-        begun = logs_of(pulse.parent)
-        if len(_ended(pulse)) >= len(begun) and job.watcher.is_done(job.job_id, mode="force"):
+        # SLURM reports a job as cancelled before its machines have ended.
+        started = log_paths(heartbeat.parent)
+        if len(_ended_nodes(heartbeat)) >= len(started) and job.watcher.is_done(
+            job.job_id, mode="force"
+        ):
             return
         time.sleep(_POLL_S)
 
 
-def on_node(folder: Path, place: Path, pulse: Path, nodes: int, processes: int) -> None:
-    """One machine's part of the job in `folder`.
+def run_on_node(
+    folder: Path, working_directory: Path, heartbeat: Path, nodes: int, processes: int
+) -> None:
+    """Run one machine's part of the job in `folder`.
 
     Args:
-        folder: Of the saved job.
-        place: The command's working directory.
-        pulse: The file by which the command says that it is there.
+        folder: Folder of the saved job.
+        working_directory: The command's working directory.
+        heartbeat: The file that the command rewrites while it lives.
         nodes: Machines of the job.
-        processes: On each.
+        processes: Processes on each machine.
 
     Raises:
-        RuntimeError: The processes failed, or the command is gone.
+        RuntimeError: The processes failed, or the command has ended.
     """
     import submitit
 
-    os.chdir(place)
-    where = submitit.helpers.TorchDistributedEnvironment()
-    options = rendezvous(nodes, where.rank, processes, where.master_addr, where.master_port)
-    ended = folder / _ENDED.format(pulse.name, where.rank)
+    os.chdir(working_directory)
+    environment = submitit.helpers.TorchDistributedEnvironment()
+    options = torchrun_options(
+        nodes,
+        environment.rank,
+        processes,
+        environment.master_addr,
+        environment.master_port,
+    )
+    ended = folder / _ENDED.format(heartbeat.name, environment.rank)
     try:
-        with torchrun(options, folder, log_of(folder, where.rank)) as process:
-            listened = Listener(pulse)
-            while process.poll() is None and listened.hears():
+        with torchrun(options, folder, log_path(folder, environment.rank)) as process:
+            monitor = HeartbeatMonitor(heartbeat)
+            while process.poll() is None and monitor.is_alive():
                 time.sleep(_POLL_S)
             if process.poll() is None:
-                raise RuntimeError("the command that submitted it is gone")
+                raise RuntimeError("the command that submitted the job has ended")
             if process.returncode:
-                raise RuntimeError(f"the processes of machine {where.rank} failed")
+                raise RuntimeError(f"the processes of machine {environment.rank} failed")
     except Exception as error:
-        with contextlib.suppress(FileNotFoundError):  # The command has removed the folder.
+        with contextlib.suppress(FileNotFoundError):  # The command may have removed the folder.
             ended.write_text(str(error), encoding="utf-8")
         raise
     ended.write_text("", encoding="utf-8")
 
 
-class Listener:
-    """Whether the command is still there.
+class HeartbeatMonitor:
+    """Tells whether the command that submitted the job still lives.
 
     Args:
-        pulse: The file that it changes all the time, and removes at its end.
+        heartbeat: The file that the command rewrites all the time and removes at its end.
+        timeout_s: Seconds without a change after which the command counts as dead. A shared file
+            system may show a change late.
     """
 
-    def __init__(self, pulse: Path) -> None:
-        self._pulse = pulse
-        self._heard = ""
-        self._since = time.monotonic()
+    def __init__(self, heartbeat: Path, timeout_s: float = 300.0) -> None:
+        self._heartbeat = heartbeat
+        self._timeout_s = timeout_s
+        self._last_beat = ""
+        self._changed_at = time.monotonic()
 
-    def hears(self) -> bool:
+    def is_alive(self) -> bool:
         try:
-            told = self._pulse.read_text(encoding="utf-8")
+            beat = self._heartbeat.read_text(encoding="utf-8")
         except FileNotFoundError:
             return False
-        if told != self._heard:
-            self._heard, self._since = told, time.monotonic()
-        return time.monotonic() - self._since < _LOST_S
+        if beat != self._last_beat:
+            self._last_beat, self._changed_at = beat, time.monotonic()
+        return time.monotonic() - self._changed_at < self._timeout_s

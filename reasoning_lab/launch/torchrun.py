@@ -1,4 +1,4 @@
-"""torchrun on this machine: started for a saved job, ended with the process that started it."""
+"""torchrun on this machine: it runs a saved job and ends with the process that started it."""
 
 import contextlib
 import re
@@ -7,23 +7,24 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-_PATIENCE_S = 40.0
-# What torchrun writes of each process that failed.
-_FAILED = re.compile(r"^\s*rank\s*:\s*(\d+) .*\n\s*exitcode\s*:\s*(-?\d+) ", re.MULTILINE)
+_TERMINATION_TIMEOUT_S = 40.0
+# torchrun's own report of each failed process.
+_FAILED_PROCESS = re.compile(r"^\s*rank\s*:\s*(\d+) .*\n\s*exitcode\s*:\s*(-?\d+) ", re.MULTILINE)
 
 
 @contextlib.contextmanager
 def torchrun(
     options: Sequence[str], folder: Path, log_file: Path
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Start it with `options`; its processes do the job in `folder`, and have ended afterwards.
+    """Start torchrun with `options` on the job in `folder`; its processes have ended afterwards.
 
-    Deaf to the terminal's Ctrl-C: this process decides, and closing their input ends them.
+    The terminal's Ctrl-C does not reach torchrun. This process decides when it stops: the ranks
+    end when their standard input is closed.
     """
-    words = [sys.executable, "-m", "torch.distributed.run", *options]
+    command = [sys.executable, "-m", "torch.distributed.run", *options]
     with log_file.open("w", encoding="utf-8") as log:
         process = subprocess.Popen(
-            [*words, "-m", "reasoning_lab.launch.rank", str(folder)],
+            [*command, "-m", "reasoning_lab.launch.rank", str(folder)],
             stdin=subprocess.PIPE,
             stderr=log,
             start_new_session=True,
@@ -31,61 +32,70 @@ def torchrun(
         try:
             yield process
         finally:
-            _end(process)
+            _terminate(process)
 
 
-def rendezvous(
+def torchrun_options(
     nodes: int, node: int, processes: int, address: str = "", port: int = 0
 ) -> list[str]:
-    """The options by which `nodes` machines, this one's number being `node`, find each other.
+    """Torchrun's options for one machine of a job.
 
-    `address` and `port` are those of the first, which a machine alone does not need.
+    Args:
+        nodes: Machines of the job.
+        node: This machine's number.
+        processes: Processes on each machine.
+        address: Address of the first machine; unused with one machine.
+        port: Free port of the first machine; unused with one machine.
     """
     options = [f"--nproc-per-node={processes}"]
     if nodes == 1:
         return ["--standalone", *options]
-    where = [f"--master-addr={address}", f"--master-port={port}"]
-    return [f"--nnodes={nodes}", f"--node-rank={node}", *where, *options]
+    master = [f"--master-addr={address}", f"--master-port={port}"]
+    return [f"--nnodes={nodes}", f"--node-rank={node}", *master, *options]
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End torchrun and its processes, which end by themselves once their input is closed."""
+def _terminate(process: subprocess.Popen[bytes]) -> None:
+    """End torchrun; its ranks end by themselves once their standard input is closed."""
     assert process.stdin is not None
     process.stdin.close()
     if process.poll() is None:
         process.terminate()
         try:
-            process.wait(_PATIENCE_S)
+            process.wait(_TERMINATION_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
 
 
-def run_here(processes: int, folder: Path) -> str | None:
-    """Do the job in `folder` in so many processes; what went wrong, None = nothing."""
-    with torchrun(rendezvous(1, 0, processes), folder, log_of(folder, 0)) as process:
+def run_locally(processes: int, folder: Path) -> str | None:
+    """Run the job in `folder` in `processes` on this machine; the failure in words, or None."""
+    with torchrun(torchrun_options(1, 0, processes), folder, log_path(folder, 0)) as process:
         if process.wait() == 0:
             return None
-    return failure(folder) or "the processes ended before their time"
+    return describe_failure(folder) or "the processes ended too early"
 
 
-def log_of(folder: Path, node: int) -> Path:
-    """What the processes of one machine say."""
+def log_path(folder: Path, node: int) -> Path:
+    """The log of one machine's processes."""
     return folder / f"processes-{node}.log"
 
 
-def logs_of(folder: Path) -> list[Path]:
-    """What the machines that began have said, in order."""
+def log_paths(folder: Path) -> list[Path]:
+    """The logs of all machines that have started, in order."""
     return sorted(folder.glob("processes-*.log"))
 
 
-def failure(folder: Path) -> str | None:
-    """Which process failed, from torchrun's own account; one that was killed comes first."""
-    texts = [file.read_text(encoding="utf-8", errors="replace") for file in logs_of(folder)]
-    found = [told for text in texts for told in _FAILED.findall(text)]
-    failed = sorted({(int(code), int(number)) for number, code in found})
-    killed = [(code, number) for code, number in failed if code < 0 and code != -15]
-    for code, number in killed or failed:
-        how = f"was killed by signal {-code}" if code < 0 else f"failed with exit code {code}"
-        return f"the process of rank {number} {how}"
+def describe_failure(folder: Path) -> str | None:
+    """Name the process that failed, from torchrun's logs; a process that was killed comes first."""
+    logs = [path.read_text(encoding="utf-8", errors="replace") for path in log_paths(folder)]
+    matches = [match for text in logs for match in _FAILED_PROCESS.findall(text)]
+    failed = sorted({(int(exit_code), int(rank)) for rank, exit_code in matches})
+    killed = [(exit_code, rank) for exit_code, rank in failed if exit_code < 0 and exit_code != -15]
+    for exit_code, rank in killed or failed:
+        cause = (
+            f"was killed by signal {-exit_code}"
+            if exit_code < 0
+            else f"failed with exit code {exit_code}"
+        )
+        return f"the process of rank {rank} {cause}"
     return None

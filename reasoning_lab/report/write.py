@@ -29,7 +29,7 @@ from reasoning_lab.report.table import (
     markdown_table,
     sentence,
 )
-from reasoning_lab.system.files import replaced
+from reasoning_lab.system.files import write_atomically
 from reasoning_lab.types import UserError
 
 __all__ = [
@@ -105,10 +105,10 @@ def write_report(
     }
     paths = {}
     for name, draw in figures.items():
-        paths[name] = replaced(out_dir / f"{name}.png", draw)
+        paths[name] = write_atomically(out_dir / f"{name}.png", draw)
     for name, (file, content_text) in files.items():
         if content_text:
-            paths[name] = replaced(
+            paths[name] = write_atomically(
                 out_dir / file, partial(Path.write_text, data=content_text, encoding="utf-8")
             )
     return paths

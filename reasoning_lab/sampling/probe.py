@@ -96,6 +96,6 @@ def check_engine(
 
 def hf_remedy(hardware: HardwareConfig) -> str:
     """What to change where transformers' cached decoding is not the model's forward."""
-    if hardware.engine.cache:
-        return "set hardware.engine.cache=false"
+    if hardware.sampling.cache:
+        return "set hardware.sampling.cache=false"
     return "set hardware.kernels=reference" if hardware.kernels == "fused" else OTHER_MODEL

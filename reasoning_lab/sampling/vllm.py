@@ -64,7 +64,7 @@ class VLLMEngine:
             ) from error
         from reasoning_lab.models.policy import load_tokenizer
 
-        cache_gb = hardware.engine.kv_cache_gb
+        cache_gb = hardware.sampling.kv_cache_gb
         try:
             self._model = vllm.LLM(
                 model=model,
@@ -72,11 +72,11 @@ class VLLMEngine:
                 tokenizer_revision=revision,
                 dtype=dtype,
                 max_model_len=max_model_tokens,
-                tensor_parallel_size=hardware.engine.tensor_parallel_size,
-                gpu_memory_utilization=hardware.engine.memory_frac,
+                tensor_parallel_size=hardware.sampling.tensor_parallel_size,
+                gpu_memory_utilization=hardware.sampling.memory_frac,
                 kv_cache_memory_bytes=cache_gb and round(cache_gb * 2**30),
                 enforce_eager=on_cpu,
-                enable_sleep_mode=hardware.engine.sleep,
+                enable_sleep_mode=hardware.sampling.sleep,
                 # On a CPU a seeded request whose prompt is read in pieces brings vLLM down.
                 enable_chunked_prefill=False if on_cpu else None,
                 logprobs_mode=LOGPROBS_MODE,
@@ -86,11 +86,11 @@ class VLLMEngine:
             raise UserError(
                 f"engine.model: vLLM cannot load '{model}' ({reason}); give a Hugging Face folder "
                 "or a hub id that this machine can reach, and the memory that it needs "
-                "(hardware.engine.memory_frac, or kv_cache_gb)"
+                "(hardware.sampling.memory_frac, or kv_cache_gb)"
             ) from error
         self._tokenizer = load_tokenizer(model, revision, "engine.model")
         self._limit = self._model.llm_engine.model_config.max_model_len
-        self._sleeps, self._asleep = hardware.engine.sleep, False
+        self._sleeps, self._asleep = hardware.sampling.sleep, False
 
     def generate(
         self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]
@@ -143,9 +143,9 @@ class VLLMEngine:
         What was read under the old weights is forgotten.
         """
         self._wake()
-        from reasoning_lab.models.adapters import plain_weights
+        from reasoning_lab.models.adapters import merged_weights
 
-        weights = iter(plain_weights(policy).items())
+        weights = iter(merged_weights(policy).items())
         self._model.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
         self._model.reset_prefix_cache()
 
@@ -207,7 +207,7 @@ class Replicas:
     """
 
     def __init__(self, options: Mapping[str, Any], count: int) -> None:
-        devices = options["hardware"].engine.tensor_parallel_size
+        devices = options["hardware"].sampling.tensor_parallel_size
         with ExitStack() as stack:
             self._pools = [
                 stack.enter_context(
@@ -248,7 +248,7 @@ def engine_of(
     hardware: HardwareConfig,
 ) -> VLLMEngine | Replicas:
     """One engine in this process, or the configured number of replicas; see `VLLMEngine`."""
-    count = hardware.engine.data_parallel_size
+    count = hardware.sampling.data_parallel_size
     if count == 1:
         return VLLMEngine(model, revision, dtype, max_model_tokens, hardware)
     options = {

@@ -57,9 +57,9 @@ def served(model: Path, dtype: str, hardware: HardwareConfig, output: Path) -> I
         while not _answers(url):
             if process.poll() is not None:
                 raise UserError(
-                    f"hardware.engine: the vLLM server ended before it answered; {output} tells "
+                    f"hardware.sampling: the vLLM server ended before it answered; {output} tells "
                     "why; give it the memory that it needs (memory_frac, kv_cache_gb), or name "
-                    "servers that run already by hardware.engine.rollout_urls"
+                    "servers that run already by hardware.sampling.rollout_urls"
                 )
             time.sleep(0.5)
         yield url
@@ -69,7 +69,7 @@ def served(model: Path, dtype: str, hardware: HardwareConfig, output: Path) -> I
 
 
 def _options(model: Path, dtype: str, hardware: HardwareConfig, port: int) -> list[str]:
-    engine = hardware.engine
+    engine = hardware.sampling
     options = ["--model", str(model.absolute()), "--dtype", dtype]
     options += ["--host", "127.0.0.1", "--port", str(port)]
     options += ["--tensor-parallel-size", str(engine.tensor_parallel_size)]

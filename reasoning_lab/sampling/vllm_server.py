@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from reasoning_lab.config.hardware import EngineHardwareConfig
-from reasoning_lab.models.chat import end_ids
+from reasoning_lab.config.hardware import SamplingHardwareConfig
+from reasoning_lab.models.chat import stop_token_ids
 from reasoning_lab.models.policy import save_policy
 from reasoning_lab.models.tokenizer import prompt_tokens
 from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.sampling.vllm import LOGPROBS_MODE, fitting, has_logprobs
-from reasoning_lab.system.files import publish
-from reasoning_lab.system.ranks import Peers, rank, share, world_size
+from reasoning_lab.system.files import flush_and_rename
+from reasoning_lab.system.ranks import Peers, rank, rank_slice, world_size
 from reasoning_lab.types import Completion, UserError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_KEY = "hardware.engine.rollout_urls"
+_KEY = "hardware.sampling.rollout_urls"
 _NOT_FOUND = 404
 _BUSY = (408, 429, 502, 503, 504)
 # What a dying server says, and also one that cannot do what it is asked.
@@ -66,11 +66,11 @@ class VLLMServers:
         policy: "PreTrainedModel",
         tokenizer: "PreTrainedTokenizerBase",
         urls: Sequence[str],
-        limits: EngineHardwareConfig,
+        limits: SamplingHardwareConfig,
         folder: Path,
     ) -> None:
         self._tokenizer = tokenizer
-        self._ends = end_ids(policy, tokenizer)
+        self._ends = stop_token_ids(policy, tokenizer)
         self._dtype = str(policy.dtype)
         self._own_limit: int = policy.config.max_position_embeddings
         self._limits = limits
@@ -143,9 +143,9 @@ class VLLMServers:
             draft = self._folder / "draft"
             shutil.rmtree(draft, ignore_errors=True)
             save_policy(policy, self._tokenizer, draft)
-            publish(draft, self._snapshot)
-        self._peers.gathered(None)
-        for pushed in self._peers.gathered(self._push(share(self._urls))):
+            flush_and_rename(draft, self._snapshot)
+        self._peers.all_gather(None)
+        for pushed in self._peers.all_gather(self._push(rank_slice(self._urls))):
             self._instances |= pushed
         if rank() == 0 and before is not None:
             shutil.rmtree(self._folder / str(before))
@@ -245,7 +245,7 @@ class VLLMServers:
         if path == "/collective_rpc":
             return (
                 f"start it on a policy of the same architecture, and let it see {self._folder} "
-                "(hardware.engine.weights_dir)"
+                "(hardware.sampling.weights_dir)"
             )
         return (
             f"start it as in {self._start}, and run the same command again to go on from the last "

@@ -1,7 +1,7 @@
-"""Files that survive a lost machine: flushed, renamed into place, told apart from damaged ones.
+"""Files that survive a crash: flushed to disk, renamed into place, checked for damage.
 
-A sealed file or folder carries the start of its own checksum in its name, so it needs no
-second file that a kill could separate from it.
+A checksummed file or folder has the first digits of its own checksum in its name. No second file
+is needed, which a kill could separate from it.
 """
 
 import hashlib
@@ -16,17 +16,17 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 
-_SEAL = re.compile(r"-([0-9a-f]{16})$")
+_CHECKSUM_SUFFIX = re.compile(r"-([0-9a-f]{16})$")
 
 
 def sha256(file: Path) -> str:
-    """Checksum of one file, in hex."""
+    """SHA-256 of one file, in hex."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def content_hash(path: Path) -> str:
-    """Sha256 (hex) of a file, or of a folder's files with their names; blind to where it lies."""
+    """SHA-256 (hex) of a file, or of a folder's files with their relative names."""
     if path.is_file():
         return sha256(path)
     files = sorted(entry for entry in path.rglob("*") if entry.is_file())
@@ -35,16 +35,16 @@ def content_hash(path: Path) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def publish(draft: Path, path: Path) -> None:
-    """Rename `draft`, a file or folder, to `path` once its contents are on the disk."""
+def flush_and_rename(draft: Path, path: Path) -> None:
+    """Flush `draft`, a file or folder, to the disk and rename it to `path`."""
     for entry in [*draft.rglob("*"), draft] if draft.is_dir() else [draft]:
         _flush(entry)
     draft.rename(path)
     _flush(path.parent)
 
 
-def replaced(path: Path, write: Callable[[Path], object]) -> Path:
-    """Have `write` fill a hidden sibling of `path` and rename it there; a reader sees no half."""
+def write_atomically(path: Path, write: Callable[[Path], object]) -> Path:
+    """Let `write` fill a hidden sibling of `path`, then rename it: no reader sees half a file."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         write(draft)
@@ -54,37 +54,37 @@ def replaced(path: Path, write: Callable[[Path], object]) -> Path:
     return path
 
 
-def dated(parent: Path) -> Path:
-    """A folder below `parent`, not made yet, that is named by this moment."""
+def timestamped_folder(parent: Path) -> Path:
+    """A path below `parent` named after the current time; the folder is not created."""
     return parent / datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")
 
 
-def seal(draft: Path, stem: str) -> Path:
-    """Publish `draft` beside itself as `stem`, a hyphen and 16 digits of its checksum."""
+def rename_with_checksum(draft: Path, stem: str) -> Path:
+    """Flush `draft` and rename it to `STEM-CHECKSUM`, with 16 digits of its checksum."""
     path = draft.with_name(f"{stem}-{content_hash(draft)[:16]}")
     remove(path)
-    publish(draft, path)
+    flush_and_rename(draft, path)
     return path
 
 
-def intact(path: Path) -> bool:
-    """Whether a sealed file or folder holds what its name says."""
-    digits = _SEAL.search(path.name)
+def matches_checksum(path: Path) -> bool:
+    """Whether the contents of a file or folder match the checksum in its name."""
+    digits = _CHECKSUM_SUFFIX.search(path.name)
     return digits is not None and content_hash(path).startswith(digits[1])
 
 
-def sealed(folder: Path, stem: str) -> Path | None:
-    """What `seal` left in `folder` under `stem`; damaged ones are named and removed."""
+def find_checksummed(folder: Path, stem: str) -> Path | None:
+    """Find what `rename_with_checksum` left in `folder` under `stem`; damaged ones are removed."""
     for path in folder.glob(f"{stem}-*"):
-        if intact(path):
+        if matches_checksum(path):
             return path
-        log.warning("%s is damaged; making it again.", path)
+        log.warning("%s is damaged and is computed again.", path)
         remove(path)
     return None
 
 
 def remove(path: Path) -> None:
-    """Delete a file or a folder, if there is one."""
+    """Delete a file or a folder, if it exists."""
     if path.is_dir():
         shutil.rmtree(path)
     else:
@@ -92,7 +92,7 @@ def remove(path: Path) -> None:
 
 
 def _flush(entry: Path) -> None:
-    """Force a file or folder to the disk: the rename must not overtake its contents."""
+    """Force a file or folder to the disk, so that its contents arrive before the rename."""
     descriptor = os.open(entry, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""Imports as large as torch, which stay until their process ends."""
+"""Keeps large imports such as torch out of garbage collection: they stay until the process ends."""
 
 import atexit
 import gc
@@ -8,21 +8,21 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def lasting() -> Iterator[None]:
-    """Keep Python's collector from the objects that the imports within make, then and later.
+def gc_frozen_imports() -> Iterator[None]:
+    """Freeze the objects that imports inside this context create.
 
-    It would look through all of them, a million in the end, again and again: while they are
-    made, at every later collection, and when the process ends.
+    torch alone creates about a million objects. The collector would scan all of them during the
+    import, at every later full collection, and when the process ends.
     """
-    before = len(sys.modules)
+    modules_before = len(sys.modules)
     gc.disable()
     try:
         yield
     finally:
-        # Where nothing was imported, what is frozen would be the caller's own, for ever.
-        if len(sys.modules) > before:
+        # Without a new module, freezing would only make the caller's own objects immortal.
+        if len(sys.modules) > modules_before:
             gc.freeze()
-            # Or its nanobind prints of leaks at the end, which a collection there would find.
+            # Triton's nanobind reports leaks unless the final collection sees its objects.
             if "triton" in sys.modules:
                 atexit.register(gc.unfreeze)
         gc.enable()

@@ -1,8 +1,8 @@
-"""Ctrl-C and SIGTERM: a training that runs saves its state first; a second Ctrl-C ends at once.
+"""Ctrl-C and SIGTERM: a running training saves its state first; a second Ctrl-C ends at once.
 
-A stage that trains in processes of its own is told through a file in its work folder, which every
-machine of a cluster sees. Outside of training both signals end the command where it is: what a
-stage had finished stays in its work folder.
+A stage that trains in several processes receives the request through a file in its work folder,
+which every machine of a cluster sees. Outside of training both signals end the command at once;
+finished parts of a stage stay in its work folder.
 
 Nothing here imports torch.
 """
@@ -16,18 +16,18 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Self
 
-RESUME = "run the same command again to go on where it was"
+RESUME_HINT = "run the same command again to go on where it was"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_TRAINING, _STOP = "training", "stop"
+_TRAINING_FILE, _STOP_FILE = "training", "stop"
 _NOTICE = "\nStopping: the state is saved when the current step ends; Ctrl-C again ends at once.\n"
 
 
-class Stopped(KeyboardInterrupt):
+class Interrupted(KeyboardInterrupt):
     """The user or the system ended the command.
 
     Args:
         message: What was saved and how to go on.
-        signum: The signal that asked for it.
+        signum: The signal that was received.
     """
 
     def __init__(self, message: str, signum: int) -> None:
@@ -39,126 +39,126 @@ class Stopped(KeyboardInterrupt):
 
     @property
     def exit_code(self) -> int:
-        """As a shell reports a command that the signal ended."""
+        """The code that a shell reports for a command ended by this signal."""
         return 128 + self.signum
 
 
 class StopRequest:
-    """Notices that a training is to stop, so that it can save its state between two steps.
+    """Notes that a training should stop, so that it can save its state between two steps.
 
-    A context around the training; it gives the signals back at its end, and raises `Stopped` there
-    where one came too late for the training to end with it.
+    A context manager around the training. At its end it restores the previous signal handlers. It
+    raises `Interrupted` there if a signal came too late for the training to end with it.
 
     Args:
-        work_dir: The stage's, where `forwarded` leaves its request; None = another process of the
-            stage looks there.
+        work_dir: The stage's work folder, where `forward_signals` leaves its request; None =
+            another process of the stage reads it.
     """
 
     def __init__(self, work_dir: Path | None) -> None:
         self._work_dir = work_dir
-        self._before: dict[int, Any] = {}
+        self._previous_handlers: dict[int, Any] = {}
         self._signum: int | None = None
 
     def __enter__(self) -> Self:
         if _in_main_thread():
-            self._before = {number: signal.getsignal(number) for number in _SIGNALS}
+            self._previous_handlers = {number: signal.getsignal(number) for number in _SIGNALS}
         return self
 
     def __exit__(self, kind: object, *error: object) -> None:
         if self._work_dir is not None:
-            (self._work_dir / _TRAINING).unlink(missing_ok=True)
-        _install(self._before)
+            (self._work_dir / _TRAINING_FILE).unlink(missing_ok=True)
+        _install(self._previous_handlers)
         if kind is None and self._signum is not None:
-            raise Stopped(f"Stopped; {RESUME}.", self._signum)
+            raise Interrupted(f"Stopped; {RESUME_HINT}.", self._signum)
 
     def listen(self) -> None:
-        """From now on a signal is noted instead of ending the process."""
+        """From now on, note a signal instead of letting it end the process."""
         if self._work_dir is not None:
             self._work_dir.mkdir(parents=True, exist_ok=True)
-            (self._work_dir / _STOP).unlink(missing_ok=True)
-            (self._work_dir / _TRAINING).touch()
+            (self._work_dir / _STOP_FILE).unlink(missing_ok=True)
+            (self._work_dir / _TRAINING_FILE).touch()
         if _in_main_thread():
-            _install(dict.fromkeys(_SIGNALS, self._note))
+            _install(dict.fromkeys(_SIGNALS, self._handle))
 
     @property
     def signum(self) -> int | None:
-        """The signal that asks for the stop; None = nothing does."""
+        """The signal that requested a stop; None = there is no request."""
         if self._signum is None and self._work_dir is not None:
-            self._signum = _requested_in(self._work_dir)
+            self._signum = _read_stop_request(self._work_dir)
         return self._signum
 
-    def _note(self, signum: int, frame: FrameType | None) -> None:
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
         if self._signum is not None and signum == signal.SIGINT:
-            # Python's own end would wait for threads that sample.
+            # Python's own exit would wait for threads that generate rollouts.
             os._exit(128 + signum)
         if self._signum is None and self._work_dir is not None:
-            _notify()
+            _print_notice()
         self._signum = self._signum or signum
 
 
 @contextmanager
-def forwarded(work_dir: Path) -> Iterator[None]:
-    """While processes make a stage: hand a signal on to their training, and wait for its state.
+def forward_signals(work_dir: Path) -> Iterator[None]:
+    """Forward signals to the processes of a stage, whose training then saves its state.
 
-    Where they do not train, at the second Ctrl-C, and where their training has ended by itself, the
-    signal ends this process.
+    The signal ends this process if no training runs, at a second Ctrl-C, and after the training
+    has ended by itself.
     """
-    for name in (_TRAINING, _STOP):
+    for name in (_TRAINING_FILE, _STOP_FILE):
         (work_dir / name).unlink(missing_ok=True)
     requested: int | None = None
 
     def forward(signum: int, frame: FrameType | None) -> None:
         nonlocal requested
-        again, requested = requested is not None, signum
-        if again and signum != signal.SIGINT:
+        is_repeated, requested = requested is not None, signum
+        if is_repeated and signum != signal.SIGINT:
             return
-        if again or not (work_dir / _TRAINING).exists():
-            raise Stopped(f"Stopped; {RESUME}.", signum)
-        # A reader sees the whole number or no file.
-        draft = work_dir / f".{_STOP}"
+        if is_repeated or not (work_dir / _TRAINING_FILE).exists():
+            raise Interrupted(f"Stopped; {RESUME_HINT}.", signum)
+        # The rename lets a reader see the whole number or no file.
+        draft = work_dir / f".{_STOP_FILE}"
         draft.write_text(str(signum), encoding="utf-8")
-        draft.replace(work_dir / _STOP)
-        _notify()
+        draft.replace(work_dir / _STOP_FILE)
+        _print_notice()
 
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    previous_handlers = {number: signal.getsignal(number) for number in _SIGNALS}
     if _in_main_thread():
         _install(dict.fromkeys(_SIGNALS, forward))
     try:
         yield
     finally:
         if _in_main_thread():
-            _install(before)
+            _install(previous_handlers)
     if requested is not None:
-        raise Stopped(f"Stopped; {RESUME}.", requested)
+        raise Interrupted(f"Stopped; {RESUME_HINT}.", requested)
 
 
 @contextmanager
-def terminable() -> Iterator[None]:
-    """SIGTERM ends what runs inside as Ctrl-C does, so that what it started is ended too."""
+def sigterm_as_interrupt() -> Iterator[None]:
+    """Treat SIGTERM as Ctrl-C, so that child processes are ended as well."""
 
-    def end(signum: int, frame: FrameType | None) -> None:
-        raise Stopped(f"Stopped; {RESUME}.", signum)
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        raise Interrupted(f"Stopped; {RESUME_HINT}.", signum)
 
-    before = {signal.SIGTERM: signal.getsignal(signal.SIGTERM)}
+    previous_handlers = {signal.SIGTERM: signal.getsignal(signal.SIGTERM)}
     if _in_main_thread():
-        _install({signal.SIGTERM: end})
+        _install({signal.SIGTERM: interrupt})
     try:
         yield
     finally:
         if _in_main_thread():
-            _install(before)
+            _install(previous_handlers)
 
 
-def _requested_in(work_dir: Path) -> int | None:
+def _read_stop_request(work_dir: Path) -> int | None:
     try:
-        return int((work_dir / _STOP).read_text(encoding="utf-8"))
+        return int((work_dir / _STOP_FILE).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
 
 
 def _install(handlers: Mapping[Any, Any]) -> None:
     for number, handler in handlers.items():
-        if handler is not None:  # None = it was not set by Python, which cannot set it again.
+        if handler is not None:  # None = not set from Python, which cannot restore it.
             signal.signal(number, handler)
 
 
@@ -166,6 +166,6 @@ def _in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
-def _notify() -> None:
-    # Not through a stream, which the signal may have interrupted.
+def _print_notice() -> None:
+    # os.write, as the signal may have interrupted a write to the stream.
     os.write(2, _NOTICE.encode())

@@ -1,6 +1,6 @@
-"""The processes that train one stage together: who this one is, and what the others have.
+"""The processes that train one stage together: this one's rank, and exchange with the others.
 
-Without a process group there is one rank, 0 of 1, which has everything.
+Without a process group there is one rank, 0 of 1, and nothing to exchange.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,41 +22,42 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def share(items: Sequence[Item]) -> Sequence[Item]:
-    """What this rank takes of `items`: every world-size-th, from its own number on."""
+def rank_slice(items: Sequence[Item]) -> Sequence[Item]:
+    """This rank's part of `items`: every world-size-th item, starting at the rank's number."""
     return items[rank() :: world_size()]
 
 
-def first_rank_says(ask: Callable[[], Item]) -> Item:
-    """What `ask` gives on rank 0, which alone is asked, on every rank."""
+def broadcast_from_rank0(compute: Callable[[], Item]) -> Item:
+    """Call `compute` on rank 0 alone and return its result on every rank."""
     if world_size() == 1:
-        return ask()
-    said: list[Item | None] = [ask() if rank() == 0 else None]
-    dist.broadcast_object_list(said)
-    return said[0]  # type: ignore[return-value]
+        return compute()
+    values: list[Item | None] = [compute() if rank() == 0 else None]
+    dist.broadcast_object_list(values)
+    return values[0]  # type: ignore[return-value]
 
 
 class Peers:
-    """Exchanges Python objects in an order of its own, so it may do so in a thread of its own.
+    """Exchanges Python objects between ranks through a process group of its own.
 
-    Every rank makes it at the same place of the program.
+    The extra group allows a call from another thread while the trainer communicates. Every rank
+    constructs it at the same place of the program.
     """
 
     def __init__(self) -> None:
         self._group = dist.new_group(backend="gloo") if world_size() > 1 else None
 
-    def gathered(self, mine: Item) -> list[Item]:
-        """`mine` of every rank, by rank; every rank calls it."""
+    def all_gather(self, value: Item) -> list[Item]:
+        """Every rank's `value`, in rank order; every rank calls this."""
         if self._group is None:
-            return [mine]
-        found: list[Item | None] = [None] * world_size()
-        dist.all_gather_object(found, mine, group=self._group)
-        return found  # type: ignore[return-value]
+            return [value]
+        values: list[Item | None] = [None] * world_size()
+        dist.all_gather_object(values, value, group=self._group)
+        return values  # type: ignore[return-value]
 
-    def largest(self, mine: int) -> int:
-        """The largest `mine` of all ranks; every rank calls it."""
+    def all_reduce_max(self, value: int) -> int:
+        """The largest `value` of all ranks; every rank calls this."""
         if self._group is None:
-            return mine
-        value = torch.tensor(mine)
-        dist.all_reduce(value, dist.ReduceOp.MAX, group=self._group)
-        return int(value)
+            return value
+        tensor = torch.tensor(value)
+        dist.all_reduce(tensor, dist.ReduceOp.MAX, group=self._group)
+        return int(tensor)

@@ -1,1 +1,1 @@
-"""Metrics, tables and artifacts to Weights & Biases."""
+"""Metrics, tables and artifacts: the tracker protocol, Weights & Biases, and local histories."""

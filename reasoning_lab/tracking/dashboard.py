@@ -1,8 +1,7 @@
 """The W&B workspace and report of a recipe or a sweep, as code.
 
-What a panel shows is what stages log: see `tracking/__init__.py` for the runs that there are. Where
-W&B cannot be reached both are written as JSON, in the form in which W&B's own library sends
-them, and the same command publishes them later.
+Panels show the metrics that stages log. If W&B cannot be reached, both are written as JSON, in the
+form in which W&B's own library sends them. The same command publishes them later.
 """
 
 import json
@@ -17,11 +16,12 @@ from wandb_workspaces.reports.v2 import interface as wr
 from wandb_workspaces.reports.v2.interface import PanelTypes
 from wandb_workspaces.workspaces import interface as ws
 
-from reasoning_lab.config.schema import TrackerConfig
-from reasoning_lab.system.files import replaced
-from reasoning_lab.tracking.tracker import GLOBAL_STEP, tracking_mode
+from reasoning_lab.config.tracker import TrackerConfig
+from reasoning_lab.system.files import write_atomically
+from reasoning_lab.tracking.tracker import GLOBAL_STEP
+from reasoning_lab.tracking.wandb import wandb_mode
 
-# Title to the metrics that are drawn together.
+# Panel title to the metrics that the panel draws.
 _LOSSES: Mapping[str, Sequence[str]] = {
     "loss": ("train/loss",),
     "validation loss": ("val/loss",),
@@ -29,7 +29,7 @@ _LOSSES: Mapping[str, Sequence[str]] = {
 }
 _PREFERENCES: Mapping[str, Sequence[str]] = {
     "reward margin": ("train/margin",),
-    "pairs ranked rightly": ("train/accuracy",),
+    "preference accuracy": ("train/accuracy",),
     "logprobs": ("train/chosen_logprobs", "train/rejected_logprobs"),
     "length bias": ("train/length_bias",),
 }
@@ -67,13 +67,13 @@ METRICS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What a dashboard is of.
+    """The runs that a dashboard shows.
 
     Attributes:
-        title: Of the workspace and the report; W&B takes 128 characters.
-        command: What was run.
-        stages: Job types of those that train, in order.
-        benchmarks: What policies are evaluated on.
+        title: Title of the workspace and the report; W&B allows 128 characters.
+        command: The command line of the runs.
+        stages: Job types of the stages that train, in order.
+        benchmarks: Benchmarks on which policies are evaluated.
         swept: Config keys whose values differ between runs.
     """
 
@@ -85,7 +85,7 @@ class Subject:
 
 
 def workspace(subject: Subject, entity: str, project: str) -> ws.Workspace:
-    """Sections from the result down to its cost."""
+    """The workspace, with sections from the results to their cost."""
     panels = {
         "Stage ladder": _ladder(subject),
         "Losses": _lines(_LOSSES),
@@ -96,29 +96,29 @@ def workspace(subject: Subject, entity: str, project: str) -> ws.Workspace:
         "Cost": _lines(_COST),
     }
     sections = [
-        ws.Section(name=name, panels=inside, is_open=place < 2)
-        for place, (name, inside) in enumerate(panels.items())
+        ws.Section(name=name, panels=section_panels, is_open=number < 2)
+        for number, (name, section_panels) in enumerate(panels.items())
     ]
     return ws.Workspace(
         entity=entity,
         project=project,
-        name=re.sub(r"[^\w.,@+/ -]+", " ", subject.title),  # W&B takes = for an emoji.
+        name=re.sub(r"[^\w.,@+/ -]+", " ", subject.title),  # W&B reads = as an emoji.
         sections=sections,
         settings=ws.WorkspaceSettings(x_axis=GLOBAL_STEP),
     )
 
 
 def report(subject: Subject, entity: str, project: str) -> wr.Report:
-    """The ladder, each stage's curves from its own runs, and the sweep."""
+    """The W&B report: the ladder, each stage's curves from its own runs, and the sweep."""
 
     def grid(name: str, panels: Sequence[PanelTypes], job_type: str = "") -> list[Any]:
-        chosen = f"Metric('JobType') == '{job_type}'" if job_type else ""
-        runs = wr.Runset(entity=entity, project=project, name=name, filters=chosen)
+        run_filter = f"Metric('JobType') == '{job_type}'" if job_type else ""
+        runs = wr.Runset(entity=entity, project=project, name=name, filters=run_filter)
         return [wr.H2(name), wr.PanelGrid(runsets=[runs], panels=list(panels))]
 
     blocks: list[Any] = [
         wr.H1(subject.title),
-        wr.P("Made by reasoning-lab dashboard from runs of:"),
+        wr.P("Written by reasoning-lab dashboard from the runs of:"),
         wr.CodeBlock(subject.command, "markdown"),
         *grid("Stage ladder", _ladder(subject), "summary"),
     ]
@@ -131,41 +131,45 @@ def report(subject: Subject, entity: str, project: str) -> wr.Report:
     return wr.Report(project=project, entity=entity, title=subject.title, blocks=blocks)
 
 
-def publish(subject: Subject, tracker: TrackerConfig, out_dir: Path) -> list[str]:
-    """Save both at W&B; where it cannot be reached, or refuses, as JSON into `out_dir`.
+def publish_dashboard(subject: Subject, tracker: TrackerConfig, out_dir: Path) -> list[str]:
+    """Save workspace and report at W&B, or as JSON in `out_dir` if W&B cannot be used.
 
     Returns:
-        Addresses; or paths, and what to do with them.
+        URLs, or file paths and a sentence that says how to publish them.
     """
-    if tracking_mode(tracker) != "online":
-        return _kept(subject, tracker, out_dir, "was not asked")
+    if wandb_mode(tracker) != "online":
+        return _save_as_json(subject, tracker, out_dir, "was not contacted")
     try:
         entity = tracker.entity or wandb.Api().default_entity or ""
-        view = workspace(subject, entity, tracker.project)
-        view.save()
-        written = report(subject, entity, tracker.project)
-        written.save()
-    except Exception as error:  # Its library has no class of its own for what goes wrong.
+        wandb_workspace = workspace(subject, entity, tracker.project)
+        wandb_workspace.save()
+        wandb_report = report(subject, entity, tracker.project)
+        wandb_report.save()
+    except Exception as error:  # The library's errors have no common class.
         reason = " ".join(str(error).split())[:200]
-        return _kept(subject, tracker, out_dir, f"failed ({type(error).__name__}: {reason})")
-    return [view.url, written.url]
+        return _save_as_json(
+            subject, tracker, out_dir, f"failed ({type(error).__name__}: {reason})"
+        )
+    return [wandb_workspace.url, wandb_report.url]
 
 
-def _kept(subject: Subject, tracker: TrackerConfig, out_dir: Path, why: str) -> list[str]:
-    """Without an entity and a project a report belongs to whoever sends it."""
+def _save_as_json(
+    subject: Subject, tracker: TrackerConfig, out_dir: Path, reason: str
+) -> list[str]:
+    """Write both specifications; the report names no entity, so any user can send it."""
     out_dir.mkdir(parents=True, exist_ok=True)
-    view = workspace(subject, tracker.entity or "", tracker.project)
+    wandb_workspace = workspace(subject, tracker.entity or "", tracker.project)
     return [
-        str(_written(out_dir / "workspace.json", view._to_model())),
-        str(_written(out_dir / "report.json", report(subject, "", "")._to_model())),
-        f"W&B {why}, so these are specifications; with a key (wandb login) the same command "
-        "publishes them. Runs kept offline: wandb leet runs/wandb/wandb",
+        str(_write_spec(out_dir / "workspace.json", wandb_workspace._to_model())),
+        str(_write_spec(out_dir / "report.json", report(subject, "", "")._to_model())),
+        f"W&B {reason}, so these are specifications; with a key (wandb login) the same command "
+        "publishes them. To look at offline runs: wandb leet runs/wandb/wandb",
     ]
 
 
-def _written(path: Path, spec: Any) -> Path:
+def _write_spec(path: Path, spec: Any) -> Path:
     text = json.dumps(json.loads(spec.model_dump_json(by_alias=True, exclude_none=True)), indent=2)
-    return replaced(path, lambda draft: draft.write_text(text, encoding="utf-8"))
+    return write_atomically(path, lambda draft: draft.write_text(text, encoding="utf-8"))
 
 
 def _lines(groups: Mapping[str, Sequence[str]]) -> list[PanelTypes]:
@@ -190,12 +194,12 @@ def _tables(subject: Subject) -> list[PanelTypes]:
 
 
 def _sweep(subject: Subject) -> list[PanelTypes]:
-    """Each swept key against the last policy's pass@1, and which of them matters."""
+    """Each swept key against the last policy's pass@1, and how much each key matters."""
     panels: list[PanelTypes] = []
     for name in subject.benchmarks:
-        result = f"eval/{name}/pass@1"
+        metric = f"eval/{name}/pass@1"
         keys = [wr.ParallelCoordinatesPlotColumn(wr.Config(key)) for key in subject.swept]
-        columns = [*keys, wr.ParallelCoordinatesPlotColumn(wr.SummaryMetric(result))]
+        columns = [*keys, wr.ParallelCoordinatesPlotColumn(wr.SummaryMetric(metric))]
         panels.append(wr.ParallelCoordinatesPlot(columns=columns, title=name))
-        panels.append(wr.ParameterImportancePlot(with_respect_to=result))
+        panels.append(wr.ParameterImportancePlot(with_respect_to=metric))
     return panels

@@ -1,8 +1,7 @@
-"""Each training step's metrics, kept with the policy: curves that need no tracker.
+"""Each training step's metrics, stored with the policy: curves without a tracker.
 
-While a stage trains they are part of its training state: a step is in the curves of exactly those
-states that contain it. Times are left out, as an artifact's files are the same whenever they are
-made.
+While a stage trains, they are part of its training state, so a state contains the metrics of
+exactly its own steps. Times are left out, as they would change an artifact's files between runs.
 """
 
 from argparse import Namespace
@@ -16,13 +15,13 @@ from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
 HISTORY = "history.parquet"
-_LEFT_OUT = ("time/", "epoch")
+_UNTRACKED_PREFIXES = ("time/", "epoch")
 
 Curves = dict[str, dict[int, float]]
 
 
 class History(Logger):
-    """What `pl.Trainer(logger=…)` takes beside the tracker's."""
+    """Collects metrics as a logger for `pl.Trainer(logger=…)`, beside the tracker's logger."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,7 +38,7 @@ class History(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         for key, value in metrics.items():
-            if not key.startswith(_LEFT_OUT):
+            if not key.startswith(_UNTRACKED_PREFIXES):
                 self._curves.setdefault(key, {})[step or 0] = float(value)
 
     @rank_zero_only
@@ -47,16 +46,16 @@ class History(Logger):
         pass
 
     def latest(self, metric: str) -> float | None:
-        """The metric's last value; None = there is none."""
+        """The metric's last value; None = it was never logged."""
         values = self._curves.get(metric)
         return values[next(reversed(values))] if values else None
 
     def state_dict(self) -> dict[str, Any]:
-        """All of it as plain JSON: each metric's steps and values."""
+        """All curves as plain JSON: each metric's steps and values."""
         return {key: [[*values], [*values.values()]] for key, values in self._curves.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Become what `state_dict` described."""
+        """Replace all curves with those of `state_dict`."""
         self._curves = {
             key: dict(zip(steps, values, strict=True)) for key, (steps, values) in state.items()
         }
@@ -74,7 +73,7 @@ class History(Logger):
 
 
 def read_history(folder: Path) -> Curves:
-    """Each metric's values by step, of the policy in `folder`; empty where none was kept."""
+    """Each metric's values by step, for the policy in `folder`; empty without a history file."""
     if not (folder / HISTORY).exists():
         return {}
     curves: Curves = {}

@@ -1,21 +1,18 @@
-"""Lightning's metrics on their way to a tracker."""
+"""A Lightning logger that passes metrics to a tracker."""
 
 from argparse import Namespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
-from reasoning_lab.tracking.tracker import GLOBAL_STEP
-
-if TYPE_CHECKING:
-    from reasoning_lab.tracking.tracker import Tracker
+from reasoning_lab.tracking.tracker import GLOBAL_STEP, Tracker
 
 
 class TrackerLogger(Logger):
-    """What `pl.Trainer(logger=…)` takes; the tracker's run has its config already."""
+    """A logger for `pl.Trainer(logger=…)`; hyperparameters are not logged again."""
 
-    def __init__(self, tracker: "Tracker") -> None:
+    def __init__(self, tracker: Tracker) -> None:
         super().__init__()
         self._tracker = tracker
 

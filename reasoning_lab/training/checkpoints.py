@@ -18,9 +18,9 @@ import torch
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from reasoning_lab.config.schema import OptimizationConfig
-from reasoning_lab.system.files import intact, remove, seal
-from reasoning_lab.system.interrupts import RESUME, Stopped, StopRequest
+from reasoning_lab.config.optimization import OptimizationConfig
+from reasoning_lab.system.files import matches_checksum, remove, rename_with_checksum
+from reasoning_lab.system.interrupts import RESUME_HINT, Interrupted, StopRequest
 from reasoning_lab.system.ranks import Peers, rank, world_size
 
 log = logging.getLogger(__name__)
@@ -106,7 +106,7 @@ class Checkpoints(Checkpoint):
         # As text: a state is read without running what it holds, whatever a record is made of.
         records = {name: json.dumps(item.state_dict()) for name, item in self._records.items()}
         of_this_rank = {"cpu": torch.get_rng_state(), "cuda": on_gpus, "records": records}
-        return {"step": self.step, "of_rank": self._peers.gathered(of_this_rank)}
+        return {"step": self.step, "of_rank": self._peers.all_gather(of_this_rank)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.step = state["step"]
@@ -121,18 +121,18 @@ class Checkpoints(Checkpoint):
         """Save the state if it is time, or if the stage is to stop.
 
         Raises:
-            Stopped: The stage was to stop, and its state is saved.
+            Interrupted: The stage was to stop, and its state is saved.
         """
         waited_minutes = (time.monotonic() - self._saved_at) / 60
         late = waited_minutes >= self._optimization.checkpoint_every_minutes
         # Clocks and signals differ from rank to rank; a signal's number is more than 1.
-        wish = self._peers.largest(self._stop.signum or int(late))
+        wish = self._peers.all_reduce_max(self._stop.signum or int(late))
         if wish or self.step % self._optimization.checkpoint_every_steps == 0:
             self._save(trainer)
         if wish > 1:
-            raise Stopped(
+            raise Interrupted(
                 f"stages.{self._stage}: stopped, with its state saved at step {self.step} of "
-                f"{self._optimization.steps}; {RESUME}.",
+                f"{self._optimization.steps}; {RESUME_HINT}.",
                 wish,
             )
 
@@ -140,7 +140,7 @@ class Checkpoints(Checkpoint):
         draft = self._folder / _DRAFT
         trainer.save_checkpoint(draft, weights_only=False)
         if trainer.is_global_zero:
-            seal(draft, f"step-{self.step:08d}")
+            rename_with_checksum(draft, f"step-{self.step:08d}")
             for old in sorted(self._folder.glob(_PATTERN))[:-_KEPT]:
                 remove(old)
         trainer.strategy.barrier()
@@ -182,7 +182,7 @@ def last_checkpoint(folder: Path) -> Path | None:
     Damaged ones are named in the log and set aside.
     """
     for path in sorted(folder.glob(_PATTERN), reverse=True):
-        if intact(path):
+        if matches_checksum(path):
             return path
         log.warning("%s is damaged; going on from the state before it.", path)
         path.rename(path.with_name(f"damaged-{path.name}"))

@@ -18,27 +18,26 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from reasoning_lab.config.benchmark import BenchmarkConfig
 from reasoning_lab.config.hardware import HardwareConfig
-from reasoning_lab.config.schema import (
-    BenchmarkConfig,
-    ModelConfig,
-    OptimizationConfig,
-    ProblemsConfig,
-)
+from reasoning_lab.config.model import ModelConfig
+from reasoning_lab.config.optimization import OptimizationConfig
+from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.config.targets import factory
-from reasoning_lab.data.sources.problems import ProblemSource, drawn
-from reasoning_lab.data.sources.unreadable import ReadableGolds, Unreadable
+from reasoning_lab.data.sources.problem_source import ProblemSource, draw_benchmark
+from reasoning_lab.data.sources.unreadable import ReadableGoldFilter, UnreadablePolicy
 from reasoning_lab.graph.ledger import Ledger
-from reasoning_lab.models.adapters import add_adapter, has_adapter, learning_weights
+from reasoning_lab.graph.stage import Metrics as Metrics
+from reasoning_lab.models.adapters import add_adapter, has_adapter, trainable_weights
 from reasoning_lab.models.chat import add_missing_tokens
-from reasoning_lab.models.policy import device_of, load_policy, on_device, save_policy
+from reasoning_lab.models.policy import load_policy, sampling_device, save_policy, to_device
 from reasoning_lab.sampling.engine import Engine
 from reasoning_lab.sampling.hf import HFEngine
 from reasoning_lab.sampling.probe import check_engine, hf_remedy
 from reasoning_lab.sampling.rollouts import RolloutSampler
 from reasoning_lab.system import malloc
 from reasoning_lab.system.interrupts import StopRequest
-from reasoning_lab.system.ranks import first_rank_says, rank, world_size
+from reasoning_lab.system.ranks import broadcast_from_rank0, rank, world_size
 from reasoning_lab.tracking.history import History
 from reasoning_lab.tracking.tracker import Tracker
 from reasoning_lab.training.checkpoints import (
@@ -56,7 +55,6 @@ from reasoning_lab.training.strategies import drives_of, mean_over_ranks, shard,
 from reasoning_lab.types import Problem, Split, UserError
 from reasoning_lab.verify import Verifier
 
-Metrics = dict[str, Any]
 # Batches come in one planned pass; what the policy is stands in its config.
 _ONE_PASS: dict[str, Any] = {
     "max_epochs": 1,
@@ -138,25 +136,25 @@ class StageContext:
             UserError: There are fewer, or golds cannot be read that the source does not drop.
         """
         drawn = self.source.problems(split, asked.levels, asked.count, self.seed)
-        return list(self.readable_golds().of(drawn))
+        return list(self.readable_golds().filter(drawn))
 
-    def readable_golds(self) -> ReadableGolds:
+    def readable_golds(self) -> ReadableGoldFilter:
         """Passes on what is drawn from the source and has a readable gold.
 
         The ledger counts what it drops, and once the rows that the source read.
         """
         if "rows" not in self.ledger.flows:
             self.source.record_rows(self.ledger)
-        return ReadableGolds(self.verifier, self.ledger, self.unreadable)
+        return ReadableGoldFilter(self.verifier, self.ledger, self.unreadable)
 
-    def unreadable(self, problem: Problem) -> Unreadable:
+    def unreadable(self, problem: Problem) -> UnreadablePolicy:
         """What holds for a problem of the source whose gold cannot be read."""
-        return self.source.unreadable(problem) or Unreadable("refuse", 0.0, "data")
+        return self.source.unreadable(problem) or UnreadablePolicy("refuse", 0.0, "data")
 
     def benchmark_prompts(self) -> dict[str, list[str]]:
         """Of each benchmark, by its name."""
         return {
-            name: [problem.prompt for problem in drawn(self.benchmark_source(name), held)]
+            name: [problem.prompt for problem in draw_benchmark(self.benchmark_source(name), held)]
             for name, held in self.benchmarks.items()
         }
 
@@ -175,12 +173,12 @@ class StageContext:
         Raises:
             UserError: Its decoding is not the model's forward; see `check_engine`.
         """
-        placed = on_device(policy, device_of(self.hardware))
+        placed = to_device(policy, sampling_device(self.hardware))
         engine = HFEngine(
             placed,
             tokenizer,
             self.hardware.generation_batch_size,
-            cache=self.hardware.engine.cache,
+            cache=self.hardware.sampling.cache,
         )
         remedy = hf_remedy(self.hardware)
         check_engine(
@@ -259,7 +257,7 @@ class PolicyModule(pl.LightningModule):
         """Beside an adapter the weights are frozen, and loaded anew."""
         if self.strict_loading:
             return super().state_dict(*args, **kwargs)
-        return {f"policy.{name}": value for name, value in learning_weights(self.policy).items()}
+        return {f"policy.{name}": value for name, value in trainable_weights(self.policy).items()}
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         if self._summed == 0:
@@ -324,7 +322,7 @@ def fit(
         Seconds that this call trained.
 
     Raises:
-        Stopped: Ctrl-C or SIGTERM ended it, with its state saved for the next run.
+        Interrupted: Ctrl-C or SIGTERM ended it, with its state saved for the next run.
         KeyboardInterrupt: Likewise, before it trained.
     """
     rank_batches = batches.rank_share() if module.automatic_optimization else batches
@@ -373,10 +371,10 @@ def _resume(
 ) -> float:
     """Train from the last state in `states`, if there is one; seconds that it took."""
     module.train()  # A loaded policy comes in evaluation mode, and Lightning keeps what it finds.
-    last = first_rank_says(lambda: last_checkpoint(states))
+    last = broadcast_from_rank0(lambda: last_checkpoint(states))
     started = time.monotonic()
     try:
-        with malloc.training(module.policy.get_memory_footprint()):
+        with malloc.tuned_for_training(module.policy.get_memory_footprint()):
             trainer.fit(module, batches, validation, ckpt_path=last, weights_only=True)
     except SystemExit as end:  # What Lightning makes of an interruption.
         interruption = end.__context__

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from reasoning_lab.config.schema import OptimizationConfig
+from reasoning_lab.config.optimization import OptimizationConfig
 from reasoning_lab.data.tokens.batches import step_batches, token_batch
 from reasoning_lab.data.tokens.documents import Document
 from reasoning_lab.kernels.logprobs import mean_logprob, trained_logits

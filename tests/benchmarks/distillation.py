@@ -12,11 +12,12 @@ import time
 from pathlib import Path
 
 from reasoning_lab.config.hardware import HardwareConfig
-from reasoning_lab.config.schema import ModelConfig, ProblemsConfig
+from reasoning_lab.config.model import ModelConfig
+from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.data.corpus import stream_rollouts
 from reasoning_lab.data.sources.reasoning_gym import ReasoningGymSource
-from reasoning_lab.stages.distill.config import DistillConfig
 from reasoning_lab.stages.distill.produce import run
+from reasoning_lab.stages.distill.stage import DistillStage
 from reasoning_lab.tracking.tracker import NullTracker
 from reasoning_lab.training.loop import StageContext
 from reasoning_lab.verify import Verifier
@@ -41,7 +42,7 @@ class MemoryTracker(NullTracker):
 
 def main(count: int) -> None:
     """Distil `count` problems and print the figures."""
-    config = DistillConfig(
+    config = DistillStage(
         teacher={
             "_target_": "reasoning_lab.data.teachers.procedural.ProceduralTeacher",
             "noticed_slip_rate": 0.03,

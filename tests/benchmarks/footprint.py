@@ -55,7 +55,7 @@ def train(
     )
     with (
         tempfile.TemporaryDirectory() as folder,
-        malloc.training(policy.get_memory_footprint()),
+        malloc.tuned_for_training(policy.get_memory_footprint()),
     ):
         pl.Trainer(
             accelerator=accelerator,

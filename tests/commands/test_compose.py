@@ -7,12 +7,13 @@ import pytest
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from reasoning_lab.commands.compose import CONF, _check_hardware, makers
+from reasoning_lab.commands.compose import _check_hardware, stage_classes
+from reasoning_lab.config.folder import CONF
 from reasoning_lab.config.hardware import HardwareConfig, RayConfig, SlurmConfig
 from reasoning_lab.config.hydra_errors import is_composition_error, one_sentence
-from reasoning_lab.config.schema import StageConfig
 from reasoning_lab.config.targets import factory, resolve
-from reasoning_lab.stages.distill.config import DistillConfig
+from reasoning_lab.models.policy_artifact import Policy
+from reasoning_lab.stages.distill.stage import DistillStage
 from reasoning_lab.types import UserError
 from tests.conftest import Compose
 
@@ -20,20 +21,21 @@ GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir())
 
 
 def options(group: str) -> list[str]:
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    """Names of a group's options; one in a folder is called by its path."""
+    folder = CONF / group
+    paths = folder.rglob("*.yaml") if group == "experiment" else folder.glob("*.yaml")
+    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in paths)
 
 
 @pytest.mark.parametrize("option", options("stage"))
 def test_stage_option_composes_into_its_own_schema(option: str, composed: Compose) -> None:
     root = composed(*[f"+stage@stages.my_{name}={name}" for name in options("stage")]).root
     config = root.stages[f"my_{option}"]
-    assert type(config) is not StageConfig
-    assert isinstance(config, StageConfig)
-    assert callable(resolve(config.run, "run"))
-    for group in config.reads:
-        assert group in ("model", "data", "benchmarks")
+    assert isinstance(config, stage_classes()[config.name])
+    assert set(config.reads) <= {"model", "data", "benchmarks"}
     if hasattr(config, "optimization"):
-        assert callable(factory(config.optimization.optimizer, "optimizer"))
+        assert callable(factory(config.optimization.optimizer.arguments(), "optimizer"))
+        assert callable(factory(config.optimization.schedule.arguments(), "schedule"))
     if hasattr(config, "teacher"):
         factory(config.teacher, "teacher")()
 
@@ -43,7 +45,7 @@ def test_stage_option_composes_into_its_own_schema(option: str, composed: Compos
     [
         (group, option)
         for group in GROUPS
-        if group not in ("stage", "engine", "judge", "teacher", "hydra")
+        if group not in ("stage", "engine", "judge", "teacher", "hydra", "optimizer", "schedule")
         for option in options(group)
     ],
 )
@@ -66,10 +68,13 @@ def test_option_composes(
         "paper": "model.path=some/model",
     }
     # Many devices want larger batches than the tiny recipe's, and their shards AdamW.
-    adamw = "{batch_size: 32, optimizer: {_target_: torch.optim.AdamW}}"
     wide = [
-        f"stages.{stage}.optimization={adamw}"
+        override
         for stage in ("pretrain", "midtrain", "sft", "dpo")
+        for override in (
+            f"stages.{stage}.optimization.batch_size=32",
+            f"optimizer@stages.{stage}.optimization.optimizer=adamw",
+        )
         if option.endswith(("x8", "zero3", "slurm", "ray"))
     ]
     recipe = composed(chosen, *wide, *[missing[option]] if option in missing else [])
@@ -79,7 +84,7 @@ def test_option_composes(
 
 def test_teacher_is_swapped_with_all_its_options(composed: Compose) -> None:
     stage = composed("teacher@stages.distill.teacher=recorded").root.stages["distill"]
-    assert isinstance(stage, DistillConfig)
+    assert isinstance(stage, DistillStage)
     assert set(stage.teacher) == {"_target_", "answer_pattern", "marks"}
 
 
@@ -93,7 +98,7 @@ def test_engine_composes_into_what_asks_it(
     stage = composed(
         f"{group}@{at}=model", f"engine@{at}.engine={engine}", f"{at}.engine.model=some/model"
     ).root.stages["distill"]
-    assert isinstance(stage, DistillConfig)
+    assert isinstance(stage, DistillStage)
     asked = getattr(stage, field)
     assert factory(asked, field)().name == "some/model"
     # The engine takes the options that its file names, and hardware.
@@ -101,18 +106,23 @@ def test_engine_composes_into_what_asks_it(
     inspect.signature(target).bind(**asked["engine"], hardware=HardwareConfig())
 
 
-def test_makers_are_read_from_the_shipped_options() -> None:
-    assert makers("corpus") == ["curate", "distill"]
-    assert makers("preferences") == ["prefer", "prefer_mixed", "prefer_teacher"]
-    assert makers("evaluation") == []
+def test_every_stage_of_the_lab_is_discovered() -> None:
+    """Under its own name. Evaluations are none: no recipe names them."""
+    names: dict[str, set[str]] = {}
+    for name, stage in stage_classes().items():
+        assert stage.name == name
+        names.setdefault(stage.produces.kind, set()).add(name)
+    assert names == {
+        "corpus": {"curate", "distill"},
+        "preferences": {"prefer", "prefer_mixed", "prefer_teacher"},
+        "policy": {"pretrain", "midtrain", "sft", "dpo", "rl"},
+    }
 
 
 @pytest.mark.parametrize(
     "path", ["os.system", "torch.hub.load", "builtins.eval", "reasoning_labs.x"]
 )
 def test_only_allowed_code_may_be_named(path: str, composed: Compose) -> None:
-    with pytest.raises(UserError, match=r"stages\.sft\.run.*may not be named"):
-        composed(f"stages.sft.run={path}")
     with pytest.raises(UserError, match=r"data\._target_.*may not be named"):
         composed(f"data._target_={path}")
 
@@ -129,7 +139,7 @@ def test_model_folder_is_identified_by_its_content(composed: Compose, tmp_path: 
 
     def found(name: str) -> set[str]:
         recipe = composed("ablate=pretrain", f"model.path={tmp_path / name}")
-        return {n.fingerprint for n in recipe.nodes if "policy" in n.config.consumes}
+        return {n.fingerprint for n in recipe.nodes if Policy in n.stage.consumes}
 
     assert found("a") == found("b")
     assert not found("a") & found("c")
@@ -218,13 +228,16 @@ def sentence_of(composed: Compose, *overrides: str) -> str:
         ("+stages.rl.rewards.x={_target_: reasoning_lab.rewards.shortness}", ["there is no"]),
         ("+stages.rl.rewards.x={_target_: reasoning_lab.rewards.overlong}", ["soft_tokens"]),
         (
-            "stages.rl.engine=vllm",
-            ["stages.rl.engine", "reasoning-lab[vllm]", "hardware.engine.rollout_urls"],
+            "stages.rl.rollout_engine=vllm",
+            ["stages.rl.rollout_engine", "reasoning-lab[vllm]", "hardware.sampling.rollout_urls"],
         ),
         ("stages.dpo.loss=simpo", ["stages.dpo.loss", "'simpo'", "sigmoid_norm"]),
         ("stages.sft.optimization.steps=0", ["stages.sft.optimization.steps", "give 1 or more"]),
         ("data=jsonl", ["data.path", "add data.path=VALUE"]),
         ("stages.prefer.pairing=longest", ["stages.prefer.pairing", "random or length_matched"]),
+        ("hardware.engine.sleep=true", ["'engine' is now called 'sampling'", "hardware.sampling"]),
+        ("hardware.device=h100", ["'device' is now called 'gpu_model'"]),
+        ("stages.rl.engine=hf", ["now called 'rollout_engine'", "stages.rl.rollout_engine"]),
         ("tracker.mode=loud", ["tracker.mode", "'loud'", "auto, online, offline or disabled"]),
     ],
 )
@@ -275,11 +288,14 @@ def test_data_file_that_does_not_exist_is_named(composed: Compose, tmp_path: Pat
             "stages.rl.optimization.checkpoint_every_steps=0",
             "every_steps: 0 is too small",
         ),
-        ("stages.sft.optimization.warmup_frac=1.5", "warmup_frac: 1.5 is too large; give 1.0 or"),
+        (
+            "stages.sft.optimization.schedule.warmup_frac=1.5",
+            "warmup_frac: 1.5 is too large; give 1.0 or",
+        ),
         ("stages.dpo.beta=-1", r"stages\.dpo\.beta: -1\.0 is too small"),
         ("benchmarks.heldout.sampling.top_p=2", "top_p: 2.0 is too large"),
         ("stages.pretrain.steps_frac=1", "steps_frac: 1.0 is too large"),
-        ("hardware.engine.sleep=true", "vLLM has no sleep mode on a CPU"),
+        ("hardware.sampling.sleep=true", "vLLM has no sleep mode on a CPU"),
     ],
 )
 def test_what_cannot_run_is_refused_before_anything_does(
@@ -291,18 +307,22 @@ def test_what_cannot_run_is_refused_before_anything_does(
 
 def test_sleep_is_asked_of_a_gpu_and_changes_no_result(composed: Compose) -> None:
     awake = [node.fingerprint for node in composed().nodes]
-    asleep = composed("hardware.accelerator=gpu", "hardware.engine.sleep=true").nodes
+    asleep = composed("hardware.accelerator=gpu", "hardware.sampling.sleep=true").nodes
     assert [node.fingerprint for node in asleep] == awake
 
 
 def test_where_the_rollouts_servers_are_changes_no_result(composed: Compose) -> None:
     """The trainers need no vLLM then."""
-    drawn = ["stages.rl.engine=vllm", "~stages.midtrain"]
+    drawn = ["stages.rl.rollout_engine=vllm", "~stages.midtrain"]
     places = [
-        ["hardware.engine.rollout_urls=[http://10.0.0.1:8000]"],
+        ["hardware.sampling.rollout_urls=[http://10.0.0.1:8000]"],
         [
-            "hardware.engine.rollout_urls=[http://a:1/v1,https://b/]",
-            *("hardware.engine.weights_dir=/shared", "hardware.strategy=ddp", "hardware.devices=2"),
+            "hardware.sampling.rollout_urls=[http://a:1/v1,https://b/]",
+            *(
+                "hardware.sampling.weights_dir=/shared",
+                "hardware.strategy=ddp",
+                "hardware.devices=2",
+            ),
         ],
     ]
     one, other = ([n.fingerprint for n in composed(*drawn, *place).nodes] for place in places)
@@ -313,13 +333,13 @@ def test_where_the_rollouts_servers_are_changes_no_result(composed: Compose) -> 
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
-        (["hardware.engine.rollout_urls=[10.0.0.1:8000]"], "'10.0.0.1:8000' is not a server's"),
+        (["hardware.sampling.rollout_urls=[10.0.0.1:8000]"], "'10.0.0.1:8000' is not a server's"),
         (
             [
-                "hardware.engine.rollout_urls=[http://a]",
-                *("hardware.engine.sleep=true", "hardware.accelerator=gpu"),
+                "hardware.sampling.rollout_urls=[http://a]",
+                *("hardware.sampling.sleep=true", "hardware.accelerator=gpu"),
             ],
-            "hardware.engine.sleep: only vLLM in the trainer's own process",
+            "hardware.sampling.sleep: only vLLM in the trainer's own process",
         ),
     ],
 )
@@ -327,7 +347,7 @@ def test_what_servers_of_rollouts_cannot_is_refused(
     overrides: list[str], told: str, composed: Compose
 ) -> None:
     with pytest.raises(UserError, match=told):
-        composed("stages.rl.engine=vllm", *overrides)
+        composed("stages.rl.rollout_engine=vllm", *overrides)
 
 
 def test_micro_batch_that_holds_a_whole_step_is_no_mistake(composed: Compose) -> None:
@@ -359,7 +379,8 @@ def test_micro_batch_that_holds_a_whole_step_is_no_mistake(composed: Compose) ->
         (
             ["hardware.strategy=fsdp", "hardware.devices=2"],
             r"^stages\.pretrain\.optimization\.optimizer: hardware\.strategy=fsdp updates shards, "
-            r"which 'reasoning_lab\.training\.muon\.MuonAdamW' cannot; choose torch\.optim\.AdamW",
+            r"which 'reasoning_lab\.training\.muon\.MuonAdamW' cannot; choose adamw, as in "
+            r"optimizer@stages",
         ),
         (
             ["hardware.strategy=deepspeed2", "model/adapter=lora"],

@@ -21,7 +21,7 @@ def store_measured(runs: Path, wall_s: float, train_tokens: int, *overrides: str
     (node,) = (node for node in recipe.nodes if node.name == "midtrain")
     metrics = {"planned_rows": 8, "wall_s": wall_s, "train_tokens": train_tokens}
     Store(runs / "store").obtain(
-        node.folder,
+        node.stage.name,
         node.fingerprint,
         lambda out, work: Metadata(
             kind="policy", identity=node.identity, inputs={}, seed=0, metrics=metrics, versions={}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from reasoning_lab.commands.preflight import Preflight
-from reasoning_lab.config.schema import ModelConfig
+from reasoning_lab.config.model import ModelConfig
 from reasoning_lab.data.tokens.document_length import shortest_document
 from reasoning_lab.graph.store import Metadata, Store
 from reasoning_lab.verify import Verifier
@@ -117,7 +117,7 @@ def test_what_is_stored_is_not_asked_for(verifier: Verifier, tmp_path: Path) -> 
     assert len(Preflight(verifier).complaints(recipe)) == 1
     (node,) = (node for node in recipe.nodes if node.name == "rl")
     Store(tmp_path / "runs" / "store").obtain(
-        node.folder,
+        node.stage.name,
         node.fingerprint,
         lambda out_dir, work_dir: Metadata(
             kind="policy", identity=node.identity, inputs={}, seed=0, metrics={}, versions={}

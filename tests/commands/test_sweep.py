@@ -138,7 +138,7 @@ def twin_stages(folder: Path) -> list[str]:
     return [
         node.name
         for node in recipe.nodes
-        if (folder / "runs" / "store" / node.folder / node.fingerprint).is_dir()
+        if (folder / "runs" / "store" / node.stage.name / node.fingerprint).is_dir()
     ]
 
 

@@ -8,11 +8,13 @@ import yaml
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, open_dict
 
-from reasoning_lab.commands.compose import CONF, compose, register_schemas
+from reasoning_lab.commands.compose import compose, register_schemas
 from reasoning_lab.commands.plan import sharding_of
-from reasoning_lab.config.schema import TrainingConfig
+from reasoning_lab.config.folder import CONF
+from reasoning_lab.config.optimization import AdamWConfig
 from reasoning_lab.models.footprint import STRATEGIES
 from reasoning_lab.training.loop import parts_of
+from reasoning_lab.training.stage import TrainingStage
 from reasoning_lab.types import UserError
 
 HARDWARE = sorted(path.stem for path in (CONF / "hardware").glob("*.yaml"))
@@ -39,7 +41,7 @@ def whole() -> DictConfig:
     with open_dict(config):
         for stage in config.stages.values():
             if "optimization" in stage:
-                stage.optimization.optimizer = {"_target_": "torch.optim.AdamW"}
+                stage.optimization.optimizer = AdamWConfig()
                 stage.optimization.batch_size = 32
     return config
 
@@ -65,7 +67,7 @@ def test_hardware_composes_with_every_model_and_stage(
         config.hardware, config.model = hardware, model
         root = compose(config).root
         assert root.hardware.world_size == world
-        training = [held for held in root.stages.values() if isinstance(held, TrainingConfig)]
+        training = [held for held in root.stages.values() if isinstance(held, TrainingStage)]
         assert len(training) >= 10
         for stage in training:
             size = stage.optimization.batch_size

@@ -1,15 +1,24 @@
 """Code of the user's own: who may name it, how its rules judge, and when it is identity."""
 
+import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
-from reasoning_lab.commands.compose import makers
-from reasoning_lab.config.schema import StageConfig
+from reasoning_lab.commands.compose import stage_classes
 from reasoning_lab.config.targets import TRUSTED_VARIABLE, import_trusted, own_code
-from reasoning_lab.graph.recipe import Node, link
+from reasoning_lab.data.artifacts import Corpus
+from reasoning_lab.graph.recipe import Node, RunIdentity, link
+from reasoning_lab.graph.stage import Stage
+from reasoning_lab.models.policy_artifact import Policy
+from reasoning_lab.stages.distill.stage import DistillStage
+from reasoning_lab.stages.dpo.stage import DPOStage
+from reasoning_lab.stages.prefer.stage import PreferTeacherStage
+from reasoning_lab.training.stage import TrainingStage
 from reasoning_lab.types import Problem, UserError, Verdict
-from reasoning_lab.verify.checkers import UnreadableGoldError, check, gold_complaint
+from reasoning_lab.verify.checkers import UnreadableGoldError, check, gold_error
+from tests.support.stages import optimization
 
 RULES = """
 def as_set(problem, answer):
@@ -22,10 +31,21 @@ def faulty(problem, answer):
 """
 
 
+STAGE = """
+from dataclasses import dataclass
+from reasoning_lab.stages.sft.stage import SFTStage
+
+@dataclass
+class Mine(SFTStage):
+    name = "NAME"
+    knob: float = 0.5
+"""
+
+
 @pytest.fixture
 def rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Path:
     """A trusted module's file; each test has a module of its own, as imports are remembered."""
-    path = tmp_path / f"rules_of_{request.node.name.partition('[')[0]}.py"
+    path = tmp_path / (re.sub(r"\W", "_", f"rules_of_{request.node.name}") + ".py")
     path.write_text(RULES)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv(TRUSTED_VARIABLE, f" {path.stem} ,")
@@ -45,8 +65,8 @@ def test_a_rule_of_ones_own_gives_three_verdicts(rules: Path) -> None:
 
 
 def test_a_gold_that_its_own_rule_does_not_find_right_is_unreadable(rules: Path) -> None:
-    assert gold_complaint(problem(rules)) is None
-    assert "does not find right its own gold 'one'" in str(gold_complaint(problem(rules, "one")))
+    assert gold_error(problem(rules)) is None
+    assert "does not accept its own gold 'one'" in str(gold_error(problem(rules, "one")))
 
 
 def test_a_rule_needs_the_users_trust(rules: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,30 +80,6 @@ def test_a_rule_needs_the_users_trust(rules: Path, monkeypatch: pytest.MonkeyPat
         check(Problem("?", "1", "reasoning_lab.system.files.remove", "f"), "1")
 
 
-def linked(rules: Path) -> dict[str, Node]:
-    def stage(run: str, produces: str, *consumes: str) -> StageConfig:
-        return StageConfig(run=run, produces=produces, consumes=list(consumes), reads=["data"])
-
-    stages = {
-        "teach": stage("reasoning_lab.stages.teach.module.run", "corpus"),
-        "mine": stage(f"{rules.stem}.as_set", "policy", "corpus"),
-        "last": stage("reasoning_lab.stages.last.module.run", "policy", "policy"),
-    }
-    nodes = link(stages, {"data": {"path": "x"}}, 0, True, makers)
-    return {node.name: node for node in nodes}
-
-
-def test_an_edit_makes_anew_what_names_the_code_and_what_follows(rules: Path) -> None:
-    before = linked(rules)
-    assert "code" not in before["teach"].identity
-    assert before["mine"].folder == "as_set"
-    assert before["last"].folder == "last"
-    rules.write_text(RULES + "\n# Edited.\n")
-    after = linked(rules)
-    changed = [name for name in before if before[name].fingerprint != after[name].fingerprint]
-    assert changed == ["mine", "last"]
-
-
 def test_code_is_found_wherever_a_config_names_it(rules: Path) -> None:
     name = f"{rules.stem}.as_set"
     found = own_code({"rewards": {"a": {"_target_": name}}, "list": [{"checker": name}], "n": 3})
@@ -95,3 +91,54 @@ def test_a_trusted_package_that_is_not_there_is_named(monkeypatch: pytest.Monkey
     monkeypatch.setenv(TRUSTED_VARIABLE, "no_such_package")
     with pytest.raises(UserError, match=r"REASONING_LAB_TRUSTED: 'no_such_package'.*PYTHONPATH"):
         import_trusted()
+
+
+def added(rules: Path, text: str = STAGE) -> type[TrainingStage]:
+    """The class `Mine` of a trusted module of its own, as a command discovers it."""
+    rules.write_text(text.replace("NAME", rules.stem))
+    import_trusted()
+    stage = stage_classes()[rules.stem]
+    assert issubclass(stage, TrainingStage)
+    return stage
+
+
+def test_a_stage_of_ones_own_is_discovered_and_keeps_the_facts_of_its_base(rules: Path) -> None:
+    stage = added(rules)
+    assert {item.name for item in fields(stage)} > {"knob", "levels", "optimization"}
+    assert stage.consumes == (Policy, Corpus)
+    assert stage.produces is Policy
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (STAGE.replace("@dataclass\n", ""), r"\.Mine: a stage is a dataclass; write @dataclass"),
+        (STAGE.replace("NAME", "dpo"), r"has the name 'dpo' too; give one of them another"),
+    ],
+)
+def test_a_stage_that_hydra_would_misread_is_refused(rules: Path, text: str, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        added(rules, text)
+
+
+def linked(stage: Stage) -> dict[str, Node]:
+    stages: dict[str, Stage] = {
+        "teach": DistillStage(teacher={}),
+        "mine": stage,
+        "pairs": PreferTeacherStage(),
+        "last": DPOStage(optimization=optimization()),
+    }
+    run = RunIdentity({"data": {"path": "x"}, "model": {}}, code_of=own_code)
+    nodes = link(stages, run, has_base=True)
+    return {node.name: node for node in nodes}
+
+
+def test_an_edit_makes_anew_what_names_the_code_and_what_follows(rules: Path) -> None:
+    stage = added(rules)(optimization=optimization())
+    before = linked(stage)
+    assert before["mine"].identity["code"].keys() == {f"{rules.stem}.Mine"}
+    assert "code" not in before["teach"].identity
+    rules.write_text(rules.read_text() + "\n# Edited.\n")
+    after = linked(stage)
+    changed = [name for name in before if before[name].fingerprint != after[name].fingerprint]
+    assert changed == ["mine", "last"]

@@ -74,8 +74,15 @@ def test_comma_is_a_sweep_or_wants_quotes(
         (["seed"], ["no such subcommand", "key=value"]),
         (["experiment=null"], ["given null", "leave it out"]),
         (
+            ["plan", "+stages.sft.optimization.optimizer.options.lr=1e-3"],
+            [
+                "stages.sft.optimization.optimizer.options.lr",
+                "stages.sft.optimization.learning_rate",
+            ],
+        ),
+        (
             ["plan", "+stages.sft.optimization.optimizer.lr=1e-3"],
-            ["stages.sft.optimization.optimizer.lr", "stages.sft.optimization.learning_rate"],
+            ["stages.sft.optimization.optimizer.lr=0.001", "there is no such key"],
         ),
     ],
 )
@@ -133,7 +140,7 @@ def test_smoke_composes_with_any_benchmark(benchmark: str) -> None:
 def test_paper_recipe_has_the_papers_budgets_for_any_model() -> None:
     stages = composed_recipe("recipe=paper", "model=qwen2_5_0_5b").root.stages
     assert stages["midtrain"].row_tokens == 16384
-    assert {stage.optimization.optimizer["_target_"] for name, stage in stages.items()
+    assert {stage.optimization.optimizer.target for name, stage in stages.items()
             if name in ("midtrain", "sft", "dpo", "rl")} == {"torch.optim.AdamW"}  # fmt: skip
     assert stages["midtrain"].optimization.learning_rate == 1e-5
 

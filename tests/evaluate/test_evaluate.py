@@ -12,10 +12,10 @@ from scipy.stats import binomtest
 
 from reasoning_lab.commands.evaluate import as_recipe
 from reasoning_lab.commands.rescore import rescore
+from reasoning_lab.config.benchmark import BenchmarkConfig, ProtocolConfig, SamplingConfig
 from reasoning_lab.config.hardware import HardwareConfig
-from reasoning_lab.config.schema import BenchmarkConfig, ProtocolConfig, SamplingConfig
 from reasoning_lab.data.corpus import read_rollouts, write_rollouts
-from reasoning_lab.data.sources.rows import row_mapping
+from reasoning_lab.data.sources.row_mapping import parse_row_mapping
 from reasoning_lab.evaluate.benchmark import digest, measured
 from reasoning_lab.evaluate.completions import COMPLETIONS
 from reasoning_lab.evaluate.statistics import majority
@@ -108,7 +108,7 @@ def test_protocol_takes_the_place_of_what_it_names() -> None:
 
 def test_choices_are_put_in_an_order_that_the_question_decides() -> None:
     columns = {"prompt": "q", "gold": "right", "shuffled": ["w1", "w2", "w3"], "level": 1}
-    mapping = row_mapping({**columns, "checker": "choice"}, "data.rows")
+    mapping = parse_row_mapping({**columns, "checker": "choice"}, "data.rows")
     golds = []
     for number in range(40):
         row = {"q": f"question {number}", "right": "yes", "w1": "no", "w2": "maybe", "w3": "never"}
@@ -151,14 +151,14 @@ def test_own_problems_are_identity_by_content_alone(composed: Compose, tmp_path:
 def test_engine_is_identity_and_its_model_is_the_policy(composed: Compose) -> None:
     here = ["recipe=evaluate", "model=checkpoint", "model.path=some/model"]
     plain = fingerprints(composed, *here)
-    server = ["engine=openai", "hardware.engine.url=http://127.0.0.1:1/v1"]
+    server = ["engine=openai", "hardware.sampling.url=http://127.0.0.1:1/v1"]
     served = fingerprints(composed, *here, *server)
     assert plain != served == fingerprints(composed, *here, *server, "engine.model=another")
 
 
 def test_a_server_has_no_policy_of_a_stage(composed: Compose) -> None:
     with pytest.raises(UserError, match=r"engine: a server does not have the policies"):
-        composed("engine=openai", "hardware.engine.url=http://127.0.0.1:1/v1")
+        composed("engine=openai", "hardware.sampling.url=http://127.0.0.1:1/v1")
 
 
 def test_nothing_to_evaluate_is_told(composed: Compose) -> None:
@@ -285,7 +285,7 @@ def test_verdicts_given_once_more(tmp_path: Path) -> None:
     assert metrics["pass@1"] == 0.5
     assert "math-verify" in metrics["verifier"]
     assert read_rollouts(folder / COMPLETIONS) == old
-    with pytest.raises(UserError, match=r"no completions\.parquet in it"):
+    with pytest.raises(UserError, match=r"the folder has no completions\.parquet"):
         rescore(tmp_path, None, HardwareConfig(), tmp_path / "none")
 
 
@@ -341,7 +341,7 @@ def test_a_servers_model_is_asked_as_the_benchmark_says(
     with serving(Server(reply)) as server:
         code = lab_here(
             *("evaluate", "model=some-model", "engine=openai", "tracker.mode=disabled"),
-            f"hardware.engine.url={server.url}",
+            f"hardware.sampling.url={server.url}",
             *("benchmark=[gsm8k]", f"benchmarks.gsm8k.data.path={problems}"),
             *("benchmarks.gsm8k.count=2", "benchmarks.gsm8k.samples=3"),
             cwd=tmp_path,

@@ -17,40 +17,40 @@ from reasoning_lab.types import UserError
 from tests.conftest import SMOKE, lab, start_lab
 from tests.support.launches import (
     NAMES,
-    apart,
-    end_with_command,
-    once_saved,
-    placed,
-    processes_of,
-    slowed,
-    told_of_lost_rank,
+    after_first_checkpoint,
+    assert_processes_end_with_command,
+    error_of_killed_rank,
+    max_weight_difference,
+    stage_processes,
     train_together,
+    with_many_steps,
+    with_placement,
 )
 
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(600)]
 
 STRATEGIES = ["ddp", "fsdp", "deepspeed1", "deepspeed2", "deepspeed3"]
-# SFT with something of its own, and the strategies that have it.
-SPECIAL = {
+# Variants of SFT and midtraining, and the strategies that are tested with them.
+VARIANTS = {
     "lora": ["ddp"],
     "mixed": ["ddp", "fsdp"],
     "reference": ["fsdp", "deepspeed3"],
     "unpacked": ["fsdp"],
 }
 CASES = [(strategy, name) for strategy in STRATEGIES for name in NAMES] + [
-    (strategy, name) for name, strategies in SPECIAL.items() for strategy in strategies
+    (strategy, name) for name, strategies in VARIANTS.items() for strategy in strategies
 ]
 
 
 @pytest.fixture(scope="module")
 def pairs(jobs: dict[str, Job], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every case in two processes, whole and from a state half-way; a folder each."""
+    """Every case in two processes, uninterrupted and resumed half-way; one folder each."""
     root = tmp_path_factory.mktemp("pairs")
-    made = {
-        f"{strategy}-{name}": placed(jobs[name], root / "jobs" / strategy / name, strategy)
+    jobs_by_case = {
+        f"{strategy}-{name}": with_placement(jobs[name], root / "jobs" / strategy / name, strategy)
         for strategy, name in CASES
     }
-    train_together(made, root)
+    train_together(jobs_by_case, root)
     return root
 
 
@@ -65,27 +65,26 @@ def test_two_processes_equal_one(
     folder = pairs / f"{strategy}-{name}"
     alone, (metrics, ledger) = single[name]
     whole = folder / "whole"
-    assert apart(alone, whole) < 1e-5
+    assert max_weight_difference(alone, whole) < 1e-5
     if name != "pretrain":
-        assert apart(jobs[name].inputs["policy"], whole) > 3e-4
+        assert max_weight_difference(jobs[name].inputs["policy"], whole) > 3e-4
     outcome = json.loads((folder / "whole.json").read_text())
-    told = outcome["metrics"]
     assert outcome["ledger"] == ledger != {}
     same = [key for key in metrics if key not in ("train_s", "val_loss")]
-    assert {key: told[key] for key in same} == {key: metrics[key] for key in same}
+    assert {key: outcome["metrics"][key] for key in same} == {key: metrics[key] for key in same}
     curves, ours = read_history(alone), read_history(whole)
     assert ours.keys() == curves.keys()
     for key in ("train/loss", "train/learning_rate", "val/loss", "train/gradient_norm"):
         assert ours.get(key, {}) == pytest.approx(curves.get(key, {}), abs=1e-5), key
-    # What a user does with it.
+    # As a user loads it.
     model = AutoModelForCausalLM.from_pretrained(whole)
-    assert all(torch.isfinite(each).all() for each in model.parameters())
+    assert all(torch.isfinite(weights).all() for weights in model.parameters())
 
 
 @pytest.mark.parametrize(("strategy", "name"), CASES)
 def test_resumed_pair_is_the_uninterrupted_one(strategy: str, name: str, pairs: Path) -> None:
     folder, again = pairs / f"{strategy}-{name}", pairs / "jobs" / strategy / name / "out"
-    assert apart(folder / "whole", again) == 0
+    assert max_weight_difference(folder / "whole", again) == 0
     # The state has the metrics of the steps before it.
     assert read_history(again) == read_history(folder / "whole")
 
@@ -96,15 +95,19 @@ def test_resumed_pair_is_the_uninterrupted_one(strategy: str, name: str, pairs: 
 def test_killed_process_ends_all_in_one_sentence(
     strategy: str, name: str, jobs: dict[str, Job], tmp_path: Path
 ) -> None:
-    job = placed(slowed(jobs[name]), tmp_path / "job", strategy)
-    assert told_of_lost_rank(job, tmp_path).startswith(
+    job = with_placement(with_many_steps(jobs[name]), tmp_path / "job", strategy)
+    assert error_of_killed_rank(job, tmp_path).startswith(
         f"stages.{name}: the process of rank 1 was killed by signal 9; "
     )
 
 
-def test_mistake_in_the_processes_is_the_commands_own(jobs: dict[str, Job], tmp_path: Path) -> None:
+def test_users_mistake_in_a_rank_is_the_commands_error(
+    jobs: dict[str, Job], tmp_path: Path
+) -> None:
     config: Any = jobs["sft"].config
-    job = replace(placed(jobs["sft"], tmp_path / "job", "ddp"), config=replace(config, levels=[9]))
+    job = replace(
+        with_placement(jobs["sft"], tmp_path / "job", "ddp"), config=replace(config, levels=[9])
+    )
     with pytest.raises(UserError, match=r"^stages\.sft\.levels: the corpus has no.*\[9\]"):
         launched(job)
 
@@ -120,12 +123,12 @@ def test_command_stops_resumes_and_ends(tmp_path: Path) -> None:
         "stages.pretrain.optimization.log_every_steps=1",
     ]
     process = start_lab(*words, cwd=tmp_path)
-    once_saved(tmp_path / "runs" / "work", lambda: process.send_signal(signal.SIGINT))
+    after_first_checkpoint(tmp_path / "runs" / "work", lambda: process.send_signal(signal.SIGINT))
     _, err = process.communicate(timeout=250)
     assert process.returncode == 130, err
     stopped = re.search(r"^stages\.pretrain: stopped, .* saved at step (\d+) of 80; run", err, re.M)
     assert stopped, err
-    assert not processes_of(tmp_path)
+    assert not stage_processes(tmp_path)
     newest = max(tmp_path.glob("runs/work/*/ddp-2x*/step-*"))
     assert int(newest.name.split("-")[1]) == int(stopped[1])
     code, out, err = lab(*words, cwd=tmp_path)
@@ -136,10 +139,12 @@ def test_command_stops_resumes_and_ends(tmp_path: Path) -> None:
     assert metrics["train_tokens"] > 0
     assert list(read_history(record.parent)["train/loss"]) == [*range(80)]
     assert f"pretrain: goes on from step {stopped[1]} of 80" in out
-    # Rank 0 tells the tracker.
-    told = [file.read_bytes() for file in tmp_path.glob("runs/wandb/**/*pretrain-*.wandb")]
-    assert any(b"train/loss" in content for content in told)
+    # Rank 0 logs to the tracker.
+    contents = [file.read_bytes() for file in tmp_path.glob("runs/wandb/**/*pretrain-*.wandb")]
+    assert any(b"train/loss" in content for content in contents)
 
 
 def test_processes_end_with_a_command_that_is_killed(jobs: dict[str, Job], tmp_path: Path) -> None:
-    end_with_command(placed(slowed(jobs["sft"]), tmp_path / "job", "ddp"), tmp_path)
+    assert_processes_end_with_command(
+        with_placement(with_many_steps(jobs["sft"]), tmp_path / "job", "ddp"), tmp_path
+    )

@@ -11,16 +11,15 @@ from typing import Any
 import pytest
 
 from reasoning_lab.config.hardware import RayConfig
-from reasoning_lab.launch import ray as ray_cluster
 from reasoning_lab.launch.job import Job
-from reasoning_lab.launch.ray import check_ray
+from reasoning_lab.launch.ray import check_ray, reserve_machines
 from tests.conftest import lab_here
 from tests.support.launches import (
-    end_with_command,
-    equals_one_process,
-    placed,
-    slowed,
-    told_of_lost_rank,
+    assert_equals_one_process,
+    assert_processes_end_with_command,
+    error_of_killed_rank,
+    with_many_steps,
+    with_placement,
 )
 
 ray: Any = pytest.importorskip("ray")
@@ -31,7 +30,7 @@ pytestmark = [pytest.mark.distributed, pytest.mark.timeout(600)]
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    """Of two machines with a core each, which this process finds by itself."""
+    """A cluster of two machines with one core each, in RAY_ADDRESS."""
     small = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
@@ -43,9 +42,9 @@ def cluster() -> Iterator[Cluster]:
         started.shutdown()
 
 
-def on_machines(job: Job, **asked: Any) -> Job:
-    """On two of one device each."""
-    config = RayConfig(cpus_per_device=1, **asked)
+def on_two_machines(job: Job) -> Job:
+    """The job on two machines with one device each."""
+    config = RayConfig(cpus_per_device=1)
     return replace(job, hardware=replace(job.hardware, devices=1, nodes=2, ray=config))
 
 
@@ -55,8 +54,8 @@ def test_two_machines_equal_one_process(
     tmp_path: Path,
     cluster: Cluster,
 ) -> None:
-    job = on_machines(placed(jobs["sft"], tmp_path / "job", "fsdp"))
-    equals_one_process(job, single["sft"])
+    job = on_two_machines(with_placement(jobs["sft"], tmp_path / "job", "fsdp"))
+    assert_equals_one_process(job, single["sft"])
     # A rank on each machine, not two on one.
     logs = [path.name for path in (job.work_dir / "launch").glob("processes-*.log")]
     assert sorted(logs) == ["processes-0.log", "processes-1.log"]
@@ -67,8 +66,8 @@ def test_lost_machine_ends_all_in_one_sentence(
     tmp_path: Path,
     cluster: Cluster,
 ) -> None:
-    job = on_machines(placed(slowed(jobs["sft"]), tmp_path / "job", "ddp"))
-    assert told_of_lost_rank(job, tmp_path).startswith(
+    job = on_two_machines(with_placement(with_many_steps(jobs["sft"]), tmp_path / "job", "ddp"))
+    assert error_of_killed_rank(job, tmp_path).startswith(
         "stages.sft: the process of rank 1 was killed by signal 9; "
     )
 
@@ -78,7 +77,10 @@ def test_processes_end_with_a_command_that_is_killed(
     tmp_path: Path,
     cluster: Cluster,
 ) -> None:
-    end_with_command(on_machines(placed(slowed(jobs["sft"]), tmp_path / "job", "ddp")), tmp_path)
+    assert_processes_end_with_command(
+        on_two_machines(with_placement(with_many_steps(jobs["sft"]), tmp_path / "job", "ddp")),
+        tmp_path,
+    )
 
 
 def test_stage_that_does_not_train_takes_one_machine(
@@ -98,19 +100,18 @@ def test_stage_that_does_not_train_takes_one_machine(
     assert list(tmp_path.glob("runs/store/evaluate/*/completions.parquet"))
 
 
-def test_machines_that_are_not_there_are_waited_for(
-    cluster: Cluster, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+def test_missing_machines_are_waited_for(
+    cluster: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(ray_cluster, "_SILENT_S", 0.5)
     caplog.set_level(logging.INFO)
     check_ray(RayConfig())
-    found = []
+    machines = []
 
     def wait() -> None:
-        with ray_cluster._machines({"drive": 1.0}, 2, "sft") as group:
-            # What the cluster's head has assigned; the resources left are reported seconds later.
-            placed_at = ray.util.placement_group_table(group)["bundles_to_node_id"]
-            found.append(len(set(placed_at.values())))
+        with reserve_machines({"drive": 1.0}, 2, "sft", notice_after_s=0.5) as group:
+            # The head's assignment; free resources are reported seconds later.
+            node_ids = ray.util.placement_group_table(group)["bundles_to_node_id"]
+            machines.append(len(set(node_ids.values())))
 
     waiting = threading.Thread(target=wait, daemon=True)
     waiting.start()
@@ -118,7 +119,7 @@ def test_machines_that_are_not_there_are_waited_for(
     while "waiting for 2 machines" not in caplog.text and time.monotonic() < deadline:
         time.sleep(0.05)
     assert "sft: waiting for 2 machines of the Ray cluster, each with {'drive': 1.0}" in caplog.text
-    assert not found
+    assert not machines
     cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20, resources={"drive": 1})
     waiting.join(120)
-    assert found == [2]
+    assert machines == [2]

@@ -10,14 +10,19 @@ from reasoning_lab.config.hardware import SlurmConfig
 from reasoning_lab.launch.job import Job
 from tests.conftest import start_lab
 from tests.launch.test_slurm import ON_CPUS, cluster  # noqa: F401
-from tests.support.launches import equals_one_process, placed, slowed, told_of_lost_rank
+from tests.support.launches import (
+    assert_equals_one_process,
+    error_of_killed_rank,
+    with_many_steps,
+    with_placement,
+)
 from tests.support.slurm_cluster import options_of
 
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(600)]
 
 
-def on_machines(job: Job) -> Job:
-    """On two of one device each."""
+def on_two_machines(job: Job) -> Job:
+    """The job on two machines with one device each."""
     sbatch = {"partition": "some", "no-requeue": True}
     slurm = SlurmConfig(time_limit_minutes=7, cpus_per_device=3, sbatch=sbatch)
     return replace(job, hardware=replace(job.hardware, devices=1, nodes=2, slurm=slurm))
@@ -29,14 +34,14 @@ def test_two_machines_equal_one_process(
     tmp_path: Path,
     cluster: Path,  # noqa: F811
 ) -> None:
-    job = on_machines(placed(jobs["sft"], tmp_path / "job", "fsdp"))
-    equals_one_process(job, single["sft"])
-    asked = options_of(cluster, 1)
+    job = on_two_machines(with_placement(jobs["sft"], tmp_path / "job", "fsdp"))
+    assert_equals_one_process(job, single["sft"])
+    options = options_of(cluster, 1)
     expected = {"nodes": "2", "ntasks-per-node": "1", "cpus-per-task": "3", "time": "7"}
-    assert expected.items() <= asked.items()
-    assert asked["partition"] == "some"
-    assert asked["no-requeue"] == ""
-    assert asked["job-name"] == "reasoning-lab-sft"
+    assert expected.items() <= options.items()
+    assert options["partition"] == "some"
+    assert options["no-requeue"] == ""
+    assert options["job-name"] == "reasoning-lab-sft"
 
 
 def test_lost_machine_ends_all_in_one_sentence(
@@ -44,8 +49,8 @@ def test_lost_machine_ends_all_in_one_sentence(
     tmp_path: Path,
     cluster: Path,  # noqa: F811
 ) -> None:
-    job = on_machines(placed(slowed(jobs["sft"]), tmp_path / "job", "ddp"))
-    assert told_of_lost_rank(job, tmp_path).startswith(
+    job = on_two_machines(with_placement(with_many_steps(jobs["sft"]), tmp_path / "job", "ddp"))
+    assert error_of_killed_rank(job, tmp_path).startswith(
         "stages.sft: SLURM job 1: the process of rank 1 was killed by signal 9; "
     )
 

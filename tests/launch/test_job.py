@@ -7,7 +7,7 @@ import subprocess
 import sys
 import weakref
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,16 @@ import pytest
 from rich.console import Console
 
 from reasoning_lab.commands.run import print_ledger
-from reasoning_lab.config.hardware import EngineHardwareConfig, HardwareConfig
-from reasoning_lab.config.schema import ModelConfig, ProblemsConfig, StageConfig
-from reasoning_lab.config.targets import TRUSTED_VARIABLE
-from reasoning_lab.data.sources.files import FileSource
+from reasoning_lab.config.hardware import HardwareConfig, SamplingHardwareConfig
+from reasoning_lab.config.model import ModelConfig
+from reasoning_lab.config.problems import ProblemsConfig
+from reasoning_lab.data.sources.file import FileSource
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.launch.job import Job, read_job, write_job
-from reasoning_lab.stages.rl.config import RLConfig
+from reasoning_lab.models.policy_artifact import Policy
+from reasoning_lab.stages.rl.stage import RLStage
 from reasoning_lab.tracking.tracker import NullTracker
+from reasoning_lab.training.stage import LabStage
 from reasoning_lab.verify import Verifier
 from tests.support.stages import optimization
 
@@ -31,9 +33,7 @@ def test_a_job_is_read_as_it_was_written(tmp_path: Path) -> None:
     """Its mappings too: none of their defaults comes back."""
     job = Job(
         name="rl",
-        config=RLConfig(
-            run="reasoning_lab.stages.rl.module.run",
-            produces="policy",
+        config=RLStage(
             problems=ProblemsConfig([1], 8),
             group_size=4,
             max_new_tokens=20,
@@ -48,10 +48,10 @@ def test_a_job_is_read_as_it_was_written(tmp_path: Path) -> None:
         lineage=[tmp_path / "policy"],
         model=ModelConfig(architecture={"model_type": "qwen3"}),
         data={
-            "_target_": "reasoning_lab.data.sources.files.FileSource",
+            "_target_": "reasoning_lab.data.sources.file.FileSource",
             "families": {"sum": {1: "a"}},
         },
-        hardware=HardwareConfig(engine=EngineHardwareConfig(rollout_urls=["http://one", "b"])),
+        hardware=HardwareConfig(sampling=SamplingHardwareConfig(rollout_urls=["http://one", "b"])),
         benchmarks={},
         tracking=None,
     )
@@ -69,10 +69,14 @@ class Trainer:
 alive: list[weakref.ref[Trainer]] = []
 
 
-def trained(config: Any, context: Any) -> dict[str, Any]:
-    trainer = Trainer()
-    alive.append(weakref.ref(trainer))
-    return {"name": context.name}
+@dataclass
+class Circular(LabStage):
+    name, produces = "circular", Policy
+
+    def run(self, context: Any) -> dict[str, Any]:
+        trainer = Trainer()
+        alive.append(weakref.ref(trainer))
+        return {"name": context.name}
 
 
 @pytest.fixture
@@ -83,11 +87,10 @@ def source(tmp_path: Path) -> FileSource:
 
 
 @pytest.fixture
-def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
-    monkeypatch.setenv(TRUSTED_VARIABLE, "tests")
+def job(tmp_path: Path) -> Job:
     return Job(
         name="sft",
-        config=StageConfig(run=f"{__name__}.trained", produces="policy"),
+        config=Circular(),
         seed=3,
         out_dir=tmp_path / "out",
         work_dir=tmp_path / "work",
@@ -113,10 +116,14 @@ def test_nothing_of_a_stage_stays_in_memory(job: Job, source: FileSource) -> Non
         gc.enable()
 
 
-def dropping(config: Any, context: Any) -> dict[str, Any]:
-    context.ledger.take("things", 9)
-    context.ledger.drop("things", "odd", 2, origins=["one", "three"])
-    return {}
+@dataclass
+class Dropping(LabStage):
+    name, produces = "dropping", Policy
+
+    def run(self, context: Any) -> dict[str, Any]:
+        context.ledger.take("things", 9)
+        context.ledger.drop("things", "odd", 2, origins=["one", "three"])
+        return {}
 
 
 class LoggedTracker(NullTracker):
@@ -130,7 +137,7 @@ class LoggedTracker(NullTracker):
 
 
 def test_what_a_stage_drops_leaves_it_with_its_metrics(job: Job, source: FileSource) -> None:
-    job = replace(job, config=StageConfig(run=f"{__name__}.dropping", produces="policy"))
+    job = replace(job, config=Dropping())
     job.out_dir.mkdir()
     tracker = LoggedTracker()
     with Verifier(workers=1, timeout_s=20, memory_mb=256) as verifier:

@@ -1,4 +1,4 @@
-"""What is said before anything runs on a Ray cluster; what does is in test_distributed_ray."""
+"""Errors before anything runs on a Ray cluster; runs are in test_distributed_ray."""
 
 import socket
 from pathlib import Path
@@ -16,13 +16,13 @@ HARDWARE = [
 def test_cluster_that_does_not_answer_is_one_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with socket.socket() as deaf:  # Nobody listens at the port.
-        deaf.bind(("127.0.0.1", 0))
-        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{deaf.getsockname()[1]}")
+    with socket.socket() as closed:  # Nothing listens at the port.
+        closed.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{closed.getsockname()[1]}")
         assert lab_here(*SMOKE, *HARDWARE, cwd=tmp_path) == 2
-        told = capsys.readouterr().err
-        assert "hardware.ray.address: no Ray cluster can be joined (" in told
-        assert "start one with `ray start --head`" in told
+        error = capsys.readouterr().err
+        assert "hardware.ray.address: no Ray cluster can be joined (" in error
+        assert "start one with `ray start --head`" in error
         assert not (tmp_path / "runs" / "store").exists()
         # A plan needs no cluster.
         assert lab_here("plan", *SMOKE, *HARDWARE, cwd=tmp_path) == 0

@@ -1,4 +1,4 @@
-"""How a stage becomes a job of SLURM, against a stand-in for its commands."""
+"""A stage as a SLURM job, against a stand-in for SLURM's commands."""
 
 import time
 from pathlib import Path
@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from reasoning_lab.config.hardware import SlurmConfig
-from reasoning_lab.launch import slurm
-from reasoning_lab.launch.slurm import Listener, run_on_slurm
+from reasoning_lab.launch.slurm import HeartbeatMonitor, run_on_slurm
 from reasoning_lab.types import UserError
 from tests.conftest import SMOKE, lab_here
 from tests.support.slurm_cluster import install
@@ -17,7 +16,7 @@ ON_CPUS = ["hardware=slurm", "hardware.accelerator=cpu", "hardware.devices=1", "
 
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The memory of a stand-in for SLURM, whose machines this one is."""
+    """The state folder of a stand-in for SLURM, whose machines are this one."""
     from submitit.slurm.slurm import SlurmInfoWatcher, SlurmJob
 
     for key, value in install(tmp_path / "cluster").items():
@@ -27,29 +26,28 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cluster"
 
 
-def submitted(folder: Path) -> str | None:
+def submit(folder: Path) -> str | None:
     folder.mkdir()
     return run_on_slurm(SlurmConfig(), "sft", 2, 1, 0, folder)
 
 
-def test_machine_listens_for_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slurm, "_LOST_S", 0.3)
-    pulse = tmp_path / "pulse"
-    pulse.write_text("0")
-    listener = Listener(pulse)
+def test_command_is_alive_while_its_heartbeat_changes(tmp_path: Path) -> None:
+    heartbeat = tmp_path / "heartbeat"
+    heartbeat.write_text("0")
+    monitor = HeartbeatMonitor(heartbeat, timeout_s=0.3)
     for beat in range(4):
-        pulse.write_text(str(beat))
-        assert listener.hears()
+        heartbeat.write_text(str(beat))
+        assert monitor.is_alive()
         time.sleep(0.15)
     time.sleep(0.3)
-    assert not listener.hears()
-    pulse.write_text("5")
-    assert listener.hears()
-    pulse.unlink()
-    assert not listener.hears()
+    assert not monitor.is_alive()
+    heartbeat.write_text("5")
+    assert monitor.is_alive()
+    heartbeat.unlink()
+    assert not monitor.is_alive()
 
 
-def test_without_slurm_it_is_said_before_anything_runs(
+def test_without_slurm_the_command_is_refused_before_anything_runs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -63,36 +61,37 @@ def test_without_slurm_it_is_said_before_anything_runs(
 def test_refused_job_is_one_sentence(tmp_path: Path, cluster: Path) -> None:
     refusal = "sbatch: error: invalid partition specified: some"
     (cluster / "bin" / "sbatch").write_text(f"#!/bin/sh\necho '{refusal}' >&2\nexit 1\n")
-    with pytest.raises(UserError, match=f"SLURM refused the job .*{refusal}") as told:
-        submitted(tmp_path / "launch")
-    assert "\n" not in str(told.value)
+    with pytest.raises(UserError, match=f"SLURM refused the job .*{refusal}") as error:
+        submit(tmp_path / "launch")
+    assert "\n" not in str(error.value)
 
 
-def test_job_that_ends_before_its_processes_begin_is_told(tmp_path: Path, cluster: Path) -> None:
+def test_job_that_ends_before_its_processes_start_is_an_error(
+    tmp_path: Path, cluster: Path
+) -> None:
     (cluster / "bin" / "srun").write_text("#!/bin/sh\nexit 1\n")
-    assert submitted(tmp_path / "launch") == "SLURM job 1: it ended as failed"
+    assert submit(tmp_path / "launch") == "SLURM job 1: it ended as failed"
 
 
-# A machine of a command that was killed, one that fails, and one that needs a while after the
-# job was cancelled.
+# A machine of an earlier command; one that fails; one that ends late after the cancellation.
 MACHINES = """#!/bin/sh
 trap '' TERM
-pulse=$(ls | grep ^pulse)
-printf 'it is gone' > ended-pulse-of-another-0.txt
+heartbeat=$(ls | grep ^heartbeat)
+printf 'it is gone' > ended-heartbeat-of-another-0.txt
 sleep 2
 touch processes-0.log processes-1.log
-printf 'it failed' > ended-$pulse-1.txt
+printf 'it failed' > ended-$heartbeat-1.txt
 sleep 4
-printf 'it is over' > ended-$pulse-0.txt
+printf 'it is over' > ended-$heartbeat-0.txt
 """
 
 
-def test_every_machine_of_the_commands_own_is_waited_for(
+def test_every_machine_of_this_command_is_waited_for(
     tmp_path: Path, cluster: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (cluster / "bin" / "srun").write_text(MACHINES)
     (tmp_path / "launch").mkdir()
     monkeypatch.chdir(tmp_path / "launch")
-    told = run_on_slurm(SlurmConfig(), "sft", 2, 1, 0, Path.cwd())
-    assert told == "SLURM job 1: it failed"
+    failure = run_on_slurm(SlurmConfig(), "sft", 2, 1, 0, Path.cwd())
+    assert failure == "SLURM job 1: it failed"
     assert len(list(Path.cwd().glob("ended-*-0.txt"))) == 2

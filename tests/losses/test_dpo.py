@@ -7,18 +7,18 @@ import pytest
 import torch
 
 from reasoning_lab.losses.dpo import PairLogprobs, dpo_loss
-from reasoning_lab.stages.dpo.config import DPOConfig
 from reasoning_lab.stages.dpo.module import (
     beta_at,
     preference_metrics,
     reference_logprobs,
     stored_reference_logprobs,
 )
+from reasoning_lab.stages.dpo.stage import DPOStage
 from reasoning_lab.types import Example
 from tests.support.tiny import tiny_model
 from tests.support.trl_losses import trl_dpo
 
-KINDS = DPOConfig.__dataclass_fields__["loss"].metadata["choices"]
+KINDS = DPOStage.__dataclass_fields__["loss"].metadata["choices"]
 
 
 def pairs_of(

@@ -140,7 +140,7 @@ def test_hours_say_what_they_assume(composed: Compose) -> None:
     known = planned([composed("experiment=phi4_mini_reasoning")])
     assert "40% of the device's peak" in summary(known)
     assert plan_table(known).row_count == 21
-    unknown = planned([composed("experiment=phi4_mini_reasoning", "hardware.device=null")])
+    unknown = planned([composed("experiment=phi4_mini_reasoning", "hardware.gpu_model=null")])
     assert "peak" not in summary(unknown)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from reasoning_lab.config.hardware import EngineHardwareConfig, HardwareConfig
+from reasoning_lab.config.hardware import HardwareConfig, SamplingHardwareConfig
 from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.sampling.openai import OpenAIEngine, Pace, completion_of, with_text_for_markup
 from reasoning_lab.types import Completion, UserError
@@ -17,7 +17,7 @@ SAMPLING = Sampling(0.7, 0.9, 32)
 
 
 def engine(server: Server, **limits: Any) -> OpenAIEngine:
-    hardware = HardwareConfig(engine=EngineHardwareConfig(url=server.url, **limits))
+    hardware = HardwareConfig(sampling=SamplingHardwareConfig(url=server.url, **limits))
     return OpenAIEngine("teacher", {"top_k": 5}, hardware)
 
 

@@ -17,9 +17,11 @@ import pytest
 import torch
 
 from reasoning_lab.commands.convert import convert
-from reasoning_lab.config.hardware import EngineHardwareConfig, HardwareConfig
-from reasoning_lab.config.schema import AdapterConfig, ModelConfig, ProblemsConfig
-from reasoning_lab.data.sources.files import FileSource
+from reasoning_lab.config.hardware import HardwareConfig, SamplingHardwareConfig
+from reasoning_lab.config.model import AdapterConfig, ModelConfig
+from reasoning_lab.config.optimization import TrapezoidConfig
+from reasoning_lab.config.problems import ProblemsConfig
+from reasoning_lab.data.sources.file import FileSource
 from reasoning_lab.data.tokens.batches import completion_batch
 from reasoning_lab.kernels.logprobs import token_logprobs
 from reasoning_lab.models.policy import build_policy, load_policy, save_policy
@@ -31,16 +33,16 @@ from reasoning_lab.sampling.openai import OpenAIEngine
 from reasoning_lab.sampling.probe import check_engine
 from reasoning_lab.sampling.vllm import Replicas, VLLMEngine, engine_of
 from reasoning_lab.stages.rl import module as rl
-from reasoning_lab.stages.rl.config import KLConfig, RLConfig, TemperatureConfig
+from reasoning_lab.stages.rl.stage import KLConfig, RLStage, TemperatureConfig
 from reasoning_lab.types import Completion, Example, Problem, UserError
 from reasoning_lab.verify import Verifier
-from tests.stages.rl.test_rl import TableTracker
 from tests.support.contexts import data_context
+from tests.support.rl import TableTracker
 from tests.support.stages import optimization
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
-HARDWARE = HardwareConfig(engine=EngineHardwareConfig(kv_cache_gb=0.5))
+HARDWARE = HardwareConfig(sampling=SamplingHardwareConfig(kv_cache_gb=0.5))
 PROMPTS = [f"What is {a} + {b}?" for a in range(3) for b in range(4)]
 QUESTIONS = ["What is 2 + 3?", "Name the capital of France.", "Count to five."]
 
@@ -113,11 +115,18 @@ def test_the_probe_passes_the_policy_and_refuses_other_weights(
     engine: VLLMEngine, tiny: Path
 ) -> None:
     policy, tokenizer = load_policy(tiny, "float32")
-    arguments = tokenizer, engine.generate, 0.8, HARDWARE, "stages.rl", "set stages.rl.engine=hf"
+    arguments = (
+        tokenizer,
+        engine.generate,
+        0.8,
+        HARDWARE,
+        "stages.rl",
+        "set stages.rl.rollout_engine=hf",
+    )
     check_engine(policy, *arguments)
     with torch.no_grad():
         policy.get_output_embeddings().weight.mul_(1.01)
-    with pytest.raises(UserError, match=r"^stages.rl: .* set stages.rl.engine=hf$"):
+    with pytest.raises(UserError, match=r"^stages.rl: .* set stages.rl.rollout_engine=hf$"):
         check_engine(policy, *arguments)
 
 
@@ -166,7 +175,7 @@ def test_more_prompt_tokens_than_a_step_reads_are_no_harm(engine: VLLMEngine) ->
 
 
 def test_replicas_say_what_one_engine_says(engine: VLLMEngine, tiny: Path) -> None:
-    wide = HardwareConfig(engine=EngineHardwareConfig(kv_cache_gb=0.5, data_parallel_size=2))
+    wide = HardwareConfig(sampling=SamplingHardwareConfig(kv_cache_gb=0.5, data_parallel_size=2))
     replicas = engine_of(str(tiny), None, "float32", None, wide)
     assert isinstance(replicas, Replicas)
     try:
@@ -189,15 +198,13 @@ def sums(folder: Path) -> Path:
 COMPLETION_TOKENS = 20
 
 
-def to_be_brief(**options: Any) -> RLConfig:
+def to_be_brief(**options: Any) -> RLStage:
     """What rewards brief completions, under `options` of the optimization."""
-    return RLConfig(
-        run="reasoning_lab.stages.rl.module.run",
-        produces="policy",
+    return RLStage(
         problems=ProblemsConfig([1], 8),
         group_size=8,
         max_new_tokens=COMPLETION_TOKENS,
-        engine="vllm",
+        rollout_engine="vllm",
         temperature=TemperatureConfig(start=1.2, end=0.8),
         signal="reward",
         rewards={"short": {"_target_": "reasoning_lab.rewards.linear_length"}},
@@ -216,7 +223,8 @@ def test_reinforcement_learning_samples_from_the_weights_of_the_moment(
     With an adapter from a base checkpoint, without one from an earlier stage's policy.
     """
     rows = sums(tmp_path)
-    config = to_be_brief(steps=4, learning_rate=1e-2, warmup_frac=0.0)
+    plain = TrapezoidConfig(decay_frac=0.5)
+    config = to_be_brief(steps=4, learning_rate=1e-2, schedule=plain)
     tracker = TableTracker()
     with Verifier(workers=1, timeout_s=20, memory_mb=1024) as verifier:
         context = data_context(
@@ -303,7 +311,7 @@ def _healthy(port: int) -> bool:
 
 
 def test_a_vllm_server_answers_as_the_hf_engine_does(server: str, smol: Path) -> None:
-    hardware = HardwareConfig(engine=EngineHardwareConfig(url=server, requests_in_flight=2))
+    hardware = HardwareConfig(sampling=SamplingHardwareConfig(url=server, requests_in_flight=2))
     asked = OpenAIEngine("smol", {"return_token_ids": True}, hardware)
     greedy = Sampling(0.0, 1.0, 12)
     reference = hf_engine_of(str(smol), None, "float32", HARDWARE)

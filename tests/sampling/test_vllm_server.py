@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from reasoning_lab.config.hardware import EngineHardwareConfig
+from reasoning_lab.config.hardware import SamplingHardwareConfig
 from reasoning_lab.models.policy import build_policy, load_policy, save_policy
 from reasoning_lab.models.tokenizer import train_tokenizer
 from reasoning_lab.sampling.engine import Sampling
@@ -45,7 +45,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextmanager
 def engine(folder: Path, checkpoint: Path, *urls: str) -> Iterator[VLLMServers]:
     policy, tokenizer = load_policy(checkpoint, "float32")
-    limits = EngineHardwareConfig(request_retries=1)
+    limits = SamplingHardwareConfig(request_retries=1)
     made = VLLMServers(policy, tokenizer, urls, limits, folder / "weights")
     try:
         yield made
@@ -208,12 +208,12 @@ def test_what_a_server_does_not_do_is_told_in_one_sentence(
         pytest.raises(UserError, match=told) as caught,
     ):
         sample(server.url)
-    assert str(caught.value).startswith("hardware.engine.rollout_urls: ")
+    assert str(caught.value).startswith("hardware.sampling.rollout_urls: ")
     assert "\n" not in str(caught.value)
 
 
 def test_where_no_server_is_it_says_so(checkpoint: Path, tmp_path: Path) -> None:
-    told = "hardware.engine.rollout_urls: 'http://127.0.0.1:9/server_info' failed"
+    told = "hardware.sampling.rollout_urls: 'http://127.0.0.1:9/server_info' failed"
     with pytest.raises(UserError, match=told), engine(tmp_path, checkpoint, "http://127.0.0.1:9"):
         pass
 

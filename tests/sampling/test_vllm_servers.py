@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 import torch
 
-from reasoning_lab.config.hardware import EngineHardwareConfig, HardwareConfig
-from reasoning_lab.config.schema import ModelConfig
-from reasoning_lab.data.sources.files import FileSource
+from reasoning_lab.config.hardware import HardwareConfig, SamplingHardwareConfig
+from reasoning_lab.config.model import ModelConfig
+from reasoning_lab.config.optimization import OptimizerConfig, TrapezoidConfig
+from reasoning_lab.data.sources.file import FileSource
 from reasoning_lab.launch.job import Job, launched, write_job
 from reasoning_lab.sampling.vllm_process import served
 from reasoning_lab.tracking.history import Curves, read_history
@@ -25,7 +26,7 @@ from reasoning_lab.tracking.tracker import NullTracker
 from reasoning_lab.training.checkpoints import last_checkpoint
 from reasoning_lab.verify import Verifier
 from tests.sampling.test_vllm import COMPLETION_TOKENS, sums, tiny, to_be_brief  # noqa: F401 - a fixture
-from tests.support.launches import apart, once_saved, processes_of
+from tests.support.launches import after_first_checkpoint, max_weight_difference, stage_processes
 from tests.support.relay import Relay, relaying
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
@@ -34,7 +35,7 @@ STEPS, BATCH, GROUP = 4, 4, 8
 
 
 HARDWARE = HardwareConfig(
-    threads=1, engine=EngineHardwareConfig(kv_cache_gb=0.25, requests_in_flight=8)
+    threads=1, sampling=SamplingHardwareConfig(kv_cache_gb=0.25, requests_in_flight=8)
 )
 
 
@@ -49,11 +50,11 @@ def job(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:  # noqa: F
     """Learns to be brief; without folders and hardware."""
     config = to_be_brief(
         # AdamW's first steps would blow rounding up to the learning rate.
-        optimizer={"_target_": "torch.optim.SGD", "momentum": 0.9},
+        optimizer=OptimizerConfig("torch.optim.SGD", options={"momentum": 0.9}),
         steps=STEPS,
         batch_size=BATCH,
         learning_rate=0.3,
-        warmup_frac=0.0,
+        schedule=TrapezoidConfig(decay_frac=0.5),
     )
     return Job(
         name="rl",
@@ -66,7 +67,7 @@ def job(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:  # noqa: F
         lineage=[],
         model=ModelConfig(),
         data={
-            "_target_": "reasoning_lab.data.sources.files.FileSource",
+            "_target_": "reasoning_lab.data.sources.file.FileSource",
             "path": str(sums(tmp_path_factory.mktemp("data"))),
             "test_frac": 0.0,
             "validation_frac": 0.0,
@@ -78,16 +79,16 @@ def job(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:  # noqa: F
     )
 
 
-def placed(job: Job, folder: Path, urls: list[str], **hardware: Any) -> Job:
+def with_servers(job: Job, folder: Path, urls: list[str], **hardware: Any) -> Job:
     """The job in `folder`, with servers."""
     (folder / "out").mkdir(parents=True)
     (folder / "work").mkdir()
-    engine = replace(HARDWARE.engine, rollout_urls=urls)
+    engine = replace(HARDWARE.sampling, rollout_urls=urls)
     return replace(
         job,
         out_dir=folder / "out",
         work_dir=folder / "work",
-        hardware=replace(HARDWARE, engine=engine, **hardware),
+        hardware=replace(HARDWARE, sampling=engine, **hardware),
     )
 
 
@@ -101,13 +102,13 @@ def trained_here(job: Job) -> Curves:
 @pytest.fixture(scope="module")
 def alone(job: Job, server: str, tmp_path_factory: pytest.TempPathFactory) -> Job:
     """Trained in this process, through the server."""
-    made = placed(job, tmp_path_factory.mktemp("alone") / "run", [server])
+    made = with_servers(job, tmp_path_factory.mktemp("alone") / "run", [server])
     trained_here(made)
     return made
 
 
 def same_training(one: Job, other: Job) -> None:
-    assert apart(one.out_dir, other.out_dir) < 1e-5
+    assert max_weight_difference(one.out_dir, other.out_dir) < 1e-5
     left, right = read_history(one.out_dir), read_history(other.out_dir)
     assert left.keys() == right.keys()
     for key in ("train/loss", "rollout/completion_tokens_mean", "rollout/policy_version"):
@@ -118,7 +119,9 @@ def test_two_trainers_with_a_server_each_learn_what_one_does(
     job: Job, alone: Job, server: str, tmp_path: Path
 ) -> None:
     with relaying(Relay(server)) as first, relaying(Relay(server)) as second:
-        pair = placed(job, tmp_path / "run", [first.url, second.url], devices=2, strategy="ddp")
+        pair = with_servers(
+            job, tmp_path / "run", [first.url, second.url], devices=2, strategy="ddp"
+        )
         metrics = launched(pair).metrics
     assert metrics["rollouts"] == STEPS * BATCH * GROUP
     curves = read_history(pair.out_dir)
@@ -138,13 +141,13 @@ def test_two_trainers_with_a_server_each_learn_what_one_does(
         pushed = [body["kwargs"]["weights_path"] for body in each.bodies["/collective_rpc"]]
         assert [Path(path).name for path in pushed] == [str(version) for version in range(STEPS)]
     assert not list(pair.work_dir.rglob("weights"))
-    assert not processes_of(tmp_path)
+    assert not stage_processes(tmp_path)
 
 
 def test_a_server_draws_what_vllm_in_this_process_does(
     job: Job, alone: Job, tmp_path: Path
 ) -> None:
-    inside = placed(job, tmp_path / "run", [])
+    inside = with_servers(job, tmp_path / "run", [])
     trained_here(inside)
     same_training(inside, alone)
 
@@ -152,7 +155,7 @@ def test_a_server_draws_what_vllm_in_this_process_does(
 def test_a_push_that_is_lost_shows_in_the_mismatch(job: Job, server: str, tmp_path: Path) -> None:
     pushes = iter(range(STEPS))
     with relaying(Relay(server, lambda path: "rpc" in path and next(pushes) == 2)) as relay:
-        curves = trained_here(placed(job, tmp_path / "run", [relay.url]))
+        curves = trained_here(with_servers(job, tmp_path / "run", [relay.url]))
     mismatch = curves["train/mismatch_max"]
     assert mismatch[2] > 1e-2
     assert max(mismatch[step] for step in (0, 1, 3)) < 1e-4
@@ -188,7 +191,7 @@ def test_a_server_of_the_trainers_own_ends_with_a_command_that_is_killed(
     config: Any = job.config
     stepped = replace(config.optimization, steps=400, checkpoint_every_steps=1)
     longer = replace(job, config=replace(config, optimization=stepped))
-    made = placed(longer, tmp_path / "job", [], devices=2, strategy="ddp")
+    made = with_servers(longer, tmp_path / "job", [], devices=2, strategy="ddp")
     write_job(made, tmp_path)
     code = (
         "import pathlib, sys; from reasoning_lab.launch.job import launched, read_job; "
@@ -202,13 +205,13 @@ def test_a_server_of_the_trainers_own_ends_with_a_command_that_is_killed(
         command.kill()
 
     command = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
-    once_saved(made.work_dir, kill).join()
+    after_first_checkpoint(made.work_dir, kill).join()
     assert command.wait() == -signal.SIGKILL
     deadline = time.monotonic() + 120
-    while (live(groups[0]) or processes_of(tmp_path)) and time.monotonic() < deadline:
+    while (live(groups[0]) or stage_processes(tmp_path)) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert not live(groups[0])
-    assert not processes_of(tmp_path)
+    assert not stage_processes(tmp_path)
     (states,) = made.work_dir.glob("ddp-2x*")
     state = torch.load(last_checkpoint(states), weights_only=True)
     (saved,) = [each for each in state["callbacks"].values() if "of_rank" in each]

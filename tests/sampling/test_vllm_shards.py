@@ -7,12 +7,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from reasoning_lab.config.hardware import SHARDED, EngineHardwareConfig, HardwareConfig
+from reasoning_lab.config.hardware import SHARDED, HardwareConfig, SamplingHardwareConfig
 from reasoning_lab.launch.job import Job
 from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.sampling.vllm import VLLMEngine
 from reasoning_lab.types import Completion
-from tests.support.launches import placed, train_together
+from tests.support.launches import train_together, with_placement
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
@@ -46,7 +46,7 @@ def greedy_in_transformers(folder: Path, prompts: Sequence[str]) -> list[Complet
 def trained(jobs: dict[str, Job], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder for each strategy under which no process holds whole weights."""
     root = tmp_path_factory.mktemp("shards")
-    made = {each: placed(jobs["pretrain"], root / "jobs" / each, each) for each in SHARDED}
+    made = {each: with_placement(jobs["pretrain"], root / "jobs" / each, each) for each in SHARDED}
     train_together(made, root)
     return root
 
@@ -54,7 +54,7 @@ def trained(jobs: dict[str, Job], tmp_path_factory: pytest.TempPathFactory) -> P
 @pytest.mark.parametrize("strategy", SHARDED)
 def test_whole_model_from_shards(strategy: str, trained: Path) -> None:
     folder = trained / strategy / "whole"
-    hardware = HardwareConfig(engine=EngineHardwareConfig(kv_cache_gb=0.25))
+    hardware = HardwareConfig(sampling=SamplingHardwareConfig(kv_cache_gb=0.25))
     engine = VLLMEngine(str(folder), None, "float32", None, hardware)
     try:
         found = engine.generate(PROMPTS, Sampling(0.0, 1.0, NEW_TOKENS), range(len(PROMPTS)))

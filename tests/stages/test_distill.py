@@ -10,15 +10,15 @@ import pytest
 
 from reasoning_lab.config import targets
 from reasoning_lab.config.hardware import HardwareConfig
-from reasoning_lab.config.schema import ProblemsConfig
+from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.data.corpus import read_prompt_ids, read_rollouts
-from reasoning_lab.data.sources.files import FileSource
-from reasoning_lab.data.teachers.procedural import Writing
+from reasoning_lab.data.sources.file import FileSource
+from reasoning_lab.data.teachers.teacher import SolutionWriter
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.sampling.judge import _QUESTION, verdict_of
 from reasoning_lab.sampling.model_teacher import ModelTeacher
-from reasoning_lab.stages.distill.config import DistillConfig
 from reasoning_lab.stages.distill.produce import run
+from reasoning_lab.stages.distill.stage import DistillStage
 from reasoning_lab.training.loop import StageContext
 from reasoning_lab.types import Completion, Problem, Rollout, UserError, Verdict
 from reasoning_lab.verify import Verifier
@@ -75,9 +75,9 @@ def teacher(**changes: Any) -> dict[str, Any]:
     } | changes
 
 
-def config(**changes: Any) -> DistillConfig:
+def config(**changes: Any) -> DistillStage:
     return replace(
-        DistillConfig(
+        DistillStage(
             teacher=teacher(),
             problems=ProblemsConfig(levels=[1], count=PROBLEMS),
             validation=4,
@@ -256,7 +256,7 @@ class CarelessTeacher:
 
     name = "careless"
 
-    def open(self, hardware: HardwareConfig) -> AbstractContextManager[Writing]:
+    def open(self, hardware: HardwareConfig) -> AbstractContextManager[SolutionWriter]:
         return nullcontext(self._write)
 
     def _write(

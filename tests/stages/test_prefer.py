@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from reasoning_lab.config.schema import ProblemsConfig, SamplingConfig
+from reasoning_lab.config.benchmark import SamplingConfig
+from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.data.corpus import read_rollouts, write_rollouts
-from reasoning_lab.stages.prefer.config import PreferMixedConfig, PreferTeacherConfig
 from reasoning_lab.stages.prefer.produce import from_both, from_corpus
+from reasoning_lab.stages.prefer.stage import PreferMixedStage, PreferTeacherStage
 from reasoning_lab.types import UserError
 
 
@@ -33,8 +34,8 @@ def mixed(context: Any, tmp_path: Path) -> Any:
     )
 
 
-def config(**changes: Any) -> PreferMixedConfig:
-    asked = PreferMixedConfig(
+def config(**changes: Any) -> PreferMixedStage:
+    asked = PreferMixedStage(
         problems=ProblemsConfig([1], 30),
         group_size=4,
         sampling=SamplingConfig(temperature=1.0, max_new_tokens=12),
@@ -84,7 +85,7 @@ def test_a_corpus_with_fewer_problems_is_told(mixed: Any) -> None:
 
 
 def test_the_teachers_pairs_say_so_too(mixed: Any) -> None:
-    from_corpus(PreferTeacherConfig(pairs_per_problem=1), mixed)
+    from_corpus(PreferTeacherStage(pairs_per_problem=1), mixed)
     told = pairs(mixed.out_dir)
     assert len(told) == 60
     assert {pair["rejected_author"] for pair in told} == {"sage"}

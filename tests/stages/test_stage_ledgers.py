@@ -13,9 +13,9 @@ import pytest
 from reasoning_lab.data.corpus import read_rollouts, write_rollouts
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.models.policy import load_policy
-from reasoning_lab.models.tokenizer import examples_of
-from reasoning_lab.stages.prefer.config import PreferTeacherConfig
+from reasoning_lab.models.tokenizer import tokenize_rollouts
 from reasoning_lab.stages.prefer.produce import from_corpus
+from reasoning_lab.stages.prefer.stage import PreferTeacherStage
 from reasoning_lab.tracking.history import read_history
 from reasoning_lab.training.loop import StageContext
 from reasoning_lab.types import Completion, Problem, Rollout, UserError, Verdict
@@ -62,7 +62,7 @@ def longest_of(context: StageContext, kind: str, name: str) -> tuple[int, str]:
     """Tokens and origin of the third document, counted apart from the stages."""
     _, tokenizer = load_policy(context.inputs["policy"], "float32")
     third = read_rollouts(context.inputs[kind] / f"{name}.parquet")[2]
-    (example,) = examples_of(tokenizer, [third])
+    (example,) = tokenize_rollouts(tokenizer, [third])
     return len(example.prompt_ids) + len(example.completion_ids), third.problem.origin
 
 
@@ -84,7 +84,7 @@ def test_what_is_too_long_is_counted_and_the_longest_named(
 ) -> None:
     ledger = Ledger()
     changes: dict[str, Any] = {bound: 64}
-    config = replace(STAGES[stage][1], **changes | ({"count": 99} if stage == "sft" else {}))
+    config = replace(STAGES[stage], **changes | ({"count": 99} if stage == "sft" else {}))
     trained(stage, with_long, tmp_path / "some", config, ledger)
     tokens, origin = longest_of(with_long, *place)
     assert ledger.as_json()[unit] == {
@@ -141,7 +141,7 @@ def test_the_subset_of_sft_is_a_selection(context: StageContext, tmp_path: Path)
     accepted += [one for n in range(4) for one in rollouts(f"easy {n}", 1, 0)]
     write_rollouts(corpus / "accepted.parquet", accepted)
     ledger = Ledger()
-    config = replace(STAGES["sft"][1], levels=[2], count=3)  # type: ignore[call-arg]
+    config = replace(STAGES["sft"], levels=[2], count=3)  # type: ignore[call-arg]
     metrics = trained(
         "sft",
         replace(context, inputs={**context.inputs, "corpus": corpus}),
@@ -164,7 +164,7 @@ def test_groups_that_give_no_pair_are_counted(context: StageContext, tmp_path: P
     _write_corpus(tmp_path, [one for group in groups for one in group])
     ledger = Ledger()
     placed = replace(context, out_dir=tmp_path, inputs={"corpus": tmp_path}, ledger=ledger)
-    metrics = from_corpus(PreferTeacherConfig(pairs_per_problem=2), placed)
+    metrics = from_corpus(PreferTeacherStage(pairs_per_problem=2), placed)
     assert metrics["pairs"] == 1 + 2
     assert ledger.as_json() == {
         "groups": {"in": 4, "out": 2, "dropped": {"no_correct_rollout": 1, "no_wrong_rollout": 1}},

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from reasoning_lab.config.schema import OptimizationConfig
+from reasoning_lab.config.optimization import OptimizationConfig
 from reasoning_lab.data.tokens.documents import document_of
 from reasoning_lab.graph.store import Artifact
 from reasoning_lab.models.policy import load_policy
@@ -63,9 +63,7 @@ def save_coin_tosser(twin: Twin, folder: Path, work: Path, kernels: str = "fused
     prompts = prompt_tokens(tokenizer, [prompt for prompt, _ in COINS])
     answers = completion_tokens(tokenizer, [f"\\boxed{{{gold}}}" for _, gold in COINS])
     documents = [document_of(Example(*pair)) for pair in zip(prompts, answers, strict=True)]
-    training = OptimizationConfig(
-        optimizer={"_target_": "torch.optim.AdamW"}, learning_rate=1e-2, steps=40, batch_size=16
-    )
+    training = OptimizationConfig(learning_rate=1e-2, steps=40, batch_size=16)
     work.mkdir()
     context = data_context(work, "coins", None, None)
     # The checkpoint's own, which training's writes beside the policy would change.
@@ -97,7 +95,7 @@ def test_every_stage_runs_from_a_checkpoint_of_the_kind(name: str, tmp_path: Pat
 
 
 REFERENCE = "hardware.kernels=reference"
-UNCACHED = "hardware.engine.cache=false"
+UNCACHED = "hardware.sampling.cache=false"
 
 
 @pytest.mark.long

@@ -15,23 +15,22 @@ _VOCAB_SIZE = 300  # Of the models there, or more.
 
 
 def main() -> None:
-    from reasoning_lab.system.gc_frozen_imports import lasting
+    from reasoning_lab.system.gc_frozen_imports import gc_frozen_imports
 
     # Each job ends with a collection, which need not look at what is imported.
-    with lasting():
-        from reasoning_lab.kernels import logit_chunks
+    with gc_frozen_imports():
         from reasoning_lab.launch import job as launch
         from reasoning_lab.system.ranks import Peers, rank
         from reasoning_lab.training import checkpoints
-        from reasoning_lab.verify import verifier_of
+        from reasoning_lab.verify import build_verifier
 
     launch.end_with_launcher()
     root = Path(sys.argv[1])
     folders = sorted(path.parent for path in root.glob("*/job.yaml"))
-    sealing, whole = checkpoints.seal, logit_chunks.LOGITS_AT_ONCE
+    sealing, whole = checkpoints.rename_with_checksum, logit_chunks.LOGITS_AT_ONCE
 
     def keep(draft: Path, stem: str) -> Path:
-        """As `seal`; also keeps a stage's first state for a resumption."""
+        """As `rename_with_checksum`; also keeps a stage's first state for a resumption."""
         path = sealing(draft, stem)
         kept = root / "kept" / path.parent.parent.name / path.parent.name
         if not kept.exists():
@@ -40,15 +39,15 @@ def main() -> None:
             copy(path, kept / path.name)
         return path
 
-    checkpoints.seal = keep
+    checkpoints.rename_with_checksum = keep
     hardware = launch.read_job(folders[0]).hardware
-    with launch.process_group(hardware), verifier_of(hardware) as verifier:
+    with launch.process_group(hardware), build_verifier(hardware) as verifier:
         peers = Peers()
         for folder in folders:
             logit_chunks.LOGITS_AT_ONCE = most_logits(launch.read_job(folder), whole)
             launch.work(folder, verifier)
-        peers.gathered(None)
-        checkpoints.seal = sealing
+        peers.all_gather(None)
+        checkpoints.rename_with_checksum = sealing
         for folder in folders:
             job = launch.read_job(folder)
             if rank() == 0:
@@ -58,7 +57,7 @@ def main() -> None:
                 for states in job.work_dir.glob(f"{job.hardware.strategy}-*x*"):
                     shutil.rmtree(states)
                 shutil.copytree(root / "kept" / job.work_dir.name, job.work_dir, dirs_exist_ok=True)
-            peers.gathered(None)
+            peers.all_gather(None)
             logit_chunks.LOGITS_AT_ONCE = most_logits(job, whole)
             launch.work(folder, verifier)
 

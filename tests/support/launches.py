@@ -1,4 +1,4 @@
-"""Stages as jobs: on one device, in two processes, killed."""
+"""Stages as jobs: in this process, in several processes, and killed."""
 
 import os
 import signal
@@ -14,13 +14,15 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from reasoning_lab.commands.compose import CONF
+from reasoning_lab.config.folder import CONF
 from reasoning_lab.config.hardware import SHARDED, HardwareConfig
-from reasoning_lab.config.schema import AdapterConfig, ModelConfig, ProblemsConfig
+from reasoning_lab.config.model import AdapterConfig, ModelConfig
+from reasoning_lab.config.optimization import OptimizerConfig
+from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.config.targets import factory
-from reasoning_lab.data.sources.files import FileSource
+from reasoning_lab.data.sources.file import FileSource
 from reasoning_lab.launch.job import Job, launched, write_job
-from reasoning_lab.stages.pretrain.config import PretrainConfig
+from reasoning_lab.stages.pretrain.stage import PretrainStage
 from reasoning_lab.tracking.tracker import NullTracker
 from reasoning_lab.training.checkpoints import last_checkpoint
 from reasoning_lab.training.loop import StageContext
@@ -47,37 +49,36 @@ WIDE = ModelConfig(
 
 
 def config_of(name: str) -> Any:
-    """Steps of plain momentum: AdamW's first ones blow rounding up to the learning rate."""
+    """The stage's config with momentum SGD: AdamW's first steps amplify rounding errors."""
     config: Any = (
-        STAGES[name][1]
+        STAGES[name]
         if name in STAGES
-        else PretrainConfig(steps_frac=0.5, steps_per_row=2, problems=ProblemsConfig([1], 60))
+        else PretrainStage(steps_frac=0.5, steps_per_row=2, problems=ProblemsConfig([1], 60))
     )
     steps = 4 if name == "rl" else 10
-    stepped = optimization(
-        optimizer={"_target_": "torch.optim.SGD", "momentum": 0.9},
+    sgd = optimization(
+        optimizer=OptimizerConfig("torch.optim.SGD", options={"momentum": 0.9}),
         learning_rate=3e-3,
         # Some of the steps are clipped.
         clip_norm=0.3 if name == "rl" else 4.0,
         steps=steps,
         checkpoint_every_steps=steps // 2,
     )
-    run = f"reasoning_lab.stages.{name}.module.run"
-    return replace(config, run=run, produces="policy", optimization=stepped)
+    return replace(config, optimization=sgd)
 
 
 @pytest.fixture(scope="session")
 def jobs(context: StageContext, source: FileSource) -> dict[str, Job]:
-    """Every stage on one device, without folders."""
+    """Every stage as a job on one device, without folders."""
     coins = {
-        "_target_": "reasoning_lab.data.sources.files.FileSource",
-        "path": str(source._path),
+        "_target_": "reasoning_lab.data.sources.file.FileSource",
+        "path": str(source.path),
         "test_frac": 0.1,
         "validation_frac": 0.1,
         "rows": {"family": "coins"},
     }
     tiny: Any = OmegaConf.to_container(OmegaConf.load(CONF / "data" / "tiny.yaml"))
-    made = {
+    jobs = {
         name: Job(
             name=name,
             config=config_of(name),
@@ -95,57 +96,57 @@ def jobs(context: StageContext, source: FileSource) -> dict[str, Job]:
         )
         for name in NAMES
     }
-    sft = made["sft"]
-    made["lora"] = replace(sft, model=replace(context.model, adapter=AdapterConfig(rank=4)))
-    # FSDP sums the norm of a clipped gradient in another order. Of larger steps the last bits grow,
-    # as they decide how weights round to bfloat16: one process would end far from itself.
+    sft = jobs["sft"]
+    jobs["lora"] = replace(sft, model=replace(context.model, adapter=AdapterConfig(rank=4)))
+    # FSDP sums the norm of a clipped gradient in another order. With larger steps that difference
+    # would grow, as it decides how weights round to bfloat16.
     config: Any = sft.config
-    gentle = replace(config, optimization=replace(config.optimization, learning_rate=1e-3))
+    small_steps = replace(config, optimization=replace(config.optimization, learning_rate=1e-3))
     reference = replace(sft.hardware, kernels="reference")
-    made["reference"] = replace(sft, hardware=reference)
-    made["padded"] = replace(made["midtrain"], hardware=reference)
-    made["mixed"] = replace(sft, config=gentle, model=replace(context.model, dtype="mixed"))
-    return made
+    jobs["reference"] = replace(sft, hardware=reference)
+    jobs["padded"] = replace(jobs["midtrain"], hardware=reference)
+    jobs["mixed"] = replace(sft, config=small_steps, model=replace(context.model, dtype="mixed"))
+    return jobs
 
 
-def slowed(job: Job) -> Job:
-    """So many steps that it does not end by itself."""
+def with_many_steps(job: Job) -> Job:
+    """The job with so many steps that it does not end by itself."""
     config: Any = job.config
     longer = replace(config.optimization, steps=4000, checkpoint_every_steps=2)
     return replace(job, config=replace(config, optimization=longer))
 
 
-def processes_of(folder: Path) -> dict[int, str]:
-    """Pid and rank ("" = torchrun) of each live process of a stage that has to do with `folder`."""
-    found = {}
+def stage_processes(folder: Path) -> dict[int, str]:
+    """Pid and rank ("" = torchrun) of each live process of a stage whose files are in `folder`."""
+    processes = {}
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            told = (entry / "cmdline").read_bytes().decode()
-            place = os.readlink(entry / "cwd")
+            command = (entry / "cmdline").read_bytes().decode()
+            directory = os.readlink(entry / "cwd")
             environ = (entry / "environ").read_bytes().decode().split("\0")
         except (OSError, UnicodeDecodeError):
             continue
-        if "reasoning_lab.launch.job" in told and str(folder) in told + place:
+        if "reasoning_lab.launch." in command and str(folder) in command + directory:
             ranks = [word[5:] for word in environ if word.startswith("RANK=")]
-            found[int(entry.name)] = ranks[0] if ranks else ""
-    return found
+            processes[int(entry.name)] = ranks[0] if ranks else ""
+    return processes
 
 
-def once_saved(work: Path, act: Callable[[], None]) -> threading.Thread:
-    """Do `act` beside the caller as soon as a state was saved below `work`."""
+def after_first_checkpoint(work: Path, action: Callable[[], None]) -> threading.Thread:
+    """Call `action` in a thread as soon as a training state is saved below `work`."""
 
     def wait() -> None:
         while not any(work.rglob("step-*")):
             time.sleep(0.05)
-        act()
+        action()
 
     thread = threading.Thread(target=wait, daemon=True)
     thread.start()
     return thread
 
 
-def placed(job: Job, folder: Path, strategy: str, devices: int = 2) -> Job:
-    """The job in `folder`, on so many devices, with fresh folders."""
+def with_placement(job: Job, folder: Path, strategy: str, devices: int = 2) -> Job:
+    """The job on `devices` devices, with new folders below `folder`."""
     (folder / "out").mkdir(parents=True)
     (folder / "work").mkdir()
     hardware = replace(
@@ -165,69 +166,71 @@ def single(
     verifier: Verifier,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, tuple[Path, Any]]:
-    """Folder and outcome of every stage, made in this process."""
+    """Folder and outcome of every stage, run in this process."""
     return {
-        name: made_here(job, verifier, tmp_path_factory.mktemp(name) / "run")
+        name: run_in_process(job, verifier, tmp_path_factory.mktemp(name) / "run")
         for name, job in jobs.items()
     }
 
 
-def made_here(job: Job, verifier: Verifier, folder: Path) -> tuple[Path, Any]:
-    """Folder and outcome of the job, made in this process on one device."""
-    here = placed(job, folder, "single", devices=1)
+def run_in_process(job: Job, verifier: Verifier, folder: Path) -> tuple[Path, Any]:
+    """Run the job in this process on one device; its folder and outcome."""
+    single_device = with_placement(job, folder, "single", devices=1)
     source = factory(job.data, "data")()
-    return here.out_dir, here.run(source, {}, verifier, NullTracker())
+    return single_device.out_dir, single_device.run(source, {}, verifier, NullTracker())
 
 
 def train_together(jobs: Mapping[str, Job], root: Path, processes: int = 2) -> None:
-    """All in the same processes, see `distributed_worker`; a job's name is its folder's."""
+    """Train all jobs in the same processes, see `distributed_worker`; names are folder names."""
     for name, job in jobs.items():
         folder, work = root / name, root / f"work-{name}"
         folder.mkdir()
         job.work_dir.rename(work)
         write_job(replace(job, work_dir=work), folder)
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    held, holder = os.pipe()
+    # The processes end when their standard input is closed.
+    stdin, write_end = os.pipe()
     with (root / "log").open("w") as log:
-        done = subprocess.run(
+        process = subprocess.run(
             [sys.executable, *torchrun, "-m", "tests.support.distributed_worker", str(root)],
-            stdin=held,
+            stdin=stdin,
             stdout=log,
             stderr=log,
             cwd=Path(__file__).parents[2],
         )
-    os.close(held)
-    os.close(holder)
-    assert done.returncode == 0, (root / "log").read_text()[-6000:]
+    os.close(stdin)
+    os.close(write_end)
+    assert process.returncode == 0, (root / "log").read_text()[-6000:]
 
 
-def apart(one: Path, other: Path) -> float:
+def max_weight_difference(one: Path, other: Path) -> float:
+    """The largest absolute difference between two policies' weights."""
     left, right = weights(one), weights(other)
     assert left.keys() == right.keys()
     return max(float((left[key] - right[key]).abs().max()) for key in left)
 
 
-def told_of_lost_rank(job: Job, root: Path) -> str:
-    """What is said when rank 1 is killed; all processes under `root` end, and a state is there."""
+def error_of_killed_rank(job: Job, root: Path) -> str:
+    """The error after rank 1 is killed; all processes under `root` end and a state exists."""
 
     def kill() -> None:
-        (pid,) = [pid for pid, rank in processes_of(root).items() if rank == "1"]
+        (pid,) = [pid for pid, rank in stage_processes(root).items() if rank == "1"]
         os.kill(pid, signal.SIGKILL)
 
-    once_saved(job.work_dir, kill)
-    with pytest.raises(UserError) as told:
+    after_first_checkpoint(job.work_dir, kill)
+    with pytest.raises(UserError) as error:
         launched(job)
-    assert "\n" not in str(told.value)
-    assert not processes_of(root)
-    # It can be gone on from.
+    assert "\n" not in str(error.value)
+    assert not stage_processes(root)
+    # The job can be resumed.
     (states,) = job.work_dir.glob(f"{job.hardware.strategy}-2x*")
     assert last_checkpoint(states) is not None
-    return str(told.value)
+    return str(error.value)
 
 
-def end_with_command(job: Job, root: Path) -> None:
-    """A command that makes `job` is killed; soon no process under `root` is left."""
-    folder = root / "told"
+def assert_processes_end_with_command(job: Job, root: Path) -> None:
+    """Kill a command that runs `job`; soon no process under `root` is left."""
+    folder = root / "job-file"
     folder.mkdir()
     write_job(job, folder)
     code = (
@@ -235,18 +238,18 @@ def end_with_command(job: Job, root: Path) -> None:
         "launched(read_job(pathlib.Path(sys.argv[1])))"
     )
     command = subprocess.Popen([sys.executable, "-c", code, str(folder)])
-    once_saved(job.work_dir, command.kill).join()
+    after_first_checkpoint(job.work_dir, command.kill).join()
     command.wait()
     deadline = time.monotonic() + 120
-    while processes_of(root) and time.monotonic() < deadline:
+    while stage_processes(root) and time.monotonic() < deadline:
         time.sleep(0.2)
-    assert not processes_of(root)
+    assert not stage_processes(root)
 
 
-def equals_one_process(job: Job, single: tuple[Path, Any]) -> None:
-    """Launched, it leaves the weights, the tokens and the ledger that one process left."""
+def assert_equals_one_process(job: Job, single: tuple[Path, Any]) -> None:
+    """Launch the job; its weights, tokens and ledger equal those of one process."""
     alone, expected = single
     outcome = launched(job)
-    assert apart(alone, job.out_dir) < 1e-5
+    assert max_weight_difference(alone, job.out_dir) < 1e-5
     assert outcome.metrics["train_tokens"] == expected.metrics["train_tokens"]
     assert outcome.ledger == expected.ledger != {}

@@ -1,7 +1,7 @@
 """Stages through their own API: a tiny policy and data, and each stage run on them."""
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,39 +13,40 @@ from pytorch_lightning.loggers.logger import Logger
 from safetensors.torch import load_file
 
 from reasoning_lab.config.hardware import HardwareConfig
-from reasoning_lab.config.schema import ModelConfig, OptimizationConfig, ProblemsConfig, StageConfig
+from reasoning_lab.config.model import ModelConfig
+from reasoning_lab.config.optimization import (
+    OptimizationConfig,
+    OptimizerConfig,
+    TrapezoidConfig,
+)
+from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.data.corpus import write_rollouts
-from reasoning_lab.data.sources.files import FileSource
+from reasoning_lab.data.sources.file import FileSource
 from reasoning_lab.data.tokens.documents import document_of
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.models.policy import build_policy
-from reasoning_lab.models.tokenizer import examples_of, train_tokenizer
-from reasoning_lab.stages.dpo import module as dpo
-from reasoning_lab.stages.dpo.config import DPOConfig
-from reasoning_lab.stages.midtrain import module as midtrain
-from reasoning_lab.stages.midtrain.config import MidtrainConfig
-from reasoning_lab.stages.rl import module as rl
-from reasoning_lab.stages.rl.config import FilterConfig, KLConfig, RLConfig, ValidationConfig
-from reasoning_lab.stages.sft import module as sft
-from reasoning_lab.stages.sft.config import SFTConfig
-from reasoning_lab.system.files import seal
+from reasoning_lab.models.tokenizer import tokenize_rollouts, train_tokenizer
+from reasoning_lab.stages.dpo.stage import DPOStage
+from reasoning_lab.stages.midtrain.stage import MidtrainStage
+from reasoning_lab.stages.rl.stage import FilterConfig, KLConfig, RLStage, ValidationConfig
+from reasoning_lab.stages.sft.stage import SFTStage
+from reasoning_lab.system.files import rename_with_checksum
 from reasoning_lab.tracking.tracker import NullTracker
 from reasoning_lab.training import checkpoints
 from reasoning_lab.training.loop import Metrics, StageContext
 from reasoning_lab.training.next_token_training import train_next_token
+from reasoning_lab.training.stage import LabStage
 from reasoning_lab.types import Completion, Rollout, Split, Verdict
 from reasoning_lab.verify import Verifier
 
-Run = Callable[[Any, StageContext], Metrics]
 STEPS = 6
 
 
 def optimization(**changes: Any) -> OptimizationConfig:
     config = OptimizationConfig(
-        optimizer={"_target_": "torch.optim.AdamW", "weight_decay": 0.1},
+        optimizer=OptimizerConfig("torch.optim.AdamW", weight_decay=0.1),
         learning_rate=3e-3,
-        warmup_frac=0.2,
-        decay_frac=0.5,
+        schedule=TrapezoidConfig(warmup_frac=0.2, decay_frac=0.5),
         steps=STEPS,
         batch_size=4,
         checkpoint_every_steps=1,
@@ -126,7 +127,7 @@ def save_coin_tosser(accepted: list[Rollout], context: StageContext) -> None:
     tokenizer = train_tokenizer(texts, context.model.vocab_size)
     policy = build_policy(context.model.architecture, tokenizer, "float32", 0)
     boxes = [Completion([], f"\\boxed{{{rollout.problem.gold}}}") for rollout in accepted]
-    examples = examples_of(
+    examples = tokenize_rollouts(
         tokenizer,
         [replace(rollout, completion=box) for rollout, box in zip(accepted, boxes, strict=True)],
     )
@@ -158,54 +159,45 @@ class StepTracker(NullTracker):
         self.lightning_logger: Any = StepLogger()
 
 
-RL = RLConfig(
+RL = RLStage(
     problems=ProblemsConfig([1], 40),
     screen_group_size=2,
     group_size=8,
     max_new_tokens=12,
     optimization=optimization(learning_rate=3e-4),
 )
-STAGES: dict[str, tuple[Run, StageConfig]] = {
-    "sft": (sft.run, SFTConfig(levels=[1], count=50, optimization=optimization())),
-    "midtrain": (
-        midtrain.run,
-        MidtrainConfig(
-            row_tokens=128,
-            patience=9,
-            validate_every_steps=2,
-            optimization=optimization(batch_size=2),
-        ),
+STAGES: dict[str, LabStage] = {
+    "sft": SFTStage(levels=[1], count=50, optimization=optimization()),
+    "midtrain": MidtrainStage(
+        row_tokens=128,
+        patience=9,
+        validate_every_steps=2,
+        optimization=optimization(batch_size=2),
     ),
-    "dpo": (dpo.run, DPOConfig(beta=0.3, sft_weight=1.0, optimization=optimization())),
-    "rl": (rl.run, RL),
-    "rl_options": (
-        rl.run,
-        replace(
-            RL,
-            screen_group_size=0,
-            group_size=4,
-            backfill_rounds=3,
-            filter=FilterConfig(hard_pass_rate=0.3, hard_rollouts=3, balance="equal"),
-            rewards={
-                "correctness": {"_target_": "reasoning_lab.rewards.correctness"},
-                "length": {"_target_": "reasoning_lab.rewards.linear_length", "weight": 0.1},
-            },
-            overlong="mask",
-            advantage="rloo",
-            aggregation="sequence",
-            kl=KLConfig(weight=0.05, estimator="k2"),
-            epochs=2,
-            importance_cap=2.0,
-        ),
+    "dpo": DPOStage(beta=0.3, sft_weight=1.0, optimization=optimization()),
+    "rl": RL,
+    "rl_options": replace(
+        RL,
+        screen_group_size=0,
+        group_size=4,
+        backfill_rounds=3,
+        filter=FilterConfig(hard_pass_rate=0.3, hard_rollouts=3, balance="equal"),
+        rewards={
+            "correctness": {"_target_": "reasoning_lab.rewards.correctness"},
+            "length": {"_target_": "reasoning_lab.rewards.linear_length", "weight": 0.1},
+        },
+        overlong="mask",
+        advantage="rloo",
+        aggregation="sequence",
+        kl=KLConfig(weight=0.05, estimator="k2"),
+        epochs=2,
+        importance_cap=2.0,
     ),
-    "rl_ahead": (
-        rl.run,
-        replace(
-            RL,
-            screen_group_size=0,
-            staleness=1,
-            validation=ValidationConfig(count=5, every_steps=2),
-        ),
+    "rl_ahead": replace(
+        RL,
+        screen_group_size=0,
+        staleness=1,
+        validation=ValidationConfig(count=5, every_steps=2),
     ),
 }
 
@@ -218,16 +210,15 @@ def trained(
     name: str,
     context: StageContext,
     folder: Path,
-    config: StageConfig | None = None,
+    config: LabStage | None = None,
     ledger: Ledger | None = None,
 ) -> Metrics:
     """Run a stage into `folder/out` with checkpoints in `folder/work`, as the runner seeds it."""
-    run, shipped = STAGES[name]
     out_dir = folder / "out"
     out_dir.mkdir(parents=True)
     pl.seed_everything(context.seed, verbose=False)
     places = {"out_dir": out_dir, "work_dir": folder / "work"}
-    return run(config or shipped, replace(context, **places, ledger=ledger or Ledger()))
+    return (config or STAGES[name]).run(replace(context, **places, ledger=ledger or Ledger()))
 
 
 def assert_same(left: Path, right: Path) -> None:
@@ -238,13 +229,13 @@ def assert_same(left: Path, right: Path) -> None:
 
 
 def saved_states(
-    name: str, context: StageContext, folder: Path, config: StageConfig | None = None
+    name: str, context: StageContext, folder: Path, config: LabStage | None = None
 ) -> tuple[Metrics, list[Path]]:
     """The whole run's metrics, and for each state that it saved a folder with that one alone."""
     kept: list[Path] = []
 
     def keep(draft: Path, stem: str) -> Path:
-        path = seal(draft, stem)
+        path = rename_with_checksum(draft, stem)
         kept.append(folder / stem)
         states = kept[-1] / "work" / path.parent.name
         states.mkdir(parents=True)
@@ -252,5 +243,5 @@ def saved_states(
         return path
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpoints, "seal", keep)
+        patch.setattr(checkpoints, "rename_with_checksum", keep)
         return trained(name, context, folder, config), kept

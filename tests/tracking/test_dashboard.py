@@ -1,4 +1,4 @@
-"""The W&B workspace and report: they show what is logged, and reach W&B or a file."""
+"""The W&B workspace and report: they show logged metrics, and reach W&B or a file."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ SUBJECT = Subject("a=1", "reasoning-lab -m a=1,2", ["sft", "rl"], ["heldout"], [
 
 
 def texts(spec: Any) -> set[str]:
-    """Every text anywhere in a specification."""
+    """Every string anywhere in a specification."""
     if isinstance(spec, dict):
         return set().union(*map(texts, spec.values()))
     if isinstance(spec, list):
@@ -29,7 +29,7 @@ def as_json(model: Any) -> Any:
     return json.loads(model._to_model().model_dump_json(by_alias=True, exclude_none=True))
 
 
-def test_every_training_metric_that_it_shows_is_logged(
+def test_every_metric_of_a_panel_is_logged(
     context: StageContext,
     tmp_path: Path,
 ) -> None:
@@ -59,12 +59,14 @@ def test_report_has_each_stages_own_runs() -> None:
     spec = as_json(report(SUBJECT, "", ""))
     grids = [block for block in spec["spec"]["blocks"] if block["type"] == "panel-grid"]
     filters = [runs["filters"]["filters"] for grid in grids for runs in grid["metadata"]["runSets"]]
-    chosen = [[rule["value"] for rule in rules] for rules in filters]
-    assert chosen == [["summary"], ["sft"], ["rl"], [], ["summary"]]
+    values = [[rule["value"] for rule in rules] for rules in filters]
+    assert values == [["summary"], ["sft"], ["rl"], [], ["summary"]]
     assert SUBJECT.command in texts(spec)
 
 
-def test_without_a_server_it_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_server_both_are_written_as_json(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert lab_here("dashboard", *SMOKE, "seed=0,1", cwd=tmp_path) == 0
     first, second, remedy = capsys.readouterr().out.splitlines()[-3:]
     assert "wandb login" in remedy
@@ -74,15 +76,17 @@ def test_without_a_server_it_is_written(tmp_path: Path, capsys: pytest.CaptureFi
     assert {"pretrain", "midtrain", "sft", "dpo", "rl"} <= texts(spec)
 
 
-def test_with_a_server_it_is_sent(
+def test_with_a_server_both_are_sent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("WANDB_MODE", raising=False)
-    asked = [*SMOKE, "tracker.mode=online", "tracker.entity=me"]
+    overrides = [*SMOKE, "tracker.mode=online", "tracker.entity=me"]
     with online(monkeypatch) as server:
-        assert lab_here("dashboard", *asked, cwd=tmp_path) == 0
-    places = capsys.readouterr().out.splitlines()[-2:]
-    assert all("/me/reasoning-lab" in place for place in places)
-    (view,), (written,) = (server.variables(name) for name in ("UpsertView2", "upsertView"))
-    assert "rollout/entropy" in view["spec"]
-    assert "rollout/entropy" in written["spec"]
+        assert lab_here("dashboard", *overrides, cwd=tmp_path) == 0
+    urls = capsys.readouterr().out.splitlines()[-2:]
+    assert all("/me/reasoning-lab" in url for url in urls)
+    (workspace_spec,), (report_spec,) = (
+        server.variables(name) for name in ("UpsertView2", "upsertView")
+    )
+    assert "rollout/entropy" in workspace_spec["spec"]
+    assert "rollout/entropy" in report_spec["spec"]

@@ -1,4 +1,4 @@
-"""Each step's metrics, kept with the policy."""
+"""Each step's metrics, stored with the policy."""
 
 import json
 import math
@@ -7,7 +7,7 @@ from pathlib import Path
 from reasoning_lab.tracking.history import History, read_history
 
 
-def test_a_resumed_history_has_what_its_state_has_and_no_times(tmp_path: Path) -> None:
+def test_a_resumed_history_has_the_steps_of_its_state_and_no_times(tmp_path: Path) -> None:
     killed = History()
     killed.log_metrics({"train/loss": 2.0, "time/step_s": 0.1, "epoch": 0}, 0)
     killed.log_metrics({"val/loss": 1.5}, 0)
@@ -30,7 +30,7 @@ def test_a_resumed_history_has_what_its_state_has_and_no_times(tmp_path: Path) -
     assert loss == {0: 2.0, 1: 0.1 + 0.2}
 
 
-def test_nothing_kept_is_no_curve(tmp_path: Path) -> None:
+def test_without_metrics_there_is_no_curve(tmp_path: Path) -> None:
     assert read_history(tmp_path) == {}
     History().write(tmp_path)
     assert read_history(tmp_path) == {}

@@ -1,4 +1,4 @@
-"""W&B never stands in the way: no key, no server, and what an offline run leaves."""
+"""W&B never stops a run: without a key, without a server, and what an offline run stores."""
 
 import json
 import logging
@@ -14,13 +14,13 @@ import PIL.Image
 import pytest
 import wandb
 
-from reasoning_lab.config.schema import TrackerConfig
+from reasoning_lab.config.tracker import TrackerConfig
 from reasoning_lab.graph.store import Artifact, Metadata, Store
-from reasoning_lab.tracking.tracker import WandbTracker, runs_folder, tracking_mode
+from reasoning_lab.tracking.wandb import WandbTracker, wandb_folder, wandb_mode
 from reasoning_lab.types import Completion, Problem, Rollout, Verdict
 from tests.support.wandb_server import WandbServer
 
-NOWHERE = "http://127.0.0.1:9"
+UNUSED_ADDRESS = "http://127.0.0.1:9"
 
 
 @pytest.fixture(autouse=True)
@@ -31,9 +31,9 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
 
 
-def test_without_a_key_runs_stay_here(caplog: pytest.LogCaptureFixture) -> None:
+def test_without_a_key_runs_are_stored_offline(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
-        assert tracking_mode(TrackerConfig()) == "offline"
+        assert wandb_mode(TrackerConfig()) == "offline"
     assert "no API key" in caplog.text
     assert "wandb sync" in caplog.text
 
@@ -42,8 +42,8 @@ def test_unreachable_server_costs_a_warning(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
-    monkeypatch.setenv("WANDB_BASE_URL", NOWHERE)
-    assert tracking_mode(TrackerConfig(connect_timeout_s=1.0)) == "offline"
+    monkeypatch.setenv("WANDB_BASE_URL", UNUSED_ADDRESS)
+    assert wandb_mode(TrackerConfig(connect_timeout_s=1.0)) == "offline"
     (warning,) = [r for r in caplog.records if r.levelno == logging.WARNING]
     assert "127.0.0.1 does not answer" in warning.getMessage()
 
@@ -54,7 +54,7 @@ def test_reachable_server_with_a_key_is_online(monkeypatch: pytest.MonkeyPatch) 
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
-        assert tracking_mode(TrackerConfig()) == "online"
+        assert wandb_mode(TrackerConfig()) == "online"
 
 
 def test_key_in_netrc_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -62,35 +62,35 @@ def test_key_in_netrc_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     home.mkdir()
     (home / ".netrc").write_text("machine 127.0.0.1\n  login user\n  password " + "k" * 40 + "\n")
     (home / ".netrc").chmod(0o600)
-    monkeypatch.setenv("WANDB_BASE_URL", NOWHERE)
+    monkeypatch.setenv("WANDB_BASE_URL", UNUSED_ADDRESS)
     with pytest.MonkeyPatch.context():
-        assert tracking_mode(TrackerConfig(connect_timeout_s=1.0)) == "offline"
+        assert wandb_mode(TrackerConfig(connect_timeout_s=1.0)) == "offline"
 
 
 @pytest.mark.parametrize("mode", ["offline", "online", "disabled"])
-def test_mode_decides_when_it_is_given(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert tracking_mode(TrackerConfig(mode=mode)) == mode
+def test_tracker_mode_overrides_the_environment(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert wandb_mode(TrackerConfig(mode=mode)) == mode
     monkeypatch.setenv("WANDB_MODE", mode)
-    assert tracking_mode(TrackerConfig()) == mode
+    assert wandb_mode(TrackerConfig()) == mode
     other = "online" if mode != "online" else "disabled"
-    assert tracking_mode(TrackerConfig(mode=other)) == other
+    assert wandb_mode(TrackerConfig(mode=other)) == other
 
 
-def test_environment_mode_takes_the_older_words_and_names_an_unknown_one(
+def test_environment_mode_accepts_older_spellings_and_names_an_unknown_one(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "dryrun")
-    assert tracking_mode(TrackerConfig()) == "offline"
+    assert wandb_mode(TrackerConfig()) == "offline"
     monkeypatch.setenv("WANDB_MODE", "ofline")
-    assert tracking_mode(TrackerConfig(mode="online")) == "online"
+    assert wandb_mode(TrackerConfig(mode="online")) == "online"
     assert "WANDB_MODE=ofline is unknown" in caplog.text
 
 
 def test_folder_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WANDB_DIR", raising=False)
-    assert runs_folder(Path("runs")) == Path("runs/wandb")
+    assert wandb_folder(Path("runs")) == Path("runs/wandb")
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
-    assert runs_folder(Path("runs")) == tmp_path
+    assert wandb_folder(Path("runs")) == tmp_path
 
 
 def rollout(verdict: Verdict) -> Rollout:
@@ -115,7 +115,7 @@ def tracker_in(folder: Path, offline: bool = True) -> WandbTracker:
 def test_offline_run_is_written(tmp_path: Path) -> None:
     tracker = tracker_in(tmp_path / "runs")
     tracker.lightning_logger.log_metrics({"train/loss": 0.5}, step=7)
-    tracker.rollouts("samples", [rollout(Verdict.CORRECT), rollout(Verdict.WRONG)])
+    tracker.log_rollouts("samples", [rollout(Verdict.CORRECT), rollout(Verdict.WRONG)])
     tracker.finish()
     run = records(tmp_path / "runs", "run")[0]
     assert (run["run_group"], run["job_type"], run["run_id"]) == ("recipe-7", "sft", "abc123")
@@ -126,19 +126,19 @@ def test_offline_run_is_written(tmp_path: Path) -> None:
     (table,) = (tmp_path / "runs").rglob("samples*.table.json")
     content = json.loads(table.read_text())
     assert "verdict" in content["columns"]
-    at = content["columns"].index("verdict")
-    assert [row[at] for row in content["data"]] == ["correct", "wrong"]
+    column = content["columns"].index("verdict")
+    assert [row[column] for row in content["data"]] == ["correct", "wrong"]
 
 
 def records(folder: Path, kind: str) -> list[Any]:
-    """What an offline run holds of one kind, as W&B's own inspector reads it."""
+    """An offline run's records of one kind, as W&B's own inspector reads them."""
     (file,) = folder.rglob("run-abc123.wandb")
     inspect = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(file)]
     lines = subprocess.run(inspect, capture_output=True, text=True, check=True).stdout.splitlines()
     return [entry[kind] for entry in map(json.loads, lines) if entry["type"] == kind]
 
 
-def stored(folder: Path, stage: str) -> Artifact:
+def stored_artifact(folder: Path, stage: str) -> Artifact:
     def build(out_dir: Path, work_dir: Path) -> Metadata:
         (out_dir / "model.safetensors").write_bytes(b"weights")
         return Metadata(kind="policy", identity={}, inputs={"corpus": "f" * 16}, seed=3)
@@ -147,14 +147,14 @@ def stored(folder: Path, stage: str) -> Artifact:
 
 
 def test_an_artifact_is_a_reference_with_its_inputs(tmp_path: Path) -> None:
-    artifact = stored(tmp_path, "sft")
+    artifact = stored_artifact(tmp_path, "sft")
     tracker = tracker_in(tmp_path / "runs")
-    tracker.made(artifact, [artifact])
+    tracker.log_artifact(artifact, [artifact])
     tracker.finish()
-    (logged,) = records(tmp_path / "runs", "artifact")
-    assert (logged["name"], logged["type"]) == (f"sft-{'0' * 16}", "policy")
-    assert "f" * 16 in json.dumps(logged["metadata"])
-    references = {entry["path"]: entry["ref"] for entry in logged["manifest"]["contents"]}
+    (record,) = records(tmp_path / "runs", "artifact")
+    assert (record["name"], record["type"]) == (f"sft-{'0' * 16}", "policy")
+    assert "f" * 16 in json.dumps(record["metadata"])
+    references = {entry["path"]: entry["ref"] for entry in record["manifest"]["contents"]}
     assert references == {
         name: (artifact.path / name).as_uri() for name in ("artifact.json", "model.safetensors")
     }
@@ -162,7 +162,7 @@ def test_an_artifact_is_a_reference_with_its_inputs(tmp_path: Path) -> None:
 
 @contextmanager
 def online(patch: pytest.MonkeyPatch, lacks: str = "") -> Iterator[WandbServer]:
-    """A server for this process; W&B reads the environment once, when it is first used."""
+    """A stand-in server for this process; W&B reads the environment once, at its first use."""
     wandb.teardown()
     with WandbServer(lacks) as server:
         patch.setenv("WANDB_API_KEY", "k" * 40)
@@ -171,17 +171,19 @@ def online(patch: pytest.MonkeyPatch, lacks: str = "") -> Iterator[WandbServer]:
         wandb.teardown()
 
 
-def test_online_run_sends_the_artifact_and_links_what_it_was_made_of(
+def test_online_run_sends_the_artifact_and_links_its_inputs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with online(monkeypatch) as server:
-        assert tracking_mode(TrackerConfig()) == "online"
+        assert wandb_mode(TrackerConfig()) == "online"
         tracker = tracker_in(tmp_path / "runs", offline=False)
         tracker.log({"train/loss": 0.5})
-        tracker.made(stored(tmp_path, "sft"), [stored(tmp_path, "midtrain")])
+        tracker.log_artifact(
+            stored_artifact(tmp_path, "sft"), [stored_artifact(tmp_path, "midtrain")]
+        )
         tracker.finish()
-    (looked_up,) = server.variables("ArtifactMembershipByName")
-    assert looked_up["name"] == f"midtrain-{'0' * 16}:latest"
+    (lookup,) = server.variables("ArtifactMembershipByName")
+    assert lookup["name"] == f"midtrain-{'0' * 16}:latest"
     assert server.variables("UseArtifact")[0]["runName"] == "abc123"
     assert server.variables("CreateArtifact")[0]["input"]["artifactCollectionName"] == (
         f"sft-{'0' * 16}"
@@ -192,29 +194,31 @@ def test_online_run_sends_the_artifact_and_links_what_it_was_made_of(
     assert "W&B" not in caplog.text
 
 
-def test_input_that_wandb_lacks_costs_the_link_alone(
+def test_input_that_wandb_lacks_is_not_linked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with online(monkeypatch, lacks="ArtifactMembershipByName") as server:
         tracker = tracker_in(tmp_path / "runs", offline=False)
-        tracker.made(stored(tmp_path, "sft"), [stored(tmp_path, "midtrain")])
+        tracker.log_artifact(
+            stored_artifact(tmp_path, "sft"), [stored_artifact(tmp_path, "midtrain")]
+        )
         tracker.finish()
     assert f"W&B has no midtrain-{'0' * 16} to link" in caplog.text
     assert server.variables("CommitArtifact")
 
 
-def test_death_of_wandbs_own_process_is_a_warning(
+def test_killed_wandb_process_is_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A reply without an artifact kills it; a training must not notice more than a warning."""
+    """A reply without an artifact kills W&B's process; a training only logs a warning."""
     with online(monkeypatch, lacks="CreateArtifact"):
         tracker = tracker_in(tmp_path / "runs", offline=False)
-        tracker.made(stored(tmp_path, "sft"), [])
+        tracker.log_artifact(stored_artifact(tmp_path, "sft"), [])
         deadline = time.monotonic() + 30
         while "goes on without it" not in caplog.text and time.monotonic() < deadline:
             tracker.log({"train/loss": 0.5})
             time.sleep(0.1)
-        tracker.rollouts("samples", [rollout(Verdict.CORRECT)])
+        tracker.log_rollouts("samples", [rollout(Verdict.CORRECT)])
         tracker.finish()
     assert caplog.text.count("goes on without it") == 1
     later = tracker_in(tmp_path / "later")
@@ -231,10 +235,10 @@ def test_summary_has_the_complete_ladder(tmp_path: Path) -> None:
         for stage, value in (("sft", 0.4), ("dpo", 0.5), ("rl", 0.6))
     ]
     tracker = tracker_in(tmp_path / "runs")
-    tracker.ladder(rows, figure)
+    tracker.log_ladder(rows, figure)
     tracker.finish()
     items = [entry["item"] for entry in records(tmp_path / "runs", "history")]
-    found = [(i["ladder/stage"], i["ladder/held/pass@1"]) for i in items if "ladder/stage" in i]
-    assert found == [(0, 0.4), (1, 0.5), (2, 0.6)]
+    points = [(i["ladder/stage"], i["ladder/held/pass@1"]) for i in items if "ladder/stage" in i]
+    assert points == [(0, 0.4), (1, 0.5), (2, 0.6)]
     (table,) = (tmp_path / "runs").rglob("report_*.table.json")
     assert [row[0] for row in json.loads(table.read_text())["data"]] == ["sft", "dpo", "rl"]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pytorch_lightning.loggers.logger import Logger
 
-from reasoning_lab.system.files import seal
+from reasoning_lab.system.files import rename_with_checksum
 from reasoning_lab.tracking.tracker import NullTracker
 from reasoning_lab.training import checkpoints
 from reasoning_lab.training.loop import Metrics, StageContext
@@ -80,13 +80,13 @@ def attempt(
 
     def sealing(draft: Path, stem: str) -> Path:
         ending.at("sealing")
-        path = seal(draft, stem)
+        path = rename_with_checksum(draft, stem)
         ending.at("sealed")
         return path
 
     tracker = StepsTracker(ending)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpoints, "seal", sealing)
+        patch.setattr(checkpoints, "rename_with_checksum", sealing)
         try:
             metrics = trained(name, replace(context, tracker=tracker), folder, config)
         except EndedError:
@@ -103,7 +103,7 @@ def files(folder: Path) -> dict[str, bytes]:
 def test_ended_around_states_leaves_the_same_files_and_tells_every_step(
     name: str, every_steps: int, log_every_steps: int, context: StageContext, tmp_path: Path
 ) -> None:
-    config: Any = STAGES[name][1]
+    config: Any = STAGES[name]
     rhythm = {"checkpoint_every_steps": every_steps, "log_every_steps": log_every_steps}
     config = replace(config, optimization=replace(config.optimization, **rhythm))
     expected, whole = attempt(name, context, tmp_path / "whole", config, Ending("never", 1))

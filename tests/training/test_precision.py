@@ -6,14 +6,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from reasoning_lab.config.optimization import OptimizerConfig
 from reasoning_lab.data.tokens.batches import completion_batch
 from reasoning_lab.kernels.logprobs import token_logprobs
 from reasoning_lab.models.policy import load_policy
 from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.sampling.hf import HFEngine
-from reasoning_lab.stages.rl.ahead import Ahead
-from reasoning_lab.stages.sft.config import SFTConfig
+from reasoning_lab.stages.rl.prefetcher import RolloutPrefetcher
 from reasoning_lab.stages.sft.module import run
+from reasoning_lab.stages.sft.stage import SFTStage
 from reasoning_lab.training.loop import StageContext
 from reasoning_lab.types import Example, UserError
 from tests.conftest import Compose
@@ -25,9 +26,9 @@ def moved(context: StageContext, dtype: str, folder: Path) -> float:
     (folder / "out").mkdir(parents=True)
     model = replace(context.model, dtype=dtype)
     here = replace(context, model=model, out_dir=folder / "out", work_dir=folder / "work")
-    adamw = {"_target_": "torch.optim.AdamW", "weight_decay": 0.0}
+    adamw = OptimizerConfig("torch.optim.AdamW", weight_decay=0.0)
     steps = optimization(optimizer=adamw, learning_rate=5e-7, steps=2, batch_size=4)
-    run(SFTConfig(levels=[1], count=20, optimization=steps), here)
+    run(SFTStage(levels=[1], count=20, optimization=steps), here)
     policy, _ = load_policy(context.inputs["policy"], dtype)
     before = policy.state_dict()
     after = weights(here.out_dir)
@@ -56,16 +57,16 @@ def test_what_samples_is_a_mixed_policys_copy_in_bfloat16(
     here = replace(context, model=replace(context.model, dtype="mixed"))
     policy, tokenizer = here.load_student()
     assert {weight.dtype for weight in policy.parameters()} == {torch.float32}
-    ahead = Ahead(policy, 0, "single")
+    sampling_policy = RolloutPrefetcher(policy, 0, "single").sampling_policy
     served, _ = here.load_policy()
-    for name, weight in ahead.behaviour.state_dict().items():
+    for name, weight in sampling_policy.state_dict().items():
         assert weight.dtype == torch.bfloat16
         assert torch.equal(weight, served.state_dict()[name]), name
-    for name, buffer in ahead.behaviour.named_buffers():
+    for name, buffer in sampling_policy.named_buffers():
         assert buffer.dtype == dict(served.named_buffers())[name].dtype, name
     sampling = Sampling(temperature=1.0, top_p=1.0, max_new_tokens=24)
     asked = [tokenizer(prompt)["input_ids"] for prompt in ("coin 1", "coin 12")]
-    drawn = HFEngine(ahead.behaviour, tokenizer, 8).complete(asked, sampling, [1, 2])
+    drawn = HFEngine(sampling_policy, tokenizer, 8).complete(asked, sampling, [1, 2])
     rows = [
         Example(tuple(prompt), tuple(completion.token_ids))
         for prompt, completion in zip(asked, drawn, strict=True)

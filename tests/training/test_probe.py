@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from reasoning_lab.config.hardware import EngineHardwareConfig, HardwareConfig
+from reasoning_lab.config.hardware import HardwareConfig, SamplingHardwareConfig
 from reasoning_lab.data.corpus import read_rollouts
 from reasoning_lab.data.tokens.batches import completion_batch, token_batch
 from reasoning_lab.data.tokens.documents import TrainedPart, document_of
@@ -27,12 +27,12 @@ from reasoning_lab.kernels.binding import (
 from reasoning_lab.kernels.logprobs import mean_logprob, token_logprobs, trained_logits
 from reasoning_lab.kernels.rows import model_rows
 from reasoning_lab.models.policy import load_policy, save_policy
-from reasoning_lab.models.tokenizer import examples_of, prompt_tokens
+from reasoning_lab.models.tokenizer import prompt_tokens, tokenize_rollouts
 from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.sampling.hf import HFEngine, engine_of
 from reasoning_lab.sampling.probe import check_engine, hf_remedy
-from reasoning_lab.stages.midtrain.config import MidtrainConfig
-from reasoning_lab.stages.sft.config import SFTConfig
+from reasoning_lab.stages.midtrain.stage import MidtrainStage
+from reasoning_lab.stages.sft.stage import SFTStage
 from reasoning_lab.training.loop import StageContext
 from reasoning_lab.training.probe import check_student
 from reasoning_lab.types import Completion, Example, UserError
@@ -48,9 +48,9 @@ from tests.support.stages import (  # noqa: F401
 
 HARDWARE = HardwareConfig()
 REFERENCE = HardwareConfig(kernels="reference")
-UNCACHED = HardwareConfig(engine=EngineHardwareConfig(cache=False))
-SFT = SFTConfig(levels=[1], count=60, optimization=optimization(steps=1, batch_size=60))
-MIDTRAIN = MidtrainConfig(
+UNCACHED = HardwareConfig(sampling=SamplingHardwareConfig(cache=False))
+SFT = SFTStage(levels=[1], count=60, optimization=optimization(steps=1, batch_size=60))
+MIDTRAIN = MidtrainStage(
     row_tokens=128, patience=9, validate_every_steps=2, optimization=optimization(batch_size=2)
 )
 # One of each kind; the others take the long suite.
@@ -325,7 +325,7 @@ def test_reference_kernels_train_the_same_policy(
 def corpus_of(context: StageContext) -> tuple[PreTrainedModel, list[Example]]:  # noqa: F811
     model, tokenizer = load_policy(context.inputs["policy"], "float32", kernels="reference")
     rollouts = read_rollouts(context.inputs["corpus"] / "accepted.parquet")
-    return model, examples_of(tokenizer, list(rollouts))
+    return model, tokenize_rollouts(tokenizer, list(rollouts))
 
 
 def first_loss(folder: Path) -> float:
@@ -342,13 +342,13 @@ def test_an_engine_with_another_cache_is_refused(
 ) -> None:
     assert family in STATEFUL
     given = stage_context(context, tmp_path, family)
-    with pytest.raises(UserError, match=r"set hardware.engine.cache=false$"):
+    with pytest.raises(UserError, match=r"set hardware.sampling.cache=false$"):
         given.sampler(*given.load_policy())
-    with pytest.raises(UserError, match=r"^engine.model: .* set hardware.engine.cache=false$"):
+    with pytest.raises(UserError, match=r"^engine.model: .* set hardware.sampling.cache=false$"):
         engine_of(str(given.inputs["policy"]), None, "float32", HARDWARE)
     right = replace(given, hardware=UNCACHED)
     policy, tokenizer = right.load_policy()
-    drawn = right.sampler(policy, tokenizer).complete(
+    drawn = right.sampler(policy, tokenizer).generate(
         ["one", "one", "a longer question"], Sampling(0.8, 1.0, 6), [1, 2, 3]
     )
     prompts = prompt_tokens(tokenizer, ["one", "one", "a longer question"])

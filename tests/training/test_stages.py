@@ -11,17 +11,17 @@ import pytest
 import torch
 
 from reasoning_lab.config.hardware import HardwareConfig
+from reasoning_lab.config.optimization import OptimizerConfig, TrapezoidConfig
 from reasoning_lab.data.corpus import read_rollouts, write_rollouts
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.models.policy import load_policy, save_policy
-from reasoning_lab.models.tokenizer import examples_of
+from reasoning_lab.models.tokenizer import tokenize_rollouts
 from reasoning_lab.tracking.history import read_history
 from reasoning_lab.training import loop as base
 from reasoning_lab.training.loop import (
     StageContext,
 )
 from reasoning_lab.training.micro_batches import PlannedBatches
-from reasoning_lab.training.schedules import trapezoid
 from reasoning_lab.types import Completion, UserError
 from tests.support.stages import (
     STAGES,
@@ -58,7 +58,7 @@ def test_resumed_stage_is_the_uninterrupted_one_to_the_bit(
 def test_every_third_step_is_told_with_its_own_values(
     context: StageContext, tmp_path: Path
 ) -> None:
-    config = STAGES["sft"][1]
+    config = STAGES["sft"]
     trained("sft", context, tmp_path / "all")
     sparse = replace(config, optimization=optimization(log_every_steps=3))
     trained("sft", context, tmp_path / "some", sparse)
@@ -149,8 +149,8 @@ def test_micro_batches_leave_the_result_as_it_is(
     name: str, context: StageContext, tmp_path: Path
 ) -> None:
     # SGD: AdamW's first steps blow rounding up to the size of the learning rate.
-    _, config = STAGES[name]
-    plain = {"_target_": "torch.optim.SGD"}
+    config = STAGES[name]
+    plain = OptimizerConfig("torch.optim.SGD")
     config = replace(
         config,
         optimization=replace(config.optimization, optimizer=plain, steps=2),  # type: ignore[attr-defined, call-arg]
@@ -175,7 +175,7 @@ def test_rl_learns_only_from_groups_with_a_signal(context: StageContext, tmp_pat
 
 
 def test_rl_without_a_prompt_in_reach_says_so(context: StageContext, tmp_path: Path) -> None:
-    _, config = STAGES["rl"]
+    config = STAGES["rl"]
     hopeless = replace(config, max_new_tokens=1)  # type: ignore[call-arg]
     with pytest.raises(UserError, match=r"stages\.stage: no prompt of 40 passes"):
         trained("rl", context, tmp_path, hopeless)
@@ -184,7 +184,7 @@ def test_rl_without_a_prompt_in_reach_says_so(context: StageContext, tmp_path: P
 def test_midtrain_stops_when_validation_no_longer_improves(
     context: StageContext, tmp_path: Path
 ) -> None:
-    _, config = STAGES["midtrain"]
+    config = STAGES["midtrain"]
     # Steps this large only do harm, so the second and third validation are worse.
     wild = replace(
         config,  # type: ignore[call-arg]
@@ -194,8 +194,8 @@ def test_midtrain_stops_when_validation_no_longer_improves(
             batch_size=2,
             steps=30,
             learning_rate=30.0,
-            warmup_frac=0.0,
-            optimizer={"_target_": "torch.optim.SGD"},
+            schedule=TrapezoidConfig(decay_frac=0.5),
+            optimizer=OptimizerConfig("torch.optim.SGD"),
             clip_norm=100.0,
         ),
     )
@@ -217,9 +217,9 @@ def test_what_is_longer_than_max_tokens_is_left_out(
     name: str, counted: str, context: StageContext, tmp_path: Path
 ) -> None:
     """The prompts are `coin 0` to `coin 99`: a token for the word, one or two for the number."""
-    _, config = STAGES[name]
+    config = STAGES[name]
     everything = trained(name, context, tmp_path / "all")
-    examples = examples_of(
+    examples = tokenize_rollouts(
         load_policy(context.inputs["policy"], "float32")[1],
         read_rollouts(context.inputs["corpus"] / "accepted.parquet"),
     )
@@ -256,23 +256,16 @@ def test_a_pair_whose_side_has_no_token_is_left_out_and_counted(
 
 def test_a_limit_that_is_not_set_is_no_identity() -> None:
     for name in ("sft", "dpo"):
-        _, config = STAGES[name]
+        config = STAGES[name]
         assert "max_tokens" not in config.identity()
         limited = replace(config, max_tokens=99)  # type: ignore[call-arg]
         assert limited.identity()["max_tokens"] == 99
 
 
 def test_sft_of_levels_that_were_not_distilled(context: StageContext, tmp_path: Path) -> None:
-    _, config = STAGES["sft"]
+    config = STAGES["sft"]
     with pytest.raises(UserError, match=r"stages\.stage\.levels.*\[9\]"):
         trained("sft", context, tmp_path, replace(config, levels=[9]))  # type: ignore[call-arg]
-
-
-def test_trapezoid_by_hand() -> None:
-    # Ten steps: two up, five down at the end.
-    found = [trapezoid(step, 10, 0.2, 0.5) for step in range(11)]
-    assert found == pytest.approx([0.5, 1, 1, 1, 1, 1, 0.8, 0.6, 0.4, 0.2, 0])
-    assert [trapezoid(step, 4, 0.0, 0.0) for step in range(4)] == [1.0] * 4
 
 
 def test_steps_go_on_where_their_state_says() -> None:

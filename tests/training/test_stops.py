@@ -16,7 +16,12 @@ from typing import Any
 import pytest
 from pytorch_lightning.loggers.logger import Logger
 
-from reasoning_lab.system.interrupts import Stopped, StopRequest, forwarded, terminable
+from reasoning_lab.system.interrupts import (
+    Interrupted,
+    StopRequest,
+    forward_signals,
+    sigterm_as_interrupt,
+)
 from reasoning_lab.tracking.tracker import NullTracker
 from reasoning_lab.training import checkpoints, progress
 from reasoning_lab.training.loop import StageContext
@@ -52,7 +57,7 @@ def states(folder: Path) -> list[int]:
 
 def seldom(name: str, **changes: Any) -> Any:
     """The stage's config, with no state until its end."""
-    config: Any = STAGES[name][1]
+    config: Any = STAGES[name]
     changes = {"checkpoint_every_steps": 999, **changes}
     return replace(config, optimization=replace(config.optimization, **changes))
 
@@ -73,7 +78,7 @@ def test_signal_saves_the_step_in_progress_and_the_stage_goes_on_from_it(
     before = signal.getsignal(number)
     stopped = replace(context, tracker=EachStepTracker(stop))
     with pytest.raises(
-        Stopped, match=r"^stages\.stage: .* step 4 of 6; run the same command"
+        Interrupted, match=r"^stages\.stage: .* step 4 of 6; run the same command"
     ) as end:
         trained(name, stopped, tmp_path / "part", seldom(name))
     assert end.value.exit_code == 128 + number
@@ -91,7 +96,7 @@ def test_signal_saves_the_step_in_progress_and_the_stage_goes_on_from_it(
 def test_another_process_asks_for_the_stop_through_a_file(
     context: StageContext, tmp_path: Path
 ) -> None:
-    """As `forwarded` does; only while a stage trains, so that a stale request stops nothing."""
+    """As `forward_signals` does, but only while a stage trains: a stale request stops nothing."""
     work = tmp_path / "part" / "work"
     work.mkdir(parents=True)
     (work / "stop").write_text("15")
@@ -101,28 +106,31 @@ def test_another_process_asks_for_the_stop_through_a_file(
             (work / "stop").write_text(str(int(signal.SIGTERM)))
 
     stopped = replace(context, tracker=EachStepTracker(stop))
-    with pytest.raises(Stopped, match="step 2 of 6") as end:
+    with pytest.raises(Interrupted, match="step 2 of 6") as end:
         trained("sft", stopped, tmp_path / "part", seldom("sft"))
     assert end.value.signum == signal.SIGTERM
 
 
 def test_signal_is_handed_on_to_a_training_and_else_ends_the_command(tmp_path: Path) -> None:
-    with pytest.raises(Stopped, match="Stopped; run the same command again"), forwarded(tmp_path):
+    with (
+        pytest.raises(Interrupted, match="Stopped; run the same command again"),
+        forward_signals(tmp_path),
+    ):
         os.kill(os.getpid(), signal.SIGINT)
     request = StopRequest(tmp_path)
 
     def twice() -> None:
-        with forwarded(tmp_path):
+        with forward_signals(tmp_path):
             (tmp_path / "training").touch()
             assert request.signum is None
             os.kill(os.getpid(), signal.SIGTERM)
             os.kill(os.getpid(), signal.SIGTERM)
             assert request.signum == signal.SIGTERM
             # Only a person's second wish is one.
-            with pytest.raises(Stopped):
+            with pytest.raises(Interrupted):
                 os.kill(os.getpid(), signal.SIGINT)
 
-    with pytest.raises(Stopped):
+    with pytest.raises(Interrupted):
         twice()
 
 
@@ -133,12 +141,12 @@ def test_signal_that_comes_when_the_training_has_just_ended_is_not_lost(tmp_path
             os.kill(os.getpid(), signal.SIGTERM)
 
     def late_for_processes() -> None:
-        with forwarded(tmp_path):
+        with forward_signals(tmp_path):
             (tmp_path / "training").touch()
             os.kill(os.getpid(), signal.SIGINT)
 
     for act, number in ((late, signal.SIGTERM), (late_for_processes, signal.SIGINT)):
-        with pytest.raises(Stopped) as end:
+        with pytest.raises(Interrupted) as end:
             act()
         again = pickle.loads(pickle.dumps(end.value))
         assert (str(again), again.signum) == (str(end.value), number)
@@ -146,7 +154,10 @@ def test_signal_that_comes_when_the_training_has_just_ended_is_not_lost(tmp_path
 
 def test_sigterm_ends_a_command_as_ctrl_c_does() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(Stopped, match="run the same command again") as end, terminable():
+    with (
+        pytest.raises(Interrupted, match="run the same command again") as end,
+        sigterm_as_interrupt(),
+    ):
         os.kill(os.getpid(), signal.SIGTERM)
     assert end.value.exit_code == 143
     assert signal.getsignal(signal.SIGTERM) is before
@@ -192,7 +203,7 @@ def test_states_are_saved_by_the_clock_too(
 
 
 def test_how_often_states_are_saved_is_no_identity() -> None:
-    config = STAGES["sft"][1]
+    config = STAGES["sft"]
     changed = replace(
         config,  # type: ignore[call-arg]
         optimization=optimization(checkpoint_every_minutes=1.0, checkpoint_every_steps=7),
@@ -246,7 +257,7 @@ def test_in_a_terminal_one_bar_names_the_stage_its_step_and_reward(
 def test_steps_without_a_group_that_trains_make_torch_say_nothing(
     context: StageContext, tmp_path: Path
 ) -> None:
-    config: Any = STAGES["rl_options"][1]
+    config: Any = STAGES["rl_options"]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         hopeless = replace(config, max_new_tokens=1)

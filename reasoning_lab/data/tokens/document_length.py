@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from reasoning_lab.config.schema import ModelConfig
+from reasoning_lab.config.model import ModelConfig
 
 log = logging.getLogger(__name__)
 

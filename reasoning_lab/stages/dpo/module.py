@@ -23,11 +23,11 @@ from reasoning_lab.data.tokens.documents import drop_too_long
 from reasoning_lab.kernels.batch import TokenBatch
 from reasoning_lab.kernels.logprobs import token_logprobs
 from reasoning_lab.losses.dpo import DPOLoss, PairLogprobs, dpo_loss
-from reasoning_lab.models.policy import device_of, on_device
-from reasoning_lab.models.tokenizer import examples_of
-from reasoning_lab.stages.dpo.config import DPOConfig
-from reasoning_lab.system.files import seal, sealed
-from reasoning_lab.system.ranks import Peers, first_rank_says, rank, share
+from reasoning_lab.models.policy import sampling_device, to_device
+from reasoning_lab.models.tokenizer import tokenize_rollouts
+from reasoning_lab.stages.dpo.stage import DPOStage
+from reasoning_lab.system.files import find_checksummed, rename_with_checksum
+from reasoning_lab.system.ranks import Peers, broadcast_from_rank0, rank, rank_slice
 from reasoning_lab.training.loop import (
     Metrics,
     PolicyModule,
@@ -61,7 +61,7 @@ class PairBatch(MicroBatch):
 class DPOModule(PolicyModule):
     """A preference loss with an optional next-token term on the chosen completions."""
 
-    def __init__(self, policy: PreTrainedModel, config: DPOConfig, stage: str) -> None:
+    def __init__(self, policy: PreTrainedModel, config: DPOStage, stage: str) -> None:
         optimization = config.optimization
         super().__init__(policy, optimizer_of(optimization, stage), schedule_of(optimization))
         self._config = config
@@ -131,14 +131,14 @@ def _correlation(one: Tensor, other: Tensor) -> Tensor:
     return torch.where(size > 0, (one * other).sum() / size.clamp(min=1e-12), 0.0)
 
 
-def run(config: DPOConfig, context: StageContext) -> Metrics:
+def run(config: DPOStage, context: StageContext) -> Metrics:
     """Write the preference-optimized policy."""
     policy, tokenizer = context.load_student()
     preferences = context.inputs["preferences"]
     chosen = read_rollouts(preferences / "chosen.parquet")
     rejected = read_rollouts(preferences / "rejected.parquet")
     pairs = fitting_pairs(chosen, rejected, tokenizer, config.max_tokens, context)
-    placed = on_device(policy, device_of(context.hardware))
+    placed = to_device(policy, sampling_device(context.hardware))
     size = context.hardware.micro_batch_size or _REFERENCE_BATCH_PAIRS
     reference = stored_reference_logprobs(placed, pairs, context.work_dir, size)
     optimization = config.optimization
@@ -180,7 +180,7 @@ def fitting_pairs(
         raise UserError(
             f"stages.{context.name}: the preferences have no pair; sample more rollouts for them"
         )
-    sides = examples_of(tokenizer, chosen), examples_of(tokenizer, rejected)
+    sides = tokenize_rollouts(tokenizer, chosen), tokenize_rollouts(tokenizer, rejected)
     everything = list(zip(*sides, strict=True))
     context.ledger.take("pairs", len(everything))
     written = [all(side.completion_ids for side in pair) for pair in everything]
@@ -207,7 +207,7 @@ def stored_reference_logprobs(
     batch_pairs: int,
 ) -> Tensor:
     """`reference_logprobs`, read again where a run goes on after a kill."""
-    file = first_rank_says(lambda: sealed(folder, "reference"))
+    file = broadcast_from_rank0(lambda: find_checksummed(folder, "reference"))
     if file is not None:
         return load_file(file)["logprobs"]
     logprobs = reference_logprobs(reference, pairs, batch_pairs)
@@ -215,7 +215,7 @@ def stored_reference_logprobs(
         folder.mkdir(parents=True, exist_ok=True)
         draft = folder / "reference.draft"
         save_file({"logprobs": logprobs}, draft)
-        seal(draft, "reference")
+        rename_with_checksum(draft, "reference")
     return logprobs
 
 
@@ -231,10 +231,10 @@ def reference_logprobs(
     """
     order = sorted(range(len(pairs)), key=lambda row: max(side.length for side in pairs[row]))
     rank_sums: dict[int, list[float]] = {}
-    for start in share(range(0, len(pairs), batch_pairs)):
+    for start in rank_slice(range(0, len(pairs), batch_pairs)):
         rows = order[start : start + batch_pairs]
         tokens = pair_tokens([pairs[row] for row in rows]).to(reference.device)
         sums = tokens.sum_by_document(token_logprobs(reference, tokens))
         rank_sums.update(zip(rows, torch.stack(sums.chunk(2), dim=1).tolist(), strict=True))
-    all_sums = {row: sums for part in Peers().gathered(rank_sums) for row, sums in part.items()}
+    all_sums = {row: sums for part in Peers().all_gather(rank_sums) for row, sums in part.items()}
     return torch.tensor([all_sums[row] for row in range(len(pairs))])

@@ -14,8 +14,8 @@ from reasoning_lab.data.corpus import read_rollouts
 from reasoning_lab.data.tokens.batches import step_batches
 from reasoning_lab.data.tokens.documents import Document, TrainedPart, document_of, drop_too_long
 from reasoning_lab.data.tokens.packing import pack
-from reasoning_lab.models.tokenizer import examples_of
-from reasoning_lab.stages.midtrain.config import MidtrainConfig
+from reasoning_lab.models.tokenizer import tokenize_rollouts
+from reasoning_lab.stages.midtrain.stage import MidtrainStage
 from reasoning_lab.training.loop import (
     Metrics,
     StageContext,
@@ -35,7 +35,7 @@ class PatienceStopping(EarlyStopping):
         trainer.should_stop = self.wait_count >= self.patience
 
 
-def run(config: MidtrainConfig, context: StageContext) -> Metrics:
+def run(config: MidtrainStage, context: StageContext) -> Metrics:
     """Write the mid-trained policy."""
     policy, tokenizer = context.load_student()
     corpus = context.inputs["corpus"]
@@ -79,7 +79,7 @@ def run(config: MidtrainConfig, context: StageContext) -> Metrics:
 def _rows(
     rollouts: Sequence[Rollout],
     tokenizer: PreTrainedTokenizerBase,
-    config: MidtrainConfig,
+    config: MidtrainStage,
     context: StageContext,
     unit: str,
 ) -> list[list[Document]]:
@@ -90,7 +90,7 @@ def _rows(
             "problems, of which some are for validation"
         )
     part = TrainedPart(config.trained)
-    documents = [document_of(one, trained=part) for one in examples_of(tokenizer, rollouts)]
+    documents = [document_of(one, trained=part) for one in tokenize_rollouts(tokenizer, rollouts)]
     problems = [rollout.problem for rollout in rollouts]
     lengths = [len(document) for document in documents]
     context.ledger.take(unit, len(documents))

@@ -15,29 +15,29 @@ from typing import Any
 from reasoning_lab.data.corpus import read_rollouts, write_prompt_ids, write_rollouts
 from reasoning_lab.data.curation.selection import group_by_problem, preference_pairs
 from reasoning_lab.graph.ledger import Ledger
-from reasoning_lab.sampling.rollouts import sampling_of
-from reasoning_lab.stages.prefer.config import (
-    PreferConfig,
-    PreferMixedConfig,
-    PreferTeacherConfig,
+from reasoning_lab.sampling.rollouts import sampling_from_config
+from reasoning_lab.stages.prefer.stage import (
+    PreferMixedStage,
+    PreferStage,
+    PreferTeacherStage,
 )
 from reasoning_lab.training.loop import Metrics, StageContext
 from reasoning_lab.types import PreferencePair, Problem, RolloutGroup, Split, UserError, Verdict
 from reasoning_lab.verify import verifier_version
 
 
-def from_policy(config: PreferConfig, context: StageContext) -> Metrics:
+def from_policy(config: PreferStage, context: StageContext) -> Metrics:
     """Pairs of the policy's own rollouts."""
     problems = context.problems(Split.TRAIN, config.problems)
     return _write(_sampled(problems, config, context), config, context)
 
 
-def from_corpus(config: PreferTeacherConfig, context: StageContext) -> Metrics:
+def from_corpus(config: PreferTeacherStage, context: StageContext) -> Metrics:
     """Pairs of the teacher's accepted and rejected rollouts."""
     return _write(_teachers(context), config, context)
 
 
-def from_both(config: PreferMixedConfig, context: StageContext) -> Metrics:
+def from_both(config: PreferMixedStage, context: StageContext) -> Metrics:
     """Pairs of the policy's rollouts and the teacher's of the same problems."""
     taught = _taught(config, context)
     own = _sampled([group.problem for group in taught], config, context)
@@ -57,20 +57,20 @@ def from_both(config: PreferMixedConfig, context: StageContext) -> Metrics:
 
 
 def _sampled(
-    problems: Sequence[Problem], config: PreferConfig, context: StageContext
+    problems: Sequence[Problem], config: PreferStage, context: StageContext
 ) -> list[RolloutGroup]:
     """The policy's rollouts, by problem."""
     sampler = context.sampler(*context.load_policy())
-    return sampler.kept_groups(
+    return sampler.resumable_groups(
         problems,
         config.group_size,
-        sampling_of(config.sampling),
+        sampling_from_config(config.sampling),
         f"{context.seed}/prefer",
         context.work_dir / "rollouts",
     )
 
 
-def _taught(config: PreferMixedConfig, context: StageContext) -> list[RolloutGroup]:
+def _taught(config: PreferMixedStage, context: StageContext) -> list[RolloutGroup]:
     """The teacher's rollouts of `config.problems`, drawn from the corpus."""
     asked = config.problems
     of_corpus = _teachers(context)
@@ -99,7 +99,7 @@ def _teachers(context: StageContext) -> list[RolloutGroup]:
 
 def _write(
     groups: Sequence[RolloutGroup],
-    config: PreferConfig | PreferTeacherConfig,
+    config: PreferStage | PreferTeacherStage,
     context: StageContext,
 ) -> Metrics:
     pairs = preference_pairs(groups, config.pairs_per_problem, context.seed, config.pairing)
@@ -123,7 +123,7 @@ def _write(
     }
     context.tracker.log({f"prefer/{key}": value for key, value in metrics.items()})
     sample = [rollout for pair in pairs[:16] for rollout in (pair.chosen, pair.rejected)]
-    context.tracker.rollouts("prefer/pairs", sample)
+    context.tracker.log_rollouts("prefer/pairs", sample)
     return metrics
 
 

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from transformers import PreTrainedTokenizerBase
 
 from reasoning_lab.data.corpus import write_prompt_ids
-from reasoning_lab.data.teachers.procedural import ProceduralTeacher, boxed
+from reasoning_lab.data.teachers.procedural import ProceduralTeacher
+from reasoning_lab.data.teachers.teacher import boxed
 from reasoning_lab.data.tokens.documents import document_of
 from reasoning_lab.models.policy import build_policy
 from reasoning_lab.models.tokenizer import (
@@ -20,7 +21,7 @@ from reasoning_lab.models.tokenizer import (
     text_tokens,
     train_tokenizer,
 )
-from reasoning_lab.stages.pretrain.config import PretrainConfig
+from reasoning_lab.stages.pretrain.stage import PretrainStage
 from reasoning_lab.training.loop import Metrics, StageContext
 from reasoning_lab.training.next_token_training import train_next_token
 from reasoning_lab.training.probe import check_student
@@ -29,7 +30,7 @@ from reasoning_lab.types import Example, Problem, Split
 _RESULT = " = "
 
 
-def run(config: PretrainConfig, context: StageContext) -> Metrics:
+def run(config: PretrainStage, context: StageContext) -> Metrics:
     """Write the base policy; see the module's docstring."""
     problems = context.problems(Split.TRAIN, config.problems)
     teacher = ProceduralTeacher(noticed_slip_rate=0.0, unnoticed_slip_rate=0.0)

@@ -1,18 +1,13 @@
-"""Policy-gradient training with verifiable rewards: GRPO and its kin (paper, step 4).
+"""Policy-gradient training with verifiable rewards: GRPO and its variants (paper, step 4).
 
-Each step samples a group of rollouts for every prompt at the annealed temperature, has them
-verified and rewarded, drops the prompts and rollouts that the paper's controls drop, and learns
-from the others with the same temperature dividing the logits.
+Each step gets its rollouts with their advantages (`rollouts.py` tells the way of a rollout) and
+makes one update of them (`update.py`), whose logits are divided by the temperature that sampled.
 """
 
 import logging
-import random
 import time
 import warnings
-from collections import Counter
-from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
@@ -22,24 +17,20 @@ from torch.optim.lr_scheduler import LRScheduler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_lab.data.corpus import write_prompt_ids
-from reasoning_lab.data.tokens.batches import step_batches
 from reasoning_lab.graph.ledger import Ledger
-from reasoning_lab.models.tokenizer import opened_thought
+from reasoning_lab.models.tokenizer import template_thought
 from reasoning_lab.sampling.probe import check_engine
-from reasoning_lab.sampling.rollouts import RolloutSampler
-from reasoning_lab.stages.rl.ahead import Ahead
-from reasoning_lab.stages.rl.config import RLConfig
-from reasoning_lab.stages.rl.engines import engine_remedy, sampler_of
+from reasoning_lab.stages.rl.engines import engine_remedy, rollout_sampler
 from reasoning_lab.stages.rl.health import Health
-from reasoning_lab.stages.rl.rollouts import (
-    FILTERED,
-    Collector,
-    PromptBatch,
-    StepRollouts,
-    count_step,
-)
+from reasoning_lab.stages.rl.metrics import rollout_metrics, time_metrics, validation_metrics
+from reasoning_lab.stages.rl.prefetcher import RolloutPrefetcher
+from reasoning_lab.stages.rl.prompts import prompt_batches, screened_pool
+from reasoning_lab.stages.rl.records import PromptBatch, StepRollouts
+from reasoning_lab.stages.rl.rollouts import RolloutCollector, step_sampling
+from reasoning_lab.stages.rl.stage import RLStage
 from reasoning_lab.stages.rl.update import (
     Reference,
+    RolloutBatch,
     entropy,
     rank_batches,
     rollout_batches,
@@ -54,10 +45,9 @@ from reasoning_lab.training.loop import (
     fit,
     save_trained,
 )
-from reasoning_lab.training.micro_batches import PlannedBatches
 from reasoning_lab.training.schedules import optimizer_of, schedule_of
 from reasoning_lab.training.strategies import backward, clipped_step
-from reasoning_lab.types import Problem, RolloutGroup, Split, UserError, Verdict
+from reasoning_lab.types import Split
 
 log = logging.getLogger(__name__)
 
@@ -65,29 +55,31 @@ _TABLE_GROUPS, _TABLE_ROLLOUTS = 4, 4
 
 
 class RLModule(PolicyModule):
-    """Samples, filters and learns; one update a batch of prompts.
+    """One update a batch of prompts.
 
     Args:
-        policy: Learns, and samples for itself.
+        policy: The policy that learns.
         tokenizer: The policy's.
-        collector: Draws a step's rollouts.
-        ahead: Says when, and from which weights.
+        collector: Samples, rewards and selects a step's rollouts.
+        prefetcher: Decides when they are sampled, and by which weights.
         config: The stage's.
-        micro_batch_size: Rollouts a backward pass; None = as `rollout_batches` has it.
+        micro_batch_size: Rollouts of a backward pass; None = the default of `rollout_batches`.
         tracker: Where tables of rollouts go.
         name: The stage's name.
 
     Attributes:
-        ledger: Groups and rollouts of all steps so far; a part of the training state.
+        train_tokens: Tokens of the prompts and completions that trained so far.
+        rollouts: Rollouts sampled so far.
+        ledger: Groups and rollouts of all steps so far; part of the training state.
     """
 
     def __init__(
         self,
         policy: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
-        collector: Collector,
-        ahead: Ahead,
-        config: RLConfig,
+        collector: RolloutCollector,
+        prefetcher: RolloutPrefetcher,
+        config: RLStage,
         micro_batch_size: int | None,
         tracker: Tracker,
         name: str,
@@ -97,191 +89,159 @@ class RLModule(PolicyModule):
         self.automatic_optimization = False
         self._tokenizer = tokenizer
         self._collector = collector
-        self._ahead = ahead
+        self._prefetcher = prefetcher
         self._config = config
         self._micro_batch_size = micro_batch_size
         self._tracker = tracker
         self._name = name
         self._peers = Peers()
         self._health = Health()
-        told = config.kl.weight or config.kl.log_every_steps
-        self._reference = Reference(policy) if told else None
-        self.rollout_tokens = 0
+        needs_reference = config.kl.weight or config.kl.log_every_steps
+        self._reference = Reference(policy) if needs_reference else None
+        self.train_tokens = 0
         self.rollouts = 0
         self.ledger = Ledger()
 
     def training_step(self, batch: PromptBatch, index: int) -> None:
-        temperature = self._collector.sampling(batch.step).temperature
         started = time.monotonic()
-        version = self.global_step
-        collected = self._ahead.rollouts(self._collector, batch, version)
+        policy_version = self.global_step
+        sampling = step_sampling(self._config, batch.step)
+        step_rollouts = self._prefetcher.rollouts(self._collector, batch, policy_version)
         sampled = time.monotonic()
         entropy_nats = entropy(
             self.policy,
-            [rollout for group in collected.drawn for rollout in group.rollouts],
+            [record.rollout for record in step_rollouts.rollouts],
             self._tokenizer,
             self._micro_batch_size,
             self.device,
         )
-        batches = rollout_batches(
-            collected.trained, self._tokenizer, self._config, self._micro_batch_size, self.device
+        step_batches = rollout_batches(
+            step_rollouts.trained_groups,
+            self._tokenizer,
+            self._config,
+            self._micro_batch_size,
+            self.device,
         )
-        self.rollout_tokens += sum(len(part.tokens.input_ids) for part in batches)
-        self.rollouts += sum(len(group.rollouts) for group in collected.drawn)
-        count_step(collected, self.ledger)
-        told = _validation_values(collected.validation)
-        if batches:
-            optimizer = cast(LightningOptimizer, self.optimizers())
-            clip_norm = self._config.optimization.clip_norm
-            values = update(
-                self.policy,
-                rank_batches(batches),
-                self._config,
-                temperature,
-                optimizer,
-                partial(backward, self),
-                partial(clipped_step, self, optimizer, clip_norm),
-                self._peers,
-                self._reference if self._looks_back(batch.step) else None,
-            )
-            values["learning_rate"] = self.trainer.optimizers[0].param_groups[0]["lr"]
-            told |= {f"train/{key}": float(value) for key, value in values.items()}
+        self.train_tokens += sum(len(part.tokens.input_ids) for part in step_batches)
+        self.rollouts += len(step_rollouts.rollouts)
+        step_rollouts.record(self.ledger)
+        metrics = validation_metrics(step_rollouts.validation)
+        if step_batches:
+            metrics |= self._update(step_batches, sampling.temperature, batch.step)
         cast(LRScheduler, self.lr_schedulers()).step()
-        trained_tokens = self._config.epochs * sum(part.trained_tokens for part in batches)
-        told |= _times(collected, sampled - started, time.monotonic() - sampled, trained_tokens)
-        told |= self._rollout_values(collected, entropy_nats, temperature, version)
-        if collected.validation or batch.step % self._config.optimization.log_every_steps == 0:
-            self.tell(told, batch.step)
+        trained_tokens = sum(part.trained_tokens for part in step_batches)
+        metrics |= time_metrics(
+            step_rollouts,
+            sampled - started,
+            time.monotonic() - sampled,
+            self._config.epochs * trained_tokens,
+        )
+        rollouts = rollout_metrics(step_rollouts, entropy_nats, sampling, policy_version)
+        for warning in self._health.warnings(rollouts):
+            log.warning("stages.%s: %s.", self._name, warning)
+        metrics |= {f"rollout/{key}": float(value) for key, value in rollouts.items()}
+        is_logged = batch.step % self._config.optimization.log_every_steps == 0
+        if step_rollouts.validation or is_logged:
+            self.tell(metrics, batch.step)
         if batch.step % self._config.table_every_steps == 0:
-            self._log_table(collected)
+            self._log_table(step_rollouts)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["rollouts"] = {"trained_tokens": self.rollout_tokens, "drawn": self.rollouts}
-        checkpoint["ahead"] = self._ahead.state_dict()
+        checkpoint["rollouts"] = {"train_tokens": self.train_tokens, "sampled": self.rollouts}
+        checkpoint["prefetcher"] = self._prefetcher.state_dict()
         checkpoint["ledger"] = self.ledger.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        kept = checkpoint["rollouts"]
-        self.rollout_tokens, self.rollouts = kept["trained_tokens"], kept["drawn"]
-        self._ahead.load_state_dict(checkpoint["ahead"])
+        counts = checkpoint["rollouts"]
+        self.train_tokens, self.rollouts = counts["train_tokens"], counts["sampled"]
+        self._prefetcher.load_state_dict(checkpoint["prefetcher"])
         self.ledger.load_state_dict(checkpoint["ledger"])
 
-    def _looks_back(self, step: int) -> bool:
+    def _update(
+        self, step_batches: list[RolloutBatch], temperature: float, step: int
+    ) -> dict[str, float]:
+        """Train on the step's rollouts; what is logged under `train/`."""
+        optimizer = cast(LightningOptimizer, self.optimizers())
+        values = update(
+            self.policy,
+            rank_batches(step_batches),
+            self._config,
+            temperature,
+            optimizer,
+            partial(backward, self),
+            partial(clipped_step, self, optimizer, self._config.optimization.clip_norm),
+            self._peers,
+            self._reference if self._measures_kl(step) else None,
+        )
+        values["learning_rate"] = self.trainer.optimizers[0].param_groups[0]["lr"]
+        return {f"train/{key}": float(value) for key, value in values.items()}
+
+    def _measures_kl(self, step: int) -> bool:
         kl = self._config.kl
         return bool(kl.weight) or bool(kl.log_every_steps and step % kl.log_every_steps == 0)
 
-    def _rollout_values(
-        self, collected: StepRollouts, entropy_nats: float, temperature: float, version: int
-    ) -> dict[str, float]:
-        rollouts = [rollout for group in collected.drawn for rollout in group.rollouts]
-        verdicts = Counter(rollout.verdict for rollout in rollouts)
-        lengths = [len(rollout.completion.token_ids) for rollout in rollouts]
-        unjudged = collected.dropped_rollouts["unjudged"]
-        judged = max(len(rollouts) - unjudged, 1)
-        values = {
-            "reward_mean": collected.shares.total() / judged,
-            **{f"reward/{name}_mean": share / judged for name, share in collected.shares.items()},
-            **{f"{verdict}_frac": verdicts[verdict] / len(rollouts) for verdict in Verdict},
-            "entropy": entropy_nats,
-            "completion_tokens_mean": sum(lengths) / len(lengths),
-            "completion_tokens_max": max(lengths),
-            "truncated_frac": sum(r.completion.truncated for r in rollouts) / len(rollouts),
-            "temperature": temperature,
-            "rollouts": len(rollouts),
-            "unjudged": unjudged,
-            "balanced_away": collected.dropped_rollouts["balanced_away"],
-            "cut_off": collected.dropped_rollouts["cut_off"],
-            "hard_prompts": collected.hard,
-            "groups_without_signal": collected.dropped["no_signal"],
-            "groups_too_easy": collected.dropped["easy"],
-            "groups_uneven": collected.dropped["uneven"],
-            "groups_unjudged": collected.dropped["unjudged"],
-            "groups_cut_off": collected.dropped["cut_off"],
-            "groups_trained": len(collected.trained),
-            "policy_version": rollouts[0].policy_version,
-            "staleness": version - rollouts[0].policy_version,
-        }
-        for warning in self._health.warnings(values):
-            log.warning("stages.%s: %s.", self._name, warning)
-        return {f"rollout/{key}": float(value) for key, value in values.items()}
-
-    def _log_table(self, collected: StepRollouts) -> None:
-        groups = collected.trained[:_TABLE_GROUPS]
-        self._tracker.rollouts(
+    def _log_table(self, step_rollouts: StepRollouts) -> None:
+        records = [
+            record
+            for group in step_rollouts.trained_groups[:_TABLE_GROUPS]
+            for record in group.compared[:_TABLE_ROLLOUTS]
+        ]
+        self._tracker.log_rollouts(
             "rollout/samples",
-            [rollout for group in groups for rollout in group.rollouts[:_TABLE_ROLLOUTS]],
+            [record.rollout for record in records],
             {
-                "reward": [r for group in groups for r in group.rewards[:_TABLE_ROLLOUTS]],
-                "advantage": [a for group in groups for a in group.advantages[:_TABLE_ROLLOUTS]],
+                "reward": [record.reward or 0.0 for record in records],
+                "advantage": [record.advantage for record in records],
             },
         )
 
 
-def _validation_values(groups: Sequence[RolloutGroup]) -> dict[str, float]:
-    if not groups:
-        return {}
-    rollouts = [rollout for group in groups for rollout in group.rollouts]
-    return {
-        "val/pass@1": sum(group.pass_rate for group in groups) / len(groups),
-        "val/truncated_frac": sum(r.completion.truncated for r in rollouts) / len(rollouts),
-    }
-
-
-def _times(
-    collected: StepRollouts, generate_s: float, train_s: float, trained_tokens: int
-) -> dict[str, float]:
-    groups = [*collected.drawn, *collected.validation]
-    drawn = sum(len(r.completion.token_ids) for group in groups for r in group.rollouts)
-    return {
-        "time/generate_s": generate_s,
-        "time/train_s": train_s,
-        "time/generate_frac": generate_s / (generate_s + train_s),
-        "time/generate_tokens_per_s": drawn / generate_s,
-        "time/train_tokens_per_s": trained_tokens / train_s,
-    }
-
-
-def run(config: RLConfig, context: StageContext) -> Metrics:
-    """Write the policy that reinforcement learning leaves."""
-    # The schedule goes on at a step without a group that trains, also before the first update.
+def run(config: RLStage, context: StageContext) -> Metrics:
+    """Train the policy and write it."""
+    # The schedule advances at steps without a group that trains, also before the first update.
     warnings.filterwarnings("ignore", r"Detected call of `lr_scheduler\.step\(\)`")
     policy, tokenizer = context.load_student()
     problems = context.problems(Split.TRAIN, config.problems)
-    ahead = Ahead(policy, config.staleness, context.hardware.strategy)
-    held = config.validation
-    validation = context.source.problems(Split.VALIDATION, config.problems.levels, held.count, 0)
-    with sampler_of(config, context, ahead.behaviour, tokenizer) as sampler, closing(ahead):
-        if config.engine != "hf" or ahead.behaviour is not policy:
+    prefetcher = RolloutPrefetcher(policy, config.staleness, context.hardware.strategy)
+    validation = context.source.problems(
+        Split.VALIDATION, config.problems.levels, config.validation.count, 0
+    )
+    sampling_policy = prefetcher.sampling_policy
+    with (
+        rollout_sampler(config, context, sampling_policy, tokenizer) as sampler,
+        closing(prefetcher),
+    ):
+        if config.rollout_engine != "hf" or sampling_policy is not policy:
             check_engine(
                 policy,
                 tokenizer,
-                sampler.complete,
+                sampler.generate,
                 config.temperature.start,
                 context.hardware,
                 f"stages.{context.name}",
                 engine_remedy(config, context),
                 getattr(torch, context.model.sampling_dtype),
             )
-        collector = Collector(
+        collector = RolloutCollector(
             config,
             context.seed,
             sampler,
-            list(context.readable_golds().of(validation, "validation_problems")),
+            list(context.readable_golds().filter(validation, "validation_problems")),
             f"stages.{context.name}",
-            opened_thought(tokenizer),
+            template_thought(tokenizer),
         )
-        pool = _screened(problems, config, sampler, collector, context)
+        pool = screened_pool(problems, config, sampler, context)
         module = RLModule(
             policy,
             tokenizer,
             collector,
-            ahead,
+            prefetcher,
             config,
             context.hardware.micro_batch_size,
             context.tracker,
             context.name,
         )
-        batches = _batches(config, pool, context.seed)
+        batches = prompt_batches(config, pool, context.seed)
         train_s = fit(module, batches, context, config.optimization)
     remedy = "choose other levels, a larger group_size, wider filters or signal=reward"
     module.ledger.require_passed("groups", f"stages.{context.name}", remedy)
@@ -289,69 +249,9 @@ def run(config: RLConfig, context: StageContext) -> Metrics:
     save_trained(module, tokenizer, context)
     write_prompt_ids(context.out_dir, problems)
     return {
-        "train_tokens": module.rollout_tokens,
+        "train_tokens": module.train_tokens,
         "train_s": train_s,
         "problems": len(problems),
         "pool": len(pool),
         "rollouts": module.rollouts,
     }
-
-
-def _batches(config: RLConfig, pool: Sequence[Problem], seed: int) -> PlannedBatches:
-    """The prompts of every step."""
-    optimization = config.optimization
-    steps = step_batches([1] * len(pool), optimization.batch_size, optimization.steps, seed)
-
-    def prompts(number: int) -> PromptBatch:
-        rows = steps[number]
-        taken = set(rows)
-        spare = (
-            [row for row in range(len(pool)) if row not in taken] if config.backfill_rounds else []
-        )
-        random.Random(f"{seed}/{number}/spare").shuffle(spare)
-        return PromptBatch(number, [pool[row] for row in rows], [pool[row] for row in spare])
-
-    def with_following(number: int) -> PromptBatch:
-        ahead_of_time = config.staleness and number + 1 < len(steps)
-        following = prompts(number + 1) if ahead_of_time else None
-        return replace(prompts(number), following=following)
-
-    return PlannedBatches(range(len(steps)), with_following)
-
-
-def _screened(
-    problems: Sequence[Problem],
-    config: RLConfig,
-    sampler: RolloutSampler,
-    collector: Collector,
-    context: StageContext,
-) -> Sequence[Problem]:
-    """The prompts worth training on, judged once by the policy as it comes in."""
-    if config.screen_group_size == 0:
-        return problems
-    if not config.has_group_baseline:
-        log.info(
-            "stages.%s: no screening, as %s learns from prompts that are always solved or failed.",
-            context.name,
-            config.advantage,
-        )
-        return problems
-    groups = sampler.kept_groups(
-        problems,
-        config.screen_group_size,
-        collector.sampling(0),
-        f"{context.seed}/screen",
-        context.work_dir / "screening",
-    )
-    pool, dropped = collector.screened(groups)
-    for reason, count in dropped.items():
-        context.ledger.drop("problems", reason, count, selected=reason in FILTERED)
-    counts = {f"rollout/screened_{reason}": number for reason, number in dropped.items()}
-    context.tracker.log({"rollout/screened": len(problems), "rollout/pool": len(pool)} | counts)
-    if not pool:
-        reasons = ", ".join(f"{number} {reason}" for reason, number in dropped.items())
-        raise UserError(
-            f"stages.{context.name}: no prompt of {len(problems)} passes the filters ({reasons}); "
-            "choose other levels, a larger screen_group_size or wider filters"
-        )
-    return pool

@@ -18,12 +18,12 @@ from reasoning_lab.losses.policy_gradient import (
     KLTerm,
     grpo_loss,
     importance_weights,
-    token_weights,
 )
 from reasoning_lab.models.tokenizer import prompt_tokens
-from reasoning_lab.stages.rl.config import MICRO_BATCH_ROWS, RLConfig
-from reasoning_lab.stages.rl.rollouts import ScoredGroup
-from reasoning_lab.system.ranks import Peers, share, world_size
+from reasoning_lab.stages.rl.records import RewardedGroup, TrainingRow
+from reasoning_lab.stages.rl.rollouts import training_rows
+from reasoning_lab.stages.rl.stage import MICRO_BATCH_ROWS, RLStage
+from reasoning_lab.system.ranks import Peers, rank_slice, world_size
 from reasoning_lab.training.micro_batches import MicroBatch
 from reasoning_lab.types import Example, Rollout
 
@@ -58,18 +58,10 @@ class RolloutBatch(MicroBatch):
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    rollout: Rollout
-    example: Example
-    advantage: float
-    weight: float
-
-
 def rollout_batches(
-    groups: Sequence[ScoredGroup],
+    groups: Sequence[RewardedGroup],
     tokenizer: PreTrainedTokenizerBase,
-    config: RLConfig,
+    config: RLStage,
     rows: int | None,
     device: torch.device,
 ) -> list[RolloutBatch]:
@@ -83,7 +75,7 @@ def rollout_batches(
             would have none.
         device: Where they go.
     """
-    trained = sorted(_rows(groups, tokenizer, config), key=lambda row: row.example.length)
+    trained = sorted(training_rows(groups, tokenizer, config), key=lambda row: row.example.length)
     size = max(1, min(rows or MICRO_BATCH_ROWS, -(-len(trained) // world_size())))
     return [
         _rollout_batch(trained[start : start + size]).to(device)
@@ -94,35 +86,11 @@ def rollout_batches(
 def rank_batches(batches: Sequence[RolloutBatch]) -> list[RolloutBatch]:
     """This rank's micro-batches, as many as every other's: idle ones train nothing."""
     most = -(-len(batches) // world_size())
-    of_rank = list(share(batches))
+    of_rank = list(rank_slice(batches))
     return of_rank + [batches[0].untrained()] * (most - len(of_rank))
 
 
-def _rows(
-    groups: Sequence[ScoredGroup], tokenizer: PreTrainedTokenizerBase, config: RLConfig
-) -> list[_Row]:
-    trained = [
-        (rollout, advantage, len(group.rollouts))
-        for group in groups
-        for rollout, advantage in zip(group.rollouts, group.advantages, strict=True)
-        if config.overlong == "keep" or not rollout.completion.truncated
-    ]
-    prompts = prompt_tokens(tokenizer, [rollout.problem.prompt for rollout, _, _ in trained])
-    weights = token_weights(
-        config.aggregation,
-        [len(rollout.completion.token_ids) for rollout, _, _ in trained],
-        [size for _, _, size in trained],
-        config.optimization.batch_size,
-        config.group_size,
-        config.max_new_tokens,
-    )
-    return [
-        _Row(rollout, Example(prompt, rollout.completion.token_ids), advantage, weight)
-        for (rollout, advantage, _), prompt, weight in zip(trained, prompts, weights, strict=True)
-    ]
-
-
-def _rollout_batch(rows: Sequence[_Row]) -> RolloutBatch:
+def _rollout_batch(rows: Sequence[TrainingRow]) -> RolloutBatch:
     logprobs = [value for row in rows for value in row.rollout.completion.logprobs]
     trained_tokens = torch.tensor([len(row.example.completion_ids) for row in rows])
 
@@ -133,7 +101,7 @@ def _rollout_batch(rows: Sequence[_Row]) -> RolloutBatch:
         tokens=completion_batch([row.example for row in rows]),
         rollout_logprobs=torch.tensor(logprobs),
         advantages=of_tokens([row.advantage for row in rows]),
-        weights=of_tokens([row.weight for row in rows]),
+        weights=of_tokens([row.token_weight for row in rows]),
     )
 
 
@@ -208,7 +176,7 @@ class Tally:
     def values(self, epochs: int) -> dict[str, float]:
         """Means a token; `loss` is the mean over the epochs."""
         rank_sums = {key: float(value) for key, value in self._sums.items()}
-        of_ranks = self._peers.gathered((self._tokens, rank_sums, self._mismatch_max))
+        of_ranks = self._peers.all_gather((self._tokens, rank_sums, self._mismatch_max))
         tokens = sum(count for count, _, _ in of_ranks)
         sums = {key: sum(values[key] for _, values, _ in of_ranks) for key in rank_sums}
         a_token = {key: value / tokens for key, value in sums.items()}
@@ -225,7 +193,7 @@ class Tally:
 def update(
     policy: PreTrainedModel,
     batches: Sequence[RolloutBatch],
-    config: RLConfig,
+    config: RLStage,
     temperature: float,
     optimizer: Optimizer | LightningOptimizer,
     backward: Callable[[Tensor, bool], None],

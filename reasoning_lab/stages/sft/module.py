@@ -10,8 +10,8 @@ from reasoning_lab.data.corpus import read_rollouts
 from reasoning_lab.data.curation.selection import harder_subset
 from reasoning_lab.data.tokens.documents import document_of, drop_too_long
 from reasoning_lab.graph.ledger import Ledger
-from reasoning_lab.models.tokenizer import examples_of
-from reasoning_lab.stages.sft.config import SFTConfig
+from reasoning_lab.models.tokenizer import tokenize_rollouts
+from reasoning_lab.stages.sft.stage import SFTStage
 from reasoning_lab.training.loop import Metrics, StageContext
 from reasoning_lab.training.next_token_training import train_next_token
 from reasoning_lab.types import Rollout, UserError
@@ -19,7 +19,7 @@ from reasoning_lab.types import Rollout, UserError
 _UNIT = "rollouts"
 
 
-def run(config: SFTConfig, context: StageContext) -> Metrics:
+def run(config: SFTStage, context: StageContext) -> Metrics:
     """Write the fine-tuned policy."""
     policy, tokenizer = context.load_student()
     accepted = read_rollouts(context.inputs["corpus"] / "accepted.parquet")
@@ -30,7 +30,7 @@ def run(config: SFTConfig, context: StageContext) -> Metrics:
             f"stages.{context.name}.levels: the corpus has no accepted rollout at levels "
             f"{list(config.levels)}; choose levels that were distilled"
         )
-    examples = examples_of(tokenizer, subset)
+    examples = tokenize_rollouts(tokenizer, subset)
     problems = [rollout.problem for rollout in subset]
     lengths = [example.length for example in examples]
     documents = [
@@ -43,7 +43,7 @@ def run(config: SFTConfig, context: StageContext) -> Metrics:
 
 
 def _count_subset(
-    accepted: Sequence[Rollout], subset: Sequence[Rollout], config: SFTConfig, ledger: Ledger
+    accepted: Sequence[Rollout], subset: Sequence[Rollout], config: SFTStage, ledger: Ledger
 ) -> None:
     """Count what `harder_subset` leaves out, as it was asked to."""
     levels = [rollout for rollout in accepted if rollout.problem.level in config.levels]

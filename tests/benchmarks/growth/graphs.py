@@ -11,33 +11,35 @@ from typing import Any
 
 import hydra
 
-from reasoning_lab.commands.compose import CONF, Recipe, compose, register_schemas
+from reasoning_lab.commands.compose import Recipe, compose, register_schemas
 from reasoning_lab.commands.plan import plan_table, planned, summary
 from reasoning_lab.commands.sweep import recipes
-from reasoning_lab.config.schema import StageConfig
-from reasoning_lab.graph.recipe import Node, ablated, link, ordered, with_evaluations
-from reasoning_lab.graph.store import Artifact
+from reasoning_lab.config.folder import CONF
+from reasoning_lab.graph.recipe import (
+    Node,
+    RunIdentity,
+    ablated,
+    link,
+    ordered,
+    with_evaluations,
+)
+from reasoning_lab.graph.stage import Stage
+from reasoning_lab.graph.store import Artifact, trained_on
+from tests.support.toys import Choose, Grow, Measure, Prefer
 
 from .curve import Curve, doublings
 
-_GROUPS = {"model": {"width": 128}, "data": {"path": None}}
+_RUN = RunIdentity({"model": {"width": 128}, "data": {"path": None}})
 
 
-def _stage(produces: str, *consumes: str, after: str | None = None) -> StageConfig:
-    run = f"reasoning_lab.stages.{produces}.module.run"
-    reads = ["model", "data"]
-    return StageConfig(run=run, consumes=[*consumes], produces=produces, reads=reads, after=after)
+def _rounds(stages: int) -> dict[str, Stage]:
+    """Choices of the model itself, and a model that learns from them, over and over."""
+    return {f"s{number}": Prefer() if number % 2 else Choose() for number in range(stages)}
 
 
-def _rounds(stages: int) -> dict[str, StageConfig]:
-    """Pairs of the policy itself, and a policy that learns from them, over and over."""
-    pair, learn = _stage("preferences", "policy"), _stage("policy", "policy", "preferences")
-    return {f"s{number}": learn if number % 2 else pair for number in range(stages)}
-
-
-def _linked(stages: Mapping[str, StageConfig]) -> list[Node]:
-    nodes = link(ablated(ordered(stages), "none"), _GROUPS, 0, True, lambda kind: [])
-    return with_evaluations(nodes, {"held-out": _stage("evaluation", "policy")}, _GROUPS, 0, "base")
+def _linked(stages: Mapping[str, Stage]) -> list[Node]:
+    nodes = link(ablated(ordered(stages), "none"), _RUN, True)
+    return with_evaluations(nodes, {"held-out": Measure()}, _RUN, "base")
 
 
 def linking(size: int, stack: ExitStack) -> Callable[[], object]:
@@ -46,14 +48,17 @@ def linking(size: int, stack: ExitStack) -> Callable[[], object]:
 
 def following(size: int, stack: ExitStack) -> Callable[[], object]:
     names = ["first", *(f"s{number}" for number in range(size - 1))]
-    stages = {"first": _stage("policy")}
-    stages |= {name: _stage("policy", "policy", after=before) for before, name in pairwise(names)}
+    stages: dict[str, Stage] = {"first": Grow()}
+    stages |= {name: Grow(after=before) for before, name in pairwise(names)}
     return partial(ordered, stages)
 
 
 def lineage(size: int, stack: ExitStack) -> Callable[[], object]:
-    *_, last = link(_rounds(size), _GROUPS, 0, True, lambda kind: [])
-    return last.trained_on
+    store = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    *_, last = link(_rounds(size), _RUN, True)
+    for node in link(_rounds(size), _RUN, True):
+        _write_record(node, store)
+    return partial(trained_on, store / last.stage.name / last.fingerprint)
 
 
 def _composed(*overrides: str) -> list[Recipe]:
@@ -88,17 +93,17 @@ def _seeds(count: int, runs: Path) -> list[Recipe]:
 
 def _write_record(node: Node, store: Path) -> None:
     """An artifact without files."""
-    folder = store / node.folder / node.fingerprint
+    folder = store / node.stage.name / node.fingerprint
     folder.mkdir(parents=True, exist_ok=True)
     metrics: dict[str, Any] = {"planned_rows": 10, "wall_s": 1.0}
     Artifact(
-        kind=node.config.produces,
+        kind=node.produces.kind,
         identity=node.identity,
-        inputs={},
+        inputs={kind: maker.fingerprint for kind, maker in node.inputs.items()},
         seed=0,
         metrics=metrics,
         path=folder,
-        stage=node.folder,
+        stage=node.stage.name,
         fingerprint=node.fingerprint,
         files={},
     ).write(folder)

@@ -17,19 +17,20 @@ from pathlib import Path
 
 import torch
 
-from reasoning_lab.config.hardware import EngineHardwareConfig, HardwareConfig
-from reasoning_lab.config.schema import ModelConfig, ProblemsConfig
-from reasoning_lab.data.sources.files import FileSource
+from reasoning_lab.config.hardware import HardwareConfig, SamplingHardwareConfig
+from reasoning_lab.config.model import ModelConfig
+from reasoning_lab.config.problems import ProblemsConfig
+from reasoning_lab.data.sources.file import FileSource
 from reasoning_lab.models.policy import load_tokenizer
 from reasoning_lab.models.tokenizer import prompt_texts
 from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.sampling.vllm import VLLMEngine
-from reasoning_lab.stages.distill.config import DistillConfig
 from reasoning_lab.stages.distill.produce import run
+from reasoning_lab.stages.distill.stage import DistillStage
 from reasoning_lab.tracking.tracker import NullTracker
 from reasoning_lab.training.loop import StageContext
 from reasoning_lab.types import Completion, Problem, Split
-from reasoning_lab.verify import verifier_of
+from reasoning_lab.verify import build_verifier
 
 from .ours import size_of
 from .work import Clock, Work
@@ -79,14 +80,14 @@ class Stage:
     def __init__(self, folder: Path) -> None:
         self._folder, self._size, self._seed = folder, size_of(folder), 0
         self._hardware = HardwareConfig(
-            engine=EngineHardwareConfig(kv_cache_gb=KV_CACHE_GB),
+            sampling=SamplingHardwareConfig(kv_cache_gb=KV_CACHE_GB),
             verifier_workers=torch.get_num_threads(),
             verifier_timeout_s=10.0,
         )
         self._model = str(folder / "teacher")
         _OPEN[self._model] = KeptEngine(self._model, None, "float32", None, self._hardware)
         self._source = source_of(folder)
-        self._verifier = verifier_of(self._hardware)
+        self._verifier = build_verifier(self._hardware)
         self._verifier.__enter__()
 
     def check(self) -> Work:
@@ -112,7 +113,7 @@ class Stage:
             tracker=NullTracker(),
         )
         engine = {"_target_": f"{__name__}.opened", "model": self._model}
-        config = DistillConfig(
+        config = DistillStage(
             teacher={
                 "_target_": "reasoning_lab.sampling.model_teacher.ModelTeacher",
                 "engine": engine,

@@ -12,30 +12,24 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_lab.config.hardware import HardwareConfig
-from reasoning_lab.config.schema import (
-    ModelConfig,
-    OptimizationConfig,
-    ProblemsConfig,
-    StageConfig,
-)
+from reasoning_lab.config.model import ModelConfig
+from reasoning_lab.config.optimization import OptimizationConfig, OptimizerConfig
+from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.data.corpus import read_rollouts
-from reasoning_lab.data.sources.files import FileSource
+from reasoning_lab.data.sources.file import FileSource
 from reasoning_lab.models.policy import load_policy, load_tokenizer
-from reasoning_lab.models.tokenizer import examples_of, prompt_tokens
+from reasoning_lab.models.tokenizer import prompt_tokens, tokenize_rollouts
 from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.sampling.hf import HFEngine
-from reasoning_lab.stages.dpo import module as dpo_stage
-from reasoning_lab.stages.dpo.config import DPOConfig
-from reasoning_lab.stages.midtrain import module as midtrain_stage
-from reasoning_lab.stages.midtrain.config import MidtrainConfig
-from reasoning_lab.stages.rl import module as rl_stage
-from reasoning_lab.stages.rl.config import KLConfig, RLConfig, TemperatureConfig
-from reasoning_lab.stages.sft import module as sft_stage
-from reasoning_lab.stages.sft.config import SFTConfig
+from reasoning_lab.stages.dpo.stage import DPOStage
+from reasoning_lab.stages.midtrain.stage import MidtrainStage
+from reasoning_lab.stages.rl.stage import KLConfig, RLStage, TemperatureConfig
+from reasoning_lab.stages.sft.stage import SFTStage
 from reasoning_lab.system import malloc
 from reasoning_lab.tracking.history import read_history
 from reasoning_lab.tracking.tracker import NullTracker
 from reasoning_lab.training.loop import StageContext
+from reasoning_lab.training.stage import TrainingStage
 from reasoning_lab.types import Problem
 from reasoning_lab.verify import Verifier
 
@@ -44,7 +38,7 @@ from .work import CHECK_STEPS, Clock, Work
 from .workload import ENDING_POLICY, Size, ends
 
 BETA, LEARNING_RATE = 0.1, 1e-4
-ADAMW = {"_target_": "torch.optim.AdamW", "weight_decay": 0.0, "fused": True}
+ADAMW = OptimizerConfig("torch.optim.AdamW", weight_decay=0.0, options={"fused": True})
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +64,7 @@ class Stage:
     """
 
     def __init__(self, folder: Path, kind: str, policy: str = "policy") -> None:
-        malloc.give_back()  # As the lab's commands begin.
+        malloc.return_freed_blocks()  # As the lab's commands begin.
         self._folder, self._kind, self._size = folder, kind, size_of(folder)
         self._policy = folder / policy
 
@@ -85,10 +79,10 @@ class Stage:
         shutil.rmtree(here, ignore_errors=True)
         (here / "out").mkdir(parents=True)
         data = self._folder / f"{self._kind}{suffix}"
-        module, config = _STAGES[self._kind](self._size, steps)
+        stage = _STAGES[self._kind](self._size, steps)
         context = self._context(here, data)
-        metrics: Mapping[str, Any] = module.run(config, context)
-        return self._work(context, config.optimization, data, metrics)
+        metrics: Mapping[str, Any] = stage.run(context)
+        return self._work(context, stage.optimization, data, metrics)
 
     def _context(self, here: Path, data: Path) -> TimedContext:
         return TimedContext(
@@ -132,13 +126,13 @@ class Stage:
             len(example.completion_ids)
             for path in data.glob("*.parquet")
             if path.stem != "validation"
-            for example in examples_of(tokenizer, read_rollouts(path))
+            for example in tokenize_rollouts(tokenizer, read_rollouts(path))
         )
 
 
 def _optimization(steps: int, batch_size: int) -> OptimizationConfig:
     return OptimizationConfig(
-        optimizer=dict(ADAMW),
+        optimizer=ADAMW,
         learning_rate=LEARNING_RATE,
         steps=steps,
         batch_size=batch_size,
@@ -148,25 +142,23 @@ def _optimization(steps: int, batch_size: int) -> OptimizationConfig:
     )
 
 
-def _midtrain(size: Size, steps: int) -> tuple[Any, StageConfig]:
+def _midtrain(size: Size, steps: int) -> TrainingStage:
     options = {"row_tokens": size.row_tokens, "trained": "completion", "patience": 9}
     optimization = _optimization(steps, size.batch_rows)
-    return midtrain_stage, MidtrainConfig(
-        **options, validate_every_steps=steps, optimization=optimization
-    )
+    return MidtrainStage(**options, validate_every_steps=steps, optimization=optimization)
 
 
-def _sft(size: Size, steps: int) -> tuple[Any, StageConfig]:
+def _sft(size: Size, steps: int) -> TrainingStage:
     optimization = _optimization(steps, size.batch_size)
-    return sft_stage, SFTConfig(levels=[1], count=10**6, optimization=optimization)
+    return SFTStage(levels=[1], count=10**6, optimization=optimization)
 
 
-def _dpo(size: Size, steps: int) -> tuple[Any, StageConfig]:
-    return dpo_stage, DPOConfig(beta=BETA, optimization=_optimization(steps, size.batch_size))
+def _dpo(size: Size, steps: int) -> TrainingStage:
+    return DPOStage(beta=BETA, optimization=_optimization(steps, size.batch_size))
 
 
-def _rl(size: Size, steps: int) -> tuple[Any, StageConfig]:
-    return rl_stage, RLConfig(
+def _rl(size: Size, steps: int) -> TrainingStage:
+    return RLStage(
         problems=ProblemsConfig([1], steps * size.rl_prompts),
         group_size=size.group_size,
         max_new_tokens=size.max_new_tokens // 2,
@@ -234,7 +226,7 @@ class Generation:
     """Completions of all prompts in one batch, from their token ids, at temperature 1."""
 
     def __init__(self, folder: Path) -> None:
-        malloc.give_back()  # As the lab's commands begin.
+        malloc.return_freed_blocks()  # As the lab's commands begin.
         self._size = size_of(folder)
         model, tokenizer = load_policy(folder / "policy", "float32")
         model.generation_config.eos_token_id = ends(self._size)  # type: ignore[union-attr]

@@ -17,11 +17,11 @@ from typing import Any
 import datasets
 import torch
 from transformers import AutoModelForCausalLM
-from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
+from trl import DPOStage, DPOTrainer, GRPOConfig, GRPOTrainer, SFTStage, SFTTrainer
 
 from reasoning_lab.data.corpus import read_rollouts
 from reasoning_lab.models.policy import load_tokenizer
-from reasoning_lab.models.tokenizer import examples_of, prompt_texts, prompt_tokens
+from reasoning_lab.models.tokenizer import prompt_texts, prompt_tokens, tokenize_rollouts
 
 from .ours import BETA, LEARNING_RATE, answers, size_of
 from .work import CHECK_STEPS, Clock, Work
@@ -91,7 +91,7 @@ class NextToken(Trained):
         self._packing = packing
 
     def _trainer(self, model: Any, data: Path, options: dict[str, Any]) -> tuple[Any, int, int]:
-        examples = examples_of(self._tokenizer, read_rollouts(data / "accepted.parquet"))
+        examples = tokenize_rollouts(self._tokenizer, read_rollouts(data / "accepted.parquet"))
         rows = [
             {
                 "input_ids": [*example.prompt_ids, *example.completion_ids],
@@ -100,7 +100,7 @@ class NextToken(Trained):
             }
             for example in examples
         ]
-        config = SFTConfig(**options, **self._packing, completion_only_loss=True)
+        config = SFTStage(**options, **self._packing, completion_only_loss=True)
         trainer = SFTTrainer(
             model=model,
             args=config,
@@ -130,7 +130,7 @@ class Preferences(Trained):
         ]
         trainer = DPOTrainer(
             model=model,
-            args=DPOConfig(**options, beta=BETA),
+            args=DPOStage(**options, beta=BETA),
             train_dataset=datasets.Dataset.from_list(rows),
             processing_class=self._tokenizer,
         )

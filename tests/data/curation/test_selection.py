@@ -1,4 +1,4 @@
-"""Which rollouts train what, and the three stabilizers of reinforcement learning."""
+"""Which rollouts are selected for training, and how pairs and groups are formed."""
 
 import dataclasses
 import random
@@ -10,93 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reasoning_lab.data.curation.selection import group_by_problem, harder_subset, preference_pairs
-from reasoning_lab.stages.rl.controls import (
-    balanced,
-    informative,
-    length_variation,
-    temperature_at,
-)
 from reasoning_lab.types import (
-    Completion,
     PreferencePair,
     Problem,
-    Rollout,
-    RolloutGroup,
     Verdict,
 )
-
-
-def rollout(
-    prompt: str,
-    verdict: Verdict,
-    tokens: int = 3,
-    family: str = "f",
-    level: int = 1,
-    text: str = "",
-) -> Rollout:
-    problem = Problem(prompt, "1", "math", family, level)
-    return Rollout(problem, Completion(list(range(tokens)), text), "1", verdict, "a")
-
-
-def group(verdicts: str, lengths: list[int] | None = None) -> RolloutGroup:
-    """One rollout a letter: c(orrect), w(rong), u(nparseable), t(imeout)."""
-    names = {word[0]: word for word in Verdict}
-    lengths = lengths or [3 + number for number in range(len(verdicts))]
-    rollouts = [
-        rollout("p", Verdict(names[letter]), tokens)
-        for letter, tokens in zip(verdicts, lengths, strict=True)
-    ]
-    return RolloutGroup(rollouts[0].problem, rollouts)
-
-
-@pytest.mark.parametrize(
-    ("step", "temperature"), [(0, 1.0), (1, 0.9), (2, 0.8), (3, 0.7), (4, 0.6), (5, 0.6), (7, 0.6)]
-)
-def test_temperature_falls_linearly_over_half_the_steps(step: int, temperature: float) -> None:
-    assert temperature_at(step, 8, 1.0, 0.6, 0.5) == pytest.approx(temperature)
-
-
-def test_without_annealing_temperature_is_its_end() -> None:
-    assert [temperature_at(step, 4, 1.0, 0.6, 0.0) for step in range(4)] == [0.6] * 4
-
-
-def test_length_variation_by_hand() -> None:
-    # Lengths 2, 4, 6: mean 4, population variance (4 + 0 + 4) / 3.
-    assert length_variation(group("cwc", [2, 4, 6])) == pytest.approx((8 / 3) ** 0.5 / 4)
-    assert length_variation(group("cwc", [5, 5, 5])) == 0
-
-
-@pytest.mark.parametrize(
-    ("verdicts", "expected"),
-    [("cccc", False), ("wwww", False), ("wut", False), ("cw", True), ("cu", True), ("ct", True)],
-)
-def test_only_mixed_groups_are_informative(verdicts: str, expected: bool) -> None:
-    assert informative(group(verdicts)) is expected
-
-
-@pytest.mark.parametrize(
-    ("verdicts", "correct", "incorrect"),
-    [("cwwwww", 1, 1), ("ccwutw", 2, 2), ("cccw", 3, 1), ("cw", 1, 1)],
-)
-def test_balancing_keeps_all_correct_and_as_many_others(
-    verdicts: str, correct: int, incorrect: int
-) -> None:
-    before = group(verdicts)
-    after = balanced(before, "0/1")
-    assert Counter(r.correct for r in after.rollouts) == {True: correct, False: incorrect}
-    assert all(any(kept is member for member in before.rollouts) for kept in after.rollouts)
-    assert len({id(kept) for kept in after.rollouts}) == len(after.rollouts)
-
-
-def test_balancing_is_fixed_by_its_seed_and_reaches_every_incorrect_one() -> None:
-    members = group("cwwwww")
-    kept = {
-        seed: len(balanced(members, str(seed)).rollouts[-1].completion.token_ids)
-        for seed in range(60)
-    }
-    again = balanced(members, "7").rollouts[-1]
-    assert len(again.completion.token_ids) == kept[7]
-    assert set(kept.values()) == {4, 5, 6, 7, 8}
+from tests.support.rollouts import group, rollout
 
 
 def test_harder_subset_is_compact_and_takes_the_longest() -> None:

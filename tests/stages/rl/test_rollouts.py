@@ -11,10 +11,12 @@ from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.sampling.engine import Sampling, rollout_seeds
 from reasoning_lab.sampling.rollouts import RolloutSampler
-from reasoning_lab.stages.rl.config import FilterConfig, RLConfig
-from reasoning_lab.stages.rl.rollouts import Collector, PromptBatch, StepRollouts, count_step
+from reasoning_lab.stages.rl.records import PromptBatch, RewardedGroup, StepRollouts
+from reasoning_lab.stages.rl.rollouts import RolloutCollector, training_rows
+from reasoning_lab.stages.rl.stage import FilterConfig, RLStage
 from reasoning_lab.types import Completion, Problem, UserError
 from reasoning_lab.verify import Verifier
+from tests.support.rl import rewarded_group, word_tokenizer
 from tests.support.stages import optimization
 
 RIGHT, WRONG, SILENT = "so \\boxed{1}", "so \\boxed{2}", "so"
@@ -65,19 +67,19 @@ def collected(verifier: Verifier) -> Any:
         lines: Mapping[str, Sequence[tuple[str, int]]],
         prompts: Sequence[str] = (),
         step: int = 0,
-        spare: Sequence[str] = (),
+        replacements: Sequence[str] = (),
         **changes: Any,
     ) -> tuple[StepRollouts, Script]:
         script = Script(lines)
         config = replace(
-            RLConfig(group_size=4, max_new_tokens=MOST, optimization=optimization()), **changes
+            RLStage(group_size=4, max_new_tokens=MOST, optimization=optimization()), **changes
         )
         config.check("stages.rl", HardwareConfig())
         sampler = RolloutSampler(lambda _: script, verifier, "policy", "")
         batch = PromptBatch(
-            step, [problem(p) for p in prompts or lines], [problem(p) for p in spare]
+            step, [problem(p) for p in prompts or lines], [problem(p) for p in replacements]
         )
-        return Collector(config, 0, sampler, [], "stages.rl").collect(batch, 0), script
+        return RolloutCollector(config, 0, sampler, [], "stages.rl").collect(batch, 0), script
 
     return collect
 
@@ -86,16 +88,17 @@ def group(text: str, *lengths: int) -> list[tuple[str, int]]:
     return [(text, tokens) for tokens in lengths]
 
 
-def assert_complete(result: StepRollouts, masked: bool = False) -> None:
-    """Every group and rollout that was drawn trains or has its reason."""
-    training = [
-        rollout
-        for scored in result.trained
-        for rollout in scored.rollouts
-        if not (masked and rollout.completion.truncated)
-    ]
-    assert len(result.drawn) == len(result.trained) + result.dropped.total()
-    assert result.drawn_rollouts == len(training) + result.dropped_rollouts.total()
+def assert_complete(result: StepRollouts) -> None:
+    """Every group and rollout that was sampled trains or has its reason."""
+    trained = [rollout for group in result.trained_groups for rollout in group.trained]
+    assert len(result.groups) == len(result.trained_groups) + result.dropped_groups.total()
+    assert len(result.rollouts) == len(trained) + result.dropped_rollouts.total()
+    assert all(group.trained == [] for group in result.groups if group.dropped)
+
+
+def advantages(trained: RewardedGroup) -> list[float]:
+    """Of the rollouts that are compared, those that do not train included."""
+    return [rollout.advantage for rollout in trained.compared]
 
 
 def test_a_group_that_is_wrong_throughout_does_not_learn_to_be_short(collected: Any) -> None:
@@ -109,40 +112,40 @@ def test_a_group_that_is_wrong_throughout_does_not_learn_to_be_short(collected: 
     verdicts = {**LENGTH["correctness"], "unparseable": -2.0}
     rewards = {**LENGTH, "correctness": verdicts}
     result, _ = collected(lines, rewards=rewards)
-    assert [scored.rollouts[0].problem.prompt for scored in result.trained] == ["both"]
-    assert result.dropped == {"no_signal": 3}
+    assert [trained.problem.prompt for trained in result.trained_groups] == ["both"]
+    assert result.dropped_groups == {"no_signal": 3}
     assert result.dropped_rollouts == Counter({"no_signal": 12})
     assert_complete(result)
     result, _ = collected(lines, rewards=rewards, signal="reward")
-    assert len(result.trained) == 4
+    assert len(result.trained_groups) == 4
     # Correctness alone is no signal where no reward differs.
     flat = {"_target_": "reasoning_lab.rewards.correctness", "correct": 1.0, "wrong": 0.0}
     same = {"same": {**flat, "weight": 0.0}, "format": LENGTH["length"] | {"max_new_tokens": 10}}
     result, _ = collected({"both": [*group(WRONG, 3, 3), *group(RIGHT, 3, 3)]}, rewards=same)
-    assert result.dropped == {"no_signal": 1}
+    assert result.dropped_groups == {"no_signal": 1}
 
 
 def test_a_global_baseline_learns_from_groups_of_one_verdict(collected: Any) -> None:
     lines = {"wrong": group(WRONG, 2, 2, 2, 2), "right": group(RIGHT, 3, 3, 3, 3)}
     result, _ = collected(lines, advantage="reinforce_pp")
     # Rewards -1 and 1, mean 0, deviation 1.
-    wrong, right = (list(scored.advantages) for scored in result.trained)
+    wrong, right = map(advantages, result.trained_groups)
     assert wrong == pytest.approx([-1.0] * 4, abs=1e-3)
     assert right == pytest.approx([1.0] * 4, abs=1e-3)
-    assert not result.dropped
+    assert not result.dropped_groups
     for other in ("grpo", "dr_grpo", "rloo", "reinforce_pp_baseline"):
         result, _ = collected(lines, advantage=other)
-        assert (result.trained, result.dropped) == ([], {"no_signal": 2})
+        assert (result.trained_groups, result.dropped_groups) == ([], {"no_signal": 2})
 
 
 def test_an_update_of_one_verdict_has_no_signal_for_a_global_baseline(collected: Any) -> None:
     lines = {"a": group(WRONG, 2, 3, 4, 5), "b": group(WRONG, 6, 7, 8, 9)}
     result, _ = collected(lines, advantage="reinforce_pp", rewards=LENGTH)
-    assert result.trained == []
-    assert result.dropped == {"no_signal": 2}
+    assert result.trained_groups == []
+    assert result.dropped_groups == {"no_signal": 2}
     assert_complete(result)
     result, _ = collected(lines, advantage="reinforce_pp", rewards=LENGTH, signal="reward")
-    assert len(result.trained) == 2
+    assert len(result.trained_groups) == 2
 
 
 def test_groups_without_signal_are_in_the_deviation_over_the_update(collected: Any) -> None:
@@ -152,8 +155,8 @@ def test_groups_without_signal_are_in_the_deviation_over_the_update(collected: A
     }
     result, _ = collected(lines, advantage="reinforce_pp_baseline")
     # Less the group's mean: -1, -1, 1, 1 and four times 0, so the variance is 4 / 8.
-    (scored,) = result.trained
-    assert scored.advantages == pytest.approx([-(2**0.5)] * 2 + [2**0.5] * 2, abs=1e-3)
+    (trained,) = result.trained_groups
+    assert advantages(trained) == pytest.approx([-(2**0.5)] * 2 + [2**0.5] * 2, abs=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +170,7 @@ def test_groups_without_signal_are_in_the_deviation_over_the_update(collected: A
 def test_a_filter_of_groups_is_refused_beside_a_global_baseline(
     filtering: dict[str, Any],
 ) -> None:
-    config = RLConfig(
+    config = RLStage(
         group_size=2,
         max_new_tokens=9,
         optimization=optimization(),
@@ -188,10 +191,10 @@ def test_balancing_draws_among_what_can_be_judged(collected: Any) -> None:
     result, _ = collected(
         lines, group_size=9, rewards=READABLE, filter=FilterConfig(balance="equal")
     )
-    for scored in result.trained:
+    for trained in result.trained_groups:
         # Two correct ones, and two of the three wrong ones that can be judged.
-        assert Counter(scored.rewards) == {1.0: 2, -1.0: 2}
-    assert len(result.trained) == 8
+        assert Counter(rollout.reward for rollout in trained.compared) == {1.0: 2, -1.0: 2}
+    assert len(result.trained_groups) == 8
     assert result.dropped_rollouts == Counter({"unjudged": 32, "balanced_away": 8})
     assert_complete(result)
 
@@ -206,12 +209,12 @@ def test_what_cannot_be_judged_is_no_wrong_answer(collected: Any) -> None:
         "d": group(SILENT, 2, 2, 2, 2),
     }
     result, _ = collected(lines, rewards=READABLE, filter=FilterConfig(max_pass_rate=0.5))
-    assert result.dropped == {"no_signal": 1, "easy": 1, "unjudged": 1}
+    assert result.dropped_groups == {"no_signal": 1, "easy": 1, "unjudged": 1}
     assert result.dropped_rollouts == Counter({"no_signal": 2, "easy": 3, "unjudged": 8})
     assert_complete(result)
     ledger = Ledger()
-    count_step(result, ledger)
-    count_step(result, ledger)
+    result.record(ledger)
+    result.record(ledger)
     groups, rollouts = ledger.flows["groups"], ledger.flows["rollouts"]
     assert (groups.taken, groups.passed) == (8, 2)
     assert groups.dropped == {"no_signal": 2, "easy": 2, "unjudged": 2}
@@ -227,13 +230,13 @@ def test_a_masked_rollout_is_in_the_baseline(collected: Any) -> None:
         "all cut": [*group(WRONG, MOST, MOST), *group(RIGHT, MOST, MOST)],
     }
     result, _ = collected(lines, advantage="dr_grpo", overlong="mask")
-    (scored,) = result.trained
-    assert scored.advantages == [-1.5, 0.5, 0.5, 0.5]
-    assert result.dropped == {"cut_off": 1}
+    (trained,) = result.trained_groups
+    assert advantages(trained) == [-1.5, 0.5, 0.5, 0.5]
+    assert result.dropped_groups == {"cut_off": 1}
     assert result.dropped_rollouts == Counter({"cut_off": 5})
-    assert_complete(result, masked=True)
+    assert_complete(result)
     result, _ = collected(lines, advantage="dr_grpo")
-    assert len(result.trained) == 2
+    assert len(result.trained_groups) == 2
 
 
 def test_a_prompt_that_comes_again_is_drawn_anew(collected: Any) -> None:
@@ -246,9 +249,10 @@ def test_a_prompt_that_comes_again_is_drawn_anew(collected: Any) -> None:
         filter=FilterConfig(hard_pass_rate=0.0, hard_rollouts=2),
     )
     assert len(set(script.seeds["a"])) == 10
-    assert [len(drawn.rollouts) for drawn in result.drawn] == [6, 4]
-    assert [drawn.pass_rate for drawn in result.drawn] == [2 / 6, 2 / 4]
-    assert [len(scored.rollouts) for scored in result.trained] == [6, 4]
+    assert [len(sampled.rollouts) for sampled in result.groups] == [6, 4]
+    assert [sum(r.rollout.correct for r in sampled.rollouts) for sampled in result.groups] == [2, 2]
+    assert [sampled.oversampled for sampled in result.groups] == [True, False]
+    assert [len(trained.rollouts) for trained in result.trained_groups] == [6, 4]
 
 
 def test_seeds_of_two_steps_and_of_repeated_prompts_are_distinct(collected: Any) -> None:
@@ -258,7 +262,7 @@ def test_seeds_of_two_steps_and_of_repeated_prompts_are_distinct(collected: Any)
         seeds += script.seeds["a"]
     assert len(set(seeds)) == 36
     # Nor does a round of backfill repeat what the round before drew.
-    _, script = collected({"a": group(RIGHT, *[2] * 8)}, spare=["a"], backfill_rounds=1)
+    _, script = collected({"a": group(RIGHT, *[2] * 8)}, replacements=["a"], backfill_rounds=1)
     assert len(set(script.seeds["a"])) == 8
     # A prompt's first seeds do not depend on how often it comes, nor on what is beside it.
     a, b = problem("a"), problem("b")
@@ -271,4 +275,25 @@ def test_a_reward_that_judges_nothing_ends_the_first_step(collected: Any) -> Non
     with pytest.raises(UserError, match=r"stages\.rl\.rewards\.correctness: .*all 4 rollouts"):
         collected(silent, rewards=READABLE)
     result, _ = collected(silent, rewards=READABLE, step=1)
-    assert result.dropped == {"unjudged": 1}
+    assert result.dropped_groups == {"unjudged": 1}
+
+
+def test_denominators_count_what_was_dropped_where_their_papers_do() -> None:
+    config = RLStage(group_size=3, max_new_tokens=9, optimization=optimization(batch_size=4))
+    tokenizer = word_tokenizer()
+    groups = [rewarded_group(1.0, 0.0, -1.0, masked=1), rewarded_group(0.5, -0.5)]
+
+    def weights(aggregation: str, groups: list[RewardedGroup]) -> list[float]:
+        """Of each trained rollout's tokens, shortest rollout first."""
+        changed = replace(config, aggregation=aggregation)
+        rows = training_rows(groups, tokenizer, changed)
+        return [row.token_weight for row in sorted(rows, key=lambda row: row.example.length)]
+
+    # Four prompts, of which two or three were dropped. Groups of three, one masked, and of two.
+    by_length = [1 / (4 * 2 * 2), 1 / (4 * 3 * 3), 1 / (4 * 2 * 3), 1 / (4 * 3 * 4)]
+    assert sorted(weights("sequence", groups)) == pytest.approx(sorted(by_length))
+    assert weights("sequence", groups[1:]) == pytest.approx([1 / (4 * 2 * 2), 1 / (4 * 2 * 3)])
+    assert weights("token", groups) == pytest.approx([1 / (3 + 4 + 2 + 3)] * 4)
+    assert weights("token", groups[1:]) == pytest.approx([1 / (2 + 3)] * 2)
+    assert weights("constant", groups) == pytest.approx([1 / (4 * 3 * 9)] * 4)
+    assert weights("constant", groups[1:]) == pytest.approx([1 / (4 * 3 * 9)] * 2)

@@ -1,0 +1,71 @@
+"""Schema of `benchmark` and `protocol`: held-out problems, and how a policy answers them."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+from reasoning_lab.config.fields import MAX_SEED, at_least, choice, fraction, number
+
+
+@dataclass
+class SamplingConfig:
+    """How completions are drawn; see `reasoning_lab.sampling.engine.Sampling`."""
+
+    temperature: float = number(MISSING, least=0.0)
+    top_p: float = number(1.0, least=0.001, most=1.0)
+    max_new_tokens: int = at_least(1)
+
+
+@dataclass
+class BenchmarkConfig:
+    """A fixed set of held-out problems and the protocol by which a policy meets it.
+
+    Attributes:
+        data: `_target_` and options of a source of its own; null = the run's.
+        instruction: Said after every problem, on a line of its own.
+        split: test, or validation for tuning; no training problem is in either.
+        seed: Draws the problems; independent of the run's seed, so all runs meet the same.
+        samples: Completions a problem.
+        unreadable: drop = problems whose gold cannot be read are left out and counted; or refuse.
+        max_unreadable_frac: Largest fraction of the problems that is dropped so.
+    """
+
+    data: dict[str, Any] | None = None
+    instruction: str = ""
+    split: str = choice("test", "validation")
+    levels: list[int] = MISSING
+    count: int = at_least(1)
+    seed: int = number(0, least=0, most=MAX_SEED)
+    samples: int = at_least(1)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    unreadable: str = choice("drop", "refuse")
+    max_unreadable_frac: float = fraction(0.5)
+
+
+@dataclass
+class ProtocolConfig:
+    """What takes the place of every benchmark's own protocol; null = the benchmark's.
+
+    Attributes:
+        count: Problems at most; a benchmark with fewer has all of its own.
+        samples: Completions a problem.
+        temperature: Of their sampling; 0 = greedy.
+        top_p: Likewise.
+        max_new_tokens: Likewise.
+    """
+
+    count: int | None = number(None, least=1)
+    samples: int | None = number(None, least=1)
+    temperature: float | None = number(None, least=0.0)
+    top_p: float | None = number(None, least=0.001, most=1.0)
+    max_new_tokens: int | None = number(None, least=1)
+
+    def applied(self, benchmark: BenchmarkConfig) -> BenchmarkConfig:
+        """`benchmark` under this protocol."""
+        given = {key: value for key, value in vars(self).items() if value is not None}
+        samples = given.pop("samples", benchmark.samples)
+        count = min(given.pop("count", benchmark.count), benchmark.count)
+        sampling = dataclasses.replace(benchmark.sampling, **given)
+        return dataclasses.replace(benchmark, count=count, samples=samples, sampling=sampling)

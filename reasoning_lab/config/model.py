@@ -1,0 +1,57 @@
+"""Schema of `model`: the student and its adapter. No torch here."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from reasoning_lab.config.fields import choice, fraction, number
+
+
+@dataclass
+class AdapterConfig:
+    """Low-rank adapters, trained in place of the weights and merged into what a stage writes.
+
+    `pretrain`, whose weights are new, trains all of them.
+
+    Attributes:
+        kind: lora, or qlora = the frozen layers are kept in 4 bits.
+        rank: Of an adapter's matrices.
+        alpha: An adapter's product is multiplied by alpha / rank.
+        dropout: Of what goes into an adapter.
+        target_modules: Ends of the names of the layers that get one; null = every linear layer
+            of the blocks.
+    """
+
+    kind: str = choice("lora", "qlora")
+    rank: int = number(16, least=1)
+    alpha: float = number(32.0, least=0.0)
+    dropout: float = fraction(0.0)
+    target_modules: list[str] | None = None
+
+
+@dataclass
+class ModelConfig:
+    """The student: a checkpoint to start from, or an architecture to train from scratch.
+
+    Attributes:
+        path: A Hugging Face folder or hub id; null = a stage builds `architecture` anew.
+        revision: The hub commit of `path`.
+        architecture: Arguments of the transformers config; `model_type` names the family. With a
+            `path` only `plan` reads them, to reckon memory without the checkpoint.
+        vocab_size: Size of the tokenizer that is trained with a model from scratch.
+        dtype: Precision of weights and arithmetic; mixed = training takes products in bfloat16 from
+            weights that stay float32, so that steps too small for bfloat16 add up, and what
+            samples is their bfloat16 copy.
+        adapter: What trains in place of the weights; null = the weights do.
+    """
+
+    path: str | None = None
+    revision: str | None = None
+    architecture: dict[str, Any] = field(default_factory=dict)
+    vocab_size: int = 512
+    dtype: str = choice("float32", "bfloat16", "mixed")
+    adapter: AdapterConfig | None = field(default=None, metadata={"when_set": True})
+
+    @property
+    def sampling_dtype(self) -> str:
+        """Of weights and arithmetic alike, as engines have it."""
+        return "bfloat16" if self.dtype == "mixed" else self.dtype

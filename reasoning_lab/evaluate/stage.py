@@ -1,0 +1,68 @@
+"""The `evaluate` stage: one policy on one benchmark, a node of the graph like any other."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from reasoning_lab.config.benchmark import BenchmarkConfig
+from reasoning_lab.config.problems import ProblemDraw
+from reasoning_lab.evaluate.completions import Evaluation
+from reasoning_lab.graph.stage import Metrics, Workload
+from reasoning_lab.models.policy_artifact import Policy
+from reasoning_lab.training.stage import LabStage
+from reasoning_lab.types import Sequences, Split
+
+if TYPE_CHECKING:
+    from reasoning_lab.training.loop import StageContext
+
+
+@dataclass
+class EvaluateStage(LabStage):
+    """One policy on one benchmark.
+
+    Attributes:
+        benchmark_name: The benchmark's name.
+        benchmark: Its problems and protocol.
+        engine: `_target_` and options of what answers; null = transformers in this process.
+        data_identity: Identity of the source that its problems come from.
+    """
+
+    name = "evaluate"
+    consumes = (Policy,)
+    produces = Evaluation
+    reads = ("model",)
+    version = 2
+
+    benchmark_name: str = ""
+    benchmark: BenchmarkConfig = field(default_factory=BenchmarkConfig)
+    engine: dict[str, Any] | None = None
+    data_identity: Any = None
+
+    def identity(self) -> dict[str, Any]:
+        """The problems count by content, the model by the policy that it is."""
+        identity = super().identity()
+        identity["benchmark"]["data"] = identity.pop("data_identity")
+        if self.engine is not None:
+            identity["engine"] = {k: v for k, v in identity["engine"].items() if k != "model"}
+        return identity
+
+    def problem_draws(self, key: str) -> list[ProblemDraw]:
+        benchmark = self.benchmark
+        return [
+            ProblemDraw(
+                f"benchmarks.{self.benchmark_name}",
+                Split(benchmark.split),
+                benchmark.levels,
+                benchmark.count,
+                benchmark=self.benchmark_name,
+                seed=benchmark.seed,
+            )
+        ]
+
+    def workload(self) -> Workload:
+        rows = self.benchmark.count * self.benchmark.samples
+        return Workload(rows=rows, written=Sequences(rows, self.benchmark.sampling.max_new_tokens))
+
+    def run(self, context: "StageContext") -> Metrics:
+        from reasoning_lab.evaluate.benchmark import run
+
+        return run(self, context)

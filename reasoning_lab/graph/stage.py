@@ -1,0 +1,67 @@
+"""A stage: a dataclass whose fields are its knobs, so that it is its own config schema.
+
+What is a fact of the code, and no knob, is a class attribute, which no config can override. A stage
+that is composed, planned and fingerprinted is never run, so only `run` may import what is heavy.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from reasoning_lab.config.fields import identity_of, placement
+from reasoning_lab.graph.artifact import Artifact
+from reasoning_lab.types import Sequences
+
+Metrics = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """How much a stage reads and writes, as far as its knobs say it.
+
+    Attributes:
+        rows: That it trains on or samples, by which its time is estimated; None = unknown.
+        trained: What it trains on at most; None = nothing, or its data decides how long.
+        written: What it writes at most; None = nothing.
+    """
+
+    rows: int | None = None
+    trained: Sequences | None = None
+    written: Sequences | None = None
+
+
+@dataclass
+class Stage:
+    """One step of a recipe; a subclass adds its knobs as fields and implements `run`.
+
+    Attributes:
+        name: The name of its schema and of its folder in the store.
+        consumes: Types of the artifacts that it needs from earlier stages.
+        produces: Type of the artifact that it makes.
+        reads: Root config groups that its result depends on.
+        version: Raised when the algorithm changes, so that old artifacts are not reused.
+        init_from: Where its learned input comes from: `previous`, `base` or the name of a stage.
+        after: The stage that it follows in the recipe; null = it stays at its own place, which
+            for one that is added is the end.
+    """
+
+    name: ClassVar[str]
+    consumes: ClassVar[tuple[type[Artifact], ...]] = ()
+    produces: ClassVar[type[Artifact]]
+    reads: ClassVar[tuple[str, ...]] = ()
+    version: ClassVar[int] = 1
+
+    init_from: str = "previous"
+    after: str | None = placement(None)
+
+    def identity(self) -> dict[str, Any]:
+        """Those knobs that decide the result, as plain data."""
+        identity: dict[str, Any] = identity_of(self)
+        return identity
+
+    def workload(self) -> Workload:
+        """How much it will read and write."""
+        return Workload()
+
+    def run(self, context: Any) -> Metrics:
+        """Fill the context's `out_dir`; returns what is worth reading without opening the files."""
+        raise NotImplementedError(f"stage '{self.name}' has no run()")

@@ -1,0 +1,54 @@
+"""The `curate` stage: what should not be trained on leaves the corpus."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reasoning_lab.config.hardware import HardwareConfig
+from reasoning_lab.data.artifacts import Corpus
+from reasoning_lab.data.curation.step import build_steps
+from reasoning_lab.data.sources.benchmark_files import read_prompts
+from reasoning_lab.graph.stage import Metrics
+from reasoning_lab.system.files import sha256
+from reasoning_lab.training.stage import LabStage
+from reasoning_lab.types import UserError
+
+if TYPE_CHECKING:
+    from reasoning_lab.training.loop import StageContext
+
+
+@dataclass
+class CurateStage(LabStage):
+    """What is taken out of a corpus.
+
+    Attributes:
+        steps: `_target_` and options of each step of `reasoning_lab.data`, in order; null leaves
+            one out.
+        files: JSONL files of benchmark problems (`prompt`, `problem` or `question`) that the
+            corpus is decontaminated against beside the recipe's benchmarks. Their content is
+            identity, not where they lie.
+    """
+
+    name = "curate"
+    consumes = (Corpus,)
+    produces = Corpus
+    reads = ("data", "benchmarks")
+    version = 2
+
+    steps: dict[str, Any] = field(default_factory=dict)
+    files: list[str] = field(default_factory=list, metadata={"placement": True})
+
+    def identity(self) -> dict[str, Any]:
+        return super().identity() | {"files": [sha256(Path(path)) for path in self.files]}
+
+    def check(self, key: str, hardware: HardwareConfig) -> None:
+        """Refuse steps that cannot be made and files that cannot be read."""
+        if not build_steps(self.steps, f"{key}.steps"):
+            raise UserError(f"{key}.steps: there is none; keep one, or leave the stage out")
+        for path in self.files:
+            read_prompts(path, f"{key}.files")
+
+    def run(self, context: "StageContext") -> Metrics:
+        from reasoning_lab.stages.curate.produce import run
+
+        return run(self, context)

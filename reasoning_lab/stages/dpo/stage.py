@@ -1,0 +1,55 @@
+"""The `dpo` stage: direct preference optimization on verified pairs (paper, step 3)."""
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from omegaconf import MISSING
+
+from reasoning_lab.config.fields import choice, number
+from reasoning_lab.data.artifacts import Preferences
+from reasoning_lab.graph.stage import Metrics, Workload
+from reasoning_lab.models.policy_artifact import Policy
+from reasoning_lab.training.stage import TrainingStage
+from reasoning_lab.types import Sequences
+
+if TYPE_CHECKING:
+    from reasoning_lab.training.loop import StageContext
+
+
+@dataclass
+class DPOStage(TrainingStage):
+    """How far preferences may move the policy.
+
+    Attributes:
+        loss: What is made of a pair; see `reasoning_lab.losses.dpo`.
+        beta: How dearly the policy pays for leaving the reference.
+        beta_end: Reached linearly with the last step; null = `beta` throughout.
+        label_smoothing: The share of pairs whose labels are taken to be swapped.
+        sft_weight: Weight of the chosen completions' mean next-token loss; 0 = preferences alone.
+        max_tokens: Pairs of which a side has more, prompt and completion together, are left out;
+            null = none is.
+    """
+
+    name = "dpo"
+    consumes = (Policy, Preferences)
+    produces = Policy
+    reads = ("model",)
+
+    loss: str = choice("sigmoid", "sigmoid_norm", "ipo", "hinge", "apo_zero", "apo_down")
+    beta: float = number(MISSING, least=1e-6)
+    beta_end: float | None = number(None, least=1e-6)
+    label_smoothing: float = number(0.0, least=0.0, most=0.5)
+    sft_weight: float = number(0.0, least=0.0)
+    max_tokens: int | None = number(None, least=2, when_set=True)
+
+    def workload(self) -> Workload:
+        workload, size = super().workload(), self.optimization.batch_size
+        if self.max_tokens is None:
+            return workload
+        rows = 2 * self.optimization.steps * size
+        return replace(workload, trained=Sequences(rows, self.max_tokens, size, each=2))
+
+    def run(self, context: "StageContext") -> Metrics:
+        from reasoning_lab.stages.dpo.module import run
+
+        return run(self, context)

@@ -1,0 +1,54 @@
+"""The `midtrain` stage: next-token training on every accepted chain of thought (paper, step 1)."""
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from reasoning_lab.config.fields import at_least, choice, number
+from reasoning_lab.config.problems import DocumentLimit
+from reasoning_lab.data.artifacts import Corpus
+from reasoning_lab.graph.stage import Metrics, Workload
+from reasoning_lab.models.policy_artifact import Policy
+from reasoning_lab.training.stage import TrainingStage
+from reasoning_lab.types import Sequences
+
+if TYPE_CHECKING:
+    from reasoning_lab.training.loop import StageContext
+
+
+@dataclass
+class MidtrainStage(TrainingStage):
+    """How the corpus is packed and when training stops.
+
+    Attributes:
+        row_tokens: Tokens of a packed row; `optimization.batch_size` counts rows.
+        trained: Which tokens carry loss: sequence (the paper) or completion.
+        patience: Validations without a lower loss before training stops.
+        validate_every_steps: Optimizer steps between two validations.
+        validation_batch_rows: Rows a validation batch.
+    """
+
+    name = "midtrain"
+    consumes = (Policy, Corpus)
+    produces = Policy
+    reads = ("model",)
+    version = 2
+
+    row_tokens: int = at_least(2)
+    trained: str = choice("sequence", "completion")
+    patience: int = at_least(1)
+    validate_every_steps: int = at_least(1)
+    validation_batch_rows: int = number(8, least=1, placement=True)
+
+    def document_limit(self, key: str) -> DocumentLimit:
+        return DocumentLimit(f"{key}.row_tokens", self.row_tokens)
+
+    def workload(self) -> Workload:
+        size = self.optimization.batch_size
+        rows = self.optimization.steps * size
+        trained = Sequences(rows, self.row_tokens, size, packed=True)
+        return replace(super().workload(), trained=trained)
+
+    def run(self, context: "StageContext") -> Metrics:
+        from reasoning_lab.stages.midtrain.module import run
+
+        return run(self, context)

@@ -1,0 +1,112 @@
+"""Preference pairs of the policy's own rollouts, of the teacher's, or of both: three stages."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
+
+from reasoning_lab.config.benchmark import SamplingConfig
+from reasoning_lab.config.fields import at_least, choice
+from reasoning_lab.config.problems import CorpusSelection, ProblemDraw, ProblemsConfig
+from reasoning_lab.data.artifacts import Corpus, Preferences
+from reasoning_lab.graph.artifact import Artifact
+from reasoning_lab.graph.stage import Metrics, Workload
+from reasoning_lab.models.policy_artifact import Policy
+from reasoning_lab.training.stage import LabStage
+from reasoning_lab.types import Sequences, Split
+
+if TYPE_CHECKING:
+    from reasoning_lab.training.loop import StageContext
+
+
+@dataclass
+class PreferStage(LabStage):
+    """The policy's own rollouts.
+
+    Attributes:
+        problems: Drawn from the training split.
+        group_size: Rollouts a problem.
+        sampling: How they are drawn.
+        pairs_per_problem: At most so many pairs of one problem.
+        pairing: Which correct rollout meets which incorrect one: random, or length_matched, those
+            whose lengths differ least.
+    """
+
+    name = "prefer"
+    consumes: ClassVar[tuple[type[Artifact], ...]] = (Policy,)
+    produces = Preferences
+    reads: ClassVar[tuple[str, ...]] = ("model", "data")
+    version = 2
+
+    problems: ProblemsConfig = field(default_factory=ProblemsConfig)
+    group_size: int = at_least(2)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    pairs_per_problem: int = at_least(1)
+    pairing: str = choice("random", "length_matched")
+
+    def problem_draws(self, key: str) -> list[ProblemDraw]:
+        problems = self.problems
+        return [ProblemDraw(f"{key}.problems", Split.TRAIN, problems.levels, problems.count)]
+
+    def workload(self) -> Workload:
+        rows = self.problems.count * self.group_size
+        return Workload(rows=rows, written=Sequences(rows, self.sampling.max_new_tokens))
+
+    def run(self, context: "StageContext") -> Metrics:
+        from reasoning_lab.stages.prefer.produce import from_policy
+
+        return from_policy(self, context)
+
+
+@dataclass
+class PreferTeacherStage(LabStage):
+    """The teacher's rollouts: those that rejection sampling threw away are the rejected.
+
+    Attributes:
+        pairs_per_problem: At most so many pairs of one problem.
+        pairing: Which correct rollout meets which incorrect one: random, or length_matched, those
+            whose lengths differ least.
+    """
+
+    name = "prefer_teacher"
+    consumes = (Corpus,)
+    produces = Preferences
+    version = 2
+
+    pairs_per_problem: int = at_least(1)
+    pairing: str = choice("random", "length_matched")
+
+    def run(self, context: "StageContext") -> Metrics:
+        from reasoning_lab.stages.prefer.produce import from_corpus
+
+        return from_corpus(self, context)
+
+
+@dataclass
+class PreferMixedStage(PreferStage):
+    """The policy's rollouts beside the teacher's, of problems that are in the corpus.
+
+    Attributes:
+        chosen_from: Whose correct rollouts may be chosen: any, policy or teacher.
+        rejected_from: Whose incorrect rollouts may be rejected.
+    """
+
+    name = "prefer_mixed"
+    consumes = (Policy, Corpus)
+    produces = Preferences
+    reads = ("model",)
+    version = 2
+
+    chosen_from: str = choice("any", "policy", "teacher")
+    rejected_from: str = choice("any", "policy", "teacher")
+
+    def problem_draws(self, key: str) -> list[ProblemDraw]:
+        """None: its problems are the corpus's."""
+        return []
+
+    def corpus_selections(self, key: str) -> list[CorpusSelection]:
+        problems = self.problems
+        return [CorpusSelection(f"{key}.problems", problems.levels, problems.count)]
+
+    def run(self, context: "StageContext") -> Metrics:
+        from reasoning_lab.stages.prefer.produce import from_both
+
+        return from_both(self, context)

@@ -1,0 +1,52 @@
+"""The `pretrain` stage: a base policy from nothing, in place of a pretrained checkpoint."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from omegaconf import MISSING
+
+from reasoning_lab.config.fields import at_least, number
+from reasoning_lab.config.problems import ProblemDraw, ProblemsConfig
+from reasoning_lab.graph.stage import Metrics
+from reasoning_lab.models.policy_artifact import Policy
+from reasoning_lab.training.stage import TrainingStage
+from reasoning_lab.types import Split
+
+if TYPE_CHECKING:
+    from reasoning_lab.training.loop import StageContext
+
+
+# Who works the problems, whatever the recipe distills with; its slips are the stage's business.
+_TEACHER = {
+    "_target_": "reasoning_lab.data.teachers.procedural.ProceduralTeacher",
+    "noticed_slip_rate": 0.0,
+    "unnoticed_slip_rate": 0.0,
+}
+
+
+@dataclass
+class PretrainStage(TrainingStage):
+    """What the stage learns from.
+
+    Attributes:
+        problems: Those whose direct answers are learned.
+        steps_frac: Fraction of the documents that hold single arithmetic steps, out of context.
+        steps_per_row: Steps in such a document; each sees those before it, as in a thought.
+    """
+
+    name = "pretrain"
+    produces = Policy
+    reads = ("model", "data")
+
+    steps_frac: float = number(MISSING, least=0.0, most=0.99)
+    steps_per_row: int = at_least(1)
+    problems: ProblemsConfig = field(default_factory=ProblemsConfig)
+
+    def problem_draws(self, key: str) -> list[ProblemDraw]:
+        levels, count = self.problems.levels, self.problems.count
+        return [ProblemDraw(f"{key}.problems", Split.TRAIN, levels, count, _TEACHER)]
+
+    def run(self, context: "StageContext") -> Metrics:
+        from reasoning_lab.stages.pretrain.module import run
+
+        return run(self, context)

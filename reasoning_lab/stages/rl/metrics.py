@@ -1,0 +1,90 @@
+"""What a step of reinforcement learning logs of its rollouts, read from their records."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from reasoning_lab.sampling.engine import Sampling
+from reasoning_lab.stages.rl.records import DropReason, RewardedRollout, StepRollouts
+from reasoning_lab.types import Rollout, RolloutGroup, Verdict
+
+
+def rollout_metrics(
+    step_rollouts: StepRollouts, entropy: float, sampling: Sampling, policy_version: int
+) -> dict[str, float]:
+    """Metrics of all rollouts that a step sampled, logged under `rollout/`.
+
+    Args:
+        step_rollouts: At least one rollout.
+        entropy: Of the policy at temperature 1, in nats a token.
+        sampling: How the step sampled.
+        policy_version: Updates that the policy has seen.
+    """
+    records = step_rollouts.rollouts
+    rollouts = [record.rollout for record in records]
+    verdicts = Counter(rollout.verdict for rollout in rollouts)
+    lengths = [len(rollout.completion.token_ids) for rollout in rollouts]
+    dropped, dropped_groups = step_rollouts.dropped_rollouts, step_rollouts.dropped_groups
+    return {
+        **_reward_means(records),
+        **{f"{verdict}_frac": verdicts[verdict] / len(rollouts) for verdict in Verdict},
+        "entropy": entropy,
+        "completion_tokens_mean": sum(lengths) / len(lengths),
+        "completion_tokens_max": max(lengths),
+        "truncated_frac": _truncated_frac(rollouts),
+        "temperature": sampling.temperature,
+        "rollouts": len(rollouts),
+        "unjudged": dropped[DropReason.UNJUDGED],
+        "balanced_away": dropped[DropReason.BALANCED_AWAY],
+        "cut_off": dropped[DropReason.CUT_OFF],
+        "hard_prompts": sum(group.oversampled for group in step_rollouts.groups),
+        "groups_without_signal": dropped_groups[DropReason.NO_SIGNAL],
+        "groups_too_easy": dropped_groups[DropReason.EASY],
+        "groups_uneven": dropped_groups[DropReason.UNEVEN],
+        "groups_unjudged": dropped_groups[DropReason.UNJUDGED],
+        "groups_cut_off": dropped_groups[DropReason.CUT_OFF],
+        "groups_trained": len(step_rollouts.trained_groups),
+        "policy_version": rollouts[0].policy_version,
+        "staleness": policy_version - rollouts[0].policy_version,
+    }
+
+
+def _reward_means(records: Sequence[RewardedRollout]) -> dict[str, float]:
+    """Means over the rollouts that every term judged; a step without any has a mean of 0."""
+    rewards = [record.reward for record in records if record.reward is not None]
+    terms = [record.reward_terms for record in records if record.reward is not None]
+    names = terms[0] if terms else ()
+    return {
+        "reward_mean": sum(rewards) / max(len(rewards), 1),
+        **{f"reward/{name}_mean": sum(term[name] for term in terms) / len(terms) for name in names},
+    }
+
+
+def validation_metrics(groups: Sequence[RolloutGroup]) -> dict[str, float]:
+    """Accuracy on the validation problems, logged under `val/`; empty without groups."""
+    if not groups:
+        return {}
+    rollouts = [rollout for group in groups for rollout in group.rollouts]
+    return {
+        "val/pass@1": sum(group.pass_rate for group in groups) / len(groups),
+        "val/truncated_frac": _truncated_frac(rollouts),
+    }
+
+
+def time_metrics(
+    step_rollouts: StepRollouts, generate_s: float, train_s: float, trained_tokens: int
+) -> dict[str, float]:
+    """Seconds and throughput of a step's two halves, logged under `time/`."""
+    sampled = [record.rollout for record in step_rollouts.rollouts]
+    sampled += [rollout for group in step_rollouts.validation for rollout in group.rollouts]
+    sampled_tokens = sum(len(rollout.completion.token_ids) for rollout in sampled)
+    return {
+        "time/generate_s": generate_s,
+        "time/train_s": train_s,
+        "time/generate_frac": generate_s / (generate_s + train_s),
+        "time/generate_tokens_per_s": sampled_tokens / generate_s,
+        "time/train_tokens_per_s": trained_tokens / train_s,
+    }
+
+
+def _truncated_frac(rollouts: Sequence[Rollout]) -> float:
+    return sum(rollout.completion.truncated for rollout in rollouts) / len(rollouts)

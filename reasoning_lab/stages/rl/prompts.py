@@ -1,0 +1,91 @@
+"""The prompts of every step: screened once, then planned for all steps ahead."""
+
+import logging
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+from reasoning_lab.data.tokens.batches import step_batches
+from reasoning_lab.sampling.rollouts import RolloutSampler
+from reasoning_lab.stages.rl.records import CONFIGURED_REASONS, DropReason, PromptBatch
+from reasoning_lab.stages.rl.rollouts import filter_reason, step_sampling
+from reasoning_lab.stages.rl.stabilizers import has_mixed_correctness
+from reasoning_lab.stages.rl.stage import RLStage
+from reasoning_lab.training.loop import StageContext
+from reasoning_lab.training.micro_batches import PlannedBatches
+from reasoning_lab.types import Problem, RolloutGroup, UserError
+
+log = logging.getLogger(__name__)
+
+
+def prompt_batches(config: RLStage, pool: Sequence[Problem], seed: int) -> PlannedBatches:
+    """The prompts of every step; a resumed run gets the same ones."""
+    optimization = config.optimization
+    steps = step_batches([1] * len(pool), optimization.batch_size, optimization.steps, seed)
+
+    def batch(step: int) -> PromptBatch:
+        chosen = set(steps[step])
+        others = [index for index in range(len(pool)) if index not in chosen]
+        replacements = others if config.backfill_rounds else []
+        random.Random(f"{seed}/{step}/spare").shuffle(replacements)
+        return PromptBatch(
+            step, [pool[index] for index in steps[step]], [pool[index] for index in replacements]
+        )
+
+    def batch_with_next(step: int) -> PromptBatch:
+        prefetches = config.staleness and step + 1 < len(steps)
+        return replace(batch(step), next_batch=batch(step + 1) if prefetches else None)
+
+    return PlannedBatches(range(len(steps)), batch_with_next)
+
+
+def screened_pool(
+    problems: Sequence[Problem], config: RLStage, sampler: RolloutSampler, context: StageContext
+) -> Sequence[Problem]:
+    """The prompts worth training on, judged once by rollouts of the incoming policy.
+
+    Raises:
+        UserError: No prompt passes.
+    """
+    if config.screen_group_size == 0:
+        return problems
+    if not config.has_group_baseline:
+        log.info(
+            "stages.%s: no screening, as %s learns from prompts that are always solved or failed.",
+            context.name,
+            config.advantage,
+        )
+        return problems
+    groups = sampler.resumable_groups(
+        problems,
+        config.screen_group_size,
+        step_sampling(config, 0),
+        f"{context.seed}/screen",
+        context.work_dir / "screening",
+    )
+    reasons = [screening_reason(config, group) for group in groups]
+    pool = [group.problem for group, reason in zip(groups, reasons, strict=True) if reason is None]
+    dropped = Counter(reason for reason in reasons if reason is not None)
+    for reason, count in dropped.items():
+        context.ledger.drop("problems", reason.value, count, selected=reason in CONFIGURED_REASONS)
+    counts = {f"rollout/screened_{reason}": count for reason, count in dropped.items()}
+    context.tracker.log({"rollout/screened": len(problems), "rollout/pool": len(pool)} | counts)
+    if not pool:
+        listed = ", ".join(f"{count} {reason}" for reason, count in dropped.items())
+        raise UserError(
+            f"stages.{context.name}: no prompt of {len(problems)} passes the filters ({listed}); "
+            "choose other levels, a larger screen_group_size or wider filters"
+        )
+    return pool
+
+
+def screening_reason(config: RLStage, group: RolloutGroup) -> DropReason | None:
+    """Why the group's prompt is not trained on; None = it is.
+
+    A prompt must pass the filters. Where correctness is the signal, it must also be neither always
+    solved nor always failed.
+    """
+    if config.signal == "correctness" and not has_mixed_correctness(group):
+        return DropReason.NO_SIGNAL
+    return filter_reason(config, group)

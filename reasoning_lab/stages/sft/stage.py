@@ -1,0 +1,58 @@
+"""The `sft` stage: fine-tuning on a compact, harder subset (paper, step 2)."""
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from omegaconf import MISSING
+
+from reasoning_lab.config.fields import at_least, number
+from reasoning_lab.config.problems import CorpusSelection, DocumentLimit
+from reasoning_lab.data.artifacts import Corpus
+from reasoning_lab.graph.stage import Metrics, Workload
+from reasoning_lab.models.policy_artifact import Policy
+from reasoning_lab.training.stage import TrainingStage
+from reasoning_lab.types import Sequences
+
+if TYPE_CHECKING:
+    from reasoning_lab.training.loop import StageContext
+
+
+@dataclass
+class SFTStage(TrainingStage):
+    """Which accepted rollouts are learned from.
+
+    Attributes:
+        levels: Difficulty levels of the subset.
+        count: Its most examples.
+        max_tokens: Examples with more, prompt and completion together, are left out of it; null =
+            none is.
+    """
+
+    name = "sft"
+    consumes = (Policy, Corpus)
+    produces = Policy
+    reads = ("model",)
+
+    levels: list[int] = MISSING
+    count: int = at_least(1)
+    max_tokens: int | None = number(None, least=2, when_set=True)
+
+    def corpus_selections(self, key: str) -> list[CorpusSelection]:
+        return [CorpusSelection(f"{key}.levels", self.levels)]
+
+    def document_limit(self, key: str) -> DocumentLimit | None:
+        if self.max_tokens is None:
+            return None
+        return DocumentLimit(f"{key}.max_tokens", self.max_tokens)
+
+    def workload(self) -> Workload:
+        workload, size = super().workload(), self.optimization.batch_size
+        if self.max_tokens is None:
+            return workload
+        trained = Sequences(self.optimization.steps * size, self.max_tokens, size)
+        return replace(workload, trained=trained)
+
+    def run(self, context: "StageContext") -> Metrics:
+        from reasoning_lab.stages.sft.module import run
+
+        return run(self, context)

@@ -1,0 +1,89 @@
+"""What every stage of the lab declares of itself, before anything runs. No torch here.
+
+`plan` and the checks before a run read it: which problems a stage draws, what it wants of a corpus,
+how long a document may be, and what of `hardware` it cannot use.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from reasoning_lab.config.hardware import HardwareConfig
+from reasoning_lab.config.optimization import OptimizationConfig
+from reasoning_lab.config.problems import CorpusSelection, DocumentLimit, ProblemDraw
+from reasoning_lab.config.targets import check_path
+from reasoning_lab.graph.stage import Stage, Workload
+from reasoning_lab.types import UserError
+
+
+@dataclass
+class LabStage(Stage):
+    """A stage of the lab; a subclass overrides what it has to declare."""
+
+    def problem_draws(self, key: str) -> Sequence[ProblemDraw]:
+        """The problems that it draws; `key` is the stage's."""
+        return []
+
+    def corpus_selections(self, key: str) -> Sequence[CorpusSelection]:
+        """What it takes of the corpus that reaches it."""
+        return []
+
+    def document_limit(self, key: str) -> DocumentLimit | None:
+        """The longest document that it takes; None = any."""
+        return None
+
+    def check(self, key: str, hardware: HardwareConfig) -> None:
+        """Refuse what `hardware` cannot run, before anything runs; `key` is the stage's."""
+
+
+@dataclass
+class TrainingStage(LabStage):
+    """A stage that steps an optimizer.
+
+    Attributes:
+        optimization: How.
+    """
+
+    optimization: OptimizationConfig = field(default_factory=OptimizationConfig)
+
+    def workload(self) -> Workload:
+        return Workload(rows=self.optimization.steps * self.optimization.batch_size)
+
+    def frozen_copies(self) -> int:
+        """Frozen policies that it keeps in memory beside the one that trains."""
+        return 0
+
+    def check(self, key: str, hardware: HardwareConfig) -> None:
+        self.check_optimizer(key, hardware)
+        size, micro = self.optimization.batch_size, hardware.micro_batch_size
+        world = hardware.world_size
+        among = f"hardware.devices={hardware.devices}"
+        if hardware.nodes > 1:
+            among += f" × hardware.nodes={hardware.nodes}"
+        if size % world:
+            raise UserError(
+                f"{among} does not divide {key}.optimization.batch_size={size}; choose a divisor"
+            )
+        if micro is not None and micro < size // world and size // world % micro:
+            of = f" / {among}" if world > 1 else ""
+            raise UserError(
+                f"hardware.micro_batch_size={micro} does not divide "
+                f"{key}.optimization.batch_size={size}{of}; choose a divisor"
+            )
+
+    def check_optimizer(self, key: str, hardware: HardwareConfig) -> None:
+        """Refuse an optimizer with a rate of its own, or one that shards would change."""
+        optimizer, schedule = self.optimization.optimizer, self.optimization.schedule
+        check_path(optimizer.target, f"{key}.optimization.optimizer._target_")
+        check_path(schedule.target, f"{key}.optimization.schedule._target_")
+        if "lr" in optimizer.options:
+            raise UserError(
+                f"{key}.optimization.optimizer.options.lr: the rate is "
+                f"{key}.optimization.learning_rate, which would override it; set that key and "
+                "take this one out"
+            )
+        if hardware.strategy not in ("single", "ddp") and not optimizer.is_elementwise:
+            raise UserError(
+                f"{key}.optimization.optimizer: hardware.strategy={hardware.strategy} updates "
+                f"shards, which '{optimizer.target}' cannot; choose adamw, as in "
+                f"optimizer@{key}.optimization.optimizer=adamw, or strategy=ddp"
+            )

@@ -1,0 +1,21 @@
+"""A number for each verdict."""
+
+from reasoning_lab.rewards.weighted import WeightedRewards
+from reasoning_lab.types import Verdict
+from tests.support.rewards import rollout, term
+
+
+def test_every_verdict_has_its_number_and_none_takes_the_rollout_out() -> None:
+    options = {"correct": 1.0, "wrong": 0.0, "unparseable": -0.5, "timeout": None}
+    composed = WeightedRewards({"c": term("correctness", **options)}, 40, "rewards")
+    found = {verdict: composed.terms(rollout(verdict)) for verdict in Verdict}
+    assert found == {
+        Verdict.CORRECT: {"c": 1.0},
+        Verdict.WRONG: {"c": 0.0},
+        Verdict.UNPARSEABLE: {"c": -0.5},
+        Verdict.TIMEOUT: None,
+    }
+    papers = WeightedRewards({"c": term("correctness")}, 40, "rewards")
+    assert [papers.terms(rollout(verdict)) for verdict in Verdict] == [
+        {"c": 1.0 if verdict is Verdict.CORRECT else -1.0} for verdict in Verdict
+    ]

@@ -1,0 +1,35 @@
+"""Early warnings of a run that goes wrong."""
+
+import pytest
+
+from reasoning_lab.stages.rl.health import Health
+
+
+def step(**changes: float) -> dict[str, float]:
+    usual = {
+        "entropy": 1.0,
+        "completion_tokens_mean": 50.0,
+        "truncated_frac": 0.0,
+        "groups_trained": 4.0,
+    }
+    return usual | changes
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"entropy": 0.2}, "entropy collapses: 0.200 nats a token, 1.000 in the first"),
+        # Of ten steps eight (106 tokens), or nine (54%), are enough.
+        ({"completion_tokens_mean": 120.0}, "run away: 106 tokens, 50 in the first"),
+        ({"truncated_frac": 0.6}, "54% cut off"),
+        ({"groups_trained": 0.0}, "no group of the last 10 steps"),
+    ],
+)
+def test_health_speaks_once_and_in_time(changes: dict[str, float], said: str) -> None:
+    health = Health()
+    assert [health.warnings(step()) for _ in range(20)] == [[]] * 20
+    told = [health.warnings(step(**changes)) for _ in range(15)]
+    assert told[0] == []
+    (warning,) = [text for texts in told for text in texts]
+    assert said in warning
+    assert len([texts for texts in told if texts]) == 1
