@@ -188,7 +188,7 @@ def memory_lines(nodes: Sequence[PlannedNode]) -> list[str]:
         f"{', '.join(stages)}: {memory.parameters / 1e6:,.1f}M parameters; on one device about "
         f"{_size(memory.weights + memory.gradients)} of weights and gradients, "
         f"{_size(memory.optimizer + memory.master)} of optimizer state, "
-        f"{_size(1000 * memory.activations_a_token)} for every 1,000 tokens of a micro-batch, "
+        f"{_size(1000 * memory.activations_per_token)} for every 1,000 tokens of a micro-batch, "
         f"{_logits(memory)}{_besides(memory)}."
         for memory, stages in found.items()
     ]
@@ -289,7 +289,7 @@ def _bounds(root: RootConfig, stage: Stage, memory: Footprint | None) -> Bounds 
     trained, written = work.trained, work.written
     if not is_known(architecture) or not (trained or written):
         return None
-    devices = sharding_of(root.hardware).world
+    devices = sharding_of(root.hardware).world_size
     together = root.hardware.generation_batch_size
     flops, seconds, kept, added = 0.0, 0.0, memory.states if memory else 0, [0]
     if trained and memory:
@@ -315,8 +315,8 @@ def _bounds(root: RootConfig, stage: Stage, memory: Footprint | None) -> Bounds 
 
 def _at_once(rows: Sequences, hardware: HardwareConfig) -> int:
     """Rows of one forward pass of one device."""
-    share = max(1, rows.at_once // sharding_of(hardware).world)
-    return rows.each * min(share, hardware.micro_batch_size or share)
+    share = max(1, rows.rows_per_forward // sharding_of(hardware).world_size)
+    return rows.sequences_per_row * min(share, hardware.micro_batch_size or share)
 
 
 def _architecture(model: ModelConfig) -> dict[str, Any]:

@@ -32,8 +32,8 @@ from reasoning_lab.models.adapters import add_adapter, has_adapter, trainable_we
 from reasoning_lab.models.chat import add_missing_tokens
 from reasoning_lab.models.policy import load_policy, sampling_device, save_policy, to_device
 from reasoning_lab.sampling.engine import Engine
+from reasoning_lab.sampling.engine_check import check_engine, hf_remedy
 from reasoning_lab.sampling.hf import HFEngine
-from reasoning_lab.sampling.probe import check_engine, hf_remedy
 from reasoning_lab.sampling.rollouts import RolloutSampler
 from reasoning_lab.system import malloc
 from reasoning_lab.system.interrupts import StopRequest

@@ -115,8 +115,8 @@ def test_the_engine_samples_the_adapted_policy(
     adapted(model, config)
     assert not can_decode_fused(model)
     prompts = [[5, 6, 7], [8, 9]]
-    found = HFEngine(model, tokenizer, 4).complete(prompts, Sampling(1.0, 1.0, 10), [1, 2])
-    for prompt, completion in zip(prompts, found, strict=True):
+    completions = HFEngine(model, tokenizer, 4).complete(prompts, Sampling(1.0, 1.0, 10), [1, 2])
+    for prompt, completion in zip(prompts, completions, strict=True):
         batch_of_one = completion_batch([Example(prompt, completion.token_ids)])
         expected = token_logprobs(model, batch_of_one).tolist()
         assert completion.logprobs == pytest.approx(expected, abs=1e-4)
@@ -143,8 +143,8 @@ def test_resumed_stage_is_the_uninterrupted_one_to_the_bit(
         block = "proj" in key
         assert torch.equal(before[key], after[key]) is not block, key
     for folder in states[1::2]:
-        (kept,) = (folder / "work").rglob("step-*")
-        state = torch.load(kept, weights_only=True)
+        (state_file,) = (folder / "work").rglob("step-*")
+        state = torch.load(state_file, weights_only=True)
         assert state["state_dict"]
         assert all("lora" in key for key in state["state_dict"])
         # The two halves of four adapters.
@@ -184,15 +184,17 @@ def test_only_an_adapter_that_is_there_is_part_of_what_a_policy_is(composed: Com
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["model/adapter=lora", "model.adapter.target_modules=[lm_head]"], "'lm_head' is an emb"),
         (["model/adapter=lora", "model.adapter.rank=0"], "rank: 0 is too small"),
         (["model/adapter=lora", "model.adapter.kind=dora"], "'dora' is unknown"),
     ],
 )
-def test_an_impossible_adapter_is_refused(words: list[str], told: str, composed: Compose) -> None:
-    with pytest.raises(UserError, match=told):
+def test_an_impossible_adapter_is_refused(
+    words: list[str], message: str, composed: Compose
+) -> None:
+    with pytest.raises(UserError, match=message):
         composed(*words)
 
 

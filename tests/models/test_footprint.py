@@ -51,9 +51,9 @@ def built(options: dict[str, Any]) -> PreTrainedModel:
     config = {key: value for key, value in options.items() if key != "model_type"}
     special = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
     model = AutoConfig.for_model(options["model_type"], vocab_size=VOCAB, **special, **config)
-    made: PreTrainedModel = AutoModelForCausalLM.from_config(model).float()
-    bind_kernels(made)
-    return made
+    causal_lm: PreTrainedModel = AutoModelForCausalLM.from_config(model).float()
+    bind_kernels(causal_lm)
+    return causal_lm
 
 
 @pytest.mark.parametrize("family", ["llama", "mistral", "phi3", "qwen2", "qwen3"])
@@ -104,10 +104,10 @@ def test_each_strategy_keeps_its_share() -> None:
     }
     parameters = parameter_count(options, VOCAB)
     for strategy, shares in expected.items():
-        found = footprint(options, VOCAB, "bfloat16", ADAMW, Sharding(strategy, devices=4))
-        assert found is not None
-        kept = (found.weights, found.gradients, found.master, found.optimizer)
-        assert kept == tuple(int(share * parameters) for share in shares), strategy
+        estimate = footprint(options, VOCAB, "bfloat16", ADAMW, Sharding(strategy, devices=4))
+        assert estimate is not None
+        stored = (estimate.weights, estimate.gradients, estimate.master, estimate.optimizer)
+        assert stored == tuple(int(share * parameters) for share in shares), strategy
     mixed = footprint(options, VOCAB, "mixed", ADAMW, Sharding("fsdp", devices=4))
     assert mixed is not None
     # Weights, gradients and two moments, all in float32.
@@ -145,29 +145,29 @@ def test_activations_are_what_autograd_keeps(
     if dtype == "mixed":
         mix_precision(model)
     own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-    kept: dict[int, torch.Tensor] = {}
+    saved: dict[int, torch.Tensor] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = tensor
+            saved[storage.data_ptr()] = tensor
         return tensor
 
     batch = batch_of(rows, tokens=200)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         token_logprobs(model, batch)
-    size = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
-    reckoned = footprint(options, VOCAB, dtype, ADAMW, packed=rows == "packed", on_cpu=True)
-    assert reckoned is not None
+    size = sum(tensor.untyped_storage().nbytes() for tensor in saved.values())
+    estimate = footprint(options, VOCAB, dtype, ADAMW, packed=rows == "packed", on_cpu=True)
+    assert estimate is not None
     products = [
         weight.numel()
         for name, weight in model.named_parameters()
         if name.endswith(("proj.weight", "lm_head.weight"))
     ]
-    assert reckoned.casts == (2 * sum(products) if dtype == "mixed" else 0)
-    measured = (size - reckoned.casts) / batch.input_ids.numel()
+    assert estimate.casts == (2 * sum(products) if dtype == "mixed" else 0)
+    measured = (size - estimate.casts) / batch.input_ids.numel()
     # Autograd keeps the log-probabilities; the logits and a gradient of theirs are there as well.
-    ours = reckoned.activations_a_token + reckoned.logits_a_token
+    ours = estimate.activations_per_token + estimate.logits_per_token
     assert ours == pytest.approx(measured + 2 * 4 * VOCAB, rel=0.05)
 
 
@@ -195,9 +195,9 @@ def test_peak_is_what_torchs_own_tracker_sees(family: str, checkpointed: bool) -
         step()
     (measured,) = (each["Total"] for each in tracker.get_tracker_snapshot("peak").values())
     sharding = Sharding(activation_checkpointing=checkpointed)
-    reckoned = footprint(options, VOCAB, "float32", ADAMW, sharding, on_cpu=True)
-    assert reckoned is not None
-    assert reckoned.peak(batch.input_ids.numel()) == pytest.approx(measured, rel=0.1)
+    estimate = footprint(options, VOCAB, "float32", ADAMW, sharding, on_cpu=True)
+    assert estimate is not None
+    assert estimate.peak(batch.input_ids.numel()) == pytest.approx(measured, rel=0.1)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -215,15 +215,15 @@ def test_peak_with_logits_of_some_tokens_at_a_time(
         optimizer = torch.optim.AdamW(model.parameters())
         for _ in range(2):
             value = mean_logprob if loss == "mean" else token_logprobs
-            told = value(model, batch).sum()
+            total = value(model, batch).sum()
             optimizer.zero_grad()
-            told.backward()
+            total.backward()
             optimizer.step()
 
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as made:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         steps()
-    assert made.profiler is not None
-    pending = list(made.profiler.kineto_results.experimental_event_tree())
+    assert profiled.profiler is not None
+    pending = list(profiled.profiler.kineto_results.experimental_event_tree())
     allocations: list[Any] = []
     while pending:
         event = pending.pop()
@@ -234,9 +234,9 @@ def test_peak_with_logits_of_some_tokens_at_a_time(
     first = min(allocations, key=lambda event: event.start_time_ns).typed[1]
     before = first.total_allocated - first.alloc_size
     measured = max(event.typed[1].total_allocated for event in allocations) - before
-    reckoned = footprint(options, VOCAB, dtype, ADAMW, on_cpu=True)
-    assert reckoned is not None
-    assert reckoned.peak(batch.input_ids.numel()) == pytest.approx(measured, rel=0.15)
+    estimate = footprint(options, VOCAB, dtype, ADAMW, on_cpu=True)
+    assert estimate is not None
+    assert estimate.peak(batch.input_ids.numel()) == pytest.approx(measured, rel=0.15)
 
 
 def test_phi4_mini_from_its_config_alone(composed: Compose) -> None:
@@ -263,7 +263,7 @@ def test_phi4_mini_from_its_config_alone(composed: Compose) -> None:
 def test_plan_knows_that_norms_in_bfloat16_keep_less_on_a_gpu(composed: Compose) -> None:
     """model=tiny: a value fewer for each of its norms, of 128 channels, four queries, two keys."""
 
-    def kept(accelerator: str) -> int:
+    def activations(accelerator: str) -> int:
         (node,) = (
             node
             for node in planned(
@@ -272,9 +272,9 @@ def test_plan_knows_that_norms_in_bfloat16_keep_less_on_a_gpu(composed: Compose)
             if node.stage == "sft"
         )
         assert node.memory is not None
-        return node.memory.activations_a_token
+        return node.memory.activations_per_token
 
-    assert kept("cpu") - kept("gpu") == 2 * (4 * (2 * 128 + 4 * 32 + 2 * 32) + 128)
+    assert activations("cpu") - activations("gpu") == 2 * (4 * (2 * 128 + 4 * 32 + 2 * 32) + 128)
 
 
 @pytest.mark.parametrize(
@@ -288,11 +288,13 @@ def test_only_documents_that_are_not_joined_are_put_together(
     queries, layers = attention_widths(options)[0], options["num_hidden_layers"]
 
     def more(dtype: str, on_cpu: bool) -> int:
-        kept = [
+        estimates = [
             footprint(options, VOCAB, dtype, ADAMW, packed=packed, on_cpu=on_cpu)
             for packed in (True, False)
         ]
-        packed, whole = (each.activations_a_token for each in kept if each is not None)
+        packed, whole = (
+            estimate.activations_per_token for estimate in estimates if estimate is not None
+        )
         return packed - whole
 
     assert more("float32", True) == more("float32", False) == apart * 4 * layers * queries
@@ -303,12 +305,12 @@ def test_a_gpu_has_more_logits_at_once() -> None:
     """Of 2**27 and of 2**25 values, in float32 three times; tokens by hand."""
     options = {**architecture("llama"), "vocab_size": 200_064}
     for on_cpu, tokens in ((True, 167), (False, 670)):
-        found = footprint(options, 0, "bfloat16", ADAMW, on_cpu=on_cpu)
-        assert found is not None
-        assert found.loss(2 * tokens) == tokens * 3 * 4 * 200_064 + found.head
+        estimate = footprint(options, 0, "bfloat16", ADAMW, on_cpu=on_cpu)
+        assert estimate is not None
+        assert estimate.loss(2 * tokens) == tokens * 3 * 4 * 200_064 + estimate.head
         # One more makes three parts, of which six eighths have room.
         third = 6 * (tokens // 8)
-        assert found.loss(2 * tokens + 1) == third * 3 * 4 * 200_064 + found.head
+        assert estimate.loss(2 * tokens + 1) == third * 3 * 4 * 200_064 + estimate.head
 
 
 def test_a_local_checkpoint_is_reckoned_by_its_own_config(

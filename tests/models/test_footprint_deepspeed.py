@@ -47,16 +47,16 @@ WORLDS = [(1, 1), (3, 1), (8, 1), (8, 4), (8, 128)]
 ROUNDED = 5
 
 
-def reckoned(size: str, **sharding: Any) -> Footprint:
-    found = footprint(SIZES[size], 0, "bfloat16", "torch.optim.AdamW", Sharding(**sharding))
-    assert found is not None
-    return found
+def estimated(size: str, **sharding: Any) -> Footprint:
+    estimate = footprint(SIZES[size], 0, "bfloat16", "torch.optim.AdamW", Sharding(**sharding))
+    assert estimate is not None
+    return estimate
 
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(("devices", "nodes"), WORLDS)
 def test_zero2_is_deepspeeds_estimate(size: str, devices: int, nodes: int) -> None:
-    ours = reckoned(size, strategy="deepspeed2", devices=devices, nodes=nodes)
+    ours = estimated(size, strategy="deepspeed2", devices=devices, nodes=nodes)
     _, device = estimate_zero2_model_states_mem_needs(
         ours.parameters, devices, nodes, cpu_offload=False
     )
@@ -68,7 +68,7 @@ def test_zero2_is_deepspeeds_estimate(size: str, devices: int, nodes: int) -> No
 @pytest.mark.parametrize(("devices", "nodes"), [(1, 1), (4, 1), (2, 2)])
 def test_zero2_offloaded_is_deepspeeds_estimate(size: str, devices: int, nodes: int) -> None:
     """Theirs is of all hosts together, and beyond four devices of what loading the model takes."""
-    ours = reckoned(
+    ours = estimated(
         size, strategy="deepspeed2", devices=devices, nodes=nodes, offload_optimizer="cpu"
     )
     host, device = estimate_zero2_model_states_mem_needs(
@@ -85,7 +85,7 @@ def test_zero2_offloaded_is_deepspeeds_estimate(size: str, devices: int, nodes: 
 def test_zero3_is_deepspeeds_estimate(
     size: str, devices: int, nodes: int, place: str, offload: tuple[str, ...]
 ) -> None:
-    ours = reckoned(
+    ours = estimated(
         size,
         strategy="deepspeed3",
         devices=devices,
@@ -111,5 +111,5 @@ def test_zero3_is_deepspeeds_estimate(
 
 def test_zero1_keeps_all_gradients_of_lower_precision() -> None:
     """Four billion parameters on eight devices: 2 + 2 bytes whole, 4 + 4 + 8 divided."""
-    ours = reckoned("3.8B", strategy="deepspeed1", devices=8)
+    ours = estimated("3.8B", strategy="deepspeed1", devices=8)
     assert ours.states == pytest.approx(4 * ours.parameters + 16 * ours.parameters / 8, abs=ROUNDED)

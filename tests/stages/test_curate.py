@@ -98,7 +98,7 @@ def test_an_impossible_step_is_refused(options: Any, told: str) -> None:
 
 def test_a_step_that_is_null_is_left_out() -> None:
     assert list(build_steps({"a": PASS_RATE, "b": None, "c": PASS_RATE}, KEY)) == ["a", "c"]
-    with pytest.raises(UserError, match=r"stages\.curate\.steps: there is none"):
+    with pytest.raises(UserError, match=r"stages\.curate\.steps: there is no step"):
         CurateStage(steps={"b": None}).check("stages.curate", HardwareConfig())
 
 

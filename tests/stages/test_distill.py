@@ -15,7 +15,7 @@ from reasoning_lab.data.corpus import read_prompt_ids, read_rollouts
 from reasoning_lab.data.sources.file import FileSource
 from reasoning_lab.data.teachers.teacher import SolutionWriter
 from reasoning_lab.graph.ledger import Ledger
-from reasoning_lab.sampling.judge import _QUESTION, verdict_of
+from reasoning_lab.sampling.judge import JUDGE_PROMPT, parse_verdict
 from reasoning_lab.sampling.model_teacher import ModelTeacher
 from reasoning_lab.stages.distill.produce import run
 from reasoning_lab.stages.distill.stage import DistillStage
@@ -223,7 +223,7 @@ def test_what_was_cut_off_is_rejected_whatever_its_draft_says(
 ) -> None:
     options = {"problems": ProblemsConfig(levels=[1], count=22), "teacher": cut_off_teacher()}
     # A judge that accepts all that it is asked about.
-    first = _QUESTION.splitlines()[0]
+    first = JUDGE_PROMPT.splitlines()[0]
     engine = {"_target_": SCRIPTED, "model": "referee"}
     engine |= {"answers": {first: "Correct."}, "ending": ""}
     judge = {"_target_": "reasoning_lab.sampling.judge.ModelJudge", "engine": engine}
@@ -306,7 +306,7 @@ def test_an_unreadable_gold_is_named_by_its_row_before_the_teacher_is_asked(
 @pytest.mark.parametrize(
     ("engine", "told"),
     [
-        ({"_target_": "reasoning_lab.sampling.hf.engine_of", "model": "./nowhere"}, "no folder"),
+        ({"_target_": "reasoning_lab.sampling.hf.build_engine", "model": "./nowhere"}, "no folder"),
         ({"_target_": "os.system", "model": "x"}, "may not be named"),
     ],
 )
@@ -317,7 +317,7 @@ def test_an_impossible_engine_is_refused_at_composition(engine: dict[str, str], 
 
 def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("reasoning_lab.sampling.model_teacher.find_spec", lambda name: None)
-    engine = {"_target_": "reasoning_lab.sampling.vllm.engine_of", "model": "m"}
+    engine = {"_target_": "reasoning_lab.sampling.vllm.build_engine", "model": "m"}
     with pytest.raises(UserError, match=r"reasoning-lab\[vllm\]"):
         ModelTeacher(**{k: v for k, v in teacher(engine=engine).items() if k != "_target_"})
 
@@ -335,7 +335,7 @@ def test_a_moved_model_folder_is_the_same_teacher(tmp_path: Path) -> None:
 
 def test_a_judge_decides_what_the_verifier_cannot_read_and_signs_it(context: StageContext) -> None:
     # Its reply is scripted by the question's first line, which is the same for all.
-    first = _QUESTION.splitlines()[0]
+    first = JUDGE_PROMPT.splitlines()[0]
     engine = {"_target_": SCRIPTED, "model": "referee"}
     engine |= {"answers": {first: "It names no number.\nCorrect."}, "ending": ""}
     judge = {"_target_": "reasoning_lab.sampling.judge.ModelJudge", "engine": engine}
@@ -366,4 +366,4 @@ def test_a_judge_decides_what_the_verifier_cannot_read_and_signs_it(context: Sta
     ],
 )
 def test_a_reply_counts_by_its_last_word(reply: str, verdict: Verdict | None) -> None:
-    assert verdict_of(reply) is verdict
+    assert parse_verdict(reply) is verdict

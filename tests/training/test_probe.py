@@ -29,8 +29,8 @@ from reasoning_lab.kernels.rows import model_rows
 from reasoning_lab.models.policy import load_policy, save_policy
 from reasoning_lab.models.tokenizer import prompt_tokens, tokenize_rollouts
 from reasoning_lab.sampling.engine import Sampling
-from reasoning_lab.sampling.hf import HFEngine, engine_of
-from reasoning_lab.sampling.probe import check_engine, hf_remedy
+from reasoning_lab.sampling.engine_check import check_engine, hf_remedy
+from reasoning_lab.sampling.hf import HFEngine, build_engine
 from reasoning_lab.stages.midtrain.stage import MidtrainStage
 from reasoning_lab.stages.sft.stage import SFTStage
 from reasoning_lab.training.loop import StageContext
@@ -345,7 +345,7 @@ def test_an_engine_with_another_cache_is_refused(
     with pytest.raises(UserError, match=r"set hardware.sampling.cache=false$"):
         given.sampler(*given.load_policy())
     with pytest.raises(UserError, match=r"^engine.model: .* set hardware.sampling.cache=false$"):
-        engine_of(str(given.inputs["policy"]), None, "float32", HARDWARE)
+        build_engine(str(given.inputs["policy"]), None, "float32", HARDWARE)
     right = replace(given, hardware=UNCACHED)
     policy, tokenizer = right.load_policy()
     drawn = right.sampler(policy, tokenizer).generate(

@@ -1,4 +1,4 @@
-"""The `distill` stage: a teacher works problems, and what it gets right is a corpus."""
+"""The `distill` stage: a teacher solves problems, and its correct solutions form a corpus."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
 
 @dataclass
 class DistillStage(LabStage):
-    """What the teacher is asked.
+    """Rejection sampling of a teacher's solutions.
 
     Attributes:
         teacher: `_target_` and options of the teacher.
         problems: Drawn from the training split.
         validation: Problems drawn from the validation split, for early stopping.
-        judge: `_target_` and options of a model that is asked about answers which the verifier
-            cannot read; null = they count as unparseable.
-        rollouts: Worked solutions a problem; a recorded teacher may have fewer.
-        truncated: What becomes of rollouts that were cut off, at a limit or before the end of the
-            thought: `reject` = rejected without being verified; `keep` = verified as all others.
-        shard_problems: Problems worked and verified at a time; a kill costs at most one shard.
+        judge: `_target_` and options of a model that judges answers which the verifier cannot read;
+            null = they count as unparseable.
+        rollouts: Solutions a problem; a recorded teacher may have fewer.
+        truncated: Treatment of rollouts that end at a token limit or inside the thought: `reject`
+            = rejected without being verified; `keep` = verified like all others.
+        shard_problems: Problems solved and verified at a time; a kill loses at most one shard.
     """
 
     name = "distill"
@@ -64,10 +64,10 @@ class DistillStage(LabStage):
         return [ProblemDraw(name, split, levels, n, self.teacher) for name, split, n in draws]
 
     def identity(self) -> dict[str, Any]:
-        """A model in a local folder counts by content, not by place."""
+        """Local models are identified by their content, not by their path."""
         identity = super().identity()
-        for asked in (identity["teacher"], identity["judge"] or {}):
-            engine = asked.get("engine")
+        for options in (identity["teacher"], identity["judge"] or {}):
+            engine = options.get("engine")
             if engine is not None and Path(engine["model"]).is_dir():
                 engine["model"] = content_hash(Path(engine["model"]))
         return identity

@@ -47,7 +47,9 @@ class DPOStage(TrainingStage):
         if self.max_tokens is None:
             return workload
         rows = 2 * self.optimization.steps * size
-        return replace(workload, trained=Sequences(rows, self.max_tokens, size, each=2))
+        return replace(
+            workload, trained=Sequences(rows, self.max_tokens, size, sequences_per_row=2)
+        )
 
     def run(self, context: "StageContext") -> Metrics:
         from reasoning_lab.stages.dpo.module import run

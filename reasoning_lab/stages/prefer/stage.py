@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 @dataclass
 class PreferStage(LabStage):
-    """The policy's own rollouts.
+    """Preference pairs of the policy's own rollouts.
 
     Attributes:
         problems: Drawn from the training split.
         group_size: Rollouts a problem.
-        sampling: How they are drawn.
-        pairs_per_problem: At most so many pairs of one problem.
-        pairing: Which correct rollout meets which incorrect one: random, or length_matched, those
-            whose lengths differ least.
+        sampling: Sampling options of these rollouts.
+        pairs_per_problem: Most pairs of one problem.
+        pairing: How correct and incorrect rollouts are paired: random, or length_matched, which
+            pairs those whose lengths differ least.
     """
 
     name = "prefer"
@@ -58,12 +58,12 @@ class PreferStage(LabStage):
 
 @dataclass
 class PreferTeacherStage(LabStage):
-    """The teacher's rollouts: those that rejection sampling threw away are the rejected.
+    """Preference pairs of the teacher's rollouts; incorrect ones were rejected by distillation.
 
     Attributes:
-        pairs_per_problem: At most so many pairs of one problem.
-        pairing: Which correct rollout meets which incorrect one: random, or length_matched, those
-            whose lengths differ least.
+        pairs_per_problem: Most pairs of one problem.
+        pairing: How correct and incorrect rollouts are paired: random, or length_matched, which
+            pairs those whose lengths differ least.
     """
 
     name = "prefer_teacher"
@@ -82,11 +82,11 @@ class PreferTeacherStage(LabStage):
 
 @dataclass
 class PreferMixedStage(PreferStage):
-    """The policy's rollouts beside the teacher's, of problems that are in the corpus.
+    """Preference pairs of the policy's and the teacher's rollouts of the corpus's problems.
 
     Attributes:
-        chosen_from: Whose correct rollouts may be chosen: any, policy or teacher.
-        rejected_from: Whose incorrect rollouts may be rejected.
+        chosen_from: Author of the chosen rollouts: any, policy or teacher.
+        rejected_from: Author of the rejected rollouts, likewise.
     """
 
     name = "prefer_mixed"

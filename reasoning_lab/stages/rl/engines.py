@@ -11,11 +11,11 @@ from filelock import FileLock, Timeout
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_lab.models.policy import save_policy
-from reasoning_lab.sampling.probe import hf_remedy
+from reasoning_lab.sampling.engine_check import hf_remedy
 from reasoning_lab.sampling.rollouts import RolloutSampler
 from reasoning_lab.sampling.vllm import VLLMEngine
-from reasoning_lab.sampling.vllm_process import served
-from reasoning_lab.sampling.vllm_server import VLLMServers
+from reasoning_lab.sampling.vllm_client import VLLMClient
+from reasoning_lab.sampling.vllm_launcher import running_server
 from reasoning_lab.stages.rl.stage import RLStage
 from reasoning_lab.system.ranks import broadcast_from_rank0, rank
 from reasoning_lab.training.loop import StageContext
@@ -78,7 +78,7 @@ def _vllm_servers(
     def start_server() -> str:
         folder = _checkpoint(context, policy, tokenizer)
         output = context.work_dir / "vllm.log"
-        server = served(folder, context.model.sampling_dtype, context.hardware, output)
+        server = running_server(folder, context.model.sampling_dtype, context.hardware, output)
         return stack.enter_context(server)
 
     urls = hardware.rollout_urls or [broadcast_from_rank0(start_server)]
@@ -87,8 +87,8 @@ def _vllm_servers(
             stack.enter_context(exclusive_server(url, context.work_dir.parent))
     shared = Path(hardware.weights_dir or context.work_dir.parent) / context.work_dir.name
     return context.sampler_through(
-        lambda on_progress: VLLMServers(policy, tokenizer, urls, hardware, shared / "weights"),
-        lambda engine, version: cast(VLLMServers, engine).load(policy, version),
+        lambda on_progress: VLLMClient(policy, tokenizer, urls, hardware, shared / "weights"),
+        lambda engine, version: cast(VLLMClient, engine).load(policy, version),
     )
 
 

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from reasoning_lab.data.corpus import write_prompt_ids
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.models.tokenizer import template_thought
-from reasoning_lab.sampling.probe import check_engine
+from reasoning_lab.sampling.engine_check import check_engine
 from reasoning_lab.stages.rl.engines import engine_remedy, rollout_sampler
 from reasoning_lab.stages.rl.health import Health
 from reasoning_lab.stages.rl.metrics import rollout_metrics, time_metrics, validation_metrics

@@ -16,7 +16,7 @@ from reasoning_lab.data.sources.problem_source import split_of
 from reasoning_lab.data.sources.row_mapping import parse_row_mapping
 from reasoning_lab.types import Problem, Split, UserError
 from tests.conftest import Compose
-from tests.data.sources.test_sources import GOOD, everything, write_lines
+from tests.support.sources import GOOD, everything, write_lines
 
 
 def hub(dataset: str, **changes: Any) -> HubSource:
@@ -45,14 +45,14 @@ def folder_of(folder: Path, train: range, test: range) -> Path:
 def test_a_dataset_keeps_its_own_test_split(tmp_path: Path, streaming: bool) -> None:
     folder = folder_of(tmp_path / "numbers", range(100), range(90, 120))
     source = hub(str(folder), streaming=streaming)
-    found = everything(source)
+    by_split = everything(source)
     # Ten prompts of its training split are in its test split, where they stay.
-    assert {p.gold for p in found[Split.TEST]} == {f"test {n}" for n in range(90, 120)}
-    assert len(found[Split.TRAIN]) + len(found[Split.VALIDATION]) == 90
-    assert all(split_of(p.id, 0.0, 0.1) is Split.TRAIN for p in found[Split.TRAIN])
-    assert found[Split.TEST][0].metadata["row"].startswith(f"{folder} (test), row ")
-    assert source.fixed_split(found[Split.TEST][0].id) is Split.TEST
-    assert source.fixed_split(found[Split.TRAIN][0].id) is None
+    assert {p.gold for p in by_split[Split.TEST]} == {f"test {n}" for n in range(90, 120)}
+    assert len(by_split[Split.TRAIN]) + len(by_split[Split.VALIDATION]) == 90
+    assert all(split_of(p.id, 0.0, 0.1) is Split.TRAIN for p in by_split[Split.TRAIN])
+    assert by_split[Split.TEST][0].metadata["row"].startswith(f"{folder} (test), row ")
+    assert source.fixed_split(by_split[Split.TEST][0].id) is Split.TEST
+    assert source.fixed_split(by_split[Split.TRAIN][0].id) is None
 
 
 def test_what_was_read_once_needs_no_network(tmp_path: Path) -> None:
@@ -68,10 +68,10 @@ def test_without_network_or_copy_the_remedy_is_one_sentence() -> None:
     assert source.provenance() == {"name": "nobody/nothing", "revision": "abc", "licence": "MIT"}
     with pytest.raises(UserError) as refusal:
         list(source.problems(Split.TRAIN, [1], 1, 0))
-    said = str(refusal.value)
-    assert "\n" not in said
+    message = str(refusal.value)
+    assert "\n" not in message
     for part in ("'nobody/nothing'", "at abc", "connect once", "data.path"):
-        assert part in said
+        assert part in message
 
 
 def test_a_local_copy_takes_the_place_of_the_hub(tmp_path: Path) -> None:

@@ -201,10 +201,10 @@ def test_a_problem_without_the_column_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pattern", "said"), [("(", "no regular expression"), ("x", "has no group")]
+    ("pattern", "message"), [("(", "no regular expression"), ("x", "has no group")]
 )
-def test_a_pattern_that_finds_no_answer_is_refused(pattern: str, said: str) -> None:
-    with pytest.raises(UserError, match=rf"teacher\.answer_pattern: .*{said}"):
+def test_a_pattern_that_finds_no_answer_is_refused(pattern: str, message: str) -> None:
+    with pytest.raises(UserError, match=rf"teacher\.answer_pattern: .*{message}"):
         RecordedTeacher(pattern)
 
 
