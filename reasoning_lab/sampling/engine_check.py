@@ -86,13 +86,8 @@ def check_engine(
         placed(policy, hardware),
         torch.no_grad(),
         evaluating(policy),
-<<<<<<< HEAD:reasoning_lab/sampling/probe.py
-        # What trains is that forward too, as `check_student` has seen.
-        reference_kernels(policy),
-=======
         # `check_student` has shown that training computes this forward pass too.
         reference_kernels(policy),
->>>>>>> main:reasoning_lab/sampling/engine_check.py
     ):
         policy_logprobs = alone_logprobs(policy, examples, temperature)
         with rounding(policy, dtype):
