@@ -19,7 +19,8 @@ from reasoning_lab.data.corpus import read_prompt_ids, read_rollouts, write_prom
 from reasoning_lab.data.sources.reasoning_gym import ReasoningGymSource
 from reasoning_lab.evaluate.benchmark import benchmark_problems
 from reasoning_lab.graph.ledger import Ledger
-from reasoning_lab.graph.store import Artifact, Store
+from reasoning_lab.graph.record import Record
+from reasoning_lab.graph.store import Store
 from reasoning_lab.types import Split, UserError, Verdict
 from tests.conftest import SMOKE, composed_recipe, lab, lab_here, start_lab
 
@@ -236,7 +237,7 @@ def test_training_tokens_are_counted(smoke_run: Path) -> None:
     assert all(tokens[stage] > 0 for stage in ("pretrain", "sft", "dpo", "rl"))
 
 
-def artifacts(folder: Path) -> list[Artifact]:
+def artifacts(folder: Path) -> list[Record]:
     return list(Store(folder / "runs" / "store").artifacts())
 
 

@@ -166,7 +166,7 @@ def test_quantised_weights_are_a_cpus(
     here, _ = run_in_process(job, verifier, tmp_path / "cpu")
     there, _ = run_in_process(on_gpu(job), verifier, tmp_path / "gpu")
     assert max_weight_difference(here, there) < 1e-4
-    assert max_weight_difference(jobs["lora"].inputs["policy"], there) > 1e-3
+    assert max_weight_difference(jobs["lora"].inputs["policy"].path, there) > 1e-3
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,8 @@ from reasoning_lab.commands.sweep import recipes
 from reasoning_lab.evaluate.completions import read_samples
 from reasoning_lab.evaluate.statistics import Difference, over_seeds, paired_difference
 from reasoning_lab.graph.recipe import Node
-from reasoning_lab.graph.store import Artifact, Store
+from reasoning_lab.graph.record import Record
+from reasoning_lab.graph.store import Store
 from reasoning_lab.report.style import COLOURS, INK, new_figure, save_figure, style_axes
 from reasoning_lab.tracking.history import read_history
 
@@ -62,7 +63,7 @@ def main() -> None:
     _draw(curves, Path(__file__).with_name("curves.png"))
 
 
-def _artifact(store: Store, node: Node) -> Artifact:
+def _artifact(store: Store, node: Node) -> Record:
     found = store.lookup(node.stage.name, node.fingerprint)
     if found is None:
         sys.exit(f"runs/store lacks {node.name}: run the command of this folder's README.md")

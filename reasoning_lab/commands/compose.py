@@ -34,7 +34,7 @@ from reasoning_lab.graph.recipe import (
     ordered,
     with_evaluations,
 )
-from reasoning_lab.graph.store import RECORD
+from reasoning_lab.graph.record import RECORD_FILE
 from reasoning_lab.sampling.model_teacher import check_engine
 from reasoning_lab.system.files import content_hash
 from reasoning_lab.training.stage import LabStage
@@ -180,7 +180,7 @@ def _base_name(root: RootConfig) -> str | None:
         return None if path is None else BASE
     parts = Path(path).parts
     # A policy of a store lies in a folder named by its fingerprint, below its stage's.
-    stored = len(parts) > 1 and (Path(path) / RECORD).is_file()
+    stored = len(parts) > 1 and (Path(path) / RECORD_FILE).is_file()
     return f"{parts[-2]}-{parts[-1][:8]}" if stored else Path(path).name or BASE
 
 

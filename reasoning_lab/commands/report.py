@@ -20,7 +20,8 @@ from reasoning_lab.config.fields import as_plain
 from reasoning_lab.evaluate.completions import read_samples
 from reasoning_lab.evaluate.stage import EvaluateStage
 from reasoning_lab.graph.recipe import Node, variant_label
-from reasoning_lab.graph.store import Artifact, Store, fingerprint
+from reasoning_lab.graph.record import Record, fingerprint
+from reasoning_lab.graph.store import Store
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.report.table import sentences
 from reasoning_lab.report.write import (
@@ -66,7 +67,7 @@ def survey(overrides: Sequence[str]) -> dict[str, Path]:
     results: list[StageResult] = []
     missing: list[str] = []
     runs = Path("runs")
-    artifacts: dict[str, Artifact] = {}
+    artifacts: dict[str, Record] = {}
     evidence = Evidence()
     for combination, recipe in recipes(overrides):
         runs = Path(recipe.root.paths.runs)
@@ -132,7 +133,7 @@ def dashboard(overrides: Sequence[str]) -> list[str]:
 
 
 def results_of(
-    recipe: Recipe, artifacts: Mapping[str, Artifact]
+    recipe: Recipe, artifacts: Mapping[str, Record]
 ) -> tuple[list[Row], list[StageResult]]:
     """Rows and verdicts of a finished recipe.
 
@@ -185,7 +186,7 @@ def _name_of_base(node: Node) -> str:
     return fingerprint({"model": node.identity["groups"]["model"]})
 
 
-def add_evidence(evidence: Evidence, recipe: Recipe, artifacts: Mapping[str, Artifact]) -> None:
+def add_evidence(evidence: Evidence, recipe: Recipe, artifacts: Mapping[str, Record]) -> None:
     """Add what stands behind a finished recipe's numbers; `artifacts` as for `results_of`."""
     seed, variant = recipe.root.seed, recipe.variant
     title = f"{variant_label(variant)}, seed {seed}"

@@ -21,6 +21,15 @@ class Evaluation(Artifact):
 
     kind = "evaluation"
 
+    @property
+    def completions_file(self) -> Path:
+        """One row a completion, those of a problem in turn."""
+        return self.path / COMPLETIONS
+
+    def samples(self, samples: int) -> "Samples":
+        """What statistics need of them; `samples` is their number a problem."""
+        return read_samples(self.path, samples)
+
 
 class Samples(NamedTuple):
     """Verified completions, problem by problem.

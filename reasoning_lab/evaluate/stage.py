@@ -12,7 +12,7 @@ from reasoning_lab.training.stage import LabStage
 from reasoning_lab.types import Sequences, Split
 
 if TYPE_CHECKING:
-    from reasoning_lab.training.loop import StageContext
+    from reasoning_lab.training.context import StageContext
 
 
 @dataclass
@@ -62,7 +62,7 @@ class EvaluateStage(LabStage):
         rows = self.benchmark.count * self.benchmark.samples
         return Workload(rows=rows, written=Sequences(rows, self.benchmark.sampling.max_new_tokens))
 
-    def run(self, context: "StageContext") -> Metrics:
+    def run(self, context: "StageContext", policy: Policy) -> Metrics:
         from reasoning_lab.evaluate.benchmark import run
 
-        return run(self, context)
+        return run(self, context, policy)

@@ -62,6 +62,10 @@ class Stage:
         """How much it will read and write."""
         return Workload()
 
-    def run(self, context: Any) -> Metrics:
-        """Fill the context's `out_dir`; returns what is worth reading without opening the files."""
+    def run(self, *context: Any, **inputs: Any) -> Metrics:
+        """Fill the context's `out_dir`; called as `run(context, kind=artifact, …)`.
+
+        Returns:
+            What is worth reading without opening the files.
+        """
         raise NotImplementedError(f"stage '{self.name}' has no run()")

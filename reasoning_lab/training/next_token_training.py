@@ -8,16 +8,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from reasoning_lab.config.optimization import OptimizationConfig
 from reasoning_lab.data.tokens.batches import step_batches, token_batch
 from reasoning_lab.data.tokens.documents import Document
+from reasoning_lab.graph.stage import Metrics
 from reasoning_lab.kernels.logprobs import mean_logprob, trained_logits
 from reasoning_lab.system.ranks import world_size
-from reasoning_lab.training.loop import (
-    Metrics,
-    PolicyModule,
-    StageContext,
-    fit,
-    parts_of,
-    save_trained,
-)
+from reasoning_lab.training.context import StageContext
+from reasoning_lab.training.loop import PolicyModule, fit, parts_of, save_trained
 from reasoning_lab.training.micro_batches import MicroBatch, PlannedBatches, micro_batches
 from reasoning_lab.training.schedules import OptimizerFactory, Schedule, optimizer_of, schedule_of
 

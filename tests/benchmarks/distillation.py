@@ -19,7 +19,7 @@ from reasoning_lab.data.sources.reasoning_gym import ReasoningGymSource
 from reasoning_lab.stages.distill.produce import run
 from reasoning_lab.stages.distill.stage import DistillStage
 from reasoning_lab.tracking.tracker import NullTracker
-from reasoning_lab.training.loop import StageContext
+from reasoning_lab.training.context import StageContext
 from reasoning_lab.verify import Verifier
 
 # Wide ranges, so that a million distinct prompts exist; families that are drawn fast.
@@ -64,9 +64,7 @@ def main(count: int) -> None:
             seed=0,
             out_dir=out_dir,
             work_dir=Path(folder) / "work",
-            inputs={},
-            authors={},
-            lineage=[],
+            stage=config,
             model=ModelConfig(),
             source=ReasoningGymSource(FAMILIES, 0.05, 0.05),
             hardware=HardwareConfig(),

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from reasoning_lab.commands.run import Clock
+from reasoning_lab.graph.run import Clock
 from reasoning_lab.system.files import sha256
 from tests.conftest import SMOKE, lab_here, start_lab
 

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from reasoning_lab.graph.store import Artifact, Metadata, Store, fingerprint
+from reasoning_lab.graph.record import Metadata, Record, fingerprint
+from reasoning_lab.graph.store import Store
 from reasoning_lab.system.files import content_hash
 from reasoning_lab.types import UserError
 
@@ -118,7 +119,7 @@ def test_the_record_is_strict_json_with_every_field(store: Store) -> None:
     record = json.loads((artifact.path / "artifact.json").read_text())
     assert set(record) == {
         *("stage", "fingerprint", "kind", "identity", "inputs", "seed"),
-        *("metrics", "ledger", "versions", "files", "record_sha256"),
+        *("metrics", "ledger", "versions", "files", "layout", "record_sha256"),
     }
 
 
@@ -274,7 +275,7 @@ def test_artifacts_lists_all_stages_in_order(store: Store) -> None:
     for stage in ("sft", "dpo"):
         for name in names:
             store.obtain(stage, name, _write)
-    listed: list[Artifact] = list(store.artifacts())
+    listed: list[Record] = list(store.artifacts())
     expected = [(stage, name) for stage in ("dpo", "sft") for name in sorted(names)]
     assert [(artifact.stage, artifact.fingerprint) for artifact in listed] == expected
 

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from reasoning_lab.kernels.binding import bind_kernels, reference_kernels
 from reasoning_lab.kernels.fused_ops import RMSNorm, Rotation, bind_fused_ops, unbind_fused_ops
 from reasoning_lab.models.policy import build_policy, load_policy
-from reasoning_lab.training.loop import StageContext
+from reasoning_lab.training.context import StageContext
 from tests.support.tiny import tiny_model
 
 OURS = {"RMSNormBackward", "RotationBackward"}
@@ -129,7 +129,7 @@ def test_one_model_alone_is_changed() -> None:
 def test_a_policy_takes_them_in_float32(
     dtype: str, taken: set[str], kernels: str, context: StageContext
 ) -> None:
-    loaded, tokenizer = load_policy(context.inputs["policy"], dtype, kernels=kernels)
+    loaded, tokenizer = load_policy(context.inputs["policy"].path, dtype, kernels=kernels)
     built = build_policy(context.model.architecture, tokenizer, dtype, 0, kernels)
     for model in (loaded, built):
         found = loss_and_graph(model)[1] & OURS

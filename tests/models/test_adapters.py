@@ -23,7 +23,7 @@ from reasoning_lab.models.adapters import (
 from reasoning_lab.models.policy import load_policy, save_policy
 from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.sampling.hf import HFEngine
-from reasoning_lab.training.loop import StageContext
+from reasoning_lab.training.context import StageContext
 from reasoning_lab.types import Example, UserError
 from tests.conftest import Compose
 from tests.support.stages import STAGES, STEPS, assert_same, saved_states, trained, weights
@@ -136,7 +136,7 @@ def test_resumed_stage_is_the_uninterrupted_one_to_the_bit(
     small = replace(context, model=replace(context.model, adapter=replace(adapter, dropout=0.1)))
     _, states = saved_states(name, small, tmp_path)
     assert len(states) == STEPS
-    before, after = weights(context.inputs["policy"]), weights(tmp_path / "out")
+    before, after = weights(context.inputs["policy"].path), weights(tmp_path / "out")
     assert before.keys() == after.keys()
     for key in before:
         # Layers of 4 bits are written as they were read, so they all differ.
@@ -163,7 +163,9 @@ def test_muon_takes_an_adapter(context: StageContext, tmp_path: Path) -> None:
     trained("sft", small, states[2], config)
     assert_same(tmp_path, states[2])
     key = "model.layers.0.mlp.down_proj.weight"
-    assert not torch.equal(weights(context.inputs["policy"])[key], weights(tmp_path / "out")[key])
+    assert not torch.equal(
+        weights(context.inputs["policy"].path)[key], weights(tmp_path / "out")[key]
+    )
 
 
 def test_layers_that_are_not_there_are_named(hub: Path) -> None:

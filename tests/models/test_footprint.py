@@ -167,8 +167,8 @@ def test_activations_are_what_autograd_keeps(
     assert estimate.casts == (2 * sum(products) if dtype == "mixed" else 0)
     measured = (size - estimate.casts) / batch.input_ids.numel()
     # Autograd keeps the log-probabilities; the logits and a gradient of theirs are there as well.
-    ours = estimate.activations_per_token + estimate.logits_per_token
-    assert ours == pytest.approx(measured + 2 * 4 * VOCAB, rel=0.05)
+    estimated = estimate.activations_per_token + estimate.logits_per_token
+    assert estimated == pytest.approx(measured + 2 * 4 * VOCAB, rel=0.05)
 
 
 @pytest.mark.parametrize("checkpointed", [False, True])

@@ -25,6 +25,7 @@ from reasoning_lab.data.sources.file import FileSource
 from reasoning_lab.data.tokens.batches import completion_batch
 from reasoning_lab.kernels.logprobs import token_logprobs
 from reasoning_lab.models.policy import build_policy, load_policy, save_policy
+from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.models.tokenizer import prompt_tokens, train_tokenizer
 from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.sampling.engine_check import check_engine
@@ -32,13 +33,12 @@ from reasoning_lab.sampling.hf import build_engine as build_hf_engine
 from reasoning_lab.sampling.model_teacher import ModelTeacher
 from reasoning_lab.sampling.openai import OpenAIEngine
 from reasoning_lab.sampling.vllm import VLLMEngine, VLLMReplicas, build_engine
-from reasoning_lab.stages.rl import module as rl
 from reasoning_lab.stages.rl.stage import KLConfig, RLStage, TemperatureConfig
 from reasoning_lab.types import Completion, Example, Problem, UserError
 from reasoning_lab.verify import Verifier
 from tests.support.contexts import data_context
 from tests.support.rl import TableTracker
-from tests.support.stages import optimization
+from tests.support.stages import optimization, run_stage
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
@@ -233,9 +233,9 @@ def test_reinforcement_learning_samples_from_the_weights_of_the_moment(
             FileSource(str(rows), 0.0, 0.0, {}),
             verifier,
             model=ModelConfig(path=str(tiny), adapter=adapter),
-            inputs={} if adapter else {"policy": tiny},
+            inputs={"policy": Policy(tiny, is_base=adapter is not None)},
         )
-        rl.run(config, replace(context, tracker=tracker, hardware=HARDWARE))
+        run_stage(config, replace(context, tracker=tracker, hardware=HARDWARE))
     steps = [values for _, values in sorted(tracker.lightning_logger.steps.items())]
     learned = [values for values in steps if "train/mismatch_max" in values]
     assert len(learned) >= 3

@@ -19,11 +19,13 @@ from reasoning_lab.config.hardware import HardwareConfig, SamplingHardwareConfig
 from reasoning_lab.config.model import ModelConfig
 from reasoning_lab.config.optimization import OptimizerConfig, TrapezoidConfig
 from reasoning_lab.data.sources.file import FileSource
-from reasoning_lab.launch.job import Job, launched, write_job
+from reasoning_lab.launch.job import launched, write_job
+from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.sampling.vllm_launcher import running_server
 from reasoning_lab.tracking.history import Curves, read_history
 from reasoning_lab.tracking.tracker import NullTracker
 from reasoning_lab.training.checkpoints import last_checkpoint
+from reasoning_lab.training.job import Job
 from reasoning_lab.verify import Verifier
 from tests.sampling.test_vllm import COMPLETION_TOKENS, sums, tiny, to_be_brief  # noqa: F401 - a fixture
 from tests.support.launches import after_first_checkpoint, max_weight_difference, stage_processes
@@ -60,13 +62,11 @@ def job(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:  # noqa: F
     )
     return Job(
         name="rl",
-        config=config,
+        stage=config,
         seed=3,
         out_dir=Path(),
         work_dir=Path(),
-        inputs={"policy": tiny},
-        authors={},
-        lineage=[],
+        inputs={"policy": Policy(tiny)},
         model=ModelConfig(),
         data={
             "_target_": "reasoning_lab.data.sources.file.FileSource",

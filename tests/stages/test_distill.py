@@ -19,7 +19,7 @@ from reasoning_lab.sampling.judge import JUDGE_PROMPT, parse_verdict
 from reasoning_lab.sampling.model_teacher import ModelTeacher
 from reasoning_lab.stages.distill.produce import run
 from reasoning_lab.stages.distill.stage import DistillStage
-from reasoning_lab.training.loop import StageContext
+from reasoning_lab.training.context import StageContext
 from reasoning_lab.types import Completion, Problem, Rollout, UserError, Verdict
 from reasoning_lab.verify import Verifier
 from tests.support.contexts import data_context

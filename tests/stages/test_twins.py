@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from reasoning_lab.config.optimization import OptimizationConfig
 from reasoning_lab.data.tokens.documents import document_of
-from reasoning_lab.graph.store import Artifact
+from reasoning_lab.graph.record import Record
 from reasoning_lab.models.policy import load_policy
 from reasoning_lab.models.tokenizer import completion_tokens, prompt_tokens
 from reasoning_lab.training.next_token_training import train_next_token
@@ -144,9 +144,9 @@ def test_every_stage_runs_with_an_adapter(tmp_path: Path) -> None:
         before = after
 
 
-def artifacts(folder: Path) -> dict[str, Artifact]:
+def artifacts(folder: Path) -> dict[str, Record]:
     """By stage; of the evaluations, one of the last policy."""
-    found = [Artifact.read(path.parent) for path in folder.glob("runs/store/*/*/artifact.json")]
+    found = [Record.read(path.parent) for path in folder.glob("runs/store/*/*/artifact.json")]
     made = {one.stage: one for one in found if one.kind != "evaluation"}
     evaluations = [one for one in found if one.inputs.get("policy") == made["rl"].fingerprint]
     return {**made, "evaluate": evaluations[0]}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from reasoning_lab.launch.job import Job
+    from reasoning_lab.training.job import Job
 
 _VOCAB_SIZE = 300  # Of the models there, or more.
 

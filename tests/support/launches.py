@@ -21,11 +21,13 @@ from reasoning_lab.config.optimization import OptimizerConfig
 from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.config.targets import factory
 from reasoning_lab.data.sources.file import FileSource
-from reasoning_lab.launch.job import Job, launched, write_job
+from reasoning_lab.graph.artifact import Artifact
+from reasoning_lab.launch.job import launched, write_job
 from reasoning_lab.stages.pretrain.stage import PretrainStage
 from reasoning_lab.tracking.tracker import NullTracker
 from reasoning_lab.training.checkpoints import last_checkpoint
-from reasoning_lab.training.loop import StageContext
+from reasoning_lab.training.context import StageContext
+from reasoning_lab.training.job import Job
 from reasoning_lab.types import UserError
 from reasoning_lab.verify import Verifier
 from tests.support.stages import STAGES, optimization, weights
@@ -67,6 +69,12 @@ def config_of(name: str) -> Any:
     return replace(config, optimization=sgd)
 
 
+def inputs_of(name: str, context: StageContext) -> dict[str, Artifact]:
+    """Those of the context's artifacts that the stage consumes."""
+    consumed = config_of(name).consumes
+    return {artifact.kind: context.inputs[artifact.kind] for artifact in consumed}
+
+
 @pytest.fixture(scope="session")
 def jobs(context: StageContext, source: FileSource) -> dict[str, Job]:
     """Every stage as a job on one device, without folders."""
@@ -81,13 +89,11 @@ def jobs(context: StageContext, source: FileSource) -> dict[str, Job]:
     jobs = {
         name: Job(
             name=name,
-            config=config_of(name),
+            stage=config_of(name),
             seed=3,
             out_dir=Path(),
             work_dir=Path(),
-            inputs={} if name == "pretrain" else context.inputs,
-            authors={},
-            lineage=[],
+            inputs=inputs_of(name, context),
             model=WIDE if name == "pretrain" else context.model,
             data=tiny if name == "pretrain" else coins,
             hardware=HardwareConfig(micro_batch_size=1, threads=1),
@@ -100,7 +106,7 @@ def jobs(context: StageContext, source: FileSource) -> dict[str, Job]:
     jobs["lora"] = replace(sft, model=replace(context.model, adapter=AdapterConfig(rank=4)))
     # FSDP sums the norm of a clipped gradient in another order. With larger steps that difference
     # would grow, as it decides how weights round to bfloat16.
-    config: Any = sft.config
+    config: Any = sft.stage
     small_steps = replace(config, optimization=replace(config.optimization, learning_rate=1e-3))
     reference = replace(sft.hardware, kernels="reference")
     jobs["reference"] = replace(sft, hardware=reference)
@@ -111,9 +117,9 @@ def jobs(context: StageContext, source: FileSource) -> dict[str, Job]:
 
 def with_many_steps(job: Job) -> Job:
     """The job with so many steps that it does not end by itself."""
-    config: Any = job.config
+    config: Any = job.stage
     longer = replace(config.optimization, steps=4000, checkpoint_every_steps=2)
-    return replace(job, config=replace(config, optimization=longer))
+    return replace(job, stage=replace(config, optimization=longer))
 
 
 def stage_processes(folder: Path) -> dict[int, str]:

@@ -27,13 +27,14 @@ from reasoning_lab.kernels.binding import (
 from reasoning_lab.kernels.logprobs import mean_logprob, token_logprobs, trained_logits
 from reasoning_lab.kernels.rows import model_rows
 from reasoning_lab.models.policy import load_policy, save_policy
+from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.models.tokenizer import prompt_tokens, tokenize_rollouts
 from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.sampling.engine_check import check_engine, hf_remedy
 from reasoning_lab.sampling.hf import HFEngine, build_engine
 from reasoning_lab.stages.midtrain.stage import MidtrainStage
 from reasoning_lab.stages.sft.stage import SFTStage
-from reasoning_lab.training.loop import StageContext
+from reasoning_lab.training.context import StageContext
 from reasoning_lab.training.probe import check_student
 from reasoning_lab.types import Completion, Example, UserError
 from tests.support.families import LEAKING, PLAIN, SCALED, STATEFUL, family_model
@@ -260,11 +261,11 @@ def test_documents_of_a_batch_have_the_loss_of_documents_alone(family: str, part
 
 def stage_context(context: StageContext, folder: Path, family: str, **own: object) -> StageContext:  # noqa: F811
     """A context whose policy is a twin of that family, under the policy's own tokenizer."""
-    _, tokenizer = load_policy(context.inputs["policy"], "float32")
+    _, tokenizer = load_policy(context.inputs["policy"].path, "float32")
     ids = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
     policy = family_model(family, vocab_size=len(tokenizer), **ids, **own)
     save_policy(policy, tokenizer, folder / "policy")
-    return replace(context, inputs={**context.inputs, "policy": folder / "policy"})
+    return replace(context, inputs={**context.inputs, "policy": Policy(folder / "policy")})
 
 
 @pytest.mark.parametrize("family", families("gemma2", "cohere", "cohere2"))
@@ -323,8 +324,8 @@ def test_reference_kernels_train_the_same_policy(
 
 
 def corpus_of(context: StageContext) -> tuple[PreTrainedModel, list[Example]]:  # noqa: F811
-    model, tokenizer = load_policy(context.inputs["policy"], "float32", kernels="reference")
-    rollouts = read_rollouts(context.inputs["corpus"] / "accepted.parquet")
+    model, tokenizer = load_policy(context.inputs["policy"].path, "float32", kernels="reference")
+    rollouts = read_rollouts(context.inputs["corpus"].path / "accepted.parquet")
     return model, tokenize_rollouts(tokenizer, list(rollouts))
 
 
@@ -343,11 +344,11 @@ def test_an_engine_with_another_cache_is_refused(
     assert family in STATEFUL
     given = stage_context(context, tmp_path, family)
     with pytest.raises(UserError, match=r"set hardware.sampling.cache=false$"):
-        given.sampler(*given.load_policy())
+        given.sampler(*given.load_policy(Policy(given.inputs["policy"].path)))
     with pytest.raises(UserError, match=r"^engine.model: .* set hardware.sampling.cache=false$"):
-        build_engine(str(given.inputs["policy"]), None, "float32", HARDWARE)
+        build_engine(str(given.inputs["policy"].path), None, "float32", HARDWARE)
     right = replace(given, hardware=UNCACHED)
-    policy, tokenizer = right.load_policy()
+    policy, tokenizer = right.load_policy(Policy(right.inputs["policy"].path))
     drawn = right.sampler(policy, tokenizer).generate(
         ["one", "one", "a longer question"], Sampling(0.8, 1.0, 6), [1, 2, 3]
     )
@@ -359,7 +360,7 @@ def test_an_engine_with_another_cache_is_refused(
 
 
 def test_without_a_cache_the_same_completions_are_drawn(context: StageContext) -> None:  # noqa: F811
-    policy, tokenizer = load_policy(context.inputs["policy"], "float32")
+    policy, tokenizer = load_policy(context.inputs["policy"].path, "float32")
     asked = [f"coin {number}" for number in (3, 3, 45, 1234)], Sampling(2.0, 0.9, 12), [1, 2, 3, 4]
     cached, uncached = (
         HFEngine(policy, tokenizer, 3, cache=cache).generate(*asked) for cache in (True, False)
@@ -371,7 +372,7 @@ def test_without_a_cache_the_same_completions_are_drawn(context: StageContext) -
 
 
 def test_an_engine_of_other_weights_is_refused(context: StageContext) -> None:  # noqa: F811
-    policy, tokenizer = load_policy(context.inputs["policy"], "float32")
+    policy, tokenizer = load_policy(context.inputs["policy"].path, "float32")
     other = copy.deepcopy(policy)
     with torch.no_grad():
         other.get_output_embeddings().weight.mul_(1.01)
@@ -386,7 +387,7 @@ def test_an_engine_of_other_weights_is_refused(context: StageContext) -> None:  
 
 
 def test_an_engine_at_another_temperature_is_refused(context: StageContext) -> None:  # noqa: F811
-    policy, tokenizer = load_policy(context.inputs["policy"], "float32")
+    policy, tokenizer = load_policy(context.inputs["policy"].path, "float32")
     engine = HFEngine(policy, tokenizer, 8)
 
     def warmer(
@@ -399,8 +400,8 @@ def test_an_engine_at_another_temperature_is_refused(context: StageContext) -> N
 
 
 def test_bfloat16_engines_of_mixed_policies_pass(context: StageContext) -> None:  # noqa: F811
-    mixed, tokenizer = load_policy(context.inputs["policy"], "mixed")
-    half, _ = load_policy(context.inputs["policy"], "bfloat16")
+    mixed, tokenizer = load_policy(context.inputs["policy"].path, "mixed")
+    half, _ = load_policy(context.inputs["policy"].path, "bfloat16")
     generate = HFEngine(half, tokenizer, 8).generate
     remedy = hf_remedy(HARDWARE)
     check_engine(mixed, tokenizer, generate, 0.7, HARDWARE, "stages.rl", remedy, torch.bfloat16)

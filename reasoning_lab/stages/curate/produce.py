@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from reasoning_lab.data.artifacts import Corpus
 from reasoning_lab.data.card import CorpusSummary, data_card
-from reasoning_lab.data.corpus import read_rollouts, write_prompt_ids, write_rollouts
+from reasoning_lab.data.corpus import write_prompt_ids, write_rollouts
 from reasoning_lab.data.curation.selection import group_by_problem
 from reasoning_lab.data.curation.step import (
     CurationContext,
@@ -23,18 +24,18 @@ from reasoning_lab.data.curation.step import (
 )
 from reasoning_lab.data.sources.benchmark_files import read_prompts
 from reasoning_lab.graph.ledger import Ledger
+from reasoning_lab.graph.stage import Metrics
 from reasoning_lab.stages.curate.stage import CurateStage
-from reasoning_lab.training.loop import Metrics, StageContext
+from reasoning_lab.training.context import StageContext
 from reasoning_lab.types import Rollout, UserError
 
 _LOGGED_ROLLOUTS = 16
 
 
-def run(config: CurateStage, context: StageContext) -> Metrics:
+def run(config: CurateStage, context: StageContext, corpus: Corpus) -> Metrics:
     """Write the curated corpus as `distill` does, with the data card."""
-    corpus, out_dir = context.inputs["corpus"], context.out_dir
-    accepted = read_rollouts(corpus / "accepted.parquet")
-    rejected = read_rollouts(corpus / "rejected.parquet")
+    curated = Corpus(context.out_dir)
+    accepted, rejected = corpus.accepted(), corpus.rejected()
     groups = group_by_problem([*accepted, *rejected])
     files = {Path(path).stem: read_prompts(path, "files") for path in config.files}
     curation_context = CurationContext(
@@ -56,10 +57,10 @@ def run(config: CurateStage, context: StageContext) -> Metrics:
     context.ledger.take("rejected_rollouts", len(rejected))
     dropped = len(rejected) - len(kept_rejected)
     context.ledger.drop("rejected_rollouts", "problem_dropped", dropped, selected=True)
-    write_rollouts(out_dir / "accepted.parquet", kept)
-    write_rollouts(out_dir / "rejected.parquet", kept_rejected)
-    shutil.copyfile(corpus / "validation.parquet", out_dir / "validation.parquet")
-    write_prompt_ids(out_dir, [rollout.problem for rollout in kept])
+    write_rollouts(curated.accepted_file, kept)
+    write_rollouts(curated.rejected_file, kept_rejected)
+    shutil.copyfile(corpus.validation_file, curated.validation_file)
+    write_prompt_ids(context.out_dir, [rollout.problem for rollout in kept])
     _write_card([*kept, *kept_rejected], counts, context)
     return _log_metrics(kept, counts, removals, context)
 

@@ -14,7 +14,7 @@ from reasoning_lab.training.stage import LabStage
 from reasoning_lab.types import UserError
 
 if TYPE_CHECKING:
-    from reasoning_lab.training.loop import StageContext
+    from reasoning_lab.training.context import StageContext
 
 
 @dataclass
@@ -48,7 +48,7 @@ class CurateStage(LabStage):
         for path in self.files:
             read_prompts(path, f"{key}.files")
 
-    def run(self, context: "StageContext") -> Metrics:
+    def run(self, context: "StageContext", corpus: Corpus) -> Metrics:
         from reasoning_lab.stages.curate.produce import run
 
-        return run(self, context)
+        return run(self, context, corpus)

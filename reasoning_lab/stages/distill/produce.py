@@ -19,23 +19,25 @@ from rich import get_console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from reasoning_lab.config.targets import factory
+from reasoning_lab.data.artifacts import Corpus
 from reasoning_lab.data.card import CorpusSummary, data_card
 from reasoning_lab.data.corpus import RolloutWriter, write_prompt_ids
 from reasoning_lab.data.shards import sample_in_shards
 from reasoning_lab.data.sources.unreadable import UNREADABLE_GOLD
 from reasoning_lab.data.teachers.teacher import ObservingTeacher, SolutionWriter, Teacher
 from reasoning_lab.graph.ledger import Ledger
+from reasoning_lab.graph.stage import Metrics
 from reasoning_lab.models.think_tags import has_open_thought
 from reasoning_lab.sampling.judge import JudgeFunction, ModelJudge
 from reasoning_lab.stages.distill.stage import DistillStage
-from reasoning_lab.training.loop import Metrics, StageContext
+from reasoning_lab.training.context import StageContext
 from reasoning_lab.types import Problem, Rollout, Split, UserError, Verdict
 
 _LOGGED_ROLLOUTS = 16
 
 
 def run(config: DistillStage, context: StageContext) -> Metrics:
-    """Write `accepted.parquet`, `rejected.parquet`, `validation.parquet` and the data card."""
+    """Write the corpus and its data card."""
     teacher: Teacher = factory(config.teacher, f"stages.{context.name}.teacher")()
     source, levels, count = context.source, config.problems.levels, config.problems.count
     observe = teacher.observe if isinstance(teacher, ObservingTeacher) else iter
@@ -62,7 +64,7 @@ def run(config: DistillStage, context: StageContext) -> Metrics:
     _drop_rejected("validation_problems", validation, context.ledger)
     unanswered = len(validation_problems) - len(validation)
     context.ledger.drop("validation_problems", "no_rollout", unanswered)
-    with RolloutWriter(context.out_dir / "validation.parquet") as writer:
+    with RolloutWriter(Corpus(context.out_dir).validation_file) as writer:
         writer.write([rollout for rollout in validation if rollout.correct])
     return metrics
 
@@ -181,8 +183,8 @@ def _distill(
     verdicts = summary.verdicts
     bar = _progress_bar()
     with (
-        RolloutWriter(context.out_dir / "accepted.parquet") as accepted,
-        RolloutWriter(context.out_dir / "rejected.parquet") as rejected,
+        RolloutWriter(Corpus(context.out_dir).accepted_file) as accepted,
+        RolloutWriter(Corpus(context.out_dir).rejected_file) as rejected,
         bar,
     ):
         task = bar.add_task(f"{context.name}: problems", total=config.problems.count, rates="")

@@ -17,7 +17,7 @@ from reasoning_lab.training.stage import LabStage
 from reasoning_lab.types import Split
 
 if TYPE_CHECKING:
-    from reasoning_lab.training.loop import StageContext
+    from reasoning_lab.training.context import StageContext
 
 
 @dataclass

@@ -17,25 +17,21 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from reasoning_lab.data.corpus import read_rollouts
+from reasoning_lab.data.artifacts import Preferences
 from reasoning_lab.data.tokens.batches import completion_batch, step_batches
 from reasoning_lab.data.tokens.documents import drop_too_long
+from reasoning_lab.graph.stage import Metrics
 from reasoning_lab.kernels.batch import TokenBatch
 from reasoning_lab.kernels.logprobs import token_logprobs
 from reasoning_lab.losses.dpo import DPOLoss, PairLogprobs, dpo_loss
 from reasoning_lab.models.policy import sampling_device, to_device
+from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.models.tokenizer import tokenize_rollouts
 from reasoning_lab.stages.dpo.stage import DPOStage
 from reasoning_lab.system.files import find_checksummed, rename_with_checksum
 from reasoning_lab.system.ranks import Peers, broadcast_from_rank0, rank, rank_slice
-from reasoning_lab.training.loop import (
-    Metrics,
-    PolicyModule,
-    StageContext,
-    fit,
-    parts_of,
-    save_trained,
-)
+from reasoning_lab.training.context import StageContext
+from reasoning_lab.training.loop import PolicyModule, fit, parts_of, save_trained
 from reasoning_lab.training.micro_batches import MicroBatch, micro_batches
 from reasoning_lab.training.schedules import optimizer_of, schedule_of
 from reasoning_lab.types import Example, Rollout, UserError
@@ -131,14 +127,14 @@ def _correlation(one: Tensor, other: Tensor) -> Tensor:
     return torch.where(size > 0, (one * other).sum() / size.clamp(min=1e-12), 0.0)
 
 
-def run(config: DPOStage, context: StageContext) -> Metrics:
+def run(
+    config: DPOStage, context: StageContext, policy: Policy, preferences: Preferences
+) -> Metrics:
     """Write the preference-optimized policy."""
-    policy, tokenizer = context.load_student()
-    preferences = context.inputs["preferences"]
-    chosen = read_rollouts(preferences / "chosen.parquet")
-    rejected = read_rollouts(preferences / "rejected.parquet")
+    student, tokenizer = context.load_student(policy)
+    chosen, rejected = preferences.chosen(), preferences.rejected()
     pairs = fitting_pairs(chosen, rejected, tokenizer, config.max_tokens, context)
-    placed = to_device(policy, sampling_device(context.hardware))
+    placed = to_device(student, sampling_device(context.hardware))
     size = context.hardware.micro_batch_size or _REFERENCE_BATCH_PAIRS
     reference = stored_reference_logprobs(placed, pairs, context.work_dir, size)
     optimization = config.optimization
@@ -152,7 +148,7 @@ def run(config: DPOStage, context: StageContext) -> Metrics:
             reference_logprobs=reference[list(rows)].T.flatten(),
         )
 
-    module = DPOModule(policy, config, context.name)
+    module = DPOModule(student, config, context.name)
     trained_tokens = [len(chosen.completion_ids) for chosen, _ in pairs]
     parts = parts_of(optimization.batch_size, context.hardware)
     batches = micro_batches(plan, trained_tokens, parts, make)

@@ -13,7 +13,7 @@ from reasoning_lab.training.stage import TrainingStage
 from reasoning_lab.types import Sequences
 
 if TYPE_CHECKING:
-    from reasoning_lab.training.loop import StageContext
+    from reasoning_lab.training.context import StageContext
 
 
 @dataclass
@@ -51,7 +51,7 @@ class DPOStage(TrainingStage):
             workload, trained=Sequences(rows, self.max_tokens, size, sequences_per_row=2)
         )
 
-    def run(self, context: "StageContext") -> Metrics:
+    def run(self, context: "StageContext", policy: Policy, preferences: Preferences) -> Metrics:
         from reasoning_lab.stages.dpo.module import run
 
-        return run(self, context)
+        return run(self, context, policy, preferences)

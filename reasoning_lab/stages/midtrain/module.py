@@ -10,19 +10,16 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import EarlyStopping
 from transformers import PreTrainedTokenizerBase
 
-from reasoning_lab.data.corpus import read_rollouts
+from reasoning_lab.data.artifacts import Corpus
 from reasoning_lab.data.tokens.batches import step_batches
 from reasoning_lab.data.tokens.documents import Document, TrainedPart, document_of, drop_too_long
 from reasoning_lab.data.tokens.packing import pack
+from reasoning_lab.graph.stage import Metrics
+from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.models.tokenizer import tokenize_rollouts
 from reasoning_lab.stages.midtrain.stage import MidtrainStage
-from reasoning_lab.training.loop import (
-    Metrics,
-    StageContext,
-    fit,
-    parts_of,
-    save_trained,
-)
+from reasoning_lab.training.context import StageContext
+from reasoning_lab.training.loop import fit, parts_of, save_trained
 from reasoning_lab.training.next_token_training import NextTokenModule, document_batches
 from reasoning_lab.training.schedules import optimizer_of, schedule_of
 from reasoning_lab.types import Rollout, UserError
@@ -35,14 +32,13 @@ class PatienceStopping(EarlyStopping):
         trainer.should_stop = self.wait_count >= self.patience
 
 
-def run(config: MidtrainStage, context: StageContext) -> Metrics:
+def run(config: MidtrainStage, context: StageContext, policy: Policy, corpus: Corpus) -> Metrics:
     """Write the mid-trained policy."""
-    policy, tokenizer = context.load_student()
-    corpus = context.inputs["corpus"]
+    student, tokenizer = context.load_student(policy)
     optimization = config.optimization
-    accepted = read_rollouts(corpus / "accepted.parquet")
+    accepted = corpus.accepted()
     rows = _rows(accepted, tokenizer, config, context, "documents")
-    validation_rollouts = read_rollouts(corpus / "validation.parquet")
+    validation_rollouts = corpus.validation()
     validation_rows = _rows(validation_rollouts, tokenizer, config, context, "validation_documents")
     plan = step_batches(
         [config.row_tokens] * len(rows), optimization.batch_size, optimization.steps, context.seed
@@ -51,7 +47,7 @@ def run(config: MidtrainStage, context: StageContext) -> Metrics:
     indices = range(len(validation_rows))
     validation_plan = [indices[start : start + size] for start in indices[::size]]
     module = NextTokenModule(
-        policy, optimizer_of(optimization, context.name), schedule_of(optimization)
+        student, optimizer_of(optimization, context.name), schedule_of(optimization)
     )
     stop = PatienceStopping("val/loss", patience=config.patience, check_on_train_epoch_end=False)
     train_s = fit(

@@ -12,7 +12,7 @@ from reasoning_lab.training.stage import TrainingStage
 from reasoning_lab.types import Sequences
 
 if TYPE_CHECKING:
-    from reasoning_lab.training.loop import StageContext
+    from reasoning_lab.training.context import StageContext
 
 
 @dataclass
@@ -48,7 +48,7 @@ class MidtrainStage(TrainingStage):
         trained = Sequences(rows, self.row_tokens, size, packed=True)
         return replace(super().workload(), trained=trained)
 
-    def run(self, context: "StageContext") -> Metrics:
+    def run(self, context: "StageContext", policy: Policy, corpus: Corpus) -> Metrics:
         from reasoning_lab.stages.midtrain.module import run
 
-        return run(self, context)
+        return run(self, context, policy, corpus)

@@ -14,7 +14,7 @@ from reasoning_lab.training.stage import LabStage
 from reasoning_lab.types import Sequences, Split
 
 if TYPE_CHECKING:
-    from reasoning_lab.training.loop import StageContext
+    from reasoning_lab.training.context import StageContext
 
 
 @dataclass
@@ -50,10 +50,10 @@ class PreferStage(LabStage):
         rows = self.problems.count * self.group_size
         return Workload(rows=rows, written=Sequences(rows, self.sampling.max_new_tokens))
 
-    def run(self, context: "StageContext") -> Metrics:
+    def run(self, context: "StageContext", policy: Policy) -> Metrics:
         from reasoning_lab.stages.prefer.produce import from_policy
 
-        return from_policy(self, context)
+        return from_policy(self, context, policy)
 
 
 @dataclass
@@ -74,10 +74,10 @@ class PreferTeacherStage(LabStage):
     pairs_per_problem: int = at_least(1)
     pairing: str = choice("random", "length_matched")
 
-    def run(self, context: "StageContext") -> Metrics:
+    def run(self, context: "StageContext", corpus: Corpus) -> Metrics:
         from reasoning_lab.stages.prefer.produce import from_corpus
 
-        return from_corpus(self, context)
+        return from_corpus(self, context, corpus)
 
 
 @dataclass
@@ -106,7 +106,9 @@ class PreferMixedStage(PreferStage):
         problems = self.problems
         return [CorpusSelection(f"{key}.problems", problems.levels, problems.count)]
 
-    def run(self, context: "StageContext") -> Metrics:
+    def run(  # type: ignore[override]  # Its `consumes` says what it is given.
+        self, context: "StageContext", policy: Policy, corpus: Corpus
+    ) -> Metrics:
         from reasoning_lab.stages.prefer.produce import from_both
 
-        return from_both(self, context)
+        return from_both(self, context, policy, corpus)

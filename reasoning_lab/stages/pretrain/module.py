@@ -14,6 +14,7 @@ from reasoning_lab.data.corpus import write_prompt_ids
 from reasoning_lab.data.teachers.procedural import ProceduralTeacher
 from reasoning_lab.data.teachers.teacher import boxed
 from reasoning_lab.data.tokens.documents import document_of
+from reasoning_lab.graph.stage import Metrics
 from reasoning_lab.models.policy import build_policy
 from reasoning_lab.models.tokenizer import (
     completion_tokens,
@@ -22,7 +23,7 @@ from reasoning_lab.models.tokenizer import (
     train_tokenizer,
 )
 from reasoning_lab.stages.pretrain.stage import PretrainStage
-from reasoning_lab.training.loop import Metrics, StageContext
+from reasoning_lab.training.context import StageContext
 from reasoning_lab.training.next_token_training import train_next_token
 from reasoning_lab.training.probe import check_student
 from reasoning_lab.types import Example, Problem, Split

@@ -13,7 +13,7 @@ from reasoning_lab.training.stage import TrainingStage
 from reasoning_lab.types import Split
 
 if TYPE_CHECKING:
-    from reasoning_lab.training.loop import StageContext
+    from reasoning_lab.training.context import StageContext
 
 
 # Who works the problems, whatever the recipe distills with; its slips are the stage's business.

@@ -11,6 +11,7 @@ from filelock import FileLock, Timeout
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_lab.models.policy import save_policy
+from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.sampling.engine_check import hf_remedy
 from reasoning_lab.sampling.rollouts import RolloutSampler
 from reasoning_lab.sampling.vllm import VLLMEngine
@@ -18,7 +19,7 @@ from reasoning_lab.sampling.vllm_client import VLLMClient
 from reasoning_lab.sampling.vllm_launcher import running_server
 from reasoning_lab.stages.rl.stage import RLStage
 from reasoning_lab.system.ranks import broadcast_from_rank0, rank
-from reasoning_lab.training.loop import StageContext
+from reasoning_lab.training.context import StageContext
 
 log = logging.getLogger(__name__)
 
@@ -111,8 +112,9 @@ def _checkpoint(
     context: StageContext, policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> Path:
     """A checkpoint of the policy's architecture, with its tokenizer, to start vLLM on."""
-    folder = context.inputs.get("policy")
-    if folder is None:  # The base checkpoint may lack tokens of the policy.
-        folder = context.work_dir / "base"
-        save_policy(policy, tokenizer, folder)
+    start = context.inputs[Policy.kind]
+    if isinstance(start, Policy) and not start.is_base:
+        return start.path
+    folder = context.work_dir / "base"  # The base checkpoint may lack tokens of the policy.
+    save_policy(policy, tokenizer, folder)
     return folder

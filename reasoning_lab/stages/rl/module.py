@@ -18,6 +18,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_lab.data.corpus import write_prompt_ids
 from reasoning_lab.graph.ledger import Ledger
+from reasoning_lab.graph.stage import Metrics
+from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.models.tokenizer import template_thought
 from reasoning_lab.sampling.engine_check import check_engine
 from reasoning_lab.stages.rl.engines import engine_remedy, rollout_sampler
@@ -38,13 +40,8 @@ from reasoning_lab.stages.rl.update import (
 )
 from reasoning_lab.system.ranks import Peers
 from reasoning_lab.tracking.tracker import Tracker
-from reasoning_lab.training.loop import (
-    Metrics,
-    PolicyModule,
-    StageContext,
-    fit,
-    save_trained,
-)
+from reasoning_lab.training.context import StageContext
+from reasoning_lab.training.loop import PolicyModule, fit, save_trained
 from reasoning_lab.training.schedules import optimizer_of, schedule_of
 from reasoning_lab.training.strategies import backward, clipped_step
 from reasoning_lab.types import Split
@@ -196,13 +193,13 @@ class RLModule(PolicyModule):
         )
 
 
-def run(config: RLStage, context: StageContext) -> Metrics:
+def run(config: RLStage, context: StageContext, policy: Policy) -> Metrics:
     """Train the policy and write it."""
     # The schedule advances at steps without a group that trains, also before the first update.
     warnings.filterwarnings("ignore", r"Detected call of `lr_scheduler\.step\(\)`")
-    policy, tokenizer = context.load_student()
+    student, tokenizer = context.load_student(policy)
     problems = context.problems(Split.TRAIN, config.problems)
-    prefetcher = RolloutPrefetcher(policy, config.staleness, context.hardware.strategy)
+    prefetcher = RolloutPrefetcher(student, config.staleness, context.hardware.strategy)
     validation = context.source.problems(
         Split.VALIDATION, config.problems.levels, config.validation.count, 0
     )
@@ -211,9 +208,9 @@ def run(config: RLStage, context: StageContext) -> Metrics:
         rollout_sampler(config, context, sampling_policy, tokenizer) as sampler,
         closing(prefetcher),
     ):
-        if config.rollout_engine != "hf" or sampling_policy is not policy:
+        if config.rollout_engine != "hf" or sampling_policy is not student:
             check_engine(
-                policy,
+                student,
                 tokenizer,
                 sampler.generate,
                 config.temperature.start,
@@ -232,7 +229,7 @@ def run(config: RLStage, context: StageContext) -> Metrics:
         )
         pool = screened_pool(problems, config, sampler, context)
         module = RLModule(
-            policy,
+            student,
             tokenizer,
             collector,
             prefetcher,

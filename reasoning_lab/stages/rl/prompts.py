@@ -12,7 +12,7 @@ from reasoning_lab.stages.rl.records import CONFIGURED_REASONS, DropReason, Prom
 from reasoning_lab.stages.rl.rollouts import filter_reason, step_sampling
 from reasoning_lab.stages.rl.stabilizers import has_mixed_correctness
 from reasoning_lab.stages.rl.stage import RLStage
-from reasoning_lab.training.loop import StageContext
+from reasoning_lab.training.context import StageContext
 from reasoning_lab.training.micro_batches import PlannedBatches
 from reasoning_lab.types import Problem, RolloutGroup, UserError
 

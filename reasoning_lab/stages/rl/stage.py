@@ -15,7 +15,7 @@ from reasoning_lab.training.stage import TrainingStage
 from reasoning_lab.types import Sequences, Split, UserError
 
 if TYPE_CHECKING:
-    from reasoning_lab.training.loop import StageContext
+    from reasoning_lab.training.context import StageContext
 
 # Rows sorted by length and cut into such micro-batches hold little padding.
 MICRO_BATCH_ROWS = 32
@@ -219,10 +219,10 @@ class RLStage(TrainingStage):
             written=Sequences(rows + hard, self.max_new_tokens),
         )
 
-    def run(self, context: "StageContext") -> Metrics:
+    def run(self, context: "StageContext", policy: Policy) -> Metrics:
         from reasoning_lab.stages.rl.module import run
 
-        return run(self, context)
+        return run(self, context, policy)
 
 
 def _check_vllm(key: str, hardware: HardwareConfig) -> None:

@@ -14,7 +14,7 @@ from reasoning_lab.training.stage import TrainingStage
 from reasoning_lab.types import Sequences
 
 if TYPE_CHECKING:
-    from reasoning_lab.training.loop import StageContext
+    from reasoning_lab.training.context import StageContext
 
 
 @dataclass
@@ -52,7 +52,7 @@ class SFTStage(TrainingStage):
         trained = Sequences(self.optimization.steps * size, self.max_tokens, size)
         return replace(workload, trained=trained)
 
-    def run(self, context: "StageContext") -> Metrics:
+    def run(self, context: "StageContext", policy: Policy, corpus: Corpus) -> Metrics:
         from reasoning_lab.stages.sft.module import run
 
-        return run(self, context)
+        return run(self, context, policy, corpus)

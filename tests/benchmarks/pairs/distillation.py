@@ -28,7 +28,8 @@ from reasoning_lab.sampling.vllm import VLLMEngine
 from reasoning_lab.stages.distill.produce import run
 from reasoning_lab.stages.distill.stage import DistillStage
 from reasoning_lab.tracking.tracker import NullTracker
-from reasoning_lab.training.loop import StageContext
+from reasoning_lab.training.context import StageContext
+from reasoning_lab.training.stage import LabStage
 from reasoning_lab.types import Completion, Problem, Split
 from reasoning_lab.verify import build_verifier
 
@@ -103,9 +104,7 @@ class Stage:
             seed=self._seed,
             out_dir=here / "out",
             work_dir=here / "work",
-            inputs={},
-            authors={},
-            lineage=[],
+            stage=LabStage(),
             model=ModelConfig(architecture=self._size.architecture),
             source=self._source,
             hardware=self._hardware,

@@ -26,7 +26,7 @@ def test_each_problem_has_its_own_teachers_solution_in_its_own_place() -> None:
     problems = [legs[0], story, legs[1]]
     teacher = MixedTeacher(**OPTIONS)
     with teacher.open(HardwareConfig()) as writing:
-        written = [[done.text for done in each] for each in writing(problems, 2, 7)]
+        written = [[done.text for done in completions] for completions in writing(problems, 2, 7)]
     procedural = ProceduralTeacher(PROCEDURAL.noticed_slip_rate, PROCEDURAL.unnoticed_slip_rate)
     recorded = RecordedTeacher(RECORDED.answer_pattern)
     assert written[0] == procedural.texts(legs[0], 2, 7)

@@ -190,7 +190,9 @@ def test_as_many_solutions_as_there_are_up_to_the_samples() -> None:
     ]
     with TEACHER.open(HardwareConfig()) as writing:
         written = writing(problems, 2, 0)
-    answers = [[extract_answer(each.text) for each in completions] for completions in written]
+    answers = [
+        [extract_answer(completion.text) for completion in completions] for completions in written
+    ]
     assert answers == [["0", "1"], ["0"], []]
 
 

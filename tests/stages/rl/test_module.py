@@ -8,7 +8,6 @@ import pytest
 
 from reasoning_lab.config.optimization import TrapezoidConfig
 from reasoning_lab.config.problems import ProblemsConfig
-from reasoning_lab.stages.rl import module as rl
 from reasoning_lab.stages.rl.stage import (
     FilterConfig,
     KLConfig,
@@ -18,7 +17,7 @@ from reasoning_lab.stages.rl.stage import (
 )
 from reasoning_lab.types import UserError, Verdict
 from tests.support.rl import TableTracker
-from tests.support.stages import optimization
+from tests.support.stages import optimization, run_stage
 
 BATCH, STEPS = 4, 6
 
@@ -37,7 +36,7 @@ def run(context: Any, tmp_path: Path) -> Any:
         )
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
         (folder / "out").mkdir(parents=True)
-        metrics = rl.run(
+        metrics = run_stage(
             replace(config, **changes),
             replace(context, out_dir=folder / "out", work_dir=folder / "work", tracker=tracker),
         )
