@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from reasoning_lab.commands.sweep import combinations
-from reasoning_lab.config.targets import factory
 from reasoning_lab.data.corpus import read_prompt_ids, read_rollouts, write_prompt_ids
 from reasoning_lab.data.sources.reasoning_gym import ReasoningGymSource
 from reasoning_lab.evaluate.benchmark import benchmark_problems
@@ -278,7 +277,7 @@ def test_rejection_sampling_keeps_the_two_sorts_apart(smoke_run: Path) -> None:
 
 def test_leaked_prompt_is_refused(tmp_path: Path) -> None:
     root = composed_recipe(*SMOKE).root
-    source: ReasoningGymSource = factory(root.data, "data")()
+    source: ReasoningGymSource = root.data.build()
     benchmark = root.benchmarks["heldout"]
     clean, leaky = tmp_path / "clean", tmp_path / "leaky"
     for folder in (clean, leaky):

@@ -212,6 +212,11 @@ def _recipe(policy: Record, lineage: Sequence[Record]) -> str:
     return f"{start}\n\n{markdown_table(header, rows)}\n\nMade with {versions}."
 
 
+def _implementation(options: Mapping[str, Any]) -> str:
+    """Import path of the user's own source, or of the options of one of the lab's."""
+    return str(options.get("_target_") or options.get("_class_"))
+
+
 def _data(lineage: Sequence[Record]) -> str:
     corpora = [
         f"**{artifact.stage} {artifact.fingerprint}**\n\n"
@@ -220,7 +225,7 @@ def _data(lineage: Sequence[Record]) -> str:
         if artifact.kind == "corpus" and (artifact.path / _CARD).is_file()
     ]
     sources = [
-        f"- {artifact.stage} drew its problems by `{data['options'].get('_target_')}`."
+        f"- {artifact.stage} drew its problems by `{_implementation(data['options'])}`."
         for artifact in lineage
         if (data := artifact.identity["groups"].get("data"))
     ]

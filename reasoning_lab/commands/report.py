@@ -16,7 +16,7 @@ from rich.console import Console
 from reasoning_lab.commands.arguments import to_sweep
 from reasoning_lab.commands.compose import Recipe
 from reasoning_lab.commands.sweep import recipes, swept_keys
-from reasoning_lab.config.fields import as_plain
+from reasoning_lab.config.identity import as_plain
 from reasoning_lab.evaluate.completions import read_samples
 from reasoning_lab.evaluate.stage import EvaluateStage
 from reasoning_lab.graph.recipe import Node, variant_label

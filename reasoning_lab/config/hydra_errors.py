@@ -48,7 +48,11 @@ _KINDS = {"Integer": "an integer", "Float": "a number", "Boolean": "true or fals
 _SWEPT = re.compile(r"Ambiguous value for argument '(.+)'$")
 _REFUSED_GROUP = "Config group override"
 # Former name of a key to its new names; the one that the same mapping has is meant.
-_RENAMED = {"device": ("gpu_model",), "engine": ("sampling", "rollout_engine")}
+_RENAMED = {
+    "backfill_rounds": ("dynamic_sampling_rounds",),
+    "device": ("gpu_model",),
+    "engine": ("sampling", "rollout_engine"),
+}
 # OmegaConf's own failure at `key={...}` where the key is null.
 _FILLED_NULL = re.compile(r"'NoneType' object has no attribute 'get'\s+full_key: (\S+)")
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from reasoning_lab.config.benchmark import BenchmarkConfig
+from reasoning_lab.config.components import EngineConfig
 from reasoning_lab.config.problems import ProblemDraw
 from reasoning_lab.evaluate.completions import Evaluation
 from reasoning_lab.graph.stage import Metrics, Workload
@@ -22,7 +23,7 @@ class EvaluateStage(LabStage):
     Attributes:
         benchmark_name: The benchmark's name.
         benchmark: Its problems and protocol.
-        engine: `_target_` and options of what answers; null = transformers in this process.
+        engine: What answers; null = transformers in this process.
         data_identity: Identity of the source that its problems come from.
     """
 
@@ -34,7 +35,7 @@ class EvaluateStage(LabStage):
 
     benchmark_name: str = ""
     benchmark: BenchmarkConfig = field(default_factory=BenchmarkConfig)
-    engine: dict[str, Any] | None = None
+    engine: EngineConfig | None = None
     data_identity: Any = None
 
     def identity(self) -> dict[str, Any]:

@@ -7,7 +7,8 @@ that is composed, planned and fingerprinted is never run, so only `run` may impo
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from reasoning_lab.config.fields import identity_of, placement
+from reasoning_lab.config.fields import placement
+from reasoning_lab.config.identity import identity_of
 from reasoning_lab.graph.artifact import Artifact
 from reasoning_lab.types import Sequences
 

@@ -43,7 +43,7 @@ class Decoding:
     ) -> None:
         self._model = model
         self._decoder = decoder
-        self._cache = Cache(layer_class_to_replicate=_BufferedLayer)
+        self._cache = Cache(layer_class_to_replicate=BufferedLayer)
         distinct = list(dict.fromkeys(tuple(prompt) for prompt in prompts))
         width = max(len(prompt) for prompt in distinct)
         padded = [[pad_id] * (width - len(prompt)) + list(prompt) for prompt in distinct]
@@ -141,7 +141,7 @@ class Rereading:
         return logits[torch.arange(len(last), device=last.device), last].float()
 
 
-class _BufferedLayer(DynamicLayer):
+class BufferedLayer(DynamicLayer):
     """Keys and values of one layer, written into a buffer with room to spare.
 
     transformers' own layer copies the whole cache with every token, which takes most of the

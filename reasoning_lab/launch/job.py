@@ -28,7 +28,6 @@ import yaml
 
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.plain import from_plain, to_plain
-from reasoning_lab.config.targets import factory
 from reasoning_lab.data.sources.problem_source import ProblemSource
 from reasoning_lab.graph.run import Outcome
 from reasoning_lab.launch.ray import run_on_ray
@@ -146,9 +145,9 @@ def work(folder: Path, verifier: Verifier) -> None:
                 # What every rank writes beside the policy counts on rank 0 alone.
                 scratch = stack.enter_context(tempfile.TemporaryDirectory())
                 job = replace(job, out_dir=Path(scratch))
-            source = factory(job.data, "data")()
+            source = job.data.build()
             sources = {
-                name: factory(held.data, f"benchmarks.{name}.data")()
+                name: held.data.build()
                 for name, held in job.benchmarks.items()
                 if held.data is not None
             }

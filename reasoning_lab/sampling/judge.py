@@ -6,19 +6,17 @@ persuade it, so do not use its verdicts for rewards or reported results.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
+from reasoning_lab.config.components import EngineConfig
 from reasoning_lab.config.hardware import HardwareConfig
-from reasoning_lab.config.targets import factory
 from reasoning_lab.sampling.engine import Engine, Sampling
-from reasoning_lab.sampling.model_teacher import check_engine
 from reasoning_lab.types import Rollout, Verdict
 
-_KEY = "judge.engine"
 _MAX_CHARS = 2_000
 JUDGE_PROMPT = """\
 A problem, its known answer and the end of a student's work follow. Does the student's final
@@ -53,23 +51,19 @@ class ModelJudge:
     """Prompts a model for verdicts on unparseable answers.
 
     Args:
-        engine: `_target_` and options of the engine, `model` among them.
+        engine: What samples its replies.
         max_new_tokens: Most tokens of its reply.
-
-    Raises:
-        UserError: As in `ModelTeacher`.
     """
 
-    def __init__(self, engine: Mapping[str, Any], max_new_tokens: int) -> None:
-        check_engine(engine, _KEY)
-        self.name = str(engine["model"])
+    def __init__(self, engine: EngineConfig, max_new_tokens: int) -> None:
+        self.name = engine.model
         self._engine = engine
         self._sampling = Sampling(0.0, 1.0, max_new_tokens, logprobs=False)
 
     @contextmanager
     def open(self, hardware: HardwareConfig) -> Iterator[JudgeFunction]:
         """Open the engine, yield the function that judges, and close the engine."""
-        opened: Engine = factory(self._engine, _KEY)(hardware=hardware)
+        opened: Engine = self._engine.open(hardware)
         with closing(opened) as engine:
             yield partial(self._judge, engine)
 

@@ -1,31 +1,24 @@
 """A model as teacher: `distill` verifies its completions (paper, step 1)."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
-from importlib.util import find_spec
-from pathlib import Path
-from typing import Any
 
+from reasoning_lab.config.components import EngineConfig
 from reasoning_lab.config.hardware import HardwareConfig
-from reasoning_lab.config.targets import check_path, factory
 from reasoning_lab.data.teachers.answer_pattern import AnswerPattern
 from reasoning_lab.data.teachers.teacher import SolutionWriter, boxed
 from reasoning_lab.models.think_tags import has_open_thought, merge_thoughts, strip_turn_end
 from reasoning_lab.sampling.engine import Engine, Sampling, rollout_seeds, with_instruction
-from reasoning_lab.types import Completion, Problem, UserError
+from reasoning_lab.types import Completion, Problem
 from reasoning_lab.verify.extraction import extract_answer
-
-_KEY = "teacher.engine"
-# The packages that an engine's module imports when the engine is opened.
-_PACKAGES = {"reasoning_lab.sampling.vllm": "vllm", "reasoning_lab.sampling.openai": "openai"}
 
 
 class ModelTeacher:
     """Asks a model for worked solutions.
 
     Args:
-        engine: `_target_` and options of the engine, `model` among them.
+        engine: What samples its completions.
         instruction: Appended to every problem, on a separate line.
         opening: The start of the completion that the chat template writes, such as `<think>` and a
             line break. It is put before the text. A text with only `</think>` gets `<think>` too.
@@ -37,13 +30,12 @@ class ModelTeacher:
             box, the last match is boxed behind it. null = no box is added.
 
     Raises:
-        UserError: The engine's package is missing, its model is a path with no folder, or the
-            pattern is none.
+        UserError: The pattern is no regular expression of an answer.
     """
 
     def __init__(
         self,
-        engine: Mapping[str, Any],
+        engine: EngineConfig,
         instruction: str,
         opening: str,
         temperature: float,
@@ -51,8 +43,7 @@ class ModelTeacher:
         max_new_tokens: int,
         answer_pattern: str | None = None,
     ) -> None:
-        check_engine(engine, _KEY)
-        self.name = str(engine["model"])
+        self.name = engine.model
         self._engine = engine
         self._instruction = instruction
         self._opening = opening
@@ -67,7 +58,7 @@ class ModelTeacher:
 
     @contextmanager
     def open(self, hardware: HardwareConfig) -> Iterator[SolutionWriter]:
-        opened: Engine = factory(self._engine, _KEY)(hardware=hardware)
+        opened: Engine = self._engine.open(hardware)
         with closing(opened) as engine:
             yield partial(self._write, engine)
 
@@ -96,26 +87,3 @@ class ModelTeacher:
             if answer is not None:
                 text = f"{text.rstrip()}\n{boxed(answer.strip())}"
         return Completion([], text, truncated=truncated)
-
-
-def check_engine(engine: Mapping[str, Any], key: str) -> None:
-    """Find before anything runs what opening an engine would stumble over.
-
-    Args:
-        engine: `_target_` and options.
-        key: The config key that holds them.
-
-    Raises:
-        UserError: The target may not be named, its package is missing, or its model is a path
-            with no folder.
-    """
-    target, model = str(engine.get("_target_")), str(engine.get("model"))
-    check_path(target, f"{key}._target_")
-    package = _PACKAGES.get(target.rpartition(".")[0])
-    if package and find_spec(package) is None:
-        raise UserError(
-            f"{key}: the package '{package}' is not installed; "
-            f"run pip install 'reasoning-lab[{package}]'"
-        )
-    if model.startswith(("/", "./", "../", "~")) and not Path(model).is_dir():
-        raise UserError(f"{key}.model: there is no folder '{model}'; check the path")

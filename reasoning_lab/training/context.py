@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Self
+from typing import Self
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from reasoning_lab.config.components import EngineConfig
 from reasoning_lab.config.problems import ProblemsConfig
-from reasoning_lab.config.targets import factory
 from reasoning_lab.data.sources.problem_source import ProblemSource, draw_benchmark
 from reasoning_lab.data.sources.unreadable import ReadableGoldFilter, UnreadablePolicy
 from reasoning_lab.graph.ledger import Ledger
@@ -149,17 +149,13 @@ class StageContext(Job):
         return self.sampler_through(engine.reporting_to, instruction=instruction)
 
     def engine_sampler(
-        self, policy: Policy, engine: Mapping[str, Any], instruction: str
+        self, policy: Policy, engine: EngineConfig, instruction: str
     ) -> RolloutSampler:
         """Draws verified rollouts from the policy through a configured engine."""
-        options = {**engine, "model": str(policy.path)}
-        if "revision" in engine:
-            options["revision"] = policy.revision
-        if "dtype" in engine:
-            options["dtype"] = self.model.sampling_dtype
+        options = engine.for_policy(str(policy.path), policy.revision, self.model.sampling_dtype)
 
         def open_engine(on_progress: Callable[[int], None]) -> Engine:
-            opened: Engine = factory(options, "engine")(hardware=self.hardware)
+            opened: Engine = options.open(self.hardware)
             return opened
 
         return self.sampler_through(open_engine, instruction=instruction)

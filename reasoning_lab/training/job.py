@@ -6,9 +6,9 @@ The same job is done in the command's own process, by torchrun, on SLURM and on 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from reasoning_lab.config.benchmark import BenchmarkConfig
+from reasoning_lab.config.components import SourceConfig
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.model import ModelConfig
 from reasoning_lab.graph.artifact import Artifact
@@ -28,7 +28,7 @@ class Job:
         work_dir: Folder that outlives a kill; checkpoints live here.
         inputs: What the stage consumes, by kind.
         model: The student's config.
-        data: `_target_` and options of the problem source.
+        data: Options of the problem source.
         hardware: Devices and sizes that change no result.
         benchmarks: What the run's policies are evaluated on.
         tracking: The W&B run; None = there is none.
@@ -41,7 +41,7 @@ class Job:
     work_dir: Path
     inputs: Mapping[str, Artifact] = field(default_factory=dict)
     model: ModelConfig
-    data: Mapping[str, Any] = field(default_factory=dict)
+    data: SourceConfig = field(default_factory=SourceConfig)
     hardware: HardwareConfig
     benchmarks: Mapping[str, BenchmarkConfig] = field(default_factory=dict)
     tracking: WandbRun | None = None

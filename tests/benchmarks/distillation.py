@@ -16,6 +16,7 @@ from reasoning_lab.config.model import ModelConfig
 from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.data.corpus import stream_rollouts
 from reasoning_lab.data.sources.reasoning_gym import ReasoningGymSource
+from reasoning_lab.data.teachers.config import ProceduralTeacherConfig
 from reasoning_lab.stages.distill.produce import run
 from reasoning_lab.stages.distill.stage import DistillStage
 from reasoning_lab.tracking.tracker import NullTracker
@@ -43,11 +44,7 @@ class MemoryTracker(NullTracker):
 def main(count: int) -> None:
     """Distil `count` problems and print the figures."""
     config = DistillStage(
-        teacher={
-            "_target_": "reasoning_lab.data.teachers.procedural.ProceduralTeacher",
-            "noticed_slip_rate": 0.03,
-            "unnoticed_slip_rate": 0.02,
-        },
+        teacher=ProceduralTeacherConfig(),
         problems=ProblemsConfig(levels=[1], count=count),
         validation=100,
         rollouts=2,

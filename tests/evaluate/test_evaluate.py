@@ -33,7 +33,7 @@ from reasoning_lab.types import (
 )
 from reasoning_lab.verify import Verifier
 from tests.conftest import SMOKE, Compose, lab_here
-from tests.support.openai_server import Reply, Server, answered, serving
+from tests.support.openai_server import Reply, Server, chat_reply, serving
 
 MODELS = ["checkpoint", "tiny"]
 
@@ -341,8 +341,8 @@ def test_a_servers_model_is_asked_as_the_benchmark_says(
         """One of the answers to the second problem is empty."""
         if "1 + 2" in body["messages"][0]["content"] and not lost:
             lost.append(number)
-            return answered("")
-        return answered("It is \\boxed{2}.")
+            return chat_reply("")
+        return chat_reply("It is \\boxed{2}.")
 
     with serving(Server(reply)) as server:
         code = lab_here(

@@ -20,6 +20,7 @@ from reasoning_lab.config.hardware import HardwareConfig, SamplingHardwareConfig
 from reasoning_lab.config.model import ModelConfig
 from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.config.tracker import TrackerConfig
+from reasoning_lab.data.sources.config import MixtureConfig, ReasoningGymConfig
 from reasoning_lab.data.sources.file import FileSource
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.launch.job import read_job, run_job, write_job
@@ -49,10 +50,7 @@ def test_a_job_is_read_as_it_was_written(tmp_path: Path) -> None:
         work_dir=tmp_path / "work",
         inputs={"policy": Policy(tmp_path / "policy", is_base=True, revision="main")},
         model=ModelConfig(architecture={"model_type": "qwen3"}),
-        data={
-            "_target_": "reasoning_lab.data.sources.file.FileSource",
-            "families": {"sum": {1: "a"}},
-        },
+        data=MixtureConfig({"gym": ReasoningGymConfig({"sum": {1: {"a": 2}}})}, {"gym": 1.0}),
         hardware=HardwareConfig(sampling=SamplingHardwareConfig(rollout_urls=["http://one", "b"])),
         benchmarks={"heldout": BenchmarkConfig(levels=[1], count=2, samples=1)},
         tracking=WandbRun(

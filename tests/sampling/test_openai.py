@@ -14,7 +14,7 @@ from reasoning_lab.sampling.openai import (
     parse_completion,
 )
 from reasoning_lab.types import Completion, UserError
-from tests.support.openai_server import Reply, Server, answered, serving
+from tests.support.openai_server import Reply, Server, chat_reply, serving
 
 pytest.importorskip("openai")
 
@@ -27,7 +27,7 @@ def engine(server: Server, **limits: Any) -> OpenAIEngine:
 
 
 def echo(body: dict[str, Any], number: int) -> Reply:
-    return answered(f"re: {body['messages'][0]['content']}, seed {body['seed']}")
+    return chat_reply(f"re: {body['messages'][0]['content']}, seed {body['seed']}")
 
 
 @pytest.fixture(autouse=True)

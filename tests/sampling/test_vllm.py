@@ -27,6 +27,7 @@ from reasoning_lab.kernels.logprobs import token_logprobs
 from reasoning_lab.models.policy import build_policy, load_policy, save_policy
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.models.tokenizer import prompt_tokens, train_tokenizer
+from reasoning_lab.sampling.config import VLLMEngineConfig
 from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.sampling.engine_check import check_engine
 from reasoning_lab.sampling.hf import build_engine as build_hf_engine
@@ -246,13 +247,7 @@ def test_reinforcement_learning_samples_from_the_weights_of_the_moment(
 
 def test_a_model_teaches_through_vllm(smol: Path) -> None:
     teacher = ModelTeacher(
-        {
-            "_target_": "reasoning_lab.sampling.vllm.build_engine",
-            "model": str(smol),
-            "revision": None,
-            "dtype": "float32",
-            "max_model_tokens": 256,
-        },
+        VLLMEngineConfig(str(smol), dtype="float32", max_model_tokens=256),
         instruction="Answer briefly.",
         opening="",
         temperature=0.0,

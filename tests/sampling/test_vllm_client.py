@@ -16,7 +16,7 @@ from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.sampling.hf import HFEngine
 from reasoning_lab.sampling.vllm_client import VLLMClient
 from reasoning_lab.types import Completion, UserError
-from tests.support.vllm_stand_in import Reply, StandIn, standing_in
+from tests.support.vllm_stand_in import Reply, StandIn, running_stand_in
 
 PROMPTS = [f"What is {number}?" for number in range(6)]
 SAMPLING = Sampling(0.9, 1.0, 12)
@@ -79,7 +79,7 @@ def test_completions_are_those_of_the_weights_that_were_loaded_last(
 ) -> None:
     first, second = perturbed(checkpoint, 0.1), perturbed(checkpoint, 0.2)
     assert expected(first, checkpoint) != expected(second, checkpoint)
-    with standing_in(StandIn(checkpoint)) as server:
+    with running_stand_in(StandIn(checkpoint)) as server:
         with engine(tmp_path, checkpoint, f"{server.url}/v1/") as client:
             for version, policy in ((0, first), (0, first), (3, second)):
                 client.load(policy, version)
@@ -98,8 +98,8 @@ def test_completions_are_those_of_the_weights_that_were_loaded_last(
 def test_each_of_several_servers_gets_its_share(checkpoint: Path, tmp_path: Path) -> None:
     policy = perturbed(checkpoint, 0.1)
     with (
-        standing_in(StandIn(checkpoint)) as one,
-        standing_in(StandIn(checkpoint)) as other,
+        running_stand_in(StandIn(checkpoint)) as one,
+        running_stand_in(StandIn(checkpoint)) as other,
         engine(tmp_path, checkpoint, one.url, other.url) as client,
     ):
         client.load(policy, 0)
@@ -122,9 +122,9 @@ def test_a_restarted_server_gets_the_weights_and_the_requests_again(
             return 0, {}
         return None
 
-    server.instead = restart
+    server.override = restart
     assert expected(policy, checkpoint) != expected(perturbed(checkpoint, 0.0), checkpoint)
-    with standing_in(server), engine(tmp_path, checkpoint, server.url) as client:
+    with running_stand_in(server), engine(tmp_path, checkpoint, server.url) as client:
         client.load(policy, 0)
         assert_equal_completions(
             client.generate(PROMPTS, SAMPLING, SEEDS), expected(policy, checkpoint)
@@ -137,7 +137,7 @@ def test_a_prompt_that_fills_the_context_gets_no_completion(
     checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with (
-        standing_in(StandIn(checkpoint)) as server,
+        running_stand_in(StandIn(checkpoint)) as server,
         engine(tmp_path, checkpoint, server.url) as client,
     ):
         client.load(perturbed(checkpoint, 0.0), 0)
@@ -151,7 +151,7 @@ def test_logprobs_of_a_truncated_distribution_are_left_out(
     checkpoint: Path, tmp_path: Path
 ) -> None:
     with (
-        standing_in(StandIn(checkpoint)) as server,
+        running_stand_in(StandIn(checkpoint)) as server,
         engine(tmp_path, checkpoint, server.url) as client,
     ):
         client.load(perturbed(checkpoint, 0.0), 0)
@@ -166,7 +166,7 @@ def always(path: str, reply: Reply) -> Any:
     ("changes", "message"),
     [
         (
-            {"instead": always("/server_info", (404, {"detail": "Not Found"}))},
+            {"override": always("/server_info", (404, {"detail": "Not Found"}))},
             r"has no /server_info; start it as in VLLM_SERVER_DEV_MODE=1 vllm serve",
         ),
         (
@@ -179,15 +179,15 @@ def always(path: str, reply: Reply) -> Any:
             r"may take [0-9]+ tokens, and the servers have 12; start them with --max-model-len",
         ),
         (
-            {"instead": always("/collective_rpc", (500, {"error": "no weights"}))},
+            {"override": always("/collective_rpc", (500, {"error": "no weights"}))},
             r"/collective_rpc' failed \(500 .*no weights.*same architecture.*weights_dir",
         ),
         (
-            {"instead": always("/v1/completions", (400, {"error": {"message": "too long"}}))},
+            {"override": always("/v1/completions", (400, {"error": {"message": "too long"}}))},
             r"/v1/completions' failed \(400 .*too long",
         ),
         (
-            {"instead": always("/v1/completions", (0, {}))},
+            {"override": always("/v1/completions", (0, {}))},
             r"/v1/completions' failed \(.*disconnected.*run the same command again to go on",
         ),
     ],
@@ -210,7 +210,7 @@ def test_a_server_that_cannot_serve_is_an_error_of_one_sentence(
             client.generate(PROMPTS[:1], SAMPLING, SEEDS[:1])
 
     with (
-        standing_in(StandIn(checkpoint, **changes)) as server,
+        running_stand_in(StandIn(checkpoint, **changes)) as server,
         pytest.raises(UserError, match=message) as error,
     ):
         sample(server.url)
@@ -232,7 +232,7 @@ def test_servers_that_load_at_once_leave_transformers_as_it_was(
 ) -> None:
     before = PreTrainedModel.tie_weights
     with ExitStack() as stack:
-        servers = [stack.enter_context(standing_in(StandIn(checkpoint))) for _ in range(6)]
+        servers = [stack.enter_context(running_stand_in(StandIn(checkpoint))) for _ in range(6)]
         client = stack.enter_context(engine(tmp_path, checkpoint, *(one.url for one in servers)))
         for version in range(4):
             client.load(perturbed(checkpoint, 0.1), version)

@@ -18,7 +18,7 @@ import torch
 from reasoning_lab.config.hardware import HardwareConfig, SamplingHardwareConfig
 from reasoning_lab.config.model import ModelConfig
 from reasoning_lab.config.optimization import OptimizerConfig, TrapezoidConfig
-from reasoning_lab.data.sources.file import FileSource
+from reasoning_lab.data.sources.config import FileConfig
 from reasoning_lab.launch.job import launched, write_job
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.sampling.vllm_launcher import running_server
@@ -68,13 +68,9 @@ def job(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:  # noqa: F
         work_dir=Path(),
         inputs={"policy": Policy(tiny)},
         model=ModelConfig(),
-        data={
-            "_target_": "reasoning_lab.data.sources.file.FileSource",
-            "path": str(sums(tmp_path_factory.mktemp("data"))),
-            "test_frac": 0.0,
-            "validation_frac": 0.0,
-            "rows": {},
-        },
+        data=FileConfig(
+            str(sums(tmp_path_factory.mktemp("data"))), test_frac=0.0, validation_frac=0.0
+        ),
         hardware=HARDWARE,
         benchmarks={},
         tracking=None,
@@ -95,7 +91,7 @@ def with_servers(job: Job, folder: Path, urls: list[str], **hardware: Any) -> Jo
 
 
 def trained_here(job: Job) -> Curves:
-    source = FileSource(job.data["path"], 0.0, 0.0, {})
+    source = job.data.build()
     with Verifier(workers=1, timeout_s=20, memory_mb=1024) as verifier:
         job.run(source, {}, verifier, NullTracker())
     return read_history(job.out_dir)

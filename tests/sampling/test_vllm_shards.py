@@ -22,7 +22,7 @@ PROMPTS = [f"What is {a} + {b}?" for a in range(3) for b in range(4)]
 
 @torch.no_grad()
 def greedy_in_transformers(folder: Path, prompts: Sequence[str]) -> list[Completion]:
-    """With the logprob of each token among all, as transformers alone has them."""
+    """Return transformers' greedy completions, with the logprob of each token."""
     model = AutoModelForCausalLM.from_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     completions = []
@@ -44,10 +44,13 @@ def greedy_in_transformers(folder: Path, prompts: Sequence[str]) -> list[Complet
 
 @pytest.fixture(scope="module")
 def trained(jobs: dict[str, Job], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for each strategy under which no process holds whole weights."""
+    """A folder for each strategy that shards the weights."""
     root = tmp_path_factory.mktemp("shards")
-    made = {each: with_placement(jobs["pretrain"], root / "jobs" / each, each) for each in SHARDED}
-    train_together(made, root)
+    placed_jobs = {
+        strategy: with_placement(jobs["pretrain"], root / "jobs" / strategy, strategy)
+        for strategy in SHARDED
+    }
+    train_together(placed_jobs, root)
     return root
 
 

@@ -19,8 +19,9 @@ from reasoning_lab.config.hardware import SHARDED, HardwareConfig
 from reasoning_lab.config.model import AdapterConfig, ModelConfig
 from reasoning_lab.config.optimization import OptimizerConfig
 from reasoning_lab.config.problems import ProblemsConfig
-from reasoning_lab.config.targets import factory
+from reasoning_lab.data.sources.config import FileConfig, ReasoningGymConfig
 from reasoning_lab.data.sources.file import FileSource
+from reasoning_lab.data.sources.row_mapping import RowMapping
 from reasoning_lab.graph.artifact import Artifact
 from reasoning_lab.launch.job import launched, write_job
 from reasoning_lab.stages.pretrain.stage import PretrainStage
@@ -78,14 +79,11 @@ def inputs_of(name: str, context: StageContext) -> dict[str, Artifact]:
 @pytest.fixture(scope="session")
 def jobs(context: StageContext, source: FileSource) -> dict[str, Job]:
     """Every stage as a job on one device, without folders."""
-    coins = {
-        "_target_": "reasoning_lab.data.sources.file.FileSource",
-        "path": str(source.path),
-        "test_frac": 0.1,
-        "validation_frac": 0.1,
-        "rows": {"family": "coins"},
-    }
-    tiny: Any = OmegaConf.to_container(OmegaConf.load(CONF / "data" / "tiny.yaml"))
+    coins = FileConfig(
+        str(source.path), RowMapping(family="coins"), test_frac=0.1, validation_frac=0.1
+    )
+    options: Any = OmegaConf.to_container(OmegaConf.load(CONF / "data" / "tiny.yaml"))
+    tiny = ReasoningGymConfig(options["families"], options["test_frac"], options["validation_frac"])
     jobs = {
         name: Job(
             name=name,
@@ -182,7 +180,7 @@ def single(
 def run_in_process(job: Job, verifier: Verifier, folder: Path) -> tuple[Path, Any]:
     """Run the job in this process on one device; its folder and outcome."""
     single_device = with_placement(job, folder, "single", devices=1)
-    source = factory(job.data, "data")()
+    source = job.data.build()
     return single_device.out_dir, single_device.run(source, {}, verifier, NullTracker())
 
 

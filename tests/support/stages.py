@@ -184,7 +184,7 @@ STAGES: dict[str, LabStage] = {
         RL,
         screen_group_size=0,
         group_size=4,
-        backfill_rounds=3,
+        dynamic_sampling_rounds=3,
         filter=FilterConfig(hard_pass_rate=0.3, hard_rollouts=3, balance="equal"),
         rewards={
             "correctness": {"_target_": "reasoning_lab.rewards.correctness"},

@@ -13,6 +13,7 @@ from decimal import Decimal
 from string import ascii_uppercase
 from typing import Any
 
+from reasoning_lab.config.fields import FREE_KEYS
 from reasoning_lab.data.sources.multiple_choice import (
     GOLD_NAMES,
     Options,
@@ -79,7 +80,7 @@ class RowMapping:
     shuffled: list[str] = field(default_factory=list)
     solutions: str | None = None
     thought: str | None = None
-    only: dict[str, Any] = field(default_factory=dict)
+    only: dict[str, Any] = field(default_factory=dict, metadata=FREE_KEYS)
     checker: str = "math"
     family: str = "file"
     family_column: str | None = None

@@ -18,7 +18,6 @@ from functools import partial
 from rich import get_console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from reasoning_lab.config.targets import factory
 from reasoning_lab.data.artifacts import Corpus
 from reasoning_lab.data.card import CorpusSummary, data_card
 from reasoning_lab.data.corpus import RolloutWriter, write_prompt_ids
@@ -38,7 +37,7 @@ _LOGGED_ROLLOUTS = 16
 
 def run(config: DistillStage, context: StageContext) -> Metrics:
     """Write the corpus and its data card."""
-    teacher: Teacher = factory(config.teacher, f"stages.{context.name}.teacher")()
+    teacher: Teacher = config.teacher.build()
     source, levels, count = context.source, config.problems.levels, config.problems.count
     observe = teacher.observe if isinstance(teacher, ObservingTeacher) else iter
 
@@ -98,7 +97,7 @@ def _open_judge(
     """The configured judge, or one that leaves every verdict as it is."""
     if config.judge is None:
         return nullcontext(_keep_verdicts)
-    judge: ModelJudge = factory(config.judge, f"stages.{context.name}.judge")()
+    judge: ModelJudge = config.judge.build()
     return judge.open(context.hardware)
 
 
@@ -232,6 +231,6 @@ def _none_accepted(total: int, config: DistillStage, context: StageContext) -> s
     key = f"stages.{context.name}"
     reasons = context.ledger.reasons("rollouts")
     remedy = "ask easier problems or another teacher"
-    if "answer_pattern" in config.teacher:
+    if hasattr(config.teacher, "answer_pattern"):
         remedy += f", or describe answers without a box in {key}.teacher.answer_pattern"
     return f"{key}: the verifier accepted none of {total} teacher rollouts ({reasons}); {remedy}"

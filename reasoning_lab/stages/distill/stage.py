@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import MISSING
 
+from reasoning_lab.config.components import JudgeConfig, TeacherConfig
 from reasoning_lab.config.fields import at_least, choice, number
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.problems import ProblemDraw, ProblemsConfig
-from reasoning_lab.config.targets import factory
 from reasoning_lab.data.artifacts import Corpus
 from reasoning_lab.graph.stage import Metrics, Workload
 from reasoning_lab.system.files import content_hash
@@ -25,11 +25,10 @@ class DistillStage(LabStage):
     """Rejection sampling of a teacher's solutions.
 
     Attributes:
-        teacher: `_target_` and options of the teacher.
+        teacher: What writes the worked solutions.
         problems: Drawn from the training split.
         validation: Problems drawn from the validation split, for early stopping.
-        judge: `_target_` and options of a model that judges answers which the verifier cannot read;
-            null = they count as unparseable.
+        judge: What judges answers that the verifier cannot read; null = they count as unparseable.
         rollouts: Solutions a problem; a recorded teacher may have fewer.
         truncated: Treatment of rollouts that end at a token limit or inside the thought: `reject`
             = rejected without being verified; `keep` = verified like all others.
@@ -41,8 +40,8 @@ class DistillStage(LabStage):
     reads = ("data",)
     version = 2
 
-    teacher: dict[str, Any] = MISSING
-    judge: dict[str, Any] | None = None
+    teacher: TeacherConfig = MISSING
+    judge: JudgeConfig | None = None
     problems: ProblemsConfig = field(default_factory=ProblemsConfig)
     validation: int = at_least(1)
     rollouts: int = at_least(1)
@@ -51,9 +50,9 @@ class DistillStage(LabStage):
 
     def check(self, key: str, hardware: HardwareConfig) -> None:
         """Refuse a teacher or a judge whose options are wrong."""
-        factory(self.teacher, f"{key}.teacher")()
+        self.teacher.check(f"{key}.teacher")
         if self.judge is not None:
-            factory(self.judge, f"{key}.judge")()
+            self.judge.check(f"{key}.judge")
 
     def problem_draws(self, key: str) -> list[ProblemDraw]:
         levels, count = self.problems.levels, self.problems.count

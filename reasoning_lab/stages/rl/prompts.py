@@ -27,7 +27,7 @@ def prompt_batches(config: RLStage, pool: Sequence[Problem], seed: int) -> Plann
     def batch(step: int) -> PromptBatch:
         chosen = set(steps[step])
         others = [index for index in range(len(pool)) if index not in chosen]
-        replacements = others if config.backfill_rounds else []
+        replacements = others if config.dynamic_sampling_rounds else []
         random.Random(f"{seed}/{step}/spare").shuffle(replacements)
         return PromptBatch(
             step, [pool[index] for index in steps[step]], [pool[index] for index in replacements]

@@ -121,8 +121,8 @@ class RLStage(TrainingStage):
             policy samples them while the step before trains.
         temperature: Sampling temperature; it divides the logits of the loss too.
         filter: Which prompts and rollouts train.
-        backfill_rounds: Most times that a step samples further prompts of the pool in place of
-            dropped ones (dynamic sampling, DAPO); 0 = never.
+        dynamic_sampling_rounds: Most times that a step samples further prompts of the pool in
+            place of dropped ones (DAPO); 0 = never.
         signal: What must differ within a group, or within the whole update for `reinforce_pp`, for
             it to train: `correctness` = some rollouts are correct and some are not, so that a
             group that is wrong throughout does not learn to be short; `reward` = rewards differ.
@@ -156,7 +156,7 @@ class RLStage(TrainingStage):
     staleness: int = number(0, least=0, most=1)
     temperature: TemperatureConfig = field(default_factory=TemperatureConfig)
     filter: FilterConfig = field(default_factory=FilterConfig)
-    backfill_rounds: int = number(0, least=0)
+    dynamic_sampling_rounds: int = number(0, least=0)
     signal: str = choice("correctness", "reward")
     rewards: dict[str, Any] = field(default_factory=_correctness)
     overlong: str = choice("keep", "mask")

@@ -313,8 +313,10 @@ def test_every_key_of_a_mapping_is_set_without_a_plus(composed: Compose) -> None
         words = [f"{key}.rows.{f.name}={values.get(f.name, f.name)}" for f in fields(RowMapping)]
         words = [word for word in words if ".shuffled=" not in word]
         options: Any = composed(f"data={option}", *words).root.data
-        rows = options["rows"] if option == "gsm8k" else options["sources"]["gsm8k"]["rows"]
-        assert {name: rows[name] for name in ("gold_in", "thought", "level", "no_gold")} == {
+        rows = options.rows if option == "gsm8k" else options.sources["gsm8k"].rows
+        assert {
+            name: getattr(rows, name) for name in ("gold_in", "thought", "level", "no_gold")
+        } == {
             "gold_in": "boxed",
             "thought": "thought",
             "level": "grade",

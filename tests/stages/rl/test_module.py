@@ -50,12 +50,12 @@ def values(steps: list[dict[str, float]], key: str) -> list[float]:
     return [step[key] for step in steps if key in step]
 
 
-def test_backfill_draws_until_every_prompt_has_something_to_teach(run: Any) -> None:
+def test_dynamic_sampling_goes_on_until_every_group_trains(run: Any) -> None:
     # Two tosses of a coin differ for half of the prompts.
     plain, steps, _ = run()
     assert min(values(steps, "rollout/groups_trained")) < BATCH
     assert plain["rollouts"] == 2 * BATCH * STEPS
-    filled, steps, _ = run(backfill_rounds=8)
+    filled, steps, _ = run(dynamic_sampling_rounds=8)
     assert values(steps, "rollout/groups_trained") == [BATCH] * STEPS
     drawn = values(steps, "rollout/rollouts")
     silent = values(steps, "rollout/groups_without_signal")
