@@ -253,7 +253,7 @@ def test_held_out_prompts_were_never_trained_on(smoke_run: Path) -> None:
     assert {stage for stage, ids in trained.items() if ids} == {
         "pretrain",
         "distill",
-        "prefer",
+        "prefer_teacher",
         "rl",
     }
     assert all(not ids & held for ids in trained.values())

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from reasoning_lab.losses.parts import logits_at_once, part_size
+from reasoning_lab.kernels.logit_chunks import chunk_size, most_chunk_tokens
 
 # Bytes of one value: weights, gradients and activations of this dtype.
 _BYTES = {"float32": 4, "bfloat16": 2, "mixed": 4}
@@ -159,7 +159,7 @@ class Footprint:
         """Bytes of the logits at the peak."""
         if self.logits_tokens is None or tokens <= self.logits_tokens:
             return tokens * self.logits_per_token
-        return part_size(tokens, self.logits_tokens) * self.logits_per_token + self.head
+        return chunk_size(tokens, self.logits_tokens) * self.logits_per_token + self.head
 
 
 def footprint(
@@ -214,7 +214,9 @@ def footprint(
         activations_per_token=activations + last_norm,
         # The loss is taken in float32.
         logits_per_token=3 * 4 * vocab,
-        logits_tokens=None if sharding.strategy == "deepspeed3" else logits_at_once(vocab, on_cpu),
+        logits_tokens=(
+            None if sharding.strategy == "deepspeed3" else most_chunk_tokens(vocab, on_cpu)
+        ),
         head=size * vocab * architecture["hidden_size"] if lora_rank is None else 0,
         recomputed_per_token=layer if checkpointed else 0,
         casts=2 * cast if dtype == "mixed" else 0,

@@ -11,11 +11,11 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_lab.config.hardware import HardwareConfig
+from reasoning_lab.kernels.binding import reference_kernels
 from reasoning_lab.models.tokenizer import prompt_tokens
 from reasoning_lab.sampling.arithmetic import (
     OTHER_MODEL,
     alone_logprobs,
-    as_transformers,
     attempt,
     evaluating,
     excess_of,
@@ -87,7 +87,7 @@ def check_engine(
         torch.no_grad(),
         evaluating(policy),
         # `check_student` has shown that training computes this forward pass too.
-        as_transformers(policy),
+        reference_kernels(policy),
     ):
         policy_logprobs = alone_logprobs(policy, examples, temperature)
         with rounding(policy, dtype):

@@ -12,8 +12,8 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_lab.config.hardware import HardwareConfig
-from reasoning_lab.kernels.cached_decoder import LeanDecoder, decodes_leanly
 from reasoning_lab.kernels.decoding import Decoding, Rereading
+from reasoning_lab.kernels.fused_decoder import FusedDecoder, can_decode_fused
 from reasoning_lab.models.chat import stop_token_ids, unused_ids_mask
 from reasoning_lab.models.policy import load_policy, sampling_device, to_device
 from reasoning_lab.models.tokenizer import prompt_tokens
@@ -80,11 +80,11 @@ class HFEngine:
         completions: dict[int, Completion] = {}
         was_training = self._model.training
         self._model.eval()
-        lean = LeanDecoder(self._model) if decodes_leanly(self._model) else None
+        fused = FusedDecoder(self._model) if can_decode_fused(self._model) else None
         try:
             for start in range(0, len(order), self._batch_size):
                 rows = order[start : start + self._batch_size]
-                state = self._start_decoding([prompts[row] for row in rows], lean)
+                state = self._start_decoding([prompts[row] for row in rows], fused)
                 batch = self._generate_batch(state, sampling, [seeds[row] for row in rows])
                 completions.update(zip(rows, batch, strict=True))
                 self._on_progress(len(rows))
@@ -93,10 +93,10 @@ class HFEngine:
         return [completions[row] for row in range(len(prompts))]
 
     def _start_decoding(
-        self, prompts: Sequence[Sequence[int]], lean: LeanDecoder | None
+        self, prompts: Sequence[Sequence[int]], fused: FusedDecoder | None
     ) -> Decoding | Rereading:
         if self._cache:
-            return Decoding(self._model, lean, prompts, self._pad_id())
+            return Decoding(self._model, fused, prompts, self._pad_id())
         return Rereading(self._model, prompts, self._pad_id())
 
     def _pad_id(self) -> int:

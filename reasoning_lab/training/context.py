@@ -73,16 +73,13 @@ class StageContext(Job):
         """The policy, ready to sample."""
         return policy.load(self.model.sampling_dtype, self.hardware.kernels)
 
-    def load_student(
-        self, policy: Policy, packs: bool = False
-    ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    def load_student(self, policy: Policy) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """The policy, ready to be trained.
 
         It has the tokens that a hub's checkpoint lacks, and the adapter that is configured.
 
         Args:
             policy: Where training starts.
-            packs: Whether the stage reads packed rows.
 
         Raises:
             UserError: Training would not compute what the model does; see `check_student`.
@@ -91,7 +88,7 @@ class StageContext(Job):
         add_missing_tokens(student, tokenizer)
         if self.model.adapter is not None:
             add_adapter(student, self.model.adapter, self.seed)
-        check_student(student, self.hardware, self.name, packs)
+        check_student(student, self.hardware, self.name)
         return student, tokenizer
 
     def problems(self, split: Split, asked: ProblemsConfig) -> list[Problem]:

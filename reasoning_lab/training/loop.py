@@ -33,7 +33,7 @@ from reasoning_lab.training.checkpoints import (
     states_of,
 )
 from reasoning_lab.training.context import StageContext
-from reasoning_lab.training.micro_batches import Batch, Steps
+from reasoning_lab.training.micro_batches import Batch, PlannedBatches
 from reasoning_lab.training.progress import StageProgress
 from reasoning_lab.training.schedules import OptimizerFactory, Schedule
 from reasoning_lab.training.strategies import drives_of, mean_over_ranks, shard, trainer_options
@@ -141,11 +141,11 @@ class PolicyModule(pl.LightningModule):
 
 def fit(
     module: PolicyModule,
-    batches: Steps,
+    batches: PlannedBatches,
     context: StageContext,
     optimization: OptimizationConfig,
     callbacks: Sequence[Callback] = (),
-    validation: Steps | None = None,
+    validation: PlannedBatches | None = None,
     validate_every_steps: int | None = None,
 ) -> float:
     """Train `module` over all `batches`, from the last checkpoint if there is one.
@@ -161,8 +161,8 @@ def fit(
         Interrupted: Ctrl-C or SIGTERM ended it, with its state saved for the next run.
         KeyboardInterrupt: Likewise, before it trained.
     """
-    own = batches.of_rank() if module.automatic_optimization else batches
-    accumulation = len(own) // optimization.steps
+    rank_batches = batches.rank_share() if module.automatic_optimization else batches
+    accumulation = len(rank_batches) // optimization.steps
     folder = states_of(context.work_dir, context.hardware.strategy, accumulation)
     if context.hardware.activation_checkpointing:
         module.policy.gradient_checkpointing_enable({"use_reentrant": False})
@@ -193,16 +193,16 @@ def fit(
             plugins=[DirectIO()],
             default_root_dir=context.work_dir,
         )
-        train_s = _go_on(trainer, module, own, validation, folder)
+        train_s = _resume(trainer, module, rank_batches, validation, folder)
     history.write(context.out_dir)
     return train_s
 
 
-def _go_on(
+def _resume(
     trainer: pl.Trainer,
     module: PolicyModule,
-    batches: Steps,
-    validation: Steps | None,
+    batches: PlannedBatches,
+    validation: PlannedBatches | None,
     states: Path,
 ) -> float:
     """Train from the last state in `states`, if there is one; seconds that it took."""

@@ -10,7 +10,7 @@ import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from reasoning_lab.commands import export as command
-from reasoning_lab.data.tokens.batches import padded_batch
+from reasoning_lab.data.tokens.batches import completion_batch
 from reasoning_lab.graph.record import Metadata, Record
 from reasoning_lab.graph.store import Store
 from reasoning_lab.kernels.logprobs import token_logprobs
@@ -20,7 +20,7 @@ from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.sampling.hf import HFEngine
 from reasoning_lab.types import Example, UserError
 
-STAGES = ["pretrain", "distill", "midtrain", "sft", "prefer", "dpo", "rl"]
+STAGES = ["pretrain", "distill", "midtrain", "sft", "prefer_teacher", "dpo", "rl"]
 
 
 def export(*words: str) -> None:
@@ -94,9 +94,9 @@ def test_the_evaluation_harness_reads_it_as_the_lab_does(exported: Path) -> None
         )
     ]
     with torch.no_grad():
-        rows = token_logprobs(policy, padded_batch(examples, tokenizer.pad_token_id), 1.0)
-    # Elsewhere than at the completion's tokens a row is 0.
-    assert [logprob for logprob, _ in results] == pytest.approx(rows.sum(-1).tolist(), abs=1e-4)
+        batch = completion_batch(examples)
+        sums = batch.sum_by_document(token_logprobs(policy, batch))
+    assert [logprob for logprob, _ in results] == pytest.approx(sums.tolist(), abs=1e-4)
 
 
 def test_card_tells_what_the_records_tell(

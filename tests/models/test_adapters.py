@@ -10,8 +10,8 @@ from transformers import PreTrainedModel
 
 from reasoning_lab.config.model import AdapterConfig
 from reasoning_lab.config.optimization import MuonConfig
-from reasoning_lab.data.tokens.batches import padded_batch
-from reasoning_lab.kernels.cached_decoder import decodes_leanly
+from reasoning_lab.data.tokens.batches import completion_batch
+from reasoning_lab.kernels.fused_decoder import can_decode_fused
 from reasoning_lab.kernels.logprobs import token_logprobs
 from reasoning_lab.models.adapters import (
     add_adapter,
@@ -54,7 +54,7 @@ def adapted(model: PreTrainedModel, config: AdapterConfig) -> PreTrainedModel:
 
 def batch() -> Any:
     read = [Example([3, 4, 5], [6, 7, 8, 9]), Example([10], [11, 12])]
-    return padded_batch(read, 0)
+    return completion_batch(read)
 
 
 @torch.no_grad()
@@ -113,12 +113,13 @@ def test_the_engine_samples_the_adapted_policy(
     monkeypatch.setattr("bitsandbytes.nn.modules.has_avx512bf16", lambda: True)
     model, tokenizer = load_policy(hub / name, "float32")
     adapted(model, config)
-    assert not decodes_leanly(model)
+    assert not can_decode_fused(model)
     prompts = [[5, 6, 7], [8, 9]]
     completions = HFEngine(model, tokenizer, 4).complete(prompts, Sampling(1.0, 1.0, 10), [1, 2])
     for prompt, completion in zip(prompts, completions, strict=True):
-        rows = token_logprobs(model, padded_batch([Example(prompt, completion.token_ids)], 0))
-        assert completion.logprobs == pytest.approx(rows[0, len(prompt) :].tolist(), abs=1e-4)
+        batch_of_one = completion_batch([Example(prompt, completion.token_ids)])
+        expected = token_logprobs(model, batch_of_one).tolist()
+        assert completion.logprobs == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -12,16 +12,12 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from reasoning_lab.commands.plan import planned
-from reasoning_lab.kernels.fused_ops import lean
-from reasoning_lab.kernels.logprobs import (
-    TokenBatch,
-    Unpadded,
-    mean_logprob,
-    mix_precision,
-    token_logprobs,
-    trained_logits,
-)
-from reasoning_lab.losses import parts
+from reasoning_lab.data.tokens.batches import token_batch
+from reasoning_lab.data.tokens.documents import TrainedPart, document_of
+from reasoning_lab.kernels import logit_chunks
+from reasoning_lab.kernels.batch import TokenBatch
+from reasoning_lab.kernels.binding import bind_kernels, mix_precision
+from reasoning_lab.kernels.logprobs import mean_logprob, token_logprobs, trained_logits
 from reasoning_lab.losses.next_token import next_token_loss
 from reasoning_lab.models.footprint import (
     Sharding,
@@ -31,6 +27,7 @@ from reasoning_lab.models.footprint import (
     lora_parameter_count,
     parameter_count,
 )
+from reasoning_lab.types import Example
 from tests.conftest import Compose, lab_here
 
 ADAMW = "torch.optim.AdamW"
@@ -55,7 +52,7 @@ def built(options: dict[str, Any]) -> PreTrainedModel:
     special = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
     model = AutoConfig.for_model(options["model_type"], vocab_size=VOCAB, **special, **config)
     causal_lm: PreTrainedModel = AutoModelForCausalLM.from_config(model).float()
-    lean(causal_lm)
+    bind_kernels(causal_lm)
     return causal_lm
 
 
@@ -118,16 +115,12 @@ def test_each_strategy_keeps_its_share() -> None:
 
 
 def batch_of(rows: str, tokens: int) -> TokenBatch:
-    """Four whole rows, or three documents in each."""
-    ids = torch.randint(3, VOCAB, (4, tokens))
-    trained = torch.ones_like(ids, dtype=torch.bool)
-    trained[:, 0] = False
-    if rows == "packed":
-        half, quarter = tokens // 2, tokens // 4
-        starts = [row + at for row in range(0, 4 * tokens, tokens) for at in (0, half, 3 * quarter)]
-        lengths = [half, quarter, quarter] * 4
-        return TokenBatch(ids, trained, unpadded=Unpadded.of(ids.shape, starts, lengths))
-    return TokenBatch(ids, trained)
+    """Four documents of so many tokens, or twelve in their place, of a half or a quarter of it."""
+    half, quarter = tokens // 2, tokens // 4
+    lengths = [half, quarter, quarter] * 4 if rows == "packed" else [tokens] * 4
+    drawn = [torch.randint(3, VOCAB, (length,)).tolist() for length in lengths]
+    part = TrainedPart.SEQUENCE
+    return token_batch([document_of(Example([], ids), trained=part) for ids in drawn])
 
 
 @pytest.mark.parametrize("dtype", ["float32", "mixed"])
@@ -213,7 +206,7 @@ def test_peak_with_logits_of_some_tokens_at_a_time(
     loss: str, dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Against all that torch allocates from the model's first weight on, inside operations too."""
-    monkeypatch.setattr(parts, "LOGITS_AT_ONCE", 100 * VOCAB)
+    monkeypatch.setattr(logit_chunks, "LOGITS_AT_ONCE", 100 * VOCAB)
     options = architecture("llama")
     batch = batch_of("whole", tokens=300)
 

@@ -7,8 +7,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from reasoning_lab.config.folder import CONF
-from reasoning_lab.data.tokens.batches import padded_batch
-from reasoning_lab.data.tokens.packing import TrainedPart, packed_batch
+from reasoning_lab.data.tokens.batches import completion_batch
+from reasoning_lab.kernels.binding import reference_kernels
 from reasoning_lab.kernels.logprobs import token_logprobs
 from reasoning_lab.models.chat import add_missing_tokens, stop_token_ids, unused_ids_mask
 from reasoning_lab.models.footprint import parameter_count
@@ -150,10 +150,9 @@ def test_an_id_without_a_token_is_never_drawn(sampling: tuple[float, float], hub
     assert drawn <= set(tokenizer.get_vocab().values())
     examples = [Example(p, c.token_ids) for p, c in zip(prompts, completions, strict=True)]
     with torch.no_grad():
-        expected = token_logprobs(model, padded_batch(examples, 0), sampling[0] or 1.0)
-    for example, row, completion in zip(examples, expected, completions, strict=True):
-        trained = row[len(example.prompt_ids) : example.length].tolist()
-        assert completion.logprobs == pytest.approx(trained, abs=1e-4)
+        expected = token_logprobs(model, completion_batch(examples), sampling[0] or 1.0)
+    logprobs = [value for completion in completions for value in completion.logprobs]
+    assert logprobs == pytest.approx(expected.tolist(), abs=1e-4)
 
 
 def test_generation_stops_at_each_of_the_ends(hub: Path) -> None:
@@ -183,26 +182,20 @@ def documents(vocabulary: int) -> list[Example]:
 def check_positions(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
     read = documents(200)
     with torch.no_grad():
-        alone = [token_logprobs(model, padded_batch([one], 0))[0] for one in read]
-        padded = token_logprobs(model, padded_batch(read, 0))
-        batch = packed_batch([read], 64, 0, TrainedPart.COMPLETION)
-        packed = token_logprobs(model, batch)[0]
-    at = 0
-    for one, expected, row in zip(read, alone, padded, strict=True):
-        completion = slice(len(one.prompt_ids), one.length)
-        torch.testing.assert_close(row[completion], expected[completion], atol=2e-5, rtol=0)
-        shifted = packed[at : at + one.length][completion]
-        torch.testing.assert_close(shifted, expected[completion], atol=2e-5, rtol=0)
-        at += one.length
+        alone = torch.cat([token_logprobs(model, completion_batch([one])) for one in read])
+        joined = token_logprobs(model, completion_batch(read))
+        with reference_kernels(model):
+            padded = token_logprobs(model, completion_batch(read))
+    torch.testing.assert_close(joined, alone, atol=2e-5, rtol=0)
+    torch.testing.assert_close(padded, alone, atol=2e-5, rtol=0)
     prompts = [one.prompt_ids for one in read]
     completions = HFEngine(model, tokenizer, 8).complete(prompts, Sampling(1.0, 1.0, 40), range(3))
     assert max(len(one.token_ids) for one in completions) == 40
     for prompt, completion in zip(prompts, completions, strict=True):
         example = Example(prompt, completion.token_ids)
         with torch.no_grad():
-            row = token_logprobs(model, padded_batch([example], 0))[0]
-        trained = row[len(prompt) :].tolist()
-        assert completion.logprobs == pytest.approx(trained, abs=5e-5)
+            expected = token_logprobs(model, completion_batch([example]))
+        assert completion.logprobs == pytest.approx(expected.tolist(), abs=5e-5)
 
 
 @pytest.mark.parametrize("name", TWINS)

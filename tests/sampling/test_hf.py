@@ -14,8 +14,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from reasoning_lab.data.tokens.batches import padded_batch
-from reasoning_lab.kernels.cached_decoder import decodes_leanly
+from reasoning_lab.data.tokens.batches import completion_batch
+from reasoning_lab.kernels.binding import bind_kernels
+from reasoning_lab.kernels.fused_decoder import can_decode_fused
 from reasoning_lab.kernels.logprobs import token_logprobs
 from reasoning_lab.models.tokenizer import prompt_tokens
 from reasoning_lab.sampling.engine import Sampling
@@ -33,9 +34,13 @@ SEEDS = {"qwen3": 1, "qwen2": 3, "llama": 3}
 def model(request: pytest.FixtureRequest) -> PreTrainedModel:
     """Phi-3 decodes with its own forward pass; the others have a fused decoder."""
     if request.param == "phi3":
-        return tiny_phi3(VOCAB, PAD, END, seed=3, initializer_range=0.1)
+        made: PreTrainedModel = tiny_phi3(VOCAB, PAD, END, seed=3, initializer_range=0.1)
+        bind_kernels(made)
+        return made
     options = {"rope_parameters": LINEAR_ROPE} if request.param == "llama" else {}
-    return tiny_model(request.param, VOCAB, PAD, END, seed=SEEDS[request.param], **options)
+    made = tiny_model(request.param, VOCAB, PAD, END, seed=SEEDS[request.param], **options)
+    bind_kernels(made)
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +56,7 @@ def word_tokenizer() -> PreTrainedTokenizerFast:
 
 
 @pytest.mark.parametrize(
-    ("model_type", "options", "lean"),
+    ("model_type", "options", "fused"),
     [
         ("qwen3", {}, True),
         ("qwen2", {}, True),
@@ -64,22 +69,26 @@ def word_tokenizer() -> PreTrainedTokenizerFast:
         ("phi3", {}, False),
     ],
 )
-def test_only_what_is_computed_alike_is_decoded_leanly(
-    model_type: str, options: dict[str, Any], lean: bool
+def test_only_what_is_computed_alike_is_decoded_fused(
+    model_type: str, options: dict[str, Any], fused: bool
 ) -> None:
     options = {"vocab_size": VOCAB, "hidden_size": 64, **options}
     with torch.device("meta"):
         config = AutoConfig.for_model(model_type, pad_token_id=PAD, num_hidden_layers=2, **options)
         model = AutoModelForCausalLM.from_config(config)
-    assert decodes_leanly(model) is lean
-    assert not decodes_leanly(model.to(torch.bfloat16))
+    assert not can_decode_fused(model)
+    bind_kernels(model)
+    assert can_decode_fused(model) is fused
+    assert not can_decode_fused(model.to(torch.bfloat16))
 
 
-def test_a_model_with_an_adapter_is_not_decoded_leanly() -> None:
+def test_a_model_with_an_adapter_is_not_decoded_fused() -> None:
     model = tiny_model("qwen3", VOCAB, PAD, END, seed=0)
+    bind_kernels(model)
+    assert can_decode_fused(model)
     projection = model.model.layers[1].self_attn.k_proj
     model.model.layers[1].self_attn.k_proj = torch.nn.Sequential(projection)
-    assert not decodes_leanly(model)
+    assert not can_decode_fused(model)
 
 
 def random_prompts(count: int) -> list[list[int]]:
@@ -121,10 +130,9 @@ def assert_logprobs_of_the_loss(
         for prompt, completion in zip(prompts, completions, strict=True)
     ]
     with torch.no_grad():
-        rows = token_logprobs(model, padded_batch(examples, PAD), temperature)
-    for example, row, completion in zip(examples, rows, completions, strict=True):
-        trained = row[len(example.prompt_ids) : example.length].tolist()
-        assert completion.logprobs == pytest.approx(trained, abs=1e-4)
+        expected = token_logprobs(model, completion_batch(examples), temperature)
+    logprobs = [value for completion in completions for value in completion.logprobs]
+    assert logprobs == pytest.approx(expected.tolist(), abs=1e-4)
 
 
 @pytest.mark.parametrize(

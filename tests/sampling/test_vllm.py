@@ -22,7 +22,7 @@ from reasoning_lab.config.model import AdapterConfig, ModelConfig
 from reasoning_lab.config.optimization import TrapezoidConfig
 from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.data.sources.file import FileSource
-from reasoning_lab.data.tokens.batches import padded_batch
+from reasoning_lab.data.tokens.batches import completion_batch
 from reasoning_lab.kernels.logprobs import token_logprobs
 from reasoning_lab.models.policy import build_policy, load_policy, save_policy
 from reasoning_lab.models.policy_artifact import Policy
@@ -109,12 +109,9 @@ def test_logprobs_are_those_of_the_loss_at_the_same_temperature(
         Example(prompt, one.token_ids) for prompt, one in zip(prompts, completions, strict=True)
     ]
     with torch.no_grad():
-        rows = token_logprobs(
-            policy, padded_batch(examples, tokenizer.pad_token_id), temperature or 1.0
-        )
-    for example, row, one in zip(examples, rows, completions, strict=True):
-        trained = row[len(example.prompt_ids) : example.length].tolist()
-        assert list(one.logprobs) == pytest.approx(trained, abs=1e-4)
+        expected = token_logprobs(policy, completion_batch(examples), temperature or 1.0)
+    logprobs = [value for one in completions for value in one.logprobs]
+    assert logprobs == pytest.approx(expected.tolist(), abs=1e-4)
 
 
 def test_the_probe_passes_the_policy_and_refuses_other_weights(

@@ -108,8 +108,7 @@ def jobs(context: StageContext, source: FileSource) -> dict[str, Job]:
     small_steps = replace(config, optimization=replace(config.optimization, learning_rate=1e-3))
     reference = replace(sft.hardware, kernels="reference")
     jobs["reference"] = replace(sft, hardware=reference)
-    midtrain: Any = jobs["midtrain"]
-    jobs["unpacked"] = replace(midtrain, stage=replace(midtrain.stage, packing=False))
+    jobs["padded"] = replace(jobs["midtrain"], hardware=reference)
     jobs["mixed"] = replace(sft, config=small_steps, model=replace(context.model, dtype="mixed"))
     return jobs
 

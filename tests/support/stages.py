@@ -23,6 +23,7 @@ from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.data.artifacts import Corpus, Preferences
 from reasoning_lab.data.corpus import write_rollouts
 from reasoning_lab.data.sources.file import FileSource
+from reasoning_lab.data.tokens.documents import document_of
 from reasoning_lab.graph.artifact import Artifact
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.graph.stage import Metrics
@@ -37,8 +38,8 @@ from reasoning_lab.system.files import rename_with_checksum
 from reasoning_lab.tracking.tracker import NullTracker
 from reasoning_lab.training import checkpoints
 from reasoning_lab.training.context import StageContext
+from reasoning_lab.training.next_token_training import train_next_token
 from reasoning_lab.training.stage import LabStage
-from reasoning_lab.training.token_stage import train_padded
 from reasoning_lab.types import Completion, Rollout, Split, Verdict
 from reasoning_lab.verify import Verifier
 
@@ -135,7 +136,8 @@ def save_coin_tosser(accepted: list[Rollout], context: StageContext) -> None:
         [replace(rollout, completion=box) for rollout, box in zip(accepted, boxes, strict=True)],
     )
     config = optimization(steps=30, batch_size=16, learning_rate=1e-2, checkpoint_every_steps=999)
-    train_padded(policy, [[example] for example in examples], tokenizer, config, context)
+    documents = [document_of(example) for example in examples]
+    train_next_token(policy, documents, tokenizer, config, context)
 
 
 class StepLogger(Logger):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from reasoning_lab.config.optimization import OptimizerConfig
-from reasoning_lab.data.tokens.batches import padded_batch
+from reasoning_lab.data.tokens.batches import completion_batch
 from reasoning_lab.kernels.logprobs import token_logprobs
 from reasoning_lab.models.policy import load_policy
 from reasoning_lab.models.policy_artifact import Policy
@@ -72,7 +72,7 @@ def test_what_samples_is_a_mixed_policys_copy_in_bfloat16(
         Example(tuple(prompt), tuple(completion.token_ids))
         for prompt, completion in zip(asked, drawn, strict=True)
     ]
-    batch = padded_batch(rows, tokenizer.pad_token_id)
+    batch = completion_batch(rows)
     whole, _ = load_policy(context.inputs["policy"].path, "float32")
     with torch.no_grad():
         ours, exact = token_logprobs(policy, batch), token_logprobs(whole, batch)

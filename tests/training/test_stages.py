@@ -21,7 +21,7 @@ from reasoning_lab.models.tokenizer import tokenize_rollouts
 from reasoning_lab.tracking.history import read_history
 from reasoning_lab.training import loop as base
 from reasoning_lab.training.context import StageContext
-from reasoning_lab.training.micro_batches import Steps
+from reasoning_lab.training.micro_batches import PlannedBatches
 from reasoning_lab.types import Completion, UserError
 from tests.support.stages import (
     STAGES,
@@ -265,10 +265,10 @@ def test_sft_of_levels_that_were_not_distilled(context: StageContext, tmp_path: 
 
 def test_steps_go_on_where_their_state_says() -> None:
     plan = [[0], [1, 2], [3]]
-    steps = Steps(plan, sum)
+    steps = PlannedBatches(plan, sum)
     reading = iter(steps)
     assert [next(reading), next(reading)] == [0, 3]
-    resumed = Steps(plan, sum)
+    resumed = PlannedBatches(plan, sum)
     resumed.load_state_dict(steps.state_dict())
     assert list(resumed) == [3]
     assert list(resumed) == [0, 3, 3]
@@ -276,6 +276,6 @@ def test_steps_go_on_where_their_state_says() -> None:
 
 
 def test_steps_begin_anew_after_a_reader_that_stopped_short() -> None:
-    steps = Steps([[0], [1, 2]], sum)
+    steps = PlannedBatches([[0], [1, 2]], sum)
     assert list(islice(steps, 2)) == [0, 3]
     assert list(steps) == [0, 3]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from reasoning_lab.config.fields import at_least, choice, number, placement
+from reasoning_lab.config.fields import at_least, choice, number
 from reasoning_lab.config.problems import DocumentLimit
 from reasoning_lab.data.artifacts import Corpus
 from reasoning_lab.graph.stage import Metrics, Workload
@@ -22,9 +22,6 @@ class MidtrainStage(TrainingStage):
     Attributes:
         row_tokens: Tokens of a packed row; `optimization.batch_size` counts rows.
         trained: Which tokens carry loss: sequence (the paper) or completion.
-        packing: Whether documents share rows as the model reads them; false = each is read as a
-            padded row of its own, for models that cannot keep packed documents apart. The steps
-            and their losses are the same.
         patience: Validations without a lower loss before training stops.
         validate_every_steps: Optimizer steps between two validations.
         validation_batch_rows: Rows a validation batch.
@@ -38,7 +35,6 @@ class MidtrainStage(TrainingStage):
 
     row_tokens: int = at_least(2)
     trained: str = choice("sequence", "completion")
-    packing: bool = placement(True)
     patience: int = at_least(1)
     validate_every_steps: int = at_least(1)
     validation_batch_rows: int = number(8, least=1, placement=True)
@@ -49,7 +45,7 @@ class MidtrainStage(TrainingStage):
     def workload(self) -> Workload:
         size = self.optimization.batch_size
         rows = self.optimization.steps * size
-        trained = Sequences(rows, self.row_tokens, size, packed=self.packing)
+        trained = Sequences(rows, self.row_tokens, size, packed=True)
         return replace(super().workload(), trained=trained)
 
     def run(self, context: "StageContext", policy: Policy, corpus: Corpus) -> Metrics:

@@ -31,11 +31,11 @@ from reasoning_lab.stages.rl.records import PromptBatch, StepRollouts
 from reasoning_lab.stages.rl.rollouts import RolloutCollector, step_sampling
 from reasoning_lab.stages.rl.stage import RLStage
 from reasoning_lab.stages.rl.update import (
-    MicroBatch,
     Reference,
+    RolloutBatch,
     entropy,
-    micro_batches,
-    own_share,
+    rank_batches,
+    rollout_batches,
     update,
 )
 from reasoning_lab.system.ranks import Peers
@@ -60,7 +60,7 @@ class RLModule(PolicyModule):
         collector: Samples, rewards and selects a step's rollouts.
         prefetcher: Decides when they are sampled, and by which weights.
         config: The stage's.
-        micro_batch_size: Rollouts of a backward pass; None = the default of `micro_batches`.
+        micro_batch_size: Rollouts of a backward pass; None = the default of `rollout_batches`.
         tracker: Where tables of rollouts go.
         name: The stage's name.
 
@@ -112,21 +112,21 @@ class RLModule(PolicyModule):
             self._micro_batch_size,
             self.device,
         )
-        step_micro_batches = micro_batches(
+        step_batches = rollout_batches(
             step_rollouts.trained_groups,
             self._tokenizer,
             self._config,
             self._micro_batch_size,
             self.device,
         )
-        self.train_tokens += sum(micro_batch.read_tokens for micro_batch in step_micro_batches)
+        self.train_tokens += sum(len(part.tokens.input_ids) for part in step_batches)
         self.rollouts += len(step_rollouts.rollouts)
         step_rollouts.record(self.ledger)
         metrics = validation_metrics(step_rollouts.validation)
-        if step_micro_batches:
-            metrics |= self._update(step_micro_batches, sampling.temperature, batch.step)
+        if step_batches:
+            metrics |= self._update(step_batches, sampling.temperature, batch.step)
         cast(LRScheduler, self.lr_schedulers()).step()
-        trained_tokens = sum(micro_batch.trained_tokens for micro_batch in step_micro_batches)
+        trained_tokens = sum(part.trained_tokens for part in step_batches)
         metrics |= time_metrics(
             step_rollouts,
             sampled - started,
@@ -155,13 +155,13 @@ class RLModule(PolicyModule):
         self.ledger.load_state_dict(checkpoint["ledger"])
 
     def _update(
-        self, step_micro_batches: list[MicroBatch], temperature: float, step: int
+        self, step_batches: list[RolloutBatch], temperature: float, step: int
     ) -> dict[str, float]:
         """Train on the step's rollouts; what is logged under `train/`."""
         optimizer = cast(LightningOptimizer, self.optimizers())
         values = update(
             self.policy,
-            own_share(step_micro_batches),
+            rank_batches(step_batches),
             self._config,
             temperature,
             optimizer,

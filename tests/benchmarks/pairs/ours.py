@@ -49,10 +49,8 @@ class TimedContext(StageContext):
 
     loaded: list[Clock] = field(default_factory=list)
 
-    def load_student(
-        self, policy: Policy, packs: bool = False
-    ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        student = super().load_student(policy, packs)
+    def load_student(self, policy: Policy) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        student = super().load_student(policy)
         self.loaded.append(Clock())
         return student
 
