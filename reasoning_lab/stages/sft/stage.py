@@ -1,7 +1,8 @@
 """The `sft` stage: fine-tuning on a compact, harder subset (paper, step 2)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import MISSING
 
@@ -51,6 +52,10 @@ class SFTStage(TrainingStage):
             return workload
         trained = Sequences(self.optimization.steps * size, self.max_tokens, size)
         return replace(workload, trained=trained)
+
+    def token_loss(self) -> Callable[..., Any] | None:
+        """What is minimised, of `[K, V]` logits and `[K]` targets; None = the next-token loss."""
+        return None
 
     def run(self, context: "StageContext", policy: Policy, corpus: Corpus) -> Metrics:
         from reasoning_lab.stages.sft.module import run
