@@ -106,7 +106,7 @@ def test_users_mistake_in_a_rank_is_the_commands_error(
 ) -> None:
     config: Any = jobs["sft"].config
     job = replace(
-        with_placement(jobs["sft"], tmp_path / "job", "ddp"), config=replace(config, levels=[9])
+        with_placement(jobs["sft"], tmp_path / "job", "ddp"), stage=replace(config, levels=[9])
     )
     with pytest.raises(UserError, match=r"^stages\.sft\.levels: the corpus has no.*\[9\]"):
         launched(job)
