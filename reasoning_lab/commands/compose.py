@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 import reasoning_lab
 import reasoning_lab.stages
 from reasoning_lab.config.benchmark import BenchmarkConfig
+from reasoning_lab.config.debug import DebugConfig
 from reasoning_lab.config.fields import check_values, identity_of
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.root import RootConfig
@@ -38,7 +39,7 @@ from reasoning_lab.graph.recipe import (
 from reasoning_lab.graph.store import RECORD
 from reasoning_lab.sampling.model_teacher import check_engine
 from reasoning_lab.system.files import content_hash
-from reasoning_lab.training.stage import LabStage
+from reasoning_lab.training.stage import LabStage, TrainingStage
 from reasoning_lab.types import UserError
 
 _PACKAGE = Path(reasoning_lab.__file__).parent
@@ -66,11 +67,17 @@ class Recipe:
 
 
 def register_schemas() -> None:
-    """Give Hydra the schema of every stage, so that the stage options find their types."""
+    """Give Hydra what the shipped options refer to: the stages' schemas and `option_of`."""
+    OmegaConf.register_new_resolver("option_of", _option_of, replace=True)
     store = ConfigStore.instance()
     store.store(group="schema", name="rows", node=_rows_schema())
     for name, stage in stage_classes().items():
         store.store(group="schema", name=name, node=stage)
+
+
+def _option_of(group: str, *, _root_: DictConfig) -> str:
+    """The chosen option of `group`, for a defaults list: Hydra itself reads no dots in names."""
+    return str(dict(_root_)[group])
 
 
 def stage_classes() -> dict[str, type[LabStage]]:
@@ -130,6 +137,7 @@ def compose(config: DictConfig) -> Recipe:
         name: root.protocol.applied(benchmark) for name, benchmark in root.benchmarks.items()
     }
     _check(root)
+    root.stages = {name: _debugged(stage, root.debug) for name, stage in root.stages.items()}
     source = _source(root.data, "data")
     sources = {
         name: _own_source(name, held.data)
@@ -296,6 +304,12 @@ def _check_adapter(root: RootConfig) -> None:
                 f"model.adapter.target_modules: '{name}' is an embedding, and these don't learn "
                 "with an adapter; name linear layers of the blocks"
             )
+
+
+def _debugged(stage: LabStage, debug: DebugConfig) -> LabStage:
+    if not isinstance(stage, TrainingStage):
+        return stage
+    return replace(stage, optimization=debug.applied(stage.optimization))
 
 
 def _check_stages(root: RootConfig) -> None:

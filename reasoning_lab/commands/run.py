@@ -223,8 +223,8 @@ class Runner:
             inputs={kind: one.fingerprint for kind, one in inputs.items()},
             seed=seed,
             metrics={
-                **outcome.metrics,
                 "planned_rows": node.stage.workload().rows,
+                **outcome.metrics,
                 "wall_s": clock.seconds,
                 "wandb_run": tracker.run_id,
             },

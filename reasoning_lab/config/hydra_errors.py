@@ -48,7 +48,13 @@ _KINDS = {"Integer": "an integer", "Float": "a number", "Boolean": "true or fals
 _SWEPT = re.compile(r"Ambiguous value for argument '(.+)'$")
 _REFUSED_GROUP = "Config group override"
 # Former name of a key to its new names; the one that the same mapping has is meant.
-_RENAMED = {"device": ("gpu_model",), "engine": ("sampling", "rollout_engine")}
+_RENAMED = {
+    "device": ("gpu_model",),
+    "engine": ("sampling", "rollout_engine"),
+    "steps": ("length",),
+    "warmup_frac": ("schedule",),
+    "decay_frac": ("schedule",),
+}
 # OmegaConf's own failure at `key={...}` where the key is null.
 _FILLED_NULL = re.compile(r"'NoneType' object has no attribute 'get'\s+full_key: (\S+)")
 

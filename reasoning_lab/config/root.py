@@ -6,6 +6,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 
 from reasoning_lab.config.benchmark import BenchmarkConfig, ProtocolConfig
+from reasoning_lab.config.debug import DebugConfig
 from reasoning_lab.config.fields import MAX_SEED, number, placement
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.model import ModelConfig
@@ -32,6 +33,7 @@ class RootConfig:
         engine: `_target_` and options of what answers benchmarks; null = transformers in this
             process.
         data: `_target_` and options of the problem source.
+        debug: What every training stage does otherwise while a mistake is looked for.
     """
 
     seed: int = number(0, least=0, most=MAX_SEED)
@@ -45,6 +47,7 @@ class RootConfig:
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)
+    debug: DebugConfig = field(default_factory=DebugConfig)
 
 
 ConfigStore.instance().store(group="schema", name="root", node=RootConfig)

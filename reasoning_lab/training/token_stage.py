@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_lab.config.optimization import OptimizationConfig
-from reasoning_lab.data.tokens.batches import padded_rows, row_length, step_batches
+from reasoning_lab.data.tokens.batches import padded_rows, row_length
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.kernels.logprobs import TokenBatch, mean_logprob, trained_logits
 from reasoning_lab.system.ranks import world_size
@@ -22,6 +23,7 @@ from reasoning_lab.training.loop import (
 )
 from reasoning_lab.training.micro_batches import Steps
 from reasoning_lab.training.schedules import OptimizerFactory, Schedule, optimizer_of, schedule_of
+from reasoning_lab.training.step_plan import in_steps, step_plan
 from reasoning_lab.types import Example, Problem
 
 TokenLoss = Callable[[Tensor, Tensor], Tensor]
@@ -178,12 +180,8 @@ def train_padded(
     `loss`, as in `NextTokenModule`, is taken on completions only.
     """
     lengths = [row_length(row) for row in rows]
-    plan = step_batches(
-        lengths,
-        optimization.batch_size,
-        optimization.steps,
-        context.seed,
-    )
+    optimization = in_steps(optimization, context.name, len(rows), fmean(lengths))
+    plan = step_plan(lengths, optimization, context.seed)
     batches = micro_batches(
         plan,
         lambda indices: padded_rows([rows[index] for index in indices], tokenizer.pad_token_id),
@@ -199,4 +197,5 @@ def train_padded(
         "examples": sum(len(row) for row in rows),
         "train_tokens": sum(lengths[index] for indices in plan for index in indices),
         "train_s": train_s,
+        "planned_rows": optimization.planned_rows,
     }

@@ -117,7 +117,7 @@ def test_command_stops_resumes_and_ends(tmp_path: Path) -> None:
         *SMOKE,
         "tracker.mode=offline",
         *("hardware.devices=2", "hardware.strategy=ddp"),
-        *("stages.pretrain.optimization.steps=80", "~stages.distill", "~stages.midtrain"),
+        *("stages.pretrain.optimization.length=80 steps", "~stages.distill", "~stages.midtrain"),
         *("~stages.sft", "~stages.prefer", "~stages.dpo", "~stages.rl"),
         "stages.pretrain.optimization.checkpoint_every_steps=5",
         "stages.pretrain.optimization.log_every_steps=1",

@@ -47,7 +47,7 @@ from tests.support.stages import (  # noqa: F401
 HARDWARE = HardwareConfig()
 REFERENCE = HardwareConfig(kernels="reference")
 UNCACHED = HardwareConfig(sampling=SamplingHardwareConfig(cache=False))
-SFT = SFTStage(levels=[1], count=60, optimization=optimization(steps=1, batch_size=60))
+SFT = SFTStage(levels=[1], count=60, optimization=optimization(length="1 steps", batch_size=60))
 MIDTRAIN = MidtrainStage(
     row_tokens=128, patience=9, validate_every_steps=2, optimization=optimization(batch_size=2)
 )
@@ -240,7 +240,7 @@ def test_midtraining_refuses_and_trains_without_packing(
         trained("midtrain", given, tmp_path / "packed")
     rows = trained("midtrain", context, tmp_path / "llama", MIDTRAIN)["rows"]
     # One batch holds all rows, so the loss is the mean over the corpus.
-    whole = optimization(steps=1, batch_size=rows)
+    whole = optimization(length="1 steps", batch_size=rows)
     config = replace(MIDTRAIN, packing=False, validate_every_steps=1, optimization=whole)
     trained("midtrain", given, tmp_path / "unpacked", config)
     model, examples = corpus_of(given)

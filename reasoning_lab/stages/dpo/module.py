@@ -8,9 +8,10 @@ arXiv:2404.19733, equation 1).
 
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -18,7 +19,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_lab.data.corpus import read_rollouts
-from reasoning_lab.data.tokens.batches import padded_batch, step_batches
+from reasoning_lab.data.tokens.batches import padded_batch
 from reasoning_lab.kernels.logprobs import TokenBatch, token_logprobs
 from reasoning_lab.losses.dpo import DPOLoss, PairLogprobs, dpo_loss
 from reasoning_lab.models.policy import device_of, on_device
@@ -36,6 +37,7 @@ from reasoning_lab.training.loop import (
 )
 from reasoning_lab.training.micro_batches import Steps
 from reasoning_lab.training.schedules import optimizer_of, schedule_of
+from reasoning_lab.training.step_plan import in_steps, step_plan
 from reasoning_lab.training.token_stage import divided, fitting
 from reasoning_lab.types import Example, Rollout, UserError
 
@@ -147,9 +149,11 @@ def run(config: DPOStage, context: StageContext) -> Metrics:
     reference = kept_reference_logprobs(
         placed, pairs, tokenizer.pad_token_id, context.work_dir, size
     )
-    optimization = config.optimization
     lengths = [max(one.length, other.length) for one, other in pairs]
-    plan = step_batches(lengths, optimization.batch_size, optimization.steps, context.seed)
+    pair_length = fmean(one.length + other.length for one, other in pairs)
+    optimization = in_steps(config.optimization, context.name, len(pairs), pair_length, "pairs")
+    config = replace(config, optimization=optimization)
+    plan = step_plan(lengths, optimization, context.seed)
     micro_count = parts_of(optimization.batch_size, context.hardware)
     parts = divided(plan, [len(one.completion_ids) for one, _ in pairs], micro_count)
 
@@ -163,7 +167,12 @@ def run(config: DPOStage, context: StageContext) -> Metrics:
     train_s = fit(module, batches, context, optimization)
     save_trained(module, tokenizer, context)
     tokens = sum(pairs[row][0].length + pairs[row][1].length for rows in plan for row in rows)
-    return {"train_tokens": tokens, "train_s": train_s, "pairs": len(pairs)}
+    return {
+        "train_tokens": tokens,
+        "train_s": train_s,
+        "pairs": len(pairs),
+        "planned_rows": optimization.planned_rows,
+    }
 
 
 def fitting_pairs(

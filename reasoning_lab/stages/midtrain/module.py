@@ -5,13 +5,13 @@ loss on the corpus's validation problems no longer falls. The weights kept are t
 """
 
 from collections.abc import Sequence
+from statistics import fmean
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import EarlyStopping
 from transformers import PreTrainedTokenizerBase
 
 from reasoning_lab.data.corpus import read_rollouts
-from reasoning_lab.data.tokens.batches import step_batches
 from reasoning_lab.data.tokens.packing import TrainedPart, pack, packed_batch, unpacked_batch
 from reasoning_lab.kernels.logprobs import TokenBatch
 from reasoning_lab.models.tokenizer import examples_of
@@ -25,6 +25,7 @@ from reasoning_lab.training.loop import (
 )
 from reasoning_lab.training.micro_batches import Steps
 from reasoning_lab.training.schedules import optimizer_of, schedule_of
+from reasoning_lab.training.step_plan import in_steps, step_plan
 from reasoning_lab.training.token_stage import NextTokenModule, fitting, micro_batches
 from reasoning_lab.types import Example, Rollout, UserError
 
@@ -40,14 +41,15 @@ def run(config: MidtrainStage, context: StageContext) -> Metrics:
     """Write the mid-trained policy."""
     policy, tokenizer = context.load_student(packs=config.packing)
     corpus = context.inputs["corpus"]
-    optimization = config.optimization
     accepted = read_rollouts(corpus / "accepted.parquet")
     rows = _rows(accepted, tokenizer, config, context, "documents")
     validation_rollouts = read_rollouts(corpus / "validation.parquet")
     validation_rows = _rows(validation_rollouts, tokenizer, config, context, "validation_documents")
-    plan = step_batches(
-        [config.row_tokens] * len(rows), optimization.batch_size, optimization.steps, context.seed
-    )
+    row_tokens = fmean(sum(document.length for document in row) for row in rows)
+    optimization = in_steps(config.optimization, context.name, len(rows), row_tokens)
+    plan = step_plan([config.row_tokens] * len(rows), optimization, context.seed)
+    if optimization.overfit_batches:  # Other rows would only say when to stop memorizing these.
+        validation_rows = [rows[index] for index in sorted({row for step in plan for row in step})]
     trained = TrainedPart(config.trained)
 
     def collate(rows: Sequence[Sequence[Example]]) -> TokenBatch:
@@ -90,6 +92,7 @@ def run(config: MidtrainStage, context: StageContext) -> Metrics:
     return {
         "train_tokens": tokens,
         "train_s": train_s,
+        "planned_rows": optimization.planned_rows,
         "steps": steps,
         "rows": len(rows),
         "packing_frac": filled / (len(rows) * config.row_tokens),
