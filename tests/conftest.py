@@ -26,7 +26,8 @@ with gc_frozen_imports():
     from hydra.core.global_hydra import GlobalHydra
 
     from reasoning_lab.cli import main
-    from reasoning_lab.commands.compose import CONF, Recipe, compose, register_schemas
+    from reasoning_lab.commands.compose import Recipe, compose, register_schemas
+    from reasoning_lab.config.folder import CONF
     from tests.support.launches import jobs, single  # noqa: F401 - fixtures, as are the next
     from tests.support.stages import context, source, verifier  # noqa: F401
 

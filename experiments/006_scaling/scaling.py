@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
-from reasoning_lab.commands.compose import CONF
+from reasoning_lab.config.folder import CONF
 from reasoning_lab.models.cost import ASSUMED_MFU, DEVICES, training_flops, training_s
 from reasoning_lab.models.footprint import (
     STRATEGIES,

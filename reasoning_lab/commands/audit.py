@@ -1,25 +1,28 @@
-"""Hold the verifier against completions that people have labelled, and keep what it gets wrong.
+"""The subcommand `audit`: compares the verifier with completions that people have labelled.
 
-A file of rows `{"gold": …, "completion": …, "label": true or false}`, one JSON object a line;
-the label says whether the completion answers correctly. A row may have `choices`, the texts of a
-multiple-choice question's options, and a `checker` of its own. A row whose gold the verifier cannot
-read is counted, and compared with nothing.
+The file has one JSON object a line: `{"gold": …, "completion": …, "label": true or false}`. The
+label says whether the completion is correct. A row may also have `choices`, the options of a
+multiple-choice question, and its own `checker`. Rows whose gold the verifier cannot read are
+counted and not compared.
 """
 
 import dataclasses
 import json
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from reasoning_lab.commands.arguments import verifier_arguments
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.data.sources.json_lines import json_lines
-from reasoning_lab.data.sources.unreadable import ReadableGolds, Unreadable
+from reasoning_lab.data.sources.unreadable import ReadableGoldFilter, UnreadablePolicy
 from reasoning_lab.graph.ledger import Ledger
+from reasoning_lab.system.files import timestamped_folder
 from reasoning_lab.types import Problem, UserError, Verdict
-from reasoning_lab.verify import verifier_of
+from reasoning_lab.verify import build_verifier
 
 _SHARD_ROWS = 4096
 
@@ -29,12 +32,12 @@ class LabelledRow:
     """One row of the file.
 
     Attributes:
-        line: Its number in the file, from 1.
+        line: Line number in the file, from 1.
         gold: The known answer.
-        completion: What was written.
-        label: True = the completion answers correctly.
-        choices: The options' texts in order, for the checker `choice`; empty = unknown.
-        checker: As in `Problem.checker`; None = the file's rows do not say.
+        completion: The text that was labelled.
+        label: True = the completion is correct.
+        choices: Texts of the options in order, for the checker `choice`; empty = unknown.
+        checker: As in `Problem.checker`; None = the row names none.
     """
 
     line: int
@@ -51,9 +54,9 @@ class Audit:
 
     Attributes:
         n: Rows.
-        agree: Rows that are labelled as the verifier finds them, correct or not.
-        false_positive: Found correct, labelled wrong.
-        false_negative: Labelled correct, not found so.
+        agree: Rows for which verifier and label agree.
+        false_positive: Rows that the verifier accepts although they are labelled wrong.
+        false_negative: Rows that the verifier does not accept although they are labelled correct.
         unparseable: Rows with this verdict, whatever their label.
         timeout: Rows with this verdict, whatever their label.
         unreadable_gold: Rows whose gold the verifier cannot read; all others are in `agree`,
@@ -69,20 +72,33 @@ class Audit:
     unreadable_gold: int
 
 
+def main(arguments: Sequence[str]) -> None:
+    """`path=FILE`, `checker=NAME`, and overrides of `hardware` and `paths`."""
+    path, checker, root = verifier_arguments(
+        arguments, "audit: name the labelled file, as in audit path=FILE.jsonl"
+    )
+    folder = timestamped_folder(Path(root.paths.runs) / "audits")
+    result, disagreements, ledger = audit(path, checker, root.hardware, folder)
+    print(json.dumps(dataclasses.asdict(result)))
+    for sentence in ledger.lines():
+        print(sentence, file=sys.stderr)
+    print(f"Disagreements: {disagreements}", file=sys.stderr)
+
+
 def audit(
     path: Path, checker: str | None, hardware: HardwareConfig, out_dir: Path
 ) -> tuple[Audit, Path, Ledger]:
-    """Verify every row of `path` and write those on which verifier and label disagree.
+    """Verify every row of `path` and write the rows for which verifier and label disagree.
 
     Args:
         path: The labelled rows.
-        checker: As in `Problem.checker`, of every row; None = each row's own, else `math`.
+        checker: As in `Problem.checker`, for all rows; None = each row's checker, or else `math`.
         hardware: Workers and limits of the verifier.
-        out_dir: Made if missing; gets `disagreements.jsonl`, and `dropped.jsonl` where golds
-            cannot be read.
+        out_dir: Created if missing; receives `disagreements.jsonl`, and `dropped.jsonl` if some
+            golds cannot be read.
 
     Returns:
-        The counts, the path of the disagreements, and what was left out.
+        The counts, the path of the disagreements, and the ledger of dropped rows.
 
     Raises:
         UserError: A row is malformed; the line is named.
@@ -92,11 +108,13 @@ def audit(
     ledger = Ledger()
     out_dir.mkdir(parents=True, exist_ok=True)
     disagreements = out_dir / "disagreements.jsonl"
-    with verifier_of(hardware) as verifier, disagreements.open("w", encoding="utf-8") as stream:
-        golds = ReadableGolds(verifier, ledger, lambda _: Unreadable("drop", 1.0, "audit"))
+    with build_verifier(hardware) as verifier, disagreements.open("w", encoding="utf-8") as stream:
+        golds = ReadableGoldFilter(
+            verifier, ledger, lambda _: UnreadablePolicy("drop", 1.0, "audit")
+        )
         for start in range(0, len(rows), _SHARD_ROWS):
             pairs = [(row, _problem(path, row, checker)) for row in rows[start:][:_SHARD_ROWS]]
-            readable = list(golds.of(problem for _, problem in pairs))
+            readable = list(golds.filter(problem for _, problem in pairs))
             shard = [row for row, problem in pairs if problem.id not in golds.dropped]
             answers = verifier.verify(readable, [row.completion for row in shard])
             for row, (answer, verdict) in zip(shard, answers, strict=True):
@@ -107,10 +125,10 @@ def audit(
                 if correct != row.label:
                     verified = {"answer": answer, "verdict": str(verdict)}
                     stream.write(json.dumps(dataclasses.asdict(row) | verified) + "\n")
-    wrong = counts["false_positive"] + counts["false_negative"]
+    disagreeing = counts["false_positive"] + counts["false_negative"]
     result = Audit(
         n=len(rows),
-        agree=len(rows) - wrong - len(golds.dropped),
+        agree=len(rows) - disagreeing - len(golds.dropped),
         false_positive=counts["false_positive"],
         false_negative=counts["false_negative"],
         unparseable=counts[Verdict.UNPARSEABLE],
@@ -122,14 +140,14 @@ def audit(
 
 
 def read_rows(path: Path) -> Sequence[LabelledRow]:
-    """The labelled rows of a file.
+    """Read the labelled rows of a file.
 
     Raises:
-        UserError: The file is missing or empty, or a line is no such row.
+        UserError: The file is missing or empty, or a line is not a labelled row.
     """
     rows = [_row(path, number, content) for number, content in json_lines(path, "path")]
     if not rows:
-        raise UserError(f"path={path}: no row in it; give one JSON object a line")
+        raise UserError(f"path={path}: the file has no row; give one JSON object a line")
     return rows
 
 
@@ -148,15 +166,15 @@ def _row(path: Path, line: int, content: Any) -> LabelledRow:
         )
     choices = content.get("choices", [])
     if not isinstance(choices, list) or not all(isinstance(choice, str) for choice in choices):
-        raise UserError(f"{path}, line {line}: choices is no list of texts; mend the line")
+        raise UserError(f"{path}, line {line}: choices is not a list of texts; mend the line")
     checker = content.get("checker")
     if checker is not None and not isinstance(checker, str):
-        raise UserError(f"{path}, line {line}: checker is no text; mend the line")
+        raise UserError(f"{path}, line {line}: checker is not a text; mend the line")
     return LabelledRow(line, gold, completion, bool(label), choices, checker)
 
 
 def _problem(path: Path, row: LabelledRow, checker: str | None) -> Problem:
     origin = f"{path}, line {row.line}"
     metadata = {"row": origin} | ({"choices": row.choices} if row.choices else {})
-    rule = checker or row.checker or "math"
-    return Problem(origin, row.gold, rule, "audit", metadata=metadata)
+    chosen_checker = checker or row.checker or "math"
+    return Problem(origin, row.gold, chosen_checker, "audit", metadata=metadata)

@@ -14,7 +14,6 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-import reasoning_lab
 import reasoning_lab.stages
 from reasoning_lab.config.benchmark import BenchmarkConfig
 from reasoning_lab.config.debug import DebugConfig
@@ -22,8 +21,8 @@ from reasoning_lab.config.fields import check_values, identity_of
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.root import RootConfig
 from reasoning_lab.config.targets import check_path, factory, import_trusted, is_trusted, own_code
-from reasoning_lab.data.sources.problems import ProblemSource
-from reasoning_lab.data.sources.rows import RowMapping
+from reasoning_lab.data.sources.problem_source import ProblemSource
+from reasoning_lab.data.sources.row_mapping import RowMapping
 from reasoning_lab.data.sources.unreadable import errors_under
 from reasoning_lab.evaluate.stage import EvaluateStage
 from reasoning_lab.graph.recipe import (
@@ -42,9 +41,7 @@ from reasoning_lab.system.files import content_hash
 from reasoning_lab.training.stage import LabStage, TrainingStage
 from reasoning_lab.types import UserError
 
-_PACKAGE = Path(reasoning_lab.__file__).parent
 _STAGES = f"{reasoning_lab.stages.__name__}."
-CONF = next(path for path in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if path.is_dir())
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,12 @@
-"""What `reasoning-lab evaluate` asks for, as overrides of a recipe without stages."""
+"""The subcommand `evaluate`: runs a recipe without stages that evaluates one model."""
 
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from reasoning_lab.commands import hydra_app
+from reasoning_lab.commands.arguments import split_config_dir
+from reasoning_lab.config.folder import CONF
 from reasoning_lab.config.hydra_errors import hydra_quoted
 from reasoning_lab.types import UserError
 
@@ -11,33 +14,44 @@ _FINGERPRINT = re.compile(r"[0-9a-f]{6,16}")
 _MODEL, _RUNS, _ENGINE = "model=", "paths.runs=", "engine="
 
 
+def main(arguments: Sequence[str]) -> None:
+    """`model=X`, `benchmark=[Y]` and other overrides, also of a multirun."""
+    config_dir, words = split_config_dir(arguments)
+    config_dirs = [CONF, *([] if config_dir is None else [Path(config_dir)])]
+    options = sorted(file.stem for path in config_dirs for file in (path / "model").glob("*.yaml"))
+    # Hydra takes flags before or after the overrides, not between them.
+    flags = [] if config_dir is None else ["--config-dir", config_dir]
+    hydra_app.main([*flags, *as_recipe(words, options)])
+
+
 def as_recipe(arguments: Sequence[str], options: Sequence[str]) -> list[str]:
-    """The overrides that evaluate the model which `model=` names.
+    """The overrides that evaluate the model of `model=`.
 
     Args:
-        arguments: Overrides, `model=` among them: an option of the group, a folder, a hub id, the
-            fingerprint of a policy in the store or its beginning, or the name that a server has
-            for it (engine=openai); several with commas between them in a multirun.
+        arguments: Overrides with `model=`, which is an option of the group, a folder, a hub id,
+            the first digits of a stored policy's fingerprint, or a server's name for its model
+            (engine=openai). A multirun takes several, separated by commas.
         options: Names of the group's options.
 
     Raises:
-        UserError: There is no `model=`, or what it names cannot be found.
+        UserError: `model=` is missing, or there is no such model.
     """
-    named = [word.removeprefix(_MODEL) for word in arguments if word.startswith(_MODEL)]
-    if not named:
+    models = [word.removeprefix(_MODEL) for word in arguments if word.startswith(_MODEL)]
+    if not models:
         raise UserError(
             "evaluate: name what to evaluate, as in evaluate model=FOLDER benchmark=[math500]"
         )
-    rest = [word for word in arguments if not word.startswith(_MODEL)]
-    if named[-1] in options:
-        return ["recipe=evaluate", f"{_MODEL}{named[-1]}", *rest]
+    others = [word for word in arguments if not word.startswith(_MODEL)]
+    if models[-1] in options:
+        return ["recipe=evaluate", f"{_MODEL}{models[-1]}", *others]
     runs = [word.removeprefix(_RUNS) for word in arguments if word.startswith(_RUNS)]
     store = Path(*runs[-1:] or ["runs"]) / "store"
     engines = [word.removeprefix(_ENGINE) for word in arguments if word.startswith(_ENGINE)]
-    at_server = engines[-1:] == ["openai"]
-    paths = [name if at_server else _path(name, store, options) for name in named[-1].split(",")]
-    chosen = ",".join(hydra_quoted(path) for path in paths)
-    return ["recipe=evaluate", "model=checkpoint", f"model.path={chosen}", *rest]
+    is_on_server = engines[-1:] == ["openai"]
+    names = models[-1].split(",")
+    paths = [name if is_on_server else _path(name, store, options) for name in names]
+    model_path = ",".join(hydra_quoted(path) for path in paths)
+    return ["recipe=evaluate", "model=checkpoint", f"model.path={model_path}", *others]
 
 
 def _path(name: str, store: Path, options: Sequence[str]) -> str:
@@ -54,15 +68,18 @@ def _path(name: str, store: Path, options: Sequence[str]) -> str:
 
 
 def stored_policy(name: str, store: Path) -> Path | None:
-    """The artifact folder of the policy whose fingerprint begins so; None = `name` is none.
+    """The folder of the stored policy whose fingerprint starts with `name`.
+
+    Returns:
+        The folder; None = `name` is not the start of a fingerprint.
 
     Raises:
         UserError: The store has no such policy, or several.
     """
     if not _FINGERPRINT.fullmatch(name):
         return None
-    found = sorted(folder.parent for folder in store.glob(f"*/{name}*/config.json"))
-    if len(found) == 1:
-        return found[0]
-    what = "several policies" if found else "no policy"
-    raise UserError(f"model={name}: {what} in '{store}' begin so; give more of its fingerprint")
+    folders = sorted(folder.parent for folder in store.glob(f"*/{name}*/config.json"))
+    if len(folders) == 1:
+        return folders[0]
+    count = "several policies" if folders else "no policy"
+    raise UserError(f"model={name}: {count} in '{store}' begin so; give more of its fingerprint")

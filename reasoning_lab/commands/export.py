@@ -1,7 +1,7 @@
-"""A policy of the store as a folder for others: its files and a card that tells how it was made.
+"""The subcommand `export`: copies a policy of the store to a folder and writes its model card.
 
-Everything on the card is read from records: the chain of stages from each `artifact.json`, data
-and licences from the corpora's own cards, results from the evaluations beside them in the store.
+Everything on the card is read from the store: the stages from each `artifact.json`, data and
+licences from the corpora's cards, and results from the evaluations of these policies.
 """
 
 import os
@@ -12,57 +12,76 @@ from typing import Any
 
 import yaml
 
+from reasoning_lab.commands.arguments import take_values
 from reasoning_lab.commands.evaluate import stored_policy
-from reasoning_lab.data.card import fenced, markdown_table
+from reasoning_lab.config.root import PathsConfig
+from reasoning_lab.data.card import fenced_block, markdown_table
 from reasoning_lab.data.corpus import PROMPT_IDS
 from reasoning_lab.graph.ledger import DROPPED_ROWS, TABLE_COLUMNS, Ledger
 from reasoning_lab.graph.recipe import BASE
 from reasoning_lab.graph.store import RECORD, Artifact, CorruptArtifactError
 from reasoning_lab.types import UserError
 
-# What a stage leaves for the lab alone.
-_OURS = (RECORD, PROMPT_IDS, DROPPED_ROWS, "history.parquet")
+# Files of an artifact that only the lab reads.
+_INTERNAL_FILES = (RECORD, PROMPT_IDS, DROPPED_ROWS, "history.parquet")
 _CARD = "README.md"
-_TOKEN = "HF_TOKEN"
+_TOKEN_VARIABLE = "HF_TOKEN"
 _SOURCE_LINES = ("- Problems:", "- Revision:", "- Licence of", "- Completions")
 _LIMITS = """\
 - It was trained on problems whose answers a program can check, and measured on nothing but what the
   table shows. It was not tested for safety, for other languages or for other tasks.
-- What it thinks aloud need not be how it came to its answer.
+- Its written thoughts need not be how it came to its answer.
 - Each interval is over new problems with this one policy; another seed's policy differs as well."""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """`model=FINGERPRINT_OR_FOLDER`, `out=FOLDER`, `push=OWNER/NAME` and `paths.runs=FOLDER`."""
+    (model, out, repository, runs), unknown = take_values(
+        arguments, "model", "out", "push", "paths.runs"
+    )
+    if not model or not out or unknown:
+        raise UserError(
+            "export: name what and where to, as in export model=FINGERPRINT out=FOLDER, maybe "
+            "with push=OWNER/NAME and paths.runs=FOLDER, and nothing else"
+        )
+    if repository:
+        check_token(repository)
+    print(f"Card: {export(model, Path(runs or PathsConfig().runs), Path(out))}")
+    if repository:
+        print(f"Pushed, private: {push(Path(out), repository)}")
 
 
 def export(model: str, runs: Path, folder: Path) -> Path:
     """Write the policy's files and its card.
 
     Args:
-        model: A policy's artifact folder, or its fingerprint in the store or the beginning of it.
-        runs: Where the store is.
-        folder: New or empty.
+        model: A policy's artifact folder, or the first digits of its fingerprint in the store.
+        runs: The folder of the store.
+        folder: A new or empty folder.
 
     Returns:
-        The card.
+        The path of the card.
 
     Raises:
-        UserError: There is no such policy, its files are damaged, or the folder holds something.
+        UserError: There is no such policy, its files are damaged, or the folder is not empty.
     """
-    place = Path(model) if Path(model).is_dir() else stored_policy(model, runs / "store")
-    if place is None or not (place / RECORD).is_file():
+    source = Path(model) if Path(model).is_dir() else stored_policy(model, runs / "store")
+    if source is None or not (source / RECORD).is_file():
         raise UserError(
-            f"model={model}: no policy of a store, so nothing tells how it was made; give a "
+            f"model={model}: it is not a policy of a store, so its history is unknown; give a "
             "fingerprint, or a folder runs/store/STAGE/FINGERPRINT"
         )
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"out={folder}: the folder is not empty; name a new one")
     try:
-        artifact = Artifact.read(place.resolve())
+        artifact = Artifact.read(source.resolve())
         artifact.verify()
     except CorruptArtifactError as error:
         raise UserError(f"model={model}: {error}; run its recipe again to replace it") from error
     if artifact.kind != "policy":
         raise UserError(f"model={model}: it is a {artifact.kind}, not a policy")
     for name in artifact.files:
-        if name not in _OURS:
+        if name not in _INTERNAL_FILES:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(artifact.path / name, folder / name)
     card = folder / _CARD
@@ -71,7 +90,7 @@ def export(model: str, runs: Path, folder: Path) -> Path:
 
 
 def push(folder: Path, repository: str) -> str:
-    """Upload an exported folder to a private repository of the hub; the page's address.
+    """Upload an exported folder to a private repository of the hub and return its URL.
 
     Raises:
         UserError: There is no token in the environment, or the hub refuses or cannot be reached.
@@ -81,46 +100,55 @@ def push(folder: Path, repository: str) -> str:
     token = check_token(repository)
     try:
         api = HfApi(token=token)
-        address = api.create_repo(repository, private=True, exist_ok=True)
+        url = api.create_repo(repository, private=True, exist_ok=True)
         api.upload_folder(repo_id=repository, folder_path=folder)
-    except Exception as error:  # Of several libraries: no network, no right, no such name.
+    except Exception as error:  # Errors of several libraries: no network, no access, no such name.
         reason = str(error).strip().splitlines()[0]
         raise UserError(
-            f"push={repository}: the hub does not take it ({reason}); '{folder}' is complete, so "
+            f"push={repository}: the upload failed ({reason}); '{folder}' is complete, so "
             "upload it later"
         ) from error
-    return str(address)
+    return str(url)
 
 
 def check_token(repository: str) -> str:
-    """The hub's token, from the environment alone."""
-    token = os.environ.get(_TOKEN)
+    """The hub's token, which is read only from the environment.
+
+    Raises:
+        UserError: The token is not set.
+    """
+    token = os.environ.get(_TOKEN_VARIABLE)
     if not token:
-        raise UserError(f"push={repository}: {_TOKEN} is not set; set it to a token that may write")
+        raise UserError(
+            f"push={repository}: {_TOKEN_VARIABLE} is not set; set it to a token with write access"
+        )
     return token
 
 
 def model_card(policy: Artifact) -> str:
-    """The text of the card; what the store no longer has is left out and said to be missing."""
-    chain = list(_lineage(policy, {}))
+    """The text of the card; it names artifacts that the store no longer has."""
+    lineage = list(_lineage(policy, {}))
     sections = [
-        f"---\n{yaml.safe_dump(_header(chain), sort_keys=False)}---",
+        f"---\n{yaml.safe_dump(_header(lineage), sort_keys=False)}---",
         f"# {policy.stage} {policy.fingerprint}",
-        "A policy made by reasoning_lab. Ask with the chat template; it thinks between `<think>` "
-        "and `</think>` and answers in `\\boxed{}`.",
-        f"## Recipe\n\n{_recipe(policy, chain)}",
-        f"## Data\n\n{_data(chain)}",
-        f"## What was dropped\n\n{_dropped(chain)}",
-        f"## Evaluation\n\n{_evaluation(chain)}",
+        "A policy trained with reasoning_lab. Prompt it with the chat template; it thinks between "
+        "`<think>` and `</think>` and answers in `\\boxed{}`.",
+        f"## Recipe\n\n{_recipe(policy, lineage)}",
+        f"## Data\n\n{_data(lineage)}",
+        f"## What was dropped\n\n{_dropped(lineage)}",
+        f"## Evaluation\n\n{_evaluation(lineage)}",
         f"## Limits\n\n{_LIMITS}",
         "## Configuration of each stage",
-        *(f"### {one.stage} {one.fingerprint}\n\n{_settings(one)}" for one in chain),
+        *(
+            f"### {artifact.stage} {artifact.fingerprint}\n\n{_settings(artifact)}"
+            for artifact in lineage
+        ),
     ]
     return "\n\n".join(sections) + "\n"
 
 
 def _lineage(artifact: Artifact, seen: dict[str, None]) -> Iterator[Artifact]:
-    """What `artifact` comes from, each once, and itself, in the order in which they were made."""
+    """All artifacts that `artifact` was made from, inputs first, and `artifact` itself last."""
     for fingerprint in artifact.inputs.values():
         for record in artifact.path.parent.parent.glob(f"*/{fingerprint}/{RECORD}"):
             if fingerprint not in seen:
@@ -134,21 +162,23 @@ def _model(artifact: Artifact) -> Mapping[str, Any]:
     return model
 
 
-def _base(chain: Sequence[Artifact]) -> str | None:
-    """The hub id that the chain starts from; None = it has its own base, or a local checkpoint."""
-    path = _model(chain[-1]).get("path")
-    return path if path is not None and "/" in path and _starts_from_base(chain) else None
+def _base(lineage: Sequence[Artifact]) -> str | None:
+    """The hub id of the base model; None = trained from scratch, or a local checkpoint."""
+    path = _model(lineage[-1]).get("path")
+    return path if path is not None and "/" in path and _starts_from_base(lineage) else None
 
 
-def _starts_from_base(chain: Sequence[Artifact]) -> bool:
+def _starts_from_base(lineage: Sequence[Artifact]) -> bool:
     return any(
-        one.kind == "policy" and "policy" not in one.inputs and _model(one).get("path")
-        for one in chain
+        artifact.kind == "policy"
+        and "policy" not in artifact.inputs
+        and _model(artifact).get("path")
+        for artifact in lineage
     )
 
 
-def _header(chain: Sequence[Artifact]) -> dict[str, object]:
-    base = _base(chain)
+def _header(lineage: Sequence[Artifact]) -> dict[str, object]:
+    base = _base(lineage)
     return {
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
@@ -157,58 +187,58 @@ def _header(chain: Sequence[Artifact]) -> dict[str, object]:
     }
 
 
-def _recipe(policy: Artifact, chain: Sequence[Artifact]) -> str:
+def _recipe(policy: Artifact, lineage: Sequence[Artifact]) -> str:
     model = _model(policy)
-    if not _starts_from_base(chain):
-        start = "The base policy was trained from nothing."
-    elif (hub := _base(chain)) is not None:
-        start = f"It starts from {hub} at revision {model.get('revision')}; that licence holds on."
+    if not _starts_from_base(lineage):
+        start = "The base policy was trained from scratch."
+    elif (hub := _base(lineage)) is not None:
+        start = f"It starts from {hub} at revision {model.get('revision')}; its licence applies."
     else:
         start = f"It starts from a local checkpoint whose content hash is {model.get('path')}."
     rows = [
         (
-            one.stage,
-            one.fingerprint,
-            str(one.seed),
-            ", ".join(f"{kind} {maker}" for kind, maker in one.inputs.items()),
-            _count(one.metrics.get("train_tokens")),
-            _count(one.metrics.get("wall_s")),
+            artifact.stage,
+            artifact.fingerprint,
+            str(artifact.seed),
+            ", ".join(f"{kind} {fingerprint}" for kind, fingerprint in artifact.inputs.items()),
+            _count(artifact.metrics.get("train_tokens")),
+            _count(artifact.metrics.get("wall_s")),
         )
-        for one in chain
+        for artifact in lineage
     ]
-    heads = ("stage", "artifact", "seed", "made from", "trained tokens", "seconds")
+    header = ("stage", "artifact", "seed", "made from", "trained tokens", "seconds")
     versions = ", ".join(f"{name} {number}" for name, number in policy.versions.items())
-    return f"{start}\n\n{markdown_table(heads, rows)}\n\nMade with {versions}."
+    return f"{start}\n\n{markdown_table(header, rows)}\n\nMade with {versions}."
 
 
-def _data(chain: Sequence[Artifact]) -> str:
-    told = [
-        f"**{one.stage} {one.fingerprint}**\n\n" + "\n".join(_source_lines(one.path / _CARD))
-        for one in chain
-        if one.kind == "corpus" and (one.path / _CARD).is_file()
+def _data(lineage: Sequence[Artifact]) -> str:
+    corpora = [
+        f"**{artifact.stage} {artifact.fingerprint}**\n\n"
+        + "\n".join(_source_lines(artifact.path / _CARD))
+        for artifact in lineage
+        if artifact.kind == "corpus" and (artifact.path / _CARD).is_file()
     ]
-    drawn = [
-        f"- {one.stage} drew its problems by `{data['options'].get('_target_')}`."
-        for one in chain
-        if (data := one.identity["groups"].get("data"))
+    sources = [
+        f"- {artifact.stage} drew its problems by `{data['options'].get('_target_')}`."
+        for artifact in lineage
+        if (data := artifact.identity["groups"].get("data"))
     ]
-    missing = sorted({m for one in chain for m in one.inputs.values()} - _names(chain))
-    gone = [f"The store no longer holds {name}, which it comes from." for name in missing]
-    return "\n\n".join([*told, "\n".join(drawn), *gone]).strip() or "None is on record."
+    inputs = {name for artifact in lineage for name in artifact.inputs.values()}
+    missing = [
+        f"The store no longer has {name}, from which it was made."
+        for name in sorted(inputs - {artifact.fingerprint for artifact in lineage})
+    ]
+    return "\n\n".join([*corpora, "\n".join(sources), *missing]).strip() or "None is on record."
 
 
-def _dropped(chain: Sequence[Artifact]) -> str:
-    """Of each stage and unit what came in, what went out, and why the rest did not."""
+def _dropped(lineage: Sequence[Artifact]) -> str:
+    """For each stage and unit, the counts of inputs, outputs and drops by reason."""
     rows = [
-        [f"{one.stage} {one.fingerprint}", *cells]
-        for one in chain
-        for cells in Ledger.of(one.ledger).cells()
+        [f"{artifact.stage} {artifact.fingerprint}", *cells]
+        for artifact in lineage
+        for cells in Ledger.of(artifact.ledger).cells()
     ]
     return markdown_table(("stage", *TABLE_COLUMNS), rows) if rows else "None is on record."
-
-
-def _names(chain: Sequence[Artifact]) -> set[str]:
-    return {one.fingerprint for one in chain}
 
 
 def _source_lines(card: Path) -> list[str]:
@@ -216,19 +246,21 @@ def _source_lines(card: Path) -> list[str]:
     return [line for line in lines if line.startswith(_SOURCE_LINES)]
 
 
-def _evaluation(chain: Sequence[Artifact]) -> str:
-    """Of every policy of the chain, and of the checkpoint that it starts from."""
-    policies = {one.fingerprint: one.stage for one in chain if one.kind == "policy"}
-    base = {k: v for k, v in _model(chain[-1]).items() if k != "adapter"}
-    found: dict[str, list[tuple[str, ...]]] = {name: [] for name in ("", *policies)}
-    for record in sorted(chain[-1].path.parent.parent.glob(f"*/*/{RECORD}")):
-        one = Artifact.read(record.parent)
-        of = one.inputs.get("policy", "")
-        mine = of in policies or (of == "" and _starts_from_base(chain) and _model(one) == base)
-        if one.kind == "evaluation" and mine:
-            found[of].append(_result(policies.get(of, BASE), one))
-    rows = [row for of in found for row in found[of]]
-    heads = (
+def _evaluation(lineage: Sequence[Artifact]) -> str:
+    """Results of every policy of the lineage, and of its base model."""
+    policies = {
+        artifact.fingerprint: artifact.stage for artifact in lineage if artifact.kind == "policy"
+    }
+    base = {key: value for key, value in _model(lineage[-1]).items() if key != "adapter"}
+    rows_by_policy: dict[str, list[tuple[str, ...]]] = {name: [] for name in ("", *policies)}
+    for record in sorted(lineage[-1].path.parent.parent.glob(f"*/*/{RECORD}")):
+        artifact = Artifact.read(record.parent)
+        policy = artifact.inputs.get("policy", "")
+        is_base = policy == "" and _starts_from_base(lineage) and _model(artifact) == base
+        if artifact.kind == "evaluation" and (policy in policies or is_base):
+            rows_by_policy[policy].append(_result(policies.get(policy, BASE), artifact))
+    rows = [row for rows in rows_by_policy.values() for row in rows]
+    header = (
         "policy",
         "benchmark",
         "pass@1",
@@ -239,28 +271,30 @@ def _evaluation(chain: Sequence[Artifact]) -> str:
         "top-p",
         "max. tokens",
     )
-    return markdown_table(heads, rows) if rows else "None is in the store."
+    return markdown_table(header, rows) if rows else "None is in the store."
 
 
-def _result(stage: str, one: Artifact) -> tuple[str, ...]:
-    config, measured = one.identity["config"], one.metrics
+def _result(stage: str, artifact: Artifact) -> tuple[str, ...]:
+    config, metrics = artifact.identity["config"], artifact.metrics
     sampling = config["benchmark"]["sampling"]
-    low, high = measured["ci95"]
+    low, high = metrics["ci95"]
     return (
         stage,
         str(config["name"]),
-        f"{measured['pass@1']:.1%}",
+        f"{metrics['pass@1']:.1%}",
         f"{low:.1%} to {high:.1%}",
-        f"{measured['n']:,}",
-        str(measured["samples"]),
+        f"{metrics['n']:,}",
+        str(metrics["samples"]),
         f"{sampling['temperature']:g}",
         f"{sampling['top_p']:g}",
         f"{sampling['max_new_tokens']:,}",
     )
 
 
-def _settings(one: Artifact) -> str:
-    return fenced(yaml.safe_dump(dict(one.identity), sort_keys=False).strip(), most=None)
+def _settings(artifact: Artifact) -> str:
+    return fenced_block(
+        yaml.safe_dump(dict(artifact.identity), sort_keys=False).strip(), max_characters=None
+    )
 
 
 def _count(value: float | None) -> str:

@@ -17,17 +17,17 @@ from reasoning_lab.commands.compose import Recipe
 from reasoning_lab.config.problems import ProblemDraw
 from reasoning_lab.config.targets import factory
 from reasoning_lab.data.artifacts import Corpus
-from reasoning_lab.data.sources.problems import ProblemSource, drawn
+from reasoning_lab.data.sources.problem_source import ProblemSource, draw_benchmark
 from reasoning_lab.data.sources.reasoning_gym import ReasoningGymSource
-from reasoning_lab.data.sources.unreadable import ReadableGolds, Unreadable, errors_under
-from reasoning_lab.data.teachers.procedural import Teacher
+from reasoning_lab.data.sources.unreadable import ReadableGoldFilter, UnreadablePolicy, errors_under
+from reasoning_lab.data.teachers.teacher import Teacher
 from reasoning_lab.data.tokens.document_length import shortest_document
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.graph.recipe import Node
 from reasoning_lab.graph.store import Store
 from reasoning_lab.training.stage import LabStage
 from reasoning_lab.types import Problem, UserError
-from reasoning_lab.verify import Verifier
+from reasoning_lab.verify import Verifier, build_verifier
 
 _SAMPLED_PROBLEMS = 64
 # Of a generator, which makes problems as they are asked for; one that has so many hardly runs out.
@@ -175,14 +175,16 @@ class Preflight:
         examples: dict[str, Problem] = {}
         levels: Counter[int] = Counter()
         sample: list[Problem] = []
-        golds = ReadableGolds(self._verifier, Ledger(), partial(_policy_of, recipe, source, draw))
+        golds = ReadableGoldFilter(
+            self._verifier, Ledger(), partial(_policy_of, recipe, source, draw)
+        )
         renamed = draw.benchmark is not None and draw.benchmark in recipe.benchmark_sources
         try:
             with errors_under(f"{draw.key}.data") if renamed else nullcontext():
                 problems = _problems_of(recipe, source, draw, seed)
                 # A generator gives each problem a gold that its family reads.
                 generated = isinstance(source, ReasoningGymSource)
-                for problem in problems if generated else golds.of(problems):
+                for problem in problems if generated else golds.filter(problems):
                     examples.setdefault(problem.family, problem)
                     levels[problem.level] += 1
                     if len(sample) < _SAMPLED_PROBLEMS:
@@ -220,14 +222,35 @@ def _problems_of(
         generated = isinstance(source, ReasoningGymSource)
         count = min(draw.count, _MOST_GENERATED) if generated else draw.count
         return source.problems(draw.split, draw.levels, count, seed)
-    return drawn(source, recipe.root.benchmarks[draw.benchmark])
+    return draw_benchmark(source, recipe.root.benchmarks[draw.benchmark])
 
 
 def _policy_of(
     recipe: Recipe, source: ProblemSource, draw: ProblemDraw, problem: Problem
-) -> Unreadable:
+) -> UnreadablePolicy:
     """What the node that draws `problem` does where its gold cannot be read."""
     if draw.benchmark is None:
-        return source.unreadable(problem) or Unreadable("refuse", 0.0, "data")
+        return source.unreadable(problem) or UnreadablePolicy("refuse", 0.0, "data")
     benchmark = recipe.root.benchmarks[draw.benchmark]
-    return Unreadable(benchmark.unreadable, benchmark.max_unreadable_frac, draw.key)
+    return UnreadablePolicy(benchmark.unreadable, benchmark.max_unreadable_frac, draw.key)
+
+
+def check_data(recipes: Sequence[Recipe], local_only: bool = False) -> list[str]:
+    """Check recipes against their data.
+
+    Args:
+        recipes: Recipes that share one `hardware`.
+        local_only: True = skip data that is not on this machine.
+
+    Returns:
+        Config keys whose data was skipped.
+
+    Raises:
+        UserError: The data lacks something; each complaint is one line.
+    """
+    if not recipes:
+        return []
+    with build_verifier(recipes[0].root.hardware) as verifier:
+        preflight = Preflight(verifier, local_only)
+        preflight.require(recipes)
+    return list(preflight.unchecked)

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 from rich.console import Console
 
+from reasoning_lab.commands.arguments import to_sweep
 from reasoning_lab.commands.compose import Recipe
 from reasoning_lab.commands.sweep import recipes, swept_keys
 from reasoning_lab.config.fields import as_plain
@@ -236,3 +237,8 @@ def _reported(recipe: Recipe) -> list[Node]:
         if isinstance(node.stage, EvaluateStage)
         for each in (*node.inputs.values(), node)
     ]
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Report a recipe, or every combination of swept overrides, from the store."""
+    survey(to_sweep(arguments))

@@ -1,36 +1,40 @@
-"""Verify an evaluation's kept completions once more, with another checker or a newer verifier.
+"""The subcommand `rescore`: verifies an evaluation's completions again, without generating any.
 
-Nothing is generated. The old verdicts are those of the artifact, which stays as it is.
+The checker may be another one, or the verifier a newer one. The artifact with its verdicts stays
+unchanged.
 """
 
+import dataclasses
 import json
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from reasoning_lab.commands.arguments import verifier_arguments
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.data.corpus import read_rollouts, write_rollouts
 from reasoning_lab.data.curation.selection import group_by_problem
-from reasoning_lab.data.sources.unreadable import ReadableGolds, Unreadable
+from reasoning_lab.data.sources.unreadable import ReadableGoldFilter, UnreadablePolicy
 from reasoning_lab.evaluate.benchmark import correct_samples, measured
 from reasoning_lab.evaluate.completions import COMPLETIONS
 from reasoning_lab.evaluate.statistics import Difference, Estimate, paired_difference, pass_at_1
 from reasoning_lab.graph.ledger import Ledger
-from reasoning_lab.system.files import write_atomically
+from reasoning_lab.system.files import timestamped_folder, write_atomically
 from reasoning_lab.types import Problem, Rollout, UserError
-from reasoning_lab.verify import verifier_of, verifier_version
+from reasoning_lab.verify import build_verifier, verifier_version
 
 
 @dataclass(frozen=True, slots=True)
 class Rescored:
-    """An evaluation under its own and under the new verdicts.
+    """An evaluation with its stored and with new verdicts.
 
     Attributes:
-        before: pass@1 by the verdicts that were kept.
-        after: pass@1 by the new ones.
+        before: pass@1 by the stored verdicts.
+        after: pass@1 by the new verdicts.
         difference: after - before, paired over problems.
-        changed: `old -> new` verdicts to how many completions.
+        changed: `old -> new` verdicts to the number of completions.
     """
 
     before: Estimate
@@ -39,36 +43,52 @@ class Rescored:
     changed: dict[str, int]
 
 
+def main(arguments: Sequence[str]) -> None:
+    """`path=FOLDER`, `checker=NAME`, and overrides of `hardware` and `paths`."""
+    path, checker, root = verifier_arguments(
+        arguments,
+        "rescore: name an evaluation, as in rescore path=runs/store/evaluate/FINGERPRINT",
+    )
+    folder = timestamped_folder(Path(root.paths.runs) / "rescored")
+    result, completions, ledger = rescore(path, checker, root.hardware, folder)
+    print(json.dumps(dataclasses.asdict(result)))
+    for sentence in ledger.lines():
+        print(sentence, file=sys.stderr)
+    print(f"Completions with the new verdicts: {completions}", file=sys.stderr)
+
+
 def rescore(
     folder: Path, checker: str | None, hardware: HardwareConfig, out_dir: Path
 ) -> tuple[Rescored, Path, Ledger]:
     """Write `completions.parquet` with new verdicts and `metrics.json` into `out_dir`.
 
-    Problems whose gold the checker cannot read are left out on both sides.
+    Problems whose gold the checker cannot read are dropped from both sides.
 
     Args:
         folder: An evaluation's artifact.
-        checker: As in `Problem.checker`; None = each problem's own.
+        checker: As in `Problem.checker`; None = each problem's checker.
         hardware: Workers and limits of the verifier.
-        out_dir: Made if missing.
+        out_dir: Created if missing.
 
     Returns:
-        The comparison, the path of the completions, and what was left out.
+        The comparison, the path of the completions, and the ledger of dropped problems.
 
     Raises:
         UserError: There are no completions in `folder`, or the checker can read no gold.
     """
     if not (folder / COMPLETIONS).is_file():
         raise UserError(
-            f"path={folder}: there is no {COMPLETIONS} in it; give an evaluation's folder, "
+            f"path={folder}: the folder has no {COMPLETIONS}; give an evaluation's folder, "
             "runs/store/evaluate/FINGERPRINT"
         )
     old = read_rollouts(folder / COMPLETIONS)
     ledger = Ledger()
-    with verifier_of(hardware) as verifier:
-        golds = ReadableGolds(verifier, ledger, lambda _: Unreadable("drop", 1.0, "rescore"))
+    with build_verifier(hardware) as verifier:
+        golds = ReadableGoldFilter(
+            verifier, ledger, lambda _: UnreadablePolicy("drop", 1.0, "rescore")
+        )
         distinct = {r.problem.id: _with_checker(r.problem, checker) for r in old}
-        readable = {problem.id: problem for problem in golds.of(distinct.values())}
+        readable = {problem.id: problem for problem in golds.filter(distinct.values())}
         ledger.require_passed("problems", f"checker={checker}", "choose one that reads the golds")
         old = [rollout for rollout in old if rollout.problem.id in readable]
         problems = [readable[rollout.problem.id] for rollout in old]
@@ -90,22 +110,22 @@ def rescore(
     write_atomically(
         out_dir / "metrics.json", lambda path: path.write_text(json.dumps(metrics, indent=2))
     )
-    written = write_atomically(out_dir / COMPLETIONS, lambda path: write_rollouts(path, new))
+    completions = write_atomically(out_dir / COMPLETIONS, lambda path: write_rollouts(path, new))
     result = Rescored(
         pass_at_1(before),
         pass_at_1(after),
         paired_difference(after, before),
         _changed_verdicts(old, new),
     )
-    return result, written, ledger
+    return result, completions, ledger
 
 
 def _changed_verdicts(old: Sequence[Rollout], new: Sequence[Rollout]) -> dict[str, int]:
     return dict(
         Counter(
-            f"{was.verdict} -> {now.verdict}"
-            for was, now in zip(old, new, strict=True)
-            if was.verdict is not now.verdict
+            f"{before.verdict} -> {after.verdict}"
+            for before, after in zip(old, new, strict=True)
+            if before.verdict is not after.verdict
         )
     )
 

@@ -32,7 +32,7 @@ from reasoning_lab.tracking.tracker import Tracker
 from reasoning_lab.tracking.wandb import wandb_folder, wandb_mode
 from reasoning_lab.training.stage import LabStage
 from reasoning_lab.training.strategies import check_drives
-from reasoning_lab.verify import Verifier, verifier_of
+from reasoning_lab.verify import Verifier, build_verifier
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ def run(recipe: Recipe, out_dir: Path, overrides: Sequence[str] = ()) -> float |
     torch.set_num_threads(root.hardware.threads or torch.get_num_threads())
     malloc.return_freed_blocks()
     console = Console()
-    with verifier_of(root.hardware) as verifier:
+    with build_verifier(root.hardware) as verifier:
         Preflight(verifier).require([recipe])
         runner = Runner(recipe, out_dir, overrides, verifier)
         artifacts: dict[str, Artifact] = {}

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from reasoning_lab.commands.compose import CONF, Recipe, compose
+from reasoning_lab.commands.compose import Recipe, compose
+from reasoning_lab.config.folder import CONF
 from reasoning_lab.graph.recipe import NO_ABLATION
 from reasoning_lab.types import UserError
 

@@ -1,1 +1,1 @@
-"""Problems, teachers, curation and batches: everything between a source and a tensor."""
+"""Sources, teachers, curation, the corpus and tokens: from a dataset's row to a batch."""

@@ -1,7 +1,7 @@
-"""The data card of a corpus: a Hugging Face dataset card that tells what is in the artifact.
+"""The data card of a corpus: a Hugging Face dataset card that describes the artifact.
 
-`CorpusSummary` counts rollouts as they pass and holds only the problems' ids, lengths and a few
-examples; `data_card` turns it into the text of a README.md.
+`CorpusSummary` counts rollouts as they are written. It stores only the problems' ids, lengths and a
+few examples. `data_card` turns it into the text of a README.md.
 """
 
 import re
@@ -21,7 +21,7 @@ _EXAMPLES = 3
 _SHOWN_CHARACTERS = 1500
 _QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 _BACKTICKS = re.compile(r"`+")
-# What the hub knows by these names; another licence is `other` with its own name.
+# The hub's names of licences; any other licence is `other` with a name of its own.
 _LICENCES = frozenset({"apache-2.0", "cc-by-4.0", "cc-by-sa-4.0", "cc0-1.0", "mit", "odc-by"})
 _SIZES = (
     (10**3, "n<1K"),
@@ -36,7 +36,15 @@ _SIZES = (
 class CorpusSummary:
     """Counts of the rollouts that were added.
 
-    `judged` are those verdicts that a judge gave, `cut_off` the truncated rollouts.
+    Attributes:
+        verdicts: Rollouts by verdict.
+        judged: Rollouts by verdict, of those that a judge decided.
+        authors: Rollouts by author.
+        accepted: Accepted rollouts by family and level.
+        problems: Distinct problems by family and level.
+        truncated: Number of truncated rollouts.
+        examples: Accepted rollouts of the first few distinct problems.
+        lengths: Lengths in characters of the accepted (True) and the rejected (False) completions.
     """
 
     verdicts: Counter[Verdict] = field(default_factory=Counter)
@@ -44,36 +52,36 @@ class CorpusSummary:
     authors: Counter[str] = field(default_factory=Counter)
     accepted: Counter[tuple[str, int]] = field(default_factory=Counter)
     problems: Counter[tuple[str, int]] = field(default_factory=Counter)
-    cut_off: int = 0
+    truncated: int = 0
     examples: list[Rollout] = field(default_factory=list)
     lengths: "dict[bool, array[int]]" = field(
         default_factory=lambda: {True: array("q"), False: array("q")}
     )
-    _seen: set[int] = field(default_factory=set)
+    _problem_ids: set[int] = field(default_factory=set)
 
     def add(self, rollouts: Iterable[Rollout]) -> None:
-        """Count them; of the accepted, the first few distinct problems become examples."""
+        """Count the rollouts and collect the first few examples."""
         for rollout in rollouts:
             problem = rollout.problem
             group = (problem.family, problem.level)
             self.verdicts[rollout.verdict] += 1
             self.judged[rollout.verdict] += rollout.judge is not None
-            self.cut_off += rollout.completion.truncated
+            self.truncated += rollout.completion.truncated
             self.authors[rollout.author] += 1
             self.lengths[rollout.correct].append(len(rollout.completion.text))
             self.accepted[group] += rollout.correct
-            name = int(problem.id, 16)
-            if name not in self._seen:
-                self._seen.add(name)
+            problem_id = int(problem.id, 16)
+            if problem_id not in self._problem_ids:
+                self._problem_ids.add(problem_id)
                 self.problems[group] += 1
             if rollout.correct and len(self.examples) < _EXAMPLES:
-                shown = {example.problem.id for example in self.examples}
-                self.examples += [] if problem.id in shown else [rollout]
+                example_ids = {example.problem.id for example in self.examples}
+                self.examples += [] if problem.id in example_ids else [rollout]
 
 
 def data_card(
     name: str,
-    about: Mapping[str, str],
+    provenance: Mapping[str, str],
     summary: CorpusSummary,
     ledger: Ledger,
     counts: Sequence[StepCount] = (),
@@ -81,17 +89,17 @@ def data_card(
     """The text of the card.
 
     Args:
-        name: The stage's, for the title.
-        about: `name`, `revision` and `licence` of the problems' source.
-        summary: Of the accepted and the rejected rollouts.
-        ledger: The stage's; says what is not in the corpus and why.
-        counts: What each step of curation left; none for a corpus that was not curated.
+        name: The stage's name, for the title.
+        provenance: `name`, `revision` and `licence` of the problems' source.
+        summary: Counts of the accepted and the rejected rollouts.
+        ledger: The stage's ledger, which counts what is not in the corpus by reason.
+        counts: Counts of each step of curation; empty for a corpus that was not curated.
     """
     accepted = summary.verdicts[Verdict.CORRECT]
     sections = [
-        f"---\n{yaml.safe_dump(_header(name, about, accepted), sort_keys=False)}---",
+        f"---\n{yaml.safe_dump(_header(name, provenance, accepted), sort_keys=False)}---",
         f"# {name}: verified reasoning rollouts",
-        _sources(about, summary),
+        _sources(provenance, summary),
         f"## Counts\n\n{_counts(summary)}",
         f"## Lengths of completions, in characters\n\n{_lengths(summary)}",
     ]
@@ -103,18 +111,20 @@ def data_card(
     return "\n\n".join(sections) + "\n"
 
 
-def _header(name: str, about: Mapping[str, str], accepted: int) -> dict[str, object]:
-    licence = about["licence"].casefold()
-    known = licence in _LICENCES
-    named = {} if known else {"license_name": re.sub(r"[^a-z0-9.]+", "-", licence).strip("-")}
+def _header(name: str, provenance: Mapping[str, str], accepted: int) -> dict[str, object]:
+    licence = provenance["licence"].casefold()
+    is_known = licence in _LICENCES
+    custom_name = (
+        {} if is_known else {"license_name": re.sub(r"[^a-z0-9.]+", "-", licence).strip("-")}
+    )
     files = [
         {"split": split, "path": f"{split}.parquet"}
         for split in ("accepted", "rejected", "validation")
     ]
     return {
-        "license": licence if known else "other",
-        **named,
-        "pretty_name": f"{name} ({about['name']})",
+        "license": licence if is_known else "other",
+        **custom_name,
+        "pretty_name": f"{name} ({provenance['name']})",
         "task_categories": ["text-generation"],
         "tags": ["reasoning", "chain-of-thought"],
         "size_categories": [next((size for most, size in _SIZES if accepted < most), "n>10M")],
@@ -122,13 +132,13 @@ def _header(name: str, about: Mapping[str, str], accepted: int) -> dict[str, obj
     }
 
 
-def _sources(about: Mapping[str, str], summary: CorpusSummary) -> str:
+def _sources(provenance: Mapping[str, str], summary: CorpusSummary) -> str:
     authors = ", ".join(f"{author} ({n:,})" for author, n in sorted(summary.authors.items()))
     return "\n".join(
         [
-            f"- Problems: {about['name']}",
-            f"- Revision: {about['revision']}",
-            f"- Licence of the problems: {about['licence']}",
+            f"- Problems: {provenance['name']}",
+            f"- Revision: {provenance['revision']}",
+            f"- Licence of the problems: {provenance['licence']}",
             f"- Completions (rollouts) by: {authors}",
         ]
     )
@@ -147,26 +157,26 @@ def _counts(summary: CorpusSummary) -> str:
     return "\n\n".join(
         [
             markdown_table(("verdict", "rollouts", "of these a judge's"), verdicts),
-            f"Cut off, at a limit or before the end of the thought: {summary.cut_off:,}.",
+            f"Truncated, at a limit or before the end of the thought: {summary.truncated:,}.",
             markdown_table(("family", "level", "problems", "accepted rollouts"), [*groups, total]),
         ]
     )
 
 
 def _lengths(summary: CorpusSummary) -> str:
-    heads = ("", "least", *(f"{q:.0%}" for q in _QUANTILES[1:-1]), "most")
+    headers = ("", "least", *(f"{q:.0%}" for q in _QUANTILES[1:-1]), "most")
     rows = [
-        (word, *(f"{value:,.0f}" for value in np.quantile(summary.lengths[correct], _QUANTILES)))
-        for word, correct in (("accepted", True), ("rejected", False))
+        (label, *(f"{value:,.0f}" for value in np.quantile(summary.lengths[correct], _QUANTILES)))
+        for label, correct in (("accepted", True), ("rejected", False))
         if summary.lengths[correct]
     ]
-    return markdown_table(heads, rows)
+    return markdown_table(headers, rows)
 
 
 def _curation(counts: Sequence[StepCount]) -> str:
-    heads = ("step", "rollouts in", "out", "problems in", "out")
+    headers = ("step", "rollouts in", "out", "problems in", "out")
     return markdown_table(
-        heads,
+        headers,
         [
             (
                 step.step,
@@ -183,27 +193,28 @@ def _curation(counts: Sequence[StepCount]) -> str:
 def _example(rollout: Rollout) -> str:
     problem = rollout.problem
     return (
-        f"{_cell(problem.family)}, level {problem.level}; gold:\n\n{fenced(problem.gold)}\n\n"
-        f"{fenced(problem.prompt)}\n\n{fenced(rollout.completion.text)}"
+        f"{_cell(problem.family)}, level {problem.level}; gold:\n\n{fenced_block(problem.gold)}\n\n"
+        f"{fenced_block(problem.prompt)}\n\n{fenced_block(rollout.completion.text)}"
     )
 
 
-def fenced(text: str, most: int | None = _SHOWN_CHARACTERS) -> str:
-    """A block that the text cannot end, however many backticks it has.
+def fenced_block(text: str, max_characters: int | None = _SHOWN_CHARACTERS) -> str:
+    """A fenced block with a fence longer than any run of backticks in the text.
 
     Args:
-        text: What is shown.
-        most: Characters after which it is cut off; None = never.
+        text: The content.
+        max_characters: Number of characters after which the text is cut; None = no limit.
     """
-    shown = text if most is None or len(text) <= most else f"{text[:most]} […]"
-    longest = max((len(run) for run in _BACKTICKS.findall(shown)), default=0)
+    if max_characters is not None and len(text) > max_characters:
+        text = f"{text[:max_characters]} […]"
+    longest = max((len(run) for run in _BACKTICKS.findall(text)), default=0)
     fence = "`" * max(3, longest + 1)
-    return f"{fence}text\n{shown}\n{fence}"
+    return f"{fence}text\n{text}\n{fence}"
 
 
-def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown, its first column on the left."""
-    lines = [heads, [":--", *["--:"] * (len(heads) - 1)], *rows]
+def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown; the first column is aligned left, the others right."""
+    lines = [headers, [":--", *["--:"] * (len(headers) - 1)], *rows]
     return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
 
 

@@ -1,4 +1,4 @@
-"""Rollouts on disk: parquet, one row a rollout, written and read a row group at a time."""
+"""Rollouts on disk: parquet, one row per rollout, written and read in row groups."""
 
 import json
 import random
@@ -28,10 +28,13 @@ _SCHEMA = pa.schema(
 
 
 class RolloutWriter:
-    """Writes rollouts as they come; holds only those of one `write` in memory.
+    """Writes rollouts in row groups; only the rollouts of one `write` are in memory.
 
     Args:
         path: The parquet file.
+
+    Attributes:
+        rows: Number of rollouts written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -45,7 +48,7 @@ class RolloutWriter:
         self._parquet.close()
 
     def write(self, rollouts: Sequence[Rollout]) -> None:
-        """Add rollouts, which become one row group."""
+        """Append the rollouts as one row group."""
         if rollouts:
             self._parquet.write_table(
                 pa.Table.from_pylist([_row(rollout) for rollout in rollouts], _SCHEMA)
@@ -54,38 +57,38 @@ class RolloutWriter:
 
 
 def write_rollouts(path: Path, rollouts: Sequence[Rollout]) -> None:
-    """Write one row a rollout, its problem and its verdict included."""
+    """Write one row per rollout, with its problem and its verdict."""
     with RolloutWriter(path) as writer:
         writer.write(rollouts)
 
 
 def read_rollouts(path: Path) -> list[Rollout]:
-    """Read what was written, in order."""
+    """Read all rollouts of a file, in order."""
     return list(stream_rollouts(path))
 
 
-def some_rollouts(path: Path, most: int) -> list[Rollout]:
-    """At most so many of those written, the same each time, in order; the others stay unread."""
+def subsample_rollouts(path: Path, max_count: int) -> list[Rollout]:
+    """Read at most `max_count` rollouts, in order; the selection is the same each time."""
     table = pq.read_table(path)
-    kept = random.Random(0).sample(range(table.num_rows), min(most, table.num_rows))
-    return [_rollout(row) for row in table.take(sorted(kept)).to_pylist()]
+    selected = random.Random(0).sample(range(table.num_rows), min(max_count, table.num_rows))
+    return [_rollout(row) for row in table.take(sorted(selected)).to_pylist()]
 
 
 def stream_rollouts(path: Path) -> Iterator[Rollout]:
-    """As `read_rollouts`, with no more than a batch of rows in memory."""
+    """Yield what `read_rollouts` returns, with one batch of rows in memory."""
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(_BATCH_ROWS):
             yield from map(_rollout, batch.to_pylist())
 
 
 def write_prompt_ids(folder: Path, problems: Iterable[Problem]) -> None:
-    """Record which prompts a stage trained on, for the held-out check."""
+    """Record the prompts that a stage trained on, for the held-out check."""
     ids = sorted({problem.id for problem in problems})
     (folder / PROMPT_IDS).write_text("\n".join(ids) + "\n")
 
 
 def read_prompt_ids(folder: Path) -> set[str]:
-    """The ids that `write_prompt_ids` left in `folder`; none where a stage drew no problem."""
+    """Read the ids that `write_prompt_ids` wrote; empty where a stage drew no problem."""
     path = folder / PROMPT_IDS
     return set(path.read_text().split()) if path.exists() else set()
 
@@ -98,7 +101,7 @@ def _row(rollout: Rollout) -> dict[str, Any]:
         "checker": problem.checker,
         "family": problem.family,
         "level": problem.level,
-        # Families of reasoning-gym keep fractions there, which JSON has not.
+        # Families of reasoning-gym store fractions there, which JSON cannot represent.
         "metadata": json.dumps(problem.metadata, default=str),
         "text": completion.text,
         "token_ids": list(completion.token_ids),

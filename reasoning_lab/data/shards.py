@@ -1,4 +1,4 @@
-"""Long sampling in shards: what a killed run had finished is read, not sampled again.
+"""Sample in shards, so that a run that was killed reads its finished shards from disk.
 
 One shard is in memory at a time, whatever the number of problems.
 """
@@ -12,19 +12,19 @@ from reasoning_lab.system.files import find_checksummed, rename_with_checksum
 from reasoning_lab.types import Problem, Rollout
 
 
-def in_shards(
+def sample_in_shards(
     folder: Path,
     problems: Iterable[Problem],
     shard_size: int,
-    make: Callable[[Sequence[Problem]], list[Rollout]],
+    sample: Callable[[Sequence[Problem]], list[Rollout]],
 ) -> Iterator[list[Rollout]]:
-    """The rollouts of `problems`, shard by shard, each kept in `folder` once it is made.
+    """Yield the rollouts of `problems` shard by shard; each finished shard is saved in `folder`.
 
     Args:
-        folder: Belongs to this sampling alone and outlives a kill.
-        problems: The same in every attempt.
-        shard_size: Problems a shard; the last may hold fewer.
-        make: Samples the problems of one shard. Logprobs are not kept.
+        folder: A folder for this sampling alone; it must survive a kill.
+        problems: The same problems in every attempt.
+        shard_size: Problems per shard; the last may hold fewer.
+        sample: Samples the problems of one shard. Logprobs are not saved.
     """
     folder.mkdir(parents=True, exist_ok=True)
     remaining = iter(problems)
@@ -32,11 +32,11 @@ def in_shards(
     while shard := list(islice(remaining, shard_size)):
         stem = f"rollouts-{start}-{start + len(shard)}"
         start += len(shard)
-        kept = find_checksummed(folder, stem)
-        if kept is not None:
-            rollouts = read_rollouts(kept)
+        saved = find_checksummed(folder, stem)
+        if saved is not None:
+            rollouts = read_rollouts(saved)
         else:
-            rollouts = make(shard)
+            rollouts = sample(shard)
             draft = folder / "draft.parquet"
             write_rollouts(draft, rollouts)
             rename_with_checksum(draft, stem)

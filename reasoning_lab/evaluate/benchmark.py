@@ -15,13 +15,13 @@ import numpy as np
 
 from reasoning_lab.config.benchmark import BenchmarkConfig
 from reasoning_lab.data.corpus import read_prompt_ids, write_rollouts
-from reasoning_lab.data.sources.problems import ProblemSource, drawn
-from reasoning_lab.data.sources.unreadable import ReadableGolds, Unreadable
+from reasoning_lab.data.sources.problem_source import ProblemSource, draw_benchmark
+from reasoning_lab.data.sources.unreadable import ReadableGoldFilter, UnreadablePolicy
 from reasoning_lab.evaluate.completions import COMPLETIONS
 from reasoning_lab.evaluate.stage import EvaluateStage
 from reasoning_lab.evaluate.statistics import Estimate, majority, pass_at_1, pass_at_k
 from reasoning_lab.graph.ledger import Ledger
-from reasoning_lab.sampling.rollouts import RolloutSampler, sampling_of
+from reasoning_lab.sampling.rollouts import RolloutSampler, sampling_from_config
 from reasoning_lab.training.loop import Metrics, StageContext
 from reasoning_lab.types import Problem, Rollout, RolloutGroup, UserError, Verdict
 from reasoning_lab.verify import verifier_version
@@ -41,7 +41,7 @@ def benchmark_problems(
     Raises:
         UserError: When a prompt was trained on; it names the stage's artifact.
     """
-    problems = list(drawn(source, config))
+    problems = list(draw_benchmark(source, config))
     ids = {problem.id for problem in problems}
     for folder in lineage:
         shared = ids & read_prompt_ids(folder)
@@ -58,18 +58,20 @@ def run(config: EvaluateStage, context: StageContext) -> Metrics:
     name, benchmark = config.benchmark_name, config.benchmark
     source = context.benchmark_source(name)
     held_out = benchmark_problems(source, benchmark, name, context.lineage)
-    policy = Unreadable(benchmark.unreadable, benchmark.max_unreadable_frac, f"benchmarks.{name}")
+    policy = UnreadablePolicy(
+        benchmark.unreadable, benchmark.max_unreadable_frac, f"benchmarks.{name}"
+    )
     source.record_rows(context.ledger)
-    golds = ReadableGolds(context.verifier, context.ledger, lambda _: policy)
-    problems = list(golds.of(held_out))
+    golds = ReadableGoldFilter(context.verifier, context.ledger, lambda _: policy)
+    problems = list(golds.filter(held_out))
     context.ledger.require_passed(
         "problems", f"benchmarks.{name}", "correct its golds or its checker"
     )
     with closing(_sampler(config, context)) as sampler:
-        groups = sampler.kept_groups(
+        groups = sampler.resumable_groups(
             problems,
             benchmark.samples,
-            sampling_of(benchmark.sampling),
+            sampling_from_config(benchmark.sampling),
             f"{context.seed}/evaluate/{name}",
             context.work_dir / "rollouts",
         )

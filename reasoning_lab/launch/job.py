@@ -33,7 +33,7 @@ from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.model import ModelConfig
 from reasoning_lab.config.targets import factory, resolve
 from reasoning_lab.config.tracker import TrackerConfig
-from reasoning_lab.data.sources.problems import ProblemSource
+from reasoning_lab.data.sources.problem_source import ProblemSource
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.graph.stage import Metrics
 from reasoning_lab.launch.ray import run_on_ray
@@ -49,7 +49,7 @@ from reasoning_lab.tracking.wandb import WandbTracker
 from reasoning_lab.training.loop import StageContext
 from reasoning_lab.training.stage import LabStage, TrainingStage
 from reasoning_lab.types import UserError
-from reasoning_lab.verify import Verifier, verifier_of
+from reasoning_lab.verify import Verifier, build_verifier
 
 _JOB, _OUTCOME = "job.yaml", "outcome.json"
 _MISTAKE = "mistake-{}.txt"
@@ -344,7 +344,7 @@ def main() -> None:
     try:
         hardware = read_job(folder).hardware
         # Starts no process until the stage verifies.
-        with process_group(hardware), verifier_of(hardware) as verifier:
+        with process_group(hardware), build_verifier(hardware) as verifier:
             work(folder, verifier)
     except Interrupted:
         # What the command is to say is written down.

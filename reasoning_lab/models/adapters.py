@@ -1,10 +1,10 @@
-"""Low-rank adapters: a stage trains them on frozen weights and leaves a plain policy.
+"""Low-rank adapters: a stage trains them on frozen weights and saves a merged policy.
 
 LoRA (Hu et al. 2021, arXiv:2106.09685) adds `alpha / rank * B A` to a linear layer; QLoRA
 (Dettmers et al. 2023, arXiv:2305.14314) freezes those layers in 4 bits (NF4). peft's layers are
-put into the model itself, so the model stays what it is to losses and engines. What a stage
-writes is merged: no reader of a policy knows of adapters. Simplified: embeddings never learn, and
-each stage that starts from a merged policy quantises it anew.
+injected into the model, so its class stays the same for losses and engines. Every saved policy is
+merged, so a reader of a policy needs no adapter. Simplified: embeddings are not trained, and each
+stage that starts from a merged policy quantizes it again.
 """
 
 import copy
@@ -19,12 +19,12 @@ from reasoning_lab.types import UserError
 
 
 def add_adapter(policy: PreTrainedModel, config: AdapterConfig, seed: int) -> None:
-    """Freeze `policy` and put an adapter that changes nothing yet into its blocks.
+    """Freeze `policy` and inject an adapter that does not change its output yet.
 
     Args:
-        policy: Plain.
-        config: Its size and place.
-        seed: Of the adapter's first half; the other begins as 0.
+        policy: A policy without adapters.
+        config: The adapter's size and target layers.
+        seed: Fixes the adapter's A matrices; its B matrices start at 0.
 
     Raises:
         UserError: No linear layer has the names of `target_modules`.
@@ -35,7 +35,7 @@ def add_adapter(policy: PreTrainedModel, config: AdapterConfig, seed: int) -> No
         _quantize(policy)
     options = LoraConfig(
         r=config.rank,
-        lora_alpha=config.alpha,  # type: ignore[arg-type]  # Any number will do.
+        lora_alpha=config.alpha,  # type: ignore[arg-type]  # peft accepts any number.
         lora_dropout=config.dropout,
         target_modules=config.target_modules or "all-linear",
         task_type="CAUSAL_LM",
@@ -52,23 +52,24 @@ def add_adapter(policy: PreTrainedModel, config: AdapterConfig, seed: int) -> No
             ) from error
     for parameter in policy.parameters():
         if parameter.requires_grad:
-            # Steps of a small learning rate get lost in bfloat16.
+            # In bfloat16 the updates of a small learning rate round to zero.
             parameter.data = parameter.data.float()
 
 
-def learning_weights(policy: nn.Module) -> dict[str, Tensor]:
-    """The part of the state that training changes: all of it without an adapter."""
+def trainable_weights(policy: nn.Module) -> dict[str, Tensor]:
+    """The part of the state dict that training changes; without an adapter all of it."""
     frozen = tuple(
         name
         for name, parameter in policy.named_parameters(remove_duplicate=False)
         if not parameter.requires_grad
     )
-    # Beside a 4-bit weight stands what it is read with, under names that begin with its own.
-    return {k: v for k, v in policy.state_dict().items() if not k.startswith(frozen)}
+    # The state of a 4-bit weight has names that begin with the weight's own.
+    state = policy.state_dict()
+    return {name: value for name, value in state.items() if not name.startswith(frozen)}
 
 
-def plain_weights(policy: PreTrainedModel) -> dict[str, Tensor]:
-    """The weights of the same policy without adapters, merged, in the policy's precision."""
+def merged_weights(policy: PreTrainedModel) -> dict[str, Tensor]:
+    """The policy's state dict with its adapters merged, in the policy's precision."""
     if not has_adapter(policy):
         return policy.state_dict()
     replaced = {
@@ -76,32 +77,33 @@ def plain_weights(policy: PreTrainedModel) -> dict[str, Tensor]:
         for name, module in policy.named_modules()
         if _is_adapted(module) or _is_quantized(module)
     }
-    inside = tuple(f"{name}." for name in replaced)
-    weights = {k: v for k, v in policy.state_dict().items() if not k.startswith(inside)}
+    prefixes = tuple(f"{name}." for name in replaced)
+    state = policy.state_dict()
+    weights = {name: value for name, value in state.items() if not name.startswith(prefixes)}
     for name, module in replaced.items():
         if name.endswith(".base_layer"):
             continue
         base: Any = module.base_layer if _is_adapted(module) else module
-        weights[f"{name}.weight"] = _merged(module, base).to(policy.dtype)
+        weights[f"{name}.weight"] = _merged_weight(module, base).to(policy.dtype)
         if base.bias is not None:
             weights[f"{name}.bias"] = base.bias
     return weights
 
 
-def plain_policy(policy: PreTrainedModel) -> PreTrainedModel:
-    """`policy` itself without an adapter, else a merged one, good for being saved."""
+def merged_policy(policy: PreTrainedModel) -> PreTrainedModel:
+    """`policy` itself if it has no adapter, else a merged copy that can be saved."""
     if not has_adapter(policy):
         return policy
     with torch.device("meta"):
-        plain = type(policy)(copy.deepcopy(policy.config))
-    plain.load_state_dict(plain_weights(policy), assign=True)
-    plain.tie_weights()
-    plain.generation_config = policy.generation_config
-    return plain
+        merged = type(policy)(copy.deepcopy(policy.config))
+    merged.load_state_dict(merged_weights(policy), assign=True)
+    merged.tie_weights()
+    merged.generation_config = policy.generation_config
+    return merged
 
 
 def has_adapter(policy: nn.Module) -> bool:
-    """Whether `add_adapter` was here."""
+    """Whether a layer of `policy` has an adapter."""
     return any(_is_adapted(module) for module in policy.modules())
 
 
@@ -114,8 +116,8 @@ def _is_quantized(module: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def _merged(module: Any, base: Any) -> Tensor:
-    """`[out, in]` float32."""
+def _merged_weight(module: Any, base: Any) -> Tensor:
+    """The layer's weight with its adapter added, `[out, in]` float32."""
     weight: Tensor = base.weight
     if _is_quantized(base):
         from bitsandbytes.functional import dequantize_4bit
@@ -128,7 +130,7 @@ def _merged(module: Any, base: Any) -> Tensor:
 
 
 def _quantize(policy: PreTrainedModel) -> None:
-    """Put 4-bit layers in place of the linear ones, but for the output embeddings."""
+    """Replace the linear layers by 4-bit layers, except the output embeddings."""
     from bitsandbytes.nn.modules import Linear4bit, Params4bit
 
     head = policy.get_output_embeddings()
@@ -136,17 +138,17 @@ def _quantize(policy: PreTrainedModel) -> None:
         for name, linear in list(parent.named_children()):
             if type(linear) is not nn.Linear or linear is head:
                 continue
-            small = Linear4bit(  # type: ignore[no-untyped-call]
+            quantized = Linear4bit(  # type: ignore[no-untyped-call]
                 linear.in_features,
                 linear.out_features,
                 bias=linear.bias is not None,
                 compute_dtype=linear.weight.dtype,
                 quant_type="nf4",
             )
-            small.weight = Params4bit(linear.weight.data, requires_grad=False, quant_type="nf4")
-            small.bias = linear.bias
-            # Else some CPUs' sampling packs the weights anew, with scales rounded to bfloat16, into
-            # a form that no merge can read.
-            small.support_avx512bf16_for_cpu = False
-            # Moving is what quantises.
-            setattr(parent, name, small.to(linear.weight.device))
+            quantized.weight = Params4bit(linear.weight.data, requires_grad=False, quant_type="nf4")
+            quantized.bias = linear.bias
+            # On some CPUs sampling would otherwise repack the weights with scales rounded to
+            # bfloat16, and that form cannot be merged.
+            quantized.support_avx512bf16_for_cpu = False
+            # The move quantizes.
+            setattr(parent, name, quantized.to(linear.weight.device))

@@ -1,8 +1,8 @@
-"""Make a checkpoint's tokenizer and embeddings fit for prompts, thoughts and ends of turns.
+"""Prepare a checkpoint's tokenizer and embeddings for prompts, thoughts and ends of turns.
 
-What a hub's checkpoint lacks is given to it: a chat template, and, once it trains, tokens for the
-thinking marks and for padding. Embeddings grow only where no row is free, to a multiple of what
-they were, and never shrink: many have rows to spare, which have no token.
+A hub checkpoint gets what it lacks: a chat template and, before training, tokens for the think tags
+and for padding. Many checkpoints have spare embedding rows without a token. Embeddings grow only
+if no row is free, to a multiple of their size, and never shrink.
 """
 
 from collections.abc import Sequence
@@ -13,10 +13,10 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_lab.models.markup import Markup
-from reasoning_lab.models.thoughts import THINK_CLOSE, THINK_OPEN
-from reasoning_lab.models.tokenizer import PAD, rendered_chats, text_tokens
+from reasoning_lab.models.think_tags import THINK_CLOSE, THINK_OPEN
+from reasoning_lab.models.tokenizer import PAD, render_chats, text_tokens
 
-# In words, as a base model's markup tokens are often untrained. `{start}` is its first token's.
+# Plain words, because a base model's markup tokens are often untrained. `{start}` is its BOS token.
 _PLAIN_TEMPLATE = (
     "{start}{% for message in messages %}"
     "{{ message['role'] | capitalize + ':\\n' + message['content'] }}"
@@ -24,87 +24,88 @@ _PLAIN_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ 'Assistant:\\n' }}{% endif %}"
 )
-_SAID = "said before the end"
-_MOST_ROWS_MULTIPLE = 128
+_ASSISTANT_TEXT = "said before the end"
+_MAX_ROWS_MULTIPLE = 128
 
 
-def complete_chat(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Give `tokenizer` a chat template if it has none, and as its end token the one of a turn.
+def ensure_chat_template(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Give `tokenizer` a chat template if it has none, and make its end token the end of a turn.
 
-    A checkpoint's own end token is often that of a document, at which no assistant stops.
+    A checkpoint's own end token often ends a document, and no assistant stops there.
 
     Raises:
-        UserError: As `rendered_chats` does.
+        UserError: As `render_chats` does.
     """
     if tokenizer.chat_template is None:
-        starts = bool(tokenizer("")["input_ids"])
-        start = "{{ bos_token }}" if starts else ""
+        adds_bos = bool(tokenizer("")["input_ids"])
+        start = "{{ bos_token }}" if adds_bos else ""
         tokenizer.chat_template = _PLAIN_TEMPLATE.replace("{start}", start)
         return
-    chat = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _SAID}]
-    (text,) = rendered_chats(tokenizer, [chat], add_generation_prompt=False)
-    (after,) = text_tokens(tokenizer, [text.rpartition(_SAID)[2]])
-    controls = Markup(tokenizer).controls_in(after)
-    if controls:
-        tokenizer.eos_token = tokenizer.convert_ids_to_tokens(controls[0])
+    chat = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _ASSISTANT_TEXT}]
+    (text,) = render_chats(tokenizer, [chat], add_generation_prompt=False)
+    (after,) = text_tokens(tokenizer, [text.rpartition(_ASSISTANT_TEXT)[2]])
+    control_ids = Markup(tokenizer).controls_in(after)
+    if control_ids:
+        tokenizer.eos_token = tokenizer.convert_ids_to_tokens(control_ids[0])
 
 
-def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The tokens at which generation stops: the one that training writes, then the model's own."""
-    own = getattr(model.generation_config, "eos_token_id", None)
-    own = [own] if isinstance(own, int) else own or []
-    return list(dict.fromkeys([tokenizer.eos_token_id, *own]))
+def stop_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The tokens that stop generation: the tokenizer's end token, then the model's own."""
+    model_ids = getattr(model.generation_config, "eos_token_id", None)
+    model_ids = [model_ids] if isinstance(model_ids, int) else model_ids or []
+    return list(dict.fromkeys([tokenizer.eos_token_id, *model_ids]))
 
 
-def tokenless(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Tensor | None:
-    """`[V]` bool, True = an id that stands for no token; None where each one does."""
-    rows = _tables(model)[0].shape[0]
+def unused_ids_mask(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Tensor | None:
+    """`[V]` bool, True = an id without a token; None where every id has one."""
+    rows = _embedding_weights(model)[0].shape[0]
     mask = torch.ones(rows, dtype=torch.bool)
     mask[[number for number in tokenizer.get_vocab().values() if number < rows]] = False
     return mask.to(model.device) if bool(mask.any()) else None
 
 
 def add_missing_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Give both what training needs and they lack: the thinking marks, and padding.
+    """Add the tokens that training needs: the think tags, and padding.
 
-    A new token begins as the mean of the tokens that its text was written with.
+    The embedding of a new token starts as the mean of the tokens that its text had before.
     """
-    known = tokenizer.get_vocab()
-    marks = [mark for mark in (THINK_OPEN, THINK_CLOSE) if mark not in known]
+    old_vocabulary = tokenizer.get_vocab()
+    tags = [tag for tag in (THINK_OPEN, THINK_CLOSE) if tag not in old_vocabulary]
     padding = [PAD] if tokenizer.pad_token_id is None else []
-    pieces = text_tokens(tokenizer, [*marks, *padding])
-    # Text rather than control tokens, so that decoding keeps the thought's boundaries.
-    tokenizer.add_tokens(marks)
+    pieces = text_tokens(tokenizer, [*tags, *padding])
+    # They are no special tokens, so that decoding keeps the thought's boundaries.
+    tokenizer.add_tokens(tags)
     if padding:
         tokenizer.add_special_tokens({"pad_token": PAD})
     if not pieces:
         return
     vocabulary = tokenizer.get_vocab()
-    _grow(model, max(vocabulary.values()) + 1)
-    added = [vocabulary[token] for token in (*marks, *padding)]
-    for table in _tables(model):
-        _as_means(table, dict(zip(added, pieces, strict=True)))
+    _resize_embeddings(model, max(vocabulary.values()) + 1)
+    added = [vocabulary[token] for token in (*tags, *padding)]
+    for table in _embedding_weights(model):
+        _set_rows_to_means(table, dict(zip(added, pieces, strict=True)))
 
 
-def _grow(model: PreTrainedModel, needed: int) -> None:
-    """At least `needed` rows; those that are nobody's become the mean row."""
-    had = _tables(model)[0].shape[0]
-    if needed <= had:
+def _resize_embeddings(model: PreTrainedModel, needed: int) -> None:
+    """Resize the embeddings to at least `needed` rows; new rows become the mean row."""
+    old_rows = _embedding_weights(model)[0].shape[0]
+    if needed <= old_rows:
         return
-    multiple = min(had & -had, _MOST_ROWS_MULTIPLE)
+    multiple = min(old_rows & -old_rows, _MAX_ROWS_MULTIPLE)
     model.resize_token_embeddings(needed, pad_to_multiple_of=multiple, mean_resizing=False)
-    for table in _tables(model):
-        _as_means(table, dict.fromkeys(range(had, table.shape[0]), range(had)))
+    for table in _embedding_weights(model):
+        _set_rows_to_means(table, dict.fromkeys(range(old_rows, table.shape[0]), range(old_rows)))
 
 
-def _tables(model: PreTrainedModel) -> list[Tensor]:
-    """Weights of the input and output embeddings, `[V, H]`; once where they are tied."""
+def _embedding_weights(model: PreTrainedModel) -> list[Tensor]:
+    """Weights of the input and output embeddings, `[V, H]`; one tensor where they are tied."""
     modules: list[Any] = [model.get_input_embeddings(), model.get_output_embeddings()]
-    both = [module.weight for module in modules]
-    return both[:1] if both[0] is both[1] else both
+    weights = [module.weight for module in modules]
+    return weights[:1] if weights[0] is weights[1] else weights
 
 
 @torch.no_grad()
-def _as_means(table: Tensor, pieces: dict[int, Sequence[int]]) -> None:
-    for row, of in pieces.items():
-        table[row] = table[list(of)].float().mean(dim=0).to(table.dtype)
+def _set_rows_to_means(table: Tensor, sources: dict[int, Sequence[int]]) -> None:
+    """Set each row of `table` to the mean of its source rows."""
+    for row, source_rows in sources.items():
+        table[row] = table[list(source_rows)].float().mean(dim=0).to(table.dtype)

@@ -1,10 +1,10 @@
-"""Tokenize what others wrote beside a model's control tokens, so that no text becomes one.
+"""Tokenize untrusted text around a model's control tokens, so that no text becomes one.
 
-A chat template's markup, such as `<|im_end|>`, is text until the tokenizer makes control tokens of
-it. Written by a prompt or a teacher it must stay text. Text without markup takes the tokenizer's
-plain way. Other text goes to a copy of the tokenizer that knows each control token only by an
-alias, a random string that nobody else can write; the template's own markup becomes aliases.
-Merges across the border between template and text are those of the plain way in both cases.
+The tokenizer turns a chat template's markup, such as `<|im_end|>`, into control tokens. The same
+markup in a prompt or a teacher's text must stay text. The tokenizer itself reads text without
+markup. Other text goes to a copy of the tokenizer that knows each control token only by an alias,
+a random string that no text contains; the template's own markup becomes aliases. Merges across
+the border between template and text are the tokenizer's own in both cases.
 """
 
 import json
@@ -18,29 +18,32 @@ from weakref import WeakKeyDictionary
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
-from reasoning_lab.models.thoughts import THINK_CLOSE, THINK_OPEN
+from reasoning_lab.models.think_tags import THINK_CLOSE, THINK_OPEN
 from reasoning_lab.types import UserError
 
-# Added tokens of other forms, such as runs of spaces or words of a domain, are ordinary text.
+# Other added tokens, such as runs of spaces or words of a domain, are ordinary text.
 _BRACKETED = re.compile(r"\s*[<\[\uff5c|].*[>\]\uff5c|]\s*", re.DOTALL)
-# Private-use characters and a random number: no text has them, no case or form changes them.
+# Private-use characters and a random number: no text has them, no normalization changes them.
 _SALT = str(secrets.randbits(64))
 _BORDER = f"\ue000{_SALT}\ue001"
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A part of a text: markup that is to be a control token, or what is text whatever it says."""
+    """A part of a text: markup that becomes a control token, or text that never does."""
 
     text: str
     markup: bool = False
 
 
 class Markup:
-    """The control tokens of one tokenizer, and tokenizing that keeps them apart from text.
+    """The control tokens of one tokenizer, and tokenization that keeps text apart from them.
 
     Args:
-        tokenizer: Its added tokens are control tokens where they are special or bracketed.
+        tokenizer: Its special or bracketed added tokens are the control tokens.
+
+    Attributes:
+        ids: Text of each control token to its id.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -50,31 +53,31 @@ class Markup:
             for number, token in tokenizer.added_tokens_decoder.items()
             if token.content and (token.special or _BRACKETED.fullmatch(token.content))
         }
-        self._controls = frozenset(self.ids.values())
+        self._control_ids = frozenset(self.ids.values())
         marks = sorted({*self.ids, THINK_OPEN, THINK_CLOSE}, key=len, reverse=True)
         self._numbers = {mark: number for number, mark in enumerate(marks)}
         self._pattern = re.compile("|".join(map(re.escape, marks)))
 
     def controls_in(self, ids: Sequence[int]) -> list[int]:
         """The control tokens among `ids`, in order."""
-        controls = self._controls
-        return [token for token in ids if token in controls]
+        control_ids = self._control_ids
+        return [token for token in ids if token in control_ids]
 
     def occurs_in(self, text: str) -> bool:
-        """Whether the text has markup in it."""
+        """Whether the text contains markup."""
         return self._pattern.search(text) is not None
 
     def tokens(self, texts: Sequence[Sequence[Span]]) -> list[list[int]]:
-        """Token ids of each text; of its spans only those of markup become control tokens.
+        """Token ids of each text; only its markup spans become control tokens.
 
-        Markup that is no token of this tokenizer is text, as it is where the tokenizer reads it.
+        Markup that this tokenizer has no token for is text.
         """
         plain = plain_tokens(self._tokenizer, ["".join(s.text for s in spans) for spans in texts])
-        wanted = [
+        expected = [
             [self.ids[span.text] for span in spans if span.markup and span.text in self.ids]
             for spans in texts
         ]
-        differing = [row for row, ids in enumerate(plain) if self.controls_in(ids) != wanted[row]]
+        differing = [row for row, ids in enumerate(plain) if self.controls_in(ids) != expected[row]]
         if differing:
             aliases, backend = self._aliased()
             aliased = [
@@ -91,44 +94,44 @@ class Markup:
     def rendered_tokens(
         self, contents: Sequence[str], render: Callable[[Sequence[str]], list[str]]
     ) -> list[list[int]]:
-        """Token ids of each content as a template renders it; only the template's markup counts.
+        """Token ids of each content in a template; only the template's markup is control tokens.
 
         Args:
-            contents: What is written into the template.
-            render: Renders contents, each by itself.
+            contents: The texts to insert into the template.
+            render: Renders each content by itself.
         """
         texts = render([*contents, "?"])
         *ids, empty = plain_tokens(self._tokenizer, texts)
-        wanted = self.controls_in(empty)
+        expected = self.controls_in(empty)
         differing = [
             row
             for row, content in enumerate(contents)
-            if self.occurs_in(content) or self.controls_in(ids[row]) != wanted
+            if self.occurs_in(content) or self.controls_in(ids[row]) != expected
         ]
         if differing:
             aliases, backend = self._aliased()
-            hidden = render([self._hidden(contents[row]) for row in differing])
-            aliased = [self._shown(self._with_aliases(text, aliases)) for text in hidden]
+            masked = render([self._mask(contents[row]) for row in differing])
+            aliased = [self._unmask(self._with_aliases(text, aliases)) for text in masked]
             for row, tokens in zip(differing, _encoded(backend, aliased), strict=True):
                 ids[row] = tokens
         return ids
 
-    def _hidden(self, content: str) -> str:
-        """The content with a placeholder for each markup, between borders.
+    def _mask(self, content: str) -> str:
+        """The content between borders, with a placeholder for each markup.
 
-        A template that splits or searches contents cannot see the markup, and no markup can form
-        across a border. White space stays outside, where a template may trim it.
+        A template that splits or searches contents cannot match the markup, and no markup can form
+        across a border. Outer white space stays outside, where a template may trim it.
         """
         core = content.strip()
         start = content.find(core)
-        placed = self._pattern.sub(lambda mark: self._placeholder(mark[0]), core)
-        return f"{content[:start]}{_BORDER}{placed}{_BORDER}{content[start + len(core) :]}"
+        masked = self._pattern.sub(lambda mark: self._placeholder(mark[0]), core)
+        return f"{content[:start]}{_BORDER}{masked}{_BORDER}{content[start + len(core) :]}"
 
     def _placeholder(self, mark: str) -> str:
         return f"\ue002{_SALT}.{self._numbers[mark]}\ue003"
 
-    def _shown(self, text: str) -> str:
-        """The text with its markup again, and without borders."""
+    def _unmask(self, text: str) -> str:
+        """The text with its markup restored and without borders."""
         marks = list(self._numbers)
         placeholders = re.compile(f"\ue002{_SALT}\\.([0-9]+)\ue003")
         return placeholders.sub(lambda match: marks[int(match[1])], text.replace(_BORDER, ""))
@@ -137,13 +140,13 @@ class Markup:
         return self._pattern.sub(lambda mark: aliases.get(mark[0], mark[0]), text)
 
     def _aliased(self) -> tuple[dict[str, str], Tokenizer]:
-        """The alias of each control token, and the tokenizer that knows them; made once."""
-        known = _ALIASED.get(self._tokenizer)
-        if known is None or known[0] != self.ids:
+        """The alias of each control token, and the cached tokenizer that knows the aliases."""
+        cached = _ALIASED.get(self._tokenizer)
+        if cached is None or cached[0] != self.ids:
             aliases = {mark: f"\ue004{_SALT}.{number}\ue005" for mark, number in self.ids.items()}
-            known = self.ids, aliases, _renamed(self._tokenizer, aliases, self.ids)
-            _ALIASED[self._tokenizer] = known
-        return known[1], known[2]
+            cached = self.ids, aliases, _with_renamed_tokens(self._tokenizer, aliases, self.ids)
+            _ALIASED[self._tokenizer] = cached
+        return cached[1], cached[2]
 
 
 _ALIASED: WeakKeyDictionary[
@@ -166,17 +169,18 @@ def plain_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> li
 
 
 def _encoded(backend: Tokenizer, texts: list[str]) -> list[list[int]]:
-    return [one.ids for one in backend.encode_batch(texts, add_special_tokens=False)]
+    encodings = backend.encode_batch(texts, add_special_tokens=False)
+    return [encoding.ids for encoding in encodings]
 
 
-def _renamed(
+def _with_renamed_tokens(
     tokenizer: PreTrainedTokenizerBase, aliases: dict[str, str], ids: dict[str, int]
 ) -> Tokenizer:
     """A copy of the tokenizer whose control tokens have other names and the same ids."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if not isinstance(backend, Tokenizer):
         raise UserError(
-            "model: a prompt or a completion has markup such as <|end|> in it, which the model's "
+            "model: a prompt or a completion contains markup such as <|end|>, which the model's "
             "tokenizer cannot read as text; choose a checkpoint with a tokenizer.json"
         )
     state: dict[str, Any] = json.loads(backend.to_str())
@@ -194,7 +198,7 @@ def _renamed(
     renamed = Tokenizer.from_str(json.dumps(state))
     if any(renamed.token_to_id(alias) != ids[mark] for mark, alias in aliases.items()):
         raise UserError(
-            "model: the tokenizer.json of the checkpoint gives its added tokens ids that it does "
-            "not keep when it is loaded; write it anew with transformers' save_pretrained"
+            "model: the checkpoint's tokenizer.json gives its added tokens ids that change when it "
+            "is loaded; write it anew with transformers' save_pretrained"
         )
     return renamed

@@ -1,6 +1,6 @@
-"""Build a policy from scratch, load one from a checkpoint, write one out.
+"""Build a policy from scratch, load one from a checkpoint, save one.
 
-A policy's artifact is a Hugging Face folder: safetensors, tokenizer with chat template,
+A policy's artifact is a Hugging Face folder: safetensors, a tokenizer with a chat template, and a
 generation config. Weights are never unpickled and remote code never runs.
 """
 
@@ -24,12 +24,12 @@ from transformers import (
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.kernels.fused_ops import lean
 from reasoning_lab.kernels.logprobs import mix_precision, use_reference_kernels
-from reasoning_lab.models.adapters import plain_policy
-from reasoning_lab.models.chat import complete_chat, end_ids
+from reasoning_lab.models.adapters import merged_policy
+from reasoning_lab.models.chat import ensure_chat_template, stop_token_ids
 from reasoning_lab.types import UserError
 
-# transformers' AutoTokenizer splits text its own way for it, whatever tokenizer.json says.
-_READS_ANOTHER_TOKENIZER = ("qwen2",)
+# For these families AutoTokenizer ignores the pre-tokenizer of tokenizer.json.
+_OWN_PRETOKENIZER = ("qwen2",)
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "mixed": torch.float32}
 
 
@@ -43,21 +43,21 @@ def build_policy(
     """A randomly initialised causal language model for `tokenizer`.
 
     Args:
-        architecture: Arguments of the transformers config, `model_type` among them.
-        tokenizer: Gives the vocabulary's size and the special tokens.
+        architecture: Arguments of the transformers config, including `model_type`.
+        tokenizer: Defines the vocabulary's size and the special tokens.
         dtype: float32, bfloat16 or mixed.
-        seed: Of the initial weights.
-        kernels: Of `hardware.KERNELS`.
+        seed: Fixes the initial weights.
+        kernels: One of `hardware.KERNELS`.
 
     Raises:
-        UserError: For a model type that transformers does not know, or reads with a tokenizer of
-            its own, or an unknown dtype.
+        UserError: transformers does not know the model type, or would load another tokenizer for
+            it, or the dtype is unknown.
     """
     options = dict(copy.deepcopy(architecture))
-    if options.get("model_type") in _READS_ANOTHER_TOKENIZER:
+    if options.get("model_type") in _OWN_PRETOKENIZER:
         raise UserError(
-            f"model.architecture.model_type={options['model_type']}: transformers takes any "
-            "tokenizer beside it for Qwen's, which the one trained here is not; choose qwen3"
+            f"model.architecture.model_type={options['model_type']}: transformers would read the "
+            "tokenizer trained here as Qwen's; choose qwen3"
         )
     try:
         config = AutoConfig.for_model(
@@ -73,11 +73,11 @@ def build_policy(
             f"model.architecture: transformers cannot build it ({error}); "
             "give a model_type that it knows, with that config's own arguments"
         ) from error
-    fix_rotation(config, "model.architecture")
+    fix_rope_factors(config, "model.architecture")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=_dtype(dtype))
-    _set_arithmetic(model, dtype, kernels)
+    _set_kernels_and_precision(model, dtype, kernels)
     return model
 
 
@@ -95,28 +95,28 @@ def load_policy(
         dtype: float32, bfloat16 or mixed.
         revision: The hub commit.
         key: The config key that names it, for the error.
-        kernels: Of `hardware.KERNELS`.
+        kernels: One of `hardware.KERNELS`.
 
     Returns:
-        The policy, and its tokenizer with a chat template whose end of a turn is the end token.
+        The policy, and its tokenizer with a chat template. Its end token is the end of a turn.
 
     Raises:
-        UserError: When there is no such model, or its weights are not safetensors.
+        UserError: There is no such model, or its weights are not safetensors.
     """
     tokenizer = load_tokenizer(path, revision, key)
     try:
         config = AutoConfig.from_pretrained(path, revision=revision)
-        fix_rotation(config, key)
+        fix_rope_factors(config, key)
         model = AutoModelForCausalLM.from_pretrained(
             path, config=config, revision=revision, dtype=_dtype(dtype), use_safetensors=True
         )
     except (OSError, ValueError) as error:
-        raise _unloadable(path, key, error) from error
-    _set_arithmetic(model, dtype, kernels)
+        raise _load_error(path, key, error) from error
+    _set_kernels_and_precision(model, dtype, kernels)
     return model, tokenizer
 
 
-def _set_arithmetic(model: PreTrainedModel, dtype: str, kernels: str) -> None:
+def _set_kernels_and_precision(model: PreTrainedModel, dtype: str, kernels: str) -> None:
     if kernels == "reference":
         use_reference_kernels(model)
     else:
@@ -130,12 +130,12 @@ def load_tokenizer(path: str | Path, revision: str | None, key: str) -> PreTrain
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path, revision=revision)
     except (OSError, ValueError) as error:
-        raise _unloadable(path, key, error) from error
-    complete_chat(tokenizer)
+        raise _load_error(path, key, error) from error
+    ensure_chat_template(tokenizer)
     return tokenizer
 
 
-def _unloadable(path: str | Path, key: str, error: Exception) -> UserError:
+def _load_error(path: str | Path, key: str, error: Exception) -> UserError:
     first_line = str(error).strip().splitlines()[0]
     return UserError(
         f"{key}: cannot load '{path}' ({first_line}); give a Hugging Face folder with "
@@ -143,38 +143,38 @@ def _unloadable(path: str | Path, key: str, error: Exception) -> UserError:
     )
 
 
-def fix_rotation(config: PreTrainedConfig, key: str) -> None:
-    """Have a position be rotated alike whatever else is in the batch.
+def fix_rope_factors(config: PreTrainedConfig, key: str) -> None:
+    """Make the rotation of a position independent of the rest of the batch.
 
-    transformers lets the longest row of a batch decide whether LongRoPE's short or long factors
-    rotate all of it, and leaves cached keys as they were turned; a document would mean something
-    else packed, padded and alone. Here, as in vLLM at the model's full context, and in the saved
-    policy, they are always the long ones.
+    In transformers the longest row of a batch decides whether LongRoPE's short or long factors
+    rotate the whole batch, and cached keys keep their old rotation. A document would then have
+    different logprobs packed, padded and alone. Here, and in the saved policy, the long factors
+    always apply, as in vLLM at the model's full context.
 
     Raises:
-        UserError: The rotation follows the longest text read so far ("dynamic"), which cannot be
-            fixed so.
+        UserError: The rotation depends on the longest text so far ("dynamic"), which this cannot
+            change.
     """
-    rotation = getattr(config, "rope_parameters", None) or {}
-    kind = str(rotation.get("rope_type", "default"))
+    rope = getattr(config, "rope_parameters", None) or {}
+    kind = str(rope.get("rope_type", "default"))
     if "dynamic" in kind:
         raise UserError(
-            f"{key}: its rotary embedding ('{kind}') depends on what else was read, so packed, "
+            f"{key}: its rotary embedding ('{kind}') depends on the rest of the batch, so packed, "
             "padded and single texts would differ; choose a model without it"
         )
     if kind == "longrope":
-        rotation["short_factor"] = list(rotation["long_factor"])
+        rope["short_factor"] = list(rope["long_factor"])
 
 
-def device_of(hardware: HardwareConfig) -> torch.device:
-    """Where a policy that only samples runs; training devices are Lightning's."""
+def sampling_device(hardware: HardwareConfig) -> torch.device:
+    """The device of a policy that only samples; Lightning places policies that train."""
     gpu = hardware.accelerator != "cpu" and torch.cuda.is_available()
     return torch.device("cuda" if gpu else "cpu")
 
 
-def on_device(policy: PreTrainedModel, device: torch.device) -> PreTrainedModel:
-    """`policy` itself, moved."""
-    # transformers wraps `to` in a decorator whose type has lost `self`.
+def to_device(policy: PreTrainedModel, device: torch.device) -> PreTrainedModel:
+    """Move `policy` to `device` and return it."""
+    # transformers wraps `to` in a decorator whose type has no `self`.
     moved: PreTrainedModel = policy.to(device)  # type: ignore[arg-type]
     return moved
 
@@ -185,16 +185,20 @@ def save_policy(
     folder: Path,
     weights: dict[str, torch.Tensor] | None = None,
 ) -> None:
-    """Write `model`, its adapter merged, so that transformers and vLLM load it from `folder`.
+    """Save `model` with its adapter merged, so that transformers and vLLM can load it.
 
-    `weights` are its own where it holds only a shard of them.
+    Args:
+        model: The policy.
+        tokenizer: Its tokenizer.
+        folder: The folder to write.
+        weights: The whole state dict, where `model` holds only a shard of it.
     """
-    ends = end_ids(model, tokenizer)
-    plain = plain_policy(model)
-    plain.generation_config = GenerationConfig(
-        eos_token_id=ends if ends[1:] else ends[0], pad_token_id=tokenizer.pad_token_id
+    stop_ids = stop_token_ids(model, tokenizer)
+    merged = merged_policy(model)
+    merged.generation_config = GenerationConfig(
+        eos_token_id=stop_ids if stop_ids[1:] else stop_ids[0], pad_token_id=tokenizer.pad_token_id
     )
-    plain.save_pretrained(folder, state_dict=weights)
+    merged.save_pretrained(folder, state_dict=weights)
     tokenizer.save_pretrained(folder)
 
 
@@ -205,7 +209,7 @@ def _dtype(name: str) -> torch.dtype:
 
 
 def free_memory() -> None:
-    """Let go of models that nothing but themselves refers to, on the device too."""
+    """Free models in reference cycles, on the device too."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -1,8 +1,8 @@
-"""Train the tiny model's tokenizer and turn problems and completions into tokens.
+"""Train a tokenizer for a model from scratch, and tokenize prompts and completions.
 
-Training: byte-level BPE whose pre-tokenizer isolates every digit and gives the spaces around it to
-its neighbours: a digit is one token wherever it stands, so copying and adding are learned once,
-and " + " is one token too. Chat markup follows Phi-4-mini: `<|user|>…<|end|><|assistant|>`.
+The tokenizer is byte-level BPE. Its pre-tokenizer isolates every digit, and the spaces around a
+digit belong to its neighbours. A digit is therefore one token in every position, and " + " is one
+token too. Chat markup follows Phi-4-mini: `<|user|>…<|end|><|assistant|>`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,12 +13,12 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from reasoning_lab.models.markup import Markup, Span, plain_tokens
-from reasoning_lab.models.thoughts import (
+from reasoning_lab.models.think_tags import (
     THINK_CLOSE,
     THINK_OPEN,
     TURN_ENDS,
-    is_cut_off,
-    without_turn_end,
+    has_open_thought,
+    strip_turn_end,
 )
 from reasoning_lab.types import Completion, Example, Rollout, UserError
 
@@ -30,19 +30,19 @@ _CHAT_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
-# Templates of the Llama 3 family say what day it is, where they are not told.
+# Templates of the Llama 3 family write today's date unless one is given.
 _DATE = "26 Jul 2024"
-# Stands for a prompt where only what the template writes behind it matters.
-_QUESTION = "\ue006?\ue006"
-_WORDS = Regex(r" ?\p{L}+ ?| ?[^\s\p{L}\p{N}] ?|\p{N}|\s+")
+# A placeholder prompt, to see what the template writes after it.
+_PLACEHOLDER = "\ue006?\ue006"
+_PRETOKENS = Regex(r" ?\p{L}+ ?| ?[^\s\p{L}\p{N}] ?|\p{N}|\s+")
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """Train a byte-level BPE on `texts`, with the chat template and the thinking marks."""
+    """Train a byte-level BPE on `texts` and add the chat template and the think tags."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(_WORDS, "isolated"),
+            pre_tokenizers.Split(_PRETOKENS, "isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
@@ -54,7 +54,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    # Text rather than control tokens, so that decoding keeps the thought's boundaries.
+    # They are no special tokens, so that decoding keeps the thought's boundaries.
     tokenizer.add_tokens([THINK_OPEN, THINK_CLOSE])
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=PAD)
     fast.chat_template = _CHAT_TEMPLATE
@@ -62,13 +62,14 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
 
 
 def prompt_tokens(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[list[int]]:
-    """Token ids of each prompt as a user's turn, ready for the assistant's.
+    """Token ids of each prompt as a user's turn, with the start of the assistant's turn.
 
-    Markup in a prompt is text, never a control token. A prompt that comes more than once, as in a
-    group, is worked once; its list is shared.
+    Markup in a prompt is text, never a control token. A repeated prompt, as in a group, is
+    tokenized once and its list is shared.
 
     Raises:
-        UserError: As `prompt_texts` does, or the tokenizer cannot read markup as text.
+        UserError: The template cannot render a user's turn, or the tokenizer cannot read markup as
+            text.
     """
     if not prompts:
         return []
@@ -79,24 +80,24 @@ def prompt_tokens(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) ->
 
 
 def prompt_texts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[str]:
-    """The text of each prompt as the chat template has it.
+    """The text of each prompt in the chat template.
 
     Raises:
         UserError: The template cannot render a user's turn.
     """
     chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
-    return rendered_chats(tokenizer, chats, add_generation_prompt=True)
+    return render_chats(tokenizer, chats, add_generation_prompt=True)
 
 
-def rendered_chats(
+def render_chats(
     tokenizer: PreTrainedTokenizerBase,
     chats: Sequence[Sequence[Mapping[str, str]]],
     add_generation_prompt: bool,
 ) -> list[str]:
-    """The text of each chat as the chat template, which nobody here wrote, has it.
+    """The text of each chat in the chat template, which is untrusted.
 
     Raises:
-        UserError: The template fails or refuses.
+        UserError: The template fails, or refuses the chat.
     """
     try:
         texts = tokenizer.apply_chat_template(
@@ -114,18 +115,18 @@ def rendered_chats(
     return [str(text) for text in texts]
 
 
-def opened_thought(tokenizer: PreTrainedTokenizerBase) -> str:
-    """What the chat template writes of the assistant's thought; empty = it opens none."""
-    (text,) = prompt_texts(tokenizer, [_QUESTION])
-    _, mark, rest = text.rpartition(_QUESTION)[2].rpartition(THINK_OPEN)
+def template_thought(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The start of the thought that the chat template writes; empty = it opens none."""
+    (text,) = prompt_texts(tokenizer, [_PLACEHOLDER])
+    _, mark, rest = text.rpartition(_PLACEHOLDER)[2].rpartition(THINK_OPEN)
     return mark + rest if mark and THINK_CLOSE not in rest else ""
 
 
 def completion_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
-    """Token ids of each completion, the end token last unless its thought never ends.
+    """Token ids of each completion; the end token is last unless the thought has no end.
 
-    As control tokens they have one opening and one end of the thought, where the text has them, and
-    the end token. Other markup is text; marks at the end of the text that end a turn are dropped.
+    The only control tokens are the end token and one pair of think tags, if the text has them.
+    Other markup is text. End-of-turn tokens at the end of the text are removed.
     """
     return _completion_ids(tokenizer, [Completion([], text) for text in texts], "")
 
@@ -135,19 +136,21 @@ def text_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> lis
     return plain_tokens(tokenizer, texts)
 
 
-def examples_of(tokenizer: PreTrainedTokenizerBase, rollouts: Sequence[Rollout]) -> list[Example]:
-    """Tokenized prompt and completion of each rollout, from its own tokens where it has them.
+def tokenize_rollouts(
+    tokenizer: PreTrainedTokenizerBase, rollouts: Sequence[Rollout]
+) -> list[Example]:
+    """Tokenize the prompt and the completion of each rollout; its own tokens are kept.
 
-    A thought that the chat template opens is not opened again by the completion; a completion that
-    has no thought ends it at once. One that was cut off has no end token.
+    A completion does not open a thought that the chat template opens. If it has no thought, it
+    closes that one at once. A completion that was cut off has no end token.
     """
     prompts = prompt_tokens(tokenizer, [rollout.problem.prompt for rollout in rollouts])
     completions = [rollout.completion for rollout in rollouts]
     texts = [completion for completion in completions if not completion.token_ids]
-    opened = opened_thought(tokenizer) if texts else ""
-    written = iter(_completion_ids(tokenizer, texts, opened))
+    opened = template_thought(tokenizer) if texts else ""
+    text_ids = iter(_completion_ids(tokenizer, texts, opened))
     return [
-        Example(prompt, completion.token_ids or next(written))
+        Example(prompt, completion.token_ids or next(text_ids))
         for prompt, completion in zip(prompts, completions, strict=True)
     ]
 
@@ -155,11 +158,11 @@ def examples_of(tokenizer: PreTrainedTokenizerBase, rollouts: Sequence[Rollout])
 def _completion_ids(
     tokenizer: PreTrainedTokenizerBase, completions: Sequence[Completion], opened: str
 ) -> list[list[int]]:
-    """Of completions without tokens; `opened` is what the prompt has written of the thought."""
+    """Token ids of completions without tokens; `opened` is the template's start of the thought."""
     ends = [*TURN_ENDS, str(tokenizer.eos_token)]
-    texts = [without_turn_end(completion.text, ends) for completion in completions]
+    texts = [strip_turn_end(completion.text, ends) for completion in completions]
     cut_off = [
-        completion.truncated or is_cut_off(text)
+        completion.truncated or has_open_thought(text)
         for completion, text in zip(completions, texts, strict=True)
     ]
     spans = [_spans(text, cut, opened) for text, cut in zip(texts, cut_off, strict=True)]
@@ -170,11 +173,13 @@ def _completion_ids(
 
 
 def _spans(text: str, cut_off: bool, opened: str) -> list[Span]:
-    """A completion with one opening of the thought, counting `opened`, and at most one end."""
+    """Spans with one opening tag, which may be in `opened`, and at most one closing tag."""
     opening, closing = Span(THINK_OPEN, markup=True), Span(THINK_CLOSE, markup=True)
-    begun = text.lstrip()
-    if begun.startswith(THINK_OPEN):
-        text = _without_beginning(begun.removeprefix(THINK_OPEN), opened.removeprefix(THINK_OPEN))
+    stripped = text.lstrip()
+    if stripped.startswith(THINK_OPEN):
+        text = _without_beginning(
+            stripped.removeprefix(THINK_OPEN), opened.removeprefix(THINK_OPEN)
+        )
         spans = [] if opened else [opening]
     elif THINK_CLOSE in text:
         spans = [] if opened else [opening, Span("\n")]
@@ -186,11 +191,12 @@ def _spans(text: str, cut_off: bool, opened: str) -> list[Span]:
     return [*spans, Span(thought), closing, Span(answer)] if end else [*spans, Span(answer)]
 
 
-def _without_beginning(thought: str, written: str) -> str:
-    """The thought without what the template has written: all, or the white space they share."""
-    if thought.startswith(written):
-        return thought.removeprefix(written)
-    for character in written[: len(written) - len(written.lstrip())]:
+def _without_beginning(thought: str, template_text: str) -> str:
+    """The thought without the text that the template wrote, or without their common white space."""
+    if thought.startswith(template_text):
+        return thought.removeprefix(template_text)
+    leading_space = template_text[: len(template_text) - len(template_text.lstrip())]
+    for character in leading_space:
         if not thought.startswith(character):
             break
         thought = thought.removeprefix(character)

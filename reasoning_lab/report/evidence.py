@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from reasoning_lab.data.corpus import some_rollouts
+from reasoning_lab.data.corpus import subsample_rollouts
 from reasoning_lab.evaluate.completions import COMPLETIONS
 from reasoning_lab.graph.ledger import TABLE_COLUMNS, Ledger
 from reasoning_lab.tracking.history import read_history
@@ -90,7 +90,7 @@ class Evidence:
         most = max(1, MOST_ROLLOUTS // max(len(self.completions), 1))
         for number, completions in enumerate(self.completions):
             sources.append(dict(completions.about))
-            for rollout in some_rollouts(completions.folder / COMPLETIONS, most):
+            for rollout in subsample_rollouts(completions.folder / COMPLETIONS, most):
                 problem = rollout.problem
                 place, _ = prompts.setdefault(
                     problem.id,

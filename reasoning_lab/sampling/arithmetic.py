@@ -23,7 +23,7 @@ from reasoning_lab.kernels.logprobs import (
     token_logprobs,
     use_reference_kernels,
 )
-from reasoning_lab.models.policy import device_of, free_memory, on_device
+from reasoning_lab.models.policy import free_memory, sampling_device, to_device
 from reasoning_lab.types import Example, UserError
 
 # Ways that agree differ by no more than rounding is measured to move them. The smallest leak of the
@@ -109,16 +109,16 @@ def rounding(model: PreTrainedModel, dtype: torch.dtype | None = None) -> Iterat
 @contextmanager
 def placed(policy: PreTrainedModel, hardware: HardwareConfig) -> Iterator[None]:
     """`policy` on the device that trains it, where that holds all of it."""
-    before, device = policy.device, device_of(hardware)
+    before, device = policy.device, sampling_device(hardware)
     stays = hardware.strategy not in ("single", "ddp") or is_quantized(policy)
     if stays or before.type == device.type:
         yield
         return
-    on_device(policy, device)
+    to_device(policy, device)
     try:
         yield
     finally:
-        on_device(policy, before)
+        to_device(policy, before)
         free_memory()
 
 

@@ -14,8 +14,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.kernels.cached_decoder import LeanDecoder, decodes_leanly
 from reasoning_lab.kernels.decoding import Decoding, Rereading
-from reasoning_lab.models.chat import end_ids, tokenless
-from reasoning_lab.models.policy import device_of, load_policy, on_device
+from reasoning_lab.models.chat import stop_token_ids, unused_ids_mask
+from reasoning_lab.models.policy import load_policy, sampling_device, to_device
 from reasoning_lab.models.tokenizer import prompt_tokens
 from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.sampling.probe import check_engine, hf_remedy
@@ -51,8 +51,8 @@ class HFEngine:
     ) -> None:
         self._model = model
         self._tokenizer = tokenizer
-        self._ends = torch.tensor(end_ids(model, tokenizer), device=model.device)
-        self._hidden = tokenless(model, tokenizer)
+        self._ends = torch.tensor(stop_token_ids(model, tokenizer), device=model.device)
+        self._hidden = unused_ids_mask(model, tokenizer)
         self._batch_size = batch_size
         self._on_progress = on_progress
         self._cache = cache
@@ -165,7 +165,7 @@ def engine_of(model: str, revision: str | None, dtype: str, hardware: HardwareCo
     policy, tokenizer = load_policy(
         model, dtype, revision, key="engine.model", kernels=hardware.kernels
     )
-    placed = on_device(policy, device_of(hardware))
+    placed = to_device(policy, sampling_device(hardware))
     engine = HFEngine(
         placed, tokenizer, hardware.generation_batch_size, cache=hardware.sampling.cache
     )

@@ -9,12 +9,12 @@ from typing import Any
 
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.targets import check_path, factory
-from reasoning_lab.data.teachers.procedural import Writing, boxed
-from reasoning_lab.data.teachers.prose_answers import ProseAnswers
-from reasoning_lab.models.thoughts import is_cut_off, with_one_thought, without_turn_end
+from reasoning_lab.data.teachers.answer_pattern import AnswerPattern
+from reasoning_lab.data.teachers.teacher import SolutionWriter, boxed
+from reasoning_lab.models.think_tags import has_open_thought, merge_thoughts, strip_turn_end
 from reasoning_lab.sampling.engine import Engine, Sampling, instructed, rollout_seeds
 from reasoning_lab.types import Completion, Problem, UserError
-from reasoning_lab.verify.answers import extract_answer
+from reasoning_lab.verify.extraction import extract_answer
 
 _KEY = "teacher.engine"
 # What an engine's module imports only when it is opened, and the extra that brings it.
@@ -58,7 +58,7 @@ class ModelTeacher:
         self._instruction = instruction
         self._opening = opening
         self._sampling = Sampling(temperature, top_p, max_new_tokens, logprobs=False)
-        self._answers = None if answer_pattern is None else ProseAnswers(answer_pattern)
+        self._answers = None if answer_pattern is None else AnswerPattern(answer_pattern)
 
     def refusal(self, problem: Problem) -> str | None:
         return None
@@ -67,7 +67,7 @@ class ModelTeacher:
         return []
 
     @contextmanager
-    def open(self, hardware: HardwareConfig) -> Iterator[Writing]:
+    def open(self, hardware: HardwareConfig) -> Iterator[SolutionWriter]:
         made: Engine = factory(self._engine, _KEY)(hardware=hardware)
         with closing(made) as engine:
             yield partial(self._write, engine)
@@ -89,10 +89,10 @@ class ModelTeacher:
 
     def _completion(self, written: Completion) -> Completion:
         """What the student learns from: one thought, and a box unless it was cut off."""
-        text = with_one_thought(without_turn_end(self._opening + written.text))
-        truncated = written.truncated or is_cut_off(text)
+        text = merge_thoughts(strip_turn_end(self._opening + written.text))
+        truncated = written.truncated or has_open_thought(text)
         if self._answers is not None and not truncated and extract_answer(text) is None:
-            answer = self._answers.last(text)
+            answer = self._answers.last_answer(text)
             if answer is not None:
                 text = f"{text.rstrip()}\n{boxed(answer.strip())}"
         return Completion([], text, truncated=truncated)

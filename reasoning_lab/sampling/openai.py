@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reasoning_lab.config.hardware import HardwareConfig
-from reasoning_lab.models.thoughts import THINK_CLOSE, THINK_OPEN, with_one_thought
+from reasoning_lab.models.think_tags import THINK_CLOSE, THINK_OPEN, merge_thoughts
 from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.types import Completion, UserError
 
@@ -154,7 +154,7 @@ def completion_of(choice: Mapping[str, Any]) -> Completion:
     if thought:
         text = text.lstrip()
         end = f"\n{THINK_CLOSE}\n{text}" if text else ""
-        text = with_one_thought(f"{THINK_OPEN}\n{thought.strip()}{end}")
+        text = merge_thoughts(f"{THINK_OPEN}\n{thought.strip()}{end}")
     truncated = choice.get("finish_reason") not in _COMPLETE
     return Completion(choice.get("token_ids") or [], text, truncated=truncated)
 

@@ -1,4 +1,4 @@
-"""Rollouts of a policy, verified: shared by the stages that learn from their own samples."""
+"""Verified rollouts of a policy, for every stage that samples one and for evaluation."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ from rich.progress import Progress
 
 from reasoning_lab.config.benchmark import SamplingConfig
 from reasoning_lab.data.curation.selection import group_by_problem
-from reasoning_lab.data.shards import in_shards
+from reasoning_lab.data.shards import sample_in_shards
 from reasoning_lab.sampling.engine import Engine, Sampling, instructed, rollout_seeds
 from reasoning_lab.system.ranks import Peers, rank, rank_slice, world_size
 from reasoning_lab.types import Completion, Problem, Rollout, RolloutGroup
@@ -17,52 +17,53 @@ from reasoning_lab.verify import Verifier
 _SHARD_ROLLOUTS = 1024
 
 
-def sampling_of(config: SamplingConfig) -> Sampling:
-    """What the engine takes, from what the user wrote; for `kept_groups`."""
+def sampling_from_config(config: SamplingConfig) -> Sampling:
+    """The engine's sampling options for `resumable_groups`, which needs no logprobs."""
     return Sampling(config.temperature, config.top_p, config.max_new_tokens, logprobs=False)
 
 
 class RolloutSampler:
-    """Samples groups of completions and has them verified; ranks share the problems.
+    """Samples groups of completions and verifies them; ranks share the problems.
 
     Args:
-        engine: Makes the engine, which is told whom to call as completions end.
+        make_engine: Makes the engine from a callback, which the engine calls with the number of
+            completions that ended.
         verifier: Gives each completion its verdict.
         author: Names the policy in every rollout.
-        label: What the progress bar of a long sampling says.
-        sync: Brings the engine's weights up to the policy's, whose version it is told, before
-            each sampling; every rank calls it.
-        instruction: Said after every problem, on a line of its own.
+        label: Text of the progress bar of `resumable_groups`.
+        sync_weights: Gives the engine the policy's weights before each sampling. It gets the engine
+            and the policy's version; every rank calls it.
+        instruction: Appended to every problem, on a line of its own.
     """
 
     def __init__(
         self,
-        engine: Callable[[Callable[[int], None]], Engine],
+        make_engine: Callable[[Callable[[int], None]], Engine],
         verifier: Verifier,
         author: str,
         label: str,
-        sync: Callable[[Engine, int], None] = lambda engine, version: None,
+        sync_weights: Callable[[Engine, int], None] = lambda engine, version: None,
         instruction: str = "",
     ) -> None:
-        # Elsewhere than in a terminal it would leave an empty line.
+        # Anywhere but in a terminal the bar would leave an empty line.
         self._progress = Progress(transient=True, disable=not get_console().is_terminal)
         self._label = label
-        self._engine = engine(self._advance)
+        self._engine = make_engine(self._advance_progress)
         self._verifier = verifier
         self._author = author
-        self._sync = sync
+        self._sync_weights = sync_weights
         self._instruction = instruction
         self._peers = Peers()
 
     def close(self) -> None:
-        """Free what the engine holds."""
+        """Free the engine's resources."""
         self._engine.close()
 
-    def complete(
+    def generate(
         self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]
     ) -> list[Completion]:
-        """The engine's, by the policy as it comes in; every rank calls it."""
-        self._sync(self._engine, 0)
+        """Unverified completions of the policy that came in; every rank calls it."""
+        self._sync_weights(self._engine, 0)
         return self._engine.generate(prompts, sampling, seeds)
 
     def groups(
@@ -75,21 +76,26 @@ class RolloutSampler:
     ) -> list[RolloutGroup]:
         """`group_size` rollouts of each problem; `seed` and the prompt fix their random numbers.
 
-        One group a problem, in order. A problem that comes twice has two groups, each with random
-        numbers of its own.
+        Returns:
+            One group a problem, in order. A problem that occurs twice has two groups, each with its
+            own random numbers.
         """
-        self._sync(self._engine, policy_version)
+        self._sync_weights(self._engine, policy_version)
         seeds = rollout_seeds(problems, group_size, seed)
-        seeds_of = [seeds[at : at + group_size] for at in range(0, len(seeds), group_size)]
-        of_rank = [number for group in rank_slice(seeds_of) for number in group]
-        drawn = self._sample(rank_slice(problems), group_size, sampling, of_rank, policy_version)
-        rollouts = self._of_all(drawn, len(problems), group_size)
+        group_seeds = [
+            seeds[start : start + group_size] for start in range(0, len(seeds), group_size)
+        ]
+        rank_seeds = [seed for group in rank_slice(group_seeds) for seed in group]
+        rank_rollouts = self._sample(
+            rank_slice(problems), group_size, sampling, rank_seeds, policy_version
+        )
+        rollouts = self._gather_in_order(rank_rollouts, len(problems), group_size)
         return [
-            RolloutGroup(problem, rollouts[number * group_size : (number + 1) * group_size])
-            for number, problem in enumerate(problems)
+            RolloutGroup(problem, rollouts[index * group_size : (index + 1) * group_size])
+            for index, problem in enumerate(problems)
         ]
 
-    def kept_groups(
+    def resumable_groups(
         self,
         problems: Sequence[Problem],
         group_size: int,
@@ -97,37 +103,39 @@ class RolloutSampler:
         seed: str,
         folder: Path,
     ) -> list[RolloutGroup]:
-        """As `groups`, in shards that `folder` keeps for a run that goes on after a kill.
+        """As `groups`, in shards that are saved to `folder`, so that a resumed run reuses them.
 
-        Shows a progress bar. The rollouts come without logprobs.
+        Shows a progress bar. The rollouts have no logprobs.
         """
 
-        def make(shard: Sequence[Problem]) -> list[Rollout]:
+        def sample_shard(shard: Sequence[Problem]) -> list[Rollout]:
             seeds = rollout_seeds(shard, group_size, seed)
             return self._sample(shard, group_size, sampling, seeds, 0)
 
-        self._sync(self._engine, 0)
-        size = max(1, _SHARD_ROLLOUTS // group_size)
+        self._sync_weights(self._engine, 0)
+        shard_problems = max(1, _SHARD_ROLLOUTS // group_size)
         rollouts: list[Rollout] = []
-        own = rank_slice(problems)
+        rank_problems = rank_slice(problems)
         folder = folder / f"{rank()}-of-{world_size()}" if world_size() > 1 else folder
         with self._progress:
-            task = self._progress.add_task(self._label, total=len(own) * group_size)
-            for shard in in_shards(folder, own, size, make):
+            task = self._progress.add_task(self._label, total=len(rank_problems) * group_size)
+            for shard in sample_in_shards(folder, rank_problems, shard_problems, sample_shard):
                 rollouts += shard
                 self._progress.update(task, completed=len(rollouts))
-        return group_by_problem(self._of_all(rollouts, len(problems), group_size))
+        return group_by_problem(self._gather_in_order(rollouts, len(problems), group_size))
 
-    def _of_all(self, own: list[Rollout], problems: int, group_size: int) -> list[Rollout]:
-        """The rollouts of every rank, in the order of the problems that they shared."""
-        of_rank = self._peers.all_gather(own)
-        if len(of_rank) == 1:
-            return own
-        found = []
+    def _gather_in_order(
+        self, rank_rollouts: list[Rollout], problems: int, group_size: int
+    ) -> list[Rollout]:
+        """The rollouts of all ranks, in the order of the problems that the ranks shared."""
+        gathered = self._peers.all_gather(rank_rollouts)
+        if len(gathered) == 1:
+            return rank_rollouts
+        rollouts = []
         for problem in range(problems):
-            turn, owner = divmod(problem, len(of_rank))
-            found += of_rank[owner][turn * group_size : (turn + 1) * group_size]
-        return found
+            index, source_rank = divmod(problem, len(gathered))
+            rollouts += gathered[source_rank][index * group_size : (index + 1) * group_size]
+        return rollouts
 
     def _sample(
         self,
@@ -137,17 +145,18 @@ class RolloutSampler:
         seeds: Sequence[int],
         policy_version: int,
     ) -> list[Rollout]:
-        asked = [problem for problem in problems for _ in range(group_size)]
-        prompts = [instructed(problem.prompt, self._instruction) for problem in asked]
+        repeated = [problem for problem in problems for _ in range(group_size)]
+        prompts = [instructed(problem.prompt, self._instruction) for problem in repeated]
         completions = self._engine.generate(prompts, sampling, seeds)
-        verdicts = self._verifier.verify(asked, [completion.text for completion in completions])
+        texts = [completion.text for completion in completions]
+        verdicts = self._verifier.verify(repeated, texts)
         return [
             Rollout(problem, completion, answer, verdict, self._author, policy_version)
             for problem, completion, (answer, verdict) in zip(
-                asked, completions, verdicts, strict=True
+                repeated, completions, verdicts, strict=True
             )
         ]
 
-    def _advance(self, count: int) -> None:
+    def _advance_progress(self, completions: int) -> None:
         for task in self._progress.task_ids[-1:]:
-            self._progress.advance(task, count)
+            self._progress.advance(task, completions)

@@ -143,9 +143,9 @@ class VLLMEngine:
         What was read under the old weights is forgotten.
         """
         self._wake()
-        from reasoning_lab.models.adapters import plain_weights
+        from reasoning_lab.models.adapters import merged_weights
 
-        weights = iter(plain_weights(policy).items())
+        weights = iter(merged_weights(policy).items())
         self._model.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
         self._model.reset_prefix_cache()
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from reasoning_lab.config.hardware import SamplingHardwareConfig
-from reasoning_lab.models.chat import end_ids
+from reasoning_lab.models.chat import stop_token_ids
 from reasoning_lab.models.policy import save_policy
 from reasoning_lab.models.tokenizer import prompt_tokens
 from reasoning_lab.sampling.engine import Sampling
@@ -70,7 +70,7 @@ class VLLMServers:
         folder: Path,
     ) -> None:
         self._tokenizer = tokenizer
-        self._ends = end_ids(policy, tokenizer)
+        self._ends = stop_token_ids(policy, tokenizer)
         self._dtype = str(policy.dtype)
         self._own_limit: int = policy.config.max_position_embeddings
         self._limits = limits

@@ -24,13 +24,13 @@ from reasoning_lab.config.model import ModelConfig
 from reasoning_lab.config.optimization import OptimizationConfig
 from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.config.targets import factory
-from reasoning_lab.data.sources.problems import ProblemSource, drawn
-from reasoning_lab.data.sources.unreadable import ReadableGolds, Unreadable
+from reasoning_lab.data.sources.problem_source import ProblemSource, draw_benchmark
+from reasoning_lab.data.sources.unreadable import ReadableGoldFilter, UnreadablePolicy
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.graph.stage import Metrics as Metrics
-from reasoning_lab.models.adapters import add_adapter, has_adapter, learning_weights
+from reasoning_lab.models.adapters import add_adapter, has_adapter, trainable_weights
 from reasoning_lab.models.chat import add_missing_tokens
-from reasoning_lab.models.policy import device_of, load_policy, on_device, save_policy
+from reasoning_lab.models.policy import load_policy, sampling_device, save_policy, to_device
 from reasoning_lab.sampling.engine import Engine
 from reasoning_lab.sampling.hf import HFEngine
 from reasoning_lab.sampling.probe import check_engine, hf_remedy
@@ -139,25 +139,25 @@ class StageContext:
             UserError: There are fewer, or golds cannot be read that the source does not drop.
         """
         drawn = self.source.problems(split, asked.levels, asked.count, self.seed)
-        return list(self.readable_golds().of(drawn))
+        return list(self.readable_golds().filter(drawn))
 
-    def readable_golds(self) -> ReadableGolds:
+    def readable_golds(self) -> ReadableGoldFilter:
         """Passes on what is drawn from the source and has a readable gold.
 
         The ledger counts what it drops, and once the rows that the source read.
         """
         if "rows" not in self.ledger.flows:
             self.source.record_rows(self.ledger)
-        return ReadableGolds(self.verifier, self.ledger, self.unreadable)
+        return ReadableGoldFilter(self.verifier, self.ledger, self.unreadable)
 
-    def unreadable(self, problem: Problem) -> Unreadable:
+    def unreadable(self, problem: Problem) -> UnreadablePolicy:
         """What holds for a problem of the source whose gold cannot be read."""
-        return self.source.unreadable(problem) or Unreadable("refuse", 0.0, "data")
+        return self.source.unreadable(problem) or UnreadablePolicy("refuse", 0.0, "data")
 
     def benchmark_prompts(self) -> dict[str, list[str]]:
         """Of each benchmark, by its name."""
         return {
-            name: [problem.prompt for problem in drawn(self.benchmark_source(name), held)]
+            name: [problem.prompt for problem in draw_benchmark(self.benchmark_source(name), held)]
             for name, held in self.benchmarks.items()
         }
 
@@ -176,7 +176,7 @@ class StageContext:
         Raises:
             UserError: Its decoding is not the model's forward; see `check_engine`.
         """
-        placed = on_device(policy, device_of(self.hardware))
+        placed = to_device(policy, sampling_device(self.hardware))
         engine = HFEngine(
             placed,
             tokenizer,
@@ -260,7 +260,7 @@ class PolicyModule(pl.LightningModule):
         """Beside an adapter the weights are frozen, and loaded anew."""
         if self.strict_loading:
             return super().state_dict(*args, **kwargs)
-        return {f"policy.{name}": value for name, value in learning_weights(self.policy).items()}
+        return {f"policy.{name}": value for name, value in trainable_weights(self.policy).items()}
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         if self._summed == 0:

@@ -1,20 +1,20 @@
-"""From a completion's text to a verdict: extract the answer, compare it with gold, survive both."""
+"""From a completion's text to a verdict: extract the answer, parse it, compare it with gold."""
 
 from functools import cache
 from importlib.metadata import version
 
-from reasoning_lab.verify.answers import extract_answer
-from reasoning_lab.verify.pool import Verifier, verifier_of
+from reasoning_lab.verify.extraction import extract_answer
+from reasoning_lab.verify.verifier import Verifier, build_verifier
 
-# Raised with every change of a rule; then the stages that use verdicts raise theirs too.
-VERDICTS = 3
+# Raise this with every change of a verdict, and the versions of the stages that use verdicts too.
+VERDICT_RULES_VERSION = 3
 
-__all__ = ["Verifier", "extract_answer", "verifier_of", "verifier_version"]
+__all__ = ["Verifier", "build_verifier", "extract_answer", "verifier_version"]
 
 
 @cache
 def verifier_version() -> str:
-    """The rules and the packages that decide a verdict, each with its version."""
+    """Return the versions of the lab's rules and of the packages that decide a verdict."""
     packages = ("reasoning-lab", "math-verify", "reasoning-gym")
     versions = (f"{package} {version(package)}" for package in packages)
-    return ", ".join([f"verdicts {VERDICTS}", *versions])
+    return ", ".join([f"verdicts {VERDICT_RULES_VERSION}", *versions])

@@ -1,11 +1,11 @@
-r"""Write an answer's Unicode and Markdown in ASCII and LaTeX, before any checker reads it.
+r"""Normalise an answer's Unicode and Markdown to ASCII and LaTeX, before any checker parses it.
 
 `x²` becomes `x^{2}`, `½` becomes `\frac{1}{2}`, a full-width digit an ordinary one, `**18**`
-becomes `18`. Invisible characters go. Nothing that carries meaning is dropped: a character that
-has no ASCII or LaTeX form stays as it is, for a checker to refuse.
+becomes `18`. Invisible characters are dropped. A character without an ASCII or LaTeX form stays,
+and a checker refuses it.
 """
 
-# ruff: noqa: RUF001 - the characters that look like others are what this module is about.
+# ruff: noqa: RUF001 - this module is about characters that look like others.
 
 import re
 import unicodedata
@@ -17,7 +17,7 @@ _SUPERSCRIPTS = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿⁱˣ", "012
 _SUBSCRIPTS = dict(zip("₀₁₂₃₄₅₆₇₈₉₊₋ₙₖᵢₓ", "0123456789+-nkix", strict=True))
 _SUPERSCRIPT = re.compile(f"[{''.join(_SUPERSCRIPTS)}]+")
 _SUBSCRIPT = re.compile(f"[{''.join(_SUBSCRIPTS)}]+")
-_VULGAR = re.compile("[¼½¾⅐-⅞↉]")
+_FRACTION_CHARACTER = re.compile("[¼½¾⅐-⅞↉]")
 _ROOT = re.compile(r"([√∛∜])\s*([0-9]+(?:\.[0-9]+)?|[A-Za-z]|(?=[({\\]))")
 _ROOTS = {"√": "\\sqrt", "∛": "\\sqrt[3]", "∜": "\\sqrt[4]"}
 _SIGNS = {
@@ -42,35 +42,35 @@ _SIGNS = {
     "Σ": "\\Sigma ", "Φ": "\\Phi ", "。": ".", "、": ",", "【": "[", "】": "]",
 }  # fmt: skip
 _SIGN = re.compile(f"[{re.escape(''.join(_SIGNS))}]")
-# Emphasis has a space or nothing on its outside, so that `2**3**2` is none.
+# Emphasis has a space or nothing on its outside, so `2**3**2` has none.
 _BOLD = re.compile(r"(?<![^\s(\[{$,])(\*\*|__)(?=[^\s*_])([^*_]+)(?<=\S)\1(?![^\s)\]},.;:!?$])")
-_WHOLE = re.compile(r"\s*([*_`])([^*_`]+)\1\s*")
+_WHOLE_EMPHASIS = re.compile(r"\s*([*_`])([^*_`]+)\1\s*")
 
 
-def ascii_form(text: str) -> str:
+def normalise_characters(text: str) -> str:
     """Return `text` with its Unicode in ASCII or LaTeX and without Markdown's emphasis."""
     if not text.isascii():
-        text = _in_ascii(text)
+        text = _to_ascii(text)
     if "**" in text or "__" in text:
         text = _BOLD.sub(r"\2", text)
     if text[:1] in ("*", "_", "`"):
-        whole = _WHOLE.fullmatch(text)
+        whole = _WHOLE_EMPHASIS.fullmatch(text)
         text = whole[2] if whole else text
     return text
 
 
-def _in_ascii(text: str) -> str:
+def _to_ascii(text: str) -> str:
     text = _INVISIBLE.sub("", text)
     text = _OVERLINED.sub(lambda m: f"\\overline{{{_OVERLINE.sub('', m[0])}}}", text)
     text = _SUPERSCRIPT.sub(lambda m: f"^{{{''.join(_SUPERSCRIPTS[c] for c in m[0])}}}", text)
     text = _SUBSCRIPT.sub(lambda m: f"_{{{''.join(_SUBSCRIPTS[c] for c in m[0])}}}", text)
-    text = _VULGAR.sub(_fraction, text)
+    text = _FRACTION_CHARACTER.sub(_latex_fraction, text)
     text = _ROOT.sub(lambda m: _ROOTS[m[1]] + (f"{{{m[2]}}}" if m[2] else ""), text)
     text = _SIGN.sub(lambda m: _SIGNS[m[0]], text)
     text = unicodedata.normalize("NFKC", text)
     return _SIGN.sub(lambda m: _SIGNS[m[0]], text)
 
 
-def _fraction(match: re.Match[str]) -> str:
+def _latex_fraction(match: re.Match[str]) -> str:
     top, _, bottom = unicodedata.normalize("NFKC", match[0]).partition("⁄")
     return f"\\frac{{{top}}}{{{bottom}}}"

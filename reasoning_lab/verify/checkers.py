@@ -1,30 +1,30 @@
-"""Compare an answer with gold by the problem's own rule; runs inside the pool's workers.
+"""Compare an answer with gold by the problem's own checker; runs inside the workers.
 
-The kinds of checker are:
+The checkers are:
 
 - `math`: a formula, list, interval, relation, time or word, see `math.py` and `README.md`;
-- `number`: one exact number with its unit;
-- `choice`: the letter of an option;
-- `reasoning_gym/<family>`: that family's own meaning, see the package `gym`;
-- `my_package.my_rule`: a rule of the user's own, see `own_rules.py`.
+- `number`: one exact number with its unit, see `number.py`;
+- `choice`: the letter of an option, see `choice.py`;
+- `reasoning_gym/<family>`: the scorer of that family, see the package `gym`;
+- `my_package.my_checker`: a checker of the user, see `user_checkers.py`.
 
-None limits its own time or memory: the pool does. None evaluates an answer as code here: only a
-user's rule may, in a process of its own for each answer.
+No checker limits its own time or memory: the workers do. None evaluates an answer as code in this
+process. Only a user's checker may evaluate, in a separate process for each answer.
 """
 
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-# Imported here so that a fork of the server has it.
+# Imported here so that the fork server imports it once for all workers.
 import reasoning_gym  # noqa: F401
 
 from reasoning_lab.config.targets import TRUSTED_VARIABLE, is_trusted
 from reasoning_lab.types import Problem, UserError, Verdict
-from reasoning_lab.verify.choice import LETTERS, SEVERAL, read_choice
+from reasoning_lab.verify.choice import LETTERS, SEVERAL_OPTIONS, parse_choice
 from reasoning_lab.verify.gym import UnscorableGoldError, family_verdict, require_scorable_gold
-from reasoning_lab.verify.math import is_math, math_verdict
-from reasoning_lab.verify.number import Quantity, read_answer, read_number
-from reasoning_lab.verify.own_rules import check_own, own_gold_complaint
+from reasoning_lab.verify.math import is_readable_gold, math_verdict
+from reasoning_lab.verify.number import NumberWithUnit, parse_number, parse_number_answer
+from reasoning_lab.verify.user_checkers import check_with_user_checker, user_checker_gold_error
 
 _SHOWN_CHARS = 100
 
@@ -34,43 +34,45 @@ class UnreadableGoldError(UserError):
 
 
 def check(problem: Problem, answer: str) -> Verdict:
-    """Say whether `answer` matches `problem.gold` under `problem.checker`.
+    """Return whether `answer` matches `problem.gold` under `problem.checker`.
 
-    Never returns TIMEOUT, which is the pool's to give.
+    The verdict is never TIMEOUT, which only the verifier gives.
 
     Raises:
         UnreadableGoldError: The checker can't read the gold.
-        UserError: The checker is unknown, or `choices` are no list of texts.
-        MemoryError: The worker's cap was reached and the checker's library didn't swallow it.
+        UserError: The checker is unknown, or `choices` is not a list of texts.
+        MemoryError: The answer reached the worker's memory cap.
     """
-    return _checker(problem)[1](problem, answer)
+    _, check_answer = _checker(problem)
+    return check_answer(problem, answer)
 
 
-def gold_complaint(problem: Problem) -> str | None:
-    """Say why the checker can't read the problem's gold; None when it can.
+def gold_error(problem: Problem) -> str | None:
+    """Return why the checker can't read the problem's gold; None when it can.
 
     Raises:
-        UserError: The checker is unknown, or `choices` are no list of texts.
+        UserError: The checker is unknown, or `choices` is not a list of texts.
         MemoryError: As in `check`.
     """
+    parse_gold, _ = _checker(problem)
     try:
-        _checker(problem)[0](problem)
+        parse_gold(problem)
     except UnreadableGoldError as error:
         return str(error)
     return None
 
 
-_GoldReader = Callable[[Problem], Any]
+_GoldParser = Callable[[Problem], Any]
 _AnswerChecker = Callable[[Problem, str], Verdict]
 
 
-def _checker(problem: Problem) -> tuple[_GoldReader, _AnswerChecker]:
-    """The two functions of the problem's checker: one reads gold or raises, one compares."""
+def _checker(problem: Problem) -> tuple[_GoldParser, _AnswerChecker]:
+    """Return the checker's two functions: one parses the gold or raises, one compares."""
     kind, _, family = problem.checker.partition("/")
     if kind == "reasoning_gym" and family:
-        return _require_scorable_gold, _check_reasoning_gym
+        return _parse_gym_gold, _check_reasoning_gym
     if is_trusted(problem.checker):
-        return _require_own_gold, check_own
+        return _parse_user_gold, check_with_user_checker
     try:
         return _CHECKERS[problem.checker]
     except KeyError:
@@ -81,53 +83,53 @@ def _checker(problem: Problem) -> tuple[_GoldReader, _AnswerChecker]:
         ) from None
 
 
-def _refuse(problem: Problem, complaint: str, because: str = "") -> NoReturn:
+def _refuse_gold(problem: Problem, reason: str, details: str = "") -> NoReturn:
     raise UnreadableGoldError(
-        f"{problem.origin}: {complaint} {problem.gold[:_SHOWN_CHARS]!r}{because}; "
+        f"{problem.origin}: {reason} {problem.gold[:_SHOWN_CHARS]!r}{details}; "
         "correct or drop this problem in its data source"
     )
 
 
-def _require_math_gold(problem: Problem) -> None:
-    if not is_math(problem.gold):
-        _refuse(problem, "'math' can't read the gold")
+def _parse_math_gold(problem: Problem) -> None:
+    if not is_readable_gold(problem.gold):
+        _refuse_gold(problem, "'math' can't read the gold")
 
 
 def _check_math(problem: Problem, answer: str) -> Verdict:
     verdict = math_verdict(problem.gold, answer)
     if verdict is None:
-        _refuse(problem, "'math' can't read the gold")
+        _refuse_gold(problem, "'math' can't read the gold")
     return verdict
 
 
-def _number_gold(problem: Problem) -> Quantity:
-    gold = read_number(problem.gold)
+def _parse_number_gold(problem: Problem) -> NumberWithUnit:
+    gold = parse_number(problem.gold)
     if gold is None:
-        _refuse(problem, "'number' can't read the gold")
+        _refuse_gold(problem, "'number' can't read the gold")
     return gold
 
 
 def _check_number(problem: Problem, answer: str) -> Verdict:
-    gold = _number_gold(problem)
-    quantity = read_answer(answer)
-    if quantity is None:
+    gold = _parse_number_gold(problem)
+    number = parse_number_answer(answer)
+    if number is None:
         return Verdict.UNPARSEABLE
-    return Verdict.CORRECT if gold.matches(quantity) else Verdict.WRONG
+    return Verdict.CORRECT if gold.matches(number) else Verdict.WRONG
 
 
-def _choice_gold(problem: Problem) -> str:
-    named = read_choice(problem.gold, _choices(problem))
-    if named is None or named == SEVERAL:
-        _refuse(problem, "'choice' can't read the gold")
-    return named
+def _parse_choice_gold(problem: Problem) -> str:
+    letter = parse_choice(problem.gold, _choices(problem))
+    if letter is None or letter == SEVERAL_OPTIONS:
+        _refuse_gold(problem, "'choice' can't read the gold")
+    return letter
 
 
 def _check_choice(problem: Problem, answer: str) -> Verdict:
-    gold = _choice_gold(problem)
-    named = read_choice(answer, _choices(problem))
-    if named is None:
+    gold = _parse_choice_gold(problem)
+    letter = parse_choice(answer, _choices(problem))
+    if letter is None:
         return Verdict.UNPARSEABLE
-    return Verdict.CORRECT if named == gold else Verdict.WRONG
+    return Verdict.CORRECT if letter == gold else Verdict.WRONG
 
 
 def _choices(problem: Problem) -> tuple[str, ...]:
@@ -144,28 +146,28 @@ def _choices(problem: Problem) -> tuple[str, ...]:
     return tuple(choices)
 
 
-_CHECKERS: dict[str, tuple[_GoldReader, _AnswerChecker]] = {
-    "math": (_require_math_gold, _check_math),
-    "number": (_number_gold, _check_number),
-    "choice": (_choice_gold, _check_choice),
+_CHECKERS: dict[str, tuple[_GoldParser, _AnswerChecker]] = {
+    "math": (_parse_math_gold, _check_math),
+    "number": (_parse_number_gold, _check_number),
+    "choice": (_parse_choice_gold, _check_choice),
 }
+
+
+def _parse_gym_gold(problem: Problem) -> None:
+    try:
+        require_scorable_gold(problem)
+    except UnscorableGoldError as error:
+        _refuse_gold(problem, f"'{problem.checker}' can't score the gold", str(error))
 
 
 def _check_reasoning_gym(problem: Problem, answer: str) -> Verdict:
     try:
         return family_verdict(problem, answer)
     except UnscorableGoldError as error:
-        _refuse(problem, f"'{problem.checker}' can't score the gold", str(error))
+        _refuse_gold(problem, f"'{problem.checker}' can't score the gold", str(error))
 
 
-def _require_scorable_gold(problem: Problem) -> None:
-    try:
-        require_scorable_gold(problem)
-    except UnscorableGoldError as error:
-        _refuse(problem, f"'{problem.checker}' can't score the gold", str(error))
-
-
-def _require_own_gold(problem: Problem) -> None:
-    complaint = own_gold_complaint(problem)
-    if complaint is not None:
-        _refuse(problem, f"'{problem.checker}' does not find right its own gold", complaint)
+def _parse_user_gold(problem: Problem) -> None:
+    details = user_checker_gold_error(problem)
+    if details is not None:
+        _refuse_gold(problem, f"'{problem.checker}' does not accept its own gold", details)

@@ -1,9 +1,9 @@
-r"""Read an answer to a multiple-choice question: which option does it name?
+r"""Parse an answer to a multiple-choice question to the letter of an option.
 
-It names an option by its letter (`C`, `(c)`, `C)`, `\textbf{(C)}`, `Option C`), by its letter and
-what follows (`C) 53`, `C because ...`, `I pick C`), or by its text where the problem's
-`metadata["choices"]` has the options' texts in order. Letters are those of the options, up to Z;
-A to J where the options are unknown. What names two options is no guess at one: it is wrong for
+An answer names an option by its letter (`C`, `(c)`, `C)`, `\textbf{(C)}`, `Option C`) or by its
+letter in a text (`C) 53`, `C because ...`, `I pick C`). It may also give the option's text, where
+the problem's `metadata["choices"]` lists the options' texts. The letters are those of the options,
+up to Z, or A to J where the options are unknown. An answer that names two options is wrong for
 every gold.
 """
 
@@ -12,20 +12,20 @@ import string
 from collections.abc import Sequence
 from functools import lru_cache
 
-from reasoning_lab.verify.characters import ascii_form
-from reasoning_lab.verify.number import fractions_in_line, read_number
-from reasoning_lab.verify.plain_text import plain
+from reasoning_lab.verify.characters import normalise_characters
+from reasoning_lab.verify.number import inline_fractions, parse_number
+from reasoning_lab.verify.plain_text import strip_latex
 
 LETTERS = string.ascii_uppercase
-# Never equal to a gold.
-SEVERAL = "several"
+# The result for a text that names two or more options; it equals no gold.
+SEVERAL_OPTIONS = "several"
 
-_WITHOUT_OPTIONS = LETTERS[:10]
-_ANNOUNCED = re.compile(
+_DEFAULT_LETTERS = LETTERS[:10]
+_ANNOUNCEMENT = re.compile(
     r"^(?:the )?(?:final )?(?:correct )?(?:answer|option|choice)(?: is)?:? (?:(?:option|choice) )?",
     re.IGNORECASE,
 )
-_ALONE = re.compile(r"[(\[]?([A-Za-z])[)\]]?[.:]?")
+_LETTER_ALONE = re.compile(r"[(\[]?([A-Za-z])[)\]]?[.:]?")
 _LABEL = re.compile(
     r"\(?([A-Za-z])(?:[.:](?!\d) ?|\)(?:[.:](?=\s|$))? ?| ?= | ?=(?=\d)| - |, (?=[a-z])| (?=\())"
 )
@@ -48,109 +48,110 @@ _DIGITS = frozenset("0123456789")
 _JOINING = re.compile(r",|(?<![A-Za-z])(?:or|and)(?![A-Za-z])")
 
 
-def read_choice(text: str, choices: Sequence[str]) -> str | None:
+def parse_choice(text: str, choices: Sequence[str]) -> str | None:
     """Return the letter of the option that `text` names.
 
     Args:
-        text: What was answered, or gold.
+        text: An answer or a gold.
         choices: The options' texts in order; empty when unknown.
 
     Returns:
-        A capital letter; `SEVERAL` for more than one option; None for none.
+        A capital letter, `SEVERAL_OPTIONS` for two or more options, None for none.
     """
-    letters = LETTERS[: len(choices)] if choices else _WITHOUT_OPTIONS
-    named = _named(_bare(text), _options(tuple(choices)))
-    return named if named == SEVERAL or (named is not None and named in letters) else None
+    letters = LETTERS[: len(choices)] if choices else _DEFAULT_LETTERS
+    letter = _parse_letter(_strip(text), _parse_options(tuple(choices)))
+    is_valid = letter == SEVERAL_OPTIONS or (letter is not None and letter in letters)
+    return letter if is_valid else None
 
 
-def _bare(text: str) -> str:
-    """The text without LaTeX, fractions of numbers as `3/4`."""
-    bare = plain(fractions_in_line(ascii_form(text)))
-    quoted = re.fullmatch(r"""(["'])([^"']+)\1""", bare)
-    return quoted[2] if quoted else bare
+def _strip(text: str) -> str:
+    """Return the text without LaTeX and quotes, fractions of numbers as `3/4`."""
+    text = strip_latex(inline_fractions(normalise_characters(text)))
+    quoted = re.fullmatch(r"""(["'])([^"']+)\1""", text)
+    return quoted[2] if quoted else text
 
 
-def _named(text: str, options: Sequence[str]) -> str | None:
-    alone = _ALONE.fullmatch(_ANNOUNCED.sub("", text, count=1))
+def _parse_letter(text: str, options: Sequence[str]) -> str | None:
+    alone = _LETTER_ALONE.fullmatch(_ANNOUNCEMENT.sub("", text, count=1))
     if alone:
         return alone[1].upper()
-    by_text = _letter_of(text, options)
+    by_text = _letter_by_text(text, options)
     if by_text:
         return by_text
-    text = _ANNOUNCED.sub("", text, count=1)
+    text = _ANNOUNCEMENT.sub("", text, count=1)
     label = _LABEL.match(text)
     if label is None or (label[1] in "aI" and set(".):").isdisjoint(label[0])):
-        return _in_prose(text, options) or _letter_of_value(text, options)
+        return _letter_in_sentence(text, options) or _letter_by_value(text, options)
     letter, rest = label[1].upper(), text[label.end() :].strip()
     rest = rest[1:-1] if rest.startswith("(") and rest.endswith(")") else rest
     if _IS_DENIED.match(rest):
         return None
-    named = _letter_of(rest, options) or _letter_of_value(rest, options)
-    if named == letter:
+    letter_of_rest = _letter_by_text(rest, options) or _letter_by_value(rest, options)
+    if letter_of_rest == letter:
         return letter
-    if named or set(_LETTER.findall(rest)) - {letter, "I"}:
-        return SEVERAL
+    if letter_of_rest or set(_LETTER.findall(rest)) - {letter, "I"}:
+        return SEVERAL_OPTIONS
     if label[1].isupper():
         return letter
-    # A small letter may be an item of a list of the answer's own.
-    listed = re.search(r"(?<![^\W_])[a-z][.)] ?\S", rest)
-    return letter if not options and not listed else None
+    # A small letter may be the label of an item in the answer's own list.
+    starts_list = re.search(r"(?<![^\W_])[a-z][.)] ?\S", rest)
+    return letter if not options and not starts_list else None
 
 
-def _in_prose(text: str, options: Sequence[str]) -> str | None:
-    """The one letter that a sentence names and does not deny."""
-    marks = list(_LETTER.finditer(text))
-    letters = {mark[0] for mark in marks}
+def _letter_in_sentence(text: str, options: Sequence[str]) -> str | None:
+    """Return the one letter that a sentence names and does not deny."""
+    matches = list(_LETTER.finditer(text))
+    letters = {match[0] for match in matches}
     if len(letters) > 1:
-        return SEVERAL
+        return SEVERAL_OPTIONS
     if not letters or _DENIED.search(text):
         return None
-    for mark in marks:
-        before, after = text[: mark.start()].rstrip()[-1:], text[mark.end() :].lstrip()[:1]
+    for match in matches:
+        before, after = text[: match.start()].rstrip()[-1:], text[match.end() :].lstrip()[:1]
         if before in _OPERATORS | _DIGITS or after in _OPERATORS:
             return None
     (letter,) = letters
     parts = [part.strip() for part in _JOINING.split(text)]
-    others = {_letter_of(part, options) or _letter_of_value(part, options) for part in parts}
+    others = {_letter_by_text(part, options) or _letter_by_value(part, options) for part in parts}
     if others - {letter, None}:
-        return SEVERAL
+        return SEVERAL_OPTIONS
     return (
         letter if re.search(r"[a-z]{2}", text) or text.startswith((letter, f"({letter}")) else None
     )
 
 
-def _letter_of(text: str, options: Sequence[str]) -> str | None:
-    """The letter of the only option that reads so."""
-    text = _compared(text)
-    same = [at for at, option in enumerate(options) if option == text]
-    return LETTERS[same[0]] if len(same) == 1 else None
+def _letter_by_text(text: str, options: Sequence[str]) -> str | None:
+    """Return the letter of the only option with this text."""
+    text = _normalise_option(text)
+    matches = [place for place, option in enumerate(options) if option == text]
+    return LETTERS[matches[0]] if len(matches) == 1 else None
 
 
-def _letter_of_value(text: str, options: Sequence[str]) -> str | None:
-    """The letter of the only option of that value: `25` where one option is `25 km/h`."""
-    value = read_number(text) if options else None
+def _letter_by_value(text: str, options: Sequence[str]) -> str | None:
+    """Return the letter of the only option with this value: `25` names the option `25 km/h`."""
+    value = parse_number(text) if options else None
     if value is None:
         return None
-    values = [read_number(option) for option in options]
-    same = [at for at, other in enumerate(values) if other is not None and other.matches(value)]
-    return LETTERS[same[0]] if len(same) == 1 else None
+    values = [parse_number(option) for option in options]
+    matches = [at for at, other in enumerate(values) if other is not None and other.matches(value)]
+    return LETTERS[matches[0]] if len(matches) == 1 else None
 
 
 @lru_cache(maxsize=256)
-def _options(choices: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(_option(choice, at) for at, choice in enumerate(choices[: len(LETTERS)]))
+def _parse_options(choices: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(_parse_option(choice, at) for at, choice in enumerate(choices[: len(LETTERS)]))
 
 
-def _option(choice: str, at: int) -> str:
-    """An option's text as it is compared, without the label that some data sets leave on it."""
-    text = _bare(choice)
+def _parse_option(choice: str, at: int) -> str:
+    """Return an option's text for comparison, without the label that some data sets leave in it."""
+    text = _strip(choice)
     label = re.match(r"\(?([A-Za-z])(?:[.:]|\)(?:[.:](?=\s|$))?) ?", text)
     if label and label[1] == LETTERS[at]:
         text = text[label.end() :]
-    return _compared(text)
+    return _normalise_option(text)
 
 
-def _compared(text: str) -> str:
-    """Without case, a final stop and spaces around a colon."""
+def _normalise_option(text: str) -> str:
+    """Return the text without case, a final stop and spaces around a colon."""
     text = text.casefold()
     return re.sub(r"\s*:\s*", ":", text[:-1] if text.endswith(".") else text).strip()

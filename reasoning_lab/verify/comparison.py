@@ -1,68 +1,73 @@
-"""Say whether an answer's structure means the same as gold's: the rules of `README.md`'s table."""
+"""Compare an answer's tree with gold's, by the decisions in the table of `README.md`."""
 
 from collections.abc import Callable, Sequence
-from fractions import Fraction
-from typing import Any
+from itertools import pairwise
 
 import sympy
 
-from reasoning_lab.verify.formulas import literal, same_formula
-from reasoning_lab.verify.nodes import (
-    EMPTY,
-    Based,
-    Clock,
+from reasoning_lab.verify.formula_equality import equal_formulas
+from reasoning_lab.verify.formulas import parse_literal
+from reasoning_lab.verify.parse_tree import (
+    EMPTY_SET,
+    BasedNumber,
+    Bracketed,
     Congruence,
-    Group,
-    Leaf,
-    Listing,
+    Formula,
     Node,
+    PlainList,
     Quantity,
     Ratio,
     Relation,
     SetExpression,
+    TimeOfDay,
     Words,
 )
-from reasoning_lab.verify.regions import is_region, is_value, same_region
+from reasoning_lab.verify.real_sets import equal_real_sets, is_inequality, is_real_set
 from reasoning_lab.verify.relations import (
     FLIPPED,
     LONE_SYMBOL,
-    asked_value,
-    is_about,
+    are_proportional,
+    distinct_names,
     is_equation,
     is_name,
-    matched,
-    scaled,
-    squeezed,
+    is_rounded_value,
+    match_unordered,
+    relation_value,
+    remove_spaces,
+    values_by_name,
+    values_without_names,
 )
+from reasoning_lab.verify.times import equal_times
 
 
-def same(gold: Node, answer: Node) -> bool:
-    """Whether the answer means what gold means; not symmetric, gold decides what is asked."""
+def is_equivalent(gold: Node, answer: Node) -> bool:
+    """Return whether the answer means what gold means.
+
+    The comparison is not symmetric: gold decides what form of answer is accepted.
+    """
     if isinstance(answer, Relation):
         if isinstance(gold, Relation):
             return _same_relation(gold, answer)
-        value = _answer_value(answer)
+        value = _stated_value(answer)
         if value is not None:
-            return same(gold, value)
-        return is_region(gold) and same_region(gold, answer)
+            return is_equivalent(gold, value)
+        return is_real_set(gold) and equal_real_sets(gold, answer)
     if isinstance(gold, Relation):
-        return _relation_answered(gold, answer)
-    if gold == answer and not isinstance(gold, Leaf):
+        return _relation_matches(gold, answer)
+    if gold == answer and not isinstance(gold, Formula):
         return True
-    for kinds, rule in _RULES:
-        if isinstance(gold, kinds) or isinstance(answer, kinds):
-            return rule(gold, answer)
-    return isinstance(gold, Leaf) and isinstance(answer, Leaf) and _same_leaf(gold, answer)
+    for node_type, compare in _COMPARISONS:
+        if isinstance(gold, node_type) or isinstance(answer, node_type):
+            return compare(gold, answer)
+    if isinstance(gold, Formula) and isinstance(answer, Formula):
+        return equal_formulas(gold.text, answer.text)
+    return False
 
 
-def _same_leaf(gold: Leaf, answer: Leaf) -> bool:
-    return same_formula(gold.text, answer.text)
+def _stated_value(relation: Relation) -> Node | None:
+    """Return the one value that an equation or a membership states, or None.
 
-
-def _answer_value(relation: Relation) -> Node | None:
-    """What an answer that is an equation or a membership gives; None when it gives no one value.
-
-    A chain of numbers must hold: `3 = 7` gives nothing.
+    A chain of numbers must hold: `3 = 7` states nothing.
     """
     first, last = relation.sides[0], relation.sides[-1]
     if relation.operators == ("\\in",):
@@ -71,10 +76,10 @@ def _answer_value(relation: Relation) -> Node | None:
         return None
     sides = relation.sides
     if "\\approx" in relation.operators:
-        # What stands before "approximately" is exact; behind a name there is nothing else.
+        # The side before "approximately" is exact, and counts unless it is only a name.
         place = relation.operators.index("\\approx")
         if place > 0 or not is_name(relation.texts[0]):
-            if not is_about(sides[place], sides[place + 1]):
+            if not is_rounded_value(sides[place], sides[place + 1]):
                 return None
             sides = sides[: place + 1]
             last = sides[-1]
@@ -85,51 +90,60 @@ def _answer_value(relation: Relation) -> Node | None:
     if len(sides) > 1 and LONE_SYMBOL.fullmatch(relation.texts[len(sides) - 1]):
         sides = sides[:-1]
         last = sides[-1]
-    holds = all(side is not None and last is not None and same(last, side) for side in sides)
+    holds = all(
+        side is not None and last is not None and is_equivalent(last, side) for side in sides
+    )
     return last if holds else None
 
 
-def _relation_answered(gold: Relation, answer: Node) -> bool:
-    value = asked_value(gold)
+def _relation_matches(gold: Relation, answer: Node) -> bool:
+    value = relation_value(gold)
     if value is not None:
-        return same(value, answer)
-    return same_region(gold, answer)
+        return is_equivalent(value, answer)
+    return equal_real_sets(gold, answer)
 
 
 def _same_relation(gold: Relation, answer: Relation) -> bool:
     if is_equation(gold) and is_equation(answer):
         return _same_equation(gold, answer)
     if "\\in" in gold.operators + answer.operators:
-        left = asked_value(gold) if gold.operators == ("\\in",) else gold
-        right = _answer_value(answer) if answer.operators == ("\\in",) else answer
-        if left is None or right is None:
+        gold_set = relation_value(gold) if gold.operators == ("\\in",) else gold
+        answer_set = _stated_value(answer) if answer.operators == ("\\in",) else answer
+        if gold_set is None or answer_set is None:
             return False
-        return same(left, right) or same_region(left, right)
+        return is_equivalent(gold_set, answer_set) or equal_real_sets(gold_set, answer_set)
     return (
-        _same_chain(gold, answer) or same_region(gold, answer, symbol=True) or scaled(gold, answer)
+        _same_chain(gold, answer)
+        or equal_real_sets(gold, answer, same_symbol=True)
+        or are_proportional(gold, answer)
     )
 
 
 def _same_equation(gold: Relation, answer: Relation) -> bool:
-    names = [squeezed(relation.texts[0]) for relation in (gold, answer)]
+    names = [remove_spaces(relation.texts[0]) for relation in (gold, answer)]
     if all(is_name(relation.texts[0]) for relation in (gold, answer)):
-        left, right = asked_value(gold), _answer_value(answer)
-        if left is not None and right is not None and same(left, right):
-            return names[0].casefold() == names[1].casefold() or _same_sides(gold, answer, 0)
+        left, right = relation_value(gold), _stated_value(answer)
+        if left is not None and right is not None and is_equivalent(left, right):
+            return names[0].casefold() == names[1].casefold() or _same_first_side(gold, answer)
     if len(gold.sides) == 2 and len(answer.sides) > 2:
-        value = asked_value(gold)
+        value = relation_value(gold)
         last = answer.sides[-1]
-        return value is not None and last is not None and names[0] == names[1] and same(value, last)
-    return scaled(gold, answer)
+        return (
+            value is not None
+            and last is not None
+            and names[0] == names[1]
+            and is_equivalent(value, last)
+        )
+    return are_proportional(gold, answer)
 
 
-def _same_sides(gold: Relation, answer: Relation, place: int) -> bool:
-    left, right = gold.sides[place], answer.sides[place]
-    return left is not None and right is not None and same(left, right)
+def _same_first_side(gold: Relation, answer: Relation) -> bool:
+    left, right = gold.sides[0], answer.sides[0]
+    return left is not None and right is not None and is_equivalent(left, right)
 
 
 def _same_chain(gold: Relation, answer: Relation) -> bool:
-    """The same sides in the same order, or all of it turned round."""
+    """Return whether the sides are equal in order, or in reverse with flipped relations."""
     if len(gold.sides) != len(answer.sides):
         return False
     flipped = tuple(FLIPPED.get(o, "") for o in reversed(answer.operators))
@@ -140,219 +154,210 @@ def _same_chain(gold: Relation, answer: Relation) -> bool:
         pairs = zip(gold.sides, sides, strict=True)
         if operators == gold.operators and all(
             (a is None and b is None)
-            or (a is not None and b is not None and same(a, b))
-            or (b is None and isinstance(a, Leaf) and bool(LONE_SYMBOL.fullmatch(a.text)))
+            or (a is not None and b is not None and is_equivalent(a, b))
+            or (b is None and isinstance(a, Formula) and bool(LONE_SYMBOL.fullmatch(a.text)))
             for a, b in pairs
         ):
             return True
     return False
 
 
-def _in_order(golds: Sequence[Node], answers: Sequence[Node]) -> bool:
-    return len(golds) == len(answers) and all(map(same, golds, answers))
+def _equal_in_order(golds: Sequence[Node], answers: Sequence[Node]) -> bool:
+    return len(golds) == len(answers) and all(map(is_equivalent, golds, answers))
 
 
-def _named(items: Sequence[Node]) -> list[tuple[str, Node]] | None:
-    """Names and values of `x = 5, y = 6`; None when the names are not distinct."""
-    pairs = []
-    for item in items:
-        if not isinstance(item, Relation) or not is_equation(item) or not is_name(item.texts[0]):
-            return None
-        value = asked_value(item)
-        if value is None:
-            return None
-        pairs.append((squeezed(item.texts[0]), value))
-    return pairs if len({name for name, _ in pairs}) == len(pairs) > 1 else None
+def _solution_values(items: Sequence[Node]) -> list[Node]:
+    """Return the values; a point that is listed twice counts once."""
+    values = values_without_names(items)
+    return _distinct(values) if all(isinstance(value, Bracketed) for value in values) else values
 
 
-def _values(items: Sequence[Node]) -> list[Node]:
-    """The items without names: `x = 1 or x = 2`, and `n = 1, 2, 3`."""
-    values: list[Node] = []
-    for item in items:
-        value = asked_value(item) if isinstance(item, Relation) and is_name(item.texts[0]) else None
-        values += value.items if isinstance(value, Listing) else [value or item]
-    return values
-
-
-def _solutions(items: Sequence[Node]) -> list[Node]:
-    """The values; of points that are listed twice, one."""
-    values = _values(items)
-    return _distinct(values) if all(isinstance(value, Group) for value in values) else values
-
-
-def _names(items: Sequence[Node]) -> set[str]:
-    return {squeezed(item.texts[0]) for item in items if isinstance(item, Relation)}
-
-
-def _same_listing(gold: Node, answer: Node) -> bool:
-    """A list without brackets is in any order, unless distinct names give it one."""
-    if isinstance(gold, Leaf) and isinstance(answer, Listing) and answer.joint == "or":
-        return all(same(gold, item) for item in answer.items)
-    if any(
-        isinstance(side, Listing) and not all(map(is_value, side.items)) for side in (gold, answer)
-    ):
-        if isinstance(gold, Listing) and isinstance(answer, Listing) and gold.joint == answer.joint:
-            return matched(gold.items, answer.items, same)
-        return same_region(gold, answer)
-    if isinstance(gold, Listing) and isinstance(answer, Listing):
-        golds, answers = _named(gold.items), _named(answer.items)
+def _same_list(gold: Node, answer: Node) -> bool:
+    """Compare where at least one side is a list without brackets."""
+    if isinstance(gold, Formula) and isinstance(answer, PlainList) and answer.conjunction == "or":
+        return all(is_equivalent(gold, item) for item in answer.items)
+    if any(isinstance(side, PlainList) and _has_inequality(side) for side in (gold, answer)):
         if (
-            gold.joint != answer.joint
-            and "" not in (gold.joint, answer.joint)
-            and all(isinstance(item, Words) for item in gold.items)
+            isinstance(gold, PlainList)
+            and isinstance(answer, PlainList)
+            and gold.conjunction == answer.conjunction
         ):
-            return False
-        if golds and answers:
-            return matched(golds, answers, lambda a, b: a[0] == b[0] and same(a[1], b[1]))
-        if golds:
-            return _in_order([value for _, value in golds], answer.items)
-        if len(_names(gold.items) | _names(answer.items)) > 1 and _names(gold.items):
-            return matched(gold.items, answer.items, same)
-        return matched(_solutions(gold.items), _solutions(answer.items), same)
-    if isinstance(gold, Listing) and isinstance(answer, Group):
-        golds = _named(gold.items)
-        if answer.brackets == "{}" and not golds:
-            return matched(_values(gold.items), answer.items, same)
-        if gold.joint == "or" or (len(_names(gold.items)) == 1 and not golds):
-            return False
-        ordered = answer.brackets == "()" or (answer.brackets == "[]" and len(answer.items) > 2)
-        return ordered and _in_order(_values(gold.items), answer.items)
-    if isinstance(gold, Group) and isinstance(answer, Listing):
-        if gold.brackets == "{}":
-            return matched(_distinct(gold.items), _distinct(_values(answer.items)), same)
-        named = _named(answer.items)
-        if named:
-            return gold.brackets == "()" and _in_order(
-                gold.items, [v for _, v in sorted(named, key=_name)]
-            )
-        if answer.joint == "or" or len(_names(answer.items)) == 1:
-            return False
-        return gold.brackets == "()" and _in_order(gold.items, answer.items)
+            return match_unordered(gold.items, answer.items, is_equivalent)
+        return equal_real_sets(gold, answer)
+    match gold, answer:
+        case PlainList(), PlainList():
+            return _same_plain_list(gold, answer)
+        case PlainList(), Bracketed():
+            return _bracketed_matches_list(gold, answer)
+        case Bracketed(), PlainList():
+            return _list_matches_bracketed(gold, answer)
     return False
 
 
-def _name(pair: tuple[str, Node]) -> str:
-    return pair[0]
+def _has_inequality(node: PlainList) -> bool:
+    return any(map(is_inequality, node.items))
+
+
+def _same_plain_list(gold: PlainList, answer: PlainList) -> bool:
+    """Compare two lists without brackets, which have an order only by distinct names."""
+    if (
+        gold.conjunction != answer.conjunction
+        and "" not in (gold.conjunction, answer.conjunction)
+        and all(isinstance(item, Words) for item in gold.items)
+    ):
+        return False
+    gold_values, answer_values = values_by_name(gold.items), values_by_name(answer.items)
+    if gold_values and answer_values:
+        return match_unordered(
+            gold_values, answer_values, lambda a, b: a[0] == b[0] and is_equivalent(a[1], b[1])
+        )
+    if gold_values:
+        return _equal_in_order([value for _, value in gold_values], answer.items)
+    gold_names = distinct_names(gold.items)
+    if gold_names and len(gold_names | distinct_names(answer.items)) > 1:
+        return match_unordered(gold.items, answer.items, is_equivalent)
+    return match_unordered(
+        _solution_values(gold.items), _solution_values(answer.items), is_equivalent
+    )
+
+
+def _bracketed_matches_list(gold: PlainList, answer: Bracketed) -> bool:
+    has_distinct_names = values_by_name(gold.items) is not None
+    if answer.brackets == "{}" and not has_distinct_names:
+        return match_unordered(values_without_names(gold.items), answer.items, is_equivalent)
+    if gold.conjunction == "or":
+        return False
+    if len(distinct_names(gold.items)) == 1 and not has_distinct_names:
+        return False
+    is_ordered = answer.brackets == "()" or (answer.brackets == "[]" and len(answer.items) > 2)
+    return is_ordered and _equal_in_order(values_without_names(gold.items), answer.items)
+
+
+def _list_matches_bracketed(gold: Bracketed, answer: PlainList) -> bool:
+    if gold.brackets == "{}":
+        return match_unordered(
+            _distinct(gold.items), _distinct(values_without_names(answer.items)), is_equivalent
+        )
+    if gold.brackets != "()":
+        return False
+    answer_values = values_by_name(answer.items)
+    if answer_values:
+        by_name = sorted(answer_values, key=lambda pair: pair[0])
+        return _equal_in_order(gold.items, [value for _, value in by_name])
+    if answer.conjunction == "or" or len(distinct_names(answer.items)) == 1:
+        return False
+    return _equal_in_order(gold.items, answer.items)
 
 
 def _distinct(items: Sequence[Node]) -> list[Node]:
-    kept_items: list[Node] = []
+    distinct: list[Node] = []
     for item in items:
-        if not any(same(other, item) for other in kept_items):
-            kept_items.append(item)
-    return kept_items
+        if not any(is_equivalent(other, item) for other in distinct):
+            distinct.append(item)
+    return distinct
 
 
-def _same_group(gold: Node, answer: Node) -> bool:
-    if isinstance(gold, Group) and isinstance(answer, Group):
+def _same_bracketed(gold: Node, answer: Node) -> bool:
+    """Compare where at least one side has brackets; a set of one equals its element."""
+    if isinstance(gold, Bracketed) and isinstance(answer, Bracketed):
         if gold.brackets == "{}" == answer.brackets:
-            return matched(_distinct(gold.items), _distinct(answer.items), same)
+            return match_unordered(_distinct(gold.items), _distinct(answer.items), is_equivalent)
         if gold.brackets == answer.brackets:
-            return _in_order(gold.items, answer.items)
-        return is_region(gold) and is_region(answer) and same_region(gold, answer)
-    if EMPTY in (gold, answer):
+            return _equal_in_order(gold.items, answer.items)
+        return is_real_set(gold) and is_real_set(answer) and equal_real_sets(gold, answer)
+    if EMPTY_SET in (gold, answer):
         return Words("\\emptyset") in (gold, answer)
     for one, other in ((gold, answer), (answer, gold)):
-        if not isinstance(one, Group) or isinstance(other, Words):
+        if not isinstance(one, Bracketed) or isinstance(other, Words):
             continue
         if one.brackets == "{}" and len(one.items) == 1:
             pair = (one.items[0], other) if one is gold else (other, one.items[0])
-            return same(*pair)
-    return same_region(gold, answer)
+            return is_equivalent(*pair)
+    return equal_real_sets(gold, answer)
 
 
 def _same_quantity(gold: Node, answer: Node) -> bool:
-    """A unit that one side leaves out is granted; of two units, each is the other's."""
+    """Compare quantities: a missing unit matches every unit, two units must be equal."""
     values, units = [], []
     for node in (gold, answer):
         values.append(node.value if isinstance(node, Quantity) else node)
         units.append(node.unit if isinstance(node, Quantity) else ())
     if units[0] == units[1] or () in units:
-        if same(values[0], values[1]) and not (units[1] == ("percent",) and _is_share(gold)):
+        if is_equivalent(values[0], values[1]) and not (
+            units[1] == ("percent",) and _is_below_one(gold)
+        ):
             return True
         return ("percent",) in units and units[0] != units[1] and _same_percentage(values, units)
     return False
 
 
-def _is_share(gold: Node) -> bool:
-    """Whether gold is a number below one, which as many percent are not."""
-    number = literal(gold.text) if isinstance(gold, Leaf) else None
+def _is_below_one(gold: Node) -> bool:
+    """Return whether gold is a number below one, which is never that many percent."""
+    number = parse_literal(gold.text) if isinstance(gold, Formula) else None
     return number is not None and abs(number.value) < 1
 
 
 def _same_percentage(values: list[Node], units: list[tuple[str, ...]]) -> bool:
-    hundredths = []
+    fractions = []
     for value, unit in zip(values, units, strict=True):
-        if not isinstance(value, Leaf):
+        if not isinstance(value, Formula):
             return False
-        number = literal(value.text)
+        number = parse_literal(value.text)
         if unit and number:
-            share: Fraction = number.value / 100
-            hundredths.append(f"\\frac{{{share.numerator}}}{{{share.denominator}}}")
+            share = number.value / 100
+            fractions.append(f"\\frac{{{share.numerator}}}{{{share.denominator}}}")
         else:
-            hundredths.append(f"\\frac{{{value.text}}}{{100}}" if unit else value.text)
-    return same_formula(*hundredths)
-
-
-def _same_clock(gold: Node, answer: Node) -> bool:
-    time, other = _clock(gold), _clock(answer)
-    if time is None or other is None:
-        return False
-    (hour, minute, half), (other_hour, other_minute, other_half) = time, other
-    if minute != other_minute:
-        return False
-    if half and other_half:
-        return (hour, half) == (other_hour, other_half)
-    return hour == other_hour or (bool(half or other_half) and _in_day(time) == _in_day(other))
-
-
-def _in_day(time: tuple[int, int, str]) -> int:
-    return time[0] if not time[2] else time[0] % 12 + (12 if time[2] == "pm" else 0)
-
-
-def _clock(node: Node) -> tuple[int, int, str] | None:
-    if isinstance(node, Clock):
-        return node.hour, node.minute, node.half
-    if isinstance(node, Ratio) and node.clock:
-        hour, minute = (literal(part.text) for part in node.parts if isinstance(part, Leaf))
-        if hour and minute:
-            return int(hour.value), int(minute.value), ""
-    return None
+            fractions.append(f"\\frac{{{value.text}}}{{100}}" if unit else value.text)
+    return equal_formulas(*fractions)
 
 
 def _same_ratio(gold: Node, answer: Node) -> bool:
-    """Ratios are equal up to a factor, but what may be a time of day is not reduced."""
-    parts = [node.parts if isinstance(node, Ratio) else None for node in (gold, answer)]
-    if parts[0] and parts[1] and _in_order(parts[0], parts[1]):
-        return True
-    if any(isinstance(node, Ratio) and node.clock and _reducible(node) for node in (gold, answer)):
+    """Compare ratios up to a factor; a ratio that may be a time of day is not reduced."""
+    for node in (gold, answer):
+        if isinstance(node, Ratio) and node.may_be_time and _is_reducible(node):
+            return _equal_ratio_parts(gold, answer)
+    if isinstance(gold, Ratio) and isinstance(answer, Ratio):
+        return _equal_ratio_parts(gold, answer) or _proportional_parts(gold.parts, answer.parts)
+    ratio, other = (gold, answer) if isinstance(gold, Ratio) else (answer, gold)
+    if not isinstance(ratio, Ratio) or len(ratio.parts) != 2 or not isinstance(other, Formula):
         return False
-    if parts[0] and parts[1]:
-        return len(parts[0]) == len(parts[1]) and all(
-            same_formula(f"({a})\\cdot ({d})", f"({b})\\cdot ({c})")
-            for (a, c), (b, d) in (
-                (_texts(parts[0][at], parts[0][at + 1]), _texts(parts[1][at], parts[1][at + 1]))
-                for at in range(len(parts[0]) - 1)
-            )
-        )
-    ratio = parts[0] or parts[1]
-    other = answer if parts[0] else gold
-    if ratio is None or len(ratio) != 2 or not isinstance(other, Leaf):
+    if other is gold:
+        literal = parse_literal(other.text)
+        if literal and "." not in other.text and literal.value.denominator == 1:
+            return False
+    numerator, denominator = _formula_texts(*ratio.parts)
+    fraction = f"\\frac{{{numerator}}}{{{denominator}}}"
+    if other is gold:
+        return equal_formulas(other.text, fraction)
+    return equal_formulas(fraction, other.text)
+
+
+def _equal_ratio_parts(gold: Node, answer: Node) -> bool:
+    return (
+        isinstance(gold, Ratio)
+        and isinstance(answer, Ratio)
+        and _equal_in_order(gold.parts, answer.parts)
+    )
+
+
+def _proportional_parts(golds: Sequence[Node], answers: Sequence[Node]) -> bool:
+    if len(golds) != len(answers):
         return False
-    whole = literal(other.text) if parts[1] else None
-    if whole and "." not in other.text and whole.value.denominator == 1:
-        return False
-    above, below = _texts(*ratio)
-    fraction = f"\\frac{{{above}}}{{{below}}}"
-    return same_formula(fraction, other.text) if parts[0] else same_formula(other.text, fraction)
+    for gold_pair, answer_pair in zip(pairwise(golds), pairwise(answers), strict=True):
+        (a, c), (b, d) = _formula_texts(*gold_pair), _formula_texts(*answer_pair)
+        if not equal_formulas(f"({a})\\cdot ({d})", f"({b})\\cdot ({c})"):
+            return False
+    return True
 
 
-def _texts(one: Node, other: Node) -> tuple[str, str]:
-    return tuple(node.text if isinstance(node, Leaf) else "?" for node in (one, other))  # type: ignore[return-value]
+def _formula_texts(left: Node, right: Node) -> tuple[str, str]:
+    """Return the texts of two formulas; another node's text is `?`, which equals no formula."""
+    left_text, right_text = (n.text if isinstance(n, Formula) else "?" for n in (left, right))
+    return left_text, right_text
 
 
-def _reducible(ratio: Ratio) -> bool:
-    numbers = [literal(part.text) for part in ratio.parts if isinstance(part, Leaf)]
+def _is_reducible(ratio: Ratio) -> bool:
+    numbers = [parse_literal(part.text) for part in ratio.parts if isinstance(part, Formula)]
     values = [int(number.value) for number in numbers if number]
     return len(values) != 2 or sympy.gcd(*values) != 1
 
@@ -360,34 +365,35 @@ def _reducible(ratio: Ratio) -> bool:
 def _same_congruence(gold: Node, answer: Node) -> bool:
     if not (isinstance(gold, Congruence) and isinstance(answer, Congruence)):
         return False
-    return same(gold.value, answer.value) and same(gold.modulus, answer.modulus)
+    return is_equivalent(gold.value, answer.value) and is_equivalent(gold.modulus, answer.modulus)
 
 
 def _same_words(gold: Node, answer: Node) -> bool:
-    texts = [_text(node) for node in (gold, answer)]
+    texts = [_comparable_text(node) for node in (gold, answer)]
     if texts[0] is not None and texts[0] == texts[1]:
         return True
-    return same_region(gold, answer) if Words("reals") in (gold, answer) else False
+    return equal_real_sets(gold, answer) if Words("reals") in (gold, answer) else False
 
 
-def _text(node: Node) -> str | None:
+def _comparable_text(node: Node) -> str | None:
     if isinstance(node, Words):
         return node.text
-    return node.text.casefold().strip("() ") if isinstance(node, Leaf) else None
+    return node.text.casefold().strip("() ") if isinstance(node, Formula) else None
 
 
-def _never(gold: Node, answer: Node) -> bool:
+def _never_equal(gold: Node, answer: Node) -> bool:
     return False
 
 
-_RULES: tuple[tuple[Any, Callable[[Node, Node], bool]], ...] = (
-    (Listing, _same_listing),
+# The first type that gold or answer has decides.
+_COMPARISONS: tuple[tuple[type, Callable[[Node, Node], bool]], ...] = (
+    (PlainList, _same_list),
     (Congruence, _same_congruence),
     (Quantity, _same_quantity),
-    (Group, _same_group),
-    (SetExpression, same_region),
-    (Clock, _same_clock),
+    (Bracketed, _same_bracketed),
+    (SetExpression, equal_real_sets),
+    (TimeOfDay, equal_times),
     (Ratio, _same_ratio),
-    (Based, _never),
+    (BasedNumber, _never_equal),
     (Words, _same_words),
 )

@@ -1,8 +1,8 @@
-r"""Read a final number as GSM8K (https://arxiv.org/abs/2110.14168) and its like write them.
+r"""Parse a final number as GSM8K (https://arxiv.org/abs/2110.14168) and similar data write it.
 
 `18`, `1,234`, `-$12.50`, `3/4`, `1\frac{1}{2}`, `5\text{ cm}`, `18 dollars`, `1.2 million`: a
 decimal, fraction or mixed number, a currency before it or a unit behind it. No arithmetic, power
-or exponent, so no answer is costly. Numbers are exact: 0.333 is not 1/3.
+or exponent is parsed, so no answer is costly. Numbers are exact: 0.333 is not 1/3.
 
 A percent sign is a unit like any other. GSM8K asks "what percentage" and writes 40, so 40% equals
 40; it does not equal 0.4. A scale word is a part of the number: 12 million does not equal 12.
@@ -15,22 +15,27 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from reasoning_lab.verify.characters import ascii_form
-from reasoning_lab.verify.plain_text import plain
-from reasoning_lab.verify.units import SCALES, SIGNS, unit_words
+from reasoning_lab.verify.characters import normalise_characters
+from reasoning_lab.verify.plain_text import strip_latex
+from reasoning_lab.verify.units import CURRENCY_SIGNS, SCALES, parse_unit
 
 _INTEGER = r"(?:[1-9][0-9]{0,2}(?:,[0-9]{3})+|[0-9]+)"
 _DECIMAL = rf"(?:{_INTEGER}(?:\.[0-9]*)?|\.[0-9]+)"
 _NUMBER = re.compile(
     rf"""
     (?P<sign>[-+]?)\ ?
-    (?:(?P<currency>(?:US|AU|CA)?\$|[{SIGNS}]|Rs\.?|USD|EUR|GBP|INR)\ ?(?P<inner_sign>[-+]?)\ ?)?
+    (?:(?P<currency>(?:US|AU|CA)?\$|[{CURRENCY_SIGNS}]|Rs\.?|USD|EUR|GBP|INR)
+        \ ?(?P<inner_sign>[-+]?)\ ?
+    )?
     (?:
         (?:(?P<whole>{_INTEGER})\ (?P<part>{_INTEGER})|(?P<top>{_DECIMAL}))
         \ ?/\ ?(?P<bottom>{_DECIMAL})
         |(?P<decimal>{_DECIMAL})
     )
-    \ ?(?P<unit>(?:/?[^\W\d_]|[%°{SIGNS}])(?:[^\W\d_]|[\ .'%°{SIGNS}]|[-/](?=[^\W\d_])|\^[23])*)?
+    \ ?(?P<unit>
+        (?:/?[^\W\d_]|[%°{CURRENCY_SIGNS}])
+        (?:[^\W\d_]|[\ .'%°{CURRENCY_SIGNS}]|[-/](?=[^\W\d_])|\^[23])*
+    )?
     """,
     re.VERBOSE | re.IGNORECASE,
 )
@@ -40,7 +45,7 @@ _ORDINARY = re.compile(
 _ATOM = r"\s*(?:\{\s*(-?[0-9.,]+)\s*\}|([0-9]))"
 _FRACTION = re.compile(rf"\\[cdt]?frac(?![A-Za-z]){_ATOM}{_ATOM}")
 _DEGREE = re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))")
-_SPACED = re.compile(
+_SPACED_THOUSANDS = re.compile(
     r"(?<![0-9.,/])(?<![0-9] )[0-9]{1,3}(?: [0-9]{3})+(?![0-9/,]| ?/ ?[0-9]| [0-9])"
 )
 _PER = re.compile(r"\s*/\s*(?=[^\W\d_])")
@@ -52,116 +57,115 @@ _SIDES = re.compile(r"=|\\(?:approx|simeq)(?![A-Za-z])")
 _NOT_EQUAL = re.compile(r"[<>!:~/]\s*=|\\(?:neq?|not|leq?|geq?|sim)(?![A-Za-z])|[<>]")
 _ARITHMETIC = re.compile(r"[0-9.]+|[-+*/()]")
 _SIGNS_OF_ARITHMETIC = [(r"\\(?:times|cdot)(?![A-Za-z])", "*"), (r"\\div(?![A-Za-z])", "/")]
-_MAX_STEPS = 60
+_MAX_TOKENS = 60
 _SUBSCRIPT = re.compile(r"_\s*(?:\{[^{}]*\}|\w)")
 _VARIABLE = re.compile(r"(?<![A-Za-z\\])[abknpqtwxyz](?![A-Za-z])")
 
 
 @dataclass(frozen=True, slots=True)
-class Quantity:
+class NumberWithUnit:
     """A number with its unit.
 
     Attributes:
         value: The exact number, a scale word multiplied in.
-        unit: Normalized words, e.g. `dollar per hour`; empty = none was named.
+        unit: Normalised words, e.g. `dollar per hour`; empty = no unit.
     """
 
     value: Fraction
     unit: str
 
-    def matches(self, other: "Quantity") -> bool:
-        """Whether the numbers are equal, and the units too where both name one."""
+    def matches(self, other: "NumberWithUnit") -> bool:
+        """Return whether the numbers are equal, and also the units where both have one."""
         same_unit = self.unit == other.unit or not self.unit or not other.unit
         return same_unit and self.value == other.value
 
 
-def read_answer(text: str) -> Quantity | None:
-    """Read an answer: one quantity, or an equation or approximation that ends in one.
+def parse_number_answer(text: str) -> NumberWithUnit | None:
+    """Parse an answer: one number, or an equation or approximation that ends in one.
 
-    An equation of numbers must hold, to the decimals of its last side: `3 = 7` is none.
+    An equation of numbers must hold, to the decimals of its last side: `3 = 7` is refused.
     """
-    quantity = read_number(text)
-    if quantity is not None:
-        return quantity
-    text = ascii_form(text)
+    number = parse_number(text)
+    if number is not None:
+        return number
+    text = normalise_characters(text)
     if _NOT_EQUAL.search(text):
         return None
     text = _APPROXIMATELY.sub("", text, count=1)
     *sides, last = _SIDES.split(text)
-    answer = read_number(last)
+    answer = parse_number(last)
     if answer is None:
         return None
     for side in sides:
-        bare = _SUBSCRIPT.sub("", side)
-        if _VARIABLE.search(bare) and re.search("[0-9]", bare):
+        without_index = _SUBSCRIPT.sub("", side)
+        if _VARIABLE.search(without_index) and re.search("[0-9]", without_index):
             return None
-        value = _computed(side)
-        if value is not None and abs(value - answer.value) * 2 > Fraction(1, 10 ** _places(last)):
+        value = _evaluate(side)
+        if value is None or value == answer.value:
+            continue
+        if abs(value - answer.value) * 2 > Fraction(1, 10 ** _decimal_places(last)):
             return None
-        if (
-            value is not None
-            and value != answer.value
-            and _places(last) == 0
-            and "\\approx" not in text
-        ):
+        if _decimal_places(last) == 0 and "\\approx" not in text:
             return None
     return answer
 
 
-def fractions_in_line(text: str) -> str:
+def inline_fractions(text: str) -> str:
     r"""Return `text` with each `\frac` of two numbers as `3/4`."""
     return _FRACTION.sub(r" \1\2/\3\4 ", text)
 
 
-def read_number(text: str) -> Quantity | None:
-    """Read the whole of `text` as one quantity; None when it is no such thing."""
+def parse_number(text: str) -> NumberWithUnit | None:
+    """Parse the whole of `text` as one number with its unit; None when it is not one."""
     ordinary = _ORDINARY.fullmatch(text)
     if ordinary:
-        return Quantity(decimal_value(ordinary["decimal"]), "dollar" if ordinary["dollar"] else "")
-    text = fractions_in_line(ascii_form(text))
-    text = _PER.sub("/", plain(_DEGREE.sub("°", text)))
-    text = _SPACED.sub(lambda m: m[0].replace(" ", ""), text)
+        return NumberWithUnit(
+            parse_decimal(ordinary["decimal"]), "dollar" if ordinary["dollar"] else ""
+        )
+    text = inline_fractions(normalise_characters(text))
+    text = _PER.sub("/", strip_latex(_DEGREE.sub("°", text)))
+    text = _SPACED_THOUSANDS.sub(lambda m: m[0].replace(" ", ""), text)
     match = _NUMBER.fullmatch(text.removesuffix("."))
     if match is None or (match["sign"] and match["inner_sign"]):
         return None
-    words = unit_words(match["unit"] or "")
+    words = parse_unit(match["unit"] or "")
     if words is None:
         return None
     try:
-        value = _value(match)
+        value = _value_of_match(match)
     except (ValueError, ZeroDivisionError):
-        # A division by zero, or more digits than Python converts.
+        # The number divides by zero, or has more digits than Python converts.
         return None
     while words and words[0] in SCALES:
         value *= SCALES[words.pop(0)]
-    named = unit_words((match["currency"] or "").strip(".")) or []
-    if named and named[0] not in words:
-        words = named + words
-    return Quantity(value, " ".join(words))
+    currency = parse_unit((match["currency"] or "").strip(".")) or []
+    if currency and currency[0] not in words:
+        words = currency + words
+    return NumberWithUnit(value, " ".join(words))
 
 
-def decimal_value(decimal: str) -> Fraction:
-    """The exact value of `-1,234.50`; several times faster than `Fraction(decimal)`."""
+def parse_decimal(decimal: str) -> Fraction:
+    """Return the exact value of `-1,234.50`, several times faster than `Fraction(decimal)`."""
     whole, _, places = decimal.replace(",", "").partition(".")
     return Fraction(int(whole + places), 10 ** len(places)) if places else Fraction(int(whole))
 
 
-def _places(text: str) -> int:
+def _decimal_places(text: str) -> int:
     decimals = re.search(r"\.([0-9]+)", text)
     return len(decimals[1]) if decimals else 0
 
 
-def _computed(text: str) -> Fraction | None:
-    """The value of a side: a quantity, or a sum of products of decimals; else None."""
-    quantity = read_number(text)
-    if quantity is not None:
-        return quantity.value
+def _evaluate(text: str) -> Fraction | None:
+    """Return the value of a side: a number, or arithmetic with decimals; else None."""
+    number = parse_number(text)
+    if number is not None:
+        return number.value
     text = _FRACTION.sub(r"(\1\2/\3\4)", text)
     for pattern, sign in _SIGNS_OF_ARITHMETIC:
         text = re.sub(pattern, sign, text)
-    text = re.sub(r"(?<=[0-9]),(?=[0-9]{3})", "", plain(text)).replace("$", "")
+    text = re.sub(r"(?<=[0-9]),(?=[0-9]{3})", "", strip_latex(text)).replace("$", "")
     tokens = _ARITHMETIC.findall(text)
-    if "".join(tokens) != text.replace(" ", "") or len(tokens) > _MAX_STEPS:
+    if "".join(tokens) != text.replace(" ", "") or len(tokens) > _MAX_TOKENS:
         return None
     try:
         value, rest = _sum(tokens)
@@ -201,14 +205,16 @@ def _factor(tokens: list[str]) -> tuple[Fraction, list[str]]:
     return Fraction(first.removesuffix(".")), rest
 
 
-def _value(match: re.Match[str]) -> Fraction:
+def _value_of_match(match: re.Match[str]) -> Fraction:
     if match["decimal"]:
-        size = _fraction(match["decimal"])
+        magnitude = _parse_plain_decimal(match["decimal"])
     else:
-        size = _fraction(match["part"] or match["top"]) / _fraction(match["bottom"])
-        size += _fraction(match["whole"] or "0")
-    return -size if "-" in (match["sign"], match["inner_sign"]) else size
+        magnitude = _parse_plain_decimal(match["part"] or match["top"]) / _parse_plain_decimal(
+            match["bottom"]
+        )
+        magnitude += _parse_plain_decimal(match["whole"] or "0")
+    return -magnitude if "-" in (match["sign"], match["inner_sign"]) else magnitude
 
 
-def _fraction(decimal: str) -> Fraction:
+def _parse_plain_decimal(decimal: str) -> Fraction:
     return Fraction(decimal.replace(",", "").removesuffix("."))

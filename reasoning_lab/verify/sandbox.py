@@ -1,14 +1,14 @@
-"""What a process gives up before it meets an answer.
+"""A sandbox for the processes that handle answers.
 
-The kernel enforces it on Linux, without a helper program and without privileges:
+The Linux kernel enforces it, without a helper program and without privileges:
 
 - Landlock (https://docs.kernel.org/userspace-api/landlock.html): nothing can be written, and only
   the folders of Python's path and the system's libraries can be read;
 - seccomp (https://docs.kernel.org/userspace-api/seccomp_filter.html): no socket, no other program,
   no signal, no shared memory, no change of a file's mode, owner or times.
 
-Workers of the verifier are sealed once. The process of one answer (`answer_process`) inherits a
-seal and also gives up forking. Elsewhere than on Linux nothing is sealed.
+A worker of the verifier enters the sandbox once. The process of one answer
+(`user_checker_server`) inherits it and may not fork either. Other systems have no sandbox.
 """
 
 import ctypes
@@ -25,8 +25,8 @@ from reasoning_lab.config.targets import TRUSTED_VARIABLE
 
 _NO_NEW_PRIVS = 38
 _PARENT_DEATH_SIGNAL = 1
-# What a rule may need to be imported and to run; none of it is a secret.
-KEPT_VARIABLES = (TRUSTED_VARIABLE, "LANG", "LC_ALL", "TZ", "OMP_NUM_THREADS")
+# A user's checker may need these variables; none of them is a secret.
+ALLOWED_VARIABLES = (TRUSTED_VARIABLE, "LANG", "LC_ALL", "TZ", "OMP_NUM_THREADS")
 
 # Landlock's system calls have the same numbers on all architectures.
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
@@ -63,7 +63,7 @@ _FORBIDDEN = {
     "add_key": (248, 217), "request_key": (249, 218), "keyctl": (250, 219), "bpf": (321, 280),
     "perf_event_open": (298, 241), "userfaultfd": (323, 282), "io_uring_setup": (425, 425),
 }  # fmt: skip
-# Those that the child of one answer gives up as well: it starts nothing and keeps its limits.
+# The process of one answer may not use these either: it starts no process and changes no limit.
 _FORBIDDEN_IN_CHILD = {
     "clone": (56, 220), "fork": (57, None), "vfork": (58, None), "clone3": (435, 435),
     "prctl": (157, 167), "prlimit64": (302, 261), "setrlimit": (160, 164), "seccomp": (317, 277),
@@ -80,24 +80,24 @@ class SandboxError(OSError):
     """The kernel offers no Landlock or no seccomp, or refuses to apply them."""
 
 
-# Holds an item once this process has forgotten its environment.
-_forgotten: list[bool] = []
-# The same once it is sealed.
-_sealed: list[bool] = []
+# Holds an item once this process has cleared its environment.
+_environment_cleared: list[bool] = []
+# Holds an item once this process is in the sandbox.
+_sandboxed: list[bool] = []
 
 
 @cache
 def is_available() -> bool:
-    """Whether this machine's kernel can seal a process."""
+    """Return whether this machine's kernel can sandbox a process."""
     if sys.platform != "linux" or platform.machine() not in _AUDIT_ARCHITECTURES:
         return False
     return _landlock_version() > 0
 
 
-def seal(readable: Sequence[Path] = ()) -> None:
-    """Give up writing, network, programs, signals and the environment, for good.
+def enter_sandbox(readable: Sequence[Path] = ()) -> None:
+    """Give up writing, network, programs, signals and the environment of this process, for good.
 
-    The process may still start threads and children, which inherit the seal.
+    The process may still start threads and children, which inherit the sandbox.
 
     Args:
         readable: Files and folders to read, besides Python's path and the system's libraries.
@@ -107,22 +107,22 @@ def seal(readable: Sequence[Path] = ()) -> None:
     """
     if not is_available():
         raise SandboxError("this kernel has no Landlock")
-    # A sealed process cannot read what this needs, and its children inherit an empty one.
-    if not _forgotten:
-        _forget_environment()
+    # A sandboxed process cannot read /proc/self/stat, and its children inherit no environment.
+    if not _environment_cleared:
+        _clear_environment()
     _libc().prctl(_NO_NEW_PRIVS, 1, 0, 0, 0)
     _restrict_files([*_python_folders(), *readable])
     _restrict_system_calls(children_allowed=True)
-    _sealed.append(True)
+    _sandboxed.append(True)
 
 
-def is_sealed() -> bool:
-    """Whether this process has been sealed."""
-    return bool(_sealed)
+def is_sandboxed() -> bool:
+    """Return whether this process is in the sandbox."""
+    return bool(_sandboxed)
 
 
-def give_up_children() -> None:
-    """Give up starting threads and children and changing limits, in a process that is sealed.
+def forbid_child_processes() -> None:
+    """Give up starting threads and children and changing limits, in a sandboxed process.
 
     Raises:
         SandboxError: The kernel refuses.
@@ -142,15 +142,15 @@ def end_with_parent(parent: int) -> None:
         os._exit(1)
 
 
-def _forget_environment() -> None:
+def _clear_environment() -> None:
     """Clear the environment, and the memory in which the kernel put it at the start."""
-    preserved = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
+    preserved = {name: os.environ[name] for name in ALLOWED_VARIABLES if name in os.environ}
     os.environ.clear()
     os.environ.update(preserved)
     start, end = (int(field) for field in Path("/proc/self/stat").read_text().split()[-3:-1])
     if 0 < start < end:
         ctypes.memset(start, 0, end - start)
-    _forgotten.append(True)
+    _environment_cleared.append(True)
 
 
 def _python_folders() -> list[Path]:
@@ -167,14 +167,14 @@ def _restrict_files(readable: Sequence[Path]) -> None:
         attributes += struct.pack("=Q", _TCP)
     if version >= 6:
         attributes += struct.pack("=Q", _ABSTRACT_SOCKETS_AND_SIGNALS)
-    ruleset = _call(_CREATE_RULESET, attributes, len(attributes), 0)
+    ruleset = _system_call(_CREATE_RULESET, attributes, len(attributes), 0)
     try:
         for path in dict.fromkeys(readable):
             rights = _READ_FILE | _READ_DIR if path.is_dir() else _READ_FILE
             _allow(ruleset, path, rights)
         for device in _DEVICES:
             _allow(ruleset, Path(device), (_READ_FILE | _WRITE_FILE | _TRUNCATE) & handled)
-        _call(_RESTRICT_SELF, ruleset, 0)
+        _system_call(_RESTRICT_SELF, ruleset, 0)
     finally:
         os.close(ruleset)
 
@@ -186,30 +186,30 @@ def _allow(ruleset: int, path: Path, rights: int) -> None:
         return
     try:
         rule = struct.pack("=Qi", rights, descriptor)
-        _call(_ADD_RULE, ruleset, _PATH_BENEATH, rule, 0)
+        _system_call(_ADD_RULE, ruleset, _PATH_BENEATH, rule, 0)
     finally:
         os.close(descriptor)
 
 
 def _restrict_system_calls(children_allowed: bool) -> None:
-    program = _program(children_allowed)
+    program = _filter_program(children_allowed)
     code = ctypes.create_string_buffer(program, len(program))
     header = struct.pack("@HP", len(program) // 8, ctypes.addressof(code))
     column = list(_AUDIT_ARCHITECTURES).index(platform.machine())
-    _call(_SECCOMP[column], _SET_FILTER, _ALL_THREADS, header)
+    _system_call(_SECCOMP[column], _SET_FILTER, _ALL_THREADS, header)
 
 
 @cache
-def _program(children_allowed: bool) -> bytes:
+def _filter_program(children_allowed: bool) -> bytes:
     machine = platform.machine()
     column = list(_AUDIT_ARCHITECTURES).index(machine)
     table = _FORBIDDEN if children_allowed else _FORBIDDEN_IN_CHILD
     numbers = [row[column] for row in table.values()]
     forbidden = [number for number in numbers if number is not None]
-    return _filter(forbidden, _AUDIT_ARCHITECTURES[machine], _PRLIMIT[column], machine)
+    return _build_filter(forbidden, _AUDIT_ARCHITECTURES[machine], _PRLIMIT[column], machine)
 
 
-def _filter(forbidden: Sequence[int], architecture: int, prlimit: int, machine: str) -> bytes:
+def _build_filter(forbidden: Sequence[int], architecture: int, prlimit: int, machine: str) -> bytes:
     """A BPF program that refuses the system calls `forbidden`, and prlimit of other processes."""
     # Offsets in seccomp_data: 0 the number, 4 the architecture, 16 the first argument.
     steps: list[tuple[int, int, int, int]] = [
@@ -221,7 +221,7 @@ def _filter(forbidden: Sequence[int], architecture: int, prlimit: int, machine: 
     checks = [(_JUMP_EQUAL, number) for number in forbidden]
     if machine == "x86_64":
         checks.insert(0, (_JUMP_AT_LEAST, _X32))
-    # Behind the checks stand five steps: prlimit's test of three, allow, refuse.
+    # Five steps follow the checks: three that test prlimit, then allow and refuse.
     steps += [
         (kind, len(checks) - position + 3, 0, value)
         for position, (kind, value) in enumerate(checks)
@@ -246,7 +246,7 @@ def _landlock_version() -> int:
     return int(_libc().syscall(_CREATE_RULESET, None, 0, _ABI_VERSION))
 
 
-def _call(number: int, *arguments: int | bytes) -> int:
+def _system_call(number: int, *arguments: int | bytes) -> int:
     result = int(_libc().syscall(number, *arguments))
     if result < 0:
         raise SandboxError(ctypes.get_errno(), f"system call {number} is refused")

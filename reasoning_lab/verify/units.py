@@ -1,4 +1,4 @@
-r"""Names of units, compared by their words: nothing is converted.
+r"""Normalise the names of units; no unit is converted into another.
 
 `cm`, `centimeters` and `\text{ cm}` are one unit, `square cm` and `cm^2` are one, `km/h` and
 `km per hour` are one; `km` and `m` are two.
@@ -7,19 +7,19 @@ r"""Names of units, compared by their words: nothing is converted.
 import re
 from itertools import pairwise
 
-SIGNS = "$€£¥₹₩₽₱¢"
+CURRENCY_SIGNS = "$€£¥₹₩₽₱¢"
 SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9}
 SCALES["trillion"] = 10**12
 MAX_WORDS = 8
-# Behind a number these go on with the arithmetic, deny it, bound it or name a second number.
-NO_UNIT = frozenset({
+# Behind a number these words continue the arithmetic, negate or bound it, or name a number.
+NOT_UNITS = frozenset({
     "and", "or", "to", "plus", "minus", "times", "over", "not", "half", "third", "quarter",
     "sqrt", "pi", "π", "e", "i", "k", "n", "x", "y", "z", "mod", "modulo", "if", "but", "than",
     "least", "most", "is", "isn", "wrong", "false", "factorial", "squared", "cubed", "choose",
     "log", "sin", "cos", "tan", "base", "never", "nor", "neither", "except", "either", "tenth",
     "hundredth", "thousandth", "dozen",
 })  # fmt: skip
-_WORD = re.compile(rf"[^\W\d_]+(?:\^[23])?|[%°{SIGNS}]")
+_WORD = re.compile(rf"[^\W\d_]+(?:\^[23])?|[%°{CURRENCY_SIGNS}]")
 # Small letters of the same name are variables.
 _SYMBOLS = {"N": "newton", "K": "kelvin"}
 _SYMBOL = re.compile(r"(?<![^\W_])[NK](?![^\W_])")
@@ -44,34 +44,91 @@ _COMPOUND = {
     "kmph": ["kilometer", "per", "hour"],
 }
 _POWERS = {"square": "^2", "cubic": "^3"}
-# Short names that are read without a `\text` around them, even close to the number.
+# Short names that need neither a `\text` around them nor a space before them.
 KNOWN_SHORT = (
     "cm|mm|km|dm|kg|mg|ml|mL|ft|in|mi|yd|lbs?|oz|hrs?|mins?|secs?|mph|kmh|kph|kmph|gal|pct|deg|rad"
     "|cc|sq|cu"
 )
 
+_LAST_WORD = re.compile(
+    r"(?P<gap>\s*)(?P<token>\\text\{(?P<words>[^{}]*)\}(?:\^\{[23]\})?"
+    r"|(?<![A-Za-z\\])(?P<run>[A-Za-z]+)(?:\^\{[23]\})?\.?|°\s?[CF]?|\\?%|/|[€£¥₹¢]|\\\$)\s*$"
+)
+_UNIT_TEXT = re.compile(r"[A-Za-z .'/\-%^23]*")
+_NUMBER = re.compile(
+    r"[-+]?\s*(?:[0-9][0-9,]*(?:\.[0-9]*)?|\.[0-9]+)|[-+]?\\frac\{-?[0-9]+\}\{[0-9]+\}"
+)
+_SHORT_UNIT = "(?:m|s|g|h|L|l|N|J|km|kg|cm|mm|ft|mi|yd|in|lb|min|hr|sec|mol)(?:\\^\\{[23]\\})?"
+_BARE_UNIT = re.compile(
+    rf"(?P<value>[-+]?[0-9.,]+|.*\}})\s+(?P<unit>{_SHORT_UNIT}\s*/\s*{_SHORT_UNIT}"
+    rf"|(?:sq|cu|square|cubic)\.? {_SHORT_UNIT})"
+)
+_ONE_LETTER_UNITS = frozenset("msghLNJ")
+_VARIABLE_NAMES = re.compile(r"[a-df-hj-np-tv-z]{2,3}|[A-Za-z]")
 
-def singular(word: str) -> str:
-    """The word as it is compared: the singular of its long form."""
+
+def normalise_unit_word(word: str) -> str:
+    """Return the singular of a unit's long name."""
     short = _PLURAL.sub("", word)
     return _SHORT_FORMS.get(word, _SHORT_FORMS.get(short, short))
 
 
-def unit_words(text: str) -> list[str] | None:
-    """The words of a unit in order; None when it is none, or too long for one."""
+def parse_unit(text: str) -> list[str] | None:
+    """Return the normalised words of a unit in order; None when the text is no unit."""
     text = _SYMBOL.sub(lambda match: _SYMBOLS[match[0]], text)
     words = _WORD.findall(text.casefold().replace("/", " per ").replace("per cent", "percent"))
-    repeated = any(one == other for one, other in pairwise(words))
-    if len(words) > MAX_WORDS or repeated or not NO_UNIT.isdisjoint(words):
+    repeats_word = any(word == following for word, following in pairwise(words))
+    if len(words) > MAX_WORDS or repeats_word or not NOT_UNITS.isdisjoint(words):
         return None
     names: list[str] = []
     power = ""
     for word in words:
         base, caret, exponent = word.partition("^")
-        name = singular(base)
+        name = normalise_unit_word(base)
         if name in _POWERS and not caret:
             power = _POWERS[name]
             continue
         names += _COMPOUND.get(name, [name + caret + exponent + power])
         power = ""
     return names + ([f"unit{power}"] if power else [])
+
+
+def split_unit(text: str, gold: bool) -> tuple[str, str]:
+    """Split a text into its value and its unit, which is empty when there is none."""
+    match = _BARE_UNIT.fullmatch(text)
+    if match:
+        return match["value"], match["unit"].replace("{", "").replace("}", "").replace(" /", "/")
+    unit = ""
+    while True:
+        tail = _LAST_WORD.search(text)
+        if tail is None or tail.start() == 0 or not _is_unit(tail, text, gold, has_more=bool(unit)):
+            break
+        words = tail["words"]
+        token = tail["token"].replace("\\text", "").replace("{", "").replace("}", "")
+        if words is not None and "°" not in token:
+            token = f" {token} "
+        unit = f"{token.replace(chr(92), '')} {unit}".replace("$", " $ ")
+        text = text[: tail.start()].rstrip()
+    unit = re.sub(r"\s*/\s*", "/", unit)
+    return ("", "") if unit.startswith("/") and not unit[1:].strip() else (text, unit)
+
+
+def _is_unit(tail: re.Match[str], text: str, gold: bool, has_more: bool) -> bool:
+    """Return whether the last word is part of a unit, and no variable or prose."""
+    before = text[: tail.start()]
+    if tail["words"] is not None:
+        return bool(_UNIT_TEXT.fullmatch(tail["words"])) and parse_unit(tail["words"]) is not None
+    run = tail["run"]
+    if run is None and "°" in tail["token"]:
+        return not re.search(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])", before)
+    if run is None:
+        return tail["token"] != "/" or has_more
+    if re.fullmatch(KNOWN_SHORT, run):
+        return True
+    if before.endswith("/"):
+        return bool(re.search(r"\\text\{[^{}]*\}(?:\^\{[23]\})?\s*/$|\$|[A-Za-z]{2,}\s*/$", before))
+    if len(run) == 1 and not gold and tail["gap"] and run in _ONE_LETTER_UNITS:
+        return bool(_NUMBER.fullmatch(before.strip()))
+    if len(run) < 3 or _VARIABLE_NAMES.fullmatch(run) or not (tail["gap"] or before.endswith("°")):
+        return run == "per" and bool(tail["gap"])
+    return parse_unit(run) is not None

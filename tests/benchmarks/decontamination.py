@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from reasoning_lab.data.curation.decontamination import Decontaminate
-from reasoning_lab.data.curation.step import Background
+from reasoning_lab.data.curation.step import CurationContext
 from reasoning_lab.types import Completion, Problem, Rollout, Verdict
 
 GENERATED = ("chain_sum", "gcd", "leg_counting", "simple_equations", "products", "lcm")
@@ -95,7 +95,7 @@ def removed(prompts: list[str], benchmark: list[str]) -> tuple[list[bool], float
         for prompt in prompts
     ]
     started = time.perf_counter()
-    reasons = Decontaminate().reasons(rollouts, Background(0, {}, {"math500": benchmark}))
+    reasons = Decontaminate().drop_reasons(rollouts, CurationContext(0, {}, {"math500": benchmark}))
     return [reason is not None for reason in reasons], time.perf_counter() - started
 
 

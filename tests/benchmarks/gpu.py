@@ -37,7 +37,7 @@ def architecture_of(model: str) -> dict[str, Any]:
     """As `conf/model` has it; of positions, whose factors a checkpoint brings, the default."""
     from omegaconf import OmegaConf
 
-    from reasoning_lab.commands.compose import CONF
+    from reasoning_lab.config.folder import CONF
 
     config: Any = OmegaConf.to_container(OmegaConf.load(CONF / "model" / f"{model}.yaml"))
     found = {"vocab_size": config["vocab_size"], **config["architecture"]}

@@ -23,7 +23,7 @@ from transformers import PreTrainedTokenizerBase
 from reasoning_lab.data.sources.reasoning_gym import ReasoningGymSource
 from reasoning_lab.data.teachers.procedural import ProceduralTeacher
 from reasoning_lab.data.tokens.packing import TrainedPart, pack, packed_batch
-from reasoning_lab.models.tokenizer import examples_of, train_tokenizer
+from reasoning_lab.models.tokenizer import tokenize_rollouts, train_tokenizer
 from reasoning_lab.types import Completion, Problem, Rollout, Split, Verdict
 
 _SEED = 0
@@ -81,7 +81,7 @@ def whole_path(
     tokenizer: PreTrainedTokenizerBase, rollouts: Sequence[Rollout], row_tokens: int
 ) -> float:
     """Make an epoch's batches; the share of their tokens that is not padding."""
-    documents = examples_of(tokenizer, rollouts)
+    documents = tokenize_rollouts(tokenizer, rollouts)
     packing = pack([document.length for document in documents], row_tokens)
     filled = 0
     for start in range(0, len(packing.rows), _ROWS_A_BATCH):
@@ -101,7 +101,7 @@ def measure(
     repetitions: int,
 ) -> dict[str, float]:
     rollouts = [rollout_of(*pair) for pair in pairs]
-    lengths = [document.length for document in examples_of(tokenizer, rollouts)]
+    lengths = [document.length for document in tokenize_rollouts(tokenizer, rollouts)]
     kept = [number for number, length in enumerate(lengths) if length <= row_tokens]
     rollouts = [rollouts[number] for number in kept]
     pairs = [pairs[number] for number in kept]

@@ -26,7 +26,7 @@ def draw(path: Path, count: int) -> dict[str, float]:
     """In a process of its own, whose memory is that of the draw alone."""
     import datasets  # noqa: F401  Its import is no part of the times.
 
-    from reasoning_lab.data.sources.files import FileSource
+    from reasoning_lab.data.sources.file import FileSource
     from reasoning_lab.types import Split
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

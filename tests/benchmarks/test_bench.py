@@ -12,7 +12,7 @@ import torch
 
 from reasoning_lab.data.corpus import read_rollouts
 from reasoning_lab.models.policy import load_policy, load_tokenizer
-from reasoning_lab.models.tokenizer import examples_of
+from reasoning_lab.models.tokenizer import tokenize_rollouts
 
 from .pairs import distillation
 from .pairs.__main__ import (
@@ -53,7 +53,7 @@ def test_a_packed_round_is_exactly_its_rows(workload: Path) -> None:
     size = SIZES["smoke"]
     tokenizer = load_tokenizer(workload / "policy", None, "policy")
     rollouts = read_rollouts(workload / "midtrain" / "accepted.parquet")
-    lengths = [example.length for example in examples_of(tokenizer, rollouts)]
+    lengths = [example.length for example in tokenize_rollouts(tokenizer, rollouts)]
     assert sum(lengths) == size.steps["midtrain"] * size.batch_rows * size.row_tokens
     assert set(lengths) == {size.row_tokens // 2, size.row_tokens // 4, size.row_tokens // 8}
 
@@ -62,7 +62,7 @@ def test_every_word_is_a_token(workload: Path) -> None:
     tokenizer = load_tokenizer(workload / "policy", None, "policy")
     assert len(tokenizer) == SIZES["smoke"].vocab_size
     (rollout, *_) = read_rollouts(workload / "sft" / "accepted.parquet")
-    (example,) = examples_of(tokenizer, [rollout])
+    (example,) = tokenize_rollouts(tokenizer, [rollout])
     assert len(example.prompt_ids) == 3 + len(rollout.problem.prompt.split())
     assert len(example.completion_ids) == 1 + len(rollout.completion.text.split())
     assert tokenizer.pad_token_id not in [*example.prompt_ids, *example.completion_ids]

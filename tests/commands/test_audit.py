@@ -133,9 +133,9 @@ def test_unreadable_golds_are_counted_and_the_rest_is_compared(
         ("nonsense\n", "line 1: not JSON"),
         (
             '{"gold": "A", "completion": "x", "label": true, "choices": [1]}\n',
-            "line 1: choices is no list of texts",
+            "line 1: choices is not a list of texts",
         ),
-        ("\n", "no row in it"),
+        ("\n", "the file has no row"),
     ],
 )
 def test_malformed_rows_are_named(

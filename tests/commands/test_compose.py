@@ -7,7 +7,8 @@ import pytest
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from reasoning_lab.commands.compose import CONF, _check_hardware, stage_classes
+from reasoning_lab.commands.compose import _check_hardware, stage_classes
+from reasoning_lab.config.folder import CONF
 from reasoning_lab.config.hardware import HardwareConfig, RayConfig, SlurmConfig
 from reasoning_lab.config.hydra_errors import is_composition_error, one_sentence
 from reasoning_lab.config.targets import factory, resolve

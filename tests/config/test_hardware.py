@@ -8,8 +8,9 @@ import yaml
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, open_dict
 
-from reasoning_lab.commands.compose import CONF, compose, register_schemas
+from reasoning_lab.commands.compose import compose, register_schemas
 from reasoning_lab.commands.plan import sharding_of
+from reasoning_lab.config.folder import CONF
 from reasoning_lab.config.optimization import AdamWConfig
 from reasoning_lab.models.footprint import STRATEGIES
 from reasoning_lab.training.loop import parts_of

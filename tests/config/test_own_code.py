@@ -17,7 +17,7 @@ from reasoning_lab.stages.dpo.stage import DPOStage
 from reasoning_lab.stages.prefer.stage import PreferTeacherStage
 from reasoning_lab.training.stage import TrainingStage
 from reasoning_lab.types import Problem, UserError, Verdict
-from reasoning_lab.verify.checkers import UnreadableGoldError, check, gold_complaint
+from reasoning_lab.verify.checkers import UnreadableGoldError, check, gold_error
 from tests.support.stages import optimization
 
 RULES = """
@@ -65,8 +65,8 @@ def test_a_rule_of_ones_own_gives_three_verdicts(rules: Path) -> None:
 
 
 def test_a_gold_that_its_own_rule_does_not_find_right_is_unreadable(rules: Path) -> None:
-    assert gold_complaint(problem(rules)) is None
-    assert "does not find right its own gold 'one'" in str(gold_complaint(problem(rules, "one")))
+    assert gold_error(problem(rules)) is None
+    assert "does not accept its own gold 'one'" in str(gold_error(problem(rules, "one")))
 
 
 def test_a_rule_needs_the_users_trust(rules: Path, monkeypatch: pytest.MonkeyPatch) -> None:

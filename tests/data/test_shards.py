@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from reasoning_lab.data.shards import in_shards
+from reasoning_lab.data.shards import sample_in_shards
 from reasoning_lab.types import Completion, Problem, Rollout, Verdict
 
 
@@ -32,7 +32,7 @@ class Sampler:
 
 def sampled(folder: Path, sampler: Sampler) -> list[Rollout]:
     problems = (rollout(number).problem for number in range(10))
-    return [each for shard in in_shards(folder, problems, 4, sampler) for each in shard]
+    return [each for shard in sample_in_shards(folder, problems, 4, sampler) for each in shard]
 
 
 def test_all_rollouts_in_order_and_read_back_as_they_were(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from reasoning_lab.commands.run import print_ledger
 from reasoning_lab.config.hardware import HardwareConfig, SamplingHardwareConfig
 from reasoning_lab.config.model import ModelConfig
 from reasoning_lab.config.problems import ProblemsConfig
-from reasoning_lab.data.sources.files import FileSource
+from reasoning_lab.data.sources.file import FileSource
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.launch.job import Job, read_job, write_job
 from reasoning_lab.models.policy_artifact import Policy
@@ -48,7 +48,7 @@ def test_a_job_is_read_as_it_was_written(tmp_path: Path) -> None:
         lineage=[tmp_path / "policy"],
         model=ModelConfig(architecture={"model_type": "qwen3"}),
         data={
-            "_target_": "reasoning_lab.data.sources.files.FileSource",
+            "_target_": "reasoning_lab.data.sources.file.FileSource",
             "families": {"sum": {1: "a"}},
         },
         hardware=HardwareConfig(sampling=SamplingHardwareConfig(rollout_urls=["http://one", "b"])),

@@ -16,9 +16,9 @@ from reasoning_lab.kernels.logprobs import token_logprobs
 from reasoning_lab.models.adapters import (
     add_adapter,
     has_adapter,
-    learning_weights,
-    plain_policy,
-    plain_weights,
+    merged_policy,
+    merged_weights,
+    trainable_weights,
 )
 from reasoning_lab.models.policy import load_policy, save_policy
 from reasoning_lab.sampling.engine import Sampling
@@ -79,10 +79,10 @@ def test_what_is_saved_is_the_adapted_policy(
     precise = {"float32": 1e-5, "bfloat16": 0.1}[dtype]
     torch.testing.assert_close(read_by(again), expected, atol=precise, rtol=0)
     plain, _ = load_policy(hub / name, dtype)
-    assert plain_weights(model).keys() == plain.state_dict().keys() == again.state_dict().keys()
+    assert merged_weights(model).keys() == plain.state_dict().keys() == again.state_dict().keys()
     places = {"_name_or_path": ""}
     assert again.config.to_dict() | places == plain.config.to_dict() | places
-    assert {value.dtype for value in plain_weights(model).values()} == {model.dtype}
+    assert {value.dtype for value in merged_weights(model).values()} == {model.dtype}
 
 
 def test_a_merged_weight_by_hand(hub: Path) -> None:
@@ -92,7 +92,7 @@ def test_a_merged_weight_by_hand(hub: Path) -> None:
     parts = adapted(model, LORA).state_dict()
     at = "model.layers.0.mlp.up_proj"
     product = parts[f"{at}.lora_B.default.weight"] @ parts[f"{at}.lora_A.default.weight"]
-    new = plain_weights(model)
+    new = merged_weights(model)
     torch.testing.assert_close(new[f"{at}.weight"], old[f"{at}.weight"] + 2 * product)
     for key in ("model.embed_tokens.weight", "lm_head.weight", "model.norm.weight"):
         assert torch.equal(new[key], old[key])
@@ -100,8 +100,8 @@ def test_a_merged_weight_by_hand(hub: Path) -> None:
 
 def test_a_plain_policy_is_left_alone(hub: Path) -> None:
     model, _ = load_policy(hub / "llama3_2", "float32")
-    assert plain_policy(model) is model
-    assert learning_weights(model).keys() == model.state_dict().keys()
+    assert merged_policy(model) is model
+    assert trainable_weights(model).keys() == model.state_dict().keys()
 
 
 @pytest.mark.parametrize("config", [LORA, QLORA], ids=["lora", "qlora"])

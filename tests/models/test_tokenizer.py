@@ -3,7 +3,7 @@
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
-from reasoning_lab.models.tokenizer import opened_thought
+from reasoning_lab.models.tokenizer import template_thought
 
 
 def test_only_a_template_that_leaves_the_thought_open_opens_it() -> None:
@@ -14,7 +14,7 @@ def test_only_a_template_that_leaves_the_thought_open_opens_it() -> None:
             f"{system}{{% for m in messages %}}<|{{{{ m['role'] }}}}|>{{{{ m['content'] }}}}"
             f"{{% endfor %}}{{% if add_generation_prompt %}}<|assistant|>{ending}{{% endif %}}"
         )
-        return opened_thought(fast)
+        return template_thought(fast)
 
     assert of("") == ""
     assert of("<think>\n") == "<think>\n"

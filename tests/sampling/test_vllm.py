@@ -21,7 +21,7 @@ from reasoning_lab.config.hardware import HardwareConfig, SamplingHardwareConfig
 from reasoning_lab.config.model import AdapterConfig, ModelConfig
 from reasoning_lab.config.optimization import TrapezoidConfig
 from reasoning_lab.config.problems import ProblemsConfig
-from reasoning_lab.data.sources.files import FileSource
+from reasoning_lab.data.sources.file import FileSource
 from reasoning_lab.data.tokens.batches import padded_batch
 from reasoning_lab.kernels.logprobs import token_logprobs
 from reasoning_lab.models.policy import build_policy, load_policy, save_policy

@@ -18,7 +18,7 @@ import torch
 from reasoning_lab.config.hardware import HardwareConfig, SamplingHardwareConfig
 from reasoning_lab.config.model import ModelConfig
 from reasoning_lab.config.optimization import OptimizerConfig, TrapezoidConfig
-from reasoning_lab.data.sources.files import FileSource
+from reasoning_lab.data.sources.file import FileSource
 from reasoning_lab.launch.job import Job, launched, write_job
 from reasoning_lab.sampling.vllm_process import served
 from reasoning_lab.tracking.history import Curves, read_history
@@ -67,7 +67,7 @@ def job(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:  # noqa: F
         lineage=[],
         model=ModelConfig(),
         data={
-            "_target_": "reasoning_lab.data.sources.files.FileSource",
+            "_target_": "reasoning_lab.data.sources.file.FileSource",
             "path": str(sums(tmp_path_factory.mktemp("data"))),
             "test_frac": 0.0,
             "validation_frac": 0.0,

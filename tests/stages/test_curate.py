@@ -12,15 +12,15 @@ from reasoning_lab.config.benchmark import BenchmarkConfig
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.data.corpus import read_prompt_ids, read_rollouts, write_rollouts
 from reasoning_lab.data.curation.step import (
-    Background,
-    Reasons,
+    CurationContext,
+    DropReasons,
     Step,
     StepCount,
+    build_steps,
     curate,
-    made_steps,
 )
 from reasoning_lab.data.sources.benchmark_files import read_prompts
-from reasoning_lab.data.sources.files import FileSource
+from reasoning_lab.data.sources.file import FileSource
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.stages.curate import produce
 from reasoning_lab.stages.curate.stage import CurateStage
@@ -46,7 +46,7 @@ class Without(Step):
 
     prompt: str
 
-    def reasons(self, rollouts: Sequence[Rollout], background: Background) -> Reasons:
+    def drop_reasons(self, rollouts: Sequence[Rollout], context: CurationContext) -> DropReasons:
         self.saw = [each.problem.prompt for each in rollouts]
         return [f"is {self.prompt}" if name == self.prompt else None for name in self.saw]
 
@@ -54,7 +54,7 @@ class Without(Step):
 def test_steps_see_what_those_before_them_left() -> None:
     rows = [rollout(name) for name in "abcab"]
     first, second = Without("b"), Without("c")
-    kept, counts, removals = curate(rows, {"x": first, "y": second}, Background(0, {}, {}))
+    kept, counts, removals = curate(rows, {"x": first, "y": second}, CurationContext(0, {}, {}))
     assert (first.saw, second.saw) == (list("abcab"), list("aca"))
     assert [row.problem.prompt for row in kept] == ["a", "a"]
     assert counts == [StepCount("x", 5, 3, 3, 2), StepCount("y", 3, 2, 2, 1)]
@@ -79,25 +79,25 @@ def test_steps_see_what_those_before_them_left() -> None:
         (PASS_RATE | {"lest": 1}, "mine.lest: there is no such option; choose among least, most"),
         (PASS_RATE | {"least": "a"}, "mine.least: Value 'a'"),
         (PASS_RATE | {"least": 2.0}, "mine.least: 2.0 is too large; give 1.0 or less"),
-        (PASS_RATE | {"most": 0.1}, "mine: least=0.5 is above most=0.1, so nothing stays"),
+        (PASS_RATE | {"most": 0.1}, "mine: least=0.5 is above most=0.1, so nothing remains"),
         ({"_target_": f"{FILTERS}.Length", "least": 9, "most": 8}, "least=9 is above most=8"),
         ({"_target_": f"{FILTERS}.Length", "unit": "lines"}, "unit: 'lines' is unknown; choose"),
         ({"_target_": f"{FILTERS}.Format", "closing": ""}, "closing: a thought that opens must"),
         ({"_target_": f"{FILTERS}.Language", "languages": []}, "languages: it is empty"),
-        ({"_target_": f"{FILTERS}.Language", "languages": ["English"]}, "'English' is no code"),
-        ({"_target_": f"{FILTERS}.Harder", "count": 3}, "mine.levels: "),
+        ({"_target_": f"{FILTERS}.Language", "languages": ["English"]}, "'English' is no ISO"),
+        ({"_target_": f"{FILTERS}.HarderSubset", "count": 3}, "mine.levels: "),
         (DECONTAMINATE | {"ngram_words": 1}, "ngram_words: 1 is too small"),
     ],
 )
 def test_an_impossible_step_is_refused(options: Any, told: str) -> None:
     with pytest.raises(UserError) as refusal:
-        made_steps({"good": PASS_RATE, "mine": options}, KEY)
+        build_steps({"good": PASS_RATE, "mine": options}, KEY)
     assert told in str(refusal.value)
     assert str(refusal.value).startswith(f"{KEY}.mine")
 
 
 def test_a_step_that_is_null_is_left_out() -> None:
-    assert list(made_steps({"a": PASS_RATE, "b": None, "c": PASS_RATE}, KEY)) == ["a", "c"]
+    assert list(build_steps({"a": PASS_RATE, "b": None, "c": PASS_RATE}, KEY)) == ["a", "c"]
     with pytest.raises(UserError, match=r"stages\.curate\.steps: there is none"):
         CurateStage(steps={"b": None}).check("stages.curate", HardwareConfig())
 

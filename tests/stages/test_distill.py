@@ -12,8 +12,8 @@ from reasoning_lab.config import targets
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.data.corpus import read_prompt_ids, read_rollouts
-from reasoning_lab.data.sources.files import FileSource
-from reasoning_lab.data.teachers.procedural import Writing
+from reasoning_lab.data.sources.file import FileSource
+from reasoning_lab.data.teachers.teacher import SolutionWriter
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.sampling.judge import _QUESTION, verdict_of
 from reasoning_lab.sampling.model_teacher import ModelTeacher
@@ -256,7 +256,7 @@ class CarelessTeacher:
 
     name = "careless"
 
-    def open(self, hardware: HardwareConfig) -> AbstractContextManager[Writing]:
+    def open(self, hardware: HardwareConfig) -> AbstractContextManager[SolutionWriter]:
         return nullcontext(self._write)
 
     def _write(

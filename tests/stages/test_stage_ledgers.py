@@ -13,7 +13,7 @@ import pytest
 from reasoning_lab.data.corpus import read_rollouts, write_rollouts
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.models.policy import load_policy
-from reasoning_lab.models.tokenizer import examples_of
+from reasoning_lab.models.tokenizer import tokenize_rollouts
 from reasoning_lab.stages.prefer.produce import from_corpus
 from reasoning_lab.stages.prefer.stage import PreferTeacherStage
 from reasoning_lab.tracking.history import read_history
@@ -62,7 +62,7 @@ def longest_of(context: StageContext, kind: str, name: str) -> tuple[int, str]:
     """Tokens and origin of the third document, counted apart from the stages."""
     _, tokenizer = load_policy(context.inputs["policy"], "float32")
     third = read_rollouts(context.inputs[kind] / f"{name}.parquet")[2]
-    (example,) = examples_of(tokenizer, [third])
+    (example,) = tokenize_rollouts(tokenizer, [third])
     return len(example.prompt_ids) + len(example.completion_ids), third.problem.origin
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.model import ModelConfig
-from reasoning_lab.data.sources.problems import ProblemSource
+from reasoning_lab.data.sources.problem_source import ProblemSource
 from reasoning_lab.tracking.tracker import NullTracker
 from reasoning_lab.training.loop import StageContext
 from reasoning_lab.verify import Verifier

@@ -23,7 +23,7 @@ def main() -> None:
         from reasoning_lab.losses import parts
         from reasoning_lab.system.ranks import Peers, rank
         from reasoning_lab.training import checkpoints
-        from reasoning_lab.verify import verifier_of
+        from reasoning_lab.verify import build_verifier
 
     launch.end_with_launcher()
     root = Path(sys.argv[1])
@@ -42,7 +42,7 @@ def main() -> None:
 
     checkpoints.rename_with_checksum = keep
     hardware = launch.read_job(folders[0]).hardware
-    with launch.process_group(hardware), verifier_of(hardware) as verifier:
+    with launch.process_group(hardware), build_verifier(hardware) as verifier:
         peers = Peers()
         for folder in folders:
             parts.LOGITS_AT_ONCE = logits_at_once(launch.read_job(folder), whole)

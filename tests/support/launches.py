@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from reasoning_lab.commands.compose import CONF
+from reasoning_lab.config.folder import CONF
 from reasoning_lab.config.hardware import SHARDED, HardwareConfig
 from reasoning_lab.config.model import AdapterConfig, ModelConfig
 from reasoning_lab.config.optimization import OptimizerConfig
 from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.config.targets import factory
-from reasoning_lab.data.sources.files import FileSource
+from reasoning_lab.data.sources.file import FileSource
 from reasoning_lab.launch.job import Job, launched, write_job
 from reasoning_lab.stages.pretrain.stage import PretrainStage
 from reasoning_lab.tracking.tracker import NullTracker
@@ -71,8 +71,8 @@ def config_of(name: str) -> Any:
 def jobs(context: StageContext, source: FileSource) -> dict[str, Job]:
     """Every stage as a job on one device, without folders."""
     coins = {
-        "_target_": "reasoning_lab.data.sources.files.FileSource",
-        "path": str(source._path),
+        "_target_": "reasoning_lab.data.sources.file.FileSource",
+        "path": str(source.path),
         "test_frac": 0.1,
         "validation_frac": 0.1,
         "rows": {"family": "coins"},
@@ -215,14 +215,14 @@ def error_of_killed_rank(job: Job, root: Path) -> str:
     """The error after rank 1 is killed; all processes under `root` end and a state exists."""
 
     def kill() -> None:
-        (pid,) = [pid for pid, rank in processes_of(root).items() if rank == "1"]
+        (pid,) = [pid for pid, rank in stage_processes(root).items() if rank == "1"]
         os.kill(pid, signal.SIGKILL)
 
-    once_saved(job.work_dir, kill)
+    after_first_checkpoint(job.work_dir, kill)
     with pytest.raises(UserError) as error:
         launched(job)
     assert "\n" not in str(error.value)
-    assert not processes_of(root)
+    assert not stage_processes(root)
     # The job can be resumed.
     (states,) = job.work_dir.glob(f"{job.hardware.strategy}-2x*")
     assert last_checkpoint(states) is not None
@@ -239,12 +239,12 @@ def assert_processes_end_with_command(job: Job, root: Path) -> None:
         "launched(read_job(pathlib.Path(sys.argv[1])))"
     )
     command = subprocess.Popen([sys.executable, "-c", code, str(folder)])
-    once_saved(job.work_dir, command.kill).join()
+    after_first_checkpoint(job.work_dir, command.kill).join()
     command.wait()
     deadline = time.monotonic() + 120
-    while processes_of(root) and time.monotonic() < deadline:
+    while stage_processes(root) and time.monotonic() < deadline:
         time.sleep(0.2)
-    assert not processes_of(root)
+    assert not stage_processes(root)
 
 
 def assert_equals_one_process(job: Job, single: tuple[Path, Any]) -> None:

@@ -21,10 +21,10 @@ from reasoning_lab.config.optimization import (
 )
 from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.data.corpus import write_rollouts
-from reasoning_lab.data.sources.files import FileSource
+from reasoning_lab.data.sources.file import FileSource
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.models.policy import build_policy
-from reasoning_lab.models.tokenizer import examples_of, train_tokenizer
+from reasoning_lab.models.tokenizer import tokenize_rollouts, train_tokenizer
 from reasoning_lab.stages.dpo.stage import DPOStage
 from reasoning_lab.stages.midtrain.stage import MidtrainStage
 from reasoning_lab.stages.rl.stage import FilterConfig, KLConfig, RLStage, ValidationConfig
@@ -126,7 +126,7 @@ def save_coin_tosser(accepted: list[Rollout], context: StageContext) -> None:
     tokenizer = train_tokenizer(texts, context.model.vocab_size)
     policy = build_policy(context.model.architecture, tokenizer, "float32", 0)
     boxes = [Completion([], f"\\boxed{{{rollout.problem.gold}}}") for rollout in accepted]
-    examples = examples_of(
+    examples = tokenize_rollouts(
         tokenizer,
         [replace(rollout, completion=box) for rollout, box in zip(accepted, boxes, strict=True)],
     )

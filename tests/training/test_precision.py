@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from reasoning_lab.stages.rl.ahead import Ahead
 
 from reasoning_lab.config.optimization import OptimizerConfig
 from reasoning_lab.data.tokens.batches import padded_batch
@@ -13,6 +12,7 @@ from reasoning_lab.kernels.logprobs import token_logprobs
 from reasoning_lab.models.policy import load_policy
 from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.sampling.hf import HFEngine
+from reasoning_lab.stages.rl.prefetcher import RolloutPrefetcher
 from reasoning_lab.stages.sft.module import run
 from reasoning_lab.stages.sft.stage import SFTStage
 from reasoning_lab.training.loop import StageContext
@@ -57,16 +57,16 @@ def test_what_samples_is_a_mixed_policys_copy_in_bfloat16(
     here = replace(context, model=replace(context.model, dtype="mixed"))
     policy, tokenizer = here.load_student()
     assert {weight.dtype for weight in policy.parameters()} == {torch.float32}
-    ahead = Ahead(policy, 0, "single")
+    sampling_policy = RolloutPrefetcher(policy, 0, "single").sampling_policy
     served, _ = here.load_policy()
-    for name, weight in ahead.behaviour.state_dict().items():
+    for name, weight in sampling_policy.state_dict().items():
         assert weight.dtype == torch.bfloat16
         assert torch.equal(weight, served.state_dict()[name]), name
-    for name, buffer in ahead.behaviour.named_buffers():
+    for name, buffer in sampling_policy.named_buffers():
         assert buffer.dtype == dict(served.named_buffers())[name].dtype, name
     sampling = Sampling(temperature=1.0, top_p=1.0, max_new_tokens=24)
     asked = [tokenizer(prompt)["input_ids"] for prompt in ("coin 1", "coin 12")]
-    drawn = HFEngine(ahead.behaviour, tokenizer, 8).complete(asked, sampling, [1, 2])
+    drawn = HFEngine(sampling_policy, tokenizer, 8).complete(asked, sampling, [1, 2])
     rows = [
         Example(tuple(prompt), tuple(completion.token_ids))
         for prompt, completion in zip(asked, drawn, strict=True)

@@ -25,7 +25,7 @@ from reasoning_lab.kernels.logprobs import (
 )
 from reasoning_lab.losses import parts
 from reasoning_lab.models.policy import load_policy, save_policy
-from reasoning_lab.models.tokenizer import examples_of, prompt_tokens
+from reasoning_lab.models.tokenizer import prompt_tokens, tokenize_rollouts
 from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.sampling.hf import HFEngine, engine_of
 from reasoning_lab.sampling.probe import check_engine, hf_remedy
@@ -284,7 +284,7 @@ def test_reference_kernels_train_the_same_policy(
 def corpus_of(context: StageContext) -> tuple[PreTrainedModel, list[Example]]:  # noqa: F811
     model, tokenizer = load_policy(context.inputs["policy"], "float32", kernels="reference")
     rollouts = read_rollouts(context.inputs["corpus"] / "accepted.parquet")
-    return model, examples_of(tokenizer, list(rollouts))
+    return model, tokenize_rollouts(tokenizer, list(rollouts))
 
 
 def first_loss(folder: Path) -> float:
@@ -307,7 +307,7 @@ def test_an_engine_with_another_cache_is_refused(
         engine_of(str(given.inputs["policy"]), None, "float32", HARDWARE)
     right = replace(given, hardware=UNCACHED)
     policy, tokenizer = right.load_policy()
-    drawn = right.sampler(policy, tokenizer).complete(
+    drawn = right.sampler(policy, tokenizer).generate(
         ["one", "one", "a longer question"], Sampling(0.8, 1.0, 6), [1, 2, 3]
     )
     prompts = prompt_tokens(tokenizer, ["one", "one", "a longer question"])

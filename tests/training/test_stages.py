@@ -15,7 +15,7 @@ from reasoning_lab.config.optimization import OptimizerConfig, TrapezoidConfig
 from reasoning_lab.data.corpus import read_rollouts, write_rollouts
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.models.policy import load_policy, save_policy
-from reasoning_lab.models.tokenizer import examples_of
+from reasoning_lab.models.tokenizer import tokenize_rollouts
 from reasoning_lab.tracking.history import read_history
 from reasoning_lab.training import loop as base
 from reasoning_lab.training.loop import (
@@ -219,7 +219,7 @@ def test_what_is_longer_than_max_tokens_is_left_out(
     """The prompts are `coin 0` to `coin 99`: a token for the word, one or two for the number."""
     config = STAGES[name]
     everything = trained(name, context, tmp_path / "all")
-    examples = examples_of(
+    examples = tokenize_rollouts(
         load_policy(context.inputs["policy"], "float32")[1],
         read_rollouts(context.inputs["corpus"] / "accepted.parquet"),
     )

@@ -1,4 +1,4 @@
-"""What the sealed process of an answer can reach."""
+"""A sandboxed process of an answer reaches no file, network, process or secret."""
 
 import os
 from pathlib import Path
@@ -10,7 +10,7 @@ from reasoning_lab.types import Problem, Verdict
 from reasoning_lab.verify.checkers import check
 from reasoning_lab.verify.sandbox import is_available
 
-RULE = """
+CHECKER = """
 import os, pathlib, socket
 
 def read(answer):
@@ -29,13 +29,13 @@ def matches(problem, value):
 def test_the_process_of_an_answer_reaches_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "rules").mkdir()
-    (tmp_path / "rules" / "rule_that_attempts.py").write_text(RULE)
-    monkeypatch.syspath_prepend(tmp_path / "rules")
+    (tmp_path / "checkers").mkdir()
+    (tmp_path / "checkers" / "checker_that_attempts.py").write_text(CHECKER)
+    monkeypatch.syspath_prepend(tmp_path / "checkers")
     # A package, so that its module may be named.
-    (tmp_path / "rules" / "package_that_attempts").mkdir()
-    (tmp_path / "rules" / "package_that_attempts" / "__init__.py").write_text(
-        "import rule_that_attempts as rule"
+    (tmp_path / "checkers" / "package_that_attempts").mkdir()
+    (tmp_path / "checkers" / "package_that_attempts" / "__init__.py").write_text(
+        "import checker_that_attempts as checker"
     )
     monkeypatch.setenv(TRUSTED_VARIABLE, "package_that_attempts")
     monkeypatch.setenv("SECRET_TOKEN", "hunter2")
@@ -59,7 +59,7 @@ def test_the_process_of_an_answer_reaches_nothing(
         "limits of the parent": f"os.sched_setaffinity({pid}, {{0}})",
         "own limits": "__import__('resource').prlimit(0, 7, (20, 20))",
     }
-    problem = Problem("?", "refused", "package_that_attempts.rule", "f")
+    problem = Problem("?", "refused", "package_that_attempts.checker", "f")
     assert {name: check(problem, text) for name, text in attempts.items()} == dict.fromkeys(
         attempts, Verdict.CORRECT
     )

@@ -1,9 +1,8 @@
-"""Training problems that give a benchmark away: found by shared word n-grams, or equal text.
+"""Decontamination: remove training problems that share word n-grams with a benchmark.
 
-A step of curation. Texts are compared as normalized words (`reasoning_lab.data.curation.words`). An
-n-gram cannot see a benchmark problem of fewer than n words, so that one is looked for whole.
-Simplified: a stock phrase of n words ("where m and n are relatively prime …") counts like any
-other; `overlap_frac` is the way to ask for more.
+A step of curation. Texts are compared as normalized words (`normalization.py`). A benchmark problem
+of fewer words than an n-gram is searched for as a whole. Simplified: a stock phrase of n words
+("where m and n are relatively prime …") counts like any other; `overlap_frac` demands more.
 """
 
 import math
@@ -12,96 +11,98 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from reasoning_lab.config.fields import fraction, number
-from reasoning_lab.data.curation.step import Background, Reasons, Step, by_problem
-from reasoning_lab.data.curation.words import words
+from reasoning_lab.data.curation.normalization import normalized_words
+from reasoning_lab.data.curation.step import CurationContext, DropReasons, Step, by_problem
 from reasoning_lab.types import Problem, Rollout, UserError, prompt_id
 
 
 @dataclass
 class Decontaminate(Step):
-    """Problems that have nothing to do with a benchmark's.
+    """Removes problems that overlap with a benchmark's.
 
     Attributes:
-        ngram_words: Normalized words an n-gram.
+        ngram_words: Normalized words per n-gram.
         overlap_frac: Fraction of a benchmark problem's n-grams that a problem must share to be
-            removed; 0 = one is enough. Benchmarks made from templates need 1.
-        short_words: A benchmark problem of fewer words than an n-gram is looked for inside of
-            others only when it has as many as this; a shorter one must be the whole text.
+            removed; 0 = one is enough. Benchmarks generated from templates need 1.
+        short_words: Least words of a benchmark problem, shorter than an n-gram, that is searched
+            for inside other texts. An even shorter one must be the whole text.
     """
 
     ngram_words: int = number(8, least=2)
     overlap_frac: float = fraction(0.0)
     short_words: int = number(4, least=2)
 
-    def reasons(self, rollouts: Sequence[Rollout], background: Background) -> Reasons:
-        if not any(background.benchmarks.values()):
+    def drop_reasons(self, rollouts: Sequence[Rollout], context: CurationContext) -> DropReasons:
+        if not any(context.benchmarks.values()):
             raise UserError(
-                "decontamination: there is no benchmark to hold the corpus against; name one "
-                "(benchmark=[…] or the stage's files), or take the step out"
+                "decontamination: there is no benchmark to compare the corpus with; name one "
+                "(benchmark=[…] or the stage's files), or remove the step"
             )
-        indexes = [Index(name, prompts, self) for name, prompts in background.benchmarks.items()]
+        indexes = [
+            BenchmarkIndex(name, prompts, self) for name, prompts in context.benchmarks.items()
+        ]
 
-        def why(problem: Problem) -> str | None:
-            parts = words(problem.prompt)
-            return next((said for index in indexes if (said := index.match(parts))), None)
+        def overlap(problem: Problem) -> str | None:
+            words = normalized_words(problem.prompt)
+            return next((match for index in indexes if (match := index.match(words))), None)
 
-        return by_problem(rollouts, why)
+        return by_problem(rollouts, overlap)
 
 
-class Index:
-    """Looks for one benchmark's problems in a text.
+class BenchmarkIndex:
+    """Searches a text for one benchmark's problems.
 
     Args:
-        name: The benchmark's, for the reasons.
-        prompts: Its problems.
-        options: How they are looked for.
+        name: The benchmark's name, for the reasons.
+        prompts: The benchmark's problems.
+        options: The n-gram length and the required overlap.
     """
 
     def __init__(self, name: str, prompts: Sequence[str], options: Decontaminate) -> None:
         self._name = name
         self._prompts = prompts
         self._ngram_words = options.ngram_words
-        self._whole: dict[str, int] = {}
-        self._short: dict[int, dict[str, int]] = {}
-        holders: dict[str, list[int]] = {}
-        for number_, prompt in enumerate(prompts):
-            parts = words(prompt)
-            self._whole.setdefault("".join(parts), number_)
-            if options.short_words <= len(parts) < options.ngram_words:
-                self._short.setdefault(len(parts), {}).setdefault(" ".join(parts), number_)
-            for ngram in set(_ngrams(parts, options.ngram_words)):
-                holders.setdefault(ngram, []).append(number_)
-        # A prompt without words says nothing.
-        self._whole.pop("", None)
-        self._holders = holders
-        counts = Counter(number_ for who in holders.values() for number_ in who)
-        self._wanted: Mapping[int, int] = {
-            number_: max(1, math.ceil(options.overlap_frac * count))
-            for number_, count in counts.items()
+        self._whole_texts: dict[str, int] = {}
+        self._short_texts: dict[int, dict[str, int]] = {}
+        prompts_with: dict[str, list[int]] = {}
+        for index, prompt in enumerate(prompts):
+            words = normalized_words(prompt)
+            self._whole_texts.setdefault("".join(words), index)
+            if options.short_words <= len(words) < options.ngram_words:
+                self._short_texts.setdefault(len(words), {}).setdefault(" ".join(words), index)
+            for ngram in set(_ngrams(words, options.ngram_words)):
+                prompts_with.setdefault(ngram, []).append(index)
+        # A prompt without words matches nothing.
+        self._whole_texts.pop("", None)
+        self._prompts_with_ngram = prompts_with
+        counts = Counter(index for indices in prompts_with.values() for index in indices)
+        self._required_shared: Mapping[int, int] = {
+            index: max(1, math.ceil(options.overlap_frac * count))
+            for index, count in counts.items()
         }
 
-    def match(self, parts: Sequence[str]) -> str | None:
-        """Which problem the text of these words gives away and by which words, if any."""
-        text = "".join(parts)
-        if (number_ := self._whole.get(text)) is not None:
-            return self._said(number_, "the whole text")
-        for length, known in self._short.items():
-            for ngram in _ngrams(parts, length):
-                if ngram in known:
-                    return self._said(known[ngram], f"all its words '{ngram}'")
+    def match(self, words: Sequence[str]) -> str | None:
+        """The reason: a problem that shares words with these, and the words; None = no match."""
+        text = "".join(words)
+        if (index := self._whole_texts.get(text)) is not None:
+            return self._reason(index, "the whole text")
+        for length, texts in self._short_texts.items():
+            for ngram in _ngrams(words, length):
+                if ngram in texts:
+                    return self._reason(texts[ngram], f"all its words '{ngram}'")
         shared: Counter[int] = Counter()
-        for ngram in dict.fromkeys(_ngrams(parts, self._ngram_words)):
-            for number_ in self._holders.get(ngram, ()):
-                shared[number_] += 1
-                if shared[number_] >= self._wanted[number_]:
-                    return self._said(number_, f"the words '{ngram}'")
+        for ngram in dict.fromkeys(_ngrams(words, self._ngram_words)):
+            for index in self._prompts_with_ngram.get(ngram, ()):
+                shared[index] += 1
+                if shared[index] >= self._required_shared[index]:
+                    return self._reason(index, f"the words '{ngram}'")
         return None
 
-    def _said(self, number_: int, shared: str) -> str:
-        prompt = self._prompts[number_]
+    def _reason(self, index: int, shared: str) -> str:
+        prompt = self._prompts[index]
         return f"shares {shared} with {self._name} {prompt_id(prompt)}: {prompt!r}"
 
 
-def _ngrams(parts: Sequence[str], length: int) -> Iterator[str]:
-    for start in range(len(parts) - length + 1):
-        yield " ".join(parts[start : start + length])
+def _ngrams(words: Sequence[str], length: int) -> Iterator[str]:
+    for start in range(len(words) - length + 1):
+        yield " ".join(words[start : start + length])

@@ -1,4 +1,4 @@
-"""Steps of curation that look at one rollout at a time, or at its problem's pass rate."""
+"""Filters: steps of curation that judge one rollout, or its problem's pass rate."""
 
 import re
 from collections import Counter
@@ -10,9 +10,9 @@ from omegaconf import MISSING
 
 from reasoning_lab.config.fields import at_least, choice, fraction, number
 from reasoning_lab.data.curation.selection import harder_subset
-from reasoning_lab.data.curation.step import Background, Reasons, Step, by_problem
+from reasoning_lab.data.curation.step import CurationContext, DropReasons, Step, by_problem
 from reasoning_lab.rewards.ngrams import repeated_frac, text_units
-from reasoning_lab.types import Rollout, UserError
+from reasoning_lab.types import Problem, Rollout, UserError
 
 _COMMAND = re.compile(r"\\[a-zA-Z]+")
 _LETTERS = re.compile(r"[^\W\d_]{2,}")
@@ -20,20 +20,22 @@ _LETTERS = re.compile(r"[^\W\d_]{2,}")
 
 def _check_range(least: float, most: float | None, key: str) -> None:
     if most is not None and least > most:
-        raise UserError(f"{key}: least={least} is above most={most}, so nothing stays; swap them")
+        raise UserError(f"{key}: least={least} is above most={most}, so nothing remains; swap them")
 
 
-def _each(rollouts: Sequence[Rollout], why: Callable[[str], str | None]) -> Reasons:
-    return [why(rollout.completion.text) for rollout in rollouts]
+def _by_completion(
+    rollouts: Sequence[Rollout], drop_reason: Callable[[str], str | None]
+) -> DropReasons:
+    return [drop_reason(rollout.completion.text) for rollout in rollouts]
 
 
 @dataclass
 class PassRate(Step):
-    """Problems of the wanted difficulty: neither always solved nor hardly ever.
+    """Keeps problems of the chosen difficulty, for example neither always nor hardly ever solved.
 
     Attributes:
-        least: Lowest fraction of correct rollouts of a problem that stays.
-        most: Highest.
+        least: Lowest pass rate of a problem that stays: its fraction of correct rollouts.
+        most: Highest pass rate of a problem that stays.
     """
 
     selects: ClassVar[bool] = True
@@ -43,22 +45,22 @@ class PassRate(Step):
     def check(self, key: str) -> None:
         _check_range(self.least, self.most, key)
 
-    def reasons(self, rollouts: Sequence[Rollout], background: Background) -> Reasons:
-        def why(name: str) -> str | None:
-            rate = background.pass_rates[name]
+    def drop_reasons(self, rollouts: Sequence[Rollout], context: CurationContext) -> DropReasons:
+        def drop_reason(problem: Problem) -> str | None:
+            rate = context.pass_rates[problem.id]
             return None if self.least <= rate <= self.most else f"pass rate {rate:.3g}"
 
-        return by_problem(rollouts, lambda problem: why(problem.id))
+        return by_problem(rollouts, drop_reason)
 
 
 @dataclass
 class Length(Step):
-    """Completions of a reasonable length.
+    """Keeps completions of a reasonable length.
 
     Attributes:
-        unit: What is counted; of a script without spaces each character is a word.
-        least: Shortest that stays.
-        most: Longest that stays; null = any.
+        unit: `words` or `characters`; in a script without spaces each character is a word.
+        least: Shortest length that stays.
+        most: Longest length that stays; null = any.
     """
 
     unit: str = choice("words", "characters")
@@ -68,23 +70,23 @@ class Length(Step):
     def check(self, key: str) -> None:
         _check_range(self.least, self.most, key)
 
-    def reasons(self, rollouts: Sequence[Rollout], background: Background) -> Reasons:
-        def why(text: str) -> str | None:
+    def drop_reasons(self, rollouts: Sequence[Rollout], context: CurationContext) -> DropReasons:
+        def drop_reason(text: str) -> str | None:
             length = len(text_units(text)) if self.unit == "words" else len(text)
             fits = length >= self.least and (self.most is None or length <= self.most)
             return None if fits else f"{length} {self.unit}"
 
-        return _each(rollouts, why)
+        return _by_completion(rollouts, drop_reason)
 
 
 @dataclass
 class Format(Step):
-    """One thought, which opens the completion, and an answer after it; "" = not asked for.
+    """Keeps completions that open with one thought and have an answer after it.
 
     Attributes:
-        opening: What begins the thought; "" where the prompt's template has it.
-        closing: What ends the thought.
-        answer: What must come after it.
+        opening: The mark that opens the thought; "" where the prompt's template writes it.
+        closing: The mark that ends the thought; "" = no thought is required.
+        answer: The text that must come after the thought; "" = none is required.
     """
 
     opening: str = "<think>"
@@ -93,41 +95,43 @@ class Format(Step):
 
     def check(self, key: str) -> None:
         if self.opening and not self.closing:
-            raise UserError(f"{key}.closing: a thought that opens must close; name what ends it")
+            raise UserError(
+                f"{key}.closing: a thought that opens must close; give the mark that ends it"
+            )
 
-    def reasons(self, rollouts: Sequence[Rollout], background: Background) -> Reasons:
-        return _each(rollouts, self._fault)
+    def drop_reasons(self, rollouts: Sequence[Rollout], context: CurationContext) -> DropReasons:
+        return _by_completion(rollouts, self._drop_reason)
 
-    def _fault(self, text: str) -> str | None:
+    def _drop_reason(self, text: str) -> str | None:
         for mark in (self.opening, self.closing):
             if mark and (times := text.count(mark)) != 1:
-                return f"'{mark}' is there {times} times"
+                return f"'{mark}' occurs {times} times"
         thought, rest = text.split(self.closing) if self.closing else ("", text)
         if self.closing and not thought.strip().removeprefix(self.opening).strip():
             return "the thought is empty"
         if not thought.lstrip().startswith(self.opening):
             return f"'{self.opening}' does not come first"
-        return None if self.answer in rest else f"no '{self.answer}' at its place"
+        return None if self.answer in rest else f"no '{self.answer}' after the thought"
 
 
 @dataclass
 class Repetition(Step):
-    """Completions that do not go in circles.
+    """Removes completions that repeat themselves.
 
     Attributes:
-        ngram_words: Length of the n-grams: words, or characters where a script has no spaces.
-        most_frac: Highest fraction of them that may have occurred before in the same text.
-        most_lines: How often one line may occur; a line without a letter or digit does not count.
+        ngram_words: Length of the n-grams in words, or in characters of a script without spaces.
+        most_frac: Highest fraction of n-grams that repeat an earlier one of the same text.
+        most_lines: Most occurrences of one line; lines without a letter or digit do not count.
     """
 
     ngram_words: int = number(8, least=1)
     most_frac: float = fraction(0.3)
     most_lines: int = number(16, least=1)
 
-    def reasons(self, rollouts: Sequence[Rollout], background: Background) -> Reasons:
-        return _each(rollouts, self._fault)
+    def drop_reasons(self, rollouts: Sequence[Rollout], context: CurationContext) -> DropReasons:
+        return _by_completion(rollouts, self._drop_reason)
 
-    def _fault(self, text: str) -> str | None:
+    def _drop_reason(self, text: str) -> str | None:
         repeated = repeated_frac(text, self.ngram_words)
         if repeated > self.most_frac:
             return f"{repeated:.0%} of its {self.ngram_words}-grams are repeated"
@@ -137,17 +141,17 @@ class Repetition(Step):
             key=lambda counted: counted[1],
             default=("", 0),
         )
-        return f"{times} times the line '{line[:80]}'" if times > self.most_lines else None
+        return f"the line '{line[:80]}' occurs {times} times" if times > self.most_lines else None
 
 
 @dataclass
 class Language(Step):
-    """Completions in the wanted languages, by py3langid.
+    """Keeps completions in the chosen languages, as py3langid detects them.
 
     Attributes:
         languages: ISO 639-1 codes.
-        least_letters: Letters, those of commands and single ones apart, below which a text says
-            too little of its language and stays: formulas are in none.
+        least_letters: Least letters for a decision; a text with fewer stays, as formulas are in no
+            language. Letters of commands and single letters do not count.
     """
 
     languages: list[str] = field(default_factory=lambda: ["en"])
@@ -155,39 +159,41 @@ class Language(Step):
 
     def check(self, key: str) -> None:
         if not self.languages:
-            raise UserError(f"{key}.languages: it is empty, so nothing stays; name one")
+            raise UserError(f"{key}.languages: it is empty, so nothing remains; name one")
         for code in self.languages:
             if len(code) != 2 or not code.isalpha() or not code.islower():
-                raise UserError(f"{key}.languages: '{code}' is no code; give one such as en")
+                raise UserError(
+                    f"{key}.languages: '{code}' is no ISO 639-1 code; give one such as en"
+                )
 
-    def reasons(self, rollouts: Sequence[Rollout], background: Background) -> Reasons:
-        # Loads its model, which takes a second, when it is first asked.
+    def drop_reasons(self, rollouts: Sequence[Rollout], context: CurationContext) -> DropReasons:
+        # The import loads the model, which takes a second.
         from py3langid import classify
 
-        def why(text: str) -> str | None:
+        def drop_reason(text: str) -> str | None:
             plain = " ".join(_LETTERS.findall(_COMMAND.sub(" ", text)))
             if len(plain.replace(" ", "")) < self.least_letters:
                 return None
             code, _ = classify(plain)
             return None if code in self.languages else f"language {code}"
 
-        return _each(rollouts, why)
+        return _by_completion(rollouts, drop_reason)
 
 
 @dataclass
-class Harder(Step):
-    """The compact, representative, harder subset of the paper's second step.
+class HarderSubset(Step):
+    """Keeps the compact, representative, harder subset of the paper's second step.
 
     Attributes:
         levels: Difficulty levels that stay.
-        count: Most rollouts.
+        count: Most rollouts that stay.
     """
 
     selects: ClassVar[bool] = True
     levels: list[int] = MISSING
     count: int = at_least(1)
 
-    def reasons(self, rollouts: Sequence[Rollout], background: Background) -> Reasons:
-        chosen = harder_subset(rollouts, self.levels, self.count, background.seed)
-        kept = {id(rollout) for rollout in chosen}
-        return [None if id(rollout) in kept else "not in the subset" for rollout in rollouts]
+    def drop_reasons(self, rollouts: Sequence[Rollout], context: CurationContext) -> DropReasons:
+        chosen = harder_subset(rollouts, self.levels, self.count, context.seed)
+        chosen_ids = {id(rollout) for rollout in chosen}
+        return [None if id(rollout) in chosen_ids else "not in the subset" for rollout in rollouts]

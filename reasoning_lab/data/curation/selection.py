@@ -1,4 +1,4 @@
-"""Which rollouts train what: the SFT subset and the preference pairs."""
+"""Select the rollouts for SFT and pair rollouts for preference training."""
 
 import random
 from collections import defaultdict
@@ -14,8 +14,8 @@ def harder_subset(
 ) -> list[Rollout]:
     """A compact, representative, harder subset (paper, step 2).
 
-    Compact: one rollout a problem, the longest. Harder: only `levels`. Representative: the
-    families take turns, so each has the same share as long as it lasts.
+    Compact: only the longest rollout of each problem. Harder: only `levels`. Representative: the
+    families take turns, so each has the same share until it runs out.
     """
     longest: dict[str, Rollout] = {}
     for rollout in rollouts:
@@ -39,7 +39,7 @@ def harder_subset(
 
 
 def group_by_problem(rollouts: Iterable[Rollout]) -> list[RolloutGroup]:
-    """All rollouts of each problem, problems in order of appearance."""
+    """Group the rollouts by problem, in order of the problems' first appearance."""
     members: dict[str, list[Rollout]] = defaultdict(list)
     for rollout in rollouts:
         members[rollout.problem.id].append(rollout)
@@ -52,11 +52,11 @@ def preference_pairs(
     """Pair correct with incorrect rollouts of each problem, each rollout at most once.
 
     Args:
-        groups: The rollouts, by problem.
-        pairs_per_problem: At most so many pairs of one problem.
+        groups: The rollouts by problem.
+        pairs_per_problem: Most pairs of one problem.
         seed: Shuffles each problem's rollouts.
-        pairing: `random`, or `length_matched`: of all ways to choose as many pairs, the one whose
-            lengths differ least within the pairs, so that DPO does not learn a length.
+        pairing: `random`, or `length_matched`: of all choices of as many pairs, the one with the
+            least total difference of lengths, so that DPO does not learn a length.
     """
     pairs = []
     for group in groups:
@@ -70,7 +70,7 @@ def preference_pairs(
     return pairs
 
 
-def _in_order(
+def _paired_in_order(
     chosen: Sequence[Rollout], rejected: Sequence[Rollout], count: int
 ) -> list[tuple[Rollout, Rollout]]:
     return list(zip(chosen[:count], rejected[:count], strict=True))
@@ -81,32 +81,35 @@ def _length_matched(
 ) -> list[tuple[Rollout, Rollout]]:
     """`count` pairs with the least sum of length differences, the closest pair first.
 
-    Exactly `count` pairs are one assignment: each rollout that is left over goes to a dummy of
-    the other side at no cost, and dummies may not meet.
+    One linear assignment yields exactly `count` pairs. Each unpaired rollout is assigned to a dummy
+    of the other side at no cost, and two dummies are never paired.
     """
     from scipy.optimize import linear_sum_assignment
 
     lengths = _lengths([*chosen, *rejected])
-    ours, theirs = lengths[: len(chosen)], lengths[len(chosen) :]
+    chosen_lengths, rejected_lengths = lengths[: len(chosen)], lengths[len(chosen) :]
     size = len(chosen) + len(rejected) - count
     cost = np.zeros((size, size))
-    cost[: len(ours), : len(theirs)] = np.abs(ours[:, None] - theirs[None, :])
-    cost[len(ours) :, len(theirs) :] = np.inf
+    cost[: len(chosen), : len(rejected)] = np.abs(
+        chosen_lengths[:, None] - rejected_lengths[None, :]
+    )
+    cost[len(chosen) :, len(rejected) :] = np.inf
     rows, columns = linear_sum_assignment(cost)
     matched = [
         (cost[row, column], chosen[row], rejected[column])
         for row, column in zip(rows, columns, strict=True)
-        if row < len(ours) and column < len(theirs)
+        if row < len(chosen) and column < len(rejected)
     ]
-    return [(one, other) for _, one, other in sorted(matched, key=lambda pair: float(pair[0]))]
+    by_difference = sorted(matched, key=lambda pair: float(pair[0]))
+    return [(good, bad) for _, good, bad in by_difference]
 
 
 def _lengths(rollouts: Sequence[Rollout]) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
-    """In tokens; in characters where an author gave no tokens."""
+    """`[N]` lengths in tokens, or in characters if any rollout has no tokens."""
     tokens = [len(rollout.completion.token_ids) for rollout in rollouts]
     characters = [len(rollout.completion.text) for rollout in rollouts]
     return np.array(tokens if all(tokens) else characters, dtype=np.float64)
 
 
 _Pairing = Callable[[Sequence[Rollout], Sequence[Rollout], int], list[tuple[Rollout, Rollout]]]
-_PAIRINGS: Mapping[str, _Pairing] = {"random": _in_order, "length_matched": _length_matched}
+_PAIRINGS: Mapping[str, _Pairing] = {"random": _paired_in_order, "length_matched": _length_matched}

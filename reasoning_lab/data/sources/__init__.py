@@ -1,1 +1,1 @@
-"""Where problems come from."""
+"""Sources of problems: files, hub datasets, reasoning-gym and mixtures."""

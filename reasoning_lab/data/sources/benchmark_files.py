@@ -1,4 +1,4 @@
-"""Prompts of benchmarks that are no part of the recipe: local JSONL files."""
+"""Read the prompts of benchmarks outside the recipe from local JSONL files."""
 
 from pathlib import Path
 from typing import Any
@@ -10,18 +10,18 @@ COLUMNS = ("prompt", "problem", "question")
 
 
 def read_prompts(path: str, key: str) -> list[str]:
-    """The prompts of a file with one JSON object a line, from the first of `COLUMNS` it has.
+    """Read the prompt of each JSON line, from the first of `COLUMNS` that it has.
 
     Raises:
-        UserError: For a file that cannot be read or a malformed row; it names `key` or the line.
+        UserError: The file cannot be read (names `key`), or a row is malformed (names its line).
     """
     return [_prompt(row, f"{path}, line {number}") for number, row in json_lines(Path(path), key)]
 
 
-def _prompt(row: Any, where: str) -> str:
-    found = row if isinstance(row, dict) else {}
-    prompt = next((found[name] for name in COLUMNS if name in found), None)
+def _prompt(row: Any, place: str) -> str:
+    columns = row if isinstance(row, dict) else {}
+    prompt = next((columns[name] for name in COLUMNS if name in columns), None)
     if not isinstance(prompt, str):
-        columns = f" (its columns are {', '.join(row) or 'none'})" if isinstance(row, dict) else ""
-        raise UserError(f"{where}: no text under {', '.join(COLUMNS)}{columns}; give one of them")
+        names = f" (its columns are {', '.join(row) or 'none'})" if isinstance(row, dict) else ""
+        raise UserError(f"{place}: no text under {', '.join(COLUMNS)}{names}; give one of them")
     return prompt

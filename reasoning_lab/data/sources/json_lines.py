@@ -1,7 +1,7 @@
-"""JSON files of problems, benchmarks and audits: one object a line, or one array of objects.
+"""Read JSON files of problems, benchmarks and audits: one object a line, or one array of objects.
 
-Bytes become text by the encoding that they begin with, compressed files are read as they are, and
-numbers keep all their digits. Lines are read one at a time.
+The first bytes decide the encoding. Compressed files are unpacked while they are read, and numbers
+keep all their digits. Lines are read one at a time.
 """
 
 import bz2
@@ -20,12 +20,12 @@ import pyarrow as pa
 from reasoning_lab.data.sources.row_values import JsonFloat, RowError
 from reasoning_lab.types import UserError
 
-# Python refuses to make an int of more digits.
+# Python converts no longer text to an int.
 _MAX_INT_DIGITS = 4300
 _HEAD_BYTES = 4096
 _BOM = b"\xef\xbb\xbf"
 _GZIP, _BZIP2, _XZ, _ZSTD = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd"
-_FOREIGN = {
+_OTHER_FORMATS = {
     b"PK\x03\x04": "is a zip archive; unpack it first",
     b"ARROW1": "is an Arrow file; save it as parquet or JSON lines",
     b"version https://git-lfs": "is a Git LFS pointer, not the data; run git lfs pull",
@@ -35,14 +35,14 @@ _READ_ERRORS = (OSError, EOFError, UnicodeError, zlib.error, lzma.LZMAError, pa.
 
 
 def json_lines(path: Path, key: str) -> Iterator[tuple[int, Any]]:
-    """Yield each line's number, from 1, and what it holds; empty lines are passed over.
+    """Yield each line's number, from 1, and its JSON value; empty lines are skipped.
 
     Args:
         path: The file.
-        key: What names it, for the error: a config key or a command's option.
+        key: The config key or command option that names the file, for the error.
 
     Raises:
-        UserError: The file cannot be read, or a line is no JSON; the line is named.
+        UserError: The file cannot be read, or a line is not JSON; the line is named.
     """
     for number, content in parsed_lines(path, key):
         if isinstance(content, RowError):
@@ -51,31 +51,31 @@ def json_lines(path: Path, key: str) -> Iterator[tuple[int, Any]]:
 
 
 def parsed_lines(path: Path, key: str) -> Iterator[tuple[int, Any]]:
-    """As `json_lines`, but what a line that is no JSON holds is the `RowError` that says why.
+    """As `json_lines`, but a line that is not JSON yields the `RowError` that says why.
 
     Raises:
         UserError: The file cannot be read.
     """
-    with opened(path, key) as stream:
+    with open_binary(path, key) as stream:
         encoding = _encoding(stream)
         lines: Iterator[bytes | str] = iter(stream)
         if encoding != "utf-8":
-            # Not universal newlines: a JSON string may hold U+2028 and its like as they are.
+            # No universal newlines: a JSON string may contain U+2028 unescaped.
             lines = iter(io.TextIOWrapper(stream, encoding=encoding, newline="\n"))
         for number, line in enumerate(lines, start=1):
             if number == 1:
                 line = line.removeprefix(_BOM) if isinstance(line, bytes) else line.lstrip("\ufeff")
             if line and not line.isspace():
-                yield number, _content(line)
+                yield number, _parse(line)
 
 
 def json_array(path: Path, key: str) -> list[Any] | None:
     """The elements of a file that is one JSON array; None when it does not begin as one.
 
     Raises:
-        UserError: The file cannot be read, or what begins as an array is none.
+        UserError: The file cannot be read, or it begins as an array and is not one.
     """
-    with opened(path, key) as stream:
+    with open_binary(path, key) as stream:
         encoding = _encoding(stream)
         head = stream.peek(_HEAD_BYTES)[:_HEAD_BYTES].decode(encoding, "ignore")
         if not head.lstrip("\ufeff \t\r\n").startswith("["):
@@ -85,23 +85,23 @@ def json_array(path: Path, key: str) -> list[Any] | None:
             return cast(list[Any], _DECODER.decode(text))
         except (ValueError, RecursionError) as error:
             raise UserError(
-                f"{key}: '{path}' is no JSON array ({error}); mend it, or give JSON lines"
+                f"{key}: '{path}' is no JSON array ({error}); correct it, or give JSON lines"
             ) from error
 
 
 @contextmanager
-def opened(path: Path, key: str) -> Iterator[io.BufferedReader]:
-    """The bytes of a file, unpacked where it is compressed by gzip, bzip2, xz or zstandard.
+def open_binary(path: Path, key: str) -> Iterator[io.BufferedReader]:
+    """Open a file's bytes, unpacked if gzip, bzip2, xz or zstandard compressed it.
 
     Raises:
-        UserError: It cannot be read, also while it is read.
+        UserError: It cannot be opened, or an error occurs while it is read.
     """
     try:
         with path.open("rb") as file:
             head = file.peek(64)[:64]
-            foreign = next((text for magic, text in _FOREIGN.items() if head.startswith(magic)), "")
-            if foreign:
-                raise UserError(f"{key}: '{path}' {foreign}")
+            matches = (text for magic, text in _OTHER_FORMATS.items() if head.startswith(magic))
+            if (other_format := next(matches, None)) is not None:
+                raise UserError(f"{key}: '{path}' {other_format}")
             with _unpacked(file, head) as stream:
                 yield stream
     except _READ_ERRORS as error:
@@ -126,13 +126,13 @@ def _unpacked(file: io.BufferedReader, head: bytes) -> io.BufferedReader:
 
 
 def _encoding(stream: io.BufferedReader) -> str:
-    """The encoding that a JSON text begins with; a mark of UTF-8 is left to its first line."""
+    """The encoding of a JSON text; a UTF-8 byte order mark is removed from its first line."""
     encoding = json.detect_encoding(stream.peek(4)[:4])
     return "utf-8" if encoding == "utf-8-sig" else encoding
 
 
-def _content(line: bytes | str) -> Any:
-    """What a line holds, or the error that says why it cannot be read."""
+def _parse(line: bytes | str) -> Any:
+    """The JSON value of a line, or the error that says why it cannot be read."""
     try:
         return _DECODER.decode(line.decode() if isinstance(line, bytes) else line)
     except UnicodeDecodeError as error:
@@ -141,14 +141,14 @@ def _content(line: bytes | str) -> Any:
     except json.JSONDecodeError as error:
         reason = f"not JSON ({error.msg} at character {error.pos + 1}); write one object a line"
     except _DuplicateKeyError as error:
-        reason = f"'{error}' stands in it twice; write each key once"
+        reason = f"it has '{error}' twice; write each key once"
     except RecursionError:
         reason = "nested too deep; write one flat object a line"
     return RowError("malformed_row", reason)
 
 
 class _DuplicateKeyError(ValueError):
-    """An object has a key twice, so that it is unknown which value was meant."""
+    """An object has a key twice, so its value is ambiguous."""
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -6,29 +6,29 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from reasoning_lab.config.targets import factory
-from reasoning_lab.data.sources.problems import ProblemSource, check_fractions
-from reasoning_lab.data.sources.unreadable import Unreadable, errors_under
+from reasoning_lab.data.sources.problem_source import ProblemSource, check_fractions
+from reasoning_lab.data.sources.unreadable import UnreadablePolicy, errors_under
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.types import Problem, Split, UserError
 
-# The split that holds a prompt out most firmly comes first.
-_FIRMNESS = (Split.TEST, Split.VALIDATION, Split.TRAIN)
+# If sources disagree on a prompt's split, the first of these wins.
+_SPLIT_PRECEDENCE = (Split.TEST, Split.VALIDATION, Split.TRAIN)
 
 
 class MixtureSource:
-    """Draws from several sources by weight; every source must have the levels asked for.
+    """Draws from several sources by weight; every source must have the requested levels.
 
-    A prompt has one split in all of them: they share the fractions here, and what one of them
-    holds out by itself is drawn from none for training.
+    A prompt has one split in all sources. They share the fractions given here, and a prompt that
+    one dataset holds out is drawn from none of them for training.
 
     Args:
         sources: Name to `_target_` and options of a source.
         weights: Name to its share of the problems, in any unit.
-        test_frac: Replaces that of every source.
-        validation_frac: Replaces that of every source.
+        test_frac: Replaces the `test_frac` of every source.
+        validation_frac: Replaces the `validation_frac` of every source.
 
     Raises:
-        UserError: When names do not match or no weight is positive.
+        UserError: The names do not match, or no weight is positive.
     """
 
     def __init__(
@@ -57,20 +57,20 @@ class MixtureSource:
                 self._sources[name] = factory({**options, **fractions}, f"data.sources.{name}")()
 
     def content(self) -> str:
-        return "; ".join(f"{name}: {each.content()}" for name, each in self._sources.items())
+        return "; ".join(f"{name}: {source.content()}" for name, source in self._sources.items())
 
     def is_local(self) -> bool:
         return all(source.is_local() for source in self._sources.values())
 
-    def about(self) -> Mapping[str, str]:
-        told = [source.about() for source in self._sources.values()]
-        return {key: "; ".join(each[key] for each in told) for key in told[0]}
+    def provenance(self) -> Mapping[str, str]:
+        cards = [source.provenance() for source in self._sources.values()]
+        return {key: "; ".join(card[key] for card in cards) for key in cards[0]}
 
     def fixed_split(self, problem_id: str) -> Split | None:
-        fixed = {source.fixed_split(problem_id) for source in self._sources.values()}
-        return next((split for split in _FIRMNESS if split in fixed), None)
+        splits = {source.fixed_split(problem_id) for source in self._sources.values()}
+        return next((split for split in _SPLIT_PRECEDENCE if split in splits), None)
 
-    def unreadable(self, problem: Problem) -> Unreadable | None:
+    def unreadable(self, problem: Problem) -> UnreadablePolicy | None:
         for name, source in self._sources.items():
             policy = source.unreadable(problem)
             if policy is not None:
@@ -89,11 +89,11 @@ class MixtureSource:
     def problems(
         self, split: Split, levels: Sequence[int], count: int, seed: int
     ) -> Iterator[Problem]:
-        """Yield `count` distinct problems, each source's share spread over all of them."""
+        """Yield `count` distinct problems; the sources alternate at random by their shares."""
         remaining = self._shares(count)
         seen: set[int] = set()
         streams = {
-            name: self._fresh(name, split, levels, remaining[name], seed, seen)
+            name: self._unseen_problems(name, split, levels, remaining[name], seed, seen)
             for name in self._sources
         }
         rng = random.Random(seed)
@@ -103,16 +103,16 @@ class MixtureSource:
             yield next(streams[name])
 
     def _shares(self, count: int) -> dict[str, int]:
-        """Whole numbers that sum to `count`; what rounding leaves goes to the largest rests."""
+        """Round the shares to sum to `count`; the largest remainders are rounded up."""
         total = sum(self._weights.values())
         exact = {name: count * weight / total for name, weight in self._weights.items()}
         shares = {name: int(share) for name, share in exact.items()}
-        by_rest = sorted(exact, key=lambda name: shares[name] - exact[name])
-        for name in by_rest[: count - sum(shares.values())]:
+        by_remainder = sorted(exact, key=lambda name: shares[name] - exact[name])
+        for name in by_remainder[: count - sum(shares.values())]:
             shares[name] += 1
         return shares
 
-    def _fresh(
+    def _unseen_problems(
         self,
         name: str,
         split: Split,
@@ -121,25 +121,25 @@ class MixtureSource:
         seed: int,
         seen: set[int],
     ) -> Iterator[Problem]:
-        """`count` problems that no source has given and none holds out more firmly."""
-        given, asked = 0, count
-        while given < count:
-            for problem in self._drawn(name, split, levels, asked, seed):
+        """Yield `count` problems that no source has yielded and none holds out."""
+        yielded, requested = 0, count
+        while yielded < count:
+            for problem in self._source_problems(name, split, levels, requested, seed):
                 number = int(problem.id, 16)
-                fixed = self.fixed_split(problem.id)
-                if number in seen or (fixed is not None and fixed is not split):
+                fixed_split = self.fixed_split(problem.id)
+                if number in seen or (fixed_split is not None and fixed_split is not split):
                     continue
                 seen.add(number)
-                given += 1
+                yielded += 1
                 yield problem
-                if given == count:
+                if yielded == count:
                     return
-            # Some were another source's: draw again, longer, past those already given.
-            asked += count - given
+            # Other sources had yielded some of them: draw a longer stream, which repeats these.
+            requested += count - yielded
 
-    def _drawn(
+    def _source_problems(
         self, name: str, split: Split, levels: Sequence[int], count: int, seed: int
     ) -> Iterator[Problem]:
-        """What one source yields; its errors name its own key."""
+        """Yield the problems of one source; its errors name its own key."""
         with errors_under(f"data.sources.{name}"):
             yield from self._sources[name].problems(split, levels, count, seed)

@@ -1,7 +1,7 @@
-"""Rows of local files and of the hub's datasets, one at a time, each with its place.
+"""Read rows of local files and of hub datasets, one at a time, each with its place.
 
-Under `sources.py`, which turns them into problems. The arguments of a reader name all that
-decides what it yields: they are how the table made from it is found again.
+`table_source.py` turns them into problems. A reader's arguments name everything that decides its
+rows, because they identify the cached table.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ from reasoning_lab.types import Split, UserError
 
 _BATCH_ROWS = 1024
 _PARQUET = b"PAR1"
-_TABLES = (".csv", ".tsv", ".xls", ".xlsx")
+_SPREADSHEETS = (".csv", ".tsv", ".xls", ".xlsx")
 
 
 class ReadRow(NamedTuple):
@@ -26,10 +26,10 @@ class ReadRow(NamedTuple):
 
     Attributes:
         content: Its columns, or the error that says why it cannot be read.
-        place: Where it is, for an error.
+        place: Its file and line, for an error.
         name: The same without folders.
-        split: That which holds it; None = the dataset has none.
-        columns: Those that the dataset has; None = the row says.
+        split: The dataset's split that holds it; None = the dataset has none.
+        columns: The dataset's columns; None = the row has all of them.
     """
 
     content: Mapping[str, Any] | RowError
@@ -43,18 +43,18 @@ Read = Iterator[ReadRow]
 
 
 def file_rows(path: str, content: str, used: Collection[str]) -> Read:
-    """The rows of a file, one at a time but for a JSON array, which is read whole.
+    """Yield the rows of a file, one at a time; a JSON array is read whole.
 
     Args:
         path: JSON lines or an array, compressed or not, or parquet.
         content: The file's hash.
-        used: The columns to read, where a file can be read by columns.
+        used: The columns to read, where the format stores columns apart.
     """
     file = Path(path)
     columns: Sequence[str] | None = None
     if _is_parquet(file):
         columns, numbered = _parquet_rows(file, used)
-    elif file.suffix in _TABLES:
+    elif file.suffix in _SPREADSHEETS:
         raise UserError(
             f"data.path: '{path}' is a {file.suffix} file, which is not read; save it as JSON lines"
         )
@@ -62,7 +62,7 @@ def file_rows(path: str, content: str, used: Collection[str]) -> Read:
         numbered = ((f"row {number}", row) for number, row in enumerate(array, start=1))
     else:
         numbered = ((f"line {number}", row) for number, row in parsed_lines(file, "data.path"))
-    # A name that is no Unicode could not be kept in a table.
+    # Arrow stores no name that is invalid Unicode.
     place, name = (text.encode("utf-8", "replace").decode() for text in (path, file.name))
     for number, row in numbered:
         if not isinstance(row, dict | RowError):
@@ -82,36 +82,38 @@ def hub_rows(
     content: str,
     used: Collection[str],
 ) -> Read:
-    """The rows of a dataset, split by split."""
+    """Yield the rows of a dataset, split by split."""
     import datasets
 
     for split, name in splits.items():
         try:
-            loaded = datasets.load_dataset(
+            dataset_rows = datasets.load_dataset(
                 folder or dataset,
                 config,
                 split=name,
                 revision=None if folder else revision,
                 streaming=streaming,
             )
-            columns = loaded.column_names
-            if columns is not None and (needed := _needed(columns, used)):
-                loaded = loaded.select_columns(needed)
-            for number, row in enumerate(loaded, start=1):
+            columns = dataset_rows.column_names
+            if columns is not None and (selected := _needed_columns(columns, used)):
+                dataset_rows = dataset_rows.select_columns(selected)
+            for number, row in enumerate(dataset_rows, start=1):
                 place = f"{folder or dataset} ({name}), row {number}"
                 row_name = f"{dataset} ({name}), row {number}"
                 yield ReadRow(row, place, row_name, Split(split), columns)
-        except Exception as error:  # Each storage and each version has its own for no network.
+        except (
+            Exception
+        ) as error:  # Each storage and version raises its own error without a network.
             reason = " ".join(str(error).split())[:200]
-            what = f"data.path: cannot read split '{name}' of '{folder}'"
+            problem = f"data.path: cannot read split '{name}' of '{folder}'"
             remedy = "give a folder with that split, or name another in data.splits"
             if folder is None:
-                what = f"data.dataset: cannot load '{dataset}', split '{name}', at {revision}"
-                remedy = "connect once, so that it is kept, or give a local copy with data.path"
-            raise UserError(f"{what} ({type(error).__name__}: {reason}); {remedy}") from error
+                problem = f"data.dataset: cannot load '{dataset}', split '{name}', at {revision}"
+                remedy = "connect once, so that it is cached, or give a local copy with data.path"
+            raise UserError(f"{problem} ({type(error).__name__}: {reason}); {remedy}") from error
 
 
-def _needed(columns: Sequence[str], used: Collection[str]) -> list[str]:
+def _needed_columns(columns: Sequence[str], used: Collection[str]) -> list[str]:
     roots = {root_of(column, columns) for column in used}
     return [name for name in columns if name in roots]
 
@@ -131,15 +133,15 @@ def _is_parquet(file: Path) -> bool:
 def _parquet_rows(
     file: Path, used: Collection[str]
 ) -> tuple[Sequence[str], Iterator[tuple[str, Any]]]:
-    """The names of all columns, and the rows with those that are used."""
+    """The names of all columns, and the rows with the used columns."""
     try:
         names: Sequence[str] = pq.read_schema(file).names
     except (OSError, pa.ArrowException) as error:
-        raise _broken(file, error) from error
+        raise _unreadable_parquet(file, error) from error
     for name in names:
         if names.count(name) > 1 and name in used:
             raise UserError(f"data.path: '{file}' has two columns '{name}'; rename one of them")
-    return names, _numbered_rows(file, _needed(names, used) or list(names)[:1])
+    return names, _numbered_rows(file, _needed_columns(names, used) or list(names)[:1])
 
 
 def _numbered_rows(file: Path, columns: list[str]) -> Iterator[tuple[str, Any]]:
@@ -147,32 +149,36 @@ def _numbered_rows(file: Path, columns: list[str]) -> Iterator[tuple[str, Any]]:
     try:
         with pq.ParquetFile(file) as parquet:
             for batch in parquet.iter_batches(_BATCH_ROWS, columns=columns):
-                for row in _plain_rows(batch):
+                for row in _python_rows(batch):
                     number += 1
                     yield f"row {number}", row
     except (OSError, pa.ArrowException) as error:
-        raise _broken(file, error) from error
+        raise _unreadable_parquet(file, error) from error
 
 
-def _broken(file: Path, error: Exception) -> UserError:
+def _unreadable_parquet(file: Path, error: Exception) -> UserError:
     reason = " ".join(str(error).split())[:200]
     return UserError(
-        f"data.path: '{file}' is no readable parquet file ({reason}); give another, or name it "
-        "by what it is"
+        f"data.path: '{file}' is no readable parquet file ({reason}); give another, or rename "
+        "it after its real format"
     )
 
 
-def _plain_rows(batch: pa.RecordBatch) -> list[Any]:
-    """The rows of a batch; in place of one that Python has no values for the error."""
+def _python_rows(batch: pa.RecordBatch) -> list[Any]:
+    """The rows of a batch; a row that Python has no values for becomes an error."""
     try:
         rows: list[Any] = batch.to_pylist()
     except (ValueError, OverflowError, pa.ArrowException) as error:
         if batch.num_rows > 1:
-            return [row for at in range(batch.num_rows) for row in _plain_rows(batch.slice(at, 1))]
+            return [
+                row
+                for start in range(batch.num_rows)
+                for row in _python_rows(batch.slice(start, 1))
+            ]
         reason = " ".join(str(error).split())[:200]
         return [RowError("malformed_row", f"a value cannot be read ({reason}); correct it")]
     for field in batch.schema:
-        # Their shortest digits, as they were meant, not those of the double that holds them.
+        # Keep the shortest decimal digits, not those of the double that holds the value.
         if pa.types.is_float32(field.type) or pa.types.is_float16(field.type):
             narrow = field.type.to_pandas_dtype()
             for row in rows:

@@ -1,7 +1,7 @@
-"""Values of a row as JSON, parquet and people write them: looked up, checked, and made text.
+"""Look up, check and convert the values of a row, however JSON, parquet or people wrote them.
 
-Below `rows.py`. A row is untrusted: a value is read as it is meant, or refused by a `RowError` that
-says why and what to do.
+`row_mapping.py` uses it. A row is untrusted: a value has one clear meaning, or a `RowError` says
+why not and what to do.
 """
 
 import difflib
@@ -13,10 +13,10 @@ from typing import Any
 from reasoning_lab.types import UserError
 
 _SHOWN_CHARS = 80
-# Of a float; written out, a larger one would fill the memory.
+# The largest exponent of a float. A larger number, written out, would fill the memory.
 _MAX_EXPONENT = 324
 _SHOWN_COLUMNS = 20
-# Who speaks, by the names that published chats give it.
+# The keys under which published chats store a message's role.
 _ROLE_KEYS = ("role", "from")
 
 
@@ -24,23 +24,23 @@ class RowError(UserError):
     """A row that cannot be read.
 
     Args:
-        reason: In snake_case, for a ledger, e.g. `missing_prompt`.
-        message: What is wrong and the remedy, in one sentence without the row's place.
+        reason: A name in snake_case for a ledger, e.g. `missing_prompt`.
+        message: One sentence with the problem and the remedy, without the row's place.
     """
 
     def __init__(self, reason: str, message: str) -> None:
-        # Text that is no Unicode could not be printed, nor kept in a table.
+        # Invalid Unicode can be neither printed nor stored in a table.
         self.message = message.encode("utf-8", "backslashreplace").decode("utf-8")
         self.reason = reason
         super().__init__(self.message)
 
     def at(self, place: str) -> "RowError":
-        """The same error of the row at `place`, e.g. `train.jsonl, line 3`."""
+        """The same error with the row's place, e.g. `train.jsonl, line 3`."""
         return RowError(self.reason, f"{place}: {self.message}")
 
 
 class JsonFloat(float):
-    """A number of a JSON text that remembers its digits, of which a float holds seventeen."""
+    """A JSON number that keeps all its digits; a float alone keeps seventeen."""
 
     text: str
 
@@ -51,9 +51,9 @@ class JsonFloat(float):
 
 
 def value_at(row: Any, column: str) -> Any:
-    """The value at a dotted path; None where the path leads nowhere.
+    """The value at a dotted path; None where the path does not exist.
 
-    In a list a step is a position from 0, or the role of the first message of that role.
+    A step into a list is a position from 0, or the role of a message (the first one of that role).
     """
     if isinstance(row, Mapping) and column in row:
         return row[column]
@@ -76,21 +76,21 @@ def _element(values: Sequence[Any], step: str) -> Any:
 
 
 def root_of(column: str, columns: Iterable[str]) -> str | None:
-    """The column of `columns` that a dotted path begins with; None = there is none."""
+    """The column in `columns` that a dotted path begins with; None = there is none."""
     names = sorted(columns, key=len, reverse=True)
     return next((name for name in names if column == name or column.startswith(f"{name}.")), None)
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a value stands for none: null, or NaN, as pandas writes it."""
+    """Whether a value means "no value": null, or NaN, as pandas writes it."""
     return value is None or (isinstance(value, float | Decimal) and math.isnan(value))
 
 
 def answer_text(value: Any) -> str | None:
-    """A known answer as text; None = it is missing, or of a type that is no answer.
+    """A known answer as text; None = it is missing, or its type cannot be an answer.
 
-    A number is written out with all its digits: 18.0 as `18`, 1e-07 as `0.0000001`. A list of one
-    answer is that answer.
+    A number is written with all its digits: 18.0 as `18`, 1e-07 as `0.0000001`. A list of one
+    answer counts as that answer.
     """
     if isinstance(value, list) and len(value) == 1 and not isinstance(value[0], list):
         value = value[0]
@@ -102,9 +102,9 @@ def answer_text(value: Any) -> str | None:
 
 
 def number_text(number: int | float | Decimal) -> str | None:
-    """A number in plain decimals, without zeros behind the last digit.
+    """A number in plain decimals, without trailing zeros.
 
-    None = it is infinite, or so large or small that a float could not hold it.
+    None = it is infinite, or too large or too small for a float.
     """
     if isinstance(number, int):
         return str(number)
@@ -127,7 +127,7 @@ def _digits(number: float) -> str:
 
 
 def text_problem(text: str) -> str | None:
-    """Why a text cannot be used; None when it can."""
+    """Why a text cannot be used; None = it can."""
     if "\0" in text:
         return "holds a NUL character"
     if text.isascii():
@@ -140,23 +140,23 @@ def text_problem(text: str) -> str | None:
 
 
 def is_blank(text: str) -> bool:
-    """Whether nothing in it would be seen: it is empty, or space and marks without a width."""
+    """Whether a text shows nothing: it is empty, or white space and zero-width characters."""
     if text[:1].isalnum():
         return False
     return not any(char.isprintable() and not char.isspace() for char in text)
 
 
 def shown(value: Any) -> str:
-    """A value as an error names it, cut to one short line."""
+    """A value as one short line, for an error."""
     text = value.text if isinstance(value, JsonFloat) else repr(value)
     return text if len(text) <= _SHOWN_CHARS else text[:_SHOWN_CHARS] + "…"
 
 
 def missing_column(column: str, columns: Iterable[str]) -> str:
-    """Say that there is no such column, which ones there are, and which was meant."""
+    """State that the column is missing, which columns exist, and the closest name."""
     names = list(columns)
     listed = ", ".join(names[:_SHOWN_COLUMNS]) or "none"
     more = f" and {len(names) - _SHOWN_COLUMNS} more" if len(names) > _SHOWN_COLUMNS else ""
-    near = difflib.get_close_matches(column, names, n=1)
-    meant = f"; did you mean '{near[0]}'?" if near else ""
-    return f"there is no column '{column}'; the columns are {listed}{more}{meant}"
+    closest = difflib.get_close_matches(column, names, n=1)
+    suggestion = f"; did you mean '{closest[0]}'?" if closest else ""
+    return f"there is no column '{column}'; the columns are {listed}{more}{suggestion}"

@@ -1,7 +1,8 @@
-"""What happens to golds and rows that cannot be read: refused, or dropped, counted and bounded.
+"""What happens to golds and rows that cannot be read: they are refused, or dropped and counted.
 
-Between a source, which knows what holds for its problems, and whatever draws from it with a
-verifier. A dataset that the user cannot edit drops them; a file of the user's own is refused.
+A source decides the policy for its problems. A hub dataset, which the user cannot edit, drops
+unreadable rows; a local file refuses them. `ReadableGoldFilter` applies the policy wherever
+problems are drawn with a verifier.
 """
 
 import logging
@@ -18,7 +19,7 @@ from reasoning_lab.verify import Verifier
 log = logging.getLogger(__name__)
 
 UNREADABLE_GOLD = "unreadable_gold"
-_SHARD_PROBLEMS = 4096
+_BLOCK_PROBLEMS = 4096
 _SHOWN_ROWS = 9
 _KEYS = (
     "test_frac|validation_frac|path|rows|splits|dataset|sources|weights|corrections|unreadable|"
@@ -28,16 +29,16 @@ _SOURCE_KEY = re.compile(rf"\bdata(?=\.(?:{_KEYS})\b|: ')")
 
 
 @dataclass(frozen=True, slots=True)
-class Unreadable:
-    """What holds for problems or rows that cannot be read.
+class UnreadablePolicy:
+    """What happens to problems or rows that cannot be read.
 
     Attributes:
-        action: `refuse`, or `drop` = they are left out and counted.
+        action: `refuse`, or `drop` = leave them out and count them.
         max_frac: Largest fraction that may be dropped.
-        key: The config key under which `unreadable` and `max_unreadable_frac` stand.
+        key: The config key that holds `unreadable` and `max_unreadable_frac`.
 
     Raises:
-        UserError: The action is unknown, or the fraction is none.
+        UserError: The action is unknown, or `max_frac` is outside [0, 1].
     """
 
     action: str
@@ -54,59 +55,56 @@ class Unreadable:
                 f"{self.key}.max_unreadable_frac: {self.max_frac} is no fraction; give 0 to 1"
             )
 
-    def check(self, dropped: int, total: int, what: str, examples: Sequence[str]) -> None:
-        """Refuse to go on where more than `max_frac` of `total` was dropped.
+    def check(self, dropped: int, total: int, unit: str, examples: Sequence[str]) -> None:
+        """Raise UserError if more than `max_frac` of `total` was dropped.
 
         Args:
-            dropped: How many cannot be read.
-            total: Of how many.
-            what: Plural noun, e.g. `rows`.
-            examples: The first complaints.
-
-        Raises:
-            UserError: It is more; the sentence has the counts and the examples.
+            dropped: Number that cannot be read.
+            total: Number of all.
+            unit: Plural noun, e.g. `rows`.
+            examples: The first complaints, which the error repeats.
         """
         if dropped > self.max_frac * total:
             raise UserError(
                 f"{self.key}.max_unreadable_frac={self.max_frac:g}: {dropped:,} of {total:,} "
-                f"{what} cannot be read ({'; '.join(examples)}); correct them, or allow a "
+                f"{unit} cannot be read ({'; '.join(examples)}); correct them, or allow a "
                 "larger fraction"
             )
 
 
-class ReadableGolds:
-    """Passes the problems on whose gold the verifier reads.
+class ReadableGoldFilter:
+    """Passes on the problems whose gold the verifier can read.
 
     Args:
         verifier: Reads golds.
-        ledger: Counts them: taken, and dropped as `unreadable_gold`.
-        policy: What holds for a problem with an unreadable gold; a source's `unreadable`.
+        ledger: Counts the problems taken, and those dropped as `unreadable_gold`.
+        policy: A problem's policy for an unreadable gold; a source's `unreadable`.
 
     Attributes:
         dropped: Ids of the problems that were dropped.
     """
 
     def __init__(
-        self, verifier: Verifier, ledger: Ledger, policy: Callable[[Problem], Unreadable]
+        self, verifier: Verifier, ledger: Ledger, policy: Callable[[Problem], UnreadablePolicy]
     ) -> None:
         self._verifier, self._ledger, self._policy = verifier, ledger, policy
         self.dropped: set[str] = set()
 
-    def of(self, problems: Iterable[Problem], unit: str = "problems") -> Iterator[Problem]:
-        """Yield the readable ones, none before some thousands of golds have been read.
+    def filter(self, problems: Iterable[Problem], unit: str = "problems") -> Iterator[Problem]:
+        """Yield the problems with readable golds, in blocks of some thousands.
 
         Args:
-            problems: Those that came in.
-            unit: What the ledger calls them.
+            problems: The problems to filter.
+            unit: Their unit in the ledger.
 
         Raises:
-            UserError: A gold cannot be read and its source refuses that, or too many cannot.
+            UserError: A gold cannot be read and its source refuses it, or too many cannot.
         """
-        waiting = iter(problems)
+        remaining = iter(problems)
         taken, dropped = 0, list[Problem]()
-        while shard := list(islice(waiting, _SHARD_PROBLEMS)):
-            taken += len(shard)
-            unreadable = self._verifier.unreadable_golds(shard)
+        while block := list(islice(remaining, _BLOCK_PROBLEMS)):
+            taken += len(block)
+            unreadable = self._verifier.unreadable_golds(block)
             policies = [self._policy(problem) for problem in unreadable]
             refused = [
                 problem
@@ -117,28 +115,28 @@ class ReadableGolds:
                 raise UserError(_refusal(refused, self._policy(refused[0]).key))
             dropped += unreadable
             origins = [problem.origin for problem in unreadable]
-            self._ledger.take(unit, len(shard))
+            self._ledger.take(unit, len(block))
             self._ledger.drop(unit, UNREADABLE_GOLD, len(unreadable), origins=origins)
             for policy in dict.fromkeys(policies):
-                policy.check(len(dropped), taken, "golds", [_shown(p) for p in dropped[:3]])
+                policy.check(len(dropped), taken, "golds", [_describe(p) for p in dropped[:3]])
             ids = {problem.id for problem in unreadable}
             self.dropped |= ids
-            yield from (problem for problem in shard if problem.id not in ids)
+            yield from (problem for problem in block if problem.id not in ids)
         if dropped:
             log.info(
-                "%d of %d problems are dropped, as their golds cannot be read: %s.",
+                "%d of %d problems are dropped because their golds cannot be read: %s.",
                 len(dropped),
                 taken,
-                "; ".join(_shown(problem) for problem in dropped[:_SHOWN_ROWS]),
+                "; ".join(_describe(problem) for problem in dropped[:_SHOWN_ROWS]),
             )
 
-    def again(self, problems: Iterable[Problem]) -> Iterator[Problem]:
-        """Yield those of the same problems that `of` passed on, without reading golds again."""
+    def without_dropped(self, problems: Iterable[Problem]) -> Iterator[Problem]:
+        """Yield the problems that `filter` has passed, without reading their golds again."""
         return (problem for problem in problems if problem.id not in self.dropped)
 
 
 def _refusal(unreadable: Sequence[Problem], key: str) -> str:
-    """One sentence about golds that cannot be read."""
+    """One sentence that refuses golds which cannot be read."""
     first, *others = unreadable
     rows = "".join(f"; {problem.origin}" for problem in others[:_SHOWN_ROWS])
     more = f" and {len(others) - _SHOWN_ROWS} more" if len(others) > _SHOWN_ROWS else ""
@@ -148,13 +146,13 @@ def _refusal(unreadable: Sequence[Problem], key: str) -> str:
     )
 
 
-def _shown(problem: Problem) -> str:
+def _describe(problem: Problem) -> str:
     return f"{problem.origin}: {problem.gold[:60]!r}"
 
 
 @contextmanager
 def errors_under(key: str) -> Iterator[None]:
-    """Let errors of a source name its keys below `key`, where it is no root's `data`."""
+    """Rewrite `data` in the errors of a source to `key`, its place in the config."""
     try:
         yield
     except UserError as error:

@@ -1,1 +1,1 @@
-"""Who writes the solutions that a student learns from."""
+"""Teachers, who write the solutions that a student learns from."""

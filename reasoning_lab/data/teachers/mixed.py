@@ -1,4 +1,4 @@
-"""Two teachers for one mixture of problems: each problem is the business of one of them."""
+"""Two teachers for one mixture of problems: a problem's family decides which of them solves it."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -6,12 +6,13 @@ from typing import Any
 
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.targets import factory
-from reasoning_lab.data.teachers.procedural import Surveying, Teacher, Writing
+from reasoning_lab.data.teachers.solvers import SOLVERS
+from reasoning_lab.data.teachers.teacher import ObservingTeacher, SolutionWriter, Teacher
 from reasoning_lab.types import Completion, Problem
 
 
 class MixedTeacher:
-    """The procedural teacher for the families that it has a method for, another for all others.
+    """The procedural teacher for the families that it has a solver for, another for all others.
 
     Args:
         procedural: `_target_` and options of a `ProceduralTeacher`.
@@ -24,39 +25,36 @@ class MixedTeacher:
         self.name = f"{self._procedural.name}, {self._otherwise.name}"
 
     def refusal(self, problem: Problem) -> str | None:
-        return self._teacher_of(problem).refusal(problem)
+        return self._teacher_for(problem).refusal(problem)
 
     def preview(self, problem: Problem, seed: int) -> Sequence[str]:
-        return self._teacher_of(problem).preview(problem, seed)
+        return self._teacher_for(problem).preview(problem, seed)
 
-    def _teacher_of(self, problem: Problem) -> Teacher:
-        from reasoning_lab.data.teachers.methods import METHODS
+    def _teacher_for(self, problem: Problem) -> Teacher:
+        return self._procedural if problem.family in SOLVERS else self._otherwise
 
-        return self._procedural if problem.family in METHODS else self._otherwise
-
-    def survey(self, problems: Iterator[Problem]) -> Iterator[Problem]:
-        """The problems as they come, which the other teacher may have to see."""
+    def observe(self, problems: Iterator[Problem]) -> Iterator[Problem]:
+        """Yield the problems unchanged; the other teacher may need to see them."""
         other = self._otherwise
-        return other.survey(problems) if isinstance(other, Surveying) else problems
+        return other.observe(problems) if isinstance(other, ObservingTeacher) else problems
 
     @contextmanager
-    def open(self, hardware: HardwareConfig) -> Iterator[Writing]:
-        from reasoning_lab.data.teachers.methods import METHODS
-
+    def open(self, hardware: HardwareConfig) -> Iterator[SolutionWriter]:
         with (
-            self._procedural.open(hardware) as by_rule,
-            self._otherwise.open(hardware) as otherwise,
+            self._procedural.open(hardware) as write_by_rule,
+            self._otherwise.open(hardware) as write_otherwise,
         ):
 
             def write(
                 problems: Sequence[Problem], samples: int, seed: int
             ) -> list[list[Completion]]:
-                known = [problem for problem in problems if problem.family in METHODS]
-                rest = [problem for problem in problems if problem.family not in METHODS]
-                ruled = iter(by_rule(known, samples, seed))
-                others = iter(otherwise(rest, samples, seed))
+                by_rule = [problem for problem in problems if problem.family in SOLVERS]
+                others = [problem for problem in problems if problem.family not in SOLVERS]
+                rule_completions = iter(write_by_rule(by_rule, samples, seed))
+                other_completions = iter(write_otherwise(others, samples, seed))
                 return [
-                    next(ruled if problem.family in METHODS else others) for problem in problems
+                    next(rule_completions if problem.family in SOLVERS else other_completions)
+                    for problem in problems
                 ]
 
             yield write

@@ -1,8 +1,8 @@
-"""A teacher that hands out the dataset's own worked solutions, in the recipe's format.
+"""A teacher that returns the dataset's own worked solutions, in the recipe's format.
 
-For datasets of a large model's chains of thought (OpenR1-Math, OpenThoughts, …) and of human
-solutions (GSM8K, MATH, AQuA). `distill` verifies them like any teacher's: what does not end in
-the known answer is rejected, and so is a chain of thought that was cut off.
+It serves datasets of a large model's chains of thought (OpenR1-Math, OpenThoughts, …) and of human
+solutions (GSM8K, MATH, AQuA). `distill` verifies them like any teacher's. It rejects a solution
+that does not end in the known answer, and a chain of thought that was cut off.
 """
 
 import re
@@ -12,17 +12,17 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from reasoning_lab.config.hardware import HardwareConfig
-from reasoning_lab.data.teachers.procedural import boxed
-from reasoning_lab.data.teachers.prose_answers import ProseAnswers
-from reasoning_lab.models.thoughts import (
+from reasoning_lab.data.teachers.answer_pattern import AnswerPattern
+from reasoning_lab.data.teachers.teacher import boxed
+from reasoning_lab.models.think_tags import (
     THINK_CLOSE,
     THINK_OPEN,
-    is_cut_off,
-    with_one_thought,
-    without_turn_end,
+    has_open_thought,
+    merge_thoughts,
+    strip_turn_end,
 )
 from reasoning_lab.types import Completion, Problem, UserError
-from reasoning_lab.verify.answers import extract_answer
+from reasoning_lab.verify.extraction import extract_answer
 
 _THOUGHT_MARKS = (
     ("<think>", "</think>"),
@@ -41,36 +41,36 @@ _SOLUTION_MARKS = (
     ("<|START_RESPONSE|>", "<|END_RESPONSE|>"),
     ("<answer>", "</answer>"),
 )
-# Of a file whose solutions end a thought so often, those without any mark were cut off.
-_THOUGHTFUL_FRAC = 0.1
+# If more than this fraction of a file's solutions end a thought, those without marks were cut off.
+_THOUGHT_FRAC = 0.1
 # GSM8K: "48/2 = <<48/2=24>>24", and a last line "#### 24".
-_CALCULATOR = re.compile(r"<<[^<>]*>>")
-_LAST_LINE = "\n####"
+_GSM8K_CALCULATION = re.compile(r"<<[^<>]*>>")
+_GSM8K_ANSWER = "\n####"
 
 
 class RecordedTeacher:
     """Reads `metadata["solutions"]`, which a source fills from `data.rows.solutions`.
 
-    A problem with fewer solutions than are asked for gives those that it has.
+    A problem with fewer solutions than `samples` returns all that it has.
 
     Args:
-        answer_pattern: Regular expression of a final answer in prose, the answer its only
-            group that matches; the last match counts. For solutions without a box or `####`.
-        marks: Pairs of what begins and what ends a thought in the dataset's texts, beside those of
-            the common families; upper case is lower case. They become `<think>` and `</think>`.
+        answer_pattern: Regular expression of a final answer in prose, for solutions without a box
+            or `####`. The answer is its only group that matches; the last match counts.
+        marks: Pairs of marks that open and close a thought in the dataset's texts, in addition to
+            those of the common families. Case is ignored. They become `<think>` and `</think>`.
 
     Raises:
-        UserError: For a pattern that is none or marks that are no pairs; when it writes, for a
-            problem without the key.
+        UserError: The pattern is no regular expression, or the marks are no pairs. Writing raises
+            it for a problem without the key.
     """
 
     name = "recorded"
 
     def __init__(self, answer_pattern: str, marks: Sequence[Sequence[str]] = ()) -> None:
-        self._answers = ProseAnswers(answer_pattern)
-        self._thought = _Marks([*_THOUGHT_MARKS, *marks])
-        self._solution = _Marks(_SOLUTION_MARKS)
-        # By file: its solutions, and those among them that end a thought.
+        self._answer_pattern = AnswerPattern(answer_pattern)
+        self._thought_marks = _MarkPairs([*_THOUGHT_MARKS, *marks])
+        self._solution_marks = _MarkPairs(_SOLUTION_MARKS)
+        # For each file: the number of its solutions, and of those that end a thought.
         self._solution_counts: Counter[str] = Counter()
         self._thought_counts: Counter[str] = Counter()
 
@@ -80,20 +80,19 @@ class RecordedTeacher:
     def refusal(self, problem: Problem) -> str | None:
         if problem.metadata.get("solutions") is not None:
             return None
-        return (
-            f"{problem.origin} has no recorded solutions; name their column in "
-            "data.rows.solutions, or choose another teacher"
-        )
+        return _no_solutions(problem)
 
     def preview(self, problem: Problem, seed: int) -> Sequence[str]:
-        return [self.formatted(text) for text in _solutions(problem)[:1]]
+        return [self.completion(text).text for text in _solutions(problem)[:1]]
 
-    def survey(self, problems: Iterator[Problem]) -> Iterator[Problem]:
-        """The problems as they come; takes note of which files' solutions have thoughts."""
+    def observe(self, problems: Iterator[Problem]) -> Iterator[Problem]:
+        """Yield the problems unchanged and count which files' solutions have thoughts."""
         for problem in problems:
             solutions = problem.metadata.get("solutions") or ()
-            self._solution_counts[_file_of(problem)] += len(solutions)
-            self._thought_counts[_file_of(problem)] += sum(map(self._thought.ends_in, solutions))
+            self._solution_counts[_file_name(problem)] += len(solutions)
+            self._thought_counts[_file_name(problem)] += sum(
+                map(self._thought_marks.has_closing, solutions)
+            )
             yield problem
 
     def __call__(
@@ -103,58 +102,54 @@ class RecordedTeacher:
 
     def _completions(self, problem: Problem, samples: int) -> list[Completion]:
         solutions = _solutions(problem)
-        file = _file_of(problem)
-        thoughtful = any(map(self._thought.ends_in, solutions)) or (
-            self._thought_counts[file] > _THOUGHTFUL_FRAC * self._solution_counts[file]
+        file = _file_name(problem)
+        has_thoughts = any(map(self._thought_marks.has_closing, solutions)) or (
+            self._thought_counts[file] > _THOUGHT_FRAC * self._solution_counts[file]
         )
-        return [self.completion(solution, thoughtful) for solution in solutions[:samples]]
+        return [self.completion(solution, has_thoughts) for solution in solutions[:samples]]
 
-    def formatted(self, solution: str) -> str:
-        """The text of `completion`, of a dataset of which nothing else is known."""
-        return self.completion(solution).text
-
-    def completion(self, solution: str, thoughtful: bool = False) -> Completion:
+    def completion(self, solution: str, has_thoughts: bool = False) -> Completion:
         """The solution as a thought and a boxed answer; without a box where it has no answer.
 
         Args:
-            solution: As the dataset has it.
-            thoughtful: Whether the dataset's solutions have thoughts, so that one without the end
-                of a thought was cut off.
+            solution: The dataset's text.
+            has_thoughts: True = the dataset's solutions have thoughts, so a solution without the
+                end of a thought was cut off.
         """
-        text = self._thought.replaced(without_turn_end(solution), THINK_OPEN, THINK_CLOSE)
-        cut_off = is_cut_off(text) or self._solution.last_is_open(text)
-        text = without_turn_end(self._solution.replaced(text, "", "")).strip()
+        text = self._thought_marks.replace(strip_turn_end(solution), THINK_OPEN, THINK_CLOSE)
+        cut_off = has_open_thought(text) or self._solution_marks.ends_open(text)
+        text = strip_turn_end(self._solution_marks.replace(text, "", "")).strip()
         if THINK_CLOSE in text or THINK_OPEN in text:
-            return Completion([], with_one_thought(text), truncated=cut_off)
-        if thoughtful or cut_off:
+            return Completion([], merge_thoughts(text), truncated=cut_off)
+        if has_thoughts or cut_off:
             return Completion([], f"{THINK_OPEN}\n{text}", truncated=True)
-        return Completion([], self._human(text))
+        return Completion([], self._from_unmarked(text))
 
-    def _human(self, solution: str) -> str:
-        """A solution without marks: all of it is the thought, its answer is boxed behind it."""
-        solution = _CALCULATOR.sub("", solution)
+    def _from_unmarked(self, solution: str) -> str:
+        """Make the whole text the thought and box its answer after it."""
+        solution = _GSM8K_CALCULATION.sub("", solution)
         answer = extract_answer(solution)
         if answer is None:
-            solution, answer = self._divided(solution)
+            solution, answer = self._split_answer(solution)
         thought = f"{THINK_OPEN}\n{solution.strip()}\n{THINK_CLOSE}"
         return f"{thought}\n{boxed(answer.strip())}" if answer else thought
 
-    def _divided(self, solution: str) -> tuple[str, str | None]:
-        """The working, and the answer that it ends with."""
-        body, mark, last = f"\n{solution.rstrip()}".rpartition(_LAST_LINE)
+    def _split_answer(self, solution: str) -> tuple[str, str | None]:
+        """Split the working from the answer that it ends with."""
+        body, mark, last = f"\n{solution.rstrip()}".rpartition(_GSM8K_ANSWER)
         if mark and "\n" not in last:
             return body, last
-        return solution, self._answers.last(solution)
+        return solution, self._answer_pattern.last_answer(solution)
 
 
-class _Marks:
-    """Pairs of marks, each an opening and a closing, read in capitals or not."""
+class _MarkPairs:
+    """Pairs of an opening and a closing mark, matched without regard to case."""
 
     def __init__(self, pairs: Sequence[Any]) -> None:
-        wrong = [pair for pair in pairs if not _is_pair(pair)]
-        if wrong:
+        invalid = [pair for pair in pairs if not _is_pair(pair)]
+        if invalid:
             raise UserError(
-                f"teacher.marks: {wrong[0]!r} is no pair of different marks; give each as "
+                f"teacher.marks: {invalid[0]!r} is no pair of different marks; give each as "
                 "[OPENING, CLOSING]"
             )
         marks = [mark for pair in pairs for mark in pair]
@@ -167,20 +162,20 @@ class _Marks:
         longest_first = sorted(marks, key=len, reverse=True)
         self._pattern = re.compile("|".join(map(re.escape, longest_first)), re.IGNORECASE)
 
-    def replaced(self, text: str, opening: str, closing: str) -> str:
-        """The text with these in the place of the marks."""
-        return self._pattern.sub(lambda mark: opening if self._opens(mark) else closing, text)
+    def replace(self, text: str, opening: str, closing: str) -> str:
+        """Replace every opening and every closing mark of `text`."""
+        return self._pattern.sub(lambda mark: opening if self._is_opening(mark) else closing, text)
 
-    def ends_in(self, text: str) -> bool:
+    def has_closing(self, text: str) -> bool:
         """Whether a closing mark occurs."""
-        return not all(map(self._opens, self._pattern.finditer(text)))
+        return not all(map(self._is_opening, self._pattern.finditer(text)))
 
-    def last_is_open(self, text: str) -> bool:
+    def ends_open(self, text: str) -> bool:
         """Whether the last mark is an opening."""
         last = max(self._pattern.finditer(text), key=re.Match.start, default=None)
-        return last is not None and self._opens(last)
+        return last is not None and self._is_opening(last)
 
-    def _opens(self, mark: re.Match[str]) -> bool:
+    def _is_opening(self, mark: re.Match[str]) -> bool:
         return mark[0].casefold() in self._openings
 
 
@@ -192,8 +187,8 @@ def _is_pair(pair: Any) -> bool:
     )
 
 
-def _file_of(problem: Problem) -> str:
-    """What its place names before the row; its family where it has no place."""
+def _file_name(problem: Problem) -> str:
+    """The file that a problem was read from; its family where it names no row."""
     row: str | None = problem.metadata.get("row")
     return problem.family if row is None else str(row).rpartition(",")[0]
 
@@ -202,8 +197,12 @@ def _solutions(problem: Problem) -> list[str]:
     metadata: Mapping[str, list[str] | None] = problem.metadata
     solutions = metadata.get("solutions")
     if solutions is None:
-        raise UserError(
-            f"teacher: {problem.metadata.get('row', f'problem {problem.id}')} has no recorded "
-            "solutions; name their column in data.rows.solutions, or choose another teacher"
-        )
+        raise UserError(f"teacher: {_no_solutions(problem)}")
     return solutions
+
+
+def _no_solutions(problem: Problem) -> str:
+    return (
+        f"{problem.origin} has no recorded solutions; name their column in "
+        "data.rows.solutions, or choose another teacher"
+    )

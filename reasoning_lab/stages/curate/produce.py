@@ -14,12 +14,12 @@ from reasoning_lab.data.card import CorpusSummary, data_card
 from reasoning_lab.data.corpus import read_rollouts, write_prompt_ids, write_rollouts
 from reasoning_lab.data.curation.selection import group_by_problem
 from reasoning_lab.data.curation.step import (
-    Background,
+    CurationContext,
     Removal,
     Step,
     StepCount,
+    build_steps,
     curate,
-    made_steps,
 )
 from reasoning_lab.data.sources.benchmark_files import read_prompts
 from reasoning_lab.graph.ledger import Ledger
@@ -37,12 +37,12 @@ def run(config: CurateStage, context: StageContext) -> Metrics:
     rejected = read_rollouts(corpus / "rejected.parquet")
     groups = group_by_problem([*accepted, *rejected])
     files = {Path(path).stem: read_prompts(path, "files") for path in config.files}
-    background = Background(
+    background = CurationContext(
         context.seed,
         {group.problem.id: group.pass_rate for group in groups},
         {**context.benchmark_prompts(), **files},
     )
-    steps = made_steps(config.steps, f"stages.{context.name}.steps")
+    steps = build_steps(config.steps, f"stages.{context.name}.steps")
     kept, counts, removals = curate(accepted, steps, background)
     _count(steps, counts, removals, context.ledger)
     if not kept:
@@ -91,7 +91,7 @@ def _write_card(
 ) -> None:
     summary = CorpusSummary()
     summary.add(rollouts)
-    about = context.source.about()
+    about = context.source.provenance()
     card = data_card(context.name, about, summary, context.ledger, counts)
     (context.out_dir / "README.md").write_text(card, encoding="utf-8")
 

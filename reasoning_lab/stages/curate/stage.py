@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.data.artifacts import Corpus
-from reasoning_lab.data.curation.step import made_steps
+from reasoning_lab.data.curation.step import build_steps
 from reasoning_lab.data.sources.benchmark_files import read_prompts
 from reasoning_lab.graph.stage import Metrics
 from reasoning_lab.system.files import sha256
@@ -44,7 +44,7 @@ class CurateStage(LabStage):
 
     def check(self, key: str, hardware: HardwareConfig) -> None:
         """Refuse steps that cannot be made and files that cannot be read."""
-        if not made_steps(self.steps, f"{key}.steps"):
+        if not build_steps(self.steps, f"{key}.steps"):
             raise UserError(f"{key}.steps: there is none; keep one, or leave the stage out")
         for path in self.files:
             read_prompts(path, f"{key}.files")

@@ -22,11 +22,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from reasoning_lab.config.targets import factory
 from reasoning_lab.data.card import CorpusSummary, data_card
 from reasoning_lab.data.corpus import RolloutWriter, write_prompt_ids
-from reasoning_lab.data.shards import in_shards
+from reasoning_lab.data.shards import sample_in_shards
 from reasoning_lab.data.sources.unreadable import UNREADABLE_GOLD
-from reasoning_lab.data.teachers.procedural import Surveying, Teacher, Writing
+from reasoning_lab.data.teachers.teacher import ObservingTeacher, SolutionWriter, Teacher
 from reasoning_lab.graph.ledger import Ledger
-from reasoning_lab.models.thoughts import is_cut_off
+from reasoning_lab.models.think_tags import has_open_thought
 from reasoning_lab.sampling.judge import Judging, ModelJudge
 from reasoning_lab.stages.distill.stage import DistillStage
 from reasoning_lab.training.loop import Metrics, StageContext
@@ -40,19 +40,19 @@ def run(config: DistillStage, context: StageContext) -> Metrics:
     teacher: Teacher = factory(config.teacher, f"stages.{context.name}.teacher")()
     draw = context.source.problems
     levels, count = config.problems.levels, config.problems.count
-    survey = teacher.survey if isinstance(teacher, Surveying) else iter
+    survey = teacher.observe if isinstance(teacher, ObservingTeacher) else iter
 
     def trained() -> Iterator[Problem]:
         return draw(Split.TRAIN, levels, count, context.seed)
 
     # Drawn twice, so that what is wrong with the data is found before the teacher is asked.
     readable = context.readable_golds()
-    write_prompt_ids(context.out_dir, readable.of(survey(trained())))
+    write_prompt_ids(context.out_dir, readable.filter(survey(trained())))
     drawn = draw(Split.VALIDATION, levels, config.validation, context.seed)
-    held_out = list(readable.of(survey(drawn), "validation_problems"))
+    held_out = list(readable.filter(survey(drawn), "validation_problems"))
     with teacher.open(context.hardware) as writing, _judging(config, context) as judge:
         verify = partial(_verified, teacher, writing, judge, config.truncated == "reject")
-        problems = readable.again(trained())
+        problems = readable.without_dropped(trained())
         metrics = _distill(problems, verify(config.rollouts, context), config, context)
         validated = verify(1, context)(held_out)
     _drop_rejected("validation_problems", validated, context.ledger)
@@ -99,7 +99,7 @@ def _as_verified(rollouts: Sequence[Rollout]) -> list[Rollout]:
 
 def _verified(
     teacher: Teacher,
-    writing: Writing,
+    writing: SolutionWriter,
     judge: Judging,
     reject_truncated: bool,
     samples: int,
@@ -112,7 +112,9 @@ def _verified(
         rollouts = [
             Rollout(
                 _without_solutions(problem),
-                replace(completion, truncated=completion.truncated or is_cut_off(completion.text)),
+                replace(
+                    completion, truncated=completion.truncated or has_open_thought(completion.text)
+                ),
                 None,
                 Verdict.UNPARSEABLE,
                 teacher.name,
@@ -175,7 +177,7 @@ def _distill(
     ):
         task = bar.add_task(f"{context.name}: problems", total=config.problems.count, rates="")
         started = time.monotonic()
-        shards = in_shards(context.work_dir / "train", problems, config.shard_problems, make)
+        shards = sample_in_shards(context.work_dir / "train", problems, config.shard_problems, make)
         for number, shard in enumerate(shards, start=1):
             for correct, writer in ((True, accepted), (False, rejected)):
                 chosen = [rollout for rollout in shard if rollout.correct is correct]
@@ -197,12 +199,12 @@ def _distill(
     flow = context.ledger.flows["problems"]
     unanswered = flow.taken - flow.dropped[UNREADABLE_GOLD] - summary.problems.total()
     context.ledger.drop("problems", "no_rollout", unanswered)
-    card = data_card(context.name, context.source.about(), summary, context.ledger)
+    card = data_card(context.name, context.source.provenance(), summary, context.ledger)
     (context.out_dir / "README.md").write_text(card, encoding="utf-8")
     metrics: Metrics = {
         "rollouts": total,
         "accepted_frac": accepted.rows / total,
-        "cut_off": summary.cut_off,
+        "cut_off": summary.truncated,
         **{f"verdict/{verdict}": verdicts[verdict] for verdict in Verdict},
         **{f"judged/{verdict}": count for verdict, count in summary.judged.items() if count},
     }

@@ -22,8 +22,8 @@ from reasoning_lab.data.corpus import read_rollouts
 from reasoning_lab.data.tokens.batches import padded_batch
 from reasoning_lab.kernels.logprobs import TokenBatch, token_logprobs
 from reasoning_lab.losses.dpo import DPOLoss, PairLogprobs, dpo_loss
-from reasoning_lab.models.policy import device_of, on_device
-from reasoning_lab.models.tokenizer import examples_of
+from reasoning_lab.models.policy import sampling_device, to_device
+from reasoning_lab.models.tokenizer import tokenize_rollouts
 from reasoning_lab.stages.dpo.stage import DPOStage
 from reasoning_lab.system.files import find_checksummed, rename_with_checksum
 from reasoning_lab.system.ranks import Peers, broadcast_from_rank0, rank, rank_slice
@@ -144,7 +144,7 @@ def run(config: DPOStage, context: StageContext) -> Metrics:
     chosen = read_rollouts(preferences / "chosen.parquet")
     rejected = read_rollouts(preferences / "rejected.parquet")
     pairs = fitting_pairs(chosen, rejected, tokenizer, config.max_tokens, context)
-    placed = on_device(policy, device_of(context.hardware))
+    placed = to_device(policy, sampling_device(context.hardware))
     size = context.hardware.micro_batch_size or _REFERENCE_BATCH_PAIRS
     reference = kept_reference_logprobs(
         placed, pairs, tokenizer.pad_token_id, context.work_dir, size
@@ -193,7 +193,7 @@ def fitting_pairs(
         raise UserError(
             f"stages.{context.name}: the preferences have no pair; sample more rollouts for them"
         )
-    sides = examples_of(tokenizer, chosen), examples_of(tokenizer, rejected)
+    sides = tokenize_rollouts(tokenizer, chosen), tokenize_rollouts(tokenizer, rejected)
     everything = list(zip(*sides, strict=True))
     context.ledger.take("pairs", len(everything))
     written = [all(side.completion_ids for side in pair) for pair in everything]

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from reasoning_lab.data.corpus import read_rollouts
 from reasoning_lab.data.tokens.packing import TrainedPart, pack, packed_batch, unpacked_batch
 from reasoning_lab.kernels.logprobs import TokenBatch
-from reasoning_lab.models.tokenizer import examples_of
+from reasoning_lab.models.tokenizer import tokenize_rollouts
 from reasoning_lab.stages.midtrain.stage import MidtrainStage
 from reasoning_lab.training.loop import (
     Metrics,
@@ -113,7 +113,7 @@ def _rows(
             f"stages.{context.name}: the corpus has no {unit.replace('_', ' ')}; distill more "
             "problems, of which some are for validation"
         )
-    documents = examples_of(tokenizer, rollouts)
+    documents = tokenize_rollouts(tokenizer, rollouts)
     problems = [rollout.problem for rollout in rollouts]
     lengths = [document.length for document in documents]
     context.ledger.take(unit, len(documents))

@@ -15,7 +15,7 @@ from typing import Any
 from reasoning_lab.data.corpus import read_rollouts, write_prompt_ids, write_rollouts
 from reasoning_lab.data.curation.selection import group_by_problem, preference_pairs
 from reasoning_lab.graph.ledger import Ledger
-from reasoning_lab.sampling.rollouts import sampling_of
+from reasoning_lab.sampling.rollouts import sampling_from_config
 from reasoning_lab.stages.prefer.stage import (
     PreferMixedStage,
     PreferStage,
@@ -61,10 +61,10 @@ def _sampled(
 ) -> list[RolloutGroup]:
     """The policy's rollouts, by problem."""
     sampler = context.sampler(*context.load_policy())
-    return sampler.kept_groups(
+    return sampler.resumable_groups(
         problems,
         config.group_size,
-        sampling_of(config.sampling),
+        sampling_from_config(config.sampling),
         f"{context.seed}/prefer",
         context.work_dir / "rollouts",
     )

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from transformers import PreTrainedTokenizerBase
 
 from reasoning_lab.data.corpus import write_prompt_ids
-from reasoning_lab.data.teachers.procedural import ProceduralTeacher, boxed
+from reasoning_lab.data.teachers.procedural import ProceduralTeacher
+from reasoning_lab.data.teachers.teacher import boxed
 from reasoning_lab.models.policy import build_policy
 from reasoning_lab.models.tokenizer import (
     completion_tokens,

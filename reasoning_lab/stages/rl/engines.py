@@ -1,4 +1,4 @@
-"""Which engine draws the rollouts, and how it gets the weights of the policy that learns."""
+"""The engine that samples rollouts, and how it gets the weights of the policy that learns."""
 
 import logging
 import re
@@ -24,31 +24,38 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def sampler_of(
+def rollout_sampler(
     config: RLStage,
     context: StageContext,
     policy: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
 ) -> Iterator[RolloutSampler]:
-    """Draws from `policy` as it is at each call; it is whole on every rank."""
+    """Samples from `policy` with the weights that it has at each call.
+
+    Args:
+        config: The stage's.
+        context: The stage's.
+        policy: Whole on every rank.
+        tokenizer: The policy's.
+    """
     with ExitStack() as stack:
         if config.rollout_engine == "hf":
             sampler = context.sampler(policy, tokenizer)
         elif context.hardware.strategy == "single" and not context.hardware.sampling.rollout_urls:
-            sampler = _beside_the_trainer(context, policy, tokenizer)
+            sampler = _vllm_in_process(context, policy, tokenizer)
         else:
-            sampler = _from_servers(context, policy, tokenizer, stack)
+            sampler = _vllm_servers(context, policy, tokenizer, stack)
         yield stack.enter_context(closing(sampler))
 
 
 def engine_remedy(config: RLStage, context: StageContext) -> str:
-    """What to change where the engine's logprobs are not the trainer's."""
+    """Which option to change where the engine and the trainer disagree about logprobs."""
     if config.rollout_engine == "hf":
         return hf_remedy(context.hardware)
     return f"set stages.{context.name}.rollout_engine=hf"
 
 
-def _beside_the_trainer(
+def _vllm_in_process(
     context: StageContext, policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> RolloutSampler:
     folder = _checkpoint(context, policy, tokenizer)
@@ -60,34 +67,34 @@ def _beside_the_trainer(
     )
 
 
-def _from_servers(
+def _vllm_servers(
     context: StageContext,
     policy: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     stack: ExitStack,
 ) -> RolloutSampler:
-    limits = context.hardware.sampling
+    hardware = context.hardware.sampling
 
-    def started() -> str:
+    def start_server() -> str:
         folder = _checkpoint(context, policy, tokenizer)
         output = context.work_dir / "vllm.log"
         server = served(folder, context.model.sampling_dtype, context.hardware, output)
         return stack.enter_context(server)
 
-    urls = limits.rollout_urls or [broadcast_from_rank0(started)]
+    urls = hardware.rollout_urls or [broadcast_from_rank0(start_server)]
     if rank() == 0:
-        for url in sorted(limits.rollout_urls):
-            stack.enter_context(turn(url, context.work_dir.parent))
-    shared = Path(limits.weights_dir or context.work_dir.parent) / context.work_dir.name
+        for url in sorted(hardware.rollout_urls):
+            stack.enter_context(exclusive_server(url, context.work_dir.parent))
+    shared = Path(hardware.weights_dir or context.work_dir.parent) / context.work_dir.name
     return context.sampler_through(
-        lambda on_progress: VLLMServers(policy, tokenizer, urls, limits, shared / "weights"),
+        lambda on_progress: VLLMServers(policy, tokenizer, urls, hardware, shared / "weights"),
         lambda engine, version: cast(VLLMServers, engine).load(policy, version),
     )
 
 
 @contextmanager
-def turn(url: str, folder: Path) -> Iterator[None]:
-    """Hold a server, which can have one policy's weights; runs of one sweep take turns."""
+def exclusive_server(url: str, folder: Path) -> Iterator[None]:
+    """Lock a server, which holds one policy's weights; runs of one sweep take turns."""
     lock = FileLock(folder / f"{re.sub(r'[^0-9A-Za-z]+', '-', url)}.lock")
     try:
         lock.acquire(timeout=0)
@@ -103,9 +110,9 @@ def turn(url: str, folder: Path) -> Iterator[None]:
 def _checkpoint(
     context: StageContext, policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> Path:
-    """A folder of the policy's architecture, with its tokenizer."""
+    """A checkpoint of the policy's architecture, with its tokenizer, to start vLLM on."""
     folder = context.inputs.get("policy")
-    if folder is None:  # The base checkpoint may lack tokens that the policy has.
+    if folder is None:  # The base checkpoint may lack tokens of the policy.
         folder = context.work_dir / "base"
         save_policy(policy, tokenizer, folder)
     return folder

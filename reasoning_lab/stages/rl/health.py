@@ -1,12 +1,12 @@
-"""Early warnings in words, from what reinforcement learning logs anyway."""
+"""Early warnings in words, from the metrics that reinforcement learning logs."""
 
 from collections import deque
 from collections.abc import Collection, Mapping
 
 _WINDOW_STEPS = 10
-_COLLAPSED_FRAC = 0.25
-_RUNAWAY = 2.0
-_MANY_TRUNCATED_FRAC = 0.5
+_COLLAPSED_ENTROPY_FRAC = 0.25
+_RUNAWAY_LENGTH_RATIO = 2.0
+_HIGH_TRUNCATED_FRAC = 0.5
 
 
 class Health:
@@ -15,49 +15,49 @@ class Health:
     def __init__(self) -> None:
         self._first: list[Mapping[str, float]] = []
         self._last: deque[Mapping[str, float]] = deque(maxlen=_WINDOW_STEPS)
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
 
-    def warnings(self, values: Mapping[str, float]) -> list[str]:
-        """What there is to say after a step.
+    def warnings(self, metrics: Mapping[str, float]) -> list[str]:
+        """New warnings after a step.
 
         Args:
-            values: `entropy` (at temperature 1 in every step, as the steps' own temperatures
-                would be compared otherwise), `completion_tokens_mean`, `truncated_frac` and
+            metrics: `entropy` (at temperature 1 in every step, so that annealing the sampling
+                temperature does not lower it), `completion_tokens_mean`, `truncated_frac` and
                 `groups_trained`.
         """
         if len(self._first) < _WINDOW_STEPS:
-            self._first.append(values)
-        self._last.append(values)
+            self._first.append(metrics)
+        self._last.append(metrics)
         if len(self._last) < _WINDOW_STEPS:
             return []
-        complaints = self._complaints()
-        said = [text for name, text in complaints.items() if name not in self._told]
-        self._told |= complaints.keys()
-        return said
+        current = self._current_warnings()
+        new = [text for name, text in current.items() if name not in self._warned]
+        self._warned |= current.keys()
+        return new
 
-    def _complaints(self) -> dict[str, str]:
-        found = {}
+    def _current_warnings(self) -> dict[str, str]:
+        warnings = {}
         before, now = self._mean(self._first, "entropy"), self._mean(self._last, "entropy")
-        if now < _COLLAPSED_FRAC * before:
-            found["entropy"] = (
+        if now < _COLLAPSED_ENTROPY_FRAC * before:
+            warnings["entropy"] = (
                 f"entropy collapses: {now:.3f} nats a token, {before:.3f} in the first steps; "
                 "raise temperature.end or clip_high, or lower the learning rate"
             )
         before = self._mean(self._first, "completion_tokens_mean")
         now = self._mean(self._last, "completion_tokens_mean")
         truncated = self._mean(self._last, "truncated_frac")
-        if now > _RUNAWAY * before or truncated > _MANY_TRUNCATED_FRAC:
-            found["length"] = (
+        if now > _RUNAWAY_LENGTH_RATIO * before or truncated > _HIGH_TRUNCATED_FRAC:
+            warnings["length"] = (
                 f"completions run away: {now:.0f} tokens, {before:.0f} in the first steps, "
                 f"{truncated:.0%} cut off; add a length reward, overlong=mask, or max_new_tokens"
             )
         if not self._mean(self._last, "groups_trained"):
-            found["signal"] = (
+            warnings["signal"] = (
                 f"no group of the last {_WINDOW_STEPS} steps had anything to learn from; choose "
                 "prompts that are solved now and then, a larger group_size, or backfill_rounds"
             )
-        return found
+        return warnings
 
     @staticmethod
     def _mean(steps: Collection[Mapping[str, float]], key: str) -> float:
-        return sum(values[key] for values in steps) / len(steps)
+        return sum(metrics[key] for metrics in steps) / len(steps)

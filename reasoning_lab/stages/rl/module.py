@@ -1,4 +1,4 @@
-"""Policy-gradient training with verifiable rewards: GRPO and its kin (paper, step 4).
+"""Policy-gradient training with verifiable rewards: GRPO and its variants (paper, step 4).
 
 Each step gets its rollouts with their advantages (`rollouts.py` tells the way of a rollout) and
 makes one update of them (`update.py`), whose logits are divided by the temperature that sampled.
@@ -19,9 +19,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_lab.data.corpus import write_prompt_ids
 from reasoning_lab.graph.ledger import Ledger
-from reasoning_lab.models.tokenizer import opened_thought
+from reasoning_lab.models.tokenizer import template_thought
 from reasoning_lab.sampling.probe import check_engine
-from reasoning_lab.stages.rl.engines import engine_remedy, sampler_of
+from reasoning_lab.stages.rl.engines import engine_remedy, rollout_sampler
 from reasoning_lab.stages.rl.health import Health
 from reasoning_lab.stages.rl.metrics import rollout_metrics, time_metrics, validation_metrics
 from reasoning_lab.stages.rl.prefetcher import RolloutPrefetcher
@@ -209,12 +209,15 @@ def run(config: RLStage, context: StageContext) -> Metrics:
         Split.VALIDATION, config.problems.levels, config.validation.count, 0
     )
     sampling_policy = prefetcher.sampling_policy
-    with sampler_of(config, context, sampling_policy, tokenizer) as sampler, closing(prefetcher):
+    with (
+        rollout_sampler(config, context, sampling_policy, tokenizer) as sampler,
+        closing(prefetcher),
+    ):
         if config.rollout_engine != "hf" or sampling_policy is not policy:
             check_engine(
                 policy,
                 tokenizer,
-                sampler.complete,
+                sampler.generate,
                 config.temperature.start,
                 context.hardware,
                 f"stages.{context.name}",
@@ -234,9 +237,9 @@ def run(config: RLStage, context: StageContext) -> Metrics:
             config,
             context.seed,
             sampler,
-            list(context.readable_golds().of(validation, "validation_problems")),
+            list(context.readable_golds().filter(validation, "validation_problems")),
             f"stages.{context.name}",
-            opened_thought(tokenizer),
+            template_thought(tokenizer),
         )
         module = RLModule(
             policy,

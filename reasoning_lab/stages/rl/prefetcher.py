@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from reasoning_lab.config.hardware import SHARDED
 from reasoning_lab.kernels.logprobs import mixes_precision
-from reasoning_lab.models.adapters import learning_weights
+from reasoning_lab.models.adapters import trainable_weights
 from reasoning_lab.stages.rl.records import PromptBatch, StepRollouts
 from reasoning_lab.stages.rl.rollouts import RolloutCollector
 from reasoning_lab.training.strategies import copy_weights
@@ -75,7 +75,7 @@ class RolloutPrefetcher:
 
     def state_dict(self) -> dict[str, Any]:
         """The weights, and their version, that sample the next step's rollouts."""
-        weights = learning_weights(self.sampling_policy) if self._prefetches else {}
+        weights = trainable_weights(self.sampling_policy) if self._prefetches else {}
         return {"policy_version": self._policy_version, "weights": weights}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

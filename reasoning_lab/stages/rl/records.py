@@ -53,7 +53,7 @@ class DropReason(StrEnum):
     """The token limit truncated the rollout, under `overlong=mask`."""
 
 
-# Reasons that the user configured; the others may deserve a warning.
+# DropReasons that the user configured; the others may deserve a warning.
 CONFIGURED_REASONS = frozenset({DropReason.EASY, DropReason.UNEVEN, DropReason.CUT_OFF})
 # Groups of these reasons have no gradient, but the update's baseline counts their rewards.
 _COMPARED_REASONS = (None, DropReason.NO_SIGNAL, DropReason.CUT_OFF)

@@ -54,7 +54,7 @@ class RolloutCollector:
         sampler: Samples and verifies.
         validation: Problems on which the policy is validated during training.
         key: The stage's config key, for errors.
-        thought_prefix: What the chat template writes of a thought; see `opened_thought`.
+        thought_prefix: What the chat template writes of a thought; see `template_thought`.
     """
 
     def __init__(

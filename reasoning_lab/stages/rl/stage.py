@@ -29,9 +29,9 @@ class TemperatureConfig:
     """Temperature annealing (paper, step 4).
 
     Attributes:
-        start: Of the first step's rollouts.
-        end: Reached linearly after `anneal_frac` of the steps, then kept.
-        anneal_frac: Fraction of the steps; 0 = `end` from the first step on.
+        start: Temperature of the first step's rollouts.
+        end: Temperature reached linearly after `anneal_frac` of the steps, then constant.
+        anneal_frac: Fraction of the steps that anneal; 0 = `end` from the first step on.
     """
 
     start: float = number(1.0, least=0.01)
@@ -49,9 +49,9 @@ class FilterConfig:
     Attributes:
         max_length_variation: Drop prompts whose rollout lengths have a larger coefficient of
             variation; null = keep all.
-        hard_pass_rate: A prompt with at most this fraction of correct rollouts, of all that were
-            drawn, is hard.
-        hard_rollouts: More rollouts of a hard prompt, before anything is dropped; 0 = none.
+        hard_pass_rate: A prompt is hard if at most this fraction of its sampled rollouts is
+            correct.
+        hard_rollouts: Additional rollouts of a hard prompt, before anything is dropped; 0 = none.
         max_pass_rate: Drop prompts with a larger fraction of correct rollouts, of those that the
             rewards can judge; 1 = keep all.
         balance: Keep each group's correct rollouts and equally many random incorrect ones, of
@@ -67,13 +67,13 @@ class FilterConfig:
 
 @dataclass
 class KLConfig:
-    """Divergence from the policy that came in, the reference.
+    """Divergence from the reference, which is the policy that came in.
 
     Attributes:
-        weight: In the loss of each token; 0 = not in the loss.
+        weight: Weight of the divergence in each token's loss; 0 = it is not in the loss.
         estimator: k3, k2 or k1; see `reasoning_lab.losses.policy_gradient`.
-        log_every_steps: How often it is measured where its weight is 0; 0 = never, and no
-            reference is kept in memory.
+        log_every_steps: How often the divergence is measured where its weight is 0; 0 = never, and
+            no reference is kept in memory.
     """
 
     weight: float = number(0.0, least=0.0)
@@ -83,14 +83,14 @@ class KLConfig:
 
 @dataclass
 class ValidationConfig:
-    """Accuracy on validation problems while the policy learns.
+    """Accuracy on validation problems during training.
 
     Attributes:
-        count: Problems, at the levels of `problems`, the same for every seed; 0 = none.
-        every_steps: How often, from the policy that came in.
+        count: Number of problems, at the levels of `problems`, the same for every seed; 0 = none.
+        every_steps: How often the policy is validated, beginning with the one that came in.
         samples: Completions a problem.
-        temperature: Of these completions.
-        top_p: Of these completions.
+        temperature: Sampling temperature of these completions.
+        top_p: Nucleus sampling of these completions.
     """
 
     count: int = number(0, least=0)
@@ -106,7 +106,7 @@ def _correctness() -> dict[str, Any]:
 
 @dataclass
 class RLStage(TrainingStage):
-    """Policy-gradient training with verifiable rewards: GRPO and its kin.
+    """Policy-gradient training with verifiable rewards: GRPO and its variants.
 
     Attributes:
         problems: The pool, drawn from the training split.
@@ -114,24 +114,24 @@ class RLStage(TrainingStage):
             pass `filter` and, for `signal=correctness`, are not solved or failed every time; 0 =
             no screening. There is none for `reinforce_pp`, which learns from such prompts too.
         group_size: Rollouts a prompt and step; `optimization.batch_size` counts prompts.
-        max_new_tokens: Where a rollout is cut off.
-        rollout_engine: What draws the rollouts: hf, or vllm, whose weights follow the policy's. It
-            is in the trainer's process; of several trainers, in a server that rank 0 starts; or in
-            the servers of `hardware.sampling.rollout_urls`.
-        staleness: Updates that the policy has seen and its rollouts have not: 1 = they are drawn
-            while the step before trains, by a copy of the policy.
-        temperature: Of the rollouts, and of the logits in the loss.
+        max_new_tokens: Token limit at which a rollout is truncated.
+        rollout_engine: Engine that samples the rollouts: hf, or vllm, which gets the policy's
+            weights before each step. vLLM runs in the process of a single trainer, else in a
+            server that rank 0 starts, or in those of `hardware.sampling.rollout_urls`.
+        staleness: Updates that the policy has seen and its rollouts have not; 1 = a copy of the
+            policy samples them while the step before trains.
+        temperature: Sampling temperature; it divides the logits of the loss too.
         filter: Which prompts and rollouts train.
-        backfill_rounds: How often, at most, a step draws further prompts of the pool in place of
-            those that were dropped or have no signal (DAPO's dynamic sampling); 0 = never.
+        backfill_rounds: Most times that a step samples further prompts of the pool in place of
+            dropped ones (dynamic sampling, DAPO); 0 = never.
         signal: What must differ within a group, or within the whole update for `reinforce_pp`, for
             it to train: `correctness` = some rollouts are correct and some are not, so that a
             group that is wrong throughout does not learn to be short; `reward` = rewards differ.
         rewards: By name, `_target_`, `weight` and options; see `reasoning_lab.rewards.weighted`.
-        overlong: `mask` = a rollout that was cut off is in its group's baseline and does not train;
-            `keep` = it trains like the others.
+        overlong: `mask` = a truncated rollout is in its group's baseline and does not train; `keep`
+            = it trains like the others.
         advantage: How rewards become advantages; see `reasoning_lab.losses.advantages`.
-        aggregation: What a token weighs: token, sequence or constant; see
+        aggregation: Weight of a token in the loss: token, sequence or constant; see
             `reasoning_lab.losses.policy_gradient.token_weights`.
         clip_low: Lower clip of the probability ratio.
         clip_high: Upper clip.
@@ -139,7 +139,7 @@ class RLStage(TrainingStage):
         epochs: Optimizer steps over the same rollouts.
         importance_cap: Largest importance weight between the trainer's and the engine's logprobs;
             null = no correction, the engine's are taken as the old policy's.
-        validation: How the policy fares meanwhile.
+        validation: Accuracy on validation problems during training.
         table_every_steps: How often a table of rollouts is logged.
     """
 
@@ -172,7 +172,7 @@ class RLStage(TrainingStage):
     table_every_steps: int = number(20, least=1, placement=True)
 
     def check(self, key: str, hardware: HardwareConfig) -> None:
-        """Any micro-batch will do, as the number of rollouts differs from step to step."""
+        """Refuse impossible rewards, filters and engines; any micro-batch size is possible."""
         self.check_optimizer(key, hardware)
         WeightedRewards(self.rewards, self.max_new_tokens, f"{key}.rewards")
         if not self.has_group_baseline:
@@ -186,12 +186,12 @@ class RLStage(TrainingStage):
         return self.advantage not in _GLOBAL_BASELINE
 
     def _check_group_filters(self, key: str) -> None:
-        unused = FilterConfig()
+        defaults = FilterConfig()
         for name in ("max_length_variation", "max_pass_rate", "balance"):
             value = getattr(self.filter, name)
-            if value != getattr(unused, name):
+            if value != getattr(defaults, name):
                 raise UserError(
-                    f"{key}.filter.{name}={value}: it judges a group, and {self.advantage} "
+                    f"{key}.filter.{name}={value}: it filters within a group, and {self.advantage} "
                     f"compares with the whole update; leave it out, or change {key}.advantage"
                 )
 
@@ -206,7 +206,7 @@ class RLStage(TrainingStage):
         return int(bool(self.kl.weight or self.kl.log_every_steps)) + self.staleness
 
     def workload(self) -> Workload:
-        """Backfill is left out, and every rollout counts as kept."""
+        """As if no prompt were dropped or replaced, and every rollout trained."""
         steps, validation = self.optimization.planned_steps, self.validation
         if steps is None:
             return Workload()
@@ -237,7 +237,7 @@ class RLStage(TrainingStage):
 
 
 def _check_vllm(key: str, hardware: HardwareConfig) -> None:
-    """Servers have devices, memory and a vLLM of their own."""
+    """Refuse options of vLLM that do not fit where it runs: in this process or in servers."""
     limits = hardware.sampling
     served = hardware.strategy != "single" or bool(limits.rollout_urls)
     if served and limits.sleep:

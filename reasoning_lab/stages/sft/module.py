@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from reasoning_lab.data.corpus import read_rollouts
 from reasoning_lab.data.curation.selection import harder_subset
 from reasoning_lab.graph.ledger import Ledger
-from reasoning_lab.models.tokenizer import examples_of
+from reasoning_lab.models.tokenizer import tokenize_rollouts
 from reasoning_lab.stages.sft.stage import SFTStage
 from reasoning_lab.training.loop import Metrics, StageContext
 from reasoning_lab.training.token_stage import fitting, train_padded
@@ -29,7 +29,7 @@ def run(config: SFTStage, context: StageContext) -> Metrics:
             f"stages.{context.name}.levels: the corpus has no accepted rollout at levels "
             f"{list(config.levels)}; choose levels that were distilled"
         )
-    examples = examples_of(tokenizer, subset)
+    examples = tokenize_rollouts(tokenizer, subset)
     problems = [rollout.problem for rollout in subset]
     lengths = [example.length for example in examples]
     rows = [

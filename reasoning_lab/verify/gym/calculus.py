@@ -1,6 +1,6 @@
-"""Integrals with elementary functions: read by our grammar, compared by sympy.
+"""Integrals with elementary functions: parsed by the lab's grammar, compared by sympy.
 
-sympy gets objects, never text: `sympify` and `parse_expr` would evaluate it.
+sympy receives objects and never text, which `sympify` and `parse_expr` would evaluate.
 """
 
 from collections.abc import Callable, Mapping
@@ -39,8 +39,8 @@ _FUNCTIONS: Mapping[str, Callable[[Any], Any]] = {
 }
 
 
-def read_expression(text: str, variable: str) -> Any:
-    """Return what `text` stands for as sympy's object.
+def parse_expression(text: str, variable: str) -> Any:
+    """Parse `text` to an object of sympy.
 
     Args:
         text: Python's notation; any letter but the variable, E and I is a constant.
@@ -57,11 +57,11 @@ def read_expression(text: str, variable: str) -> Any:
         power=_power,
         decimals=True,
     )
-    return grammar.read(text)
+    return grammar.parse(text)
 
 
 def is_antiderivative(expression: Any, integrand: Any, variable: str) -> bool:
-    """Whether sympy shows that the derivative of `expression` is `integrand`."""
+    """Return whether sympy shows that the derivative of `expression` is `integrand`."""
     derivative = sympy.diff(expression, sympy.Symbol(variable))
     return bool(sympy.simplify(derivative - integrand) == 0)
 
@@ -71,7 +71,7 @@ def _number(value: Fraction) -> Any:
 
 
 def _power(base: Any, exponent: Any) -> Any:
-    """`base**exponent`, refused where it would be a huge number or a huge product."""
+    """Return `base**exponent`; refuse it where it would be a huge number or product."""
     if exponent.is_number:
         if not exponent.is_Rational or abs(exponent) > _MAX_EXPONENT:
             raise NotInGrammarError("the exponent is no small number")

@@ -1,6 +1,6 @@
-"""A reader of arithmetic that is never evaluated as code.
+"""A parser of arithmetic that evaluates no text as code.
 
-A grammar lists the names, functions and operators that a text may use. The reader is recursive
+A grammar lists the names, functions and operators that a text may use. The parser is recursive
 descent with Python's precedence. It computes with values that the grammar supplies: exact
 fractions, the polynomials of `polynomials`, or sympy's objects. Length, digits and nesting are
 bounded.
@@ -29,7 +29,7 @@ class NotInGrammarError(ValueError):
 
 @dataclass(frozen=True)
 class Grammar:
-    """What an expression may consist of, and the values to compute with.
+    """The parts that an expression may have, and their values.
 
     Args:
         number: The value of an exact number.
@@ -45,7 +45,7 @@ class Grammar:
     power: Callable[[Any, Any], Any] | None = None
     decimals: bool = False
 
-    def read(self, text: str) -> Any:
+    def parse(self, text: str) -> Any:
         """Return the value of `text`.
 
         Raises:
@@ -56,34 +56,34 @@ class Grammar:
         tokens = list(_tokens(text))
         if len(tokens) > _MAX_TOKENS:
             raise NotInGrammarError("too many tokens")
-        reader = _Reader(self, tokens)
+        parser = _Parser(self, tokens)
         try:
-            value = reader.sum(0)
+            value = parser.parse_sum(0)
         except ZeroDivisionError as error:
             raise NotInGrammarError("division by zero") from error
-        if reader.position != len(tokens):
-            raise NotInGrammarError("something is left over")
+        if parser.position != len(tokens):
+            raise NotInGrammarError("text follows the expression")
         return value
 
 
 def _tokens(text: str) -> Iterator[tuple[str, str]]:
     """Yield (kind, text) of each token."""
-    position = _end_of_space(text, 0)
+    position = _skip_space(text, 0)
     while position < len(text):
         match = _TOKEN.match(text, position)
         if match is None or match.lastgroup is None:
             raise NotInGrammarError("unknown character")
-        # reasoning-gym reads "* *" as a power as well.
+        # reasoning-gym also accepts "* *" as a power.
         yield match.lastgroup, match[0] if match["operator"] is None else "".join(match[0].split())
-        position = _end_of_space(text, match.end())
+        position = _skip_space(text, match.end())
 
 
-def _end_of_space(text: str, position: int) -> int:
+def _skip_space(text: str, position: int) -> int:
     match = _SPACE.match(text, position)
     return match.end() if match else position
 
 
-class _Reader:
+class _Parser:
     """Recursive descent over the tokens of one text."""
 
     def __init__(self, grammar: Grammar, tokens: list[tuple[str, str]]) -> None:
@@ -97,71 +97,71 @@ class _Reader:
         kind, text = self._tokens[self.position]
         return kind == "operator" and text in operators
 
-    def _take(self) -> tuple[str, str]:
+    def _next_token(self) -> tuple[str, str]:
         if self.position >= len(self._tokens):
-            raise NotInGrammarError("the expression breaks off")
+            raise NotInGrammarError("the expression is incomplete")
         self.position += 1
         return self._tokens[self.position - 1]
 
-    def sum(self, depth: int) -> Any:
-        value = self._product(depth)
+    def parse_sum(self, depth: int) -> Any:
+        value = self._parse_product(depth)
         while self._next_is("+", "-"):
-            _, operator = self._take()
-            right = self._product(depth)
+            _, operator = self._next_token()
+            right = self._parse_product(depth)
             value = value + right if operator == "+" else value - right
         return value
 
-    def _product(self, depth: int) -> Any:
-        value = self._signed(depth)
+    def _parse_product(self, depth: int) -> Any:
+        value = self._parse_signed(depth)
         while self._next_is("*", "/"):
-            _, operator = self._take()
-            right = self._signed(depth)
+            _, operator = self._next_token()
+            right = self._parse_signed(depth)
             value = value * right if operator == "*" else value / right
         return value
 
-    def _signed(self, depth: int) -> Any:
+    def _parse_signed(self, depth: int) -> Any:
         if depth > _MAX_DEPTH:
             raise NotInGrammarError("nested too deeply")
         if self._next_is("+", "-"):
-            _, operator = self._take()
-            value = self._signed(depth + 1)
+            _, operator = self._next_token()
+            value = self._parse_signed(depth + 1)
             return -value if operator == "-" else value
-        return self._power(depth)
+        return self._parse_power(depth)
 
-    def _power(self, depth: int) -> Any:
-        base = self._atom(depth)
+    def _parse_power(self, depth: int) -> Any:
+        base = self._parse_atom(depth)
         if not self._next_is("**"):
             return base
         if self._grammar.power is None:
-            raise NotInGrammarError("no powers here")
-        self._take()
-        return self._grammar.power(base, self._signed(depth + 1))
+            raise NotInGrammarError("powers are not allowed")
+        self._next_token()
+        return self._grammar.power(base, self._parse_signed(depth + 1))
 
-    def _atom(self, depth: int) -> Any:
-        kind, text = self._take()
+    def _parse_atom(self, depth: int) -> Any:
+        kind, text = self._next_token()
         if kind == "number":
             if "." in text and not self._grammar.decimals:
-                raise NotInGrammarError("no decimals here")
+                raise NotInGrammarError("decimals are not allowed")
             return self._grammar.number(Fraction(text))
         if kind == "name":
             if self._next_is("("):
-                return self._call(text, depth)
+                return self._parse_call(text, depth)
             if text not in self._grammar.names:
                 raise NotInGrammarError("unknown name")
             return self._grammar.names[text]
         if text != "(":
-            raise NotInGrammarError("an operator stands in a value's place")
-        return self._bracketed(depth)
+            raise NotInGrammarError("a value is missing")
+        return self._parse_bracketed(depth)
 
-    def _call(self, name: str, depth: int) -> Any:
+    def _parse_call(self, name: str, depth: int) -> Any:
         if name not in self._grammar.functions:
             raise NotInGrammarError("unknown function")
-        self._take()
-        return self._grammar.functions[name](self._bracketed(depth))
+        self._next_token()
+        return self._grammar.functions[name](self._parse_bracketed(depth))
 
-    def _bracketed(self, depth: int) -> Any:
-        """The value up to the closing bracket; the opening one is already taken."""
-        value = self.sum(depth + 1)
-        if self._take() != ("operator", ")"):
-            raise NotInGrammarError("a bracket is open")
+    def _parse_bracketed(self, depth: int) -> Any:
+        """Return the value up to the closing bracket, behind the opening one."""
+        value = self.parse_sum(depth + 1)
+        if self._next_token() != ("operator", ")"):
+            raise NotInGrammarError("a bracket is not closed")
         return value

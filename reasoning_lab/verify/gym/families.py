@@ -1,15 +1,16 @@
-"""Which families of reasoning-gym the lab judges, and how.
+"""The families of reasoning-gym, and how an answer to each is scored.
 
-Every scorer of reasoning-gym 0.1.25 was read. There are four kinds:
+Every scorer of reasoning-gym 0.1.25 was reviewed. There are four kinds of family:
 
-- `RULES`: the scorer hands text to `eval` or `parse_expr`, or gives full scores to wrong answers.
-  The lab's own rule takes its place.
-- `GRAMMARS`: the scorer only compares, and the lab ships the family. An answer must fit the
-  grammar.
-- `PLAIN_SCORERS`: the scorer only compares, by string methods, `int`, `float`, `Fraction` or JSON.
-- `REFUSED`: the family has no gold of its own, or hands the answer on to another family.
+- `SCORERS`: reasoning-gym's scorer hands text to `eval` or `parse_expr`, or gives full scores to
+  wrong answers. The lab's own scorer takes its place.
+- `ANSWER_PATTERNS`: the scorer only compares, and the lab ships the family. An answer must match
+  the family's pattern first.
+- `REVIEWED_FAMILIES`: the scorer only compares, by string methods, `int`, `float`, `Fraction` or
+  JSON.
+- `REFUSED_FAMILIES`: the family has no gold, or hands the answer on to another family.
 
-A family of a later version that nobody has read is refused, since its scorer may run an answer.
+A family of a later version has no reviewed scorer, which may run an answer, so it is refused.
 """
 
 import copy
@@ -18,13 +19,13 @@ from functools import cache
 from typing import Any
 
 from reasoning_lab.types import Problem, UserError, Verdict
+from reasoning_lab.verify.gym.answer_patterns import ANSWER_PATTERNS
 from reasoning_lab.verify.gym.expressions import NotInGrammarError
-from reasoning_lab.verify.gym.grammars import GRAMMARS
-from reasoning_lab.verify.gym.rules import RULES
+from reasoning_lab.verify.gym.scorers import SCORERS
 
 PREFIX = "reasoning_gym/"
 
-PLAIN_SCORERS = frozenset(
+REVIEWED_FAMILIES = frozenset(
     {
         "ab",
         "acre",
@@ -100,7 +101,7 @@ PLAIN_SCORERS = frozenset(
     }
 )
 _NO_GOLD = "its problems come without a gold answer"
-REFUSED = {
+REFUSED_FAMILIES = {
     "boxnet": _NO_GOLD,
     "composite": "it mixes other families; name those",
     "graph_color": _NO_GOLD,
@@ -116,24 +117,25 @@ _NOT_A_NUMBER = re.compile(r"nan|inf", re.IGNORECASE)
 
 
 class UnscorableGoldError(Exception):
-    """The family cannot judge the problem's own gold; the text says why, and may be empty."""
+    """The family's scorer rejects the problem's own gold; the message says why, or is empty."""
 
 
-def refuse_unjudged(family: str, where: str) -> None:
-    """Raise where reasoning-gym has the family but the lab does not judge its answers.
+def require_reviewed_family(family: str, where: str) -> None:
+    """Raise where reasoning-gym has the family but the lab does not score its answers.
 
     Args:
         family: Name of a reasoning-gym family.
         where: The row or the config key that names it, for the error.
 
     Raises:
-        UserError: The family has no gold of its own, or nobody has reviewed its scorer.
+        UserError: The family has no gold, or its scorer was not reviewed.
     """
-    if _is_judged(family):
+    if _is_supported(family):
         return
-    if family in REFUSED:
+    if family in REFUSED_FAMILIES:
         raise UserError(
-            f"{where}: the family '{family}' cannot be judged ({REFUSED[family]}); leave it out"
+            f"{where}: the family '{family}' cannot be scored ({REFUSED_FAMILIES[family]}); "
+            "leave it out"
         )
     from reasoning_gym.factory import DATASETS
 
@@ -144,43 +146,43 @@ def refuse_unjudged(family: str, where: str) -> None:
         )
 
 
-def _is_judged(family: str) -> bool:
-    return family in RULES or family in GRAMMARS or family in PLAIN_SCORERS
+def _is_supported(family: str) -> bool:
+    return family in SCORERS or family in ANSWER_PATTERNS or family in REVIEWED_FAMILIES
 
 
 def family_verdict(problem: Problem, answer: str) -> Verdict:
-    """Compare `answer` with gold by the problem's family.
+    """Compare `answer` with gold by the scorer of the problem's family.
 
-    Only a full score is correct; a partial one, as reasoning-gym gives some, is wrong.
+    Only a full score is correct; a partial score is wrong.
 
     Raises:
-        UnscorableGoldError: The problem's own gold is not judged correct.
-        UserError: There is no such family, or the lab does not judge it.
+        UnscorableGoldError: The scorer rejects the problem's own gold.
+        UserError: There is no such family, or the lab does not score it.
     """
     family = _family(problem)
     try:
-        right: bool | None
-        if family in RULES:
-            right = RULES[family](problem, answer)
+        is_correct: bool | None
+        if family in SCORERS:
+            is_correct = SCORERS[family](problem, answer)
         else:
-            right = _scored(problem, family, answer)
+            is_correct = _has_full_score(problem, family, answer)
     except (MemoryError, UserError):
         raise
     except Exception as error:
-        # A rule or a scorer may choke on the answer or on the problem.
+        # A scorer may fail on the answer or on the problem.
         require_scorable_gold(problem)
-        right = None if isinstance(error, NotInGrammarError) else False
-    if right is None:
+        is_correct = None if isinstance(error, NotInGrammarError) else False
+    if is_correct is None:
         return Verdict.UNPARSEABLE
-    return Verdict.CORRECT if right else Verdict.WRONG
+    return Verdict.CORRECT if is_correct else Verdict.WRONG
 
 
 def require_scorable_gold(problem: Problem) -> None:
-    """Raise UnscorableGoldError unless the problem's own gold is judged correct."""
+    """Raise UnscorableGoldError unless the scorer accepts the problem's own gold."""
     family = _family(problem)
     try:
-        if family in RULES:
-            score = 1.0 if RULES[family](problem, problem.gold) else 0.0
+        if family in SCORERS:
+            score = 1.0 if SCORERS[family](problem, problem.gold) else 0.0
         else:
             score = _dataset(family).score_answer(problem.gold, _entry(problem, family))
     except (MemoryError, UserError):
@@ -191,10 +193,10 @@ def require_scorable_gold(problem: Problem) -> None:
         raise UnscorableGoldError(f" (it scores {score}, not 1)")
 
 
-def _scored(problem: Problem, family: str, answer: str) -> bool | None:
-    """Whether reasoning-gym's scorer gives the full score; None for what does not fit."""
-    if family in GRAMMARS:
-        if not GRAMMARS[family].fullmatch(answer.strip()):
+def _has_full_score(problem: Problem, family: str, answer: str) -> bool | None:
+    """Return whether reasoning-gym gives the full score; None for an unparseable answer."""
+    if family in ANSWER_PATTERNS:
+        if not ANSWER_PATTERNS[family].fullmatch(answer.strip()):
             raise NotInGrammarError("no answer of this family")
     # NaN compares as equal to anything in some scorers.
     elif not _LETTER.search(problem.gold) and _NOT_A_NUMBER.search(answer):
@@ -207,8 +209,8 @@ def _scored(problem: Problem, family: str, answer: str) -> bool | None:
 
 def _family(problem: Problem) -> str:
     family = problem.checker.removeprefix(PREFIX)
-    refuse_unjudged(family, problem.origin)
-    if not _is_judged(family):
+    require_reviewed_family(family, problem.origin)
+    if not _is_supported(family):
         raise UserError(
             f"{problem.origin}: reasoning-gym has no family '{family}' (checker "
             f"'{problem.checker}'); see its gallery for the names"
@@ -218,8 +220,8 @@ def _family(problem: Problem) -> str:
 
 def _entry(problem: Problem, family: str) -> dict[str, Any]:
     metadata = problem.metadata
-    if family not in GRAMMARS:
-        # Some scorers, such as knight_swap's, write into it, and other answers share it.
+    if family not in ANSWER_PATTERNS:
+        # Some scorers, such as knight_swap's, change the metadata, which other answers share.
         metadata = copy.deepcopy(metadata)
     return {"question": problem.prompt, "answer": problem.gold, "metadata": metadata}
 

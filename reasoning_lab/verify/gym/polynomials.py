@@ -1,7 +1,7 @@
 """Exact polynomials in several variables, as values for `expressions`.
 
 Exponents are integers and may be negative. Degree, coefficients and the number of terms are
-bounded, so that `(x+1)**200` many times over ends as an answer that is out of bounds.
+bounded, so a product of many `(x+1)**200` is refused.
 """
 
 from collections.abc import Mapping
@@ -25,9 +25,9 @@ class Polynomial:
     """A sum of terms.
 
     Args:
-        terms: Monomial to its coefficient, without zeros.
-        expanded: Whether the text was a plain sum of terms: no sum multiplied by anything but a
-            number, none raised to a power.
+        terms: The coefficient of each monomial, without zeros.
+        expanded: Whether the text was a plain sum of terms, in which a sum is multiplied only by
+            numbers and never raised to a power.
     """
 
     terms: Mapping[Monomial, Fraction]
@@ -65,17 +65,18 @@ class Polynomial:
         total: dict[Monomial, Fraction] = {}
         for left, left_coefficient in self.terms.items():
             for right, right_coefficient in other.terms.items():
-                monomial = _times(left, right)
+                monomial = _multiply_monomials(left, right)
                 product = left_coefficient * right_coefficient
                 total[monomial] = total.get(monomial, Fraction(0)) + product
-        plain = self._is_constant or other._is_constant or len(self.terms) == len(other.terms) == 1
-        return Polynomial(_without_zeros(total), plain and self.expanded and other.expanded)
+        no_sums = len(self.terms) == len(other.terms) == 1
+        keeps_form = self._is_constant or other._is_constant or no_sums
+        return Polynomial(_without_zeros(total), keeps_form and self.expanded and other.expanded)
 
     def __truediv__(self, other: "Polynomial") -> "Polynomial":
         return self * other._inverse()
 
     def power(self, exponent: "Polynomial") -> "Polynomial":
-        """Return this raised to a constant integer; of a sum, the exponent is at least 0.
+        """Return this polynomial to the power of a constant integer, which is at least 0 for a sum.
 
         Raises:
             NotInGrammarError: The exponent is anything else, or too large.
@@ -100,7 +101,7 @@ class Polynomial:
         for monomial, coefficient in self.terms.items():
             power = dict(monomial).get(name, 0)
             if power:
-                total[_times(monomial, ((name, -1),))] = coefficient * power
+                total[_multiply_monomials(monomial, ((name, -1),))] = coefficient * power
         return Polynomial(total, self.expanded)
 
     @property
@@ -117,7 +118,7 @@ class Polynomial:
         return Polynomial({inverse: 1 / coefficient}, self.expanded)
 
 
-def _times(left: Monomial, right: Monomial) -> Monomial:
+def _multiply_monomials(left: Monomial, right: Monomial) -> Monomial:
     powers = dict(left)
     for name, power in right:
         powers[name] = powers.get(name, 0) + power

@@ -11,9 +11,10 @@ from typing import Any
 
 import hydra
 
-from reasoning_lab.commands.compose import CONF, Recipe, compose, register_schemas
+from reasoning_lab.commands.compose import Recipe, compose, register_schemas
 from reasoning_lab.commands.plan import plan_table, planned, summary
 from reasoning_lab.commands.sweep import recipes
+from reasoning_lab.config.folder import CONF
 from reasoning_lab.graph.recipe import (
     Node,
     RunIdentity,

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from omegaconf import OmegaConf
 
-from reasoning_lab.commands.compose import CONF
+from reasoning_lab.config.folder import CONF
 from reasoning_lab.data.corpus import read_rollouts, write_rollouts
 from reasoning_lab.data.curation.decontamination import Decontaminate
 from reasoning_lab.data.curation.selection import group_by_problem, harder_subset, preference_pairs
-from reasoning_lab.data.curation.step import Background, curate, made_steps
+from reasoning_lab.data.curation.step import CurationContext, build_steps, curate
 from reasoning_lab.data.sources.reasoning_gym import ReasoningGymSource
 from reasoning_lab.evaluate.benchmark import measured
 from reasoning_lab.evaluate.completions import COMPLETIONS
@@ -93,14 +93,14 @@ def curation(size: int, stack: ExitStack) -> Callable[[], object]:
     benchmark = [problem.prompt for problem in _problems(_BENCHMARK_PROBLEMS, seed=2)]
     rollouts = _rollouts(size, 2)
     rates = dict.fromkeys((rollout.problem.id for rollout in rollouts), 0.5)
-    background = Background(0, rates, {"benchmark": benchmark})
-    return partial(curate, rollouts, made_steps(shipped["steps"], "steps"), background)
+    background = CurationContext(0, rates, {"benchmark": benchmark})
+    return partial(curate, rollouts, build_steps(shipped["steps"], "steps"), background)
 
 
 def benchmark_size(size: int, stack: ExitStack) -> Callable[[], object]:
     prompts = [problem.prompt for problem in _problems(size, seed=2)]
-    background = Background(0, {}, {"benchmark": prompts})
-    return partial(Decontaminate().reasons, _rollouts(500, 1), background)
+    background = CurationContext(0, {}, {"benchmark": prompts})
+    return partial(Decontaminate().drop_reasons, _rollouts(500, 1), background)
 
 
 def subsets(size: int, stack: ExitStack) -> Callable[[], object]:

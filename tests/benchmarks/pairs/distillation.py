@@ -20,7 +20,7 @@ import torch
 from reasoning_lab.config.hardware import HardwareConfig, SamplingHardwareConfig
 from reasoning_lab.config.model import ModelConfig
 from reasoning_lab.config.problems import ProblemsConfig
-from reasoning_lab.data.sources.files import FileSource
+from reasoning_lab.data.sources.file import FileSource
 from reasoning_lab.models.policy import load_tokenizer
 from reasoning_lab.models.tokenizer import prompt_texts
 from reasoning_lab.sampling.engine import Sampling
@@ -30,7 +30,7 @@ from reasoning_lab.stages.distill.stage import DistillStage
 from reasoning_lab.tracking.tracker import NullTracker
 from reasoning_lab.training.loop import StageContext
 from reasoning_lab.types import Completion, Problem, Split
-from reasoning_lab.verify import verifier_of
+from reasoning_lab.verify import build_verifier
 
 from .ours import size_of
 from .work import Clock, Work
@@ -87,7 +87,7 @@ class Stage:
         self._model = str(folder / "teacher")
         _OPEN[self._model] = KeptEngine(self._model, None, "float32", None, self._hardware)
         self._source = source_of(folder)
-        self._verifier = verifier_of(self._hardware)
+        self._verifier = build_verifier(self._hardware)
         self._verifier.__enter__()
 
     def check(self) -> Work:

@@ -16,9 +16,9 @@ from reasoning_lab.config.model import ModelConfig
 from reasoning_lab.config.optimization import OptimizationConfig, OptimizerConfig
 from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.data.corpus import read_rollouts
-from reasoning_lab.data.sources.files import FileSource
+from reasoning_lab.data.sources.file import FileSource
 from reasoning_lab.models.policy import load_policy, load_tokenizer
-from reasoning_lab.models.tokenizer import examples_of, prompt_tokens
+from reasoning_lab.models.tokenizer import prompt_tokens, tokenize_rollouts
 from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.sampling.hf import HFEngine
 from reasoning_lab.stages.dpo.stage import DPOStage
@@ -126,7 +126,7 @@ class Stage:
             len(example.completion_ids)
             for path in data.glob("*.parquet")
             if path.stem != "validation"
-            for example in examples_of(tokenizer, read_rollouts(path))
+            for example in tokenize_rollouts(tokenizer, read_rollouts(path))
         )
 
 

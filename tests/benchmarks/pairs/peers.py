@@ -21,7 +21,7 @@ from trl import DPOStage, DPOTrainer, GRPOConfig, GRPOTrainer, SFTStage, SFTTrai
 
 from reasoning_lab.data.corpus import read_rollouts
 from reasoning_lab.models.policy import load_tokenizer
-from reasoning_lab.models.tokenizer import examples_of, prompt_texts, prompt_tokens
+from reasoning_lab.models.tokenizer import prompt_texts, prompt_tokens, tokenize_rollouts
 
 from .ours import BETA, LEARNING_RATE, answers, size_of
 from .work import CHECK_STEPS, Clock, Work
@@ -91,7 +91,7 @@ class NextToken(Trained):
         self._packing = packing
 
     def _trainer(self, model: Any, data: Path, options: dict[str, Any]) -> tuple[Any, int, int]:
-        examples = examples_of(self._tokenizer, read_rollouts(data / "accepted.parquet"))
+        examples = tokenize_rollouts(self._tokenizer, read_rollouts(data / "accepted.parquet"))
         rows = [
             {
                 "input_ids": [*example.prompt_ids, *example.completion_ids],

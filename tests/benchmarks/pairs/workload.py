@@ -23,10 +23,10 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from reasoning_lab.commands.compose import CONF
+from reasoning_lab.config.folder import CONF
 from reasoning_lab.data.corpus import write_rollouts
 from reasoning_lab.models.policy import save_policy
-from reasoning_lab.models.thoughts import THINK_CLOSE, THINK_OPEN
+from reasoning_lab.models.think_tags import THINK_CLOSE, THINK_OPEN
 from reasoning_lab.models.tokenizer import END, PAD
 from reasoning_lab.types import Completion, Problem, Rollout, Verdict
 

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reasoning_lab.data.curation.decontamination import Decontaminate
-from reasoning_lab.data.curation.step import Background
-from reasoning_lab.data.curation.words import words
+from reasoning_lab.data.curation.normalization import normalized_words
+from reasoning_lab.data.curation.step import CurationContext
 from reasoning_lab.types import Completion, Problem, Rollout, UserError, Verdict, prompt_id
 
 LONG = "A train leaves Oslo at noon and reaches Bergen seven hours later"
@@ -15,8 +15,8 @@ LONG = "A train leaves Oslo at noon and reaches Bergen seven hours later"
 def reason(prompt: str, *benchmark: str, **options: object) -> str | None:
     """Why `prompt` is removed when `benchmark` holds these problems."""
     rollout = Rollout(Problem(prompt, "1", "math", "f"), Completion([], ""), "1", Verdict.WRONG, "")
-    background = Background(0, {}, {"bench": benchmark})
-    (found,) = Decontaminate(**options).reasons([rollout], background)  # type: ignore[arg-type]
+    context = CurationContext(0, {}, {"bench": benchmark})
+    (found,) = Decontaminate(**options).drop_reasons([rollout], context)  # type: ignore[arg-type]
     return found
 
 
@@ -43,7 +43,7 @@ def reason(prompt: str, *benchmark: str, **options: object) -> str | None:
     ],
 )
 def test_spellings_of_one_text_have_the_same_words(one: str, other: str) -> None:
-    assert words(one) == words(other)
+    assert normalized_words(one) == normalized_words(other)
 
 
 @pytest.mark.parametrize(
@@ -58,22 +58,22 @@ def test_spellings_of_one_text_have_the_same_words(one: str, other: str) -> None
     ],
 )
 def test_different_texts_have_different_words(one: str, other: str) -> None:
-    assert words(one) != words(other)
+    assert normalized_words(one) != normalized_words(other)
 
 
 def test_words_by_hand() -> None:
     expected = ["find", "frac", "3", "4", "of", "1200", "apples", "=", "x", "^", "2"]
-    assert words(r"Find $\tfrac{3}{4}$ of 1,200 apples = $x^2$.") == expected
+    assert normalized_words(r"Find $\tfrac{3}{4}$ of 1,200 apples = $x^2$.") == expected
 
 
 def test_a_drawing_that_never_ends_keeps_its_words() -> None:
-    assert words("a [asy] b") == ["a", "b"]
+    assert normalized_words("a [asy] b") == ["a", "b"]
 
 
 @given(st.text(alphabet=st.characters(codec="utf-8"), max_size=60))
 def test_words_are_their_own_words(text: str) -> None:
-    once = words(text)
-    assert words(" \n".join(once)) == once
+    once = normalized_words(text)
+    assert normalized_words(" \n".join(once)) == once
 
 
 @pytest.mark.parametrize(
@@ -140,5 +140,5 @@ def test_whole_overlap_tells_problems_of_one_template_apart() -> None:
 
 
 def test_without_a_benchmark_it_says_so() -> None:
-    with pytest.raises(UserError, match=r"no benchmark.*benchmark=\[…\].*take the step out"):
+    with pytest.raises(UserError, match=r"no benchmark.*benchmark=\[…\].*remove the step"):
         reason(LONG)

@@ -4,20 +4,20 @@ from collections.abc import Sequence
 
 import pytest
 
-from reasoning_lab.data.curation.duplicates import (
+from reasoning_lab.data.curation.deduplication import (
     DuplicateCompletions,
     DuplicateProblems,
     NearDuplicates,
 )
 from reasoning_lab.data.curation.filters import (
     Format,
-    Harder,
+    HarderSubset,
     Language,
     Length,
     PassRate,
     Repetition,
 )
-from reasoning_lab.data.curation.step import Background, Reasons, Step
+from reasoning_lab.data.curation.step import CurationContext, DropReasons, Step
 from reasoning_lab.rewards.ngrams import repeated_frac
 from reasoning_lab.types import Completion, Problem, Rollout, Verdict
 
@@ -29,11 +29,11 @@ def rollout(prompt: str, text: str = "", gold: str = "1", level: int = 1) -> Rol
 
 def reasons(
     step: Step, rollouts: Sequence[Rollout], pass_rates: dict[str, float] | None = None
-) -> Reasons:
-    return step.reasons(rollouts, Background(0, pass_rates or {}, {}))
+) -> DropReasons:
+    return step.drop_reasons(rollouts, CurationContext(0, pass_rates or {}, {}))
 
 
-def of_texts(step: Step, *texts: str) -> Reasons:
+def of_texts(step: Step, *texts: str) -> DropReasons:
     return reasons(step, [rollout("p", text) for text in texts])
 
 
@@ -112,13 +112,13 @@ def test_length_counts_words_or_characters() -> None:
     [
         ("<think>\na\n</think>\n\\boxed{1}", None),
         (" <think>a</think> so \\boxed{1}", None),
-        ("<think>a", "'</think>' is there 0 times"),
-        ("a</think> \\boxed{1}", "'<think>' is there 0 times"),
-        ("<think>a</think><think>b</think> \\boxed{1}", "'<think>' is there 2 times"),
+        ("<think>a", "'</think>' occurs 0 times"),
+        ("a</think> \\boxed{1}", "'<think>' occurs 0 times"),
+        ("<think>a</think><think>b</think> \\boxed{1}", "'<think>' occurs 2 times"),
         ("<think> </think> \\boxed{1}", "the thought is empty"),
         ("Well <think>a</think> \\boxed{1}", "'<think>' does not come first"),
         ("a</think><think> \\boxed{1}", "'<think>' does not come first"),
-        ("<think>\\boxed{1}</think> 1", "no '\\boxed{' at its place"),
+        ("<think>\\boxed{1}</think> 1", "no '\\boxed{' after the thought"),
     ],
 )
 def test_format_names_what_is_wrong(text: str, told: str | None) -> None:
@@ -129,10 +129,10 @@ def test_format_asks_for_what_it_is_told() -> None:
     implicit = Format(opening="")
     assert of_texts(implicit, "a</think> \\boxed{1}", "a \\boxed{1}") == [
         None,
-        "'</think>' is there 0 times",
+        "'</think>' occurs 0 times",
     ]
     plain = Format(opening="", closing="", answer="####")
-    assert of_texts(plain, "so #### 3", "so 3") == [None, "no '####' at its place"]
+    assert of_texts(plain, "so #### 3", "so 3") == [None, "no '####' after the thought"]
 
 
 def test_repeated_fraction_by_hand() -> None:
@@ -151,7 +151,7 @@ def test_repetition_finds_loops_and_leaves_steps_of_a_proof() -> None:
     assert found == [
         None,
         "96% of its 8-grams are repeated",
-        "20 times the line 'But wait'",
+        "the line 'But wait' occurs 20 times",
         None,
     ]
 
@@ -178,7 +178,7 @@ def test_language_keeps_english_and_formulas() -> None:
 
 def test_harder_keeps_the_subset_of_sft() -> None:
     rows = [rollout("a", "long", level=2), rollout("a", "l", level=2), rollout("b", level=1)]
-    assert reasons(Harder(levels=[2], count=5), rows) == [
+    assert reasons(HarderSubset(levels=[2], count=5), rows) == [
         None,
         "not in the subset",
         "not in the subset",

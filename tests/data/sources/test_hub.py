@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from reasoning_lab.commands.compose import CONF
+from reasoning_lab.config.folder import CONF
 from reasoning_lab.config.targets import factory
-from reasoning_lab.data.sources.files import HubSource
+from reasoning_lab.data.sources.hub import HubSource
 from reasoning_lab.data.sources.mixture import MixtureSource
-from reasoning_lab.data.sources.problems import split_of
-from reasoning_lab.data.sources.rows import row_mapping
+from reasoning_lab.data.sources.problem_source import split_of
+from reasoning_lab.data.sources.row_mapping import parse_row_mapping
 from reasoning_lab.types import Problem, Split, UserError
 from tests.conftest import Compose
 from tests.data.sources.test_sources import GOOD, everything, write_lines
@@ -65,7 +65,7 @@ def test_what_was_read_once_needs_no_network(tmp_path: Path) -> None:
 def test_without_network_or_copy_the_remedy_is_one_sentence() -> None:
     source = hub("nobody/nothing", revision="abc")
     assert source.content() == "nobody/nothing@abc"
-    assert source.about() == {"name": "nobody/nothing", "revision": "abc", "licence": "MIT"}
+    assert source.provenance() == {"name": "nobody/nothing", "revision": "abc", "licence": "MIT"}
     with pytest.raises(UserError) as refusal:
         list(source.problems(Split.TRAIN, [1], 1, 0))
     said = str(refusal.value)
@@ -79,7 +79,7 @@ def test_a_local_copy_takes_the_place_of_the_hub(tmp_path: Path) -> None:
     copy = hub("some/numbers", path=str(folder))
     (test, *_) = everything(copy)[Split.TEST]
     assert test.metadata["row"].startswith("some/numbers (test), row ")
-    assert copy.about()["revision"] == f"local copy {copy.content()}"
+    assert copy.provenance()["revision"] == f"local copy {copy.content()}"
     file = hub("some/numbers", path=str(folder / "train.jsonl"), test_frac=0.5)
     assert sum(map(len, everything(file).values())) == 40
     assert file.content() != copy.content()
@@ -172,8 +172,8 @@ def test_shipped_dataset_is_pinned_and_maps_its_rows(option: str, composed: Comp
     assert len(options["revision"]) == 40
     assert source.content() == f"{options['dataset']}@{options['revision']}"
     row, gold = SHIPPED_ROWS[option]
-    mapping = row_mapping(options["rows"], "data.rows")
-    assert mapping.wants(row)
+    mapping = parse_row_mapping(options["rows"], "data.rows")
+    assert mapping.selects(row)
     problem = mapping.problem(row, "row 1")
     assert problem is not None
     assert problem.prompt.startswith("Q?")
@@ -184,7 +184,7 @@ def test_shipped_dataset_is_pinned_and_maps_its_rows(option: str, composed: Comp
 
 def file_options(path: Path, **rows: Any) -> dict[str, Any]:
     return {
-        "_target_": "reasoning_lab.data.sources.files.FileSource",
+        "_target_": "reasoning_lab.data.sources.file.FileSource",
         "path": str(path),
         "rows": rows,
     }
@@ -204,7 +204,7 @@ def test_mixture_draws_by_weight_and_spreads_its_sources(tmp_path: Path) -> None
     assert 10 <= first["b"] <= 40
     assert found == list(mixture.problems(Split.TRAIN, [1], 201, 0))
     assert found != list(mixture.problems(Split.TRAIN, [1], 201, 1))
-    assert mixture.about()["name"] == "a.jsonl; b.jsonl"
+    assert mixture.provenance()["name"] == "a.jsonl; b.jsonl"
     with pytest.raises(UserError, match=r"b\.jsonl' has 0 distinct train prompts at levels \[2"):
         list(mixture.problems(Split.TRAIN, [2], 4, 0))
 
@@ -216,7 +216,7 @@ def test_mixture_gives_a_prompt_once_and_in_one_split_only(tmp_path: Path) -> No
     )
     folder = folder_of(tmp_path / "numbers", range(40), range(40, 60))
     theirs = {
-        "_target_": "reasoning_lab.data.sources.files.HubSource",
+        "_target_": "reasoning_lab.data.sources.hub.HubSource",
         **{"dataset": str(folder), "config": None, "revision": "main", "licence": "MIT"},
         "splits": {"train": "train", "test": "test"},
         "rows": {},

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from reasoning_lab.data.sources.problems import ProblemSource
+from reasoning_lab.data.sources.problem_source import ProblemSource
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.types import UserError
 from tests.conftest import Compose

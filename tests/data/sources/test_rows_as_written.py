@@ -14,8 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from reasoning_lab.data.sources.files import FileSource, HubSource
-from reasoning_lab.data.sources.rows import RowMapping, row_mapping
+from reasoning_lab.data.sources.file import FileSource
+from reasoning_lab.data.sources.hub import HubSource
+from reasoning_lab.data.sources.row_mapping import RowMapping, parse_row_mapping
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.types import Problem, Split, UserError
 from tests.conftest import Compose
@@ -198,7 +199,7 @@ def test_prompts_whose_golds_disagree_are_not_used(tmp_path: Path) -> None:
 
 
 def mapped(options: Mapping[str, Any], row: Mapping[str, Any]) -> Problem:
-    problem = row_mapping({"checker": "choice", **options}, "data.rows").problem(row, "row 1")
+    problem = parse_row_mapping({"checker": "choice", **options}, "data.rows").problem(row, "row 1")
     assert problem is not None
     return problem
 
@@ -352,7 +353,7 @@ def test_corrections_meet_the_gold_that_they_name(
     options |= {"splits": {"train": "train"}, "test_frac": 0.0, "validation_frac": 0.0}
     source = HubSource("a/b", **options, path=str(path), corrections=corrections)
     assert {problem.gold for problem in problems_of(source)} == {"1/2", "7"}
-    assert f"the correction of {other} meets no row" in caplog.text
+    assert f"the correction of {other} matches no row" in caplog.text
     assert half not in caplog.text
     with pytest.raises(UserError, match=r"data\.corrections\.x: .* is no correction"):
         HubSource("a/b", **options, corrections={"x": {"gold": "1"}})

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from reasoning_lab.data.sources.files import FileSource
-from reasoning_lab.data.sources.problems import ProblemSource, split_of
-from reasoning_lab.data.sources.rows import RowMapping, row_mapping
+from reasoning_lab.data.sources.file import FileSource
+from reasoning_lab.data.sources.problem_source import ProblemSource, split_of
+from reasoning_lab.data.sources.row_mapping import RowMapping, parse_row_mapping
 from reasoning_lab.types import Problem, Split, UserError
 
 GOOD = '{"prompt": "1 + 1?", "gold": "2", "level": 1}'
@@ -44,7 +44,7 @@ def everything(source: ProblemSource, levels: tuple[int, ...] = (1,)) -> dict[Sp
 
 
 def problem_of(options: Mapping[str, Any], row: Mapping[str, Any]) -> Problem | None:
-    return row_mapping(options, "data.rows").problem(row, "f.jsonl, line 7")
+    return parse_row_mapping(options, "data.rows").problem(row, "f.jsonl, line 7")
 
 
 @pytest.mark.parametrize(
@@ -267,16 +267,16 @@ def test_solutions_are_a_text_or_a_list_and_may_have_a_thought() -> None:
 
 def test_only_the_rows_with_the_wanted_values_are_read() -> None:
     rows = [{"kind": "word", "ok": True}, {"kind": "proof", "ok": True}, {"kind": "word"}, {}]
-    wanted = RowMapping(only={"kind": "word", "ok": True})
-    assert [wanted.wants(row) for row in rows] == [True, False, False, False]
-    wanted = RowMapping(only={"kind": ["word", "proof"]})
-    assert [wanted.wants(row) for row in rows] == [True, True, True, False]
-    assert RowMapping().wants({})
+    mapping = RowMapping(only={"kind": "word", "ok": True})
+    assert [mapping.selects(row) for row in rows] == [True, False, False, False]
+    mapping = RowMapping(only={"kind": ["word", "proof"]})
+    assert [mapping.selects(row) for row in rows] == [True, True, True, False]
+    assert RowMapping().selects({})
 
 
 def test_a_mapping_that_cannot_be_is_refused() -> None:
     with pytest.raises(UserError, match=r"data\.rows\.promt: there is no such key; .*prompt"):
-        row_mapping({"promt": "q"}, "data.rows")
+        parse_row_mapping({"promt": "q"}, "data.rows")
     for gold_in in ("box", "after ", "after"):
         with pytest.raises(UserError, match=r"data\.rows\.gold_in: .*unknown; choose whole"):
-            row_mapping({"gold_in": gold_in}, "data.rows")
+            parse_row_mapping({"gold_in": gold_in}, "data.rows")

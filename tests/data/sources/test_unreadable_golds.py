@@ -9,9 +9,9 @@ import pytest
 
 from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.data.corpus import read_prompt_ids, read_rollouts
-from reasoning_lab.data.sources.files import FileSource
+from reasoning_lab.data.sources.file import FileSource
 from reasoning_lab.data.sources.mixture import MixtureSource
-from reasoning_lab.data.sources.unreadable import ReadableGolds, Unreadable
+from reasoning_lab.data.sources.unreadable import ReadableGoldFilter, UnreadablePolicy
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.graph.store import Store
 from reasoning_lab.stages.distill.produce import run
@@ -43,7 +43,7 @@ def write(path: Path, golds: list[str]) -> Path:
     return path
 
 
-def policy_of(source: MixtureSource, problem: Problem) -> Unreadable:
+def policy_of(source: MixtureSource, problem: Problem) -> UnreadablePolicy:
     policy = source.unreadable(problem)
     assert policy is not None
     return policy
@@ -51,27 +51,29 @@ def policy_of(source: MixtureSource, problem: Problem) -> Unreadable:
 
 def test_unreadable_golds_are_dropped_and_counted(verifier: Verifier) -> None:
     ledger = Ledger()
-    golds = ReadableGolds(verifier, ledger, lambda _: Unreadable("drop", 0.4, "data"))
+    golds = ReadableGoldFilter(verifier, ledger, lambda _: UnreadablePolicy("drop", 0.4, "data"))
     problems = numbers(GOLDS)
     readable = [problem for problem in problems if problem.gold.isdecimal()]
-    assert list(golds.of(problems)) == readable
-    assert list(golds.again(problems)) == readable
+    assert list(golds.filter(problems)) == readable
+    assert list(golds.without_dropped(problems)) == readable
     flow = ledger.flows["problems"]
     assert (flow.taken, flow.passed, flow.dropped) == (6, 4, {"unreadable_gold": 2})
     assert "[row 2, row 4]" in ledger.lines()[0]
 
 
 def test_too_many_unreadable_golds_are_refused(verifier: Verifier) -> None:
-    policy = Unreadable("drop", 0.3, "benchmarks.b")
-    golds = ReadableGolds(verifier, Ledger(), lambda _: policy)
+    policy = UnreadablePolicy("drop", 0.3, "benchmarks.b")
+    golds = ReadableGoldFilter(verifier, Ledger(), lambda _: policy)
     with pytest.raises(UserError, match=r"max_unreadable_frac=0\.3: 2 of 6 golds.*row 2: 'none'"):
-        list(golds.of(numbers(GOLDS)))
+        list(golds.filter(numbers(GOLDS)))
 
 
 def test_refused_golds_are_named_with_the_key(verifier: Verifier) -> None:
-    golds = ReadableGolds(verifier, Ledger(), lambda _: Unreadable("refuse", 1.0, "data"))
+    golds = ReadableGoldFilter(
+        verifier, Ledger(), lambda _: UnreadablePolicy("refuse", 1.0, "data")
+    )
     with pytest.raises(UserError, match=r"row 2; row 4: 'number'.*'none'.*data\.unreadable=drop"):
-        list(golds.of(numbers(GOLDS)))
+        list(golds.filter(numbers(GOLDS)))
 
 
 def test_each_source_of_a_mixture_decides_for_its_own_problems(
@@ -80,7 +82,7 @@ def test_each_source_of_a_mixture_decides_for_its_own_problems(
     def mixture(theirs: list[str], mine: list[str]) -> MixtureSource:
         sources = {
             name: {
-                "_target_": "reasoning_lab.data.sources.files.FileSource",
+                "_target_": "reasoning_lab.data.sources.file.FileSource",
                 "path": str(write(tmp_path / f"{name}.jsonl", golds)),
                 "rows": {"checker": "number"},
                 "unreadable": unreadable,
@@ -90,8 +92,8 @@ def test_each_source_of_a_mixture_decides_for_its_own_problems(
         return MixtureSource(sources, {"theirs": 1, "mine": 1}, 0.0, 0.0)
 
     def read(source: MixtureSource) -> set[str]:
-        golds = ReadableGolds(verifier, Ledger(), lambda p: policy_of(source, p))
-        return {p.gold for p in golds.of(source.problems(Split.TRAIN, [1], 12, 0))}
+        golds = ReadableGoldFilter(verifier, Ledger(), lambda p: policy_of(source, p))
+        return {p.gold for p in golds.filter(source.problems(Split.TRAIN, [1], 12, 0))}
 
     assert read(mixture(GOLDS, list("345678"))) == set("12345678")
     with pytest.raises(UserError, match=r"mine\.jsonl, line 3;.*data\.sources\.mine\.unreadable="):

@@ -2,7 +2,7 @@
 
 from omegaconf import OmegaConf
 
-from reasoning_lab.commands.compose import CONF
+from reasoning_lab.config.folder import CONF
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.data.teachers.mixed import MixedTeacher
 from reasoning_lab.data.teachers.procedural import ProceduralTeacher
@@ -30,6 +30,6 @@ def test_each_problem_has_its_own_teachers_solution_in_its_own_place() -> None:
     procedural = ProceduralTeacher(PROCEDURAL.noticed_slip_rate, PROCEDURAL.unnoticed_slip_rate)
     recorded = RecordedTeacher(RECORDED.answer_pattern)
     assert written[0] == procedural.texts(legs[0], 2, 7)
-    assert written[1] == [recorded.formatted("2+3 = 5\n#### 5")]
+    assert written[1] == [recorded.completion("2+3 = 5\n#### 5").text]
     assert written[2] == procedural.texts(legs[1], 2, 7)
     assert teacher.name == "procedural, recorded"

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from reasoning_lab.commands.compose import CONF
+from reasoning_lab.config.folder import CONF
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.data.corpus import read_rollouts
-from reasoning_lab.data.sources.files import FileSource
+from reasoning_lab.data.sources.file import FileSource
 from reasoning_lab.data.sources.reasoning_gym import ReasoningGymSource
 from reasoning_lab.data.teachers.recorded import RecordedTeacher
 from reasoning_lab.stages.distill.produce import run
@@ -43,7 +43,7 @@ TEACHER = RecordedTeacher(OPTIONS["answer_pattern"])
 )
 def test_a_solution_becomes_a_thought_and_a_box(solution: str, text: str | None) -> None:
     boxed = f"<think>\n{solution}\n</think>\n\\boxed{{\\frac{{1}}{{2}}}}"
-    assert TEACHER.formatted(solution) == (boxed if text is None else text)
+    assert TEACHER.completion(solution).text == (boxed if text is None else text)
 
 
 def test_marks_of_other_recipes_become_ours() -> None:
@@ -51,7 +51,7 @@ def test_marks_of_other_recipes_become_ours() -> None:
         "<|begin_of_thought|>\n\nhm\n\n<|end_of_thought|>\n\n"
         "<|begin_of_solution|>\n\n\\boxed{4}\n\n<|end_of_solution|>"
     )
-    text = TEACHER.formatted(solution)
+    text = TEACHER.completion(solution).text
     assert text.startswith("<think>")
     assert "|" not in text
     assert extract_answer(text) == "4"
@@ -100,7 +100,7 @@ def test_whatever_the_marks_there_is_one_thought(solution: str, text: str) -> No
 
 def test_a_dataset_s_own_marks_are_an_option() -> None:
     teacher = RecordedTeacher(OPTIONS["answer_pattern"], [["<cot>", "</cot>"]])
-    assert teacher.formatted("<cot>x</cot>\\boxed{3}") == "<think>x</think>\\boxed{3}"
+    assert teacher.completion("<cot>x</cot>\\boxed{3}").text == "<think>x</think>\\boxed{3}"
     assert teacher.completion("<cot>x \\boxed{3}").truncated
 
 
@@ -133,7 +133,7 @@ def test_a_generation_without_marks_beside_thoughts_is_cut_off(samples: int) -> 
     human = problems("human.jsonl", [["So \\boxed{1}"]])
     beside = problems("beside.jsonl", [["a draft: \\boxed{1}", "x</think>\\boxed{1}"]])
     everything = [*thoughts, *human]
-    assert list(teacher.survey(iter(everything))) == everything
+    assert list(teacher.observe(iter(everything))) == everything
     (whole,), (cut,), (short,) = (written[:1] for written in teacher(everything, samples, 0))
     assert whole == Completion([], "<think>\nx\n</think>\n\\boxed{1}")
     assert cut == Completion([], "<think>\na draft: \\boxed{1}, but", truncated=True)
@@ -165,7 +165,7 @@ def test_a_generation_without_marks_beside_thoughts_is_cut_off(samples: int) -> 
     ],
 )
 def test_the_last_answer_in_prose_counts(ending: str, answer: str | None) -> None:
-    text = TEACHER.formatted(f"Some working.\n{ending}")
+    text = TEACHER.completion(f"Some working.\n{ending}").text
     assert extract_answer(text) == answer
     assert ending in text
 
@@ -177,7 +177,7 @@ def test_hostile_solutions_take_linear_time(piece: str) -> None:
     hostile = piece * (400_000 // len(piece))
     started = process_time()
     for text in (hostile, f"answer{hostile}x", f"####{hostile}x", f"<<{hostile}\n{hostile}x"):
-        TEACHER.formatted(text)
+        TEACHER.completion(text)
     assert process_time() - started < 4
 
 
@@ -301,5 +301,5 @@ def test_a_family_that_works_its_own_problems_has_them_recorded() -> None:
 
 def test_a_family_without_worked_solutions_is_refused_by_its_name() -> None:
     [problem] = ReasoningGymSource({"gcd": {1: {}}}, 0.1, 0.1).problems(Split.TRAIN, [1], 1, 0)
-    with pytest.raises(UserError, match=f"problem {problem.id} has no recorded solutions"):
+    with pytest.raises(UserError, match=f"problem {problem.id} .*has no recorded solutions"):
         TEACHER([problem], 1, 0)

@@ -12,7 +12,7 @@ from reasoning_lab.config.hardware import SamplingHardwareConfig
 from reasoning_lab.config.optimization import OptimizerConfig, TrapezoidConfig
 from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.launch.job import Job, launched
-from reasoning_lab.stages.rl.engines import turn
+from reasoning_lab.stages.rl.engines import exclusive_server
 from reasoning_lab.tracking.history import read_history
 from reasoning_lab.training.loop import StageContext
 from tests.support.launches import max_weight_difference, with_placement
@@ -67,14 +67,14 @@ def test_trainings_take_turns_at_a_server(tmp_path: Path, caplog: pytest.LogCapt
     order = []
 
     def second() -> None:
-        with turn("http://one:1", tmp_path):
+        with exclusive_server("http://one:1", tmp_path):
             order.append("second")
 
     caplog.set_level(logging.INFO)
     waiting = threading.Thread(target=second, daemon=True)
-    with turn("http://one:1", tmp_path):
+    with exclusive_server("http://one:1", tmp_path):
         waiting.start()
-        with turn("http://other:1", tmp_path):
+        with exclusive_server("http://other:1", tmp_path):
             order.append("other")
         while "Waiting for 'http://one:1'" not in caplog.text:
             time.sleep(0.01)

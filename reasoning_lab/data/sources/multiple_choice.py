@@ -1,0 +1,154 @@
+"""Read the options of a multiple-choice row, in the layouts of published datasets.
+
+`row_mapping.py` uses it. Four layouts are read: a list of texts, with or without leading letters
+(AQuA, MMLU); a mapping of labels to texts (MedQA); one mapping with a list of texts and a list of
+labels (ARC); and a list of label-text pairs (CommonsenseQA).
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from string import ascii_uppercase
+from typing import Any
+
+from reasoning_lab.data.sources.row_values import (
+    RowError,
+    is_blank,
+    is_missing,
+    number_text,
+    shown,
+    text_problem,
+)
+
+GOLD_NAMES = ("label", "text", "index_from_0", "index_from_1")
+_LETTERED = re.compile(r"\s*\(?([A-Z])\s*[).:]\s*")
+_LABEL = re.compile(r"\(?\s*([^\W_]+)\s*[).:]?")
+_REMEDY = "or name another column in data.rows.options"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The choices of one question.
+
+    Attributes:
+        texts: The choices without leading letters.
+        labels: The dataset's names of the choices; empty = it has none.
+    """
+
+    texts: Sequence[str]
+    labels: Sequence[str] = ()
+
+
+def read_options(value: Any, column: str) -> Options:
+    """Read the options from a row's value.
+
+    Raises:
+        RowError: There are not 2 to 26 of them, or one is empty or no text.
+    """
+    labels: list[str] = []
+    if isinstance(value, Mapping):
+        if set(value) == {"text", "label"}:
+            labels, texts = _label_list(value["label"]), value["text"]
+        else:
+            # A table has a column for every letter that any row uses.
+            pairs = [(key, text) for key, text in value.items() if not is_missing(text)]
+            labels, texts = [key for key, _ in pairs], [text for _, text in pairs]
+    elif isinstance(value, list) and value and all(_is_pair(option) for option in value):
+        labels, texts = [_text(o["label"]) or "" for o in value], [o["text"] for o in value]
+    else:
+        texts = value
+    if (
+        not isinstance(texts, list)
+        or not 2 <= len(texts) <= len(ascii_uppercase)
+        or (labels and len(labels) != len(texts))
+        or len(set(labels)) != len(labels)
+    ):
+        raise RowError(
+            "malformed_options",
+            f"'{column}' is {shown(value)}; give a list of 2 to 26 texts, {_REMEDY}",
+        )
+    return Options(_texts(texts, column, value), labels)
+
+
+def _is_pair(option: Any) -> bool:
+    return isinstance(option, Mapping) and set(option) == {"label", "text"}
+
+
+def _label_list(value: Any) -> list[str]:
+    return [_text(label) or "" for label in value] if isinstance(value, list) else []
+
+
+def _text(value: Any) -> str | None:
+    """A text, or a number as text; None = it is neither."""
+    if isinstance(value, str):
+        return value.strip()
+    if isinstance(value, int | float) and not isinstance(value, bool) and not is_missing(value):
+        return number_text(value)
+    return None
+
+
+def _texts(values: Sequence[Any], column: str, value: Any) -> list[str]:
+    texts = [_text(option) for option in values]
+    letters = [_LETTERED.match(text or "") for text in texts]
+    if all(m and m[1] == letter for m, letter in zip(letters, ascii_uppercase, strict=False)):
+        texts = [(text or "")[m.end() :] for text, m in zip(texts, letters, strict=True) if m]
+    checked = []
+    for number, text in enumerate(texts, start=1):
+        if text is None:
+            problem = "is neither text nor a number"
+        elif is_blank(text):
+            problem = "is empty"
+        else:
+            problem = text_problem(text) or ""
+            checked.append(text.strip())
+        if problem:
+            reason = "empty_option" if problem == "is empty" else "malformed_options"
+            raise RowError(
+                reason,
+                f"option {number} of '{column}' {problem} ({shown(value)}); correct it, {_REMEDY}",
+            )
+    return checked
+
+
+def correct_letter(gold: str, options: Options, gold_names: str | None, column: str) -> str:
+    """The letter of the right option.
+
+    Args:
+        gold: The row's known answer.
+        options: The row's options.
+        gold_names: How `gold` names the option, one of `GOLD_NAMES`. None = by its label or letter,
+            or by its text if that is no number; a number could be an index as well.
+        column: The column of gold, for an error.
+
+    Raises:
+        RowError: `gold` names none of the options, or several.
+    """
+    count = len(options.texts)
+    letters = ascii_uppercase[:count]
+    labels = options.labels or letters
+    remedy = f"correct the row, or set data.rows.gold_names to one of {', '.join(GOLD_NAMES)}"
+    if gold_names in ("index_from_0", "index_from_1"):
+        position = int(gold) - int(gold_names[-1]) if re.fullmatch(r"\d{1,2}", gold) else -1
+        positions = [position] if 0 <= position < count else []
+    else:
+        same_text = [position for position, text in enumerate(options.texts) if text == gold]
+        positions = same_text if gold_names == "text" else _label_positions(gold, labels, same_text)
+        if gold_names is None and not positions and not gold.lstrip("-").isdecimal():
+            positions = same_text
+    if len(positions) != 1:
+        problem = f"no option of {count}" if not positions else "several options alike"
+        if gold_names in (None, "label"):
+            problem = f"no letter of the {count} choices"
+        raise RowError("unreadable_gold", f"'{column}' is {gold!r}, {problem}; {remedy}")
+    return letters[positions[0]]
+
+
+def _label_positions(gold: str, labels: Sequence[str], same_text: Sequence[int]) -> list[int]:
+    """Positions of the label in `gold`: `B`, `(B)` or `B.`, or `b` where it equals no text."""
+    if gold in labels:
+        return [list(labels).index(gold)]
+    match = _LABEL.fullmatch(gold)
+    names = [match[1]] if match and not same_text else []
+    if names and len(names[0]) == 1:
+        names.append(names[0].upper())
+    return [labels.index(name) for name in names if name in labels][:1]

@@ -1,0 +1,220 @@
+"""The table of a dataset's problems: which rows are used, and why the others are not.
+
+`table_source.py` builds it with one row for each row of the dataset. A cached table therefore
+still counts every dropped row by its reason.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from reasoning_lab.data.sources.readers import Read, ReadRow
+from reasoning_lab.data.sources.row_mapping import RowMapping
+from reasoning_lab.data.sources.row_values import RowError, missing_column, root_of
+from reasoning_lab.graph.ledger import Ledger
+from reasoning_lab.types import Split, UserError
+
+SPLITS = tuple(Split)
+# Values of the column `split`: the prompt's hash decides the split; the row is not used.
+HASHED, UNUSED = -1, -2
+TEXTS = ("prompt", "gold", "checker", "family", "metadata")
+# Reasons that a mapping asks for; every other reason is a row that cannot be read.
+FILTERED, NO_GOLD = "filtered", "no_gold"
+DUPLICATE, CONFLICT = "duplicate_prompt", "conflicting_gold"
+_SHOWN_COMPLAINTS = 3
+# So many unreadable rows at the start mean a wrong mapping, not single bad rows.
+_MAX_UNREADABLE_START = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class TableRows:
+    """Which rows of a table are used, and counts of the others.
+
+    Attributes:
+        used: `[N] int64`, the numbers of the rows that problems are drawn from, in order.
+        selected: Number of rows that `data.rows` selects, readable or not.
+        unreadable: Number of these that cannot be read.
+        complaints: The errors of the first unreadable rows.
+        unreadable_names: The names of the same rows.
+        ledger: Counts `rows`; has the origins of all but those that the mapping leaves out.
+    """
+
+    used: NDArray[np.int64]
+    selected: int
+    unreadable: int
+    complaints: list[str]
+    unreadable_names: list[str]
+    ledger: Ledger
+
+
+def read_table(
+    read: Callable[..., Read],
+    arguments: Mapping[str, Any],
+    mapping: Mapping[str, Any],
+    corrections: Mapping[str, Mapping[str, str]],
+    code: str,
+) -> Iterator[dict[str, Any]]:
+    """Yield one row of the table for each row of the dataset; an unused row holds its reason."""
+    columns = RowMapping(**mapping)
+    unseen = columns.columns()
+    used = [*unseen, columns.level] if isinstance(columns.level, str) else list(unseen)
+    seen: Sequence[str] = ()
+    total = readable = unreadable = 0
+    for row in read(**arguments, used=used):
+        total += 1
+        if unseen and not isinstance(row.content, RowError):
+            seen = list(row.content) if row.columns is None else row.columns
+            unseen = {name: key for name, key in unseen.items() if root_of(name, seen) is None}
+        try:
+            entry = _table_row(row, columns, corrections)
+            readable += entry["split"] != UNUSED
+        except RowError as error:
+            unreadable += 1
+            if not readable and unreadable >= _MAX_UNREADABLE_START:
+                raise UserError(
+                    f"{error.at(row.place)}; not one of {unreadable:,} rows can be read"
+                ) from error
+            entry = _dropped(row, error.reason, error.at(row.place).message)
+        yield entry
+    if not total:
+        name = arguments.get("path") or arguments.get("dataset")
+        raise UserError(f"data.path: there are no rows in '{name}'; give a dataset that has some")
+    for column, key in unseen.items():
+        if seen:
+            without = f", or write '~{key}.{column}'" if key == "data.rows.only" else ""
+            raise UserError(
+                f"{key}: {missing_column(column, seen)}; name one that is there{without}"
+            )
+
+
+def _table_row(
+    row: ReadRow, columns: RowMapping, corrections: Mapping[str, Mapping[str, str]]
+) -> dict[str, Any]:
+    if isinstance(row.content, RowError):
+        raise row.content
+    if not columns.selects(row.content):
+        return _dropped(row, FILTERED)
+    problem = columns.problem(row.content, row.name, row.columns)
+    if problem is None:
+        return _dropped(row, NO_GOLD)
+    gold, problem_id = problem.gold, problem.id
+    correction = corrections.get(problem_id)
+    if correction is not None and gold == correction["gold"]:
+        gold = correction["corrected"]
+    return {
+        "id": signed_id(problem_id),
+        "split": HASHED if row.split in (None, Split.TRAIN) else SPLITS.index(row.split),
+        "level": problem.level,
+        "prompt": problem.prompt,
+        "gold": gold,
+        "checker": problem.checker,
+        "family": problem.family,
+        "metadata": json.dumps(problem.metadata),
+    }
+
+
+def _dropped(row: ReadRow, reason: str, complaint: str = "") -> dict[str, Any]:
+    """The table's row for an unused row: its reason, and the complaint where it is unreadable."""
+    texts = dict.fromkeys(TEXTS, "") | {"gold": reason, "prompt": complaint}
+    metadata = json.dumps({"row": row.name})
+    return {"id": 0, "split": UNUSED, "level": 0, **texts, "metadata": metadata}
+
+
+def signed_id(problem_id: str) -> int:
+    """An id as a signed 64-bit integer, which Arrow has a type for."""
+    return int.from_bytes(bytes.fromhex(problem_id), signed=True)
+
+
+def table_rows(table: Any) -> TableRows:
+    """Select the rows to use: readable, one per prompt, and none whose golds disagree."""
+    ledger = Ledger()
+    ledger.take("rows", table.num_rows)
+    splits = table.column("split").to_numpy()
+    dropped = np.flatnonzero(splits == UNUSED)
+    reasons = _texts(table, "gold", dropped)
+    counts = Counter(reasons)
+    for reason in (FILTERED, NO_GOLD):
+        ledger.drop("rows", reason, counts.pop(reason, 0), selected=True)
+    is_unreadable = np.array([reason not in (FILTERED, NO_GOLD) for reason in reasons], bool)
+    unreadable = dropped[is_unreadable]
+    names = _origins(table, unreadable)
+    for reason in sorted(counts):
+        matching = np.flatnonzero(np.array(reasons)[is_unreadable] == reason)
+        ledger.drop("rows", reason, len(matching), origins=[names[row] for row in matching])
+    used, duplicates, conflicts = _distinct(table, np.flatnonzero(splits != UNUSED))
+    for reason, rows in ((DUPLICATE, duplicates), (CONFLICT, conflicts)):
+        ledger.drop("rows", reason, len(rows), origins=_origins(table, rows))
+    return TableRows(
+        used,
+        table.num_rows - len(dropped) + len(unreadable),
+        len(unreadable),
+        _texts(table, "prompt", unreadable[:_SHOWN_COMPLAINTS]),
+        names[:_SHOWN_COMPLAINTS],
+        ledger,
+    )
+
+
+def _distinct(
+    table: Any, rows: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Split `rows` into those to use, repeated prompts, and prompts whose golds disagree.
+
+    Golds are compared within the split of a prompt's first row; rows of other splits do not count.
+    """
+    ids, splits = (table.column(name).to_numpy()[rows] for name in ("id", "split"))
+    order = np.argsort(ids, kind="stable")
+    new = np.concatenate((np.ones(min(1, len(rows)), bool), np.diff(ids[order]) != 0))
+    starts = np.flatnonzero(new)
+    first = np.empty(
+        len(rows), np.int64
+    )  # `[N]`, the position at which each row's prompt comes first.
+    first[order] = np.repeat(order[starts], np.diff(starts, append=len(rows)))
+    later = np.flatnonzero((first != np.arange(len(rows))) & (splits == splits[first]))
+    pairs = zip(
+        _texts(table, "gold", rows[later]), _texts(table, "gold", rows[first[later]]), strict=True
+    )
+    differs = np.array(
+        [_normalized_gold(gold) != _normalized_gold(first_gold) for gold, first_gold in pairs], bool
+    )
+    conflicted = np.zeros(len(rows), bool)
+    conflicted[first[later[differs]]] = True
+    conflict = conflicted[first] & (splits == splits[first])
+    is_first = first == np.arange(len(rows))
+    return rows[is_first & ~conflict], rows[~is_first & ~conflict], rows[conflict]
+
+
+def _normalized_gold(gold: str) -> str:
+    """A gold without spaces and dollar signs, which do not change it."""
+    return "".join(gold.replace("$", "").split())
+
+
+def _texts(table: Any, column: str, rows: NDArray[np.int64]) -> list[str]:
+    if not len(rows):
+        return []
+    texts: list[str] = table.column(column).take(pa.array(rows)).to_pylist()
+    return texts
+
+
+def _origins(table: Any, rows: NDArray[np.int64]) -> list[str]:
+    return [json.loads(text)["row"] for text in _texts(table, "metadata", rows)]
+
+
+def check_corrections(corrections: Mapping[str, Any]) -> None:
+    """Check that each prompt id has a `gold` and a `corrected` text.
+
+    Raises:
+        UserError: An entry has something else; it is named.
+    """
+    for key, value in corrections.items():
+        is_pair = isinstance(value, Mapping) and set(value) == {"gold", "corrected"}
+        if not is_pair or not all(isinstance(text, str) for text in value.values()):
+            raise UserError(
+                f"data.corrections.{key}: {value!r} is no correction; give two texts: gold, "
+                "copied from the dataset, and corrected"
+            )

@@ -1,0 +1,311 @@
+"""Turn a dataset's row into a problem: which column holds what, and which rows are refused.
+
+It stands between the readers (`readers.py`) and the table of problems (`problem_table.py`). A row
+is untrusted, so every value is checked. An unreadable row raises a `RowError` with a reason, which
+a source counts or refuses.
+"""
+
+import random
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from decimal import Decimal
+from string import ascii_uppercase
+from typing import Any
+
+from reasoning_lab.data.sources.multiple_choice import (
+    GOLD_NAMES,
+    Options,
+    correct_letter,
+    read_options,
+)
+from reasoning_lab.data.sources.row_values import (
+    RowError,
+    answer_text,
+    is_blank,
+    is_missing,
+    missing_column,
+    root_of,
+    shown,
+    text_problem,
+    value_at,
+)
+from reasoning_lab.types import Problem, UserError
+from reasoning_lab.verify.extraction import extract_answer
+
+_AFTER = "after "
+_NUMBER = re.compile(r"(?<![\w.,])-?\d+(?:[.,]\d+)*(?!\d)")
+_MAX_LEVEL = 2**31 - 1
+
+
+@dataclass
+class RowMapping:
+    """Which column of a row holds what; `data.rows` in a config.
+
+    A column may be a path into nested values, e.g. `messages.0.content`. A step into a list of
+    messages may be a role: `messages.user.content`.
+
+    Attributes:
+        prompt: Column of the question.
+        gold: Column of the known answer.
+        gold_in: Where the answer is in that column: `whole`, `boxed` (its last \\boxed{}), or
+            `after MARK` (the text after the last MARK).
+        gold_names: How gold names the right one of `options`: `label` (its letter, or the
+            dataset's label), `text`, `index_from_0` or `index_from_1`. Null means its label, or its
+            text if that is no number.
+        no_gold: Answers that mean "no known answer"; their rows are skipped and counted. The
+            empty text stands for a column that is empty or holds no answer.
+        level: The level of all rows as a number, or a column of levels: whole numbers, or texts
+            with one number, e.g. `Level 3`. A row without a value has level 1.
+        options: Column of 2 to 26 choices: a list, or a mapping of labels to texts. They become
+            lines of the prompt, `A) …`, and gold becomes a letter.
+        shuffled: Columns of wrong choices, where `gold` is the text of the right one. All choices
+            are shuffled by the question and become lines of the prompt, as with `options`.
+        solutions: Column of the dataset's own worked solutions, a text or a list of texts.
+        thought: Column of the thinking that led to the solution.
+        only: Column to the value that a row must have there, or a list of such values.
+        checker: Which rule compares answers, e.g. `math`, `choice` or `number`.
+        family: The name under which tables group these problems.
+        family_column: Column of the family; replaces `family`.
+    """
+
+    prompt: str = "prompt"
+    gold: str = "gold"
+    gold_in: str = "whole"
+    gold_names: str | None = field(default=None, metadata={"choices": GOLD_NAMES})
+    no_gold: list[str] = field(default_factory=list)
+    level: str | int = "level"
+    options: str | None = None
+    shuffled: list[str] = field(default_factory=list)
+    solutions: str | None = None
+    thought: str | None = None
+    only: dict[str, Any] = field(default_factory=dict)
+    checker: str = "math"
+    family: str = "file"
+    family_column: str | None = None
+
+    def columns(self) -> dict[str, str]:
+        """The columns that some row must have, each with the config key that names it."""
+        pairs: list[tuple[str, str | int | None]] = [
+            ("prompt", self.prompt),
+            ("gold", self.gold),
+            ("level", None if self.level == "level" else self.level),
+            ("options", self.options),
+            *(("shuffled", column) for column in self.shuffled),
+            ("solutions", self.solutions),
+            ("thought", self.thought),
+            *(("only", column) for column in self.only),
+            ("family_column", self.family_column),
+        ]
+        columns: dict[str, str] = {}
+        for key, column in pairs:
+            if isinstance(column, str):
+                columns.setdefault(column, f"data.rows.{key}")
+        return columns
+
+    def selects(self, row: Mapping[str, Any]) -> bool:
+        """Whether the row has the values that `only` requires."""
+        return all(
+            value_at(row, column) in (required if isinstance(required, list) else [required])
+            for column, required in self.only.items()
+        )
+
+    def problem(
+        self, row: Mapping[str, Any], name: str, columns: Sequence[str] | None = None
+    ) -> Problem | None:
+        """The problem in a row; None when it has no gold and `no_gold` allows that.
+
+        Args:
+            row: A row that `selects` accepts.
+            name: The row's file and line without folders, for the problem's metadata.
+            columns: The dataset's columns, for an error; None = the row has all of them.
+
+        Raises:
+            RowError: The row lacks what the mapping names.
+        """
+        known_columns = row if columns is None else columns
+        gold = self._gold(row, known_columns)
+        if gold is None:
+            return None
+        prompt = _text(row, self.prompt, "prompt", known_columns)
+        metadata: dict[str, Any] = {"row": name}
+        texts: Sequence[str] = ()
+        if self.shuffled:
+            texts = self._shuffled(row, gold, prompt, known_columns)
+            gold = ascii_uppercase[texts.index(gold)]
+        elif self.options is not None:
+            options = self._options(row, self.options, known_columns)
+            texts = options.texts
+            gold = correct_letter(gold, options, self.gold_names, self.gold)
+        if texts:
+            lettered = zip(ascii_uppercase, texts, strict=False)
+            prompt = "\n".join([prompt, *(f"{letter}) {text}" for letter, text in lettered)])
+            metadata["choices"] = list(texts)
+        if self.solutions is not None:
+            metadata["solutions"] = self._solutions(row, self.solutions, known_columns)
+        family = self.family
+        if self.family_column is not None:
+            value = value_at(row, self.family_column)
+            is_integer = isinstance(value, int) and not isinstance(value, bool)
+            family = (
+                str(value)
+                if is_integer
+                else _text(row, self.family_column, "family_column", known_columns)
+            )
+        return Problem(prompt, gold, self.checker, family, self._level(row), metadata)
+
+    def _gold(self, row: Mapping[str, Any], columns: Iterable[str]) -> str | None:
+        value = value_at(row, self.gold)
+        whole = answer_text(value)
+        answer: str | None = ""
+        if whole is not None:
+            answer = whole
+            if self.gold_in == "boxed":
+                answer = extract_answer(whole)
+            elif self.gold_in != "whole":
+                mark = self.gold_in.removeprefix(_AFTER)
+                answer = whole.rpartition(mark)[2] if mark in whole else ""
+        elif not is_missing(value):
+            raise RowError(
+                "unreadable_gold",
+                f"'{self.gold}' is {shown(value)}; give one text or finite number"
+                f"{_nested_paths(value, self.gold)}",
+            )
+        gold = (answer or "").strip()
+        if gold in self.no_gold:
+            return None
+        if not gold or is_blank(gold):
+            if whole is None and root_of(self.gold, columns) is None:
+                raise _missing_column(self.gold, "gold", columns)
+            missing_part = "" if self.gold_in == "whole" else f", without an answer {self.gold_in}"
+            raise RowError(
+                "missing_gold",
+                f"'{self.gold}' is {shown(value)}{missing_part}; give a non-empty string, or "
+                "skip such rows with data.rows.no_gold=['']",
+            )
+        _check_text(gold, self.gold)
+        return gold
+
+    def _shuffled(
+        self, row: Mapping[str, Any], gold: str, prompt: str, columns: Iterable[str]
+    ) -> list[str]:
+        """The right and the wrong choices in the order of the prompt."""
+        wrong_choices = [_text(row, column, "shuffled", columns) for column in self.shuffled]
+        if gold in wrong_choices:
+            raise RowError(
+                "malformed_options",
+                f"'{self.gold}' is {gold!r}, and so is a wrong choice; correct the row",
+            )
+        return random.Random(prompt).sample([gold, *wrong_choices], 1 + len(wrong_choices))
+
+    def _options(self, row: Mapping[str, Any], column: str, columns: Iterable[str]) -> Options:
+        if root_of(column, columns) is None:
+            raise _missing_column(column, "options", columns)
+        return read_options(value_at(row, column), column)
+
+    def _level(self, row: Mapping[str, Any]) -> int:
+        if isinstance(self.level, int):
+            return self.level
+        value = value_at(row, self.level)
+        level = value
+        if is_missing(value) or (isinstance(value, str) and is_blank(value)):
+            level = 1
+        elif isinstance(value, str) and (match := _NUMBER.search(value)):
+            level = int(match[0]) if re.fullmatch(r"\d{1,10}", match[0]) else value
+        elif isinstance(value, float | Decimal) and float(value).is_integer():
+            level = int(value)
+        if not isinstance(level, int) or isinstance(level, bool) or not 1 <= level <= _MAX_LEVEL:
+            raise RowError(
+                "unreadable_level",
+                f"'{self.level}' is {shown(value)}; give an integer of at least 1, or "
+                "select other rows with data.rows.only",
+            )
+        return level
+
+    def _solutions(self, row: Mapping[str, Any], column: str, columns: Iterable[str]) -> list[str]:
+        value = value_at(row, column)
+        texts = [value] if isinstance(value, str) or value is None else value
+        if not isinstance(texts, Sequence) or not all(isinstance(t, str | None) for t in texts):
+            raise RowError(
+                "malformed_solutions",
+                f"'{column}' is {shown(value)}; give a text or a list of texts, or "
+                "name another column in data.rows.solutions",
+            )
+        solutions = [text.strip() for text in texts if text and text.strip()]
+        for text in solutions:
+            _check_text(text, column)
+        if self.thought is None or not solutions:
+            return solutions
+        thought = _text(row, self.thought, "thought", columns)
+        return [f"<think>\n{thought}\n</think>\n{solution}" for solution in solutions]
+
+
+def parse_row_mapping(options: Mapping[str, Any], key: str) -> RowMapping:
+    """Check the options of a config and build the mapping.
+
+    Args:
+        options: Any of the attributes of `RowMapping`.
+        key: Where in the config they are, for an error.
+
+    Raises:
+        UserError: There is no such key, or its value fits no row.
+    """
+    known = [item.name for item in fields(RowMapping)]
+    for name in options:
+        if name not in known:
+            raise UserError(f"{key}.{name}: there is no such key; choose among {', '.join(known)}")
+    mapping = RowMapping(**options)
+    if mapping.gold_in not in ("whole", "boxed") and not (
+        mapping.gold_in.startswith(_AFTER) and mapping.gold_in.removeprefix(_AFTER).strip()
+    ):
+        raise UserError(
+            f"{key}.gold_in: '{mapping.gold_in}' is unknown; choose whole, boxed or 'after MARK'"
+        )
+    if mapping.gold_names not in (None, *GOLD_NAMES):
+        raise UserError(
+            f"{key}.gold_names: '{mapping.gold_names}' is unknown; choose null or one of "
+            f"{', '.join(GOLD_NAMES)}"
+        )
+    if isinstance(mapping.level, int) and not 1 <= mapping.level <= _MAX_LEVEL:
+        raise UserError(f"{key}.level: {mapping.level} is no level; give 1 or more, or a column")
+    if mapping.options is not None and mapping.shuffled:
+        raise UserError(f"{key}.shuffled: {key}.options names choices too; give one of the two")
+    if len(mapping.shuffled) >= len(ascii_uppercase):
+        raise UserError(f"{key}.shuffled: {len(mapping.shuffled)} columns; give at most 25")
+    return mapping
+
+
+def _text(row: Mapping[str, Any], column: str, key: str, columns: Iterable[str]) -> str:
+    value = value_at(row, column)
+    if value is None and root_of(column, columns) is None:
+        raise _missing_column(column, key, columns)
+    if not isinstance(value, str) or is_blank(value):
+        is_absent = is_missing(value) or isinstance(value, str)
+        raise RowError(
+            f"missing_{key}" if is_absent else f"unreadable_{key}",
+            f"'{column}' is {shown(value)}; give a non-empty string, or name another "
+            f"column in data.rows.{key}{_nested_paths(value, column)}",
+        )
+    _check_text(value, column)
+    return value.strip()
+
+
+def _check_text(text: str, column: str) -> None:
+    problem = text_problem(text)
+    if problem is not None:
+        raise RowError("malformed_text", f"'{column}' {problem}; correct the row")
+
+
+def _missing_column(column: str, key: str, columns: Iterable[str]) -> RowError:
+    return RowError(
+        f"missing_{key}", f"{missing_column(column, columns)}; name one in data.rows.{key}"
+    )
+
+
+def _nested_paths(value: Any, column: str) -> str:
+    """Paths to a text inside a nested value, for an error; empty for any other value."""
+    while isinstance(value, list) and value and isinstance(value[0], list | Mapping):
+        column, value = f"{column}.0", value[0]
+    if isinstance(value, Mapping) and value:
+        return f", e.g. {', '.join(f'{column}.{name}' for name in list(value)[:4])}"
+    return f", e.g. {column}.0" if isinstance(value, list) and value else ""

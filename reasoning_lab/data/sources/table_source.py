@@ -1,0 +1,286 @@
+"""Problems of a dataset in a table: the base of sources that read rows.
+
+The rows are read once, through a `RowMapping`, into a memory-mapped Arrow table in the cache of the
+`datasets` library. A million rows take no more memory than their ids. The cache finds the table by
+its arguments, without a network.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reasoning_lab.data.sources import (
+    json_lines,
+    multiple_choice,
+    problem_table,
+    readers,
+    row_mapping,
+    row_values,
+)
+from reasoning_lab.data.sources.problem_source import check_fractions
+from reasoning_lab.data.sources.problem_table import (
+    HASHED,
+    SPLITS,
+    TEXTS,
+    TableRows,
+    check_corrections,
+    read_table,
+    signed_id,
+    table_rows,
+)
+from reasoning_lab.data.sources.readers import Read
+from reasoning_lab.data.sources.row_mapping import RowMapping
+from reasoning_lab.data.sources.unreadable import UnreadablePolicy
+from reasoning_lab.graph.ledger import Ledger
+from reasoning_lab.system.files import content_hash
+from reasoning_lab.types import Problem, Split, UserError
+
+log = logging.getLogger(__name__)
+
+_BATCH_PROBLEMS = 1024
+
+
+class TableSource:
+    """Problems in a table that is built when it is first needed.
+
+    Of equal prompts the first row decides the split. Within that split the first row is used if
+    all golds agree. If they disagree, none is used, because nothing says which gold is right.
+
+    Args:
+        label: The source's name and the key to change, for errors.
+        read: Module-level function that yields rows.
+        arguments: Its arguments, which decide what it yields and so identify the table.
+        mapping: Which column holds what.
+        test_frac: Fraction held out for benchmarks, of the prompts without a split of their own.
+        validation_frac: Fraction of the same prompts for early stopping and tuning.
+        unreadable: What happens to rows and golds that cannot be read.
+        corrections: Prompt id to the `gold` that the dataset has and the `corrected` one.
+    """
+
+    def __init__(
+        self,
+        label: str,
+        read: Callable[..., Read],
+        arguments: Mapping[str, Any],
+        mapping: RowMapping,
+        test_frac: float,
+        validation_frac: float,
+        unreadable: UnreadablePolicy,
+        corrections: Mapping[str, Mapping[str, str]],
+    ) -> None:
+        check_fractions(test_frac, validation_frac)
+        check_corrections(corrections)
+        self._label = label
+        self._unreadable = unreadable
+        self._corrections = corrections
+        self._table_arguments = {
+            "read": read,
+            "arguments": dict(arguments),
+            "mapping": asdict(mapping),
+            "corrections": {key: dict(value) for key, value in corrections.items()},
+            "code": _code_hash(),
+        }
+        self._fractions = (test_frac, validation_frac)
+
+    def problems(
+        self, split: Split, levels: Sequence[int], count: int, seed: int
+    ) -> Iterator[Problem]:
+        """Yield `count` problems with distinct prompts."""
+        matching = self._matching(split, levels)
+        if len(matching) < count:
+            fraction = (
+                "lower data.test_frac" if split is Split.TRAIN else f"raise data.{split}_frac"
+            )
+            raise UserError(
+                f"{self._label} has {len(matching)} distinct {split} prompts at levels "
+                f"{list(levels)}, {count} asked for; ask for fewer, add rows or {fraction}"
+            )
+        chosen = np.random.default_rng(seed).permutation(matching)[:count]
+        for start in range(0, count, _BATCH_PROBLEMS):
+            batch = self._table[chosen[start : start + _BATCH_PROBLEMS]]
+            texts = zip(*(batch[name] for name in TEXTS), strict=True)
+            for (prompt, gold, checker, family, metadata), row_level in zip(
+                texts, batch["level"], strict=True
+            ):
+                yield Problem(prompt, gold, checker, family, row_level, json.loads(metadata))
+
+    def available(self, split: Split, levels: Sequence[int]) -> int:
+        return len(self._matching(split, levels))
+
+    def _matching(self, split: Split, levels: Sequence[int]) -> NDArray[np.int64]:
+        """`[M] int64`, the numbers of the rows of a split and of levels."""
+        ids, rows = self._ids, self._rows.used
+        row_split, level = self._column("split")[rows], self._column("level")[rows]
+        position = (ids[rows].view(np.uint64) >> np.uint64(32)) / 2**32  # As in `split_of`.
+        test_frac, validation_frac = self._fractions
+        hashed = np.where(
+            position < test_frac,
+            SPLITS.index(Split.TEST),
+            np.where(
+                position < test_frac + validation_frac,
+                SPLITS.index(Split.VALIDATION),
+                SPLITS.index(Split.TRAIN),
+            ),
+        )
+        splits = np.where(row_split == HASHED, hashed, row_split)
+        matching: NDArray[np.int64] = rows[
+            (splits == SPLITS.index(split)) & np.isin(level, list(levels))
+        ]
+        return matching
+
+    def fixed_split(self, problem_id: str) -> Split | None:
+        return self._fixed_splits.get(signed_id(problem_id))
+
+    def unreadable(self, problem: Problem) -> UnreadablePolicy | None:
+        rows = np.flatnonzero(self._ids == signed_id(problem.id)).tolist()
+        row = problem.metadata.get("row")
+        is_ours = any(json.loads(text)["row"] == row for text in self._table[rows]["metadata"])
+        return self._unreadable if is_ours else None
+
+    def record_rows(self, ledger: Ledger) -> None:
+        ledger.merge(self._rows.ledger)
+
+    @cached_property
+    def _fixed_splits(self) -> dict[int, Split]:
+        """Signed id to split, for the rows that the dataset itself holds out.
+
+        The dataset's training prompts are absent: their hash decides.
+        """
+        row_split = self._column("split")
+        held_out = np.flatnonzero((row_split >= 0) & (row_split != SPLITS.index(Split.TRAIN)))
+        ids = self._ids
+        # In reverse, so that of equal prompts the first row's split stays.
+        return {int(ids[row]): SPLITS[row_split[row]] for row in held_out[::-1]}
+
+    @cached_property
+    def _ids(self) -> NDArray[np.int64]:
+        ids: NDArray[np.int64] = self._column("id")
+        return ids
+
+    def _column(self, name: str) -> Any:
+        return self._table.data.column(name).to_numpy()
+
+    @cached_property
+    def _rows(self) -> TableRows:
+        """Which rows of the table are used, and why the others are not; logs them once."""
+        rows = table_rows(self._table.data)
+        self._check_rows(rows)
+        for sentence in rows.ledger.lines():
+            log.info("%s: %s.", self._label, sentence)
+        for sentence in rows.ledger.warnings():
+            log.warning("%s: %s.", self._label, sentence)
+        self._check_corrections(rows)
+        return rows
+
+    def _check_rows(self, rows: TableRows) -> None:
+        """Raise for unreadable rows where the source refuses them or there are too many."""
+        examples = rows.complaints
+        if examples and self._unreadable.action == "refuse":
+            names = ", ".join(rows.unreadable_names[1:])
+            more = f"; the same holds for {rows.unreadable - 1:,} more: {names}" if names else ""
+            raise UserError(
+                f"{examples[0]}, or leave such rows out with {self._unreadable.key}."
+                f"unreadable=drop{more}"
+            )
+        self._unreadable.check(rows.unreadable, rows.selected, "rows", examples)
+        rows.ledger.require_passed(
+            "rows", self._label, "correct data.rows, e.g. no_gold and only, or give other rows"
+        )
+
+    def _check_corrections(self, rows: TableRows) -> None:
+        """Warn about each correction without a row: the dataset may have been corrected itself."""
+        ids = self._ids[rows.used]
+        for problem_id, correction in self._corrections.items():
+            matching = rows.used[ids == signed_id(problem_id)].tolist()
+            if self._table[matching]["gold"] != [correction["corrected"]]:
+                log.warning(
+                    "%s: the correction of %s matches no row with the gold '%s'.",
+                    self._label,
+                    problem_id,
+                    correction["gold"],
+                )
+
+    @cached_property
+    def _table(self) -> Any:
+        import datasets
+        from datasets.exceptions import DatasetGenerationError
+
+        kinds = {"id": "int64", "split": "int8", "level": "int32"}
+        kinds |= dict.fromkeys(TEXTS, "large_string")
+        try:
+            with _without_progress_bars():
+                return datasets.Dataset.from_generator(
+                    read_table,
+                    features=datasets.Features(
+                        {name: datasets.Value(kind) for name, kind in kinds.items()}
+                    ),
+                    gen_kwargs=self._table_arguments,
+                )
+        except DatasetGenerationError as error:
+            if isinstance(error.__cause__, UserError):
+                raise error.__cause__ from None
+            raise
+
+
+def local_content_hash(path: Path) -> str:
+    """The hash of a file, or of a folder's files.
+
+    Raises:
+        UserError: There is nothing at `path`, or it cannot be read.
+    """
+    if not path.exists():
+        raise UserError(f"data.path: there is no file '{path}'; check the path")
+    if not path.is_file() and not path.is_dir():
+        raise UserError(f"data.path: '{path}' is a device or a pipe; give a file")
+    try:
+        return content_hash(path)
+    except OSError as error:
+        raise UserError(
+            f"data.path: cannot read '{path}' ({error}); give a file that you may read"
+        ) from error
+
+
+_TABLE_CODE = (
+    *(
+        module.__file__
+        for module in (
+            json_lines,
+            multiple_choice,
+            problem_table,
+            readers,
+            row_mapping,
+            row_values,
+        )
+    ),
+    __file__,
+)
+
+
+@cache
+def _code_hash() -> str:
+    """Hash of the code that turns rows into a table, so that a change of it rebuilds the table."""
+    files = [Path(str(file)) for file in _TABLE_CODE]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+@contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    """Hide the library's progress bars, so that a user's mistake prints one sentence."""
+    import datasets
+
+    were_shown = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if were_shown:
+            datasets.enable_progress_bars()

@@ -1,0 +1,60 @@
+"""What every teacher must provide, and the format in which all of them write a final answer."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol, runtime_checkable
+
+from reasoning_lab.config.hardware import HardwareConfig
+from reasoning_lab.types import Completion, Problem
+
+
+class SolutionWriter(Protocol):
+    """A teacher that is ready to write."""
+
+    def __call__(
+        self, problems: Sequence[Problem], samples: int, seed: int
+    ) -> list[list[Completion]]:
+        """Return at most `samples` completions of each problem; the seed fixes them.
+
+        They carry no token ids, because the student's tokenizer may differ from the teacher's. A
+        completion that was cut off is `truncated`, and its thought stays open.
+        """
+        ...
+
+
+class Teacher(Protocol):
+    """Whatever writes worked solutions for the `distill` stage.
+
+    Composition creates one to check its options, so construction must be cheap.
+
+    Attributes:
+        name: The author that its rollouts name.
+    """
+
+    name: str
+
+    def open(self, hardware: HardwareConfig) -> AbstractContextManager[SolutionWriter]:
+        """Load what writing needs, e.g. a model, and free it at the end."""
+        ...
+
+    def refusal(self, problem: Problem) -> str | None:
+        """Why it cannot solve `problem`, with the remedy; None = it can."""
+        ...
+
+    def preview(self, problem: Problem, seed: int) -> Sequence[str]:
+        """What it would write about `problem`; empty where only a model could say."""
+        ...
+
+
+@runtime_checkable
+class ObservingTeacher(Protocol):
+    """A teacher that must see all problems before it writes."""
+
+    def observe(self, problems: Iterator[Problem]) -> Iterator[Problem]:
+        """Yield the problems unchanged and record what writing needs to know about them."""
+        ...
+
+
+def boxed(answer: str) -> str:
+    """Write an answer in the final-answer format of the recipe."""
+    return f"\\boxed{{{answer}}}"
