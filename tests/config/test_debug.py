@@ -56,7 +56,7 @@ def test_overfitting_one_batch_fits_it(context: StageContext, tmp_path: Path) ->
         name: list(read_history(tmp_path / name / "out")["train/loss"].values())[-1]
         for name in ("all", "one")
     }
-    assert losses["one"] < 0.1 * losses["all"]
+    assert losses["one"] < 0.5 * losses["all"]
 
 
 def test_anomaly_detection_names_the_operation(context: StageContext, tmp_path: Path) -> None:
