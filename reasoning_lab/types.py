@@ -1,7 +1,7 @@
 """The records that flow from data to losses: problems, completions, rollouts, pairs.
 
-Every stage reads and writes these, and nothing here imports torch, so schemas and
-commands that only plan stay fast. Tokens are plain lists; tensors begin at collation.
+Every stage reads and writes these. Nothing here imports torch, so schemas and commands that only
+plan stay fast. Tokens are plain lists; collation turns them into tensors.
 """
 
 import hashlib
@@ -13,11 +13,11 @@ from typing import Any
 
 
 class UserError(Exception):
-    """A mistake of the user's, told in one sentence: what, where, and the remedy."""
+    """A user's mistake, in one sentence: what, where, and the remedy."""
 
 
 class Split(StrEnum):
-    """Which part of a problem source a prompt belongs to; no prompt is in two."""
+    """The part of a problem source that a prompt belongs to; no prompt is in two."""
 
     TRAIN = "train"
     VALIDATION = "validation"
@@ -25,7 +25,7 @@ class Split(StrEnum):
 
 
 class Verdict(StrEnum):
-    """What the verifier says of one completion; the four are counted apart, never merged."""
+    """The verifier's verdict on one completion; the four are counted separately."""
 
     CORRECT = "correct"
     WRONG = "wrong"
@@ -38,14 +38,14 @@ class Problem:
     """A question with a checkable answer.
 
     Attributes:
-        prompt: What the model is asked, without chat markup.
+        prompt: The question, without chat markup.
         gold: The known answer, as its source writes it.
-        checker: Which rule compares an answer with `gold`: `math`, `number`, `choice`,
-            `reasoning_gym/<family>` or the import path of a rule of the user's own.
+        checker: The rule that compares an answer with `gold`: `math`, `number`, `choice`,
+            `reasoning_gym/<family>` or the import path of a user's own rule.
         family: The kind of problem; tables and stratified selection group by it.
         level: Difficulty within the family, 1 = easiest.
-        metadata: What the checker and the procedural teacher need beyond the text; JSON only.
-            `choices` are the options' texts, `row` names the file and line it was read from.
+        metadata: Further JSON values for the checker and the teachers. `choices` are the options'
+            texts; `row` names the file and line of the problem.
     """
 
     prompt: str
@@ -62,27 +62,28 @@ class Problem:
 
     @property
     def origin(self) -> str:
-        """How an error message names it: by its row, else by its id and first words."""
+        """Its name in an error message: its row, else its id and first words."""
         words = " ".join(self.prompt.split())[:60]
         return str(self.metadata.get("row") or f"problem {self.id} ({words!r})")
 
 
 def prompt_id(prompt: str) -> str:
-    """16 hex digits that name a prompt, blind to case, spacing and Unicode form."""
+    """16 hex digits that identify a prompt; case, spacing and Unicode form do not matter."""
     text = " ".join(unicodedata.normalize("NFKC", prompt).casefold().split())
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What a model wrote after a prompt.
+    """The text that a model or another author wrote after a prompt.
 
     Attributes:
-        token_ids: The sampled tokens, the end token included when it was sampled.
-        text: Their decoding without special tokens that only mark the end.
-        logprobs: One a token, log p(token | before) under softmax(logits / temperature)
-            before any top-p truncation; empty when the author is not a model of ours.
-        truncated: True = stopped by the token limit, not by the end token.
+        token_ids: The sampled tokens, with the end token if it was sampled. Empty when the author
+            is no model of ours.
+        text: Their decoding without the end token.
+        logprobs: log p(token | earlier tokens) of each token under softmax(logits / temperature),
+            before any top-p truncation. Empty when the author is no model of ours.
+        truncated: True = the token limit ended it, or its thought was cut off.
     """
 
     token_ids: Sequence[int]
@@ -92,7 +93,7 @@ class Completion:
 
     @property
     def answered(self) -> bool:
-        """False = a server gave nothing: no text, and not even an end token."""
+        """False = a server returned nothing: no text and no end token."""
         return bool(self.token_ids) or bool(self.text.strip())
 
 
@@ -101,14 +102,14 @@ class Rollout:
     """One verified completion of a problem.
 
     Attributes:
-        problem: What was asked.
-        completion: What was written.
-        answer: The answer that the verifier took from the text; None = there was none.
-        verdict: The verifier's word on it.
-        author: Who wrote it: a policy's fingerprint or a teacher's name.
-        policy_version: Updates that the sampling policy had seen in its stage; 0 outside RL.
-        judge: The model whose verdict it is, as the verifier could not read the answer; None =
-            the verdict is the verifier's.
+        problem: The problem.
+        completion: The completion.
+        answer: The answer that the verifier extracted from the text; None = there was none.
+        verdict: The verdict on the answer.
+        author: A policy's fingerprint or a teacher's name.
+        policy_version: Number of updates of the sampling policy in its stage; 0 outside RL.
+        judge: The model that gave the verdict because the verifier could not read the answer;
+            None = the verifier gave it.
     """
 
     problem: Problem
@@ -126,7 +127,7 @@ class Rollout:
 
 @dataclass(frozen=True, slots=True)
 class RolloutGroup:
-    """All rollouts of one problem that are compared with each other."""
+    """The rollouts of one problem that are compared with each other."""
 
     problem: Problem
     rollouts: Sequence[Rollout]
@@ -153,31 +154,31 @@ class PreferencePair:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A tokenized prompt and a completion to learn from, its end token included."""
+    """A tokenized prompt and a completion to train on, with its end token."""
 
     prompt_ids: Sequence[int]
     completion_ids: Sequence[int]
 
     @property
     def length(self) -> int:
-        """Tokens of both."""
+        """Number of tokens of the prompt and the completion."""
         return len(self.prompt_ids) + len(self.completion_ids)
 
 
 @dataclass(frozen=True, slots=True)
 class Sequences:
-    """Rows that a stage trains on or writes, as far as its config bounds them.
+    """Bounds on the rows that a stage trains on or writes, from its config.
 
     Attributes:
-        rows: Their number.
-        tokens: Most of one; a prompt that comes before a completion is not counted.
-        at_once: Rows, or pairs, of one forward pass where `hardware` does not say.
-        each: Rows that one of these is: 2 = a pair.
+        rows: Number of rows.
+        tokens: Most tokens of a row; the prompt before a sampled completion does not count.
+        rows_per_forward: Rows of one forward pass where `hardware` does not set it.
+        sequences_per_row: 2 = a row is a pair, else 1.
         packed: True = a row holds several documents.
     """
 
     rows: int
     tokens: int
-    at_once: int = 1
-    each: int = 1
+    rows_per_forward: int = 1
+    sequences_per_row: int = 1
     packed: bool = False

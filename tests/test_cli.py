@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from reasoning_lab.commands.sweep import combinations
-from reasoning_lab.config.targets import factory
 from reasoning_lab.data.corpus import read_prompt_ids, read_rollouts, write_prompt_ids
 from reasoning_lab.data.sources.reasoning_gym import ReasoningGymSource
 from reasoning_lab.evaluate.benchmark import benchmark_problems
 from reasoning_lab.graph.ledger import Ledger
-from reasoning_lab.graph.store import Artifact, Store
+from reasoning_lab.graph.record import Record
+from reasoning_lab.graph.store import Store
 from reasoning_lab.types import Split, UserError, Verdict
 from tests.conftest import SMOKE, composed_recipe, lab, lab_here, start_lab
 
@@ -236,7 +236,7 @@ def test_training_tokens_are_counted(smoke_run: Path) -> None:
     assert all(tokens[stage] > 0 for stage in ("pretrain", "sft", "dpo", "rl"))
 
 
-def artifacts(folder: Path) -> list[Artifact]:
+def artifacts(folder: Path) -> list[Record]:
     return list(Store(folder / "runs" / "store").artifacts())
 
 
@@ -253,7 +253,7 @@ def test_held_out_prompts_were_never_trained_on(smoke_run: Path) -> None:
     assert {stage for stage, ids in trained.items() if ids} == {
         "pretrain",
         "distill",
-        "prefer",
+        "prefer_teacher",
         "rl",
     }
     assert all(not ids & held for ids in trained.values())
@@ -277,7 +277,7 @@ def test_rejection_sampling_keeps_the_two_sorts_apart(smoke_run: Path) -> None:
 
 def test_leaked_prompt_is_refused(tmp_path: Path) -> None:
     root = composed_recipe(*SMOKE).root
-    source: ReasoningGymSource = factory(root.data, "data")()
+    source: ReasoningGymSource = root.data.build()
     benchmark = root.benchmarks["heldout"]
     clean, leaky = tmp_path / "clean", tmp_path / "leaky"
     for folder in (clean, leaky):

@@ -13,19 +13,19 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from reasoning_lab.config.model import AdapterConfig
-from reasoning_lab.data.tokens.batches import padded_batch
+from reasoning_lab.data.tokens.batches import completion_batch
 from reasoning_lab.kernels import attention
-from reasoning_lab.kernels.fused_ops import lean
-from reasoning_lab.kernels.logprobs import TokenBatch, mix_precision, token_logprobs
+from reasoning_lab.kernels.batch import TokenBatch
+from reasoning_lab.kernels.binding import bind_kernels, mix_precision
+from reasoning_lab.kernels.fused_ops import unbind_fused_ops
+from reasoning_lab.kernels.logprobs import token_logprobs
 from reasoning_lab.launch.job import Job
 from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.sampling.hf import HFEngine
 from reasoning_lab.tracking.history import read_history
 from reasoning_lab.verify import Verifier
 from tests.conftest import SMOKE, lab
-from tests.kernels.test_attention import built, packed
-from tests.kernels.test_fused_ops import as_transformers_has_it
-from tests.kernels.test_unpadded import EXAMPLES
+from tests.kernels.test_rows import EXAMPLES, built, fused, packed
 from tests.launch.test_distributed import STRATEGIES
 from tests.sampling.test_hf import END, PAD, VOCAB, word_tokenizer
 from tests.support.launches import (
@@ -63,8 +63,8 @@ def on_gpu(job: Job) -> Job:
 def gradients(model: PreTrainedModel, batch: TokenBatch) -> torch.Tensor:
     """`[P]` float64, of a sum in which every token has a weight of its own."""
     logprobs = token_logprobs(model, batch)
-    weights = torch.linspace(0.5, 2.0, logprobs.numel(), device=logprobs.device)
-    (logprobs.flatten() * weights).sum().backward()  # type: ignore[no-untyped-call]
+    weights = torch.linspace(0.5, 2.0, len(logprobs), device=logprobs.device)
+    (logprobs * weights).sum().backward()  # type: ignore[no-untyped-call]
     found = [parameter.grad for parameter in model.parameters()]
     return torch.cat([each.flatten().double().cpu() for each in found if each is not None])
 
@@ -75,7 +75,7 @@ def gradients(model: PreTrainedModel, batch: TokenBatch) -> torch.Tensor:
 def test_flash_attention_is_as_near_as_padded_documents(
     family: str, shared: bool, dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    batch = padded_batch(EXAMPLES, 0) if shared else packed()
+    batch = completion_batch(EXAMPLES) if shared else packed()
     exact = gradients(built(family), batch)
     calls = []
     kernel = attention.varlen_attn
@@ -85,7 +85,7 @@ def test_flash_attention_is_as_near_as_padded_documents(
         return kernel(*args, **options)
 
     def error() -> float:
-        model = built(family).to("cuda", torch.float32 if dtype == "mixed" else torch.bfloat16)  # type: ignore[arg-type]
+        model = fused(family).to("cuda", torch.float32 if dtype == "mixed" else torch.bfloat16)  # type: ignore[arg-type]
         if dtype == "mixed":
             mix_precision(model)
         found = gradients(model, batch.to(torch.device("cuda")))
@@ -109,7 +109,7 @@ def test_norms_and_rotations_are_as_near_as_transformers_own(
     model: Any = tiny_model(family, 40, 0, 1, seed=0).to(dtype)
     exact = gradients(copy.deepcopy(model).double(), batch)
     model.cuda()
-    lean(model)
+    bind_kernels(model)
     norms: list[Tensor] = []
     one = F.rms_norm
     monkeypatch.setattr(F, "rms_norm", lambda x, *rest: norms.append(x) or one(x, *rest))
@@ -120,7 +120,7 @@ def test_norms_and_rotations_are_as_near_as_transformers_own(
 
     ours = error()
     assert len(norms) == (9 if family == "qwen3" else 5)
-    as_transformers_has_it(model, monkeypatch)
+    unbind_fused_ops(model)
     theirs = error()
     assert len(norms) == (9 if family == "qwen3" else 5)
     assert ours < 1.2 * theirs < (1e-4 if dtype == torch.float32 else 0.5)
@@ -166,7 +166,7 @@ def test_quantised_weights_are_a_cpus(
     here, _ = run_in_process(job, verifier, tmp_path / "cpu")
     there, _ = run_in_process(on_gpu(job), verifier, tmp_path / "gpu")
     assert max_weight_difference(here, there) < 1e-4
-    assert max_weight_difference(jobs["lora"].inputs["policy"], there) > 1e-3
+    assert max_weight_difference(jobs["lora"].inputs["policy"].path, there) > 1e-3
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,9 @@ from reasoning_lab.commands.sweep import recipes
 from reasoning_lab.evaluate.completions import read_samples
 from reasoning_lab.evaluate.statistics import Difference, over_seeds, paired_difference
 from reasoning_lab.graph.recipe import Node
-from reasoning_lab.graph.store import Artifact, Store
-from reasoning_lab.report.style import COLOURS, INK, new_figure, plain, save
+from reasoning_lab.graph.record import Record
+from reasoning_lab.graph.store import Store
+from reasoning_lab.report.style import COLOURS, INK, new_figure, save_figure, style_axes
 from reasoning_lab.tracking.history import read_history
 
 ARMS = ("bare", "uniform", "rebalanced", "annealed", "controlled")
@@ -62,7 +63,7 @@ def main() -> None:
     _draw(curves, Path(__file__).with_name("curves.png"))
 
 
-def _artifact(store: Store, node: Node) -> Artifact:
+def _artifact(store: Store, node: Node) -> Record:
     found = store.lookup(node.stage.name, node.fingerprint)
     if found is None:
         sys.exit(f"runs/store lacks {node.name}: run the command of this folder's README.md")
@@ -104,12 +105,12 @@ def _draw(curves: dict[str, list[Curve]], path: Path) -> None:
             )
         panel.set_title(arm, fontsize=9, color=INK, loc="left")
         panel.set_xlabel("step", fontsize=9, color=INK)
-        plain(panel, "y")
+        style_axes(panel, "y")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(
         handles, labels, title="seed", loc="outside right center", frameon=False, fontsize=8
     )
-    save(figure, "pass@1 on 300 validation problems while GRPO trains, percent", path)
+    save_figure(figure, "pass@1 on 300 validation problems while GRPO trains, percent", path)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from reasoning_lab.models.footprint import (
     parameter_count,
     weight_bytes,
 )
-from reasoning_lab.report.style import COLOURS, INK, new_figure, plain, save
+from reasoning_lab.report.style import COLOURS, INK, new_figure, save_figure, style_axes
 
 SEED = 0
 H100 = DEVICES["h100"]
@@ -207,8 +207,8 @@ def main() -> None:
     panel.set_xscale("log", base=2)
     panel.set_xlabel("GPUs", fontsize=9, color=INK)
     panel.legend(frameon=False, fontsize=8)
-    plain(panel, "y")
-    save(
+    style_axes(panel, "y")
+    save_figure(
         figure,
         "Seconds of drawing for each second of training",
         Path(__file__).with_name("balance.png"),

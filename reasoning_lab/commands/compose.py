@@ -6,7 +6,7 @@ The last place that sees a DictConfig.
 import importlib
 import pkgutil
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,18 @@ from omegaconf import DictConfig, OmegaConf
 
 import reasoning_lab.stages
 from reasoning_lab.config.benchmark import BenchmarkConfig
+from reasoning_lab.config.components import SourceConfig
 from reasoning_lab.config.debug import DebugConfig
-from reasoning_lab.config.fields import check_values, identity_of
+from reasoning_lab.config.fields import check_values
 from reasoning_lab.config.hardware import HardwareConfig
+from reasoning_lab.config.identity import identity_of
 from reasoning_lab.config.root import RootConfig
-from reasoning_lab.config.targets import check_path, factory, import_trusted, is_trusted, own_code
+from reasoning_lab.config.targets import (
+    import_trusted,
+    is_trusted,
+    user_code_hashes,
+)
 from reasoning_lab.data.sources.problem_source import ProblemSource
-from reasoning_lab.data.sources.row_mapping import RowMapping
 from reasoning_lab.data.sources.unreadable import errors_under
 from reasoning_lab.evaluate.stage import EvaluateStage
 from reasoning_lab.graph.recipe import (
@@ -35,8 +40,7 @@ from reasoning_lab.graph.recipe import (
     ordered,
     with_evaluations,
 )
-from reasoning_lab.graph.store import RECORD
-from reasoning_lab.sampling.model_teacher import check_engine
+from reasoning_lab.graph.record import RECORD_FILE
 from reasoning_lab.system.files import content_hash
 from reasoning_lab.training.stage import LabStage, TrainingStage
 from reasoning_lab.types import UserError
@@ -64,10 +68,11 @@ class Recipe:
 
 
 def register_schemas() -> None:
-    """Give Hydra what the shipped options refer to: the stages' schemas and `option_of`."""
+    """Give Hydra what the options refer to: schemas of stages and components, `option_of`."""
     OmegaConf.register_new_resolver("option_of", _option_of, replace=True)
+    for package in ("data.sources", "data.teachers", "sampling"):
+        importlib.import_module(f"reasoning_lab.{package}.config")
     store = ConfigStore.instance()
-    store.store(group="schema", name="rows", node=_rows_schema())
     for name, stage in stage_classes().items():
         store.store(group="schema", name=name, node=stage)
 
@@ -110,13 +115,6 @@ def _subclasses(cls: type[LabStage]) -> Iterator[type[LabStage]]:
         yield from _subclasses(subclass)
 
 
-def _rows_schema() -> DictConfig:
-    """The schema of `data.rows`, where `only` takes names of columns that no schema knows."""
-    schema: DictConfig = OmegaConf.structured(RowMapping)
-    OmegaConf.set_struct(schema.only, False)
-    return schema
-
-
 def compose(config: DictConfig) -> Recipe:
     """Type the config and link its stages.
 
@@ -127,9 +125,6 @@ def compose(config: DictConfig) -> Recipe:
         config.engine.model = config.model.path or BASE
     root: RootConfig = OmegaConf.to_object(config)  # type: ignore[assignment]
     check_values(root)
-    root.data = _plain(root.data)
-    for benchmark in root.benchmarks.values():
-        benchmark.data = _plain(benchmark.data)
     root.benchmarks = {
         name: root.protocol.applied(benchmark) for name, benchmark in root.benchmarks.items()
     }
@@ -137,7 +132,7 @@ def compose(config: DictConfig) -> Recipe:
     root.stages = {name: _debugged(stage, root.debug) for name, stage in root.stages.items()}
     source = _source(root.data, "data")
     sources = {
-        name: _own_source(name, held.data)
+        name: _source(held.data, f"benchmarks.{name}.data")
         for name, held in root.benchmarks.items()
         if held.data is not None
     }
@@ -151,7 +146,7 @@ def compose(config: DictConfig) -> Recipe:
     }
     kept = ablated(ordered(root.stages), root.ablate)
     has_base = root.model.path is not None
-    run = RunIdentity(groups, root.seed, own_code)
+    run = RunIdentity(groups, root.seed, user_code_hashes)
     nodes = link(kept, run, has_base, stage_classes().values())
     evaluations = {
         name: EvaluateStage(
@@ -188,17 +183,8 @@ def _base_name(root: RootConfig) -> str | None:
         return None if path is None else BASE
     parts = Path(path).parts
     # A policy of a store lies in a folder named by its fingerprint, below its stage's.
-    stored = len(parts) > 1 and (Path(path) / RECORD).is_file()
+    stored = len(parts) > 1 and (Path(path) / RECORD_FILE).is_file()
     return f"{parts[-2]}-{parts[-1][:8]}" if stored else Path(path).name or BASE
-
-
-def _plain(value: Any) -> Any:
-    """A source's options without dataclasses in them."""
-    if isinstance(value, RowMapping):
-        return asdict(value)
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return value
 
 
 def _check(root: RootConfig) -> None:
@@ -256,8 +242,8 @@ def _check_engine(root: RootConfig) -> None:
         )
     if root.engine is None:
         return
-    check_engine(root.engine, "engine")
-    if root.stages and ".openai." in str(root.engine["_target_"]):
+    root.engine.check("engine")
+    if root.stages and not root.engine.loads_checkpoints:
         raise UserError(
             "engine: a server does not have the policies of stages; choose engine=hf or vllm, "
             "or evaluate the server's own model with reasoning-lab evaluate"
@@ -334,21 +320,16 @@ def _problems_identity(benchmark: BenchmarkConfig, source: ProblemSource) -> Any
     return identity
 
 
-def _source(data: dict[str, Any], key: str) -> ProblemSource:
-    check_path(str(data.get("_target_")), f"{key}._target_")
-    source: ProblemSource = factory(data, key)()
+def _source(options: SourceConfig, key: str) -> ProblemSource:
+    options.check(key)
+    with errors_under(key):
+        source: ProblemSource = options.build()
     return source
 
 
-def _own_source(name: str, data: dict[str, Any]) -> ProblemSource:
-    key = f"benchmarks.{name}.data"
-    with errors_under(key):
-        return _source(data, key)
-
-
-def _data_identity(data: dict[str, Any], source: ProblemSource) -> Any:
+def _data_identity(options: SourceConfig, source: ProblemSource) -> Any:
     """The source's options and its content; a local file counts by content, not by place."""
-    return {"options": identity_of(_without_paths(data)), "content": source.content()}
+    return {"options": _without_paths(identity_of(options)), "content": source.content()}
 
 
 def _without_paths(options: Any) -> Any:

@@ -19,11 +19,12 @@ from reasoning_lab.data.card import fenced_block, markdown_table
 from reasoning_lab.data.corpus import PROMPT_IDS
 from reasoning_lab.graph.ledger import DROPPED_ROWS, TABLE_COLUMNS, Ledger
 from reasoning_lab.graph.recipe import BASE
-from reasoning_lab.graph.store import RECORD, Artifact, CorruptArtifactError
+from reasoning_lab.graph.record import RECORD_FILE, CorruptArtifactError, Record
+from reasoning_lab.graph.store import Store
 from reasoning_lab.types import UserError
 
 # Files of an artifact that only the lab reads.
-_INTERNAL_FILES = (RECORD, PROMPT_IDS, DROPPED_ROWS, "history.parquet")
+_INTERNAL_FILES = (RECORD_FILE, PROMPT_IDS, DROPPED_ROWS, "history.parquet")
 _CARD = "README.md"
 _TOKEN_VARIABLE = "HF_TOKEN"
 _SOURCE_LINES = ("- Problems:", "- Revision:", "- Licence of", "- Completions")
@@ -66,7 +67,7 @@ def export(model: str, runs: Path, folder: Path) -> Path:
         UserError: There is no such policy, its files are damaged, or the folder is not empty.
     """
     source = Path(model) if Path(model).is_dir() else stored_policy(model, runs / "store")
-    if source is None or not (source / RECORD).is_file():
+    if source is None or not (source / RECORD_FILE).is_file():
         raise UserError(
             f"model={model}: it is not a policy of a store, so its history is unknown; give a "
             "fingerprint, or a folder runs/store/STAGE/FINGERPRINT"
@@ -74,7 +75,7 @@ def export(model: str, runs: Path, folder: Path) -> Path:
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"out={folder}: the folder is not empty; name a new one")
     try:
-        artifact = Artifact.read(source.resolve())
+        artifact = Record.read(source.resolve())
         artifact.verify()
     except CorruptArtifactError as error:
         raise UserError(f"model={model}: {error}; run its recipe again to replace it") from error
@@ -125,7 +126,7 @@ def check_token(repository: str) -> str:
     return token
 
 
-def model_card(policy: Artifact) -> str:
+def model_card(policy: Record) -> str:
     """The text of the card; it names artifacts that the store no longer has."""
     lineage = list(_lineage(policy, {}))
     sections = [
@@ -147,28 +148,28 @@ def model_card(policy: Artifact) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def _lineage(artifact: Artifact, seen: dict[str, None]) -> Iterator[Artifact]:
+def _lineage(artifact: Record, seen: dict[str, None]) -> Iterator[Record]:
     """All artifacts that `artifact` was made from, inputs first, and `artifact` itself last."""
     for fingerprint in artifact.inputs.values():
-        for record in artifact.path.parent.parent.glob(f"*/{fingerprint}/{RECORD}"):
+        for record in artifact.path.parent.parent.glob(f"*/{fingerprint}/{RECORD_FILE}"):
             if fingerprint not in seen:
                 seen[fingerprint] = None
-                yield from _lineage(Artifact.read(record.parent), seen)
+                yield from _lineage(Record.read(record.parent), seen)
     yield artifact
 
 
-def _model(artifact: Artifact) -> Mapping[str, Any]:
+def _model(artifact: Record) -> Mapping[str, Any]:
     model: Mapping[str, Any] = artifact.identity["groups"].get("model", {})
     return model
 
 
-def _base(lineage: Sequence[Artifact]) -> str | None:
+def _base(lineage: Sequence[Record]) -> str | None:
     """The hub id of the base model; None = trained from scratch, or a local checkpoint."""
     path = _model(lineage[-1]).get("path")
     return path if path is not None and "/" in path and _starts_from_base(lineage) else None
 
 
-def _starts_from_base(lineage: Sequence[Artifact]) -> bool:
+def _starts_from_base(lineage: Sequence[Record]) -> bool:
     return any(
         artifact.kind == "policy"
         and "policy" not in artifact.inputs
@@ -177,7 +178,7 @@ def _starts_from_base(lineage: Sequence[Artifact]) -> bool:
     )
 
 
-def _header(lineage: Sequence[Artifact]) -> dict[str, object]:
+def _header(lineage: Sequence[Record]) -> dict[str, object]:
     base = _base(lineage)
     return {
         "library_name": "transformers",
@@ -187,7 +188,7 @@ def _header(lineage: Sequence[Artifact]) -> dict[str, object]:
     }
 
 
-def _recipe(policy: Artifact, lineage: Sequence[Artifact]) -> str:
+def _recipe(policy: Record, lineage: Sequence[Record]) -> str:
     model = _model(policy)
     if not _starts_from_base(lineage):
         start = "The base policy was trained from scratch."
@@ -211,7 +212,12 @@ def _recipe(policy: Artifact, lineage: Sequence[Artifact]) -> str:
     return f"{start}\n\n{markdown_table(header, rows)}\n\nMade with {versions}."
 
 
-def _data(lineage: Sequence[Artifact]) -> str:
+def _implementation(options: Mapping[str, Any]) -> str:
+    """Import path of the user's own source, or of the options of one of the lab's."""
+    return str(options.get("_target_") or options.get("_class_"))
+
+
+def _data(lineage: Sequence[Record]) -> str:
     corpora = [
         f"**{artifact.stage} {artifact.fingerprint}**\n\n"
         + "\n".join(_source_lines(artifact.path / _CARD))
@@ -219,7 +225,7 @@ def _data(lineage: Sequence[Artifact]) -> str:
         if artifact.kind == "corpus" and (artifact.path / _CARD).is_file()
     ]
     sources = [
-        f"- {artifact.stage} drew its problems by `{data['options'].get('_target_')}`."
+        f"- {artifact.stage} drew its problems by `{_implementation(data['options'])}`."
         for artifact in lineage
         if (data := artifact.identity["groups"].get("data"))
     ]
@@ -231,7 +237,7 @@ def _data(lineage: Sequence[Artifact]) -> str:
     return "\n\n".join([*corpora, "\n".join(sources), *missing]).strip() or "None is on record."
 
 
-def _dropped(lineage: Sequence[Artifact]) -> str:
+def _dropped(lineage: Sequence[Record]) -> str:
     """For each stage and unit, the counts of inputs, outputs and drops by reason."""
     rows = [
         [f"{artifact.stage} {artifact.fingerprint}", *cells]
@@ -246,15 +252,14 @@ def _source_lines(card: Path) -> list[str]:
     return [line for line in lines if line.startswith(_SOURCE_LINES)]
 
 
-def _evaluation(lineage: Sequence[Artifact]) -> str:
+def _evaluation(lineage: Sequence[Record]) -> str:
     """Results of every policy of the lineage, and of its base model."""
     policies = {
         artifact.fingerprint: artifact.stage for artifact in lineage if artifact.kind == "policy"
     }
     base = {key: value for key, value in _model(lineage[-1]).items() if key != "adapter"}
     rows_by_policy: dict[str, list[tuple[str, ...]]] = {name: [] for name in ("", *policies)}
-    for record in sorted(lineage[-1].path.parent.parent.glob(f"*/*/{RECORD}")):
-        artifact = Artifact.read(record.parent)
+    for artifact in Store(lineage[-1].path.parent.parent).artifacts():
         policy = artifact.inputs.get("policy", "")
         is_base = policy == "" and _starts_from_base(lineage) and _model(artifact) == base
         if artifact.kind == "evaluation" and (policy in policies or is_base):
@@ -274,13 +279,13 @@ def _evaluation(lineage: Sequence[Artifact]) -> str:
     return markdown_table(header, rows) if rows else "None is in the store."
 
 
-def _result(stage: str, artifact: Artifact) -> tuple[str, ...]:
+def _result(stage: str, artifact: Record) -> tuple[str, ...]:
     config, metrics = artifact.identity["config"], artifact.metrics
     sampling = config["benchmark"]["sampling"]
     low, high = metrics["ci95"]
     return (
         stage,
-        str(config["name"]),
+        str(config["benchmark_name"]),
         f"{metrics['pass@1']:.1%}",
         f"{low:.1%} to {high:.1%}",
         f"{metrics['n']:,}",
@@ -291,7 +296,7 @@ def _result(stage: str, artifact: Artifact) -> tuple[str, ...]:
     )
 
 
-def _settings(artifact: Artifact) -> str:
+def _settings(artifact: Record) -> str:
     return fenced_block(
         yaml.safe_dump(dict(artifact.identity), sort_keys=False).strip(), max_characters=None
     )

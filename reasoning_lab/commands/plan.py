@@ -20,9 +20,11 @@ from reasoning_lab.config.hardware import SHARDED, HardwareConfig
 from reasoning_lab.config.model import ModelConfig
 from reasoning_lab.config.root import RootConfig
 from reasoning_lab.graph.ledger import Ledger
+from reasoning_lab.graph.plan import NodeState, plan
 from reasoning_lab.graph.recipe import Node, variant_label
-from reasoning_lab.graph.stage import Stage
-from reasoning_lab.graph.store import Artifact, Store, fingerprint
+from reasoning_lab.graph.record import Record, fingerprint
+from reasoning_lab.graph.stage import Stage, Workload
+from reasoning_lab.graph.store import Store
 from reasoning_lab.models.cost import (
     ASSUMED_MFU,
     DEVICES,
@@ -47,7 +49,7 @@ _BUDGET_KEYS = frozenset(
     ("length", "batch_size", "count", "validation", "learning_rate", "schedule")
 )
 _MOST_TIMES_ROWS = 10
-_Costs = Mapping[tuple[str, str], Artifact]
+_Costs = Mapping[tuple[str, str], Record]
 _NUMBERS = ("steps", "tokens", "GB each", "FLOPs", "time")
 
 
@@ -114,44 +116,42 @@ class PlannedNode:
 def planned(recipes: Sequence[Recipe]) -> list[PlannedNode]:
     """Every node of every recipe, in the order in which they would run."""
     nodes: list[PlannedNode] = []
-    states: dict[str, str] = {}
-    warnings: dict[str, list[str]] = {}
+    records: dict[str, Record | None] = {}
     stored: dict[str, _Costs] = {}
     for recipe in recipes:
         runs = recipe.root.paths.runs
         store = Store(Path(runs) / "store")
         if runs not in stored:
             stored[runs] = _costs(store.artifacts())
-        for node in recipe.nodes:
-            repeated = node.fingerprint in states
-            if not repeated:
-                cached = store.lookup(node.stage.name, node.fingerprint)
-                states[node.fingerprint] = "run" if cached is None else "cached"
-                ledger = Ledger.of(cached.ledger) if cached else Ledger()
-                warnings[node.fingerprint] = ledger.warnings()
-            stage = _at_most(node)
-            rows = stage.workload().rows
-            like = _like(node, stored[runs])
-            memory = _memory(recipe.root, stage)
-            nodes.append(
-                PlannedNode(
-                    stage=node.name,
-                    variant=recipe.variant,
-                    seed=recipe.root.seed,
-                    fingerprint=node.fingerprint,
-                    state=states[node.fingerprint],
-                    repeated=repeated,
-                    rows=rows,
-                    steps=_steps(stage),
-                    at_most=stage is not node.stage,
-                    train_tokens=_scaled(like, "train_tokens", rows),
-                    wall_s=_scaled(like, "wall_s", rows),
-                    memory=memory,
-                    bounds=_bounds(recipe.root, stage, memory),
-                    warnings=warnings[node.fingerprint],
-                )
-            )
+        nodes += [
+            _priced(state, recipe, stored[runs]) for state in plan(recipe.nodes, store, records)
+        ]
     return nodes
+
+
+def _priced(state: NodeState, recipe: Recipe, costs: _Costs) -> PlannedNode:
+    node = state.node
+    stage = _at_most(node)
+    workload = stage.workload()
+    rows = workload.rows
+    like = _like(node, costs)
+    memory = _memory(recipe.root, stage, workload)
+    return PlannedNode(
+        stage=node.name,
+        variant=recipe.variant,
+        seed=recipe.root.seed,
+        fingerprint=node.fingerprint,
+        state="run" if state.record is None else "cached",
+        repeated=state.repeated,
+        rows=rows,
+        steps=_steps(stage),
+        at_most=stage is not node.stage,
+        train_tokens=_scaled(like, "train_tokens", rows),
+        wall_s=_scaled(like, "wall_s", rows),
+        memory=memory,
+        bounds=_bounds(recipe.root, workload, memory),
+        warnings=[] if state.record is None else Ledger.of(state.record.ledger).warnings(),
+    )
 
 
 def _at_most(node: Node) -> Stage:
@@ -209,10 +209,17 @@ def memory_lines(nodes: Sequence[PlannedNode]) -> list[str]:
         f"{', '.join(stages)}: {memory.parameters / 1e6:,.1f}M parameters; on one device about "
         f"{_size(memory.weights + memory.gradients)} of weights and gradients, "
         f"{_size(memory.optimizer + memory.master)} of optimizer state, "
-        f"{_size(1000 * memory.activations_a_token)} for every 1,000 tokens of a micro-batch, "
+        f"{_size(1000 * memory.activations_per_token)} for every 1,000 tokens of a micro-batch, "
         f"{_logits(memory)}{_besides(memory)}."
         for memory, stages in found.items()
     ]
+
+
+def notices(recipes: Sequence[Recipe]) -> list[str]:
+    """What is to be said of the stores themselves."""
+    stores = dict.fromkeys(Path(recipe.root.paths.runs) / "store" for recipe in recipes)
+    lines = (Store(root).older_layout_notice() for root in stores)
+    return [f"{line}." for line in lines if line]
 
 
 def warning_lines(nodes: Sequence[PlannedNode]) -> list[str]:
@@ -274,10 +281,9 @@ def sharding_of(hardware: HardwareConfig) -> Sharding:
     )
 
 
-def _memory(root: RootConfig, stage: Stage) -> Footprint | None:
+def _memory(root: RootConfig, stage: Stage, work: Workload) -> Footprint | None:
     if not isinstance(stage, TrainingStage):
         return None
-    work = stage.workload()
     architecture = _architecture(root.model)
     vocab = architecture["vocab_size"]
     found = footprint(
@@ -301,16 +307,15 @@ def _memory(root: RootConfig, stage: Stage) -> Footprint | None:
     return replace(found, copies=found.copies + whole)
 
 
-def _bounds(root: RootConfig, stage: Stage, memory: Footprint | None) -> Bounds | None:
+def _bounds(root: RootConfig, work: Workload, memory: Footprint | None) -> Bounds | None:
     device = DEVICES.get(root.hardware.gpu_model or "")
     architecture = _architecture(root.model)
     vocab = architecture["vocab_size"]
     dtype = root.model.sampling_dtype
-    work = stage.workload()
     trained, written = work.trained, work.written
     if not is_known(architecture) or not (trained or written):
         return None
-    devices = sharding_of(root.hardware).world
+    devices = sharding_of(root.hardware).world_size
     together = root.hardware.generation_batch_size
     flops, seconds, kept, added = 0.0, 0.0, memory.states if memory else 0, [0]
     if trained and memory:
@@ -336,8 +341,8 @@ def _bounds(root: RootConfig, stage: Stage, memory: Footprint | None) -> Bounds 
 
 def _at_once(rows: Sequences, hardware: HardwareConfig) -> int:
     """Rows of one forward pass of one device."""
-    share = max(1, rows.at_once // sharding_of(hardware).world)
-    return rows.each * min(share, hardware.micro_batch_size or share)
+    share = max(1, rows.rows_per_forward // sharding_of(hardware).world_size)
+    return rows.sequences_per_row * min(share, hardware.micro_batch_size or share)
 
 
 def _architecture(model: ModelConfig) -> dict[str, Any]:
@@ -349,9 +354,9 @@ def _architecture(model: ModelConfig) -> dict[str, Any]:
     return {"vocab_size": model.vocab_size, **found}
 
 
-def _costs(artifacts: Iterable[Artifact]) -> _Costs:
+def _costs(artifacts: Iterable[Record]) -> _Costs:
     """Those whose cost is known, by stage and fingerprint, and one by stage and work a row."""
-    found: dict[tuple[str, str], Artifact] = {}
+    found: dict[tuple[str, str], Record] = {}
     for artifact in artifacts:
         rows = artifact.metrics.get("planned_rows")
         if not rows:
@@ -364,7 +369,7 @@ def _costs(artifacts: Iterable[Artifact]) -> _Costs:
     return found
 
 
-def _like(node: Node, costs: _Costs) -> Artifact | None:
+def _like(node: Node, costs: _Costs) -> Record | None:
     """An artifact whose cost says what the node's will be: its own, or a similar one."""
     own = costs.get((node.stage.name, node.fingerprint))
     return own or costs.get((node.stage.name, _work_of_a_row(node.identity)))
@@ -382,7 +387,7 @@ def _without_budget(value: Any) -> Any:
     return value
 
 
-def _scaled(like: Artifact | None, metric: str, rows: int | None) -> int | None:
+def _scaled(like: Record | None, metric: str, rows: int | None) -> int | None:
     """What the node's rows take; None = unknown, or too far from what was measured."""
     if like is None or rows is None or not like.metrics.get(metric):
         return None

@@ -15,7 +15,6 @@ from pathlib import Path
 
 from reasoning_lab.commands.compose import Recipe
 from reasoning_lab.config.problems import ProblemDraw
-from reasoning_lab.config.targets import factory
 from reasoning_lab.data.artifacts import Corpus
 from reasoning_lab.data.sources.problem_source import ProblemSource, draw_benchmark
 from reasoning_lab.data.sources.reasoning_gym import ReasoningGymSource
@@ -103,7 +102,7 @@ class Preflight:
             yield f"{draw.key}: {drawn.refusal}"
         if draw.teacher is None:
             return
-        teacher: Teacher = factory(draw.teacher, f"{draw.key}.teacher")()
+        teacher: Teacher = draw.teacher.build()
         refusals = (teacher.refusal(problem) for problem in drawn.examples.values())
         yield from (f"{draw.key}: {refusal}" for refusal in dict.fromkeys(refusals) if refusal)
 
@@ -128,7 +127,7 @@ class Preflight:
         limit = _lab_stage(node).document_limit(key)
         if limit is None:
             return
-        teacher: Teacher = factory(made_by.teacher, f"{made_by.key}.teacher")()
+        teacher: Teacher = made_by.teacher.build()
         texts = [
             f"{problem.prompt}{text}"
             for problem in drawn.sample

@@ -7,7 +7,14 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from reasoning_lab.commands.arguments import to_sweep
-from reasoning_lab.commands.plan import memory_lines, plan_table, planned, summary, warning_lines
+from reasoning_lab.commands.plan import (
+    memory_lines,
+    notices,
+    plan_table,
+    planned,
+    summary,
+    warning_lines,
+)
 from reasoning_lab.commands.preflight import check_data
 from reasoning_lab.commands.sweep import recipes
 
@@ -25,7 +32,7 @@ def main(arguments: Sequence[str]) -> None:
         return
     console = Console()
     console.print(plan_table(nodes))
-    for line in [*memory_lines(nodes), *warning_lines(nodes), summary(nodes)]:
+    for line in [*notices(swept), *memory_lines(nodes), *warning_lines(nodes), summary(nodes)]:
         console.print(line, soft_wrap=True)
     if unchecked:
         console.print(

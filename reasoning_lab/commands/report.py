@@ -16,11 +16,12 @@ from rich.console import Console
 from reasoning_lab.commands.arguments import to_sweep
 from reasoning_lab.commands.compose import Recipe
 from reasoning_lab.commands.sweep import recipes, swept_keys
-from reasoning_lab.config.fields import as_plain
-from reasoning_lab.evaluate.completions import read_samples
+from reasoning_lab.config.identity import as_plain
+from reasoning_lab.evaluate.completions import Evaluation
 from reasoning_lab.evaluate.stage import EvaluateStage
 from reasoning_lab.graph.recipe import Node, variant_label
-from reasoning_lab.graph.store import Artifact, Store, fingerprint
+from reasoning_lab.graph.record import Record, fingerprint
+from reasoning_lab.graph.store import Store
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.report.table import sentences
 from reasoning_lab.report.write import (
@@ -66,7 +67,7 @@ def survey(overrides: Sequence[str]) -> dict[str, Path]:
     results: list[StageResult] = []
     missing: list[str] = []
     runs = Path("runs")
-    artifacts: dict[str, Artifact] = {}
+    artifacts: dict[str, Record] = {}
     evidence = Evidence()
     for combination, recipe in recipes(overrides):
         runs = Path(recipe.root.paths.runs)
@@ -132,7 +133,7 @@ def dashboard(overrides: Sequence[str]) -> list[str]:
 
 
 def results_of(
-    recipe: Recipe, artifacts: Mapping[str, Artifact]
+    recipe: Recipe, artifacts: Mapping[str, Record]
 ) -> tuple[list[Row], list[StageResult]]:
     """Rows and verdicts of a finished recipe.
 
@@ -146,7 +147,7 @@ def results_of(
             continue
         evaluated, policy = artifacts[node.fingerprint], node.inputs.get(Policy.kind)
         made = None if policy is None else artifacts[policy.fingerprint]
-        samples = read_samples(evaluated.path, node.stage.benchmark.samples)
+        samples = Evaluation(evaluated.path).samples(node.stage.benchmark.samples)
         about: dict[str, Any] = {
             "variant": recipe.variant,
             "stage": _policy_name(node),
@@ -185,7 +186,7 @@ def _name_of_base(node: Node) -> str:
     return fingerprint({"model": node.identity["groups"]["model"]})
 
 
-def add_evidence(evidence: Evidence, recipe: Recipe, artifacts: Mapping[str, Artifact]) -> None:
+def add_evidence(evidence: Evidence, recipe: Recipe, artifacts: Mapping[str, Record]) -> None:
     """Add what stands behind a finished recipe's numbers; `artifacts` as for `results_of`."""
     seed, variant = recipe.root.seed, recipe.variant
     title = f"{variant_label(variant)}, seed {seed}"

@@ -2,10 +2,10 @@
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any
 
 from omegaconf import MISSING
 
+from reasoning_lab.config.components import SourceConfig
 from reasoning_lab.config.fields import MAX_SEED, at_least, choice, fraction, number
 
 
@@ -23,7 +23,7 @@ class BenchmarkConfig:
     """A fixed set of held-out problems and the protocol by which a policy meets it.
 
     Attributes:
-        data: `_target_` and options of a source of its own; null = the run's.
+        data: A source of its own; null = the run's.
         instruction: Said after every problem, on a line of its own.
         split: test, or validation for tuning; no training problem is in either.
         seed: Draws the problems; independent of the run's seed, so all runs meet the same.
@@ -32,7 +32,7 @@ class BenchmarkConfig:
         max_unreadable_frac: Largest fraction of the problems that is dropped so.
     """
 
-    data: dict[str, Any] | None = None
+    data: SourceConfig | None = None
     instruction: str = ""
     split: str = choice("test", "validation")
     levels: list[int] = MISSING

@@ -5,7 +5,7 @@ enters its fingerprint; placement says where and how fast it is made and never d
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from omegaconf import MISSING
@@ -13,6 +13,9 @@ from omegaconf import MISSING
 from reasoning_lab.types import UserError
 
 T = TypeVar("T")
+
+# Metadata of a mapping to which any key may be added, also without Hydra's `+`.
+FREE_KEYS = {"free": True}
 
 # The largest seed that numpy and Lightning take.
 MAX_SEED = 2**32 - 1
@@ -80,27 +83,3 @@ def check_values(value: Any, key: str = "") -> None:
     elif isinstance(value, Mapping):
         for name, content in value.items():
             check_values(content, f"{key}.{name}".lstrip("."))
-
-
-def identity_of(value: Any) -> Any:
-    """`value` as plain data without its placement fields; what a fingerprint is made of.
-
-    A field that is identity `when_set` is left out while it is null: it then decides nothing.
-    """
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {
-            item.name: identity_of(getattr(value, item.name))
-            for item in dataclasses.fields(value)
-            if not item.metadata.get("placement", False)
-            and not (item.metadata.get("when_set", False) and getattr(value, item.name) is None)
-        }
-    if isinstance(value, Mapping):
-        return {str(key): identity_of(item) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [identity_of(item) for item in value]
-    return value
-
-
-def as_plain(config: Any) -> dict[str, Any]:
-    """A dataclass config as plain data, placement included; for records and trackers."""
-    return dataclasses.asdict(config)

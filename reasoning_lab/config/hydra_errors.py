@@ -49,6 +49,7 @@ _SWEPT = re.compile(r"Ambiguous value for argument '(.+)'$")
 _REFUSED_GROUP = "Config group override"
 # Former name of a key to its new names; the one that the same mapping has is meant.
 _RENAMED = {
+    "backfill_rounds": ("dynamic_sampling_rounds",),
     "device": ("gpu_model",),
     "engine": ("sampling", "rollout_engine"),
     "steps": ("length",),

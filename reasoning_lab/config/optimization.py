@@ -9,6 +9,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from reasoning_lab.config.fields import at_least, fraction, number
+from reasoning_lab.config.identity import Component
 from reasoning_lab.config.length import Length
 from reasoning_lab.types import UserError
 
@@ -17,7 +18,7 @@ _ELEMENTWISE = ("Adam", "AdamW", "Adamax", "NAdam", "RAdam", "SGD", "RMSprop", "
 
 
 @dataclass
-class OptimizerConfig:
+class OptimizerConfig(Component):
     """A torch optimizer; one without a schema of its own has the keys of this class.
 
     Attributes:
@@ -78,7 +79,7 @@ class MuonConfig(OptimizerConfig):
 
 
 @dataclass
-class ScheduleConfig:
+class ScheduleConfig(Component):
     """The factor of the learning rate: a function of the step, the number of steps and these keys.
 
     All options share the keys, so that the option of a stage can be exchanged in any recipe.

@@ -1,11 +1,11 @@
 """Which problems a stage draws, and what it takes of a corpus."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from omegaconf import MISSING
 
+from reasoning_lab.config.components import TeacherConfig
 from reasoning_lab.config.fields import at_least
 from reasoning_lab.types import Split
 
@@ -27,8 +27,7 @@ class ProblemDraw:
         split: Of the source.
         levels: Difficulty levels.
         count: How many.
-        teacher: `_target_` and options of the teacher that must know them; None = nobody works
-            them.
+        teacher: The teacher that must be able to work them; None = nobody works them.
         benchmark: The benchmark whose source they come from; None = the run's source.
         seed: Of the draw; None = the run's.
     """
@@ -37,7 +36,7 @@ class ProblemDraw:
     split: Split
     levels: Sequence[int]
     count: int
-    teacher: Mapping[str, Any] | None = None
+    teacher: TeacherConfig | None = None
     benchmark: str | None = None
     seed: int | None = None
 

@@ -4,8 +4,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
 
 from reasoning_lab.config.benchmark import BenchmarkConfig, ProtocolConfig
+from reasoning_lab.config.components import EngineConfig, SourceConfig
 from reasoning_lab.config.debug import DebugConfig
 from reasoning_lab.config.fields import MAX_SEED, number, placement
 from reasoning_lab.config.hardware import HardwareConfig
@@ -30,20 +32,19 @@ class RootConfig:
         stages: The recipe, in order.
         benchmarks: What each policy is evaluated on.
         protocol: How, where it is not the benchmark's own way.
-        engine: `_target_` and options of what answers benchmarks; null = transformers in this
-            process.
-        data: `_target_` and options of the problem source.
+        engine: What answers benchmarks; null = transformers in this process.
+        data: Where problems come from.
         debug: What every training stage does otherwise while a mistake is looked for.
     """
 
     seed: int = number(0, least=0, most=MAX_SEED)
     ablate: Any = "none"
     model: ModelConfig = field(default_factory=ModelConfig)
-    data: dict[str, Any] = field(default_factory=dict)
+    data: SourceConfig = MISSING
     stages: dict[str, Any] = field(default_factory=dict)
     benchmarks: dict[str, BenchmarkConfig] = field(default_factory=dict)
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
-    engine: dict[str, Any] | None = None
+    engine: EngineConfig | None = None
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)

@@ -6,8 +6,9 @@ that the machine's user trusts: the environment says so, which no config can cha
 
 import importlib
 import importlib.util
+import inspect
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,10 +34,10 @@ def resolve(path: str, key: str) -> Callable[..., Any]:
     check_path(path, key)
     module, _, name = path.rpartition(".")
     try:
-        found: Callable[..., Any] = getattr(importlib.import_module(module), name)
+        target: Callable[..., Any] = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise UserError(f"{key}: there is no '{path}' ({error}); check the spelling") from error
-    return found
+    return target
 
 
 def factory(options: Mapping[str, Any], key: str) -> Callable[..., Any]:
@@ -45,6 +46,28 @@ def factory(options: Mapping[str, Any], key: str) -> Callable[..., Any]:
     if "_target_" not in arguments:
         raise UserError(f"{key}: there is no _target_; name what to build")
     return partial(resolve(arguments.pop("_target_"), f"{key}._target_"), **arguments)
+
+
+def check_arguments(path: str, arguments: Mapping[str, Any], key: str) -> None:
+    """Raise UserError unless the object at `path` takes exactly these arguments.
+
+    Args:
+        path: Dotted import path of a class or a function.
+        arguments: By name.
+        key: The config key that holds `_target_` and `options`.
+    """
+    target = resolve(path, f"{key}._target_")
+    try:
+        signature = inspect.signature(target)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{key}._target_: '{path}' cannot be called; name a class") from error
+    try:
+        signature.bind(**arguments)
+    except TypeError as error:
+        takes = ", ".join(signature.parameters) or "no arguments"
+        raise UserError(
+            f"{key}.options: {error} of '{path}'; it takes {takes}; correct the options"
+        ) from error
 
 
 def check_path(path: str, key: str) -> None:
@@ -90,15 +113,15 @@ def is_trusted(path: str) -> bool:
     return path.startswith(tuple(_trusted_prefixes()))
 
 
-def own_code(value: Any) -> dict[str, str]:
-    """What of the user's own code a config names: import path to sha256 of its module's file.
+def user_code_hashes(value: Any) -> dict[str, str]:
+    """The user's own code that a config names: import path to sha256 of its module's file.
 
     Only that file counts; what it imports may change without notice.
     """
     if isinstance(value, Mapping):
-        return {path: found for item in value.values() for path, found in own_code(item).items()}
+        return _merged(user_code_hashes(item) for item in value.values())
     if isinstance(value, list | tuple):
-        return {path: found for item in value for path, found in own_code(item).items()}
+        return _merged(user_code_hashes(item) for item in value)
     if not isinstance(value, str) or not is_trusted(value):
         return {}
     try:
@@ -106,6 +129,10 @@ def own_code(value: Any) -> dict[str, str]:
     except ModuleNotFoundError:
         spec = None
     return {value: sha256(Path(spec.origin))} if spec is not None and spec.origin else {}
+
+
+def _merged(mappings: Iterable[Mapping[str, str]]) -> dict[str, str]:
+    return {key: value for mapping in mappings for key, value in mapping.items()}
 
 
 def _trusted_prefixes() -> list[str]:

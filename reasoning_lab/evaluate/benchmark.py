@@ -17,12 +17,14 @@ from reasoning_lab.config.benchmark import BenchmarkConfig
 from reasoning_lab.data.corpus import read_prompt_ids, write_rollouts
 from reasoning_lab.data.sources.problem_source import ProblemSource, draw_benchmark
 from reasoning_lab.data.sources.unreadable import ReadableGoldFilter, UnreadablePolicy
-from reasoning_lab.evaluate.completions import COMPLETIONS
+from reasoning_lab.evaluate.completions import Evaluation
 from reasoning_lab.evaluate.stage import EvaluateStage
 from reasoning_lab.evaluate.statistics import Estimate, majority, pass_at_1, pass_at_k
 from reasoning_lab.graph.ledger import Ledger
+from reasoning_lab.graph.stage import Metrics
+from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.sampling.rollouts import RolloutSampler, sampling_from_config
-from reasoning_lab.training.loop import Metrics, StageContext
+from reasoning_lab.training.context import StageContext
 from reasoning_lab.types import Problem, Rollout, RolloutGroup, UserError, Verdict
 from reasoning_lab.verify import verifier_version
 
@@ -53,21 +55,21 @@ def benchmark_problems(
     return problems
 
 
-def run(config: EvaluateStage, context: StageContext) -> Metrics:
-    """Sample, verify, write `completions.parquet`."""
+def run(config: EvaluateStage, context: StageContext, policy: Policy) -> Metrics:
+    """Sample, verify, write every completion."""
     name, benchmark = config.benchmark_name, config.benchmark
     source = context.benchmark_source(name)
-    held_out = benchmark_problems(source, benchmark, name, context.lineage)
-    policy = UnreadablePolicy(
+    held_out = benchmark_problems(source, benchmark, name, _lineage(policy, context))
+    unreadable = UnreadablePolicy(
         benchmark.unreadable, benchmark.max_unreadable_frac, f"benchmarks.{name}"
     )
     source.record_rows(context.ledger)
-    golds = ReadableGoldFilter(context.verifier, context.ledger, lambda _: policy)
+    golds = ReadableGoldFilter(context.verifier, context.ledger, lambda _: unreadable)
     problems = list(golds.filter(held_out))
     context.ledger.require_passed(
         "problems", f"benchmarks.{name}", "correct its golds or its checker"
     )
-    with closing(_sampler(config, context)) as sampler:
+    with closing(_sampler(config, context, policy)) as sampler:
         groups = sampler.resumable_groups(
             problems,
             benchmark.samples,
@@ -77,7 +79,7 @@ def run(config: EvaluateStage, context: StageContext) -> Metrics:
         )
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     _count(rollouts, context.ledger)
-    write_rollouts(context.out_dir / COMPLETIONS, rollouts)
+    write_rollouts(Evaluation(context.out_dir).completions_file, rollouts)
     metrics = {
         **measured(groups),
         "unreadable_golds": len(golds.dropped),
@@ -97,12 +99,17 @@ def _count(rollouts: Sequence[Rollout], ledger: Ledger) -> None:
     ledger.drop("completions", "not_answered", len(empty), origins=empty)
 
 
-def _sampler(config: EvaluateStage, context: StageContext) -> RolloutSampler:
+def _sampler(config: EvaluateStage, context: StageContext, policy: Policy) -> RolloutSampler:
     instruction = config.benchmark.instruction
     if config.engine is not None:
-        return context.engine_sampler(config.engine, instruction)
-    policy, tokenizer = context.load_policy()
-    return context.sampler(policy, tokenizer, instruction)
+        return context.engine_sampler(policy, config.engine, instruction)
+    return context.sampler(*context.load_policy(policy), instruction)
+
+
+def _lineage(policy: Policy, context: StageContext) -> list[Path]:
+    """Artifact folders of all whose problems reached the policy, or the base it comes from."""
+    base = [] if context.model.path is None else Policy(Path(context.model.path)).ancestors()
+    return list(dict.fromkeys(record.path for record in [*policy.ancestors(), *base]))
 
 
 def measured(groups: Sequence[RolloutGroup]) -> Metrics:

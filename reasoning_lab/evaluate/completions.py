@@ -1,4 +1,4 @@
-"""What a finished evaluation kept of each completion, as far as statistics need it."""
+"""The stored completions of an evaluation, as far as statistics need them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +21,22 @@ class Evaluation(Artifact):
 
     kind = "evaluation"
 
+    @property
+    def completions_file(self) -> Path:
+        """One row a completion, those of a problem in turn."""
+        return self.path / COMPLETIONS
+
+    def samples(self, samples: int) -> "Samples":
+        """What statistics need of them; `samples` is their number a problem."""
+        return read_samples(self.path, samples)
+
 
 class Samples(NamedTuple):
     """Verified completions, problem by problem.
 
     Attributes:
         problem_ids: P ids.
-        correct: `[P, S]` bool.
+        correct: `[P, S]` bool, True = correct.
         completion_tokens: `[P, S]` int64.
     """
 
@@ -37,7 +46,7 @@ class Samples(NamedTuple):
 
 
 def read_samples(folder: Path, samples: int) -> Samples:
-    """Read an evaluation's artifact in `folder`, whose rows are `samples` a problem in turn."""
+    """Read the evaluation in `folder`, which has `samples` consecutive rows for each problem."""
     table = pq.read_table(folder / COMPLETIONS, columns=["prompt", "verdict", "token_ids"])
     prompts = table["prompt"].to_pylist()[::samples]
     correct = pc.equal(table["verdict"], str(Verdict.CORRECT)).to_numpy()

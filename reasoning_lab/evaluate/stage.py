@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from reasoning_lab.config.benchmark import BenchmarkConfig
+from reasoning_lab.config.components import EngineConfig
 from reasoning_lab.config.problems import ProblemDraw
 from reasoning_lab.evaluate.completions import Evaluation
 from reasoning_lab.graph.stage import Metrics, Workload
@@ -12,7 +13,7 @@ from reasoning_lab.training.stage import LabStage
 from reasoning_lab.types import Sequences, Split
 
 if TYPE_CHECKING:
-    from reasoning_lab.training.loop import StageContext
+    from reasoning_lab.training.context import StageContext
 
 
 @dataclass
@@ -22,7 +23,7 @@ class EvaluateStage(LabStage):
     Attributes:
         benchmark_name: The benchmark's name.
         benchmark: Its problems and protocol.
-        engine: `_target_` and options of what answers; null = transformers in this process.
+        engine: What answers; null = transformers in this process.
         data_identity: Identity of the source that its problems come from.
     """
 
@@ -34,7 +35,7 @@ class EvaluateStage(LabStage):
 
     benchmark_name: str = ""
     benchmark: BenchmarkConfig = field(default_factory=BenchmarkConfig)
-    engine: dict[str, Any] | None = None
+    engine: EngineConfig | None = None
     data_identity: Any = None
 
     def identity(self) -> dict[str, Any]:
@@ -62,7 +63,7 @@ class EvaluateStage(LabStage):
         rows = self.benchmark.count * self.benchmark.samples
         return Workload(rows=rows, written=Sequences(rows, self.benchmark.sampling.max_new_tokens))
 
-    def run(self, context: "StageContext") -> Metrics:
+    def run(self, context: "StageContext", policy: Policy) -> Metrics:
         from reasoning_lab.evaluate.benchmark import run
 
-        return run(self, context)
+        return run(self, context, policy)

@@ -1,11 +1,11 @@
 """Estimates with honest intervals from verified completions of a fixed set of problems.
 
 Place in the flow: evaluation gives one array per policy and benchmark, `[P, S]` bool, True =
-sample s of problem p is correct; reports take means, intervals and paired differences from
+sample s of problem p is correct; reports compute means, intervals and paired differences
 here. Several samples of one problem are not independent, so a problem is the unit
 (cluster) everywhere: Miller 2024, "Adding Error Bars to Evals", sections 2 and 4; pass@k is
 Chen et al. 2021, "Evaluating Large Language Models Trained on Code", equation 1.
-Simplified: problems count as drawn independently, families as no clusters of their own.
+Simplified: problems count as independent draws, and families are not clusters.
 """
 
 from collections import Counter
@@ -23,7 +23,8 @@ from reasoning_lab.types import UserError
 _TAIL = 0.025
 _FEW_PROBLEMS = 10
 _RESAMPLES = 10_000
-_SIGNS_AT_ONCE = 2**18  # 2 MiB as float64: more falls out of the caches, at several times the cost.
+# Signs per batch of the permutation test: 2 MiB as float64 still fit into the caches.
+SIGNS_PER_BATCH = 2**18
 
 Means = npt.NDArray[np.float64]
 Verified = npt.NDArray[np.bool_]
@@ -74,21 +75,21 @@ def pass_at_1(correct: npt.ArrayLike) -> Estimate:
     t over the per-problem means. With fewer t is too narrow, and Clopper-Pearson stands in, over
     as many trials as would give the mean its variance (Korn and Graubard 1998, "Confidence
     intervals for proportions with small expected number of positive counts"). With less than one
-    problem's worth, or when all problems have the same mean, their variance tells nothing and
-    each problem is one trial, which is never too narrow, as no variable in [0, 1] spreads more.
+    problem's worth, or when all problems have the same mean, their variance says nothing. Then each
+    problem is one trial, which is never too narrow: no variable in [0, 1] has a larger variance.
 
     Args:
-        correct: `[P, S]` bool, True = the sample is correct; 0 and 1 will do.
+        correct: `[P, S]` bool, True = the sample is correct; 0 and 1 are accepted.
 
     Raises:
-        UserError: The array is not complete: ragged, empty, or with NaN or masked entries.
+        UserError: The array is ragged or empty, or has NaN or masked entries.
     """
     verified = _complete(correct)
     return _estimate(verified.mean(axis=1), verified.shape[1])
 
 
 def pass_at_k(correct: npt.ArrayLike, k: int) -> Estimate:
-    """Chance that at least one of k samples is correct, without bias, from S >= k samples.
+    """Unbiased probability that at least one of k samples is correct, from S >= k samples.
 
     Per problem with c correct samples: 1 - C(S - c, k) / C(S, k). Intervals as `pass_at_1`.
 
@@ -104,21 +105,21 @@ def pass_at_k(correct: npt.ArrayLike, k: int) -> Estimate:
     if not 1 <= k <= samples:
         raise UserError(f"pass@{k} needs k between 1 and the {samples} samples of each problem.")
     wrong = samples - verified.sum(axis=1)
-    log_miss = _log_choose(np.maximum(wrong, k), k) - _log_choose(np.asarray(samples), k)
-    means = np.where(wrong >= k, -np.expm1(log_miss), 1.0)
+    log_all_wrong = _log_choose(np.maximum(wrong, k), k) - _log_choose(np.asarray(samples), k)
+    means = np.where(wrong >= k, -np.expm1(log_all_wrong), 1.0)
     return _estimate(np.clip(means, 0.0, 1.0), samples)
 
 
 def majority(votes: Sequence[Sequence[str | None]], correct: npt.ArrayLike) -> Estimate:
     """maj@k: how often the answer that most of a problem's k samples give is correct.
 
-    Correct samples vote for one answer, however they write it; wrong ones each for what they
-    wrote. What cannot be read does not vote; of a tie the expected value counts, and without a
-    vote the problem is lost. Intervals as `pass_at_1`. Simplified: a wrong answer written in two
-    ways splits its votes.
+    All correct samples vote for the same answer; wrong samples vote for the text of their answer.
+    Unparseable samples do not vote. A tie counts its expected value, and a problem without votes
+    counts as wrong. Intervals as `pass_at_1`. Simplified: a wrong answer in two spellings splits
+    its votes.
 
     Args:
-        votes: `[P][k]` answers as extracted; None = there is none.
+        votes: `[P][k]` extracted answers; None = no answer.
         correct: `[P, k]` bool, True = the sample is correct.
 
     Raises:
@@ -126,31 +127,31 @@ def majority(votes: Sequence[Sequence[str | None]], correct: npt.ArrayLike) -> E
     """
     verified = _complete(correct)
     means = np.array(
-        [_won(answers, right) for answers, right in zip(votes, verified, strict=True)],
+        [_majority_score(answers, right) for answers, right in zip(votes, verified, strict=True)],
     )
     return _estimate(means, verified.shape[1])
 
 
-def _won(answers: Sequence[str | None], right: Verified) -> float:
-    """1, 0, or the share that the right answer has in a tie for most votes."""
+def _majority_score(answers: Sequence[str | None], right: Verified) -> float:
+    """1, 0, or in a tie the probability that the right answer is drawn."""
     wrong = Counter(
         answer.strip()
         for answer, is_right in zip(answers, right, strict=True)
         if answer is not None and not is_right
     )
     most = max([int(right.sum()), *wrong.values()])
-    ahead = list(wrong.values()).count(most)
-    return 1 / (1 + ahead) if right.sum() == most > 0 else 0.0
+    tied = list(wrong.values()).count(most)
+    return 1 / (1 + tied) if right.sum() == most > 0 else 0.0
 
 
 def paired_difference(a: npt.ArrayLike, b: npt.ArrayLike) -> Difference:
-    """How much better a does than b on the same problems.
+    """Difference between a and b on the same problems.
 
-    The interval is Student's t over the per-problem differences of means. When they are all
-    equal, t is zero wide; then at most a fraction q = 1 - 0.025^(1/P) of all problems
-    behaves otherwise, and the ends are where that fraction lies at -1 or at 1. The p-value
-    is of the sign-flip permutation test: without a difference every problem's sign is a
-    fair coin. 10,000 flips with a fixed seed, the observed one counted among them.
+    The interval is Student's t over the per-problem differences of means. If all are equal, t has
+    no width. Then at most a fraction q = 1 - 0.025^(1/P) of all problems differs, and the ends
+    place that fraction at -1 or at 1. The p-value is that of the sign-flip permutation test, in
+    which each problem's sign is a fair coin: 10,000 flips with a fixed seed, plus the observed
+    signs.
 
     Args:
         a: `[P, S]` bool, True = the sample is correct.
@@ -179,17 +180,17 @@ def paired_difference(a: npt.ArrayLike, b: npt.ArrayLike) -> Difference:
 def over_seeds(runs: Sequence[npt.ArrayLike]) -> Verified:
     """Several seeds' results as further samples of the same problems.
 
-    Feed the result to the functions above; the cluster stays the problem. The interval then
-    speaks of new problems for these trained policies, not of what another seed would train.
+    Pass the result to the functions above; the cluster is still the problem. The interval is then
+    over new problems for these policies, not over further seeds.
 
     Args:
-        runs: One `[P, S]` bool array a seed, equal shapes, equal problems row by row.
+        runs: One `[P, S]` bool array per seed, with equal shapes and the same problem in each row.
 
     Returns:
         `[P, len(runs) * S]` bool.
 
     Raises:
-        UserError: There is no run, one is not complete, or their shapes differ.
+        UserError: There is no run, a run is not complete, or shapes differ.
     """
     verified = [_complete(run) for run in runs]
     shapes = sorted({run.shape for run in verified})
@@ -202,10 +203,10 @@ def over_seeds(runs: Sequence[npt.ArrayLike]) -> Verified:
 
 
 def across_seeds(means: Sequence[float]) -> tuple[float, float]:
-    """95% interval of the mean over all seeds that could have been drawn: Student's t, within 0..1.
+    """95% interval of the mean over all possible seeds: Student's t, clipped to [0, 1].
 
     Args:
-        means: pass@1 of each seed, at least two. Few seeds make it wide, as they should.
+        means: pass@1 of each seed, at least two.
     """
     values = np.asarray(means, dtype=np.float64)
     half = _t_half_width(values)
@@ -213,12 +214,12 @@ def across_seeds(means: Sequence[float]) -> tuple[float, float]:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values corrected for their number by Holm's step-down method (1979), in their order."""
+    """p-values corrected by Holm's step-down method (1979), in the given order."""
     order = np.argsort(p_values, kind="stable")
     factors = np.arange(len(order), 0, -1)
-    stepped = np.minimum(np.maximum.accumulate(np.asarray(p_values)[order] * factors), 1.0)
+    monotone = np.minimum(np.maximum.accumulate(np.asarray(p_values)[order] * factors), 1.0)
     corrected = np.empty(len(order))
-    corrected[order] = stepped
+    corrected[order] = monotone
     return [float(p) for p in corrected]
 
 
@@ -230,7 +231,7 @@ def _complete(correct: npt.ArrayLike) -> Verified:
         numbers = np.empty((0,))
     if numbers.ndim != 2 or numbers.size == 0:
         raise UserError(
-            "Results are one row a problem with equally many samples in each, at least one: "
+            "Results need one row per problem, with the same number of samples in each: "
             "finish the evaluation before estimating from it."
         )
     missing = int(np.isnan(numbers).any(axis=1).sum())
@@ -240,16 +241,16 @@ def _complete(correct: npt.ArrayLike) -> Verified:
             "before estimating from it."
         )
     if not np.isin(numbers, (0, 1)).all():
-        raise UserError("Results are true or false (0 or 1) a sample, but other numbers are here.")
+        raise UserError("Results are true or false (0 or 1), but there are other numbers.")
     return numbers.astype(np.bool_)
 
 
 def _estimate(means: Means, samples: int) -> Estimate:
     """Mean and 95% interval of `[P]` per-problem means in [0, 1]."""
     n, mean = len(means), float(means.mean())
-    few = min(means.sum(), n - means.sum())
-    if few < _FEW_PROBLEMS or np.ptp(means) == 0:
-        trials = n if few < 1 or np.ptp(means) == 0 else _trials(means)
+    rarer = min(means.sum(), n - means.sum())
+    if rarer < _FEW_PROBLEMS or np.ptp(means) == 0:
+        trials = n if rarer < 1 or np.ptp(means) == 0 else _effective_trials(means)
         right, wrong = mean * trials, (1 - mean) * trials
         low = float(beta.ppf(_TAIL, right, wrong + 1)) if right > 0 else 0.0
         high = float(beta.isf(_TAIL, right + 1, wrong)) if wrong > 0 else 1.0
@@ -265,8 +266,8 @@ def _t_half_width(values: Means) -> float:
     return float(student.isf(_TAIL, n - 1) * values.std(ddof=1) / np.sqrt(n))
 
 
-def _trials(means: Means) -> float:
-    """Independent trials that tell as much as `[P]` problems, P at least; t stands for z."""
+def _effective_trials(means: Means) -> float:
+    """Independent trials with the variance of `[P]` means, at least P; uses t in place of z."""
     n, mean = len(means), means.mean()
     trials = mean * (1 - mean) / (means.var(ddof=1) / n)
     return max(float(n), float(trials * (norm.isf(_TAIL) / student.isf(_TAIL, n - 1)) ** 2))
@@ -280,14 +281,14 @@ def _sign_flip_p_value(differences: Means) -> float:
     """Two-sided p of mean 0 under random signs of `[P]` differences."""
     values = differences[differences != 0]
     observed = abs(values.sum())
-    # Sums that are equal on paper differ in their last bits by the order of addition.
+    # Equal sums may differ in their last bits by the order of addition.
     threshold = observed - 1e-9 * max(1.0, observed)
     generator = np.random.default_rng(0)
     extreme = 0
-    # Fours, as the generator draws four int8 at a time: the division changes no sign.
-    at_once = 4 * max(1, _SIGNS_AT_ONCE // (4 * max(1, len(values))))
-    for start in range(0, _RESAMPLES, at_once):
-        count = min(at_once, _RESAMPLES - start)
+    # A multiple of 4, as the generator draws four int8 at a time: batches then change no sign.
+    batch = 4 * max(1, SIGNS_PER_BATCH // (4 * max(1, len(values))))
+    for start in range(0, _RESAMPLES, batch):
+        count = min(batch, _RESAMPLES - start)
         signs = generator.integers(0, 2, size=(count, len(values)), dtype=np.int8)
         sums = (2.0 * signs - 1.0) @ values
         extreme += int((np.abs(sums) >= threshold).sum())

@@ -4,9 +4,14 @@ A subclass names its kind once; a stage says by these types what it consumes and
 given its inputs as instances of them, named by their kind.
 """
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
+
+from reasoning_lab.graph.record import RECORD_FILE, CorruptArtifactError, Record
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -27,3 +32,40 @@ class Artifact:
     base_remedy: ClassVar[str] = ""
 
     path: Path
+
+    @property
+    def record(self) -> Record:
+        """What is written down of it.
+
+        Raises:
+            CorruptArtifactError: There is no record, or it cannot be read.
+        """
+        return Record.read(self.path)
+
+    def ancestors(self) -> list[Record]:
+        """The artifacts whose data reached this one, itself included, each once.
+
+        An artifact made from one of its own kind stands for it, unless the kind is learned: what
+        curation took out of a corpus reached nobody. Empty where the folder has no record. An
+        unreadable record is logged, and what is no longer in the store is left out.
+        """
+        records: dict[Path, Record] = {}
+        waiting = [self.path]
+        while waiting:
+            place = waiting.pop()
+            if place in records or not (place / RECORD_FILE).is_file():
+                continue
+            try:
+                record = Record.read(place)
+            except CorruptArtifactError as fault:
+                log.warning("%s: %s; what it was trained on is not known.", place, fault)
+                continue
+            records[place] = record
+            for kind, fingerprint in record.inputs.items():
+                if kind != record.kind or _is_learned(kind):
+                    waiting += place.parent.parent.glob(f"*/{fingerprint}")
+        return list(records.values())
+
+
+def _is_learned(kind: str) -> bool:
+    return any(cls.kind == kind and cls.learned for cls in Artifact.__subclasses__())

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from reasoning_lab.graph.artifact import Artifact
+from reasoning_lab.graph.record import fingerprint
 from reasoning_lab.graph.stage import Stage
-from reasoning_lab.graph.store import fingerprint
 from reasoning_lab.types import UserError
 
 NO_ABLATION = "none"

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from reasoning_lab.config.fields import identity_of, placement
+from reasoning_lab.config.fields import placement
+from reasoning_lab.config.identity import identity_of
 from reasoning_lab.graph.artifact import Artifact
 from reasoning_lab.types import Sequences
 
@@ -70,6 +71,10 @@ class Stage:
         """
         return None
 
-    def run(self, context: Any) -> Metrics:
-        """Fill the context's `out_dir`; returns what is worth reading without opening the files."""
+    def run(self, *context: Any, **inputs: Any) -> Metrics:
+        """Fill the context's `out_dir`; called as `run(context, kind=artifact, …)`.
+
+        Returns:
+            What is worth reading without opening the files.
+        """
         raise NotImplementedError(f"stage '{self.name}' has no run()")

@@ -1,10 +1,9 @@
-"""Attention within the documents of packed rows.
+"""Attention within documents that stand in one row.
 
 A mask over a row costs its length squared, in time and in memory, however short its documents are.
 Here each document attends alone. On a GPU, in half precision, FlashAttention takes all of them
 joined, each of its own length. Elsewhere those of one length, or alike in it, lie side by side as
 right-padded rows, which need no mask where attention is causal, so torch takes its fastest kernel.
-The tokens come sorted by the lengths of their documents, so that no layer has to sort them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +23,8 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 _NAME = "documents"
 # Their layers hand on what a forward is given to the attention function, and attend plainly.
 _FAMILIES = ("llama", "mistral", "phi3", "qwen2", "qwen3")
-# Documents that share tokens lie together with the longest of which they have at least this share.
+# Where tokens are copied anyway, documents of at least this share of the longest one's tokens lie
+# together: a little padding spares calls.
 _ALIKE_FRAC = 0.75
 # What FlashAttention takes: its precisions, and GPUs since Ampere.
 _HALVES = (torch.bfloat16, torch.float16)
@@ -32,92 +32,91 @@ _LEAST_CAPABILITY = (8, 0)
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class Regrouping:
     """An order of tokens in which those that a document reads stand side by side.
 
     Attributes:
-        laid: `[P]` int64, which of the N tokens is at each place.
-        places: `[N]` int64, each token's place; of one that several documents read, one of them.
+        sources: `[P]` int64, which of the M tokens is at each place.
+        places: `[M]` int64, each token's place; of one that several documents read, one of them.
         copies: `[C]` int64, the other places of such tokens.
     """
 
-    laid: Int[Tensor, " P"]
-    places: Int[Tensor, " N"]
+    sources: Int[Tensor, " P"]
+    places: Int[Tensor, " M"]
     copies: Int[Tensor, " C"]
 
     @classmethod
-    def of(cls, laid: Int[np.ndarray, " P"], real: Int[np.ndarray, " R"]) -> "Layout":
-        """The layout of which only the places `real` count; the others are padding."""
-        tokens = laid[real]
+    def of(cls, sources: Int[np.ndarray, " P"], real: Int[np.ndarray, " R"]) -> "Regrouping":
+        """The order of which only the places `real` count; the others are padding."""
+        tokens = sources[real]
         places = np.empty(int(tokens.max()) + 1, dtype=np.int64)
         places[tokens] = real
         copies = real[places[tokens] != real]
-        return cls(torch.from_numpy(laid), torch.from_numpy(places), torch.from_numpy(copies))
+        return cls(torch.from_numpy(sources), torch.from_numpy(places), torch.from_numpy(copies))
 
-    def to(self, device: torch.device) -> "Layout":
-        return Layout(*(each.to(device) for each in (self.laid, self.places, self.copies)))
+    def to(self, device: torch.device) -> "Regrouping":
+        moved = (value.to(device) for value in (self.sources, self.places, self.copies))
+        return Regrouping(*moved)
 
 
 @dataclass(frozen=True, slots=True)
-class Documents:
-    """Where the documents of one row without padding are, the longest first.
+class DocumentLayout:
+    """Where the documents of one row of M tokens are.
 
     Attributes:
-        position_ids: `[1, N]` int64, of each token in its document.
+        position_ids: `[1, M]` int64, of each token in its document.
         shapes: (D, L) of each group: D documents, the longest of L tokens.
-        padded: The N tokens as all groups in turn; a place behind a document's end repeats its
+        padded: The M tokens as all groups in turn; a place behind a document's end repeats its
             last token. None = as they are: documents are grouped with those of their own length.
         joined: The tokens as one document after the other reads them; None = as they are.
-        ends: `[D + 1]` int32, where each document ends among those, after 0.
+        cu_seqlens: `[D + 1]` int32, where each document begins among those, and their end.
+        longest: Tokens of the longest document.
     """
 
-    position_ids: Int[Tensor, "1 N"]
+    position_ids: Int[Tensor, "1 M"]
     shapes: tuple[tuple[int, int], ...]
-    padded: Layout | None
-    joined: Layout | None
-    ends: Int[Tensor, " E"]
+    padded: Regrouping | None
+    joined: Regrouping | None
+    cu_seqlens: Int[Tensor, " D+1"]
+    longest: int
 
     @classmethod
     def of(
-        cls, lengths: Int[np.ndarray, " D"], read: Int[np.ndarray, " R"] | None = None
-    ) -> "Documents":
-        """Those of `lengths` tokens each, none of them empty.
+        cls, lengths: Int[np.ndarray, " D"], reads: Int[np.ndarray, " R"] | None = None
+    ) -> "DocumentLayout":
+        """Of documents of `lengths` tokens each, none of them empty.
 
         Args:
             lengths: The longest first.
-            read: The tokens that each document reads, one document after the other: documents that
-                begin alike share those tokens, at the same positions. None = the next ones.
+            reads: The tokens that each document reads, one document after the other: documents
+                that begin alike share those tokens, at the same positions. None = the next ones.
         """
         ends = np.concatenate([[0], np.cumsum(lengths)])
-        within = np.arange(ends[-1]) - np.repeat(ends[:-1], lengths)
-        # Shared tokens are copied anyway, so a little padding spares calls at no other price.
-        shapes = _groups(lengths, 1 if read is None else _ALIKE_FRAC)
-        position_ids, padded, joined = within, None, None
-        if read is not None:
-            position_ids = np.empty(int(read.max()) + 1, dtype=np.int64)
-            position_ids[read] = within
-            padded = _padded_layout(lengths, shapes, read)
-            joined = Layout.of(read, np.arange(len(read)))
+        positions = np.arange(ends[-1]) - np.repeat(ends[:-1], lengths)
+        shapes = _groups(lengths, 1 if reads is None else _ALIKE_FRAC)
+        padded, joined = None, None
+        if reads is not None:
+            padded = _padded_regrouping(lengths, shapes, reads)
+            joined = Regrouping.of(reads, np.arange(len(reads)))
+            of_reads, positions = positions, np.empty(int(reads.max()) + 1, dtype=np.int64)
+            positions[reads] = of_reads
         return cls(
-            torch.from_numpy(position_ids)[None],
+            torch.from_numpy(positions)[None],
             shapes,
             padded,
             joined,
             torch.from_numpy(ends.astype(np.int32)),
+            int(lengths[0]),
         )
 
-    @property
-    def longest(self) -> int:
-        """Tokens of the longest document."""
-        return self.shapes[0][1]
-
-    def to(self, device: torch.device) -> "Documents":
-        return Documents(
+    def to(self, device: torch.device) -> "DocumentLayout":
+        return DocumentLayout(
             self.position_ids.to(device),
             self.shapes,
             None if self.padded is None else self.padded.to(device),
             None if self.joined is None else self.joined.to(device),
-            self.ends.to(device),
+            self.cu_seqlens.to(device),
+            self.longest,
         )
 
 
@@ -133,21 +132,21 @@ def _groups(lengths: Int[np.ndarray, " D"], alike_frac: float) -> tuple[tuple[in
     return tuple(shapes)
 
 
-def _padded_layout(
+def _padded_regrouping(
     lengths: Int[np.ndarray, " D"],
     shapes: Sequence[tuple[int, int]],
-    read: Int[np.ndarray, " R"],
-) -> Layout:
+    reads: Int[np.ndarray, " R"],
+) -> Regrouping:
     widths = np.repeat([width for _, width in shapes], [count for count, _ in shapes])
     ends = np.cumsum(widths)
     within = np.arange(ends[-1]) - np.repeat(ends - widths, widths)
     starts, last = np.cumsum(lengths) - lengths, np.repeat(lengths - 1, widths)
-    laid = read[np.repeat(starts, widths) + np.minimum(within, last)]
-    return Layout.of(laid, np.flatnonzero(within <= last))
+    sources = reads[np.repeat(starts, widths) + np.minimum(within, last)]
+    return Regrouping.of(sources, np.flatnonzero(within <= last))
 
 
-def attends_apart(model: PreTrainedModel, documents: Documents) -> bool:
-    """Whether each document attends alone, without a mask.
+def knows_documents(model: PreTrainedModel, longest: int) -> bool:
+    """Whether documents of up to `longest` tokens can attend alone in this model.
 
     Not with an attention implementation of the user's, of a family that is not known here, or
     with a window narrower than a document.
@@ -155,64 +154,64 @@ def attends_apart(model: PreTrainedModel, documents: Documents) -> bool:
     config: Any = model.config
     window = getattr(config, "sliding_window", None)
     known = config._attn_implementation in ("sdpa", _NAME) and config.model_type in _FAMILIES
-    return known and (window is None or window >= documents.longest)
+    return known and (window is None or window >= longest)
 
 
-def apart(model: PreTrainedModel, documents: Documents) -> dict[str, Any]:
-    """What a forward of a model that `attends_apart` is given beside the tokens."""
-    # Kept, as a layer that is computed again in the backward pass reads it once more.
+def attend_within_documents(model: PreTrainedModel, layout: DocumentLayout) -> dict[str, Any]:
+    """What a forward of a model that `knows_documents` is given beside the tokens."""
+    # It stays, as a layer that is computed again in the backward pass reads it once more.
     if model.config._attn_implementation != _NAME:
         model.set_attn_implementation(_NAME)
     # transformers makes no mask where it is given one of four dimensions.
-    unread = torch.zeros((1, 1, 1, 1), dtype=torch.bool, device=documents.position_ids.device)
+    unread = torch.zeros((1, 1, 1, 1), dtype=torch.bool, device=layout.position_ids.device)
     return {
-        "position_ids": documents.position_ids,
+        "position_ids": layout.position_ids,
         "attention_mask": unread,
-        "documents": documents,
+        "document_layout": layout,
     }
 
 
-class _Laid(torch.autograd.Function):
-    """`tokens[laid]`; padding has no part in the gradient.
+class _Regroup(torch.autograd.Function):
+    """`tokens[sources]`; padding has no part in the gradient.
 
     Summed over a shared token's places, on a GPU in no fixed order.
     """
 
     @staticmethod
-    def forward(ctx: Any, tokens: Tensor, layout: Layout) -> Tensor:
-        ctx.layout = layout
-        return tokens.index_select(0, layout.laid)
+    def forward(ctx: Any, tokens: Tensor, order: Regrouping) -> Tensor:
+        ctx.order = order
+        return tokens.index_select(0, order.sources)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        layout = ctx.layout
-        found = gradient.index_select(0, layout.places)
-        if len(layout.copies):
-            found.index_add_(0, layout.laid[layout.copies], gradient[layout.copies])
-        return found, None
+        order = ctx.order
+        of_tokens = gradient.index_select(0, order.places)
+        if len(order.copies):
+            of_tokens.index_add_(0, order.sources[order.copies], gradient[order.copies])
+        return of_tokens, None
 
 
-class _Returned(torch.autograd.Function):
-    """`laid[places]`: the tokens in their order again."""
+class _Ungroup(torch.autograd.Function):
+    """`regrouped[places]`: the tokens in their order again."""
 
     @staticmethod
-    def forward(ctx: Any, laid: Tensor, layout: Layout) -> Tensor:
-        ctx.layout = layout
-        return laid.index_select(0, layout.places)
+    def forward(ctx: Any, regrouped: Tensor, order: Regrouping) -> Tensor:
+        ctx.order = order
+        return regrouped.index_select(0, order.places)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        layout = ctx.layout
-        found = gradient.new_zeros((len(layout.laid), *gradient.shape[1:]))
-        found[layout.places] = gradient
-        return found, None
+        order = ctx.order
+        of_regrouped = gradient.new_zeros((len(order.sources), *gradient.shape[1:]))
+        of_regrouped[order.places] = gradient
+        return of_regrouped, None
 
 
-# Their signatures are not told.
-_laid: Any = _Laid.apply
-_returned: Any = _Returned.apply
+# Neither autograd functions nor transformers' own have types.
+_regroup: Any = _Regroup.apply
+_ungroup: Any = _Ungroup.apply
 _sdpa: Any = sdpa_attention_forward
 
 
@@ -222,21 +221,21 @@ def _attention(
     key: Tensor,
     value: Tensor,
     attention_mask: Tensor | None,
-    documents: Documents | None = None,
+    document_layout: DocumentLayout | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """Scaled dot products, by transformers; with `documents`, of each alone.
+    """Scaled dot products, by transformers; with a layout, of each document alone.
 
     Takes `[B, heads, T, D]` and gives `[B, T, heads, D]`.
     """
-    if documents is None:
-        found: tuple[Tensor, None] = _sdpa(module, query, key, value, attention_mask, **options)
-        return found
-    states = [each[0].transpose(0, 1) for each in (query, key, value)]
+    if document_layout is None:
+        plain: tuple[Tensor, None] = _sdpa(module, query, key, value, attention_mask, **options)
+        return plain
+    states = [heads[0].transpose(0, 1) for heads in (query, key, value)]
     if _flash_takes(value, options):
-        attended = _joined(states, documents, options.get("scaling"))
+        attended = attend_joined(states, document_layout, options.get("scaling"))
     else:
-        attended = _padded(module, states, documents, options)
+        attended = attend_padded(module, states, document_layout, options)
     return attended[None], None
 
 
@@ -252,47 +251,47 @@ def _flash_takes(value: Tensor, options: Mapping[str, Any]) -> bool:
     )
 
 
-def _joined(states: Sequence[Tensor], documents: Documents, scale: float | None) -> Tensor:
-    """`[N, heads, D]` of queries, keys and values `[N, heads, D]`, without padding."""
-    layout, ends, longest = documents.joined, documents.ends, documents.longest
+def attend_joined(states: Sequence[Tensor], layout: DocumentLayout, scale: float | None) -> Tensor:
+    """`[M, heads, D]` of queries, keys and values `[M, heads, D]`, by FlashAttention."""
+    order = layout.joined
     # Beside autocast, positions leave queries and keys in float32.
-    query, key, value = (each.to(states[2].dtype) for each in states)
-    if layout is not None:
-        query, key, value = (_laid(each, layout) for each in (query, key, value))
+    query, key, value = (part.to(states[2].dtype) for part in states)
+    if order is not None:
+        query, key, value = (_regroup(part, order) for part in (query, key, value))
     attended: Tensor = varlen_attn(
         query,
         key,
         value,
-        ends,
-        ends,
-        longest,
-        longest,
+        layout.cu_seqlens,
+        layout.cu_seqlens,
+        layout.longest,
+        layout.longest,
         scale=scale,
         window_size=(-1, 0),
         enable_gqa=True,
     )  # type: ignore[assignment]
-    return attended if layout is None else cast(Tensor, _returned(attended, layout))
+    return attended if order is None else cast(Tensor, _ungroup(attended, order))
 
 
-def _padded(
+def attend_padded(
     module: torch.nn.Module,
     states: Sequence[Tensor],
-    documents: Documents,
+    layout: DocumentLayout,
     options: Mapping[str, Any],
 ) -> Tensor:
-    """As `_joined`, by transformers' own function for each group of documents alike in length."""
-    sizes = [count * length for count, length in documents.shapes]
-    layout = documents.padded
-    if layout is not None:
-        states = [_laid(each, layout) for each in states]
-    parts = [each.split(sizes) for each in states]
+    """As `attend_joined`, by transformers' function for each group of documents alike in length."""
+    sizes = [count * length for count, length in layout.shapes]
+    order = layout.padded
+    if order is not None:
+        states = [_regroup(part, order) for part in states]
+    groups = zip(layout.shapes, *(part.split(sizes) for part in states), strict=True)
     attended = []
-    for shape, *of_group in zip(documents.shapes, *parts, strict=True):
+    for shape, *of_group in groups:
         heads = [part.unflatten(0, shape).transpose(1, 2) for part in of_group]
-        alone, _ = _sdpa(module, *heads, None, **options)
-        attended.append(alone.flatten(0, 1))
+        of_documents, _ = _sdpa(module, *heads, None, **options)
+        attended.append(of_documents.flatten(0, 1))
     together = torch.cat(attended)
-    return together if layout is None else cast(Tensor, _returned(together, layout))
+    return together if order is None else cast(Tensor, _ungroup(together, order))
 
 
 AttentionInterface.register(_NAME, _attention)

@@ -8,8 +8,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 
-from reasoning_lab.kernels.cached_decoder import LeanDecoder
-from reasoning_lab.losses.parts import logits_at_once
+from reasoning_lab.kernels.fused_decoder import FusedDecoder
+from reasoning_lab.kernels.logit_chunks import most_chunk_tokens
 
 # Beyond what is filled. Little is memory that stays empty, a fixed number would copy the cache of
 # a long completion again and again.
@@ -25,7 +25,7 @@ class Decoding:
 
     Args:
         model: In eval mode.
-        lean: Reads single tokens with the same weights; None = the model reads them too.
+        decoder: Reads single tokens with the same weights; None = the model reads them too.
         prompts: Token ids of each row's prompt.
         pad_id: Fills up shorter prompts.
 
@@ -37,13 +37,13 @@ class Decoding:
     def __init__(
         self,
         model: PreTrainedModel,
-        lean: LeanDecoder | None,
+        decoder: FusedDecoder | None,
         prompts: Sequence[Sequence[int]],
         pad_id: int,
     ) -> None:
         self._model = model
-        self._lean = lean
-        self._cache = Cache(layer_class_to_replicate=_BufferedLayer)
+        self._decoder = decoder
+        self._cache = Cache(layer_class_to_replicate=BufferedLayer)
         distinct = list(dict.fromkeys(tuple(prompt) for prompt in prompts))
         width = max(len(prompt) for prompt in distinct)
         padded = [[pad_id] * (width - len(prompt)) + list(prompt) for prompt in distinct]
@@ -62,10 +62,12 @@ class Decoding:
     def append(self, tokens: Tensor) -> None:
         """Read the token drawn for each row, `[R] int64`."""
         self._mask = torch.nn.functional.pad(self._mask, (0, 1), value=1)
-        if self._lean is None:
+        if self._decoder is None:
             self.logits = self._read(tokens[:, None], self._positions[:, None])
         else:
-            self.logits = self._lean.logits(tokens, self._positions, self._mask, self._cache.layers)
+            self.logits = self._decoder.logits(
+                tokens, self._positions, self._mask, self._cache.layers
+            )
         self._positions = self._positions + 1
 
     def select(self, index: Tensor) -> None:
@@ -130,7 +132,7 @@ class Rereading:
         tokens = torch.tensor(padded, device=device)
         last = torch.tensor([len(text) - 1 for text in self._texts], device=device)
         vocab: int = self._model.config.get_text_config().vocab_size
-        at_once = max(1, logits_at_once(vocab, device.type == "cpu") // width)
+        at_once = max(1, most_chunk_tokens(vocab, device.type == "cpu") // width)
         parts = zip(tokens.split(at_once), last.split(at_once), strict=True)
         return torch.cat([self._last_logits(*part) for part in parts])
 
@@ -139,7 +141,7 @@ class Rereading:
         return logits[torch.arange(len(last), device=last.device), last].float()
 
 
-class _BufferedLayer(DynamicLayer):
+class BufferedLayer(DynamicLayer):
     """Keys and values of one layer, written into a buffer with room to spare.
 
     transformers' own layer copies the whole cache with every token, which takes most of the

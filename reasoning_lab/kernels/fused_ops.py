@@ -1,4 +1,4 @@
-"""Norms and rotations that read and write memory less often.
+"""Norms and rotations that read and write memory less often, bound to one model.
 
 transformers composes them of torch's elementwise operations, each of which passes over all states,
 forwards and backwards. On a GPU torch has a norm in one operation, and what is here rotates; on a
@@ -6,23 +6,19 @@ CPU both are here, for float32. In other precisions a CPU has transformers' own.
 """
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-from functools import wraps
+from collections.abc import Callable
+from types import FunctionType, MethodType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-# Modules of transformers, by name.
-# Their norms and rotations are the ones that are replaced.
+# Their norms are `weight * x / rms(x)`, and the halves of their heads rotate against each other.
 _FAMILIES = ("llama", "mistral", "phi3", "qwen2", "qwen3")
-_changed: set[str] = set()
-_is_off: ContextVar[bool] = ContextVar("lean_is_off", default=False)
+_ROTATION = "apply_rotary_pos_emb"
 
 
 def inverse_rms(x: Tensor, epsilon: Tensor) -> Tensor:
@@ -65,86 +61,101 @@ class Rotation(torch.autograd.Function):
         ctx.save_for_backward(cos, sin)
         ctx.dtype = x.dtype
         (x1, x2), (sin1, sin2) = x.chunk(2, -1), sin.chunk(2, -1)
-        found = x * cos
-        first, second = found.chunk(2, -1)
+        rotated = x * cos
+        first, second = rotated.chunk(2, -1)
         first.addcmul_(x2, sin1, value=-1)
         second.addcmul_(x1, sin2)
-        return found
+        return rotated
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         cos, sin = ctx.saved_tensors
         (g1, g2), (sin1, sin2) = gradient.chunk(2, -1), sin.chunk(2, -1)
-        found = gradient * cos
-        first, second = found.chunk(2, -1)
+        of_x = gradient * cos
+        first, second = of_x.chunk(2, -1)
         first.addcmul_(g2, sin2)
         second.addcmul_(g1, sin1, value=-1)
-        return found.to(ctx.dtype), None, None
+        return of_x.to(ctx.dtype), None, None
 
 
-# Their signatures are not told.
-_normed: Any = RMSNorm.apply
-_rotated: Any = Rotation.apply
+# Autograd functions have no types.
+_rms_norm: Any = RMSNorm.apply
+_rotate: Any = Rotation.apply
 
 
-def lean(model: PreTrainedModel) -> None:
-    """Have a model of a family that `plan` knows take these, as will all of it in this process.
+def bind_fused_ops(model: PreTrainedModel) -> None:
+    """Give a model of a known family forwards of its own: of its norms and its attention layers.
 
-    Its norms are `weight * x / rms(x)`, and the halves of its heads rotate against each other.
-    transformers finds its functions by their module's names.
+    An attention layer's is transformers' own code, which rotates with the function given here.
     """
     modeling: Any = sys.modules[type(model).__module__]
-    if not (model.config.model_type in _FAMILIES and modeling.__name__.startswith("transformers.")):
+    known = model.config.model_type in _FAMILIES
+    if not (known and modeling.__name__.startswith("transformers.")):
         return
-    if modeling.__name__ in _changed:
-        return
-    _changed.add(modeling.__name__)
-    modeling.apply_rotary_pos_emb = _rotation_of(modeling.apply_rotary_pos_emb)
-    for name, kind in vars(modeling).items():
-        if name.endswith("RMSNorm"):
-            kind.forward = _norm_of(kind.forward)
+    rotation = _fused_rotation(getattr(modeling, _ROTATION))
+    for module in model.modules():
+        plain = type(module).forward
+        if _is_norm(module):
+            module.forward = MethodType(_fused_norm(plain), module)
+        elif _rotates(module):
+            module.forward = MethodType(_with_rotation(plain, rotation), module)
 
 
-@contextmanager
-def transformers_ops() -> Iterator[None]:
-    """Norms and rotations are transformers' own here, in this thread."""
-    token = _is_off.set(True)
-    try:
-        yield
-    finally:
-        _is_off.reset(token)
+def unbind_fused_ops(model: PreTrainedModel) -> None:
+    """Give its norms and attention layers transformers' own forwards again."""
+    for module in model.modules():
+        if _is_norm(module) or _rotates(module):
+            vars(module).pop("forward", None)
 
 
-def _norm_of(plain: Callable[[Any, Tensor], Tensor]) -> Callable[[Any, Tensor], Tensor]:
-    @wraps(plain)
+def _is_norm(module: nn.Module) -> bool:
+    return type(module).__name__.endswith("RMSNorm")
+
+
+def _rotates(module: nn.Module) -> bool:
+    plain = type(module).forward
+    return isinstance(plain, FunctionType) and _ROTATION in plain.__code__.co_names
+
+
+def _with_rotation(plain: Any, rotation: Callable[..., Any]) -> FunctionType:
+    """A copy of `plain` that calls `rotation`; the module that defines it stays as it is."""
+    copied = FunctionType(
+        plain.__code__,
+        {**plain.__globals__, _ROTATION: rotation},
+        plain.__name__,
+        plain.__defaults__,
+        plain.__closure__,
+    )
+    copied.__kwdefaults__ = plain.__kwdefaults__
+    return copied
+
+
+def _fused_norm(plain: Callable[[Any, Tensor], Tensor]) -> Callable[[Any, Tensor], Tensor]:
     def forward(self: Any, hidden_states: Tensor) -> Tensor:
         weight: Tensor = self.weight
-        if hidden_states.dtype != weight.dtype or not _is_lean(hidden_states):
+        if hidden_states.dtype != weight.dtype or not _takes_fused(hidden_states):
             return plain(self, hidden_states)
         if hidden_states.is_cuda:
             return F.rms_norm(hidden_states, weight.shape, weight, self.variance_epsilon)
-        found: Tensor = _normed(hidden_states, weight, self.variance_epsilon)
-        return found
+        normed: Tensor = _rms_norm(hidden_states, weight, self.variance_epsilon)
+        return normed
 
     return forward
 
 
-def _rotation_of(plain: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., Any]:
-    @wraps(plain)
+def _fused_rotation(plain: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., Any]:
     def apply_rotary_pos_emb(
         q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, unsqueeze_dim: int = 1
     ) -> tuple[Tensor, Tensor]:
         # Phi-4-Mini rotates a part of each head.
-        if not (_is_lean(q) and cos.shape[-1] == q.shape[-1]):
+        if not (_takes_fused(q) and cos.shape[-1] == q.shape[-1]):
             return plain(q, k, cos, sin, unsqueeze_dim)
         cos, sin = cos.unsqueeze(unsqueeze_dim), sin.unsqueeze(unsqueeze_dim)
-        return _rotated(q, cos, sin), _rotated(k, cos, sin)
+        return _rotate(q, cos, sin), _rotate(k, cos, sin)
 
     return apply_rotary_pos_emb
 
 
-def _is_lean(values: Tensor) -> bool:
-    if _is_off.get():
-        return False
+def _takes_fused(values: Tensor) -> bool:
     return values.is_cuda or (values.dtype == torch.float32 and values.device.type == "cpu")

@@ -16,31 +16,31 @@ from torch import Tensor
 
 
 class GRPOLoss(NamedTuple):
-    """What a batch of rollouts costs.
+    """What K trained tokens cost.
 
     Attributes:
         loss: `[]` float.
-        clipped_low: `[B, T]` bool, trained tokens that would fall further, but for the lower bound.
-        clipped_high: `[B, T]` bool, trained tokens that would rise further, but for the upper one.
-        kl_to_reference: `[B, T]` float, detached, 0 elsewhere; None without a reference.
+        clipped_low: `[K]` bool, tokens that would fall further, but for the lower bound.
+        clipped_high: `[K]` bool, tokens that would rise further, but for the upper one.
+        kl_to_reference: `[K]` float, detached; None without a reference.
     """
 
     loss: Float[Tensor, ""]
-    clipped_low: Bool[Tensor, "B T"]
-    clipped_high: Bool[Tensor, "B T"]
-    kl_to_reference: Float[Tensor, "B T"] | None
+    clipped_low: Bool[Tensor, " K"]
+    clipped_high: Bool[Tensor, " K"]
+    kl_to_reference: Float[Tensor, " K"] | None
 
 
 class KLTerm(NamedTuple):
     """How much leaving the reference costs.
 
     Attributes:
-        reference_logprobs: `[B, T]`, without gradient.
+        reference_logprobs: `[K]`, without gradient.
         estimator: k1, k2 or k3.
-        weight: Of the estimate in each token's loss; 0 = it is only told.
+        weight: Of the estimate in each token's loss; 0 = it is only logged.
     """
 
-    reference_logprobs: Float[Tensor, "B T"]
+    reference_logprobs: Float[Tensor, " K"]
     estimator: str
     weight: float
 
@@ -89,49 +89,41 @@ def token_weights(
 
 
 def grpo_loss(
-    policy_logprobs: Float[Tensor, "B T"],
-    old_logprobs: Float[Tensor, "B T"],
-    advantages: Float[Tensor, " B"],
-    weights: Float[Tensor, " B"],
-    completion_mask: Bool[Tensor, "B T"],
+    policy_logprobs: Float[Tensor, " K"],
+    behavior_logprobs: Float[Tensor, " K"],
+    advantages: Float[Tensor, " K"],
+    weights: Float[Tensor, " K"],
     clip_low: float,
     clip_high: float,
-    correction: Float[Tensor, "B T"] | None = None,
+    correction: Float[Tensor, " K"] | None = None,
     kl: KLTerm | None = None,
 ) -> GRPOLoss:
     """Loss whose descent raises the probability of rollouts with a positive advantage.
 
     Args:
-        policy_logprobs: `[B, T]`, with gradient, at the temperature that sampled.
-        old_logprobs: `[B, T]`, of the policy as it was when it sampled, at the same temperature.
-        advantages: `[B]`, one a rollout, shared by its tokens.
-        weights: `[B]`, of each token of a rollout; see `token_weights`.
-        completion_mask: `[B, T]` bool, True = trained token; the rest may hold anything finite.
+        policy_logprobs: `[K]`, with gradient, at the temperature that sampled.
+        behavior_logprobs: `[K]`, of the policy as it was when it sampled, at the same temperature.
+        advantages: `[K]`, each token's is its rollout's.
+        weights: `[K]`, each token's is its rollout's; see `token_weights`.
         clip_low: The ratio is not pushed below 1 - clip_low; in [0, 1].
         clip_high: The ratio is not pushed above 1 + clip_high; >= 0.
-        correction: `[B, T]`, multiplies each token's gain; see `importance_weights`.
+        correction: `[K]`, multiplies each token's gain; see `importance_weights`.
         kl: The divergence from a reference.
     """
-    # Masked before exp: one infinite ratio at an unused position would make the gradient NaN.
-    ratios = (policy_logprobs - old_logprobs).masked_fill(~completion_mask, 0.0).exp()
-    sides = advantages[:, None]
-    plain = ratios * sides
-    clipped = ratios.clamp(1 - clip_low, 1 + clip_high) * sides
+    ratios = (policy_logprobs - behavior_logprobs).exp()
+    plain = ratios * advantages
+    clipped = ratios.clamp(1 - clip_low, 1 + clip_high) * advantages
     losses = -torch.minimum(plain, clipped)
     if correction is not None:
-        losses = losses * correction.masked_fill(~completion_mask, 1.0)
+        losses = losses * correction
     divergence = None
     if kl is not None:
-        divergence = kl_to_reference(
-            kl.estimator,
-            policy_logprobs.masked_fill(~completion_mask, 0.0),
-            kl.reference_logprobs.masked_fill(~completion_mask, 0.0),
-        )
+        divergence = kl_to_reference(kl.estimator, policy_logprobs, kl.reference_logprobs)
         if kl.weight:
             losses = losses + kl.weight * divergence
-    bound = (clipped < plain) & completion_mask
+    bound = clipped < plain
     return GRPOLoss(
-        (losses * weights[:, None] * completion_mask).sum(),
+        (losses * weights).sum(),
         bound & (ratios < 1),
         bound & (ratios > 1),
         None if divergence is None else divergence.detach(),
@@ -139,27 +131,27 @@ def grpo_loss(
 
 
 def importance_weights(
-    old_logprobs: Float[Tensor, "B T"], rollout_logprobs: Float[Tensor, "B T"], most: float
-) -> Float[Tensor, "B T"]:
-    """Truncated importance weights between the trainer's policy and the engine's, `[B, T]`.
+    behavior_logprobs: Float[Tensor, " K"], rollout_logprobs: Float[Tensor, " K"], most: float
+) -> Float[Tensor, " K"]:
+    """Truncated importance weights between the trainer's policy and the engine's, `[K]`.
 
     The engine computes the same policy with other kernels, so its tokens come from a slightly
     different distribution (Yao et al. 2025, truncated importance sampling).
 
     Args:
-        old_logprobs: `[B, T]`, the trainer's, of the weights that sampled.
-        rollout_logprobs: `[B, T]`, the engine's.
+        behavior_logprobs: `[K]`, the trainer's, of the weights that sampled.
+        rollout_logprobs: `[K]`, the engine's.
         most: Where a weight is cut.
     """
-    return (old_logprobs - rollout_logprobs).detach().exp().clamp(max=most)
+    return (behavior_logprobs - rollout_logprobs).detach().exp().clamp(max=most)
 
 
 def kl_to_reference(
     estimator: str,
-    policy_logprobs: Float[Tensor, "B T"],
-    reference_logprobs: Float[Tensor, "B T"],
-) -> Float[Tensor, "B T"]:
-    """Estimates of KL(policy, reference) at tokens that the policy drew, `[B, T]`.
+    policy_logprobs: Float[Tensor, " K"],
+    reference_logprobs: Float[Tensor, " K"],
+) -> Float[Tensor, " K"]:
+    """Estimates of KL(policy, reference) at tokens that the policy drew, `[K]`.
 
     Schulman 2020, "Approximating KL divergence": with d = log policy - log reference, k1 = d is
     unbiased and often negative, k2 = d^2 / 2 biased and small in variance, k3 = exp(-d) - 1 + d

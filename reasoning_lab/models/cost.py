@@ -1,11 +1,11 @@
-"""Arithmetic and time of training and of generation, reckoned from a model's config.
+"""FLOPs and time of training and of generation, estimated from a model's config.
 
-Training follows Kaplan et al. 2020 (arXiv:2001.08361, section 2.1): 2 operations a parameter and
-token forwards and 4 backwards, 6 in all, and what attention adds. Time is that arithmetic at a
-share of the device's peak, the model-FLOPs utilisation (MFU; Chowdhery et al. 2022,
-arXiv:2204.02311, appendix B), so a forward pass that activation checkpointing repeats is in the
-MFU and not in the arithmetic. Left out: norms, rotations, the loss, padding, and frozen policies
-that only read.
+Training follows Kaplan et al. 2020 (arXiv:2001.08361, section 2.1). A parameter takes 2 operations
+per token in the forward pass and 4 in the backward pass, 6 in all; attention adds its own. Time is
+these FLOPs at a fraction of the device's peak, the model-FLOPs utilisation (MFU; Chowdhery et al.
+2022, arXiv:2204.02311, appendix B). A forward pass that activation checkpointing repeats therefore
+lowers the MFU and adds no FLOPs. Left out: norms, rotations, the loss, padding, and the forward
+passes of frozen policies.
 """
 
 from collections.abc import Mapping
@@ -19,20 +19,20 @@ from reasoning_lab.models.footprint import (
     weight_bytes,
 )
 
-# Reached by well-tuned trainers of dense models on these devices; what was not measured is assumed.
+# Assumed, not measured: well-tuned trainers of dense models reach it on these devices.
 ASSUMED_MFU = 0.4
-# What is left of a device's memory for weights and cache where it only generates.
+# Fraction of a device's memory for weights and cache where it only generates.
 _GENERATION_FRAC = 0.9
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """One accelerator, as its maker states it.
+    """One accelerator, as its vendor specifies it.
 
     Attributes:
-        flops_per_s: Peak of dense bfloat16 products.
-        memory_bytes: Its own memory.
-        bytes_per_s: Bandwidth of that memory.
+        flops_per_s: Peak FLOPs per second of dense bfloat16 products.
+        memory_bytes: Device memory.
+        bytes_per_s: Bandwidth of the device memory.
     """
 
     flops_per_s: float
@@ -51,31 +51,31 @@ DEVICES = {
 def forward_flops(
     architecture: Mapping[str, Any], vocab_size: int, rows: int, row_tokens: int
 ) -> float:
-    """Of reading `rows` rows of `row_tokens` tokens.
+    """FLOPs of the forward pass of `rows` rows of `row_tokens` tokens.
 
-    `tokens * (2 N + 2 L W T)`: N parameters without a table that is only looked up, L layers, W the
-    width of all queries, T tokens a row. Attention's scores and its sum take `4 W` operations for
-    each earlier token, of which a causal row has T / 2 on average. A packed row's documents are
-    shorter, so for them it is an upper bound.
+    They are `tokens * (2 N + 2 L W T)`: N parameters without an embedding table that is only looked
+    up, L layers, W the width of all queries, T tokens of a row. Attention's scores and its sum take
+    `4 W` operations for each earlier token, of which a causal row has T / 2 on average. The
+    documents of a packed row are shorter, so for them this is an upper bound.
     """
     vocab = architecture.get("vocab_size") or vocab_size
-    multiplied = parameter_count(architecture, vocab)
+    matmul_parameters = parameter_count(architecture, vocab)
     if not architecture.get("tie_word_embeddings", False):
-        multiplied -= vocab * architecture["hidden_size"]
+        matmul_parameters -= vocab * architecture["hidden_size"]
     queries, _, _ = attention_widths(architecture)
     attention = architecture["num_hidden_layers"] * queries * row_tokens
-    return float(rows * row_tokens * 2 * (multiplied + attention))
+    return float(rows * row_tokens * 2 * (matmul_parameters + attention))
 
 
 def training_flops(
     architecture: Mapping[str, Any], vocab_size: int, rows: int, row_tokens: int
 ) -> float:
-    """Forwards once and backwards, which is twice that."""
+    """FLOPs of one forward pass and of the backward pass, which takes twice as many."""
     return 3 * forward_flops(architecture, vocab_size, rows, row_tokens)
 
 
 def training_s(flops: float, device: Device, devices: int, mfu: float = ASSUMED_MFU) -> float:
-    """Seconds of `flops` on so many devices at a share `mfu` of their peak."""
+    """Seconds that `devices` devices need for `flops` at a fraction `mfu` of their peak."""
     return flops / (device.flops_per_s * devices * mfu)
 
 
@@ -85,23 +85,23 @@ def generation_s(
     dtype: str,
     rows: int,
     row_tokens: int,
-    together: int,
+    batch_rows: int,
     device: Device,
     devices: int,
 ) -> float:
-    """Seconds, at the least, in which so many devices write `rows` completions.
+    """Lower bound on the seconds in which `devices` devices generate `rows` completions.
 
-    Each device holds the whole model and decodes `B` rows at a time, `together` or as many as its
-    memory holds at full length. A token of each takes
-    `max((weights + B * cache * T / 2) / bandwidth, 2 N B / peak)`: all weights are read once, and
-    of every row the keys and values of T / 2 tokens on average. Left out: the prompts, sampling,
-    and batches that run empty.
+    Each device holds the whole model and decodes `B` rows at a time: `batch_rows`, or fewer if its
+    memory cannot hold them at full length. One decoding step takes
+    `max((weights + B * cache * T / 2) / bandwidth, 2 N B / peak)` seconds. It reads all weights
+    once, and the keys and values of T / 2 tokens of every row on average. Left out: the prompts,
+    sampling, and batches that run empty.
     """
     vocab = architecture.get("vocab_size") or vocab_size
     weights = weight_bytes(architecture, vocab, dtype)
     cache = cache_bytes(architecture, dtype)
-    room = (_GENERATION_FRAC * device.memory_bytes - weights) / (cache * row_tokens)
-    batch = max(1, min(together, int(room), -(-rows // devices)))
-    read = (weights + batch * cache * row_tokens / 2) / device.bytes_per_s
-    computed = forward_flops(architecture, vocab, batch, 1) / device.flops_per_s
-    return rows * row_tokens / (batch * devices) * max(read, computed)
+    fitting_rows = (_GENERATION_FRAC * device.memory_bytes - weights) / (cache * row_tokens)
+    batch = max(1, min(batch_rows, int(fitting_rows), -(-rows // devices)))
+    read_s = (weights + batch * cache * row_tokens / 2) / device.bytes_per_s
+    compute_s = forward_flops(architecture, vocab, batch, 1) / device.flops_per_s
+    return rows * row_tokens / (batch * devices) * max(read_s, compute_s)

@@ -22,8 +22,7 @@ from transformers import (
 )
 
 from reasoning_lab.config.hardware import HardwareConfig
-from reasoning_lab.kernels.fused_ops import lean
-from reasoning_lab.kernels.logprobs import mix_precision, use_reference_kernels
+from reasoning_lab.kernels.binding import bind_kernels, mix_precision
 from reasoning_lab.models.adapters import merged_policy
 from reasoning_lab.models.chat import ensure_chat_template, stop_token_ids
 from reasoning_lab.types import UserError
@@ -117,10 +116,8 @@ def load_policy(
 
 
 def _set_kernels_and_precision(model: PreTrainedModel, dtype: str, kernels: str) -> None:
-    if kernels == "reference":
-        use_reference_kernels(model)
-    else:
-        lean(model)
+    if kernels == "fused":
+        bind_kernels(model)
     if dtype == "mixed":
         mix_precision(model)
 

@@ -1,1 +1,1 @@
-"""Tables, figures and the page that say what runs showed."""
+"""Tables, figures and pages that report the results of runs."""

@@ -1,8 +1,8 @@
 """Paired comparisons of policies and means over seeds: the claims of a report.
 
-Two results are compared only over the very same problems; the seeds that both have are
-pooled. p-values are corrected by Holm's method for the number of comparisons that are made
-together: all between stages, and all between variants.
+Two results are compared only on the same problems, with the seeds that both have pooled. p-values
+are corrected by Holm's method for the number of comparisons in a family: all between stages, and
+all between variants.
 """
 
 import dataclasses
@@ -35,14 +35,14 @@ class Comparison:
     """How much better one policy is than another, over the same problems.
 
     Attributes:
-        benchmark: The set of held-out problems.
-        variant: Of the policy in question.
-        stage: Of the policy in question.
-        baseline_variant: Of the policy that it is compared with.
-        baseline: Stage of that policy.
+        benchmark: The benchmark's name.
+        variant: Variant of the policy.
+        stage: Stage of the policy.
+        baseline_variant: Variant of the baseline policy.
+        baseline: Stage of the baseline policy.
         seeds: The seeds that both have, pooled as further samples of the same problems.
-        difference: pass@1 of the policy minus that of the baseline.
-        p_corrected: Its p-value, corrected for the comparisons made together with it.
+        difference: pass@1 of the policy minus pass@1 of the baseline.
+        p_corrected: The p-value, corrected for all comparisons of the family.
     """
 
     benchmark: str
@@ -55,7 +55,7 @@ class Comparison:
     p_corrected: float
 
     def as_json(self) -> dict[str, Any]:
-        """The comparison under its names in `report.json`."""
+        """The comparison with the keys of `report.json`."""
         return {
             "benchmark": self.benchmark,
             "variant": self.variant,
@@ -79,9 +79,9 @@ class StageMean:
         variant: As in `Row`.
         benchmark: As in `Row`.
         stage: As in `Row`.
-        by_seed: Seed to its own pass@1.
-        estimate: Of the seeds together; its interval speaks of new problems.
-        seeds_ci95: Of the mean over all seeds that could have been drawn.
+        by_seed: Seed to pass@1.
+        estimate: All seeds together; its interval is over problems.
+        seeds_ci95: 95% interval of the mean over all seeds that could have been drawn.
     """
 
     variant: str
@@ -92,7 +92,7 @@ class StageMean:
     seeds_ci95: tuple[float, float]
 
     def as_json(self) -> dict[str, Any]:
-        """The mean under its names in `report.json`."""
+        """The mean with the keys of `report.json`."""
         return {
             "variant": self.variant,
             "stage": self.stage,
@@ -106,7 +106,7 @@ class StageMean:
 
 
 def stage_means(results: Sequence[StageResult]) -> list[StageMean]:
-    """Pool the seeds of each variant, benchmark and stage; empty where none has several.
+    """Pool the seeds of each variant, benchmark and stage; stages with one seed are left out.
 
     Raises:
         UserError: A result is not complete, or seeds differ in problems or samples.
@@ -116,15 +116,15 @@ def stage_means(results: Sequence[StageResult]) -> list[StageMean]:
         key = (result.variant, result.benchmark, result.stage)
         groups.setdefault(key, []).append(result)
     means = []
-    for (variant, benchmark, stage), own in groups.items():
-        if len(own) < 2:
+    for (variant, benchmark, stage), seed_results in groups.items():
+        if len(seed_results) < 2:
             continue
-        if len({frozenset(result.problem_ids) for result in own}) > 1:
+        if len({frozenset(result.problem_ids) for result in seed_results}) > 1:
             raise UserError(
                 f"The seeds of stage '{stage}' answered different problems of '{benchmark}': "
                 "evaluate all of them on one set."
             )
-        verdicts = {result.seed: result.by_problem() for result in own}
+        verdicts = {result.seed: result.by_problem() for result in seed_results}
         by_seed = {seed: float(correct.mean()) for seed, correct in verdicts.items()}
         means.append(
             StageMean(
@@ -142,14 +142,14 @@ def stage_means(results: Sequence[StageResult]) -> list[StageMean]:
 def stage_differences(results: Sequence[StageResult]) -> list[Comparison]:
     """Compare successive stages of each variant, then its last stage with each earlier one.
 
-    Stages are ordered as they first appear. A pair of policies that an earlier variant shares
-    is compared once.
+    Stages are ordered by their first appearance. A pair of policies that variants share is compared
+    once.
 
     Raises:
         UserError: A result is not complete or appears twice, or seeds differ in samples.
     """
     compared: set[tuple[str, ...]] = set()
-    found = []
+    comparisons = []
     for stages in _ladders(results).values():
         for baseline, stage in _stage_pairs(list(stages)):
             policies = tuple(
@@ -159,14 +159,14 @@ def stage_differences(results: Sequence[StageResult]) -> list[Comparison]:
             if key in compared:
                 continue
             compared.add(key)
-            found.append(_compared(stages[stage], stages[baseline]))
-    return _corrected(found)
+            comparisons.append(_compare(stages[stage], stages[baseline]))
+    return _with_corrected_p(comparisons)
 
 
 def variant_differences(results: Sequence[StageResult]) -> list[Comparison]:
     """Compare the last policy of each variant with that of the full recipe.
 
-    The full recipe is the variant from which nothing was taken, or else the first.
+    The full recipe is the variant that lacks no stage, or else the first variant.
 
     Raises:
         UserError: A result is not complete or appears twice, or seeds differ in samples.
@@ -175,9 +175,9 @@ def variant_differences(results: Sequence[StageResult]) -> list[Comparison]:
     variants = list(dict.fromkeys(variant for variant, _, _ in ladders))
     full = NO_ABLATION if NO_ABLATION in variants else next(iter(variants), "")
     last = {key: list(stages.values())[-1] for key, stages in ladders.items()}
-    return _corrected(
+    return _with_corrected_p(
         [
-            _compared(policy, last[full, benchmark, problems])
+            _compare(policy, last[full, benchmark, problems])
             for (variant, benchmark, problems), policy in last.items()
             if variant != full and (full, benchmark, problems) in last
         ]
@@ -202,52 +202,58 @@ def _ladders(
 
 
 def _stage_pairs(stages: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """(earlier, later): successive ones, then the last against those not yet compared."""
+    """Pairs (earlier, later): successive stages, then the last stage with each earlier one."""
     yield from pairwise(stages)
     for stage in stages[:-2]:
         yield stage, stages[-1]
 
 
-def _compared(policy: _BySeed, baseline: _BySeed) -> Comparison | None:
-    """`policy` against `baseline` over the seeds of both; None where there is no such seed."""
-    one, other = next(iter(policy.values())), next(iter(baseline.values()))
+def _compare(policy: _BySeed, baseline: _BySeed) -> Comparison | None:
+    """Compare two policies over the seeds that both have; None = they share no seed."""
+    policy_result, baseline_result = next(iter(policy.values())), next(iter(baseline.values()))
     common = tuple(sorted(policy.keys() & baseline.keys()))
     if not common:
-        log.warning("No seed has both %s and %s on %s.", other.stage, one.stage, one.benchmark)
+        log.warning(
+            "No seed has both %s and %s on %s.",
+            baseline_result.stage,
+            policy_result.stage,
+            policy_result.benchmark,
+        )
         return None
     later, earlier = (
         over_seeds([side[seed].by_problem() for seed in common]) for side in (policy, baseline)
     )
     difference = paired_difference(later, earlier)
     return Comparison(
-        benchmark=one.benchmark,
-        variant=one.variant,
-        stage=one.stage,
-        baseline_variant=other.variant,
-        baseline=other.stage,
+        benchmark=policy_result.benchmark,
+        variant=policy_result.variant,
+        stage=policy_result.stage,
+        baseline_variant=baseline_result.variant,
+        baseline=baseline_result.stage,
         seeds=common,
         difference=difference,
         p_corrected=difference.p_value,
     )
 
 
-def _corrected(found: Sequence[Comparison | None]) -> list[Comparison]:
-    made = [comparison for comparison in found if comparison is not None]
-    corrected = holm([comparison.difference.p_value for comparison in made])
+def _with_corrected_p(candidates: Sequence[Comparison | None]) -> list[Comparison]:
+    """The comparisons of one family, with p-values corrected for their number."""
+    comparisons = [comparison for comparison in candidates if comparison is not None]
+    corrected = holm([comparison.difference.p_value for comparison in comparisons])
     return [
         dataclasses.replace(comparison, p_corrected=p)
-        for comparison, p in zip(made, corrected, strict=True)
+        for comparison, p in zip(comparisons, corrected, strict=True)
     ]
 
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """All that a report says beyond its rows.
+    """Everything that a report states beyond its rows.
 
     Attributes:
-        means: Over seeds; empty where no stage has several.
-        stages: Between the stages of each variant.
-        variants: Between each variant's last policy and the full recipe's.
+        means: Means over seeds; empty if no stage has several.
+        stages: Comparisons between the stages of each variant.
+        variants: Comparisons of each variant's last policy with that of the full recipe.
     """
 
     means: Sequence[StageMean] = ()
@@ -256,5 +262,5 @@ class Claims:
 
     @classmethod
     def of(cls, results: Sequence[StageResult]) -> "Claims":
-        """What these results allow to say."""
+        """The means and comparisons of these results."""
         return cls(stage_means(results), stage_differences(results), variant_differences(results))

@@ -1,6 +1,6 @@
-"""What stands behind a report's numbers: rollouts, curves, the graph and the config.
+"""The evidence for a report's numbers: rollouts, training curves, the graph and the config.
 
-Read from finished artifacts, for the page that people open (`page.py`).
+It is read from finished artifacts, for the HTML page (`page.py`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,33 +14,33 @@ from reasoning_lab.graph.ledger import TABLE_COLUMNS, Ledger
 from reasoning_lab.tracking.history import read_history
 
 LEDGER_COLUMNS = ("stage", *TABLE_COLUMNS)
-MOST_ROLLOUTS = 10_000
-_MOST_POINTS = 400
+MAX_ROLLOUTS = 10_000
+_MAX_CURVE_POINTS = 400
 
 
 @dataclass(frozen=True, slots=True)
 class Completions:
-    """An evaluation's folder and what its rollouts are filtered by.
+    """An evaluation's folder, and the labels by which the page filters its rollouts.
 
     Attributes:
-        folder: The artifact's.
-        about: `variant`, `seed`, `stage` and `benchmark`.
+        folder: The artifact's folder.
+        labels: `variant`, `seed`, `stage` and `benchmark`.
     """
 
     folder: Path
-    about: Mapping[str, Any]
+    labels: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class GraphNode:
-    """A node as a reader sees it.
+    """A node of the graph, as the page shows it.
 
     Attributes:
-        name: In the recipe.
-        fingerprint: Of its artifact.
-        inputs: Fingerprints of what it was made from.
-        wall_s: Seconds that it took; None = not known.
-        ledger: What came in, went out and was dropped, as `Ledger.as_json` has it.
+        name: Its name in the recipe.
+        fingerprint: Its artifact's fingerprint.
+        inputs: Fingerprints of its input artifacts.
+        wall_s: Seconds that it took; None = unknown.
+        ledger: Counts of inputs, outputs and drops, in the form of `Ledger.as_json`.
     """
 
     name: str
@@ -52,13 +52,13 @@ class GraphNode:
 
 @dataclass(slots=True)
 class Evidence:
-    """Of one recipe or several.
+    """The evidence of one recipe or several.
 
     Attributes:
-        completions: One an evaluation.
-        policies: Folder of each trained policy, by what its curves are called.
-        nodes: The graph, each node once, makers before what they made.
-        configs: Each recipe's config as YAML, by its title.
+        completions: One entry for each evaluation.
+        policies: Label of the curves to the folder of each trained policy.
+        nodes: Fingerprint to node; each node once, inputs first.
+        configs: Title to each recipe's config as YAML.
     """
 
     completions: list[Completions] = field(default_factory=list)
@@ -67,7 +67,7 @@ class Evidence:
     configs: dict[str, str] = field(default_factory=dict)
 
     def ledger_cells(self) -> list[list[str]]:
-        """Rows of a table with `LEDGER_COLUMNS`, one a stage and unit."""
+        """Rows of a table with `LEDGER_COLUMNS`, one for each stage and unit."""
         return [
             [node.name, *cells]
             for node in self.nodes.values()
@@ -75,7 +75,7 @@ class Evidence:
         ]
 
     def ledgers(self) -> list[dict[str, Any]]:
-        """The counts of each stage and unit, for programs."""
+        """The counts of each stage and unit, for `report.json`."""
         return [
             {"stage": node.name, "fingerprint": node.fingerprint, "unit": unit, **counts}
             for node in self.nodes.values()
@@ -83,16 +83,16 @@ class Evidence:
         ]
 
     def rollouts(self) -> dict[str, Any]:
-        """Sources, prompts and rollouts, each text once; at most 10,000 rollouts in all."""
+        """Sources, prompts and rollouts, each prompt once; at most 10,000 rollouts in total."""
         sources: list[dict[str, Any]] = []
         prompts: dict[str, tuple[int, dict[str, str]]] = {}
         rows: list[list[Any]] = []
-        most = max(1, MOST_ROLLOUTS // max(len(self.completions), 1))
+        max_per_evaluation = max(1, MAX_ROLLOUTS // max(len(self.completions), 1))
         for number, completions in enumerate(self.completions):
-            sources.append(dict(completions.about))
-            for rollout in subsample_rollouts(completions.folder / COMPLETIONS, most):
+            sources.append(dict(completions.labels))
+            for rollout in subsample_rollouts(completions.folder / COMPLETIONS, max_per_evaluation):
                 problem = rollout.problem
-                place, _ = prompts.setdefault(
+                prompt_index, _ = prompts.setdefault(
                     problem.id,
                     (
                         len(prompts),
@@ -100,16 +100,18 @@ class Evidence:
                     ),
                 )
                 text, tokens = rollout.completion.text, len(rollout.completion.token_ids)
-                rows.append([number, place, text, rollout.answer, str(rollout.verdict), tokens])
+                rows.append(
+                    [number, prompt_index, text, rollout.answer, str(rollout.verdict), tokens]
+                )
         return {"sources": sources, "prompts": [p for _, p in prompts.values()], "rollouts": rows}
 
     def curves(self) -> list[dict[str, Any]]:
-        """Every metric of every policy that has a history, thinned to 400 points a curve."""
-        found = []
+        """Every metric of every policy that has a history, thinned to 400 points per curve."""
+        curves = []
         for label, folder in self.policies.items():
             for metric, values in read_history(folder).items():
                 points = [[step, value] for step, value in values.items() if value == value]
-                every = -(-len(points) // _MOST_POINTS)
+                stride = -(-len(points) // _MAX_CURVE_POINTS)
                 if points:
-                    found.append({"metric": metric, "label": label, "points": points[::every]})
-        return sorted(found, key=lambda curve: (curve["metric"] != "train/loss", curve["metric"]))
+                    curves.append({"metric": metric, "label": label, "points": points[::stride]})
+        return sorted(curves, key=lambda curve: (curve["metric"] != "train/loss", curve["metric"]))

@@ -1,7 +1,7 @@
 """The stage ladder: pass@1 after every stage with its 95% interval, as a PNG.
 
-One panel a variant, one colour and marker a benchmark; several seeds stand side by side
-and the line goes through their mean.
+Each variant has a panel, each benchmark a colour and a marker. Several seeds are drawn side by
+side, and the line goes through their mean.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from matplotlib.ticker import PercentFormatter
 
 from reasoning_lab.graph.recipe import variant_label
 from reasoning_lab.report.rows import Row
-from reasoning_lab.report.style import COLOURS, INK, new_figure, plain, save
+from reasoning_lab.report.style import COLOURS, INK, new_figure, save_figure, style_axes
 
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _PANELS_A_ROW = 3
@@ -22,7 +22,7 @@ _SEED_GAP = 0.04
 
 
 def save_ladder(rows: Sequence[Row], path: Path) -> None:
-    """Draw `rows` into the PNG file `path`, 150 dots an inch."""
+    """Draw `rows` into the PNG file `path` at 150 dots per inch."""
     variants = list(dict.fromkeys(row.variant for row in rows))
     stages = list(dict.fromkeys(row.stage for row in rows))
     benchmarks = list(dict.fromkeys(row.benchmark for row in rows))
@@ -31,11 +31,11 @@ def save_ladder(rows: Sequence[Row], path: Path) -> None:
     width = max(6.4, across * (1.6 + 0.85 * len(stages)))
     figure = new_figure(width, 0.7 + 3.6 * down)
     grid = figure.subplots(down, across, sharey=True, squeeze=False)
-    grid[0, 0].set_ylim(0, 1.05)  # Of all: each call visits every panel.
+    grid[0, 0].set_ylim(0, 1.05)  # Once, as the panels share the axis.
     panels = grid.flat
     for variant, panel in zip(variants, panels, strict=False):
-        own = [row for row in rows if row.variant == variant]
-        _draw_panel(panel, own, stages, benchmarks)
+        variant_rows = [row for row in rows if row.variant == variant]
+        _draw_panel(panel, variant_rows, stages, benchmarks)
         if len(variants) > 1:
             panel.set_title(variant_label(variant), fontsize=10, color=INK, loc="left")
     for unused in list(panels):
@@ -53,7 +53,7 @@ def save_ladder(rows: Sequence[Row], path: Path) -> None:
             frameon=False,
             fontsize=9,
         )
-    save(figure, _title(rows, benchmarks), path)
+    save_figure(figure, _title(rows, benchmarks), path)
 
 
 def _title(rows: Sequence[Row], benchmarks: Sequence[str]) -> str:
@@ -65,28 +65,28 @@ def _title(rows: Sequence[Row], benchmarks: Sequence[str]) -> str:
 def _draw_panel(
     panel: Axes, rows: Sequence[Row], stages: Sequence[str], benchmarks: Sequence[str]
 ) -> None:
-    """One variant; every panel has the same stages so that panels can be compared."""
+    """Draw one variant; every panel has the same stages, so that panels can be compared."""
     for index, benchmark in enumerate(benchmarks):
-        own = [row for row in rows if row.benchmark == benchmark]
-        if own:
+        benchmark_rows = [row for row in rows if row.benchmark == benchmark]
+        if benchmark_rows:
             centre = (index - (len(benchmarks) - 1) / 2) * _BENCHMARK_GAP
-            _draw_benchmark(panel, own, stages, index, centre)
+            _draw_benchmark(panel, benchmark_rows, stages, index, centre)
     if len(benchmarks) == 1:
         _write_means(panel, rows, stages)
     panel.set_xticks(range(len(stages)), stages, fontsize=9)
     panel.set_xlim(-0.5, len(stages) - 0.5)
     panel.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
-    plain(panel, "y")
+    style_axes(panel, "y")
 
 
 def _draw_benchmark(
     panel: Axes, rows: Sequence[Row], stages: Sequence[str], index: int, centre: float
 ) -> None:
-    """A line through the seeds' means, and each seed's point with its interval."""
+    """Draw a line through the seeds' means, and each seed's point with its interval."""
     means = _means(rows, stages)
     colour, marker = COLOURS[index % len(COLOURS)], _MARKERS[index % len(_MARKERS)]
-    places = [place + centre for place in means]
-    panel.plot(places, list(means.values()), color=colour, linewidth=1.6, alpha=0.55)
+    positions = [position + centre for position in means]
+    panel.plot(positions, list(means.values()), color=colour, linewidth=1.6, alpha=0.55)
     seeds = sorted({row.seed for row in rows})
     shifts = [
         stages.index(row.stage)
@@ -111,14 +111,14 @@ def _draw_benchmark(
 
 
 def _write_means(panel: Axes, rows: Sequence[Row], stages: Sequence[str]) -> None:
-    """Each stage's mean over seeds, above its intervals."""
+    """Write each stage's mean over seeds above its intervals."""
     tops = {stages.index(row.stage): 0.0 for row in rows}
     for row in rows:
         tops[stages.index(row.stage)] = max(tops[stages.index(row.stage)], row.ci95[1])
-    for place, mean in _means(rows, stages).items():
+    for position, mean in _means(rows, stages).items():
         panel.annotate(
             f"{100 * mean:.1f}%",
-            (place, tops[place]),
+            (position, tops[position]),
             xytext=(0, 4),
             textcoords="offset points",
             ha="center",
@@ -128,8 +128,8 @@ def _write_means(panel: Axes, rows: Sequence[Row], stages: Sequence[str]) -> Non
 
 
 def _means(rows: Sequence[Row], stages: Sequence[str]) -> dict[int, float]:
-    """Place of each stage that has rows -> mean pass@1 over its seeds, from left to right."""
-    by_place: dict[int, list[float]] = {}
+    """Position of each stage that has rows to its mean pass@1 over seeds, from left to right."""
+    by_position: dict[int, list[float]] = {}
     for row in rows:
-        by_place.setdefault(stages.index(row.stage), []).append(row.pass_at_1)
-    return {place: sum(by_place[place]) / len(by_place[place]) for place in sorted(by_place)}
+        by_position.setdefault(stages.index(row.stage), []).append(row.pass_at_1)
+    return {p: sum(by_position[p]) / len(by_position[p]) for p in sorted(by_position)}

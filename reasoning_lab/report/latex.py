@@ -12,9 +12,9 @@ from reasoning_lab.report.table import (
     row_columns,
 )
 
-_SPECIAL = {
+_ESCAPES = {
     "\\": r"\textbackslash{}",
-    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+    **{character: f"\\{character}" for character in "&%$#_{}"},
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "<": r"$<$",
@@ -24,7 +24,7 @@ _SPECIAL = {
 
 
 def latex_tables(rows: Sequence[Row], claims: Claims, method: str) -> str:
-    """Every table of the report, each a `tabular` under a comment that names it."""
+    """All tables of the report; a comment above each `tabular` names it."""
     columns = row_columns(rows)
     parts = [f"% {method}\n"]
     if claims.means:
@@ -48,8 +48,8 @@ def _tabular(name: str, columns: Sequence[str], cells: Sequence[Sequence[str]]) 
 
 
 def _row(cells: Sequence[str]) -> str:
-    return " & ".join(map(_escaped, cells)) + " \\\\\n"
+    return " & ".join(map(_escape, cells)) + " \\\\\n"
 
 
-def _escaped(text: str) -> str:
-    return "".join(_SPECIAL.get(sign, sign) for sign in text)
+def _escape(text: str) -> str:
+    return "".join(_ESCAPES.get(character, character) for character in text)

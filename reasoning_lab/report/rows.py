@@ -1,7 +1,7 @@
-"""What a report is made of: one row a policy and benchmark, and its verified samples.
+"""The data of a report: a row for each policy and benchmark, and its verified samples.
 
 Place in the flow: evaluation artifacts become `Row` and `StageResult`; `comparisons` pairs
-results problem by problem; `write_report` turns all into files.
+results problem by problem; `write_report` writes the files.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,22 +17,22 @@ from reasoning_lab.types import UserError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One policy on one benchmark; every number of the table comes from here.
+    """One policy on one benchmark; all numbers of the table come from here.
 
     Attributes:
-        variant: Which recipe: its name, or what was taken out of it.
-        stage: The stage that made the policy.
+        variant: The recipe's name, or the stage that it lacks.
+        stage: The stage that trained the policy.
         seed: The recipe's seed.
-        benchmark: The set of held-out problems.
+        benchmark: The benchmark's name.
         n: Problems.
         samples: Completions of each problem.
         pass_at_1: Fraction in [0, 1]; `pass@1` in the file.
-        ci95: Ends of its 95% interval.
-        completion_tokens: Mean length of a completion, in tokens; None = the engine gives none.
-        train_tokens: Tokens that the stage trained on; 0 for a policy that was taken as it is.
+        ci95: Ends of the 95% interval.
+        completion_tokens: Mean length of a completion, in tokens; None = unknown.
+        train_tokens: Tokens that the stage trained on; 0 for a base model.
         wall_s: Seconds that the stage took.
         fingerprint: The policy's artifact.
-        measured: What else the evaluation measured, by its name there.
+        measured: Further metrics of the evaluation, by name.
     """
 
     variant: str
@@ -50,7 +50,7 @@ class Row:
     measured: Mapping[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """The row under its names in `report.json`."""
+        """The row with the keys of `report.json`."""
         return {
             "variant": self.variant,
             "stage": self.stage,
@@ -93,7 +93,7 @@ class StageResult:
     completion_tokens: npt.ArrayLike
 
     def by_problem(self) -> npt.NDArray[np.bool_]:
-        """`[P, S]` bool with the problems in the order of their ids.
+        """`[P, S]` bool, sorted by problem id.
 
         Raises:
             UserError: The ids repeat, don't match the rows, or a sample is missing.

@@ -1,4 +1,4 @@
-"""How every figure looks: colours that colour-blind readers tell apart, few lines, one size.
+"""The style of every figure: colours that colour-blind readers can distinguish, and few lines.
 
 Colours are those of Okabe and Ito, "Color Universal Design" (2008).
 """
@@ -14,14 +14,14 @@ INK, GRID = "#333333", "#DDDDDD"
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of so many inches, drawn without a screen."""
+    """An empty figure, sizes in inches, that needs no display."""
     figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
-def plain(panel: Axes, grid: str) -> None:
-    """Take away what carries nothing; `grid` is the axis, x or y, that keeps its lines."""
+def style_axes(panel: Axes, grid: str) -> None:
+    """Remove ticks and spines; `grid` is the axis, x or y, that keeps its grid lines."""
     panel.tick_params(colors=INK, length=0, labelsize=9)
     panel.grid(axis="x" if grid == "x" else "y", color=GRID, linewidth=0.8)
     panel.set_axisbelow(True)
@@ -29,7 +29,7 @@ def plain(panel: Axes, grid: str) -> None:
     panel.spines["bottom"].set_color(INK)
 
 
-def save(figure: Figure, title: str, path: Path) -> None:
-    """Write a PNG with its title at the left."""
+def save_figure(figure: Figure, title: str, path: Path) -> None:
+    """Write the figure as a PNG, with its title at the left."""
     figure.suptitle(title, fontsize=11, color=INK, x=0.01, ha="left")
     figure.savefig(path, format="png", facecolor="white")

@@ -1,6 +1,6 @@
 """The stage table, as Markdown for the report and as a rich table for the terminal.
 
-Both show the same cells. A variant or seed column appears only where rows differ in it.
+Both show the same cells. The columns variant and seed appear only if rows differ in them.
 """
 
 from collections.abc import Sequence
@@ -17,13 +17,13 @@ TEXT_COLUMNS = ("variant", "stage", "benchmark", "policy", "against", "unit", "d
 
 
 def markdown_table(rows: Sequence[Row]) -> str:
-    """The rows in their order as a GitHub table, numbers aligned to the right."""
+    """The rows as a GitHub table, numbers aligned to the right."""
     columns = row_columns(rows)
     return _markdown(columns, [row_cells(row, columns) for row in rows])
 
 
 def console_table(rows: Sequence[Row]) -> Table:
-    """The same table for a terminal; a narrow one folds names, never cuts numbers."""
+    """The same table for a terminal; a narrow one folds names and never cuts numbers."""
     columns = row_columns(rows)
     title = "pass@1 on held-out problems"
     return _console(title, columns, [row_cells(row, columns) for row in rows])
@@ -45,7 +45,7 @@ def console_means(means: Sequence[StageMean]) -> Table:
 
 
 def markdown_ledgers(cells: Sequence[Sequence[str]]) -> str:
-    """What stages dropped, from `Evidence.ledger_cells`, as a GitHub table."""
+    """The cells of `Evidence.ledger_cells` as a GitHub table."""
     return _markdown(LEDGER_COLUMNS, cells)
 
 
@@ -114,10 +114,10 @@ def comparison_cells(comparisons: Sequence[Comparison]) -> tuple[list[str], list
 
 
 def sentence(comparison: Comparison) -> str:
-    """One comparison in words, in percentage points; its corrected p decides the verb."""
+    """One comparison in words, in percentage points; the corrected p-value decides the verb."""
     d, p = comparison.difference, comparison.p_corrected
-    told = p_value(p)
-    evidence = f"95% interval {points(comparison)}, p {told if '<' in told else f'= {told}'}"
+    p_text = p_value(p)
+    evidence = f"95% interval {points(comparison)}, p {p_text if '<' in p_text else f'= {p_text}'}"
     evidence += f", n = {d.n}"
     if len(comparison.seeds) > 1:
         evidence += f", {len(comparison.seeds)} seeds"
@@ -132,7 +132,7 @@ def sentence(comparison: Comparison) -> str:
 
 
 def sentences(comparisons: Sequence[Comparison]) -> list[str]:
-    """Each in words; where several variants have ladders of their own, with whose it is."""
+    """Each comparison in words; several variants with ladders are named in front."""
     several = len({comparison.variant for comparison in comparisons}) > 1
     return [
         f"{variant_label(c.variant)}: {sentence(c)}"
@@ -143,7 +143,7 @@ def sentences(comparisons: Sequence[Comparison]) -> list[str]:
 
 
 def labels(comparison: Comparison) -> tuple[str, str]:
-    """What a comparison's two policies are called: by stage, or by variant where these differ."""
+    """The names of a comparison's two policies: stages, or variants if these differ."""
     if comparison.variant == comparison.baseline_variant:
         return comparison.stage, comparison.baseline
     return variant_label(comparison.variant), variant_label(comparison.baseline_variant)
@@ -165,11 +165,11 @@ def percent(fraction: float) -> str:
 
 
 def row_columns(rows: Sequence[Row]) -> list[str]:
-    """What a table of these rows shows."""
+    """The columns of a table of these rows."""
     columns = ["stage", "benchmark", "pass@1", "95% interval", "n", "samples"]
-    # The majority of two is a coin.
-    voted = any(row.samples > 2 and _of_all("maj", row) for row in rows)
-    columns += ["pass@all", "maj@all"] if voted else []
+    # A majority of two samples means nothing.
+    has_majority = any(row.samples > 2 and _of_all("maj", row) for row in rows)
+    columns += ["pass@all", "maj@all"] if has_majority else []
     columns += ["cut off"] if any(row.measured.get("truncated_frac") for row in rows) else []
     columns += ["completion tokens"]
     columns += ["train tokens", "seconds"] if any(row.train_tokens for row in rows) else []
@@ -181,7 +181,7 @@ def row_columns(rows: Sequence[Row]) -> list[str]:
 
 
 def row_cells(row: Row, columns: Sequence[str]) -> list[str]:
-    """One row's cells of these columns."""
+    """One row's cells for these columns."""
     cells = {
         "variant": variant_label(row.variant),
         "seed": str(row.seed),
@@ -204,8 +204,8 @@ def row_cells(row: Row, columns: Sequence[str]) -> list[str]:
 
 
 def _of_all(name: str, row: Row) -> str:
-    found = row.measured.get(f"{name}@{row.samples}")
-    return "" if found is None else percent(found[0])
+    metric = row.measured.get(f"{name}@{row.samples}")
+    return "" if metric is None else percent(metric[0])
 
 
 def _escape(cell: str) -> str:
@@ -213,5 +213,5 @@ def _escape(cell: str) -> str:
 
 
 def p_value(p: float) -> str:
-    """Three digits, or that it is smaller."""
+    """Three digits, or `< 0.001`."""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"

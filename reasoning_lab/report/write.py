@@ -1,8 +1,7 @@
 """Reports: tables, paired comparisons and figures, for people, papers and programs.
 
-Place in the flow: last; a finished recipe, or a look over the store, hands rows and results
-over. Each file is renamed into place, figures before the page that shows them, so a reader
-never sees half a file.
+Place in the flow: last, with rows and results of a finished recipe or of the store. Each file is
+renamed into place, figures before the page that shows them, so a reader never sees half a file.
 """
 
 import csv
@@ -47,7 +46,7 @@ __all__ = [
 ]
 
 _METHOD = (
-    "Intervals hold 95% and are clustered by problem; `over seeds` is Student's t over the seeds' "
+    "Intervals are 95% and clustered by problem; `over seeds` is Student's t over the seeds' "
     "own means. Differences are paired over problems, with p from a sign-flip permutation test, "
     "corrected by Holm's method for the number of comparisons in the same table."
 )
@@ -60,18 +59,18 @@ def write_report(
     evidence: Evidence,
     out_dir: Path,
 ) -> dict[str, Path]:
-    """Write the report into `out_dir`, made if missing.
+    """Write the report into `out_dir`, which is created if missing.
 
     `report.html`, `report.md`, `report.tex`, `report.json`, `report.csv` (the rows),
-    `comparisons.csv`, `dropped.csv` and the figures `ladder.png`, `lengths.png`, `ablation.png`;
-    what has nothing to show is left out.
+    `comparisons.csv`, `dropped.csv` and the figures `ladder.png`, `lengths.png`, `ablation.png`.
+    Files without content are not written.
 
     Returns:
         Paths under `html`, `markdown`, `latex`, `json`, `csv`, `comparisons`, `dropped` and the
         figures' names.
 
     Raises:
-        UserError: There is no row to report.
+        UserError: There are no rows.
         ValueError: A number is NaN or infinite.
     """
     if not rows:
@@ -97,7 +96,10 @@ def write_report(
     files = {
         "json": ("report.json", text),
         "csv": ("report.csv", _csv([row.as_json() for row in rows])),
-        "comparisons": ("comparisons.csv", _csv([each.as_json() for each in comparisons])),
+        "comparisons": (
+            "comparisons.csv",
+            _csv([comparison.as_json() for comparison in comparisons]),
+        ),
         "dropped": ("dropped.csv", _csv(_drops(evidence))),
         "latex": ("report.tex", latex_tables(rows, claims, _METHOD)),
         "markdown": ("report.md", _markdown(rows, claims, evidence, list(figures))),
@@ -117,7 +119,7 @@ def write_report(
 def _markdown(
     rows: Sequence[Row], claims: Claims, evidence: Evidence, figures: Sequence[str]
 ) -> str:
-    """The page: tables, figures, one sentence a comparison, and the method."""
+    """The Markdown page: tables, figures, a sentence for each comparison, and the method."""
     parts = ["# pass@1 on held-out problems\n"]
     if claims.means:
         parts += ["Mean over seeds:\n", markdown_means(claims.means), "Each seed:\n"]
@@ -147,17 +149,17 @@ def _markdown(
 
 
 def _drops(evidence: Evidence) -> list[dict[str, Any]]:
-    """One row a stage, unit and reason; a unit of which nothing was dropped has one without."""
+    """A row for each stage, unit and reason; units without drops have one with an empty reason."""
     rows = []
     for counts in evidence.ledgers():
-        about = {key: counts[key] for key in ("stage", "fingerprint", "unit", "in", "out")}
+        labels = {key: counts[key] for key in ("stage", "fingerprint", "unit", "in", "out")}
         for reason, count in (counts["dropped"] or {"": 0}).items():
-            rows.append({**about, "reason": reason, "dropped": count})
+            rows.append({**labels, "reason": reason, "dropped": count})
     return rows
 
 
 def _csv(entries: Sequence[Mapping[str, Any]]) -> str:
-    """Flat rows; an interval becomes two columns, seeds one."""
+    """Rows as CSV; an interval becomes two columns, a list of seeds one."""
     if not entries:
         return ""
     flat = []

@@ -1,1 +1,1 @@
-"""Engines that write completions, and the rollouts made of them."""
+"""Engines that generate completions, and the sampling of verified rollouts."""

@@ -15,14 +15,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from reasoning_lab.config.hardware import HardwareConfig
-from reasoning_lab.data.tokens.batches import padded_batch
-from reasoning_lab.kernels.fused_ops import transformers_ops
-from reasoning_lab.kernels.logprobs import (
-    TokenBatch,
-    has_reference_kernels,
-    token_logprobs,
-    use_reference_kernels,
-)
+from reasoning_lab.data.tokens.batches import completion_batch
+from reasoning_lab.kernels.batch import TokenBatch
+from reasoning_lab.kernels.logprobs import token_logprobs
 from reasoning_lab.models.policy import free_memory, sampling_device, to_device
 from reasoning_lab.types import Example, UserError
 
@@ -65,18 +60,6 @@ def evaluating(model: PreTrainedModel) -> Iterator[None]:
             module.training = True
         if model.config._attn_implementation != implementation:
             model.set_attn_implementation(implementation)
-
-
-@contextmanager
-def as_transformers(model: PreTrainedModel) -> Iterator[None]:
-    """Logprobs are those of the model's own forward, with transformers' own operations."""
-    before = has_reference_kernels(model)
-    use_reference_kernels(model)
-    try:
-        with transformers_ops():
-            yield
-    finally:
-        use_reference_kernels(model, before)
 
 
 @contextmanager
@@ -130,31 +113,30 @@ def is_quantized(model: PreTrainedModel) -> bool:
 def alone_logprobs(
     model: PreTrainedModel, documents: Sequence[Example], temperature: float = _TEMPERATURE
 ) -> Tensor:
-    """Logprobs of all completions, each document by itself: `[N]` float32."""
-    parts = [padded_batch([document], 0) for document in documents]
+    """Logprobs of all completions, each document by itself: `[K]` float32."""
+    parts = [completion_batch([document]) for document in documents]
     return torch.cat([read_logprobs(model, batch, temperature) for batch in parts])
 
 
 def read_logprobs(
     model: PreTrainedModel, batch: TokenBatch, temperature: float = _TEMPERATURE
 ) -> Tensor:
-    """Logprobs of a batch's trained tokens, row by row: `[N]` float32."""
-    moved = batch.to(model.device)
-    return token_logprobs(model, moved, temperature)[moved.completion_mask].float()
+    """Logprobs of a batch's trained tokens: `[K]` float32."""
+    return token_logprobs(model, batch.to(model.device), temperature).float()
 
 
 def excess_of(logprobs: Tensor, expected: Tensor, rounded: Tensor) -> float:
     """How far `logprobs` are from `expected`, as a multiple of the tolerance; above 1 = too far.
 
     Args:
-        logprobs: `[N]`, computed in the way that is held to the other.
-        expected: `[N]`; where it is infinite, nothing is compared.
-        rounded: `[N]`, computed as `expected` was, but in the block of `rounding`.
+        logprobs: `[K]`, computed in the way that is held to the other.
+        expected: `[K]`; where it is infinite, nothing is compared.
+        rounded: `[K]`, computed as `expected` was, but in the block of `rounding`.
     """
     finite = expected.isfinite() & rounded.isfinite()
     tolerance = _TIMES_ROUNDING * _rms((rounded - expected)[finite]) + _LEAST_TOLERANCE
-    apart = _rms((logprobs - expected)[finite])
-    return apart / tolerance if apart == apart else float("inf")
+    distance = _rms((logprobs - expected)[finite])
+    return distance / tolerance if distance == distance else float("inf")
 
 
 def _rms(values: Tensor) -> float:

@@ -1,7 +1,7 @@
-"""Text generation behind one protocol: prompts in, completions with logprobs out.
+"""The protocol of all engines: from prompts to completions with logprobs.
 
-`hf` and `vllm` run a model in this process, `openai` asks a server. They share the chat
-template of the model's own tokenizer, so a prompt means the same to all of them.
+`hf` and `vllm` run a model in this process, `vllm_client` and `openai` send requests to servers.
+All of them use the chat template of the model's tokenizer, so a prompt means the same to each.
 """
 
 import random
@@ -15,14 +15,14 @@ from reasoning_lab.types import Completion, Problem
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How completions are drawn.
+    """How completions are sampled.
 
     Attributes:
         temperature: Divides the logits; 0 = greedy.
-        top_p: Keep the smallest set of tokens that holds this much probability; 1 = all.
-        max_new_tokens: Where a completion is cut off.
-        logprobs: Whether the tokens' are wanted, which vLLM ranks among the whole vocabulary;
-            without, an engine may give them all the same.
+        top_p: Sample from the smallest set of tokens with this much probability; 1 = all.
+        max_new_tokens: Most tokens of a completion; a longer one is truncated.
+        logprobs: Whether completions need the logprobs of their tokens, which cost vLLM a pass
+            over the vocabulary. Without this, an engine may still return them.
     """
 
     temperature: float
@@ -32,43 +32,43 @@ class Sampling:
 
 
 class Engine(Protocol):
-    """Generates completions of what a user says."""
+    """Generates completions of a user's prompts."""
 
     def generate(
         self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]
     ) -> list[Completion]:
-        """One completion a prompt, in order.
+        """Return one completion for each prompt, in order.
 
-        A prompt's seed fixes its random numbers whatever else is in the call, so a
-        completion does not depend on batching or on what was generated before; of a server
-        that is asked for, and up to the server.
+        A prompt's seed fixes its random numbers, so a completion depends neither on batching nor on
+        earlier calls. A server receives the seed, and may ignore it.
 
         Args:
-            prompts: Each a user's turn, without chat markup.
-            seeds: One a prompt, at least 0.
+            prompts: User turns, without chat markup.
+            sampling: How to sample, the same for all prompts.
+            seeds: One seed for each prompt, at least 0.
         """
         ...
 
     def close(self) -> None:
-        """Free what the engine holds: memory, processes, connections."""
+        """Free the engine's memory, processes and connections."""
         ...
 
 
-def instructed(prompt: str, instruction: str) -> str:
-    """The user's turn: the prompt, and the instruction on a line of its own if there is one."""
+def with_instruction(prompt: str, instruction: str) -> str:
+    """Return the prompt, with a nonempty instruction on a separate line."""
     return f"{prompt}\n{instruction}" if instruction else prompt
 
 
 def rollout_seeds(problems: Sequence[Problem], samples: int, seed: str) -> list[int]:
-    """`samples` seeds for each problem, one problem's side by side, from `seed` and its id.
+    """Return `samples` seeds for each problem, from `seed` and the problem's id.
 
-    A problem that comes again has the next numbers, so no two of the seeds are of one sample.
+    The seeds of a problem are adjacent. A problem that occurs again gets the next samples' seeds.
     """
-    drawn: Counter[str] = Counter()
+    samples_drawn: Counter[str] = Counter()
     seeds = []
     for problem in problems:
-        start = drawn[problem.id]
-        drawn[problem.id] += samples
+        start = samples_drawn[problem.id]
+        samples_drawn[problem.id] += samples
         seeds += [
             random.Random(f"{seed}/{problem.id}/{sample}").getrandbits(63)
             for sample in range(start, start + samples)

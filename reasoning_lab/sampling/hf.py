@@ -1,8 +1,8 @@
 """Generation with a transformers model in this process.
 
-Prompts are sorted by length; rows that have ended leave the batch, so the last long completions
-don't keep the finished ones company. Each row draws from its own stream of uniform numbers by
-inverting the cumulative distribution.
+Prompts are sorted by length. Rows that have ended leave the batch, so they cost nothing while the
+last long completions go on. Each row has its own stream of uniform numbers and samples by inverting
+the cumulative distribution.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,33 +12,33 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_lab.config.hardware import HardwareConfig
-from reasoning_lab.kernels.cached_decoder import LeanDecoder, decodes_leanly
 from reasoning_lab.kernels.decoding import Decoding, Rereading
+from reasoning_lab.kernels.fused_decoder import FusedDecoder, can_decode_fused
 from reasoning_lab.models.chat import stop_token_ids, unused_ids_mask
 from reasoning_lab.models.policy import load_policy, sampling_device, to_device
 from reasoning_lab.models.tokenizer import prompt_tokens
 from reasoning_lab.sampling.engine import Sampling
-from reasoning_lab.sampling.probe import check_engine, hf_remedy
+from reasoning_lab.sampling.engine_check import check_engine, hf_remedy
 from reasoning_lab.types import Completion
 
 # Copying the cache to drop rows pays once a quarter of them has ended.
 _COMPACT_BELOW_FRAC = 0.75
-# So many of the likeliest tokens mostly hold top_p; a row of which they do not is sorted whole.
+# The likeliest tokens mostly have a probability of top_p together. Other rows are sorted fully.
 _LIKELY_TOKENS = 32
-# Drawn from together on a CPU: its cache holds them, and memory what a step makes of them.
-_LOGITS_AT_ONCE_ON_CPU = 2**19
+# Logits that a CPU samples from together: they and their intermediate results fit its caches.
+_CHUNK_LOGITS_ON_CPU = 2**19
 
 
 class HFEngine:
-    """Samples from a causal language model; the model is borrowed, never changed.
+    """Samples from a causal language model, which it does not change.
 
     Args:
-        model: On any device; put into eval mode while it generates.
-        tokenizer: Gives the end token, the padding and the decoding. Ids that have no token, as in
-            a padded vocabulary, are never drawn.
-        batch_size: Most rows decoded together; memory grows with it, results do not change.
-        on_progress: Called with the number of completions as they end.
-        cache: Whether keys and values are kept between two tokens; see `Rereading`.
+        model: On any device; it is in eval mode while it generates.
+        tokenizer: The model's tokenizer. Ids without a token, as in a padded vocabulary, are never
+            sampled.
+        batch_size: Most rows that are decoded together; it changes memory, not results.
+        on_progress: Called with the number of new completions when a batch ends.
+        cache: Whether keys and values are cached between two tokens; see `Rereading`.
     """
 
     def __init__(
@@ -51,8 +51,8 @@ class HFEngine:
     ) -> None:
         self._model = model
         self._tokenizer = tokenizer
-        self._ends = torch.tensor(stop_token_ids(model, tokenizer), device=model.device)
-        self._hidden = unused_ids_mask(model, tokenizer)
+        self._stop_ids = torch.tensor(stop_token_ids(model, tokenizer), device=model.device)
+        self._unused_ids = unused_ids_mask(model, tokenizer)
         self._batch_size = batch_size
         self._on_progress = on_progress
         self._cache = cache
@@ -63,52 +63,52 @@ class HFEngine:
         return self.complete(prompt_tokens(self._tokenizer, prompts), sampling, seeds)
 
     def reporting_to(self, on_progress: Callable[[int], None]) -> "HFEngine":
-        """Itself, which from now on calls this with the number of completions as they end."""
+        """Set `on_progress` and return this engine."""
         self._on_progress = on_progress
         return self
 
     def close(self) -> None:
-        """Let go of the model."""
+        """Drop the reference to the model."""
         del self._model
 
     @torch.inference_mode()
     def complete(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]
     ) -> list[Completion]:
-        """As `generate`, from token ids."""
+        """Like `generate`, with prompts as token ids."""
         order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]), reverse=True)
         completions: dict[int, Completion] = {}
         was_training = self._model.training
         self._model.eval()
-        lean = LeanDecoder(self._model) if decodes_leanly(self._model) else None
+        fused = FusedDecoder(self._model) if can_decode_fused(self._model) else None
         try:
             for start in range(0, len(order), self._batch_size):
                 rows = order[start : start + self._batch_size]
-                state = self._reading([prompts[row] for row in rows], lean)
-                drawn = self._generate_batch(state, sampling, [seeds[row] for row in rows])
-                completions.update(zip(rows, drawn, strict=True))
+                state = self._start_decoding([prompts[row] for row in rows], fused)
+                batch = self._generate_batch(state, sampling, [seeds[row] for row in rows])
+                completions.update(zip(rows, batch, strict=True))
                 self._on_progress(len(rows))
         finally:
             self._model.train(was_training)
         return [completions[row] for row in range(len(prompts))]
 
-    def _reading(
-        self, prompts: Sequence[Sequence[int]], lean: LeanDecoder | None
+    def _start_decoding(
+        self, prompts: Sequence[Sequence[int]], fused: FusedDecoder | None
     ) -> Decoding | Rereading:
         if self._cache:
-            return Decoding(self._model, lean, prompts, self._padding())
-        return Rereading(self._model, prompts, self._padding())
+            return Decoding(self._model, fused, prompts, self._pad_id())
+        return Rereading(self._model, prompts, self._pad_id())
 
-    def _padding(self) -> int:
-        """Of prompts, where any token will do."""
-        own: int | None = self._tokenizer.pad_token_id
-        return int(self._ends[0]) if own is None else own
+    def _pad_id(self) -> int:
+        """Return the id that pads prompts; any token serves."""
+        pad_id: int | None = self._tokenizer.pad_token_id
+        return int(self._stop_ids[0]) if pad_id is None else pad_id
 
     def _generate_batch(
         self, state: Decoding | Rereading, sampling: Sampling, seeds: Sequence[int]
     ) -> list[Completion]:
         device = self._model.device
-        end_id = int(self._ends[0])
+        end_id = int(self._stop_ids[0])
         uniforms = _uniforms(seeds, sampling.max_new_tokens).to(device)
         tokens = torch.full((len(seeds), sampling.max_new_tokens), end_id, device=device)
         logprobs = torch.zeros(tokens.shape, device=device)
@@ -116,13 +116,13 @@ class HFEngine:
         ended = torch.zeros(len(seeds), dtype=torch.bool, device=device)
         for step in range(sampling.max_new_tokens):
             rows = state.rows
-            drawn, drawn_logprobs = sample(
-                state.logits, sampling, uniforms[rows, step], self._hidden
+            sampled, sampled_logprobs = sample(
+                state.logits, sampling, uniforms[rows, step], self._unused_ids
             )
             alive = ~ended[rows]
-            tokens[rows, step] = torch.where(alive, drawn, end_id)
-            logprobs[rows, step] = drawn_logprobs
-            stopping = alive & torch.isin(drawn, self._ends)
+            tokens[rows, step] = torch.where(alive, sampled, end_id)
+            logprobs[rows, step] = sampled_logprobs
+            stopping = alive & torch.isin(sampled, self._stop_ids)
             lengths[rows[stopping]] = step + 1
             ended[rows[stopping]] = True
             alive = alive & ~stopping
@@ -131,8 +131,8 @@ class HFEngine:
                 break
             if alive_count < _COMPACT_BELOW_FRAC * len(rows):
                 state.select(alive.nonzero()[:, 0])
-                drawn = drawn[alive]
-            state.append(drawn)
+                sampled = sampled[alive]
+            state.append(sampled)
         return self._completions(tokens, logprobs, lengths, ended)
 
     def _completions(
@@ -150,17 +150,19 @@ class HFEngine:
         ]
 
 
-def engine_of(model: str, revision: str | None, dtype: str, hardware: HardwareConfig) -> HFEngine:
-    """An engine with a model of its own.
+def build_engine(
+    model: str, revision: str | None, dtype: str, hardware: HardwareConfig
+) -> HFEngine:
+    """Load a model and build its engine.
 
     Args:
         model: A Hugging Face folder or hub id.
         revision: The hub commit.
         dtype: float32 or bfloat16.
-        hardware: Its device and the rows decoded together.
+        hardware: The device and the number of rows that are decoded together.
 
     Raises:
-        UserError: When there is no such model, or its decoding is not its forward.
+        UserError: There is no such model, or its decoding differs from its forward pass.
     """
     policy, tokenizer = load_policy(
         model, dtype, revision, key="engine.model", kernels=hardware.kernels
@@ -175,72 +177,84 @@ def engine_of(model: str, revision: str | None, dtype: str, hardware: HardwareCo
 
 
 def _uniforms(seeds: Sequence[int], count: int) -> Tensor:
-    """`[B, count]` float32 in [0, 1): row i depends on `seeds[i]` alone."""
+    """Return `[B, count]` float32 in [0, 1); row i depends only on `seeds[i]`."""
     generator = torch.Generator()
     return torch.stack([torch.rand(count, generator=generator.manual_seed(s)) for s in seeds])
 
 
 def sample(
-    logits: Tensor, sampling: Sampling, uniforms: Tensor, hidden: Tensor | None = None
+    logits: Tensor,
+    sampling: Sampling,
+    uniforms: Tensor,
+    unused_ids: Tensor | None = None,
+    cpu_chunk_logits: int = _CHUNK_LOGITS_ON_CPU,
 ) -> tuple[Tensor, Tensor]:
-    """Draw one token a row by inverting its cumulative distribution.
+    """Sample one token for each row by inverting its cumulative distribution.
 
     Args:
         logits: `[R, V]` float32.
         uniforms: `[R]` float32 in [0, 1).
-        hidden: `[V]` bool, True = never drawn; None = any may be.
+        unused_ids: `[V]` bool, True = never sampled; None = all ids may be sampled.
+        cpu_chunk_logits: Number of logits that a CPU samples from together; results do not change.
 
     Returns:
-        Tokens `[R]` int64 and their logprobs `[R]` under softmax(logits / temperature), which is
-        what a loss computes: before the truncation to top-p and to what is not hidden (at
-        temperature 0, under softmax(logits)).
+        Tokens `[R]` int64 and their logprobs `[R]` under softmax(logits / temperature), as a loss
+        computes them: before unused ids are masked and top-p truncates. At temperature 0 they are
+        under softmax(logits).
     """
     if sampling.temperature == 0:
-        shown = logits if hidden is None else logits.masked_fill(hidden, -torch.inf)
-        tokens = shown.argmax(dim=-1)
+        allowed = logits if unused_ids is None else logits.masked_fill(unused_ids, -torch.inf)
+        tokens = allowed.argmax(dim=-1)
         return tokens, torch.log_softmax(logits, -1).gather(1, tokens[:, None])[:, 0]
-    at_once = len(logits)
+    chunk_rows = len(logits)
     if logits.device.type == "cpu":
-        at_once = max(1, _LOGITS_AT_ONCE_ON_CPU // logits.shape[-1])
-    drawn = [
-        _draw(part, sampling, of_part, hidden)
-        for part, of_part in zip(logits.split(at_once), uniforms.split(at_once), strict=True)
+        chunk_rows = max(1, cpu_chunk_logits // logits.shape[-1])
+    chunks = [
+        _sample_chunk(chunk, sampling, chunk_uniforms, unused_ids)
+        for chunk, chunk_uniforms in zip(
+            logits.split(chunk_rows), uniforms.split(chunk_rows), strict=True
+        )
     ]
-    tokens, logprobs = (torch.cat(parts) for parts in zip(*drawn, strict=True))
+    tokens, logprobs = (torch.cat(parts) for parts in zip(*chunks, strict=True))
     return tokens, logprobs
 
 
-def _draw(
-    logits: Tensor, sampling: Sampling, uniforms: Tensor, hidden: Tensor | None
+def _sample_chunk(
+    logits: Tensor, sampling: Sampling, uniforms: Tensor, unused_ids: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """As `sample`, of rows that are few and at a temperature above 0."""
+    """Like `sample`, for a few rows and at a temperature above 0."""
     probs = torch.softmax(
         logits if sampling.temperature == 1 else logits / sampling.temperature, dim=-1
     )
-    shown = probs
-    if hidden is not None:
-        shown = probs.masked_fill(hidden, 0.0)
-        shown /= shown.sum(dim=-1, keepdim=True)
+    allowed = probs
+    if unused_ids is not None:
+        allowed = probs.masked_fill(unused_ids, 0.0)
+        allowed /= allowed.sum(dim=-1, keepdim=True)
     if sampling.top_p < 1:
-        ordered, index = shown.topk(min(_LIKELY_TOKENS, shown.shape[-1]))
-        tokens = _nucleus(ordered, index, sampling.top_p, uniforms)
-        short = (ordered.sum(dim=-1) < sampling.top_p).nonzero()[:, 0]
-        if len(short):
-            ordered, index = shown[short].sort(dim=-1, descending=True)
-            tokens[short] = _nucleus(ordered, index, sampling.top_p, uniforms[short])
+        ordered, index = allowed.topk(min(_LIKELY_TOKENS, allowed.shape[-1]))
+        tokens = _sample_nucleus(ordered, index, sampling.top_p, uniforms)
+        flat_rows = (ordered.sum(dim=-1) < sampling.top_p).nonzero()[:, 0]
+        if len(flat_rows):
+            ordered, index = allowed[flat_rows].sort(dim=-1, descending=True)
+            tokens[flat_rows] = _sample_nucleus(ordered, index, sampling.top_p, uniforms[flat_rows])
     else:
-        tokens = _invert(shown, uniforms)
+        tokens = _invert_cumulative(allowed, uniforms)
     return tokens, probs.gather(1, tokens[:, None])[:, 0].log()
 
 
-def _nucleus(ordered: Tensor, index: Tensor, top_p: float, uniforms: Tensor) -> Tensor:
-    """A token a row, of those before which less than `top_p` stands in descending order."""
-    kept = torch.where(ordered.cumsum(-1) - ordered < top_p, ordered, 0.0)
-    return index.gather(1, _invert(kept, uniforms)[:, None])[:, 0]
+def _sample_nucleus(ordered: Tensor, index: Tensor, top_p: float, uniforms: Tensor) -> Tensor:
+    """Sample one token for each row from the smallest set with probability `top_p`.
+
+    Args:
+        ordered: `[R, K]` probabilities in descending order.
+        index: `[R, K]` their tokens.
+    """
+    nucleus = torch.where(ordered.cumsum(-1) - ordered < top_p, ordered, 0.0)
+    return index.gather(1, _invert_cumulative(nucleus, uniforms)[:, None])[:, 0]
 
 
-def _invert(weights: Tensor, uniforms: Tensor) -> Tensor:
-    """The first index whose cumulative weight exceeds `uniforms` of the row's total."""
+def _invert_cumulative(weights: Tensor, uniforms: Tensor) -> Tensor:
+    """Return the first index at which the cumulative weight exceeds that fraction of the total."""
     cumulative = weights.cumsum(dim=-1)
     targets = uniforms * cumulative[:, -1]
     place = torch.searchsorted(cumulative, targets[:, None], right=True)[:, 0]

@@ -1,9 +1,9 @@
-"""Generation by any server that speaks OpenAI's chat API: a hosted model, or `vllm serve`.
+"""Generation by any server with OpenAI's chat API: a hosted model, or `vllm serve`.
 
-Many requests are in flight at once; the client library retries what a busy or failing server
-refuses, with growing pauses or as long as the server asks. The key comes from the environment
-alone. Whether a seed repeats a completion, and whether logprobs are those of the sampling
-distribution, is the server's business: none is passed on.
+Many requests are in flight at once. The client library retries the requests that a busy or failing
+server refuses, after growing pauses or the pause that the server names. The key comes only from the
+environment. The server decides whether a seed repeats a completion. Its logprobs may be of another
+distribution than the sampled one, so they are not used.
 """
 
 import asyncio
@@ -21,35 +21,35 @@ from reasoning_lab.types import Completion, UserError
 
 log = logging.getLogger(__name__)
 
-_KEY = "OPENAI_API_KEY"
-_URL = "OPENAI_BASE_URL"
-# Other reasons are a limit, a filter or a failure; servers that say none are believed.
-_COMPLETE = ("stop", "stop_sequence", "end_turn", "eos_token", None)
-# <|end|> and its like in ASCII or full width, and what older families write.
-_MARKUP = re.compile(
+_KEY_VARIABLE = "OPENAI_API_KEY"
+_URL_VARIABLE = "OPENAI_BASE_URL"
+# Other reasons are a limit, a filter or a failure. Some servers give no reason.
+_COMPLETE_REASONS = ("stop", "stop_sequence", "end_turn", "eos_token", None)
+# Chat markup: `<|end|>` and similar in ASCII or full width, and that of older families.
+_CHAT_MARKUP = re.compile(
     r"<[|\uff5c][^\s<>]{1,40}[|\uff5c]>|</?s>|</?(?:bos|eos|pad|unk)>|<(?:start|end)_of_turn>"
     r"|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\]|<</?SYS>>"
 )
 
 
 class OpenAIEngine:
-    """Asks a server.
+    """Samples from a model through a server.
 
     Args:
-        model: The model's name there.
+        model: The model's name on the server.
         extra_body: Further fields of every request, e.g. `{top_k: 20}`.
-        hardware: Where the server is, and how hard it may be driven.
+        hardware: The server's address and the limits of requests.
 
     Raises:
-        UserError: There is neither a key nor a server that could do without one.
+        UserError: There is neither a key nor the address of a server.
     """
 
     def __init__(self, model: str, extra_body: Mapping[str, Any], hardware: HardwareConfig) -> None:
-        self._url = hardware.sampling.url or os.environ.get(_URL)
-        if self._url is None and _KEY not in os.environ:
+        self._url = hardware.sampling.url or os.environ.get(_URL_VARIABLE)
+        if self._url is None and _KEY_VARIABLE not in os.environ:
             raise UserError(
-                f"engine: neither a key nor a server is named; set {_KEY} in the environment, or "
-                "hardware.sampling.url to an OpenAI-compatible server"
+                f"engine: there is neither a key nor a server; set {_KEY_VARIABLE} in the "
+                "environment, or hardware.sampling.url to an OpenAI-compatible server"
             )
         self._model = model
         self._extra_body = dict(extra_body)
@@ -58,15 +58,15 @@ class OpenAIEngine:
     def generate(
         self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]
     ) -> list[Completion]:
-        """One completion a prompt, in order.
+        """Return one completion for each prompt, in order.
 
         Raises:
-            UserError: The server refuses the key or the request, or does not answer.
+            UserError: The server refuses the key or the request, or does not respond.
         """
         return asyncio.run(self._generate(prompts, sampling, seeds))
 
     def close(self) -> None:
-        """Nothing outlives a call."""
+        """Do nothing: no resource outlives a call."""
 
     async def _generate(
         self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]
@@ -74,20 +74,20 @@ class OpenAIEngine:
         import openai
 
         limits = self._limits
-        pace = Pace(limits.requests_per_minute)
-        places = asyncio.Semaphore(limits.requests_in_flight)
+        rate_limiter = RateLimiter(limits.requests_per_minute)
+        slots = asyncio.Semaphore(limits.requests_in_flight)
         client = openai.AsyncOpenAI(
             base_url=self._url,
-            # A server of one's own needs none, the client library does.
-            api_key=os.environ.get(_KEY, "none"),
+            # A local server needs no key, but the client library does.
+            api_key=os.environ.get(_KEY_VARIABLE, "none"),
             max_retries=limits.request_retries,
             timeout=limits.request_timeout_s,
         )
 
-        async def ask(prompt: str, seed: int) -> Completion:
-            async with places:
-                await pace.wait()
-                answer = await client.chat.completions.create(
+        async def complete(prompt: str, seed: int) -> Completion:
+            async with slots:
+                await rate_limiter.wait()
+                response = await client.chat.completions.create(
                     model=self._model,
                     messages=[{"role": "user", "content": prompt}],
                     temperature=sampling.temperature,
@@ -96,36 +96,37 @@ class OpenAIEngine:
                     seed=seed % 2**31,
                     extra_body=self._extra_body,
                 )
-            return completion_of(answer.choices[0].model_dump())
+            return parse_completion(response.choices[0].model_dump())
 
         try:
             async with client, asyncio.TaskGroup() as group:
                 tasks = [
-                    group.create_task(ask(prompt, seed))
-                    for prompt, seed in zip(with_text_for_markup(prompts), seeds, strict=True)
+                    group.create_task(complete(prompt, seed))
+                    for prompt, seed in zip(escape_chat_markup(prompts), seeds, strict=True)
                 ]
         except* openai.AuthenticationError as errors:
             raise UserError(
-                f"engine: {self._place} refuses the key ({_first(errors)}); set {_KEY} in the "
-                "environment to a valid one"
+                f"engine: {self._server_name} refuses the key ({_first_message(errors)}); "
+                f"set {_KEY_VARIABLE} in the environment to a valid one"
             ) from None
         except* openai.OpenAIError as errors:
             raise UserError(
-                f"engine: {self._place} failed for model '{self._model}' ({_first(errors)}); "
-                "mend that and start again: finished shards are kept"
+                f"engine: {self._server_name} failed for model '{self._model}' "
+                f"({_first_message(errors)}); correct this and start again: "
+                "finished shards are reused"
             ) from None
         return [task.result() for task in tasks]
 
     @property
-    def _place(self) -> str:
+    def _server_name(self) -> str:
         return f"'{self._url}'" if self._url else "OpenAI's server"
 
 
-class Pace:
-    """Spaces out the starts of requests, so that no minute has more than it may.
+class RateLimiter:
+    """Spaces the starts of requests evenly, so that no minute has too many.
 
     Args:
-        per_minute: None = no limit.
+        per_minute: Most requests in a minute; None = no limit.
     """
 
     def __init__(self, per_minute: float | None) -> None:
@@ -141,45 +142,47 @@ class Pace:
             await asyncio.sleep(start - now)
 
 
-def completion_of(choice: Mapping[str, Any]) -> Completion:
-    """A completion from one `choice` of an answer.
+def parse_completion(choice: Mapping[str, Any]) -> Completion:
+    """Return the completion in one `choice` of a response.
 
-    A server that parses the thought gives it as `reasoning_content` or `reasoning`; it is put
-    back before the rest. Without a rest it never ended, so its end is not written. Token ids are
-    there if `return_token_ids` asked vLLM for them.
+    Some servers return the thought apart, as `reasoning_content` or `reasoning`. It is put back
+    before the content. Without content the thought did not end, so it gets no closing tag. There
+    are token ids if the request had vLLM's option `return_token_ids`.
     """
     message = choice["message"]
     text = message.get("content") or ""
     thought = message.get("reasoning_content") or message.get("reasoning")
     if thought:
         text = text.lstrip()
-        end = f"\n{THINK_CLOSE}\n{text}" if text else ""
-        text = merge_thoughts(f"{THINK_OPEN}\n{thought.strip()}{end}")
-    truncated = choice.get("finish_reason") not in _COMPLETE
+        rest = f"\n{THINK_CLOSE}\n{text}" if text else ""
+        text = merge_thoughts(f"{THINK_OPEN}\n{thought.strip()}{rest}")
+    truncated = choice.get("finish_reason") not in _COMPLETE_REASONS
     return Completion(choice.get("token_ids") or [], text, truncated=truncated)
 
 
-def with_text_for_markup(prompts: Sequence[str]) -> list[str]:
-    """The prompts with a space in each markup of a chat, as a chat API takes no token ids.
+def escape_chat_markup(prompts: Sequence[str]) -> list[str]:
+    """Return the prompts with a space inside each chat markup.
 
-    Many servers make control tokens of markup in a message; with the space it is text to all.
+    A chat API takes text, and many servers turn markup in it into control tokens. With the space
+    every server reads it as text.
     """
-    changed = [
-        _MARKUP.sub(lambda mark: f"{mark[0][0]} {mark[0][1:]}", prompt) for prompt in prompts
+    escaped = [
+        _CHAT_MARKUP.sub(lambda match: f"{match[0][0]} {match[0][1:]}", prompt)
+        for prompt in prompts
     ]
-    count = sum(new != old for new, old in zip(changed, prompts, strict=True))
+    count = sum(new != old for new, old in zip(escaped, prompts, strict=True))
     if count:
         log.warning(
-            "%d of %d prompts have markup of a chat, such as <|end|>; it is sent with a space in "
-            "it, so that the server reads it as text.",
+            "%d of %d prompts contain chat markup, such as <|end|>; a space is added to it, so "
+            "that the server reads it as text.",
             count,
             len(prompts),
         )
-    return changed
+    return escaped
 
 
-def _first(errors: BaseExceptionGroup[Any]) -> str:
-    """The first message of a group, on one line and short."""
+def _first_message(errors: BaseExceptionGroup[Any]) -> str:
+    """Return the first message of a group, shortened and on one line."""
     error: BaseException = errors
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]

@@ -9,7 +9,7 @@ from rich.progress import Progress
 from reasoning_lab.config.benchmark import SamplingConfig
 from reasoning_lab.data.curation.selection import group_by_problem
 from reasoning_lab.data.shards import sample_in_shards
-from reasoning_lab.sampling.engine import Engine, Sampling, instructed, rollout_seeds
+from reasoning_lab.sampling.engine import Engine, Sampling, rollout_seeds, with_instruction
 from reasoning_lab.system.ranks import Peers, rank, rank_slice, world_size
 from reasoning_lab.types import Completion, Problem, Rollout, RolloutGroup
 from reasoning_lab.verify import Verifier
@@ -146,7 +146,7 @@ class RolloutSampler:
         policy_version: int,
     ) -> list[Rollout]:
         repeated = [problem for problem in problems for _ in range(group_size)]
-        prompts = [instructed(problem.prompt, self._instruction) for problem in repeated]
+        prompts = [with_instruction(problem.prompt, self._instruction) for problem in repeated]
         completions = self._engine.generate(prompts, sampling, seeds)
         texts = [completion.text for completion in completions]
         verdicts = self._verifier.verify(repeated, texts)

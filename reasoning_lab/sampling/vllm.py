@@ -1,7 +1,7 @@
-"""Generation with vLLM in this process, or in one process a replica.
+"""Generation with vLLM in this process, or in one process for each replica.
 
-Without a GPU it runs vLLM's CPU build, without compilation, which takes longer to warm up
-than a small model takes to answer.
+Without a GPU this is vLLM's CPU build without compilation, which would take longer than a small
+model takes to generate.
 """
 
 import logging
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# In the process that asks: a model of its own would need its weights sent there.
-# Of the distribution that a token was drawn from, temperature and all.
+# vLLM's logprobs are then of the distribution that a token was sampled from, with temperature.
 LOGPROBS_MODE = "processed_logprobs"
+# vLLM runs in this process, so that it takes new weights without a copy to another process.
 _ENVIRONMENT = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_LOGGING_LEVEL": "WARNING"}
 
 
@@ -53,7 +53,7 @@ class VLLMEngine:
         on_cpu = hardware.accelerator == "cpu"
         if on_cpu:
             os.environ["TORCHDYNAMO_DISABLE"] = "1"
-            # It would pin this process, which goes on to train, to one thread a core.
+            # Otherwise vLLM pins this process, which also trains, to one thread for each core.
             os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
         try:
             import vllm
@@ -77,7 +77,7 @@ class VLLMEngine:
                 kv_cache_memory_bytes=cache_gb and round(cache_gb * 2**30),
                 enforce_eager=on_cpu,
                 enable_sleep_mode=hardware.sampling.sleep,
-                # On a CPU a seeded request whose prompt is read in pieces brings vLLM down.
+                # On a CPU vLLM crashes on a seeded request with a chunked prompt.
                 enable_chunked_prefill=False if on_cpu else None,
                 logprobs_mode=LOGPROBS_MODE,
             )
@@ -89,76 +89,77 @@ class VLLMEngine:
                 "(hardware.sampling.memory_frac, or kv_cache_gb)"
             ) from error
         self._tokenizer = load_tokenizer(model, revision, "engine.model")
-        self._limit = self._model.llm_engine.model_config.max_model_len
-        self._sleeps, self._asleep = hardware.sampling.sleep, False
+        self._max_context_tokens: int = self._model.llm_engine.model_config.max_model_len
+        self._can_sleep, self._is_asleep = hardware.sampling.sleep, False
 
     def generate(
         self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]
     ) -> list[Completion]:
-        """One completion a prompt, in order.
+        """Return one completion for each prompt, in order.
 
-        A prompt that fills the model's context is answered by nothing, as truncated. With
-        top-p at a temperature that is not 1 there are no logprobs: vLLM's are of the
-        truncated distribution.
+        A prompt that fills the model's context gets an empty, truncated completion. With top-p
+        below 1 there are no logprobs, since vLLM's are of the truncated distribution.
         """
         import vllm
 
         from reasoning_lab.models.tokenizer import prompt_tokens
 
-        ids = prompt_tokens(self._tokenizer, prompts)
-        asked = fitting(ids, self._limit)
+        prompt_ids = prompt_tokens(self._tokenizer, prompts)
+        rows = rows_within_context(prompt_ids, self._max_context_tokens)
         options = [
             vllm.SamplingParams(
                 temperature=sampling.temperature,
                 top_p=sampling.top_p,
-                max_tokens=min(sampling.max_new_tokens, self._limit - len(ids[row])),
+                max_tokens=min(
+                    sampling.max_new_tokens, self._max_context_tokens - len(prompt_ids[row])
+                ),
                 seed=seeds[row],
-                # Beside those of the model's generation config, which vLLM reads itself.
+                # vLLM itself adds those of the model's generation config.
                 stop_token_ids=[self._tokenizer.eos_token_id],
                 logprobs=0 if has_logprobs(sampling) else None,
-                # Its own decoding, token by token, drops a character that a limit cut in two.
+                # vLLM's incremental decoding drops a character that the limit cuts in two.
                 detokenize=False,
             )
-            for row in asked
+            for row in rows
         ]
-        self._wake()
-        found = self._model.generate(
-            [vllm.TokensPrompt(prompt_token_ids=ids[row]) for row in asked],
+        self._wake_up()
+        request_outputs = self._model.generate(
+            [vllm.TokensPrompt(prompt_token_ids=prompt_ids[row]) for row in rows],
             options,
             use_tqdm=False,
         )
-        self._doze()
-        outputs = [request.outputs[0] for request in found]
+        self._sleep()
+        outputs = [request.outputs[0] for request in request_outputs]
         texts = self._tokenizer.batch_decode(
             [output.token_ids for output in outputs], skip_special_tokens=True
         )
         completions = [Completion([], "", truncated=True) for _ in prompts]
-        for row, output, text in zip(asked, outputs, texts, strict=True):
+        for row, output, text in zip(rows, outputs, texts, strict=True):
             completions[row] = _completion(output, text, sampling)
         return completions
 
     def load(self, policy: "PreTrainedModel") -> None:
-        """Take over the weights of `policy`, its adapter merged; the architecture is the model's.
+        """Load the weights of `policy`, with its adapter merged, and reset the prefix cache.
 
-        What was read under the old weights is forgotten.
+        The policy must have the architecture of the engine's model.
         """
-        self._wake()
+        self._wake_up()
         from reasoning_lab.models.adapters import merged_weights
 
         weights = iter(merged_weights(policy).items())
         self._model.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
         self._model.reset_prefix_cache()
 
-    def _doze(self) -> None:
-        """Give the device's memory back; the weights wait in the host's."""
-        if self._sleeps:
+    def _sleep(self) -> None:
+        """Free the device's memory; the weights move to the host's."""
+        if self._can_sleep:
             self._model.sleep(level=1)
-            self._asleep = True
+            self._is_asleep = True
 
-    def _wake(self) -> None:
-        if self._asleep:
+    def _wake_up(self) -> None:
+        if self._is_asleep:
             self._model.wake_up()
-            self._asleep = False
+            self._is_asleep = False
 
     def close(self) -> None:
         """Free the model and its cache."""
@@ -168,21 +169,21 @@ class VLLMEngine:
         free_memory()
 
 
-def fitting(prompt_ids: Sequence[Sequence[int]], limit: int) -> list[int]:
-    """The rows whose prompts leave room in a context of `limit` tokens; warns of the others."""
-    rows = [row for row, ids in enumerate(prompt_ids) if len(ids) < limit]
+def rows_within_context(prompt_ids: Sequence[Sequence[int]], max_tokens: int) -> list[int]:
+    """Return the rows whose prompts are shorter than the context; warn about the other rows."""
+    rows = [row for row, ids in enumerate(prompt_ids) if len(ids) < max_tokens]
     if len(rows) < len(prompt_ids):
         log.warning(
-            "%d of %d prompts fill vLLM's %d tokens and are not answered.",
+            "%d of %d prompts fill vLLM's context of %d tokens and get no completion.",
             len(prompt_ids) - len(rows),
             len(prompt_ids),
-            limit,
+            max_tokens,
         )
     return rows
 
 
 def has_logprobs(sampling: Sampling) -> bool:
-    """Whether they are wanted and vLLM's are a loss's, which knows no truncation to top-p."""
+    """Return whether logprobs are requested and vLLM's are those of a loss, without top-p."""
     return sampling.logprobs and (sampling.top_p == 1 or sampling.temperature == 0)
 
 
@@ -195,15 +196,15 @@ def _completion(output: Any, text: str, sampling: Sampling) -> Completion:
     return Completion(token_ids, text, logprobs, truncated=output.finish_reason == "length")
 
 
-class Replicas:
-    """Several vLLM engines, each in a process with devices of its own; they share the prompts.
+class VLLMReplicas:
+    """Several vLLM engines, each in a process with separate devices; they share the prompts.
 
     Args:
-        options: Arguments of each `VLLMEngine`, `hardware` among them.
-        count: Their number.
+        options: Arguments of each `VLLMEngine`, including `hardware`.
+        count: Number of engines.
 
     Raises:
-        UserError: As `VLLMEngine` does.
+        UserError: As in `VLLMEngine`.
     """
 
     def __init__(self, options: Mapping[str, Any], count: int) -> None:
@@ -212,27 +213,27 @@ class Replicas:
             self._pools = [
                 stack.enter_context(
                     ProcessPoolExecutor(
-                        1, get_context("spawn"), _own_devices, (rank * devices, devices)
+                        1, get_context("spawn"), _select_devices, (rank * devices, devices)
                     )
                 )
                 for rank in range(count)
             ]
-            for loading in [pool.submit(_load, options) for pool in self._pools]:
-                loading.result()
+            for future in [pool.submit(_load_replica, options) for pool in self._pools]:
+                future.result()
             self._stack = stack.pop_all()
 
     def generate(
         self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]
     ) -> list[Completion]:
-        """One completion a prompt, in order; see `VLLMEngine.generate`."""
+        """Return one completion for each prompt, in order; see `VLLMEngine.generate`."""
         count = len(self._pools)
-        shares = [
-            pool.submit(_generate, prompts[rank::count], sampling, seeds[rank::count])
+        futures = [
+            pool.submit(_generate_in_replica, prompts[rank::count], sampling, seeds[rank::count])
             for rank, pool in enumerate(self._pools)
         ]
         completions = [Completion([], "")] * len(prompts)
-        for rank, share in enumerate(shares):
-            completions[rank::count] = share.result()
+        for rank, future in enumerate(futures):
+            completions[rank::count] = future.result()
         return completions
 
     def close(self) -> None:
@@ -240,14 +241,14 @@ class Replicas:
         self._stack.close()
 
 
-def engine_of(
+def build_engine(
     model: str,
     revision: str | None,
     dtype: str,
     max_model_tokens: int | None,
     hardware: HardwareConfig,
-) -> VLLMEngine | Replicas:
-    """One engine in this process, or the configured number of replicas; see `VLLMEngine`."""
+) -> VLLMEngine | VLLMReplicas:
+    """Build one engine in this process, or the configured replicas; see `VLLMEngine`."""
     count = hardware.sampling.data_parallel_size
     if count == 1:
         return VLLMEngine(model, revision, dtype, max_model_tokens, hardware)
@@ -258,26 +259,28 @@ def engine_of(
         "max_model_tokens": max_model_tokens,
         "hardware": hardware,
     }
-    return Replicas(options, count)
+    return VLLMReplicas(options, count)
 
 
-# A replica's own engine, in its process.
-_engine: VLLMEngine | None = None
+# The engine of this process, if it is a replica.
+_replica_engine: VLLMEngine | None = None
 
 
-def _own_devices(first: int, count: int) -> None:
-    """Show this process `count` of the devices that the parent sees."""
+def _select_devices(first: int, count: int) -> None:
+    """Make `count` of the parent's devices visible to this process."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = visible.split(",") if visible else [str(number) for number in range(first + count)]
-    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(names[first : first + count])
+    devices = visible.split(",") if visible else [str(index) for index in range(first + count)]
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(devices[first : first + count])
 
 
-def _load(options: Mapping[str, Any]) -> None:
-    global _engine
-    _engine = VLLMEngine(**options)
+def _load_replica(options: Mapping[str, Any]) -> None:
+    global _replica_engine
+    _replica_engine = VLLMEngine(**options)
 
 
-def _generate(prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
-    if _engine is None:
+def _generate_in_replica(
+    prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]
+) -> list[Completion]:
+    if _replica_engine is None:
         raise RuntimeError("a replica generates before it has loaded its model")
-    return _engine.generate(prompts, sampling, seeds)
+    return _replica_engine.generate(prompts, sampling, seeds)

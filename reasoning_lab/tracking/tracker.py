@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from reasoning_lab.graph.store import Artifact
+from reasoning_lab.graph.record import Record
 from reasoning_lab.types import Rollout
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Tracker(Protocol):
         """
         ...
 
-    def log_artifact(self, artifact: Artifact, inputs: Sequence[Artifact]) -> None:
+    def log_artifact(self, artifact: Record, inputs: Sequence[Record]) -> None:
         """Log a reference to an artifact's folder, and the artifacts it was made from."""
         ...
 
@@ -73,7 +73,7 @@ class NullTracker:
     ) -> None:
         pass
 
-    def log_artifact(self, artifact: Artifact, inputs: Sequence[Artifact]) -> None:
+    def log_artifact(self, artifact: Record, inputs: Sequence[Record]) -> None:
         pass
 
     def log_ladder(self, rows: Sequence[Mapping[str, Any]], figure: Path) -> None:

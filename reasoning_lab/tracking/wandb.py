@@ -10,6 +10,7 @@ import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from reasoning_lab.config.tracker import TrackerConfig
-from reasoning_lab.graph.store import Artifact
+from reasoning_lab.graph.record import Record
 from reasoning_lab.tracking.tracker import GLOBAL_STEP
 from reasoning_lab.types import Rollout
 
@@ -50,12 +51,11 @@ _ROLLOUT_COLUMNS: list[str | int] = [
 ]
 
 
-class WandbTracker:
-    """One W&B run.
+@dataclass(frozen=True, kw_only=True)
+class WandbRun:
+    """What a W&B run is.
 
-    A resumed stage logs the steps after its last state again, with the same values.
-
-    Args:
+    Attributes:
         config: Project, entity and tags.
         offline: True = store the run in `folder` until it is synced.
         folder: Where W&B writes.
@@ -67,35 +67,45 @@ class WandbTracker:
         settings: The stage's resolved config.
     """
 
-    def __init__(
-        self,
-        config: TrackerConfig,
-        offline: bool,
-        folder: Path,
-        run_id: str,
-        name: str,
-        group: str,
-        job_type: str,
-        tags: Sequence[str],
-        settings: Mapping[str, Any],
-    ) -> None:
-        self.run_id: str | None = run_id
-        self._offline = offline
-        self._folder = folder
+    config: TrackerConfig
+    offline: bool
+    folder: Path
+    run_id: str
+    name: str
+    group: str
+    job_type: str
+    tags: Sequence[str]
+    settings: Mapping[str, Any]
+
+
+class WandbTracker:
+    """One W&B run.
+
+    A resumed stage logs the steps after its last state again, with the same values.
+
+    Args:
+        run: Which one.
+    """
+
+    def __init__(self, run: WandbRun) -> None:
+        self.run_id: str | None = run.run_id
+        self._offline = run.offline
+        self._folder = run.folder
         self._run: Any = None
         self._failed = False
+        tags = dict.fromkeys(tag[:64] for tag in (*run.config.tags, run.job_type, *run.tags))
         self._options: dict[str, Any] = {
-            "project": config.project,
-            "entity": config.entity,
-            "mode": "offline" if offline else "online",
-            "dir": str(folder),
-            "id": run_id,
-            "resume": None if offline else "allow",
-            "name": name,
-            "group": group,
-            "job_type": job_type,
-            "tags": list(dict.fromkeys(tag[:64] for tag in (*config.tags, job_type, *tags))),
-            "config": dict(settings),
+            "project": run.config.project,
+            "entity": run.config.entity,
+            "mode": "offline" if run.offline else "online",
+            "dir": str(run.folder),
+            "id": run.run_id,
+            "resume": None if run.offline else "allow",
+            "name": run.name,
+            "group": run.group,
+            "job_type": run.job_type,
+            "tags": list(tags),
+            "config": dict(run.settings),
         }
 
     @property
@@ -130,7 +140,7 @@ class WandbTracker:
         ]
         self._call(lambda run: run.log({key: _table([*_ROLLOUT_COLUMNS, *extra_columns], rows)}))
 
-    def log_artifact(self, artifact: Artifact, inputs: Sequence[Artifact]) -> None:
+    def log_artifact(self, artifact: Record, inputs: Sequence[Record]) -> None:
         # W&B cannot look an input up while it is offline; the metadata still names it.
         for upstream in [] if self._offline else inputs:
             self._call(partial(_link_input, upstream))
@@ -186,7 +196,7 @@ def _table(columns: Sequence[str | int], rows: Sequence[Sequence[Any]]) -> Any:
     return wandb.Table(columns=list(columns), data=[list(row) for row in rows])
 
 
-def _link_input(artifact: Artifact, run: Any) -> None:
+def _link_input(artifact: Record, run: Any) -> None:
     """Record in W&B that the run used `artifact`, if W&B knows the artifact."""
     from wandb.errors import CommError
 
@@ -196,7 +206,7 @@ def _link_input(artifact: Artifact, run: Any) -> None:
         log.warning("W&B has no %s to link (%s).", _artifact_name(artifact), error)
 
 
-def _log_artifact(artifact: Artifact, run: Any) -> None:
+def _log_artifact(artifact: Record, run: Any) -> None:
     import wandb
 
     metadata = {
@@ -229,7 +239,7 @@ def _cell(value: Any) -> Any:
     return str(value) if isinstance(value, list) else value
 
 
-def _artifact_name(artifact: Artifact) -> str:
+def _artifact_name(artifact: Record) -> str:
     return f"{artifact.stage}-{artifact.fingerprint}"
 
 

@@ -1,13 +1,11 @@
-"""What every stage is given and what every training stage shares.
+"""What every training stage shares.
 
-A stage is a function `run(config, context) -> metrics` that fills `context.out_dir`. A
-training stage gives its LightningModule and an ordered plan of batches to `fit`; the loop,
+A training stage gives its LightningModule and an ordered plan of batches to `fit`; the loop,
 checkpoints and resumption are Lightning's.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,28 +16,15 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from reasoning_lab.config.benchmark import BenchmarkConfig
 from reasoning_lab.config.hardware import HardwareConfig
-from reasoning_lab.config.model import ModelConfig
 from reasoning_lab.config.optimization import OptimizationConfig
-from reasoning_lab.config.problems import ProblemsConfig
-from reasoning_lab.config.targets import factory
-from reasoning_lab.data.sources.problem_source import ProblemSource, draw_benchmark
-from reasoning_lab.data.sources.unreadable import ReadableGoldFilter, UnreadablePolicy
-from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.graph.stage import Metrics as Metrics
-from reasoning_lab.models.adapters import add_adapter, has_adapter, trainable_weights
-from reasoning_lab.models.chat import add_missing_tokens
-from reasoning_lab.models.policy import load_policy, sampling_device, save_policy, to_device
-from reasoning_lab.sampling.engine import Engine
-from reasoning_lab.sampling.hf import HFEngine
-from reasoning_lab.sampling.probe import check_engine, hf_remedy
-from reasoning_lab.sampling.rollouts import RolloutSampler
+from reasoning_lab.models.adapters import has_adapter, trainable_weights
+from reasoning_lab.models.policy import save_policy
 from reasoning_lab.system import malloc
 from reasoning_lab.system.interrupts import StopRequest
 from reasoning_lab.system.ranks import broadcast_from_rank0, rank, world_size
 from reasoning_lab.tracking.history import History
-from reasoning_lab.tracking.tracker import Tracker
 from reasoning_lab.training.checkpoints import (
     Checkpoints,
     DirectIO,
@@ -47,13 +32,11 @@ from reasoning_lab.training.checkpoints import (
     last_checkpoint,
     states_of,
 )
-from reasoning_lab.training.micro_batches import Batch, Steps
-from reasoning_lab.training.probe import check_student
+from reasoning_lab.training.context import StageContext
+from reasoning_lab.training.micro_batches import Batch, PlannedBatches
 from reasoning_lab.training.progress import StageProgress
 from reasoning_lab.training.schedules import OptimizerFactory, Schedule
 from reasoning_lab.training.strategies import drives_of, mean_over_ranks, shard, trainer_options
-from reasoning_lab.types import Problem, Split, UserError
-from reasoning_lab.verify import Verifier
 
 # Batches come in one planned pass; what the policy is stands in its config.
 _ONE_PASS: dict[str, Any] = {
@@ -62,156 +45,6 @@ _ONE_PASS: dict[str, Any] = {
     "enable_progress_bar": False,
     "num_sanity_val_steps": 0,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class StageContext:
-    """All that a stage may use besides its own config.
-
-    Attributes:
-        name: The stage's name in the recipe.
-        seed: Of everything random in the stage.
-        out_dir: Empty folder that becomes the artifact.
-        work_dir: Folder that outlives a kill; checkpoints live here.
-        inputs: Artifact folder of each kind that the stage consumes.
-        authors: Fingerprint of each input, by kind.
-        lineage: Artifact folders of the inputs and of every stage whose problems reached them.
-        model: The student's config.
-        source: Where problems come from.
-        hardware: Devices and sizes that change no result.
-        verifier: Checks answers.
-        tracker: Where metrics and tables go.
-        benchmarks: What the run's policies are evaluated on.
-        benchmark_sources: Where the problems of those come from that have a source of their own.
-        ledger: Counts what came in, what was dropped and why.
-    """
-
-    name: str
-    seed: int
-    out_dir: Path
-    work_dir: Path
-    inputs: Mapping[str, Path]
-    authors: Mapping[str, str]
-    lineage: Sequence[Path]
-    model: ModelConfig
-    source: ProblemSource
-    hardware: HardwareConfig
-    verifier: Verifier
-    tracker: Tracker
-    benchmarks: Mapping[str, BenchmarkConfig] = field(default_factory=dict)
-    benchmark_sources: Mapping[str, ProblemSource] = field(default_factory=dict)
-    ledger: Ledger = field(default_factory=Ledger)
-
-    def load_policy(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        """The policy to sample from: the input's, or the base checkpoint's."""
-        return self._load(self.model.sampling_dtype)
-
-    def load_student(self, packs: bool = False) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        """The same policy, ready to be trained.
-
-        It has the tokens that a hub's checkpoint lacks, and the adapter that is configured.
-
-        Args:
-            packs: Whether the stage reads packed rows.
-
-        Raises:
-            UserError: Training would not compute what the model does; see `check_student`.
-        """
-        policy, tokenizer = self._load(self.model.dtype)
-        add_missing_tokens(policy, tokenizer)
-        if self.model.adapter is not None:
-            add_adapter(policy, self.model.adapter, self.seed)
-        check_student(policy, self.hardware, self.name, packs)
-        return policy, tokenizer
-
-    def _load(self, dtype: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        kernels = self.hardware.kernels
-        if "policy" in self.inputs:
-            return load_policy(self.inputs["policy"], dtype, kernels=kernels)
-        if self.model.path is None:
-            raise UserError(f"stages.{self.name}: no policy to start from; set model.path")
-        return load_policy(self.model.path, dtype, self.model.revision, kernels=kernels)
-
-    def problems(self, split: Split, asked: ProblemsConfig) -> list[Problem]:
-        """What the source gives for a stage's `problems`, under the run's seed.
-
-        Raises:
-            UserError: There are fewer, or golds cannot be read that the source does not drop.
-        """
-        drawn = self.source.problems(split, asked.levels, asked.count, self.seed)
-        return list(self.readable_golds().filter(drawn))
-
-    def readable_golds(self) -> ReadableGoldFilter:
-        """Passes on what is drawn from the source and has a readable gold.
-
-        The ledger counts what it drops, and once the rows that the source read.
-        """
-        if "rows" not in self.ledger.flows:
-            self.source.record_rows(self.ledger)
-        return ReadableGoldFilter(self.verifier, self.ledger, self.unreadable)
-
-    def unreadable(self, problem: Problem) -> UnreadablePolicy:
-        """What holds for a problem of the source whose gold cannot be read."""
-        return self.source.unreadable(problem) or UnreadablePolicy("refuse", 0.0, "data")
-
-    def benchmark_prompts(self) -> dict[str, list[str]]:
-        """Of each benchmark, by its name."""
-        return {
-            name: [problem.prompt for problem in draw_benchmark(self.benchmark_source(name), held)]
-            for name, held in self.benchmarks.items()
-        }
-
-    def benchmark_source(self, name: str) -> ProblemSource:
-        """The benchmark's own, or the run's."""
-        return self.benchmark_sources.get(name, self.source)
-
-    def sampler(
-        self,
-        policy: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        instruction: str = "",
-    ) -> RolloutSampler:
-        """Draws verified rollouts from `policy`, under the fingerprint that it came with.
-
-        Raises:
-            UserError: Its decoding is not the model's forward; see `check_engine`.
-        """
-        placed = to_device(policy, sampling_device(self.hardware))
-        engine = HFEngine(
-            placed,
-            tokenizer,
-            self.hardware.generation_batch_size,
-            cache=self.hardware.sampling.cache,
-        )
-        remedy = hf_remedy(self.hardware)
-        check_engine(
-            placed, tokenizer, engine.generate, 1.0, self.hardware, f"stages.{self.name}", remedy
-        )
-        return self.sampler_through(engine.reporting_to, instruction=instruction)
-
-    def engine_sampler(self, engine: Mapping[str, Any], instruction: str) -> RolloutSampler:
-        """Draws verified rollouts from the stage's policy through a configured engine."""
-        options = {**engine, "model": str(self.inputs.get("policy", self.model.path))}
-        if "revision" in engine and "policy" not in self.inputs:
-            options["revision"] = self.model.revision
-        if "dtype" in engine:
-            options["dtype"] = self.model.sampling_dtype
-
-        def made(on_progress: Callable[[int], None]) -> Engine:
-            opened: Engine = factory(options, "engine")(hardware=self.hardware)
-            return opened
-
-        return self.sampler_through(made, instruction=instruction)
-
-    def sampler_through(
-        self,
-        engine: Callable[[Callable[[int], None]], Engine],
-        sync: Callable[[Engine, int], None] = lambda engine, version: None,
-        instruction: str = "",
-    ) -> RolloutSampler:
-        """Draws verified rollouts through an engine; see `RolloutSampler`."""
-        author = self.authors.get("policy", "base")
-        return RolloutSampler(engine, self.verifier, author, self.name, sync, instruction)
 
 
 class PolicyModule(pl.LightningModule):
@@ -308,11 +141,11 @@ class PolicyModule(pl.LightningModule):
 
 def fit(
     module: PolicyModule,
-    batches: Steps,
+    batches: PlannedBatches,
     context: StageContext,
     optimization: OptimizationConfig,
     callbacks: Sequence[Callback] = (),
-    validation: Steps | None = None,
+    validation: PlannedBatches | None = None,
     validate_every_steps: int | None = None,
 ) -> float:
     """Train `module` over all `batches`, from the last checkpoint if there is one.
@@ -329,8 +162,8 @@ def fit(
         Interrupted: Ctrl-C or SIGTERM ended it, with its state saved for the next run.
         KeyboardInterrupt: Likewise, before it trained.
     """
-    own = batches.of_rank() if module.automatic_optimization else batches
-    accumulation = len(own) // optimization.steps
+    rank_batches = batches.rank_share() if module.automatic_optimization else batches
+    accumulation = len(rank_batches) // optimization.steps
     folder = states_of(context.work_dir, context.hardware.strategy, accumulation)
     if context.hardware.activation_checkpointing:
         module.policy.gradient_checkpointing_enable({"use_reentrant": False})
@@ -362,16 +195,16 @@ def fit(
             plugins=[DirectIO()],
             default_root_dir=context.work_dir,
         )
-        train_s = _go_on(trainer, module, own, validation, folder)
+        train_s = _resume(trainer, module, rank_batches, validation, folder)
     history.write(context.out_dir)
     return train_s
 
 
-def _go_on(
+def _resume(
     trainer: pl.Trainer,
     module: PolicyModule,
-    batches: Steps,
-    validation: Steps | None,
+    batches: PlannedBatches,
+    validation: PlannedBatches | None,
     states: Path,
 ) -> float:
     """Train from the last state in `states`, if there is one; seconds that it took."""

@@ -1,10 +1,16 @@
-"""The batches that a training stage reads, planned ahead, so that a resumed run goes on in them."""
+"""What one backward pass reads, planned ahead, so that a resumed run goes on where it was.
+
+Every stage makes its batches here: a step's rows cut into equal numbers of rows, each part with its
+share of the step's trained tokens.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass, fields, replace
+from typing import Any, Protocol, Self
 
 import torch
 
+from reasoning_lab.kernels.batch import TokenBatch
 from reasoning_lab.system.ranks import rank, world_size
 
 
@@ -14,19 +20,38 @@ class Batch(Protocol):
     def to(self, device: torch.device) -> "Batch": ...
 
 
-class Steps:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MicroBatch:
+    """Documents that one backward pass reads; a stage adds what its loss takes beside them.
+
+    Attributes:
+        tokens: The documents.
+        weight: Their trained tokens, as a multiple of the mean over the step's micro-batches; with
+            it, accumulated gradients of a mean are those of the undivided step.
+    """
+
+    tokens: TokenBatch
+    weight: float = 1.0
+
+    def to(self, device: torch.device) -> Self:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        moved: dict[str, Any] = {
+            name: value.to(device) for name, value in values.items() if hasattr(value, "to")
+        }
+        return replace(self, **moved)
+
+
+class PlannedBatches:
     """The batches of one stage in their planned order; resumes where a checkpoint left it.
 
     Args:
-        plan: Per batch, the indices that it reads.
-        collate: Makes a batch of them.
+        plan: Per batch, what `make` needs to know of it.
+        make: Makes a batch of that.
     """
 
-    def __init__(
-        self, plan: Sequence[Sequence[int]], collate: Callable[[Sequence[int]], Any]
-    ) -> None:
+    def __init__(self, plan: Sequence[Any], make: Callable[[Any], Batch]) -> None:
         self._plan = plan
-        self._collate = collate
+        self._make = make
         self._next = 0
         self._start = 0
 
@@ -37,16 +62,41 @@ class Steps:
         # A reader may stop short of the end, so only a checkpoint decides where the next begins.
         self._next, self._start = self._start, 0
         while self._next < len(self._plan):
-            indices = self._plan[self._next]
+            planned = self._plan[self._next]
             self._next += 1
-            yield self._collate(indices)
+            yield self._make(planned)
 
-    def of_rank(self) -> "Steps":
-        """This rank's share: every world-size-th batch, whose number the world size divides."""
-        return Steps(self._plan[rank() :: world_size()], self._collate)
+    def rank_share(self) -> "PlannedBatches":
+        """This rank's: every world-size-th batch, whose number the world size divides."""
+        return PlannedBatches(self._plan[rank() :: world_size()], self._make)
 
     def state_dict(self) -> dict[str, Any]:
         return {"next": self._next}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._start = state["next"]
+
+
+def micro_batches(
+    plan: Sequence[Sequence[int]],
+    trained_tokens: Sequence[int],
+    accumulation: int,
+    make: Callable[[Sequence[int], float], MicroBatch],
+) -> PlannedBatches:
+    """Divide each planned step into `accumulation` micro-batches of equal row counts.
+
+    Args:
+        plan: Per step, the rows that it reads.
+        trained_tokens: Of each row.
+        accumulation: Divides every step's row count.
+        make: Makes the micro-batch of some rows, of that weight.
+    """
+    planned: list[tuple[Sequence[int], float]] = []
+    for rows in plan:
+        size = len(rows) // accumulation
+        step_tokens = sum(trained_tokens[row] for row in rows)
+        for start in range(0, len(rows), size):
+            part = rows[start : start + size]
+            part_tokens = sum(trained_tokens[row] for row in part)
+            planned.append((part, accumulation * part_tokens / step_tokens))
+    return PlannedBatches(planned, lambda part: make(*part))

@@ -1,20 +1,25 @@
 """Whether training computes what the model does: a probe of a few dozen tokens, at load.
 
 A fast path may miss what a family does: logits that are capped or scaled behind the vocabulary
-projection, or states that run on from one packed document into the next. Both give numbers that
+projection, or states that run on from one document of a row into the next. Both give numbers that
 look right. So no list of families decides: each path is held to the model's own forward over one
 document. `reasoning_lab.sampling.arithmetic` measures how much rounding explains. Logits are scaled
 to a trained model's size meanwhile, since a cap bends no small ones.
+
+Documents of one row that read each other reach the model as padded rows instead. Any other
+difference is refused.
 
 Simplified: documents are shorter than the window of a real model's sliding attention, so what
 differs beyond a window is not seen.
 """
 
 import copy
+import logging
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,18 +27,19 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from reasoning_lab.config.hardware import HardwareConfig
-from reasoning_lab.data.tokens.batches import padded_batch
-from reasoning_lab.data.tokens.packing import TrainedPart, packed_batch
-from reasoning_lab.kernels.logprobs import (
-    has_reference_kernels,
+from reasoning_lab.data.tokens.batches import completion_batch
+from reasoning_lab.kernels.binding import (
+    has_kernels,
     mix_precision,
     mixes_precision,
-    trained_logits,
+    pad_documents,
+    pads_documents,
+    reference_kernels,
 )
+from reasoning_lab.kernels.logprobs import trained_logits
 from reasoning_lab.sampling.arithmetic import (
     OTHER_MODEL,
     alone_logprobs,
-    as_transformers,
     attempt,
     evaluating,
     excess_of,
@@ -47,11 +53,12 @@ from reasoning_lab.sampling.arithmetic import (
 )
 from reasoning_lab.types import Example, UserError
 
+log = logging.getLogger(__name__)
+
 # A trained model's largest.
 _TYPICAL_LOGIT = 30.0
 # Prompt and completion tokens of each document. Two prompts are one, as in a group.
 _DOCUMENTS = ((5, 12), (5, 7), (4, 9))
-_PADDING_TOKENS = 3
 # On a CPU, up to so many parameters have a float32 copy that is probed too: bfloat16 hides small
 # leaks. On a GPU, as many as have place there, with so many bytes each while they are cast.
 _MOST_COPIED_PARAMETERS = 2**27
@@ -81,42 +88,45 @@ class _Findings:
         return f"{' and '.join(differences)}; {remedy}"
 
 
-def check_student(
-    policy: PreTrainedModel, hardware: HardwareConfig, stage: str, packs: bool = False
-) -> None:
-    """Hold the logprobs that a stage trains on to the model's own; `policy` is left as it was.
+def check_student(policy: PreTrainedModel, hardware: HardwareConfig, stage: str) -> None:
+    """Hold the logprobs that a stage trains on to the model's own.
+
+    `policy` is left as it was, but that it reads padded rows where documents of one row would read
+    each other.
 
     Args:
         policy: Whole, before any strategy divides it.
         hardware: Where it trains, and with which kernels.
         stage: The stage's name.
-        packs: Whether the stage reads packed rows.
 
     Raises:
-        UserError: They differ; the sentence names the options that make them equal.
+        UserError: They differ; the sentence names the option that makes them equal.
     """
     findings = _Findings()
     with full_float32(), placed(policy, hardware):
-        _compare(policy, stage, packs, findings)
+        _compare(policy, findings)
         if _hides_leaks(policy):
             precise = copy.deepcopy(policy).float()
             mix_precision(precise, False)
-            _compare(precise, stage, packs, findings)
+            _compare(precise, findings)
+            if pads_documents(precise):
+                pad_documents(policy)
+    kind = policy.config.model_type
     if findings.differences:
-        raise UserError(
-            f"stages.{stage}: with this model ('{policy.config.model_type}') {findings}"
-        )
+        raise UserError(f"stages.{stage}: with this model ('{kind}') {findings}")
+    if pads_documents(policy):
+        log.info("stages.%s: '%s' mixes documents of one row, so it reads them padded", stage, kind)
 
 
 @torch.no_grad()
-def _compare(model: PreTrainedModel, stage: str, packs: bool, findings: _Findings) -> None:
+def _compare(model: PreTrainedModel, findings: _Findings) -> None:
     """Add to `findings` each path of training that is not the model's own forward."""
     documents = _documents(model.config)
-    remedy = None if has_reference_kernels(model) else "hardware.kernels=reference"
+    remedy = "hardware.kernels=reference" if has_kernels(model) else None
     with ExitStack() as stack:
         stack.enter_context(evaluating(model))
-        with as_transformers(model):
-            batch = padded_batch(documents[:1], 0).to(model.device)
+        with reference_kernels(model):
+            batch = completion_batch(documents[:1]).to(model.device)
             logits = attempt(lambda: trained_logits(model, batch)[0])
             if isinstance(logits, Exception):
                 findings.add("its own forward fails", first_line(logits), None)
@@ -129,26 +139,28 @@ def _compare(model: PreTrainedModel, stage: str, packs: bool, findings: _Finding
             findings.add("its own forward gives no finite numbers", "NaN", None)
             return
 
-        def hold(words: str, logprobs: Any, expected: Tensor, option: str | None) -> bool:
+        def difference(logprobs: Any, expected: Tensor) -> str:
+            """How large it is; empty = no more than rounding explains."""
             if isinstance(logprobs, Exception):
-                findings.add(words, first_line(logprobs), option)
-                return False
+                return first_line(logprobs)
             excess = excess_of(logprobs, expected, rounded)
-            if excess > 1:
-                findings.add(words, times_rounding(excess), option)
-            return excess <= 1
+            return times_rounding(excess) if excess > 1 else ""
 
         alone = attempt(lambda: alone_logprobs(model, documents))
-        words = "the fused kernels give other logprobs than its own forward"
-        if not hold(words, alone, reference, remedy):
+        if size := difference(alone, reference):
+            findings.add("the fused kernels give other logprobs than its own forward", size, remedy)
             # What else differs is what will when that option is set.
-            stack.enter_context(as_transformers(model))
+            stack.enter_context(reference_kernels(model))
             alone, remedy = reference, None
-        padded = attempt(lambda: _padded(model, documents))
-        hold("padded rows change a document's logprobs", padded, alone, remedy)
-        if packs:
-            packed, option = attempt(lambda: _packed(model, documents)), f"stages.{stage}.packing"
-            hold("packed rows change a document's logprobs", packed, alone, f"{option}=false")
+        together = completion_batch(documents)
+        for batch in (together, replace(together, first_reads=None)):
+            if difference(attempt(partial(read_logprobs, model, batch)), alone):
+                pad_documents(model)
+        if size := difference(attempt(lambda: read_logprobs(model, together)), alone):
+            with reference_kernels(model):
+                padded = attempt(lambda: read_logprobs(model, together))
+            option = None if difference(padded, reference) else remedy
+            findings.add("padded rows change a document's logprobs", size, option)
 
 
 def _documents(config: Any) -> list[Example]:
@@ -171,17 +183,6 @@ def _documents(config: Any) -> list[Example]:
         Example(prompts.setdefault(prompt, ids(prompt)), ids(completion))
         for prompt, completion in _DOCUMENTS
     ]
-
-
-def _padded(model: PreTrainedModel, documents: Sequence[Example]) -> Tensor:
-    """The same as rows of one batch, as SFT, DPO and RL have them."""
-    return read_logprobs(model, padded_batch(documents, 0))
-
-
-def _packed(model: PreTrainedModel, documents: Sequence[Example]) -> Tensor:
-    """The same in one row that ends in padding."""
-    tokens = sum(document.length for document in documents) + _PADDING_TOKENS
-    return read_logprobs(model, packed_batch([documents], tokens, 0, TrainedPart.COMPLETION))
 
 
 def _hides_leaks(model: PreTrainedModel) -> bool:

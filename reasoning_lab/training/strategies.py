@@ -24,7 +24,7 @@ from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
 from reasoning_lab.config.hardware import HardwareConfig
-from reasoning_lab.kernels.logprobs import shared_forward
+from reasoning_lab.kernels.logprobs import use_shared_forward
 from reasoning_lab.system.ranks import rank, world_size
 from reasoning_lab.types import UserError
 
@@ -167,7 +167,7 @@ def shard(module: pl.LightningModule, policy: PreTrainedModel) -> None:
             fully_shard(part, mesh=mesh)
     fully_shard(policy, mesh=mesh)
     # The logprobs call parts of the policy, past its own forward, whose hooks gather its weights.
-    shared_forward(policy)
+    use_shared_forward(policy)
     register_fsdp_forward_method(policy, "_shared_forward")
 
 

@@ -16,10 +16,11 @@ from reasoning_lab.config.model import ModelConfig
 from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.data.corpus import stream_rollouts
 from reasoning_lab.data.sources.reasoning_gym import ReasoningGymSource
+from reasoning_lab.data.teachers.config import ProceduralTeacherConfig
 from reasoning_lab.stages.distill.produce import run
 from reasoning_lab.stages.distill.stage import DistillStage
 from reasoning_lab.tracking.tracker import NullTracker
-from reasoning_lab.training.loop import StageContext
+from reasoning_lab.training.context import StageContext
 from reasoning_lab.verify import Verifier
 
 # Wide ranges, so that a million distinct prompts exist; families that are drawn fast.
@@ -43,11 +44,7 @@ class MemoryTracker(NullTracker):
 def main(count: int) -> None:
     """Distil `count` problems and print the figures."""
     config = DistillStage(
-        teacher={
-            "_target_": "reasoning_lab.data.teachers.procedural.ProceduralTeacher",
-            "noticed_slip_rate": 0.03,
-            "unnoticed_slip_rate": 0.02,
-        },
+        teacher=ProceduralTeacherConfig(),
         problems=ProblemsConfig(levels=[1], count=count),
         validation=100,
         rollouts=2,
@@ -64,9 +61,7 @@ def main(count: int) -> None:
             seed=0,
             out_dir=out_dir,
             work_dir=Path(folder) / "work",
-            inputs={},
-            authors={},
-            lineage=[],
+            stage=config,
             model=ModelConfig(),
             source=ReasoningGymSource(FAMILIES, 0.05, 0.05),
             hardware=HardwareConfig(),

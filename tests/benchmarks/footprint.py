@@ -47,8 +47,8 @@ def train(
     import torch
 
     from reasoning_lab.system import malloc
-    from reasoning_lab.training.micro_batches import Steps
-    from reasoning_lab.training.token_stage import NextTokenModule
+    from reasoning_lab.training.micro_batches import PlannedBatches
+    from reasoning_lab.training.next_token_training import NextTokenModule
 
     module = NextTokenModule(
         policy, lambda named: torch.optim.AdamW((p for _, p in named), fused=True), lambda step: 1.0
@@ -68,17 +68,18 @@ def train(
             enable_model_summary=False,
             gradient_clip_val=1.0,
             default_root_dir=folder,
-        ).fit(module.train(), Steps([[n] for n in range(steps)], batch))
+        ).fit(module.train(), PlannedBatches(range(steps), batch))
 
 
 def measure(rows: int, tokens: int, checkpointed: int) -> int:
     """Train three steps in this process; the peak above what it had before."""
-    import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from reasoning_lab.kernels.fused_ops import lean
-    from reasoning_lab.kernels.logprobs import TokenBatch
-    from reasoning_lab.training.token_stage import NextTokenBatch
+    from reasoning_lab.data.tokens.batches import token_batch
+    from reasoning_lab.data.tokens.documents import TrainedPart, document_of
+    from reasoning_lab.kernels.binding import bind_kernels
+    from reasoning_lab.training.micro_batches import MicroBatch
+    from reasoning_lab.types import Example
 
     options = {key: value for key, value in ARCHITECTURE.items() if key != "model_type"}
     config = AutoConfig.for_model("llama", pad_token_id=0, **options)
@@ -88,15 +89,15 @@ def measure(rows: int, tokens: int, checkpointed: int) -> int:
     ).sum().backward()
     before = resident("VmRSS")
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    lean(model)
+    bind_kernels(model)
     if checkpointed:
         model.gradient_checkpointing_enable({"use_reentrant": False})
 
-    def batch(index: object) -> NextTokenBatch:
-        ids = torch.randint(3, 49152, (rows, tokens))
-        trained = torch.ones_like(ids, dtype=torch.bool)
-        trained[:, 0] = False
-        return NextTokenBatch(TokenBatch(ids, trained), 1.0)
+    def batch(index: object) -> MicroBatch:
+        drawn = torch.randint(3, 49152, (rows, tokens)).tolist()
+        part = TrainedPart.SEQUENCE
+        documents = [document_of(Example([], ids), trained=part) for ids in drawn]
+        return MicroBatch(tokens=token_batch(documents))
 
     train(model, batch, STEPS, "cpu")
     return resident("VmHWM") - before

@@ -12,7 +12,7 @@ import random
 import subprocess
 import sys
 import time
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from typing import Any
 
 from .footprint import ADAMW, train
@@ -23,12 +23,12 @@ CASES = [
     ("smollm2_135m", "mixed", 16_384, 0, "nothing"),
     ("phi4_mini", "bfloat16", 16_384, 1, "nothing"),
     ("qwen2_5_1_5b", "mixed", 8_192, 0, "nothing"),
-    ("smollm2_135m", "mixed", 16_384, 0, "lean"),
-    ("phi4_mini", "bfloat16", 16_384, 1, "lean"),
+    ("smollm2_135m", "mixed", 16_384, 0, "norms"),
+    ("phi4_mini", "bfloat16", 16_384, 1, "norms"),
     ("smollm2_135m", "mixed", 16_384, 0, "joined"),
     ("phi4_mini", "bfloat16", 16_384, 1, "joined"),
-    ("smollm2_135m", "mixed", 16_384, 0, "parts"),
-    ("phi4_mini", "bfloat16", 16_384, 1, "parts"),
+    ("smollm2_135m", "mixed", 16_384, 0, "chunks"),
+    ("phi4_mini", "bfloat16", 16_384, 1, "chunks"),
 ]
 WARM, STEPS = 3, 8
 
@@ -60,37 +60,38 @@ def measure(model: str, dtype: str, tokens: int, checkpointed: int, without: str
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from reasoning_lab.kernels import attention
-    from reasoning_lab.kernels.fused_ops import lean
-    from reasoning_lab.kernels.logprobs import TokenBatch, Unpadded, mix_precision
-    from reasoning_lab.losses import parts
-    from reasoning_lab.training.token_stage import NextTokenBatch
+    from reasoning_lab.data.tokens.batches import token_batch
+    from reasoning_lab.data.tokens.documents import TrainedPart, document_of
+    from reasoning_lab.kernels import attention, logit_chunks
+    from reasoning_lab.kernels.binding import bind_kernels, mix_precision
+    from reasoning_lab.kernels.fused_ops import unbind_fused_ops
+    from reasoning_lab.training.micro_batches import MicroBatch
+    from reasoning_lab.types import Example
 
     if without == "joined":
         attention._flash_takes = lambda value, options: False
-    if without == "parts":
-        parts.LOGITS_AT_ONCE_ON_GPU = parts.LOGITS_AT_ONCE
+    if without == "chunks":
+        logit_chunks.LOGITS_AT_ONCE_ON_GPU = logit_chunks.LOGITS_AT_ONCE
     options = architecture_of(model)
     config = AutoConfig.for_model(options.pop("model_type"), pad_token_id=0, **options)
     kind = torch.float32 if dtype == "mixed" else torch.bfloat16
     with torch.device("cuda"):
         policy = AutoModelForCausalLM.from_config(config, dtype=kind)
-    if without != "lean":
-        lean(policy)
+    bind_kernels(policy)
+    if without == "norms":
+        unbind_fused_ops(policy)
     if dtype == "mixed":
         mix_precision(policy)
     if checkpointed:
         policy.gradient_checkpointing_enable({"use_reentrant": False})
     lengths = documents_of(tokens)
-    starts = [0, *accumulate(lengths)][:-1]
-    unpadded = Unpadded.of((1, tokens), starts, lengths)
-    trained = torch.ones((1, tokens), dtype=torch.bool)
-    trained[:, starts] = False
-    made = torch.Generator().manual_seed(0)
+    drawn = torch.Generator().manual_seed(0)
 
-    def batch(index: object) -> NextTokenBatch:
-        ids = torch.randint(3, config.vocab_size, (1, tokens), generator=made)
-        return NextTokenBatch(TokenBatch(ids, trained, unpadded=unpadded), 1.0)
+    def batch(index: object) -> MicroBatch:
+        ids = torch.randint(3, config.vocab_size, (tokens,), generator=drawn).split(lengths)
+        part = TrainedPart.SEQUENCE
+        documents = [document_of(Example([], part_ids.tolist()), trained=part) for part_ids in ids]
+        return MicroBatch(tokens=token_batch(documents))
 
     ends: list[float] = []
 

@@ -22,7 +22,8 @@ from transformers import PreTrainedTokenizerBase
 
 from reasoning_lab.data.sources.reasoning_gym import ReasoningGymSource
 from reasoning_lab.data.teachers.procedural import ProceduralTeacher
-from reasoning_lab.data.tokens.packing import TrainedPart, pack, packed_batch
+from reasoning_lab.data.tokens.batches import completion_batch
+from reasoning_lab.data.tokens.packing import pack
 from reasoning_lab.models.tokenizer import tokenize_rollouts, train_tokenizer
 from reasoning_lab.types import Completion, Problem, Rollout, Split, Verdict
 
@@ -89,7 +90,7 @@ def whole_path(
             [documents[index] for index in row]
             for row in packing.rows[start : start + _ROWS_A_BATCH]
         ]
-        packed_batch(rows, row_tokens, tokenizer.pad_token_id, TrainedPart.COMPLETION)
+        completion_batch([document for row in rows for document in row])
         filled += sum(document.length for row in rows for document in row)
     return filled / (len(packing.rows) * row_tokens)
 

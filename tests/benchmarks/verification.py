@@ -27,7 +27,7 @@ from xml.etree import ElementTree
 from reasoning_lab.config.targets import TRUSTED_VARIABLE
 from reasoning_lab.types import Problem, Verdict
 from reasoning_lab.verify import Verifier, extract_answer
-from tests.processes import fork_server_children
+from tests.support.processes import fork_server_children
 
 WORKERS = 2
 HOSTILE = 10_000

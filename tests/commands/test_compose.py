@@ -1,6 +1,5 @@
 """Every shipped option composes, every import path resolves, every mistake is one sentence."""
 
-import inspect
 from pathlib import Path
 
 import pytest
@@ -8,15 +7,18 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from reasoning_lab.commands.compose import _check_hardware, stage_classes
+from reasoning_lab.config.components import EngineConfig
 from reasoning_lab.config.folder import CONF
 from reasoning_lab.config.hardware import HardwareConfig, RayConfig, SlurmConfig
 from reasoning_lab.config.hydra_errors import is_composition_error, one_sentence
 from reasoning_lab.config.targets import factory, resolve
+from reasoning_lab.data.teachers.config import RecordedTeacherConfig
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.stages.distill.stage import DistillStage
 from reasoning_lab.types import UserError
 from tests.conftest import Compose
 
+FILE_SOURCE = "reasoning_lab.data.sources.file.FileSource"
 GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir())
 
 
@@ -37,7 +39,7 @@ def test_stage_option_composes_into_its_own_schema(option: str, composed: Compos
         assert callable(factory(config.optimization.optimizer.arguments(), "optimizer"))
         assert callable(factory(config.optimization.schedule.arguments(), "schedule"))
     if hasattr(config, "teacher"):
-        factory(config.teacher, "teacher")()
+        config.teacher.check("teacher")
 
 
 @pytest.mark.parametrize(
@@ -56,16 +58,17 @@ def test_option_composes(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("reasoning_lab.sampling.model_teacher.find_spec", lambda name: name)
+    monkeypatch.setattr("reasoning_lab.sampling.config.find_spec", lambda name: name)
     problems = tmp_path / "problems.jsonl"
     problems.write_text('{"prompt": "1 + 1?", "gold": "2"}\n')
     chosen = f"{group}=[{option}]" if group == "benchmark" else f"{group}={option}"
     missing = {
-        "jsonl": f"data.path={problems}",
-        "004_smollm2_gsm8k": "stages.distill.teacher.engine.model=some/model",
-        "checkpoint": "model.path=some/model",
-        "evaluate": "model.path=some/model",
-        "paper": "model.path=some/model",
+        "jsonl": [f"data.path={problems}"],
+        "custom": [f"data._target_={FILE_SOURCE}", f"data.options={file_options(problems)}"],
+        "004_smollm2_gsm8k": ["stages.distill.teacher.engine.model=some/model"],
+        "checkpoint": ["model.path=some/model"],
+        "evaluate": ["model.path=some/model"],
+        "paper": ["model.path=some/model"],
     }
     # Many devices want larger batches than the tiny recipe's, and their shards AdamW.
     wide = [
@@ -77,15 +80,35 @@ def test_option_composes(
         )
         if option.endswith(("x8", "zero3", "slurm", "ray"))
     ]
-    recipe = composed(chosen, *wide, *[missing[option]] if option in missing else [])
+    recipe = composed(chosen, *wide, *missing.get(option, []))
     assert recipe.nodes
-    factory(recipe.root.data, "data")()
+    recipe.root.data.build()
+
+
+def file_options(path: Path) -> str:
+    return f"{{path: {path}, test_frac: 0.1, validation_frac: 0.1, rows: {{}}}}"
+
+
+def test_code_of_ones_own_is_called_with_its_options(composed: Compose, tmp_path: Path) -> None:
+    problems = tmp_path / "problems.jsonl"
+    problems.write_text('{"prompt": "1 + 1?", "gold": "2"}\n')
+    words = ["data=custom", f"data._target_={FILE_SOURCE}"]
+    source = composed(*words, f"data.options={file_options(problems)}").source
+    assert source.about()["name"] == "problems.jsonl"
+    with pytest.raises(
+        UserError, match=r"^data\.options: .*'test_frac' of .*; it takes path, test"
+    ):
+        composed(*words, f"data.options.path={problems}")
+    teacher = ["teacher@stages.distill.teacher=custom", "stages.distill.teacher.options={rate: 1}"]
+    path = "reasoning_lab.data.teachers.procedural.ProceduralTeacher"
+    with pytest.raises(UserError, match=r"^stages\.distill\.teacher\.options: .*'noticed_slip"):
+        composed(*teacher, f"stages.distill.teacher._target_={path}")
 
 
 def test_teacher_is_swapped_with_all_its_options(composed: Compose) -> None:
     stage = composed("teacher@stages.distill.teacher=recorded").root.stages["distill"]
     assert isinstance(stage, DistillStage)
-    assert set(stage.teacher) == {"_target_", "answer_pattern", "marks"}
+    assert stage.teacher == RecordedTeacherConfig()
 
 
 @pytest.mark.parametrize("engine", options("engine"))
@@ -93,17 +116,20 @@ def test_teacher_is_swapped_with_all_its_options(composed: Compose) -> None:
 def test_engine_composes_into_what_asks_it(
     engine: str, group: str, field: str, composed: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reasoning_lab.sampling.model_teacher.find_spec", lambda name: name)
+    monkeypatch.setattr("reasoning_lab.sampling.config.find_spec", lambda name: name)
     at = f"stages.distill.{field}"
-    stage = composed(
-        f"{group}@{at}=model", f"engine@{at}.engine={engine}", f"{at}.engine.model=some/model"
-    ).root.stages["distill"]
+    words = [f"{at}.engine.model=some/model"]
+    if engine == "custom":
+        words.append(f"{at}.engine._target_=reasoning_lab.sampling.openai.OpenAIEngine")
+        words.append(f"{at}.engine.options.extra_body={{}}")
+    stage = composed(f"{group}@{at}=model", f"engine@{at}.engine={engine}", *words).root.stages[
+        "distill"
+    ]
     assert isinstance(stage, DistillStage)
-    asked = getattr(stage, field)
-    assert factory(asked, field)().name == "some/model"
-    # The engine takes the options that its file names, and hardware.
-    target = resolve(asked["engine"].pop("_target_"), "engine")
-    inspect.signature(target).bind(**asked["engine"], hardware=HardwareConfig())
+    part = getattr(stage, field)
+    assert part.build().name == "some/model"
+    assert part.engine.model == "some/model"
+    assert type(part.engine) is not EngineConfig
 
 
 def test_every_stage_of_the_lab_is_discovered() -> None:
@@ -124,7 +150,7 @@ def test_every_stage_of_the_lab_is_discovered() -> None:
 )
 def test_only_allowed_code_may_be_named(path: str, composed: Compose) -> None:
     with pytest.raises(UserError, match=r"data\._target_.*may not be named"):
-        composed(f"data._target_={path}")
+        composed("data=custom", f"data._target_={path}")
 
 
 def test_path_that_leads_nowhere_names_its_key() -> None:
@@ -239,6 +265,10 @@ def sentence_of(composed: Compose, *overrides: str) -> str:
         ("stages.prefer.pairing=longest", ["stages.prefer.pairing", "random or length_matched"]),
         ("hardware.engine.sleep=true", ["'engine' is now called 'sampling'", "hardware.sampling"]),
         ("hardware.device=h100", ["'device' is now called 'gpu_model'"]),
+        (
+            "stages.rl.backfill_rounds=2",
+            ["'backfill_rounds' is now called 'dynamic_sampling_rounds'"],
+        ),
         ("stages.rl.engine=hf", ["now called 'rollout_engine'", "stages.rl.rollout_engine"]),
         ("tracker.mode=loud", ["tracker.mode", "'loud'", "auto, online, offline or disabled"]),
     ],

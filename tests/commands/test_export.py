@@ -10,8 +10,9 @@ import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from reasoning_lab.commands import export as command
-from reasoning_lab.data.tokens.batches import padded_batch
-from reasoning_lab.graph.store import Artifact, Metadata, Store
+from reasoning_lab.data.tokens.batches import completion_batch
+from reasoning_lab.graph.record import Metadata, Record
+from reasoning_lab.graph.store import Store
 from reasoning_lab.kernels.logprobs import token_logprobs
 from reasoning_lab.models.policy import load_policy
 from reasoning_lab.models.tokenizer import prompt_texts, prompt_tokens, text_tokens
@@ -19,7 +20,7 @@ from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.sampling.hf import HFEngine
 from reasoning_lab.types import Example, UserError
 
-STAGES = ["pretrain", "distill", "midtrain", "sft", "prefer", "dpo", "rl"]
+STAGES = ["pretrain", "distill", "midtrain", "sft", "prefer_teacher", "dpo", "rl"]
 
 
 def export(*words: str) -> None:
@@ -27,15 +28,15 @@ def export(*words: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def artifacts(smoke_run: Path) -> dict[str, Artifact]:
+def artifacts(smoke_run: Path) -> dict[str, Record]:
     store = smoke_run / "runs" / "store"
-    artifacts = [Artifact.read(record.parent) for record in sorted(store.glob("*/*/artifact.json"))]
+    artifacts = [Record.read(record.parent) for record in sorted(store.glob("*/*/artifact.json"))]
     return {artifact.stage: artifact for artifact in artifacts if artifact.kind != "evaluation"}
 
 
 @pytest.fixture(scope="module")
 def exported(
-    smoke_run: Path, artifacts: dict[str, Artifact], tmp_path_factory: pytest.TempPathFactory
+    smoke_run: Path, artifacts: dict[str, Record], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     folder = tmp_path_factory.mktemp("exported") / "policy"
     fingerprint = artifacts["rl"].fingerprint[:10]
@@ -44,7 +45,7 @@ def exported(
 
 
 def test_files_are_those_of_the_store_s_policy(
-    exported: Path, artifacts: dict[str, Artifact]
+    exported: Path, artifacts: dict[str, Record]
 ) -> None:
     """tests/sampling/test_vllm.py has vLLM load such a folder."""
     ours = {path.name for path in exported.iterdir()}
@@ -93,13 +94,13 @@ def test_the_evaluation_harness_reads_it_as_the_lab_does(exported: Path) -> None
         )
     ]
     with torch.no_grad():
-        rows = token_logprobs(policy, padded_batch(examples, tokenizer.pad_token_id), 1.0)
-    # Elsewhere than at the completion's tokens a row is 0.
-    assert [logprob for logprob, _ in results] == pytest.approx(rows.sum(-1).tolist(), abs=1e-4)
+        batch = completion_batch(examples)
+        sums = batch.sum_by_document(token_logprobs(policy, batch))
+    assert [logprob for logprob, _ in results] == pytest.approx(sums.tolist(), abs=1e-4)
 
 
 def test_card_tells_what_the_records_tell(
-    exported: Path, smoke_run: Path, artifacts: dict[str, Artifact]
+    exported: Path, smoke_run: Path, artifacts: dict[str, Record]
 ) -> None:
     _, header, card = (exported / "README.md").read_text().split("---\n", 2)
     assert yaml.safe_load(header)["pipeline_tag"] == "text-generation"
@@ -150,7 +151,7 @@ def test_card_names_the_checkpoint_that_the_recipe_started_from(tmp_path: Path) 
 
     def evaluation_of(model: dict[str, str], score: float) -> Callable[[Path, Path], Metadata]:
         sampling = {"temperature": 0.6, "top_p": 0.95, "max_new_tokens": 9}
-        config = {"name": "aime24", "benchmark": {"sampling": sampling}}
+        config = {"benchmark_name": "aime24", "benchmark": {"sampling": sampling}}
         return lambda out_dir, work_dir: Metadata(
             kind="evaluation",
             identity={"config": config, "groups": {"model": model}},
@@ -177,7 +178,7 @@ def test_card_names_the_checkpoint_that_the_recipe_started_from(tmp_path: Path) 
 
 
 def test_arguments_that_cannot_be_exported_are_refused(
-    smoke_run: Path, artifacts: dict[str, Artifact], tmp_path: Path
+    smoke_run: Path, artifacts: dict[str, Record], tmp_path: Path
 ) -> None:
     runs, out = f"paths.runs={smoke_run / 'runs'}", f"out={tmp_path / 'new'}"
     rl = f"model={artifacts['rl'].path}"
@@ -197,7 +198,7 @@ def test_arguments_that_cannot_be_exported_are_refused(
 
 
 def test_unreachable_hub_leaves_the_folder(
-    artifacts: dict[str, Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    artifacts: dict[str, Record], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_" + "a" * 34)  # Tests set HF_HUB_OFFLINE.
     with pytest.raises(UserError, match=r"push=owner/name: the upload failed .*is complete"):

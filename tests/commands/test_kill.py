@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from reasoning_lab.commands.run import Clock
+from reasoning_lab.graph.run import Clock
 from reasoning_lab.system.files import sha256
 from tests.conftest import SMOKE, lab_here, start_lab
 
@@ -36,17 +36,17 @@ RECIPE = [
 SETTINGS: dict[str, tuple[int, int, list[str]]] = {
     "states and metrics together": (2, 2, []),
     "apart, rollouts ahead": (3, 2, ["stages.rl.staleness=1"]),
-    "at every step, backfill": (
+    "at every step, dynamic sampling": (
         1,
         1,
-        ["stages.rl.backfill_rounds=2", "stages.rl.filter.max_length_variation=0.5"],
+        ["stages.rl.dynamic_sampling_rounds=2", "stages.rl.filter.max_length_variation=0.5"],
     ),
     "all of it": (
         2,
         3,
         [
             "stages.rl.staleness=1",
-            "stages.rl.backfill_rounds=2",
+            "stages.rl.dynamic_sampling_rounds=2",
             "stages.rl.filter={max_length_variation: 0.5, hard_rollouts: 4}",
             "stages.rl.validation={count: 6, every_steps: 2}",
         ],

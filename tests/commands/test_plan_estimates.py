@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from reasoning_lab.commands.plan import PlannedNode, planned
-from reasoning_lab.graph.store import Metadata, Store
+from reasoning_lab.graph.record import Metadata
+from reasoning_lab.graph.store import Store
 from tests.conftest import composed_recipe
 
 

@@ -9,7 +9,8 @@ import pytest
 from reasoning_lab.commands.preflight import Preflight
 from reasoning_lab.config.model import ModelConfig
 from reasoning_lab.data.tokens.document_length import shortest_document
-from reasoning_lab.graph.store import Metadata, Store
+from reasoning_lab.graph.record import Metadata
+from reasoning_lab.graph.store import Store
 from reasoning_lab.verify import Verifier
 from tests.conftest import composed_recipe, lab_here
 

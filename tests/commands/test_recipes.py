@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from reasoning_lab.config.fields import check_values, identity_of
+from reasoning_lab.config.fields import check_values
+from reasoning_lab.config.identity import identity_of
 from reasoning_lab.stages.rl.stage import FilterConfig
 from reasoning_lab.types import UserError
 from tests.conftest import Compose, composed_recipe

@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -119,7 +120,8 @@ def test_completion_knows_subcommands_and_prints_no_error(tmp_path: Path) -> Non
 
 def test_source_of_a_mixture_is_exchanged_by_its_option() -> None:
     recipe = composed_recipe("data=mixture", "data@data.sources.gym=tiny")
-    assert set(recipe.root.data["sources"]["gym"]["families"]) == {
+    data: Any = recipe.root.data
+    assert set(data.sources["gym"].families) == {
         "chain_sum",
         "complex_arithmetic",
         "count_primes",

@@ -19,14 +19,14 @@ class Sampler:
     """Makes rollouts, remembers which, and is lost with its machine at a given problem."""
 
     def __init__(self, lost_at: int | None = None) -> None:
-        self.made: list[int] = []
+        self.sampled_numbers: list[int] = []
         self._lost_at = lost_at
 
     def __call__(self, problems: Sequence[Problem]) -> list[Rollout]:
         numbers = [int(problem.gold) for problem in problems]
         if self._lost_at in numbers:
             raise RuntimeError("the machine is lost")
-        self.made += numbers
+        self.sampled_numbers += numbers
         return [rollout(number) for number in numbers]
 
 
@@ -40,8 +40,8 @@ def test_all_rollouts_in_order_and_read_back_as_they_were(tmp_path: Path) -> Non
     expected = [rollout(number) for number in range(10)]
     assert sampled(tmp_path, first) == expected
     assert sampled(tmp_path, second) == expected
-    assert first.made == list(range(10))
-    assert second.made == []
+    assert first.sampled_numbers == list(range(10))
+    assert second.sampled_numbers == []
 
 
 def test_goes_on_with_the_shard_that_was_lost(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_goes_on_with_the_shard_that_was_lost(tmp_path: Path) -> None:
         sampled(tmp_path, Sampler(lost_at=5))
     rest = Sampler()
     assert sampled(tmp_path, rest) == [rollout(number) for number in range(10)]
-    assert rest.made == list(range(4, 10))
+    assert rest.sampled_numbers == list(range(4, 10))
 
 
 def test_damaged_shard_is_named_and_made_again(
@@ -60,7 +60,7 @@ def test_damaged_shard_is_named_and_made_again(
     damaged.write_bytes(damaged.read_bytes()[:-1])
     again = Sampler()
     assert sampled(tmp_path, again) == [rollout(number) for number in range(10)]
-    assert again.made == [4, 5, 6, 7]
+    assert again.sampled_numbers == [4, 5, 6, 7]
     assert f"{damaged} is damaged" in caplog.text
 
 

@@ -147,15 +147,15 @@ ROWS = [
 def ours(rows: list[tuple[str, str, str]]) -> list[int]:
     problems = [Problem(f"{n}", gold, checker, "f") for n, (checker, gold, _) in enumerate(rows)]
     with Verifier(workers=1, timeout_s=20, memory_mb=1024) as verifier:
-        found = verifier.verify(problems, [text for _, _, text in rows])
-    return [int(verdict == "correct") for _, verdict in found]
+        verdicts = verifier.verify(problems, [text for _, _, text in rows])
+    return [int(verdict == "correct") for _, verdict in verdicts]
 
 
 def test_verdicts_are_the_peers_but_where_it_says_why() -> None:
-    found = ours([(checker, gold, text) for checker, gold, text, *_ in ROWS])
-    assert found == [row[3] for row in ROWS]
-    for checker, gold, text, own, lighteval, lm_eval, why in ROWS:
-        assert (own == lighteval == lm_eval) == (not why), (checker, gold, text)
+    verdicts = ours([(checker, gold, text) for checker, gold, text, *_ in ROWS])
+    assert verdicts == [row[3] for row in ROWS]
+    for checker, gold, text, lab, lighteval, lm_eval, why in ROWS:
+        assert (lab == lighteval == lm_eval) == (not why), (checker, gold, text)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,9 @@ from reasoning_lab.data.sources.row_mapping import parse_row_mapping
 from reasoning_lab.evaluate.benchmark import digest, measured
 from reasoning_lab.evaluate.completions import COMPLETIONS
 from reasoning_lab.evaluate.statistics import majority
-from reasoning_lab.graph.store import Metadata, Store, trained_on
+from reasoning_lab.graph.record import Metadata
+from reasoning_lab.graph.store import Store
+from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.types import (
     Completion,
     Problem,
@@ -31,9 +33,13 @@ from reasoning_lab.types import (
 )
 from reasoning_lab.verify import Verifier
 from tests.conftest import SMOKE, Compose, lab_here
-from tests.support.openai_server import Reply, Server, answered, serving
+from tests.support.openai_server import Reply, Server, chat_reply, serving
 
 MODELS = ["checkpoint", "tiny"]
+
+
+def lineage(folder: Path) -> list[Path]:
+    return [record.path for record in Policy(folder).ancestors()]
 
 
 def rollouts(name: str, *verdicts: tuple[str | None, Verdict], tokens: int = 3) -> RolloutGroup:
@@ -247,7 +253,7 @@ def test_problems_of_a_policys_past_are_found_in_the_store(tmp_path: Path) -> No
     clean = made("curate", "corpus", corpus=raw)
     base = made("pretrain", "policy")
     tuned = made("sft", "policy", policy=base, corpus=clean)
-    found = trained_on(tmp_path / "store" / "sft" / tuned)
+    found = lineage(tmp_path / "store" / "sft" / tuned)
     # The corpus before curation holds what was taken out, so it is not among them.
     assert sorted(path.name for path in found) == sorted([tuned, clean, base])
     made_before = {tuned, clean, base}
@@ -256,9 +262,9 @@ def test_problems_of_a_policys_past_are_found_in_the_store(tmp_path: Path) -> No
         pairs = made("prefer", "preferences", policy=tuned)
         tuned = made("dpo", "policy", policy=tuned, preferences=pairs)
         made_before |= {pairs, tuned}
-    found = trained_on(tmp_path / "store" / "dpo" / tuned)
+    found = lineage(tmp_path / "store" / "dpo" / tuned)
     assert sorted(path.name for path in found) == sorted(made_before)
-    assert trained_on(tmp_path) == []
+    assert lineage(tmp_path) == []
 
 
 def test_verdicts_given_once_more(tmp_path: Path) -> None:
@@ -335,8 +341,8 @@ def test_a_servers_model_is_asked_as_the_benchmark_says(
         """One of the answers to the second problem is empty."""
         if "1 + 2" in body["messages"][0]["content"] and not lost:
             lost.append(number)
-            return answered("")
-        return answered("It is \\boxed{2}.")
+            return chat_reply("")
+        return chat_reply("It is \\boxed{2}.")
 
     with serving(Server(reply)) as server:
         code = lab_here(
@@ -392,6 +398,6 @@ def test_a_policy_copied_out_of_its_store_is_said_to_have_no_lineage(
 
     made, _ = Store(tmp_path / "store").obtain("sft", "0123456789abcdef", build)
     shutil.copytree(made.path, tmp_path / "copy")
-    assert trained_on(made.path) == [made.path]
-    assert trained_on(tmp_path / "copy") == []
-    assert "what it was trained on cannot be told" in caplog.text
+    assert lineage(made.path) == [made.path]
+    assert lineage(tmp_path / "copy") == []
+    assert "what it was trained on is not known" in caplog.text

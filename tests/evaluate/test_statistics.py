@@ -237,13 +237,13 @@ def test_interval_across_seeds_is_scipys() -> None:
     assert across_seeds([0.0, 1.0]) == (0.0, 1.0)
 
 
-@pytest.mark.parametrize("at_once", [1, 100, 2**24])
+@pytest.mark.parametrize("batch", [1, 100, 2**24])
 def test_p_value_does_not_depend_on_how_the_signs_are_divided(
-    at_once: int, monkeypatch: pytest.MonkeyPatch
+    batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = np.random.default_rng(3)
     one, other = rng.random((53, 3)) < 0.55, rng.random((53, 3)) < 0.5
     expected = paired_difference(one, other).p_value
-    monkeypatch.setattr("reasoning_lab.evaluate.statistics._SIGNS_AT_ONCE", at_once)
+    monkeypatch.setattr("reasoning_lab.evaluate.statistics.SIGNS_PER_BATCH", batch)
     assert 0.01 < expected < 0.99
     assert paired_difference(one, other).p_value == expected

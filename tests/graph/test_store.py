@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from reasoning_lab.graph.store import Artifact, Metadata, Store, fingerprint
+from reasoning_lab.graph.record import Metadata, Record, fingerprint
+from reasoning_lab.graph.store import Store
 from reasoning_lab.system.files import content_hash
 from reasoning_lab.types import UserError
 
@@ -118,7 +119,7 @@ def test_the_record_is_strict_json_with_every_field(store: Store) -> None:
     record = json.loads((artifact.path / "artifact.json").read_text())
     assert set(record) == {
         *("stage", "fingerprint", "kind", "identity", "inputs", "seed"),
-        *("metrics", "ledger", "versions", "files", "record_sha256"),
+        *("metrics", "ledger", "versions", "files", "layout", "record_sha256"),
     }
 
 
@@ -274,7 +275,7 @@ def test_artifacts_lists_all_stages_in_order(store: Store) -> None:
     for stage in ("sft", "dpo"):
         for name in names:
             store.obtain(stage, name, _write)
-    listed: list[Artifact] = list(store.artifacts())
+    listed: list[Record] = list(store.artifacts())
     expected = [(stage, name) for stage in ("dpo", "sft") for name in sorted(names)]
     assert [(artifact.stage, artifact.fingerprint) for artifact in listed] == expected
 
@@ -354,3 +355,35 @@ def test_waiting_is_logged(store: Store, tmp_path: Path, caplog: pytest.LogCaptu
     job.join(60)
     assert reused
     assert f"sft/{NAME}; waiting" in caplog.text
+
+
+def _as_earlier_version(path: Path) -> None:
+    """Rewrite a record as versions without a layout wrote it."""
+    record = json.loads((path / "artifact.json").read_text())
+    del record["layout"]
+    (path / "artifact.json").write_text(json.dumps(record))
+
+
+def test_artifacts_of_an_earlier_version_are_told_in_one_sentence(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert store.older_layout_notice() is None
+    old, _ = store.obtain("sft", NAME, _write)
+    new, _ = store.obtain("dpo", NAME, _write)
+    assert store.older_layout_notice() is None
+    _as_earlier_version(old.path)
+    assert [artifact.stage for artifact in store.artifacts()] == [new.stage]
+    assert store.record("sft", NAME) is None
+    assert caplog.records == []
+    notice = store.older_layout_notice()
+    assert notice is not None
+    assert notice.startswith(f"{store.root}: 1 of its artifacts, made by an earlier version")
+    assert "model.path" in notice
+
+
+def test_an_artifact_of_an_earlier_version_is_made_anew(store: Store) -> None:
+    old, _ = store.obtain("sft", NAME, _write)
+    _as_earlier_version(old.path)
+    _, reused = store.obtain("sft", NAME, _write)
+    assert not reused
+    assert store.older_layout_notice() is None

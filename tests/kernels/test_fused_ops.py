@@ -1,6 +1,6 @@
 """Norms and rotations in fewer passes: their derivatives, and transformers' own results."""
 
-import sys
+import copy
 from typing import Any
 
 import pytest
@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.autograd import gradcheck
 from transformers import PreTrainedModel
 
-from reasoning_lab.kernels import fused_ops as lean_module
-from reasoning_lab.kernels.fused_ops import RMSNorm, Rotation, lean
+from reasoning_lab.kernels.binding import bind_kernels, reference_kernels
+from reasoning_lab.kernels.fused_ops import RMSNorm, Rotation, bind_fused_ops, unbind_fused_ops
 from reasoning_lab.models.policy import build_policy, load_policy
-from reasoning_lab.training.loop import StageContext
+from reasoning_lab.training.context import StageContext
 from tests.support.tiny import tiny_model
 
 OURS = {"RMSNormBackward", "RotationBackward"}
@@ -69,16 +69,6 @@ def gradients(model: PreTrainedModel) -> dict[str, Tensor]:
     }
 
 
-def as_transformers_has_it(model: PreTrainedModel, patch: pytest.MonkeyPatch) -> None:
-    """Take `lean` back from a model's family."""
-    modeling: Any = sys.modules[type(model).__module__]
-    rotation = modeling.apply_rotary_pos_emb
-    patch.setattr(modeling, "apply_rotary_pos_emb", rotation.__wrapped__)
-    (norm,) = {type(module) for module in model.modules() if "Norm" in type(module).__name__}
-    patch.setattr(norm, "forward", norm.forward.__wrapped__)  # type: ignore[attr-defined]
-    patch.setattr(lean_module, "_changed", set())
-
-
 @pytest.mark.parametrize(
     ("family", "options", "taken"),
     [
@@ -91,33 +81,56 @@ def as_transformers_has_it(model: PreTrainedModel, patch: pytest.MonkeyPatch) ->
     ],
 )
 def test_a_family_computes_what_transformers_alone_does(
-    family: str, options: dict[str, Any], taken: set[str], monkeypatch: pytest.MonkeyPatch
+    family: str, options: dict[str, Any], taken: set[str]
 ) -> None:
     model = tiny_model(family, 40, 0, 1, seed=0, **options)
-    lean(model)
-    assert loss_and_graph(model)[1] & OURS == taken
-    found = gradients(model)
-    as_transformers_has_it(model, monkeypatch)
     assert not loss_and_graph(model)[1] & OURS
     expected = gradients(model)
-    assert found.keys() == expected.keys()
+    bind_fused_ops(model)
+    assert loss_and_graph(model)[1] & OURS == taken
+    fused = gradients(model)
+    assert fused.keys() == expected.keys()
     for name, values in expected.items():
-        assert torch.allclose(found[name], values, rtol=1e-4, atol=2e-6), name
+        assert torch.allclose(fused[name], values, rtol=1e-4, atol=2e-6), name
+    unbind_fused_ops(model)
+    assert not loss_and_graph(model)[1] & OURS
+
+
+def test_another_family_is_left_as_it_is() -> None:
+    model = tiny_model("gemma", 40, 0, 1, seed=0, head_dim=16)
+    bind_fused_ops(model)
+    assert not loss_and_graph(model)[1] & OURS
+    assert not any("forward" in vars(module) for module in model.modules())
+
+
+def test_one_model_alone_is_changed() -> None:
+    """Not a second one of its class, built before it or after; a copy of it has them too."""
+    before = tiny_model("llama", 40, 0, 1, seed=0)
+    model = tiny_model("llama", 40, 0, 1, seed=0)
+    bind_kernels(model)
+    after = tiny_model("llama", 40, 0, 1, seed=0)
+    assert loss_and_graph(model)[1] & OURS == OURS
+    for other in (before, after):
+        assert not loss_and_graph(other)[1] & OURS
+    copied = copy.deepcopy(model)
+    for parameter in model.parameters():
+        parameter.data.zero_()
+    loss, graph = loss_and_graph(copied)
+    assert graph & OURS == OURS
+    # It computes with weights of its own.
+    torch.testing.assert_close(loss, loss_and_graph(before)[0])
+    with reference_kernels(copied):
+        assert not loss_and_graph(copied)[1] & OURS
+    assert loss_and_graph(copied)[1] & OURS == OURS
 
 
 @pytest.mark.parametrize(("dtype", "taken"), [("float32", OURS), ("bfloat16", set())])
+@pytest.mark.parametrize("kernels", ["fused", "reference"])
 def test_a_policy_takes_them_in_float32(
-    dtype: str, taken: set[str], context: StageContext, monkeypatch: pytest.MonkeyPatch
+    dtype: str, taken: set[str], kernels: str, context: StageContext
 ) -> None:
-    loaded, tokenizer = load_policy(context.inputs["policy"], dtype)
-
-    def load() -> PreTrainedModel:
-        return load_policy(context.inputs["policy"], dtype)[0]
-
-    def build() -> PreTrainedModel:
-        return build_policy(context.model.architecture, tokenizer, dtype, 0)
-
-    for make in (build, load):
-        with monkeypatch.context() as patch:
-            as_transformers_has_it(loaded, patch)
-            assert loss_and_graph(make())[1] & OURS == taken
+    loaded, tokenizer = load_policy(context.inputs["policy"].path, dtype, kernels=kernels)
+    built = build_policy(context.model.architecture, tokenizer, dtype, 0, kernels)
+    for model in (loaded, built):
+        found = loss_and_graph(model)[1] & OURS
+        assert found == (taken if kernels == "fused" else set())

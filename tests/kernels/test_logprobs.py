@@ -5,11 +5,12 @@ import torch
 from torch import Tensor
 from transformers import Phi3ForCausalLM
 
-from reasoning_lab.data.tokens.batches import padded_batch, step_batches
-from reasoning_lab.data.tokens.packing import TrainedPart, packed_batch
-from reasoning_lab.kernels.logprobs import TokenBatch, token_logprobs, trained_logits
+from reasoning_lab.data.tokens.batches import completion_batch, step_batches, token_batch
+from reasoning_lab.data.tokens.documents import TrainedPart, document_of
+from reasoning_lab.kernels.binding import bind_kernels
+from reasoning_lab.kernels.logprobs import token_logprobs, trained_logits
 from reasoning_lab.losses.next_token import next_token_loss
-from reasoning_lab.training.token_stage import micro_batches
+from reasoning_lab.training.next_token_training import document_batches
 from reasoning_lab.types import Example
 from tests.support.tiny import tiny_phi3
 
@@ -18,7 +19,9 @@ VOCAB, PAD = 50, 0
 
 @pytest.fixture(scope="module")
 def model() -> Phi3ForCausalLM:
-    return tiny_phi3(VOCAB, PAD, 1, seed=0, initializer_range=0.2)
+    made = tiny_phi3(VOCAB, PAD, 1, seed=0, initializer_range=0.2)
+    bind_kernels(made)
+    return made
 
 
 def _examples(*sizes: tuple[int, int]) -> list[Example]:
@@ -39,60 +42,45 @@ def _alone(model: Phi3ForCausalLM, example: Example, temperature: float = 1.0) -
     return torch.stack([torch.zeros(()), *read])
 
 
-def _untrained_to_0(logprobs: Tensor, prompt: int) -> Tensor:
-    return torch.where(torch.arange(len(logprobs)) < prompt, 0.0, logprobs)
-
-
 @torch.no_grad()
 @pytest.mark.parametrize("temperature", [1.0, 0.4, 1.7])
-def test_padded_rows_equal_documents_alone(model, temperature: float) -> None:
+def test_a_batch_equals_documents_alone(model, temperature: float) -> None:
     examples = _examples((3, 9), (7, 2), (1, 1), (5, 14))
-    found = token_logprobs(model, padded_batch(examples, PAD), temperature)
-    assert found.shape == (4, 19)
-    for row, example in zip(found, examples, strict=True):
-        alone = _untrained_to_0(_alone(model, example, temperature), len(example.prompt_ids))
-        torch.testing.assert_close(row[: example.length], alone, rtol=0, atol=1e-5)
-        assert (row[example.length :] == 0).all()
+    found = token_logprobs(model, completion_batch(examples), temperature)
+    alone = [_alone(model, one, temperature)[len(one.prompt_ids) :] for one in examples]
+    torch.testing.assert_close(found, torch.cat(alone), rtol=0, atol=1e-5)
 
 
 @torch.no_grad()
 def test_temperature_sharpens(model) -> None:
-    batch = padded_batch(_examples((3, 9)), PAD)
+    batch = completion_batch(_examples((3, 9)))
     logits, targets = trained_logits(model, batch)
     greedy = logits.argmax(-1)
     assert (greedy != targets).any()
-    best = TokenBatch(batch.input_ids.clone(), batch.completion_mask)
-    best.input_ids[0, 3] = greedy[0]
-    first = [token_logprobs(model, best, t)[0, 3].item() for t in (0.5, 1.0, 2.0)]
+    batch.input_ids[3] = greedy[0]
+    first = [token_logprobs(model, batch, t)[0].item() for t in (0.5, 1.0, 2.0)]
     assert first[0] > first[1] > first[2]
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("part", list(TrainedPart))
-def test_packed_rows_equal_documents_alone(model, part: TrainedPart) -> None:
-    rows = [_examples((3, 5), (2, 6), (4, 1)), _examples((6, 8)), _examples((1, 9), (5, 9))]
-    found = token_logprobs(model, packed_batch(rows, 24, PAD, part))
-    for row, documents in zip(found, rows, strict=True):
-        start = 0
-        for document in documents:
-            trained_from = 1 if part is TrainedPart.SEQUENCE else len(document.prompt_ids)
-            alone = _untrained_to_0(_alone(model, document), trained_from)
-            mine = row[start : start + document.length]
-            torch.testing.assert_close(mine, alone, rtol=0, atol=1e-5)
-            start += document.length
-        assert (row[start:] == 0).all()
+def test_each_trained_part_equals_documents_alone(model, part: TrainedPart) -> None:
+    examples = _examples((3, 5), (2, 6), (4, 1), (6, 8), (1, 9), (5, 9))
+    batch = token_batch([document_of(one, trained=part) for one in examples])
+    starts = [1 if part is TrainedPart.SEQUENCE else len(one.prompt_ids) for one in examples]
+    alone = [_alone(model, one)[start:] for one, start in zip(examples, starts, strict=True)]
+    found = token_logprobs(model, batch)
+    torch.testing.assert_close(found, torch.cat(alone), rtol=0, atol=1e-5)
+    sums = torch.stack([logprobs.sum() for logprobs in alone])
+    torch.testing.assert_close(batch.sum_by_document(found), sums, rtol=1e-5, atol=1e-5)
 
 
 @torch.no_grad()
-def test_a_single_packed_row_keeps_its_documents_apart(model) -> None:
-    first, other, second = _examples((3, 5), (3, 5), (2, 6))
-    rows = [[first, second], [other, second]]
-    found = [
-        token_logprobs(model, packed_batch([row], 16, PAD, TrainedPart.SEQUENCE))[0, 8:]
-        for row in rows
-    ]
+def test_documents_of_a_batch_do_not_read_each_other(model) -> None:
+    first, other, second = _examples((3, 5), (3, 5), (2, 9))
+    found = [token_logprobs(model, completion_batch([one, second]))[5:] for one in (first, other)]
     torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-5)
-    torch.testing.assert_close(found[0], _alone(model, second), rtol=0, atol=1e-5)
+    torch.testing.assert_close(found[0], _alone(model, second)[2:], rtol=0, atol=1e-5)
 
 
 def test_the_vocabulary_projection_runs_for_trained_tokens_alone(model) -> None:
@@ -103,7 +91,7 @@ def test_the_vocabulary_projection_runs_for_trained_tokens_alone(model) -> None:
     )
     try:
         with torch.no_grad():
-            logits, targets = trained_logits(model, padded_batch(examples, PAD))
+            logits, targets = trained_logits(model, completion_batch(examples))
     finally:
         handle.remove()
     assert projected == [(5, VOCAB)]
@@ -114,7 +102,7 @@ def test_the_vocabulary_projection_runs_for_trained_tokens_alone(model) -> None:
 def test_gradients_reach_the_policy_and_are_0_at_untrained_tokens(model) -> None:
     model.zero_grad()
     (example,) = _examples((4, 3))
-    token_logprobs(model, padded_batch([example], PAD)).sum().backward()
+    token_logprobs(model, completion_batch([example])).sum().backward()
     found = model.lm_head.weight.grad.clone()
     model.zero_grad()
     _alone(model, example)[4:].sum().backward()
@@ -124,12 +112,8 @@ def test_gradients_reach_the_policy_and_are_0_at_untrained_tokens(model) -> None
 
 def _gradient(model: Phi3ForCausalLM, examples: Sequence[Example], accumulation: int) -> Tensor:
     """Of one planned step as an optimizer sees it: micro-batch losses over `accumulation`."""
-    steps = micro_batches(
-        [range(len(examples))],
-        lambda rows: padded_batch([examples[row] for row in rows], PAD),
-        [len(example.completion_ids) for example in examples],
-        accumulation,
-    )
+    rows = [[document_of(example)] for example in examples]
+    steps = document_batches(rows, [range(len(examples))], accumulation)
     assert len(steps) == accumulation
     model.zero_grad()
     for batch in steps:
@@ -154,18 +138,12 @@ def test_accumulation_does_not_change_the_gradient(model) -> None:
 def test_micro_batches_follow_the_plan_and_weigh_by_trained_tokens() -> None:
     examples = _examples((1, 1), (1, 3), (1, 2), (1, 2))
     plan = [*step_batches([2, 4, 3, 3], 4, 1, 0), [3, 1, 0, 2]]
-    steps = micro_batches(
-        plan,
-        lambda rows: padded_batch([examples[row] for row in rows], PAD),
-        [1, 3, 2, 2],
-        2,
-    )
-    batches = list(steps)
-    assert [int(batch.tokens.completion_mask.sum()) for batch in batches[2:]] == [5, 3]
+    batches = list(document_batches([[document_of(example)] for example in examples], plan, 2))
+    assert [int(batch.tokens.loss_mask.sum()) for batch in batches[2:]] == [5, 3]
     # 8 trained tokens a step, so 4 a micro-batch on average.
     assert [batch.weight for batch in batches[2:]] == [5 / 4, 3 / 4]
     assert batches[0].weight + batches[1].weight == 2
-    assert batches[2].tokens.input_ids[:, 0].tolist() == [
+    assert batches[2].tokens.input_ids[batches[2].tokens.cu_seqlens[:-1]].tolist() == [
         examples[3].prompt_ids[0],
         examples[1].prompt_ids[0],
     ]

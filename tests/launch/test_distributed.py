@@ -67,7 +67,7 @@ def test_two_processes_equal_one(
     whole = folder / "whole"
     assert max_weight_difference(alone, whole) < 1e-5
     if name != "pretrain":
-        assert max_weight_difference(jobs[name].inputs["policy"], whole) > 3e-4
+        assert max_weight_difference(jobs[name].inputs["policy"].path, whole) > 3e-4
     outcome = json.loads((folder / "whole.json").read_text())
     assert outcome["ledger"] == ledger != {}
     same = [key for key in metrics if key not in ("train_s", "val_loss")]

@@ -15,15 +15,20 @@ import pytest
 from rich.console import Console
 
 from reasoning_lab.commands.run import print_ledger
+from reasoning_lab.config.benchmark import BenchmarkConfig
 from reasoning_lab.config.hardware import HardwareConfig, SamplingHardwareConfig
 from reasoning_lab.config.model import ModelConfig
 from reasoning_lab.config.problems import ProblemsConfig
+from reasoning_lab.config.tracker import TrackerConfig
+from reasoning_lab.data.sources.config import MixtureConfig, ReasoningGymConfig
 from reasoning_lab.data.sources.file import FileSource
 from reasoning_lab.graph.ledger import Ledger
-from reasoning_lab.launch.job import Job, read_job, write_job
+from reasoning_lab.launch.job import read_job, run_job, write_job
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.stages.rl.stage import RLStage
 from reasoning_lab.tracking.tracker import NullTracker
+from reasoning_lab.tracking.wandb import WandbRun
+from reasoning_lab.training.job import Job
 from reasoning_lab.training.stage import LabStage
 from reasoning_lab.verify import Verifier
 from tests.support.stages import optimization
@@ -33,7 +38,7 @@ def test_a_job_is_read_as_it_was_written(tmp_path: Path) -> None:
     """Its mappings too: none of their defaults comes back."""
     job = Job(
         name="rl",
-        config=RLStage(
+        stage=RLStage(
             problems=ProblemsConfig([1], 8),
             group_size=4,
             max_new_tokens=20,
@@ -43,17 +48,22 @@ def test_a_job_is_read_as_it_was_written(tmp_path: Path) -> None:
         seed=3,
         out_dir=tmp_path / "out",
         work_dir=tmp_path / "work",
-        inputs={"policy": tmp_path / "policy"},
-        authors={"policy": "f457f0b4"},
-        lineage=[tmp_path / "policy"],
+        inputs={"policy": Policy(tmp_path / "policy", is_base=True, revision="main")},
         model=ModelConfig(architecture={"model_type": "qwen3"}),
-        data={
-            "_target_": "reasoning_lab.data.sources.file.FileSource",
-            "families": {"sum": {1: "a"}},
-        },
+        data=MixtureConfig({"gym": ReasoningGymConfig({"sum": {1: {"a": 2}}})}, {"gym": 1.0}),
         hardware=HardwareConfig(sampling=SamplingHardwareConfig(rollout_urls=["http://one", "b"])),
-        benchmarks={},
-        tracking=None,
+        benchmarks={"heldout": BenchmarkConfig(levels=[1], count=2, samples=1)},
+        tracking=WandbRun(
+            config=TrackerConfig(tags=["mine"]),
+            offline=True,
+            folder=tmp_path / "wandb",
+            run_id="abc",
+            name="rl",
+            group="recipe",
+            job_type="rl",
+            tags=["a"],
+            settings={"rate": 1e-5},
+        ),
     )
     write_job(job, tmp_path)
     assert read_job(tmp_path) == job
@@ -90,15 +100,11 @@ def source(tmp_path: Path) -> FileSource:
 def job(tmp_path: Path) -> Job:
     return Job(
         name="sft",
-        config=Circular(),
+        stage=Circular(),
         seed=3,
         out_dir=tmp_path / "out",
         work_dir=tmp_path / "work",
-        inputs={},
-        authors={},
-        lineage=[],
         model=ModelConfig(architecture={"model_type": "qwen3"}),
-        data={},
         hardware=HardwareConfig(),
         benchmarks={},
         tracking=None,
@@ -109,7 +115,7 @@ def test_nothing_of_a_stage_stays_in_memory(job: Job, source: FileSource) -> Non
     gc.disable()
     try:
         with Verifier(workers=1, timeout_s=20, memory_mb=256) as verifier:
-            assert job.run(source, {}, verifier, NullTracker()).metrics == {"name": "sft"}
+            assert run_job(job, source, {}, verifier, NullTracker()).metrics == {"name": "sft"}
         (trainer,) = alive
         assert trainer() is None
     finally:
@@ -137,11 +143,11 @@ class LoggedTracker(NullTracker):
 
 
 def test_what_a_stage_drops_leaves_it_with_its_metrics(job: Job, source: FileSource) -> None:
-    job = replace(job, config=Dropping())
+    job = replace(job, stage=Dropping())
     job.out_dir.mkdir()
     tracker = LoggedTracker()
     with Verifier(workers=1, timeout_s=20, memory_mb=256) as verifier:
-        outcome = job.run(source, {}, verifier, tracker)
+        outcome = run_job(job, source, {}, verifier, tracker)
     examples = {"odd": ["one", "three"]}
     assert outcome.ledger == {
         "things": {"in": 9, "out": 7, "dropped": {"odd": 2}, "examples": examples}

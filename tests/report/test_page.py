@@ -27,11 +27,11 @@ LEDGER = {"documents": {"in": 9, "out": 7, "dropped": {HOSTILE: 2}}}
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 
 
-def evidence_of(folder: Path, rollouts: int) -> Evidence:
+def evidence_of(folder: Path, count: int) -> Evidence:
     """Two evaluations, a training and a graph; every third rollout wrong, some with mathematics."""
-    found = Evidence()
+    evidence = Evidence()
     for stage in ("sft", "rl"):
-        made = [
+        rollouts = [
             Rollout(
                 Problem(f"What is $\\frac{{{n}}}{{2}}$ of {HOSTILE}?", "1", "math", "halves"),
                 Completion([1] * 7, f"Well, \\[x^2 = {n}\\] so {HOSTILE} {LINK} \\boxed{{{n}}}"),
@@ -39,26 +39,26 @@ def evidence_of(folder: Path, rollouts: int) -> Evidence:
                 Verdict.WRONG if n % 3 == 0 else Verdict.CORRECT,
                 "author",
             )
-            for n in range(rollouts // 2)
+            for n in range(count // 2)
         ]
-        evaluated = folder / f"evaluate-{stage}"
-        evaluated.mkdir(parents=True)
-        write_rollouts(evaluated / COMPLETIONS, made)
-        about = {"variant": "none", "seed": 0, "stage": stage, "benchmark": "halves"}
-        found.completions.append(Completions(evaluated, about))
+        evaluation = folder / f"evaluate-{stage}"
+        evaluation.mkdir(parents=True)
+        write_rollouts(evaluation / COMPLETIONS, rollouts)
+        labels = {"variant": "none", "seed": 0, "stage": stage, "benchmark": "halves"}
+        evidence.completions.append(Completions(evaluation, labels))
         history = History()
         for step in range(50):
             history.log_metrics({"train/loss": 1 / (1 + step), "rollout/entropy": 0.1}, step)
         policy = folder / f"policy-{stage}"
         policy.mkdir()
         history.write(policy)
-        found.policies[stage] = policy
-    found.nodes = {
+        evidence.policies[stage] = policy
+    evidence.nodes = {
         "a": GraphNode("sft (seed 0)", "a", [], 81.0, LEDGER),
         "b": GraphNode("rl (seed 0)", "b", ["a"], None),
     }
-    found.configs["the full recipe, seed 0"] = f"seed: 0\nnote: '{HOSTILE}'\n"
-    return found
+    evidence.configs["the full recipe, seed 0"] = f"seed: 0\nnote: '{HOSTILE}'\n"
+    return evidence
 
 
 def page_of(folder: Path, rollouts: int = 100) -> Path:
@@ -131,7 +131,7 @@ class Opened:
         self.requests: list[str] = []
         for event in ("console", "pageerror", "dialog"):
             self.page.on(
-                event, lambda told: self.complaints.append(str(getattr(told, "text", told)))
+                event, lambda event: self.complaints.append(str(getattr(event, "text", event)))
             )
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.goto(path.as_uri())
@@ -145,15 +145,15 @@ def test_it_opens_filters_and_typesets_without_a_network(browser: Any, tmp_path:
     path = page_of(tmp_path)
     opened = Opened(browser, path)
     page = opened.page
-    assert page.locator("#found").inner_text() == "100 of 100 rollouts, 20 shown"
+    assert page.locator("#count").inner_text() == "100 of 100 rollouts, 20 shown"
     page.select_option("#filter-verdict", "wrong")
-    assert page.locator("#found").inner_text() == "34 of 100 rollouts, 20 shown"
+    assert page.locator("#count").inner_text() == "34 of 100 rollouts, 20 shown"
     page.select_option("#filter-stage", "rl")
-    assert page.locator("#found").inner_text() == "17 of 100 rollouts, 17 shown"
+    assert page.locator("#count").inner_text() == "17 of 100 rollouts, 17 shown"
     assert page.locator("article").count() == 17
     assert page.locator("article:not([data-verdict=wrong])").count() == 0
     page.fill("#filter-text", "\\boxed{48}")
-    assert page.locator("#found").inner_text() == "1 of 100 rollouts, 1 shown"
+    assert page.locator("#count").inner_text() == "1 of 100 rollouts, 1 shown"
     # A fraction in the prompt, a power and a box in the completion.
     assert page.locator("article math").count() == 3
     assert page.locator("article mfrac").count() == 1

@@ -147,7 +147,7 @@ def test_variant_and_seed_appear_where_they_differ(tmp_path: Path) -> None:
     assert "| without d\\|po | 0 | sft |" in text
 
 
-def test_differences_are_told_in_words(tmp_path: Path) -> None:
+def test_differences_are_written_in_words(tmp_path: Path) -> None:
     """24 of 40 problems are gained: 60 points, 2^-23 by signs, so p < 0.001."""
     results = [_result("pretrain", 4), _result("sft", 28), _result("dpo", 29)]
     text = _written(tmp_path, stages=stage_differences(results))["markdown"].read_text()
@@ -176,7 +176,7 @@ def test_only_the_same_problems_are_compared() -> None:
     assert stage_differences([_result("sft", 5), _result("dpo", 9, ids="q")]) == []
 
 
-def test_problems_are_paired_by_id_not_by_place() -> None:
+def test_problems_are_paired_by_id_not_by_position() -> None:
     sft = _result("sft", 17)
     order = np.random.default_rng(0).permutation(40)
     shuffled = dataclasses.replace(
@@ -190,7 +190,7 @@ def test_problems_are_paired_by_id_not_by_place() -> None:
     assert comparison.difference.high == pytest.approx(1 - 0.025 ** (1 / 40))
 
 
-def test_seeds_are_pooled_and_told(tmp_path: Path) -> None:
+def test_seeds_are_pooled_and_counted(tmp_path: Path) -> None:
     """Seed 0 gains 4 problems, seed 1 gains 8, of 40: 15 points; seed 2 lacks one stage."""
     results = [_result("sft", 10), _result("sft", 10, seed=1), _result("sft", 10, seed=2)]
     results += [_result("rl", 14), _result("rl", 18, seed=1)]
@@ -270,7 +270,7 @@ def test_rewriting_replaces_and_leaves_no_draft(tmp_path: Path) -> None:
     assert "90.0%" in (tmp_path / "report.md").read_text()
 
 
-def test_a_number_that_is_none_stops_before_any_file(tmp_path: Path) -> None:
+def test_nan_is_refused_before_any_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
         _written(tmp_path, [_changed(pass_at_1=float("nan"))])
     assert list(tmp_path.iterdir()) == []
@@ -298,15 +298,15 @@ def test_a_policy_that_variants_share_is_compared_once() -> None:
         dataclasses.replace(_result(stage, right, policy=policy), variant="dpo")
         for stage, right, policy in (("base", 4, "base"), ("sft", 8, "sft"), ("rl", 9, "other"))
     ]
-    found = [(c.variant, c.baseline, c.stage) for c in stage_differences([*full, *less])]
-    assert found == [
+    pairs = [(c.variant, c.baseline, c.stage) for c in stage_differences([*full, *less])]
+    assert pairs == [
         *(("none", "base", "sft"), ("none", "sft", "dpo"), ("none", "dpo", "rl")),
         *(("none", "base", "rl"), ("none", "sft", "rl")),
         *(("dpo", "sft", "rl"), ("dpo", "base", "rl")),
     ]
 
 
-def test_variants_are_held_against_the_full_recipe(tmp_path: Path) -> None:
+def test_variants_are_compared_with_the_full_recipe(tmp_path: Path) -> None:
     """30 of 40 with everything; 12 without sft: -45 points. Without rl the last stage is dpo."""
     results = [
         *(_result("rl", 12, variant="sft"), _result("dpo", 28), _result("rl", 30)),
@@ -335,11 +335,11 @@ def test_variants_are_held_against_the_full_recipe(tmp_path: Path) -> None:
     ]
 
 
-def test_without_a_full_recipe_the_first_variant_is_the_measure() -> None:
-    (found,) = variant_differences(
+def test_without_a_full_recipe_the_first_variant_is_the_baseline() -> None:
+    (comparison,) = variant_differences(
         [_result("rl", 20, variant="lr=1"), _result("rl", 22, variant="lr=2")]
     )
-    assert (found.variant, found.baseline_variant) == ("lr=2", "lr=1")
+    assert (comparison.variant, comparison.baseline_variant) == ("lr=2", "lr=1")
 
 
 def test_csv_has_a_line_a_row(tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
+"""Generation in this process: sampling, batching, and logprobs against the loss."""
+
 import copy
 import random
+from typing import Any
 
 import pytest
 import torch
@@ -11,9 +14,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from reasoning_lab.data.tokens.batches import padded_batch
-from reasoning_lab.kernels.cached_decoder import decodes_leanly
-from reasoning_lab.kernels.decoding import _BufferedLayer
+from reasoning_lab.data.tokens.batches import completion_batch
+from reasoning_lab.kernels.binding import bind_kernels
+from reasoning_lab.kernels.fused_decoder import can_decode_fused
 from reasoning_lab.kernels.logprobs import token_logprobs
 from reasoning_lab.models.tokenizer import prompt_tokens
 from reasoning_lab.sampling.engine import Sampling
@@ -29,11 +32,15 @@ SEEDS = {"qwen3": 1, "qwen2": 3, "llama": 3}
 
 @pytest.fixture(scope="module", params=["phi3", "qwen3", "qwen2", "llama"])
 def model(request: pytest.FixtureRequest) -> PreTrainedModel:
-    """Phi-3's own forward reads each token; the others have a lean one."""
+    """Phi-3 decodes with its own forward pass; the others have a fused decoder."""
     if request.param == "phi3":
-        return tiny_phi3(VOCAB, PAD, END, seed=3, initializer_range=0.1)
+        made: PreTrainedModel = tiny_phi3(VOCAB, PAD, END, seed=3, initializer_range=0.1)
+        bind_kernels(made)
+        return made
     options = {"rope_parameters": LINEAR_ROPE} if request.param == "llama" else {}
-    return tiny_model(request.param, VOCAB, PAD, END, seed=SEEDS[request.param], **options)
+    made = tiny_model(request.param, VOCAB, PAD, END, seed=SEEDS[request.param], **options)
+    bind_kernels(made)
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +56,7 @@ def word_tokenizer() -> PreTrainedTokenizerFast:
 
 
 @pytest.mark.parametrize(
-    ("model_type", "options", "lean"),
+    ("model_type", "options", "fused"),
     [
         ("qwen3", {}, True),
         ("qwen2", {}, True),
@@ -62,59 +69,70 @@ def word_tokenizer() -> PreTrainedTokenizerFast:
         ("phi3", {}, False),
     ],
 )
-def test_only_what_is_computed_alike_is_decoded_leanly(model_type, options, lean) -> None:
+def test_only_what_is_computed_alike_is_decoded_fused(
+    model_type: str, options: dict[str, Any], fused: bool
+) -> None:
     options = {"vocab_size": VOCAB, "hidden_size": 64, **options}
     with torch.device("meta"):
         config = AutoConfig.for_model(model_type, pad_token_id=PAD, num_hidden_layers=2, **options)
         model = AutoModelForCausalLM.from_config(config)
-    assert decodes_leanly(model) is lean
-    assert not decodes_leanly(model.to(torch.bfloat16))
+    assert not can_decode_fused(model)
+    bind_kernels(model)
+    assert can_decode_fused(model) is fused
+    assert not can_decode_fused(model.to(torch.bfloat16))
 
 
-def test_a_model_with_an_adapter_is_not_decoded_leanly() -> None:
+def test_a_model_with_an_adapter_is_not_decoded_fused() -> None:
     model = tiny_model("qwen3", VOCAB, PAD, END, seed=0)
+    bind_kernels(model)
+    assert can_decode_fused(model)
     projection = model.model.layers[1].self_attn.k_proj
     model.model.layers[1].self_attn.k_proj = torch.nn.Sequential(projection)
-    assert not decodes_leanly(model)
+    assert not can_decode_fused(model)
 
 
-def _prompts(count: int) -> list[list[int]]:
+def random_prompts(count: int) -> list[list[int]]:
     rng = random.Random(count)
     return [[rng.randrange(2, VOCAB) for _ in range(rng.randint(1, 9))] for _ in range(count)]
 
 
-def _agree(found: list[Completion], expected: list[Completion]) -> None:
-    assert [one.token_ids for one in found] == [one.token_ids for one in expected]
-    assert [one.truncated for one in found] == [one.truncated for one in expected]
-    for one, other in zip(found, expected, strict=True):
+def assert_equal_completions(completions: list[Completion], expected: list[Completion]) -> None:
+    assert [one.token_ids for one in completions] == [one.token_ids for one in expected]
+    assert [one.truncated for one in completions] == [one.truncated for one in expected]
+    for one, other in zip(completions, expected, strict=True):
         assert one.logprobs == pytest.approx(other.logprobs, abs=1e-5)
 
 
-def test_greedy_equals_transformers(model, tokenizer) -> None:
-    prompts = _prompts(12)
-    found = HFEngine(model, tokenizer, 5).complete(prompts, Sampling(0.0, 1.0, 24), range(12))
-    for prompt, completion in zip(prompts, found, strict=True):
-        theirs = model.generate(
+def test_greedy_equals_transformers(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    prompts = random_prompts(12)
+    completions = HFEngine(model, tokenizer, 5).complete(prompts, Sampling(0.0, 1.0, 24), range(12))
+    for prompt, completion in zip(prompts, completions, strict=True):
+        expected = model.generate(
             torch.tensor([prompt]),
             attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
             do_sample=False,
             max_new_tokens=24,
         )[0, len(prompt) :]
-        assert completion.token_ids == theirs.tolist()
-    ended = {completion.truncated for completion in found}
-    assert ended == {True, False}
+        assert completion.token_ids == expected.tolist()
+    assert {completion.truncated for completion in completions} == {True, False}
 
 
-def _check_logprobs(model, prompts, completions, temperature: float) -> None:
+def assert_logprobs_of_the_loss(
+    model: PreTrainedModel,
+    prompts: list[list[int]],
+    completions: list[Completion],
+    temperature: float,
+) -> None:
     examples = [
         Example(prompt, completion.token_ids)
         for prompt, completion in zip(prompts, completions, strict=True)
     ]
     with torch.no_grad():
-        rows = token_logprobs(model, padded_batch(examples, PAD), temperature)
-    for example, row, completion in zip(examples, rows, completions, strict=True):
-        trained = row[len(example.prompt_ids) : example.length].tolist()
-        assert completion.logprobs == pytest.approx(trained, abs=1e-4)
+        expected = token_logprobs(model, completion_batch(examples), temperature)
+    logprobs = [value for completion in completions for value in completion.logprobs]
+    assert logprobs == pytest.approx(expected.tolist(), abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -126,61 +144,63 @@ def _check_logprobs(model, prompts, completions, temperature: float) -> None:
         (Sampling(0.0, 1.0, 20), 1.0),
     ],
 )
-def test_rollout_logprobs_are_those_of_the_loss(model, tokenizer, sampling, temperature) -> None:
-    prompts = _prompts(16)
+def test_rollout_logprobs_are_those_of_the_loss(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    sampling: Sampling,
+    temperature: float,
+) -> None:
+    prompts = random_prompts(16)
     completions = HFEngine(model, tokenizer, 16).complete(prompts, sampling, range(16))
-    _check_logprobs(model, prompts, completions, temperature)
+    assert_logprobs_of_the_loss(model, prompts, completions, temperature)
 
 
-def test_logprobs_hold_across_a_growing_cache(model, tokenizer) -> None:
-    prompts = _prompts(8)
+def test_logprobs_hold_across_a_growing_cache(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    prompts = random_prompts(8)
     completions = HFEngine(model, tokenizer, 8).complete(
         prompts, Sampling(1.0, 1.0, 150), [*range(8)]
     )
-    _check_logprobs(model, prompts, completions, 1.0)
+    assert_logprobs_of_the_loss(model, prompts, completions, 1.0)
 
 
-def test_a_cache_has_little_room_and_is_seldom_copied() -> None:
-    layer = _BufferedLayer()
-    layer.update(torch.ones(2, 1, 40, 8), torch.ones(2, 1, 40, 8))
-    places = set()
-    for tokens in range(41, 2001):
-        keys, _ = layer.update(torch.ones(2, 1, 1, 8), torch.ones(2, 1, 1, 8))
-        places.add(keys.stride(0))  # Of a row, so of the buffer's tokens.
-        assert tokens <= keys.stride(0) // 8 <= max(tokens + 16, 1.25 * tokens)
-    assert len(places) < 25
-
-
-def test_completions_do_not_depend_on_batching_or_order(model, tokenizer) -> None:
-    prompts, seeds = _prompts(15), [seed * 7919 + 2**62 for seed in range(15)]
+def test_completions_do_not_depend_on_batching_or_order(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    prompts, seeds = random_prompts(15), [seed * 7919 + 2**62 for seed in range(15)]
     sampling = Sampling(1.1, 0.95, 30)
     alone = HFEngine(model, tokenizer, 1).complete(prompts, sampling, seeds)
     assert len({len(completion.token_ids) for completion in alone}) > 3
     for batch_size in (4, 15, 64):
-        found = HFEngine(model, tokenizer, batch_size).complete(prompts, sampling, seeds)
-        _agree(found, alone)
+        together = HFEngine(model, tokenizer, batch_size).complete(prompts, sampling, seeds)
+        assert_equal_completions(together, alone)
     order = random.Random(0).sample(range(15), 15)
     shuffled = HFEngine(model, tokenizer, 6).complete(
         [prompts[row] for row in order], sampling, [seeds[row] for row in order]
     )
-    _agree(shuffled, [alone[row] for row in order])
+    assert_equal_completions(shuffled, [alone[row] for row in order])
 
 
-def test_seeds_separate_rollouts_of_one_prompt(model, tokenizer) -> None:
+def test_seeds_separate_rollouts_of_one_prompt(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
+) -> None:
     prompt = [4, 5, 6]
-    found = HFEngine(model, tokenizer, 8).complete(
+    completions = HFEngine(model, tokenizer, 8).complete(
         [prompt] * 8, Sampling(1.0, 1.0, 12), [1, 2, 3, 4, 5, 6, 7, 1]
     )
-    assert found[0].token_ids == found[7].token_ids
-    assert len({tuple(completion.token_ids) for completion in found}) > 4
+    assert completions[0].token_ids == completions[7].token_ids
+    assert len({tuple(completion.token_ids) for completion in completions}) > 4
 
 
-def test_a_completion_ends_with_the_end_token_or_is_truncated(model, tokenizer) -> None:
-    done: list[int] = []
-    found = HFEngine(model, tokenizer, 16, done.append).complete(
-        _prompts(40), Sampling(1.0, 1.0, 9), range(40)
+def test_a_completion_ends_with_the_end_token_or_is_truncated(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    progress: list[int] = []
+    completions = HFEngine(model, tokenizer, 16, progress.append).complete(
+        random_prompts(40), Sampling(1.0, 1.0, 9), range(40)
     )
-    for completion in found:
+    for completion in completions:
         *before, last = completion.token_ids
         assert END not in before
         assert completion.truncated is (last != END)
@@ -188,11 +208,13 @@ def test_a_completion_ends_with_the_end_token_or_is_truncated(model, tokenizer) 
         assert len(completion.logprobs) == len(completion.token_ids)
         words = [f"w{token}" for token in completion.token_ids if token not in (PAD, END)]
         assert completion.text.split() == words
-    assert {completion.truncated for completion in found} == {True, False}
-    assert done == [16, 16, 8]
+    assert {completion.truncated for completion in completions} == {True, False}
+    assert progress == [16, 16, 8]
 
 
-def test_the_model_is_given_back_as_it_was(model, tokenizer) -> None:
+def test_generation_does_not_change_the_model(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
+) -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     model.train()
     try:
@@ -204,16 +226,18 @@ def test_the_model_is_given_back_as_it_was(model, tokenizer) -> None:
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def _drawn(probs: list[float], sampling: Sampling, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tokens and logprobs for `count` evenly spread uniforms, both ends included."""
+def sample_evenly(
+    probs: list[float], sampling: Sampling, count: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return tokens and logprobs for `count` evenly spread uniforms, both ends included."""
     uniforms = torch.arange(count) / count
-    uniforms[-1] = 1 - 2**-24  # the largest float32 that torch.rand gives
+    uniforms[-1] = 1 - 2**-24  # This is the largest float32 that torch.rand returns.
     return sample(torch.tensor(probs).log().expand(count, -1).clone(), sampling, uniforms)
 
 
 def test_sample_follows_the_probabilities() -> None:
     probs = [0.1, 0.0, 0.5, 0.15, 0.25]
-    tokens, logprobs = _drawn(probs, Sampling(1.0, 1.0, 1), 2000)
+    tokens, logprobs = sample_evenly(probs, Sampling(1.0, 1.0, 1), 2000)
     frequencies = torch.bincount(tokens, minlength=5) / 2000
     assert frequencies.tolist() == pytest.approx(probs, abs=2e-3)
     assert frequencies[1] == 0
@@ -222,7 +246,7 @@ def test_sample_follows_the_probabilities() -> None:
 
 def test_sample_divides_the_logits_by_the_temperature() -> None:
     # p^(1/2), normalized: 0.04, 0.16, 0.64 -> 0.2, 0.4, 0.8 over 1.4.
-    tokens, logprobs = _drawn([0.04, 0.16, 0.64], Sampling(2.0, 1.0, 1), 2000)
+    tokens, logprobs = sample_evenly([0.04, 0.16, 0.64], Sampling(2.0, 1.0, 1), 2000)
     expected = torch.tensor([1.0, 2.0, 4.0]) / 7
     frequencies = torch.bincount(tokens, minlength=3) / 2000
     assert frequencies.tolist() == pytest.approx(expected.tolist(), abs=2e-3)
@@ -235,30 +259,30 @@ def test_sample_divides_the_logits_by_the_temperature() -> None:
 )
 def test_top_p_draws_from_the_nucleus_alone(top_p: float, nucleus: list[int]) -> None:
     probs = torch.tensor([0.1, 0.0, 0.5, 0.15, 0.25])
-    tokens, logprobs = _drawn(probs.tolist(), Sampling(1.0, top_p, 1), 2000)
-    kept = torch.zeros(5)
-    kept[nucleus] = probs[nucleus] / probs[nucleus].sum()
+    tokens, logprobs = sample_evenly(probs.tolist(), Sampling(1.0, top_p, 1), 2000)
+    expected = torch.zeros(5)
+    expected[nucleus] = probs[nucleus] / probs[nucleus].sum()
     assert sorted(set(tokens.tolist())) == nucleus
     frequencies = torch.bincount(tokens, minlength=5) / 2000
-    assert frequencies.tolist() == pytest.approx(kept.tolist(), abs=2e-3)
-    # The loss knows no truncation, so neither do the logprobs.
+    assert frequencies.tolist() == pytest.approx(expected.tolist(), abs=2e-3)
+    # The loss has no truncation, so the logprobs have none either.
     torch.testing.assert_close(logprobs.exp(), probs[tokens])
 
 
 def test_top_p_of_a_flat_distribution_needs_more_than_the_likeliest_few() -> None:
     probs = [1.0 + 0.001 * place for place in range(100)]
     total = sum(probs)
-    tokens, _ = _drawn([p / total for p in probs], Sampling(1.0, 0.8, 1), 4000)
-    nucleus, held = set(), 0.0
+    tokens, _ = sample_evenly([p / total for p in probs], Sampling(1.0, 0.8, 1), 4000)
+    nucleus, nucleus_prob = set(), 0.0
     for place in reversed(range(100)):
-        if held >= 0.8:
+        if nucleus_prob >= 0.8:
             break
         nucleus.add(place)
-        held += probs[place] / total
+        nucleus_prob += probs[place] / total
     assert set(tokens.tolist()) == nucleus
 
 
-def test_a_row_draws_the_same_token_beside_flat_and_peaked_ones_as_alone() -> None:
+def test_a_row_samples_the_same_token_beside_others_as_alone() -> None:
     generator = torch.Generator().manual_seed(0)
     flat = torch.randn(20, 400, generator=generator)
     peaked = torch.randn(20, 400, generator=generator) * 8
@@ -273,24 +297,21 @@ def test_a_row_draws_the_same_token_beside_flat_and_peaked_ones_as_alone() -> No
     assert together.tolist() == alone
 
 
-@pytest.mark.parametrize("hidden", [None, torch.arange(400) >= 300], ids=["all", "padded"])
-def test_rows_are_drawn_a_part_at_a_time_as_all_at_once(
-    hidden: torch.Tensor | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("unused_ids", [None, torch.arange(400) >= 300], ids=["all", "padded"])
+def test_chunks_on_a_cpu_change_no_sample(unused_ids: torch.Tensor | None) -> None:
     generator = torch.Generator().manual_seed(0)
     logits, uniforms = torch.randn(7, 400, generator=generator), torch.rand(7, generator=generator)
     logits[:, 300:] += 5
-    whole = sample(logits, Sampling(0.6, 0.95, 1), uniforms, hidden)
-    assert (whole[0] < 300).all() == (hidden is not None)
-    monkeypatch.setattr("reasoning_lab.sampling.hf._LOGITS_AT_ONCE_ON_CPU", 900)
-    for found, expected in zip(
-        sample(logits, Sampling(0.6, 0.95, 1), uniforms, hidden), whole, strict=True
-    ):
-        assert torch.equal(found, expected)
+    sampling = Sampling(0.6, 0.95, 1)
+    tokens, logprobs = sample(logits, sampling, uniforms, unused_ids)
+    assert (tokens < 300).all() == (unused_ids is not None)
+    chunked = sample(logits, sampling, uniforms, unused_ids, cpu_chunk_logits=900)
+    assert torch.equal(chunked[0], tokens)
+    assert torch.equal(chunked[1], logprobs)
 
 
 def test_temperature_0_takes_the_likeliest_whatever_the_uniforms() -> None:
-    tokens, logprobs = _drawn([0.3, 0.45, 0.25], Sampling(0.0, 0.5, 1), 10)
+    tokens, logprobs = sample_evenly([0.3, 0.45, 0.25], Sampling(0.0, 0.5, 1), 10)
     assert tokens.tolist() == [1] * 10
     torch.testing.assert_close(logprobs.exp(), torch.full((10,), 0.45))
 
@@ -303,10 +324,12 @@ def test_the_extreme_uniforms_never_draw_an_impossible_token(top_p: float) -> No
     assert tokens.tolist() == [1, 2]
 
 
-def test_a_prompt_that_comes_twice_has_the_tokens_that_it_has_alone(tokenizer) -> None:
+def test_a_prompt_that_comes_twice_has_the_tokens_that_it_has_alone(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
     tokenizer = copy.deepcopy(tokenizer)
     tokenizer.chat_template = "{% for m in messages %}w2 {{ m['content'] }} w3{% endfor %}"
     prompts = ["w4 w5", "w6", "w4 w5"]
-    found = prompt_tokens(tokenizer, prompts)
-    assert found == [prompt_tokens(tokenizer, [prompt])[0] for prompt in prompts]
-    assert found == [[2, 4, 5, 3], [2, 6, 3], [2, 4, 5, 3]]
+    tokens = prompt_tokens(tokenizer, prompts)
+    assert tokens == [prompt_tokens(tokenizer, [prompt])[0] for prompt in prompts]
+    assert tokens == [[2, 4, 5, 3], [2, 6, 3], [2, 4, 5, 3]]

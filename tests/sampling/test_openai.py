@@ -1,4 +1,4 @@
-"""The engine that asks a server, against one on loopback that counts, refuses and fails."""
+"""The engine for OpenAI-compatible servers, against one on loopback that refuses and fails."""
 
 import asyncio
 from typing import Any
@@ -7,9 +7,14 @@ import pytest
 
 from reasoning_lab.config.hardware import HardwareConfig, SamplingHardwareConfig
 from reasoning_lab.sampling.engine import Sampling
-from reasoning_lab.sampling.openai import OpenAIEngine, Pace, completion_of, with_text_for_markup
+from reasoning_lab.sampling.openai import (
+    OpenAIEngine,
+    RateLimiter,
+    escape_chat_markup,
+    parse_completion,
+)
 from reasoning_lab.types import Completion, UserError
-from tests.support.openai_server import Reply, Server, answered, serving
+from tests.support.openai_server import Reply, Server, chat_reply, serving
 
 pytest.importorskip("openai")
 
@@ -22,7 +27,7 @@ def engine(server: Server, **limits: Any) -> OpenAIEngine:
 
 
 def echo(body: dict[str, Any], number: int) -> Reply:
-    return answered(f"re: {body['messages'][0]['content']}, seed {body['seed']}")
+    return chat_reply(f"re: {body['messages'][0]['content']}, seed {body['seed']}")
 
 
 @pytest.fixture(autouse=True)
@@ -31,16 +36,16 @@ def _no_key(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def test_answers_come_in_order_with_few_requests_in_flight() -> None:
+def test_completions_come_in_order_with_few_requests_in_flight() -> None:
     with serving(Server(echo, pause_s=0.02)) as server:
-        found = engine(server, requests_in_flight=3).generate(
+        completions = engine(server, requests_in_flight=3).generate(
             [f"p{number}" for number in range(12)], SAMPLING, range(12)
         )
-    assert [one.text for one in found] == [f"re: p{n}, seed {n}" for n in range(12)]
+    assert [one.text for one in completions] == [f"re: p{n}, seed {n}" for n in range(12)]
     assert 2 <= server.most_in_flight <= 3
 
 
-def test_a_request_says_what_was_configured() -> None:
+def test_a_request_has_the_configured_fields() -> None:
     with serving(Server(echo)) as server:
         engine(server).generate(["p"], SAMPLING, [2**62 + 5])
     (body,) = server.bodies
@@ -55,13 +60,13 @@ def test_a_request_says_what_was_configured() -> None:
     }
 
 
-def test_a_busy_server_is_asked_again() -> None:
+def test_a_request_to_a_busy_server_is_repeated() -> None:
     def busy(body: dict[str, Any], number: int) -> Reply:
         return (429, {"error": {"message": "slow down"}}) if number < 3 else echo(body, number)
 
     with serving(Server(busy)) as server:
-        (found,) = engine(server, request_retries=5).generate(["p"], SAMPLING, [1])
-    assert found.text == "re: p, seed 1"
+        (completion,) = engine(server, request_retries=5).generate(["p"], SAMPLING, [1])
+    assert completion.text == "re: p, seed 1"
     assert len(server.bodies) == 4
 
 
@@ -69,10 +74,10 @@ def test_a_server_that_goes_on_failing_ends_in_one_sentence() -> None:
     def broken(body: dict[str, Any], number: int) -> Reply:
         return 500, {"error": {"message": "out of memory"}}
 
-    with serving(Server(broken)) as server, pytest.raises(UserError) as caught:
+    with serving(Server(broken)) as server, pytest.raises(UserError) as error:
         engine(server, request_retries=2).generate(["p"], SAMPLING, [1])
-    assert "out of memory" in str(caught.value)
-    assert "'teacher'" in str(caught.value)
+    assert "out of memory" in str(error.value)
+    assert "'teacher'" in str(error.value)
     assert len(server.bodies) == 3
 
 
@@ -84,41 +89,41 @@ def test_a_refused_key_is_named_by_its_variable_not_its_value(
     def refuse(body: dict[str, Any], number: int) -> Reply:
         return 401, {"error": {"message": "no such key"}}
 
-    with serving(Server(refuse)) as server, pytest.raises(UserError) as caught:
+    with serving(Server(refuse)) as server, pytest.raises(UserError) as error:
         engine(server).generate(["p"], SAMPLING, [1])
-    assert "OPENAI_API_KEY" in str(caught.value)
-    assert "sk-secret" not in str(caught.value)
+    assert "OPENAI_API_KEY" in str(error.value)
+    assert "sk-secret" not in str(error.value)
     assert server.keys == ["Bearer sk-secret"]
 
 
-def test_without_key_and_server_it_says_so_before_it_asks() -> None:
+def test_without_key_and_server_there_is_an_error_before_any_request() -> None:
     with pytest.raises(UserError, match="OPENAI_API_KEY"):
         OpenAIEngine("teacher", {}, HardwareConfig())
 
 
 @pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
-def test_a_thought_that_the_server_took_out_is_put_back(field: str) -> None:
+def test_a_thought_that_the_server_parsed_is_put_back(field: str) -> None:
     choice = {"message": {"content": "\n\\boxed{4}", field: "2 + 2\n"}, "finish_reason": "stop"}
-    assert completion_of(choice).text == "<think>\n2 + 2\n</think>\n\\boxed{4}"
+    assert parse_completion(choice).text == "<think>\n2 + 2\n</think>\n\\boxed{4}"
 
 
-def test_truncation_and_token_ids_are_kept() -> None:
+def test_truncation_and_token_ids_are_parsed() -> None:
     choice = {"message": {"content": "a"}, "finish_reason": "length", "token_ids": [5, 6]}
-    assert completion_of(choice) == Completion([5, 6], "a", truncated=True)
+    assert parse_completion(choice) == Completion([5, 6], "a", truncated=True)
     empty = {"message": {"content": None}, "finish_reason": "stop"}
-    assert completion_of(empty) == Completion([], "")
+    assert parse_completion(empty) == Completion([], "")
 
 
 def test_a_thought_without_an_answer_behind_it_never_ended() -> None:
     message = {"content": None, "reasoning_content": "2 + 2 is \\boxed{4}, but wait"}
-    completion = completion_of({"message": message, "finish_reason": "length"})
+    completion = parse_completion({"message": message, "finish_reason": "length"})
     assert completion.text == "<think>\n2 + 2 is \\boxed{4}, but wait"
     assert completion.truncated
 
 
-def test_marks_that_the_server_left_in_the_thought_are_not_doubled() -> None:
+def test_think_tags_that_the_server_left_in_place_are_not_doubled() -> None:
     message = {"content": "</think>\n4", "reasoning": "<think>\n2 + 2"}
-    text = completion_of({"message": message, "finish_reason": "stop"}).text
+    text = parse_completion({"message": message, "finish_reason": "stop"}).text
     assert (text.count("<think>"), text.count("</think>")) == (1, 1)
     assert text.startswith("<think>")
     assert text.endswith("</think>\n4")
@@ -132,7 +137,7 @@ def test_only_a_completion_that_its_author_ended_is_complete(
     reason: str | None, truncated: bool
 ) -> None:
     choice = {"message": {"content": "a"}, "finish_reason": reason}
-    assert completion_of(choice).truncated is truncated
+    assert parse_completion(choice).truncated is truncated
 
 
 @pytest.mark.parametrize(
@@ -147,24 +152,24 @@ def test_only_a_completion_that_its_author_ended_is_complete(
     ],
 )
 def test_markup_in_a_message_is_sent_as_text(prompt: str, sent: str | None) -> None:
-    assert with_text_for_markup([prompt]) == [prompt if sent is None else sent]
+    assert escape_chat_markup([prompt]) == [prompt if sent is None else sent]
 
 
 @pytest.mark.parametrize(("per_minute", "waits_s"), [(3000, [0.02, 0.04, 0.06, 0.08]), (None, [])])
 def test_starts_are_spaced_out(
     per_minute: float | None, waits_s: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slept: list[float] = []
+    sleeps_s: list[float] = []
 
     async def sleep(seconds: float) -> None:
-        slept.append(seconds)
+        sleeps_s.append(seconds)
 
-    async def five(pace: Pace) -> None:
+    async def wait_five_times(rate_limiter: RateLimiter) -> None:
         for _ in range(5):
-            await pace.wait()
+            await rate_limiter.wait()
 
-    # The clock stands still: the first starts at once, each other a gap after the one before.
+    # The clock stands still: the first starts at once, the others one gap after another.
     monkeypatch.setattr("reasoning_lab.sampling.openai.time.monotonic", lambda: 100.0)
     monkeypatch.setattr("reasoning_lab.sampling.openai.asyncio.sleep", sleep)
-    asyncio.run(five(Pace(per_minute)))
-    assert slept == pytest.approx(waits_s)
+    asyncio.run(wait_five_times(RateLimiter(per_minute)))
+    assert sleeps_s == pytest.approx(waits_s)

@@ -22,23 +22,24 @@ from reasoning_lab.config.model import AdapterConfig, ModelConfig
 from reasoning_lab.config.optimization import TrapezoidConfig
 from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.data.sources.file import FileSource
-from reasoning_lab.data.tokens.batches import padded_batch
+from reasoning_lab.data.tokens.batches import completion_batch
 from reasoning_lab.kernels.logprobs import token_logprobs
 from reasoning_lab.models.policy import build_policy, load_policy, save_policy
+from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.models.tokenizer import prompt_tokens, train_tokenizer
+from reasoning_lab.sampling.config import VLLMEngineConfig
 from reasoning_lab.sampling.engine import Sampling
-from reasoning_lab.sampling.hf import engine_of as hf_engine_of
+from reasoning_lab.sampling.engine_check import check_engine
+from reasoning_lab.sampling.hf import build_engine as build_hf_engine
 from reasoning_lab.sampling.model_teacher import ModelTeacher
 from reasoning_lab.sampling.openai import OpenAIEngine
-from reasoning_lab.sampling.probe import check_engine
-from reasoning_lab.sampling.vllm import Replicas, VLLMEngine, engine_of
-from reasoning_lab.stages.rl import module as rl
+from reasoning_lab.sampling.vllm import VLLMEngine, VLLMReplicas, build_engine
 from reasoning_lab.stages.rl.stage import KLConfig, RLStage, TemperatureConfig
 from reasoning_lab.types import Completion, Example, Problem, UserError
 from reasoning_lab.verify import Verifier
 from tests.support.contexts import data_context
 from tests.support.rl import TableTracker
-from tests.support.stages import optimization
+from tests.support.stages import optimization, run_stage
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
@@ -71,9 +72,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def engine(tiny: Path) -> Iterator[VLLMEngine]:
-    made = VLLMEngine(str(tiny), None, "float32", None, HARDWARE)
-    yield made
-    made.close()
+    vllm_engine = VLLMEngine(str(tiny), None, "float32", None, HARDWARE)
+    yield vllm_engine
+    vllm_engine.close()
 
 
 @pytest.fixture(scope="module")
@@ -83,16 +84,16 @@ def smol(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def same_tokens(found: Sequence[Completion], expected: Sequence[Completion]) -> None:
-    assert [list(one.token_ids) for one in found] == [list(one.token_ids) for one in expected]
-    assert [one.text for one in found] == [one.text for one in expected]
-    assert [one.truncated for one in found] == [one.truncated for one in expected]
+def assert_same_tokens(completions: Sequence[Completion], expected: Sequence[Completion]) -> None:
+    assert [list(one.token_ids) for one in completions] == [list(one.token_ids) for one in expected]
+    assert [one.text for one in completions] == [one.text for one in expected]
+    assert [one.truncated for one in completions] == [one.truncated for one in expected]
 
 
 def test_greedy_is_that_of_the_hf_engine(engine: VLLMEngine, tiny: Path) -> None:
     greedy = Sampling(0.0, 1.0, 24)
-    reference = hf_engine_of(str(tiny), None, "float32", HARDWARE)
-    same_tokens(
+    reference = build_hf_engine(str(tiny), None, "float32", HARDWARE)
+    assert_same_tokens(
         engine.generate(PROMPTS, greedy, range(12)), reference.generate(PROMPTS, greedy, range(12))
     )
 
@@ -101,17 +102,16 @@ def test_greedy_is_that_of_the_hf_engine(engine: VLLMEngine, tiny: Path) -> None
 def test_logprobs_are_those_of_the_loss_at_the_same_temperature(
     engine: VLLMEngine, tiny: Path, temperature: float
 ) -> None:
-    found = engine.generate(PROMPTS, Sampling(temperature, 1.0, 20), range(12))
+    completions = engine.generate(PROMPTS, Sampling(temperature, 1.0, 20), range(12))
     policy, tokenizer = load_policy(tiny, "float32")
     prompts = prompt_tokens(tokenizer, PROMPTS)
-    examples = [Example(prompt, one.token_ids) for prompt, one in zip(prompts, found, strict=True)]
+    examples = [
+        Example(prompt, one.token_ids) for prompt, one in zip(prompts, completions, strict=True)
+    ]
     with torch.no_grad():
-        rows = token_logprobs(
-            policy, padded_batch(examples, tokenizer.pad_token_id), temperature or 1.0
-        )
-    for example, row, one in zip(examples, rows, found, strict=True):
-        trained = row[len(example.prompt_ids) : example.length].tolist()
-        assert list(one.logprobs) == pytest.approx(trained, abs=1e-4)
+        expected = token_logprobs(policy, completion_batch(examples), temperature or 1.0)
+    logprobs = [value for one in completions for value in one.logprobs]
+    assert logprobs == pytest.approx(expected.tolist(), abs=1e-4)
 
 
 def test_the_probe_passes_the_policy_and_refuses_other_weights(
@@ -134,33 +134,31 @@ def test_the_probe_passes_the_policy_and_refuses_other_weights(
 
 
 def test_logprobs_of_a_truncated_distribution_are_left_out(engine: VLLMEngine) -> None:
-    (found,) = engine.generate(PROMPTS[:1], Sampling(0.6, 0.5, 4), [0])
-    assert found.token_ids
-    assert not found.logprobs
+    (completions,) = engine.generate(PROMPTS[:1], Sampling(0.6, 0.5, 4), [0])
+    assert completions.token_ids
+    assert not completions.logprobs
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_the_same_is_said_where_logprobs_are_not_wanted(
-    engine: VLLMEngine, temperature: float
-) -> None:
+def test_completions_are_the_same_without_logprobs(engine: VLLMEngine, temperature: float) -> None:
     sampling = Sampling(temperature, 1.0, 20)
-    found = engine.generate(PROMPTS, replace(sampling, logprobs=False), range(12))
-    same_tokens(found, engine.generate(PROMPTS, sampling, range(12)))
-    assert not any(one.logprobs for one in found)
+    completions = engine.generate(PROMPTS, replace(sampling, logprobs=False), range(12))
+    assert_same_tokens(completions, engine.generate(PROMPTS, sampling, range(12)))
+    assert not any(one.logprobs for one in completions)
 
 
-def test_a_seed_fixes_a_completion_whatever_else_is_asked(engine: VLLMEngine) -> None:
+def test_a_seed_fixes_a_completion_in_every_batch(engine: VLLMEngine) -> None:
     sampling = Sampling(1.0, 1.0, 20)
     together = engine.generate(PROMPTS, sampling, range(12))
     backwards = engine.generate(PROMPTS[::-1], sampling, range(11, -1, -1))
-    same_tokens(backwards[::-1], together)
+    assert_same_tokens(backwards[::-1], together)
     alone = engine.generate(PROMPTS[4:5], sampling, [4])
-    same_tokens(alone, together[4:5])
-    others = engine.generate(PROMPTS, sampling, range(50, 62))
-    assert [one.text for one in others] != [one.text for one in together]
+    assert_same_tokens(alone, together[4:5])
+    other_seeds = engine.generate(PROMPTS, sampling, range(50, 62))
+    assert [one.text for one in other_seeds] != [one.text for one in together]
 
 
-def test_a_prompt_that_fills_the_context_is_not_answered(
+def test_a_prompt_that_fills_the_context_gets_no_completion(
     engine: VLLMEngine, caplog: pytest.LogCaptureFixture
 ) -> None:
     long, short = engine.generate(["7 " * 200, "What is 1 + 1?"], Sampling(0.0, 1.0, 500), [0, 1])
@@ -173,17 +171,17 @@ def test_more_prompt_tokens_than_a_step_reads_are_no_harm(engine: VLLMEngine) ->
     prompts = [
         f"{prompt} {'and so on ' * (number % 5)}" for number in range(80) for prompt in PROMPTS
     ]
-    found = engine.generate(prompts, Sampling(1.0, 1.0, 2), range(len(prompts)))
-    assert all(one.token_ids for one in found)
+    completions = engine.generate(prompts, Sampling(1.0, 1.0, 2), range(len(prompts)))
+    assert all(one.token_ids for one in completions)
 
 
-def test_replicas_say_what_one_engine_says(engine: VLLMEngine, tiny: Path) -> None:
+def test_replicas_complete_as_one_engine_does(engine: VLLMEngine, tiny: Path) -> None:
     wide = HardwareConfig(sampling=SamplingHardwareConfig(kv_cache_gb=0.5, data_parallel_size=2))
-    replicas = engine_of(str(tiny), None, "float32", None, wide)
-    assert isinstance(replicas, Replicas)
+    replicas = build_engine(str(tiny), None, "float32", None, wide)
+    assert isinstance(replicas, VLLMReplicas)
     try:
         sampling = Sampling(1.0, 1.0, 20)
-        same_tokens(
+        assert_same_tokens(
             replicas.generate(PROMPTS, sampling, range(12)),
             engine.generate(PROMPTS, sampling, range(12)),
         )
@@ -236,9 +234,9 @@ def test_reinforcement_learning_samples_from_the_weights_of_the_moment(
             FileSource(str(rows), 0.0, 0.0, {}),
             verifier,
             model=ModelConfig(path=str(tiny), adapter=adapter),
-            inputs={} if adapter else {"policy": tiny},
+            inputs={"policy": Policy(tiny, is_base=adapter is not None)},
         )
-        rl.run(config, replace(context, tracker=tracker, hardware=HARDWARE))
+        run_stage(config, replace(context, tracker=tracker, hardware=HARDWARE))
     steps = [values for _, values in sorted(tracker.lightning_logger.steps.items())]
     learned = [values for values in steps if "train/mismatch_max" in values]
     assert len(learned) >= 3
@@ -249,13 +247,7 @@ def test_reinforcement_learning_samples_from_the_weights_of_the_moment(
 
 def test_a_model_teaches_through_vllm(smol: Path) -> None:
     teacher = ModelTeacher(
-        {
-            "_target_": "reasoning_lab.sampling.vllm.engine_of",
-            "model": str(smol),
-            "revision": None,
-            "dtype": "float32",
-            "max_model_tokens": 256,
-        },
+        VLLMEngineConfig(str(smol), dtype="float32", max_model_tokens=256),
         instruction="Answer briefly.",
         opening="",
         temperature=0.0,
@@ -264,13 +256,13 @@ def test_a_model_teaches_through_vllm(smol: Path) -> None:
     )
     problems = [Problem(question, "5", "math", "sum") for question in QUESTIONS]
     with teacher.open(HARDWARE) as write:
-        found = write(problems, 2, 0)
-    reference = hf_engine_of(str(smol), None, "float32", HARDWARE).generate(
+        completions = write(problems, 2, 0)
+    reference = build_hf_engine(str(smol), None, "float32", HARDWARE).generate(
         [f"{question}\nAnswer briefly." for question in QUESTIONS for _ in range(2)],
         Sampling(0.0, 1.0, 12),
         range(6),
     )
-    texts = [one.text for group in found for one in group]
+    texts = [one.text for group in completions for one in group]
     assert texts == [one.text for one in reference]
     assert any(text.strip() for text in texts)
 
@@ -313,11 +305,11 @@ def _healthy(port: int) -> bool:
         return False
 
 
-def test_a_vllm_server_answers_as_the_hf_engine_does(server: str, smol: Path) -> None:
+def test_a_vllm_server_completes_as_the_hf_engine_does(server: str, smol: Path) -> None:
     hardware = HardwareConfig(sampling=SamplingHardwareConfig(url=server, requests_in_flight=2))
-    asked = OpenAIEngine("smol", {"return_token_ids": True}, hardware)
+    openai_engine = OpenAIEngine("smol", {"return_token_ids": True}, hardware)
     greedy = Sampling(0.0, 1.0, 12)
-    reference = hf_engine_of(str(smol), None, "float32", HARDWARE)
-    found = asked.generate(QUESTIONS, greedy, range(3))
+    reference = build_hf_engine(str(smol), None, "float32", HARDWARE)
+    completions = openai_engine.generate(QUESTIONS, greedy, range(3))
     expected = reference.generate(QUESTIONS, greedy, range(3))
-    same_tokens(found, expected)
+    assert_same_tokens(completions, expected)

@@ -10,6 +10,7 @@ import pytest
 
 from reasoning_lab.config.benchmark import BenchmarkConfig
 from reasoning_lab.config.hardware import HardwareConfig
+from reasoning_lab.data.artifacts import Corpus
 from reasoning_lab.data.corpus import read_prompt_ids, read_rollouts, write_rollouts
 from reasoning_lab.data.curation.step import (
     CurationContext,
@@ -22,13 +23,13 @@ from reasoning_lab.data.curation.step import (
 from reasoning_lab.data.sources.benchmark_files import read_prompts
 from reasoning_lab.data.sources.file import FileSource
 from reasoning_lab.graph.ledger import Ledger
-from reasoning_lab.stages.curate import produce
 from reasoning_lab.stages.curate.stage import CurateStage
-from reasoning_lab.training.loop import StageContext
+from reasoning_lab.training.context import StageContext
 from reasoning_lab.types import Completion, Problem, Rollout, Split, UserError, Verdict
 from reasoning_lab.verify import Verifier
 from tests.conftest import SMOKE, Compose, lab_here
 from tests.support.contexts import data_context
+from tests.support.stages import run_stage
 
 KEY = "stages.curate.steps"
 FILTERS = "reasoning_lab.data.curation.filters"
@@ -98,7 +99,7 @@ def test_an_impossible_step_is_refused(options: Any, told: str) -> None:
 
 def test_a_step_that_is_null_is_left_out() -> None:
     assert list(build_steps({"a": PASS_RATE, "b": None, "c": PASS_RATE}, KEY)) == ["a", "c"]
-    with pytest.raises(UserError, match=r"stages\.curate\.steps: there is none"):
+    with pytest.raises(UserError, match=r"stages\.curate\.steps: there is no step"):
         CurateStage(steps={"b": None}).check("stages.curate", HardwareConfig())
 
 
@@ -149,7 +150,7 @@ def context(tmp_path: Path, verifier: Verifier) -> StageContext:
         source,
         verifier,
         seed=0,
-        inputs={"corpus": corpus},
+        inputs={"corpus": Corpus(corpus)},
         benchmarks=held_out,
     )
 
@@ -160,7 +161,7 @@ def prompts(path: Path) -> list[str]:
 
 def test_stage_writes_what_is_left_and_why_the_rest_is_not(context: StageContext) -> None:
     config = CurateStage(steps={"hardness": PASS_RATE, "leaks": DECONTAMINATE})
-    metrics = produce.run(config, context)
+    metrics = run_stage(config, context)
     out = context.out_dir
     assert prompts(out / "accepted.parquet") == ["a", "b", "b"]
     assert prompts(out / "rejected.parquet") == ["a"]
@@ -214,7 +215,7 @@ def test_stage_reads_benchmark_files(context: StageContext, tmp_path: Path) -> N
     path = tmp_path / "more.jsonl"
     path.write_text('{"question": "B!"}\n')
     config = CurateStage(steps={"leaks": DECONTAMINATE}, files=[str(path)])
-    produce.run(config, replace(context, benchmarks={}))
+    run_stage(config, replace(context, benchmarks={}))
     assert [name[:5] for name in prompts(context.out_dir / "accepted.parquet")] == [
         "Well:",
         "a",
@@ -228,7 +229,7 @@ def test_same_inputs_give_the_same_files(context: StageContext, tmp_path: Path) 
     again.out_dir.mkdir()
     contents: list[Mapping[str, bytes]] = []
     for each in (context, again):
-        produce.run(config, each)
+        run_stage(config, each)
         contents.append({path.name: path.read_bytes() for path in each.out_dir.iterdir()})
     assert len(contents[0]) == 5
     assert contents[0] == contents[1]
@@ -237,7 +238,7 @@ def test_same_inputs_give_the_same_files(context: StageContext, tmp_path: Path) 
 def test_a_step_that_leaves_nothing_is_named(context: StageContext) -> None:
     steps = {"hardness": PASS_RATE, "long": {"_target_": f"{FILTERS}.Length", "least": 5}}
     with pytest.raises(UserError, match=r"stages\.curate\.steps\.long: no rollout is left"):
-        produce.run(CurateStage(steps=steps), context)
+        run_stage(CurateStage(steps=steps), context)
 
 
 @pytest.mark.parametrize("added", ["+stage@stages.curate=curate", "recipe=tiny_curated"])

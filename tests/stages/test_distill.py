@@ -9,17 +9,23 @@ from typing import Any
 import pytest
 
 from reasoning_lab.config import targets
+from reasoning_lab.config.components import CustomEngine, CustomTeacher, EngineConfig
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.data.corpus import read_prompt_ids, read_rollouts
 from reasoning_lab.data.sources.file import FileSource
 from reasoning_lab.data.teachers.teacher import SolutionWriter
 from reasoning_lab.graph.ledger import Ledger
-from reasoning_lab.sampling.judge import _QUESTION, verdict_of
-from reasoning_lab.sampling.model_teacher import ModelTeacher
+from reasoning_lab.sampling.config import (
+    HFEngineConfig,
+    ModelJudgeConfig,
+    ModelTeacherConfig,
+    VLLMEngineConfig,
+)
+from reasoning_lab.sampling.judge import JUDGE_PROMPT, parse_verdict
 from reasoning_lab.stages.distill.produce import run
 from reasoning_lab.stages.distill.stage import DistillStage
-from reasoning_lab.training.loop import StageContext
+from reasoning_lab.training.context import StageContext
 from reasoning_lab.types import Completion, Problem, Rollout, UserError, Verdict
 from reasoning_lab.verify import Verifier
 from tests.support.contexts import data_context
@@ -58,21 +64,19 @@ def context(tmp_path: Path, verifier: Verifier) -> StageContext:
     return data_context(tmp_path, "distill", source, verifier)
 
 
-def teacher(**changes: Any) -> dict[str, Any]:
-    engine = {
-        "_target_": SCRIPTED,
-        "model": "sage",
-        "answers": ANSWERS,
-    }
-    return {
-        "_target_": "reasoning_lab.sampling.model_teacher.ModelTeacher",
-        "engine": engine,
-        "instruction": "Think.",
-        "opening": "<think>\n",
-        "temperature": 0.5,
-        "top_p": 1.0,
-        "max_new_tokens": 9,
-    } | changes
+def scripted(model: str = "sage", **options: Any) -> CustomEngine:
+    return CustomEngine(model, SCRIPTED, {"answers": ANSWERS, **options})
+
+
+def teacher(**changes: Any) -> ModelTeacherConfig:
+    config = ModelTeacherConfig(scripted(), "Think.", "<think>\n", 0.5, 1.0, 9)
+    return replace(config, **changes)
+
+
+def judge(reply: str) -> ModelJudgeConfig:
+    """A judge with one reply: it is scripted by the question's first line, the same for all."""
+    first = JUDGE_PROMPT.splitlines()[0]
+    return ModelJudgeConfig(scripted("referee", answers={first: reply}, ending=""), 9)
 
 
 def config(**changes: Any) -> DistillStage:
@@ -180,9 +184,7 @@ def test_an_answer_in_prose_is_boxed_where_there_is_no_box(context: StageContext
     told = {
         name: answer.replace("no idea", "the answer is 5,000") for name, answer in ANSWERS.items()
     }
-    asked = teacher(
-        engine=teacher()["engine"] | {"answers": told}, answer_pattern="answer is ([0-9,]+)"
-    )
+    asked = teacher(engine=scripted(answers=told), answer_pattern="answer is ([0-9,]+)")
     run(config(teacher=asked), context)
     found = {
         rollout.problem.gold: rollout for side in written(context).values() for rollout in side
@@ -211,9 +213,9 @@ CUT_OFF = {
 }
 
 
-def cut_off_teacher() -> dict[str, Any]:
+def cut_off_teacher() -> ModelTeacherConfig:
     return teacher(
-        engine=teacher()["engine"] | {"answers": ANSWERS | CUT_OFF},
+        engine=scripted(answers=ANSWERS | CUT_OFF),
         answer_pattern="draft: ([^,]+)|number ([0-9]+)",
     )
 
@@ -223,11 +225,7 @@ def test_what_was_cut_off_is_rejected_whatever_its_draft_says(
 ) -> None:
     options = {"problems": ProblemsConfig(levels=[1], count=22), "teacher": cut_off_teacher()}
     # A judge that accepts all that it is asked about.
-    first = _QUESTION.splitlines()[0]
-    engine = {"_target_": SCRIPTED, "model": "referee"}
-    engine |= {"answers": {first: "Correct."}, "ending": ""}
-    judge = {"_target_": "reasoning_lab.sampling.judge.ModelJudge", "engine": engine}
-    metrics = run(config(**options, judge=judge | {"max_new_tokens": 9}), context)
+    metrics = run(config(**options, judge=judge("Correct.")), context)
     corpus = written(context)
     trained = [*corpus["accepted"], *corpus["rejected"]]
     cut_off = [rollout for rollout in trained if rollout.problem.prompt in CUT_OFF]
@@ -269,15 +267,14 @@ class CarelessTeacher:
 def test_a_thought_without_an_end_is_cut_off_whatever_the_teacher_says(
     context: StageContext,
 ) -> None:
-    metrics = run(config(teacher={"_target_": f"{__name__}.CarelessTeacher"}), context)
+    metrics = run(config(teacher=CustomTeacher(f"{__name__}.CarelessTeacher")), context)
     assert metrics["cut_off"] == metrics["verdict/unparseable"] == PROBLEMS
     assert metrics["accepted_frac"] == 0.5
     assert all("</think>" in one.completion.text for one in written(context)["accepted"])
 
 
 def test_nothing_accepted_is_told(context: StageContext) -> None:
-    mute = {"answers": dict.fromkeys(ANSWERS, "hm")}
-    silent = teacher(engine=teacher()["engine"] | mute)
+    silent = teacher(engine=scripted(answers=dict.fromkeys(ANSWERS, "hm")))
     with pytest.raises(UserError, match=r"none of 40 .*\(40 cut off\); ask easier"):
         run(config(teacher=silent), context)
 
@@ -306,40 +303,35 @@ def test_an_unreadable_gold_is_named_by_its_row_before_the_teacher_is_asked(
 @pytest.mark.parametrize(
     ("engine", "told"),
     [
-        ({"_target_": "reasoning_lab.sampling.hf.engine_of", "model": "./nowhere"}, "no folder"),
-        ({"_target_": "os.system", "model": "x"}, "may not be named"),
+        (HFEngineConfig("./nowhere"), r"teacher\.engine\.model: there is no folder"),
+        (CustomEngine("x", "os.system"), r"teacher\.engine\._target_: .*may not be named"),
+        (CustomEngine("x", SCRIPTED), r"engine\.options: missing a required argument: 'answers'"),
+        (CustomEngine("x", SCRIPTED, {"answers": {}, "answer": 1}), "takes model, answers"),
     ],
 )
-def test_an_impossible_engine_is_refused_at_composition(engine: dict[str, str], told: str) -> None:
+def test_an_impossible_engine_is_refused_at_composition(engine: EngineConfig, told: str) -> None:
     with pytest.raises(UserError, match=told):
         config(teacher=teacher(engine=engine)).check("stages.distill", HardwareConfig())
 
 
 def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reasoning_lab.sampling.model_teacher.find_spec", lambda name: None)
-    engine = {"_target_": "reasoning_lab.sampling.vllm.engine_of", "model": "m"}
-    with pytest.raises(UserError, match=r"reasoning-lab\[vllm\]"):
-        ModelTeacher(**{k: v for k, v in teacher(engine=engine).items() if k != "_target_"})
+    monkeypatch.setattr("reasoning_lab.sampling.config.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"teacher\.engine: .*reasoning-lab\[vllm\]"):
+        teacher(engine=VLLMEngineConfig("m")).check("teacher")
 
 
 def test_a_moved_model_folder_is_the_same_teacher(tmp_path: Path) -> None:
     def identity(folder: str, content: str) -> Any:
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "config.json").write_text(content)
-        engine = teacher()["engine"] | {"model": str(tmp_path / folder)}
-        return config(teacher=teacher(engine=engine)).identity()
+        return config(teacher=teacher(engine=scripted(str(tmp_path / folder)))).identity()
 
     assert identity("a", "{}") == identity("b", "{}")
     assert identity("c", "{}") != identity("d", "[]")
 
 
 def test_a_judge_decides_what_the_verifier_cannot_read_and_signs_it(context: StageContext) -> None:
-    # Its reply is scripted by the question's first line, which is the same for all.
-    first = _QUESTION.splitlines()[0]
-    engine = {"_target_": SCRIPTED, "model": "referee"}
-    engine |= {"answers": {first: "It names no number.\nCorrect."}, "ending": ""}
-    judge = {"_target_": "reasoning_lab.sampling.judge.ModelJudge", "engine": engine}
-    metrics = run(config(judge=judge | {"max_new_tokens": 9}), context)
+    metrics = run(config(judge=judge("It names no number.\nCorrect.")), context)
     corpus = written(context)
     for rollout in corpus["accepted"] + corpus["rejected"]:
         unread = int(rollout.problem.gold) % 5 == 0
@@ -349,7 +341,8 @@ def test_a_judge_decides_what_the_verifier_cannot_read_and_signs_it(context: Sta
     assert unread > 0
     assert metrics["judged/correct"] == unread
     assert metrics["verdict/unparseable"] == 0
-    asked = [prompt for call in ScriptedEngine.calls for prompt in call if first in prompt]
+    question = JUDGE_PROMPT.splitlines()[0]
+    asked = [prompt for call in ScriptedEngine.calls for prompt in call if question in prompt]
     assert len(asked) >= unread
     assert all("<student>\n<think>\nhm\n</think>\nno idea" in prompt for prompt in asked)
 
@@ -366,4 +359,4 @@ def test_a_judge_decides_what_the_verifier_cannot_read_and_signs_it(context: Sta
     ],
 )
 def test_a_reply_counts_by_its_last_word(reply: str, verdict: Verdict | None) -> None:
-    assert verdict_of(reply) is verdict
+    assert parse_verdict(reply) is verdict

@@ -9,10 +9,12 @@ import pytest
 
 from reasoning_lab.config.benchmark import SamplingConfig
 from reasoning_lab.config.problems import ProblemsConfig
+from reasoning_lab.data.artifacts import Corpus
 from reasoning_lab.data.corpus import read_rollouts, write_rollouts
-from reasoning_lab.stages.prefer.produce import from_both, from_corpus
+from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.stages.prefer.stage import PreferMixedStage, PreferTeacherStage
 from reasoning_lab.types import UserError
+from tests.support.stages import run_stage
 
 
 @pytest.fixture
@@ -20,8 +22,10 @@ def mixed(context: Any, tmp_path: Path) -> Any:
     """A stage that has the policy, and a teacher's right and wrong answers to sixty coins."""
     corpus = tmp_path / "corpus"
     corpus.mkdir()
+    policy = tmp_path / "dpo-1"
+    policy.symlink_to(context.inputs["policy"].path)
     for name, kind in (("accepted", "chosen"), ("rejected", "rejected")):
-        rollouts = read_rollouts(context.inputs["preferences"] / f"{kind}.parquet")
+        rollouts = read_rollouts(context.inputs["preferences"].path / f"{kind}.parquet")
         write_rollouts(
             corpus / f"{name}.parquet", [replace(each, author="sage") for each in rollouts]
         )
@@ -29,8 +33,7 @@ def mixed(context: Any, tmp_path: Path) -> Any:
         context,
         out_dir=tmp_path,
         work_dir=tmp_path / "work",
-        inputs={**context.inputs, "corpus": corpus},
-        authors={"policy": "dpo-1"},
+        inputs={"policy": Policy(policy), "corpus": Corpus(corpus)},
     )
 
 
@@ -55,7 +58,7 @@ def pairs(folder: Path) -> list[dict[str, Any]]:
 def test_each_side_comes_from_whom_it_should(
     mixed: Any, chosen_from: str, rejected_from: str
 ) -> None:
-    metrics = from_both(config(chosen_from=chosen_from, rejected_from=rejected_from), mixed)
+    metrics = run_stage(config(chosen_from=chosen_from, rejected_from=rejected_from), mixed)
     told = pairs(mixed.out_dir)
     assert 10 < metrics["pairs"] == len(told) <= 30
     author = {"teacher": "sage", "policy": "dpo-1"}
@@ -73,7 +76,7 @@ def test_each_side_comes_from_whom_it_should(
 
 
 def test_any_takes_both(mixed: Any) -> None:
-    from_both(config(pairs_per_problem=9), mixed)
+    run_stage(config(pairs_per_problem=9), mixed)
     told = pairs(mixed.out_dir)
     assert {pair["chosen_author"] for pair in told} == {"sage", "dpo-1"}
     assert {pair["rejected_author"] for pair in told} == {"sage", "dpo-1"}
@@ -81,11 +84,11 @@ def test_any_takes_both(mixed: Any) -> None:
 
 def test_a_corpus_with_fewer_problems_is_told(mixed: Any) -> None:
     with pytest.raises(UserError, match=r"stages\.stage\.problems: the corpus has 60 problems"):
-        from_both(config(problems=ProblemsConfig([1], 61)), mixed)
+        run_stage(config(problems=ProblemsConfig([1], 61)), mixed)
 
 
 def test_the_teachers_pairs_say_so_too(mixed: Any) -> None:
-    from_corpus(PreferTeacherStage(pairs_per_problem=1), mixed)
+    run_stage(PreferTeacherStage(pairs_per_problem=1), mixed)
     told = pairs(mixed.out_dir)
     assert len(told) == 60
     assert {pair["rejected_author"] for pair in told} == {"sage"}

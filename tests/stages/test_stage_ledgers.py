@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
+from reasoning_lab.data.artifacts import Corpus
 from reasoning_lab.data.corpus import read_rollouts, write_rollouts
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.models.policy import load_policy
 from reasoning_lab.models.tokenizer import tokenize_rollouts
-from reasoning_lab.stages.prefer.produce import from_corpus
 from reasoning_lab.stages.prefer.stage import PreferTeacherStage
 from reasoning_lab.tracking.history import read_history
-from reasoning_lab.training.loop import StageContext
+from reasoning_lab.training.context import StageContext
 from reasoning_lab.types import Completion, Problem, Rollout, UserError, Verdict
-from tests.support.stages import RL, STAGES, STEPS, saved_states, trained
+from tests.support.stages import RL, STAGES, STEPS, run_stage, saved_states, trained
 
 LONG = 7
 
@@ -46,22 +46,22 @@ def with_long(context: StageContext, tmp_path: Path) -> StageContext:
     """
     inputs = dict(context.inputs)
     for kind, names in (("corpus", ["accepted"]), ("preferences", ["chosen", "rejected"])):
-        inputs[kind] = tmp_path / kind
-        inputs[kind].mkdir()
+        inputs[kind] = type(context.inputs[kind])(tmp_path / kind)
+        inputs[kind].path.mkdir()
         for name in names:
-            short = read_rollouts(context.inputs[kind] / f"{name}.parquet")
+            short = read_rollouts(context.inputs[kind].path / f"{name}.parquet")
             times = [40, 41, 50, 42, 43, 44, 45]
             long = [longer(one, n) for one, n in zip(short[:LONG], times, strict=True)]
-            write_rollouts(inputs[kind] / f"{name}.parquet", [*long, *short[LONG:]])
-    validation = read_rollouts(context.inputs["corpus"] / "validation.parquet")
-    write_rollouts(inputs["corpus"] / "validation.parquet", validation)
+            write_rollouts(inputs[kind].path / f"{name}.parquet", [*long, *short[LONG:]])
+    validation = read_rollouts(context.inputs["corpus"].path / "validation.parquet")
+    write_rollouts(inputs["corpus"].path / "validation.parquet", validation)
     return replace(context, inputs=inputs)
 
 
 def longest_of(context: StageContext, kind: str, name: str) -> tuple[int, str]:
     """Tokens and origin of the third document, counted apart from the stages."""
-    _, tokenizer = load_policy(context.inputs["policy"], "float32")
-    third = read_rollouts(context.inputs[kind] / f"{name}.parquet")[2]
+    _, tokenizer = load_policy(context.inputs["policy"].path, "float32")
+    third = read_rollouts(context.inputs[kind].path / f"{name}.parquet")[2]
     (example,) = tokenize_rollouts(tokenizer, [third])
     return len(example.prompt_ids) + len(example.completion_ids), third.problem.origin
 
@@ -125,10 +125,11 @@ def test_validation_documents_are_counted_apart(context: StageContext, tmp_path:
 def test_what_is_empty_from_the_start_is_refused(
     stage: str, kind: str, emptied: list[str], told: str, context: StageContext, tmp_path: Path
 ) -> None:
-    shutil.copytree(context.inputs[kind], tmp_path / kind)
+    shutil.copytree(context.inputs[kind].path, tmp_path / kind)
     for name in emptied:
         write_rollouts(tmp_path / kind / f"{name}.parquet", [])
-    placed = replace(context, inputs={**context.inputs, kind: tmp_path / kind})
+    copied = type(context.inputs[kind])(tmp_path / kind)
+    placed = replace(context, inputs={**context.inputs, kind: copied})
     with pytest.raises(UserError, match=f"stages.stage: {told}"):
         trained(stage, placed, tmp_path)
 
@@ -144,7 +145,7 @@ def test_the_subset_of_sft_is_a_selection(context: StageContext, tmp_path: Path)
     config = replace(STAGES["sft"], levels=[2], count=3)  # type: ignore[call-arg]
     metrics = trained(
         "sft",
-        replace(context, inputs={**context.inputs, "corpus": corpus}),
+        replace(context, inputs={**context.inputs, "corpus": Corpus(corpus)}),
         tmp_path,
         config,
         ledger,
@@ -163,8 +164,8 @@ def test_groups_that_give_no_pair_are_counted(context: StageContext, tmp_path: P
     groups = [rollouts("a", 2, 1), rollouts("b", 2, 0), rollouts("c", 0, 1), rollouts("d", 3, 3)]
     _write_corpus(tmp_path, [one for group in groups for one in group])
     ledger = Ledger()
-    placed = replace(context, out_dir=tmp_path, inputs={"corpus": tmp_path}, ledger=ledger)
-    metrics = from_corpus(PreferTeacherStage(pairs_per_problem=2), placed)
+    placed = replace(context, out_dir=tmp_path, inputs={"corpus": Corpus(tmp_path)}, ledger=ledger)
+    metrics = run_stage(PreferTeacherStage(pairs_per_problem=2), placed)
     assert metrics["pairs"] == 1 + 2
     assert ledger.as_json() == {
         "groups": {"in": 4, "out": 2, "dropped": {"no_correct_rollout": 1, "no_wrong_rollout": 1}},

@@ -9,10 +9,11 @@ import torch
 from safetensors.torch import load_file
 
 from reasoning_lab.config.optimization import OptimizationConfig
-from reasoning_lab.graph.store import Artifact
+from reasoning_lab.data.tokens.documents import document_of
+from reasoning_lab.graph.record import Record
 from reasoning_lab.models.policy import load_policy
 from reasoning_lab.models.tokenizer import completion_tokens, prompt_tokens
-from reasoning_lab.training.token_stage import train_padded
+from reasoning_lab.training.next_token_training import train_next_token
 from reasoning_lab.types import Example
 from tests.conftest import lab_here
 from tests.support.contexts import data_context
@@ -61,13 +62,13 @@ def save_coin_tosser(twin: Twin, folder: Path, work: Path, kernels: str = "fused
     model, tokenizer = load_policy(folder, "float32", kernels=kernels)
     prompts = prompt_tokens(tokenizer, [prompt for prompt, _ in COINS])
     answers = completion_tokens(tokenizer, [f"\\boxed{{{gold}}}" for _, gold in COINS])
-    rows = [[Example(*pair)] for pair in zip(prompts, answers, strict=True)]
+    documents = [document_of(Example(*pair)) for pair in zip(prompts, answers, strict=True)]
     training = OptimizationConfig(learning_rate=1e-2, length="40 steps", batch_size=16)
     work.mkdir()
     context = data_context(work, "coins", None, None)
     # The checkpoint's own, which training's writes beside the policy would change.
     raw_ends, tokenizer.pad_token = model.generation_config, tokenizer.eos_token
-    train_padded(model, rows, tokenizer, training, context)
+    train_next_token(model, documents, tokenizer, training, context)
     model.generation_config = raw_ends
     model.save_pretrained(folder)
 
@@ -94,7 +95,6 @@ def test_every_stage_runs_from_a_checkpoint_of_the_kind(name: str, tmp_path: Pat
 
 
 REFERENCE = "hardware.kernels=reference"
-UNPACKED = "stages.midtrain.packing=false"
 UNCACHED = "hardware.sampling.cache=false"
 
 
@@ -105,11 +105,11 @@ UNCACHED = "hardware.sampling.cache=false"
         ("gemma2", [REFERENCE]),
         ("granite", [REFERENCE]),
         ("cohere", [REFERENCE]),
-        ("opt", [UNPACKED]),
-        ("bloom", [UNPACKED]),
-        ("gpt_oss", [UNPACKED]),
-        ("mamba", [UNPACKED, UNCACHED]),
-        ("falcon_h1", [REFERENCE, UNPACKED, UNCACHED]),
+        ("opt", []),
+        ("bloom", []),
+        ("gpt_oss", []),
+        ("mamba", [UNCACHED]),
+        ("falcon_h1", [REFERENCE, UNCACHED]),
     ],
 )
 def test_every_stage_runs_with_the_options_that_the_refusals_name(
@@ -144,9 +144,9 @@ def test_every_stage_runs_with_an_adapter(tmp_path: Path) -> None:
         before = after
 
 
-def artifacts(folder: Path) -> dict[str, Artifact]:
+def artifacts(folder: Path) -> dict[str, Record]:
     """By stage; of the evaluations, one of the last policy."""
-    found = [Artifact.read(path.parent) for path in folder.glob("runs/store/*/*/artifact.json")]
+    found = [Record.read(path.parent) for path in folder.glob("runs/store/*/*/artifact.json")]
     made = {one.stage: one for one in found if one.kind != "evaluation"}
     evaluations = [one for one in found if one.inputs.get("policy") == made["rl"].fingerprint]
     return {**made, "evaluate": evaluations[0]}

@@ -7,7 +7,8 @@ from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.model import ModelConfig
 from reasoning_lab.data.sources.problem_source import ProblemSource
 from reasoning_lab.tracking.tracker import NullTracker
-from reasoning_lab.training.loop import StageContext
+from reasoning_lab.training.context import StageContext
+from reasoning_lab.training.stage import LabStage
 from reasoning_lab.verify import Verifier
 
 
@@ -21,9 +22,7 @@ def data_context(
         "seed": 5,
         "out_dir": folder / "out",
         "work_dir": folder / "work",
-        "inputs": {},
-        "authors": {},
-        "lineage": [],
+        "stage": LabStage(),
         "model": ModelConfig(),
         "source": source,
         "hardware": HardwareConfig(),

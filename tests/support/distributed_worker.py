@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from reasoning_lab.launch.job import Job
+    from reasoning_lab.training.job import Job
 
 _VOCAB_SIZE = 300  # Of the models there, or more.
 
@@ -20,7 +20,6 @@ def main() -> None:
     # Each job ends with a collection, which need not look at what is imported.
     with gc_frozen_imports():
         from reasoning_lab.launch import job as launch
-        from reasoning_lab.losses import parts
         from reasoning_lab.system.ranks import Peers, rank
         from reasoning_lab.training import checkpoints
         from reasoning_lab.verify import build_verifier
@@ -28,7 +27,7 @@ def main() -> None:
     launch.end_with_launcher()
     root = Path(sys.argv[1])
     folders = sorted(path.parent for path in root.glob("*/job.yaml"))
-    sealing, whole = checkpoints.rename_with_checksum, parts.LOGITS_AT_ONCE
+    sealing, whole = checkpoints.rename_with_checksum, logit_chunks.LOGITS_AT_ONCE
 
     def keep(draft: Path, stem: str) -> Path:
         """As `rename_with_checksum`; also keeps a stage's first state for a resumption."""
@@ -45,7 +44,7 @@ def main() -> None:
     with launch.process_group(hardware), build_verifier(hardware) as verifier:
         peers = Peers()
         for folder in folders:
-            parts.LOGITS_AT_ONCE = logits_at_once(launch.read_job(folder), whole)
+            logit_chunks.LOGITS_AT_ONCE = most_logits(launch.read_job(folder), whole)
             launch.work(folder, verifier)
         peers.all_gather(None)
         checkpoints.rename_with_checksum = sealing
@@ -59,11 +58,11 @@ def main() -> None:
                     shutil.rmtree(states)
                 shutil.copytree(root / "kept" / job.work_dir.name, job.work_dir, dirs_exist_ok=True)
             peers.all_gather(None)
-            parts.LOGITS_AT_ONCE = logits_at_once(job, whole)
+            logit_chunks.LOGITS_AT_ONCE = most_logits(job, whole)
             launch.work(folder, verifier)
 
 
-def logits_at_once(job: "Job", whole: int) -> int:
+def most_logits(job: "Job", whole: int) -> int:
     """One device builds all logits at once, these processes some: the results are the same.
 
     Not where each part's gradient of the vocabulary projection is rounded to bfloat16.

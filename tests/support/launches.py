@@ -19,13 +19,16 @@ from reasoning_lab.config.hardware import SHARDED, HardwareConfig
 from reasoning_lab.config.model import AdapterConfig, ModelConfig
 from reasoning_lab.config.optimization import OptimizerConfig
 from reasoning_lab.config.problems import ProblemsConfig
-from reasoning_lab.config.targets import factory
+from reasoning_lab.data.sources.config import FileConfig, ReasoningGymConfig
 from reasoning_lab.data.sources.file import FileSource
-from reasoning_lab.launch.job import Job, launched, write_job
+from reasoning_lab.data.sources.row_mapping import RowMapping
+from reasoning_lab.graph.artifact import Artifact
+from reasoning_lab.launch.job import launched, write_job
 from reasoning_lab.stages.pretrain.stage import PretrainStage
 from reasoning_lab.tracking.tracker import NullTracker
 from reasoning_lab.training.checkpoints import last_checkpoint
-from reasoning_lab.training.loop import StageContext
+from reasoning_lab.training.context import StageContext
+from reasoning_lab.training.job import Job
 from reasoning_lab.types import UserError
 from reasoning_lab.verify import Verifier
 from tests.support.stages import STAGES, optimization, weights
@@ -67,27 +70,28 @@ def config_of(name: str) -> Any:
     return replace(config, optimization=sgd)
 
 
+def inputs_of(name: str, context: StageContext) -> dict[str, Artifact]:
+    """Those of the context's artifacts that the stage consumes."""
+    consumed = config_of(name).consumes
+    return {artifact.kind: context.inputs[artifact.kind] for artifact in consumed}
+
+
 @pytest.fixture(scope="session")
 def jobs(context: StageContext, source: FileSource) -> dict[str, Job]:
     """Every stage as a job on one device, without folders."""
-    coins = {
-        "_target_": "reasoning_lab.data.sources.file.FileSource",
-        "path": str(source.path),
-        "test_frac": 0.1,
-        "validation_frac": 0.1,
-        "rows": {"family": "coins"},
-    }
-    tiny: Any = OmegaConf.to_container(OmegaConf.load(CONF / "data" / "tiny.yaml"))
+    coins = FileConfig(
+        str(source.path), RowMapping(family="coins"), test_frac=0.1, validation_frac=0.1
+    )
+    options: Any = OmegaConf.to_container(OmegaConf.load(CONF / "data" / "tiny.yaml"))
+    tiny = ReasoningGymConfig(options["families"], options["test_frac"], options["validation_frac"])
     jobs = {
         name: Job(
             name=name,
-            config=config_of(name),
+            stage=config_of(name),
             seed=3,
             out_dir=Path(),
             work_dir=Path(),
-            inputs={} if name == "pretrain" else context.inputs,
-            authors={},
-            lineage=[],
+            inputs=inputs_of(name, context),
             model=WIDE if name == "pretrain" else context.model,
             data=tiny if name == "pretrain" else coins,
             hardware=HardwareConfig(micro_batch_size=1, threads=1),
@@ -100,21 +104,20 @@ def jobs(context: StageContext, source: FileSource) -> dict[str, Job]:
     jobs["lora"] = replace(sft, model=replace(context.model, adapter=AdapterConfig(rank=4)))
     # FSDP sums the norm of a clipped gradient in another order. With larger steps that difference
     # would grow, as it decides how weights round to bfloat16.
-    config: Any = sft.config
+    config: Any = sft.stage
     small_steps = replace(config, optimization=replace(config.optimization, learning_rate=1e-3))
     reference = replace(sft.hardware, kernels="reference")
     jobs["reference"] = replace(sft, hardware=reference)
-    midtrain: Any = jobs["midtrain"]
-    jobs["unpacked"] = replace(midtrain, config=replace(midtrain.config, packing=False))
+    jobs["padded"] = replace(jobs["midtrain"], hardware=reference)
     jobs["mixed"] = replace(sft, config=small_steps, model=replace(context.model, dtype="mixed"))
     return jobs
 
 
 def with_many_steps(job: Job) -> Job:
     """The job with so many steps that it does not end by itself."""
-    config: Any = job.config
+    config: Any = job.stage
     longer = replace(config.optimization, length="4000 steps", checkpoint_every_steps=2)
-    return replace(job, config=replace(config, optimization=longer))
+    return replace(job, stage=replace(config, optimization=longer))
 
 
 def stage_processes(folder: Path) -> dict[int, str]:
@@ -177,7 +180,7 @@ def single(
 def run_in_process(job: Job, verifier: Verifier, folder: Path) -> tuple[Path, Any]:
     """Run the job in this process on one device; its folder and outcome."""
     single_device = with_placement(job, folder, "single", devices=1)
-    source = factory(job.data, "data")()
+    source = job.data.build()
     return single_device.out_dir, single_device.run(source, {}, verifier, NullTracker())
 
 

@@ -15,13 +15,13 @@ Reply = tuple[int, dict[str, Any]]
 
 @dataclass
 class Server:
-    """What it was asked, and how it answers.
+    """The server's replies, and the requests that it received.
 
     Attributes:
         reply: From a request's body and its number to a status and a body.
-        pause_s: Every answer takes so long.
-        bodies: Of all requests, in order of arrival.
-        keys: Their Authorization headers.
+        pause_s: Seconds before each reply.
+        bodies: Bodies of all requests, in order of arrival.
+        keys: Authorization headers of all requests.
         most_in_flight: Most requests that were open at one time.
     """
 
@@ -35,8 +35,8 @@ class Server:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
-def answered(text: str, finish: str = "stop", **message: Any) -> Reply:
-    """A normal answer with one choice."""
+def chat_reply(text: str, finish: str = "stop", **message: Any) -> Reply:
+    """A successful reply with one choice."""
     return 200, {
         "id": "1",
         "object": "chat.completion",
@@ -55,8 +55,8 @@ def answered(text: str, finish: str = "stop", **message: Any) -> Reply:
 @contextmanager
 def serving(server: Server) -> Iterator[Server]:
     class Answering(Handler):
-        def answer(self, asked: bytes) -> None:
-            body = json.loads(asked)
+        def answer(self, request: bytes) -> None:
+            body = json.loads(request)
             with server.lock:
                 number = len(server.bodies)
                 server.bodies.append(body)

@@ -20,10 +20,15 @@ from reasoning_lab.config.optimization import (
     TrapezoidConfig,
 )
 from reasoning_lab.config.problems import ProblemsConfig
+from reasoning_lab.data.artifacts import Corpus, Preferences
 from reasoning_lab.data.corpus import write_rollouts
 from reasoning_lab.data.sources.file import FileSource
+from reasoning_lab.data.tokens.documents import document_of
+from reasoning_lab.graph.artifact import Artifact
 from reasoning_lab.graph.ledger import Ledger
+from reasoning_lab.graph.stage import Metrics
 from reasoning_lab.models.policy import build_policy
+from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.models.tokenizer import tokenize_rollouts, train_tokenizer
 from reasoning_lab.stages.dpo.stage import DPOStage
 from reasoning_lab.stages.midtrain.stage import MidtrainStage
@@ -32,9 +37,9 @@ from reasoning_lab.stages.sft.stage import SFTStage
 from reasoning_lab.system.files import rename_with_checksum
 from reasoning_lab.tracking.tracker import NullTracker
 from reasoning_lab.training import checkpoints
-from reasoning_lab.training.loop import Metrics, StageContext
+from reasoning_lab.training.context import StageContext
+from reasoning_lab.training.next_token_training import train_next_token
 from reasoning_lab.training.stage import LabStage
-from reasoning_lab.training.token_stage import train_padded
 from reasoning_lab.types import Completion, Rollout, Split, Verdict
 from reasoning_lab.verify import Verifier
 
@@ -83,9 +88,11 @@ def context(
         "num_key_value_heads": 1,
         "max_position_embeddings": 256,
     }
-    inputs = {kind: root / kind for kind in ("policy", "corpus", "preferences")}
-    for folder in inputs.values():
-        folder.mkdir()
+    policy, corpus = Policy(root / "policy"), Corpus(root / "corpus")
+    preferences = Preferences(root / "preferences")
+    inputs: dict[str, Artifact] = {one.kind: one for one in (policy, corpus, preferences)}
+    for artifact in inputs.values():
+        artifact.path.mkdir()
     problems = list(source.problems(Split.TRAIN, [1], 60, 0))
     rollouts = [
         Rollout(
@@ -98,18 +105,16 @@ def context(
     ]
     accepted = [rollout for rollout in rollouts if rollout.correct]
     rejected = [rollout for rollout in rollouts if not rollout.correct]
-    write_rollouts(inputs["corpus"] / "accepted.parquet", accepted)
-    write_rollouts(inputs["corpus"] / "validation.parquet", accepted[:10])
-    write_rollouts(inputs["preferences"] / "chosen.parquet", accepted)
-    write_rollouts(inputs["preferences"] / "rejected.parquet", rejected)
+    write_rollouts(corpus.accepted_file, accepted)
+    write_rollouts(corpus.validation_file, accepted[:10])
+    write_rollouts(preferences.chosen_file, accepted)
+    write_rollouts(preferences.rejected_file, rejected)
     made = StageContext(
         name="stage",
         seed=3,
-        out_dir=inputs["policy"],
+        out_dir=policy.path,
         work_dir=root / "work",
-        inputs={},
-        authors={},
-        lineage=[],
+        stage=LabStage(),
         model=ModelConfig(architecture=architecture, vocab_size=300),
         source=source,
         hardware=HardwareConfig(),
@@ -133,7 +138,8 @@ def save_coin_tosser(accepted: list[Rollout], context: StageContext) -> None:
     config = optimization(
         length="30 steps", batch_size=16, learning_rate=1e-2, checkpoint_every_steps=999
     )
-    train_padded(policy, [[example] for example in examples], tokenizer, config, context)
+    documents = [document_of(example) for example in examples]
+    train_next_token(policy, documents, tokenizer, config, context)
 
 
 class StepLogger(Logger):
@@ -180,7 +186,7 @@ STAGES: dict[str, LabStage] = {
         RL,
         screen_group_size=0,
         group_size=4,
-        backfill_rounds=3,
+        dynamic_sampling_rounds=3,
         filter=FilterConfig(hard_pass_rate=0.3, hard_rollouts=3, balance="equal"),
         rewards={
             "correctness": {"_target_": "reasoning_lab.rewards.correctness"},
@@ -218,7 +224,14 @@ def trained(
     out_dir.mkdir(parents=True)
     pl.seed_everything(context.seed, verbose=False)
     places = {"out_dir": out_dir, "work_dir": folder / "work"}
-    return (config or STAGES[name]).run(replace(context, **places, ledger=ledger or Ledger()))
+    return run_stage(config or STAGES[name], replace(context, **places, ledger=ledger or Ledger()))
+
+
+def run_stage(stage: LabStage, context: StageContext) -> Metrics:
+    """Run `stage` in a context that may hold inputs which it does not consume."""
+    wanted = {artifact.kind for artifact in stage.consumes}
+    inputs = {kind: artifact for kind, artifact in context.inputs.items() if kind in wanted}
+    return replace(context, stage=stage, inputs=inputs).run_stage()
 
 
 def assert_same(left: Path, right: Path) -> None:

@@ -1,6 +1,6 @@
-"""What vLLM's server answers, by transformers, on loopback: it takes weights, falls and refuses.
+"""A stand-in for vLLM's server on loopback, which generates with transformers.
 
-For what the real one takes a minute to do, or does not do on demand.
+It loads weights, restarts, fails and refuses on demand, which the real server does slowly or not.
 """
 
 import json
@@ -23,7 +23,7 @@ MODEL = {
 }
 
 Reply = tuple[int, dict[str, Any]]
-# transformers patches its own tie_weights while it loads: two at once would leave it patched.
+# transformers patches tie_weights while it loads: two loads at once would leave it patched.
 _LOADING = threading.Lock()
 
 
@@ -32,53 +32,54 @@ class StandIn:
     """A server on a policy.
 
     Attributes:
-        checkpoint: Folder that it was started on.
-        instead: Answers in place of the server, unless it gives None; a status of 0 ends the
-            connection without an answer. Gets a path and how often it was asked before.
-        model: What it says of its model.
-        instance: Differs from one start to the next.
-        bodies: Of all requests that were answered, by path.
-        weights: Folder of the weights that it has.
+        checkpoint: Folder of the checkpoint that it starts with.
+        override: From a path and the number of earlier requests to it to a reply, or None for the
+            usual reply. A status of 0 closes the connection without a reply.
+        model: Fields of its model config that differ from the usual.
+        instance: Number of starts.
+        bodies: Bodies of all served requests, by path.
+        weights: Folder of the loaded weights.
     """
 
     checkpoint: Path
-    instead: Callable[[str, int], Reply | None] = lambda path, before: None
+    override: Callable[[str, int], Reply | None] = lambda path, before: None
     model: dict[str, Any] = field(default_factory=dict)
     instance: int = 0
     bodies: dict[str, list[Any]] = field(default_factory=dict)
     weights: Path | None = None
     url: str = ""
-    asked: dict[str, int] = field(default_factory=dict)
+    requests: dict[str, int] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         self.restart()
 
     def restart(self) -> None:
-        """Start again, on the checkpoint."""
+        """Start again with the checkpoint."""
         self.instance += 1
-        self.read(self.checkpoint)
+        self.load(self.checkpoint)
 
-    def read(self, folder: Path) -> None:
-        """Take over a policy."""
+    def load(self, folder: Path) -> None:
+        """Load a policy."""
         self.weights = folder
         with _LOADING:
             self.engine = HFEngine(*load_policy(folder, "float32"), 8)
 
     def answer(self, path: str, body: dict[str, Any]) -> Reply:
         with self.lock:
-            before = self.asked.get(path, 0)
-            self.asked[path] = before + 1
-            instead = self.instead(path, before)
-            if instead is not None:
-                return instead
+            before = self.requests.get(path, 0)
+            self.requests[path] = before + 1
+            override = self.override(path, before)
+            if override is not None:
+                return override
             self.bodies.setdefault(path, []).append(body)
             if path == "/server_info":
-                told = {"instance_id": str(self.instance), "model_config": MODEL | self.model}
-                return 200, {"vllm_config": told}
+                model_config = MODEL | self.model
+                config = {"instance_id": str(self.instance), "model_config": model_config}
+                return 200, {"vllm_config": config}
             if path == "/collective_rpc":
                 assert body["method"] == "reload_weights"
-                self.read(Path(body["kwargs"]["weights_path"]))
+                self.load(Path(body["kwargs"]["weights_path"]))
                 return 200, {"results": [None]}
             if path == "/reset_prefix_cache":
                 return 200, {"success": True}
@@ -86,21 +87,21 @@ class StandIn:
 
     def _completion(self, body: dict[str, Any]) -> dict[str, Any]:
         sampling = Sampling(body["temperature"], body["top_p"], body["max_tokens"])
-        (drawn,) = self.engine.complete([body["prompt"]], sampling, [body["seed"]])
+        (completion,) = self.engine.complete([body["prompt"]], sampling, [body["seed"]])
         choice = {
-            "token_ids": list(drawn.token_ids),
-            "logprobs": {"token_logprobs": list(drawn.logprobs)},
-            "finish_reason": "length" if drawn.truncated else "stop",
+            "token_ids": list(completion.token_ids),
+            "logprobs": {"token_logprobs": list(completion.logprobs)},
+            "finish_reason": "length" if completion.truncated else "stop",
         }
         return {"choices": [choice]}
 
 
 @contextmanager
-def standing_in(server: StandIn) -> Iterator[StandIn]:
+def running_stand_in(server: StandIn) -> Iterator[StandIn]:
     class Answering(Handler):
         def answer(self, body: bytes) -> None:
-            asked = json.loads(body) if body else {}
-            status, content = server.answer(self.path.partition("?")[0], asked)
+            request = json.loads(body) if body else {}
+            status, content = server.answer(self.path.partition("?")[0], request)
             if status == 0:
                 self.close_connection = True
                 return

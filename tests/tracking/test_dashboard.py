@@ -8,7 +8,7 @@ import pytest
 
 from reasoning_lab.tracking.dashboard import METRICS, Subject, report, workspace
 from reasoning_lab.tracking.history import read_history
-from reasoning_lab.training.loop import StageContext
+from reasoning_lab.training.context import StageContext
 from tests.conftest import SMOKE, lab_here
 from tests.support.stages import trained
 from tests.tracking.test_tracking import online

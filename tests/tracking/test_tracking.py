@@ -15,8 +15,9 @@ import pytest
 import wandb
 
 from reasoning_lab.config.tracker import TrackerConfig
-from reasoning_lab.graph.store import Artifact, Metadata, Store
-from reasoning_lab.tracking.wandb import WandbTracker, wandb_folder, wandb_mode
+from reasoning_lab.graph.record import Metadata, Record
+from reasoning_lab.graph.store import Store
+from reasoning_lab.tracking.wandb import WandbRun, WandbTracker, wandb_folder, wandb_mode
 from reasoning_lab.types import Completion, Problem, Rollout, Verdict
 from tests.support.wandb_server import WandbServer
 
@@ -100,15 +101,17 @@ def rollout(verdict: Verdict) -> Rollout:
 
 def tracker_in(folder: Path, offline: bool = True) -> WandbTracker:
     return WandbTracker(
-        TrackerConfig(tags=["mine"]),
-        offline=offline,
-        folder=folder,
-        run_id="abc123",
-        name="sft",
-        group="recipe-7",
-        job_type="sft",
-        tags=["sft", "stages.rl.clip_low=0.1", "x" * 80],
-        settings={"seed": 0, "optimization": {"steps": 3}},
+        WandbRun(
+            config=TrackerConfig(tags=["mine"]),
+            offline=offline,
+            folder=folder,
+            run_id="abc123",
+            name="sft",
+            group="recipe-7",
+            job_type="sft",
+            tags=["sft", "stages.rl.clip_low=0.1", "x" * 80],
+            settings={"seed": 0, "optimization": {"steps": 3}},
+        )
     )
 
 
@@ -138,7 +141,7 @@ def records(folder: Path, kind: str) -> list[Any]:
     return [entry[kind] for entry in map(json.loads, lines) if entry["type"] == kind]
 
 
-def stored_artifact(folder: Path, stage: str) -> Artifact:
+def stored_artifact(folder: Path, stage: str) -> Record:
     def build(out_dir: Path, work_dir: Path) -> Metadata:
         (out_dir / "model.safetensors").write_bytes(b"weights")
         return Metadata(kind="policy", identity={}, inputs={"corpus": "f" * 16}, seed=3)

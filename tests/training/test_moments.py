@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from pytorch_lightning.loggers.logger import Logger
 
+from reasoning_lab.graph.stage import Metrics
 from reasoning_lab.system.files import rename_with_checksum
 from reasoning_lab.tracking.tracker import NullTracker
 from reasoning_lab.training import checkpoints
-from reasoning_lab.training.loop import Metrics, StageContext
+from reasoning_lab.training.context import StageContext
 from tests.support.stages import STAGES, trained
 
 MOMENTS = [("sealed", 1), ("logged", 2), ("sealing", 2), ("logging", 3), ("sealed", 2)]

@@ -7,18 +7,18 @@ import pytest
 import torch
 
 from reasoning_lab.config.optimization import OptimizerConfig
-from reasoning_lab.data.tokens.batches import padded_batch
+from reasoning_lab.data.tokens.batches import completion_batch
 from reasoning_lab.kernels.logprobs import token_logprobs
 from reasoning_lab.models.policy import load_policy
+from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.sampling.hf import HFEngine
 from reasoning_lab.stages.rl.prefetcher import RolloutPrefetcher
-from reasoning_lab.stages.sft.module import run
 from reasoning_lab.stages.sft.stage import SFTStage
-from reasoning_lab.training.loop import StageContext
+from reasoning_lab.training.context import StageContext
 from reasoning_lab.types import Example, UserError
 from tests.conftest import Compose
-from tests.support.stages import optimization, weights
+from tests.support.stages import optimization, run_stage, weights
 
 
 def moved(context: StageContext, dtype: str, folder: Path) -> float:
@@ -28,8 +28,8 @@ def moved(context: StageContext, dtype: str, folder: Path) -> float:
     here = replace(context, model=model, out_dir=folder / "out", work_dir=folder / "work")
     adamw = OptimizerConfig("torch.optim.AdamW", weight_decay=0.0)
     steps = optimization(optimizer=adamw, learning_rate=5e-7, length="2 steps", batch_size=4)
-    run(SFTStage(levels=[1], count=20, optimization=steps), here)
-    policy, _ = load_policy(context.inputs["policy"], dtype)
+    run_stage(SFTStage(levels=[1], count=20, optimization=steps), here)
+    policy, _ = load_policy(context.inputs["policy"].path, dtype)
     before = policy.state_dict()
     after = weights(here.out_dir)
     changed = sum(int((after[name] != before[name]).sum()) for name in after)
@@ -55,10 +55,11 @@ def test_what_samples_is_a_mixed_policys_copy_in_bfloat16(
     context: StageContext,
 ) -> None:
     here = replace(context, model=replace(context.model, dtype="mixed"))
-    policy, tokenizer = here.load_student()
+    start = Policy(context.inputs["policy"].path)
+    policy, tokenizer = here.load_student(start)
     assert {weight.dtype for weight in policy.parameters()} == {torch.float32}
     sampling_policy = RolloutPrefetcher(policy, 0, "single").sampling_policy
-    served, _ = here.load_policy()
+    served, _ = here.load_policy(start)
     for name, weight in sampling_policy.state_dict().items():
         assert weight.dtype == torch.bfloat16
         assert torch.equal(weight, served.state_dict()[name]), name
@@ -71,8 +72,8 @@ def test_what_samples_is_a_mixed_policys_copy_in_bfloat16(
         Example(tuple(prompt), tuple(completion.token_ids))
         for prompt, completion in zip(asked, drawn, strict=True)
     ]
-    batch = padded_batch(rows, tokenizer.pad_token_id)
-    whole, _ = load_policy(context.inputs["policy"], "float32")
+    batch = completion_batch(rows)
+    whole, _ = load_policy(context.inputs["policy"].path, "float32")
     with torch.no_grad():
         ours, exact = token_logprobs(policy, batch), token_logprobs(whole, batch)
     for row, completion in enumerate(drawn):

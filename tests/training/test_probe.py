@@ -4,34 +4,37 @@ import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from reasoning_lab.config.hardware import HardwareConfig, SamplingHardwareConfig
 from reasoning_lab.data.corpus import read_rollouts
-from reasoning_lab.data.tokens.batches import padded_batch
-from reasoning_lab.data.tokens.packing import TrainedPart, packed_batch, unpacked_batch
-from reasoning_lab.kernels.fused_ops import lean
-from reasoning_lab.kernels.logprobs import (
-    mean_logprob,
+from reasoning_lab.data.tokens.batches import completion_batch, token_batch
+from reasoning_lab.data.tokens.documents import TrainedPart, document_of
+from reasoning_lab.kernels import logit_chunks
+from reasoning_lab.kernels.binding import (
+    bind_kernels,
+    has_kernels,
     mix_precision,
-    token_logprobs,
-    trained_logits,
-    use_reference_kernels,
+    pads_documents,
+    reference_kernels,
 )
-from reasoning_lab.losses import parts
+from reasoning_lab.kernels.logprobs import mean_logprob, token_logprobs, trained_logits
+from reasoning_lab.kernels.rows import model_rows
 from reasoning_lab.models.policy import load_policy, save_policy
+from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.models.tokenizer import prompt_tokens, tokenize_rollouts
 from reasoning_lab.sampling.engine import Sampling
-from reasoning_lab.sampling.hf import HFEngine, engine_of
-from reasoning_lab.sampling.probe import check_engine, hf_remedy
+from reasoning_lab.sampling.engine_check import check_engine, hf_remedy
+from reasoning_lab.sampling.hf import HFEngine, build_engine
 from reasoning_lab.stages.midtrain.stage import MidtrainStage
 from reasoning_lab.stages.sft.stage import SFTStage
-from reasoning_lab.training.loop import StageContext
+from reasoning_lab.training.context import StageContext
 from reasoning_lab.training.probe import check_student
 from reasoning_lab.types import Completion, Example, UserError
 from tests.support.families import LEAKING, PLAIN, SCALED, STATEFUL, family_model
@@ -54,6 +57,7 @@ MIDTRAIN = MidtrainStage(
 # One of each kind; the others take the long suite.
 SHOWN = ("llama", "qwen3", "gemma3_text", "mixtral", "gpt2", "gemma2", "granite", "gpt_oss")
 SHOWN += ("bloom", "mamba", "lfm2", "falcon_h1")
+LEAKING_ALONE = tuple(family for family in LEAKING if family not in SCALED)
 DOCUMENTS = [Example([5, 6, 7], [8, 9, 10, 11]), Example([12, 13], [14, 15, 16, 17, 18, 19])]
 
 
@@ -61,52 +65,107 @@ def families(*names: str) -> list[object]:
     return [name if name in SHOWN else pytest.param(name, marks=pytest.mark.long) for name in names]
 
 
-def refusal(model: PreTrainedModel, packs: bool = True, hardware: HardwareConfig = HARDWARE) -> str:
+def bound(family: str, *arguments: Any, **options: Any) -> PreTrainedModel:
+    model = family_model(family, *arguments, **options)
+    bind_kernels(model)
+    return model
+
+
+def refusal(model: PreTrainedModel, hardware: HardwareConfig = HARDWARE) -> str:
     """The sentence; empty where the model trains."""
     try:
-        check_student(model, hardware, "midtrain", packs)
+        check_student(model, hardware, "midtrain")
     except UserError as error:
         return str(error)
     return ""
 
 
-@pytest.mark.parametrize("family", families(*PLAIN))
+@pytest.mark.parametrize("family", families(*PLAIN, *LEAKING_ALONE))
 def test_what_is_computed_right_is_not_refused(family: str) -> None:
-    model = family_model(family)
-    lean(model)
+    model = bound(family)
     assert refusal(model) == ""
+    assert not pads_documents(model)
 
 
-@pytest.mark.parametrize("family", families(*sorted({*SCALED, *LEAKING})))
+@pytest.mark.parametrize("family", families(*SCALED))
 def test_a_difference_is_refused_with_the_option_that_removes_it(family: str) -> None:
-    model = family_model(family)
+    model = bound(family)
     sentence = refusal(model)
     assert family in sentence
-    assert ("hardware.kernels=reference" in sentence) == (family in SCALED)
-    assert ("stages.midtrain.packing=false" in sentence) == (family in LEAKING)
-    assert ("hardware.kernels=reference" in refusal(model, packs=False)) == (family in SCALED)
-    if family in SCALED:
-        use_reference_kernels(model)
-    assert refusal(model, packs=False) == ""
+    assert sentence.endswith("set hardware.kernels=reference")
+    assert has_kernels(model)
+    with reference_kernels(model):
+        assert refusal(model) == ""
+
+
+def shift_states(model: PreTrainedModel) -> None:
+    """Have each state run on into the next token's, as in a convolution: causal, and it leaks."""
+
+    def shifted(module: nn.Module, inputs: object, output: Any) -> Any:
+        states = output[0] if isinstance(output, tuple) else output
+        moved = states + 0.1 * nn.functional.pad(states, (0, 0, 1, 0))[:, :-1]
+        return (moved, *output[1:]) if isinstance(output, tuple) else moved
+
+    model.get_submodule("model.layers.0").register_forward_hook(shifted)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_documents_that_would_read_each_other_are_padded(
+    dtype: torch.dtype, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, batch = bound("llama", dtype), completion_batch(DOCUMENTS)
+    assert len(model_rows(model, batch).sources) == 1
+    shift_states(model)
+    caplog.set_level("INFO")
+    assert refusal(model) == ""
+    assert pads_documents(model)
+    assert "stages.midtrain: 'llama' mixes documents of one row, so it reads them padded" in (
+        caplog.text
+    )
+    assert len(model_rows(model, batch).sources) == len(DOCUMENTS)
+    with torch.no_grad():
+        expected = torch.cat([by_hand(model, document) for document in DOCUMENTS])
+        near = 1e-5 if dtype == torch.float32 else 5e-2
+        torch.testing.assert_close(token_logprobs(model, batch), expected, rtol=near, atol=near)
+
+
+def test_padded_rows_that_differ_are_refused_without_an_option() -> None:
+    """A layer that mixes the rows of a batch."""
+    model = bound("llama")
+
+    def mixed(module: nn.Module, inputs: object, output: Any) -> Any:
+        states = output[0] if isinstance(output, tuple) else output
+        moved = states + 0.1 * states.roll(1, 0) * (len(states) > 1)
+        return (moved, *output[1:]) if isinstance(output, tuple) else moved
+
+    shift_states(model)
+    model.get_submodule("model.layers.0").register_forward_hook(mixed)
+    sentence = refusal(model)
+    assert "padded rows change a document's logprobs" in sentence
+    assert sentence.endswith("choose another model, as no option computes this one")
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "mixed"])
 def test_bfloat16_hides_no_leak(dtype: str) -> None:
     def built(family: str) -> PreTrainedModel:
         mixed = dtype == "mixed"
-        model = family_model(family, torch.float32 if mixed else torch.bfloat16)
+        model = bound(family, torch.float32 if mixed else torch.bfloat16)
         mix_precision(model, mixed)
         return model
 
     assert refusal(built("llama")) == ""
     assert refusal(built("gpt2")) == ""
-    assert "packing=false" in refusal(built("lfm2"))
+    assert refusal(built("lfm2")) == ""
     assert "kernels=reference" in refusal(built("gemma2"))
+    leaks = built("llama")
+    shift_states(leaks)
+    assert refusal(leaks) == ""
+    assert pads_documents(leaks)
 
 
 def test_a_small_error_of_one_head_is_seen() -> None:
     """A bias that the model adds behind its vocabulary projection, of a hundredth of a nat."""
-    model = family_model("llama")
+    model = bound("llama")
     forward = model.forward
 
     def biased(*args: object, **options: object) -> object:
@@ -120,9 +179,9 @@ def test_a_small_error_of_one_head_is_seen() -> None:
 
 
 def test_logits_by_parts_are_not_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parts, "LOGITS_AT_ONCE", 300 * 4)
-    assert refusal(family_model("llama")) == ""
-    assert "hardware.kernels=reference" in refusal(family_model("gemma2"))
+    monkeypatch.setattr(logit_chunks, "LOGITS_AT_ONCE", 300 * 4)
+    assert refusal(bound("llama")) == ""
+    assert "hardware.kernels=reference" in refusal(bound("gemma2"))
 
 
 def test_a_forward_that_fails_is_one_sentence() -> None:
@@ -132,8 +191,7 @@ def test_a_forward_that_fails_is_one_sentence() -> None:
 
 
 def test_the_probe_leaves_no_trace() -> None:
-    model = family_model("llama").train()
-    lean(model)
+    model = bound("llama").train()
     model.model.layers[0].eval()
     modes = [module.training for module in model.modules()]
     weights = copy.deepcopy(model.state_dict())
@@ -160,8 +218,7 @@ def by_hand(model: PreTrainedModel, document: Example, temperature: float = 1.0)
 @pytest.mark.parametrize("family", ["gemma2", "granite", "cohere", "falcon_h1"])
 def test_reference_kernels_are_the_models_own_forward(family: str) -> None:
     model = family_model(family, initializer_range=0.3)
-    use_reference_kernels(model)
-    batch = padded_batch(DOCUMENTS, 0)
+    batch = completion_batch(DOCUMENTS)
     expected = torch.cat([by_hand(model, document) for document in DOCUMENTS])
     loss = -mean_logprob(model, batch)
     torch.testing.assert_close(loss, -expected.mean(), rtol=1e-5, atol=1e-5)
@@ -173,20 +230,20 @@ def test_reference_kernels_are_the_models_own_forward(family: str) -> None:
         gradient, model.get_input_embeddings().weight.grad, rtol=1e-3, atol=1e-5
     )
     sharp = torch.cat([by_hand(model, document, 0.6) for document in DOCUMENTS])
-    found = token_logprobs(model, batch, 0.6)[batch.completion_mask]
+    found = token_logprobs(model, batch, 0.6)
     torch.testing.assert_close(found, sharp, rtol=1e-5, atol=1e-5)
     logits, targets = trained_logits(model, batch)
     chosen = torch.log_softmax(logits, -1).gather(1, targets[:, None])[:, 0]
     torch.testing.assert_close(chosen, expected, rtol=1e-5, atol=1e-5)
-    use_reference_kernels(model, False)
-    wrong = token_logprobs(model, batch)[batch.completion_mask]
+    bind_kernels(model)
+    wrong = token_logprobs(model, batch)
     assert (wrong - expected).abs().max() > 0.05
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt_oss", "opt", "bloom", "mamba"])
 @pytest.mark.parametrize("part", list(TrainedPart))
-def test_unpacked_documents_have_the_loss_of_documents_alone(family: str, part: str) -> None:
-    model = family_model(family, initializer_range=0.3)
+def test_documents_of_a_batch_have_the_loss_of_documents_alone(family: str, part: str) -> None:
+    model = bound(family, initializer_range=0.3)
     trained_part = TrainedPart(part)
     whole = [
         replace(one, prompt_ids=ids[:1], completion_ids=ids[1:])
@@ -195,21 +252,20 @@ def test_unpacked_documents_have_the_loss_of_documents_alone(family: str, part: 
         for one in DOCUMENTS
         for ids in [[*one.prompt_ids, *one.completion_ids]]
     ]
+    batch = token_batch([document_of(one, trained=trained_part) for one in DOCUMENTS])
     with torch.no_grad():
         expected = torch.cat([by_hand(model, document) for document in whole]).mean()
-        unpacked = mean_logprob(model, unpacked_batch([DOCUMENTS], 0, trained_part))
-        packed = mean_logprob(model, packed_batch([DOCUMENTS], 16, 0, trained_part))
-    torch.testing.assert_close(unpacked, expected, rtol=1e-5, atol=1e-5)
-    assert (abs(packed - expected) < 1e-4) == (family == "llama")
+        loss = mean_logprob(model, batch)
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-5)
 
 
 def stage_context(context: StageContext, folder: Path, family: str, **own: object) -> StageContext:  # noqa: F811
     """A context whose policy is a twin of that family, under the policy's own tokenizer."""
-    _, tokenizer = load_policy(context.inputs["policy"], "float32")
+    _, tokenizer = load_policy(context.inputs["policy"].path, "float32")
     ids = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
     policy = family_model(family, vocab_size=len(tokenizer), **ids, **own)
     save_policy(policy, tokenizer, folder / "policy")
-    return replace(context, inputs={**context.inputs, "policy": folder / "policy"})
+    return replace(context, inputs={**context.inputs, "policy": Policy(folder / "policy")})
 
 
 @pytest.mark.parametrize("family", families("gemma2", "cohere", "cohere2"))
@@ -230,19 +286,17 @@ def test_a_stage_refuses_and_trains_with_the_option(
 
 
 @pytest.mark.parametrize("family", families("gpt_oss", "opt", "mpt"))
-def test_midtraining_refuses_and_trains_without_packing(
+def test_midtraining_pads_documents_of_a_family_that_leaks(
     family: str,
     context: StageContext,  # noqa: F811
     tmp_path: Path,
 ) -> None:
     given = stage_context(context, tmp_path, family, initializer_range=0.3)
-    with pytest.raises(UserError, match=r"set stages.stage.packing=false$"):
-        trained("midtrain", given, tmp_path / "packed")
     rows = trained("midtrain", context, tmp_path / "llama", MIDTRAIN)["rows"]
     # One batch holds all rows, so the loss is the mean over the corpus.
-    whole = optimization(length="1 steps", batch_size=rows)
-    config = replace(MIDTRAIN, packing=False, validate_every_steps=1, optimization=whole)
-    trained("midtrain", given, tmp_path / "unpacked", config)
+    whole = optimization(length="1 step", batch_size=rows)
+    config = replace(MIDTRAIN, validate_every_length="1 step", optimization=whole)
+    trained("midtrain", given, tmp_path / "padded", config)
     model, examples = corpus_of(given)
     whole_documents = [
         Example(ids[:1], ids[1:])
@@ -251,19 +305,7 @@ def test_midtraining_refuses_and_trains_without_packing(
     ]
     with torch.no_grad():
         logprobs = torch.cat([by_hand(model, document) for document in whole_documents])
-    assert first_loss(tmp_path / "unpacked") == pytest.approx(-float(logprobs.mean()), rel=1e-5)
-
-
-def test_packing_off_trains_the_same_policy(
-    context: StageContext,  # noqa: F811
-    tmp_path: Path,
-) -> None:
-    """Where packing keeps documents apart, the option changes no more than rounding does."""
-    trained("midtrain", context, tmp_path / "packed")
-    trained("midtrain", context, tmp_path / "unpacked", replace(MIDTRAIN, packing=False))
-    packed, unpacked = weights(tmp_path / "packed" / "out"), weights(tmp_path / "unpacked" / "out")
-    for key, value in packed.items():
-        torch.testing.assert_close(unpacked[key], value, rtol=0, atol=1e-4)
+    assert first_loss(tmp_path / "padded") == pytest.approx(-float(logprobs.mean()), rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -282,8 +324,8 @@ def test_reference_kernels_train_the_same_policy(
 
 
 def corpus_of(context: StageContext) -> tuple[PreTrainedModel, list[Example]]:  # noqa: F811
-    model, tokenizer = load_policy(context.inputs["policy"], "float32", kernels="reference")
-    rollouts = read_rollouts(context.inputs["corpus"] / "accepted.parquet")
+    model, tokenizer = load_policy(context.inputs["policy"].path, "float32", kernels="reference")
+    rollouts = read_rollouts(context.inputs["corpus"].path / "accepted.parquet")
     return model, tokenize_rollouts(tokenizer, list(rollouts))
 
 
@@ -302,11 +344,11 @@ def test_an_engine_with_another_cache_is_refused(
     assert family in STATEFUL
     given = stage_context(context, tmp_path, family)
     with pytest.raises(UserError, match=r"set hardware.sampling.cache=false$"):
-        given.sampler(*given.load_policy())
+        given.sampler(*given.load_policy(Policy(given.inputs["policy"].path)))
     with pytest.raises(UserError, match=r"^engine.model: .* set hardware.sampling.cache=false$"):
-        engine_of(str(given.inputs["policy"]), None, "float32", HARDWARE)
+        build_engine(str(given.inputs["policy"].path), None, "float32", HARDWARE)
     right = replace(given, hardware=UNCACHED)
-    policy, tokenizer = right.load_policy()
+    policy, tokenizer = right.load_policy(Policy(right.inputs["policy"].path))
     drawn = right.sampler(policy, tokenizer).generate(
         ["one", "one", "a longer question"], Sampling(0.8, 1.0, 6), [1, 2, 3]
     )
@@ -318,7 +360,7 @@ def test_an_engine_with_another_cache_is_refused(
 
 
 def test_without_a_cache_the_same_completions_are_drawn(context: StageContext) -> None:  # noqa: F811
-    policy, tokenizer = load_policy(context.inputs["policy"], "float32")
+    policy, tokenizer = load_policy(context.inputs["policy"].path, "float32")
     asked = [f"coin {number}" for number in (3, 3, 45, 1234)], Sampling(2.0, 0.9, 12), [1, 2, 3, 4]
     cached, uncached = (
         HFEngine(policy, tokenizer, 3, cache=cache).generate(*asked) for cache in (True, False)
@@ -330,7 +372,7 @@ def test_without_a_cache_the_same_completions_are_drawn(context: StageContext) -
 
 
 def test_an_engine_of_other_weights_is_refused(context: StageContext) -> None:  # noqa: F811
-    policy, tokenizer = load_policy(context.inputs["policy"], "float32")
+    policy, tokenizer = load_policy(context.inputs["policy"].path, "float32")
     other = copy.deepcopy(policy)
     with torch.no_grad():
         other.get_output_embeddings().weight.mul_(1.01)
@@ -345,7 +387,7 @@ def test_an_engine_of_other_weights_is_refused(context: StageContext) -> None:  
 
 
 def test_an_engine_at_another_temperature_is_refused(context: StageContext) -> None:  # noqa: F811
-    policy, tokenizer = load_policy(context.inputs["policy"], "float32")
+    policy, tokenizer = load_policy(context.inputs["policy"].path, "float32")
     engine = HFEngine(policy, tokenizer, 8)
 
     def warmer(
@@ -358,8 +400,8 @@ def test_an_engine_at_another_temperature_is_refused(context: StageContext) -> N
 
 
 def test_bfloat16_engines_of_mixed_policies_pass(context: StageContext) -> None:  # noqa: F811
-    mixed, tokenizer = load_policy(context.inputs["policy"], "mixed")
-    half, _ = load_policy(context.inputs["policy"], "bfloat16")
+    mixed, tokenizer = load_policy(context.inputs["policy"].path, "mixed")
+    half, _ = load_policy(context.inputs["policy"].path, "bfloat16")
     generate = HFEngine(half, tokenizer, 8).generate
     remedy = hf_remedy(HARDWARE)
     check_engine(mixed, tokenizer, generate, 0.7, HARDWARE, "stages.rl", remedy, torch.bfloat16)

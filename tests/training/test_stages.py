@@ -12,16 +12,16 @@ import torch
 
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.optimization import OptimizerConfig, TrapezoidConfig
+from reasoning_lab.data.artifacts import Preferences
 from reasoning_lab.data.corpus import read_rollouts, write_rollouts
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.models.policy import load_policy, save_policy
+from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.models.tokenizer import tokenize_rollouts
 from reasoning_lab.tracking.history import read_history
 from reasoning_lab.training import loop as base
-from reasoning_lab.training.loop import (
-    StageContext,
-)
-from reasoning_lab.training.micro_batches import Steps
+from reasoning_lab.training.context import StageContext
+from reasoning_lab.training.micro_batches import PlannedBatches
 from reasoning_lab.types import Completion, UserError
 from tests.support.stages import (
     STAGES,
@@ -41,7 +41,7 @@ def test_resumed_stage_is_the_uninterrupted_one_to_the_bit(
 ) -> None:
     expected, states = saved_states(name, context, tmp_path)
     assert len(states) == STEPS
-    before, after = weights(context.inputs["policy"]), weights(tmp_path / "out")
+    before, after = weights(context.inputs["policy"].path), weights(tmp_path / "out")
     assert any(not torch.equal(before[key], after[key]) for key in before)
     for number, folder in enumerate(states, start=1):
         tracker = StepTracker()
@@ -121,10 +121,10 @@ def test_state_of_other_micro_batches_is_not_gone_on_from(
 
 def test_dropout_resumes_to_the_bit(context: StageContext, tmp_path: Path) -> None:
     """Torch's random state is part of what is saved."""
-    policy, tokenizer = load_policy(context.inputs["policy"], "float32")
+    policy, tokenizer = load_policy(context.inputs["policy"].path, "float32")
     policy.config.attention_dropout = policy.config.resid_pdrop = 0.3
     save_policy(policy, tokenizer, tmp_path / "policy")
-    dropping = replace(context, inputs={**context.inputs, "policy": tmp_path / "policy"})
+    dropping = replace(context, inputs={**context.inputs, "policy": Policy(tmp_path / "policy")})
     _, states = saved_states("sft", dropping, tmp_path / "whole")
     trained("sft", context, tmp_path / "plain")
     one, other = weights(tmp_path / "whole" / "out"), weights(tmp_path / "plain" / "out")
@@ -158,7 +158,7 @@ def test_micro_batches_leave_the_result_as_it_is(
     trained(name, context, tmp_path / "whole", config)
     micro = replace(context, hardware=HardwareConfig(micro_batch_size=1))
     trained(name, micro, tmp_path / "micro", config)
-    before = weights(context.inputs["policy"])
+    before = weights(context.inputs["policy"].path)
     one, other = weights(tmp_path / "whole" / "out"), weights(tmp_path / "micro" / "out")
     moved = max(float((one[key] - before[key]).abs().max()) for key in one)
     apart = max(float((one[key] - other[key]).abs().max()) for key in one)
@@ -207,11 +207,6 @@ def test_midtrain_stops_when_validation_no_longer_improves(
     assert_same(tmp_path, states[-1])
 
 
-def test_first_stage_without_a_policy_names_the_key(context: StageContext, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"stages\.stage: no policy to start from; set model\.path"):
-        trained("sft", replace(context, inputs={"corpus": context.inputs["corpus"]}), tmp_path)
-
-
 @pytest.mark.parametrize(("name", "counted"), [("sft", "examples"), ("dpo", "pairs")])
 def test_what_is_longer_than_max_tokens_is_left_out(
     name: str, counted: str, context: StageContext, tmp_path: Path
@@ -220,8 +215,8 @@ def test_what_is_longer_than_max_tokens_is_left_out(
     config = STAGES[name]
     everything = trained(name, context, tmp_path / "all")
     examples = tokenize_rollouts(
-        load_policy(context.inputs["policy"], "float32")[1],
-        read_rollouts(context.inputs["corpus"] / "accepted.parquet"),
+        load_policy(context.inputs["policy"].path, "float32")[1],
+        read_rollouts(context.inputs["corpus"].path / "accepted.parquet"),
     )
     lengths = sorted({example.length for example in examples})
     assert len(lengths) > 1
@@ -241,13 +236,13 @@ def test_a_pair_whose_side_has_no_token_is_left_out_and_counted(
     preferences = tmp_path / "preferences"
     preferences.mkdir()
     sides = {
-        side: read_rollouts(context.inputs["preferences"] / f"{side}.parquet")[:12]
+        side: read_rollouts(context.inputs["preferences"].path / f"{side}.parquet")[:12]
         for side in ("chosen", "rejected")
     }
     empty = replace(sides["rejected"][0], completion=Completion([], "", truncated=True))
     write_rollouts(preferences / "chosen.parquet", sides["chosen"])
     write_rollouts(preferences / "rejected.parquet", [empty, *sides["rejected"][1:]])
-    inputs = {**context.inputs, "preferences": preferences}
+    inputs = {**context.inputs, "preferences": Preferences(preferences)}
     ledger = Ledger()
     metrics = trained("dpo", replace(context, inputs=inputs), tmp_path, ledger=ledger)
     assert metrics["pairs"] == 11
@@ -270,10 +265,10 @@ def test_sft_of_levels_that_were_not_distilled(context: StageContext, tmp_path: 
 
 def test_steps_go_on_where_their_state_says() -> None:
     plan = [[0], [1, 2], [3]]
-    steps = Steps(plan, sum)
+    steps = PlannedBatches(plan, sum)
     reading = iter(steps)
     assert [next(reading), next(reading)] == [0, 3]
-    resumed = Steps(plan, sum)
+    resumed = PlannedBatches(plan, sum)
     resumed.load_state_dict(steps.state_dict())
     assert list(resumed) == [3]
     assert list(resumed) == [0, 3, 3]
@@ -281,6 +276,6 @@ def test_steps_go_on_where_their_state_says() -> None:
 
 
 def test_steps_begin_anew_after_a_reader_that_stopped_short() -> None:
-    steps = Steps([[0], [1, 2]], sum)
+    steps = PlannedBatches([[0], [1, 2]], sum)
     assert list(islice(steps, 2)) == [0, 3]
     assert list(steps) == [0, 3]

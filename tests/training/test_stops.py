@@ -24,7 +24,7 @@ from reasoning_lab.system.interrupts import (
 )
 from reasoning_lab.tracking.tracker import NullTracker
 from reasoning_lab.training import checkpoints, progress
-from reasoning_lab.training.loop import StageContext
+from reasoning_lab.training.context import StageContext
 from reasoning_lab.types import UserError
 from tests.support.stages import STAGES, STEPS, assert_same, optimization, trained
 

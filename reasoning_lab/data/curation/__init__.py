@@ -1,1 +1,1 @@
-"""What of a corpus is kept."""
+"""Curation of a corpus: deduplication, filters, decontamination and selection."""

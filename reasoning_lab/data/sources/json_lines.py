@@ -46,7 +46,7 @@ def json_lines(path: Path, key: str) -> Iterator[tuple[int, Any]]:
     """
     for number, content in parsed_lines(path, key):
         if isinstance(content, RowError):
-            raise content.at(f"{path}, line {number}")
+            raise content.with_place(f"{path}, line {number}")
         yield number, content
 
 

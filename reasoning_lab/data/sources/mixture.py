@@ -3,9 +3,8 @@
 import dataclasses
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
-from reasoning_lab.config.targets import factory
+from reasoning_lab.config.components import SourceConfig
 from reasoning_lab.data.sources.problem_source import ProblemSource, check_fractions
 from reasoning_lab.data.sources.unreadable import UnreadablePolicy, errors_under
 from reasoning_lab.graph.ledger import Ledger
@@ -22,7 +21,7 @@ class MixtureSource:
     one dataset holds out is drawn from none of them for training.
 
     Args:
-        sources: Name to `_target_` and options of a source.
+        sources: Name to the options of a source.
         weights: Name to its share of the problems, in any unit.
         test_frac: Replaces the `test_frac` of every source.
         validation_frac: Replaces the `validation_frac` of every source.
@@ -33,7 +32,7 @@ class MixtureSource:
 
     def __init__(
         self,
-        sources: Mapping[str, Mapping[str, Any]],
+        sources: Mapping[str, SourceConfig],
         weights: Mapping[str, float],
         test_frac: float,
         validation_frac: float,
@@ -49,12 +48,11 @@ class MixtureSource:
                 f"data.weights: {dict(weights)} are no shares; give numbers of at least 0, one "
                 "of them above"
             )
-        fractions = {"test_frac": test_frac, "validation_frac": validation_frac}
         self._weights = weights
         self._sources: dict[str, ProblemSource] = {}
         for name, options in sources.items():
             with errors_under(f"data.sources.{name}"):
-                self._sources[name] = factory({**options, **fractions}, f"data.sources.{name}")()
+                self._sources[name] = options.with_fractions(test_frac, validation_frac).build()
 
     def content(self) -> str:
         return "; ".join(f"{name}: {source.content()}" for name, source in self._sources.items())

@@ -16,7 +16,7 @@ from reasoning_lab.data.sources.row_values import (
     is_blank,
     is_missing,
     number_text,
-    shown,
+    short_repr,
     text_problem,
 )
 
@@ -65,7 +65,7 @@ def read_options(value: Any, column: str) -> Options:
     ):
         raise RowError(
             "malformed_options",
-            f"'{column}' is {shown(value)}; give a list of 2 to 26 texts, {_REMEDY}",
+            f"'{column}' is {short_repr(value)}; give a list of 2 to 26 texts, {_REMEDY}",
         )
     return Options(_texts(texts, column, value), labels)
 
@@ -105,7 +105,8 @@ def _texts(values: Sequence[Any], column: str, value: Any) -> list[str]:
             reason = "empty_option" if problem == "is empty" else "malformed_options"
             raise RowError(
                 reason,
-                f"option {number} of '{column}' {problem} ({shown(value)}); correct it, {_REMEDY}",
+                f"option {number} of '{column}' {problem} ({short_repr(value)}); correct it, "
+                f"{_REMEDY}",
             )
     return checked
 

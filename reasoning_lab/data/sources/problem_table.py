@@ -78,9 +78,9 @@ def read_table(
             unreadable += 1
             if not readable and unreadable >= _MAX_UNREADABLE_START:
                 raise UserError(
-                    f"{error.at(row.place)}; not one of {unreadable:,} rows can be read"
+                    f"{error.with_place(row.place)}; not one of {unreadable:,} rows can be read"
                 ) from error
-            entry = _dropped(row, error.reason, error.at(row.place).message)
+            entry = _dropped(row, error.reason, error.with_place(row.place).message)
         yield entry
     if not total:
         name = arguments.get("path") or arguments.get("dataset")

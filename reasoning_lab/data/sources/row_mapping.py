@@ -13,6 +13,7 @@ from decimal import Decimal
 from string import ascii_uppercase
 from typing import Any
 
+from reasoning_lab.config.fields import FREE_KEYS
 from reasoning_lab.data.sources.multiple_choice import (
     GOLD_NAMES,
     Options,
@@ -26,7 +27,7 @@ from reasoning_lab.data.sources.row_values import (
     is_missing,
     missing_column,
     root_of,
-    shown,
+    short_repr,
     text_problem,
     value_at,
 )
@@ -79,7 +80,7 @@ class RowMapping:
     shuffled: list[str] = field(default_factory=list)
     solutions: str | None = None
     thought: str | None = None
-    only: dict[str, Any] = field(default_factory=dict)
+    only: dict[str, Any] = field(default_factory=dict, metadata=FREE_KEYS)
     checker: str = "math"
     family: str = "file"
     family_column: str | None = None
@@ -168,7 +169,7 @@ class RowMapping:
         elif not is_missing(value):
             raise RowError(
                 "unreadable_gold",
-                f"'{self.gold}' is {shown(value)}; give one text or finite number"
+                f"'{self.gold}' is {short_repr(value)}; give one text or finite number"
                 f"{_nested_paths(value, self.gold)}",
             )
         gold = (answer or "").strip()
@@ -180,7 +181,7 @@ class RowMapping:
             missing_part = "" if self.gold_in == "whole" else f", without an answer {self.gold_in}"
             raise RowError(
                 "missing_gold",
-                f"'{self.gold}' is {shown(value)}{missing_part}; give a non-empty string, or "
+                f"'{self.gold}' is {short_repr(value)}{missing_part}; give a non-empty string, or "
                 "skip such rows with data.rows.no_gold=['']",
             )
         _check_text(gold, self.gold)
@@ -217,7 +218,7 @@ class RowMapping:
         if not isinstance(level, int) or isinstance(level, bool) or not 1 <= level <= _MAX_LEVEL:
             raise RowError(
                 "unreadable_level",
-                f"'{self.level}' is {shown(value)}; give an integer of at least 1, or "
+                f"'{self.level}' is {short_repr(value)}; give an integer of at least 1, or "
                 "select other rows with data.rows.only",
             )
         return level
@@ -228,7 +229,7 @@ class RowMapping:
         if not isinstance(texts, Sequence) or not all(isinstance(t, str | None) for t in texts):
             raise RowError(
                 "malformed_solutions",
-                f"'{column}' is {shown(value)}; give a text or a list of texts, or "
+                f"'{column}' is {short_repr(value)}; give a text or a list of texts, or "
                 "name another column in data.rows.solutions",
             )
         solutions = [text.strip() for text in texts if text and text.strip()]
@@ -250,10 +251,10 @@ def parse_row_mapping(options: Mapping[str, Any], key: str) -> RowMapping:
     Raises:
         UserError: There is no such key, or its value fits no row.
     """
-    known = [item.name for item in fields(RowMapping)]
+    keys = [item.name for item in fields(RowMapping)]
     for name in options:
-        if name not in known:
-            raise UserError(f"{key}.{name}: there is no such key; choose among {', '.join(known)}")
+        if name not in keys:
+            raise UserError(f"{key}.{name}: there is no such key; choose among {', '.join(keys)}")
     mapping = RowMapping(**options)
     if mapping.gold_in not in ("whole", "boxed") and not (
         mapping.gold_in.startswith(_AFTER) and mapping.gold_in.removeprefix(_AFTER).strip()
@@ -283,7 +284,7 @@ def _text(row: Mapping[str, Any], column: str, key: str, columns: Iterable[str])
         is_absent = is_missing(value) or isinstance(value, str)
         raise RowError(
             f"missing_{key}" if is_absent else f"unreadable_{key}",
-            f"'{column}' is {shown(value)}; give a non-empty string, or name another "
+            f"'{column}' is {short_repr(value)}; give a non-empty string, or name another "
             f"column in data.rows.{key}{_nested_paths(value, column)}",
         )
     _check_text(value, column)

@@ -34,7 +34,7 @@ class RowError(UserError):
         self.reason = reason
         super().__init__(self.message)
 
-    def at(self, place: str) -> "RowError":
+    def with_place(self, place: str) -> "RowError":
         """The same error with the row's place, e.g. `train.jsonl, line 3`."""
         return RowError(self.reason, f"{place}: {self.message}")
 
@@ -146,7 +146,7 @@ def is_blank(text: str) -> bool:
     return not any(char.isprintable() and not char.isspace() for char in text)
 
 
-def shown(value: Any) -> str:
+def short_repr(value: Any) -> str:
     """A value as one short line, for an error."""
     text = value.text if isinstance(value, JsonFloat) else repr(value)
     return text if len(text) <= _SHOWN_CHARS else text[:_SHOWN_CHARS] + "…"

@@ -1,11 +1,10 @@
 """Two teachers for one mixture of problems: a problem's family decides which of them solves it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
+from reasoning_lab.config.components import TeacherConfig
 from reasoning_lab.config.hardware import HardwareConfig
-from reasoning_lab.config.targets import factory
 from reasoning_lab.data.teachers.solvers import SOLVERS
 from reasoning_lab.data.teachers.teacher import ObservingTeacher, SolutionWriter, Teacher
 from reasoning_lab.types import Completion, Problem
@@ -15,13 +14,13 @@ class MixedTeacher:
     """The procedural teacher for the families that it has a solver for, another for all others.
 
     Args:
-        procedural: `_target_` and options of a `ProceduralTeacher`.
-        otherwise: `_target_` and options of the other teacher.
+        procedural: Options of a `ProceduralTeacher`.
+        otherwise: Options of the other teacher.
     """
 
-    def __init__(self, procedural: Mapping[str, Any], otherwise: Mapping[str, Any]) -> None:
-        self._procedural: Teacher = factory(procedural, "teacher.procedural")()
-        self._otherwise: Teacher = factory(otherwise, "teacher.otherwise")()
+    def __init__(self, procedural: TeacherConfig, otherwise: TeacherConfig) -> None:
+        self._procedural: Teacher = procedural.build()
+        self._otherwise: Teacher = otherwise.build()
         self.name = f"{self._procedural.name}, {self._otherwise.name}"
 
     def refusal(self, problem: Problem) -> str | None:

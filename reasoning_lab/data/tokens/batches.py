@@ -1,89 +1,64 @@
-"""Padded batches and the order in which a stage reads its examples.
+"""Batches of documents, and the order in which a stage reads them.
 
-Between curated examples and the losses, for every stage that does not pack. The order is
-planned ahead as a pure function of its arguments, so a resumed run reads what it would have.
+Between documents and the losses, for every stage. The order is planned ahead as a pure function of
+its arguments, so a resumed run reads what it would have.
 """
 
 import random
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
-from reasoning_lab.kernels.logprobs import TokenBatch, Unpadded
+from reasoning_lab.data.tokens.documents import Document, document_of
+from reasoning_lab.kernels.batch import TokenBatch
 from reasoning_lab.types import Example
 
-# Rows are sorted by length among this many batches: padding shrinks, order stays random.
+# Documents are sorted by length among this many batches: lengths of a batch are alike, order stays
+# random.
 _WINDOW_BATCHES = 16
-# Of a batch's tokens. More padding is left out, at the price of more calls of attention; of the
-# rest more repeated prompts are, at the price that each layer copies what attention reads.
-_MOST_PADDING_FRAC = 0.05
-_MOST_REPEATED_FRAC = 0.05
 
 
-def padded_batch(examples: Sequence[Example], pad_id: int) -> TokenBatch:
-    """One right-padded row an example; only completion tokens are trained."""
-    return padded_rows([[example] for example in examples], pad_id)
+def token_batch(documents: Sequence[Document]) -> TokenBatch:
+    """The documents one behind the other; those with one prompt are told to read it once."""
+    ends = np.cumsum([len(document) for document in documents])
+    cu_seqlens = np.concatenate([[0], ends])
+    return TokenBatch(
+        torch.from_numpy(np.concatenate([document.token_ids for document in documents])),
+        torch.from_numpy(cu_seqlens.astype(np.int32)),
+        torch.from_numpy(np.concatenate([document.loss_mask for document in documents])),
+        _first_reads(documents, cu_seqlens.tolist()),
+    )
 
 
-def padded_rows(rows: Sequence[Sequence[Example]], pad_id: int) -> TokenBatch:
-    """Right-padded rows, each one document of examples in a row.
-
-    An example sees those before it; only completion tokens are trained.
-    """
-    lengths = [row_length(row) for row in rows]
-    width = max(lengths)
-    input_ids = torch.full((len(rows), width), pad_id)
-    completion_mask = torch.zeros((len(rows), width), dtype=torch.bool)
-    for number, row in enumerate(rows):
-        at = 0
-        for example in row:
-            start, end = at + len(example.prompt_ids), at + example.length
-            input_ids[number, at:end] = torch.tensor([*example.prompt_ids, *example.completion_ids])
-            completion_mask[number, start:end] = True
-            at = end
-    completion_mask[:, 0] = False  # Nothing stands before it that could predict it.
-    return TokenBatch(input_ids, completion_mask, unpadded=_unpadded(rows, lengths, width))
+def completion_batch(examples: Sequence[Example]) -> TokenBatch:
+    """One document an example; only completion tokens are trained."""
+    return token_batch([document_of(example) for example in examples])
 
 
-def _unpadded(
-    rows: Sequence[Sequence[Example]], lengths: Sequence[int], width: int
-) -> Unpadded | None:
-    firsts: dict[tuple[int, ...], int] = {}
-    prompts = [tuple(row[0].prompt_ids) for row in rows]
-    beginnings = [
-        (firsts.setdefault(prompt, number), len(prompt)) for number, prompt in enumerate(prompts)
-    ]
-    repeated = sum(tokens for number, (first, tokens) in enumerate(beginnings) if first != number)
-    shape, starts = (len(rows), width), range(0, len(rows) * width, width)
-    rounded = [min(_rounded(length), width) for length in lengths]
-    pays = sum(rounded) < (1 - _MOST_PADDING_FRAC) * len(rows) * width
-    apart = sum(rounded) if pays else len(rows) * width
-    if repeated > _MOST_REPEATED_FRAC * apart:
-        return Unpadded.of(shape, starts, lengths, beginnings)
-    return Unpadded.of(shape, starts, rounded) if pays else None
-
-
-def _rounded(length: int) -> int:
-    """Up to five binary digits: attention takes rows of one length at once."""
-    unit = 1 << max(0, length.bit_length() - 5)
-    return -(-length // unit) * unit
-
-
-def row_length(row: Sequence[Example]) -> int:
-    """Tokens of all examples of a row."""
-    return sum(example.length for example in row)
+def _first_reads(documents: Sequence[Document], starts: Sequence[int]) -> torch.Tensor | None:
+    first_starts: dict[bytes, int] = {}
+    first_reads = np.arange(starts[-1])
+    shares = False
+    for document, start in zip(documents, starts, strict=False):
+        length = document.prompt_length
+        first = first_starts.setdefault(document.token_ids[:length].tobytes(), start)
+        if length and first != start:
+            first_reads[start : start + length] = np.arange(first, first + length)
+            shares = True
+    return torch.from_numpy(first_reads) if shares else None
 
 
 def step_batches(lengths: Sequence[int], batch_size: int, steps: int, seed: int) -> list[list[int]]:
-    """Plan which examples each step reads.
+    """Plan which documents each step reads.
 
     Epochs follow each other without a gap, each in its own random order, so every batch is
-    full and at no step has one example been read two times more than another. A longer plan
+    full and at no step has one document been read two times more than another. A longer plan
     with the same other arguments begins with the shorter one.
 
     Args:
-        lengths: Tokens of each example.
-        batch_size: Examples a step.
+        lengths: Tokens of each document.
+        batch_size: Documents a step.
         steps: Batches to plan.
         seed: Fixes the order.
 
@@ -91,10 +66,10 @@ def step_batches(lengths: Sequence[int], batch_size: int, steps: int, seed: int)
         `steps` lists of `batch_size` indices into `lengths`.
 
     Raises:
-        ValueError: When there is no example.
+        ValueError: There is no document.
     """
     if not lengths:
-        raise ValueError("step_batches needs at least one example")
+        raise ValueError("step_batches needs at least one document")
     rng = random.Random(seed)
     plan: list[list[int]] = []
     pending: list[int] = []

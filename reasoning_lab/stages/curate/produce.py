@@ -1,8 +1,8 @@
-"""Curation of a distilled corpus: what should not be trained on goes, and is accounted for.
+"""Curation of a distilled corpus: steps remove what should not be trained on, and count it.
 
-Steps look at the accepted rollouts. A rejected rollout stays as long as its problem has an
-accepted one: without it, it can pair with nothing. Validation rollouts, on which nothing
-trains, are passed on as they are. The whole corpus is in memory here.
+Steps filter the accepted rollouts. A rejected rollout is kept while its problem has an accepted
+one, since it could form no pair without it. Validation rollouts, on which nothing trains, are
+copied unchanged. The whole corpus is in memory here.
 """
 
 import shutil
@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from reasoning_lab.data.artifacts import Corpus
 from reasoning_lab.data.card import CorpusSummary, data_card
-from reasoning_lab.data.corpus import read_rollouts, write_prompt_ids, write_rollouts
+from reasoning_lab.data.corpus import write_prompt_ids, write_rollouts
 from reasoning_lab.data.curation.selection import group_by_problem
 from reasoning_lab.data.curation.step import (
     CurationContext,
@@ -23,27 +24,27 @@ from reasoning_lab.data.curation.step import (
 )
 from reasoning_lab.data.sources.benchmark_files import read_prompts
 from reasoning_lab.graph.ledger import Ledger
+from reasoning_lab.graph.stage import Metrics
 from reasoning_lab.stages.curate.stage import CurateStage
-from reasoning_lab.training.loop import Metrics, StageContext
+from reasoning_lab.training.context import StageContext
 from reasoning_lab.types import Rollout, UserError
 
-_SHOWN_ROLLOUTS = 16
+_LOGGED_ROLLOUTS = 16
 
 
-def run(config: CurateStage, context: StageContext) -> Metrics:
+def run(config: CurateStage, context: StageContext, corpus: Corpus) -> Metrics:
     """Write the curated corpus as `distill` does, with the data card."""
-    corpus, out_dir = context.inputs["corpus"], context.out_dir
-    accepted = read_rollouts(corpus / "accepted.parquet")
-    rejected = read_rollouts(corpus / "rejected.parquet")
+    curated = Corpus(context.out_dir)
+    accepted, rejected = corpus.accepted(), corpus.rejected()
     groups = group_by_problem([*accepted, *rejected])
     files = {Path(path).stem: read_prompts(path, "files") for path in config.files}
-    background = CurationContext(
+    curation_context = CurationContext(
         context.seed,
         {group.problem.id: group.pass_rate for group in groups},
         {**context.benchmark_prompts(), **files},
     )
     steps = build_steps(config.steps, f"stages.{context.name}.steps")
-    kept, counts, removals = curate(accepted, steps, background)
+    kept, counts, removals = curate(accepted, steps, curation_context)
     _count(steps, counts, removals, context.ledger)
     if not kept:
         last = next(count.step for count in counts if not count.rollouts_out)
@@ -51,17 +52,17 @@ def run(config: CurateStage, context: StageContext) -> Metrics:
             f"stages.{context.name}.steps.{last}: no rollout is left after it; widen its options, "
             f"or take it out with '~stages.{context.name}.steps.{last}'"
         )
-    names = {rollout.problem.id for rollout in kept}
-    paired = [rollout for rollout in rejected if rollout.problem.id in names]
+    kept_problems = {rollout.problem.id for rollout in kept}
+    kept_rejected = [rollout for rollout in rejected if rollout.problem.id in kept_problems]
     context.ledger.take("rejected_rollouts", len(rejected))
-    alone = len(rejected) - len(paired)
-    context.ledger.drop("rejected_rollouts", "problem_dropped", alone, selected=True)
-    write_rollouts(out_dir / "accepted.parquet", kept)
-    write_rollouts(out_dir / "rejected.parquet", paired)
-    shutil.copyfile(corpus / "validation.parquet", out_dir / "validation.parquet")
-    write_prompt_ids(out_dir, [rollout.problem for rollout in kept])
-    _write_card([*kept, *paired], counts, context)
-    return _told(kept, counts, removals, context)
+    dropped = len(rejected) - len(kept_rejected)
+    context.ledger.drop("rejected_rollouts", "problem_dropped", dropped, selected=True)
+    write_rollouts(curated.accepted_file, kept)
+    write_rollouts(curated.rejected_file, kept_rejected)
+    shutil.copyfile(corpus.validation_file, curated.validation_file)
+    write_prompt_ids(context.out_dir, [rollout.problem for rollout in kept])
+    _write_card([*kept, *kept_rejected], counts, context)
+    return _log_metrics(kept, counts, removals, context)
 
 
 def _count(
@@ -96,7 +97,7 @@ def _write_card(
     (context.out_dir / "README.md").write_text(card, encoding="utf-8")
 
 
-def _told(
+def _log_metrics(
     kept: Sequence[Rollout],
     counts: Sequence[StepCount],
     removals: Sequence[Removal],
@@ -107,6 +108,6 @@ def _told(
         metrics[f"{count.step}/in"] = count.rollouts_in
         metrics[f"{count.step}/out"] = count.rollouts_out
     context.tracker.log({f"curate/{key}": value for key, value in metrics.items()})
-    removed = [removal.rollout for removal in removals[:_SHOWN_ROLLOUTS]]
+    removed = [removal.rollout for removal in removals[:_LOGGED_ROLLOUTS]]
     context.tracker.log_rollouts("curate/removed", removed)
     return metrics

@@ -1,4 +1,4 @@
-"""The `curate` stage: what should not be trained on leaves the corpus."""
+"""The `curate` stage: it removes from a corpus what should not be trained on."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,19 +15,19 @@ from reasoning_lab.training.stage import LabStage
 from reasoning_lab.types import UserError
 
 if TYPE_CHECKING:
-    from reasoning_lab.training.loop import StageContext
+    from reasoning_lab.training.context import StageContext
 
 
 @dataclass
 class CurateStage(LabStage):
-    """What is taken out of a corpus.
+    """Curation of a corpus by a list of steps.
 
     Attributes:
-        steps: `_target_` and options of each step of `reasoning_lab.data`, in order; null leaves
-            one out.
+        steps: `_target_` and options of each step of `reasoning_lab.data`, in order; null
+            leaves a step out.
         files: JSONL files of benchmark problems (`prompt`, `problem` or `question`) that the
-            corpus is decontaminated against beside the recipe's benchmarks. Their content is
-            identity, not where they lie.
+            corpus is decontaminated against, besides the recipe's benchmarks. Their content is
+            identity, their paths are not.
     """
 
     name = "curate"
@@ -43,9 +43,9 @@ class CurateStage(LabStage):
         return super().identity() | {"files": [sha256(Path(path)) for path in self.files]}
 
     def check(self, key: str, hardware: HardwareConfig) -> None:
-        """Refuse steps that cannot be made and files that cannot be read."""
+        """Refuse steps that cannot be built and files that cannot be read."""
         if not build_steps(self.steps, f"{key}.steps"):
-            raise UserError(f"{key}.steps: there is none; keep one, or leave the stage out")
+            raise UserError(f"{key}.steps: there is no step; keep one, or leave the stage out")
         for path in self.files:
             read_prompts(path, f"{key}.files")
 
@@ -53,7 +53,7 @@ class CurateStage(LabStage):
         """Nothing is left out."""
         return input_rows.get(Corpus.kind)
 
-    def run(self, context: "StageContext") -> Metrics:
+    def run(self, context: "StageContext", corpus: Corpus) -> Metrics:
         from reasoning_lab.stages.curate.produce import run
 
-        return run(self, context)
+        return run(self, context, corpus)

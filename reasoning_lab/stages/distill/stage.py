@@ -1,4 +1,4 @@
-"""The `distill` stage: a teacher works problems, and what it gets right is a corpus."""
+"""The `distill` stage: a teacher solves problems, and its correct solutions form a corpus."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import MISSING
 
+from reasoning_lab.config.components import JudgeConfig, TeacherConfig
 from reasoning_lab.config.fields import at_least, choice, number
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.problems import ProblemDraw, ProblemsConfig
-from reasoning_lab.config.targets import factory
 from reasoning_lab.data.artifacts import Corpus
 from reasoning_lab.graph.stage import Metrics, Workload
 from reasoning_lab.system.files import content_hash
@@ -18,23 +18,22 @@ from reasoning_lab.training.stage import LabStage
 from reasoning_lab.types import Split
 
 if TYPE_CHECKING:
-    from reasoning_lab.training.loop import StageContext
+    from reasoning_lab.training.context import StageContext
 
 
 @dataclass
 class DistillStage(LabStage):
-    """What the teacher is asked.
+    """Rejection sampling of a teacher's solutions.
 
     Attributes:
-        teacher: `_target_` and options of the teacher.
+        teacher: What writes the worked solutions.
         problems: Drawn from the training split.
         validation: Problems drawn from the validation split, for early stopping.
-        judge: `_target_` and options of a model that is asked about answers which the verifier
-            cannot read; null = they count as unparseable.
-        rollouts: Worked solutions a problem; a recorded teacher may have fewer.
-        truncated: What becomes of rollouts that were cut off, at a limit or before the end of the
-            thought: `reject` = rejected without being verified; `keep` = verified as all others.
-        shard_problems: Problems worked and verified at a time; a kill costs at most one shard.
+        judge: What judges answers that the verifier cannot read; null = they count as unparseable.
+        rollouts: Solutions a problem; a recorded teacher may have fewer.
+        truncated: Treatment of rollouts that end at a token limit or inside the thought: `reject`
+            = rejected without being verified; `keep` = verified like all others.
+        shard_problems: Problems solved and verified at a time; a kill loses at most one shard.
     """
 
     name = "distill"
@@ -42,8 +41,8 @@ class DistillStage(LabStage):
     reads = ("data",)
     version = 2
 
-    teacher: dict[str, Any] = MISSING
-    judge: dict[str, Any] | None = None
+    teacher: TeacherConfig = MISSING
+    judge: JudgeConfig | None = None
     problems: ProblemsConfig = field(default_factory=ProblemsConfig)
     validation: int = at_least(1)
     rollouts: int = at_least(1)
@@ -52,9 +51,9 @@ class DistillStage(LabStage):
 
     def check(self, key: str, hardware: HardwareConfig) -> None:
         """Refuse a teacher or a judge whose options are wrong."""
-        factory(self.teacher, f"{key}.teacher")()
+        self.teacher.check(f"{key}.teacher")
         if self.judge is not None:
-            factory(self.judge, f"{key}.judge")()
+            self.judge.check(f"{key}.judge")
 
     def problem_draws(self, key: str) -> list[ProblemDraw]:
         levels, count = self.problems.levels, self.problems.count
@@ -65,10 +64,10 @@ class DistillStage(LabStage):
         return [ProblemDraw(name, split, levels, n, self.teacher) for name, split, n in draws]
 
     def identity(self) -> dict[str, Any]:
-        """A model in a local folder counts by content, not by place."""
+        """Local models are identified by their content, not by their path."""
         identity = super().identity()
-        for asked in (identity["teacher"], identity["judge"] or {}):
-            engine = asked.get("engine")
+        for options in (identity["teacher"], identity["judge"] or {}):
+            engine = options.get("engine")
             if engine is not None and Path(engine["model"]).is_dir():
                 engine["model"] = content_hash(Path(engine["model"]))
         return identity

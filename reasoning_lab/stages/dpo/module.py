@@ -18,51 +18,42 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from reasoning_lab.data.corpus import read_rollouts
-from reasoning_lab.data.tokens.batches import padded_batch
-from reasoning_lab.kernels.logprobs import TokenBatch, token_logprobs
+from reasoning_lab.data.artifacts import Preferences
+from reasoning_lab.data.tokens.batches import completion_batch
+from reasoning_lab.data.tokens.documents import drop_too_long
+from reasoning_lab.graph.stage import Metrics
+from reasoning_lab.kernels.batch import TokenBatch
+from reasoning_lab.kernels.logprobs import token_logprobs
 from reasoning_lab.losses.dpo import DPOLoss, PairLogprobs, dpo_loss
 from reasoning_lab.models.policy import sampling_device, to_device
+from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.models.tokenizer import tokenize_rollouts
 from reasoning_lab.stages.dpo.stage import DPOStage
 from reasoning_lab.system.files import find_checksummed, rename_with_checksum
 from reasoning_lab.system.ranks import Peers, broadcast_from_rank0, rank, rank_slice
-from reasoning_lab.training.loop import (
-    Metrics,
-    PolicyModule,
-    StageContext,
-    fit,
-    parts_of,
-    save_trained,
-)
-from reasoning_lab.training.micro_batches import Steps
+from reasoning_lab.training.context import StageContext
+from reasoning_lab.training.loop import PolicyModule, fit, parts_of, save_trained
+from reasoning_lab.training.micro_batches import MicroBatch, micro_batches
 from reasoning_lab.training.schedules import optimizer_of, schedule_of
 from reasoning_lab.training.step_plan import in_steps, step_plan
-from reasoning_lab.training.token_stage import divided, fitting
 from reasoning_lab.types import Example, Rollout, UserError
 
 # Read by the reference at once, where hardware names no micro-batch.
 _REFERENCE_BATCH_PAIRS = 8
 
 
-@dataclass(frozen=True, slots=True)
-class PairBatch:
-    """Pairs with what the reference thinks of them.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairBatch(MicroBatch):
+    """B pairs with what the reference thinks of them.
+
+    `tokens` are `2 B` documents: the chosen, then the rejected in the same order. `weight` counts
+    the chosen's trained tokens.
 
     Attributes:
-        tokens: `2 B` rows: the chosen, then the rejected in the same order.
         reference_logprobs: `[2 B]` float32, summed over each completion.
-        sft_share: The chosen's tokens, as a multiple of the mean over the step's micro-batches;
-            with it, accumulated gradients are those of the undivided step.
     """
 
-    tokens: TokenBatch
     reference_logprobs: Tensor
-    sft_share: float
-
-    def to(self, device: torch.device) -> "PairBatch":
-        moved = self.tokens.to(device), self.reference_logprobs.to(device)
-        return PairBatch(*moved, self.sft_share)
 
 
 class DPOModule(PolicyModule):
@@ -75,22 +66,23 @@ class DPOModule(PolicyModule):
 
     def training_step(self, batch: PairBatch, index: int) -> Tensor:
         config = self._config
-        chosen, rejected = token_logprobs(self.policy, batch.tokens).sum(1).chunk(2)
+        logprobs = token_logprobs(self.policy, batch.tokens)
+        chosen, rejected = batch.tokens.sum_by_document(logprobs).chunk(2)
         pairs = PairLogprobs(
             chosen,
             rejected,
             *batch.reference_logprobs.chunk(2),
-            *batch.tokens.completion_mask.sum(1).chunk(2),
+            *batch.tokens.trained_lengths.chunk(2),
         )
         beta = beta_at(self.global_step, config.optimization.steps, config.beta, config.beta_end)
         result = dpo_loss(config.loss, pairs, beta, config.label_smoothing)
         sft_loss = -chosen.sum() / pairs.chosen_tokens.sum()
-        loss = result.losses.mean() + config.sft_weight * batch.sft_share * sft_loss
+        loss = result.losses.mean() + config.sft_weight * batch.weight * sft_loss
         self.log_train(
             {
                 "loss": loss.detach(),
                 "dpo_loss": result.losses.detach().mean(),
-                "sft_loss": batch.sft_share * sft_loss.detach(),
+                "sft_loss": batch.weight * sft_loss.detach(),
                 "beta": beta,
                 **preference_metrics(pairs, result),
             }
@@ -137,33 +129,33 @@ def _correlation(one: Tensor, other: Tensor) -> Tensor:
     return torch.where(size > 0, (one * other).sum() / size.clamp(min=1e-12), 0.0)
 
 
-def run(config: DPOStage, context: StageContext) -> Metrics:
+def run(
+    config: DPOStage, context: StageContext, policy: Policy, preferences: Preferences
+) -> Metrics:
     """Write the preference-optimized policy."""
-    policy, tokenizer = context.load_student()
-    preferences = context.inputs["preferences"]
-    chosen = read_rollouts(preferences / "chosen.parquet")
-    rejected = read_rollouts(preferences / "rejected.parquet")
+    student, tokenizer = context.load_student(policy)
+    chosen, rejected = preferences.chosen(), preferences.rejected()
     pairs = fitting_pairs(chosen, rejected, tokenizer, config.max_tokens, context)
-    placed = to_device(policy, sampling_device(context.hardware))
+    placed = to_device(student, sampling_device(context.hardware))
     size = context.hardware.micro_batch_size or _REFERENCE_BATCH_PAIRS
-    reference = kept_reference_logprobs(
-        placed, pairs, tokenizer.pad_token_id, context.work_dir, size
-    )
+    reference = stored_reference_logprobs(placed, pairs, context.work_dir, size)
     lengths = [max(one.length, other.length) for one, other in pairs]
     pair_length = fmean(one.length + other.length for one, other in pairs)
     optimization = in_steps(config.optimization, context.name, len(pairs), pair_length, "pairs")
     config = replace(config, optimization=optimization)
     plan = step_plan(lengths, optimization, context.seed)
-    micro_count = parts_of(optimization.batch_size, context.hardware)
-    parts = divided(plan, [len(one.completion_ids) for one, _ in pairs], micro_count)
 
-    def collate(index: Sequence[int]) -> PairBatch:
-        rows, sft_share = parts[index[0]]
-        tokens = pair_tokens([pairs[row] for row in rows], tokenizer.pad_token_id)
-        return PairBatch(tokens, reference[list(rows)].T.flatten(), sft_share)
+    def make(rows: Sequence[int], weight: float) -> PairBatch:
+        return PairBatch(
+            tokens=pair_tokens([pairs[row] for row in rows]),
+            weight=weight,
+            reference_logprobs=reference[list(rows)].T.flatten(),
+        )
 
-    module = DPOModule(policy, config, context.name)
-    batches = Steps([[number] for number in range(len(parts))], collate)
+    module = DPOModule(student, config, context.name)
+    trained_tokens = [len(chosen.completion_ids) for chosen, _ in pairs]
+    parts = parts_of(optimization.batch_size, context.hardware)
+    batches = micro_batches(plan, trained_tokens, parts, make)
     train_s = fit(module, batches, context, optimization)
     save_trained(module, tokenizer, context)
     tokens = sum(pairs[row][0].length + pairs[row][1].length for rows in plan for row in rows)
@@ -202,43 +194,40 @@ def fitting_pairs(
     pairs = list(compress(everything, written))
     problems = [one.problem for one in compress(chosen, written)]
     lengths = [max(one.length, other.length) for one, other in pairs]
-    short = fitting(problems, lengths, max_tokens, "pairs", context.ledger)
+    short = drop_too_long(problems, lengths, max_tokens, "pairs", context.ledger)
     key = f"stages.{context.name}.max_tokens={max_tokens}"
     context.ledger.require_passed("pairs", key, "raise it")
     return [pairs[index] for index in short]
 
 
-def pair_tokens(pairs: Sequence[tuple[Example, Example]], pad_id: int) -> TokenBatch:
-    """`2 B` rows: every chosen, then every rejected."""
-    rows = [chosen for chosen, _ in pairs] + [rejected for _, rejected in pairs]
-    return padded_batch(rows, pad_id)
+def pair_tokens(pairs: Sequence[tuple[Example, Example]]) -> TokenBatch:
+    """`2 B` documents: every chosen, then every rejected."""
+    return completion_batch([pair[side] for side in (0, 1) for pair in pairs])
 
 
-def kept_reference_logprobs(
+def stored_reference_logprobs(
     reference: PreTrainedModel,
     pairs: Sequence[tuple[Example, Example]],
-    pad_id: int,
     folder: Path,
     batch_pairs: int,
 ) -> Tensor:
     """`reference_logprobs`, read again where a run goes on after a kill."""
-    kept = broadcast_from_rank0(lambda: find_checksummed(folder, "reference"))
-    if kept is not None:
-        return load_file(kept)["logprobs"]
-    found = reference_logprobs(reference, pairs, pad_id, batch_pairs)
+    file = broadcast_from_rank0(lambda: find_checksummed(folder, "reference"))
+    if file is not None:
+        return load_file(file)["logprobs"]
+    logprobs = reference_logprobs(reference, pairs, batch_pairs)
     if rank() == 0:
         folder.mkdir(parents=True, exist_ok=True)
         draft = folder / "reference.draft"
-        save_file({"logprobs": found}, draft)
+        save_file({"logprobs": logprobs}, draft)
         rename_with_checksum(draft, "reference")
-    return found
+    return logprobs
 
 
 @torch.no_grad()
 def reference_logprobs(
     reference: PreTrainedModel,
     pairs: Sequence[tuple[Example, Example]],
-    pad_id: int,
     batch_pairs: int,
 ) -> Tensor:
     """`[pairs, 2]` float32: summed logprobs of chosen and rejected; ranks share one pass.
@@ -246,11 +235,11 @@ def reference_logprobs(
     Pairs are read sorted by length, `batch_pairs` at a time.
     """
     order = sorted(range(len(pairs)), key=lambda row: max(side.length for side in pairs[row]))
-    own: dict[int, list[float]] = {}
+    rank_sums: dict[int, list[float]] = {}
     for start in rank_slice(range(0, len(pairs), batch_pairs)):
         rows = order[start : start + batch_pairs]
-        tokens = pair_tokens([pairs[row] for row in rows], pad_id)
-        sums = token_logprobs(reference, tokens.to(reference.device)).sum(1)
-        own.update(zip(rows, torch.stack(sums.chunk(2), dim=1).tolist(), strict=True))
-    found = {row: sums for part in Peers().all_gather(own) for row, sums in part.items()}
-    return torch.tensor([found[row] for row in range(len(pairs))])
+        tokens = pair_tokens([pairs[row] for row in rows]).to(reference.device)
+        sums = tokens.sum_by_document(token_logprobs(reference, tokens))
+        rank_sums.update(zip(rows, torch.stack(sums.chunk(2), dim=1).tolist(), strict=True))
+    all_sums = {row: sums for part in Peers().all_gather(rank_sums) for row, sums in part.items()}
+    return torch.tensor([all_sums[row] for row in range(len(pairs))])

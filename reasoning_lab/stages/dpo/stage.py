@@ -14,7 +14,7 @@ from reasoning_lab.training.stage import TrainingStage
 from reasoning_lab.types import Sequences
 
 if TYPE_CHECKING:
-    from reasoning_lab.training.loop import StageContext
+    from reasoning_lab.training.context import StageContext
 
 
 @dataclass
@@ -47,7 +47,8 @@ class DPOStage(TrainingStage):
         workload, size = super().workload(), self.optimization.batch_size
         if self.max_tokens is None or workload.rows is None:
             return workload
-        trained = Sequences(2 * workload.rows, self.max_tokens, size, each=2)
+        rows = 2 * workload.rows
+        trained = Sequences(rows, self.max_tokens, size, sequences_per_row=2)
         return replace(workload, trained=trained)
 
     def epoch_rows(self, input_rows: Mapping[str, int | None]) -> int | None:
@@ -56,7 +57,7 @@ class DPOStage(TrainingStage):
     def row_tokens_at_most(self) -> int | None:
         return None if self.max_tokens is None else 2 * self.max_tokens
 
-    def run(self, context: "StageContext") -> Metrics:
+    def run(self, context: "StageContext", policy: Policy, preferences: Preferences) -> Metrics:
         from reasoning_lab.stages.dpo.module import run
 
-        return run(self, context)
+        return run(self, context, policy, preferences)

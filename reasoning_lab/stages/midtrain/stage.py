@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from reasoning_lab.config.fields import at_least, choice, number, placement
+from reasoning_lab.config.fields import at_least, choice, number
 from reasoning_lab.config.problems import DocumentLimit
 from reasoning_lab.data.artifacts import Corpus
 from reasoning_lab.graph.stage import Metrics, Workload
@@ -13,7 +13,7 @@ from reasoning_lab.training.stage import TrainingStage
 from reasoning_lab.types import Sequences
 
 if TYPE_CHECKING:
-    from reasoning_lab.training.loop import StageContext
+    from reasoning_lab.training.context import StageContext
 
 
 @dataclass
@@ -23,9 +23,6 @@ class MidtrainStage(TrainingStage):
     Attributes:
         row_tokens: Tokens of a packed row; `optimization.batch_size` counts rows.
         trained: Which tokens carry loss: sequence (the paper) or completion.
-        packing: Whether documents share rows as the model reads them; false = each is read as a
-            padded row of its own, for models that cannot keep packed documents apart. The steps
-            and their losses are the same.
         patience: Validations without a lower loss before training stops.
         validate_every_steps: Optimizer steps between two validations.
         validation_batch_rows: Rows a validation batch.
@@ -39,7 +36,6 @@ class MidtrainStage(TrainingStage):
 
     row_tokens: int = at_least(2)
     trained: str = choice("sequence", "completion")
-    packing: bool = placement(True)
     patience: int = at_least(1)
     validate_every_steps: int = at_least(1)
     validation_batch_rows: int = number(8, least=1, placement=True)
@@ -51,7 +47,7 @@ class MidtrainStage(TrainingStage):
         workload, size = super().workload(), self.optimization.batch_size
         if workload.rows is None:
             return workload
-        trained = Sequences(workload.rows, self.row_tokens, size, packed=self.packing)
+        trained = Sequences(workload.rows, self.row_tokens, size, packed=True)
         return replace(workload, trained=trained)
 
     def epoch_rows(self, input_rows: Mapping[str, int | None]) -> int | None:
@@ -61,7 +57,7 @@ class MidtrainStage(TrainingStage):
     def row_tokens_at_most(self) -> int | None:
         return self.row_tokens
 
-    def run(self, context: "StageContext") -> Metrics:
+    def run(self, context: "StageContext", policy: Policy, corpus: Corpus) -> Metrics:
         from reasoning_lab.stages.midtrain.module import run
 
-        return run(self, context)
+        return run(self, context, policy, corpus)

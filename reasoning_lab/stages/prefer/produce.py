@@ -1,9 +1,9 @@
 """Preference pairs from verified rollouts: chosen is correct, rejected is not (paper, step 3).
 
-`from_policy` samples the policy that DPO will train; `from_corpus` reuses the rollouts that
-rejection sampling threw away, as the paper does; `from_both` takes the one beside the other. All
-write `chosen.parquet` and `rejected.parquet`, row i of one against row i of the other, and
-`pairs.jsonl`, which says of each pair who wrote it, how long its sides are and what verified it.
+`from_policy` samples the policy that DPO will train. `from_corpus` reuses the rollouts that
+rejection sampling rejected, as the paper does. `from_both` pairs rollouts of both authors. All
+write `Preferences`: row i of both sides is one pair, and each pair's authors, lengths and verifier
+are written beside them.
 """
 
 import json
@@ -12,55 +12,61 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from reasoning_lab.data.corpus import read_rollouts, write_prompt_ids, write_rollouts
+from reasoning_lab.data.artifacts import Corpus, Preferences
+from reasoning_lab.data.corpus import write_prompt_ids, write_rollouts
 from reasoning_lab.data.curation.selection import group_by_problem, preference_pairs
 from reasoning_lab.graph.ledger import Ledger
+from reasoning_lab.graph.stage import Metrics
+from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.sampling.rollouts import sampling_from_config
 from reasoning_lab.stages.prefer.stage import (
     PreferMixedStage,
     PreferStage,
     PreferTeacherStage,
 )
-from reasoning_lab.training.loop import Metrics, StageContext
+from reasoning_lab.training.context import StageContext
 from reasoning_lab.types import PreferencePair, Problem, RolloutGroup, Split, UserError, Verdict
 from reasoning_lab.verify import verifier_version
 
 
-def from_policy(config: PreferStage, context: StageContext) -> Metrics:
+def from_policy(config: PreferStage, context: StageContext, policy: Policy) -> Metrics:
     """Pairs of the policy's own rollouts."""
     problems = context.problems(Split.TRAIN, config.problems)
-    return _write(_sampled(problems, config, context), config, context)
+    return _write(_policy_groups(policy, problems, config, context), config, context)
 
 
-def from_corpus(config: PreferTeacherStage, context: StageContext) -> Metrics:
+def from_corpus(config: PreferTeacherStage, context: StageContext, corpus: Corpus) -> Metrics:
     """Pairs of the teacher's accepted and rejected rollouts."""
-    return _write(_teachers(context), config, context)
+    return _write(_teacher_groups(corpus), config, context)
 
 
-def from_both(config: PreferMixedStage, context: StageContext) -> Metrics:
+def from_both(
+    config: PreferMixedStage, context: StageContext, policy: Policy, corpus: Corpus
+) -> Metrics:
     """Pairs of the policy's rollouts and the teacher's of the same problems."""
-    taught = _taught(config, context)
-    own = _sampled([group.problem for group in taught], config, context)
+    teacher_groups = _selected_teacher_groups(corpus, config, context)
+    problems = [group.problem for group in teacher_groups]
+    policy_groups = _policy_groups(policy, problems, config, context)
     groups = []
-    for teachers, policys in zip(taught, own, strict=True):
+    for by_teacher, by_policy in zip(teacher_groups, policy_groups, strict=True):
         rollouts = [
             rollout
-            for side, members in (("policy", policys.rollouts), ("teacher", teachers.rollouts))
-            for rollout in members
-            if (config.chosen_from if rollout.correct else config.rejected_from) in ("any", side)
+            for author, group in (("policy", by_policy), ("teacher", by_teacher))
+            for rollout in group.rollouts
+            if (config.chosen_from if rollout.correct else config.rejected_from) in ("any", author)
         ]
-        unused = len(policys.rollouts) + len(teachers.rollouts) - len(rollouts)
+        unused = len(by_policy.rollouts) + len(by_teacher.rollouts) - len(rollouts)
         context.ledger.take("rollouts", unused)
         context.ledger.drop("rollouts", "other_author", unused, selected=True)
-        groups.append(RolloutGroup(teachers.problem, rollouts))
+        groups.append(RolloutGroup(by_teacher.problem, rollouts))
     return _write(groups, config, context)
 
 
-def _sampled(
-    problems: Sequence[Problem], config: PreferStage, context: StageContext
+def _policy_groups(
+    policy: Policy, problems: Sequence[Problem], config: PreferStage, context: StageContext
 ) -> list[RolloutGroup]:
-    """The policy's rollouts, by problem."""
-    sampler = context.sampler(*context.load_policy())
+    """Rollouts that the policy samples, one group a problem."""
+    sampler = context.sampler(*context.load_policy(policy))
     return sampler.resumable_groups(
         problems,
         config.group_size,
@@ -70,31 +76,28 @@ def _sampled(
     )
 
 
-def _taught(config: PreferMixedStage, context: StageContext) -> list[RolloutGroup]:
-    """The teacher's rollouts of `config.problems`, drawn from the corpus."""
-    asked = config.problems
-    of_corpus = _teachers(context)
-    groups = [group for group in of_corpus if group.problem.level in asked.levels]
-    context.ledger.take("problems", len(of_corpus))
-    context.ledger.drop("problems", "other_level", len(of_corpus) - len(groups), selected=True)
-    if len(groups) < asked.count:
+def _selected_teacher_groups(
+    corpus: Corpus, config: PreferMixedStage, context: StageContext
+) -> list[RolloutGroup]:
+    """The teacher's rollouts of `config.problems.count` random problems of the corpus."""
+    selection = config.problems
+    all_groups = _teacher_groups(corpus)
+    groups = [group for group in all_groups if group.problem.level in selection.levels]
+    context.ledger.take("problems", len(all_groups))
+    context.ledger.drop("problems", "other_level", len(all_groups) - len(groups), selected=True)
+    if len(groups) < selection.count:
         raise UserError(
             f"stages.{context.name}.problems: the corpus has {len(groups)} problems at levels "
-            f"{list(asked.levels)} and {asked.count} were asked for; ask for fewer, or distill more"
+            f"{list(selection.levels)} and {selection.count} were asked for; ask for fewer, or "
+            "distill more"
         )
-    context.ledger.drop("problems", "beyond_count", len(groups) - asked.count, selected=True)
-    return random.Random(f"{context.seed}/prefer").sample(groups, asked.count)
+    context.ledger.drop("problems", "beyond_count", len(groups) - selection.count, selected=True)
+    return random.Random(f"{context.seed}/prefer").sample(groups, selection.count)
 
 
-def _teachers(context: StageContext) -> list[RolloutGroup]:
+def _teacher_groups(corpus: Corpus) -> list[RolloutGroup]:
     """The teacher's accepted and rejected rollouts, by problem."""
-    corpus = context.inputs["corpus"]
-    return group_by_problem(
-        [
-            *read_rollouts(corpus / "accepted.parquet"),
-            *read_rollouts(corpus / "rejected.parquet"),
-        ]
-    )
+    return group_by_problem([*corpus.accepted(), *corpus.rejected()])
 
 
 def _write(
@@ -109,9 +112,10 @@ def _write(
             f"stages.{context.name}: none of {len(groups)} problems has both a correct and an "
             "incorrect rollout; choose harder or easier problems, or sample more"
         )
-    write_rollouts(context.out_dir / "chosen.parquet", [pair.chosen for pair in pairs])
-    write_rollouts(context.out_dir / "rejected.parquet", [pair.rejected for pair in pairs])
-    with (context.out_dir / "pairs.jsonl").open("w") as stream:
+    preferences = Preferences(context.out_dir)
+    write_rollouts(preferences.chosen_file, [pair.chosen for pair in pairs])
+    write_rollouts(preferences.rejected_file, [pair.rejected for pair in pairs])
+    with preferences.pairs_file.open("w") as stream:
         stream.writelines(json.dumps(_provenance(pair)) + "\n" for pair in pairs)
     write_prompt_ids(context.out_dir, [group.problem for group in groups])
     rollouts = [rollout for group in groups for rollout in group.rollouts]

@@ -15,20 +15,20 @@ from reasoning_lab.training.stage import LabStage
 from reasoning_lab.types import Sequences, Split
 
 if TYPE_CHECKING:
-    from reasoning_lab.training.loop import StageContext
+    from reasoning_lab.training.context import StageContext
 
 
 @dataclass
 class PreferStage(LabStage):
-    """The policy's own rollouts.
+    """Preference pairs of the policy's own rollouts.
 
     Attributes:
         problems: Drawn from the training split.
         group_size: Rollouts a problem.
-        sampling: How they are drawn.
-        pairs_per_problem: At most so many pairs of one problem.
-        pairing: Which correct rollout meets which incorrect one: random, or length_matched, those
-            whose lengths differ least.
+        sampling: Sampling options of these rollouts.
+        pairs_per_problem: Most pairs of one problem.
+        pairing: How correct and incorrect rollouts are paired: random, or length_matched, which
+            pairs those whose lengths differ least.
     """
 
     name = "prefer"
@@ -54,20 +54,20 @@ class PreferStage(LabStage):
     def made_rows(self, input_rows: Mapping[str, int | None]) -> int | None:
         return self.problems.count * self.pairs_per_problem
 
-    def run(self, context: "StageContext") -> Metrics:
+    def run(self, context: "StageContext", policy: Policy) -> Metrics:
         from reasoning_lab.stages.prefer.produce import from_policy
 
-        return from_policy(self, context)
+        return from_policy(self, context, policy)
 
 
 @dataclass
 class PreferTeacherStage(LabStage):
-    """The teacher's rollouts: those that rejection sampling threw away are the rejected.
+    """Preference pairs of the teacher's rollouts; incorrect ones were rejected by distillation.
 
     Attributes:
-        pairs_per_problem: At most so many pairs of one problem.
-        pairing: Which correct rollout meets which incorrect one: random, or length_matched, those
-            whose lengths differ least.
+        pairs_per_problem: Most pairs of one problem.
+        pairing: How correct and incorrect rollouts are paired: random, or length_matched, which
+            pairs those whose lengths differ least.
     """
 
     name = "prefer_teacher"
@@ -83,19 +83,19 @@ class PreferTeacherStage(LabStage):
         rollouts = input_rows.get(Corpus.kind)
         return None if rollouts is None else rollouts // 2 * self.pairs_per_problem
 
-    def run(self, context: "StageContext") -> Metrics:
+    def run(self, context: "StageContext", corpus: Corpus) -> Metrics:
         from reasoning_lab.stages.prefer.produce import from_corpus
 
-        return from_corpus(self, context)
+        return from_corpus(self, context, corpus)
 
 
 @dataclass
 class PreferMixedStage(PreferStage):
-    """The policy's rollouts beside the teacher's, of problems that are in the corpus.
+    """Preference pairs of the policy's and the teacher's rollouts of the corpus's problems.
 
     Attributes:
-        chosen_from: Whose correct rollouts may be chosen: any, policy or teacher.
-        rejected_from: Whose incorrect rollouts may be rejected.
+        chosen_from: Author of the chosen rollouts: any, policy or teacher.
+        rejected_from: Author of the rejected rollouts, likewise.
     """
 
     name = "prefer_mixed"
@@ -115,7 +115,9 @@ class PreferMixedStage(PreferStage):
         problems = self.problems
         return [CorpusSelection(f"{key}.problems", problems.levels, problems.count)]
 
-    def run(self, context: "StageContext") -> Metrics:
+    def run(  # type: ignore[override]  # Its `consumes` says what it is given.
+        self, context: "StageContext", policy: Policy, corpus: Corpus
+    ) -> Metrics:
         from reasoning_lab.stages.prefer.produce import from_both
 
-        return from_both(self, context)
+        return from_both(self, context, policy, corpus)

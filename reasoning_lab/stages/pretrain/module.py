@@ -13,6 +13,8 @@ from transformers import PreTrainedTokenizerBase
 from reasoning_lab.data.corpus import write_prompt_ids
 from reasoning_lab.data.teachers.procedural import ProceduralTeacher
 from reasoning_lab.data.teachers.teacher import boxed
+from reasoning_lab.data.tokens.documents import document_of
+from reasoning_lab.graph.stage import Metrics
 from reasoning_lab.models.policy import build_policy
 from reasoning_lab.models.tokenizer import (
     completion_tokens,
@@ -21,9 +23,9 @@ from reasoning_lab.models.tokenizer import (
     train_tokenizer,
 )
 from reasoning_lab.stages.pretrain.stage import PretrainStage
-from reasoning_lab.training.loop import Metrics, StageContext
+from reasoning_lab.training.context import StageContext
+from reasoning_lab.training.next_token_training import train_next_token
 from reasoning_lab.training.probe import check_student
-from reasoning_lab.training.token_stage import train_padded
 from reasoning_lab.types import Example, Problem, Split
 
 _RESULT = " = "
@@ -48,18 +50,13 @@ def run(config: PretrainStage, context: StageContext) -> Metrics:
         model.architecture, tokenizer, model.dtype, context.seed, hardware.kernels
     )
     check_student(policy, hardware, context.name)
-    metrics = train_padded(
-        policy,
-        [
-            *([answer] for answer in answers),
-            *([example_of[step] for step in sheet] for sheet in sheets),
-        ],
-        tokenizer,
-        config.optimization,
-        context,
-    )
+    documents = [
+        *(document_of(answer) for answer in answers),
+        *(document_of(*(example_of[step] for step in sheet)) for sheet in sheets),
+    ]
+    metrics = train_next_token(policy, documents, tokenizer, config.optimization, context)
     write_prompt_ids(context.out_dir, problems)
-    return metrics
+    return {**metrics, "examples": len(answers) + sum(map(len, sheets))}
 
 
 def single_steps(thoughts: Sequence[str]) -> list[tuple[str, str]]:

@@ -8,21 +8,18 @@ from omegaconf import MISSING
 
 from reasoning_lab.config.fields import at_least, number
 from reasoning_lab.config.problems import ProblemDraw, ProblemsConfig
+from reasoning_lab.data.teachers.config import ProceduralTeacherConfig
 from reasoning_lab.graph.stage import Metrics
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.training.stage import TrainingStage
 from reasoning_lab.types import Split
 
 if TYPE_CHECKING:
-    from reasoning_lab.training.loop import StageContext
+    from reasoning_lab.training.context import StageContext
 
 
 # Who works the problems, whatever the recipe distills with; its slips are the stage's business.
-_TEACHER = {
-    "_target_": "reasoning_lab.data.teachers.procedural.ProceduralTeacher",
-    "noticed_slip_rate": 0.0,
-    "unnoticed_slip_rate": 0.0,
-}
+_TEACHER = ProceduralTeacherConfig(noticed_slip_rate=0.0, unnoticed_slip_rate=0.0)
 
 
 @dataclass

@@ -11,14 +11,15 @@ from filelock import FileLock, Timeout
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_lab.models.policy import save_policy
-from reasoning_lab.sampling.probe import hf_remedy
+from reasoning_lab.models.policy_artifact import Policy
+from reasoning_lab.sampling.engine_check import hf_remedy
 from reasoning_lab.sampling.rollouts import RolloutSampler
 from reasoning_lab.sampling.vllm import VLLMEngine
-from reasoning_lab.sampling.vllm_process import served
-from reasoning_lab.sampling.vllm_server import VLLMServers
+from reasoning_lab.sampling.vllm_client import VLLMClient
+from reasoning_lab.sampling.vllm_launcher import running_server
 from reasoning_lab.stages.rl.stage import RLStage
 from reasoning_lab.system.ranks import broadcast_from_rank0, rank
-from reasoning_lab.training.loop import StageContext
+from reasoning_lab.training.context import StageContext
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ def _vllm_servers(
     def start_server() -> str:
         folder = _checkpoint(context, policy, tokenizer)
         output = context.work_dir / "vllm.log"
-        server = served(folder, context.model.sampling_dtype, context.hardware, output)
+        server = running_server(folder, context.model.sampling_dtype, context.hardware, output)
         return stack.enter_context(server)
 
     urls = hardware.rollout_urls or [broadcast_from_rank0(start_server)]
@@ -87,8 +88,8 @@ def _vllm_servers(
             stack.enter_context(exclusive_server(url, context.work_dir.parent))
     shared = Path(hardware.weights_dir or context.work_dir.parent) / context.work_dir.name
     return context.sampler_through(
-        lambda on_progress: VLLMServers(policy, tokenizer, urls, hardware, shared / "weights"),
-        lambda engine, version: cast(VLLMServers, engine).load(policy, version),
+        lambda on_progress: VLLMClient(policy, tokenizer, urls, hardware, shared / "weights"),
+        lambda engine, version: cast(VLLMClient, engine).load(policy, version),
     )
 
 
@@ -111,8 +112,9 @@ def _checkpoint(
     context: StageContext, policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> Path:
     """A checkpoint of the policy's architecture, with its tokenizer, to start vLLM on."""
-    folder = context.inputs.get("policy")
-    if folder is None:  # The base checkpoint may lack tokens of the policy.
-        folder = context.work_dir / "base"
-        save_policy(policy, tokenizer, folder)
+    start = context.inputs[Policy.kind]
+    if isinstance(start, Policy) and not start.is_base:
+        return start.path
+    folder = context.work_dir / "base"  # The base checkpoint may lack tokens of the policy.
+    save_policy(policy, tokenizer, folder)
     return folder

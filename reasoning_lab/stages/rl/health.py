@@ -54,7 +54,8 @@ class Health:
         if not self._mean(self._last, "groups_trained"):
             warnings["signal"] = (
                 f"no group of the last {_WINDOW_STEPS} steps had anything to learn from; choose "
-                "prompts that are solved now and then, a larger group_size, or backfill_rounds"
+                "prompts that are solved now and then, a larger group_size, or more "
+                "dynamic_sampling_rounds"
             )
         return warnings
 

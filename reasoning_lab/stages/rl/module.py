@@ -19,8 +19,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_lab.data.corpus import write_prompt_ids
 from reasoning_lab.graph.ledger import Ledger
+from reasoning_lab.graph.stage import Metrics
+from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.models.tokenizer import template_thought
-from reasoning_lab.sampling.probe import check_engine
+from reasoning_lab.sampling.engine_check import check_engine
 from reasoning_lab.stages.rl.engines import engine_remedy, rollout_sampler
 from reasoning_lab.stages.rl.health import Health
 from reasoning_lab.stages.rl.metrics import rollout_metrics, time_metrics, validation_metrics
@@ -30,22 +32,17 @@ from reasoning_lab.stages.rl.records import PromptBatch, StepRollouts
 from reasoning_lab.stages.rl.rollouts import RolloutCollector, step_sampling
 from reasoning_lab.stages.rl.stage import RLStage
 from reasoning_lab.stages.rl.update import (
-    MicroBatch,
     Reference,
+    RolloutBatch,
     entropy,
-    micro_batches,
-    own_share,
+    rank_batches,
+    rollout_batches,
     update,
 )
 from reasoning_lab.system.ranks import Peers
 from reasoning_lab.tracking.tracker import Tracker
-from reasoning_lab.training.loop import (
-    Metrics,
-    PolicyModule,
-    StageContext,
-    fit,
-    save_trained,
-)
+from reasoning_lab.training.context import StageContext
+from reasoning_lab.training.loop import PolicyModule, fit, save_trained
 from reasoning_lab.training.schedules import optimizer_of, schedule_of
 from reasoning_lab.training.step_plan import in_steps
 from reasoning_lab.training.strategies import backward, clipped_step
@@ -65,7 +62,7 @@ class RLModule(PolicyModule):
         collector: Samples, rewards and selects a step's rollouts.
         prefetcher: Decides when they are sampled, and by which weights.
         config: The stage's.
-        micro_batch_size: Rollouts of a backward pass; None = the default of `micro_batches`.
+        micro_batch_size: Rollouts of a backward pass; None = the default of `rollout_batches`.
         tracker: Where tables of rollouts go.
         name: The stage's name.
 
@@ -117,21 +114,21 @@ class RLModule(PolicyModule):
             self._micro_batch_size,
             self.device,
         )
-        step_micro_batches = micro_batches(
+        step_batches = rollout_batches(
             step_rollouts.trained_groups,
             self._tokenizer,
             self._config,
             self._micro_batch_size,
             self.device,
         )
-        self.train_tokens += sum(micro_batch.read_tokens for micro_batch in step_micro_batches)
+        self.train_tokens += sum(len(part.tokens.input_ids) for part in step_batches)
         self.rollouts += len(step_rollouts.rollouts)
         step_rollouts.record(self.ledger)
         metrics = validation_metrics(step_rollouts.validation)
-        if step_micro_batches:
-            metrics |= self._update(step_micro_batches, sampling.temperature, batch.step)
+        if step_batches:
+            metrics |= self._update(step_batches, sampling.temperature, batch.step)
         cast(LRScheduler, self.lr_schedulers()).step()
-        trained_tokens = sum(micro_batch.trained_tokens for micro_batch in step_micro_batches)
+        trained_tokens = sum(part.trained_tokens for part in step_batches)
         metrics |= time_metrics(
             step_rollouts,
             sampled - started,
@@ -160,13 +157,13 @@ class RLModule(PolicyModule):
         self.ledger.load_state_dict(checkpoint["ledger"])
 
     def _update(
-        self, step_micro_batches: list[MicroBatch], temperature: float, step: int
+        self, step_batches: list[RolloutBatch], temperature: float, step: int
     ) -> dict[str, float]:
         """Train on the step's rollouts; what is logged under `train/`."""
         optimizer = cast(LightningOptimizer, self.optimizers())
         values = update(
             self.policy,
-            own_share(step_micro_batches),
+            rank_batches(step_batches),
             self._config,
             temperature,
             optimizer,
@@ -198,13 +195,13 @@ class RLModule(PolicyModule):
         )
 
 
-def run(config: RLStage, context: StageContext) -> Metrics:
+def run(config: RLStage, context: StageContext, policy: Policy) -> Metrics:
     """Train the policy and write it."""
     # The schedule advances at steps without a group that trains, also before the first update.
     warnings.filterwarnings("ignore", r"Detected call of `lr_scheduler\.step\(\)`")
-    policy, tokenizer = context.load_student()
+    student, tokenizer = context.load_student(policy)
     problems = context.problems(Split.TRAIN, config.problems)
-    prefetcher = RolloutPrefetcher(policy, config.staleness, context.hardware.strategy)
+    prefetcher = RolloutPrefetcher(student, config.staleness, context.hardware.strategy)
     validation = context.source.problems(
         Split.VALIDATION, config.problems.levels, config.validation.count, 0
     )
@@ -213,9 +210,9 @@ def run(config: RLStage, context: StageContext) -> Metrics:
         rollout_sampler(config, context, sampling_policy, tokenizer) as sampler,
         closing(prefetcher),
     ):
-        if config.rollout_engine != "hf" or sampling_policy is not policy:
+        if config.rollout_engine != "hf" or sampling_policy is not student:
             check_engine(
-                policy,
+                student,
                 tokenizer,
                 sampler.generate,
                 config.temperature.start,
@@ -242,7 +239,7 @@ def run(config: RLStage, context: StageContext) -> Metrics:
             template_thought(tokenizer),
         )
         module = RLModule(
-            policy,
+            student,
             tokenizer,
             collector,
             prefetcher,

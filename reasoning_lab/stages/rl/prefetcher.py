@@ -12,7 +12,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from reasoning_lab.config.hardware import SHARDED
-from reasoning_lab.kernels.logprobs import mixes_precision
+from reasoning_lab.kernels.binding import mixes_precision
 from reasoning_lab.models.adapters import trainable_weights
 from reasoning_lab.stages.rl.records import PromptBatch, StepRollouts
 from reasoning_lab.stages.rl.rollouts import RolloutCollector

@@ -11,33 +11,32 @@ from reasoning_lab.stages.rl.records import CONFIGURED_REASONS, DropReason, Prom
 from reasoning_lab.stages.rl.rollouts import filter_reason, step_sampling
 from reasoning_lab.stages.rl.stabilizers import has_mixed_correctness
 from reasoning_lab.stages.rl.stage import RLStage
-from reasoning_lab.training.loop import StageContext
-from reasoning_lab.training.micro_batches import Steps
+from reasoning_lab.training.context import StageContext
+from reasoning_lab.training.micro_batches import PlannedBatches
 from reasoning_lab.training.step_plan import step_plan
 from reasoning_lab.types import Problem, RolloutGroup, UserError
 
 log = logging.getLogger(__name__)
 
 
-def prompt_batches(config: RLStage, pool: Sequence[Problem], seed: int) -> Steps:
+def prompt_batches(config: RLStage, pool: Sequence[Problem], seed: int) -> PlannedBatches:
     """The prompts of every step; a resumed run gets the same ones."""
     steps = step_plan([1] * len(pool), config.optimization, seed)
 
     def batch(step: int) -> PromptBatch:
         chosen = set(steps[step])
         others = [index for index in range(len(pool)) if index not in chosen]
-        replacements = others if config.backfill_rounds else []
+        replacements = others if config.dynamic_sampling_rounds else []
         random.Random(f"{seed}/{step}/spare").shuffle(replacements)
         return PromptBatch(
             step, [pool[index] for index in steps[step]], [pool[index] for index in replacements]
         )
 
-    def batch_with_next(indices: Sequence[int]) -> PromptBatch:
-        (step,) = indices
+    def batch_with_next(step: int) -> PromptBatch:
         prefetches = config.staleness and step + 1 < len(steps)
         return replace(batch(step), next_batch=batch(step + 1) if prefetches else None)
 
-    return Steps([[step] for step in range(len(steps))], batch_with_next)
+    return PlannedBatches(range(len(steps)), batch_with_next)
 
 
 def screened_pool(

@@ -84,7 +84,7 @@ class RolloutCollector:
         validation = self._validate(batch.step, policy_version)
         groups: list[RewardedGroup] = []
         prompts, replacements = batch.problems, batch.replacements
-        for round_number in range(1 + self._config.backfill_rounds):
+        for round_number in range(1 + self._config.dynamic_sampling_rounds):
             seed = f"{self._seed}/{batch.step}" + (f"/{round_number}" if round_number else "")
             for sampled in self._sample(prompts, batch.step, seed, policy_version):
                 groups.append(self._select(self._reward(sampled), seed))

@@ -16,7 +16,7 @@ from reasoning_lab.training.stage import TrainingStage
 from reasoning_lab.types import Sequences, Split, UserError
 
 if TYPE_CHECKING:
-    from reasoning_lab.training.loop import StageContext
+    from reasoning_lab.training.context import StageContext
 
 # Rows sorted by length and cut into such micro-batches hold little padding.
 MICRO_BATCH_ROWS = 32
@@ -122,8 +122,8 @@ class RLStage(TrainingStage):
             policy samples them while the step before trains.
         temperature: Sampling temperature; it divides the logits of the loss too.
         filter: Which prompts and rollouts train.
-        backfill_rounds: Most times that a step samples further prompts of the pool in place of
-            dropped ones (dynamic sampling, DAPO); 0 = never.
+        dynamic_sampling_rounds: Most times that a step samples further prompts of the pool in
+            place of dropped ones (DAPO); 0 = never.
         signal: What must differ within a group, or within the whole update for `reinforce_pp`, for
             it to train: `correctness` = some rollouts are correct and some are not, so that a
             group that is wrong throughout does not learn to be short; `reward` = rewards differ.
@@ -157,7 +157,7 @@ class RLStage(TrainingStage):
     staleness: int = number(0, least=0, most=1)
     temperature: TemperatureConfig = field(default_factory=TemperatureConfig)
     filter: FilterConfig = field(default_factory=FilterConfig)
-    backfill_rounds: int = number(0, least=0)
+    dynamic_sampling_rounds: int = number(0, least=0)
     signal: str = choice("correctness", "reward")
     rewards: dict[str, Any] = field(default_factory=_correctness)
     overlong: str = choice("keep", "mask")
@@ -230,10 +230,10 @@ class RLStage(TrainingStage):
         """Of a group whose rollouts are all as long as they may be."""
         return self.group_size * self.max_new_tokens
 
-    def run(self, context: "StageContext") -> Metrics:
+    def run(self, context: "StageContext", policy: Policy) -> Metrics:
         from reasoning_lab.stages.rl.module import run
 
-        return run(self, context)
+        return run(self, context, policy)
 
 
 def _check_vllm(key: str, hardware: HardwareConfig) -> None:

@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from reasoning_lab.data.tokens.batches import padded_batch
-from reasoning_lab.kernels.logprobs import TokenBatch, token_entropies, token_logprobs
+from reasoning_lab.data.tokens.batches import completion_batch
+from reasoning_lab.kernels.batch import TokenBatch
+from reasoning_lab.kernels.logprobs import token_entropies, token_logprobs
 from reasoning_lab.losses.policy_gradient import (
     GRPOLoss,
     KLTerm,
@@ -23,42 +24,47 @@ from reasoning_lab.stages.rl.records import RewardedGroup, TrainingRow
 from reasoning_lab.stages.rl.rollouts import training_rows
 from reasoning_lab.stages.rl.stage import MICRO_BATCH_ROWS, RLStage
 from reasoning_lab.system.ranks import Peers, rank_slice, world_size
+from reasoning_lab.training.micro_batches import MicroBatch
 from reasoning_lab.types import Example, Rollout
 
 # Read for the entropy of a step: a few percent of the work of its update.
 _ENTROPY_ROLLOUTS = 8
 
 
-@dataclass(frozen=True, slots=True)
-class MicroBatch:
-    """Some of an update's rollouts.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutBatch(MicroBatch):
+    """Some of an update's rollouts, a document each, of K trained tokens together.
 
     Attributes:
-        tokens: `B` rows.
-        rollout_logprobs: `[B, T]` float32, the engine's; 0 where no token is trained.
-        advantages: `[B]` float32.
-        weights: `[B]` float32, of each token in the update's loss.
-        read_tokens: Prompts and completions, without padding.
+        rollout_logprobs: `[K]` float32, the engine's.
+        advantages: `[K]` float32, of each token's rollout.
+        weights: `[K]` float32, of each token in the update's loss.
     """
 
-    tokens: TokenBatch
     rollout_logprobs: Tensor
     advantages: Tensor
     weights: Tensor
-    read_tokens: int
 
     @property
     def trained_tokens(self) -> int:
-        return int(self.tokens.completion_mask.sum())
+        return len(self.rollout_logprobs)
+
+    def untrained(self) -> "RolloutBatch":
+        """The same documents, of which no token is trained."""
+        tokens = replace(self.tokens, loss_mask=torch.zeros_like(self.tokens.loss_mask))
+        nothing = self.weights[:0]
+        return RolloutBatch(
+            tokens=tokens, rollout_logprobs=nothing, advantages=nothing, weights=nothing
+        )
 
 
-def micro_batches(
+def rollout_batches(
     groups: Sequence[RewardedGroup],
     tokenizer: PreTrainedTokenizerBase,
     config: RLStage,
     rows: int | None,
     device: torch.device,
-) -> list[MicroBatch]:
+) -> list[RolloutBatch]:
     """The rollouts that train, sorted by length and cut up.
 
     Args:
@@ -69,42 +75,33 @@ def micro_batches(
             would have none.
         device: Where they go.
     """
-    rows_by_length = sorted(
-        training_rows(groups, tokenizer, config), key=lambda row: row.example.length
-    )
-    size = max(1, min(rows or MICRO_BATCH_ROWS, -(-len(rows_by_length) // world_size())))
+    trained = sorted(training_rows(groups, tokenizer, config), key=lambda row: row.example.length)
+    size = max(1, min(rows or MICRO_BATCH_ROWS, -(-len(trained) // world_size())))
     return [
-        _micro_batch(rows_by_length[start : start + size], tokenizer.pad_token_id, device)
-        for start in range(0, len(rows_by_length), size)
+        _rollout_batch(trained[start : start + size]).to(device)
+        for start in range(0, len(trained), size)
     ]
 
 
-def own_share(micros: Sequence[MicroBatch]) -> list[MicroBatch]:
+def rank_batches(batches: Sequence[RolloutBatch]) -> list[RolloutBatch]:
     """This rank's micro-batches, as many as every other's: idle ones train nothing."""
-    most = -(-len(micros) // world_size())
-    idle = replace(
-        micros[0],
-        tokens=replace(
-            micros[0].tokens,
-            completion_mask=torch.zeros_like(micros[0].tokens.completion_mask),
-        ),
-        rollout_logprobs=torch.zeros_like(micros[0].rollout_logprobs),
-    )
-    own = list(rank_slice(micros))
-    return own + [idle] * (most - len(own))
+    most = -(-len(batches) // world_size())
+    of_rank = list(rank_slice(batches))
+    return of_rank + [batches[0].untrained()] * (most - len(of_rank))
 
 
-def _micro_batch(rows: Sequence[TrainingRow], pad_id: int, device: torch.device) -> MicroBatch:
-    tokens = padded_batch([row.example for row in rows], pad_id).to(device)
+def _rollout_batch(rows: Sequence[TrainingRow]) -> RolloutBatch:
     logprobs = [value for row in rows for value in row.rollout.completion.logprobs]
-    return MicroBatch(
-        tokens,
-        torch.zeros(tokens.input_ids.shape, device=device).masked_scatter(
-            tokens.completion_mask, torch.tensor(logprobs, device=device)
-        ),
-        torch.tensor([row.advantage for row in rows], device=device),
-        torch.tensor([row.token_weight for row in rows], device=device),
-        sum(row.example.length for row in rows),
+    trained_tokens = torch.tensor([len(row.example.completion_ids) for row in rows])
+
+    def of_tokens(of_rollouts: Sequence[float]) -> Tensor:
+        return torch.tensor(of_rollouts).repeat_interleave(trained_tokens)
+
+    return RolloutBatch(
+        tokens=completion_batch([row.example for row in rows]),
+        rollout_logprobs=torch.tensor(logprobs),
+        advantages=of_tokens([row.advantage for row in rows]),
+        weights=of_tokens([row.token_weight for row in rows]),
     )
 
 
@@ -134,7 +131,7 @@ def entropy(
     size = rows or count
     total = 0.0
     for start in range(0, count, size):
-        tokens = padded_batch(examples[start : start + size], tokenizer.pad_token_id).to(device)
+        tokens = completion_batch(examples[start : start + size]).to(device)
         total += float(token_entropies(policy, tokens).sum())
     return total / max(sum(len(rollout.completion.token_ids) for rollout in read), 1)
 
@@ -147,7 +144,7 @@ class Reference:
 
     @torch.no_grad()
     def logprobs(self, tokens: TokenBatch, temperature: float) -> Tensor:
-        """`[B, T]`, at the temperature that sampled."""
+        """`[K]`, at the temperature that sampled."""
         self._model.to(tokens.input_ids.device)
         return token_logprobs(self._model, tokens, temperature)
 
@@ -161,32 +158,32 @@ class Tally:
         self._sums: dict[str, Tensor] = {}
         self._mismatch_max = 0.0
 
-    def add(self, micro: MicroBatch, result: GRPOLoss) -> None:
-        mask = micro.tokens.completion_mask
-        self._tokens += micro.trained_tokens
+    def add(self, result: GRPOLoss) -> None:
+        self._tokens += len(result.clipped_low)
         self._sum("loss", result.loss.detach())
         self._sum("clip_low_frac", result.clipped_low.sum())
         self._sum("clip_high_frac", result.clipped_high.sum())
         if result.kl_to_reference is not None:
-            self._sum("kl_to_reference", (result.kl_to_reference * mask).sum())
+            self._sum("kl_to_reference", result.kl_to_reference.sum())
 
-    def mismatch(self, micro: MicroBatch, policy_logprobs: Tensor) -> None:
+    def add_mismatch(self, batch: RolloutBatch, policy_logprobs: Tensor) -> None:
         """How far the trainer is from the engine, at the weights that sampled."""
-        apart = (policy_logprobs - micro.rollout_logprobs).abs() * micro.tokens.completion_mask
-        self._sum("mismatch_mean", apart.sum())
-        self._mismatch_max = max(self._mismatch_max, float(apart.max()))
+        mismatch = (policy_logprobs - batch.rollout_logprobs).abs()
+        self._sum("mismatch_mean", mismatch.sum())
+        if len(mismatch):
+            self._mismatch_max = max(self._mismatch_max, float(mismatch.max()))
 
     def values(self, epochs: int) -> dict[str, float]:
         """Means a token; `loss` is the mean over the epochs."""
-        own = {key: float(value) for key, value in self._sums.items()}
-        of_rank = self._peers.all_gather((self._tokens, own, self._mismatch_max))
-        tokens = sum(count for count, _, _ in of_rank)
-        sums = {key: sum(each[key] for _, each, _ in of_rank) for key in own}
+        rank_sums = {key: float(value) for key, value in self._sums.items()}
+        of_ranks = self._peers.all_gather((self._tokens, rank_sums, self._mismatch_max))
+        tokens = sum(count for count, _, _ in of_ranks)
+        sums = {key: sum(values[key] for _, values, _ in of_ranks) for key in rank_sums}
         a_token = {key: value / tokens for key, value in sums.items()}
         return a_token | {
             "loss": sums["loss"] / epochs,
             "mismatch_mean": a_token["mismatch_mean"] * epochs,
-            "mismatch_max": max(largest for _, _, largest in of_rank),
+            "mismatch_max": max(largest for _, _, largest in of_ranks),
         }
 
     def _sum(self, key: str, value: Tensor) -> None:
@@ -195,7 +192,7 @@ class Tally:
 
 def update(
     policy: PreTrainedModel,
-    micros: Sequence[MicroBatch],
+    batches: Sequence[RolloutBatch],
     config: RLStage,
     temperature: float,
     optimizer: Optimizer | LightningOptimizer,
@@ -208,7 +205,7 @@ def update(
 
     Args:
         policy: Learns; its weights are those that sampled.
-        micros: This rank's share of the update's rollouts.
+        batches: This rank's share of the update's rollouts.
         config: The stage's.
         temperature: The one that sampled divides the logits.
         optimizer: Forgets the gradient of the update before.
@@ -221,32 +218,38 @@ def update(
     Returns:
         What is logged under `train/`.
     """
-    tally, own = Tally(peers), []
-    afar = [reference.logprobs(micro.tokens, temperature) for micro in micros] if reference else []
+    tally, first_logprobs = Tally(peers), list[Tensor]()
+    reference_logprobs = (
+        [reference.logprobs(batch.tokens, temperature) for batch in batches] if reference else []
+    )
     norm = 0.0
     for epoch in range(config.epochs):
         optimizer.zero_grad()
-        for number, micro in enumerate(micros):
-            logprobs = token_logprobs(policy, micro.tokens, temperature)
+        for number, batch in enumerate(batches):
+            policy_logprobs = token_logprobs(policy, batch.tokens, temperature)
             if epoch == 0:
-                own.append(logprobs.detach())
-                tally.mismatch(micro, own[-1])
-            old, correction = micro.rollout_logprobs, None
+                first_logprobs.append(policy_logprobs.detach())
+                tally.add_mismatch(batch, policy_logprobs.detach())
+            behavior_logprobs, correction = batch.rollout_logprobs, None
             if config.importance_cap is not None:
-                old = own[number]
-                correction = importance_weights(old, micro.rollout_logprobs, config.importance_cap)
+                behavior_logprobs = first_logprobs[number]
+                correction = importance_weights(
+                    behavior_logprobs, batch.rollout_logprobs, config.importance_cap
+                )
+            kl = None
+            if reference_logprobs:
+                kl = KLTerm(reference_logprobs[number], config.kl.estimator, config.kl.weight)
             result = grpo_loss(
-                logprobs,
-                old,
-                micro.advantages,
-                micro.weights,
-                micro.tokens.completion_mask,
+                policy_logprobs,
+                behavior_logprobs,
+                batch.advantages,
+                batch.weights,
                 config.clip_low,
                 config.clip_high,
                 correction,
-                KLTerm(afar[number], config.kl.estimator, config.kl.weight) if afar else None,
+                kl,
             )
-            backward(result.loss * world_size(), number == len(micros) - 1)
-            tally.add(micro, result)
+            backward(result.loss * world_size(), number == len(batches) - 1)
+            tally.add(result)
         norm = step()
     return {"gradient_norm": norm, **tally.values(config.epochs)}

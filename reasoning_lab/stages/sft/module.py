@@ -1,27 +1,30 @@
 """Fine-tune on a compact, harder subset: not packed, loss on the completion and its end.
 
-Each row is one example, so the model meets the end of every thought where it will have to
+Each document is one example, so the model meets the end of every thought where it will have to
 write it: this is where it learns when to stop.
 """
 
 from collections.abc import Sequence
 
-from reasoning_lab.data.corpus import read_rollouts
+from reasoning_lab.data.artifacts import Corpus
 from reasoning_lab.data.curation.selection import harder_subset
+from reasoning_lab.data.tokens.documents import document_of, drop_too_long
 from reasoning_lab.graph.ledger import Ledger
+from reasoning_lab.graph.stage import Metrics
+from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.models.tokenizer import tokenize_rollouts
 from reasoning_lab.stages.sft.stage import SFTStage
-from reasoning_lab.training.loop import Metrics, StageContext
-from reasoning_lab.training.token_stage import fitting, train_padded
+from reasoning_lab.training.context import StageContext
+from reasoning_lab.training.next_token_training import train_next_token
 from reasoning_lab.types import Rollout, UserError
 
 _UNIT = "rollouts"
 
 
-def run(config: SFTStage, context: StageContext) -> Metrics:
+def run(config: SFTStage, context: StageContext, policy: Policy, corpus: Corpus) -> Metrics:
     """Write the fine-tuned policy."""
-    policy, tokenizer = context.load_student()
-    accepted = read_rollouts(context.inputs["corpus"] / "accepted.parquet")
+    student, tokenizer = context.load_student(policy)
+    accepted = corpus.accepted()
     subset = harder_subset(accepted, config.levels, config.count, context.seed)
     _count_subset(accepted, subset, config, context.ledger)
     if not subset:
@@ -32,13 +35,13 @@ def run(config: SFTStage, context: StageContext) -> Metrics:
     examples = tokenize_rollouts(tokenizer, subset)
     problems = [rollout.problem for rollout in subset]
     lengths = [example.length for example in examples]
-    rows = [
-        [examples[index]]
-        for index in fitting(problems, lengths, config.max_tokens, _UNIT, context.ledger)
+    documents = [
+        document_of(examples[index])
+        for index in drop_too_long(problems, lengths, config.max_tokens, _UNIT, context.ledger)
     ]
     key = f"stages.{context.name}.max_tokens={config.max_tokens}"
     context.ledger.require_passed(_UNIT, key, "raise it")
-    return train_padded(policy, rows, tokenizer, config.optimization, context)
+    return train_next_token(student, documents, tokenizer, config.optimization, context)
 
 
 def _count_subset(

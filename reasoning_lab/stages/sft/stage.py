@@ -15,7 +15,7 @@ from reasoning_lab.training.stage import TrainingStage
 from reasoning_lab.types import Sequences
 
 if TYPE_CHECKING:
-    from reasoning_lab.training.loop import StageContext
+    from reasoning_lab.training.context import StageContext
 
 
 @dataclass
@@ -59,7 +59,7 @@ class SFTStage(TrainingStage):
     def row_tokens_at_most(self) -> int | None:
         return self.max_tokens
 
-    def run(self, context: "StageContext") -> Metrics:
+    def run(self, context: "StageContext", policy: Policy, corpus: Corpus) -> Metrics:
         from reasoning_lab.stages.sft.module import run
 
-        return run(self, context)
+        return run(self, context, policy, corpus)

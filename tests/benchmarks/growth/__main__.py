@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from matplotlib.axes import Axes
 
-from reasoning_lab.report.style import COLOURS, INK, new_figure, plain, save
+from reasoning_lab.report.style import COLOURS, INK, new_figure, save_figure, style_axes
 
 from . import graphs, models, problems
 from .curve import MARGIN, Curve, measured
@@ -57,7 +57,7 @@ def draw(found: Sequence[dict[str, Any]], path: Path) -> None:
         _draw_panel(panel, row)
     for unused in panels[len(found) :]:
         unused.remove()
-    save(figure, "seconds against size; dashed: linear, through the largest size", path)
+    save_figure(figure, "seconds against size; dashed: linear, through the largest size", path)
 
 
 def _draw_panel(panel: Axes, row: dict[str, Any]) -> None:
@@ -72,7 +72,7 @@ def _draw_panel(panel: Axes, row: dict[str, Any]) -> None:
     panel.set_ylabel("seconds", fontsize=9, color=INK)
     panel.set_xticks([sizes[0], sizes[-1]], [f"{sizes[0]:,}", f"{sizes[-1]:,}"])
     panel.set_xticks([], minor=True)
-    plain(panel, "y")
+    style_axes(panel, "y")
 
 
 def arguments() -> argparse.Namespace:

@@ -23,9 +23,9 @@ from reasoning_lab.graph.recipe import (
     ordered,
     with_evaluations,
 )
+from reasoning_lab.graph.record import Record
 from reasoning_lab.graph.stage import Stage
-from reasoning_lab.graph.store import Artifact, trained_on
-from tests.support.toys import Choose, Grow, Measure, Prefer
+from tests.support.toys import Choose, Grow, Measure, Model, Prefer
 
 from .curve import Curve, doublings
 
@@ -58,7 +58,7 @@ def lineage(size: int, stack: ExitStack) -> Callable[[], object]:
     *_, last = link(_rounds(size), _RUN, True)
     for node in link(_rounds(size), _RUN, True):
         _write_record(node, store)
-    return partial(trained_on, store / last.stage.name / last.fingerprint)
+    return Model(store / last.stage.name / last.fingerprint).ancestors
 
 
 def _composed(*overrides: str) -> list[Recipe]:
@@ -96,7 +96,7 @@ def _write_record(node: Node, store: Path) -> None:
     folder = store / node.stage.name / node.fingerprint
     folder.mkdir(parents=True, exist_ok=True)
     metrics: dict[str, Any] = {"planned_rows": 10, "wall_s": 1.0}
-    Artifact(
+    Record(
         kind=node.produces.kind,
         identity=node.identity,
         inputs={kind: maker.fingerprint for kind, maker in node.inputs.items()},

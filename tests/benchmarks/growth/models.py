@@ -12,9 +12,11 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from reasoning_lab.data.tokens.batches import step_batches
-from reasoning_lab.data.tokens.packing import TrainedPart, pack, packed_batch
-from reasoning_lab.kernels.logprobs import TokenBatch, mean_logprob
+from reasoning_lab.data.tokens.batches import completion_batch, step_batches, token_batch
+from reasoning_lab.data.tokens.documents import TrainedPart, document_of
+from reasoning_lab.data.tokens.packing import pack
+from reasoning_lab.kernels.batch import TokenBatch
+from reasoning_lab.kernels.logprobs import mean_logprob
 from reasoning_lab.losses.advantages import ADVANTAGES
 from reasoning_lab.losses.policy_gradient import KLTerm, grpo_loss, token_weights
 from reasoning_lab.models.policy import load_policy
@@ -59,9 +61,12 @@ def _step(batch: TokenBatch) -> Callable[[], object]:
 
 def _plain_step(rows: int, tokens: int) -> Callable[[], object]:
     ids = torch.randint(10, _VOCAB, (rows, tokens), generator=torch.Generator().manual_seed(0))
-    trained = torch.ones_like(ids, dtype=torch.bool)
-    trained[:, 0] = False
-    return _step(TokenBatch(ids, trained))
+    return _step(_whole([Example([], row) for row in ids.tolist()]))
+
+
+def _whole(examples: Sequence[Example]) -> TokenBatch:
+    part = TrainedPart.SEQUENCE
+    return token_batch([document_of(example, trained=part) for example in examples])
 
 
 def train_tokens(size: int, stack: ExitStack) -> Callable[[], object]:
@@ -82,7 +87,7 @@ def _documents(lengths: Sequence[int]) -> list[Example]:
 
 def train_packed(size: int, stack: ExitStack) -> Callable[[], object]:
     documents = _documents([_DOCUMENT_TOKENS] * (size // _DOCUMENT_TOKENS))
-    return _step(packed_batch([documents], size, 0, TrainedPart.SEQUENCE))
+    return _step(_whole(documents))
 
 
 def packing(size: int, stack: ExitStack) -> Callable[[], object]:
@@ -92,8 +97,8 @@ def packing(size: int, stack: ExitStack) -> Callable[[], object]:
     def work() -> None:
         rows = pack([document.length for document in documents], _ROW_TOKENS).rows
         for start in range(0, len(rows), 4):
-            batch = [[documents[index] for index in row] for row in rows[start : start + 4]]
-            packed_batch(batch, _ROW_TOKENS, 0, TrainedPart.COMPLETION)
+            indices = [index for row in rows[start : start + 4] for index in row]
+            completion_batch([documents[index] for index in indices])
 
     return work
 
@@ -128,20 +133,20 @@ def generate_group(size: int, stack: ExitStack) -> Callable[[], object]:
 def update(size: int, stack: ExitStack) -> Callable[[], object]:
     generator = torch.Generator().manual_seed(0)
     rewards = [torch.rand(size, generator=generator) for _ in range(_PROMPTS)]
-    shape = (_PROMPTS * size, _COMPLETION_TOKENS)
-    policy, old, reference = (-torch.rand(shape, generator=generator) for _ in range(3))
+    rollouts, tokens = _PROMPTS * size, _COMPLETION_TOKENS
+    count = rollouts * tokens
+    policy, behavior, reference = (-torch.rand(count, generator=generator) for _ in range(3))
     policy.requires_grad_()
-    mask = torch.ones(shape, dtype=torch.bool)
 
     def work() -> None:
         for estimate in ADVANTAGES.values():
-            advantages = torch.cat(estimate(rewards))
             weights = token_weights(
-                "sequence", [shape[1]] * shape[0], [shape[0]] * shape[0], 1, shape[0], shape[1]
+                "sequence", [tokens] * rollouts, [rollouts] * rollouts, 1, rollouts, tokens
             )
+            of_rollouts = torch.cat(estimate(rewards)), torch.tensor(weights)
+            of_tokens = [values.repeat_interleave(tokens) for values in of_rollouts]
             kl = KLTerm(reference, "k3", 0.1)
-            found = grpo_loss(policy, old, advantages, torch.tensor(weights), mask, 0.2, 0.2, kl=kl)
-            found.loss.backward()
+            grpo_loss(policy, behavior, *of_tokens, 0.2, 0.2, kl=kl).loss.backward()
 
     return work
 

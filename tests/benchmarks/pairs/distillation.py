@@ -17,18 +17,21 @@ from pathlib import Path
 
 import torch
 
+from reasoning_lab.config.components import CustomEngine
 from reasoning_lab.config.hardware import HardwareConfig, SamplingHardwareConfig
 from reasoning_lab.config.model import ModelConfig
 from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.data.sources.file import FileSource
 from reasoning_lab.models.policy import load_tokenizer
 from reasoning_lab.models.tokenizer import prompt_texts
+from reasoning_lab.sampling.config import ModelTeacherConfig
 from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.sampling.vllm import VLLMEngine
 from reasoning_lab.stages.distill.produce import run
 from reasoning_lab.stages.distill.stage import DistillStage
 from reasoning_lab.tracking.tracker import NullTracker
-from reasoning_lab.training.loop import StageContext
+from reasoning_lab.training.context import StageContext
+from reasoning_lab.training.stage import LabStage
 from reasoning_lab.types import Completion, Problem, Split
 from reasoning_lab.verify import build_verifier
 
@@ -103,26 +106,16 @@ class Stage:
             seed=self._seed,
             out_dir=here / "out",
             work_dir=here / "work",
-            inputs={},
-            authors={},
-            lineage=[],
+            stage=LabStage(),
             model=ModelConfig(architecture=self._size.architecture),
             source=self._source,
             hardware=self._hardware,
             verifier=self._verifier,
             tracker=NullTracker(),
         )
-        engine = {"_target_": f"{__name__}.opened", "model": self._model}
+        engine = CustomEngine(self._model, f"{__name__}.opened")
         config = DistillStage(
-            teacher={
-                "_target_": "reasoning_lab.sampling.model_teacher.ModelTeacher",
-                "engine": engine,
-                "instruction": "",
-                "opening": "",
-                "temperature": 1.0,
-                "top_p": 1.0,
-                "max_new_tokens": self._size.max_new_tokens,
-            },
+            teacher=ModelTeacherConfig(engine, "", "", 1.0, 1.0, self._size.max_new_tokens),
             problems=ProblemsConfig([1], self._size.prompts),
             validation=held_out(self._size),
             rollouts=ROLLOUTS,

@@ -15,9 +15,11 @@ from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.model import ModelConfig
 from reasoning_lab.config.optimization import OptimizationConfig, OptimizerConfig
 from reasoning_lab.config.problems import ProblemsConfig
+from reasoning_lab.data.artifacts import Corpus, Preferences
 from reasoning_lab.data.corpus import read_rollouts
 from reasoning_lab.data.sources.file import FileSource
 from reasoning_lab.models.policy import load_policy, load_tokenizer
+from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.models.tokenizer import prompt_tokens, tokenize_rollouts
 from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.sampling.hf import HFEngine
@@ -28,8 +30,8 @@ from reasoning_lab.stages.sft.stage import SFTStage
 from reasoning_lab.system import malloc
 from reasoning_lab.tracking.history import read_history
 from reasoning_lab.tracking.tracker import NullTracker
-from reasoning_lab.training.loop import StageContext
-from reasoning_lab.training.stage import TrainingStage
+from reasoning_lab.training.context import StageContext
+from reasoning_lab.training.stage import LabStage, TrainingStage
 from reasoning_lab.types import Problem
 from reasoning_lab.verify import Verifier
 
@@ -41,14 +43,14 @@ BETA, LEARNING_RATE = 0.1, 1e-4
 ADAMW = OptimizerConfig("torch.optim.AdamW", weight_decay=0.0, options={"fused": True})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class TimedContext(StageContext):
     """Notes when the policy is there."""
 
     loaded: list[Clock] = field(default_factory=list)
 
-    def load_student(self, packs: bool = False) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        student = StageContext.load_student(self, packs)
+    def load_student(self, policy: Policy) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        student = super().load_student(policy)
         self.loaded.append(Clock())
         return student
 
@@ -81,7 +83,8 @@ class Stage:
         data = self._folder / f"{self._kind}{suffix}"
         stage = _STAGES[self._kind](self._size, steps)
         context = self._context(here, data)
-        metrics: Mapping[str, Any] = stage.run(context)
+        inputs = {one.kind: context.inputs[one.kind] for one in stage.consumes}
+        metrics: Mapping[str, Any] = stage.run(context, **inputs)
         return self._work(context, stage.optimization, data, metrics)
 
     def _context(self, here: Path, data: Path) -> TimedContext:
@@ -90,9 +93,12 @@ class Stage:
             seed=0,
             out_dir=here / "out",
             work_dir=here / "work",
-            inputs={"policy": self._policy, "corpus": data, "preferences": data},
-            authors={},
-            lineage=[],
+            stage=LabStage(),
+            inputs={
+                "policy": Policy(self._policy),
+                "corpus": Corpus(data),
+                "preferences": Preferences(data),
+            },
             model=ModelConfig(architecture=self._size.architecture),
             source=None,  # type: ignore[arg-type]  # The rollouts are there.
             hardware=HardwareConfig(),

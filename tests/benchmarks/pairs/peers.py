@@ -17,7 +17,7 @@ from typing import Any
 import datasets
 import torch
 from transformers import AutoModelForCausalLM
-from trl import DPOStage, DPOTrainer, GRPOConfig, GRPOTrainer, SFTStage, SFTTrainer
+from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
 from reasoning_lab.data.corpus import read_rollouts
 from reasoning_lab.models.policy import load_tokenizer
@@ -100,7 +100,7 @@ class NextToken(Trained):
             }
             for example in examples
         ]
-        config = SFTStage(**options, **self._packing, completion_only_loss=True)
+        config = SFTConfig(**options, **self._packing, completion_only_loss=True)
         trainer = SFTTrainer(
             model=model,
             args=config,
@@ -130,7 +130,7 @@ class Preferences(Trained):
         ]
         trainer = DPOTrainer(
             model=model,
-            args=DPOStage(**options, beta=BETA),
+            args=DPOConfig(**options, beta=BETA),
             train_dataset=datasets.Dataset.from_list(rows),
             processing_class=self._tokenizer,
         )

@@ -39,19 +39,20 @@ def test_harder_subset_shares_its_count_between_families() -> None:
 
 def test_grouping_keeps_order_and_joins_prompts_that_read_the_same() -> None:
     rows = [rollout(name, Verdict.WRONG) for name in ("a", "b", " A ", "c")]
-    assert [len(found.rollouts) for found in group_by_problem(rows)] == [2, 1, 1]
-    assert [found.problem.prompt for found in group_by_problem(rows)] == ["a", "b", "c"]
+    groups = group_by_problem(rows)
+    assert [len(members.rollouts) for members in groups] == [2, 1, 1]
+    assert [members.problem.prompt for members in groups] == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize(
     ("verdicts", "most", "pairs"), [("ccww", 5, 2), ("cwww", 5, 1), ("ccwut", 1, 1), ("cc", 3, 0)]
 )
 def test_pairs_use_each_rollout_once(verdicts: str, most: int, pairs: int) -> None:
-    found = preference_pairs([group(verdicts)], most, 0)
-    assert len(found) == pairs
-    members = [id(member) for pair in found for member in (pair.chosen, pair.rejected)]
+    paired = preference_pairs([group(verdicts)], most, 0)
+    assert len(paired) == pairs
+    members = [id(member) for pair in paired for member in (pair.chosen, pair.rejected)]
     assert len(set(members)) == len(members)
-    assert all(pair.chosen.correct and not pair.rejected.correct for pair in found)
+    assert all(pair.chosen.correct and not pair.rejected.correct for pair in paired)
 
 
 def test_random_pairs_are_two_seeded_shuffles_side_by_side() -> None:
@@ -60,8 +61,8 @@ def test_random_pairs_are_two_seeded_shuffles_side_by_side() -> None:
     chosen, rejected = list(members.rollouts[:3]), list(members.rollouts[3:])
     rng.shuffle(chosen)
     rng.shuffle(rejected)
-    for found in (preference_pairs([members], 2, 5), preference_pairs([members], 2, 5, "random")):
-        assert [(pair.chosen, pair.rejected) for pair in found] == [
+    for paired in (preference_pairs([members], 2, 5), preference_pairs([members], 2, 5, "random")):
+        assert [(pair.chosen, pair.rejected) for pair in paired] == [
             (chosen[0], rejected[0]),
             (chosen[1], rejected[1]),
         ]
@@ -88,13 +89,13 @@ def test_pairs_are_fixed_by_their_seed() -> None:
 def test_length_matched_pairs_differ_least(
     lengths: list[int], most: int, expected: list[tuple[int, int]]
 ) -> None:
-    found = preference_pairs([group("cccwww", lengths)], most, 0, "length_matched")
-    pairs = [
+    pairs = preference_pairs([group("cccwww", lengths)], most, 0, "length_matched")
+    pair_lengths = [
         (len(pair.chosen.completion.token_ids), len(pair.rejected.completion.token_ids))
-        for pair in found
+        for pair in pairs
     ]
-    assert sorted(pairs) == sorted(expected)
-    differences = [abs(one - other) for one, other in pairs]
+    assert sorted(pair_lengths) == sorted(expected)
+    differences = [abs(one - other) for one, other in pair_lengths]
     assert differences == sorted(differences)
 
 
@@ -105,11 +106,11 @@ def test_length_matching_is_as_good_as_trying_everything(
     correct = min(cut, len(lengths) - 1)
     wrong = len(lengths) - correct
     most = data.draw(st.integers(1, 3))
-    found = preference_pairs(
+    pairs = preference_pairs(
         [group("c" * correct + "w" * wrong, lengths)], most, 0, "length_matched"
     )
     count = min(most, correct, wrong)
-    assert len(found) == count
+    assert len(pairs) == count
     least = min(
         sum(abs(one - other) for one, other in zip(some, others, strict=True))
         for some in combinations(lengths[:correct], count)
@@ -117,15 +118,15 @@ def test_length_matching_is_as_good_as_trying_everything(
     )
     assert least == sum(
         abs(len(pair.chosen.completion.token_ids) - len(pair.rejected.completion.token_ids))
-        for pair in found
+        for pair in pairs
     )
 
 
 def test_without_tokens_characters_are_matched() -> None:
     good = [rollout("p", Verdict.CORRECT, 0, text="x" * n) for n in (5, 50)]
     bad = [rollout("p", Verdict.WRONG, 0, text="x" * n) for n in (49, 4)]
-    found = preference_pairs(group_by_problem([*good, *bad]), 2, 0, "length_matched")
-    assert {(len(p.chosen.completion.text), len(p.rejected.completion.text)) for p in found} == {
+    pairs = preference_pairs(group_by_problem([*good, *bad]), 2, 0, "length_matched")
+    assert {(len(p.chosen.completion.text), len(p.rejected.completion.text)) for p in pairs} == {
         (5, 4),
         (50, 49),
     }

@@ -2,6 +2,7 @@
 
 import shutil
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,14 @@ import pytest
 from omegaconf import OmegaConf
 
 from reasoning_lab.config.folder import CONF
-from reasoning_lab.config.targets import factory
+from reasoning_lab.data.sources.config import FileConfig, HubConfig
 from reasoning_lab.data.sources.hub import HubSource
 from reasoning_lab.data.sources.mixture import MixtureSource
 from reasoning_lab.data.sources.problem_source import split_of
-from reasoning_lab.data.sources.row_mapping import parse_row_mapping
+from reasoning_lab.data.sources.row_mapping import RowMapping, parse_row_mapping
 from reasoning_lab.types import Problem, Split, UserError
 from tests.conftest import Compose
-from tests.data.sources.test_sources import GOOD, everything, write_lines
+from tests.support.sources import GOOD, everything, write_lines
 
 
 def hub(dataset: str, **changes: Any) -> HubSource:
@@ -45,14 +46,14 @@ def folder_of(folder: Path, train: range, test: range) -> Path:
 def test_a_dataset_keeps_its_own_test_split(tmp_path: Path, streaming: bool) -> None:
     folder = folder_of(tmp_path / "numbers", range(100), range(90, 120))
     source = hub(str(folder), streaming=streaming)
-    found = everything(source)
+    by_split = everything(source)
     # Ten prompts of its training split are in its test split, where they stay.
-    assert {p.gold for p in found[Split.TEST]} == {f"test {n}" for n in range(90, 120)}
-    assert len(found[Split.TRAIN]) + len(found[Split.VALIDATION]) == 90
-    assert all(split_of(p.id, 0.0, 0.1) is Split.TRAIN for p in found[Split.TRAIN])
-    assert found[Split.TEST][0].metadata["row"].startswith(f"{folder} (test), row ")
-    assert source.fixed_split(found[Split.TEST][0].id) is Split.TEST
-    assert source.fixed_split(found[Split.TRAIN][0].id) is None
+    assert {p.gold for p in by_split[Split.TEST]} == {f"test {n}" for n in range(90, 120)}
+    assert len(by_split[Split.TRAIN]) + len(by_split[Split.VALIDATION]) == 90
+    assert all(split_of(p.id, 0.0, 0.1) is Split.TRAIN for p in by_split[Split.TRAIN])
+    assert by_split[Split.TEST][0].metadata["row"].startswith(f"{folder} (test), row ")
+    assert source.fixed_split(by_split[Split.TEST][0].id) is Split.TEST
+    assert source.fixed_split(by_split[Split.TRAIN][0].id) is None
 
 
 def test_what_was_read_once_needs_no_network(tmp_path: Path) -> None:
@@ -68,10 +69,10 @@ def test_without_network_or_copy_the_remedy_is_one_sentence() -> None:
     assert source.provenance() == {"name": "nobody/nothing", "revision": "abc", "licence": "MIT"}
     with pytest.raises(UserError) as refusal:
         list(source.problems(Split.TRAIN, [1], 1, 0))
-    said = str(refusal.value)
-    assert "\n" not in said
+    message = str(refusal.value)
+    assert "\n" not in message
     for part in ("'nobody/nothing'", "at abc", "connect once", "data.path"):
-        assert part in said
+        assert part in message
 
 
 def test_a_local_copy_takes_the_place_of_the_hub(tmp_path: Path) -> None:
@@ -98,7 +99,7 @@ def test_splits_that_are_not_ours_are_refused(splits: dict[str, str]) -> None:
 HUB_OPTIONS = [
     path.stem
     for path in sorted((CONF / "data").glob("*.yaml"))
-    if "/hub@_here_" in OmegaConf.load(path).get("defaults", [])
+    if {"/schema/data@_here_": "hub"} in OmegaConf.load(path).get("defaults", [])
 ]
 # A row of each dataset as its card or the code of others shows it, cut short.
 SHIPPED_ROWS: dict[str, tuple[dict[str, Any], str]] = {
@@ -168,11 +169,12 @@ SHIPPED_ROWS: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize("option", HUB_OPTIONS)
 def test_shipped_dataset_is_pinned_and_maps_its_rows(option: str, composed: Compose) -> None:
     options = composed(f"data={option}").root.data
-    source = factory(options, "data")()
-    assert len(options["revision"]) == 40
-    assert source.content() == f"{options['dataset']}@{options['revision']}"
+    assert isinstance(options, HubConfig)
+    source = options.build()
+    assert len(options.revision) == 40
+    assert source.content() == f"{options.dataset}@{options.revision}"
     row, gold = SHIPPED_ROWS[option]
-    mapping = parse_row_mapping(options["rows"], "data.rows")
+    mapping = parse_row_mapping(asdict(options.rows), "data.rows")
     assert mapping.selects(row)
     problem = mapping.problem(row, "row 1")
     assert problem is not None
@@ -182,12 +184,8 @@ def test_shipped_dataset_is_pinned_and_maps_its_rows(option: str, composed: Comp
     assert bool(problem.metadata["solutions"]) is (option != "deepscaler")
 
 
-def file_options(path: Path, **rows: Any) -> dict[str, Any]:
-    return {
-        "_target_": "reasoning_lab.data.sources.file.FileSource",
-        "path": str(path),
-        "rows": rows,
-    }
+def file_options(path: Path, **rows: Any) -> FileConfig:
+    return FileConfig(str(path), RowMapping(**rows))
 
 
 def test_mixture_draws_by_weight_and_spreads_its_sources(tmp_path: Path) -> None:
@@ -215,12 +213,7 @@ def test_mixture_gives_a_prompt_once_and_in_one_split_only(tmp_path: Path) -> No
         tmp_path / "mine.jsonl", [{"prompt": f"{n}?", "gold": "mine"} for n in range(100)]
     )
     folder = folder_of(tmp_path / "numbers", range(40), range(40, 60))
-    theirs = {
-        "_target_": "reasoning_lab.data.sources.hub.HubSource",
-        **{"dataset": str(folder), "config": None, "revision": "main", "licence": "MIT"},
-        "splits": {"train": "train", "test": "test"},
-        "rows": {},
-    }
+    theirs = HubConfig(str(folder), None, "main", "MIT", {"train": "train", "test": "test"})
     sources = {"mine": file_options(lines), "theirs": theirs}
     mixture = MixtureSource(sources, {"mine": 1, "theirs": 1}, 0.1, 0.2)
     ids = {}

@@ -205,59 +205,6 @@ def mapped(options: Mapping[str, Any], row: Mapping[str, Any]) -> Problem:
 
 
 @pytest.mark.parametrize(
-    ("options", "gold", "names"),
-    [
-        (["A)red", "B)blue", "C)green"], "C", None),
-        (["red", "blue", "green"], "(c)", None),
-        (["red", "blue", "green"], "green", None),
-        (["red", "blue", "green"], 2, "index_from_0"),
-        (["red", "blue", "green"], "3", "index_from_1"),
-        ({"A": "red", "B": "blue", "C": "green", "D": None}, "C", None),
-        ({"text": ["red", "blue", "green"], "label": ["1", "2", "3"]}, "3", None),
-        ([{"label": c, "text": c} for c in ("red", "blue", "green")], "green", "label"),
-    ],
-)
-def test_options_are_read_in_published_layouts(options: Any, gold: Any, names: str | None) -> None:
-    problem = mapped(
-        {"options": "o", "gold_names": names}, {"prompt": "?", "o": options, "gold": gold}
-    )
-    assert problem.prompt == "?\nA) red\nB) blue\nC) green"
-    assert (problem.gold, problem.metadata["choices"]) == ("C", ["red", "blue", "green"])
-
-
-def test_up_to_26_options_are_asked() -> None:
-    options = [f"number {n}" for n in range(26)]
-    problem = mapped({"options": "o"}, {"prompt": "?", "o": options, "gold": "Z"})
-    assert problem.prompt.endswith("\nZ) number 25")
-    assert problem.gold == "Z"
-
-
-@pytest.mark.parametrize(
-    ("options", "gold", "complaint"),
-    [
-        (["A)1", "B)", "C)3"], "A", "option 2 of 'o' is empty"),
-        ({"A": "1", "B": " "}, "A", "option 2 of 'o' is empty"),
-        (["1", "2"], "2", "gold_names"),  # An index or a text? Nothing says which.
-        (["1", "2"], "D", "no letter of the 2 choices"),
-        (["1", "1"], "1", "no letter of the 2 choices"),
-        ([str(n) for n in range(27)], "A", "2 to 26 texts"),
-        ({"text": ["1", "2"], "label": ["A"]}, "A", "2 to 26 texts"),
-        ("A)1 B)2", "A", "2 to 26 texts"),
-        (["1", "half \ud83d"], "A", "surrogate"),
-    ],
-)
-def test_options_that_cannot_be_asked_are_refused(options: Any, gold: str, complaint: str) -> None:
-    with pytest.raises(UserError, match=complaint):
-        mapped({"options": "o"}, {"prompt": "?", "o": options, "gold": gold})
-
-
-def test_texts_of_options_and_indices_are_told_apart() -> None:
-    row = {"prompt": "?", "o": ["2", "3", "4", "5"], "gold": 2}
-    for names, letter in (("index_from_0", "C"), ("index_from_1", "B"), ("text", "A")):
-        assert mapped({"options": "o", "gold_names": names}, row).gold == letter
-
-
-@pytest.mark.parametrize(
     ("golds", "expected"),
     [
         (pa.array([Decimal("18.00"), Decimal("0.10")], pa.decimal128(9, 2)), ["18", "0.1"]),
@@ -366,8 +313,10 @@ def test_every_key_of_a_mapping_is_set_without_a_plus(composed: Compose) -> None
         words = [f"{key}.rows.{f.name}={values.get(f.name, f.name)}" for f in fields(RowMapping)]
         words = [word for word in words if ".shuffled=" not in word]
         options: Any = composed(f"data={option}", *words).root.data
-        rows = options["rows"] if option == "gsm8k" else options["sources"]["gsm8k"]["rows"]
-        assert {name: rows[name] for name in ("gold_in", "thought", "level", "no_gold")} == {
+        rows = options.rows if option == "gsm8k" else options.sources["gsm8k"].rows
+        assert {
+            name: getattr(rows, name) for name in ("gold_in", "thought", "level", "no_gold")
+        } == {
             "gold_in": "boxed",
             "thought": "thought",
             "level": "grade",

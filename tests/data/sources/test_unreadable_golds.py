@@ -9,9 +9,15 @@ import pytest
 
 from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.data.corpus import read_prompt_ids, read_rollouts
+from reasoning_lab.data.sources.config import FileConfig
 from reasoning_lab.data.sources.file import FileSource
 from reasoning_lab.data.sources.mixture import MixtureSource
-from reasoning_lab.data.sources.unreadable import ReadableGoldFilter, UnreadablePolicy
+from reasoning_lab.data.sources.row_mapping import RowMapping
+from reasoning_lab.data.sources.unreadable import (
+    ReadableGoldFilter,
+    UnreadablePolicy,
+)
+from reasoning_lab.data.teachers.config import RecordedTeacherConfig
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.graph.store import Store
 from reasoning_lab.stages.distill.produce import run
@@ -20,7 +26,7 @@ from reasoning_lab.types import Problem, Split, UserError
 from reasoning_lab.verify import Verifier
 from tests.conftest import Compose, lab_here
 from tests.support.contexts import data_context
-from tests.support.openai_server import Server, answered, serving
+from tests.support.openai_server import Server, chat_reply, serving
 
 GOLDS = ["1", "2", "none", "4", "many", "6"]
 
@@ -81,12 +87,11 @@ def test_each_source_of_a_mixture_decides_for_its_own_problems(
 ) -> None:
     def mixture(theirs: list[str], mine: list[str]) -> MixtureSource:
         sources = {
-            name: {
-                "_target_": "reasoning_lab.data.sources.file.FileSource",
-                "path": str(write(tmp_path / f"{name}.jsonl", golds)),
-                "rows": {"checker": "number"},
-                "unreadable": unreadable,
-            }
+            name: FileConfig(
+                str(write(tmp_path / f"{name}.jsonl", golds)),
+                RowMapping(checker="number"),
+                unreadable=unreadable,
+            )
             for name, golds, unreadable in (("theirs", theirs, "drop"), ("mine", mine, "refuse"))
         }
         return MixtureSource(sources, {"theirs": 1, "mine": 1}, 0.0, 0.0)
@@ -109,12 +114,8 @@ def test_distillation_goes_on_without_them(tmp_path: Path, verifier: Verifier) -
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     mapping = {"solutions": "s", "checker": "number"}
     source = FileSource(str(path), 0.0, 0.0, mapping, unreadable="drop")
-    teacher = {
-        "_target_": "reasoning_lab.data.teachers.recorded.RecordedTeacher",
-        "answer_pattern": "(x)",
-    }
     config = DistillStage(
-        teacher=teacher,
+        teacher=RecordedTeacherConfig("(x)"),
         problems=ProblemsConfig(levels=[1], count=9),
         validation=0,
         rollouts=1,
@@ -139,7 +140,7 @@ def test_a_benchmark_runs_on_the_others_and_says_how_many(
     words += ["benchmark=[minerva]", f"benchmarks.minerva.data.path={path}"]
     words += ["benchmarks.minerva.data.rows.checker=number", "benchmarks.minerva.count=6"]
     words += ["benchmarks.minerva.samples=1"]
-    with serving(Server(lambda body, number: answered("It is \\boxed{2}."))) as server:
+    with serving(Server(lambda body, number: chat_reply("It is \\boxed{2}."))) as server:
         words.append(f"hardware.sampling.url={server.url}")
         assert lab_here(*words, "benchmarks.minerva.unreadable=refuse", cwd=tmp_path) == 2
         refusal = capsys.readouterr().err
@@ -158,7 +159,7 @@ def test_minervas_corrections_are_golds_that_are_read(
     composed: Compose, verifier: Verifier
 ) -> None:
     data: Any = composed("benchmark=[minerva]").root.benchmarks["minerva"].data
-    corrections = data["corrections"]
+    corrections = data.corrections
     assert len(corrections) == 5
     before = [Problem(key, item["gold"], "math", "f") for key, item in corrections.items()]
     after = [Problem(key, item["corrected"], "math", "f") for key, item in corrections.items()]

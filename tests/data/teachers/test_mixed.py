@@ -1,20 +1,14 @@
 """Two teachers for one mixture: whose business a problem is, and that their order is kept."""
 
-from omegaconf import OmegaConf
-
-from reasoning_lab.config.folder import CONF
 from reasoning_lab.config.hardware import HardwareConfig
+from reasoning_lab.data.teachers.config import ProceduralTeacherConfig, RecordedTeacherConfig
 from reasoning_lab.data.teachers.mixed import MixedTeacher
 from reasoning_lab.data.teachers.procedural import ProceduralTeacher
 from reasoning_lab.data.teachers.recorded import RecordedTeacher
 from reasoning_lab.types import Problem
 
-RECORDED = OmegaConf.load(CONF / "teacher/recorded.yaml")
-PROCEDURAL = OmegaConf.load(CONF / "teacher/procedural.yaml")
-OPTIONS = {
-    "procedural": OmegaConf.to_container(PROCEDURAL),
-    "otherwise": OmegaConf.to_container(RECORDED),
-}
+RECORDED = RecordedTeacherConfig()
+PROCEDURAL = ProceduralTeacherConfig()
 
 
 def test_each_problem_has_its_own_teachers_solution_in_its_own_place() -> None:
@@ -24,9 +18,9 @@ def test_each_problem_has_its_own_teachers_solution_in_its_own_place() -> None:
         for count, animals in ((2, {"dog": 2}), (3, {"dog": 3}))
     ]
     problems = [legs[0], story, legs[1]]
-    teacher = MixedTeacher(**OPTIONS)
+    teacher = MixedTeacher(PROCEDURAL, RECORDED)
     with teacher.open(HardwareConfig()) as writing:
-        written = [[done.text for done in each] for each in writing(problems, 2, 7)]
+        written = [[done.text for done in completions] for completions in writing(problems, 2, 7)]
     procedural = ProceduralTeacher(PROCEDURAL.noticed_slip_rate, PROCEDURAL.unnoticed_slip_rate)
     recorded = RecordedTeacher(RECORDED.answer_pattern)
     assert written[0] == procedural.texts(legs[0], 2, 7)

@@ -7,14 +7,13 @@ from time import process_time
 from typing import Any
 
 import pytest
-from omegaconf import OmegaConf
 
-from reasoning_lab.config.folder import CONF
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.data.corpus import read_rollouts
 from reasoning_lab.data.sources.file import FileSource
 from reasoning_lab.data.sources.reasoning_gym import ReasoningGymSource
+from reasoning_lab.data.teachers.config import ANSWER_PATTERN, RecordedTeacherConfig
 from reasoning_lab.data.teachers.recorded import RecordedTeacher
 from reasoning_lab.stages.distill.produce import run
 from reasoning_lab.stages.distill.stage import DistillStage
@@ -22,8 +21,7 @@ from reasoning_lab.types import Completion, Problem, Split, UserError, Verdict
 from reasoning_lab.verify import Verifier, extract_answer
 from tests.support.contexts import data_context
 
-OPTIONS: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(CONF / "teacher/recorded.yaml"))  # type: ignore[assignment]
-TEACHER = RecordedTeacher(OPTIONS["answer_pattern"])
+TEACHER = RecordedTeacher(ANSWER_PATTERN)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +97,7 @@ def test_whatever_the_marks_there_is_one_thought(solution: str, text: str) -> No
 
 
 def test_a_dataset_s_own_marks_are_an_option() -> None:
-    teacher = RecordedTeacher(OPTIONS["answer_pattern"], [["<cot>", "</cot>"]])
+    teacher = RecordedTeacher(ANSWER_PATTERN, [["<cot>", "</cot>"]])
     assert teacher.completion("<cot>x</cot>\\boxed{3}").text == "<think>x</think>\\boxed{3}"
     assert teacher.completion("<cot>x \\boxed{3}").truncated
 
@@ -109,13 +107,13 @@ def test_a_dataset_s_own_marks_are_an_option() -> None:
 )
 def test_marks_that_are_no_pairs_are_refused(marks: Any) -> None:
     with pytest.raises(UserError, match=r"teacher\.marks: .*\[OPENING, CLOSING\]"):
-        RecordedTeacher(OPTIONS["answer_pattern"], marks)
+        RecordedTeacher(ANSWER_PATTERN, marks)
 
 
 @pytest.mark.parametrize("samples", [1, 3])
 def test_a_generation_without_marks_beside_thoughts_is_cut_off(samples: int) -> None:
     """As of a template that opens the thought: only the end of one is ever in the text."""
-    teacher = RecordedTeacher(OPTIONS["answer_pattern"])
+    teacher = RecordedTeacher(ANSWER_PATTERN)
 
     def problems(file: str, solutions: list[list[str]]) -> list[Problem]:
         return [
@@ -190,7 +188,9 @@ def test_as_many_solutions_as_there_are_up_to_the_samples() -> None:
     ]
     with TEACHER.open(HardwareConfig()) as writing:
         written = writing(problems, 2, 0)
-    answers = [[extract_answer(each.text) for each in completions] for completions in written]
+    answers = [
+        [extract_answer(completion.text) for completion in completions] for completions in written
+    ]
     assert answers == [["0", "1"], ["0"], []]
 
 
@@ -201,10 +201,10 @@ def test_a_problem_without_the_column_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pattern", "said"), [("(", "no regular expression"), ("x", "has no group")]
+    ("pattern", "message"), [("(", "no regular expression"), ("x", "has no group")]
 )
-def test_a_pattern_that_finds_no_answer_is_refused(pattern: str, said: str) -> None:
-    with pytest.raises(UserError, match=rf"teacher\.answer_pattern: .*{said}"):
+def test_a_pattern_that_finds_no_answer_is_refused(pattern: str, message: str) -> None:
+    with pytest.raises(UserError, match=rf"teacher\.answer_pattern: .*{message}"):
         RecordedTeacher(pattern)
 
 
@@ -229,7 +229,7 @@ def test_recorded_solutions_become_a_verified_corpus(tmp_path: Path, verifier: V
     source = FileSource(str(path), 0.0, 0.3, {"solutions": "s"})
     context = data_context(tmp_path, "distill", source, verifier)
     config = DistillStage(
-        teacher=OPTIONS,
+        teacher=RecordedTeacherConfig(),
         problems=ProblemsConfig(levels=[1], count=30),
         validation=4,
         rollouts=3,
@@ -272,7 +272,7 @@ def test_a_dataset_with_half_of_its_generations_cut_off(tmp_path: Path, verifier
     source = FileSource(str(path), 0.0, 0.2, {"solutions": "s"})
     context = data_context(tmp_path, "distill", source, verifier)
     config = DistillStage(
-        teacher=OPTIONS,
+        teacher=RecordedTeacherConfig(),
         problems=ProblemsConfig(levels=[1], count=40),
         validation=8,
         rollouts=1,

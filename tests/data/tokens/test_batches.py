@@ -5,11 +5,10 @@ from itertools import combinations
 import pytest
 import torch
 
-from reasoning_lab.data.tokens.batches import padded_batch, padded_rows, step_batches
-from reasoning_lab.data.tokens.packing import TrainedPart, pack, packed_batch
+from reasoning_lab.data.tokens.batches import completion_batch, step_batches, token_batch
+from reasoning_lab.data.tokens.documents import TrainedPart, document_of
+from reasoning_lab.data.tokens.packing import pack
 from reasoning_lab.types import Example
-
-PAD = 9
 
 
 def _lengths(count: int) -> list[int]:
@@ -63,29 +62,51 @@ def test_rows_of_a_batch_have_similar_lengths_and_batches_come_in_any_order() ->
 
 
 def test_a_plan_needs_an_example() -> None:
-    with pytest.raises(ValueError, match="at least one"):
+    with pytest.raises(ValueError, match="at least one document"):
         step_batches([], 8, 1, seed=0)
 
 
-def test_a_row_of_several_examples_by_hand() -> None:
-    batch = padded_rows([[Example([1], [2]), Example([3, 4], [5, 6])], [Example([7], [8])]], PAD)
-    assert batch.input_ids.tolist() == [[1, 2, 3, 4, 5, 6], [7, 8, PAD, PAD, PAD, PAD]]
-    assert batch.completion_mask.int().tolist() == [[0, 1, 0, 0, 1, 1], [0, 1, 0, 0, 0, 0]]
+def test_a_document_of_several_examples_by_hand() -> None:
+    document = document_of(Example([1], [2]), Example([3, 4], [5, 6]))
+    assert document.token_ids.tolist() == [1, 2, 3, 4, 5, 6]
+    assert document.loss_mask.astype(int).tolist() == [0, 1, 0, 0, 1, 1]
+    assert (len(document), document.trained_tokens, document.prompt_length) == (6, 3, 1)
 
 
-def test_padded_batch_by_hand() -> None:
-    batch = padded_batch([Example([1, 2], [3]), Example([4], [5, 6, 7]), Example([], [8, 1])], PAD)
-    assert batch.input_ids.tolist() == [[1, 2, 3, PAD], [4, 5, 6, 7], [8, 1, PAD, PAD]]
-    # The last row has no prompt, so nothing could predict its first token.
-    assert batch.completion_mask.int().tolist() == [[0, 0, 1, 0], [0, 1, 1, 1], [0, 1, 0, 0]]
-    assert batch.position_ids is None
+def test_a_document_needs_a_token() -> None:
+    with pytest.raises(ValueError, match="at least one token"):
+        document_of(Example([], []))
+
+
+def test_a_batch_by_hand() -> None:
+    batch = completion_batch([Example([1, 2], [3]), Example([4], [5, 6, 7]), Example([], [8, 1])])
+    assert batch.input_ids.tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 1]
+    assert batch.cu_seqlens.tolist() == [0, 3, 7, 9]
+    # The last document has no prompt, so nothing could predict its first token.
+    assert batch.loss_mask.int().tolist() == [0, 0, 1, 0, 1, 1, 1, 0, 1]
+    assert batch.position_ids.tolist() == [0, 1, 2, 0, 1, 2, 3, 0, 1]
+    assert batch.lengths.tolist() == [3, 4, 2]
+    assert batch.trained_lengths.tolist() == [1, 3, 1]
+    assert batch.first_reads is None
     assert batch.input_ids.dtype == torch.int64
-    assert batch.completion_mask.dtype == torch.bool
+    assert batch.cu_seqlens.dtype == torch.int32
+    assert batch.loss_mask.dtype == torch.bool
 
 
-def test_padding_with_a_token_that_also_occurs_keeps_the_masks() -> None:
-    batch = padded_batch([Example([PAD, 2], [PAD]), Example([1], [2, 3, PAD])], PAD)
-    assert batch.completion_mask.int().tolist() == [[0, 0, 1, 0], [0, 1, 1, 1]]
+def test_documents_with_one_prompt_read_it_as_the_first_does() -> None:
+    batch = completion_batch([Example([1, 2], [3]), Example([1], [2, 3]), Example([1, 2], [4])])
+    assert batch.first_reads is not None
+    assert batch.first_reads.tolist() == [0, 1, 2, 3, 4, 5, 0, 1, 8]
+
+
+def test_sums_by_document_by_hand() -> None:
+    batch = completion_batch([Example([1, 2], [3, 4]), Example([5], []), Example([6], [7, 8, 9])])
+    values = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0], requires_grad=True)
+    sums = batch.sum_by_document(values)
+    assert sums.tolist() == [3.0, 0.0, 12.0]
+    (sums * torch.tensor([1.0, 10.0, 100.0])).sum().backward()
+    assert values.grad is not None
+    assert values.grad.tolist() == [1.0, 1.0, 100.0, 100.0, 100.0]
 
 
 def test_pack_by_hand() -> None:
@@ -131,53 +152,36 @@ def test_pack_mixes_lengths() -> None:
 
 
 @pytest.mark.parametrize(
-    ("part", "masks"),
+    ("part", "mask"),
     [
-        (TrainedPart.SEQUENCE, [[0, 1, 1, 0, 1, 0, 0], [0, 1, 1, 1, 1, 1, 1]]),
-        (TrainedPart.COMPLETION, [[0, 0, 1, 0, 1, 0, 0], [0, 0, 0, 0, 1, 1, 1]]),
+        (TrainedPart.SEQUENCE, [0, 1, 1, 0, 1, 0, 1, 1]),
+        (TrainedPart.COMPLETION, [0, 0, 1, 0, 1, 0, 0, 1]),
     ],
 )
-def test_packed_batch_by_hand(part: TrainedPart, masks: list[list[int]]) -> None:
-    rows = [[Example([1, 2], [3]), Example([], [4, 5])], [Example([1, 2, 3, 4], [5, 6, 7])]]
-    batch = packed_batch(rows, 7, PAD, part)
-    assert batch.input_ids.tolist() == [[1, 2, 3, 4, 5, PAD, PAD], [1, 2, 3, 4, 5, 6, 7]]
-    # By positions the padding is a document too, so that real ones do not see it.
-    assert batch.position_ids is not None
-    assert batch.position_ids.tolist() == [[0, 1, 2, 0, 1, 0, 1], [0, 1, 2, 3, 4, 5, 6]]
-    assert batch.unpadded is not None
-    assert batch.unpadded.kept.tolist() == [*range(7, 14), *range(5)]
-    assert batch.completion_mask.int().tolist() == masks
-
-
-def test_packed_batch_refuses_an_overfull_row() -> None:
-    with pytest.raises(ValueError, match="row 1 holds more than 4"):
-        packed_batch(
-            [[Example([1], [2])], [Example([1, 2], [3, 4, 5])]], 4, PAD, TrainedPart.SEQUENCE
-        )
+def test_trained_parts_by_hand(part: TrainedPart, mask: list[int]) -> None:
+    examples = [Example([1, 2], [3]), Example([], [4, 5]), Example([1, 2], [6])]
+    batch = token_batch([document_of(one, trained=part) for one in examples])
+    assert batch.input_ids.tolist() == [1, 2, 3, 4, 5, 1, 2, 6]
+    assert batch.loss_mask.int().tolist() == mask
 
 
 @pytest.mark.parametrize("part", list(TrainedPart))
-def test_packed_rows_hold_each_document_once_with_its_own_positions_and_mask(
+def test_a_batch_holds_each_document_once_with_its_own_positions_and_mask(
     part: TrainedPart,
 ) -> None:
     rng = random.Random(7)
-    documents = [
+    examples = [
         Example([2 * number] * rng.randint(0, 9), [2 * number + 1] * rng.randint(1, 30))
         for number in range(1, 201)
     ]
-    packing = pack([document.length for document in documents], 64)
-    rows = [[documents[index] for index in row] for row in packing.rows]
-    batch = packed_batch(rows, 64, 0, part)
-    found = Counter(batch.input_ids.flatten().tolist())
-    trained = Counter(batch.input_ids[batch.completion_mask].tolist())
-    assert batch.completion_mask.dtype == torch.bool
-    assert batch.position_ids is not None
-    assert trained[0] == 0
-    for number, document in enumerate(documents, start=1):
+    batch = token_batch([document_of(one, trained=part) for one in examples])
+    found = Counter(batch.input_ids.tolist())
+    trained = Counter(batch.input_ids[batch.loss_mask].tolist())
+    for number, example in enumerate(examples, start=1):
         prompt, completion = 2 * number, 2 * number + 1
-        assert found[prompt] == len(document.prompt_ids)
-        assert found[completion] == len(document.completion_ids)
+        assert found[prompt] == len(example.prompt_ids)
+        assert found[completion] == len(example.completion_ids)
         of_it = (batch.input_ids == prompt) | (batch.input_ids == completion)
-        assert batch.position_ids[of_it].tolist() == list(range(document.length))
-        first = 1 if part is TrainedPart.SEQUENCE else max(1, len(document.prompt_ids))
-        assert trained[prompt] + trained[completion] == document.length - first
+        assert batch.position_ids[of_it].tolist() == list(range(example.length))
+        first = 1 if part is TrainedPart.SEQUENCE else max(1, len(example.prompt_ids))
+        assert trained[prompt] + trained[completion] == example.length - first

@@ -14,10 +14,10 @@ from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.launch.job import Job, launched
 from reasoning_lab.stages.rl.engines import exclusive_server
 from reasoning_lab.tracking.history import read_history
-from reasoning_lab.training.loop import StageContext
+from reasoning_lab.training.context import StageContext
 from tests.support.launches import max_weight_difference, with_placement
 from tests.support.stages import RL, optimization, saved_states, trained
-from tests.support.vllm_stand_in import StandIn, standing_in
+from tests.support.vllm_stand_in import StandIn, running_stand_in
 
 
 @pytest.mark.parametrize("staleness", [0, 1])
@@ -42,9 +42,9 @@ def test_a_server_draws_what_the_policy_would_also_for_a_run_that_goes_on(
         ),
     )
     trained("rl", context, tmp_path / "here", config)
-    here, start = tmp_path / "here" / "out", context.inputs["policy"]
+    here, start = tmp_path / "here" / "out", context.inputs["policy"].path
     config = replace(config, rollout_engine="vllm")
-    with standing_in(StandIn(start)) as server:
+    with running_stand_in(StandIn(start)) as server:
         engine = SamplingHardwareConfig(rollout_urls=[server.url])
         served = replace(context, hardware=replace(context.hardware, sampling=engine))
         _, states = saved_states("rl", served, tmp_path / "there", config)
@@ -92,7 +92,7 @@ def test_servers_get_the_whole_weights_of_trainers_that_share_them(
     tmp_path: Path,
 ) -> None:
     job = with_placement(jobs["rl"], tmp_path / "run", strategy)
-    with standing_in(StandIn(job.inputs["policy"])) as server:
+    with running_stand_in(StandIn(job.inputs["policy"].path)) as server:
         engine = SamplingHardwareConfig(rollout_urls=[server.url])
         hardware = replace(job.hardware, sampling=engine)
         launched(replace(job, config=replace(job.config, rollout_engine="vllm"), hardware=hardware))

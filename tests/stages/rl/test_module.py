@@ -8,7 +8,6 @@ import pytest
 
 from reasoning_lab.config.optimization import TrapezoidConfig
 from reasoning_lab.config.problems import ProblemsConfig
-from reasoning_lab.stages.rl import module as rl
 from reasoning_lab.stages.rl.stage import (
     FilterConfig,
     KLConfig,
@@ -18,7 +17,7 @@ from reasoning_lab.stages.rl.stage import (
 )
 from reasoning_lab.types import UserError, Verdict
 from tests.support.rl import TableTracker
-from tests.support.stages import optimization
+from tests.support.stages import optimization, run_stage
 
 BATCH, STEPS = 4, 6
 
@@ -37,7 +36,7 @@ def run(context: Any, tmp_path: Path) -> Any:
         )
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
         (folder / "out").mkdir(parents=True)
-        metrics = rl.run(
+        metrics = run_stage(
             replace(config, **changes),
             replace(context, out_dir=folder / "out", work_dir=folder / "work", tracker=tracker),
         )
@@ -51,12 +50,12 @@ def values(steps: list[dict[str, float]], key: str) -> list[float]:
     return [step[key] for step in steps if key in step]
 
 
-def test_backfill_draws_until_every_prompt_has_something_to_teach(run: Any) -> None:
+def test_dynamic_sampling_goes_on_until_every_group_trains(run: Any) -> None:
     # Two tosses of a coin differ for half of the prompts.
     plain, steps, _ = run()
     assert min(values(steps, "rollout/groups_trained")) < BATCH
     assert plain["rollouts"] == 2 * BATCH * STEPS
-    filled, steps, _ = run(backfill_rounds=8)
+    filled, steps, _ = run(dynamic_sampling_rounds=8)
     assert values(steps, "rollout/groups_trained") == [BATCH] * STEPS
     drawn = values(steps, "rollout/rollouts")
     silent = values(steps, "rollout/groups_without_signal")

@@ -261,8 +261,10 @@ def test_seeds_of_two_steps_and_of_repeated_prompts_are_distinct(collected: Any)
         _, script = collected({"a": group(RIGHT, *[2] * 12)}, ["a"] * 3, step=step)
         seeds += script.seeds["a"]
     assert len(set(seeds)) == 36
-    # Nor does a round of backfill repeat what the round before drew.
-    _, script = collected({"a": group(RIGHT, *[2] * 8)}, replacements=["a"], backfill_rounds=1)
+    # Nor does a round of dynamic sampling repeat the seeds of the round before.
+    _, script = collected(
+        {"a": group(RIGHT, *[2] * 8)}, replacements=["a"], dynamic_sampling_rounds=1
+    )
     assert len(set(script.seeds["a"])) == 8
     # A prompt's first seeds do not depend on how often it comes, nor on what is beside it.
     a, b = problem("a"), problem("b")

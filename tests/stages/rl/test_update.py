@@ -3,13 +3,14 @@
 import pytest
 import torch
 
-from reasoning_lab.data.tokens.batches import padded_batch
-from reasoning_lab.data.tokens.packing import TrainedPart, packed_batch
-from reasoning_lab.kernels.logprobs import TokenBatch, token_logprobs
+from reasoning_lab.data.tokens.batches import completion_batch
+from reasoning_lab.kernels.batch import TokenBatch
+from reasoning_lab.kernels.binding import bind_kernels
+from reasoning_lab.kernels.logprobs import token_logprobs
 from reasoning_lab.losses.policy_gradient import grpo_loss, token_weights
 from reasoning_lab.models.tokenizer import prompt_tokens
 from reasoning_lab.stages.rl.stage import RLStage
-from reasoning_lab.stages.rl.update import entropy, micro_batches
+from reasoning_lab.stages.rl.update import entropy, rank_batches, rollout_batches
 from reasoning_lab.types import Example
 from tests.support.rl import rewarded_group, word_tokenizer
 from tests.support.tiny import tiny_model
@@ -18,62 +19,69 @@ from tests.support.tiny import tiny_model
 def test_a_masked_rollout_is_in_no_gradient() -> None:
     config, tokenizer, device = RLStage(max_new_tokens=9), word_tokenizer(), torch.device("cpu")
     groups = [rewarded_group(1.0, 0.0, -1.0, masked=1)]
-    (micro_batch,) = micro_batches(groups, tokenizer, config, None, device)
+    (batch,) = rollout_batches(groups, tokenizer, config, None, device)
     # The first, of 2 tokens, is gone, 3 + 4 tokens are left.
-    assert micro_batch.advantages.tolist() == [0.0, -1.0]
-    assert micro_batch.weights.tolist() == pytest.approx([1 / 7, 1 / 7])
-    assert micro_batch.trained_tokens == 7
-    assert micro_batch.rollout_logprobs.sum().item() == pytest.approx(-3.5)
+    assert batch.advantages.tolist() == [0.0] * 3 + [-1.0] * 4
+    assert batch.weights.tolist() == pytest.approx([1 / 7] * 7)
+    assert batch.trained_tokens == 7
+    assert batch.rollout_logprobs.sum().item() == pytest.approx(-3.5)
     groups = [rewarded_group(1.0, 0.0, -1.0)]
-    (micro_batch,) = micro_batches(groups, tokenizer, config, None, device)
-    assert micro_batch.advantages.tolist() == [1.0, 0.0, -1.0]
+    (batch,) = rollout_batches(groups, tokenizer, config, None, device)
+    assert batch.advantages.tolist() == [1.0] * 2 + [0.0] * 3 + [-1.0] * 4
     nothing = [rewarded_group(1.0, 0.0, masked=2)]
-    assert micro_batches(nothing, tokenizer, config, None, device) == []
+    assert rollout_batches(nothing, tokenizer, config, None, device) == []
 
 
-def test_gradient_padded_alone_and_packed_is_one() -> None:
+def test_gradient_padded_alone_and_joined_is_one() -> None:
     model = tiny_model("qwen3", 20, 0, 1, seed=4).double()
     examples = [
         Example([3, 4], [5, 6, 7, 1]),
         Example([8], [9, 1]),
         Example([3, 9, 9], [4] * 7),
     ]
+    lengths = torch.tensor([len(example.completion_ids) for example in examples])
     advantages = torch.tensor([0.7, -1.2, 0.4], dtype=torch.double)
-    lengths = [len(example.completion_ids) for example in examples]
     weights = torch.tensor(
-        token_weights("sequence", lengths, [3, 3, 3], 1, 3, 9), dtype=torch.double
+        token_weights("sequence", lengths.tolist(), [3, 3, 3], 1, 3, 9), dtype=torch.double
     )
 
-    def gradient(logprobs: list[torch.Tensor]) -> torch.Tensor:
-        """Of the loss over each rollout's own `[tokens]` of logprobs."""
-        loss = torch.zeros((), dtype=torch.double)
-        for row, values in enumerate(logprobs):
-            mask = torch.ones(1, len(values), dtype=torch.bool)
-            old = (values.detach() + 0.1)[None]
-            loss = (
-                loss
-                + grpo_loss(
-                    values[None],
-                    old,
-                    advantages[row : row + 1],
-                    weights[row : row + 1],
-                    mask,
-                    0.2,
-                    0.2,
-                ).loss
-            )
+    def gradient(batches: list[TokenBatch]) -> torch.Tensor:
+        logprobs = torch.cat([token_logprobs(model, batch, 0.8) for batch in batches])
+        advantages_of_tokens, weights_of_tokens = (
+            values.repeat_interleave(lengths) for values in (advantages, weights)
+        )
+        behavior_logprobs = logprobs.detach() + 0.1
+        loss = grpo_loss(
+            logprobs, behavior_logprobs, advantages_of_tokens, weights_of_tokens, 0.2, 0.2
+        ).loss
         return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()))])
 
-    def trained(batch: TokenBatch) -> torch.Tensor:
-        return token_logprobs(model, batch, 0.8)[batch.completion_mask]
-
-    padded = gradient(list(trained(padded_batch(examples, 0)).split(lengths)))
-    alone = gradient([trained(padded_batch([example], 0)) for example in examples])
-    row = packed_batch([examples], 24, 0, TrainedPart.COMPLETION)
-    packed = gradient(list(trained(row).split(lengths)))
+    padded = gradient([completion_batch(examples)])
+    alone = gradient([completion_batch([example]) for example in examples])
+    bind_kernels(model)
+    joined = gradient([completion_batch(examples)])
     assert padded.abs().max() > 1e-3
     torch.testing.assert_close(alone, padded, atol=1e-9, rtol=1e-7)
-    torch.testing.assert_close(packed, padded, atol=1e-9, rtol=1e-7)
+    torch.testing.assert_close(joined, padded, atol=1e-9, rtol=1e-7)
+
+
+def test_an_idle_ranks_batch_has_a_gradient_of_zeros() -> None:
+    config, tokenizer, device = RLStage(max_new_tokens=9), word_tokenizer(), torch.device("cpu")
+    groups = [rewarded_group(1.0, 0.0)]
+    (batch,) = rollout_batches(groups, tokenizer, config, None, device)
+    assert rank_batches([batch]) == [batch]
+    idle = batch.untrained()
+    assert idle.trained_tokens == 0
+    model = tiny_model("qwen3", 20, 0, 1, seed=4)
+    for binds in (False, True):
+        if binds:
+            bind_kernels(model)
+        model.zero_grad()
+        logprobs = token_logprobs(model, idle.tokens)
+        result = grpo_loss(logprobs, idle.rollout_logprobs, idle.advantages, idle.weights, 0.2, 0.2)
+        result.loss.backward()  # type: ignore[no-untyped-call]
+        slopes = [parameter.grad for parameter in model.parameters()]
+        assert all(slope is not None and not slope.any() for slope in slopes)
 
 
 @pytest.mark.parametrize("rows", [None, 1, 3])

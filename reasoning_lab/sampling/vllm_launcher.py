@@ -1,8 +1,8 @@
-"""A vLLM server of the trainers' own, on loopback, which ends with the process that started it.
+"""Start a vLLM server on loopback, which ends with the process that started it.
 
-Between the two stands this module, run as a program: the server never reads its input, so the
-program does, and ends the server and its workers when that is closed, however the process that
-held it open ended.
+This module also runs as a program between the two. It reads its input, which the server never does.
+The input closes however the parent process ends, and then the program ends the server and its
+workers.
 """
 
 import logging
@@ -26,21 +26,29 @@ from reasoning_lab.types import UserError
 log = logging.getLogger(__name__)
 
 _SERVER = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
-_PATIENCE_S = 20.0
-# What torchrun tells a trainer of its peers, which the server's own workers would take for theirs.
-_TORCHRUN = ("RANK", "LOCAL_", "ROLE_", "GROUP_", "WORLD_SIZE", "MASTER_", "TORCHELASTIC_")
+_SHUTDOWN_TIMEOUT_S = 20.0
+# torchrun sets these for a trainer's ranks; the server's workers must not see them.
+_TORCHRUN_PREFIXES = ("RANK", "LOCAL_", "ROLE_", "GROUP_", "WORLD_SIZE", "MASTER_", "TORCHELASTIC_")
 
 
 @contextmanager
-def served(model: Path, dtype: str, hardware: HardwareConfig, output: Path) -> Iterator[str]:
-    """The address of a server on `model` that is up; `output` gets what it says.
+def running_server(
+    model: Path, dtype: str, hardware: HardwareConfig, output: Path
+) -> Iterator[str]:
+    """Start a server on `model` and yield its address once it responds.
+
+    Args:
+        model: Folder of the checkpoint.
+        dtype: The precision of weights and arithmetic.
+        hardware: The devices and the limits of memory.
+        output: File that receives the server's output.
 
     Raises:
-        UserError: It ended before it answered.
+        UserError: The server ended before it responded.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
     command = [sys.executable, "-m", __name__, *_options(model, dtype, hardware, port)]
     with output.open("w") as stream:
         process = subprocess.Popen(
@@ -54,12 +62,12 @@ def served(model: Path, dtype: str, hardware: HardwareConfig, output: Path) -> I
     url = f"http://127.0.0.1:{port}"
     log.info("Starting vLLM at %s.", url)
     try:
-        while not _answers(url):
+        while not _responds(url):
             if process.poll() is not None:
                 raise UserError(
-                    f"hardware.sampling: the vLLM server ended before it answered; {output} tells "
-                    "why; give it the memory that it needs (memory_frac, kv_cache_gb), or name "
-                    "servers that run already by hardware.sampling.rollout_urls"
+                    f"hardware.sampling: the vLLM server ended before it responded; {output} shows "
+                    "why; give it the memory that it needs (memory_frac, kv_cache_gb), or give "
+                    "the addresses of running servers in hardware.sampling.rollout_urls"
                 )
             time.sleep(0.5)
         yield url
@@ -79,13 +87,13 @@ def _options(model: Path, dtype: str, hardware: HardwareConfig, port: int) -> li
     if engine.kv_cache_gb is not None:
         options += ["--kv-cache-memory-bytes", str(round(engine.kv_cache_gb * 2**30))]
     if hardware.accelerator == "cpu":
-        # On a CPU a seeded request whose prompt is read in pieces brings vLLM down.
+        # On a CPU vLLM crashes on a seeded request with a chunked prompt.
         options += ["--enforce-eager", "--no-enable-chunked-prefill"]
     return options
 
 
 def _environment(hardware: HardwareConfig) -> dict[str, str]:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(_TORCHRUN)}
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(_TORCHRUN_PREFIXES)}
     environment["VLLM_SERVER_DEV_MODE"] = "1"
     if hardware.accelerator == "cpu":
         environment |= {"TORCHDYNAMO_DISABLE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
@@ -94,7 +102,7 @@ def _environment(hardware: HardwareConfig) -> dict[str, str]:
     return environment
 
 
-def _answers(url: str) -> bool:
+def _responds(url: str) -> bool:
     try:
         return httpx.get(f"{url}/health", timeout=5).is_success
     except httpx.TransportError:
@@ -102,20 +110,20 @@ def _answers(url: str) -> bool:
 
 
 def main() -> None:
-    """Run the server with this program's arguments until it ends, or this program's input does."""
-    os.setpgid(0, 0)  # Ctrl-C is for the trainers.
+    """Run the server with this program's arguments until it ends, or until the input closes."""
+    os.setpgid(0, 0)  # Ctrl-C must reach only the trainers.
     server = subprocess.Popen([*_SERVER, *sys.argv[1:]], stdin=subprocess.DEVNULL)
 
-    def watch() -> None:
+    def end_with_input() -> None:
         os.read(0, 1)
         server.send_signal(signal.SIGINT)
         try:
-            server.wait(_PATIENCE_S)
+            server.wait(_SHUTDOWN_TIMEOUT_S)
         finally:
-            # With its workers, and this program, which leads their group.
+            # The group has the server, its workers and this program, which leads it.
             os.killpg(os.getpid(), signal.SIGKILL)
 
-    threading.Thread(target=watch, daemon=True).start()
+    threading.Thread(target=end_with_input, daemon=True).start()
     sys.exit(server.wait())
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from reasoning_lab.commands.compose import stage_classes
-from reasoning_lab.config.targets import TRUSTED_VARIABLE, import_trusted, own_code
+from reasoning_lab.config.targets import TRUSTED_VARIABLE, import_trusted, user_code_hashes
 from reasoning_lab.data.artifacts import Corpus
 from reasoning_lab.graph.recipe import Node, RunIdentity, link
 from reasoning_lab.graph.stage import Stage
@@ -82,9 +82,11 @@ def test_a_rule_needs_the_users_trust(rules: Path, monkeypatch: pytest.MonkeyPat
 
 def test_code_is_found_wherever_a_config_names_it(rules: Path) -> None:
     name = f"{rules.stem}.as_set"
-    found = own_code({"rewards": {"a": {"_target_": name}}, "list": [{"checker": name}], "n": 3})
+    found = user_code_hashes(
+        {"rewards": {"a": {"_target_": name}}, "list": [{"checker": name}], "n": 3}
+    )
     assert list(found) == [name]
-    assert own_code({"text": f"not {name}", "other": "torch.optim.AdamW"}) == {}
+    assert user_code_hashes({"text": f"not {name}", "other": "torch.optim.AdamW"}) == {}
 
 
 def test_a_trusted_package_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,7 +130,7 @@ def linked(stage: Stage) -> dict[str, Node]:
         "pairs": PreferTeacherStage(),
         "last": DPOStage(optimization=optimization()),
     }
-    run = RunIdentity({"data": {"path": "x"}, "model": {}}, code_of=own_code)
+    run = RunIdentity({"data": {"path": "x"}, "model": {}}, code_of=user_code_hashes)
     nodes = link(stages, run, has_base=True)
     return {node.name: node for node in nodes}
 

@@ -21,8 +21,8 @@ from transformers import (
 )
 from transformers.cache_utils import CacheLayerMixin
 
+from reasoning_lab.kernels.binding import has_kernels
 from reasoning_lab.kernels.fused_ops import inverse_rms
-from reasoning_lab.kernels.logprobs import has_reference_kernels
 
 _FAMILIES = (LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
 # Above it, products take most of a step.
@@ -31,11 +31,11 @@ _MOST_PARAMETERS = 64_000_000
 _Product = Callable[[Tensor], Tensor]
 
 
-class LeanDecoder:
+class FusedDecoder:
     """Reads one token a row; made anew once the model's weights have changed.
 
     Args:
-        model: One that `decodes_leanly` accepts.
+        model: One that `can_decode_fused` accepts.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -91,11 +91,11 @@ class LeanDecoder:
         return self._turns
 
 
-def decodes_leanly(model: PreTrainedModel) -> bool:
-    """Whether `LeanDecoder` computes what this model does, and is faster."""
+def can_decode_fused(model: PreTrainedModel) -> bool:
+    """Whether `FusedDecoder` computes what this model does, and is faster."""
     if type(model) not in _FAMILIES or model.dtype != torch.float32:
         return False
-    if has_reference_kernels(model):
+    if not has_kernels(model):
         return False
     if model.num_parameters() > _MOST_PARAMETERS:
         return False

@@ -1,8 +1,8 @@
-"""Whether an engine computes what the model does: some completions, when it is opened.
+"""Check, when an engine is opened, that it computes the logprobs of the model's forward pass.
 
-A cache of another kind, or another implementation of a family, gives completions that look right
-and come from another distribution. So an engine's logprobs of a few tokens are held to those of the
-model's own forward; `reasoning_lab.sampling.arithmetic` measures how much rounding explains.
+A different cache, or a different implementation of a family, gives completions that look right and
+come from another distribution. So the check compares an engine's logprobs of a few tokens with
+those of the model's forward pass. `reasoning_lab.sampling.arithmetic` measures the rounding.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,11 +11,11 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_lab.config.hardware import HardwareConfig
+from reasoning_lab.kernels.binding import reference_kernels
 from reasoning_lab.models.tokenizer import prompt_tokens
 from reasoning_lab.sampling.arithmetic import (
     OTHER_MODEL,
     alone_logprobs,
-    as_transformers,
     attempt,
     evaluating,
     excess_of,
@@ -44,20 +44,20 @@ def check_engine(
     remedy: str,
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Hold an engine's logprobs of its tokens to those of the model's own forward.
+    """Compare an engine's logprobs of its tokens with those of the model's forward pass.
 
     Args:
-        policy: As the trainer has it; the engine has the same weights.
+        policy: The trainer's model; the engine has the same weights.
         tokenizer: The policy's.
-        generate: The engine's.
-        temperature: Of the stage's rollouts.
-        hardware: Where the policy trains.
+        generate: The engine's method.
+        temperature: The temperature of the stage's rollouts.
+        hardware: The device that the policy trains on.
         key: The config key of the stage or the engine, for the error.
         remedy: What to change where they differ.
-        dtype: The engine's; None = the policy's.
+        dtype: The engine's precision; None = the policy's.
 
     Raises:
-        UserError: They differ, or the engine fails on this model.
+        UserError: The logprobs differ, or the engine fails on this model.
     """
     sampling = Sampling(temperature, 1.0, _NEW_TOKENS)
     kind = policy.config.model_type
@@ -70,18 +70,24 @@ def check_engine(
         ) from completions
     prompts = prompt_tokens(tokenizer, _PROMPTS)
     pairs = zip(prompts, completions, strict=True)
-    answered = [(prompt, one) for prompt, one in pairs if one.token_ids and one.logprobs]
-    if not answered:
+    comparable = [
+        (prompt, completion)
+        for prompt, completion in pairs
+        if completion.token_ids and completion.logprobs
+    ]
+    if not comparable:
         return
-    examples = [Example(prompt, completion.token_ids) for prompt, completion in answered]
-    rollout_logprobs = torch.tensor([value for _, one in answered for value in one.logprobs])
+    examples = [Example(prompt, completion.token_ids) for prompt, completion in comparable]
+    rollout_logprobs = torch.tensor(
+        [logprob for _, completion in comparable for logprob in completion.logprobs]
+    )
     with (
         full_float32(),
         placed(policy, hardware),
         torch.no_grad(),
         evaluating(policy),
-        # What trains is that forward too, as `check_student` has seen.
-        as_transformers(policy),
+        # `check_student` has shown that training computes this forward pass too.
+        reference_kernels(policy),
     ):
         policy_logprobs = alone_logprobs(policy, examples, temperature)
         with rounding(policy, dtype):
@@ -95,7 +101,7 @@ def check_engine(
 
 
 def hf_remedy(hardware: HardwareConfig) -> str:
-    """What to change where transformers' cached decoding is not the model's forward."""
+    """Return what to change where transformers' cached decoding differs from the forward pass."""
     if hardware.sampling.cache:
         return "set hardware.sampling.cache=false"
     return "set hardware.kernels=reference" if hardware.kernels == "fused" else OTHER_MODEL

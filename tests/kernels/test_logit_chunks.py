@@ -1,8 +1,7 @@
-"""Logits of some tokens at a time: the same losses and gradients as of all, in less memory."""
+"""Logits in chunks of tokens: the same losses and gradients as of all, in less memory."""
 
 import copy
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,16 +11,17 @@ from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 from transformers import PreTrainedModel
 
-from reasoning_lab.data.tokens.batches import padded_batch
-from reasoning_lab.kernels import logprobs
+from reasoning_lab.data.tokens.batches import completion_batch, token_batch
+from reasoning_lab.data.tokens.documents import TrainedPart, document_of
+from reasoning_lab.kernels import logit_chunks
+from reasoning_lab.kernels.batch import TokenBatch
+from reasoning_lab.kernels.binding import bind_kernels, pad_documents, reference_kernels
 from reasoning_lab.kernels.logprobs import (
-    TokenBatch,
     mean_logprob,
     token_entropies,
     token_logprobs,
     trained_logits,
 )
-from reasoning_lab.losses import parts
 from reasoning_lab.types import Example
 from tests.support.tiny import tiny_model
 
@@ -29,12 +29,19 @@ VOCAB, PAD = 61, 0
 TRAINED = 9 + 2 + 1 + 14
 
 
+def bound(model: PreTrainedModel) -> PreTrainedModel:
+    bind_kernels(model)
+    # Read as padded rows: another order of attention's sums would hide what chunks change.
+    pad_documents(model)
+    return model
+
+
 def plain() -> PreTrainedModel:
-    return tiny_model("llama", VOCAB, PAD, 1, seed=0)
+    return bound(tiny_model("llama", VOCAB, PAD, 1, seed=0))
 
 
 def tied() -> PreTrainedModel:
-    return tiny_model("qwen3", VOCAB, PAD, 1, seed=1, tie_word_embeddings=True)
+    return bound(tiny_model("qwen3", VOCAB, PAD, 1, seed=1, tie_word_embeddings=True))
 
 
 def biased() -> PreTrainedModel:
@@ -75,17 +82,24 @@ def batch() -> TokenBatch:
         )
         for prompt, completion in sizes
     ]
-    # Read as they are: another order of attention's sums would hide what parts change.
-    return replace(padded_batch(examples, PAD), unpadded=None)
+    return completion_batch(examples)
+
+
+def padded_logits(model: PreTrainedModel) -> tuple[Tensor, Tensor]:
+    """`[K, V]` and `[K]`, by the model's own forward pass over padded rows."""
+    tokens = batch()
+    documents = tokens.input_ids.split(tokens.lengths.tolist())
+    ids = nn.utils.rnn.pad_sequence(list(documents), batch_first=True, padding_value=PAD)
+    masks = tokens.loss_mask.split(tokens.lengths.tolist())
+    trained = nn.utils.rnn.pad_sequence(list(masks), batch_first=True)[:, 1:]
+    logits = model(ids, use_cache=False).logits
+    return logits[:, :-1][trained].float(), ids[:, 1:][trained]
 
 
 def whole(model: PreTrainedModel, temperature: float) -> Tensor:
-    """`[N]`, by the model's own forward pass over everything, and torch's cross-entropy."""
-    tokens = batch()
-    logits = model(tokens.input_ids, use_cache=False).logits
-    trained = tokens.completion_mask[:, 1:]
-    predicted = logits[:, :-1][trained].float() / temperature
-    return -F.cross_entropy(predicted, tokens.input_ids[:, 1:][trained], reduction="none")
+    """`[K]`, by torch's cross-entropy."""
+    logits, targets = padded_logits(model)
+    return -F.cross_entropy(logits / temperature, targets, reduction="none")
 
 
 def gradients(model: PreTrainedModel, value: Tensor) -> dict[str, Tensor]:
@@ -106,7 +120,7 @@ def test_parts_give_the_whole_loss_and_gradient(
     if made is low_precision:  # Each part's gradient of a weight is rounded to bfloat16.
         near = {"rtol": 3e-2, "atol": 3e-2}
     # So that the mean is taken in torch's own way also where all of these logits fit.
-    monkeypatch.setattr(logprobs, "_FEW_LOGITS", 20 * VOCAB)
+    monkeypatch.setattr(logit_chunks, "FEW_LOGITS", 20 * VOCAB)
     expected = whole(model, 0.7)
     # Terms of 16 are rounded by 2e-6 in float32, differently from one CPU to another.
     exact = model if made is low_precision else copy.deepcopy(model).double()
@@ -114,13 +128,11 @@ def test_parts_give_the_whole_loss_and_gradient(
     mean = whole(model, 1.0).mean()
     mean_slope = gradients(model, mean)
 
-    monkeypatch.setattr(parts, "LOGITS_AT_ONCE", tokens * VOCAB)
-    rows = token_logprobs(model, batch(), 0.7)
-    found = rows[batch().completion_mask]
-    assert rows.dtype == torch.float32
-    assert (rows[~batch().completion_mask] == 0).all()
+    monkeypatch.setattr(logit_chunks, "LOGITS_AT_ONCE", tokens * VOCAB)
+    found = token_logprobs(model, batch(), 0.7)
+    assert found.dtype == torch.float32
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
-    found = token_logprobs(exact, batch(), 0.7)[batch().completion_mask]
+    found = token_logprobs(exact, batch(), 0.7)
     torch.testing.assert_close(gradients(exact, (found * weights).sum()), slope, **near)
     ours = mean_logprob(model, batch())
     torch.testing.assert_close(ours, mean, rtol=1e-5, atol=1e-6)
@@ -135,21 +147,22 @@ def test_entropies_are_those_of_the_models_own_distributions(
     head: Callable[[], PreTrainedModel], tokens: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = head()
-    trained = batch().completion_mask
-    logits = model(batch().input_ids, use_cache=False).logits[:, :-1][trained[:, 1:]].float()
+    logits, _ = padded_logits(model)
     expected = torch.distributions.Categorical(logits=logits).entropy()
-    monkeypatch.setattr(parts, "LOGITS_AT_ONCE", tokens * VOCAB)
+    monkeypatch.setattr(logit_chunks, "LOGITS_AT_ONCE", tokens * VOCAB)
     entropies = token_entropies(model, batch())
     assert not entropies.requires_grad
-    assert (entropies[~trained] == 0).all()
-    torch.testing.assert_close(entropies[trained], expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(entropies, expected, rtol=1e-4, atol=1e-5)
+    with reference_kernels(model):
+        entropies = token_entropies(model, batch())
+    torch.testing.assert_close(entropies, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_one_part_is_the_plain_formula_to_the_bit() -> None:
     model = plain()
     logits, targets = trained_logits(model, batch())
     chosen = torch.log_softmax(logits / 0.7, dim=-1).gather(1, targets[:, None])[:, 0]
-    found = token_logprobs(model, batch(), 0.7)[batch().completion_mask]
+    found = token_logprobs(model, batch(), 0.7)
     assert torch.equal(found, chosen)
     slope = gradients(model, chosen.sum())
     again = gradients(model, token_logprobs(model, batch(), 0.7).sum())
@@ -162,9 +175,9 @@ def test_one_part_is_the_plain_formula_to_the_bit() -> None:
 def test_without_a_trained_token_the_mean_is_a_differentiable_0(
     made: Callable[[], PreTrainedModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parts, "LOGITS_AT_ONCE", 1)
+    monkeypatch.setattr(logit_chunks, "LOGITS_AT_ONCE", 1)
     tokens = batch()
-    tokens.completion_mask.zero_()
+    tokens.loss_mask.zero_()
     found = mean_logprob(made(), tokens)
     found.backward()
     assert found == 0
@@ -188,15 +201,14 @@ def largest_allocation(run: Callable[[], object]) -> int:
 @pytest.mark.parametrize("step", ["mean", "tokens"])
 def test_no_tensor_holds_all_logits(step: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     vocab, tokens, at_once = 2000, 600, 50
-    model = tiny_model("llama", vocab, PAD, 1, seed=0)
+    model = bound(tiny_model("llama", vocab, PAD, 1, seed=0))
     if kind == "biased":
         model.lm_head.bias = nn.Parameter(torch.randn(vocab))
     if kind == "bfloat16":
         model.to(torch.bfloat16)
     ids = torch.randint(2, vocab, (20, 31), generator=torch.Generator().manual_seed(0))
-    trained = torch.ones_like(ids, dtype=torch.bool)
-    trained[:, 0] = False
-    rows = TokenBatch(ids, trained)
+    examples = [Example([], row) for row in ids.tolist()]
+    rows = token_batch([document_of(one, trained=TrainedPart.SEQUENCE) for one in examples])
 
     def run() -> None:
         value = mean_logprob(model, rows) if step == "mean" else token_logprobs(model, rows).sum()
@@ -204,7 +216,7 @@ def test_no_tensor_holds_all_logits(step: str, kind: str, monkeypatch: pytest.Mo
 
     every = 4 * tokens * vocab
     assert largest_allocation(run) == every
-    monkeypatch.setattr(parts, "LOGITS_AT_ONCE", at_once * vocab)
+    monkeypatch.setattr(logit_chunks, "LOGITS_AT_ONCE", at_once * vocab)
     head = 4 * vocab * 64
     assert largest_allocation(run) <= max(4 * at_once * vocab, head) < every / 9
 
@@ -224,4 +236,4 @@ def test_no_tensor_holds_all_logits(step: str, kind: str, monkeypatch: pytest.Mo
     ],
 )
 def test_parts_are_as_few_as_can_be_and_about_alike(tokens: int, most: int, size: int) -> None:
-    assert parts.part_size(tokens, most) == size
+    assert logit_chunks.chunk_size(tokens, most) == size

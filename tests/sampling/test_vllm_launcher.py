@@ -18,12 +18,14 @@ import torch
 from reasoning_lab.config.hardware import HardwareConfig, SamplingHardwareConfig
 from reasoning_lab.config.model import ModelConfig
 from reasoning_lab.config.optimization import OptimizerConfig, TrapezoidConfig
-from reasoning_lab.data.sources.file import FileSource
-from reasoning_lab.launch.job import Job, launched, write_job
-from reasoning_lab.sampling.vllm_process import served
+from reasoning_lab.data.sources.config import FileConfig
+from reasoning_lab.launch.job import launched, write_job
+from reasoning_lab.models.policy_artifact import Policy
+from reasoning_lab.sampling.vllm_launcher import running_server
 from reasoning_lab.tracking.history import Curves, read_history
 from reasoning_lab.tracking.tracker import NullTracker
 from reasoning_lab.training.checkpoints import last_checkpoint
+from reasoning_lab.training.job import Job
 from reasoning_lab.verify import Verifier
 from tests.sampling.test_vllm import COMPLETION_TOKENS, sums, tiny, to_be_brief  # noqa: F401 - a fixture
 from tests.support.launches import after_first_checkpoint, max_weight_difference, stage_processes
@@ -41,7 +43,9 @@ HARDWARE = HardwareConfig(
 
 @pytest.fixture(scope="module")
 def server(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:  # noqa: F811
-    with served(tiny, "float32", HARDWARE, tmp_path_factory.mktemp("server") / "log") as url:
+    with running_server(
+        tiny, "float32", HARDWARE, tmp_path_factory.mktemp("server") / "log"
+    ) as url:
         yield url
 
 
@@ -58,21 +62,15 @@ def job(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:  # noqa: F
     )
     return Job(
         name="rl",
-        config=config,
+        stage=config,
         seed=3,
         out_dir=Path(),
         work_dir=Path(),
-        inputs={"policy": tiny},
-        authors={},
-        lineage=[],
+        inputs={"policy": Policy(tiny)},
         model=ModelConfig(),
-        data={
-            "_target_": "reasoning_lab.data.sources.file.FileSource",
-            "path": str(sums(tmp_path_factory.mktemp("data"))),
-            "test_frac": 0.0,
-            "validation_frac": 0.0,
-            "rows": {},
-        },
+        data=FileConfig(
+            str(sums(tmp_path_factory.mktemp("data"))), test_frac=0.0, validation_frac=0.0
+        ),
         hardware=HARDWARE,
         benchmarks={},
         tracking=None,
@@ -93,7 +91,7 @@ def with_servers(job: Job, folder: Path, urls: list[str], **hardware: Any) -> Jo
 
 
 def trained_here(job: Job) -> Curves:
-    source = FileSource(job.data["path"], 0.0, 0.0, {})
+    source = job.data.build()
     with Verifier(workers=1, timeout_s=20, memory_mb=1024) as verifier:
         job.run(source, {}, verifier, NullTracker())
     return read_history(job.out_dir)
@@ -102,9 +100,9 @@ def trained_here(job: Job) -> Curves:
 @pytest.fixture(scope="module")
 def alone(job: Job, server: str, tmp_path_factory: pytest.TempPathFactory) -> Job:
     """Trained in this process, through the server."""
-    made = with_servers(job, tmp_path_factory.mktemp("alone") / "run", [server])
-    trained_here(made)
-    return made
+    single = with_servers(job, tmp_path_factory.mktemp("alone") / "run", [server])
+    trained_here(single)
+    return single
 
 
 def same_training(one: Job, other: Job) -> None:
@@ -129,17 +127,21 @@ def test_two_trainers_with_a_server_each_learn_what_one_does(
     assert curves["train/kl_to_reference"][STEPS - 1] > 0.05
     assert max(curves["train/mismatch_max"].values()) < 1e-4
     same_training(pair, alone)
-    # Each rank asked its own server, for its share, with nothing left out or asked twice.
-    # What the probe of the engine asks before the first step is shorter.
+    # Each rank sent its share of the requests to a separate server, and none twice.
+    # The requests of the engine check, before the first step, are shorter.
     shares = [
-        [b["seed"] for b in each.bodies["/v1/completions"] if b["max_tokens"] == COMPLETION_TOKENS]
-        for each in (first, second)
+        [
+            body["seed"]
+            for body in relay.bodies["/v1/completions"]
+            if body["max_tokens"] == COMPLETION_TOKENS
+        ]
+        for relay in (first, second)
     ]
     assert [len(seeds) for seeds in shares] == [STEPS * BATCH * GROUP / 2] * 2
     assert len({*shares[0], *shares[1]}) == STEPS * BATCH * GROUP
-    for each in (first, second):
-        pushed = [body["kwargs"]["weights_path"] for body in each.bodies["/collective_rpc"]]
-        assert [Path(path).name for path in pushed] == [str(version) for version in range(STEPS)]
+    for relay in (first, second):
+        loaded = [body["kwargs"]["weights_path"] for body in relay.bodies["/collective_rpc"]]
+        assert [Path(path).name for path in loaded] == [str(version) for version in range(STEPS)]
     assert not list(pair.work_dir.rglob("weights"))
     assert not stage_processes(tmp_path)
 
@@ -163,16 +165,16 @@ def test_a_push_that_is_lost_shows_in_the_mismatch(job: Job, server: str, tmp_pa
 
 def servers_of_others() -> list[int]:
     """Process groups of the servers that trainers of this machine have started."""
-    found = []
+    groups = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            told = (entry / "cmdline").read_bytes()
+            command = (entry / "cmdline").read_bytes()
             parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
         except OSError:
             continue
-        if b"reasoning_lab.sampling.vllm_process" in told and parent != os.getpid():
-            found.append(int(entry.name))
-    return found
+        if b"reasoning_lab.sampling.vllm_launcher" in command and parent != os.getpid():
+            groups.append(int(entry.name))
+    return groups
 
 
 def live(group: int) -> int:
@@ -191,8 +193,8 @@ def test_a_server_of_the_trainers_own_ends_with_a_command_that_is_killed(
     config: Any = job.config
     stepped = replace(config.optimization, length="400 steps", checkpoint_every_steps=1)
     longer = replace(job, config=replace(config, optimization=stepped))
-    made = with_servers(longer, tmp_path / "job", [], devices=2, strategy="ddp")
-    write_job(made, tmp_path)
+    pair = with_servers(longer, tmp_path / "job", [], devices=2, strategy="ddp")
+    write_job(pair, tmp_path)
     code = (
         "import pathlib, sys; from reasoning_lab.launch.job import launched, read_job; "
         "launched(read_job(pathlib.Path(sys.argv[1])))"
@@ -205,16 +207,16 @@ def test_a_server_of_the_trainers_own_ends_with_a_command_that_is_killed(
         command.kill()
 
     command = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
-    after_first_checkpoint(made.work_dir, kill).join()
+    after_first_checkpoint(pair.work_dir, kill).join()
     assert command.wait() == -signal.SIGKILL
     deadline = time.monotonic() + 120
     while (live(groups[0]) or stage_processes(tmp_path)) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert not live(groups[0])
     assert not stage_processes(tmp_path)
-    (states,) = made.work_dir.glob("ddp-2x*")
+    (states,) = pair.work_dir.glob("ddp-2x*")
     state = torch.load(last_checkpoint(states), weights_only=True)
-    (saved,) = [each for each in state["callbacks"].values() if "of_rank" in each]
+    (saved,) = [values for values in state["callbacks"].values() if "of_rank" in values]
     history = json.loads(saved["of_rank"][0]["records"]["history"])
     _, mismatch = history["train/mismatch_max"]
     assert max(mismatch) < 1e-4

@@ -1,0 +1,270 @@
+"""Generation by vLLM servers in other processes, which load the weights of a policy.
+
+Rank 0 writes the policy to a folder that the servers can read. `VLLM_SERVER_DEV_MODE=1` opens the
+endpoints for that. A server that was restarted has the weights of its checkpoint.
+vLLM's `instance_id` shows that, and the server gets the policy's weights and the requests again.
+So every completion comes from the weights of the last `load`.
+"""
+
+import logging
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from reasoning_lab.config.hardware import SamplingHardwareConfig
+from reasoning_lab.models.chat import stop_token_ids
+from reasoning_lab.models.policy import save_policy
+from reasoning_lab.models.tokenizer import prompt_tokens
+from reasoning_lab.sampling.engine import Sampling
+from reasoning_lab.sampling.vllm import LOGPROBS_MODE, has_logprobs, rows_within_context
+from reasoning_lab.system.files import flush_and_rename
+from reasoning_lab.system.ranks import Peers, rank, rank_slice, world_size
+from reasoning_lab.types import Completion, UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
+
+_KEY = "hardware.sampling.rollout_urls"
+_NOT_FOUND = 404
+_BUSY = (408, 429, 502, 503, 504)
+# A server that fails returns this, and also one that cannot serve the request.
+_FAILED = 500
+_LONGEST_PAUSE_S = 30.0
+# These override the server's generation config.
+_NEUTRAL_SAMPLING = {
+    "top_k": 0,
+    "min_p": 0.0,
+    "repetition_penalty": 1.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+}
+
+
+class VLLMClient:
+    """Samples from a policy through servers that the ranks share; every rank builds a client.
+
+    Args:
+        policy: Unsharded on this rank; defines the tokens that end a completion.
+        tokenizer: The policy's.
+        urls: Addresses of the servers.
+        limits: Limits of the requests.
+        folder: Folder in which rank 0 writes weights for the servers.
+
+    Raises:
+        UserError: A server does not respond, or was started with other options than required.
+    """
+
+    def __init__(
+        self,
+        policy: "PreTrainedModel",
+        tokenizer: "PreTrainedTokenizerBase",
+        urls: Sequence[str],
+        limits: SamplingHardwareConfig,
+        folder: Path,
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._stop_ids = stop_token_ids(policy, tokenizer)
+        self._dtype = str(policy.dtype)
+        self._model_context_tokens: int = policy.config.max_position_embeddings
+        self._limits = limits
+        self._folder = folder.absolute()
+        self._urls = [url.rstrip("/").removesuffix("/v1") for url in urls]
+        # Each rank has separate servers, unless there are fewer servers than ranks.
+        self._rank_urls = self._urls[rank() % len(self._urls) :: world_size()]
+        self._client = httpx.Client(
+            timeout=limits.request_timeout_s,
+            limits=httpx.Limits(max_connections=limits.requests_in_flight),
+        )
+        self._threads = ThreadPoolExecutor(limits.requests_in_flight)
+        self._peers = Peers()
+        self._version: int | None = None
+        # The instance id of the process that has the weights, by server.
+        self._instances: dict[str, str] = {}
+        self._max_context_tokens = min(self._checked_context_tokens(url) for url in self._urls)
+
+    def generate(
+        self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]
+    ) -> list[Completion]:
+        """Return one completion for each prompt, in order; see `VLLMEngine.generate`.
+
+        Raises:
+            UserError: A server refuses a request, fails for too long, or was started with less
+                context than the model has and the completions need.
+        """
+        prompt_ids = prompt_tokens(self._tokenizer, prompts)
+        needed_tokens = sampling.max_new_tokens + max(map(len, prompt_ids), default=0)
+        if self._max_context_tokens < min(needed_tokens, self._model_context_tokens):
+            raise UserError(
+                f"{_KEY}: a prompt and its completion may take {needed_tokens} tokens, and the "
+                f"servers have {self._max_context_tokens}; start them with "
+                f"--max-model-len {needed_tokens} or more"
+            )
+        rows = rows_within_context(prompt_ids, self._max_context_tokens)
+        choices: dict[int, Any] = {}
+        rows_by_url = {
+            url: rows[start :: len(self._rank_urls)] for start, url in enumerate(self._rank_urls)
+        }
+        while rows_by_url:
+            futures = {
+                row: self._threads.submit(
+                    self._complete, url, prompt_ids[row], sampling, seeds[row]
+                )
+                for url, url_rows in rows_by_url.items()
+                for row in url_rows
+            }
+            choices |= {row: future.result() for row, future in futures.items()}
+            rows_by_url = {
+                url: url_rows for url, url_rows in rows_by_url.items() if self._was_restarted(url)
+            }
+            self._instances |= self._load_weights(list(rows_by_url))
+        texts = self._tokenizer.batch_decode(
+            [choices[row]["token_ids"] for row in rows], skip_special_tokens=True
+        )
+        completions = [Completion([], "", truncated=True) for _ in prompts]
+        for row, text in zip(rows, texts, strict=True):
+            completions[row] = _completion(choices[row], str(text), sampling)
+        return completions
+
+    def load(self, policy: "PreTrainedModel", version: int) -> None:
+        """Load the weights of `policy`, its adapter merged, on all servers; every rank calls it.
+
+        Args:
+            policy: Unsharded on rank 0.
+            version: Equal versions have equal weights, which are loaded only once.
+
+        Raises:
+            UserError: A server cannot load the weights.
+        """
+        if version == self._version:
+            return
+        previous_version, self._version = self._version, version
+        if rank() == 0:
+            shutil.rmtree(self._snapshot, ignore_errors=True)  # Left by a killed job.
+            draft = self._folder / "draft"
+            shutil.rmtree(draft, ignore_errors=True)
+            save_policy(policy, self._tokenizer, draft)
+            flush_and_rename(draft, self._snapshot)
+        self._peers.all_gather(None)
+        for instances in self._peers.all_gather(self._load_weights(rank_slice(self._urls))):
+            self._instances |= instances
+        if rank() == 0 and previous_version is not None:
+            shutil.rmtree(self._folder / str(previous_version))
+
+    def close(self) -> None:
+        """Close the connections and remove the weights; the servers keep running."""
+        self._threads.shutdown(cancel_futures=True)
+        self._client.close()
+        if rank() == 0:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    @property
+    def _snapshot(self) -> Path:
+        return self._folder / str(self._version)
+
+    def _checked_context_tokens(self, url: str) -> int:
+        """Return a server's context length, after a check of its options."""
+        config = self._server_config(url)["model_config"]
+        for key, expected in (("logprobs_mode", LOGPROBS_MODE), ("dtype", self._dtype)):
+            if config[key] != expected:
+                raise UserError(
+                    f"{_KEY}: '{url}' has {key}={config[key]}; start it as in {self._start_command}"
+                )
+        return int(config["max_model_len"])
+
+    @property
+    def _start_command(self) -> str:
+        dtype = self._dtype.removeprefix("torch.")
+        options = f"--dtype {dtype} --logprobs-mode {LOGPROBS_MODE}"
+        return f"VLLM_SERVER_DEV_MODE=1 vllm serve FOLDER {options}"
+
+    def _server_config(self, url: str) -> Any:
+        response = self._request(url, "GET", "/server_info?config_format=json", None, _BUSY)
+        return response["vllm_config"]
+
+    def _was_restarted(self, url: str) -> bool:
+        """Return whether another process serves the address than the one with the weights."""
+        if self._server_config(url)["instance_id"] == self._instances[url]:
+            return False
+        log.warning("'%s' was restarted: it gets the weights and the requests again.", url)
+        return True
+
+    def _load_weights(self, urls: Sequence[str]) -> dict[str, str]:
+        """Load the snapshot on the servers and reset their caches; return their instance ids."""
+        instances = self._threads.map(self._load_weights_on, urls)
+        return dict(zip(urls, instances, strict=True))
+
+    def _load_weights_on(self, url: str) -> str:
+        # This comes first, so that a restart in between shows in the next check.
+        instance = str(self._server_config(url)["instance_id"])
+        reload = {"method": "reload_weights", "kwargs": {"weights_path": str(self._snapshot)}}
+        self._request(url, "POST", "/collective_rpc", reload, _BUSY)
+        self._request(url, "POST", "/reset_prefix_cache?reset_running_requests=true", {}, _BUSY)
+        return instance
+
+    def _complete(self, url: str, prompt: Sequence[int], sampling: Sampling, seed: int) -> Any:
+        body = {
+            **_NEUTRAL_SAMPLING,
+            "prompt": prompt,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "max_tokens": min(sampling.max_new_tokens, self._max_context_tokens - len(prompt)),
+            "seed": seed,
+            "stop_token_ids": self._stop_ids,
+            "logprobs": 0,
+            "return_token_ids": True,
+        }
+        response = self._request(url, "POST", "/v1/completions", body, (*_BUSY, _FAILED))
+        return response["choices"][0]
+
+    def _request(
+        self, url: str, method: str, path: str, body: Mapping[str, Any] | None, busy: Sequence[int]
+    ) -> Any:
+        """Send a request and return the response; retry after a status in `busy`."""
+        for attempt in range(self._limits.request_retries + 1):
+            if attempt:
+                time.sleep(min(2.0 ** (attempt - 2), _LONGEST_PAUSE_S))
+            try:
+                response = self._client.request(method, f"{url}{path}", json=body)
+            except httpx.TransportError as error:
+                reason = str(error) or type(error).__name__
+                continue
+            if response.is_success:
+                return response.json()
+            reason = f"{response.status_code} {' '.join(response.text.split())[:300]}"
+            if response.status_code == _NOT_FOUND:
+                raise UserError(
+                    f"{_KEY}: '{url}' has no {path.partition('?')[0]}; "
+                    f"start it as in {self._start_command}"
+                )
+            if response.status_code not in busy:
+                break
+        raise UserError(
+            f"{_KEY}: '{url}{path.partition('?')[0]}' failed ({reason}); {self._remedy(path)}"
+        )
+
+    def _remedy(self, path: str) -> str:
+        if path == "/collective_rpc":
+            return (
+                f"start it on a policy of the same architecture, and let it see {self._folder} "
+                "(hardware.sampling.weights_dir)"
+            )
+        return (
+            f"start it as in {self._start_command}, and run the same command again to go on from "
+            "the last checkpoint"
+        )
+
+
+def _completion(choice: Mapping[str, Any], text: str, sampling: Sampling) -> Completion:
+    return Completion(
+        choice["token_ids"],
+        text,
+        choice["logprobs"]["token_logprobs"] if has_logprobs(sampling) else (),
+        truncated=choice["finish_reason"] == "length",
+    )
