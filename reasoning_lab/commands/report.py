@@ -17,7 +17,7 @@ from reasoning_lab.commands.arguments import to_sweep
 from reasoning_lab.commands.compose import Recipe
 from reasoning_lab.commands.sweep import recipes, swept_keys
 from reasoning_lab.config.identity import as_plain
-from reasoning_lab.evaluate.completions import read_samples
+from reasoning_lab.evaluate.completions import Evaluation
 from reasoning_lab.evaluate.stage import EvaluateStage
 from reasoning_lab.graph.recipe import Node, variant_label
 from reasoning_lab.graph.record import Record, fingerprint
@@ -147,7 +147,7 @@ def results_of(
             continue
         evaluated, policy = artifacts[node.fingerprint], node.inputs.get(Policy.kind)
         made = None if policy is None else artifacts[policy.fingerprint]
-        samples = read_samples(evaluated.path, node.stage.benchmark.samples)
+        samples = Evaluation(evaluated.path).samples(node.stage.benchmark.samples)
         about: dict[str, Any] = {
             "variant": recipe.variant,
             "stage": _policy_name(node),

@@ -134,8 +134,8 @@ class Store:
         if not older:
             return None
         return (
-            f"{self.root}: {older} artifacts are of an earlier version of the lab and are not "
-            "reused; their policies can still be named by model.path, and the folder can be removed"
+            f"{self.root}: {older} of its artifacts, made by an earlier version, are not "
+            "reused; a policy among them can still be named by model.path; remove the others"
         )
 
     def _path(self, stage: str, fingerprint: str) -> Path:

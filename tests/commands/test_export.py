@@ -20,7 +20,7 @@ from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.sampling.hf import HFEngine
 from reasoning_lab.types import Example, UserError
 
-STAGES = ["pretrain", "distill", "midtrain", "sft", "prefer", "dpo", "rl"]
+STAGES = ["pretrain", "distill", "midtrain", "sft", "prefer_teacher", "dpo", "rl"]
 
 
 def export(*words: str) -> None:

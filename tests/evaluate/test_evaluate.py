@@ -400,4 +400,4 @@ def test_a_policy_copied_out_of_its_store_is_said_to_have_no_lineage(
     shutil.copytree(made.path, tmp_path / "copy")
     assert lineage(made.path) == [made.path]
     assert lineage(tmp_path / "copy") == []
-    assert "what it was trained on cannot be told" in caplog.text
+    assert "what it was trained on is not known" in caplog.text

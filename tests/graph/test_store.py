@@ -355,3 +355,35 @@ def test_waiting_is_logged(store: Store, tmp_path: Path, caplog: pytest.LogCaptu
     job.join(60)
     assert reused
     assert f"sft/{NAME}; waiting" in caplog.text
+
+
+def _as_earlier_version(path: Path) -> None:
+    """Rewrite a record as versions without a layout wrote it."""
+    record = json.loads((path / "artifact.json").read_text())
+    del record["layout"]
+    (path / "artifact.json").write_text(json.dumps(record))
+
+
+def test_artifacts_of_an_earlier_version_are_told_in_one_sentence(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert store.older_layout_notice() is None
+    old, _ = store.obtain("sft", NAME, _write)
+    new, _ = store.obtain("dpo", NAME, _write)
+    assert store.older_layout_notice() is None
+    _as_earlier_version(old.path)
+    assert [artifact.stage for artifact in store.artifacts()] == [new.stage]
+    assert store.record("sft", NAME) is None
+    assert caplog.records == []
+    notice = store.older_layout_notice()
+    assert notice is not None
+    assert notice.startswith(f"{store.root}: 1 of its artifacts, made by an earlier version")
+    assert "model.path" in notice
+
+
+def test_an_artifact_of_an_earlier_version_is_made_anew(store: Store) -> None:
+    old, _ = store.obtain("sft", NAME, _write)
+    _as_earlier_version(old.path)
+    _, reused = store.obtain("sft", NAME, _write)
+    assert not reused
+    assert store.older_layout_notice() is None

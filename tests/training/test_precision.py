@@ -27,7 +27,7 @@ def moved(context: StageContext, dtype: str, folder: Path) -> float:
     model = replace(context.model, dtype=dtype)
     here = replace(context, model=model, out_dir=folder / "out", work_dir=folder / "work")
     adamw = OptimizerConfig("torch.optim.AdamW", weight_decay=0.0)
-    steps = optimization(optimizer=adamw, learning_rate=5e-7, steps=2, batch_size=4)
+    steps = optimization(optimizer=adamw, learning_rate=5e-7, length="2 steps", batch_size=4)
     run_stage(SFTStage(levels=[1], count=20, optimization=steps), here)
     policy, _ = load_policy(context.inputs["policy"].path, dtype)
     before = policy.state_dict()
