@@ -215,13 +215,6 @@ def memory_lines(nodes: Sequence[PlannedNode]) -> list[str]:
     ]
 
 
-def notices(recipes: Sequence[Recipe]) -> list[str]:
-    """What is to be said of the stores themselves."""
-    stores = dict.fromkeys(Path(recipe.root.paths.runs) / "store" for recipe in recipes)
-    lines = (Store(root).older_layout_notice() for root in stores)
-    return [f"{line}." for line in lines if line]
-
-
 def warning_lines(nodes: Sequence[PlannedNode]) -> list[str]:
     """What the artifacts that are reused dropped much of."""
     return [

@@ -16,7 +16,7 @@ def step(**changes: float) -> dict[str, float]:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "expected"),
     [
         ({"entropy": 0.2}, "entropy collapses: 0.200 nats a token, 1.000 in the first"),
         # Of ten steps eight (106 tokens), or nine (54%), are enough.
@@ -25,11 +25,11 @@ def step(**changes: float) -> dict[str, float]:
         ({"groups_trained": 0.0}, "no group of the last 10 steps"),
     ],
 )
-def test_health_speaks_once_and_in_time(changes: dict[str, float], said: str) -> None:
+def test_health_speaks_once_and_in_time(changes: dict[str, float], expected: str) -> None:
     health = Health()
     assert [health.warnings(step()) for _ in range(20)] == [[]] * 20
-    told = [health.warnings(step(**changes)) for _ in range(15)]
-    assert told[0] == []
-    (warning,) = [text for texts in told for text in texts]
-    assert said in warning
-    assert len([texts for texts in told if texts]) == 1
+    warnings = [health.warnings(step(**changes)) for _ in range(15)]
+    assert warnings[0] == []
+    (warning,) = [text for texts in warnings for text in texts]
+    assert expected in warning
+    assert len([texts for texts in warnings if texts]) == 1

@@ -135,7 +135,7 @@ def test_what_is_logged_of_rollouts(run: Any, balance: str) -> None:
 def test_rollouts_ahead_are_those_of_the_weights_before_the_last_update(run: Any) -> None:
     drawn = [f"rollout/{name}" for name in ("reward_mean", "completion_tokens_mean", "wrong_frac")]
 
-    def told(steps: list[dict[str, float]], number: int) -> list[float]:
+    def sampled_metrics(steps: list[dict[str, float]], number: int) -> list[float]:
         return [steps[number][key] for key in drawn]
 
     steady = TrapezoidConfig(decay_frac=0.5)
@@ -147,29 +147,29 @@ def test_rollouts_ahead_are_those_of_the_weights_before_the_last_update(run: Any
     assert values(awake, "rollout/staleness") == [0.0] * STEPS
     assert values(ahead, "rollout/staleness") == [0.0] + [1.0] * (STEPS - 1)
     # Steps 0 and 1 were drawn before any update, step 2 after the first.
-    assert told(ahead, 0) == told(asleep, 0)
-    assert told(ahead, 1) == told(asleep, 1) != told(awake, 1)
-    assert told(ahead, 2) != told(asleep, 2)
+    assert sampled_metrics(ahead, 0) == sampled_metrics(asleep, 0)
+    assert sampled_metrics(ahead, 1) == sampled_metrics(asleep, 1) != sampled_metrics(awake, 1)
+    assert sampled_metrics(ahead, 2) != sampled_metrics(asleep, 2)
     assert ahead[1]["train/mismatch_max"] > 1e-2 > awake[1]["train/mismatch_max"]
     # Without an update in between, ahead is the same as in turn.
     _, both, _ = run(group_size=8, optimization=still, staleness=1)
-    assert [told(both, number) for number in range(STEPS)] == [
-        told(asleep, number) for number in range(STEPS)
+    assert [sampled_metrics(both, number) for number in range(STEPS)] == [
+        sampled_metrics(asleep, number) for number in range(STEPS)
     ]
 
 
 def test_validation_watches_and_changes_nothing(run: Any) -> None:
     fast = optimization(learning_rate=1e-2, batch_size=BATCH)
-    held = ValidationConfig(count=5, every_steps=4, samples=4, temperature=1.0)
+    validation = ValidationConfig(count=5, every_steps=4, samples=4, temperature=1.0)
     plain, unwatched, _ = run(optimization=fast)
-    found, watched, _ = run(optimization=fast, validation=held)
+    validated, watched, _ = run(optimization=fast, validation=validation)
     assert not values(unwatched, "val/pass@1")
     assert ["val/pass@1" in step for step in watched] == [n % 4 == 0 for n in range(STEPS)]
-    assert all(0 < each < 1 for each in values(watched, "val/pass@1"))
+    assert all(0 < accuracy < 1 for accuracy in values(watched, "val/pass@1"))
     assert values(watched, "train/loss") == values(unwatched, "train/loss")
-    assert found["rollouts"] == plain["rollouts"]
+    assert validated["rollouts"] == plain["rollouts"]
     # Drawn one step ahead, it meets the weights from before the last update.
-    often = replace(held, every_steps=1)
+    often = replace(validation, every_steps=1)
     _, ahead, _ = run(optimization=fast, validation=often, staleness=1)
     _, now, _ = run(optimization=fast, validation=often)
     assert ahead[0]["val/pass@1"] == now[0]["val/pass@1"]
