@@ -220,7 +220,7 @@ def _resume(
     return time.monotonic() - started
 
 
-def parts_of(batch_size: int, hardware: HardwareConfig) -> int:
+def micro_batches_per_step(batch_size: int, hardware: HardwareConfig) -> int:
     """Micro-batches of an optimizer step, on all devices; they divide it, as the schema checks."""
     of_device = batch_size // hardware.world_size
     return batch_size // min(hardware.micro_batch_size or of_device, of_device)

@@ -13,7 +13,7 @@ from reasoning_lab.graph.stage import Metrics
 from reasoning_lab.kernels.logprobs import mean_logprob, trained_logits
 from reasoning_lab.system.ranks import world_size
 from reasoning_lab.training.context import StageContext
-from reasoning_lab.training.loop import PolicyModule, fit, parts_of, save_trained
+from reasoning_lab.training.loop import PolicyModule, fit, micro_batches_per_step, save_trained
 from reasoning_lab.training.micro_batches import MicroBatch, PlannedBatches, micro_batches
 from reasoning_lab.training.schedules import OptimizerFactory, Schedule, optimizer_of, schedule_of
 from reasoning_lab.training.step_plan import in_steps, step_plan
@@ -99,7 +99,7 @@ def train_next_token(
     lengths = [len(document) for document in documents]
     optimization = in_steps(optimization, context.name, len(documents), fmean(lengths), "documents")
     plan = step_plan(lengths, optimization, context.seed)
-    parts = parts_of(optimization.batch_size, context.hardware)
+    parts = micro_batches_per_step(optimization.batch_size, context.hardware)
     batches = document_batches([[document] for document in documents], plan, parts)
     module = NextTokenModule(
         policy, optimizer_of(optimization, context.name), schedule_of(optimization), loss

@@ -109,7 +109,7 @@ def jobs(context: StageContext, source: FileSource) -> dict[str, Job]:
     reference = replace(sft.hardware, kernels="reference")
     jobs["reference"] = replace(sft, hardware=reference)
     jobs["padded"] = replace(jobs["midtrain"], hardware=reference)
-    jobs["mixed"] = replace(sft, config=small_steps, model=replace(context.model, dtype="mixed"))
+    jobs["mixed"] = replace(sft, stage=small_steps, model=replace(context.model, dtype="mixed"))
     return jobs
 
 

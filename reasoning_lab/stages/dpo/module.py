@@ -32,7 +32,7 @@ from reasoning_lab.stages.dpo.stage import DPOStage
 from reasoning_lab.system.files import find_checksummed, rename_with_checksum
 from reasoning_lab.system.ranks import Peers, broadcast_from_rank0, rank, rank_slice
 from reasoning_lab.training.context import StageContext
-from reasoning_lab.training.loop import PolicyModule, fit, parts_of, save_trained
+from reasoning_lab.training.loop import PolicyModule, fit, micro_batches_per_step, save_trained
 from reasoning_lab.training.micro_batches import MicroBatch, micro_batches
 from reasoning_lab.training.schedules import optimizer_of, schedule_of
 from reasoning_lab.training.step_plan import in_steps, step_plan
@@ -154,7 +154,7 @@ def run(
 
     module = DPOModule(student, config, context.name)
     trained_tokens = [len(chosen.completion_ids) for chosen, _ in pairs]
-    parts = parts_of(optimization.batch_size, context.hardware)
+    parts = micro_batches_per_step(optimization.batch_size, context.hardware)
     batches = micro_batches(plan, trained_tokens, parts, make)
     train_s = fit(module, batches, context, optimization)
     save_trained(module, tokenizer, context)

@@ -19,7 +19,7 @@ from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.models.tokenizer import tokenize_rollouts
 from reasoning_lab.stages.midtrain.stage import MidtrainStage
 from reasoning_lab.training.context import StageContext
-from reasoning_lab.training.loop import fit, parts_of, save_trained
+from reasoning_lab.training.loop import fit, micro_batches_per_step, save_trained
 from reasoning_lab.training.next_token_training import NextTokenModule, document_batches
 from reasoning_lab.training.schedules import optimizer_of, schedule_of
 from reasoning_lab.training.step_plan import in_steps, step_plan
@@ -54,7 +54,9 @@ def run(config: MidtrainStage, context: StageContext, policy: Policy, corpus: Co
     stop = PatienceStopping("val/loss", patience=config.patience, check_on_train_epoch_end=False)
     train_s = fit(
         module,
-        document_batches(rows, plan, parts_of(optimization.batch_size, context.hardware)),
+        document_batches(
+            rows, plan, micro_batches_per_step(optimization.batch_size, context.hardware)
+        ),
         context,
         optimization,
         [stop],
