@@ -19,6 +19,12 @@ from reasoning_lab.graph.record import RECORD_FILE
 from tests.conftest import lab_here
 
 PACKAGE = Path(__file__).parents[1] / "reasoning_lab"
+QUIET = ["tracker.mode=disabled", "hardware.threads=1"]
+
+
+def without(*stages: str) -> list[str]:
+    """Overrides that leave these stages out, so that the command takes less time."""
+    return [f"~stages.{stage}" for stage in stages]
 
 
 @dataclass(frozen=True)
@@ -55,8 +61,8 @@ def folder(tmp_path: Path, smoke_run: Path) -> Path:
     return tmp_path
 
 
-def apply(change: Change, folder: Path, patch: pytest.MonkeyPatch) -> None:
-    """Write the files and run the command, which must succeed."""
+def apply(change: Change, folder: Path, patch: pytest.MonkeyPatch, *shorter: str) -> None:
+    """Write the files and run the command with overrides that shorten it; it must succeed."""
     assert sum(name.endswith(".yaml") for name in change.files) == 1
     assert sum(name.endswith(".py") for name in change.files) <= 1
     for name, text in change.files.items():
@@ -65,12 +71,7 @@ def apply(change: Change, folder: Path, patch: pytest.MonkeyPatch) -> None:
     patch.syspath_prepend(folder)
     patch.setenv("PYTHONPATH", os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]))
     patch.setenv("REASONING_LAB_TRUSTED", change.trusted)
-    quick = []
-    if "experiment=smoke" in change.command:
-        quick = ["tracker.mode=disabled", "hardware.threads=1"]
-        if not any(word.startswith("benchmark=") for word in change.command):
-            quick.append("benchmark=[]")
-    assert lab_here(*change.command, *quick, cwd=folder) == 0
+    assert lab_here(*change.command, *shorter, cwd=folder) == 0
 
 
 def newest(folder: Path, stage: str) -> dict[str, Any]:
@@ -81,32 +82,37 @@ def newest(folder: Path, stage: str) -> dict[str, Any]:
 
 
 def test_a_reward(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    apply(change_in("rewards"), folder, monkeypatch)
-    assert set(newest(folder, "rl")["identity"]["code"]) == {"my_reward.few_lines"}
+    apply(change_in("rewards"), folder, monkeypatch, *QUIET, "benchmark=[]")
+    assert "my_reward.few_lines" in newest(folder, "rl")["identity"]["code"]
 
 
 def test_a_loss(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    apply(change_in("losses"), folder, monkeypatch)
+    shorter = [*without("prefer", "dpo", "rl"), "benchmark=[]"]
+    apply(change_in("losses"), folder, monkeypatch, *QUIET, *shorter)
     identity = newest(folder, "focal_sft")["identity"]
     assert identity["config"]["gamma"] == 1.5
     assert set(identity["code"]) == {"my_loss.FocalSFT"}
 
 
 def test_a_stage(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    apply(change_in("stages"), folder, monkeypatch)
-    record = newest(folder, "shortest")
-    assert record["metrics"]["accepted"] == 80
-    print(record)
+    shorter = [*without("sft", "prefer", "dpo", "rl"), "benchmark=[]"]
+    apply(change_in("stages"), folder, monkeypatch, *QUIET, *shorter)
+    shortest = newest(folder, "shortest")
+    assert shortest["metrics"]["accepted"] == 200
+    assert shortest["fingerprint"] in json.dumps(newest(folder, "midtrain"))
 
 
 def test_a_benchmark(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    apply(change_in("evaluate"), folder, monkeypatch)
+    shorter = without("midtrain", "sft", "prefer", "dpo", "rl")
+    apply(change_in("evaluate"), folder, monkeypatch, *QUIET, *shorter)
     metrics = newest(folder, "evaluate")["metrics"]
-    assert (metrics["n"], metrics["samples"], list(metrics["families"])) == (2, 4, ["sums"])
+    # The smoke experiment's protocol takes one sample.
+    assert (metrics["n"], metrics["samples"], list(metrics["families"])) == (2, 1, ["sums"])
 
 
 def test_a_metric_in_the_report(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    apply(change_in("report"), folder, monkeypatch)
+    shorter = [*without("midtrain", "sft", "prefer", "dpo", "rl"), "protocol.count=4"]
+    apply(change_in("report"), folder, monkeypatch, *QUIET, *shorter)
     mean, low, high = newest(folder, "evaluate")["metrics"]["metric/second_thoughts"]
     assert low <= mean <= high
     (report,) = (folder / "runs" / "recipes").glob("*/report.md")
@@ -120,15 +126,17 @@ def test_a_checker(
     apply(change, folder, monkeypatch)
     audited = json.loads(capsys.readouterr().out.splitlines()[0])
     assert (audited["n"], audited["agree"]) == (2, 2)
-    assert (
-        lab_here(
-            "plan",
-            "--config-dir",
-            "my_conf",
-            "data=number_sets",
-            "recipe=distill",
-            "teacher@stages.distill.teacher=recorded",
-            cwd=folder,
-        )
-        == 0
-    )
+    distill = "stages.distill"
+    all_of_it = ["data.test_frac=0", "data.validation_frac=0", f"{distill}.validation=0"]
+    problems = [f"{distill}.problems.levels=[1]", f"{distill}.problems.count=2"]
+    recorded = ["recipe=distill", f"teacher@{distill}.teacher=recorded"]
+    words = [
+        "plan",
+        "--config-dir",
+        "my_conf",
+        "data=number_sets",
+        *recorded,
+        *all_of_it,
+        *problems,
+    ]
+    assert lab_here(*words, cwd=folder) == 0

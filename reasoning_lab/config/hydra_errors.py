@@ -52,6 +52,9 @@ _RENAMED = {
     "backfill_rounds": ("dynamic_sampling_rounds",),
     "device": ("gpu_model",),
     "engine": ("sampling", "rollout_engine"),
+    "steps": ("length",),
+    "warmup_frac": ("schedule",),
+    "decay_frac": ("schedule",),
 }
 # OmegaConf's own failure at `key={...}` where the key is null.
 _FILLED_NULL = re.compile(r"'NoneType' object has no attribute 'get'\s+full_key: (\S+)")

@@ -35,7 +35,7 @@ VARIANTS = {
     "lora": ["ddp"],
     "mixed": ["ddp", "fsdp"],
     "reference": ["fsdp", "deepspeed3"],
-    "unpacked": ["fsdp"],
+    "padded": ["fsdp"],
 }
 CASES = [(strategy, name) for strategy in STRATEGIES for name in NAMES] + [
     (strategy, name) for name, strategies in VARIANTS.items() for strategy in strategies
@@ -104,9 +104,9 @@ def test_killed_process_ends_all_in_one_sentence(
 def test_users_mistake_in_a_rank_is_the_commands_error(
     jobs: dict[str, Job], tmp_path: Path
 ) -> None:
-    config: Any = jobs["sft"].config
+    config: Any = jobs["sft"].stage
     job = replace(
-        with_placement(jobs["sft"], tmp_path / "job", "ddp"), config=replace(config, levels=[9])
+        with_placement(jobs["sft"], tmp_path / "job", "ddp"), stage=replace(config, levels=[9])
     )
     with pytest.raises(UserError, match=r"^stages\.sft\.levels: the corpus has no.*\[9\]"):
         launched(job)
@@ -117,7 +117,7 @@ def test_command_stops_resumes_and_ends(tmp_path: Path) -> None:
         *SMOKE,
         "tracker.mode=offline",
         *("hardware.devices=2", "hardware.strategy=ddp"),
-        *("stages.pretrain.optimization.steps=80", "~stages.distill", "~stages.midtrain"),
+        *("stages.pretrain.optimization.length=80 steps", "~stages.distill", "~stages.midtrain"),
         *("~stages.sft", "~stages.prefer", "~stages.dpo", "~stages.rl"),
         "stages.pretrain.optimization.checkpoint_every_steps=5",
         "stages.pretrain.optimization.log_every_steps=1",

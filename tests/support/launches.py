@@ -64,7 +64,7 @@ def config_of(name: str) -> Any:
         learning_rate=3e-3,
         # Some of the steps are clipped.
         clip_norm=0.3 if name == "rl" else 4.0,
-        steps=steps,
+        length=f"{steps} steps",
         checkpoint_every_steps=steps // 2,
     )
     return replace(config, optimization=sgd)
@@ -109,14 +109,14 @@ def jobs(context: StageContext, source: FileSource) -> dict[str, Job]:
     reference = replace(sft.hardware, kernels="reference")
     jobs["reference"] = replace(sft, hardware=reference)
     jobs["padded"] = replace(jobs["midtrain"], hardware=reference)
-    jobs["mixed"] = replace(sft, config=small_steps, model=replace(context.model, dtype="mixed"))
+    jobs["mixed"] = replace(sft, stage=small_steps, model=replace(context.model, dtype="mixed"))
     return jobs
 
 
 def with_many_steps(job: Job) -> Job:
     """The job with so many steps that it does not end by itself."""
     config: Any = job.stage
-    longer = replace(config.optimization, steps=4000, checkpoint_every_steps=2)
+    longer = replace(config.optimization, length="4000 steps", checkpoint_every_steps=2)
     return replace(job, stage=replace(config, optimization=longer))
 
 
