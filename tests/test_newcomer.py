@@ -126,17 +126,5 @@ def test_a_checker(
     apply(change, folder, monkeypatch)
     audited = json.loads(capsys.readouterr().out.splitlines()[0])
     assert (audited["n"], audited["agree"]) == (2, 2)
-    distill = "stages.distill"
-    all_of_it = ["data.test_frac=0", "data.validation_frac=0", f"{distill}.validation=0"]
-    problems = [f"{distill}.problems.levels=[1]", f"{distill}.problems.count=2"]
-    recorded = ["recipe=distill", f"teacher@{distill}.teacher=recorded"]
-    words = [
-        "plan",
-        "--config-dir",
-        "my_conf",
-        "data=number_sets",
-        *recorded,
-        *all_of_it,
-        *problems,
-    ]
-    assert lab_here(*words, cwd=folder) == 0
+    assert lab_here("--config-dir", "my_conf", "--cfg", "job", "data=number_sets", cwd=folder) == 0
+    assert "checker: my_checker.same_numbers" in capsys.readouterr().out
