@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from tests.conftest import SMOKE, composed_recipe, lab, lab_here
+from tests.conftest import FAST_PRETRAINING, SMOKE, composed_recipe, lab, lab_here
 
 # `ablate=dpo` leaves `prefer` without a reader, so these two are one recipe.
 TWINS = "ablate=dpo,[prefer,dpo]"
@@ -172,6 +172,7 @@ def test_optuna_searches_for_the_best_pass_at_1(tmp_path: Path) -> None:
     """Over a base policy that gets some direct answers right, so that the objective is not 0."""
     code, out, err = lab(
         *("-m", *SMOKE, "hydra/sweeper=optuna", "hydra.sweeper.direction=maximize"),
+        *(each for each in FAST_PRETRAINING if "learning_rate" not in each),
         *("hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=1"),
         *("ablate=[distill,midtrain,sft,prefer,dpo,rl]", "stages.pretrain.problems.count=2000"),
         *("stages.pretrain.optimization.batch_size=20", "benchmarks.heldout.count=70"),

@@ -92,7 +92,7 @@ def test_plan_bounds_epochs_by_the_configs() -> None:
     assert nodes_["midtrain"].steps == 2 * 240 // 2
     assert nodes_["sft"].steps == 2 * 60 // 8
     assert nodes_["dpo"].steps == 2 * 120 // 2
-    assert nodes_["rl"].steps == 2 * 8 // 2
+    assert nodes_["rl"].steps == 2 * 8 // 4
     assert all(nodes_[stage].at_most for stage in ("pretrain", "midtrain", "sft", "dpo", "rl"))
     assert not nodes_["distill"].at_most
     bounds = nodes_["midtrain"].bounds
@@ -104,7 +104,7 @@ def test_plan_bounds_tokens_where_a_row_has_a_bound() -> None:
     length = "stages.{}.optimization.length=1M tokens"
     nodes_ = nodes(*(length.format(stage) for stage in ("midtrain", "sft", "rl")))
     assert nodes_["midtrain"].steps == 1_000_000 // (2 * 512)
-    assert nodes_["rl"].steps == 1_000_000 // (2 * 4 * 16)
+    assert nodes_["rl"].steps == 1_000_000 // (4 * 8 * 16)
     # A row of SFT may have any length here.
     assert (nodes_["sft"].steps, nodes_["sft"].rows, nodes_["sft"].at_most) == (None, None, False)
 

@@ -19,6 +19,7 @@ def main() -> None:
 
     # Each job ends with a collection, which need not look at what is imported.
     with gc_frozen_imports():
+        from reasoning_lab.kernels import logit_chunks
         from reasoning_lab.launch import job as launch
         from reasoning_lab.system.ranks import Peers, rank
         from reasoning_lab.training import checkpoints
