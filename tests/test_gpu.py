@@ -94,7 +94,7 @@ def test_flash_attention_is_as_near_as_padded_documents(
     monkeypatch.setattr(attention, "varlen_attn", counted)
     flash = error()
     assert len(calls) == 2  # Layers.
-    monkeypatch.setattr(attention, "_flash_takes", lambda value, options: False)
+    monkeypatch.setattr(attention, "takes_flash", lambda value, options: False)
     padded = error()
     assert len(calls) == 2
     assert flash < 1.5 * padded < 0.5

@@ -28,19 +28,19 @@ def main() -> None:
     launch.end_with_launcher()
     root = Path(sys.argv[1])
     folders = sorted(path.parent for path in root.glob("*/job.yaml"))
-    sealing, whole = checkpoints.rename_with_checksum, logit_chunks.LOGITS_AT_ONCE
+    rename_with_checksum, whole = checkpoints.rename_with_checksum, logit_chunks.LOGITS_AT_ONCE
 
-    def keep(draft: Path, stem: str) -> Path:
+    def keep_first_state(draft: Path, stem: str) -> Path:
         """As `rename_with_checksum`; also keeps a stage's first state for a resumption."""
-        path = sealing(draft, stem)
-        kept = root / "kept" / path.parent.parent.name / path.parent.name
-        if not kept.exists():
-            kept.mkdir(parents=True)
+        path = rename_with_checksum(draft, stem)
+        state_folder = root / "kept" / path.parent.parent.name / path.parent.name
+        if not state_folder.exists():
+            state_folder.mkdir(parents=True)
             copy = shutil.copytree if path.is_dir() else shutil.copy2
-            copy(path, kept / path.name)
+            copy(path, state_folder / path.name)
         return path
 
-    checkpoints.rename_with_checksum = keep
+    checkpoints.rename_with_checksum = keep_first_state
     hardware = launch.read_job(folders[0]).hardware
     with launch.process_group(hardware), build_verifier(hardware) as verifier:
         peers = Peers()
@@ -48,7 +48,7 @@ def main() -> None:
             logit_chunks.LOGITS_AT_ONCE = most_logits(launch.read_job(folder), whole)
             launch.work(folder, verifier)
         peers.all_gather(None)
-        checkpoints.rename_with_checksum = sealing
+        checkpoints.rename_with_checksum = rename_with_checksum
         for folder in folders:
             job = launch.read_job(folder)
             if rank() == 0:

@@ -33,20 +33,22 @@ def projections(architecture: dict[str, Any]) -> list[tuple[int, int]]:
 
 def training_products(size: Size, tokens: int, trained: int, passes: int) -> float:
     """Floating-point operations of a round; `passes` = 3, or 4 where a reference reads too."""
-    found = size.architecture
-    layer = sum(into * out for into, out in projections(found))
-    body = tokens * found["num_hidden_layers"] * layer
-    return 2.0 * passes * (body + trained * found["hidden_size"] * size.vocab_size)
+    architecture = size.architecture
+    layer = sum(into * out for into, out in projections(architecture))
+    body = tokens * architecture["num_hidden_layers"] * layer
+    return 2.0 * passes * (body + trained * architecture["hidden_size"] * size.vocab_size)
 
 
-def decoding_products(size: Size, prompts: Sequence[int], drawn: Sequence[int]) -> float:
+def decoding_products(
+    size: Size, prompts: Sequence[int], completion_lengths: Sequence[int]
+) -> float:
     """Floating-point operations of drawing so many tokens behind so many, of each row."""
     # Nothing reads a row's last token.
-    read = sum(prompts) + sum(drawn) - len(drawn)
-    return training_products(size, read, sum(drawn), passes=1)
+    read = sum(prompts) + sum(completion_lengths) - len(completion_lengths)
+    return training_products(size, read, sum(completion_lengths), passes=1)
 
 
-def decoding_bytes(size: Size, prompts: Sequence[int], drawn: Sequence[int]) -> float:
+def decoding_bytes(size: Size, prompts: Sequence[int], completion_lengths: Sequence[int]) -> float:
     """Bytes that it reads, in float32, if all rows are drawn together: a position at a time."""
     # A token multiplies and adds once with each weight.
     weights = training_products(size, 1, 1, passes=1) / 2
@@ -54,9 +56,9 @@ def decoding_bytes(size: Size, prompts: Sequence[int], drawn: Sequence[int]) -> 
     a_token = size.architecture["num_hidden_layers"] * 2 * keys
     cached = sum(
         count * prompt + count * (count + 1) // 2
-        for prompt, count in zip(prompts, (count - 1 for count in drawn), strict=True)
+        for prompt, count in zip(prompts, (count - 1 for count in completion_lengths), strict=True)
     )
-    return _FLOAT_BYTES * (max(drawn) * weights + cached * a_token)
+    return _FLOAT_BYTES * (max(completion_lengths) * weights + cached * a_token)
 
 
 def bytes_per_s() -> float:
@@ -72,14 +74,14 @@ def bytes_per_s() -> float:
 
 def products_per_s(size: Size, tokens: int) -> float:
     """Operations a second of those products, forwards and backwards, with so many tokens each."""
-    found = size.architecture
-    shapes = projections(found) * found["num_hidden_layers"]
-    shapes.append((found["hidden_size"], size.vocab_size))
+    architecture = size.architecture
+    shapes = projections(architecture) * architecture["num_hidden_layers"]
+    shapes.append((architecture["hidden_size"], size.vocab_size))
     operands = [
         (torch.randn(tokens, into), torch.randn(out, into), torch.randn(tokens, out))
         for into, out in set(shapes)
     ]
-    taken = dict.fromkeys(set(shapes), 0.0)
+    seconds_by_shape = dict.fromkeys(set(shapes), 0.0)
     for states, weight, gradient in operands:
         times = []
         for _ in range(_REPETITIONS):
@@ -88,6 +90,6 @@ def products_per_s(size: Size, tokens: int) -> float:
             gradient @ weight
             gradient.T @ states
             times.append(time.perf_counter() - started)
-        taken[weight.shape[1], weight.shape[0]] = statistics.median(times)
+        seconds_by_shape[weight.shape[1], weight.shape[0]] = statistics.median(times)
     operations = sum(6.0 * tokens * into * out for into, out in shapes)
-    return operations / sum(taken[shape] for shape in shapes)
+    return operations / sum(seconds_by_shape[shape] for shape in shapes)
