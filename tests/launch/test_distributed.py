@@ -11,8 +11,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from reasoning_lab.launch.job import Job, launched
+from reasoning_lab.launch.job import launched
 from reasoning_lab.tracking.history import read_history
+from reasoning_lab.training.job import Job
 from reasoning_lab.types import UserError
 from tests.conftest import SMOKE, lab, start_lab
 from tests.support.launches import (
@@ -35,7 +36,7 @@ VARIANTS = {
     "lora": ["ddp"],
     "mixed": ["ddp", "fsdp"],
     "reference": ["fsdp", "deepspeed3"],
-    "unpacked": ["fsdp"],
+    "padded": ["fsdp"],
 }
 CASES = [(strategy, name) for strategy in STRATEGIES for name in NAMES] + [
     (strategy, name) for name, strategies in VARIANTS.items() for strategy in strategies
@@ -63,7 +64,8 @@ def test_two_processes_equal_one(
     jobs: dict[str, Job],
 ) -> None:
     folder = pairs / f"{strategy}-{name}"
-    alone, (metrics, ledger) = single[name]
+    alone, expected = single[name]
+    metrics, ledger = expected.metrics, expected.ledger
     whole = folder / "whole"
     assert max_weight_difference(alone, whole) < 1e-5
     if name != "pretrain":
@@ -104,9 +106,9 @@ def test_killed_process_ends_all_in_one_sentence(
 def test_users_mistake_in_a_rank_is_the_commands_error(
     jobs: dict[str, Job], tmp_path: Path
 ) -> None:
-    config: Any = jobs["sft"].config
+    stage: Any = jobs["sft"].stage
     job = replace(
-        with_placement(jobs["sft"], tmp_path / "job", "ddp"), config=replace(config, levels=[9])
+        with_placement(jobs["sft"], tmp_path / "job", "ddp"), stage=replace(stage, levels=[9])
     )
     with pytest.raises(UserError, match=r"^stages\.sft\.levels: the corpus has no.*\[9\]"):
         launched(job)
