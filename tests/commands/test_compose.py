@@ -94,7 +94,7 @@ def test_code_of_ones_own_is_called_with_its_options(composed: Compose, tmp_path
     problems.write_text('{"prompt": "1 + 1?", "gold": "2"}\n')
     words = ["data=custom", f"data._target_={FILE_SOURCE}"]
     source = composed(*words, f"data.options={file_options(problems)}").source
-    assert source.about()["name"] == "problems.jsonl"
+    assert source.provenance()["name"] == "problems.jsonl"
     with pytest.raises(
         UserError, match=r"^data\.options: .*'test_frac' of .*; it takes path, test"
     ):

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_lab.config.folder import CONF
@@ -19,6 +18,7 @@ from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.sampling.hf import HFEngine
 from reasoning_lab.types import Completion, Example, Problem, Rollout, UserError, Verdict
 from tests.conftest import Compose
+from tests.support.tensors import embedding, projection
 from tests.support.twins import TWINS, save_twin, twin_model, twin_tokenizer
 
 TEXTS = ["the coin shows heads or tails", "so it is <think> and </think>", "a pad"]
@@ -52,20 +52,6 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tokenizer = twin_tokenizer(twin, TEXTS)
         save_twin(twin_model(twin, tokenizer), tokenizer, root / name)
     return root
-
-
-def embedding(model: PreTrainedModel) -> Tensor:
-    """`[V, D]`, each token's embedding."""
-    weight = model.get_input_embeddings().weight
-    assert isinstance(weight, Tensor)
-    return weight
-
-
-def projection(model: PreTrainedModel) -> Tensor:
-    """`[V, D]`, from a hidden state to logits."""
-    weight = model.get_output_embeddings().weight
-    assert isinstance(weight, Tensor)
-    return weight
 
 
 def rows(model: PreTrainedModel) -> int:

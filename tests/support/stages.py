@@ -221,7 +221,7 @@ def trained(
     out_dir = folder / "out"
     out_dir.mkdir(parents=True)
     pl.seed_everything(context.seed, verbose=False)
-    places = {"out_dir": out_dir, "work_dir": folder / "work"}
+    places: dict[str, Any] = {"out_dir": out_dir, "work_dir": folder / "work"}
     return run_stage(config or STAGES[name], replace(context, **places, ledger=ledger or Ledger()))
 
 

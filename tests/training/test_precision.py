@@ -66,19 +66,19 @@ def test_what_samples_is_a_mixed_policys_copy_in_bfloat16(
     for name, buffer in sampling_policy.named_buffers():
         assert buffer.dtype == dict(served.named_buffers())[name].dtype, name
     sampling = Sampling(temperature=1.0, top_p=1.0, max_new_tokens=24)
-    asked = [tokenizer(prompt)["input_ids"] for prompt in ("coin 1", "coin 12")]
-    drawn = HFEngine(sampling_policy, tokenizer, 8).complete(asked, sampling, [1, 2])
+    prompts = [tokenizer(prompt)["input_ids"] for prompt in ("coin 1", "coin 12")]
+    drawn = HFEngine(sampling_policy, tokenizer, 8).complete(prompts, sampling, [1, 2])
     rows = [
         Example(tuple(prompt), tuple(completion.token_ids))
-        for prompt, completion in zip(asked, drawn, strict=True)
+        for prompt, completion in zip(prompts, drawn, strict=True)
     ]
     batch = completion_batch(rows)
     whole, _ = load_policy(context.inputs["policy"].path, "float32")
     with torch.no_grad():
         ours, exact = token_logprobs(policy, batch), token_logprobs(whole, batch)
-    for row, completion in enumerate(drawn):
-        trained = ours[row][batch.completion_mask[row]].tolist()
-        assert trained == pytest.approx(list(completion.logprobs), abs=0.1)
+    by_completion = ours.split(batch.trained_lengths.tolist())
+    for logprobs, completion in zip(by_completion, drawn, strict=True):
+        assert logprobs.tolist() == pytest.approx(list(completion.logprobs), abs=0.1)
     # Products were taken in bfloat16, which has three decimal digits.
     assert 1e-4 < (ours - exact).abs().max() < 0.1
 

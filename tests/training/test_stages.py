@@ -60,7 +60,7 @@ def test_every_third_step_is_told_with_its_own_values(
 ) -> None:
     config = STAGES["sft"]
     trained("sft", context, tmp_path / "all")
-    sparse = replace(config, optimization=optimization(log_every_steps=3))
+    sparse = replace(config, optimization=optimization(log_every_steps=3))  # type: ignore[call-arg]
     trained("sft", context, tmp_path / "some", sparse)
     every, third = (read_history(tmp_path / which / "out") for which in ("all", "some"))
     assert STEPS == 6
@@ -263,12 +263,16 @@ def test_sft_of_levels_that_were_not_distilled(context: StageContext, tmp_path: 
         trained("sft", context, tmp_path, replace(config, levels=[9]))  # type: ignore[call-arg]
 
 
+def total(numbers: list[int]) -> torch.Tensor:
+    return torch.tensor(sum(numbers))
+
+
 def test_steps_go_on_where_their_state_says() -> None:
     plan = [[0], [1, 2], [3]]
-    steps = PlannedBatches(plan, sum)
+    steps = PlannedBatches(plan, total)
     reading = iter(steps)
     assert [next(reading), next(reading)] == [0, 3]
-    resumed = PlannedBatches(plan, sum)
+    resumed = PlannedBatches(plan, total)
     resumed.load_state_dict(steps.state_dict())
     assert list(resumed) == [3]
     assert list(resumed) == [0, 3, 3]
@@ -276,6 +280,6 @@ def test_steps_go_on_where_their_state_says() -> None:
 
 
 def test_steps_begin_anew_after_a_reader_that_stopped_short() -> None:
-    steps = PlannedBatches([[0], [1, 2]], sum)
+    steps = PlannedBatches([[0], [1, 2]], total)
     assert list(islice(steps, 2)) == [0, 3]
     assert list(steps) == [0, 3]

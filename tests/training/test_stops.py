@@ -122,7 +122,8 @@ def test_signal_is_handed_on_to_a_training_and_else_ends_the_command(tmp_path: P
     def twice() -> None:
         with forward_signals(tmp_path):
             (tmp_path / "training").touch()
-            assert request.signum is None
+            before = request.signum
+            assert before is None
             os.kill(os.getpid(), signal.SIGTERM)
             os.kill(os.getpid(), signal.SIGTERM)
             assert request.signum == signal.SIGTERM
