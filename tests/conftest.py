@@ -38,6 +38,18 @@ SMOKE = [
     "benchmarks.heldout.count=14",
 ]
 
+# The tiny recipe's rates, with which a few steps make a policy that is right now and then.
+FAST_PRETRAINING = [
+    "optimizer@stages.pretrain.optimization.optimizer=muon",
+    "schedule@stages.pretrain.optimization.schedule=trapezoid",
+    "stages.pretrain.optimization.schedule={warmup_frac: 0.05, decay_frac: 0.8}",
+    "stages.pretrain.optimization.optimizer.weight_decay=0.0",
+    "stages.pretrain.optimization.learning_rate=4e-3",
+    "stages.pretrain.problems.levels=[1,2,3]",
+    "stages.pretrain.steps_frac=0.85",
+    "stages.pretrain.steps_per_row=6",
+]
+
 Compose = Callable[..., Recipe]
 
 

@@ -320,7 +320,7 @@ def test_interrupted_run_goes_on_where_it_was(
         "ablate=[distill,midtrain,sft,prefer,dpo,rl]",
         "model.architecture.hidden_size=32",
         "model.architecture.num_hidden_layers=1",
-        "stages.pretrain.optimization.steps=150",
+        "stages.pretrain.optimization.length=150 steps",
     ]
     process = start_lab(*arguments, cwd=tmp_path)
     wait_for(tmp_path / "runs" / "work", process)

@@ -64,7 +64,11 @@ def test_installed_wheel_composes_the_default_recipe_anywhere(
 
 @pytest.mark.parametrize(
     "module",
-    ["cli", "commands.compose", "graph.recipe", "config.root", "graph.store", "types"],
+    [
+        *("cli", "commands.compose", "commands.plan", "config.root", "types"),
+        *("graph.recipe", "graph.run", "graph.plan", "graph.store"),
+        *("stages.rl.stage", "stages.midtrain.stage", "evaluate.stage", "models.policy_artifact"),
+    ],
 )
 def test_planning_imports_no_torch(module: str, tmp_path: Path) -> None:
     heavy = run_python(

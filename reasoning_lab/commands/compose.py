@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 import reasoning_lab.stages
 from reasoning_lab.config.benchmark import BenchmarkConfig
 from reasoning_lab.config.components import SourceConfig
+from reasoning_lab.config.debug import DebugConfig
 from reasoning_lab.config.fields import check_values
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.identity import identity_of
@@ -41,7 +42,7 @@ from reasoning_lab.graph.recipe import (
 )
 from reasoning_lab.graph.record import RECORD_FILE
 from reasoning_lab.system.files import content_hash
-from reasoning_lab.training.stage import LabStage
+from reasoning_lab.training.stage import LabStage, TrainingStage
 from reasoning_lab.types import UserError
 
 _STAGES = f"{reasoning_lab.stages.__name__}."
@@ -67,12 +68,18 @@ class Recipe:
 
 
 def register_schemas() -> None:
-    """Give Hydra the schemas of stages and components, so that the options find their types."""
+    """Give Hydra what the options refer to: schemas of stages and components, `option_of`."""
+    OmegaConf.register_new_resolver("option_of", _option_of, replace=True)
     for package in ("data.sources", "data.teachers", "sampling"):
         importlib.import_module(f"reasoning_lab.{package}.config")
     store = ConfigStore.instance()
     for name, stage in stage_classes().items():
         store.store(group="schema", name=name, node=stage)
+
+
+def _option_of(group: str, *, _root_: DictConfig) -> str:
+    """The chosen option of `group`, for a defaults list: Hydra itself reads no dots in names."""
+    return str(dict(_root_)[group])
 
 
 def stage_classes() -> dict[str, type[LabStage]]:
@@ -122,6 +129,7 @@ def compose(config: DictConfig) -> Recipe:
         name: root.protocol.applied(benchmark) for name, benchmark in root.benchmarks.items()
     }
     _check(root)
+    root.stages = {name: _debugged(stage, root.debug) for name, stage in root.stages.items()}
     source = _source(root.data, "data")
     sources = {
         name: _source(held.data, f"benchmarks.{name}.data")
@@ -279,6 +287,12 @@ def _check_adapter(root: RootConfig) -> None:
                 f"model.adapter.target_modules: '{name}' is an embedding, and these don't learn "
                 "with an adapter; name linear layers of the blocks"
             )
+
+
+def _debugged(stage: LabStage, debug: DebugConfig) -> LabStage:
+    if not isinstance(stage, TrainingStage):
+        return stage
+    return replace(stage, optimization=debug.applied(stage.optimization))
 
 
 def _check_stages(root: RootConfig) -> None:

@@ -15,12 +15,15 @@ import yaml
 from reasoning_lab.commands.arguments import take_values
 from reasoning_lab.commands.evaluate import stored_policy
 from reasoning_lab.config.root import PathsConfig
+from reasoning_lab.data.artifacts import Corpus
 from reasoning_lab.data.card import fenced_block, markdown_table
 from reasoning_lab.data.corpus import PROMPT_IDS
+from reasoning_lab.evaluate.completions import Evaluation
 from reasoning_lab.graph.ledger import DROPPED_ROWS, TABLE_COLUMNS, Ledger
 from reasoning_lab.graph.recipe import BASE
 from reasoning_lab.graph.record import RECORD_FILE, CorruptArtifactError, Record
 from reasoning_lab.graph.store import Store
+from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.types import UserError
 
 # Files of an artifact that only the lab reads.
@@ -79,7 +82,7 @@ def export(model: str, runs: Path, folder: Path) -> Path:
         artifact.verify()
     except CorruptArtifactError as error:
         raise UserError(f"model={model}: {error}; run its recipe again to replace it") from error
-    if artifact.kind != "policy":
+    if artifact.kind != Policy.kind:
         raise UserError(f"model={model}: it is a {artifact.kind}, not a policy")
     for name in artifact.files:
         if name not in _INTERNAL_FILES:
@@ -171,8 +174,8 @@ def _base(lineage: Sequence[Record]) -> str | None:
 
 def _starts_from_base(lineage: Sequence[Record]) -> bool:
     return any(
-        artifact.kind == "policy"
-        and "policy" not in artifact.inputs
+        artifact.kind == Policy.kind
+        and Policy.kind not in artifact.inputs
         and _model(artifact).get("path")
         for artifact in lineage
     )
@@ -222,7 +225,7 @@ def _data(lineage: Sequence[Record]) -> str:
         f"**{artifact.stage} {artifact.fingerprint}**\n\n"
         + "\n".join(_source_lines(artifact.path / _CARD))
         for artifact in lineage
-        if artifact.kind == "corpus" and (artifact.path / _CARD).is_file()
+        if artifact.kind == Corpus.kind and (artifact.path / _CARD).is_file()
     ]
     sources = [
         f"- {artifact.stage} drew its problems by `{_implementation(data['options'])}`."
@@ -255,14 +258,14 @@ def _source_lines(card: Path) -> list[str]:
 def _evaluation(lineage: Sequence[Record]) -> str:
     """Results of every policy of the lineage, and of its base model."""
     policies = {
-        artifact.fingerprint: artifact.stage for artifact in lineage if artifact.kind == "policy"
+        artifact.fingerprint: artifact.stage for artifact in lineage if artifact.kind == Policy.kind
     }
     base = {key: value for key, value in _model(lineage[-1]).items() if key != "adapter"}
     rows_by_policy: dict[str, list[tuple[str, ...]]] = {name: [] for name in ("", *policies)}
     for artifact in Store(lineage[-1].path.parent.parent).artifacts():
-        policy = artifact.inputs.get("policy", "")
+        policy = artifact.inputs.get(Policy.kind, "")
         is_base = policy == "" and _starts_from_base(lineage) and _model(artifact) == base
-        if artifact.kind == "evaluation" and (policy in policies or is_base):
+        if artifact.kind == Evaluation.kind and (policy in policies or is_base):
             rows_by_policy[policy].append(_result(policies.get(policy, BASE), artifact))
     rows = [row for rows in rows_by_policy.values() for row in rows]
     header = (

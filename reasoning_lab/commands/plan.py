@@ -46,7 +46,7 @@ from reasoning_lab.types import Sequences
 
 # What a budget is: it says how many rows there are, and not what one of them costs.
 _BUDGET_KEYS = frozenset(
-    ("steps", "batch_size", "count", "validation", "learning_rate", "schedule")
+    ("length", "batch_size", "count", "validation", "learning_rate", "schedule")
 )
 _MOST_TIMES_ROWS = 10
 _Costs = Mapping[tuple[str, str], Record]
@@ -87,7 +87,9 @@ class PlannedNode:
         state: cached, or run.
         repeated: True = an earlier recipe of the sweep has the same node and makes it.
         rows: That it trains on or samples; None = unknown.
-        steps: Optimizer steps; None = it is no training.
+        steps: Optimizer steps; None = it is no training, or nothing says how many.
+        at_most: True = rows, steps and what is estimated from them are bounds: the length is in
+            epochs or tokens, and the data decides how many steps these are.
         train_tokens: Estimated; None = unknown.
         wall_s: Estimated seconds; None = unknown.
         memory: What training takes, for the known model families.
@@ -103,6 +105,7 @@ class PlannedNode:
     repeated: bool
     rows: int | None
     steps: int | None
+    at_most: bool
     train_tokens: int | None
     wall_s: float | None
     memory: Footprint | None
@@ -127,10 +130,12 @@ def planned(recipes: Sequence[Recipe]) -> list[PlannedNode]:
 
 
 def _priced(state: NodeState, recipe: Recipe, costs: _Costs) -> PlannedNode:
-    node, rows = state.node, state.workload.rows
+    node = state.node
+    stage = _at_most(node)
+    workload = stage.workload()
+    rows = workload.rows
     like = _like(node, costs)
-    stage = node.stage
-    memory = _memory(recipe.root, stage, state.workload)
+    memory = _memory(recipe.root, stage, workload)
     return PlannedNode(
         stage=node.name,
         variant=recipe.variant,
@@ -139,13 +144,30 @@ def _priced(state: NodeState, recipe: Recipe, costs: _Costs) -> PlannedNode:
         state="run" if state.record is None else "cached",
         repeated=state.repeated,
         rows=rows,
-        steps=stage.optimization.steps if isinstance(stage, TrainingStage) else None,
+        steps=_steps(stage),
+        at_most=stage is not node.stage,
         train_tokens=_scaled(like, "train_tokens", rows),
         wall_s=_scaled(like, "wall_s", rows),
         memory=memory,
-        bounds=_bounds(recipe.root, state.workload, memory),
+        bounds=_bounds(recipe.root, workload, memory),
         warnings=[] if state.record is None else Ledger.of(state.record.ledger).warnings(),
     )
+
+
+def _at_most(node: Node) -> Stage:
+    """The stage with its length in steps, as far as the configs before it bound these."""
+    if not isinstance(node.stage, TrainingStage):
+        return node.stage
+    return node.stage.at_most({kind: _made_rows(maker) for kind, maker in node.inputs.items()})
+
+
+def _made_rows(node: Node) -> int | None:
+    """Rows of the node's artifact at most; None = unknown."""
+    return node.stage.made_rows({kind: _made_rows(maker) for kind, maker in node.inputs.items()})
+
+
+def _steps(stage: Stage) -> int | None:
+    return stage.optimization.planned_steps if isinstance(stage, TrainingStage) else None
 
 
 def plan_table(nodes: Sequence[PlannedNode]) -> Table:
@@ -167,7 +189,8 @@ def plan_table(nodes: Sequence[PlannedNode]) -> Table:
     for node in nodes:
         cells = [node.stage, node.fingerprint[:8]]
         cells.append("shared" if node.repeated and node.state == "run" else node.state)
-        cells += ["" if node.steps is None else f"{node.steps:,}", *_amounts(node)]
+        most = "≤" if node.at_most else ""
+        cells += ["" if node.steps is None else f"{most}{node.steps:,}", *_amounts(node)]
         cells = [str(node.seed), *cells] if several else cells
         # The name of a variant may be long, so only its first node bears it.
         variant = "" if node.variant == above else variant_label(node.variant)
@@ -190,13 +213,6 @@ def memory_lines(nodes: Sequence[PlannedNode]) -> list[str]:
         f"{_logits(memory)}{_besides(memory)}."
         for memory, stages in found.items()
     ]
-
-
-def notices(recipes: Sequence[Recipe]) -> list[str]:
-    """What is to be said of the stores themselves."""
-    stores = dict.fromkeys(Path(recipe.root.paths.runs) / "store" for recipe in recipes)
-    lines = (Store(root).older_layout_notice() for root in stores)
-    return [f"{line}." for line in lines if line]
 
 
 def warning_lines(nodes: Sequence[PlannedNode]) -> list[str]:
@@ -382,14 +398,14 @@ def _amounts(node: PlannedNode) -> list[str]:
     """Tokens, memory, arithmetic and time; what only the config bounds says so."""
     bounds = node.bounds
     tokens = time = ""
+    most = "≤" if node.at_most else ""
     if bounds is not None:
-        most = (bounds.train_tokens or 0) + (bounds.written_tokens or 0)
-        tokens = f"≤{_short(most)}"
+        tokens = f"≤{_short((bounds.train_tokens or 0) + (bounds.written_tokens or 0))}"
         time = "" if bounds.hours is None else f"~{bounds.hours:,.1f} h"
     if node.train_tokens is not None:
-        tokens = _short(node.train_tokens)
+        tokens = most + _short(node.train_tokens)
     if node.wall_s is not None:
-        time = f"{node.wall_s:,.0f} s"
+        time = f"{most}{node.wall_s:,.0f} s"
     if bounds is None:
         return [tokens, "", "", time]
     return [tokens, f"≤{bounds.device_bytes / 1e9:,.1f}", f"≤{bounds.flops:.1e}", time]

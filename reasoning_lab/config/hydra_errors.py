@@ -52,6 +52,9 @@ _RENAMED = {
     "backfill_rounds": ("dynamic_sampling_rounds",),
     "device": ("gpu_model",),
     "engine": ("sampling", "rollout_engine"),
+    "steps": ("length",),
+    "warmup_frac": ("schedule",),
+    "decay_frac": ("schedule",),
 }
 # OmegaConf's own failure at `key={...}` where the key is null.
 _FILLED_NULL = re.compile(r"'NoneType' object has no attribute 'get'\s+full_key: (\S+)")
@@ -173,6 +176,12 @@ def _unknown_key(error: BaseException, fault: OmegaConfBaseException, groups: Se
     if key in known:
         return f"~{where}: this key cannot be taken out; give it a value, or take out keys below it"
     place = f" in {parent}" if parent else ""
+    if key == "_target_" and parent:
+        kind = "data" if ".sources." in parent else parent.rpartition(".")[2]
+        return (
+            f"{where}: only code of your own is named by _target_; begin the option's file with "
+            f"defaults: [{{/schema/{kind}@_here_: custom}}] and put the arguments under options"
+        )
     for name in _RENAMED.get(key, ()):
         if parent and name in known:
             return f"{where}: '{key}' is now called '{name}'; write {parent}.{name}"

@@ -1,13 +1,17 @@
 """How a training stage steps: its optimizer, its learning rate and its budget. No torch here."""
 
+import contextlib
+import dataclasses
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from reasoning_lab.config.fields import at_least, fraction, number
 from reasoning_lab.config.identity import Component
+from reasoning_lab.config.length import Length
+from reasoning_lab.types import UserError
 
 # Each value's update depends on that value alone, so a shard is updated as the whole would be.
 _ELEMENTWISE = ("Adam", "AdamW", "Adamax", "NAdam", "RAdam", "SGD", "RMSprop", "Adagrad")
@@ -165,23 +169,65 @@ class OptimizationConfig:
         learning_rate: The peak of the schedule.
         schedule: One of the group `schedule`.
         clip_norm: Largest norm of the gradient.
-        steps: Optimizer steps.
+        length: `3 epochs`, `500 steps` or `2B tokens`: an epoch is one pass over the stage's rows,
+            and tokens are those that it reads. Steps are full batches, so the last rows of a
+            length may be left over.
         batch_size: Global batch: rows an optimizer step.
         checkpoint_every_steps: How often the state is saved that a killed run resumes from.
         checkpoint_every_minutes: The same by the clock; whichever comes first. It is looked at
             between two steps.
         log_every_steps: How often metrics are sent to the tracker.
+        overfit_batches: Every step reads one of so many batches; null = all rows are read.
+        detect_anomaly: Whether torch looks for the operation that makes a gradient NaN, slowly. It
+            is identity where it is set, so that no artifact of before stands for such a run.
     """
 
     optimizer: OptimizerConfig = field(default_factory=_plain_adamw)
     learning_rate: float = number(MISSING, least=0.0)
     schedule: ScheduleConfig = field(default_factory=_constant)
     clip_norm: float = number(1.0, least=0.0)
-    steps: int = at_least(1)
+    length: str = MISSING
     batch_size: int = at_least(1)
     checkpoint_every_steps: int = number(200, least=1, placement=True)
     checkpoint_every_minutes: float = number(10.0, least=0.1, placement=True)
     log_every_steps: int = number(10, least=1, placement=True)
+    overfit_batches: int | None = number(None, least=1, when_set=True)
+    detect_anomaly: bool | None = field(default=None, metadata={"when_set": True})
+
+    def __post_init__(self) -> None:
+        """Write equal lengths alike; one that cannot be read is refused by the stage's check."""
+        with contextlib.suppress(UserError):
+            self.length = str(Length.parse(self.length, "length"))
+
+    @property
+    def planned_steps(self) -> int | None:
+        """Optimizer steps; None = they depend on the stage's rows."""
+        length = Length.parse(self.length, "optimization.length")
+        return int(length.amount) if length.unit == "steps" else None
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of a length that is in steps, as `in_steps` leaves it.
+
+        Raises:
+            ValueError: It is in epochs or tokens.
+        """
+        steps = self.planned_steps
+        if steps is None:
+            raise ValueError(f"how many steps are {self.length}? call in_steps with the rows first")
+        return steps
+
+    @property
+    def planned_rows(self) -> int | None:
+        """Rows that all steps read together; None = the length is not in steps."""
+        steps = self.planned_steps
+        return None if steps is None else steps * self.batch_size
+
+    def in_steps(self, rows: int, tokens_per_row: float) -> Self:
+        """The same with its length in steps; see `Length.steps`."""
+        length = Length.parse(self.length, "optimization.length")
+        steps = length.steps(rows, self.batch_size, tokens_per_row)
+        return dataclasses.replace(self, length=f"{steps} steps")
 
 
 _OPTIMIZERS = {"adamw": AdamWConfig, "muon": MuonConfig}

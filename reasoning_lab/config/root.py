@@ -8,6 +8,7 @@ from omegaconf import MISSING
 
 from reasoning_lab.config.benchmark import BenchmarkConfig, ProtocolConfig
 from reasoning_lab.config.components import EngineConfig, SourceConfig
+from reasoning_lab.config.debug import DebugConfig
 from reasoning_lab.config.fields import MAX_SEED, number, placement
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.model import ModelConfig
@@ -33,6 +34,7 @@ class RootConfig:
         protocol: How, where it is not the benchmark's own way.
         engine: What answers benchmarks; null = transformers in this process.
         data: Where problems come from.
+        debug: What every training stage does otherwise while a mistake is looked for.
     """
 
     seed: int = number(0, least=0, most=MAX_SEED)
@@ -46,6 +48,7 @@ class RootConfig:
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)
+    debug: DebugConfig = field(default_factory=DebugConfig)
 
 
 ConfigStore.instance().store(group="schema", name="root", node=RootConfig)

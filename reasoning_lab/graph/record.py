@@ -64,7 +64,7 @@ class Metadata:
     """What a stage says of the files that it wrote.
 
     Attributes:
-        kind: What the artifact is good for: policy, corpus, preferences or evaluation.
+        kind: What the artifact is called; see `Artifact.kind`.
         identity: All that decides the result, as it went into the fingerprint.
         inputs: Name of each input artifact -> its fingerprint.
         seed: The stage's random seed.
@@ -139,8 +139,6 @@ class Record(Metadata):
             del content["layout"]
             files = {name: FileRecord(*entry) for name, entry in content.pop("files").items()}
             record = cls(path=path, files=files, **content)
-        except OlderLayoutError:
-            raise
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise CorruptArtifactError(f"{RECORD_FILE} cannot be read") from error
         place = (path.parent.name, path.name)

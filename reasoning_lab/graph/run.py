@@ -93,13 +93,17 @@ def _build(work: Work, execute: Callable[[Work], Outcome]) -> Metadata:
         outcome = execute(work)
     finally:
         clock.stop()
-    measured = {"planned_rows": node.stage.workload().rows, "wall_s": clock.seconds}
     return Metadata(
         kind=node.produces.kind,
         identity=node.identity,
         inputs={kind: record.fingerprint for kind, record in work.inputs.items()},
         seed=node.identity["seed"],
-        metrics={**outcome.metrics, **measured},
+        metrics={
+            # A stage whose data decided how much it read says so itself.
+            "planned_rows": node.stage.workload().rows,
+            **outcome.metrics,
+            "wall_s": clock.seconds,
+        },
         ledger=outcome.ledger,
         versions=outcome.versions,
     )

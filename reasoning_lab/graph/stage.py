@@ -4,6 +4,7 @@ What is a fact of the code, and no knob, is a class attribute, which no config c
 that is composed, planned and fingerprinted is never run, so only `run` may import what is heavy.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -62,6 +63,13 @@ class Stage:
     def workload(self) -> Workload:
         """How much it will read and write."""
         return Workload()
+
+    def made_rows(self, input_rows: Mapping[str, int | None]) -> int | None:
+        """Rows of its artifact at most; None = unknown, or the artifact has none.
+
+        `input_rows` are those of its inputs at most, by kind of artifact.
+        """
+        return None
 
     def run(self, *context: Any, **inputs: Any) -> Metrics:
         """Fill the context's `out_dir`; called as `run(context, kind=artifact, …)`.

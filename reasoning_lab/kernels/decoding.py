@@ -148,9 +148,6 @@ class BufferedLayer(DynamicLayer):
     time of a small model. `keys` and `values` are views of the buffer's filled part.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         super().lazy_initialization(key_states, value_states)
         self._key_buffer = key_states.new_empty((*key_states.shape[:-2], 0, key_states.shape[-1]))

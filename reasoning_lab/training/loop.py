@@ -152,6 +152,7 @@ def fit(
 
     Args:
         batches: `optimization.steps` times as many micro-batches as a step has on all ranks.
+        optimization: Its length is in steps.
         validation: Batches for `validation_step`, every `validate_every_steps` optimizer steps.
 
     Returns:
@@ -188,6 +189,7 @@ def fit(
             **_ONE_PASS,
             logger=[logger for logger in (context.tracker.lightning_logger, history) if logger],
             log_every_n_steps=optimization.log_every_steps,
+            detect_anomaly=bool(optimization.detect_anomaly),
             val_check_interval=validate_every_steps and validate_every_steps * accumulation,
             callbacks=[*callbacks, progress, checkpoints],
             plugins=[DirectIO()],
@@ -218,7 +220,7 @@ def _resume(
     return time.monotonic() - started
 
 
-def parts_of(batch_size: int, hardware: HardwareConfig) -> int:
+def micro_batches_per_step(batch_size: int, hardware: HardwareConfig) -> int:
     """Micro-batches of an optimizer step, on all devices; they divide it, as the schema checks."""
     of_device = batch_size // hardware.world_size
     return batch_size // min(hardware.micro_batch_size or of_device, of_device)

@@ -1,20 +1,22 @@
 """Next-token training shared by the stages whose loss is cross-entropy."""
 
 from collections.abc import Callable, Sequence
+from statistics import fmean
 
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_lab.config.optimization import OptimizationConfig
-from reasoning_lab.data.tokens.batches import step_batches, token_batch
+from reasoning_lab.data.tokens.batches import token_batch
 from reasoning_lab.data.tokens.documents import Document
 from reasoning_lab.graph.stage import Metrics
 from reasoning_lab.kernels.logprobs import mean_logprob, trained_logits
 from reasoning_lab.system.ranks import world_size
 from reasoning_lab.training.context import StageContext
-from reasoning_lab.training.loop import PolicyModule, fit, parts_of, save_trained
+from reasoning_lab.training.loop import PolicyModule, fit, micro_batches_per_step, save_trained
 from reasoning_lab.training.micro_batches import MicroBatch, PlannedBatches, micro_batches
 from reasoning_lab.training.schedules import OptimizerFactory, Schedule, optimizer_of, schedule_of
+from reasoning_lab.training.step_plan import in_steps, step_plan
 
 TokenLoss = Callable[[Tensor, Tensor], Tensor]
 
@@ -95,8 +97,9 @@ def train_next_token(
     `loss`, as in `NextTokenModule`, is taken on trained tokens only.
     """
     lengths = [len(document) for document in documents]
-    plan = step_batches(lengths, optimization.batch_size, optimization.steps, context.seed)
-    parts = parts_of(optimization.batch_size, context.hardware)
+    optimization = in_steps(optimization, context.name, len(documents), fmean(lengths), "documents")
+    plan = step_plan(lengths, optimization, context.seed)
+    parts = micro_batches_per_step(optimization.batch_size, context.hardware)
     batches = document_batches([[document] for document in documents], plan, parts)
     module = NextTokenModule(
         policy, optimizer_of(optimization, context.name), schedule_of(optimization), loss
@@ -107,4 +110,5 @@ def train_next_token(
         "examples": len(documents),
         "train_tokens": sum(lengths[index] for indices in plan for index in indices),
         "train_s": train_s,
+        "planned_rows": optimization.planned_rows,
     }

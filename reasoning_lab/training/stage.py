@@ -4,10 +4,12 @@
 how long a document may be, and what of `hardware` it cannot use.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 from reasoning_lab.config.hardware import HardwareConfig
+from reasoning_lab.config.length import Length
 from reasoning_lab.config.optimization import OptimizationConfig
 from reasoning_lab.config.problems import CorpusSelection, DocumentLimit, ProblemDraw
 from reasoning_lab.config.targets import check_path
@@ -46,7 +48,30 @@ class TrainingStage(LabStage):
     optimization: OptimizationConfig = field(default_factory=OptimizationConfig)
 
     def workload(self) -> Workload:
-        return Workload(rows=self.optimization.steps * self.optimization.batch_size)
+        return Workload(rows=self.optimization.planned_rows)
+
+    def epoch_rows(self, input_rows: Mapping[str, int | None]) -> int | None:
+        """Rows of one pass over its data at most; None = unknown.
+
+        `input_rows` are those of its inputs at most, by kind of artifact.
+        """
+        return None
+
+    def row_tokens_at_most(self) -> int | None:
+        """Tokens of one of these rows at most; None = unknown."""
+        return None
+
+    def at_most(self, input_rows: Mapping[str, int | None]) -> Self:
+        """The stage with its length in steps, as far as configs bound these; see `epoch_rows`."""
+        rows, tokens = self.epoch_rows(input_rows), self.row_tokens_at_most()
+        unit = Length.parse(self.optimization.length, "optimization.length").unit
+        if (
+            unit == "steps"
+            or (rows is None and unit == "epochs")
+            or (tokens is None and unit == "tokens")
+        ):
+            return self
+        return replace(self, optimization=self.optimization.in_steps(rows or 0, tokens or 1))
 
     def frozen_copies(self) -> int:
         """Frozen policies that it keeps in memory beside the one that trains."""
@@ -71,8 +96,12 @@ class TrainingStage(LabStage):
             )
 
     def check_optimizer(self, key: str, hardware: HardwareConfig) -> None:
-        """Refuse an optimizer with a rate of its own, or one that shards would change."""
+        """Refuse an optimizer with a rate of its own, or one that shards would change.
+
+        A length that cannot be read is refused as well.
+        """
         optimizer, schedule = self.optimization.optimizer, self.optimization.schedule
+        Length.parse(self.optimization.length, f"{key}.optimization.length")
         check_path(optimizer.target, f"{key}.optimization.optimizer._target_")
         check_path(schedule.target, f"{key}.optimization.schedule._target_")
         if "lr" in optimizer.options:

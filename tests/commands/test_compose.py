@@ -1,17 +1,22 @@
 """Every shipped option composes, every import path resolves, every mistake is one sentence."""
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra.errors import HydraException
+from omegaconf import MISSING
 from omegaconf.errors import OmegaConfBaseException
 
 from reasoning_lab.commands.compose import _check_hardware, stage_classes
-from reasoning_lab.config.components import EngineConfig
+from reasoning_lab.config.components import EngineConfig, SourceConfig, register_component
+from reasoning_lab.config.fields import fraction
 from reasoning_lab.config.folder import CONF
 from reasoning_lab.config.hardware import HardwareConfig, RayConfig, SlurmConfig
 from reasoning_lab.config.hydra_errors import is_composition_error, one_sentence
 from reasoning_lab.config.targets import factory, resolve
+from reasoning_lab.data.sources.file import FileSource
 from reasoning_lab.data.teachers.config import RecordedTeacherConfig
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.stages.distill.stage import DistillStage
@@ -103,6 +108,43 @@ def test_code_of_ones_own_is_called_with_its_options(composed: Compose, tmp_path
     path = "reasoning_lab.data.teachers.procedural.ProceduralTeacher"
     with pytest.raises(UserError, match=r"^stages\.distill\.teacher\.options: .*'noticed_slip"):
         composed(*teacher, f"stages.distill.teacher._target_={path}")
+
+
+@dataclass
+class TicketsConfig(SourceConfig):
+    """Typed options of a user's own source."""
+
+    path: str = MISSING
+    test_frac: float = fraction(0.1)
+    validation_frac: float = fraction(0.1)
+
+    def build(self) -> Any:
+        return FileSource(self.path, self.test_frac, self.validation_frac, {})
+
+
+@pytest.mark.parametrize(
+    ("override", "complaint"),
+    [
+        ("data.pth=x", "no key 'pth' in data; did you mean 'path'?"),
+        ("data.test_frac=2", "data.test_frac: 2.0 is too large"),
+        ("data.test_frac=a", "is not a number"),
+        ("data.validation_frac=0.2", "add data.path=VALUE"),
+    ],
+)
+def test_options_of_ones_own_are_typed(
+    override: str, complaint: str, composed: Compose, tmp_path: Path
+) -> None:
+    register_component("data", "tickets", TicketsConfig)
+    (tmp_path / "data").mkdir()
+    option = "defaults: [{/schema/data@_here_: tickets}]\n"
+    (tmp_path / "data" / "tickets.yaml").write_text(option)
+    problems = tmp_path / "problems.jsonl"
+    problems.write_text('{"prompt": "1 + 1?", "gold": "2"}\n')
+    words = [f"hydra.searchpath=[file://{tmp_path}]", "data=tickets"]
+    recipe = composed(*words, f"data.path={problems}", "data.test_frac=0.2")
+    assert recipe.root.data == TicketsConfig(str(problems), test_frac=0.2)
+    path = [] if "VALUE" in complaint else [f"data.path={problems}"]
+    assert complaint in sentence_of(composed, *words, *path, override)
 
 
 def test_teacher_is_swapped_with_all_its_options(composed: Compose) -> None:
@@ -258,7 +300,9 @@ def sentence_of(composed: Compose, *overrides: str) -> str:
             ["stages.rl.rollout_engine", "reasoning-lab[vllm]", "hardware.sampling.rollout_urls"],
         ),
         ("stages.dpo.loss=simpo", ["stages.dpo.loss", "'simpo'", "sigmoid_norm"]),
-        ("stages.sft.optimization.steps=0", ["stages.sft.optimization.steps", "give 1 or more"]),
+        ("stages.sft.optimization.length=0 steps", ["optimization.length", "above 0 of steps"]),
+        ("stages.sft.optimization.length=500", ["optimization.length", "'500'", "500 steps"]),
+        ("stages.sft.optimization.steps=5", ["now called 'length'", "stages.sft.optimization"]),
         ("data=jsonl", ["data.path", "add data.path=VALUE"]),
         ("stages.prefer.pairing=longest", ["stages.prefer.pairing", "random or length_matched"]),
         ("hardware.engine.sleep=true", ["'engine' is now called 'sampling'", "hardware.sampling"]),
@@ -284,6 +328,10 @@ def test_mistake_is_one_clear_sentence(override: str, parts: list[str], composed
     [
         ("stages: {sft: {cuont: 3}}", ["experiment/mine.yaml", "stages.sft.cuont", "'count'"]),
         ("stages: {sft: {count: a}}", ["experiment/mine.yaml", "stages.sft.count=a", "integer"]),
+        (
+            "data: {_target_: my_lab.Tickets}",
+            ["experiment/mine.yaml: data._target_", "[{/schema/data@_here_: custom}]", "options"],
+        ),
         ("defaults: [{override /modle: tiny}]", ["experiment/mine.yaml", "did you mean 'model'?"]),
     ],
 )

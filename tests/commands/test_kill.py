@@ -16,7 +16,7 @@ import pytest
 
 from reasoning_lab.graph.run import Clock
 from reasoning_lab.system.files import sha256
-from tests.conftest import SMOKE, lab_here, start_lab
+from tests.conftest import FAST_PRETRAINING, SMOKE, lab_here, start_lab
 
 TRAINED = ("pretrain", "midtrain", "sft", "dpo", "rl")
 KILLS = int(os.environ.get("LAB_KILLS", "1"))
@@ -24,11 +24,13 @@ KILLS = int(os.environ.get("LAB_KILLS", "1"))
 # directly, which is right now and then: without a right answer there is nothing to learn.
 RECIPE = [
     *SMOKE,
+    *FAST_PRETRAINING,
+    "stages.rl.problems.levels=[2,3]",
     *("stages.pretrain.problems.count=2000", "stages.distill.problems.count=1500"),
-    *(f"stages.{stage}.optimization.steps=25" for stage in ("midtrain", "sft", "dpo")),
+    *(f"stages.{stage}.optimization.length=25 steps" for stage in ("midtrain", "sft", "dpo")),
     *("stages.midtrain.validate_every_steps=4", "stages.midtrain.patience=9"),
-    "stages.pretrain.optimization.steps=90",
-    *("stages.rl.init_from=pretrain", "stages.rl.optimization.steps=8"),
+    "stages.pretrain.optimization.length=90 steps",
+    *("stages.rl.init_from=pretrain", "stages.rl.optimization.length=8 steps"),
     *("stages.rl.optimization.batch_size=8", "stages.rl.group_size=16"),
     *("stages.rl.problems.count=64", "stages.rl.screen_group_size=4"),
 ]

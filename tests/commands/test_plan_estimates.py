@@ -34,9 +34,9 @@ def store_measured(runs: Path, wall_s: float, train_tokens: int, *overrides: str
     ("overrides", "wall_s"),
     [
         (["seed=1"], 6),
-        (["seed=1", "stages.midtrain.optimization.steps=40"], 60),
+        (["seed=1", "stages.midtrain.optimization.length=40 steps"], 60),
         # More than ten times the rows that were measured: start-up is most of so short a run.
-        (["seed=1", "stages.midtrain.optimization.steps=44"], None),
+        (["seed=1", "stages.midtrain.optimization.length=44 steps"], None),
         # Rows of another length cost something else.
         (["seed=1", "stages.midtrain.row_tokens=4096"], None),
         (["seed=1", "model.architecture.hidden_size=32"], None),

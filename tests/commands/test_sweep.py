@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from tests.conftest import SMOKE, composed_recipe, lab, lab_here
+from tests.conftest import FAST_PRETRAINING, SMOKE, composed_recipe, lab, lab_here
 
 # `ablate=dpo` leaves `prefer` without a reader, so these two are one recipe.
 TWINS = "ablate=dpo,[prefer,dpo]"
@@ -68,7 +68,7 @@ def test_plan_tells_what_is_shared_and_how_long_it_takes(
     # The same work as the artifact of seed 0, so the same time and tokens.
     assert again["wall_s"] == done["wall_s"]
     assert again["train_tokens"] == done["train_tokens"] > 0
-    double = planned(made, capsys, "stages.sft.optimization.steps=8")
+    double = planned(made, capsys, "stages.sft.optimization.length=8 steps")
     longer = next(node for node in double if node["stage"] == "sft")
     assert longer["train_tokens"] == 2 * done["train_tokens"]
     assert lab_here("plan", *SMOKE, TWINS, "seed=7", cwd=made) == 0
@@ -172,10 +172,11 @@ def test_optuna_searches_for_the_best_pass_at_1(tmp_path: Path) -> None:
     """Over a base policy that gets some direct answers right, so that the objective is not 0."""
     code, out, err = lab(
         *("-m", *SMOKE, "hydra/sweeper=optuna", "hydra.sweeper.direction=maximize"),
+        *(each for each in FAST_PRETRAINING if "learning_rate" not in each),
         *("hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=1"),
         *("ablate=[distill,midtrain,sft,prefer,dpo,rl]", "stages.pretrain.problems.count=2000"),
         *("stages.pretrain.optimization.batch_size=20", "benchmarks.heldout.count=70"),
-        "stages.pretrain.optimization.steps=90",
+        "stages.pretrain.optimization.length=90 steps",
         "stages.pretrain.optimization.learning_rate=interval(3e-3,5e-3)",
         cwd=tmp_path,
     )

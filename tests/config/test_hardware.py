@@ -13,7 +13,7 @@ from reasoning_lab.commands.plan import sharding_of
 from reasoning_lab.config.folder import CONF
 from reasoning_lab.config.optimization import AdamWConfig
 from reasoning_lab.models.footprint import STRATEGIES
-from reasoning_lab.training.loop import parts_of
+from reasoning_lab.training.loop import micro_batches_per_step
 from reasoning_lab.training.stage import TrainingStage
 from reasoning_lab.types import UserError
 
@@ -74,7 +74,7 @@ def test_hardware_composes_with_every_model_and_stage(
             size = stage.optimization.batch_size
             # Global batch = micro-batch × devices × nodes × accumulation.
             micro = min(says.get("micro_batch_size", size), size // world)
-            accumulation = parts_of(size, root.hardware) // world
+            accumulation = micro_batches_per_step(size, root.hardware) // world
             assert micro * world * accumulation == size
         assert sharding_of(root.hardware).strategy in STRATEGIES
 

@@ -139,14 +139,6 @@ def test_smoke_composes_with_any_benchmark(benchmark: str) -> None:
     assert (held.count, held.samples, held.sampling.max_new_tokens) == (21, 1, 16)
 
 
-def test_paper_recipe_has_the_papers_budgets_for_any_model() -> None:
-    stages = composed_recipe("recipe=paper", "model=qwen2_5_0_5b").root.stages
-    assert stages["midtrain"].row_tokens == 16384
-    assert {stage.optimization.optimizer.target for name, stage in stages.items()
-            if name in ("midtrain", "sft", "dpo", "rl")} == {"torch.optim.AdamW"}  # fmt: skip
-    assert stages["midtrain"].optimization.learning_rate == 1e-5
-
-
 def test_evaluated_checkpoint_has_its_own_name() -> None:
     recipe = composed_recipe("recipe=evaluate", "model=smollm2_135m", "benchmark=[math500]")
     assert [node.name for node in recipe.nodes] == ["SmolLM2-135M-Instruct/math500"]

@@ -106,9 +106,9 @@ def test_killed_process_ends_all_in_one_sentence(
 def test_users_mistake_in_a_rank_is_the_commands_error(
     jobs: dict[str, Job], tmp_path: Path
 ) -> None:
-    stage: Any = jobs["sft"].stage
+    config: Any = jobs["sft"].stage
     job = replace(
-        with_placement(jobs["sft"], tmp_path / "job", "ddp"), stage=replace(stage, levels=[9])
+        with_placement(jobs["sft"], tmp_path / "job", "ddp"), stage=replace(config, levels=[9])
     )
     with pytest.raises(UserError, match=r"^stages\.sft\.levels: the corpus has no.*\[9\]"):
         launched(job)
@@ -119,7 +119,7 @@ def test_command_stops_resumes_and_ends(tmp_path: Path) -> None:
         *SMOKE,
         "tracker.mode=offline",
         *("hardware.devices=2", "hardware.strategy=ddp"),
-        *("stages.pretrain.optimization.steps=80", "~stages.distill", "~stages.midtrain"),
+        *("stages.pretrain.optimization.length=80 steps", "~stages.distill", "~stages.midtrain"),
         *("~stages.sft", "~stages.prefer", "~stages.dpo", "~stages.rl"),
         "stages.pretrain.optimization.checkpoint_every_steps=5",
         "stages.pretrain.optimization.log_every_steps=1",

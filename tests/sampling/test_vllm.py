@@ -225,7 +225,7 @@ def test_reinforcement_learning_samples_from_the_weights_of_the_moment(
     """
     rows = sums(tmp_path)
     plain = TrapezoidConfig(decay_frac=0.5)
-    config = to_be_brief(steps=4, learning_rate=1e-2, schedule=plain)
+    config = to_be_brief(length="4 steps", learning_rate=1e-2, schedule=plain)
     tracker = TableTracker()
     with Verifier(workers=1, timeout_s=20, memory_mb=1024) as verifier:
         context = data_context(

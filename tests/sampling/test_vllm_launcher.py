@@ -55,7 +55,7 @@ def job(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:  # noqa: F
     config = to_be_brief(
         # AdamW's first steps would blow rounding up to the learning rate.
         optimizer=OptimizerConfig("torch.optim.SGD", options={"momentum": 0.9}),
-        steps=STEPS,
+        length=f"{STEPS} steps",
         batch_size=BATCH,
         learning_rate=0.3,
         schedule=TrapezoidConfig(decay_frac=0.5),
@@ -191,7 +191,7 @@ def test_a_server_of_the_trainers_own_ends_with_a_command_that_is_killed(
     job: Job, tmp_path: Path
 ) -> None:
     stage: Any = job.stage
-    stepped = replace(stage.optimization, steps=400, checkpoint_every_steps=1)
+    stepped = replace(stage.optimization, length="400 steps", checkpoint_every_steps=1)
     longer = replace(job, stage=replace(stage, optimization=stepped))
     pair = with_servers(longer, tmp_path / "job", [], devices=2, strategy="ddp")
     write_job(pair, tmp_path)

@@ -33,13 +33,13 @@ RUN = [
     "data.rows.solutions=solution",
     "teacher@stages.distill.teacher=recorded",
     "stages.distill={problems: {levels: [1], count: 60}, validation: 8, rollouts: 1}",
-    "stages.midtrain={row_tokens: 128, validate_every_steps: 2, optimization: {steps: 2}}",
-    "stages.sft={levels: [1], count: 40, optimization: {steps: 2, batch_size: 8}}",
+    "stages.midtrain={row_tokens: 128, validate_every_steps: 2, optimization: {length: 2 steps}}",
+    "stages.sft={levels: [1], count: 40, optimization: {length: 2 steps, batch_size: 8}}",
     "stages.prefer={problems: {levels: [1], count: 40}, group_size: 6}",
     "stages.prefer.sampling={max_new_tokens: 12}",
-    "stages.dpo.optimization={steps: 2, batch_size: 4}",
+    "stages.dpo.optimization={length: 2 steps, batch_size: 4}",
     "stages.rl={problems: {levels: [1], count: 16}, screen_group_size: 0, group_size: 6}",
-    "stages.rl={max_new_tokens: 12, optimization: {steps: 2, batch_size: 8}}",
+    "stages.rl={max_new_tokens: 12, optimization: {length: 2 steps, batch_size: 8}}",
     # So gentle that the coin tosser of the checkpoint is one at the end.
     *(f"stages.{name}.optimization.learning_rate=1e-5" for name in ("midtrain", "sft", "dpo")),
     "benchmarks.heldout={levels: [1], count: 10, samples: 1, sampling: {max_new_tokens: 12}}",
@@ -65,7 +65,7 @@ def save_coin_tosser(twin: Twin, folder: Path, work: Path, kernels: str = "fused
     prompts = prompt_tokens(tokenizer, [prompt for prompt, _ in COINS])
     answers = completion_tokens(tokenizer, [f"\\boxed{{{gold}}}" for _, gold in COINS])
     documents = [document_of(Example(*pair)) for pair in zip(prompts, answers, strict=True)]
-    training = OptimizationConfig(learning_rate=1e-2, steps=40, batch_size=16)
+    training = OptimizationConfig(learning_rate=1e-2, length="40 steps", batch_size=16)
     work.mkdir()
     source = FileConfig(str(folder.parent / "coins.jsonl"), test_frac=0, validation_frac=0).build()
     context = data_context(work, "coins", source, Verifier(1, timeout_s=20, memory_mb=1024))

@@ -64,7 +64,7 @@ def config_of(name: str) -> Any:
         learning_rate=3e-3,
         # Some of the steps are clipped.
         clip_norm=0.3 if name == "rl" else 4.0,
-        steps=steps,
+        length=f"{steps} steps",
         checkpoint_every_steps=steps // 2,
     )
     return replace(config, optimization=sgd)
@@ -116,7 +116,7 @@ def jobs(context: StageContext, source: FileSource) -> dict[str, Job]:
 def with_many_steps(job: Job) -> Job:
     """The job with so many steps that it does not end by itself."""
     config: Any = job.stage
-    longer = replace(config.optimization, steps=4000, checkpoint_every_steps=2)
+    longer = replace(config.optimization, length="4000 steps", checkpoint_every_steps=2)
     return replace(job, stage=replace(config, optimization=longer))
 
 

@@ -39,7 +39,7 @@ from reasoning_lab.tracking.tracker import NullTracker
 from reasoning_lab.training import checkpoints
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.training.next_token_training import train_next_token
-from reasoning_lab.training.stage import LabStage
+from reasoning_lab.training.stage import LabStage, TrainingStage
 from reasoning_lab.types import Completion, Rollout, Split, Verdict
 from reasoning_lab.verify import Verifier
 
@@ -51,7 +51,7 @@ def optimization(**changes: Any) -> OptimizationConfig:
         optimizer=OptimizerConfig("torch.optim.AdamW", weight_decay=0.1),
         learning_rate=3e-3,
         schedule=TrapezoidConfig(warmup_frac=0.2, decay_frac=0.5),
-        steps=STEPS,
+        length=f"{STEPS} steps",
         batch_size=4,
         checkpoint_every_steps=1,
         log_every_steps=1,
@@ -135,7 +135,9 @@ def save_coin_tosser(accepted: list[Rollout], context: StageContext) -> None:
         tokenizer,
         [replace(rollout, completion=box) for rollout, box in zip(accepted, boxes, strict=True)],
     )
-    config = optimization(steps=30, batch_size=16, learning_rate=1e-2, checkpoint_every_steps=999)
+    config = optimization(
+        length="30 steps", batch_size=16, learning_rate=1e-2, checkpoint_every_steps=999
+    )
     documents = [document_of(example) for example in examples]
     train_next_token(policy, documents, tokenizer, config, context)
 
@@ -170,7 +172,7 @@ RL = RLStage(
     max_new_tokens=12,
     optimization=optimization(learning_rate=3e-4),
 )
-STAGES: dict[str, LabStage] = {
+STAGES: dict[str, TrainingStage] = {
     "sft": SFTStage(levels=[1], count=50, optimization=optimization()),
     "midtrain": MidtrainStage(
         row_tokens=128,

@@ -51,7 +51,7 @@ from tests.support.tensors import embedding, gradient_of
 HARDWARE = HardwareConfig()
 REFERENCE = HardwareConfig(kernels="reference")
 UNCACHED = HardwareConfig(sampling=SamplingHardwareConfig(cache=False))
-SFT = SFTStage(levels=[1], count=60, optimization=optimization(steps=1, batch_size=60))
+SFT = SFTStage(levels=[1], count=60, optimization=optimization(length="1 steps", batch_size=60))
 MIDTRAIN = MidtrainStage(
     row_tokens=128, patience=9, validate_every_steps=2, optimization=optimization(batch_size=2)
 )
@@ -295,7 +295,7 @@ def test_midtraining_pads_documents_of_a_family_that_leaks(
     given = stage_context(context, tmp_path, family, initializer_range=0.3)
     rows = trained("midtrain", context, tmp_path / "llama", MIDTRAIN)["rows"]
     # One batch holds all rows, so the loss is the mean over the corpus.
-    whole = optimization(steps=1, batch_size=rows)
+    whole = optimization(length="1 step", batch_size=rows)
     config = replace(MIDTRAIN, validate_every_steps=1, optimization=whole)
     trained("midtrain", given, tmp_path / "padded", config)
     model, examples = corpus_of(given)

@@ -25,7 +25,7 @@ STEPS, WARMUP_STEPS = 20, 5
 
 
 def schedule(config: ScheduleConfig, steps: int = STEPS) -> Schedule:
-    return schedule_of(OptimizationConfig(schedule=config, steps=steps))
+    return schedule_of(OptimizationConfig(schedule=config, length=f"{steps} steps"))
 
 
 def factors(scheduler: LambdaLR, steps: int = STEPS) -> list[float]:

@@ -60,7 +60,7 @@ def test_every_third_step_is_told_with_its_own_values(
 ) -> None:
     config = STAGES["sft"]
     trained("sft", context, tmp_path / "all")
-    sparse = replace(config, optimization=optimization(log_every_steps=3))  # type: ignore[call-arg]
+    sparse = replace(config, optimization=optimization(log_every_steps=3))
     trained("sft", context, tmp_path / "some", sparse)
     every, third = (read_history(tmp_path / which / "out") for which in ("all", "some"))
     assert STEPS == 6
@@ -153,7 +153,7 @@ def test_micro_batches_leave_the_result_as_it_is(
     plain = OptimizerConfig("torch.optim.SGD")
     config = replace(
         config,
-        optimization=replace(config.optimization, optimizer=plain, steps=2),  # type: ignore[attr-defined, call-arg]
+        optimization=replace(config.optimization, optimizer=plain, length="2 steps"),
     )
     trained(name, context, tmp_path / "whole", config)
     micro = replace(context, hardware=HardwareConfig(micro_batch_size=1))
@@ -192,7 +192,7 @@ def test_midtrain_stops_when_validation_no_longer_improves(
         validate_every_steps=1,
         optimization=optimization(
             batch_size=2,
-            steps=30,
+            length="30 steps",
             learning_rate=30.0,
             schedule=TrapezoidConfig(decay_frac=0.5),
             optimizer=OptimizerConfig("torch.optim.SGD"),

@@ -206,7 +206,7 @@ def test_states_are_saved_by_the_clock_too(
 def test_how_often_states_are_saved_is_no_identity() -> None:
     config = STAGES["sft"]
     changed = replace(
-        config,  # type: ignore[call-arg]
+        config,
         optimization=optimization(checkpoint_every_minutes=1.0, checkpoint_every_steps=7),
     )
     assert changed.identity() == config.identity()

@@ -1,5 +1,6 @@
 """The `curate` stage: it removes from a corpus what should not be trained on."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,6 +48,10 @@ class CurateStage(LabStage):
             raise UserError(f"{key}.steps: there is no step; keep one, or leave the stage out")
         for path in self.files:
             read_prompts(path, f"{key}.files")
+
+    def made_rows(self, input_rows: Mapping[str, int | None]) -> int | None:
+        """Nothing is left out."""
+        return input_rows.get(Corpus.kind)
 
     def run(self, context: "StageContext", corpus: Corpus) -> Metrics:
         from reasoning_lab.stages.curate.produce import run

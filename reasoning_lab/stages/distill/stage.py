@@ -1,5 +1,6 @@
 """The `distill` stage: a teacher solves problems, and its correct solutions form a corpus."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,6 +74,10 @@ class DistillStage(LabStage):
 
     def workload(self) -> Workload:
         return Workload(rows=self.problems.count * self.rollouts + self.validation)
+
+    def made_rows(self, input_rows: Mapping[str, int | None]) -> int | None:
+        """All are accepted."""
+        return self.problems.count * self.rollouts
 
     def run(self, context: "StageContext") -> Metrics:
         from reasoning_lab.stages.distill.produce import run

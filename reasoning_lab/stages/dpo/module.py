@@ -8,9 +8,10 @@ arXiv:2404.19733, equation 1).
 
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -18,7 +19,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_lab.data.artifacts import Preferences
-from reasoning_lab.data.tokens.batches import completion_batch, step_batches
+from reasoning_lab.data.tokens.batches import completion_batch
 from reasoning_lab.data.tokens.documents import drop_too_long
 from reasoning_lab.graph.stage import Metrics
 from reasoning_lab.kernels.batch import TokenBatch
@@ -31,9 +32,10 @@ from reasoning_lab.stages.dpo.stage import DPOStage
 from reasoning_lab.system.files import find_checksummed, rename_with_checksum
 from reasoning_lab.system.ranks import Peers, broadcast_from_rank0, rank, rank_slice
 from reasoning_lab.training.context import StageContext
-from reasoning_lab.training.loop import PolicyModule, fit, parts_of, save_trained
+from reasoning_lab.training.loop import PolicyModule, fit, micro_batches_per_step, save_trained
 from reasoning_lab.training.micro_batches import MicroBatch, micro_batches
 from reasoning_lab.training.schedules import optimizer_of, schedule_of
+from reasoning_lab.training.step_plan import in_steps, step_plan
 from reasoning_lab.types import Example, Rollout, UserError
 
 # Read by the reference at once, where hardware names no micro-batch.
@@ -137,9 +139,11 @@ def run(
     placed = to_device(student, sampling_device(context.hardware))
     size = context.hardware.micro_batch_size or _REFERENCE_BATCH_PAIRS
     reference = stored_reference_logprobs(placed, pairs, context.work_dir, size)
-    optimization = config.optimization
     lengths = [max(one.length, other.length) for one, other in pairs]
-    plan = step_batches(lengths, optimization.batch_size, optimization.steps, context.seed)
+    pair_length = fmean(one.length + other.length for one, other in pairs)
+    optimization = in_steps(config.optimization, context.name, len(pairs), pair_length, "pairs")
+    config = replace(config, optimization=optimization)
+    plan = step_plan(lengths, optimization, context.seed)
 
     def make(rows: Sequence[int], weight: float) -> PairBatch:
         return PairBatch(
@@ -150,12 +154,17 @@ def run(
 
     module = DPOModule(student, config, context.name)
     trained_tokens = [len(chosen.completion_ids) for chosen, _ in pairs]
-    parts = parts_of(optimization.batch_size, context.hardware)
+    parts = micro_batches_per_step(optimization.batch_size, context.hardware)
     batches = micro_batches(plan, trained_tokens, parts, make)
     train_s = fit(module, batches, context, optimization)
     save_trained(module, tokenizer, context)
     tokens = sum(pairs[row][0].length + pairs[row][1].length for rows in plan for row in rows)
-    return {"train_tokens": tokens, "train_s": train_s, "pairs": len(pairs)}
+    return {
+        "train_tokens": tokens,
+        "train_s": train_s,
+        "pairs": len(pairs),
+        "planned_rows": optimization.planned_rows,
+    }
 
 
 def fitting_pairs(

@@ -1,5 +1,6 @@
 """The `dpo` stage: direct preference optimization on verified pairs (paper, step 3)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -44,12 +45,17 @@ class DPOStage(TrainingStage):
 
     def workload(self) -> Workload:
         workload, size = super().workload(), self.optimization.batch_size
-        if self.max_tokens is None:
+        if self.max_tokens is None or workload.rows is None:
             return workload
-        rows = 2 * self.optimization.steps * size
-        return replace(
-            workload, trained=Sequences(rows, self.max_tokens, size, sequences_per_row=2)
-        )
+        rows = 2 * workload.rows
+        trained = Sequences(rows, self.max_tokens, size, sequences_per_row=2)
+        return replace(workload, trained=trained)
+
+    def epoch_rows(self, input_rows: Mapping[str, int | None]) -> int | None:
+        return input_rows.get(Preferences.kind)
+
+    def row_tokens_at_most(self) -> int | None:
+        return None if self.max_tokens is None else 2 * self.max_tokens
 
     def run(self, context: "StageContext", policy: Policy, preferences: Preferences) -> Metrics:
         from reasoning_lab.stages.dpo.module import run

@@ -5,13 +5,13 @@ loss on the corpus's validation problems no longer falls. The weights kept are t
 """
 
 from collections.abc import Sequence
+from statistics import fmean
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import EarlyStopping
 from transformers import PreTrainedTokenizerBase
 
 from reasoning_lab.data.artifacts import Corpus
-from reasoning_lab.data.tokens.batches import step_batches
 from reasoning_lab.data.tokens.documents import Document, TrainedPart, document_of, drop_too_long
 from reasoning_lab.data.tokens.packing import pack
 from reasoning_lab.graph.stage import Metrics
@@ -19,9 +19,10 @@ from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.models.tokenizer import tokenize_rollouts
 from reasoning_lab.stages.midtrain.stage import MidtrainStage
 from reasoning_lab.training.context import StageContext
-from reasoning_lab.training.loop import fit, parts_of, save_trained
+from reasoning_lab.training.loop import fit, micro_batches_per_step, save_trained
 from reasoning_lab.training.next_token_training import NextTokenModule, document_batches
 from reasoning_lab.training.schedules import optimizer_of, schedule_of
+from reasoning_lab.training.step_plan import in_steps, step_plan
 from reasoning_lab.types import Rollout, UserError
 
 
@@ -35,14 +36,15 @@ class PatienceStopping(EarlyStopping):
 def run(config: MidtrainStage, context: StageContext, policy: Policy, corpus: Corpus) -> Metrics:
     """Write the mid-trained policy."""
     student, tokenizer = context.load_student(policy)
-    optimization = config.optimization
     accepted = corpus.accepted()
     rows = _rows(accepted, tokenizer, config, context, "documents")
     validation_rollouts = corpus.validation()
     validation_rows = _rows(validation_rollouts, tokenizer, config, context, "validation_documents")
-    plan = step_batches(
-        [config.row_tokens] * len(rows), optimization.batch_size, optimization.steps, context.seed
-    )
+    row_tokens = fmean(sum(len(document) for document in row) for row in rows)
+    optimization = in_steps(config.optimization, context.name, len(rows), row_tokens)
+    plan = step_plan([config.row_tokens] * len(rows), optimization, context.seed)
+    if optimization.overfit_batches:  # Other rows would only say when to stop memorizing these.
+        validation_rows = [rows[index] for index in sorted({row for step in plan for row in step})]
     size = config.validation_batch_rows
     indices = range(len(validation_rows))
     validation_plan = [indices[start : start + size] for start in indices[::size]]
@@ -52,7 +54,9 @@ def run(config: MidtrainStage, context: StageContext, policy: Policy, corpus: Co
     stop = PatienceStopping("val/loss", patience=config.patience, check_on_train_epoch_end=False)
     train_s = fit(
         module,
-        document_batches(rows, plan, parts_of(optimization.batch_size, context.hardware)),
+        document_batches(
+            rows, plan, micro_batches_per_step(optimization.batch_size, context.hardware)
+        ),
         context,
         optimization,
         [stop],
@@ -65,6 +69,7 @@ def run(config: MidtrainStage, context: StageContext, policy: Policy, corpus: Co
     return {
         "train_tokens": sum(row_lengths[row] for step in plan[:steps] for row in step),
         "train_s": train_s,
+        "planned_rows": optimization.planned_rows,
         "steps": steps,
         "rows": len(rows),
         "packing_frac": sum(row_lengths) / (len(rows) * config.row_tokens),

@@ -1,5 +1,6 @@
 """The `midtrain` stage: next-token training on every accepted chain of thought (paper, step 1)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -43,10 +44,18 @@ class MidtrainStage(TrainingStage):
         return DocumentLimit(f"{key}.row_tokens", self.row_tokens)
 
     def workload(self) -> Workload:
-        size = self.optimization.batch_size
-        rows = self.optimization.steps * size
-        trained = Sequences(rows, self.row_tokens, size, packed=True)
-        return replace(super().workload(), trained=trained)
+        workload, size = super().workload(), self.optimization.batch_size
+        if workload.rows is None:
+            return workload
+        trained = Sequences(workload.rows, self.row_tokens, size, packed=True)
+        return replace(workload, trained=trained)
+
+    def epoch_rows(self, input_rows: Mapping[str, int | None]) -> int | None:
+        """At worst each rollout fills a row."""
+        return input_rows.get(Corpus.kind)
+
+    def row_tokens_at_most(self) -> int | None:
+        return self.row_tokens
 
     def run(self, context: "StageContext", policy: Policy, corpus: Corpus) -> Metrics:
         from reasoning_lab.stages.midtrain.module import run

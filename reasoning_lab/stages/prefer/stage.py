@@ -1,5 +1,6 @@
 """Preference pairs of the policy's own rollouts, of the teacher's, or of both: three stages."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
@@ -50,6 +51,9 @@ class PreferStage(LabStage):
         rows = self.problems.count * self.group_size
         return Workload(rows=rows, written=Sequences(rows, self.sampling.max_new_tokens))
 
+    def made_rows(self, input_rows: Mapping[str, int | None]) -> int | None:
+        return self.problems.count * self.pairs_per_problem
+
     def run(self, context: "StageContext", policy: Policy) -> Metrics:
         from reasoning_lab.stages.prefer.produce import from_policy
 
@@ -73,6 +77,11 @@ class PreferTeacherStage(LabStage):
 
     pairs_per_problem: int = at_least(1)
     pairing: str = choice("random", "length_matched")
+
+    def made_rows(self, input_rows: Mapping[str, int | None]) -> int | None:
+        """A problem that has a pair has two rollouts."""
+        rollouts = input_rows.get(Corpus.kind)
+        return None if rollouts is None else rollouts // 2 * self.pairs_per_problem
 
     def run(self, context: "StageContext", corpus: Corpus) -> Metrics:
         from reasoning_lab.stages.prefer.produce import from_corpus

@@ -40,10 +40,11 @@ def run(config: PretrainStage, context: StageContext) -> Metrics:
     tokenizer = train_tokenizer(texts, context.model.vocab_size)
     answers = _direct_answers(tokenizer, problems)
     steps = single_steps(thoughts)
-    wanted = round(len(answers) * config.steps_frac / (1 - config.steps_frac))
     distinct = sorted(set(steps))
     example_of = dict(zip(distinct, _step_examples(tokenizer, distinct), strict=True))
-    sheets = worksheets(steps, wanted, config.steps_per_row, context.seed)
+    sheets = worksheets(
+        steps, config.step_documents(len(answers)), config.steps_per_row, context.seed
+    )
     hardware, model = context.hardware, context.model
     policy = build_policy(
         model.architecture, tokenizer, model.dtype, context.seed, hardware.kernels

@@ -1,5 +1,6 @@
 """The `pretrain` stage: a base policy from nothing, in place of a pretrained checkpoint."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,14 @@ class PretrainStage(TrainingStage):
     def problem_draws(self, key: str) -> list[ProblemDraw]:
         levels, count = self.problems.levels, self.problems.count
         return [ProblemDraw(f"{key}.problems", Split.TRAIN, levels, count, _TEACHER)]
+
+    def epoch_rows(self, input_rows: Mapping[str, int | None]) -> int | None:
+        """Answers, and the documents of single steps beside them."""
+        return self.problems.count + self.step_documents(self.problems.count)
+
+    def step_documents(self, answers: int) -> int:
+        """Documents of single steps beside so many answers."""
+        return round(answers * self.steps_frac / (1 - self.steps_frac))
 
     def run(self, context: "StageContext") -> Metrics:
         from reasoning_lab.stages.pretrain.module import run

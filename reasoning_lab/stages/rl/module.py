@@ -8,6 +8,7 @@ import logging
 import time
 import warnings
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
@@ -43,6 +44,7 @@ from reasoning_lab.tracking.tracker import Tracker
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.training.loop import PolicyModule, fit, save_trained
 from reasoning_lab.training.schedules import optimizer_of, schedule_of
+from reasoning_lab.training.step_plan import in_steps
 from reasoning_lab.training.strategies import backward, clipped_step
 from reasoning_lab.types import Split
 
@@ -219,6 +221,15 @@ def run(config: RLStage, context: StageContext, policy: Policy) -> Metrics:
                 engine_remedy(config, context),
                 getattr(torch, context.model.sampling_dtype),
             )
+        pool = screened_pool(problems, config, sampler, context)
+        optimization = in_steps(
+            config.optimization,
+            context.name,
+            len(pool),
+            config.group_size * config.max_new_tokens,
+            "prompts",
+        )
+        config = replace(config, optimization=optimization)
         collector = RolloutCollector(
             config,
             context.seed,
@@ -227,7 +238,6 @@ def run(config: RLStage, context: StageContext, policy: Policy) -> Metrics:
             f"stages.{context.name}",
             template_thought(tokenizer),
         )
-        pool = screened_pool(problems, config, sampler, context)
         module = RLModule(
             student,
             tokenizer,
@@ -239,7 +249,7 @@ def run(config: RLStage, context: StageContext, policy: Policy) -> Metrics:
             context.name,
         )
         batches = prompt_batches(config, pool, context.seed)
-        train_s = fit(module, batches, context, config.optimization)
+        train_s = fit(module, batches, context, optimization)
     remedy = "choose other levels, a larger group_size, wider filters or signal=reward"
     module.ledger.require_passed("groups", f"stages.{context.name}", remedy)
     context.ledger.merge(module.ledger)
@@ -251,4 +261,5 @@ def run(config: RLStage, context: StageContext, policy: Policy) -> Metrics:
         "problems": len(problems),
         "pool": len(pool),
         "rollouts": module.rollouts,
+        "planned_rows": config.workload().rows,
     }

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from reasoning_lab.data.tokens.batches import step_batches
 from reasoning_lab.sampling.rollouts import RolloutSampler
 from reasoning_lab.stages.rl.records import CONFIGURED_REASONS, DropReason, PromptBatch
 from reasoning_lab.stages.rl.rollouts import filter_reason, step_sampling
@@ -14,6 +13,7 @@ from reasoning_lab.stages.rl.stabilizers import has_mixed_correctness
 from reasoning_lab.stages.rl.stage import RLStage
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.training.micro_batches import PlannedBatches
+from reasoning_lab.training.step_plan import step_plan
 from reasoning_lab.types import Problem, RolloutGroup, UserError
 
 log = logging.getLogger(__name__)
@@ -21,8 +21,7 @@ log = logging.getLogger(__name__)
 
 def prompt_batches(config: RLStage, pool: Sequence[Problem], seed: int) -> PlannedBatches:
     """The prompts of every step; a resumed run gets the same ones."""
-    optimization = config.optimization
-    steps = step_batches([1] * len(pool), optimization.batch_size, optimization.steps, seed)
+    steps = step_plan([1] * len(pool), config.optimization, seed)
 
     def batch(step: int) -> PromptBatch:
         chosen = set(steps[step])
@@ -60,7 +59,8 @@ def screened_pool(
     groups = sampler.resumable_groups(
         problems,
         config.screen_group_size,
-        step_sampling(config, 0),
+        # The first step samples alike however many steps follow; the pool decides how many.
+        step_sampling(config.at_most({}), 0),
         f"{context.seed}/screen",
         context.work_dir / "screening",
     )

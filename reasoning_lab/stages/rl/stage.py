@@ -1,6 +1,7 @@
 """The `rl` stage: policy-gradient training with verifiable rewards (paper, step 4)."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -206,7 +207,9 @@ class RLStage(TrainingStage):
 
     def workload(self) -> Workload:
         """As if no prompt were dropped or replaced, and every rollout trained."""
-        steps, validation = self.optimization.steps, self.validation
+        steps, validation = self.optimization.planned_steps, self.validation
+        if steps is None:
+            return Workload()
         prompts = steps * self.optimization.batch_size
         validated = -(-steps // validation.every_steps) * validation.count * validation.samples
         screened = self.problems.count * self.screen_group_size if self.has_group_baseline else 0
@@ -218,6 +221,14 @@ class RLStage(TrainingStage):
             trained=Sequences(trained, self.max_new_tokens, MICRO_BATCH_ROWS),
             written=Sequences(rows + hard, self.max_new_tokens),
         )
+
+    def epoch_rows(self, input_rows: Mapping[str, int | None]) -> int | None:
+        """Screening may leave fewer prompts."""
+        return self.problems.count
+
+    def row_tokens_at_most(self) -> int | None:
+        """Of a group whose rollouts are all as long as they may be."""
+        return self.group_size * self.max_new_tokens
 
     def run(self, context: "StageContext", policy: Policy) -> Metrics:
         from reasoning_lab.stages.rl.module import run

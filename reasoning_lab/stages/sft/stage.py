@@ -1,5 +1,6 @@
 """The `sft` stage: fine-tuning on a compact, harder subset (paper, step 2)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -47,10 +48,16 @@ class SFTStage(TrainingStage):
 
     def workload(self) -> Workload:
         workload, size = super().workload(), self.optimization.batch_size
-        if self.max_tokens is None:
+        if self.max_tokens is None or workload.rows is None:
             return workload
-        trained = Sequences(self.optimization.steps * size, self.max_tokens, size)
-        return replace(workload, trained=trained)
+        return replace(workload, trained=Sequences(workload.rows, self.max_tokens, size))
+
+    def epoch_rows(self, input_rows: Mapping[str, int | None]) -> int | None:
+        rollouts = input_rows.get(Corpus.kind)
+        return self.count if rollouts is None else min(self.count, rollouts)
+
+    def row_tokens_at_most(self) -> int | None:
+        return self.max_tokens
 
     def run(self, context: "StageContext", policy: Policy, corpus: Corpus) -> Metrics:
         from reasoning_lab.stages.sft.module import run

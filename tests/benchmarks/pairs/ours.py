@@ -140,7 +140,7 @@ def _optimization(steps: int, batch_size: int) -> OptimizationConfig:
     return OptimizationConfig(
         optimizer=ADAMW,
         learning_rate=LEARNING_RATE,
-        steps=steps,
+        length=f"{steps} steps",
         batch_size=batch_size,
         checkpoint_every_steps=10**6,
         checkpoint_every_minutes=1e6,

@@ -40,7 +40,7 @@ def test_a_server_draws_what_the_policy_would_also_for_a_run_that_goes_on(
             optimizer=momentum,
             learning_rate=0.03,
             schedule=TrapezoidConfig(decay_frac=0.5),
-            steps=4,
+            length="4 steps",
         ),
     )
     trained("rl", context, tmp_path / "here", config)

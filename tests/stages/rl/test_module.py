@@ -217,7 +217,7 @@ def test_what_a_reward_cannot_judge_does_not_train(run: Any) -> None:
 
 def test_annealing_is_no_collapse(run: Any, caplog: pytest.LogCaptureFixture) -> None:
     """A policy that does not learn keeps its entropy, whatever temperature draws its rollouts."""
-    still = optimization(learning_rate=0.0, batch_size=BATCH, steps=24)
+    still = optimization(learning_rate=0.0, batch_size=BATCH, length="24 steps")
     changes = {"group_size": 4, "optimization": still}
     cold = TemperatureConfig(start=1.0, end=0.05, anneal_frac=0.5)
     _, steps, _ = run(temperature=cold, **changes)

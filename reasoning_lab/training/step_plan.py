@@ -1,0 +1,57 @@
+"""From a stage's length and its rows to the rows that each optimizer step reads."""
+
+import logging
+from collections.abc import Sequence
+
+from reasoning_lab.config.optimization import OptimizationConfig
+from reasoning_lab.data.tokens.batches import step_batches
+
+log = logging.getLogger(__name__)
+
+
+def in_steps(
+    optimization: OptimizationConfig,
+    stage: str,
+    rows: int,
+    tokens_per_row: float,
+    unit: str = "rows",
+) -> OptimizationConfig:
+    """`optimization` with its length in steps, which the log says where it was another.
+
+    Args:
+        optimization: The stage's.
+        stage: The stage's name in the recipe.
+        rows: What one epoch reads.
+        tokens_per_row: Mean over the rows.
+        unit: What the rows are, for the log.
+    """
+    steps = optimization.in_steps(rows, tokens_per_row)
+    if optimization.planned_steps is None:
+        log.info(
+            "stages.%s: %s = %s %s of %s %s.",
+            stage,
+            optimization.length,
+            f"{steps.steps:,}",
+            "step" if steps.steps == 1 else "steps",
+            f"{optimization.batch_size:,}",
+            unit,
+        )
+    return steps
+
+
+def step_plan(
+    lengths: Sequence[int], optimization: OptimizationConfig, seed: int
+) -> list[list[int]]:
+    """The rows of every step; see `step_batches`.
+
+    With `overfit_batches` the steps take turns with the batches that there are.
+
+    Args:
+        lengths: Tokens of each row.
+        optimization: Its length is in steps.
+        seed: Fixes the order.
+    """
+    steps = optimization.steps
+    distinct = min(steps, optimization.overfit_batches or steps)
+    batches = step_batches(lengths, optimization.batch_size, distinct, seed)
+    return [batches[step % distinct] for step in range(steps)]
