@@ -91,8 +91,8 @@ def test_decoding_by_hand() -> None:
     products = 2 * (9 * weights + 4 * 8 * 20)  # Tokens read: 5 + 2 and 2 + 0; drawn: 4.
     assert decoding_products(size, [5, 2], [3, 1]) == products
     # Three positions read the weights; the second and third of the first row 6 and 7 pairs.
-    products = decoding_bytes(size, [5, 2], [3, 1])
-    assert products == 4 * (3 * (weights + 8 * 20) + (6 + 7) * 2 * (2 * 4))
+    read_bytes = decoding_bytes(size, [5, 2], [3, 1])
+    assert read_bytes == 4 * (3 * (weights + 8 * 20) + (6 + 7) * 2 * (2 * 4))
 
 
 def answer(**changes: Any) -> dict[str, Any]:
