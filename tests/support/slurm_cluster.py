@@ -35,7 +35,7 @@ def install(folder: Path) -> dict[str, str]:
 
 
 def options_of(folder: Path, number: int) -> dict[str, str]:
-    """What the job asked for."""
+    """The job's sbatch options."""
     return dict(_OPTION.findall((folder / f"{number}.sh").read_text(encoding="utf-8")))
 
 
