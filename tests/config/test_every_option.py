@@ -105,9 +105,7 @@ def overrides_of(chosen: dict[str, str], problems: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def models() -> dict[str, DictConfig]:
     path = {"checkpoint": ["model.path=some/model"]}
-    return {
-        name: composed(f"model={name}", *path.get(name, [])).model for name in options("model")
-    }
+    return {name: composed(f"model={name}", *path.get(name, [])).model for name in options("model")}
 
 
 def test_every_group_is_composed_with_every_model() -> None:
