@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.attention.varlen import varlen_attn
 from transformers import PreTrainedModel
 
 from reasoning_lab.config.model import AdapterConfig
@@ -19,10 +20,10 @@ from reasoning_lab.kernels.batch import TokenBatch
 from reasoning_lab.kernels.binding import bind_kernels, mix_precision
 from reasoning_lab.kernels.fused_ops import unbind_fused_ops
 from reasoning_lab.kernels.logprobs import token_logprobs
-from reasoning_lab.launch.job import Job
 from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.sampling.hf import HFEngine
 from reasoning_lab.tracking.history import read_history
+from reasoning_lab.training.job import Job
 from reasoning_lab.verify import Verifier
 from tests.conftest import SMOKE, lab
 from tests.kernels.test_rows import EXAMPLES, built, fused, packed
@@ -64,9 +65,9 @@ def gradients(model: PreTrainedModel, batch: TokenBatch) -> torch.Tensor:
     """`[P]` float64, of a sum in which every token has a weight of its own."""
     logprobs = token_logprobs(model, batch)
     weights = torch.linspace(0.5, 2.0, len(logprobs), device=logprobs.device)
-    (logprobs * weights).sum().backward()  # type: ignore[no-untyped-call]
-    found = [parameter.grad for parameter in model.parameters()]
-    return torch.cat([each.flatten().double().cpu() for each in found if each is not None])
+    (logprobs * weights).sum().backward()
+    gradients = [parameter.grad for parameter in model.parameters()]
+    return torch.cat([grad.flatten().double().cpu() for grad in gradients if grad is not None])
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "mixed"])
@@ -78,23 +79,22 @@ def test_flash_attention_is_as_near_as_padded_documents(
     batch = completion_batch(EXAMPLES) if shared else packed()
     exact = gradients(built(family), batch)
     calls = []
-    kernel = attention.varlen_attn
 
     def counted(*args: Any, **options: Any) -> Any:
         calls.append(args)
-        return kernel(*args, **options)
+        return varlen_attn(*args, **options)
 
     def error() -> float:
         model = fused(family).to("cuda", torch.float32 if dtype == "mixed" else torch.bfloat16)  # type: ignore[arg-type]
         if dtype == "mixed":
             mix_precision(model)
-        found = gradients(model, batch.to(torch.device("cuda")))
-        return float((found - exact).norm() / exact.norm())
+        values = gradients(model, batch.to(torch.device("cuda")))
+        return float((values - exact).norm() / exact.norm())
 
     monkeypatch.setattr(attention, "varlen_attn", counted)
     flash = error()
     assert len(calls) == 2  # Layers.
-    monkeypatch.setattr(attention, "_flash_takes", lambda value, options: False)
+    monkeypatch.setattr(attention, "flash_attention_supports", lambda value, options: False)
     padded = error()
     assert len(calls) == 2
     assert flash < 1.5 * padded < 0.5
@@ -106,17 +106,24 @@ def test_norms_and_rotations_are_as_near_as_transformers_own(
     family: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch = packed()
-    model: Any = tiny_model(family, 40, 0, 1, seed=0).to(dtype)
+    # `Any`: transformers types `to` and `cuda` as functions that are not bound.
+    model: Any = tiny_model(family, 40, 0, 1, seed=0)
+    model.to(dtype)
     exact = gradients(copy.deepcopy(model).double(), batch)
     model.cuda()
     bind_kernels(model)
     norms: list[Tensor] = []
-    one = F.rms_norm
-    monkeypatch.setattr(F, "rms_norm", lambda x, *rest: norms.append(x) or one(x, *rest))
+    rms_norm = F.rms_norm
+
+    def counted(x: Tensor, *rest: Any) -> Tensor:
+        norms.append(x)
+        return rms_norm(x, *rest)
+
+    monkeypatch.setattr(F, "rms_norm", counted)
 
     def error() -> float:
-        found = gradients(copy.deepcopy(model), batch.to(torch.device("cuda")))
-        return float((found - exact).norm() / exact.norm())
+        values = gradients(copy.deepcopy(model), batch.to(torch.device("cuda")))
+        return float((values - exact).norm() / exact.norm())
 
     ours = error()
     assert len(norms) == (9 if family == "qwen3" else 5)
@@ -134,7 +141,7 @@ def test_same_tokens_are_sampled(family: str, sampling: Sampling) -> None:
     prompts = [[2 + (row * 5 + place) % 12 for place in range(1 + row % 7)] for row in range(ROWS)]
     here = HFEngine(model, tokenizer, 16).complete(prompts, sampling, range(ROWS))
     there = HFEngine(model.to("cuda"), tokenizer, 16).complete(prompts, sampling, range(ROWS))
-    assert len({len(each.token_ids) for each in here}) > 1
+    assert len({len(completion.token_ids) for completion in here}) > 1
     for one, other in zip(there, here, strict=True):
         assert one.token_ids == other.token_ids
         assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
@@ -173,13 +180,13 @@ def test_quantised_weights_are_a_cpus(
 def together(jobs: dict[str, Job], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Every case under NCCL, whole and from a state half-way; a folder each."""
     root = tmp_path_factory.mktemp("together")
-    made = {
+    placed_jobs = {
         f"{strategy}-{name}": on_gpu(
             with_placement(jobs[name], root / "jobs" / strategy / name, strategy, DEVICES)
         )
         for strategy, name in CASES
     }
-    train_together(made, root, DEVICES)
+    train_together(placed_jobs, root, DEVICES)
     return root
 
 

@@ -1,4 +1,6 @@
+import importlib
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -79,3 +81,25 @@ def test_planning_imports_no_torch(module: str, tmp_path: Path) -> None:
         PYTHONPATH=str(ROOT),
     )
     assert heavy.strip() == ""
+
+
+def test_the_house_names_only_what_exists() -> None:
+    house = ROOT / "reasoning_lab"
+    text = (house / "README.md").read_text(encoding="utf-8")
+    for link in re.findall(r"\]\(([^)]+)\)", text):
+        assert (house / link).is_file(), link
+    names = re.findall(r"`([\w/]+)\.py(?::([\w.]+))?`", text)
+    assert len(names) > 30
+    for path, name in names:
+        if path.startswith("tests/"):
+            assert (ROOT / f"{path}.py").is_file(), path
+            continue
+        value = importlib.import_module(f"reasoning_lab.{path.replace('/', '.')}")
+        for part in filter(None, name.split(".")):
+            value = getattr(value, part)
+
+
+def test_every_folder_has_a_readme_of_a_screen() -> None:
+    folders = [path.parent for path in (ROOT / "reasoning_lab").glob("*/__init__.py")]
+    for folder in folders:
+        assert (folder / "README.md").is_file(), folder

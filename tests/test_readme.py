@@ -24,22 +24,22 @@ COMMANDS = [
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, smoke_run: Path) -> Path:
     """The files, a checkpoint, and the store of a smoke run, from which stages are reused."""
-    made = tmp_path_factory.mktemp("mine")
-    shutil.copytree(smoke_run / "runs" / "store", made / "runs" / "store")
+    workdir = tmp_path_factory.mktemp("mine")
+    shutil.copytree(smoke_run / "runs" / "store", workdir / "runs" / "store")
     for name, text in FILES.items():
-        (made / name).parent.mkdir(parents=True, exist_ok=True)
-        (made / name).write_text(text, encoding="utf-8")
-    (checkpoint,) = (made / "runs" / "store" / "midtrain").glob("????????????????")
-    shutil.copytree(checkpoint, made / "my_checkpoint")
-    return made
+        (workdir / name).parent.mkdir(parents=True, exist_ok=True)
+        (workdir / name).write_text(text, encoding="utf-8")
+    (checkpoint,) = (workdir / "runs" / "store" / "midtrain").glob("????????????????")
+    shutil.copytree(checkpoint, workdir / "my_checkpoint")
+    return workdir
 
 
-def run(folder: Path, command: list[str]) -> list[str]:
-    """What the command says it did, a line a node."""
+def run(folder: Path, command: list[str]) -> list[tuple[str, str]]:
+    """Each node that the command names, with `reused` or `done`."""
     trusted = "my_lab,my_rules"
     assert COMMANDS[0] == ["export", "PYTHONPATH=$PWD", f"REASONING_LAB_TRUSTED={trusted}"]
     assert command[0] == "reasoning-lab"
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "reasoning_lab", *command[1:], "tracker.mode=disabled"],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *sys.path[1:]])}
@@ -49,8 +49,8 @@ def run(folder: Path, command: list[str]) -> list[str]:
         timeout=250,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    return re.findall(r"\[\d+/\d+\] (.+?): (reused|done)", done.stdout)
+    assert process.returncode == 0, process.stderr
+    return re.findall(r"\[\d+/\d+\] (.+?): (reused|done)", process.stdout)
 
 
 def test_every_file_is_short() -> None:
@@ -62,24 +62,24 @@ def test_every_file_is_short() -> None:
 @pytest.mark.long
 def test_a_stage_in_anothers_place_and_behind_it(folder: Path) -> None:
     in_place, behind = COMMANDS[1:3]
-    did = dict(run(folder, in_place))
-    assert did["midtrain"] == "reused"
-    assert did["sft"] == did["dpo"] == "done"
-    (made,) = (folder / "runs" / "store" / "smoothed").glob("*/artifact.json")
-    record = json.loads(made.read_text())
+    status = dict(run(folder, in_place))
+    assert status["midtrain"] == "reused"
+    assert status["sft"] == status["dpo"] == "done"
+    (smoothed,) = (folder / "runs" / "store" / "smoothed").glob("*/artifact.json")
+    record = json.loads(smoothed.read_text())
     assert record["identity"]["config"]["smoothing"] == 0.1
     assert record["identity"]["code"].keys() == {"my_lab.Smoothed"}
-    did = dict(run(folder, behind))
-    assert list(did).index("smoothed") == list(did).index("sft/heldout") + 1
-    assert did["sft"] == "reused"
-    assert did["smoothed"] == "done"
+    status = dict(run(folder, behind))
+    assert list(status).index("smoothed") == list(status).index("sft/heldout") + 1
+    assert status["sft"] == "reused"
+    assert status["smoothed"] == "done"
 
 
 @pytest.mark.long
 def test_a_reward(folder: Path) -> None:
-    did = dict(run(folder, COMMANDS[3]))
-    assert did["dpo"] == "reused"
-    assert did["rl"] == "done"
+    status = dict(run(folder, COMMANDS[3]))
+    assert status["dpo"] == "reused"
+    assert status["rl"] == "done"
 
 
 @pytest.mark.long

@@ -30,6 +30,7 @@ from reasoning_lab.config.targets import (
 )
 from reasoning_lab.data.sources.problem_source import ProblemSource
 from reasoning_lab.data.sources.unreadable import errors_under
+from reasoning_lab.evaluate.completion_metrics import completion_metrics
 from reasoning_lab.evaluate.stage import EvaluateStage
 from reasoning_lab.graph.recipe import (
     BASE,
@@ -194,6 +195,9 @@ def _check(root: RootConfig) -> None:
     _check_precision(root)
     _check_adapter(root)
     _check_stages(root)
+    for name, benchmark in root.benchmarks.items():
+        tokens = benchmark.sampling.max_new_tokens
+        completion_metrics(benchmark.metrics, tokens, f"benchmarks.{name}.metrics")
 
 
 def _check_hardware(hardware: HardwareConfig) -> None:

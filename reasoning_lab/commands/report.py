@@ -17,6 +17,7 @@ from reasoning_lab.commands.arguments import to_sweep
 from reasoning_lab.commands.compose import Recipe
 from reasoning_lab.commands.sweep import recipes, swept_keys
 from reasoning_lab.config.identity import as_plain
+from reasoning_lab.evaluate.completion_metrics import PREFIX
 from reasoning_lab.evaluate.completions import Evaluation
 from reasoning_lab.evaluate.stage import EvaluateStage
 from reasoning_lab.graph.recipe import Node, variant_label
@@ -48,6 +49,7 @@ _MEASURED = (
     "unparseable_",
     "timeout_",
     "truncated_",
+    PREFIX,
 )
 
 

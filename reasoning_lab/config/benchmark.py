@@ -2,11 +2,12 @@
 
 import dataclasses
 from dataclasses import dataclass, field
+from typing import Any
 
 from omegaconf import MISSING
 
 from reasoning_lab.config.components import SourceConfig
-from reasoning_lab.config.fields import MAX_SEED, at_least, choice, fraction, number
+from reasoning_lab.config.fields import FREE_KEYS, MAX_SEED, at_least, choice, fraction, number
 
 
 @dataclass
@@ -39,6 +40,8 @@ class BenchmarkConfig:
         sampling: How these are drawn.
         unreadable: drop = problems whose gold cannot be read are left out and counted; or refuse.
         max_unreadable_frac: Largest fraction of the problems that may be dropped.
+        metrics: Further metrics by name, each `_target_` and options of a function that gives a
+            completion a number; see `reasoning_lab.evaluate.completion_metrics`.
     """
 
     data: SourceConfig | None = None
@@ -51,6 +54,7 @@ class BenchmarkConfig:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     unreadable: str = choice("drop", "refuse")
     max_unreadable_frac: float = fraction(0.5)
+    metrics: dict[str, Any] = field(default_factory=dict, metadata=FREE_KEYS)
 
 
 @dataclass

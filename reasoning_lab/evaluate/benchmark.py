@@ -17,6 +17,7 @@ from reasoning_lab.config.benchmark import BenchmarkConfig
 from reasoning_lab.data.corpus import read_prompt_ids, write_rollouts
 from reasoning_lab.data.sources.problem_source import ProblemSource, draw_benchmark
 from reasoning_lab.data.sources.unreadable import ReadableGoldFilter, UnreadablePolicy
+from reasoning_lab.evaluate.completion_metrics import completion_metrics, metric_means
 from reasoning_lab.evaluate.completions import Evaluation
 from reasoning_lab.evaluate.stage import EvaluateStage
 from reasoning_lab.evaluate.statistics import Estimate, majority, pass_at_1, pass_at_k
@@ -80,13 +81,19 @@ def run(config: EvaluateStage, context: StageContext, policy: Policy) -> Metrics
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     _count(rollouts, context.ledger)
     write_rollouts(Evaluation(context.out_dir).completions_file, rollouts)
+    functions = completion_metrics(
+        benchmark.metrics, benchmark.sampling.max_new_tokens, f"benchmarks.{name}.metrics"
+    )
+    further = metric_means(functions, groups)
     metrics = {
         **measured(groups),
+        **further,
         "unreadable_golds": len(golds.dropped),
         "verifier": verifier_version(),
         "problems": digest(problems),
     }
     numbers = {key: value for key, value in metrics.items() if isinstance(value, int | float)}
+    numbers |= {key: value[0] for key, value in further.items() if value is not None}
     context.tracker.log({f"eval/{name}/{key}": value for key, value in numbers.items()})
     context.tracker.log_rollouts(f"eval/{name}/completions", rollouts[:64])
     return metrics

@@ -213,6 +213,17 @@ def across_seeds(means: Sequence[float]) -> tuple[float, float]:
     return max(float(values.mean()) - half, 0.0), min(float(values.mean()) + half, 1.0)
 
 
+def mean_with_interval(values: Sequence[float]) -> list[float]:
+    """Mean of per-problem values and the ends of its 95% interval, Student's t.
+
+    Args:
+        values: Any numbers, one a problem, of at least two problems.
+    """
+    array = np.asarray(values, dtype=np.float64)
+    mean, half = float(array.mean()), _t_half_width(array)
+    return [mean, mean - half, mean + half]
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """p-values corrected by Holm's step-down method (1979), in the given order."""
     order = np.argsort(p_values, kind="stable")

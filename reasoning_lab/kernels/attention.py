@@ -232,14 +232,14 @@ def _attention(
         plain: tuple[Tensor, None] = _sdpa(module, query, key, value, attention_mask, **options)
         return plain
     states = [heads[0].transpose(0, 1) for heads in (query, key, value)]
-    if _flash_takes(value, options):
+    if flash_attention_supports(value, options):
         attended = attend_joined(states, document_layout, options.get("scaling"))
     else:
         attended = attend_padded(module, states, document_layout, options)
     return attended[None], None
 
 
-def _flash_takes(value: Tensor, options: Mapping[str, Any]) -> bool:
+def flash_attention_supports(value: Tensor, options: Mapping[str, Any]) -> bool:
     """Whether FlashAttention has a kernel for documents joined, here and for these values."""
     return (
         value.is_cuda

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from reasoning_lab.evaluate.completion_metrics import PREFIX
 from reasoning_lab.graph.recipe import variant_label
 from reasoning_lab.report.comparisons import Comparison, StageMean
 from reasoning_lab.report.evidence import LEDGER_COLUMNS
@@ -172,6 +173,7 @@ def row_columns(rows: Sequence[Row]) -> list[str]:
     columns += ["pass@all", "maj@all"] if has_majority else []
     columns += ["cut off"] if any(row.measured.get("truncated_frac") for row in rows) else []
     columns += ["completion tokens"]
+    columns += sorted({key for row in rows for key in row.measured if key.startswith(PREFIX)})
     columns += ["train tokens", "seconds"] if any(row.train_tokens for row in rows) else []
     if len({row.seed for row in rows}) > 1:
         columns.insert(0, "seed")
@@ -200,7 +202,12 @@ def row_cells(row: Row, columns: Sequence[str]) -> list[str]:
         "train tokens": f"{row.train_tokens:,}",
         "seconds": f"{row.wall_s:,.0f}",
     }
-    return [cells[name] for name in columns]
+    return [_metric_cell(row, name) if name.startswith(PREFIX) else cells[name] for name in columns]
+
+
+def _metric_cell(row: Row, name: str) -> str:
+    estimate = row.measured.get(name)
+    return "" if estimate is None else "{:.3g} ({:.3g} to {:.3g})".format(*estimate)
 
 
 def _of_all(name: str, row: Row) -> str:

@@ -60,7 +60,7 @@ class RewardTerm:
             frame = traceback.extract_tb(error.__traceback__)[-1]
             cause = " ".join(f"{type(error).__name__}: {error}".split())
             raise UserError(
-                f"{self.key}: the reward failed at {frame.filename}:{frame.lineno} ({cause}); "
+                f"{self.key}: the function failed at {frame.filename}:{frame.lineno} ({cause}); "
                 "mend it, or return None for such a rollout"
             ) from error
         if value is None:
@@ -69,7 +69,7 @@ class RewardTerm:
         if number is None:
             shown = " ".join(repr(value).split())[:80]
             raise UserError(
-                f"{self.key}: the reward returned {shown}; return a finite number, or None where "
+                f"{self.key}: the function returned {shown}; return a finite number, or None where "
                 "it cannot judge"
             )
         return number

@@ -73,6 +73,7 @@ def train(
 
 def measure(rows: int, tokens: int, checkpointed: int) -> int:
     """Train three steps in this process; the peak above what it had before."""
+    import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     from reasoning_lab.data.tokens.batches import token_batch

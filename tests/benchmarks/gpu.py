@@ -69,7 +69,7 @@ def measure(model: str, dtype: str, tokens: int, checkpointed: int, without: str
     from reasoning_lab.types import Example
 
     if without == "joined":
-        attention._flash_takes = lambda value, options: False
+        attention.flash_attention_supports = lambda value, options: False
     if without == "chunks":
         logit_chunks.LOGITS_AT_ONCE_ON_GPU = logit_chunks.LOGITS_AT_ONCE
     options = architecture_of(model)

@@ -41,7 +41,7 @@ def rollout_of(prompt: str, completion: str) -> Rollout:
 def joined(pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     """One question, and its answer followed by other pairs up to a length drawn for it."""
     rng = random.Random(_SEED)
-    documents = []
+    documents: list[tuple[str, str]] = []
     rest = iter(pairs)
     for question, answer in rest:
         goal = rng.randint(*_JOINED_CHARACTERS)

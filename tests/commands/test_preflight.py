@@ -1,7 +1,7 @@
 """What a recipe asks of its data is held against the data before anything trains."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,8 @@ from reasoning_lab.graph.record import Metadata
 from reasoning_lab.graph.store import Store
 from reasoning_lab.verify import Verifier
 from tests.conftest import composed_recipe, lab_here
+
+Complaints = Callable[..., list[str]]
 
 SMOKE = ("experiment=smoke", "tracker.mode=disabled")
 
@@ -28,7 +30,7 @@ OTHER_FAMILIES = (
 
 
 @pytest.fixture
-def complaints(verifier: Verifier, tmp_path: Path):
+def complaints(verifier: Verifier, tmp_path: Path) -> Complaints:
     def of(*overrides: str) -> list[str]:
         recipe = composed_recipe(*SMOKE, f"paths.runs={tmp_path}/runs", *overrides)
         return Preflight(verifier).complaints(recipe)
@@ -47,11 +49,11 @@ def rows(path: Path, levels: Sequence[int], family: str | None = None) -> str:
     return str(path)
 
 
-def test_shipped_recipe_has_no_complaint(complaints) -> None:
+def test_shipped_recipe_has_no_complaint(complaints: Complaints) -> None:
     assert complaints() == []
 
 
-def test_levels_and_lengths_come_at_once(complaints) -> None:
+def test_levels_and_lengths_come_at_once(complaints: Complaints) -> None:
     lines = complaints(
         "stages.midtrain.row_tokens=8", "stages.sft.levels=[4]", "stages.rl.problems.levels=[7]"
     )
@@ -64,7 +66,7 @@ def test_levels_and_lengths_come_at_once(complaints) -> None:
     assert "brings levels [1, 2, 3]" in lines[1]
 
 
-def test_counts_of_every_stage_come_at_once(complaints, tmp_path: Path) -> None:
+def test_counts_of_every_stage_come_at_once(complaints: Complaints, tmp_path: Path) -> None:
     path = rows(tmp_path / "few.jsonl", [1, 2, 3], "chain_sum")
     lines = complaints(
         "data=jsonl",
@@ -78,7 +80,7 @@ def test_counts_of_every_stage_come_at_once(complaints, tmp_path: Path) -> None:
 
 
 def test_level_that_no_row_has_is_found_before_the_stage_that_selects_it(
-    complaints, tmp_path: Path
+    complaints: Complaints, tmp_path: Path
 ) -> None:
     path = rows(tmp_path / "one.jsonl", [1], "chain_sum")
     (line,) = complaints(
@@ -95,7 +97,7 @@ def test_level_that_no_row_has_is_found_before_the_stage_that_selects_it(
 
 
 def test_teacher_that_does_not_know_a_family_is_told_with_its_row(
-    complaints, tmp_path: Path
+    complaints: Complaints, tmp_path: Path
 ) -> None:
     path = rows(tmp_path / "mine.jsonl", [1, 2, 3])
     lines = complaints("data=jsonl", f"data.path={path}")
@@ -107,7 +109,7 @@ def test_teacher_that_does_not_know_a_family_is_told_with_its_row(
     assert all("'file'" in line and "mine.jsonl, line " in line for line in lines)
 
 
-def test_recorded_teacher_wants_solutions(complaints, tmp_path: Path) -> None:
+def test_recorded_teacher_wants_solutions(complaints: Complaints, tmp_path: Path) -> None:
     path = rows(tmp_path / "mine.jsonl", [1, 2, 3])
     lines = complaints("data=jsonl", f"data.path={path}", "teacher@stages.distill.teacher=recorded")
     assert "data.rows.solutions" in lines[1]
@@ -127,7 +129,7 @@ def test_what_is_stored_is_not_asked_for(verifier: Verifier, tmp_path: Path) -> 
     assert Preflight(verifier).complaints(recipe) == []
 
 
-def test_other_options_of_a_generator_are_another_draw(complaints) -> None:
+def test_other_options_of_a_generator_are_another_draw(complaints: Complaints) -> None:
     def of(most_terms: int) -> list[str]:
         family = f"{{min_terms: 2, max_terms: {most_terms}, min_digits: 1, max_digits: 1}}"
         return complaints(

@@ -137,10 +137,10 @@ def test_every_field_is_identity_or_placement(name: str) -> None:
 
 def test_hardware_tracker_and_paths_are_no_identity(composed: Compose) -> None:
     root = composed().root
-    for group in (root.hardware, root.tracker, root.paths):
-        assert identity_of(group) == {}
-    for group in (root.model, root.benchmarks["heldout"]):
-        assert all(not placed for _, placed in fields_of(group))
+    for placement in (root.hardware, root.tracker, root.paths):
+        assert identity_of(placement) == {}
+    for identity in (root.model, root.benchmarks["heldout"]):
+        assert all(not placed for _, placed in fields_of(identity))
 
 
 @pytest.mark.parametrize(

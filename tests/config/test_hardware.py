@@ -31,7 +31,8 @@ def composed(*overrides: str) -> DictConfig:
 
 @cache
 def composed_hardware(option: str) -> DictConfig:
-    return composed(f"hardware={option}").hardware
+    hardware: DictConfig = composed(f"hardware={option}").hardware
+    return hardware
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from reasoning_lab.commands.compose import stage_classes
+from reasoning_lab.config.components import TeacherConfig
 from reasoning_lab.config.targets import TRUSTED_VARIABLE, import_trusted, user_code_hashes
 from reasoning_lab.data.artifacts import Corpus
 from reasoning_lab.graph.recipe import Node, RunIdentity, link
@@ -125,7 +126,7 @@ def test_a_stage_that_hydra_would_misread_is_refused(rules: Path, text: str, sen
 
 def linked(stage: Stage) -> dict[str, Node]:
     stages: dict[str, Stage] = {
-        "teach": DistillStage(teacher={}),
+        "teach": DistillStage(teacher=TeacherConfig()),
         "mine": stage,
         "pairs": PreferTeacherStage(),
         "last": DPOStage(optimization=optimization()),

@@ -354,9 +354,9 @@ def test_a_servers_model_is_asked_as_the_benchmark_says(
         )
     assert code == 0
     assert len(server.bodies) == 6
-    said = {body["messages"][0]["content"] for body in server.bodies}
-    asked = "Please reason step by step, and put your final answer within \\boxed{}."
-    assert said == {f"1 + {n}?\n{asked}" for n in (1, 2)}
+    prompts = {body["messages"][0]["content"] for body in server.bodies}
+    instruction = "Please reason step by step, and put your final answer within \\boxed{}."
+    assert prompts == {f"1 + {n}?\n{instruction}" for n in (1, 2)}
     assert {(b["model"], b["temperature"], b["top_p"], b["max_tokens"]) for b in server.bodies} == {
         ("some-model", 0.6, 0.95, 32768)
     }
@@ -372,10 +372,10 @@ def test_a_servers_model_is_asked_as_the_benchmark_says(
     }
     (row,) = (made.path / "dropped.jsonl").read_text().splitlines()
     assert json.loads(row)["origin"] == "problems.jsonl, line 2"
-    said = capsys.readouterr()
-    assert "50.0%" in said.out
+    output = capsys.readouterr().out
+    assert "50.0%" in output
     line = "5 of 6 completions go on; dropped: 1 not answered [problems.jsonl, line 2]"
-    assert f"  {line}\n" in said.out
+    assert f"  {line}\n" in output
     (report,) = tmp_path.glob("runs/recipes/*/report.md")
     assert (
         "| some-model/gsm8k (seed 0) | completions | 6 | 5 | 1 not answered |" in report.read_text()

@@ -1,6 +1,7 @@
 """The ledger: counts, sentences, and a state that goes on where it was."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -70,7 +71,7 @@ def test_what_was_selected_away_hides_no_loss() -> None:
     assert warning == "more than a tenth of the rows was dropped: 11 of 100 (11%), 11 too long"
 
 
-def test_a_row_may_hold_any_text(tmp_path) -> None:
+def test_a_row_may_hold_any_text(tmp_path: Path) -> None:
     ledger = Ledger()
     ledger.drop("rows", "unreadable", origins=["\ud800 \n"])
     ledger.write_rows(tmp_path)
@@ -87,7 +88,7 @@ def test_nothing_left_is_an_error() -> None:
         ledger.require_passed("rows", "data.path", "look at the file")
 
 
-def test_state_goes_through_json_and_goes_on(tmp_path) -> None:
+def test_state_goes_through_json_and_goes_on(tmp_path: Path) -> None:
     ledger = Ledger()
     ledger.load_state_dict(json.loads(json.dumps(_documents().state_dict())))
     assert ledger.as_json() == _documents().as_json()

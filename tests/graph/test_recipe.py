@@ -158,7 +158,8 @@ def fingerprints(stages: Mapping[str, Stage], **options: Any) -> dict[str, str]:
 )
 def test_change_propagates_downstream_only(changed: str, downstream: set[str]) -> None:
     before = fingerprints(RECIPE)
-    after = fingerprints({**RECIPE, changed: replace(RECIPE[changed], size=2)})
+    stage: Any = RECIPE[changed]
+    after = fingerprints({**RECIPE, changed: replace(stage, size=2)})
     assert {name for name in before if before[name] != after[name]} == downstream
 
 

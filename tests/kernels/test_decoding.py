@@ -6,7 +6,7 @@ from reasoning_lab.kernels.decoding import BufferedLayer
 
 
 def test_a_cache_has_little_room_and_is_seldom_copied() -> None:
-    layer = BufferedLayer()
+    layer = BufferedLayer()  # type: ignore[no-untyped-call]  # transformers' own has no types.
     layer.update(torch.ones(2, 1, 40, 8), torch.ones(2, 1, 40, 8))
     strides = set()
     for tokens in range(41, 2001):

@@ -15,6 +15,9 @@ from reasoning_lab.models.policy import build_policy, load_policy
 from reasoning_lab.training.context import StageContext
 from tests.support.tiny import tiny_model
 
+# Autograd functions have no types.
+norm: Any = RMSNorm.apply
+rotate: Any = Rotation.apply
 OURS = {"RMSNormBackward", "RotationBackward"}
 
 
@@ -24,10 +27,10 @@ def drawn(*shape: int, learns: bool = True) -> Tensor:
 
 def test_derivatives_are_those_of_differences() -> None:
     torch.manual_seed(0)
-    assert gradcheck(RMSNorm.apply, (drawn(2, 3, 4), drawn(4), 1e-2))
+    assert gradcheck(lambda states, weight: norm(states, weight, 1e-2), (drawn(2, 3, 4), drawn(4)))
     # Of halves that are turned differently, too, as no model's are.
     angles = drawn(2, 1, 5, 4, learns=False), drawn(2, 1, 5, 4, learns=False)
-    assert gradcheck(Rotation.apply, (drawn(2, 3, 5, 4), *angles))
+    assert gradcheck(rotate, (drawn(2, 3, 5, 4), *angles))
 
 
 def test_heads_in_bfloat16_turn_in_float32() -> None:
@@ -35,10 +38,10 @@ def test_heads_in_bfloat16_turn_in_float32() -> None:
     torch.manual_seed(0)
     heads, (cos, sin) = torch.randn(2, 3, 5, 4).bfloat16(), torch.randn(2, 2, 1, 5, 4)
     half, whole = heads.clone().requires_grad_(), heads.float().requires_grad_()
-    found, expected = Rotation.apply(half, cos, sin), Rotation.apply(whole, cos, sin)
-    assert found.dtype == torch.float32
-    assert torch.equal(found, expected)
-    found.square().sum().backward()
+    rotated, expected = rotate(half, cos, sin), rotate(whole, cos, sin)
+    assert rotated.dtype == torch.float32
+    assert torch.equal(rotated, expected)
+    rotated.square().sum().backward()
     expected.square().sum().backward()
     assert half.grad is not None
     assert whole.grad is not None

@@ -66,7 +66,7 @@ def adapted() -> PreTrainedModel:
 
 
 def low_precision() -> PreTrainedModel:
-    return plain().to(torch.bfloat16)
+    return plain().bfloat16()
 
 
 HEADS = [plain, tied, biased, frozen, adapted, low_precision]
@@ -129,11 +129,11 @@ def test_parts_give_the_whole_loss_and_gradient(
     mean_slope = gradients(model, mean)
 
     monkeypatch.setattr(logit_chunks, "LOGITS_AT_ONCE", tokens * VOCAB)
-    found = token_logprobs(model, batch(), 0.7)
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
-    found = token_logprobs(exact, batch(), 0.7)
-    torch.testing.assert_close(gradients(exact, (found * weights).sum()), slope, **near)
+    logprobs = token_logprobs(model, batch(), 0.7)
+    assert logprobs.dtype == torch.float32
+    torch.testing.assert_close(logprobs, expected, rtol=1e-5, atol=1e-5)
+    logprobs = token_logprobs(exact, batch(), 0.7)
+    torch.testing.assert_close(gradients(exact, (logprobs * weights).sum()), slope, **near)
     ours = mean_logprob(model, batch())
     torch.testing.assert_close(ours, mean, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(gradients(model, ours), mean_slope, **near)
@@ -205,7 +205,7 @@ def test_no_tensor_holds_all_logits(step: str, kind: str, monkeypatch: pytest.Mo
     if kind == "biased":
         model.lm_head.bias = nn.Parameter(torch.randn(vocab))
     if kind == "bfloat16":
-        model.to(torch.bfloat16)
+        model.bfloat16()
     ids = torch.randint(2, vocab, (20, 31), generator=torch.Generator().manual_seed(0))
     examples = [Example([], row) for row in ids.tolist()]
     rows = token_batch([document_of(one, trained=TrainedPart.SEQUENCE) for one in examples])

@@ -12,6 +12,7 @@ from reasoning_lab.kernels.logprobs import token_logprobs, trained_logits
 from reasoning_lab.losses.next_token import next_token_loss
 from reasoning_lab.training.next_token_training import document_batches
 from reasoning_lab.types import Example
+from tests.support.tensors import gradient_of
 from tests.support.tiny import tiny_phi3
 
 VOCAB, PAD = 50, 0
@@ -19,9 +20,9 @@ VOCAB, PAD = 50, 0
 
 @pytest.fixture(scope="module")
 def model() -> Phi3ForCausalLM:
-    made = tiny_phi3(VOCAB, PAD, 1, seed=0, initializer_range=0.2)
-    bind_kernels(made)
-    return made
+    policy = tiny_phi3(VOCAB, PAD, 1, seed=0, initializer_range=0.2)
+    bind_kernels(policy)
+    return policy
 
 
 def _examples(*sizes: tuple[int, int]) -> list[Example]:
@@ -44,7 +45,7 @@ def _alone(model: Phi3ForCausalLM, example: Example, temperature: float = 1.0) -
 
 @torch.no_grad()
 @pytest.mark.parametrize("temperature", [1.0, 0.4, 1.7])
-def test_a_batch_equals_documents_alone(model, temperature: float) -> None:
+def test_a_batch_equals_documents_alone(model: Phi3ForCausalLM, temperature: float) -> None:
     examples = _examples((3, 9), (7, 2), (1, 1), (5, 14))
     found = token_logprobs(model, completion_batch(examples), temperature)
     alone = [_alone(model, one, temperature)[len(one.prompt_ids) :] for one in examples]
@@ -52,7 +53,7 @@ def test_a_batch_equals_documents_alone(model, temperature: float) -> None:
 
 
 @torch.no_grad()
-def test_temperature_sharpens(model) -> None:
+def test_temperature_sharpens(model: Phi3ForCausalLM) -> None:
     batch = completion_batch(_examples((3, 9)))
     logits, targets = trained_logits(model, batch)
     greedy = logits.argmax(-1)
@@ -64,7 +65,9 @@ def test_temperature_sharpens(model) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("part", list(TrainedPart))
-def test_each_trained_part_equals_documents_alone(model, part: TrainedPart) -> None:
+def test_each_trained_part_equals_documents_alone(
+    model: Phi3ForCausalLM, part: TrainedPart
+) -> None:
     examples = _examples((3, 5), (2, 6), (4, 1), (6, 8), (1, 9), (5, 9))
     batch = token_batch([document_of(one, trained=part) for one in examples])
     starts = [1 if part is TrainedPart.SEQUENCE else len(one.prompt_ids) for one in examples]
@@ -76,14 +79,14 @@ def test_each_trained_part_equals_documents_alone(model, part: TrainedPart) -> N
 
 
 @torch.no_grad()
-def test_documents_of_a_batch_do_not_read_each_other(model) -> None:
+def test_documents_of_a_batch_do_not_read_each_other(model: Phi3ForCausalLM) -> None:
     first, other, second = _examples((3, 5), (3, 5), (2, 9))
     found = [token_logprobs(model, completion_batch([one, second]))[5:] for one in (first, other)]
     torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-5)
     torch.testing.assert_close(found[0], _alone(model, second)[2:], rtol=0, atol=1e-5)
 
 
-def test_the_vocabulary_projection_runs_for_trained_tokens_alone(model) -> None:
+def test_the_vocabulary_projection_runs_for_trained_tokens_alone(model: Phi3ForCausalLM) -> None:
     examples = _examples((3, 2), (4, 3))
     projected = []
     handle = model.get_output_embeddings().register_forward_hook(
@@ -99,14 +102,14 @@ def test_the_vocabulary_projection_runs_for_trained_tokens_alone(model) -> None:
     assert targets.tolist() == [*examples[0].completion_ids, *examples[1].completion_ids]
 
 
-def test_gradients_reach_the_policy_and_are_0_at_untrained_tokens(model) -> None:
+def test_gradients_reach_the_policy_and_are_0_at_untrained_tokens(model: Phi3ForCausalLM) -> None:
     model.zero_grad()
     (example,) = _examples((4, 3))
     token_logprobs(model, completion_batch([example])).sum().backward()
-    found = model.lm_head.weight.grad.clone()
+    gradient = gradient_of(model.lm_head.weight).clone()
     model.zero_grad()
     _alone(model, example)[4:].sum().backward()
-    torch.testing.assert_close(found, model.lm_head.weight.grad, rtol=0, atol=1e-4)
+    torch.testing.assert_close(gradient, model.lm_head.weight.grad, rtol=0, atol=1e-4)
     model.zero_grad()
 
 
@@ -119,15 +122,15 @@ def _gradient(model: Phi3ForCausalLM, examples: Sequence[Example], accumulation:
     for batch in steps:
         loss = next_token_loss(*trained_logits(model, batch.tokens))
         (loss * batch.weight / accumulation).backward()
-    return torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+    return torch.cat([gradient_of(parameter).flatten() for parameter in model.parameters()])
 
 
-def test_accumulation_does_not_change_the_gradient(model) -> None:
+def test_accumulation_does_not_change_the_gradient(model: Phi3ForCausalLM) -> None:
     examples = _examples((3, 1), (2, 17), (5, 4), (1, 9), (4, 2), (6, 6), (2, 30), (3, 3))
     model.zero_grad()
     trained = [_alone(model, example)[len(example.prompt_ids) :] for example in examples]
     (-torch.cat(trained).sum() / 72).backward()
-    expected = torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+    expected = torch.cat([gradient_of(parameter).flatten() for parameter in model.parameters()])
     assert expected.abs().max() > 1e-2
     for accumulation in (1, 2, 4, 8):
         found = _gradient(model, examples, accumulation)

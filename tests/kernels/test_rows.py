@@ -61,7 +61,8 @@ def built(family: str = "llama", **changes: Any) -> PreTrainedModel:
         **changes,
     )
     model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float64)
-    return model.train()
+    model.train()
+    return model
 
 
 def fused(family: str = "llama", **changes: Any) -> PreTrainedModel:
@@ -72,8 +73,8 @@ def fused(family: str = "llama", **changes: Any) -> PreTrainedModel:
 
 def packed(lengths: list[int] = LENGTHS) -> TokenBatch:
     """Documents of random tokens, of which all but the first are trained."""
-    made = torch.Generator().manual_seed(1)
-    drawn = [torch.randint(3, VOCAB, (length,), generator=made).tolist() for length in lengths]
+    generator = torch.Generator().manual_seed(1)
+    drawn = [torch.randint(3, VOCAB, (length,), generator=generator).tolist() for length in lengths]
     part = TrainedPart.SEQUENCE
     return token_batch([document_of(Example([], ids), trained=part) for ids in drawn])
 
@@ -97,17 +98,17 @@ def gradients(model: PreTrainedModel, batches: list[TokenBatch]) -> list[Tensor]
     model.zero_grad()
     logprobs = torch.cat([token_logprobs(model, batch, temperature=0.7) for batch in batches])
     weights = torch.linspace(0.5, 2.0, len(logprobs), dtype=logprobs.dtype)
-    (logprobs * weights).sum().backward()  # type: ignore[no-untyped-call]
+    (logprobs * weights).sum().backward()
     slopes = [parameter.grad for parameter in model.parameters()]
     return [logprobs.detach(), *(slope.clone() for slope in slopes if slope is not None)]
 
 
 def assert_near(left: list[Tensor], right: list[Tensor], shares: bool = False) -> None:
     # The logits are float32, and so are the gradients that a shared prompt's state sums.
-    near = {"rtol": 1e-4, "atol": 1e-5} if shares else {"rtol": 1e-7, "atol": 1e-9}
+    rtol, atol = (1e-4, 1e-5) if shares else (1e-7, 1e-9)
     assert len(left) == len(right) > 10
     for one, other in zip(left, right, strict=True):
-        torch.testing.assert_close(one, other, **near)
+        torch.testing.assert_close(one, other, rtol=rtol, atol=atol)
 
 
 BATCHES = {
@@ -259,9 +260,9 @@ def flash_by_hand(
     assert options == {"window_size": (-1, 0), "enable_gqa": True}
     parts = []
     for start, end in pairwise(ends.tolist()):
-        heads = [states[start:end].transpose(0, 1) for states in (query, key, value)]
+        q, k, v = (states[start:end].transpose(0, 1) for states in (query, key, value))
         parts.append(
-            scaled_dot_product_attention(*heads, is_causal=True, scale=scale, enable_gqa=True)
+            scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=True)
         )
     return torch.cat(parts, 1).transpose(0, 1)
 
@@ -273,10 +274,10 @@ def test_joined_documents_attend_as_the_padded_ones(
     monkeypatch.setattr(attention, "varlen_attn", flash_by_hand)
     model: Any = fused()
     layout = model_rows(model, BATCHES[kind]).options["document_layout"]
-    made = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     shape = layout.position_ids.shape[1], 4, 8
-    drawn = [torch.randn(shape, generator=made, dtype=torch.float64) for _ in range(3)]
-    weights = torch.randn(shape, generator=made, dtype=torch.float64)
+    drawn = [torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(3)]
+    weights = torch.randn(shape, generator=generator, dtype=torch.float64)
     module = model.model.layers[0].self_attn
     module.num_key_value_groups = 1
     results = []
@@ -304,7 +305,9 @@ def test_a_cpu_takes_no_flash_attention(monkeypatch: pytest.MonkeyPatch) -> None
 class Largest(TorchDispatchMode):
     """The most values of any tensor that an operation gives."""
 
-    values = 0
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's own lacks annotations.
+        self.values = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         results = func(*args, **(kwargs or {}))
@@ -319,7 +322,7 @@ def test_nothing_grows_with_the_square_of_a_row() -> None:
     model, batch = fused(), packed([40, 24] * (tokens // 64))
     assert len(model_rows(model, batch).sources) == 1
     with Largest() as largest:
-        mean_logprob(model, batch).backward()  # type: ignore[no-untyped-call]
+        mean_logprob(model, batch).backward()
     assert 0 < largest.values < tokens**2 / 4
 
 
@@ -328,7 +331,7 @@ def test_no_layer_reads_padding() -> None:
     examples = [Example(OTHER, [7] * (500 if number else 4)) for number in (1, *[0] * 31)]
     model, batch = fused(), completion_batch(examples)
     with Largest() as largest:
-        token_logprobs(model, batch).sum().backward()  # type: ignore[no-untyped-call]
+        token_logprobs(model, batch).sum().backward()
     # 48 numbers inside a layer, 40 words.
     assert 0 < largest.values < 48 * padded_rows(batch).sources.numel() / 4
 
@@ -347,7 +350,7 @@ def test_a_second_model_is_left_as_it_is() -> None:
     before = built()
     expected = gradients(before, [batch])
     model = fused()
-    mean_logprob(model, batch).backward()  # type: ignore[no-untyped-call]
+    mean_logprob(model, batch).backward()
     after = built()
     for one, other in zip(gradients(after, [batch]), expected, strict=True):
         assert torch.equal(one, other)

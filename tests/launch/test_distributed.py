@@ -11,8 +11,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from reasoning_lab.launch.job import Job, launched
+from reasoning_lab.launch.job import launched
 from reasoning_lab.tracking.history import read_history
+from reasoning_lab.training.job import Job
 from reasoning_lab.types import UserError
 from tests.conftest import SMOKE, lab, start_lab
 from tests.support.launches import (
@@ -63,7 +64,8 @@ def test_two_processes_equal_one(
     jobs: dict[str, Job],
 ) -> None:
     folder = pairs / f"{strategy}-{name}"
-    alone, (metrics, ledger) = single[name]
+    alone, expected = single[name]
+    metrics, ledger = expected.metrics, expected.ledger
     whole = folder / "whole"
     assert max_weight_difference(alone, whole) < 1e-5
     if name != "pretrain":

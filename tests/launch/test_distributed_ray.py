@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from reasoning_lab.config.hardware import RayConfig
-from reasoning_lab.launch.job import Job
 from reasoning_lab.launch.ray import check_ray, reserve_machines
+from reasoning_lab.training.job import Job
 from tests.conftest import lab_here
 from tests.support.launches import (
     assert_equals_one_process,
@@ -31,7 +31,11 @@ pytestmark = [pytest.mark.distributed, pytest.mark.timeout(600)]
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     """A cluster of two machines with one core each, in RAY_ADDRESS."""
-    small = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
+    small: dict[str, Any] = {
+        "num_cpus": 1,
+        "object_store_memory": 80 * 2**20,
+        "include_dashboard": False,
+    }
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         started = Cluster(initialize_head=True, head_node_args=small)
@@ -39,7 +43,7 @@ def cluster() -> Iterator[Cluster]:
         patch.setenv("RAY_ADDRESS", started.address)
         yield started
         ray.shutdown()
-        started.shutdown()
+        started.shutdown()  # type: ignore[no-untyped-call]  # Ray's own lacks annotations.
 
 
 def on_two_machines(job: Job) -> Job:

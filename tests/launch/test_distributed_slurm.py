@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from reasoning_lab.config.hardware import SlurmConfig
-from reasoning_lab.launch.job import Job
+from reasoning_lab.training.job import Job
 from tests.conftest import start_lab
 from tests.launch.test_slurm import ON_CPUS, cluster  # noqa: F401
 from tests.support.launches import (

@@ -15,6 +15,7 @@ from reasoning_lab.stages.dpo.module import (
 )
 from reasoning_lab.stages.dpo.stage import DPOStage
 from reasoning_lab.types import Example
+from tests.support.tensors import gradient_of
 from tests.support.tiny import tiny_model
 from tests.support.trl_losses import trl_dpo
 
@@ -29,10 +30,12 @@ def pairs_of(
     def tensor(values: list[float]) -> torch.Tensor:
         return torch.tensor(values, dtype=torch.double)
 
+    reference_chosen, reference_rejected = reference
     return PairLogprobs(
         tensor(chosen).requires_grad_(),
         tensor(rejected).requires_grad_(),
-        *map(tensor, reference),
+        tensor(reference_chosen),
+        tensor(reference_rejected),
         torch.full((len(chosen),), 10),
         torch.full((len(chosen),), 5),
     )
@@ -80,8 +83,10 @@ def test_sigmoid_by_hand() -> None:
     result.losses.sum().backward()
     # d/dm of log(1 + exp(-m)) = -1 / (1 + exp(m)), and dm/d(chosen) = beta.
     steepness = [0.5 / (1 + math.e), 0.5 / (1 + math.exp(-2))]
-    assert pairs.policy_chosen.grad.tolist() == pytest.approx([-slope for slope in steepness])
-    assert pairs.policy_rejected.grad.tolist() == pytest.approx(steepness)
+    assert gradient_of(pairs.policy_chosen).tolist() == pytest.approx(
+        [-slope for slope in steepness]
+    )
+    assert gradient_of(pairs.policy_rejected).tolist() == pytest.approx(steepness)
 
 
 def test_each_loss_of_one_pair_by_hand() -> None:
@@ -132,7 +137,7 @@ def test_sigmoid_stays_finite_far_from_the_reference() -> None:
     loss = dpo_loss("sigmoid", pairs, 1.0).losses.sum()
     loss.backward()
     assert loss.item() == pytest.approx(5000)
-    assert pairs.policy_chosen.grad.tolist() == [-1.0]
+    assert gradient_of(pairs.policy_chosen).tolist() == [-1.0]
 
 
 def test_metrics_by_hand() -> None:

@@ -14,6 +14,7 @@ from reasoning_lab.losses.policy_gradient import (
     kl_to_reference,
     token_weights,
 )
+from tests.support.tensors import gradient_of
 from tests.support.trl_losses import trl_grpo
 
 CLIP = (0.2, 0.28)
@@ -77,8 +78,9 @@ def test_loss_gradient_and_metrics_are_trls(
     assert float(high) == pytest.approx(trl["clip_ratio/high_mean"], abs=1e-6)
     assert min(low, high) > 0
     if kl_weight:
-        found = float(result.kl_to_reference.sum() / tokens)
-        assert found == pytest.approx(trl["kl"], abs=1e-5)
+        assert result.kl_to_reference is not None
+        divergence = float(result.kl_to_reference.sum() / tokens)
+        assert divergence == pytest.approx(trl["kl"], abs=1e-5)
 
 
 @pytest.mark.parametrize("aggregation", ["sequence", "token", "constant"])
@@ -133,8 +135,13 @@ def test_a_dropped_group_counts_as_one_of_zero_advantage_does_in_trl(
     expected, _ = trl_grpo(kind, policy, old, advantages, mask, CLIP, MOST)
     rest = mask[3:]
     weights = token_weights(aggregation, rest.sum(1).tolist(), [3] * 3, 2, 3, MOST)
-    of_tokens = [_of_tokens(values, rest) for values in (advantages[3:], torch.tensor(weights))]
-    result = grpo_loss(policy[3:][rest], old[3:][rest], *of_tokens, *CLIP)
+    result = grpo_loss(
+        policy[3:][rest],
+        old[3:][rest],
+        _of_tokens(advantages[3:], rest),
+        _of_tokens(torch.tensor(weights), rest),
+        *CLIP,
+    )
     torch.testing.assert_close(result.loss, expected, atol=1e-6, rtol=1e-5)
 
 
@@ -222,7 +229,7 @@ def test_grpo_clips_each_side_only_where_it_would_push_on(
     assert _clip_frac(result) == float(clipped)
     result.loss.backward()
     # d(ratio)/d(logprob) = ratio.
-    assert policy.grad.item() == pytest.approx(0.0 if clipped else -ratio * advantage)
+    assert gradient_of(policy).item() == pytest.approx(0.0 if clipped else -ratio * advantage)
 
 
 def test_grpo_gradient_at_ratio_1_is_the_advantage_over_all_trained_tokens() -> None:
@@ -247,4 +254,4 @@ def test_grpo_of_no_trained_token_is_a_differentiable_zero() -> None:
     result = _loss(policy, rollout, torch.ones(0, dtype=torch.double))
     result.loss.backward()
     assert result.loss.item() == 0.0
-    assert policy.grad.tolist() == []
+    assert gradient_of(policy).tolist() == []

@@ -157,7 +157,7 @@ def test_resumed_stage_is_the_uninterrupted_one_to_the_bit(
 def test_muon_takes_an_adapter(context: StageContext, tmp_path: Path) -> None:
     """Both halves of an adapter are hidden matrices, and nothing is left for AdamW."""
     run = STAGES["sft"]
-    config = replace(run, optimization=replace(run.optimization, optimizer=MuonConfig()))  # type: ignore[attr-defined, call-arg]
+    config = replace(run, optimization=replace(run.optimization, optimizer=MuonConfig()))
     small = replace(context, model=replace(context.model, adapter=LORA))
     _, states = saved_states("sft", small, tmp_path, config)
     trained("sft", small, states[2], config)

@@ -71,6 +71,13 @@ def controls(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[str
     return [added[token].content for token in ids if token in added]
 
 
+def decoded(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+    """The text of one sequence; for several, `decode` gives a list."""
+    text = tokenizer.decode(list(ids))
+    assert isinstance(text, str)
+    return text
+
+
 def example(
     tokenizer: PreTrainedTokenizerBase, prompt: str, completion: Completion
 ) -> list[list[int]]:
@@ -90,6 +97,7 @@ def test_text_without_markup_has_the_tokenizer_s_plain_tokens(
     rendered = tokenizer.apply_chat_template(
         [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
     )
+    assert isinstance(rendered, str)
     assert prompt_texts(tokenizer, [prompt]) == [rendered]
     assert prompt_tokens(tokenizer, [prompt]) == text_tokens(tokenizer, [rendered])
     completion = f"{OPEN}\n{thought}\n{CLOSE}\n{answer}"
@@ -109,7 +117,7 @@ def test_no_content_of_a_prompt_is_a_control_token(family: str, data: st.DataObj
     (ids,) = prompt_tokens(tokenizer, [prompt])
     (empty,) = prompt_tokens(tokenizer, ["?"])
     assert controls(tokenizer, ids) == controls(tokenizer, empty)
-    before, after = tokenizer.decode(empty).split("?")
+    before, after = decoded(tokenizer, empty).split("?")
     # Some templates trim.
     assert tokenizer.decode(ids) in {before + text + after for text in (prompt, prompt.strip())}
 
@@ -133,7 +141,7 @@ def test_a_complete_completion_has_one_thought_and_one_end(
     assert whole == [*([] if opened else [OPEN]), CLOSE, tokenizer.eos_token]
     assert ids[-1] == tokenizer.eos_token_id
     # In order and whole: only the opening, white space around it and ends of turns may differ.
-    written = tokenizer.decode(ids[:-1]).removeprefix("" if opened else OPEN)
+    written = decoded(tokenizer, ids[:-1]).removeprefix("" if opened else OPEN)
     rest = text.lstrip().removeprefix(OPEN)
     assert written.strip() == rest.removesuffix(ending).strip()
 

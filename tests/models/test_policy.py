@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_lab.config.folder import CONF
 from reasoning_lab.data.tokens.batches import completion_batch
@@ -18,6 +18,7 @@ from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.sampling.hf import HFEngine
 from reasoning_lab.types import Completion, Example, Problem, Rollout, UserError, Verdict
 from tests.conftest import Compose
+from tests.support.tensors import embedding, projection
 from tests.support.twins import TWINS, save_twin, twin_model, twin_tokenizer
 
 TEXTS = ["the coin shows heads or tails", "so it is <think> and </think>", "a pad"]
@@ -54,7 +55,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def rows(model: PreTrainedModel) -> int:
-    return model.get_input_embeddings().weight.shape[0]
+    return embedding(model).shape[0]
 
 
 @pytest.mark.parametrize("option", PARAMETERS)
@@ -95,10 +96,7 @@ def test_missing_tokens_are_added_and_rows_never_taken(
     name: str, hub: Path, tmp_path: Path
 ) -> None:
     model, tokenizer = load_policy(hub / name, "float32")
-    before = [
-        table.weight.detach().clone()
-        for table in (model.get_input_embeddings(), model.get_output_embeddings())
-    ]
+    before = [table.detach().clone() for table in (embedding(model), projection(model))]
     known, had = tokenizer.get_vocab(), rows(model)
     marks = ["<think>", "</think>"]
     pieces = text_tokens(tokenizer, marks)
@@ -113,18 +111,18 @@ def test_missing_tokens_are_added_and_rows_never_taken(
     else:
         # 288 = 2^5 * 9 rows become the next multiple of 2^5 with room for two or three more.
         assert (had, rows(model)) == (288, 320)
-    tables = (model.get_input_embeddings(), model.get_output_embeddings())
+    tables = (embedding(model), projection(model))
     for old, table in zip(before, tables, strict=True):
         old_ids = [number for number in known.values() if number < had]
-        assert torch.equal(table.weight[old_ids], old[old_ids])
+        assert torch.equal(table[old_ids], old[old_ids])
         for mark, of in zip(marks, pieces, strict=True):
             mean = old[of].mean(0)
-            torch.testing.assert_close(table.weight[tokenizer.get_vocab()[mark]], mean)
+            torch.testing.assert_close(table[tokenizer.get_vocab()[mark]], mean)
     if had < rows(model):
-        torch.testing.assert_close(tables[0].weight[-1], before[0].mean(0))
+        torch.testing.assert_close(tables[0][-1], before[0].mean(0))
     save_policy(model, tokenizer, tmp_path)
     again, same = load_policy(tmp_path, "float32")
-    tied = again.get_input_embeddings().weight is again.get_output_embeddings().weight
+    tied = embedding(again) is projection(again)
     assert tied is TWINS[name].architecture["tie_word_embeddings"]
     assert same.get_vocab() == tokenizer.get_vocab()
     add_missing_tokens(again, same)
@@ -179,7 +177,7 @@ def documents(vocabulary: int) -> list[Example]:
     ]
 
 
-def check_positions(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
+def check_positions(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     read = documents(200)
     with torch.no_grad():
         alone = torch.cat([token_logprobs(model, completion_batch([one])) for one in read])

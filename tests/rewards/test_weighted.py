@@ -76,7 +76,7 @@ def test_what_a_function_of_ones_own_returns_is_looked_at(
         return WeightedRewards(mine, 40, "rewards").terms(rollout())
 
     for value in (math.nan, math.inf, -math.inf, "1", [1.0]):
-        with pytest.raises(UserError, match=r"rewards\.mine: the reward returned .*finite"):
+        with pytest.raises(UserError, match=r"rewards\.mine: the function returned .*finite"):
             of("odd", value=value)
     with pytest.raises(UserError, match=r"rewards\.mine: .*odd_rewards\.py:4 \(ZeroDivision"):
         of("broken")

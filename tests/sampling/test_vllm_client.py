@@ -58,7 +58,7 @@ def perturbed(checkpoint: Path, scale: float) -> PreTrainedModel:
     torch.manual_seed(0)
     with torch.no_grad():
         for parameter in policy.parameters():
-            parameter += scale * torch.randn(parameter.shape)
+            parameter.add_(scale * torch.randn(parameter.shape))
     return policy
 
 

@@ -19,7 +19,7 @@ from reasoning_lab.config.hardware import HardwareConfig, SamplingHardwareConfig
 from reasoning_lab.config.model import ModelConfig
 from reasoning_lab.config.optimization import OptimizerConfig, TrapezoidConfig
 from reasoning_lab.data.sources.config import FileConfig
-from reasoning_lab.launch.job import launched, write_job
+from reasoning_lab.launch.job import launched, run_job, write_job
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.sampling.vllm_launcher import running_server
 from reasoning_lab.tracking.history import Curves, read_history
@@ -93,7 +93,7 @@ def with_servers(job: Job, folder: Path, urls: list[str], **hardware: Any) -> Jo
 def trained_here(job: Job) -> Curves:
     source = job.data.build()
     with Verifier(workers=1, timeout_s=20, memory_mb=1024) as verifier:
-        job.run(source, {}, verifier, NullTracker())
+        run_job(job, source, {}, verifier, NullTracker())
     return read_history(job.out_dir)
 
 
@@ -190,9 +190,9 @@ def live(group: int) -> int:
 def test_a_server_of_the_trainers_own_ends_with_a_command_that_is_killed(
     job: Job, tmp_path: Path
 ) -> None:
-    config: Any = job.config
-    stepped = replace(config.optimization, length="400 steps", checkpoint_every_steps=1)
-    longer = replace(job, config=replace(config, optimization=stepped))
+    stage: Any = job.stage
+    stepped = replace(stage.optimization, length="400 steps", checkpoint_every_steps=1)
+    longer = replace(job, stage=replace(stage, optimization=stepped))
     pair = with_servers(longer, tmp_path / "job", [], devices=2, strategy="ddp")
     write_job(pair, tmp_path)
     code = (
@@ -215,7 +215,9 @@ def test_a_server_of_the_trainers_own_ends_with_a_command_that_is_killed(
     assert not live(groups[0])
     assert not stage_processes(tmp_path)
     (states,) = pair.work_dir.glob("ddp-2x*")
-    state = torch.load(last_checkpoint(states), weights_only=True)
+    newest = last_checkpoint(states)
+    assert newest is not None
+    state = torch.load(newest, weights_only=True)
     (saved,) = [values for values in state["callbacks"].values() if "of_rank" in values]
     history = json.loads(saved["of_rank"][0]["records"]["history"])
     _, mismatch = history["train/mismatch_max"]

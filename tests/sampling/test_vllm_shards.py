@@ -2,15 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from reasoning_lab.config.hardware import SHARDED, HardwareConfig, SamplingHardwareConfig
-from reasoning_lab.launch.job import Job
 from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.sampling.vllm import VLLMEngine
+from reasoning_lab.training.job import Job
 from reasoning_lab.types import Completion
 from tests.support.launches import train_together, with_placement
 
@@ -23,11 +24,11 @@ PROMPTS = [f"What is {a} + {b}?" for a in range(3) for b in range(4)]
 @torch.no_grad()
 def greedy_in_transformers(folder: Path, prompts: Sequence[str]) -> list[Completion]:
     """Return transformers' greedy completions, with the logprob of each token."""
-    model = AutoModelForCausalLM.from_pretrained(folder)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     completions = []
     for prompt in prompts:
-        inputs = tokenizer.apply_chat_template(
+        inputs: Any = tokenizer.apply_chat_template(
             [{"role": "user", "content": prompt}],
             add_generation_prompt=True,
             return_tensors="pt",

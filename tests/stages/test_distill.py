@@ -334,17 +334,17 @@ def test_a_judge_decides_what_the_verifier_cannot_read_and_signs_it(context: Sta
     metrics = run(config(judge=judge("It names no number.\nCorrect.")), context)
     corpus = written(context)
     for rollout in corpus["accepted"] + corpus["rejected"]:
-        unread = int(rollout.problem.gold) % 5 == 0
-        assert rollout.judge == ("referee" if unread else None)
-        assert not unread or rollout.verdict is Verdict.CORRECT
+        is_unread = int(rollout.problem.gold) % 5 == 0
+        assert rollout.judge == ("referee" if is_unread else None)
+        assert not is_unread or rollout.verdict is Verdict.CORRECT
     unread = sum(rollout.judge is not None for rollout in corpus["accepted"])
     assert unread > 0
     assert metrics["judged/correct"] == unread
     assert metrics["verdict/unparseable"] == 0
     question = JUDGE_PROMPT.splitlines()[0]
-    asked = [prompt for call in ScriptedEngine.calls for prompt in call if question in prompt]
-    assert len(asked) >= unread
-    assert all("<student>\n<think>\nhm\n</think>\nno idea" in prompt for prompt in asked)
+    judged = [prompt for call in ScriptedEngine.calls for prompt in call if question in prompt]
+    assert len(judged) >= unread
+    assert all("<student>\n<think>\nhm\n</think>\nno idea" in prompt for prompt in judged)
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def test_what_is_too_long_is_counted_and_the_longest_named(
 ) -> None:
     ledger = Ledger()
     changes: dict[str, Any] = {bound: 64}
-    config = replace(STAGES[stage], **changes | ({"count": 99} if stage == "sft" else {}))
+    config: Any = replace(STAGES[stage], **changes | ({"count": 99} if stage == "sft" else {}))
     trained(stage, with_long, tmp_path / "some", config, ledger)
     tokens, origin = longest_of(with_long, *place)
     assert ledger.as_json()[unit] == {
@@ -101,8 +101,10 @@ def test_what_is_too_long_is_counted_and_the_longest_named(
     rows = [json.loads(line) for line in lines]
     assert [(row["unit"], row["reason"]) for row in rows] == [(unit, "too_long")] * LONG
     assert [row["origin"] for row in rows if row["tokens"] == tokens] == [origin]
-    told = f"stages.stage.{bound}=2: nothing is left; .* has {tokens} tokens: {origin}.*; raise it"
-    with pytest.raises(UserError, match=told):
+    message = (
+        f"stages.stage.{bound}=2: nothing is left; .* has {tokens} tokens: {origin}.*; raise it"
+    )
+    with pytest.raises(UserError, match=message):
         trained(stage, with_long, tmp_path / "none", replace(config, **{bound: 2}))
 
 

@@ -98,4 +98,5 @@ def family_model(
     defaults = {"vocab_size": 300, "pad_token_id": 0, "bos_token_id": None, "eos_token_id": 1}
     config = AutoConfig.for_model(**{**defaults, **architecture(family), **options})
     model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    return model.eval()
+    model.eval()
+    return model

@@ -39,7 +39,7 @@ from reasoning_lab.tracking.tracker import NullTracker
 from reasoning_lab.training import checkpoints
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.training.next_token_training import train_next_token
-from reasoning_lab.training.stage import LabStage
+from reasoning_lab.training.stage import LabStage, TrainingStage
 from reasoning_lab.types import Completion, Rollout, Split, Verdict
 from reasoning_lab.verify import Verifier
 
@@ -172,7 +172,7 @@ RL = RLStage(
     max_new_tokens=12,
     optimization=optimization(learning_rate=3e-4),
 )
-STAGES: dict[str, LabStage] = {
+STAGES: dict[str, TrainingStage] = {
     "sft": SFTStage(levels=[1], count=50, optimization=optimization()),
     "midtrain": MidtrainStage(
         row_tokens=128,
@@ -223,7 +223,7 @@ def trained(
     out_dir = folder / "out"
     out_dir.mkdir(parents=True)
     pl.seed_everything(context.seed, verbose=False)
-    places = {"out_dir": out_dir, "work_dir": folder / "work"}
+    places: dict[str, Any] = {"out_dir": out_dir, "work_dir": folder / "work"}
     return run_stage(config or STAGES[name], replace(context, **places, ledger=ledger or Ledger()))
 
 

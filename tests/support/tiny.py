@@ -15,7 +15,9 @@ def tiny_phi3(
     vocab: int, pad_id: int, end_id: int, *, seed: int, initializer_range: float
 ) -> Phi3ForCausalLM:
     """Two layers with grouped-query attention, head dimension 32."""
-    return _two_layers("phi3", vocab, pad_id, end_id, 2, seed, initializer_range=initializer_range)
+    model = _two_layers("phi3", vocab, pad_id, end_id, 2, seed, initializer_range=initializer_range)
+    assert isinstance(model, Phi3ForCausalLM)
+    return model
 
 
 def tiny_model(
@@ -33,7 +35,7 @@ def tiny_model(
 
 def _two_layers(
     model_type: str, vocab: int, pad_id: int, end_id: int, heads: int, seed: int, **options: Any
-) -> Any:
+) -> PreTrainedModel:
     """Half as many key heads as query heads, 64 wide."""
     torch.manual_seed(seed)
     config = AutoConfig.for_model(
@@ -49,4 +51,6 @@ def _two_layers(
         eos_token_id=end_id,
         **options,
     )
-    return AutoModelForCausalLM.from_config(config).eval()
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+    model.eval()
+    return model

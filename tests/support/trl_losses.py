@@ -66,7 +66,8 @@ def trl_dpo(
         "ref_chosen_logps": chosen,
         "ref_rejected_logps": rejected,
     }
-    loss = DPOTrainer._compute_loss(trainer, lambda **_: outputs, inputs, False)
+    compute_loss: Any = DPOTrainer._compute_loss  # TRL's own method has no types.
+    loss = compute_loss(trainer, lambda **_: outputs, inputs, False)
     return loss, {key: values[-1] for key, values in trainer._metrics["train"].items()}
 
 
@@ -119,5 +120,6 @@ def trl_grpo(
         "importance_sampling_ratio": correction,
         "num_items_in_batch": mask.sum(),
     }
-    loss = GRPOTrainer._compute_loss(trainer, None, inputs)
+    compute_loss: Any = GRPOTrainer._compute_loss
+    loss = compute_loss(trainer, None, inputs)
     return loss, {key: values[-1] for key, values in trainer._metrics["train"].items()}

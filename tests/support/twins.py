@@ -292,7 +292,7 @@ def twin_model(twin: Twin, tokenizer: PreTrainedTokenizerFast, seed: int = 0) ->
         }
     )
     model: PreTrainedModel = AutoModelForCausalLM.from_config(config).eval()
-    ends = tokenizer.convert_tokens_to_ids(list(twin.generation_ends))
+    ends = [tokenizer.get_vocab()[token] for token in twin.generation_ends]
     model.generation_config = GenerationConfig(eos_token_id=ends if ends[1:] else ends[0])
     return model
 

@@ -67,7 +67,11 @@ class WandbServer:
                 artifact = {"id": "b", "state": "PENDING", "artifactSequence": {"id": "s"}}
                 return {"createArtifact": {"artifact": artifact}}
             case "CreateArtifactManifest":
-                file = {"id": "f", "name": "wandb_manifest.json", "uploadHeaders": []}
+                file: dict[str, Any] = {
+                    "id": "f",
+                    "name": "wandb_manifest.json",
+                    "uploadHeaders": [],
+                }
                 file["uploadUrl"] = f"{self.url}/wandb_manifest.json"
                 return {"createArtifactManifest": {"artifactManifest": {"id": "m", "file": file}}}
             case "CommitArtifact":
@@ -75,12 +79,16 @@ class WandbServer:
             case "ProjectInternalId":
                 return {"project": PROJECT}
             case "GetProjects":
-                node = {"__typename": "Project", "id": "p", "name": "reasoning-lab"}
+                node: dict[str, Any] = {"__typename": "Project", "id": "p", "name": "reasoning-lab"}
                 node |= {"entityName": "me", "createdAt": "", "isBenchmark": False, "user": None}
                 page = {"__typename": "PageInfo", "endCursor": "", "hasNextPage": False}
                 return {"models": {"edges": [{"node": node}], "pageInfo": page}}
             case "upsertView":
-                view = {"id": "v", "type": "runs", "updatedAt": "2026-01-01T00:00:00Z"}
+                view: dict[str, Any] = {
+                    "id": "v",
+                    "type": "runs",
+                    "updatedAt": "2026-01-01T00:00:00Z",
+                }
                 view |= {key: variables[key] for key in ("name", "displayName", "description")}
                 view |= {"spec": variables["spec"], "project": {**PROJECT, "entityName": "me"}}
                 return {"upsertView": {"view": view, "inserted": True}}

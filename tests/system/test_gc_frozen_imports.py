@@ -24,7 +24,7 @@ def test_imported_objects_are_never_collected(
 
 
 def test_without_a_new_module_nothing_is_frozen() -> None:
-    rows = [[]]
+    rows: list[list[int]] = [[]]
     with gc_frozen_imports():
         importlib.import_module("json")
     assert any(entry is rows for entry in gc.get_objects())

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from reasoning_lab.config.hardware import HardwareConfig
-from reasoning_lab.launch.job import Job, process_group
+from reasoning_lab.launch.job import process_group
 from reasoning_lab.system import malloc
+from reasoning_lab.training.job import Job
 from reasoning_lab.verify import Verifier
 from tests.conftest import lab_here
 from tests.support.launches import run_in_process

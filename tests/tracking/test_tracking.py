@@ -117,7 +117,9 @@ def tracker_in(folder: Path, offline: bool = True) -> WandbTracker:
 
 def test_offline_run_is_written(tmp_path: Path) -> None:
     tracker = tracker_in(tmp_path / "runs")
-    tracker.lightning_logger.log_metrics({"train/loss": 0.5}, step=7)
+    logger = tracker.lightning_logger
+    assert logger is not None
+    logger.log_metrics({"train/loss": 0.5}, step=7)
     tracker.log_rollouts("samples", [rollout(Verdict.CORRECT), rollout(Verdict.WRONG)])
     tracker.finish()
     run = records(tmp_path / "runs", "run")[0]

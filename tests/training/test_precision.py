@@ -66,11 +66,11 @@ def test_what_samples_is_a_mixed_policys_copy_in_bfloat16(
     for name, buffer in sampling_policy.named_buffers():
         assert buffer.dtype == dict(served.named_buffers())[name].dtype, name
     sampling = Sampling(temperature=1.0, top_p=1.0, max_new_tokens=24)
-    asked = [tokenizer(prompt)["input_ids"] for prompt in ("coin 1", "coin 12")]
-    drawn = HFEngine(sampling_policy, tokenizer, 8).complete(asked, sampling, [1, 2])
+    prompts = [tokenizer(prompt)["input_ids"] for prompt in ("coin 1", "coin 12")]
+    drawn = HFEngine(sampling_policy, tokenizer, 8).complete(prompts, sampling, [1, 2])
     rows = [
         Example(tuple(prompt), tuple(completion.token_ids))
-        for prompt, completion in zip(asked, drawn, strict=True)
+        for prompt, completion in zip(prompts, drawn, strict=True)
     ]
     batch = completion_batch(rows)
     whole, _ = load_policy(context.inputs["policy"].path, "float32")

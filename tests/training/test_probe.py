@@ -46,6 +46,7 @@ from tests.support.stages import (  # noqa: F401
     verifier,
     weights,
 )
+from tests.support.tensors import embedding, gradient_of
 
 HARDWARE = HardwareConfig()
 REFERENCE = HardwareConfig(kernels="reference")
@@ -55,8 +56,10 @@ MIDTRAIN = MidtrainStage(
     row_tokens=128, patience=9, validate_every_steps=2, optimization=optimization(batch_size=2)
 )
 # One of each kind; the others take the long suite.
-SHOWN = ("llama", "qwen3", "gemma3_text", "mixtral", "gpt2", "gemma2", "granite", "gpt_oss")
-SHOWN += ("bloom", "mamba", "lfm2", "falcon_h1")
+SHOWN = (
+    *("llama", "qwen3", "gemma3_text", "mixtral", "gpt2", "gemma2", "granite", "gpt_oss"),
+    *("bloom", "mamba", "lfm2", "falcon_h1"),
+)
 LEAKING_ALONE = tuple(family for family in LEAKING if family not in SCALED)
 DOCUMENTS = [Example([5, 6, 7], [8, 9, 10, 11]), Example([12, 13], [14, 15, 16, 17, 18, 19])]
 
@@ -174,7 +177,7 @@ def test_a_small_error_of_one_head_is_seen() -> None:
         return output
 
     assert refusal(model) == ""
-    model.forward = biased  # type: ignore[method-assign]
+    model.forward = biased
     assert "hardware.kernels=reference" in refusal(model)
 
 
@@ -222,13 +225,11 @@ def test_reference_kernels_are_the_models_own_forward(family: str) -> None:
     expected = torch.cat([by_hand(model, document) for document in DOCUMENTS])
     loss = -mean_logprob(model, batch)
     torch.testing.assert_close(loss, -expected.mean(), rtol=1e-5, atol=1e-5)
-    loss.backward()  # type: ignore[no-untyped-call]
-    gradient = model.get_input_embeddings().weight.grad.clone()
+    loss.backward()
+    gradient = gradient_of(embedding(model)).clone()
     model.zero_grad()
-    (-expected.mean()).backward()  # type: ignore[no-untyped-call]
-    torch.testing.assert_close(
-        gradient, model.get_input_embeddings().weight.grad, rtol=1e-3, atol=1e-5
-    )
+    (-expected.mean()).backward()
+    torch.testing.assert_close(gradient, gradient_of(embedding(model)), rtol=1e-3, atol=1e-5)
     sharp = torch.cat([by_hand(model, document, 0.6) for document in DOCUMENTS])
     found = token_logprobs(model, batch, 0.6)
     torch.testing.assert_close(found, sharp, rtol=1e-5, atol=1e-5)
@@ -259,11 +260,11 @@ def test_documents_of_a_batch_have_the_loss_of_documents_alone(family: str, part
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-5)
 
 
-def stage_context(context: StageContext, folder: Path, family: str, **own: object) -> StageContext:  # noqa: F811
+def stage_context(context: StageContext, folder: Path, family: str, **options: Any) -> StageContext:  # noqa: F811
     """A context whose policy is a twin of that family, under the policy's own tokenizer."""
     _, tokenizer = load_policy(context.inputs["policy"].path, "float32")
     ids = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
-    policy = family_model(family, vocab_size=len(tokenizer), **ids, **own)
+    policy = family_model(family, vocab_size=len(tokenizer), **ids, **options)
     save_policy(policy, tokenizer, folder / "policy")
     return replace(context, inputs={**context.inputs, "policy": Policy(folder / "policy")})
 
@@ -295,7 +296,7 @@ def test_midtraining_pads_documents_of_a_family_that_leaks(
     rows = trained("midtrain", context, tmp_path / "llama", MIDTRAIN)["rows"]
     # One batch holds all rows, so the loss is the mean over the corpus.
     whole = optimization(length="1 step", batch_size=rows)
-    config = replace(MIDTRAIN, validate_every_length="1 step", optimization=whole)
+    config = replace(MIDTRAIN, validate_every_steps=1, optimization=whole)
     trained("midtrain", given, tmp_path / "padded", config)
     model, examples = corpus_of(given)
     whole_documents = [

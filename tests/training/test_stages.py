@@ -153,7 +153,7 @@ def test_micro_batches_leave_the_result_as_it_is(
     plain = OptimizerConfig("torch.optim.SGD")
     config = replace(
         config,
-        optimization=replace(config.optimization, optimizer=plain, length="2 steps"),  # type: ignore[attr-defined, call-arg]
+        optimization=replace(config.optimization, optimizer=plain, length="2 steps"),
     )
     trained(name, context, tmp_path / "whole", config)
     micro = replace(context, hardware=HardwareConfig(micro_batch_size=1))
@@ -263,12 +263,16 @@ def test_sft_of_levels_that_were_not_distilled(context: StageContext, tmp_path: 
         trained("sft", context, tmp_path, replace(config, levels=[9]))  # type: ignore[call-arg]
 
 
+def total(numbers: list[int]) -> torch.Tensor:
+    return torch.tensor(sum(numbers))
+
+
 def test_steps_go_on_where_their_state_says() -> None:
     plan = [[0], [1, 2], [3]]
-    steps = PlannedBatches(plan, sum)
+    steps = PlannedBatches(plan, total)
     reading = iter(steps)
     assert [next(reading), next(reading)] == [0, 3]
-    resumed = PlannedBatches(plan, sum)
+    resumed = PlannedBatches(plan, total)
     resumed.load_state_dict(steps.state_dict())
     assert list(resumed) == [3]
     assert list(resumed) == [0, 3, 3]
@@ -276,6 +280,6 @@ def test_steps_go_on_where_their_state_says() -> None:
 
 
 def test_steps_begin_anew_after_a_reader_that_stopped_short() -> None:
-    steps = PlannedBatches([[0], [1, 2]], sum)
+    steps = PlannedBatches([[0], [1, 2]], total)
     assert list(islice(steps, 2)) == [0, 3]
     assert list(steps) == [0, 3]

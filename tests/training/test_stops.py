@@ -122,7 +122,8 @@ def test_signal_is_handed_on_to_a_training_and_else_ends_the_command(tmp_path: P
     def twice() -> None:
         with forward_signals(tmp_path):
             (tmp_path / "training").touch()
-            assert request.signum is None
+            before = request.signum
+            assert before is None
             os.kill(os.getpid(), signal.SIGTERM)
             os.kill(os.getpid(), signal.SIGTERM)
             assert request.signum == signal.SIGTERM
@@ -205,7 +206,7 @@ def test_states_are_saved_by_the_clock_too(
 def test_how_often_states_are_saved_is_no_identity() -> None:
     config = STAGES["sft"]
     changed = replace(
-        config,  # type: ignore[call-arg]
+        config,
         optimization=optimization(checkpoint_every_minutes=1.0, checkpoint_every_steps=7),
     )
     assert changed.identity() == config.identity()

@@ -41,7 +41,9 @@ def run(config: SFTStage, context: StageContext, policy: Policy, corpus: Corpus)
     ]
     key = f"stages.{context.name}.max_tokens={config.max_tokens}"
     context.ledger.require_passed(_UNIT, key, "raise it")
-    return train_next_token(student, documents, tokenizer, config.optimization, context)
+    return train_next_token(
+        student, documents, tokenizer, config.optimization, context, config.token_loss()
+    )
 
 
 def _count_subset(

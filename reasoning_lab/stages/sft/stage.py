@@ -1,8 +1,8 @@
 """The `sft` stage: fine-tuning on a compact, harder subset (paper, step 2)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import MISSING
 
@@ -58,6 +58,10 @@ class SFTStage(TrainingStage):
 
     def row_tokens_at_most(self) -> int | None:
         return self.max_tokens
+
+    def token_loss(self) -> Callable[..., Any] | None:
+        """What is minimised, of `[K, V]` logits and `[K]` targets; None = the next-token loss."""
+        return None
 
     def run(self, context: "StageContext", policy: Policy, corpus: Corpus) -> Metrics:
         from reasoning_lab.stages.sft.module import run

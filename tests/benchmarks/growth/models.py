@@ -40,7 +40,7 @@ def _policy() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         write_workload(replace(SIZES["tiny"], steps={}, prompts=0), Path(folder))
         model, tokenizer = load_policy(Path(folder) / "policy", "float32")
     with torch.no_grad():
-        model.get_input_embeddings().weight[tokenizer.eos_token_id] = 0.0  # type: ignore[operator,index]
+        model.get_input_embeddings().weight[tokenizer.eos_token_id] = 0.0  # type: ignore[operator]
     return model, tokenizer
 
 
@@ -143,10 +143,10 @@ def update(size: int, stack: ExitStack) -> Callable[[], object]:
             weights = token_weights(
                 "sequence", [tokens] * rollouts, [rollouts] * rollouts, 1, rollouts, tokens
             )
-            of_rollouts = torch.cat(estimate(rewards)), torch.tensor(weights)
-            of_tokens = [values.repeat_interleave(tokens) for values in of_rollouts]
+            advantages = torch.cat(estimate(rewards)).repeat_interleave(tokens)
+            token_weight = torch.tensor(weights).repeat_interleave(tokens)
             kl = KLTerm(reference, "k3", 0.1)
-            grpo_loss(policy, behavior, *of_tokens, 0.2, 0.2, kl=kl).loss.backward()
+            grpo_loss(policy, behavior, advantages, token_weight, 0.2, 0.2, kl=kl).loss.backward()
 
     return work
 

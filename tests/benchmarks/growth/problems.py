@@ -170,7 +170,9 @@ def _report(
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     groups = _groups(count)
     write_rollouts(folder / COMPLETIONS, [r for group in groups for r in group.rollouts])
-    results, rows, evidence = [], [], Evidence()
+    results: list[StageResult] = []
+    rows: list[Row] = []
+    evidence = Evidence()
     for variant in variants:
         for stage in stages:
             about: dict[str, Any] = {"variant": variant, "seed": 0, "stage": stage}

@@ -33,10 +33,10 @@ def projections(architecture: dict[str, Any]) -> list[tuple[int, int]]:
 
 def training_products(size: Size, tokens: int, trained: int, passes: int) -> float:
     """Floating-point operations of a round; `passes` = 3, or 4 where a reference reads too."""
-    found = size.architecture
-    layer = sum(into * out for into, out in projections(found))
-    body = tokens * found["num_hidden_layers"] * layer
-    return 2.0 * passes * (body + trained * found["hidden_size"] * size.vocab_size)
+    layers: int = size.architecture["num_hidden_layers"]
+    hidden: int = size.architecture["hidden_size"]
+    layer = sum(into * out for into, out in projections(size.architecture))
+    return 2.0 * passes * (tokens * layers * layer + trained * hidden * size.vocab_size)
 
 
 def decoding_products(size: Size, prompts: Sequence[int], drawn: Sequence[int]) -> float:
@@ -51,12 +51,12 @@ def decoding_bytes(size: Size, prompts: Sequence[int], drawn: Sequence[int]) -> 
     # A token multiplies and adds once with each weight.
     weights = training_products(size, 1, 1, passes=1) / 2
     _, keys, _ = attention_widths(size.architecture)
-    a_token = size.architecture["num_hidden_layers"] * 2 * keys
+    layers: int = size.architecture["num_hidden_layers"]
     cached = sum(
         count * prompt + count * (count + 1) // 2
         for prompt, count in zip(prompts, (count - 1 for count in drawn), strict=True)
     )
-    return _FLOAT_BYTES * (max(drawn) * weights + cached * a_token)
+    return _FLOAT_BYTES * (max(drawn) * weights + cached * layers * 2 * keys)
 
 
 def bytes_per_s() -> float:
@@ -72,9 +72,9 @@ def bytes_per_s() -> float:
 
 def products_per_s(size: Size, tokens: int) -> float:
     """Operations a second of those products, forwards and backwards, with so many tokens each."""
-    found = size.architecture
-    shapes = projections(found) * found["num_hidden_layers"]
-    shapes.append((found["hidden_size"], size.vocab_size))
+    layers: int = size.architecture["num_hidden_layers"]
+    shapes = projections(size.architecture) * layers
+    shapes.append((size.architecture["hidden_size"], size.vocab_size))
     operands = [
         (torch.randn(tokens, into), torch.randn(out, into), torch.randn(tokens, out))
         for into, out in set(shapes)

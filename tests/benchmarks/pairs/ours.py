@@ -149,9 +149,13 @@ def _optimization(steps: int, batch_size: int) -> OptimizationConfig:
 
 
 def _midtrain(size: Size, steps: int) -> TrainingStage:
-    options = {"row_tokens": size.row_tokens, "trained": "completion", "patience": 9}
-    optimization = _optimization(steps, size.batch_rows)
-    return MidtrainStage(**options, validate_every_steps=steps, optimization=optimization)
+    return MidtrainStage(
+        row_tokens=size.row_tokens,
+        trained="completion",
+        patience=9,
+        validate_every_steps=steps,
+        optimization=_optimization(steps, size.batch_rows),
+    )
 
 
 def _sft(size: Size, steps: int) -> TrainingStage:
@@ -235,7 +239,7 @@ class Generation:
         malloc.return_freed_blocks()  # As the lab's commands begin.
         self._size = size_of(folder)
         model, tokenizer = load_policy(folder / "policy", "float32")
-        model.generation_config.eos_token_id = ends(self._size)  # type: ignore[union-attr]
+        model.generation_config.eos_token_id = ends(self._size)
         self._engine = HFEngine(model, tokenizer, self._size.prompts)
         self._prompts = prompt_tokens(tokenizer, json.loads((folder / "prompts.json").read_text()))
         self._seed = 0

@@ -134,7 +134,7 @@ class Preferences(Trained):
             train_dataset=datasets.Dataset.from_list(rows),
             processing_class=self._tokenizer,
         )
-        columns = trainer.train_dataset
+        columns: Any = trainer.train_dataset
         tokens = sum(
             2 * len(row["prompt_ids"]) + len(row["chosen_ids"]) + len(row["rejected_ids"])
             for row in columns
@@ -164,7 +164,7 @@ class PolicyGradient(Trained):
             "max_completion_length": size.max_new_tokens // 2,
         }
 
-        def reward(completions: list[str], **_: Any) -> list[float]:
+        def reward(completions: list[str], **_: Any) -> list[float | None]:
             return [chance(completion) for completion in completions]
 
         trainer = GRPOTrainer(

@@ -225,7 +225,8 @@ class _Words:
 
     def length(self, least: int, most: int) -> int:
         """Drawn so that each doubling is as likely: many short ones, few long."""
-        return round(least * (most / least) ** self.rng.random())
+        exponent = self.rng.random()
+        return round(least * math.pow(most / least, exponent))
 
 
 def _packed(words: _Words, size: Size, steps: int, folder: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from reasoning_lab.config.folder import CONF
 from reasoning_lab.data.sources.config import FileConfig, HubConfig
@@ -96,10 +96,17 @@ def test_splits_that_are_not_ours_are_refused(splits: dict[str, str]) -> None:
         hub("some/numbers", splits=splits)
 
 
+def schemas_of(path: Path) -> list[Any]:
+    """The defaults list of an option."""
+    option = OmegaConf.load(path)
+    assert isinstance(option, DictConfig)
+    return list(option.get("defaults", []))
+
+
 HUB_OPTIONS = [
     path.stem
     for path in sorted((CONF / "data").glob("*.yaml"))
-    if {"/schema/data@_here_": "hub"} in OmegaConf.load(path).get("defaults", [])
+    if {"/schema/data@_here_": "hub"} in schemas_of(path)
 ]
 # A row of each dataset as its card or the code of others shows it, cut short.
 SHIPPED_ROWS: dict[str, tuple[dict[str, Any], str]] = {

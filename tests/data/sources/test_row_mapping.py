@@ -89,7 +89,12 @@ def test_solutions_are_a_text_or_a_list_and_may_have_a_thought() -> None:
 
 
 def test_only_the_rows_with_the_wanted_values_are_read() -> None:
-    rows = [{"kind": "word", "ok": True}, {"kind": "proof", "ok": True}, {"kind": "word"}, {}]
+    rows: list[dict[str, Any]] = [
+        {"kind": "word", "ok": True},
+        {"kind": "proof", "ok": True},
+        {"kind": "word"},
+        {},
+    ]
     mapping = RowMapping(only={"kind": "word", "ok": True})
     assert [mapping.selects(row) for row in rows] == [True, False, False, False]
     mapping = RowMapping(only={"kind": ["word", "proof"]})

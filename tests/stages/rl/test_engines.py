@@ -5,16 +5,18 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from reasoning_lab.config.hardware import SamplingHardwareConfig
 from reasoning_lab.config.optimization import OptimizerConfig, TrapezoidConfig
 from reasoning_lab.config.problems import ProblemsConfig
-from reasoning_lab.launch.job import Job, launched
+from reasoning_lab.launch.job import launched
 from reasoning_lab.stages.rl.engines import exclusive_server
 from reasoning_lab.tracking.history import read_history
 from reasoning_lab.training.context import StageContext
+from reasoning_lab.training.job import Job
 from tests.support.launches import max_weight_difference, with_placement
 from tests.support.stages import RL, optimization, saved_states, trained
 from tests.support.vllm_stand_in import StandIn, running_stand_in
@@ -95,7 +97,8 @@ def test_servers_get_the_whole_weights_of_trainers_that_share_them(
     with running_stand_in(StandIn(job.inputs["policy"].path)) as server:
         engine = SamplingHardwareConfig(rollout_urls=[server.url])
         hardware = replace(job.hardware, sampling=engine)
-        launched(replace(job, config=replace(job.config, rollout_engine="vllm"), hardware=hardware))
+        stage: Any = job.stage
+        launched(replace(job, stage=replace(stage, rollout_engine="vllm"), hardware=hardware))
         pushed = [Path(body["kwargs"]["weights_path"]) for body in server.bodies["/collective_rpc"]]
     curves = read_history(job.out_dir)
     assert [int(path.name) for path in pushed] == sorted(curves["rollout/policy_version"].values())

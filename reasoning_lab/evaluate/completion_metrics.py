@@ -1,0 +1,57 @@
+"""Metrics that a config names: the mean of a function over a benchmark's completions.
+
+Such a function is written like a reward (`reasoning_lab.rewards.weighted`): its parameters'
+names say what it needs, such as `completion`, `gold` or `verdict`. It returns a number, or None
+where it cannot judge. A problem is the unit of the interval, as everywhere in an evaluation.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from reasoning_lab.evaluate.statistics import mean_with_interval
+from reasoning_lab.rewards.weighted import WeightedRewards
+from reasoning_lab.types import RolloutGroup
+
+PREFIX = "metric/"
+
+
+def completion_metrics(
+    options: Mapping[str, Any], max_new_tokens: int, key: str
+) -> dict[str, WeightedRewards]:
+    """The functions that a benchmark's `metrics` names, checked.
+
+    Args:
+        options: By name: `_target_` and the function's options.
+        max_new_tokens: Most tokens of a completion.
+        key: The config key that holds them, for errors.
+
+    Raises:
+        UserError: A function does not exist, or an option is impossible.
+    """
+    return {
+        name: WeightedRewards({name: term}, max_new_tokens, key) for name, term in options.items()
+    }
+
+
+def metric_means(
+    metrics: Mapping[str, WeightedRewards], groups: Sequence[RolloutGroup]
+) -> dict[str, list[float] | None]:
+    """Mean and ends of the 95% interval of each metric, by `metric/NAME`.
+
+    Args:
+        metrics: From `completion_metrics`.
+        groups: One a problem. A completion that a metric cannot judge is left out of its mean, and
+            so is a problem without any other; None = fewer than two problems
+            are left.
+    """
+    means = {}
+    for name, metric in metrics.items():
+        values = [
+            [sum(terms.values()) for rollout in group.rollouts if (terms := metric.terms(rollout))]
+            for group in groups
+        ]
+        of_problems = [float(np.mean(row)) for row in values if row]
+        means[f"{PREFIX}{name}"] = mean_with_interval(of_problems) if len(of_problems) > 1 else None
+    return means
