@@ -21,7 +21,9 @@ def registered(tree: dict[str, Any]) -> Iterator[type[Any]]:
     for entry in tree.values():
         if isinstance(entry, dict):
             yield from registered(entry)
-        elif (schema := OmegaConf.get_type(entry.node)).__module__.startswith("reasoning_lab."):
+            continue
+        schema = OmegaConf.get_type(entry.node)
+        if schema is not None and schema.__module__.startswith("reasoning_lab."):
             yield schema
 
 
