@@ -46,8 +46,9 @@ def _typed(kind: Any, plain: Any) -> Any:
         return cls(**{key: _typed(hints[key], plain[key]) for key in plain if key != _CLASS})
     arguments = get_args(kind)
     if get_origin(kind) in (Union, types.UnionType):
-        (kind,) = (one for one in arguments if one is not types.NoneType)
-        return None if plain is None else _typed(kind, plain)
+        kinds = [one for one in arguments if one is not types.NoneType]
+        # Where there are several, all are scalars, which plain data holds as they are.
+        return _typed(kinds[0], plain) if plain is not None and len(kinds) == 1 else plain
     if isinstance(plain, Mapping):
         item = arguments[1] if arguments else Any
         return {key: _typed(item, value) for key, value in plain.items()}

@@ -21,6 +21,7 @@ class Part:
 @dataclass(frozen=True)
 class SpecialPart(Part):
     note: str = ""
+    level: str | int = 1
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,9 @@ def test_types_come_back_through_yaml(monkeypatch: pytest.MonkeyPatch) -> None:
     """Subclasses, paths, numbers as keys; a default of a mapping does not come back."""
     monkeypatch.setenv(TRUSTED_VARIABLE, "tests")
     whole = Whole(
-        part=SpecialPart(Path("a"), (1e-5, 2.0), "x"),
+        part=SpecialPart(Path("a"), (1e-5, 2.0), "x", "meta.level"),
         split=Split.TEST,
-        parts={"b": Part(Path("c"))},
+        parts={"b": Part(Path("c")), "d": SpecialPart(Path("e"), level=3)},
         options={"levels": {1: "easy"}, "words": ["one", "two"]},
     )
     plain = yaml.safe_load(yaml.safe_dump(to_plain(whole)))

@@ -107,10 +107,14 @@ def test_stage_options_suit_a_pretrained_checkpoint(path: Path) -> None:
 
 def test_pairs_of_another_kind_come_with_their_own_numbers() -> None:
     """The tiny recipe's numbers of `prefer` are no keys of `prefer_teacher`."""
-    own, mixed, teacher = (
+    prefer, mixed, teacher = (
         composed_recipe(f"stage@stages.prefer={name}").root.stages["prefer"]
         for name in ("prefer", "prefer_mixed", "prefer_teacher")
     )
-    assert (own.group_size, own.pairs_per_problem, own.sampling.max_new_tokens) == (6, 4, 200)
+    assert (
+        prefer.group_size,
+        prefer.pairs_per_problem,
+        prefer.sampling.max_new_tokens,
+    ) == (6, 4, 200)
     assert (mixed.group_size, mixed.pairs_per_problem, mixed.problems.count) == (6, 1, 1200)
     assert teacher.pairs_per_problem == 1
