@@ -69,7 +69,7 @@ def test_installed_wheel_composes_the_default_recipe_anywhere(
 @pytest.mark.parametrize(
     "module",
     [
-        *("cli", "commands.compose", "commands.plan", "config.root", "types"),
+        *("cli", "commands.compose", "commands.plan", "commands.root_config", "types"),
         *("graph.recipe", "graph.run", "graph.plan", "graph.store"),
         *("stages.rl.stage", "stages.midtrain.stage", "evaluate.stage", "models.policy_artifact"),
     ],

@@ -288,6 +288,10 @@ def sentence_of(composed: Compose, *overrides: str) -> str:
         ("seed=4294967296", ["seed", "give 4294967295 or less"]),
         ("stages.extra=3", ["stages.extra=3", "no key 'extra' in stages"]),
         ("+stages.extra.count=3", ["stages.extra", "+stage@stages.extra=sft"]),
+        ("++stages.extra={count: 3}", ["stages.extra", "+stage@stages.extra=sft"]),
+        ("stages.sft=null", ["stages.sft", "~stages.sft to leave it out"]),
+        ("stages=3", ["stages=3", "not a mapping", "keys below stages"]),
+        ("+stages.sft.cuont=3", ["stages.sft.cuont=3", "no such key", "levels, count"]),
         ("stages.rl.advantage=ppo", ["stages.rl.advantage", "'ppo'", "grpo, dr_grpo, rloo"]),
         (
             "++stages.rl.rewards.correctness._target_=os.system",
@@ -328,6 +332,11 @@ def test_mistake_is_one_clear_sentence(override: str, parts: list[str], composed
     [
         ("stages: {sft: {cuont: 3}}", ["experiment/mine.yaml", "stages.sft.cuont", "'count'"]),
         ("stages: {sft: {count: a}}", ["experiment/mine.yaml", "stages.sft.count=a", "integer"]),
+        (
+            "stages: {mine: {count: 3}}",
+            ["experiment/mine.yaml: stages.mine: a stage", "+stage@stages.mine=sft"],
+        ),
+        ("stages: {mine: {after: sft}}", ["stages.mine: a stage", "+stage@stages.mine=sft"]),
         (
             "data: {_target_: my_lab.Tickets}",
             ["experiment/mine.yaml: data._target_", "[{/schema/data@_here_: custom}]", "options"],
