@@ -190,7 +190,7 @@ def _base_name(root: RootConfig) -> str | None:
 
 
 def _check(root: RootConfig) -> None:
-    _check_hardware(root.hardware)
+    check_hardware(root.hardware)
     _check_engine(root)
     _check_precision(root)
     _check_adapter(root)
@@ -200,7 +200,12 @@ def _check(root: RootConfig) -> None:
         completion_metrics(benchmark.metrics, tokens, f"benchmarks.{name}.metrics")
 
 
-def _check_hardware(hardware: HardwareConfig) -> None:
+def check_hardware(hardware: HardwareConfig) -> None:
+    """Check that placement options fit each other.
+
+    Raises:
+        UserError: Two of them do not.
+    """
     strategy = hardware.strategy
     for key, count in (("devices", hardware.devices), ("nodes", hardware.nodes)):
         if count > 1 and strategy == "single":

@@ -144,8 +144,12 @@ def test_weight_of_an_added_source_is_set_by_its_name() -> None:
 @pytest.mark.parametrize("benchmark", ["heldout", "validation"])
 def test_smoke_composes_with_any_benchmark(benchmark: str) -> None:
     recipe = composed_recipe("experiment=smoke", f"benchmark=[{benchmark}]")
-    held = recipe.root.benchmarks[benchmark]
-    assert (held.count, held.samples, held.sampling.max_new_tokens) == (21, 1, 16)
+    options = recipe.root.benchmarks[benchmark]
+    assert (
+        options.count,
+        options.samples,
+        options.sampling.max_new_tokens,
+    ) == (21, 1, 16)
 
 
 def test_evaluated_checkpoint_has_its_own_name() -> None:
