@@ -158,12 +158,13 @@ def _at_most(node: Node) -> Stage:
     """The stage with its length in steps, as far as the configs before it bound these."""
     if not isinstance(node.stage, TrainingStage):
         return node.stage
-    return node.stage.at_most({kind: _made_rows(maker) for kind, maker in node.inputs.items()})
+    return node.stage.at_most(_input_rows(node))
 
 
-def _made_rows(node: Node) -> int | None:
-    """Rows of the node's artifact at most; None = unknown."""
-    return node.stage.made_rows({kind: _made_rows(maker) for kind, maker in node.inputs.items()})
+def _input_rows(node: Node) -> dict[str, int | None]:
+    """Rows of each input's artifact at most, by its kind; None = unknown."""
+    inputs = node.inputs.items()
+    return {kind: maker.stage.output_rows(_input_rows(maker)) for kind, maker in inputs}
 
 
 def _steps(stage: Stage) -> int | None:

@@ -226,8 +226,8 @@ def publish(
     claims = Claims.of(results)
     paths = write_report(rows, claims, results, evidence, out_dir)
     console.print(console_means(claims.means) if claims.means else console_table(rows))
-    for told in sentences([*claims.stages, *claims.variants]):
-        console.print(told.replace("**", ""), markup=False, soft_wrap=True)
+    for sentence in sentences([*claims.stages, *claims.variants]):
+        console.print(sentence.replace("**", ""), markup=False, soft_wrap=True)
     console.print(f"Report: {paths['html']}, {paths['markdown'].name}", soft_wrap=True)
     return paths
 

@@ -64,7 +64,7 @@ class Stage:
         """How much it will read and write."""
         return Workload()
 
-    def made_rows(self, input_rows: Mapping[str, int | None]) -> int | None:
+    def output_rows(self, input_rows: Mapping[str, int | None]) -> int | None:
         """Rows of its artifact at most; None = unknown, or the artifact has none.
 
         `input_rows` are those of its inputs at most, by kind of artifact.

@@ -73,7 +73,7 @@ class PolicyModule(pl.LightningModule):
         self.weights: dict[str, Tensor] | None = None
         self._sums: dict[str, Tensor] = {}
         self._summed = 0
-        self._told: dict[str, float | Tensor] = {}
+        self._step_metrics: dict[str, float | Tensor] = {}
 
     @property
     def parts(self) -> int:
@@ -100,22 +100,22 @@ class PolicyModule(pl.LightningModule):
             self._step_started = time.monotonic()
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Step, and tell its values before its state is saved, which holds them."""
+        """Step, and log its metrics before the state that holds them is saved."""
         super().optimizer_step(*args, **kwargs)
-        if self._told:
-            self.tell(self._told, self.global_step)
-            self._told = {}
+        if self._step_metrics:
+            self.log_step(self._step_metrics, self.global_step)
+            self._step_metrics = {}
 
-    def tell(self, values: Mapping[str, float | Tensor], step: int) -> None:
+    def log_step(self, values: Mapping[str, float | Tensor], step: int) -> None:
         """Give the loggers a step's values and the seconds that it took so far.
 
         Lightning's own log takes as long as a small model's optimizer, and repeats a value at every
         step until it is measured again.
         """
-        told = {key: float(value) for key, value in values.items()}
-        told["time/step_s"] = time.monotonic() - self._step_started
+        metrics = {key: float(value) for key, value in values.items()}
+        metrics["time/step_s"] = time.monotonic() - self._step_started
         for logger in self.loggers:
-            logger.log_metrics(told, step)
+            logger.log_metrics(metrics, step)
 
     def transfer_batch_to_device(
         self, batch: Batch, device: torch.device, dataloader_idx: int
@@ -123,7 +123,7 @@ class PolicyModule(pl.LightningModule):
         return batch.to(device)
 
     def log_train(self, values: Mapping[str, float | Tensor]) -> None:
-        """Have the mean over a step's micro-batches told under `train/`, with the learning rate."""
+        """Log the mean over a step's micro-batches under `train/`, with the learning rate."""
         for key, value in values.items():
             scalar = torch.as_tensor(value, dtype=torch.float32, device=self.device)
             self._sums[key] = self._sums[key] + scalar if key in self._sums else scalar
@@ -134,9 +134,10 @@ class PolicyModule(pl.LightningModule):
         self._sums, self._summed = {}, 0
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # Set by name.
         if (self.global_step + 1) % every == 0:
-            told = mean_over_ranks(means, self.device)
-            self._told = {f"train/{key}": value for key, value in told.items()}
-            self._told["train/learning_rate"] = self.trainer.optimizers[0].param_groups[0]["lr"]
+            averages = mean_over_ranks(means, self.device)
+            self._step_metrics = {f"train/{key}": value for key, value in averages.items()}
+            learning_rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+            self._step_metrics["train/learning_rate"] = learning_rate
 
 
 def fit(

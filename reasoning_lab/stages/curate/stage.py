@@ -49,7 +49,7 @@ class CurateStage(LabStage):
         for path in self.files:
             read_prompts(path, f"{key}.files")
 
-    def made_rows(self, input_rows: Mapping[str, int | None]) -> int | None:
+    def output_rows(self, input_rows: Mapping[str, int | None]) -> int | None:
         """Nothing is left out."""
         return input_rows.get(Corpus.kind)
 

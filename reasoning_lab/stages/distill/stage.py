@@ -75,7 +75,7 @@ class DistillStage(LabStage):
     def workload(self) -> Workload:
         return Workload(rows=self.problems.count * self.rollouts + self.validation)
 
-    def made_rows(self, input_rows: Mapping[str, int | None]) -> int | None:
+    def output_rows(self, input_rows: Mapping[str, int | None]) -> int | None:
         """All are accepted."""
         return self.problems.count * self.rollouts
 

@@ -51,7 +51,7 @@ class PreferStage(LabStage):
         rows = self.problems.count * self.group_size
         return Workload(rows=rows, written=Sequences(rows, self.sampling.max_new_tokens))
 
-    def made_rows(self, input_rows: Mapping[str, int | None]) -> int | None:
+    def output_rows(self, input_rows: Mapping[str, int | None]) -> int | None:
         return self.problems.count * self.pairs_per_problem
 
     def run(self, context: "StageContext", policy: Policy) -> Metrics:
@@ -78,7 +78,7 @@ class PreferTeacherStage(LabStage):
     pairs_per_problem: int = at_least(1)
     pairing: str = choice("random", "length_matched")
 
-    def made_rows(self, input_rows: Mapping[str, int | None]) -> int | None:
+    def output_rows(self, input_rows: Mapping[str, int | None]) -> int | None:
         """A problem that has a pair has two rollouts."""
         rollouts = input_rows.get(Corpus.kind)
         return None if rollouts is None else rollouts // 2 * self.pairs_per_problem

@@ -141,7 +141,7 @@ class RLModule(PolicyModule):
         metrics |= {f"rollout/{key}": float(value) for key, value in rollouts.items()}
         is_logged = batch.step % self._config.optimization.log_every_steps == 0
         if step_rollouts.validation or is_logged:
-            self.tell(metrics, batch.step)
+            self.log_step(metrics, batch.step)
         if batch.step % self._config.table_every_steps == 0:
             self._log_table(step_rollouts)
 
