@@ -43,7 +43,7 @@ def main() -> None:
         rollouts, tokens = [], []
         curves[arm] = []
         for seed in SEEDS:
-            ((_, recipe),) = recipes([f"experiment=005_rl_controls/{arm}", f"seed={seed}"])
+            (recipe,) = recipes([f"experiment=005_rl_controls/{arm}", f"seed={seed}"])
             nodes = {node.name: node for node in recipe.nodes}
             made = _artifact(store, nodes["rl"])
             rollouts.append(made.metrics["rollouts"])
