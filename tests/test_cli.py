@@ -173,21 +173,21 @@ def test_run_leaves_its_report(smoke_run: Path) -> None:
 
 def test_an_artifact_names_the_versions_that_made_it(smoke_run: Path) -> None:
     (record,) = smoke_run.glob("runs/store/distill/*/artifact.json")
-    told = json.loads(record.read_text())["versions"]
-    assert told.keys() >= {"reasoning-lab", "torch", "reasoning-gym", "math-verify"}
-    assert all(told[package] == version(package) for package in told)
+    versions = json.loads(record.read_text())["versions"]
+    assert versions.keys() >= {"reasoning-lab", "torch", "reasoning-gym", "math-verify"}
+    assert all(versions[package] == version(package) for package in versions)
 
 
 def test_report_looks_at_the_store_alone(
     smoke_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before, told = store_files(smoke_run), json.loads(report_of(smoke_run).read_text())
+    before, report = store_files(smoke_run), json.loads(report_of(smoke_run).read_text())
     capsys.readouterr()
     assert lab_here("report", *SMOKE, "seed=0", cwd=smoke_run) == 0
     out = capsys.readouterr().out
     assert "Report: runs/reports/" in out
     (path,) = (smoke_run / "runs" / "reports").glob("*/report.json")
-    assert json.loads(path.read_text()) == told
+    assert json.loads(path.read_text()) == report
     assert store_files(smoke_run) == before
 
 
@@ -202,13 +202,13 @@ def test_report_refuses_what_is_not_complete(
 
 
 def test_a_report_names_what_was_swept() -> None:
-    found = combinations(["seed=0,1", "ablate=none,[dpo,rl]", "stages.rl.clip_low=0.1,0.2", "a=b"])
-    assert len(found) == 8
-    assert found[0] == (
+    runs = combinations(["seed=0,1", "ablate=none,[dpo,rl]", "stages.rl.clip_low=0.1,0.2", "a=b"])
+    assert len(runs) == 8
+    assert runs[0] == (
         ["seed=0", "ablate=none", "stages.rl.clip_low=0.1", "a=b"],
         "stages.rl.clip_low=0.1",
     )
-    assert found[-1][0] == ["seed=1", "ablate=[dpo,rl]", "stages.rl.clip_low=0.2", "a=b"]
+    assert runs[-1][0] == ["seed=1", "ablate=[dpo,rl]", "stages.rl.clip_low=0.2", "a=b"]
     with pytest.raises(UserError, match="is an interval"):
         combinations(["stages.rl.clip_low=interval(0,1)"])
 
@@ -241,27 +241,27 @@ def artifacts(folder: Path) -> list[Record]:
 
 
 def test_held_out_prompts_were_never_trained_on(smoke_run: Path) -> None:
-    made = artifacts(smoke_run)
-    held = {
+    records = artifacts(smoke_run)
+    held_out = {
         rollout.problem.id
-        for artifact in made
+        for artifact in records
         if artifact.kind == "evaluation"
         for rollout in read_rollouts(artifact.path / "completions.parquet")
     }
-    assert len(held) == 14
-    trained = {artifact.stage: read_prompt_ids(artifact.path) for artifact in made}
+    assert len(held_out) == 14
+    trained = {artifact.stage: read_prompt_ids(artifact.path) for artifact in records}
     assert {stage for stage, ids in trained.items() if ids} == {
         "pretrain",
         "distill",
         "prefer_teacher",
         "rl",
     }
-    assert all(not ids & held for ids in trained.values())
+    assert all(not ids & held_out for ids in trained.values())
     for name in ("accepted", "rejected", "validation"):
-        (corpus,) = [a for a in made if a.stage == "distill"]
+        (corpus,) = [a for a in records if a.stage == "distill"]
         seen = {r.problem.id for r in read_rollouts(corpus.path / f"{name}.parquet")}
         assert seen
-        assert not seen & held
+        assert not seen & held_out
 
 
 def test_rejection_sampling_keeps_the_two_sorts_apart(smoke_run: Path) -> None:

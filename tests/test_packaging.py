@@ -58,8 +58,10 @@ def test_installed_wheel_composes_the_default_recipe_anywhere(
     installed: Path, tmp_path: Path
 ) -> None:
     path = {"PYTHONPATH": str(installed)}
-    found = run_python("-c", "import reasoning_lab as r; print(r.__file__)", cwd=tmp_path, **path)
-    assert Path(found.strip()).is_relative_to(installed)
+    path_printed = run_python(
+        "-c", "import reasoning_lab as r; print(r.__file__)", cwd=tmp_path, **path
+    )
+    assert Path(path_printed.strip()).is_relative_to(installed)
     composed = run_python("-m", "reasoning_lab", "--cfg", "job", cwd=tmp_path, **path)
     assert "stages:" in composed
 
@@ -67,7 +69,7 @@ def test_installed_wheel_composes_the_default_recipe_anywhere(
 @pytest.mark.parametrize(
     "module",
     [
-        *("cli", "commands.compose", "commands.plan", "config.root", "types"),
+        *("cli", "commands.compose", "commands.plan", "commands.root_config", "types"),
         *("graph.recipe", "graph.run", "graph.plan", "graph.store"),
         *("stages.rl.stage", "stages.midtrain.stage", "evaluate.stage", "models.policy_artifact"),
     ],

@@ -45,32 +45,32 @@ def main() -> None:
         for seed in SEEDS:
             (recipe,) = recipes([f"experiment=005_rl_controls/{arm}", f"seed={seed}"])
             nodes = {node.name: node for node in recipe.nodes}
-            made = _artifact(store, nodes["rl"])
-            rollouts.append(made.metrics["rollouts"])
-            tokens.append(made.metrics["train_tokens"])
-            curves[arm].append(read_history(made.path)["val/pass@1"])
+            rl_record = _record(store, nodes["rl"])
+            rollouts.append(rl_record.metrics["rollouts"])
+            tokens.append(rl_record.metrics["train_tokens"])
+            curves[arm].append(read_history(rl_record.path)["val/pass@1"])
             for name, into in (("sft/heldout", before), ("rl/heldout", after)):
-                into.append(read_samples(_artifact(store, nodes[name]).path, 2).correct)
+                into.append(read_samples(_record(store, nodes[name]).path, 2).correct)
         gain = paired_difference(over_seeds(after), over_seeds(before))
-        each = ", ".join(
+        by_seed = ", ".join(
             f"{100 * b.mean():.1f} → {100 * a.mean():.1f}"
             for b, a in zip(before, after, strict=True)
         )
         print(
-            f"| `{arm}` | {np.mean(rollouts):,.0f} | {np.mean(tokens):,.0f} | {each} | "
-            f"{_told(gain)} | {_fall(curves[arm]):.1f} | {_spread(curves[arm])} |"
+            f"| `{arm}` | {np.mean(rollouts):,.0f} | {np.mean(tokens):,.0f} | {by_seed} | "
+            f"{_gain_cells(gain)} | {_fall(curves[arm]):.1f} | {_spread(curves[arm])} |"
         )
-    _draw(curves, Path(__file__).with_name("curves.png"))
+    _save_figure(curves, Path(__file__).with_name("curves.png"))
 
 
-def _artifact(store: Store, node: Node) -> Record:
-    found = store.lookup(node.stage.name, node.fingerprint)
-    if found is None:
+def _record(store: Store, node: Node) -> Record:
+    record = store.lookup(node.stage.name, node.fingerprint)
+    if record is None:
         sys.exit(f"runs/store lacks {node.name}: run the command of this folder's README.md")
-    return found
+    return record
 
 
-def _told(gain: Difference) -> str:
+def _gain_cells(gain: Difference) -> str:
     return f"{100 * gain.mean:+.1f} | {100 * gain.low:+.1f} to {100 * gain.high:+.1f}"
 
 
@@ -95,7 +95,7 @@ def _around_line(curve: Curve) -> npt.NDArray[np.float64]:
     return residuals
 
 
-def _draw(curves: dict[str, list[Curve]], path: Path) -> None:
+def _save_figure(curves: dict[str, list[Curve]], path: Path) -> None:
     figure = new_figure(9.0, 2.8)
     panels = figure.subplots(1, len(curves), sharey=True)
     for panel, (arm, runs) in zip(panels, curves.items(), strict=True):

@@ -65,8 +65,8 @@ def sent_bytes(strategy: str, parameters: int, devices: int) -> float:
 
 def lengths(rng: np.random.Generator, count: int, sigma: float) -> npt.NDArray[np.int64]:
     """Tokens of completions: lognormal with the mean above, cut off at the limit."""
-    drawn = rng.lognormal(np.log(MEAN_TOKENS) - sigma**2 / 2, sigma, count)
-    return np.clip(drawn, 1, MOST_TOKENS).astype(np.int64)
+    token_counts = rng.lognormal(np.log(MEAN_TOKENS) - sigma**2 / 2, sigma, count)
+    return np.clip(token_counts, 1, MOST_TOKENS).astype(np.int64)
 
 
 def decode_s(rows: int, tokens: float) -> float:
@@ -75,11 +75,11 @@ def decode_s(rows: int, tokens: float) -> float:
     return (weights + rows * tokens * cache_bytes(PHI, DTYPE)) / H100.bytes_per_s
 
 
-def fixed_batches_s(own: npt.NDArray[np.int64], slots: int) -> float:
+def fixed_batches_s(device_lengths: npt.NDArray[np.int64], slots: int) -> float:
     """One device's rollouts, `slots` at a time: the next begin when the longest has ended."""
     total = 0.0
-    for start in range(0, len(own), slots):
-        total += _drained(np.sort(own[start : start + slots]))
+    for start in range(0, len(device_lengths), slots):
+        total += _drained(np.sort(device_lengths[start : start + slots]))
     return total
 
 
@@ -92,9 +92,9 @@ def _drained(ordered: npt.NDArray[np.int64]) -> float:
     return total
 
 
-def continuous_s(own: npt.NDArray[np.int64], slots: int) -> float:
+def continuous_s(device_lengths: npt.NDArray[np.int64], slots: int) -> float:
     """One device's rollouts, each slot refilled as soon as its row ends."""
-    waiting, now_tokens, total = list(own[::-1]), 0, 0.0
+    waiting, now_tokens, total = list(device_lengths[::-1]), 0, 0.0
     running: list[tuple[int, int]] = []  # When it ends and when it began, in decoding steps.
     while waiting or running:
         while waiting and len(running) < slots:
@@ -108,18 +108,21 @@ def continuous_s(own: npt.NDArray[np.int64], slots: int) -> float:
 
 
 def rl_step_s(
-    devices: int, sigma: float, draw: Callable[[npt.NDArray[np.int64], int], float]
+    devices: int, sigma: float, sampling_s: Callable[[npt.NDArray[np.int64], int], float]
 ) -> tuple[float, float, float]:
     """Means of a step: the slowest device's drawing, the mean device's, and training."""
     rng = np.random.default_rng(SEED)
     slots = 64
     slowest, mean, training = [], [], []
     for _ in range(RL_STEPS):
-        drawn = lengths(rng, ROLLOUTS, sigma)
-        each = [draw(own, slots) for own in np.array_split(drawn, devices)]
-        slowest.append(max(each))
-        mean.append(float(np.mean(each)))
-        flops = training_flops(PHI, VOCAB, 1, int(drawn.mean())) * len(drawn)
+        token_counts = lengths(rng, ROLLOUTS, sigma)
+        seconds = [
+            sampling_s(device_lengths, slots)
+            for device_lengths in np.array_split(token_counts, devices)
+        ]
+        slowest.append(max(seconds))
+        mean.append(float(np.mean(seconds)))
+        flops = training_flops(PHI, VOCAB, 1, int(token_counts.mean())) * len(token_counts)
         training.append(training_s(flops, H100, devices))
     return float(np.mean(slowest)), float(np.mean(mean)), float(np.mean(training))
 
@@ -129,15 +132,15 @@ def memory_table() -> None:
     print("| model | strategy | 1 | 8 | 64 | 1,024 | states alone, 8 |")
     print("| :-- | :-- " + "| --: " * 5 + "|")
     for name, architecture in LARGER.items():
-        for strategy in [each for each in STRATEGIES if each != "single"]:
+        for strategy in [name for name in STRATEGIES if name != "single"]:
             cells = []
             for devices in (1, 8, 64, 1024):
                 spread = Sharding(strategy, devices, activation_checkpointing=True)
-                found = footprint(architecture, VOCAB, DTYPE, ADAMW, spread, packed=True)
-                assert found is not None
-                cells.append(f"{found.peak(ROW_TOKENS) / 1e9:.0f}")
+                estimate = footprint(architecture, VOCAB, DTYPE, ADAMW, spread, packed=True)
+                assert estimate is not None
+                cells.append(f"{estimate.peak(ROW_TOKENS) / 1e9:.0f}")
                 if devices == 8:
-                    states = f"{found.states / 1e9:.0f}"
+                    states = f"{estimate.states / 1e9:.0f}"
             print(f"| {name} | {strategy} | " + " | ".join([*cells, states]) + " |")
 
 

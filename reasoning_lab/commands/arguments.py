@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from reasoning_lab.commands.root_config import RootConfig
 from reasoning_lab.commands.sweep import recipes, with_sweep
 from reasoning_lab.config.hydra_errors import CONFIG_DIR_FLAGS
-from reasoning_lab.config.root import RootConfig
 from reasoning_lab.types import UserError
 
 _MULTIRUN_FLAGS = ("-m", "--multirun")

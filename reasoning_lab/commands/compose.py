@@ -15,13 +15,14 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 import reasoning_lab.stages
+from reasoning_lab.commands.root_config import RootConfig
 from reasoning_lab.config.benchmark import BenchmarkConfig
 from reasoning_lab.config.components import SourceConfig
 from reasoning_lab.config.debug import DebugConfig
 from reasoning_lab.config.fields import check_values
 from reasoning_lab.config.hardware import HardwareConfig
+from reasoning_lab.config.hydra_errors import no_stage
 from reasoning_lab.config.identity import identity_of
-from reasoning_lab.config.root import RootConfig
 from reasoning_lab.config.targets import (
     import_trusted,
     is_trusted,
@@ -191,7 +192,7 @@ def _base_name(root: RootConfig) -> str | None:
 
 
 def _check(root: RootConfig) -> None:
-    _check_hardware(root.hardware)
+    check_hardware(root.hardware)
     _check_engine(root)
     _check_precision(root)
     _check_adapter(root)
@@ -201,7 +202,12 @@ def _check(root: RootConfig) -> None:
         completion_metrics(benchmark.metrics, tokens, f"benchmarks.{name}.metrics")
 
 
-def _check_hardware(hardware: HardwareConfig) -> None:
+def check_hardware(hardware: HardwareConfig) -> None:
+    """Check that placement options fit each other.
+
+    Raises:
+        UserError: Two of them do not.
+    """
     strategy = hardware.strategy
     for key, count in (("devices", hardware.devices), ("nodes", hardware.nodes)):
         if count > 1 and strategy == "single":
@@ -303,11 +309,9 @@ def _debugged(stage: LabStage, debug: DebugConfig) -> LabStage:
 
 def _check_stages(root: RootConfig) -> None:
     for name, stage in root.stages.items():
-        if not isinstance(stage, LabStage):
-            raise UserError(
-                f"stages.{name}: a stage needs a schema; add it by its option, as in "
-                f"+stage@stages.{name}=sft"
-            )
+        # A file's `stages: {NAME: {}}` composes: OmegaConf makes it the base of all stages.
+        if not hasattr(stage, "name"):
+            raise UserError(no_stage(f"stages.{name}"))
         stage.check(f"stages.{name}", root.hardware)
 
 

@@ -14,7 +14,7 @@ import yaml
 
 from reasoning_lab.commands.arguments import take_values
 from reasoning_lab.commands.evaluate import stored_policy
-from reasoning_lab.config.root import PathsConfig
+from reasoning_lab.commands.root_config import PathsConfig
 from reasoning_lab.data.artifacts import Corpus
 from reasoning_lab.data.card import fenced_block, markdown_table
 from reasoning_lab.data.corpus import PROMPT_IDS

@@ -16,9 +16,9 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from reasoning_lab.commands.compose import Recipe
+from reasoning_lab.commands.root_config import RootConfig
 from reasoning_lab.config.hardware import SHARDED, HardwareConfig
 from reasoning_lab.config.model import ModelConfig
-from reasoning_lab.config.root import RootConfig
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.graph.plan import NodeState, plan
 from reasoning_lab.graph.recipe import Node, variant_label

@@ -19,8 +19,8 @@ from rich.console import Console
 from reasoning_lab.commands.compose import Recipe
 from reasoning_lab.commands.preflight import Preflight
 from reasoning_lab.commands.report import Report, add_evidence, publish, results_of
+from reasoning_lab.commands.root_config import RootConfig
 from reasoning_lab.config.identity import as_plain
-from reasoning_lab.config.root import RootConfig
 from reasoning_lab.graph.artifact import Artifact
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.graph.recipe import Node, variant_label

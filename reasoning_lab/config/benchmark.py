@@ -12,7 +12,13 @@ from reasoning_lab.config.fields import FREE_KEYS, MAX_SEED, at_least, choice, f
 
 @dataclass
 class SamplingConfig:
-    """How completions are drawn; see `reasoning_lab.sampling.engine.Sampling`."""
+    """How completions are drawn; see `reasoning_lab.sampling.engine.Sampling`.
+
+    Attributes:
+        temperature: Divides the logits; 0 = greedy.
+        top_p: Nucleus sampling: the likeliest tokens with this probability in sum; 1.0 = all.
+        max_new_tokens: Token limit at which a completion is truncated.
+    """
 
     temperature: float = number(MISSING, least=0.0)
     top_p: float = number(1.0, least=0.001, most=1.0)
@@ -25,12 +31,15 @@ class BenchmarkConfig:
 
     Attributes:
         data: A source of its own; null = the run's.
-        instruction: Said after every problem, on a line of its own.
+        instruction: Follows every problem on a line of its own; empty = none.
         split: test, or validation for tuning; no training problem is in either.
+        levels: Difficulty levels of the problems.
+        count: Number of problems; a source with fewer is refused.
         seed: Draws the problems; independent of the run's seed, so all runs meet the same.
         samples: Completions a problem.
+        sampling: How these are drawn.
         unreadable: drop = problems whose gold cannot be read are left out and counted; or refuse.
-        max_unreadable_frac: Largest fraction of the problems that is dropped so.
+        max_unreadable_frac: Largest fraction of the problems that may be dropped.
         metrics: Further metrics by name, each `_target_` and options of a function that gives a
             completion a number; see `reasoning_lab.evaluate.completion_metrics`.
     """
@@ -53,11 +62,11 @@ class ProtocolConfig:
     """What takes the place of every benchmark's own protocol; null = the benchmark's.
 
     Attributes:
-        count: Problems at most; a benchmark with fewer has all of its own.
+        count: Problems at most; a benchmark with fewer keeps all of them.
         samples: Completions a problem.
-        temperature: Of their sampling; 0 = greedy.
-        top_p: Likewise.
-        max_new_tokens: Likewise.
+        temperature: Divides the logits; 0 = greedy.
+        top_p: Nucleus sampling of the completions.
+        max_new_tokens: Token limit at which a completion is truncated.
     """
 
     count: int | None = number(None, least=1)

@@ -45,6 +45,9 @@ _OVERRIDE = re.compile(r"To append to your (?:config|default list) use \+(.+)")
 _NO_MATCH = re.compile(r"Could not (?:override|delete) '([^']+)'")
 _WANTED = re.compile(r"could not be converted to (\w+)")
 _KINDS = {"Integer": "an integer", "Float": "a number", "Boolean": "true or false"}
+# `stages` takes nothing but the schemas of stages; a file's mapping becomes the base of all stages.
+_NOT_A_STAGE = re.compile(r"is not a subclass of LabStage\.|Dict\[str, LabStage\]")
+_UNNAMED_STAGE = re.compile(r"object_type=LabStage$", re.MULTILINE)
 _SWEPT = re.compile(r"Ambiguous value for argument '(.+)'$")
 _REFUSED_GROUP = "Config group override"
 # Former name of a key to its new names; the one that the same mapping has is meant.
@@ -176,6 +179,8 @@ def _unknown_key(error: BaseException, fault: OmegaConfBaseException, groups: Se
     if key in known:
         return f"~{where}: this key cannot be taken out; give it a value, or take out keys below it"
     place = f" in {parent}" if parent else ""
+    if _UNNAMED_STAGE.search(str(fault)):
+        return no_stage(parent)
     if key == "_target_" and parent:
         kind = "data" if ".sources." in parent else parent.rpartition(".")[2]
         return (
@@ -192,6 +197,14 @@ def _is_mapping(node: object) -> bool:
     return isinstance(node, DictConfig) and not node._is_none() and not node._is_missing()
 
 
+def no_stage(key: str) -> str:
+    """What to do about a stage at `key` that no option has given a schema."""
+    return (
+        f"{key}: a stage comes with its option; write +stage@{key}=sft to add one, or ~{key} to "
+        "leave it out"
+    )
+
+
 def _nearest(word: str, known: Iterable[str]) -> str:
     known = list(known)
     near = difflib.get_close_matches(word, known, n=1)
@@ -203,6 +216,8 @@ def _nearest(word: str, known: Iterable[str]) -> str:
 def _wrong_type(fault: ValidationError) -> str:
     said = str(fault).splitlines()[0]
     where = f"{fault.full_key}={fault.value}"
+    if fault.key != "stages" and _NOT_A_STAGE.search(str(fault)):
+        return no_stage(f"stages.{fault.key}")
     if fault.value is None:
         return f"{fault.full_key}=null: it cannot be empty; give a value"
     if found := _WANTED.search(said):

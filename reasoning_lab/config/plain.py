@@ -46,8 +46,9 @@ def _typed(kind: Any, plain: Any) -> Any:
         return cls(**{key: _typed(hints[key], plain[key]) for key in plain if key != _CLASS})
     arguments = get_args(kind)
     if get_origin(kind) in (Union, types.UnionType):
-        (kind,) = (one for one in arguments if one is not types.NoneType)
-        return None if plain is None else _typed(kind, plain)
+        members = [member for member in arguments if member is not types.NoneType]
+        # Several members are scalars, such as `str | int`, which YAML tells apart by itself.
+        return plain if plain is None or len(members) > 1 else _typed(members[0], plain)
     if isinstance(plain, Mapping):
         item = arguments[1] if arguments else Any
         return {key: _typed(item, value) for key, value in plain.items()}

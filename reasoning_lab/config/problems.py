@@ -12,7 +12,12 @@ from reasoning_lab.types import Split
 
 @dataclass
 class ProblemsConfig:
-    """Which problems a stage draws from the training split of the data source."""
+    """Which problems a stage draws from the training split of the data source.
+
+    Attributes:
+        levels: Difficulty levels; a source without levels of its own has level 1.
+        count: Number of problems.
+    """
 
     levels: list[int] = MISSING
     count: int = at_least(1)

@@ -116,24 +116,32 @@ def main(benchmark_path: str, corpus_path: str) -> None:
     lines = Path(corpus_path).read_text(encoding="utf-8").splitlines()
     corpus = [json.loads(line)["question"] for line in lines]
     rng = random.Random(0)
-    found: dict[str, object] = {"planted": len(benchmark)}
+    figures: dict[str, object] = {"planted": len(benchmark)}
     for name, variant in VARIANTS.items():
         planted = [variant(prompt, rng) for prompt in benchmark]
         mixed = [(prompt, True) for prompt in planted] + [(prompt, False) for prompt in corpus]
         rng.shuffle(mixed)
-        gone, wall_s = removed([prompt for prompt, _ in mixed], benchmark)
-        hits = sum(away for away, (_, is_planted) in zip(gone, mixed, strict=True) if is_planted)
-        others = sum(gone) - hits
-        found[name] = {
+        is_removed, wall_s = removed([prompt for prompt, _ in mixed], benchmark)
+        hits = sum(
+            removed_here
+            for removed_here, (_, is_planted) in zip(is_removed, mixed, strict=True)
+            if is_planted
+        )
+        others = sum(is_removed) - hits
+        figures[name] = {
             "changed": sum(one != other for one, other in zip(planted, benchmark, strict=True)),
             "found": hits,
             "unrelated_removed": others,
             "wall_s": round(wall_s, 2),
         }
-    made = generated(len(corpus))
-    gone, wall_s = removed(made, benchmark)
-    unrelated = {"gsm8k": len(corpus), "generated": len(made), "generated_removed": sum(gone)}
-    print(json.dumps({**found, **unrelated, "generated_wall_s": round(wall_s, 2)}))
+    generated_prompts = generated(len(corpus))
+    is_removed, wall_s = removed(generated_prompts, benchmark)
+    unrelated = {
+        "gsm8k": len(corpus),
+        "generated": len(generated_prompts),
+        "generated_removed": sum(is_removed),
+    }
+    print(json.dumps({**figures, **unrelated, "generated_wall_s": round(wall_s, 2)}))
 
 
 if __name__ == "__main__":

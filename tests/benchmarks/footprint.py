@@ -95,9 +95,9 @@ def measure(rows: int, tokens: int, checkpointed: int) -> int:
         model.gradient_checkpointing_enable({"use_reentrant": False})
 
     def batch(index: object) -> MicroBatch:
-        drawn = torch.randint(3, 49152, (rows, tokens)).tolist()
+        token_ids = torch.randint(3, 49152, (rows, tokens)).tolist()
         part = TrainedPart.SEQUENCE
-        documents = [document_of(Example([], ids), trained=part) for ids in drawn]
+        documents = [document_of(Example([], ids), trained=part) for ids in token_ids]
         return MicroBatch(tokens=token_batch(documents))
 
     train(model, batch, STEPS, "cpu")
@@ -112,12 +112,12 @@ def main() -> None:
     print("| :-- | :-- | --: | --: | --: |")
     for rows, tokens, checkpointed in CASES:
         words = [sys.executable, "-m", __spec__.name, str(rows), str(tokens), str(checkpointed)]
-        done = subprocess.run(words, capture_output=True, text=True, check=True)
-        measured = json.loads(done.stdout.splitlines()[-1])
+        child = subprocess.run(words, capture_output=True, text=True, check=True)
+        measured = json.loads(child.stdout.splitlines()[-1])
         sharding = Sharding(activation_checkpointing=bool(checkpointed))
-        reckoned = footprint(ARCHITECTURE, 0, "float32", ADAMW, sharding, on_cpu=True)
-        assert reckoned is not None
-        peak = reckoned.peak(rows * tokens)
+        estimate = footprint(ARCHITECTURE, 0, "float32", ADAMW, sharding, on_cpu=True)
+        assert estimate is not None
+        peak = estimate.peak(rows * tokens)
         print(
             f"| {rows} x {tokens} | {'yes' if checkpointed else 'no'} | {measured / 1e9:.2f} | "
             f"{peak / 1e9:.2f} | {peak / measured:.2f} |",

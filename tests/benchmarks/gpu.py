@@ -40,16 +40,16 @@ def architecture_of(model: str) -> dict[str, Any]:
     from reasoning_lab.config.folder import CONF
 
     config: Any = OmegaConf.to_container(OmegaConf.load(CONF / "model" / f"{model}.yaml"))
-    found = {"vocab_size": config["vocab_size"], **config["architecture"]}
-    found.pop("rope_scaling", None)
-    return found
+    architecture = {"vocab_size": config["vocab_size"], **config["architecture"]}
+    architecture.pop("rope_scaling", None)
+    return architecture
 
 
 def documents_of(tokens: int) -> list[int]:
     """Lengths that together are `tokens`; the same in each process."""
-    drawn, lengths = random.Random(0), list[int]()
+    rng, lengths = random.Random(0), list[int]()
     while sum(lengths) < tokens:
-        length = round(math.exp(drawn.uniform(math.log(64), math.log(4096))))
+        length = round(math.exp(rng.uniform(math.log(64), math.log(4096))))
         lengths.append(min(length, tokens - sum(lengths)))
     return lengths
 
@@ -85,10 +85,10 @@ def measure(model: str, dtype: str, tokens: int, checkpointed: int, without: str
     if checkpointed:
         policy.gradient_checkpointing_enable({"use_reentrant": False})
     lengths = documents_of(tokens)
-    drawn = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
 
     def batch(index: object) -> MicroBatch:
-        ids = torch.randint(3, config.vocab_size, (tokens,), generator=drawn).split(lengths)
+        ids = torch.randint(3, config.vocab_size, (tokens,), generator=generator).split(lengths)
         part = TrainedPart.SEQUENCE
         documents = [document_of(Example([], part_ids.tolist()), trained=part) for part_ids in ids]
         return MicroBatch(tokens=token_batch(documents))
@@ -101,9 +101,9 @@ def measure(model: str, dtype: str, tokens: int, checkpointed: int, without: str
             ends.append(time.perf_counter())
 
     train(policy, batch, WARM + STEPS, "gpu", [Clock()])
-    took = sorted(after - before for before, after in pairwise(ends[WARM - 1 :]))
+    step_seconds = sorted(after - before for before, after in pairwise(ends[WARM - 1 :]))
     return {
-        "step_s": took[len(took) // 2],
+        "step_s": step_seconds[len(step_seconds) // 2],
         "peak": torch.cuda.max_memory_allocated(),
         "device": torch.cuda.get_device_name(),
         "torch": torch.__version__,
@@ -120,25 +120,25 @@ def main() -> None:
     for case in CASES:
         model, dtype, tokens, checkpointed, without = case
         words = [sys.executable, "-m", __spec__.name, *map(str, case)]
-        done = subprocess.run(words, capture_output=True, text=True)
-        if done.returncode:
-            print(f"| {model} | {without} | {done.stderr.strip().splitlines()[-1]} |", flush=True)
+        child = subprocess.run(words, capture_output=True, text=True)
+        if child.returncode:
+            print(f"| {model} | {without} | {child.stderr.strip().splitlines()[-1]} |", flush=True)
             continue
-        found = json.loads(done.stdout.splitlines()[-1])
+        measurement = json.loads(child.stdout.splitlines()[-1])
         architecture = architecture_of(model)
         vocab = architecture["vocab_size"]
         flops = sum(training_flops(architecture, vocab, 1, n) for n in documents_of(tokens))
-        peak = next(d.flops_per_s for k, d in DEVICES.items() if k in found["device"].lower())
+        peak = next(d.flops_per_s for k, d in DEVICES.items() if k in measurement["device"].lower())
         sharding = Sharding(activation_checkpointing=bool(checkpointed))
         planned = footprint(architecture, vocab, dtype, ADAMW, sharding, packed=True)
         assert planned is not None
         print(
             f"| {model} | {dtype} | {tokens:,} | {'yes' if checkpointed else 'no'} | {without} | "
-            f"{tokens / found['step_s']:,.0f} | {flops / found['step_s'] / peak:.0%} | "
-            f"{found['peak'] / 1e9:.1f} | {planned.peak(tokens) / 1e9:.1f} |",
+            f"{tokens / measurement['step_s']:,.0f} | {flops / measurement['step_s'] / peak:.0%} | "
+            f"{measurement['peak'] / 1e9:.1f} | {planned.peak(tokens) / 1e9:.1f} |",
             flush=True,
         )
-    print(f"\n{found['device']}, torch {found['torch']}, {STEPS} steps after {WARM}")
+    print(f"\n{measurement['device']}, torch {measurement['torch']}, {STEPS} steps after {WARM}")
 
 
 if __name__ == "__main__":

@@ -103,9 +103,9 @@ def measure(
 ) -> dict[str, float]:
     rollouts = [rollout_of(*pair) for pair in pairs]
     lengths = [document.length for document in tokenize_rollouts(tokenizer, rollouts)]
-    kept = [number for number, length in enumerate(lengths) if length <= row_tokens]
-    rollouts = [rollouts[number] for number in kept]
-    pairs = [pairs[number] for number in kept]
+    fitting = [number for number, length in enumerate(lengths) if length <= row_tokens]
+    rollouts = [rollouts[number] for number in fitting]
+    pairs = [pairs[number] for number in fitting]
     prompts = [
         str(
             tokenizer.apply_chat_template(
@@ -117,18 +117,18 @@ def measure(
     completions = [completion for _, completion in pairs]
     tokens = bare(tokenizer, prompts, completions)
     packing_frac = whole_path(tokenizer, rollouts, row_tokens)
-    taken: dict[str, list[float]] = {"bare": [], "backend": [], "ours": []}
+    seconds_by_side: dict[str, list[float]] = {"bare": [], "backend": [], "ours": []}
     for _ in range(repetitions):
         begin = time.perf_counter()
         bare(tokenizer, prompts, completions)
-        taken["bare"].append(time.perf_counter() - begin)
+        seconds_by_side["bare"].append(time.perf_counter() - begin)
         begin = time.perf_counter()
         backend(tokenizer, prompts, completions)
-        taken["backend"].append(time.perf_counter() - begin)
+        seconds_by_side["backend"].append(time.perf_counter() - begin)
         begin = time.perf_counter()
         whole_path(tokenizer, rollouts, row_tokens)
-        taken["ours"].append(time.perf_counter() - begin)
-    median = {side: statistics.median(times) for side, times in taken.items()}
+        seconds_by_side["ours"].append(time.perf_counter() - begin)
+    median = {side: statistics.median(times) for side, times in seconds_by_side.items()}
     return {
         "row_tokens": row_tokens,
         "documents": len(pairs),
@@ -136,7 +136,9 @@ def measure(
         "tokens": tokens,
         **{f"{side}_tokens_per_s": round(tokens / seconds) for side, seconds in median.items()},
         "ratio_to_bare": round(median["bare"] / median["ours"], 3),
-        "ratio_to_bare_of_minima": round(min(taken["bare"]) / min(taken["ours"]), 3),
+        "ratio_to_bare_of_minima": round(
+            min(seconds_by_side["bare"]) / min(seconds_by_side["ours"]), 3
+        ),
         "ratio_to_backend": round(median["backend"] / median["ours"], 3),
         "packing_frac": round(packing_frac, 4),
     }
@@ -150,10 +152,10 @@ def main() -> None:
     arguments = parser.parse_args()
     lines = [json.loads(line) for line in arguments.data.read_text().splitlines()]
     pairs = [(line["question"], line["answer"]) for line in lines[: arguments.pairs]]
-    taught, chains = recipe(2 * len(pairs)), joined(pairs)
+    recipe_pairs, chains = recipe(2 * len(pairs)), joined(pairs)
     results = []
     for name, documents, trained_on, vocab_size, row_tokens in (
-        ("recipe", taught, taught, 512, 256),
+        ("recipe", recipe_pairs, recipe_pairs, 512, 256),
         ("pairs", pairs, pairs, 512, 256),
         ("pairs", pairs, pairs, 8192, 256),
         ("pairs", pairs, pairs, 8192, 4096),

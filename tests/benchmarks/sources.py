@@ -22,7 +22,7 @@ def write(path: Path, rows: int) -> None:
             lines.write(json.dumps(row) + "\n")
 
 
-def draw(path: Path, count: int) -> dict[str, float]:
+def measure_draw(path: Path, count: int) -> dict[str, float]:
     """In a process of its own, whose memory is that of the draw alone."""
     import datasets  # noqa: F401  Its import is no part of the times.
 
@@ -32,12 +32,12 @@ def draw(path: Path, count: int) -> dict[str, float]:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     started = perf_counter()
     source = FileSource(str(path), 0.01, 0.01, {"solutions": "s"})
-    made = perf_counter()
+    opened = perf_counter()
     drawn = sum(1 for _ in source.problems(Split.TRAIN, [1], count, 0))
     return {
-        "made_s": round(made - started, 2),
+        "opened_s": round(opened - started, 2),
         "drawn": drawn,
-        "drawn_s": round(perf_counter() - made, 2),
+        "drawn_s": round(perf_counter() - opened, 2),
         "rise_mib": round((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024),
         "anonymous_mib": round(_anonymous_kib() / 1024),
     }
@@ -74,6 +74,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["draw"]:
-        print(json.dumps(draw(Path(sys.argv[2]), int(sys.argv[3]))))
+        print(json.dumps(measure_draw(Path(sys.argv[2]), int(sys.argv[3]))))
     else:
         main()

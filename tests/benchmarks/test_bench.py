@@ -23,7 +23,7 @@ from .pairs.__main__ import (
     table,
 )
 from .pairs.limits import decoding_bytes, decoding_products, training_products
-from .pairs.work import PAIRS, made
+from .pairs.work import PAIRS, side_of
 from .pairs.workload import (
     ENDING_POLICY,
     RL_ENDS_ONE_IN,
@@ -80,8 +80,8 @@ def test_a_policy_ends_one_token_in_so_many(workload: Path) -> None:
 
 def test_products_by_hand() -> None:
     """A layer of 4 x 8 x 8 + 3 x 8 x 10 weights, twice; 8 x 20 for the vocabulary."""
-    found = training_products(Size(20, NARROW, 1), tokens=7, trained=3, passes=3)
-    assert found == 3 * 2 * (7 * 2 * (256 + 240) + 3 * 160)
+    products = training_products(Size(20, NARROW, 1), tokens=7, trained=3, passes=3)
+    assert products == 3 * 2 * (7 * 2 * (256 + 240) + 3 * 160)
 
 
 def test_decoding_by_hand() -> None:
@@ -91,8 +91,8 @@ def test_decoding_by_hand() -> None:
     products = 2 * (9 * weights + 4 * 8 * 20)  # Tokens read: 5 + 2 and 2 + 0; drawn: 4.
     assert decoding_products(size, [5, 2], [3, 1]) == products
     # Three positions read the weights; the second and third of the first row 6 and 7 pairs.
-    found = decoding_bytes(size, [5, 2], [3, 1])
-    assert found == 4 * (3 * (weights + 8 * 20) + (6 + 7) * 2 * (2 * 4))
+    read_bytes = decoding_bytes(size, [5, 2], [3, 1])
+    assert read_bytes == 4 * (3 * (weights + 8 * 20) + (6 + 7) * 2 * (2 * 4))
 
 
 def answer(**changes: Any) -> dict[str, Any]:
@@ -136,8 +136,8 @@ def test_both_sides_do_equal_work(
     name: str, workload: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REASONING_LAB_TRUSTED", "tests")
-    monkeypatch.setattr(distillation, "_OPEN", {})  # Else its engine would stay open.
-    sides = [made(path, workload) for path in (PAIRS[name].ours, PAIRS[name].peer)]
+    monkeypatch.setattr(distillation, "OPEN_ENGINES", {})  # Else its engine would stay open.
+    sides = [side_of(path, workload) for path in (PAIRS[name].ours, PAIRS[name].peer)]
     checks = [asdict(side.check()) for side in sides]
     rounds = [asdict(side.round()) for side in sides]
     if name not in DRAWING:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from .growth.__main__ import CURVES, draw, table
-from .growth.curve import Curve, doublings, exponent, measured
+from .growth.__main__ import CURVES, save_curves, table
+from .growth.curve import Curve, doublings, exponent, measured_row
 
 # Those that start processes, or compose a recipe many times.
 SLOW = ("verify/problems", "recipe/stages", "recipe/variants")
@@ -50,9 +50,9 @@ def test_a_curve_that_grows_too_fast_does_not_pass(tmp_path: Path) -> None:
 
     curve = Curve("numbers", "their sum", (1, 2, 4), 1, prepare)
     # By more than any clock errs: what is linear is asked not to grow, or to explode.
-    rows = [measured(f"at most {n:g}", replace(curve, expected=n)) for n in (-1.0, 3.0)]
+    rows = [measured_row(f"at most {n:g}", replace(curve, expected=n)) for n in (-1.0, 3.0)]
     assert [row["passes"] for row in rows] == [False, True]
     lines = table(rows).splitlines()
     assert [line.split(" | ")[-1] for line in lines[-2:]] == ["**no** |", "yes |"]
-    draw(rows, tmp_path / "growth.png")
+    save_curves(rows, tmp_path / "growth.png")
     assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")

@@ -39,7 +39,7 @@ def box(answer: str) -> str:
     return f"\\boxed{{{answer}}}"
 
 
-def say(figure: str, **values: Any) -> None:
+def print_figure(figure: str, **values: Any) -> None:
     print(json.dumps({"figure": figure, **values}), flush=True)
 
 
@@ -66,16 +66,16 @@ def speed(arguments: argparse.Namespace) -> None:
         with Verifier(WORKERS, timeout_s=10, memory_mb=512) as verifier:
             verifier.verify(problems[:100], texts[:100])
             start, busy_s = time.perf_counter(), cpu_s()
-            found = verifier.verify(problems, texts)
+            verdicts = verifier.verify(problems, texts)
             took_s, busy_s = time.perf_counter() - start, cpu_s() - busy_s
-        say(
+        print_figure(
             "speed",
             checker=checker,
             answers=answers,
-            answers_per_s=round(len(found) / took_s),
-            answers_per_worker_cpu_s=round(len(found) / busy_s),
+            answers_per_s=round(len(verdicts) / took_s),
+            answers_per_worker_cpu_s=round(len(verdicts) / busy_s),
             load_average=os.getloadavg()[0],
-            **Counter(str(verdict) for _, verdict in found),
+            **Counter(str(verdict) for _, verdict in verdicts),
         )
 
 
@@ -113,10 +113,12 @@ def isolated(arguments: argparse.Namespace) -> None:
             with Verifier(WORKERS, timeout_s=10, memory_mb=512) as verifier:
                 verifier.verify(problems[:100], texts[:100])
                 start = time.perf_counter()
-                found = verifier.verify(problems, texts)
+                verdicts = verifier.verify(problems, texts)
                 took_s = time.perf_counter() - start
-            counts = Counter(str(verdict) for _, verdict in found)
-            say("isolated", checker=name, answers_per_s=round(len(found) / took_s), **counts)
+            counts = Counter(str(verdict) for _, verdict in verdicts)
+            print_figure(
+                "isolated", checker=name, answers_per_s=round(len(verdicts) / took_s), **counts
+            )
         sys.path.remove(folder)
 
 
@@ -177,9 +179,9 @@ def hostile(arguments: argparse.Namespace) -> None:
             problems.append(Problem(f"q{at}", gold, checker, "f"))
             if at % 1_000 == 0:
                 counts.update(str(verdict) for _, verdict in verifier.verify(problems, batch))
-                asked = time.perf_counter()
+                probe_started = time.perf_counter()
                 probe = verifier.verify([Problem("probe", "5", "math", "f")], [box("10/2")])
-                slowest_s = max(slowest_s, time.perf_counter() - asked)
+                slowest_s = max(slowest_s, time.perf_counter() - probe_started)
                 if probe[0][1] is not Verdict.CORRECT:
                     counts["probe_failed"] += 1
                 print(f"{at} answers, {time.perf_counter() - start:.0f} s", file=sys.stderr)
@@ -187,7 +189,7 @@ def hostile(arguments: argparse.Namespace) -> None:
                 parent_mib.append(rss_mib(os.getpid()))
                 workers_mib.append(sum(rss_mib(pid) for pid in fork_server_children()))
         hung = max(0, len(fork_server_children()) - WORKERS)
-    say(
+    print_figure(
         "hostile",
         answers=HOSTILE,
         wall_s=round(time.perf_counter() - start),
@@ -241,18 +243,18 @@ def gsm8k(arguments: argparse.Namespace) -> None:
                 kinds.append((label, spelling))
         with Verifier(WORKERS, timeout_s=10, memory_mb=512) as verifier:
             unreadable = len(verifier.unreadable_golds(problems))
-            found = verifier.verify(problems, texts)
+            verdicts = verifier.verify(problems, texts)
         missed = Counter(
             spelling if label else f"FALSE POSITIVE {spelling}"
-            for (label, spelling), (_, verdict) in zip(kinds, found, strict=True)
+            for (label, spelling), (_, verdict) in zip(kinds, verdicts, strict=True)
             if (verdict is Verdict.CORRECT) is not label
         )
-        say(
+        print_figure(
             "gsm8k",
             checker=checker,
             spellings="plain" if spellings is PLAIN else "latex" if spellings is LATEX else "all",
-            n=len(found),
-            agree_pct=round(100 * (1 - missed.total() / len(found)), 3),
+            n=len(verdicts),
+            agree_pct=round(100 * (1 - missed.total() / len(verdicts)), 3),
             unreadable_golds=unreadable,
             missed=missed,
         )
@@ -274,7 +276,7 @@ def published(arguments: argparse.Namespace) -> None:
         assert suite is not None
         counts = {key: int(suite.attrib[key]) for key in ("tests", "failures", "errors", "skipped")}
         failed = [case.attrib["name"][:80] for case in suite if case.find("failure") is not None]
-    say("math_verify_own_settings", **counts, failed=failed)
+    print_figure("math_verify_own_settings", **counts, failed=failed)
     cases = [
         case
         for path in sorted((arguments.math_verify / "tests").glob("*.py"))
@@ -285,20 +287,24 @@ def published(arguments: argparse.Namespace) -> None:
     problems = [Problem(gold, gold, "math", "published") for gold, _, _ in usable]
     with Verifier(WORKERS, timeout_s=10, memory_mb=1024) as verifier:
         unreadable = verifier.unreadable_golds(problems)
-        kept = [(p, case) for p, case in zip(problems, usable, strict=True) if p not in unreadable]
-        found = verifier.verify([p for p, _ in kept], [box(pred) for _, (_, pred, _) in kept])
+        readable = [
+            (p, case) for p, case in zip(problems, usable, strict=True) if p not in unreadable
+        ]
+        verdicts = verifier.verify(
+            [p for p, _ in readable], [box(pred) for _, (_, pred, _) in readable]
+        )
     differ = [
         {"gold": gold, "answer": pred, "published": right, "found": str(verdict)}
-        for (_, (gold, pred, right)), (_, verdict) in zip(kept, found, strict=True)
+        for (_, (gold, pred, right)), (_, verdict) in zip(readable, verdicts, strict=True)
         if (verdict is Verdict.CORRECT) is not right
     ]
-    say(
+    print_figure(
         "math_verify_published_as_boxed_answers",
         published=len(cases),
         one_formula_each=len(usable),
         unreadable_golds=[p.gold for p in unreadable],
-        agree=len(kept) - len(differ),
-        agree_pct=round(100 * (1 - len(differ) / max(1, len(kept))), 2),
+        agree=len(readable) - len(differ),
+        agree_pct=round(100 * (1 - len(differ) / max(1, len(readable))), 2),
         differ=differ,
     )
 

@@ -85,11 +85,11 @@ def test_each_checker_by_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 def test_choices_stand_in_the_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    told = {"gold": "C", "choices": ["7", "8", "53"]}
+    problem = {"gold": "C", "choices": ["7", "8", "53"]}
     rows: list[dict[str, Any]] = [
-        {**told, "completion": r"\boxed{53}", "label": True},
-        {**told, "completion": r"\boxed{8}", "label": False},
-        {**told, "completion": r"\boxed{D}", "label": True},
+        {**problem, "completion": r"\boxed{53}", "label": True},
+        {**problem, "completion": r"\boxed{8}", "label": False},
+        {**problem, "completion": r"\boxed{D}", "label": True},
         {"gold": "C", "completion": r"\boxed{53}", "label": False},
         {"gold": "C", "completion": r"\boxed{(C)}", "label": True},
     ]
@@ -125,7 +125,7 @@ def test_unreadable_golds_are_counted_and_the_rest_is_compared(
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         ('{"gold": "1", "completion": "x"}\n', "rows.jsonl, line 1: not an object.*'label'"),
         ('{"gold": "1", "completion": "x", "label": "yes"}\n', "line 1: .* label is true or false"),
@@ -139,13 +139,13 @@ def test_unreadable_golds_are_counted_and_the_rest_is_compared(
     ],
 )
 def test_malformed_rows_are_named(
-    content: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    content: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "rows.jsonl").write_text(content)
     assert lab_here("audit", "path=rows.jsonl", cwd=tmp_path) == 2
     err = capsys.readouterr().err.strip()
     assert len(err.splitlines()) == 1
-    assert re.search(told, err), err
+    assert re.search(message, err), err
 
 
 def test_file_must_be_named_and_be_there(

@@ -9,7 +9,7 @@ from hydra.errors import HydraException
 from omegaconf import MISSING
 from omegaconf.errors import OmegaConfBaseException
 
-from reasoning_lab.commands.compose import _check_hardware, stage_classes
+from reasoning_lab.commands.compose import check_hardware, stage_classes
 from reasoning_lab.config.components import EngineConfig, SourceConfig, register_component
 from reasoning_lab.config.fields import fraction
 from reasoning_lab.config.folder import CONF
@@ -205,37 +205,37 @@ def test_model_folder_is_identified_by_its_content(composed: Compose, tmp_path: 
         (tmp_path / name).mkdir()
         (tmp_path / name / "model.safetensors").write_bytes(weights)
 
-    def found(name: str) -> set[str]:
+    def identity(name: str) -> set[str]:
         recipe = composed("ablate=pretrain", f"model.path={tmp_path / name}")
         return {n.fingerprint for n in recipe.nodes if Policy in n.stage.consumes}
 
-    assert found("a") == found("b")
-    assert not found("a") & found("c")
+    assert identity("a") == identity("b")
+    assert not identity("a") & identity("c")
 
 
 def test_data_file_is_identified_by_its_content(composed: Compose, tmp_path: Path) -> None:
-    def found(name: str, text: str) -> dict[str, str]:
+    def prints(name: str, text: str) -> dict[str, str]:
         path = tmp_path / name
         path.write_text(text)
         nodes = composed("data=jsonl", f"data.path={path}").nodes
         return {node.name: node.fingerprint for node in nodes}
 
     row = '{"prompt": "1 + 1?", "gold": "2"}\n'
-    assert found("a", row) == found("b", row)
-    assert found("c", row + row)["distill"] != found("a", row)["distill"]
+    assert prints("a", row) == prints("b", row)
+    assert prints("c", row + row)["distill"] != prints("a", row)["distill"]
 
 
 def test_a_local_copy_in_a_mixture_is_identified_by_its_content(
     composed: Compose, tmp_path: Path
 ) -> None:
-    def found(name: str, answer: int) -> str:
+    def identity(name: str, answer: int) -> str:
         path = tmp_path / name
         path.write_text(f'{{"question": "1 + 1?", "answer": "#### {answer}"}}\n')
         nodes = composed("data=mixture", f"data.sources.gsm8k.path={path}").nodes
         return next(node.fingerprint for node in nodes if node.name == "distill")
 
-    assert found("a.jsonl", 2) == found("b.jsonl", 2)
-    assert found("c.jsonl", 3) != found("a.jsonl", 2)
+    assert identity("a.jsonl", 2) == identity("b.jsonl", 2)
+    assert identity("c.jsonl", 3) != identity("a.jsonl", 2)
 
 
 def test_a_key_that_rows_lack_is_named(composed: Compose) -> None:
@@ -288,6 +288,10 @@ def sentence_of(composed: Compose, *overrides: str) -> str:
         ("seed=4294967296", ["seed", "give 4294967295 or less"]),
         ("stages.extra=3", ["stages.extra=3", "no key 'extra' in stages"]),
         ("+stages.extra.count=3", ["stages.extra", "+stage@stages.extra=sft"]),
+        ("++stages.extra={count: 3}", ["stages.extra", "+stage@stages.extra=sft"]),
+        ("stages.sft=null", ["stages.sft", "~stages.sft to leave it out"]),
+        ("stages=3", ["stages=3", "not a mapping", "keys below stages"]),
+        ("+stages.sft.cuont=3", ["stages.sft.cuont=3", "no such key", "levels, count"]),
         ("stages.rl.advantage=ppo", ["stages.rl.advantage", "'ppo'", "grpo, dr_grpo, rloo"]),
         (
             "++stages.rl.rewards.correctness._target_=os.system",
@@ -329,6 +333,11 @@ def test_mistake_is_one_clear_sentence(override: str, parts: list[str], composed
         ("stages: {sft: {cuont: 3}}", ["experiment/mine.yaml", "stages.sft.cuont", "'count'"]),
         ("stages: {sft: {count: a}}", ["experiment/mine.yaml", "stages.sft.count=a", "integer"]),
         (
+            "stages: {mine: {count: 3}}",
+            ["experiment/mine.yaml: stages.mine: a stage", "+stage@stages.mine=sft"],
+        ),
+        ("stages: {mine: {after: sft}}", ["stages.mine: a stage", "+stage@stages.mine=sft"]),
+        (
             "data: {_target_: my_lab.Tickets}",
             ["experiment/mine.yaml: data._target_", "[{/schema/data@_here_: custom}]", "options"],
         ),
@@ -352,7 +361,7 @@ def test_data_file_that_does_not_exist_is_named(composed: Compose, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("override", "told"),
+    ("override", "message"),
     [
         (
             "hardware.micro_batch_size=5",
@@ -377,9 +386,9 @@ def test_data_file_that_does_not_exist_is_named(composed: Compose, tmp_path: Pat
     ],
 )
 def test_what_cannot_run_is_refused_before_anything_does(
-    override: str, told: str, composed: Compose
+    override: str, message: str, composed: Compose
 ) -> None:
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         composed(override)
 
 
@@ -409,7 +418,7 @@ def test_where_the_rollouts_servers_are_changes_no_result(composed: Compose) -> 
 
 
 @pytest.mark.parametrize(
-    ("overrides", "told"),
+    ("overrides", "message"),
     [
         (["hardware.sampling.rollout_urls=[10.0.0.1:8000]"], "'10.0.0.1:8000' is not a server's"),
         (
@@ -422,9 +431,9 @@ def test_where_the_rollouts_servers_are_changes_no_result(composed: Compose) -> 
     ],
 )
 def test_what_servers_of_rollouts_cannot_is_refused(
-    overrides: list[str], told: str, composed: Compose
+    overrides: list[str], message: str, composed: Compose
 ) -> None:
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         composed("stages.rl.rollout_engine=vllm", *overrides)
 
 
@@ -473,15 +482,15 @@ def test_micro_batch_that_holds_a_whole_step_is_no_mistake(composed: Compose) ->
 def test_impossible_strategy_is_one_sentence(
     overrides: list[str], complaint: str, composed: Compose
 ) -> None:
-    with pytest.raises(UserError, match=complaint) as told:
+    with pytest.raises(UserError, match=complaint) as refusal:
         composed("~stages.midtrain", *overrides)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(refusal.value)
 
 
 def test_a_stage_is_made_on_one_kind_of_cluster() -> None:
     hardware = HardwareConfig(slurm=SlurmConfig(), ray=RayConfig())
     with pytest.raises(UserError, match=r"^hardware\.slurm and hardware\.ray: a stage is made"):
-        _check_hardware(hardware)
+        check_hardware(hardware)
 
 
 def test_strategy_is_no_identity(composed: Compose) -> None:

@@ -17,7 +17,7 @@ DONE = re.compile(r"^\[\d+/\d+\] (\S+): done", re.MULTILINE)
 
 
 @pytest.fixture
-def made(smoke_run: Path, tmp_path: Path) -> Path:
+def finished_run(smoke_run: Path, tmp_path: Path) -> Path:
     """A folder of its own in which the smoke recipe has run."""
     shutil.copytree(smoke_run / "runs" / "store", tmp_path / "runs" / "store")
     return tmp_path
@@ -34,10 +34,10 @@ def planned(folder: Path, capsys: pytest.CaptureFixture[str], *overrides: str) -
 
 
 def test_ablation_makes_what_its_plan_counts_and_the_second_call_nothing(
-    made: Path, capsys: pytest.CaptureFixture[str]
+    finished_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sweep = "ablate=none,sft,dpo,rl"
-    nodes = planned(made, capsys, sweep)
+    nodes = planned(finished_run, capsys, sweep)
     to_run = [node["fingerprint"] for node in nodes if node["state"] == "run"]
     # Without sft the pairs are the teacher's all the same: dpo and rl with their evaluations.
     # Without dpo: rl and its evaluation. Without rl nothing is new.
@@ -47,31 +47,31 @@ def test_ablation_makes_what_its_plan_counts_and_the_second_call_nothing(
     ]
     assert len(set(to_run)) == len(to_run) == 6
     assert {n["variant"] for n in nodes} == {"none", "sft", "dpo", "rl"}
-    assert lab_here("-m", *SMOKE, sweep, cwd=made) == 0
+    assert lab_here("-m", *SMOKE, sweep, cwd=finished_run) == 0
     assert DONE.findall(capsys.readouterr().out) == [*expected["sft"], *expected["dpo"]]
-    assert all(node["state"] == "cached" for node in planned(made, capsys, sweep))
-    assert lab_here("-m", *SMOKE, sweep, cwd=made) == 0
+    assert all(node["state"] == "cached" for node in planned(finished_run, capsys, sweep))
+    assert lab_here("-m", *SMOKE, sweep, cwd=finished_run) == 0
     assert DONE.findall(capsys.readouterr().out) == []
 
 
 def test_plan_tells_what_is_shared_and_how_long_it_takes(
-    made: Path, capsys: pytest.CaptureFixture[str]
+    finished_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    nodes = planned(made, capsys, TWINS, "seed=0,7")
+    nodes = planned(finished_run, capsys, TWINS, "seed=0,7")
     assert len(nodes) == 4 * 9
-    own = [node for node in nodes if node["seed"] == 7 and not node["repeated"]]
-    assert len(own) == 9
-    rl = next(node for node in own if node["stage"] == "rl")
+    of_seed = [node for node in nodes if node["seed"] == 7 and not node["repeated"]]
+    assert len(of_seed) == 9
+    rl = next(node for node in of_seed if node["stage"] == "rl")
     assert (rl["steps"], rl["rows"], rl["state"]) == (2, 2 * 2 * 4, "run")
     done = next(node for node in nodes if node["stage"] == "sft" and node["seed"] == 0)
-    again = next(node for node in own if node["stage"] == "sft")
+    again = next(node for node in of_seed if node["stage"] == "sft")
     # The same work as the artifact of seed 0, so the same time and tokens.
     assert again["wall_s"] == done["wall_s"]
     assert again["train_tokens"] == done["train_tokens"] > 0
-    double = planned(made, capsys, "stages.sft.optimization.length=8 steps")
+    double = planned(finished_run, capsys, "stages.sft.optimization.length=8 steps")
     longer = next(node for node in double if node["stage"] == "sft")
     assert longer["train_tokens"] == 2 * done["train_tokens"]
-    assert lab_here("plan", *SMOKE, TWINS, "seed=7", cwd=made) == 0
+    assert lab_here("plan", *SMOKE, TWINS, "seed=7", cwd=finished_run) == 0
     assert "9 to make, 0 to reuse, 9 shared between runs; about" in capsys.readouterr().out
 
 
@@ -126,9 +126,9 @@ def test_plan_reads_a_config_folder(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 def test_recipe_without_a_benchmark_ends_well(
-    made: Path, capsys: pytest.CaptureFixture[str]
+    finished_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert lab_here(*SMOKE, "~benchmarks.heldout", cwd=made) == 0
+    assert lab_here(*SMOKE, "~benchmarks.heldout", cwd=finished_run) == 0
     assert "nothing to report" in capsys.readouterr().out
 
 
@@ -153,17 +153,19 @@ def twin_stages(folder: Path) -> list[str]:
     ids=["joblib", "submitit"],
 )
 def test_two_processes_that_need_the_same_stage_make_it_once(
-    launcher: list[str], made: Path
+    launcher: list[str], finished_run: Path
 ) -> None:
-    before = {path.name for path in (made / "runs" / "store").glob("*/*") if path.is_dir()}
-    code, out, err = lab("-m", *SMOKE, TWINS, *launcher, cwd=made)
+    before = {path.name for path in (finished_run / "runs" / "store").glob("*/*") if path.is_dir()}
+    code, out, err = lab("-m", *SMOKE, TWINS, *launcher, cwd=finished_run)
     assert code == 0, out + err
-    logs = out + "".join(path.read_text() for path in (made / "runs" / "sweeps").rglob("*_log.out"))
+    logs = out + "".join(
+        path.read_text() for path in (finished_run / "runs" / "sweeps").rglob("*_log.out")
+    )
     assert sorted(DONE.findall(logs)) == ["rl", "rl/heldout"]
-    after = {path.name for path in (made / "runs" / "store").glob("*/*") if path.is_dir()}
+    after = {path.name for path in (finished_run / "runs" / "store").glob("*/*") if path.is_dir()}
     assert len(after - before) == 2
-    assert "rl/heldout" in twin_stages(made)
-    assert len(list((made / "runs" / "sweeps").rglob("report.json"))) == 2
+    assert "rl/heldout" in twin_stages(finished_run)
+    assert len(list((finished_run / "runs" / "sweeps").rglob("report.json"))) == 2
 
 
 @pytest.mark.long
@@ -172,7 +174,7 @@ def test_optuna_searches_for_the_best_pass_at_1(tmp_path: Path) -> None:
     """Over a base policy that gets some direct answers right, so that the objective is not 0."""
     code, out, err = lab(
         *("-m", *SMOKE, "hydra/sweeper=optuna", "hydra.sweeper.direction=maximize"),
-        *(each for each in FAST_PRETRAINING if "learning_rate" not in each),
+        *(override for override in FAST_PRETRAINING if "learning_rate" not in override),
         *("hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=1"),
         *("ablate=[distill,midtrain,sft,prefer,dpo,rl]", "stages.pretrain.problems.count=2000"),
         *("stages.pretrain.optimization.batch_size=20", "benchmarks.heldout.count=70"),
@@ -182,9 +184,9 @@ def test_optuna_searches_for_the_best_pass_at_1(tmp_path: Path) -> None:
     )
     assert code == 0, out + err
     (path,) = (tmp_path / "runs" / "sweeps").glob("*/optimization_results.yaml")
-    found = OmegaConf.load(path)
+    results = OmegaConf.load(path)
     reports = list((tmp_path / "runs" / "sweeps").rglob("report.json"))
     assert len(reports) == 2
     (reached, other) = (json.loads(r.read_text())["rows"][-1]["pass@1"] for r in reports)
-    assert found.best_value == max(reached, other) > 0
-    assert 3e-3 <= found.best_params["stages.pretrain.optimization.learning_rate"] <= 5e-3
+    assert results.best_value == max(reached, other) > 0
+    assert 3e-3 <= results.best_params["stages.pretrain.optimization.learning_rate"] <= 5e-3

@@ -68,7 +68,7 @@ def test_hardware_composes_with_every_model_and_stage(
         config.hardware, config.model = hardware, model
         root = compose(config).root
         assert root.hardware.world_size == world
-        training = [held for held in root.stages.values() if isinstance(held, TrainingStage)]
+        training = [stage for stage in root.stages.values() if isinstance(stage, TrainingStage)]
         assert len(training) >= 10
         for stage in training:
             size = stage.optimization.batch_size

@@ -29,6 +29,8 @@ class Whole:
     split: Split
     parts: dict[str, Part] = field(default_factory=dict)
     other: Part | None = None
+    level: str | int = "easy"
+    levels: dict[str, str | int | None] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=lambda: {"default": 1})
 
 
@@ -39,6 +41,8 @@ def test_types_come_back_through_yaml(monkeypatch: pytest.MonkeyPatch) -> None:
         part=SpecialPart(Path("a"), (1e-5, 2.0), "x"),
         split=Split.TEST,
         parts={"b": Part(Path("c"))},
+        level=2,
+        levels={"a": 1, "b": "1", "c": None},
         options={"levels": {1: "easy"}, "words": ["one", "two"]},
     )
     plain = yaml.safe_load(yaml.safe_dump(to_plain(whole)))

@@ -1,6 +1,7 @@
 """What recipes and stage options hold: the paper's numbers, the toy's in one place, any model."""
 
 from pathlib import Path
+from typing import Any
 
 import hydra
 import pytest
@@ -66,7 +67,7 @@ def test_option_composes_with_every_model(
 
 def test_the_papers_rates_and_lengths_need_no_other_word() -> None:
     """Figures of the paper, by step: rates, warm-up, batch, epochs and tokens of a row."""
-    stages = composed_recipe(
+    stages: Any = composed_recipe(
         "recipe=paper", "model=qwen2_5_0_5b", "data=openr1_math", "hardware=gpu"
     ).root.stages
     midtrain, sft, dpo, rl = (stages[name] for name in ("midtrain", "sft", "dpo", "rl"))
@@ -107,10 +108,12 @@ def test_stage_options_suit_a_pretrained_checkpoint(path: Path) -> None:
 
 def test_pairs_of_another_kind_come_with_their_own_numbers() -> None:
     """The tiny recipe's numbers of `prefer` are no keys of `prefer_teacher`."""
-    own, mixed, teacher = (
+    options: list[Any] = [
         composed_recipe(f"stage@stages.prefer={name}").root.stages["prefer"]
         for name in ("prefer", "prefer_mixed", "prefer_teacher")
-    )
-    assert (own.group_size, own.pairs_per_problem, own.sampling.max_new_tokens) == (6, 4, 200)
+    ]
+    prefer, mixed, teacher = options
+    assert (prefer.group_size, prefer.pairs_per_problem) == (6, 4)
+    assert prefer.sampling.max_new_tokens == 200
     assert (mixed.group_size, mixed.pairs_per_problem, mixed.problems.count) == (6, 1, 1200)
     assert teacher.pairs_per_problem == 1

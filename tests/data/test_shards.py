@@ -32,7 +32,8 @@ class Sampler:
 
 def sampled(folder: Path, sampler: Sampler) -> list[Rollout]:
     problems = (rollout(number).problem for number in range(10))
-    return [each for shard in sample_in_shards(folder, problems, 4, sampler) for each in shard]
+    shards = sample_in_shards(folder, problems, 4, sampler)
+    return [drawn for shard in shards for drawn in shard]
 
 
 def test_all_rollouts_in_order_and_read_back_as_they_were(tmp_path: Path) -> None:

@@ -80,20 +80,20 @@ def test_what_is_measured_by_hand() -> None:
         rollouts("p", ("1", RIGHT), ("2", WRONG), ("1", RIGHT), ("2", WRONG)),
         rollouts("q", ("5", WRONG), ("5", WRONG), ("1", RIGHT), UNREAD, tokens=9),
     ]
-    found = measured(groups)
-    assert found["pass@1"] == pytest.approx(3 / 8)
-    assert found["by_sample"] == [0.5, 0.0, 1.0, 0.0]
+    metrics = measured(groups)
+    assert metrics["pass@1"] == pytest.approx(3 / 8)
+    assert metrics["by_sample"] == [0.5, 0.0, 1.0, 0.0]
     # Two problems, one trial each: Clopper-Pearson's ends, of 0 of 2 by hand: 1 - 0.025^(1/2).
-    assert found["by_sample_ci95"][1] == pytest.approx([0.0, 1 - 0.025**0.5])
-    assert found["by_sample_ci95"][0] == pytest.approx(list(binomtest(1, 2).proportion_ci()))
+    assert metrics["by_sample_ci95"][1] == pytest.approx([0.0, 1 - 0.025**0.5])
+    assert metrics["by_sample_ci95"][0] == pytest.approx(list(binomtest(1, 2).proportion_ci()))
     # 1 - C(2, 2) / C(4, 2) and 1 - C(3, 2) / C(4, 2); every problem has a right answer among four.
-    assert found["pass@2"][0] == pytest.approx((5 / 6 + 3 / 6) / 2)
-    assert found["pass@4"][0] == 1.0
-    assert found["maj@2"][0] == pytest.approx((1 / 2 + 0) / 2)
-    assert found["maj@4"][0] == pytest.approx((1 / 2 + 0) / 2)
-    assert found["unparseable_frac"] == 1 / 8
-    assert found["correct_tokens"] == pytest.approx((3 + 3 + 9) / 3)
-    assert found["wrong_tokens"] == pytest.approx((3 + 3 + 9 + 9 + 9) / 5)
+    assert metrics["pass@2"][0] == pytest.approx((5 / 6 + 3 / 6) / 2)
+    assert metrics["pass@4"][0] == 1.0
+    assert metrics["maj@2"][0] == pytest.approx((1 / 2 + 0) / 2)
+    assert metrics["maj@4"][0] == pytest.approx((1 / 2 + 0) / 2)
+    assert metrics["unparseable_frac"] == 1 / 8
+    assert metrics["correct_tokens"] == pytest.approx((3 + 3 + 9) / 3)
+    assert metrics["wrong_tokens"] == pytest.approx((3 + 3 + 9 + 9 + 9) / 5)
     silent = measured([rollouts("p", ("1", RIGHT), tokens=0)])
     assert silent["completion_tokens"] is silent["correct_tokens"] is silent["wrong_tokens"] is None
     assert not [key for key in silent if key.startswith("maj@")]
@@ -106,10 +106,12 @@ def test_digest_tells_what_was_asked() -> None:
 
 
 def test_protocol_takes_the_place_of_what_it_names() -> None:
-    own = BenchmarkConfig(levels=[1], count=5, samples=4, sampling=SamplingConfig(0.6, 0.95, 100))
-    greedy = ProtocolConfig(samples=1, temperature=0.0).applied(own)
+    benchmark = BenchmarkConfig(
+        levels=[1], count=5, samples=4, sampling=SamplingConfig(0.6, 0.95, 100)
+    )
+    greedy = ProtocolConfig(samples=1, temperature=0.0).applied(benchmark)
     assert (greedy.samples, greedy.sampling) == (1, SamplingConfig(0.0, 0.95, 100))
-    assert ProtocolConfig().applied(own) == own
+    assert ProtocolConfig().applied(benchmark) == benchmark
 
 
 def test_choices_are_put_in_an_order_that_the_question_decides() -> None:
@@ -139,15 +141,15 @@ def test_own_problems_are_identity_by_content_alone(composed: Compose, tmp_path:
         path.write_text(json.dumps({"question": "q", "answer": f"#### {gold}"}) + "\n")
         return f"benchmarks.gsm8k.data.path={path}"
 
-    asked = ["benchmark=[gsm8k,heldout]", "benchmarks.gsm8k.count=1"]
-    first = fingerprints(composed, *asked, copy("a.jsonl", "1"))
-    moved = fingerprints(composed, *asked, copy("b.jsonl", "1"))
-    other = fingerprints(composed, *asked, copy("c.jsonl", "2"))
+    overrides = ["benchmark=[gsm8k,heldout]", "benchmarks.gsm8k.count=1"]
+    first = fingerprints(composed, *overrides, copy("a.jsonl", "1"))
+    moved = fingerprints(composed, *overrides, copy("b.jsonl", "1"))
+    other = fingerprints(composed, *overrides, copy("c.jsonl", "2"))
     assert first == moved
     changed = {name for name in first if first[name] != other[name]}
     assert changed == {name for name in first if name.endswith("/gsm8k")}
     # What the recipe trains on is no part of what a foreign checkpoint answers.
-    here = ["recipe=evaluate", "model=checkpoint", "model.path=some/model", *asked]
+    here = ["recipe=evaluate", "model=checkpoint", "model.path=some/model", *overrides]
     source = copy("a.jsonl", "1")
     tiny, gym = (fingerprints(composed, *here, source, f"data={n}") for n in ("tiny", "gym_math"))
     assert tiny["model/gsm8k"] == gym["model/gsm8k"]
@@ -192,12 +194,12 @@ def test_model_is_found_by_whatever_names_it(tmp_path: Path) -> None:
     assert path("a/b,c/d") == 'model.path="a/b","c/d"'
     assert path("gpt", "engine=openai") == 'model.path="gpt"'
     assert as_recipe(["model=tiny", "x=1"], MODELS) == ["recipe=evaluate", "model=tiny", "x=1"]
-    for model, said in [
+    for model, refusal in [
         ("abcd", "no folder"),
         ("nowhere", "no folder.*checkpoint, tiny"),
         ("abcdee", "no policy"),
     ]:
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=refusal):
             as_recipe([f"model={model}", runs], MODELS)
     (policy.parent / "abcdef9999999999").mkdir()
     (policy.parent / "abcdef9999999999" / "config.json").touch()
@@ -213,32 +215,32 @@ def test_policy_of_the_store_answers_as_in_its_recipe(
     shutil.copytree(smoke_run / "runs" / "store", tmp_path / "runs" / "store")
     store = Store(tmp_path / "runs" / "store")
     policy = next(a for a in store.artifacts() if a.stage == "sft")
-    own = next(
+    in_recipe = next(
         artifact
         for artifact in store.artifacts()
         if artifact.kind == "evaluation" and artifact.inputs["policy"] == policy.fingerprint
     )
     before = {artifact.fingerprint for artifact in store.artifacts()}
-    given = own.identity["config"]["benchmark"]
-    asked = [
+    given = in_recipe.identity["config"]["benchmark"]
+    overrides = [
         f"benchmarks.heldout.samples={given['samples']}",
         f"benchmarks.heldout.sampling.max_new_tokens={given['sampling']['max_new_tokens']}",
         f"benchmarks.heldout.levels={given['levels']}",
         *(word for word in SMOKE if not word.startswith("experiment=")),
     ]
-    assert lab_here("evaluate", f"model={policy.fingerprint}", *asked, cwd=tmp_path) == 0
-    (made,) = [a for a in store.artifacts() if a.fingerprint not in before]
-    assert made.inputs == {}
-    one, other = (read_rollouts(a.path / COMPLETIONS) for a in (own, made))
+    assert lab_here("evaluate", f"model={policy.fingerprint}", *overrides, cwd=tmp_path) == 0
+    (alone,) = [a for a in store.artifacts() if a.fingerprint not in before]
+    assert alone.inputs == {}
+    one, other = (read_rollouts(a.path / COMPLETIONS) for a in (in_recipe, alone))
     assert [r.completion.text for r in one] == [r.completion.text for r in other]
-    assert made.metrics["pass@1"] == own.metrics["pass@1"]
+    assert alone.metrics["pass@1"] == in_recipe.metrics["pass@1"]
     assert f"sft-{policy.fingerprint[:8]}" in capsys.readouterr().out
 
 
 def test_problems_of_a_policys_past_are_found_in_the_store(tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
 
-    def made(stage: str, kind: str, **inputs: str) -> str:
+    def store_record(stage: str, kind: str, **inputs: str) -> str:
         name = f"{len(list((tmp_path / 'store').glob('*/*'))):016x}"
         meta = Metadata(kind=kind, identity={"name": name}, inputs=inputs, seed=0)
 
@@ -249,34 +251,34 @@ def test_problems_of_a_policys_past_are_found_in_the_store(tmp_path: Path) -> No
         store.obtain(stage, name, build)
         return name
 
-    raw = made("distill", "corpus")
-    clean = made("curate", "corpus", corpus=raw)
-    base = made("pretrain", "policy")
-    tuned = made("sft", "policy", policy=base, corpus=clean)
-    found = lineage(tmp_path / "store" / "sft" / tuned)
+    raw = store_record("distill", "corpus")
+    clean = store_record("curate", "corpus", corpus=raw)
+    base = store_record("pretrain", "policy")
+    tuned = store_record("sft", "policy", policy=base, corpus=clean)
+    ancestors = lineage(tmp_path / "store" / "sft" / tuned)
     # The corpus before curation holds what was taken out, so it is not among them.
-    assert sorted(path.name for path in found) == sorted([tuned, clean, base])
+    assert sorted(path.name for path in ancestors) == sorted([tuned, clean, base])
     made_before = {tuned, clean, base}
     # Each round's policy reaches the next by two ways: 2 ** 40 in all.
     for _ in range(40):
-        pairs = made("prefer", "preferences", policy=tuned)
-        tuned = made("dpo", "policy", policy=tuned, preferences=pairs)
+        pairs = store_record("prefer", "preferences", policy=tuned)
+        tuned = store_record("dpo", "policy", policy=tuned, preferences=pairs)
         made_before |= {pairs, tuned}
-    found = lineage(tmp_path / "store" / "dpo" / tuned)
-    assert sorted(path.name for path in found) == sorted(made_before)
+    ancestors = lineage(tmp_path / "store" / "dpo" / tuned)
+    assert sorted(path.name for path in ancestors) == sorted(made_before)
     assert lineage(tmp_path) == []
 
 
 def test_verdicts_given_once_more(tmp_path: Path) -> None:
-    def kept(name: str, text: str, verdict: Verdict) -> Rollout:
+    def stored_rollout(name: str, text: str, verdict: Verdict) -> Rollout:
         problem = Problem(name, "10", "math", "f")
         return Rollout(problem, Completion([1], text), None, verdict, "a")
 
     old = [
-        kept("p", "\\boxed{10}", RIGHT),
-        kept("p", "\\boxed{11}", RIGHT),
-        kept("q", "\\boxed{10 apples}", WRONG),
-        kept("q", "nothing", Verdict.UNPARSEABLE),
+        stored_rollout("p", "\\boxed{10}", RIGHT),
+        stored_rollout("p", "\\boxed{11}", RIGHT),
+        stored_rollout("q", "\\boxed{10 apples}", WRONG),
+        stored_rollout("q", "nothing", Verdict.UNPARSEABLE),
     ]
     folder = tmp_path / "evaluation"
     folder.mkdir()
@@ -317,10 +319,12 @@ def test_real_problems_are_all_asked_and_their_golds_read(
         f"benchmarks.{name}.data.path={SHARED / file}",
         *(f"benchmarks.{name}.data.rows.{key}={column}" for key, column in rows.items()),
     )
-    held = recipe.root.benchmarks[name]
-    assert held.count == count
+    benchmark = recipe.root.benchmarks[name]
+    assert benchmark.count == count
     source = recipe.benchmark_sources[name]
-    problems = list(source.problems(Split(held.split), held.levels, held.count, held.seed))
+    problems = list(
+        source.problems(Split(benchmark.split), benchmark.levels, benchmark.count, benchmark.seed)
+    )
     assert len({problem.id for problem in problems}) == count
     with Verifier(workers=1, timeout_s=20, memory_mb=1024) as verifier:
         assert verifier.unreadable_golds(problems) == []
@@ -360,17 +364,17 @@ def test_a_servers_model_is_asked_as_the_benchmark_says(
     assert {(b["model"], b["temperature"], b["top_p"], b["max_tokens"]) for b in server.bodies} == {
         ("some-model", 0.6, 0.95, 32768)
     }
-    (made,) = Store(tmp_path / "runs" / "store").artifacts()
-    assert (made.metrics["pass@1"], made.metrics["maj@3"][0]) == (0.5, 0.5)
-    assert made.metrics["completion_tokens"] is None
-    assert made.ledger["problems"] == {"in": 2, "out": 2, "dropped": {}}
-    assert made.ledger["completions"] == {
+    (artifact,) = Store(tmp_path / "runs" / "store").artifacts()
+    assert (artifact.metrics["pass@1"], artifact.metrics["maj@3"][0]) == (0.5, 0.5)
+    assert artifact.metrics["completion_tokens"] is None
+    assert artifact.ledger["problems"] == {"in": 2, "out": 2, "dropped": {}}
+    assert artifact.ledger["completions"] == {
         "in": 6,
         "out": 5,
         "dropped": {"not_answered": 1},
         "examples": {"not_answered": ["problems.jsonl, line 2"]},
     }
-    (row,) = (made.path / "dropped.jsonl").read_text().splitlines()
+    (row,) = (artifact.path / "dropped.jsonl").read_text().splitlines()
     assert json.loads(row)["origin"] == "problems.jsonl, line 2"
     output = capsys.readouterr().out
     assert "50.0%" in output
@@ -396,8 +400,8 @@ def test_a_policy_copied_out_of_its_store_is_said_to_have_no_lineage(
     def build(out_dir: Path, work_dir: Path) -> Metadata:
         return Metadata(kind="policy", identity={}, inputs={}, seed=0)
 
-    made, _ = Store(tmp_path / "store").obtain("sft", "0123456789abcdef", build)
-    shutil.copytree(made.path, tmp_path / "copy")
-    assert lineage(made.path) == [made.path]
+    artifact, _ = Store(tmp_path / "store").obtain("sft", "0123456789abcdef", build)
+    shutil.copytree(artifact.path, tmp_path / "copy")
+    assert lineage(artifact.path) == [artifact.path]
     assert lineage(tmp_path / "copy") == []
     assert "what it was trained on is not known" in caplog.text

@@ -107,8 +107,8 @@ def test_repeated_stage_starts_from_its_first_pass() -> None:
 
 def test_a_name_changes_no_fingerprint() -> None:
     renamed = {f"my_{name}": stage for name, stage in RECIPE.items()}
-    found = [node.fingerprint for node in linked(renamed).values()]
-    assert found == [node.fingerprint for node in linked().values()]
+    fingerprints_of_renamed = [node.fingerprint for node in linked(renamed).values()]
+    assert fingerprints_of_renamed == [node.fingerprint for node in linked().values()]
 
 
 @pytest.mark.parametrize(("start", "policy"), [("base", "base"), ("mid", "mid")])
@@ -182,8 +182,8 @@ def test_evaluations_follow_the_policies_that_they_are_of() -> None:
     run = RunIdentity(GROUPS)
     evaluations = with_evaluations(list(nodes.values()), {"held": Measure()}, run, None)
     assert [n.name for n in evaluations][-1] == "prefer/held"
-    held = with_evaluations([], {"held": Measure()}, run, "base")
-    assert [(n.name, dict(n.inputs)) for n in held] == [("base/held", {})]
+    evaluations = with_evaluations([], {"held": Measure()}, run, "base")
+    assert [(n.name, dict(n.inputs)) for n in evaluations] == [("base/held", {})]
 
 
 def test_a_missing_input_names_the_stages_that_make_one() -> None:
@@ -214,13 +214,13 @@ def test_the_name_and_the_version_of_a_stage_are_identity() -> None:
 
 def test_a_stages_own_code_is_identity() -> None:
     """Whoever links says what the user's own code is; the classes of a stage are asked for."""
-    asked: list[Any] = []
+    hashed: list[Any] = []
 
     def code_of(value: Any) -> dict[str, str]:
-        asked.append(value)
+        hashed.append(value)
         return {"mine": "1234"} if "Learn" in str(value) else {}
 
     run = RunIdentity(GROUPS, code_of=code_of)
     assert "code" not in run.of(Write(), {})
     assert run.of(Learn(), {})["code"] == {"mine": "1234"}
-    assert f"{Learn.__module__}.Learn" in asked[-1][1]
+    assert f"{Learn.__module__}.Learn" in hashed[-1][1]

@@ -50,8 +50,8 @@ def store(tmp_path: Path) -> Store:
 def test_each_node_is_made_once_from_its_inputs(store: Store) -> None:
     nodes, log = nodes_of(), Log()
     records = run(nodes, store, execute, log)
-    made = [name for event, name, *_ in log.events if event == "made"]
-    assert made == ["base", "base/test", "teach", "clean", "tune", "tune/test"]
+    names = [name for event, name, *_ in log.events if event == "made"]
+    assert names == ["base", "base/test", "teach", "clean", "tune", "tune/test"]
     by_name = {node.name: records[node.fingerprint] for node in nodes}
     assert (by_name["tune"].path / "inputs").read_text() == "clean grow"
     assert by_name["tune"].inputs == {
@@ -100,8 +100,8 @@ def test_a_plan_says_what_is_cached_repeated_or_to_run(store: Store) -> None:
     known: dict[str, Record | None] = {}
 
     def states(planned: list[Node]) -> dict[str, tuple[bool, bool]]:
-        found = plan(planned, store, known)
-        return {one.node.name: (one.record is not None, one.repeated) for one in found}
+        steps = plan(planned, store, known)
+        return {one.node.name: (one.record is not None, one.repeated) for one in steps}
 
     assert states(nodes) == {
         "base": (True, False),

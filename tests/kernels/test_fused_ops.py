@@ -135,5 +135,5 @@ def test_a_policy_takes_them_in_float32(
     loaded, tokenizer = load_policy(context.inputs["policy"].path, dtype, kernels=kernels)
     built = build_policy(context.model.architecture, tokenizer, dtype, 0, kernels)
     for model in (loaded, built):
-        found = loss_and_graph(model)[1] & OURS
-        assert found == (taken if kernels == "fused" else set())
+        operations = loss_and_graph(model)[1] & OURS
+        assert operations == (taken if kernels == "fused" else set())

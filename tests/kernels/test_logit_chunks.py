@@ -106,24 +106,24 @@ def gradients(model: PreTrainedModel, value: Tensor) -> dict[str, Tensor]:
     model.zero_grad()
     value.backward()
     named = model.named_parameters()
-    return {name: each.grad.float() for name, each in named if each.grad is not None}
+    return {name: parameter.grad.float() for name, parameter in named if parameter.grad is not None}
 
 
 @pytest.mark.parametrize("tokens", [1, 3, 7, 13, 25, 26, 1000])
-@pytest.mark.parametrize("made", HEADS)
+@pytest.mark.parametrize("build", HEADS)
 def test_parts_give_the_whole_loss_and_gradient(
-    made: Callable[[], PreTrainedModel], tokens: int, monkeypatch: pytest.MonkeyPatch
+    build: Callable[[], PreTrainedModel], tokens: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = made()
+    model = build()
     weights = torch.randn(TRAINED, generator=torch.Generator().manual_seed(1))
     near: dict[str, Any] = {"rtol": 1e-4, "atol": 2e-6}
-    if made is low_precision:  # Each part's gradient of a weight is rounded to bfloat16.
+    if build is low_precision:  # Each part's gradient of a weight is rounded to bfloat16.
         near = {"rtol": 3e-2, "atol": 3e-2}
     # So that the mean is taken in torch's own way also where all of these logits fit.
     monkeypatch.setattr(logit_chunks, "FEW_LOGITS", 20 * VOCAB)
     expected = whole(model, 0.7)
     # Terms of 16 are rounded by 2e-6 in float32, differently from one CPU to another.
-    exact = model if made is low_precision else copy.deepcopy(model).double()
+    exact = model if build is low_precision else copy.deepcopy(model).double()
     slope = gradients(exact, (whole(exact, 0.7) * weights).sum())
     mean = whole(model, 1.0).mean()
     mean_slope = gradients(model, mean)
@@ -162,8 +162,8 @@ def test_one_part_is_the_plain_formula_to_the_bit() -> None:
     model = plain()
     logits, targets = trained_logits(model, batch())
     chosen = torch.log_softmax(logits / 0.7, dim=-1).gather(1, targets[:, None])[:, 0]
-    found = token_logprobs(model, batch(), 0.7)
-    assert torch.equal(found, chosen)
+    logprobs = token_logprobs(model, batch(), 0.7)
+    assert torch.equal(logprobs, chosen)
     slope = gradients(model, chosen.sum())
     again = gradients(model, token_logprobs(model, batch(), 0.7).sum())
     assert all(torch.equal(slope[name], again[name]) for name in slope)
@@ -171,25 +171,25 @@ def test_one_part_is_the_plain_formula_to_the_bit() -> None:
     assert torch.equal(mean_logprob(model, batch()), -total / TRAINED)
 
 
-@pytest.mark.parametrize("made", HEADS)
+@pytest.mark.parametrize("build", HEADS)
 def test_without_a_trained_token_the_mean_is_a_differentiable_0(
-    made: Callable[[], PreTrainedModel], monkeypatch: pytest.MonkeyPatch
+    build: Callable[[], PreTrainedModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logit_chunks, "LOGITS_AT_ONCE", 1)
     tokens = batch()
     tokens.loss_mask.zero_()
-    found = mean_logprob(made(), tokens)
-    found.backward()
-    assert found == 0
+    mean = mean_logprob(build(), tokens)
+    mean.backward()
+    assert mean == 0
 
 
 def largest_allocation(run: Callable[[], object]) -> int:
     """Bytes of the largest tensor that was made, inside torch's own operations too."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as made:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         run()
-    assert made.profiler is not None
+    assert profiler.profiler is not None
     sizes = []
-    pending = list(made.profiler.kineto_results.experimental_event_tree())
+    pending = list(profiler.profiler.kineto_results.experimental_event_tree())
     while pending:
         event = pending.pop()
         pending += event.children

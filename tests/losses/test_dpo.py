@@ -60,7 +60,7 @@ def test_loss_gradient_and_metrics_are_trls(kind: str) -> None:
     expected.backward()
     result.losses.mean().backward()
     torch.testing.assert_close(ours.grad, theirs.grad, atol=1e-5, rtol=1e-5)
-    found = preference_metrics(pairs, result)
+    metrics = preference_metrics(pairs, result)
     for name, other in {
         "margin": "rewards/margins",
         "accuracy": "rewards/accuracies",
@@ -69,7 +69,7 @@ def test_loss_gradient_and_metrics_are_trls(kind: str) -> None:
         "chosen_logprobs": "logps/chosen",
         "rejected_logprobs": "logps/rejected",
     }.items():
-        assert float(found[name]) == pytest.approx(trl[other], abs=1e-5), name
+        assert float(metrics[name]) == pytest.approx(trl[other], abs=1e-5), name
 
 
 def test_sigmoid_by_hand() -> None:
@@ -148,13 +148,13 @@ def test_metrics_by_hand() -> None:
     pairs = pairs._replace(
         chosen_tokens=torch.tensor([10, 12, 9]), rejected_tokens=torch.tensor([5, 7, 9])
     )
-    found = preference_metrics(pairs, dpo_loss("sigmoid", pairs, 1.0))
+    metrics = preference_metrics(pairs, dpo_loss("sigmoid", pairs, 1.0))
     # Sum of all six ratios over all 52 tokens.
-    assert found["kl_to_reference"].item() == pytest.approx((1 - 1 + 2 + 0 + 3 + 5) / 52)
-    assert found["chosen_longer_tokens"].item() == pytest.approx(10 / 3)
+    assert metrics["kl_to_reference"].item() == pytest.approx((1 - 1 + 2 + 0 + 3 + 5) / 52)
+    assert metrics["chosen_longer_tokens"].item() == pytest.approx(10 / 3)
     # Margins 2, 2, -2 against lengths 5, 5, 0: they lie on a line.
-    assert found["length_bias"].item() == pytest.approx(1.0)
-    assert found["accuracy"].item() == pytest.approx(2 / 3)
+    assert metrics["length_bias"].item() == pytest.approx(1.0)
+    assert metrics["accuracy"].item() == pytest.approx(2 / 3)
 
 
 @pytest.mark.parametrize("batch_pairs", [1, 2, 3, 8])
@@ -165,14 +165,14 @@ def test_the_references_logprobs_are_each_pairs_own(batch_pairs: int) -> None:
         (Example([3, 5], [4] * chosen + [1]), Example([3, 5], [6] * rejected + [1]))
         for chosen, rejected in sizes
     ]
-    found = reference_logprobs(model, pairs, batch_pairs)
-    assert found.shape == (5, 2)
-    for row, pair in zip(found, pairs, strict=True):
-        for told, side in zip(row, pair, strict=True):
+    reference = reference_logprobs(model, pairs, batch_pairs)
+    assert reference.shape == (5, 2)
+    for row, pair in zip(reference, pairs, strict=True):
+        for logprob, side in zip(row, pair, strict=True):
             ids = torch.tensor([[*side.prompt_ids, *side.completion_ids]])
             logprobs = model(ids).logits[0, 1:-1].log_softmax(-1)
-            own = logprobs.gather(1, ids[0, 2:, None]).sum()
-            torch.testing.assert_close(told, own.detach(), rtol=1e-5, atol=1e-5)
+            expected = logprobs.gather(1, ids[0, 2:, None]).sum()
+            torch.testing.assert_close(logprob, expected.detach(), rtol=1e-5, atol=1e-5)
 
 
 def test_length_bias_of_equal_lengths_is_0() -> None:
@@ -195,8 +195,8 @@ def test_the_references_logprobs_are_computed_once_and_damage_is_named(
     pairs = [(Example([3], [4, 5, 1]), Example([3], [6, 1]))]
     first = stored_reference_logprobs(one, pairs, tmp_path, 8)
     assert torch.equal(stored_reference_logprobs(other, pairs, tmp_path, 8), first)
-    (kept,) = tmp_path.iterdir()
-    kept.write_bytes(kept.read_bytes()[:-1])
+    (cache_file,) = tmp_path.iterdir()
+    cache_file.write_bytes(cache_file.read_bytes()[:-1])
     again = stored_reference_logprobs(other, pairs, tmp_path, 8)
-    assert f"{kept} is damaged" in caplog.text
+    assert f"{cache_file} is damaged" in caplog.text
     assert not torch.allclose(again, first)

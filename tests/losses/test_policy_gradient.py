@@ -154,8 +154,8 @@ def test_kl_estimators_by_hand() -> None:
         "k2": [log2**2 / 2, log2**2 / 2],
         "k3": [0.5 - 1 + log2, 2 - 1 - log2],
     }.items():
-        found = kl_to_reference(estimator, policy, reference)
-        assert found.tolist() == pytest.approx(expected), estimator
+        divergences = kl_to_reference(estimator, policy, reference)
+        assert divergences.tolist() == pytest.approx(expected), estimator
 
 
 @pytest.mark.parametrize(("estimator", "exact"), [("k1", True), ("k3", True), ("k2", False)])
@@ -172,17 +172,17 @@ def test_k1_and_k3_are_unbiased_and_the_gradient_of_k2_is_the_divergences(
     expectation = (probs.detach() * samples).sum()
     assert (abs(expectation.item() - divergence.item()) < 1e-12) is exact
     (true,) = torch.autograd.grad(divergence, logits, retain_graph=True)
-    (found,) = torch.autograd.grad(expectation, logits)
-    assert torch.allclose(found, true) is (estimator == "k2")
+    (gradient,) = torch.autograd.grad(expectation, logits)
+    assert torch.allclose(gradient, true) is (estimator == "k2")
     if estimator == "k1":
-        torch.testing.assert_close(found, torch.zeros_like(found))
+        torch.testing.assert_close(gradient, torch.zeros_like(gradient))
 
 
 def test_importance_weights_are_cut_and_carry_no_gradient() -> None:
     old = torch.log(torch.tensor([0.5, 0.1, 0.9])).requires_grad_()
-    found = importance_weights(old, torch.log(torch.tensor([0.25, 0.2, 0.1])), 2.5)
-    assert found.tolist() == pytest.approx([2.0, 0.5, 2.5])
-    assert not found.requires_grad
+    weights = importance_weights(old, torch.log(torch.tensor([0.25, 0.2, 0.1])), 2.5)
+    assert weights.tolist() == pytest.approx([2.0, 0.5, 2.5])
+    assert not weights.requires_grad
 
 
 def _loss(

@@ -144,12 +144,12 @@ def test_activations_are_what_autograd_keeps(
     model = built(options)
     if dtype == "mixed":
         mix_precision(model)
-    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    of_parameters = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     saved: dict[int, torch.Tensor] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
+        if storage.data_ptr() not in of_parameters:
             saved[storage.data_ptr()] = tensor
         return tensor
 
@@ -193,7 +193,7 @@ def test_peak_is_what_torchs_own_tracker_sees(family: str, checkpointed: bool) -
     tracker.track_external(model, optimizer)
     with tracker:
         step()
-    (measured,) = (each["Total"] for each in tracker.get_tracker_snapshot("peak").values())
+    (measured,) = (device["Total"] for device in tracker.get_tracker_snapshot("peak").values())
     sharding = Sharding(activation_checkpointing=checkpointed)
     estimate = footprint(options, VOCAB, "float32", ADAMW, sharding, on_cpu=True)
     assert estimate is not None

@@ -32,5 +32,5 @@ def test_the_cosine_falls_and_rises_monotonically() -> None:
 
 
 def test_overlong_by_hand() -> None:
-    found = [overlong(tokens, 100, soft_tokens=20) for tokens in (0, 80, 85, 100)]
-    assert found == [0.0, 0.0, -0.25, -1.0]
+    penalties = [overlong(tokens, 100, soft_tokens=20) for tokens in (0, 80, 85, 100)]
+    assert penalties == [0.0, 0.0, -0.25, -1.0]

@@ -8,8 +8,8 @@ from tests.support.rewards import rollout, term
 def test_every_verdict_has_its_number_and_none_takes_the_rollout_out() -> None:
     options = {"correct": 1.0, "wrong": 0.0, "unparseable": -0.5, "timeout": None}
     composed = WeightedRewards({"c": term("correctness", **options)}, 40, "rewards")
-    found = {verdict: composed.terms(rollout(verdict)) for verdict in Verdict}
-    assert found == {
+    terms = {verdict: composed.terms(rollout(verdict)) for verdict in Verdict}
+    assert terms == {
         Verdict.CORRECT: {"c": 1.0},
         Verdict.WRONG: {"c": 0.0},
         Verdict.UNPARSEABLE: {"c": -0.5},

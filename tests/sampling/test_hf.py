@@ -34,13 +34,13 @@ SEEDS = {"qwen3": 1, "qwen2": 3, "llama": 3}
 def model(request: pytest.FixtureRequest) -> PreTrainedModel:
     """Phi-3 decodes with its own forward pass; the others have a fused decoder."""
     if request.param == "phi3":
-        made: PreTrainedModel = tiny_phi3(VOCAB, PAD, END, seed=3, initializer_range=0.1)
-        bind_kernels(made)
-        return made
+        policy: PreTrainedModel = tiny_phi3(VOCAB, PAD, END, seed=3, initializer_range=0.1)
+        bind_kernels(policy)
+        return policy
     options = {"rope_parameters": LINEAR_ROPE} if request.param == "llama" else {}
-    made = tiny_model(request.param, VOCAB, PAD, END, seed=SEEDS[request.param], **options)
-    bind_kernels(made)
-    return made
+    policy = tiny_model(request.param, VOCAB, PAD, END, seed=SEEDS[request.param], **options)
+    bind_kernels(policy)
+    return policy
 
 
 @pytest.fixture(scope="module")

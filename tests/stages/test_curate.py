@@ -48,16 +48,16 @@ class Without(Step):
     prompt: str
 
     def drop_reasons(self, rollouts: Sequence[Rollout], context: CurationContext) -> DropReasons:
-        self.saw = [each.problem.prompt for each in rollouts]
+        self.saw = [rollout.problem.prompt for rollout in rollouts]
         return [f"is {self.prompt}" if name == self.prompt else None for name in self.saw]
 
 
 def test_steps_see_what_those_before_them_left() -> None:
     rows = [rollout(name) for name in "abcab"]
     first, second = Without("b"), Without("c")
-    kept, counts, removals = curate(rows, {"x": first, "y": second}, CurationContext(0, {}, {}))
+    curated, counts, removals = curate(rows, {"x": first, "y": second}, CurationContext(0, {}, {}))
     assert (first.saw, second.saw) == (list("abcab"), list("aca"))
-    assert [row.problem.prompt for row in kept] == ["a", "a"]
+    assert [row.problem.prompt for row in curated] == ["a", "a"]
     assert counts == [StepCount("x", 5, 3, 3, 2), StepCount("y", 3, 2, 2, 1)]
     assert [(gone.step, gone.rollout.problem.prompt, gone.reason) for gone in removals] == [
         ("x", "b", "is b"),
@@ -67,7 +67,7 @@ def test_steps_see_what_those_before_them_left() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         (3, "mine: there is no _target_; name a step"),
         ({"least": 1}, "mine: there is no _target_; name a step"),
@@ -90,10 +90,10 @@ def test_steps_see_what_those_before_them_left() -> None:
         (DECONTAMINATE | {"ngram_words": 1}, "ngram_words: 1 is too small"),
     ],
 )
-def test_an_impossible_step_is_refused(options: Any, told: str) -> None:
+def test_an_impossible_step_is_refused(options: Any, message: str) -> None:
     with pytest.raises(UserError) as refusal:
         build_steps({"good": PASS_RATE, "mine": options}, KEY)
-    assert told in str(refusal.value)
+    assert message in str(refusal.value)
     assert str(refusal.value).startswith(f"{KEY}.mine")
 
 
@@ -135,15 +135,15 @@ def context(tmp_path: Path, verifier: Verifier) -> StageContext:
     rows = [f"How many of the first {n} even numbers are larger than {n}?" for n in range(100, 200)]
     path.write_text("".join(json.dumps({"prompt": row, "gold": "1"}) + "\n" for row in rows))
     source = FileSource(str(path), 0.2, 0.0, {"family": "even"})
-    held = next(source.problems(Split.TEST, [1], 1, 5)).prompt
+    held_out = next(source.problems(Split.TEST, [1], 1, 5)).prompt
     corpus = tmp_path / "corpus"
     corpus.mkdir()
-    accepted = [rollout(f"Well: {held}"), *map(rollout, ["a", "b", "b", "hard"])]
+    accepted = [rollout(f"Well: {held_out}"), *map(rollout, ["a", "b", "b", "hard"])]
     rejected = [rollout(name, Verdict.WRONG) for name in ("a", "hard", "hard", "never")]
     write_rollouts(corpus / "accepted.parquet", accepted)
     write_rollouts(corpus / "rejected.parquet", rejected)
     write_rollouts(corpus / "validation.parquet", [rollout("v")])
-    held_out = {"held": BenchmarkConfig(levels=[1], count=1, seed=5, samples=1)}
+    benchmarks = {"held": BenchmarkConfig(levels=[1], count=1, seed=5, samples=1)}
     return data_context(
         tmp_path,
         "curate",
@@ -151,12 +151,12 @@ def context(tmp_path: Path, verifier: Verifier) -> StageContext:
         verifier,
         seed=0,
         inputs={"corpus": Corpus(corpus)},
-        benchmarks=held_out,
+        benchmarks=benchmarks,
     )
 
 
 def prompts(path: Path) -> list[str]:
-    return [each.problem.prompt for each in read_rollouts(path)]
+    return [rollout.problem.prompt for rollout in read_rollouts(path)]
 
 
 def test_stage_writes_what_is_left_and_why_the_rest_is_not(context: StageContext) -> None:
@@ -228,9 +228,9 @@ def test_same_inputs_give_the_same_files(context: StageContext, tmp_path: Path) 
     again = replace(context, out_dir=tmp_path / "again", ledger=Ledger())
     again.out_dir.mkdir()
     contents: list[Mapping[str, bytes]] = []
-    for each in (context, again):
-        run_stage(config, each)
-        contents.append({path.name: path.read_bytes() for path in each.out_dir.iterdir()})
+    for run_context in (context, again):
+        run_stage(config, run_context)
+        contents.append({path.name: path.read_bytes() for path in run_context.out_dir.iterdir()})
     assert len(contents[0]) == 5
     assert contents[0] == contents[1]
 
@@ -249,13 +249,13 @@ def test_it_comes_between_distillation_and_training(added: str, composed: Compos
     assert nodes["curate"].inputs["corpus"] is nodes["distill"]
     assert nodes["midtrain"].inputs["corpus"] is nodes["curate"]
     plain = {node.name: node.fingerprint for node in composed().nodes}
-    kept = {name for name in plain if plain[name] == nodes[name].fingerprint}
-    assert kept == {"pretrain", "pretrain/heldout", "distill"}
+    unchanged = {name for name in plain if plain[name] == nodes[name].fingerprint}
+    assert unchanged == {"pretrain", "pretrain/heldout", "distill"}
 
 
 def fingerprint(composed: Compose, *overrides: str) -> str:
-    (found,) = (n for n in composed("recipe=tiny_curated", *overrides).nodes if n.name == "curate")
-    return found.fingerprint
+    (node,) = (n for n in composed("recipe=tiny_curated", *overrides).nodes if n.name == "curate")
+    return node.fingerprint
 
 
 @pytest.mark.parametrize(
@@ -276,12 +276,12 @@ def test_which_problems_a_benchmark_has_is_identity(
 
 
 def test_a_benchmark_file_counts_by_its_content(composed: Compose, tmp_path: Path) -> None:
-    found = []
+    fingerprints = []
     for name, text in (("a", "x"), ("b", "x"), ("c", "y")):
         (tmp_path / name).write_text(json.dumps({"prompt": text}))
-        found.append(fingerprint(composed, f"stages.curate.files=[{tmp_path / name}]"))
-    assert found[0] == found[1] != found[2]
-    assert fingerprint(composed) not in found
+        fingerprints.append(fingerprint(composed, f"stages.curate.files=[{tmp_path / name}]"))
+    assert fingerprints[0] == fingerprints[1] != fingerprints[2]
+    assert fingerprint(composed) not in fingerprints
 
 
 def test_smoke_recipe_runs_with_it(tmp_path: Path) -> None:

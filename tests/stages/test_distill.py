@@ -143,8 +143,8 @@ def test_the_engine_hears_problem_and_instruction_with_a_seed_a_rollout(
     context: StageContext,
 ) -> None:
     run(config(), context)
-    said = [prompt for call in ScriptedEngine.calls for prompt in call]
-    assert all(prompt.endswith("\nThink.") for prompt in said)
+    prompts = [prompt for call in ScriptedEngine.calls for prompt in call]
+    assert all(prompt.endswith("\nThink.") for prompt in prompts)
     # Six problems twice, but for the rest of the last shard and the validation problems.
     assert [len(call) for call in ScriptedEngine.calls] == [12, 12, 12, 4, 4]
     texts = [rollout.completion.text for rollout in written(context)["accepted"]]
@@ -181,22 +181,24 @@ def test_a_killed_distillation_goes_on_with_no_row_lost_or_doubled(
 
 
 def test_an_answer_in_prose_is_boxed_where_there_is_no_box(context: StageContext) -> None:
-    told = {
+    answers_by_prompt = {
         name: answer.replace("no idea", "the answer is 5,000") for name, answer in ANSWERS.items()
     }
-    asked = teacher(engine=scripted(answers=told), answer_pattern="answer is ([0-9,]+)")
-    run(config(teacher=asked), context)
-    found = {
+    model_teacher = teacher(
+        engine=scripted(answers=answers_by_prompt), answer_pattern="answer is ([0-9,]+)"
+    )
+    run(config(teacher=model_teacher), context)
+    rollouts_by_gold = {
         rollout.problem.gold: rollout for side in written(context).values() for rollout in side
     }
-    for gold, rollout in found.items():
+    for gold, rollout in rollouts_by_gold.items():
         if int(gold) % 5 == 0:
             assert rollout.completion.text.startswith("<think>\nhm\n</think>\nthe answer is 5,000")
             assert rollout.completion.text.endswith(")\n\\boxed{5,000}")
             assert rollout.verdict is Verdict.WRONG
         else:
             assert rollout.completion.text.count("boxed") == 1
-    assert any(int(gold) % 5 == 0 for gold in found)
+    assert any(int(gold) % 5 == 0 for gold in rollouts_by_gold)
 
 
 # At the limit, in the thought and behind it; in the thought, where the engine does not say so.
@@ -301,7 +303,7 @@ def test_an_unreadable_gold_is_named_by_its_row_before_the_teacher_is_asked(
 
 
 @pytest.mark.parametrize(
-    ("engine", "told"),
+    ("engine", "message"),
     [
         (HFEngineConfig("./nowhere"), r"teacher\.engine\.model: there is no folder"),
         (CustomEngine("x", "os.system"), r"teacher\.engine\._target_: .*may not be named"),
@@ -309,8 +311,8 @@ def test_an_unreadable_gold_is_named_by_its_row_before_the_teacher_is_asked(
         (CustomEngine("x", SCRIPTED, {"answers": {}, "answer": 1}), "takes model, answers"),
     ],
 )
-def test_an_impossible_engine_is_refused_at_composition(engine: EngineConfig, told: str) -> None:
-    with pytest.raises(UserError, match=told):
+def test_an_impossible_engine_is_refused_at_composition(engine: EngineConfig, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         config(teacher=teacher(engine=engine)).check("stages.distill", HardwareConfig())
 
 

@@ -27,7 +27,7 @@ def mixed(context: Any, tmp_path: Path) -> Any:
     for name, kind in (("accepted", "chosen"), ("rejected", "rejected")):
         rollouts = read_rollouts(context.inputs["preferences"].path / f"{kind}.parquet")
         write_rollouts(
-            corpus / f"{name}.parquet", [replace(each, author="sage") for each in rollouts]
+            corpus / f"{name}.parquet", [replace(rollout, author="sage") for rollout in rollouts]
         )
     return replace(
         context,
@@ -38,13 +38,13 @@ def mixed(context: Any, tmp_path: Path) -> Any:
 
 
 def config(**changes: Any) -> PreferMixedStage:
-    asked = PreferMixedStage(
+    stage = PreferMixedStage(
         problems=ProblemsConfig([1], 30),
         group_size=4,
         sampling=SamplingConfig(temperature=1.0, max_new_tokens=12),
         pairs_per_problem=1,
     )
-    return replace(asked, **changes)
+    return replace(stage, **changes)
 
 
 def pairs(folder: Path) -> list[dict[str, Any]]:
@@ -59,27 +59,29 @@ def test_each_side_comes_from_whom_it_should(
     mixed: Any, chosen_from: str, rejected_from: str
 ) -> None:
     metrics = run_stage(config(chosen_from=chosen_from, rejected_from=rejected_from), mixed)
-    told = pairs(mixed.out_dir)
-    assert 10 < metrics["pairs"] == len(told) <= 30
+    written_pairs = pairs(mixed.out_dir)
+    assert 10 < metrics["pairs"] == len(written_pairs) <= 30
     author = {"teacher": "sage", "policy": "dpo-1"}
-    assert {pair["chosen_author"] for pair in told} == {author[chosen_from]}
-    assert {pair["rejected_author"] for pair in told} == {author[rejected_from]}
+    assert {pair["chosen_author"] for pair in written_pairs} == {author[chosen_from]}
+    assert {pair["rejected_author"] for pair in written_pairs} == {author[rejected_from]}
     for side in ("chosen", "rejected"):
         rollouts = read_rollouts(mixed.out_dir / f"{side}.parquet")
-        assert [pair["prompt_id"] for pair in told] == [one.problem.id for one in rollouts]
-        assert [pair[f"{side}_characters"] for pair in told] == [
+        assert [pair["prompt_id"] for pair in written_pairs] == [one.problem.id for one in rollouts]
+        assert [pair[f"{side}_characters"] for pair in written_pairs] == [
             len(one.completion.text) for one in rollouts
         ]
-        assert [pair[f"{side}_verdict"] for pair in told] == [str(one.verdict) for one in rollouts]
+        assert [pair[f"{side}_verdict"] for pair in written_pairs] == [
+            str(one.verdict) for one in rollouts
+        ]
         assert all((one.verdict == "correct") is (side == "chosen") for one in rollouts)
-    assert all("math-verify" in pair["verifier"] for pair in told)
+    assert all("math-verify" in pair["verifier"] for pair in written_pairs)
 
 
 def test_any_takes_both(mixed: Any) -> None:
     run_stage(config(pairs_per_problem=9), mixed)
-    told = pairs(mixed.out_dir)
-    assert {pair["chosen_author"] for pair in told} == {"sage", "dpo-1"}
-    assert {pair["rejected_author"] for pair in told} == {"sage", "dpo-1"}
+    written_pairs = pairs(mixed.out_dir)
+    assert {pair["chosen_author"] for pair in written_pairs} == {"sage", "dpo-1"}
+    assert {pair["rejected_author"] for pair in written_pairs} == {"sage", "dpo-1"}
 
 
 def test_a_corpus_with_fewer_problems_is_told(mixed: Any) -> None:
@@ -89,7 +91,7 @@ def test_a_corpus_with_fewer_problems_is_told(mixed: Any) -> None:
 
 def test_the_teachers_pairs_say_so_too(mixed: Any) -> None:
     run_stage(PreferTeacherStage(pairs_per_problem=1), mixed)
-    told = pairs(mixed.out_dir)
-    assert len(told) == 60
-    assert {pair["rejected_author"] for pair in told} == {"sage"}
-    assert {pair["chosen_tokens"] for pair in told} == {None}
+    written_pairs = pairs(mixed.out_dir)
+    assert len(written_pairs) == 60
+    assert {pair["rejected_author"] for pair in written_pairs} == {"sage"}
+    assert {pair["chosen_tokens"] for pair in written_pairs} == {None}

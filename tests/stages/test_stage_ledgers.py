@@ -118,21 +118,21 @@ def test_validation_documents_are_counted_apart(context: StageContext, tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("stage", "kind", "emptied", "told"),
+    ("stage", "kind", "emptied", "message"),
     [
         ("midtrain", "corpus", ["validation"], "the corpus has no validation documents; distill"),
         ("dpo", "preferences", ["chosen", "rejected"], "the preferences have no pair; sample"),
     ],
 )
 def test_what_is_empty_from_the_start_is_refused(
-    stage: str, kind: str, emptied: list[str], told: str, context: StageContext, tmp_path: Path
+    stage: str, kind: str, emptied: list[str], message: str, context: StageContext, tmp_path: Path
 ) -> None:
     shutil.copytree(context.inputs[kind].path, tmp_path / kind)
     for name in emptied:
         write_rollouts(tmp_path / kind / f"{name}.parquet", [])
     copied = type(context.inputs[kind])(tmp_path / kind)
     placed = replace(context, inputs={**context.inputs, kind: copied})
-    with pytest.raises(UserError, match=f"stages.stage: {told}"):
+    with pytest.raises(UserError, match=f"stages.stage: {message}"):
         trained(stage, placed, tmp_path)
 
 

@@ -81,14 +81,14 @@ def test_every_stage_runs_from_a_checkpoint_of_the_kind(name: str, tmp_path: Pat
     write_coins(tmp_path)
     save_coin_tosser(TWINS[name], tmp_path / "checkpoint", tmp_path / "work")
     assert lab_here(*RUN, cwd=tmp_path) == 0
-    made = artifacts(tmp_path)
-    assert made.keys() == {*STAGES, "evaluate"}
-    assert made["dpo"].metrics["pairs"] > 4
-    assert made["rl"].metrics["train_tokens"] > 0
+    records = artifacts(tmp_path)
+    assert records.keys() == {*STAGES, "evaluate"}
+    assert records["dpo"].metrics["pairs"] > 4
+    assert records["rl"].metrics["train_tokens"] > 0
     # It still says where its answers end.
-    assert made["evaluate"].metrics["truncated_frac"] < 0.5
+    assert records["evaluate"].metrics["truncated_frac"] < 0.5
     before, _ = load_policy(tmp_path / "checkpoint", "float32")
-    after, tokenizer = load_policy(made["rl"].path, "float32")
+    after, tokenizer = load_policy(records["rl"].path, "float32")
     assert tokenizer.eos_token == TWINS[name].turn_end
     assert {"<think>", "</think>"} <= tokenizer.get_vocab().keys()
     assert after.config.rope_parameters == before.config.rope_parameters
@@ -136,10 +136,10 @@ def test_every_stage_runs_with_an_adapter(tmp_path: Path) -> None:
     write_coins(tmp_path)
     save_coin_tosser(TWINS["llama3_2"], tmp_path / "checkpoint", tmp_path / "work")
     assert lab_here(*RUN, "model/adapter=lora", "model.adapter.rank=2", cwd=tmp_path) == 0
-    made = artifacts(tmp_path)
+    records = artifacts(tmp_path)
     before = load_file(tmp_path / "checkpoint" / "model.safetensors")
     for stage in ("midtrain", "sft", "dpo", "rl"):
-        after = load_file(made[stage].path / "model.safetensors")
+        after = load_file(records[stage].path / "model.safetensors")
         assert after.keys() == before.keys()
         for key, old in before.items():
             if "proj" in key:
@@ -149,7 +149,7 @@ def test_every_stage_runs_with_an_adapter(tmp_path: Path) -> None:
 
 def artifacts(folder: Path) -> dict[str, Record]:
     """By stage; of the evaluations, one of the last policy."""
-    found = [Record.read(path.parent) for path in folder.glob("runs/store/*/*/artifact.json")]
-    made = {one.stage: one for one in found if one.kind != "evaluation"}
-    evaluations = [one for one in found if one.inputs.get("policy") == made["rl"].fingerprint]
-    return {**made, "evaluate": evaluations[0]}
+    records = [Record.read(path.parent) for path in folder.glob("runs/store/*/*/artifact.json")]
+    by_stage = {one.stage: one for one in records if one.kind != "evaluation"}
+    evaluations = [one for one in records if one.inputs.get("policy") == by_stage["rl"].fingerprint]
+    return {**by_stage, "evaluate": evaluations[0]}

@@ -20,10 +20,10 @@ def fork_server_children() -> set[int]:
 
 def settled_children() -> set[int]:
     """The same, once it has not changed for a second: a worker that was killed is replaced late."""
-    found, since = fork_server_children(), time.monotonic()
+    children, since = fork_server_children(), time.monotonic()
     while time.monotonic() - since < 1:
         time.sleep(0.1)
-        now = fork_server_children()
-        if now != found:
-            found, since = now, time.monotonic()
-    return found
+        current = fork_server_children()
+        if current != children:
+            children, since = current, time.monotonic()
+    return children

@@ -40,11 +40,11 @@ def relaying(relay: Relay) -> Iterator[Relay]:
                     relay.bodies.setdefault(path, []).append(json.loads(body))
             payload, status = b"{}", 200
             if not relay.loses(self.path):
-                asked = urllib.request.Request(f"{relay.server}{self.path}", body or None)
-                asked.add_header("Content-Type", "application/json")
+                request = urllib.request.Request(f"{relay.server}{self.path}", body or None)
+                request.add_header("Content-Type", "application/json")
                 try:
-                    with urllib.request.urlopen(asked) as found:
-                        payload, status = found.read(), found.status
+                    with urllib.request.urlopen(request) as response:
+                        payload, status = response.read(), response.status
                 except urllib.error.HTTPError as error:
                     payload, status = error.read(), error.code
             self.reply(status, payload)

@@ -44,31 +44,31 @@ def sbatch(state: Path, words: list[str]) -> None:
     (state / f"{number}.sh").write_bytes(Path(words[-1]).read_bytes())
     (state / f"{number}.state").write_text("PENDING", encoding="utf-8")
     nodes = options_of(state, number)["nodes"]
-    told = {"JOB_ID": str(number), "NTASKS": nodes, "JOB_NUM_NODES": nodes}
+    job_environment = {"JOB_ID": str(number), "NTASKS": nodes, "JOB_NUM_NODES": nodes}
     subprocess.Popen(
         [state / "bin" / "batch", str(number)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
-        env={**os.environ, **{f"SLURM_{key}": value for key, value in told.items()}},
+        env={**os.environ, **{f"SLURM_{key}": value for key, value in job_environment.items()}},
     )
     print(f"Submitted batch job {number}")
 
 
 def batch(state: Path, words: list[str]) -> None:
-    told = state / f"{words[0]}.state"
-    told.write_text("RUNNING", encoding="utf-8")
+    state_file = state / f"{words[0]}.state"
+    state_file.write_text("RUNNING", encoding="utf-8")
     process = subprocess.Popen(["bash", state / f"{words[0]}.sh"])
 
     def cancel(*_: object) -> None:
-        told.write_text("CANCELLED by 0", encoding="utf-8")
+        state_file.write_text("CANCELLED by 0", encoding="utf-8")
 
     signal.signal(signal.SIGTERM, cancel)
     (state / f"{words[0]}.pid").write_text(str(os.getpid()), encoding="utf-8")
     code = process.wait()
-    if told.read_text(encoding="utf-8") == "RUNNING":
-        told.write_text("FAILED" if code else "COMPLETED", encoding="utf-8")
+    if state_file.read_text(encoding="utf-8") == "RUNNING":
+        state_file.write_text("FAILED" if code else "COMPLETED", encoding="utf-8")
 
 
 def srun(state: Path, words: list[str]) -> None:
@@ -80,10 +80,10 @@ def srun(state: Path, words: list[str]) -> None:
             places[option] = words.pop(0).replace("%j", os.environ["SLURM_JOB_ID"])
     tasks = []
     for number in range(int(os.environ["SLURM_NTASKS"])):
-        told = [places[option].replace("%t", str(number)) for option in ("--output", "--error")]
+        logs = [places[option].replace("%t", str(number)) for option in ("--output", "--error")]
         where = {"SLURM_PROCID": str(number), "SLURM_NODEID": str(number), "SLURM_LOCALID": "0"}
         where["SLURM_JOB_NODELIST"] = socket.gethostname()
-        with open(told[0], "a") as out, open(told[1], "a") as err:
+        with open(logs[0], "a") as out, open(logs[1], "a") as err:
             task = subprocess.Popen(words, stdout=out, stderr=err, env={**os.environ, **where})
         tasks.append(task)
     sys.exit(max(abs(task.wait()) for task in tasks))

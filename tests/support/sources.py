@@ -19,10 +19,10 @@ def write_lines(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 def everything(source: ProblemSource, levels: tuple[int, ...] = (1,)) -> dict[Split, list[Problem]]:
     """All problems of each split, told by the refusal of too many."""
-    found = {}
+    problems = {}
     for split in Split:
         with pytest.raises(UserError, match=rf"distinct {split} prompts") as refusal:
             list(source.problems(split, levels, 10**6, 0))
         count = int(str(refusal.value).split(" has ")[1].split()[0])
-        found[split] = list(source.problems(split, levels, count, 0))
-    return found
+        problems[split] = list(source.problems(split, levels, count, 0))
+    return problems

@@ -90,7 +90,9 @@ def context(
     }
     policy, corpus = Policy(root / "policy"), Corpus(root / "corpus")
     preferences = Preferences(root / "preferences")
-    inputs: dict[str, Artifact] = {one.kind: one for one in (policy, corpus, preferences)}
+    inputs: dict[str, Artifact] = {
+        artifact.kind: artifact for artifact in (policy, corpus, preferences)
+    }
     for artifact in inputs.values():
         artifact.path.mkdir()
     problems = list(source.problems(Split.TRAIN, [1], 60, 0))
@@ -109,7 +111,7 @@ def context(
     write_rollouts(corpus.validation_file, accepted[:10])
     write_rollouts(preferences.chosen_file, accepted)
     write_rollouts(preferences.rejected_file, rejected)
-    made = StageContext(
+    stage_context = StageContext(
         name="stage",
         seed=3,
         out_dir=policy.path,
@@ -121,8 +123,8 @@ def context(
         verifier=verifier,
         tracker=NullTracker(),
     )
-    save_coin_tosser(accepted, made)
-    return replace(made, inputs=inputs)
+    save_coin_tosser(accepted, stage_context)
+    return replace(stage_context, inputs=inputs)
 
 
 def save_coin_tosser(accepted: list[Rollout], context: StageContext) -> None:
@@ -229,8 +231,8 @@ def trained(
 
 def run_stage(stage: LabStage, context: StageContext) -> Metrics:
     """Run `stage` in a context that may hold inputs which it does not consume."""
-    wanted = {artifact.kind for artifact in stage.consumes}
-    inputs = {kind: artifact for kind, artifact in context.inputs.items() if kind in wanted}
+    consumed_kinds = {artifact.kind for artifact in stage.consumes}
+    inputs = {kind: artifact for kind, artifact in context.inputs.items() if kind in consumed_kinds}
     return replace(context, stage=stage, inputs=inputs).run_stage()
 
 
@@ -245,16 +247,16 @@ def saved_states(
     name: str, context: StageContext, folder: Path, config: LabStage | None = None
 ) -> tuple[Metrics, list[Path]]:
     """The whole run's metrics, and for each state that it saved a folder with that one alone."""
-    kept: list[Path] = []
+    state_folders: list[Path] = []
 
-    def keep(draft: Path, stem: str) -> Path:
+    def keep_state(draft: Path, stem: str) -> Path:
         path = rename_with_checksum(draft, stem)
-        kept.append(folder / stem)
-        states = kept[-1] / "work" / path.parent.name
+        state_folders.append(folder / stem)
+        states = state_folders[-1] / "work" / path.parent.name
         states.mkdir(parents=True)
         shutil.copy(path, states)
         return path
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpoints, "rename_with_checksum", keep)
-        return trained(name, context, folder, config), kept
+        patch.setattr(checkpoints, "rename_with_checksum", keep_state)
+        return trained(name, context, folder, config), state_folders

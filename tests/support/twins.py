@@ -266,11 +266,11 @@ def twin_tokenizer(twin: Twin, texts: Sequence[str]) -> PreTrainedTokenizerFast:
             single=f"{twin.start} $A",
             special_tokens=[(twin.start, backend.token_to_id(twin.start))],
         )
-    made = PreTrainedTokenizerFast(
+    fast_tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend, eos_token=twin.end, pad_token=twin.pad, bos_token=twin.start
     )
-    made.chat_template = twin.template
-    return made
+    fast_tokenizer.chat_template = twin.template
+    return fast_tokenizer
 
 
 def twin_model(twin: Twin, tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> PreTrainedModel:

@@ -20,13 +20,13 @@ class WandbServer:
         lacks: An operation that gets an empty reply.
 
     Attributes:
-        asked: Every GraphQL operation with its variables, in order.
+        operations: Every GraphQL operation with its variables, in order.
         uploads: Path of every file that was put, with its content.
     """
 
     def __init__(self, lacks: str = "") -> None:
         self._lacks = lacks
-        self.asked: list[tuple[str, dict[str, Any]]] = []
+        self.operations: list[tuple[str, dict[str, Any]]] = []
         self.uploads: dict[str, bytes] = {}
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
@@ -41,7 +41,7 @@ class WandbServer:
 
     def variables(self, operation: str) -> list[dict[str, Any]]:
         """Those of every call of `operation`."""
-        return [variables for name, variables in self.asked if name == operation]
+        return [variables for name, variables in self.operations if name == operation]
 
     def answer(self, operation: str, variables: Mapping[str, Any]) -> dict[str, Any]:
         """The `data` of a reply; empty for what a run can do without."""
@@ -105,11 +105,11 @@ class WandbServer:
                 if self.path != "/graphql":
                     return self.reply({})
                 request = json.loads(body)
-                found = re.search(r"(?:query|mutation)\s+(\w+)", request["query"])
-                assert found is not None
+                operation = re.search(r"(?:query|mutation)\s+(\w+)", request["query"])
+                assert operation is not None
                 variables = request.get("variables") or {}
-                server.asked.append((found[1], variables))
-                return self.reply({"data": server.answer(found[1], variables)})
+                server.operations.append((operation[1], variables))
+                return self.reply({"data": server.answer(operation[1], variables)})
 
             def do_PUT(self) -> None:
                 length = int(self.headers.get("Content-Length") or 0)

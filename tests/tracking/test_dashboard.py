@@ -11,7 +11,7 @@ from reasoning_lab.tracking.history import read_history
 from reasoning_lab.training.context import StageContext
 from tests.conftest import SMOKE, lab_here
 from tests.support.stages import trained
-from tests.tracking.test_tracking import online
+from tests.tracking.test_wandb import online
 
 SUBJECT = Subject("a=1", "reasoning-lab -m a=1,2", ["sft", "rl"], ["heldout"], ["seed", "variant"])
 

@@ -44,11 +44,11 @@ def test_small_steps_are_kept_where_bfloat16_rounds_them_away(
 
     Only a weight below 1.3e-4 moves by it; of weights with a standard deviation of 0.02, 1 in 200.
     """
-    lost, kept = (moved(context, dtype, tmp_path / dtype) for dtype in ("bfloat16", "mixed"))
+    lost, mixed = (moved(context, dtype, tmp_path / dtype) for dtype in ("bfloat16", "mixed"))
     whole = moved(context, "float32", tmp_path / "float32")
     assert lost < 0.03
     # The embeddings of tokens that no row has do not move.
-    assert kept > 0.6 * whole > 0.3
+    assert mixed > 0.6 * whole > 0.3
 
 
 def test_what_samples_is_a_mixed_policys_copy_in_bfloat16(
@@ -83,14 +83,14 @@ def test_what_samples_is_a_mixed_policys_copy_in_bfloat16(
 
 
 @pytest.mark.parametrize(
-    ("overrides", "told"),
+    ("overrides", "message"),
     [
         (["hardware.strategy=deepspeed3"], "strategy=deepspeed3 keeps float32 weights beside"),
         (["model/adapter=lora"], "an adapter learns in float32 whatever it is put into; set"),
     ],
 )
 def test_what_needs_no_mixed_precision_is_one_sentence(
-    overrides: list[str], told: str, composed: Compose
+    overrides: list[str], message: str, composed: Compose
 ) -> None:
-    with pytest.raises(UserError, match=f"^model.dtype=mixed: {told}"):
+    with pytest.raises(UserError, match=f"^model.dtype=mixed: {message}"):
         composed("model.dtype=mixed", *overrides)

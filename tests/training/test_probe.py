@@ -231,8 +231,8 @@ def test_reference_kernels_are_the_models_own_forward(family: str) -> None:
     (-expected.mean()).backward()
     torch.testing.assert_close(gradient, gradient_of(embedding(model)), rtol=1e-3, atol=1e-5)
     sharp = torch.cat([by_hand(model, document, 0.6) for document in DOCUMENTS])
-    found = token_logprobs(model, batch, 0.6)
-    torch.testing.assert_close(found, sharp, rtol=1e-5, atol=1e-5)
+    logprobs = token_logprobs(model, batch, 0.6)
+    torch.testing.assert_close(logprobs, sharp, rtol=1e-5, atol=1e-5)
     logits, targets = trained_logits(model, batch)
     chosen = torch.log_softmax(logits, -1).gather(1, targets[:, None])[:, 0]
     torch.testing.assert_close(chosen, expected, rtol=1e-5, atol=1e-5)
@@ -362,9 +362,13 @@ def test_an_engine_with_another_cache_is_refused(
 
 def test_without_a_cache_the_same_completions_are_drawn(context: StageContext) -> None:  # noqa: F811
     policy, tokenizer = load_policy(context.inputs["policy"].path, "float32")
-    asked = [f"coin {number}" for number in (3, 3, 45, 1234)], Sampling(2.0, 0.9, 12), [1, 2, 3, 4]
+    arguments = (
+        [f"coin {number}" for number in (3, 3, 45, 1234)],
+        Sampling(2.0, 0.9, 12),
+        [1, 2, 3, 4],
+    )
     cached, uncached = (
-        HFEngine(policy, tokenizer, 3, cache=cache).generate(*asked) for cache in (True, False)
+        HFEngine(policy, tokenizer, 3, cache=cache).generate(*arguments) for cache in (True, False)
     )
     assert len({len(one.token_ids) for one in cached}) > 1
     for one, other in zip(cached, uncached, strict=True):

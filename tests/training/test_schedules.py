@@ -1,5 +1,7 @@
 """Schedules against those of transformers and by hand; the options that choose them."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch.optim.lr_scheduler import LambdaLR
@@ -85,18 +87,18 @@ def test_a_warm_up_may_take_all_steps(config: type[ScheduleConfig]) -> None:
 
 @pytest.mark.parametrize("option", ["constant", "linear", "cosine", "trapezoid"])
 def test_schedule_of_a_stage_is_exchanged_by_its_option(option: str, composed: Compose) -> None:
-    root = composed(f"schedule@stages.sft.optimization.schedule={option}").root
-    config = root.stages["sft"].optimization.schedule
+    stages: Any = composed(f"schedule@stages.sft.optimization.schedule={option}").root.stages
+    config = stages["sft"].optimization.schedule
     assert config.target == f"reasoning_lab.training.schedules.{option}"
     # The recipe's decay is the trapezoid's alone.
     assert (config.decay_frac is not None) == (option == "trapezoid")
-    assert root.stages["midtrain"].optimization.schedule.target.endswith(".trapezoid")
+    assert stages["midtrain"].optimization.schedule.target.endswith(".trapezoid")
 
 
 @pytest.mark.parametrize("option", ["adamw", "muon"])
 def test_optimizer_of_a_stage_is_exchanged_by_its_option(option: str, composed: Compose) -> None:
-    root = composed(f"optimizer@stages.dpo.optimization.optimizer={option}").root
-    target = root.stages["dpo"].optimization.optimizer.target
+    stages: Any = composed(f"optimizer@stages.dpo.optimization.optimizer={option}").root.stages
+    target = stages["dpo"].optimization.optimizer.target
     assert target.rpartition(".")[2] == {"adamw": "AdamW", "muon": "MuonAdamW"}[option]
 
 

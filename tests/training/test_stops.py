@@ -264,4 +264,4 @@ def test_steps_without_a_group_that_trains_make_torch_say_nothing(
         hopeless = replace(config, max_new_tokens=1)
         with pytest.raises(UserError, match="nothing is left; 0 of 96 groups"):
             trained("rl_options", context, tmp_path, hopeless)
-    assert not [each for each in caught if "lr_scheduler" in str(each.message)]
+    assert not [warning for warning in caught if "lr_scheduler" in str(warning.message)]

@@ -37,11 +37,11 @@ class FileConfig(SourceConfig):
 
     Attributes:
         path: The file.
-        rows: Which column is what.
-        licence: What a data card says of the file.
+        rows: Which column holds what.
+        licence: The file's licence, for the data card.
         unreadable: What happens to rows and golds that cannot be read: `refuse`, or `drop` = they
             are left out and counted.
-        max_unreadable_frac: Largest fraction of them that is dropped.
+        max_unreadable_frac: Largest fraction of them that may be dropped.
         test_frac: Fraction of all prompts that is held out for benchmarks.
         validation_frac: Fraction of all prompts that early stopping and tuning may look at.
     """
@@ -66,18 +66,18 @@ class HubConfig(SourceConfig):
 
     Attributes:
         dataset: The dataset's id on the hub.
-        config: Its configuration; null = it has one only.
+        config: Its configuration; null where it has only one.
         revision: The commit to read.
-        licence: What the dataset's card says.
-        splits: Our split to the dataset's, one of them at least. Those of `test` and `validation`
-            are held out as they are; the prompts of `train` are split by the fractions.
-        rows: Which column is what.
+        licence: The licence on the dataset's card.
+        splits: Our split to the dataset's, at least one. The dataset's splits under `test` and
+            `validation` are held out unchanged; the fractions split the prompts of `train`.
+        rows: Which column holds what.
         streaming: Read the rows over the network without keeping the dataset's own files.
         path: A local copy to read instead: a file, split by the fractions alone, or a folder that
             `datasets.load_dataset` can read; null = the hub.
         unreadable: What happens to rows and golds that cannot be read: `drop` = they are left out
             and counted, as nobody here can edit them; or `refuse`.
-        max_unreadable_frac: Largest fraction of them that is dropped.
+        max_unreadable_frac: Largest fraction of them that may be dropped.
         corrections: Prompt id to the `gold` that the dataset has and the `corrected` one, for golds
             that are known to be wrong or unreadable.
         test_frac: Fraction of the prompts of `train` that is held out for benchmarks.
@@ -110,13 +110,14 @@ class MixtureConfig(SourceConfig):
 
     Attributes:
         sources: Name to a source, whose fractions are those of the mixture.
-        weights: Name to the source's share of the problems, in any unit.
+        weights: Name to the source's share of the problems, in any unit; every source has one,
+            from 0, and one of them is above 0.
         test_frac: Fraction of all prompts that is held out for benchmarks.
         validation_frac: Fraction of all prompts that early stopping and tuning may look at.
     """
 
     sources: dict[str, SourceConfig] = field(default_factory=dict)
-    weights: dict[str, float] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict, metadata=FREE_KEYS)
     test_frac: float = fraction(0.05)
     validation_frac: float = fraction(0.05)
 

@@ -14,14 +14,7 @@ from reasoning_lab.types import UserError
 class FileSource(TableSource):
     """Problems from a local file: JSON lines, a JSON array, or parquet.
 
-    Args:
-        path: The file.
-        test_frac: Fraction of all prompts that is held out for benchmarks.
-        validation_frac: Fraction of all prompts for early stopping and tuning.
-        rows: Which column holds what, see `RowMapping`.
-        licence: The file's licence, for the data card.
-        unreadable: What happens to rows and golds that cannot be read: `refuse`, or `drop`.
-        max_unreadable_frac: Largest fraction of them that may be dropped.
+    Its arguments are the fields of `FileConfig`, which describes them; `rows` is a plain mapping.
 
     Attributes:
         path: The file.

@@ -17,23 +17,7 @@ class HubSource(TableSource):
 
     The first request for problems starts the download.
 
-    Args:
-        dataset: The dataset's id on the hub.
-        config: Its configuration; null where it has only one.
-        revision: The commit to read.
-        licence: The licence on the dataset's card.
-        splits: Our split to the dataset's, at least one. The dataset's splits under `test` and
-            `validation` are held out unchanged; the fractions split the prompts of `train`.
-        rows: Which column holds what, see `RowMapping`.
-        test_frac: Fraction of the prompts of `train` that is held out for benchmarks.
-        validation_frac: Fraction of the prompts of `train` for early stopping and tuning.
-        streaming: Read the rows over the network without keeping the dataset's own files.
-        path: A local copy to read instead: a file, split by the fractions alone, or a folder
-            that `datasets.load_dataset` can read.
-        unreadable: What happens to rows and golds that cannot be read: `drop`, or `refuse`.
-        max_unreadable_frac: Largest fraction of them that may be dropped.
-        corrections: Prompt id to the dataset's `gold` and the `corrected` one, for golds that are
-            known to be wrong or unreadable.
+    Its arguments are the fields of `HubConfig`, which describes them; `rows` is a plain mapping.
 
     Raises:
         UserError: `splits` names no split of ours. Drawing problems raises it where there is

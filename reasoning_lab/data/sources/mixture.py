@@ -20,11 +20,7 @@ class MixtureSource:
     A prompt has one split in all sources. They share the fractions given here, and a prompt that
     one dataset holds out is drawn from none of them for training.
 
-    Args:
-        sources: Name to the options of a source.
-        weights: Name to its share of the problems, in any unit.
-        test_frac: Replaces the `test_frac` of every source.
-        validation_frac: Replaces the `validation_frac` of every source.
+    Its arguments are the fields of `MixtureConfig`, which describes them.
 
     Raises:
         UserError: The names do not match, or no weight is positive.

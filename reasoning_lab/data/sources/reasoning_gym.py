@@ -25,10 +25,7 @@ _MAX_DRAWS = 2000
 class ReasoningGymSource:
     """Draws problems of several families and difficulty levels.
 
-    Args:
-        families: Family name to level to that family's reasoning-gym options.
-        test_frac: Fraction of all prompts that is held out for benchmarks.
-        validation_frac: Fraction of all prompts for early stopping and tuning.
+    Its arguments are the fields of `ReasoningGymConfig`, which describes them.
 
     Raises:
         UserError: The lab cannot verify a family. `problems` raises it for an unknown family or an

@@ -22,13 +22,13 @@ from matplotlib.axes import Axes
 from reasoning_lab.report.style import COLOURS, INK, new_figure, save_figure, style_axes
 
 from . import graphs, models, problems
-from .curve import MARGIN, Curve, measured
+from .curve import MARGIN, Curve, measured_row
 
 CURVES: dict[str, Curve] = {**models.CURVES, **problems.CURVES, **graphs.CURVES}
 _PANELS_A_ROW = 5
 
 
-def table(found: Sequence[dict[str, Any]]) -> str:
+def table(rows: Sequence[dict[str, Any]]) -> str:
     """Markdown."""
     lines = [
         f"{torch.get_num_threads()} threads of {os.cpu_count()} cores, torch {torch.__version__}; "
@@ -37,7 +37,7 @@ def table(found: Sequence[dict[str, Any]]) -> str:
         "| curve | work | over | sizes | seconds | exponent | expected at most | passes |",
         "|:--|:--|:--|--:|--:|--:|--:|:--|",
     ]
-    for row in found:
+    for row in rows:
         sizes, seconds = row["sizes"], row["seconds"]
         lines.append(
             f"| {row['name']} | {row['work']} | {row['axis']} | {sizes[0]:,}–{sizes[-1]:,} "
@@ -47,20 +47,20 @@ def table(found: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def draw(found: Sequence[dict[str, Any]], path: Path) -> None:
+def save_curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """A panel a curve, all logarithmic; the dashed line through its largest size is linear."""
-    across = min(len(found), _PANELS_A_ROW)
-    down = -(-len(found) // across)
+    across = min(len(rows), _PANELS_A_ROW)
+    down = -(-len(rows) // across)
     figure = new_figure(3.1 * across, 0.6 + 2.6 * down)
     panels = figure.subplots(down, across, squeeze=False).flatten()
-    for row, panel in zip(found, panels, strict=False):
-        _draw_panel(panel, row)
-    for unused in panels[len(found) :]:
+    for row, panel in zip(rows, panels, strict=False):
+        _plot_curve(panel, row)
+    for unused in panels[len(rows) :]:
         unused.remove()
     save_figure(figure, "seconds against size; dashed: linear, through the largest size", path)
 
 
-def _draw_panel(panel: Axes, row: dict[str, Any]) -> None:
+def _plot_curve(panel: Axes, row: dict[str, Any]) -> None:
     sizes, seconds = row["sizes"], row["seconds"]
     linear = [seconds[-1] * size / sizes[-1] for size in sizes]
     panel.loglog(sizes, linear, color=INK, linestyle="--", linewidth=1)
@@ -75,37 +75,37 @@ def _draw_panel(panel: Axes, row: dict[str, Any]) -> None:
     style_axes(panel, "y")
 
 
-def arguments() -> argparse.Namespace:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("curves", nargs="?", default="", help="names, with commas; all by default")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--out", type=Path, default=Path("runs"))
-    given = parser.parse_args()
-    given.curves = [name for name in given.curves.split(",") if name] or list(CURVES)
-    unknown = [name for name in given.curves if name not in CURVES]
+    options = parser.parse_args()
+    options.curves = [name for name in options.curves.split(",") if name] or list(CURVES)
+    unknown = [name for name in options.curves if name not in CURVES]
     if unknown:
         parser.error(f"no curve is called {', '.join(unknown)}; there are {', '.join(CURVES)}")
-    return given
+    return options
 
 
 def main() -> int:
-    given = arguments()
-    torch.set_num_threads(given.threads)
-    given.out.mkdir(parents=True, exist_ok=True)
-    found: list[dict[str, Any]] = []
-    machine = {"threads": given.threads, "cpus": os.cpu_count(), "torch": torch.__version__}
-    for name in given.curves:
-        row = measured(name, CURVES[name])
-        found.append(row)
+    options = parse_arguments()
+    torch.set_num_threads(options.threads)
+    options.out.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, Any]] = []
+    machine = {"threads": options.threads, "cpus": os.cpu_count(), "torch": torch.__version__}
+    for name in options.curves:
+        row = measured_row(name, CURVES[name])
+        rows.append(row)
         times = ", ".join(f"{seconds:.3g}" for seconds in row["seconds"])
         print(f"{name}: {row['exponent']:.2f} of {row['expected']:g} ({times} s)", flush=True)
         # Written after each: a run that is cut short has told what it measured.
-        content = {"machine": machine, "results": found}
-        (given.out / "growth.json").write_text(json.dumps(content, indent=1) + "\n")
-        (given.out / "growth.md").write_text(table(found))
-    draw(found, given.out / "growth.png")
-    print((given.out / "growth.md").read_text())
-    return 0 if all(row["passes"] for row in found) else 1
+        content = {"machine": machine, "results": rows}
+        (options.out / "growth.json").write_text(json.dumps(content, indent=1) + "\n")
+        (options.out / "growth.md").write_text(table(rows))
+    save_curves(rows, options.out / "growth.png")
+    print((options.out / "growth.md").read_text())
+    return 0 if all(row["passes"] for row in rows) else 1
 
 
 if __name__ == "__main__":

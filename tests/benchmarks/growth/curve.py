@@ -56,29 +56,29 @@ def seconds_of(curve: Curve, size: int) -> float:
     """Median of some repetitions."""
     with ExitStack() as stack:
         work = curve.prepare(size, stack)
-        taken: list[float] = []
-        while len(taken) < _LEAST_REPETITIONS or (
-            sum(taken) < _ENOUGH_S and len(taken) < _MOST_REPETITIONS
+        seconds: list[float] = []
+        while len(seconds) < _LEAST_REPETITIONS or (
+            sum(seconds) < _ENOUGH_S and len(seconds) < _MOST_REPETITIONS
         ):
             started = time.perf_counter()
             work()
-            taken.append(time.perf_counter() - started)
-    return statistics.median(taken)
+            seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds)
 
 
-def measured(name: str, curve: Curve) -> dict[str, Any]:
+def measured_row(name: str, curve: Curve) -> dict[str, Any]:
     """A row of the table."""
     with ExitStack() as stack:
         curve.prepare(curve.sizes[0], stack)()  # What the first call imports and starts.
     seconds = [seconds_of(curve, size) for size in curve.sizes]
-    found = exponent(curve.sizes, seconds)
+    measured_exponent = exponent(curve.sizes, seconds)
     return {
         "name": name,
         "axis": curve.axis,
         "work": curve.work,
         "sizes": list(curve.sizes),
         "seconds": seconds,
-        "exponent": found,
+        "exponent": measured_exponent,
         "expected": curve.expected,
-        "passes": found <= curve.expected + MARGIN,
+        "passes": measured_exponent <= curve.expected + MARGIN,
     }

@@ -58,21 +58,21 @@ def _problems(count: int, seed: int = 0) -> list[Problem]:
 def _rollouts(count: int, samples: int) -> list[Rollout]:
     """`samples` of each problem, every second one correct."""
     rng = random.Random(1)
-    found = []
+    rollouts = []
     for problem in _problems(count):
         for sample in range(samples):
             text = f"<think>{_text(rng, 60)}</think>\\boxed{{{problem.gold}}}"
             verdict = Verdict.WRONG if sample % 2 else Verdict.CORRECT
             completion = Completion(list(range(rng.randint(40, 80))), text)
-            found.append(Rollout(problem, completion, problem.gold, verdict, "author"))
-    return found
+            rollouts.append(Rollout(problem, completion, problem.gold, verdict, "author"))
+    return rollouts
 
 
 def _groups(count: int) -> list[RolloutGroup]:
     return group_by_problem(_rollouts(count, _SAMPLES))
 
 
-def drawing(size: int, stack: ExitStack) -> Callable[[], object]:
+def draw_problems(size: int, stack: ExitStack) -> Callable[[], object]:
     source = ReasoningGymSource(FAMILIES, 0.05, 0.05)
     return lambda: list(source.problems(Split.TRAIN, [1], size, 0))
 
@@ -139,9 +139,9 @@ def verification(size: int, stack: ExitStack) -> Callable[[], object]:
 
     def work() -> None:
         # Others each time: SymPy remembers the last thousand.
-        golds, given = answers(size, next(seeds))
+        golds, texts = answers(size, next(seeds))
         problems = [Problem(f"q{at}", gold, "math", "bench") for at, gold in enumerate(golds)]
-        verifier.verify(problems, given)
+        verifier.verify(problems, texts)
 
     return work
 
@@ -220,7 +220,7 @@ CURVES = {
         "distinct problems drawn from two generated families",
         doublings(256, 4096),
         1,
-        drawing,
+        draw_problems,
     ),
     "corpus/problems": Curve(
         "problems",

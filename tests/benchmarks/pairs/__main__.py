@@ -60,7 +60,7 @@ class Process:
                 env={**os.environ, **limits, **quiet, **trusted},
             )
 
-    def ask(self, what: str) -> Answer:
+    def request_work(self, kind: str) -> Answer:
         """Its work.
 
         Raises:
@@ -69,7 +69,7 @@ class Process:
         assert self._process.stdin
         assert self._process.stdout
         with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write(what + "\n")
+            self._process.stdin.write(kind + "\n")
             self._process.stdin.flush()
         line = self._process.stdout.readline()
         if not line:
@@ -85,7 +85,7 @@ class Process:
 
 
 @contextlib.contextmanager
-def both(pair: Pair, folder: Path, threads: int) -> Iterator[tuple[Process, Process]]:
+def open_sides(pair: Pair, folder: Path, threads: int) -> Iterator[tuple[Process, Process]]:
     ours = Process(pair.ours, folder, threads, folder / "ours.log")
     peer = Process(pair.peer, folder, threads, folder / "peer.log")
     try:
@@ -99,8 +99,8 @@ def assert_equal_work(name: str, ours: Answer, peer: Answer) -> None:
     """Same units and tokens; drawn completions agree in length but for chance."""
     if ours["units"] != peer["units"]:
         raise UnequalWorkError(f"{name}: {ours['units']} and {peer['units']} units")
-    apart = abs(ours["tokens"] - peer["tokens"])
-    if apart > (_MOST_TOKENS_APART_FRAC * peer["tokens"] if name in DRAWING else 0):
+    difference = abs(ours["tokens"] - peer["tokens"])
+    if difference > (_MOST_TOKENS_APART_FRAC * peer["tokens"] if name in DRAWING else 0):
         raise UnequalWorkError(f"{name}: {ours['tokens']} and {peer['tokens']} tokens")
 
 
@@ -116,26 +116,26 @@ def assert_equal_losses(name: str, ours: Answer, peer: Answer) -> None:
         raise UnequalWorkError(f"{name}: losses {pairs}")
 
 
-def measured(
+def measured_row(
     name: str, pair: Pair, size_name: str, folder: Path, threads: int, rounds: int
 ) -> dict[str, Any]:
     """A row of the table."""
     rates: dict[str, list[float]] = {"ours": [], "peer": []}
-    cpu_ratios, told = [], []
-    with both(pair, folder, threads) as sides:
-        checks = [side.ask("check") for side in sides]
+    cpu_ratios, works_by_round = [], []
+    with open_sides(pair, folder, threads) as sides:
+        checks = [side.request_work("check") for side in sides]
         if name not in DRAWING:
             assert_equal_work(name, *checks)
             assert_equal_losses(name, *checks)
         for _ in range(rounds):
-            works = [side.ask("round") for side in sides]
+            works = [side.request_work("round") for side in sides]
             if name not in DRAWING:
                 assert_equal_work(name, *works)
-            told.append(works)
+            works_by_round.append(works)
             for side, work in zip(rates, works, strict=True):
                 rates[side].append(work["units"] / work["seconds"])
             cpu_ratios.append(works[1]["cpu_seconds"] / works[0]["cpu_seconds"])
-    assert_equal_work(name, *(summed(of_side) for of_side in zip(*told, strict=True)))
+    assert_equal_work(name, *(summed(of_side) for of_side in zip(*works_by_round, strict=True)))
     ours, peer = (statistics.median(values) for values in rates.values())
     ratios = [one / other for one, other in zip(*rates.values(), strict=True)]
     return {
@@ -144,7 +144,7 @@ def measured(
         "peer": peer,
         "ratio": ours / peer,
         "unit": pair.unit,
-        **limits_of([ours for ours, _ in told], size_name),
+        **limits_of([ours for ours, _ in works_by_round], size_name),
         "target": pair.targets.get(size_name),
         "n": rounds,
         "ratio_min": min(ratios),
@@ -171,8 +171,8 @@ def memory_of(ours: Answer, peer: Answer) -> dict[str, float]:
 def limits_of(works: Sequence[Answer], size_name: str) -> dict[str, float | None]:
     """The rounds' median operations and bytes a second, as fractions of what the machine does."""
     flops, read = (
-        statistics.median(work[what] / work["seconds"] for work in works)
-        for what in ("flops", "read_bytes")
+        statistics.median(work[kind] / work["seconds"] for work in works)
+        for kind in ("flops", "read_bytes")
     )
     return {
         "limit": flops / products_limit(size_name) if flops else None,
@@ -190,7 +190,7 @@ def products_limit(size_name: str) -> float:
 bytes_limit = cache(bytes_per_s)
 
 
-def table(found: Sequence[dict[str, Any]], threads: int) -> str:
+def table(rows: Sequence[dict[str, Any]], threads: int) -> str:
     """Markdown."""
     lines = [
         f"{threads} threads of {os.cpu_count()} cores, torch {torch.__version__}; medians of n "
@@ -205,10 +205,10 @@ def table(found: Sequence[dict[str, Any]], threads: int) -> str:
         "| memory | n | load |",
         "|---|---|--:|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
-    for row in found:
+    for row in rows:
         cpu = "" if row["cpu_ratio"] is None else f"{row['cpu_ratio']:.2f}"
         limit, bandwidth = (
-            "" if row[what] is None else f"{row[what]:.0%}" for what in ("limit", "bandwidth")
+            "" if row[kind] is None else f"{row[kind]:.0%}" for kind in ("limit", "bandwidth")
         )
         target = "" if row["target"] is None else f"{row['target']:.1f}"
         # A little work may fit into what the peer's libraries had freed.
@@ -229,48 +229,48 @@ def rate(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def arguments() -> argparse.Namespace:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("pairs", nargs="?", default="", help="names, with commas; all by default")
     parser.add_argument("--size", nargs="+", choices=list(SIZES), default=["tiny", "30m"])
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, help="instead of each size's own")
     parser.add_argument("--out", type=Path, default=Path("runs"))
-    given = parser.parse_args()
-    given.pairs = [name for name in given.pairs.split(",") if name] or list(PAIRS)
-    unknown = [name for name in given.pairs if name not in PAIRS]
+    options = parser.parse_args()
+    options.pairs = [name for name in options.pairs.split(",") if name] or list(PAIRS)
+    unknown = [name for name in options.pairs if name not in PAIRS]
     if unknown:
         parser.error(f"no pair is called {', '.join(unknown)}; there are {', '.join(PAIRS)}")
-    return given
+    return options
 
 
 def main() -> None:
-    given = arguments()
-    torch.set_num_threads(given.threads)
-    given.out.mkdir(parents=True, exist_ok=True)
-    found: list[dict[str, Any]] = []
-    for name in [name for name in given.pairs if not PAIRS[name].is_possible]:
+    options = parse_arguments()
+    torch.set_num_threads(options.threads)
+    options.out.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, Any]] = []
+    for name in [name for name in options.pairs if not PAIRS[name].is_possible]:
         print(f"{name}: left out, as the package '{PAIRS[name].package}' is not installed")
-        given.pairs.remove(name)
-    machine = {"threads": given.threads, "cpus": os.cpu_count(), "torch": torch.__version__}
-    for size_name in given.size:
-        rounds = given.rounds or SIZES[size_name].rounds
+        options.pairs.remove(name)
+    machine = {"threads": options.threads, "cpus": os.cpu_count(), "torch": torch.__version__}
+    for size_name in options.size:
+        rounds = options.rounds or SIZES[size_name].rounds
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
             write_workload(SIZES[size_name], folder)
-            for name in given.pairs:
+            for name in options.pairs:
                 pair = PAIRS[name]
                 if size_name != "smoke" and size_name not in pair.targets:
                     continue
-                row = measured(name, pair, size_name, folder, given.threads, rounds)
-                found.append(row)
+                row = measured_row(name, pair, size_name, folder, options.threads, rounds)
+                rows.append(row)
                 print(json.dumps(row), flush=True)
                 # Written after each: a run that is cut short has told what it measured.
-                content = {"machine": machine, "results": found}
-                (given.out / "bench.json").write_text(json.dumps(content, indent=1) + "\n")
-                (given.out / "bench.md").write_text(table(found, given.threads))
-    if found:
-        print(table(found, given.threads))
+                content = {"machine": machine, "results": rows}
+                (options.out / "bench.json").write_text(json.dumps(content, indent=1) + "\n")
+                (options.out / "bench.md").write_text(table(rows, options.threads))
+    if rows:
+        print(table(rows, options.threads))
 
 
 if __name__ == "__main__":

@@ -20,11 +20,11 @@ def main() -> None:
     import torch
 
     from tests.benchmarks.footprint import resident
-    from tests.benchmarks.pairs.work import made
+    from tests.benchmarks.pairs.work import side_of
 
     path, folder, threads = sys.argv[1:]
     torch.set_num_threads(int(threads))
-    side = made(path, Path(folder))
+    side = side_of(path, Path(folder))
     # Not getrusage, which tells of a child what its parent had when it was started.
     ready = resident("VmHWM")
     for line in sys.stdin:

@@ -4,7 +4,7 @@
 
 `make test-vllm` makes that environment. Both sides draw `ROLLOUTS` completions of each problem,
 and one of each that is held out for validation, from one vLLM each, which is set up alike and open
-before the first round. Every completion has a seed. The loop asks `ASKED_AT_ONCE` problems at a
+before the first round. Every completion has a seed. The loop asks `PROBLEMS_AT_ONCE` problems at a
 time, verifies with math-verify what comes, and writes the right ones; the stage counts its drawing
 of problems, its shards, its Parquet files and its data card.
 """
@@ -40,7 +40,7 @@ from .work import Clock, Work
 from .workload import Size
 
 ROLLOUTS = 4
-ASKED_AT_ONCE = 32
+PROBLEMS_AT_ONCE = 32
 KV_CACHE_GB = 2
 
 
@@ -53,7 +53,7 @@ def held_out(size: Size) -> int:
     return size.prompts // 8
 
 
-class KeptEngine(VLLMEngine):
+class PersistentEngine(VLLMEngine):
     """Stays open between rounds, and counts what it writes."""
 
     tokens = 0
@@ -61,20 +61,20 @@ class KeptEngine(VLLMEngine):
     def generate(
         self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]
     ) -> list[Completion]:
-        found = super().generate(prompts, sampling, seeds)
-        self.tokens += sum(len(one.token_ids) for one in found)
-        return found
+        completions = super().generate(prompts, sampling, seeds)
+        self.tokens += sum(len(completion.token_ids) for completion in completions)
+        return completions
 
     def close(self) -> None:
         """Leave it to the process's end."""
 
 
-_OPEN: dict[str, KeptEngine] = {}
+OPEN_ENGINES: dict[str, PersistentEngine] = {}
 
 
-def opened(model: str, hardware: HardwareConfig) -> KeptEngine:
+def open_engine(model: str, hardware: HardwareConfig) -> PersistentEngine:
     """The engine that is open already, for the teacher's config to name."""
-    return _OPEN[model]
+    return OPEN_ENGINES[model]
 
 
 class Stage:
@@ -88,7 +88,9 @@ class Stage:
             verifier_timeout_s=10.0,
         )
         self._model = str(folder / "teacher")
-        _OPEN[self._model] = KeptEngine(self._model, None, "float32", None, self._hardware)
+        OPEN_ENGINES[self._model] = PersistentEngine(
+            self._model, None, "float32", None, self._hardware
+        )
         self._source = source_of(folder)
         self._verifier = build_verifier(self._hardware)
         self._verifier.__enter__()
@@ -98,14 +100,14 @@ class Stage:
 
     def round(self) -> Work:
         self._seed += 1
-        here = self._folder / "ours"
-        shutil.rmtree(here, ignore_errors=True)
-        (here / "out").mkdir(parents=True)
+        run_folder = self._folder / "ours"
+        shutil.rmtree(run_folder, ignore_errors=True)
+        (run_folder / "out").mkdir(parents=True)
         context = StageContext(
             name="distill",
             seed=self._seed,
-            out_dir=here / "out",
-            work_dir=here / "work",
+            out_dir=run_folder / "out",
+            work_dir=run_folder / "work",
             stage=LabStage(),
             model=ModelConfig(architecture=self._size.architecture),
             source=self._source,
@@ -113,19 +115,19 @@ class Stage:
             verifier=self._verifier,
             tracker=NullTracker(),
         )
-        engine = CustomEngine(self._model, f"{__name__}.opened")
+        engine = CustomEngine(self._model, f"{__name__}.open_engine")
         config = DistillStage(
             teacher=ModelTeacherConfig(engine, "", "", 1.0, 1.0, self._size.max_new_tokens),
             problems=ProblemsConfig([1], self._size.prompts),
             validation=held_out(self._size),
             rollouts=ROLLOUTS,
         )
-        before = _OPEN[self._model].tokens
+        before = OPEN_ENGINES[self._model].tokens
         clock = Clock()
         metrics = run(config, context)
-        took = clock.read()
+        elapsed = clock.read()
         completions = metrics["rollouts"] + config.validation
-        return Work(completions, *took, _OPEN[self._model].tokens - before)
+        return Work(completions, *elapsed, OPEN_ENGINES[self._model].tokens - before)
 
 
 def ours(folder: Path) -> Stage:
@@ -160,20 +162,20 @@ class Loop:
 
     def round(self) -> Work:
         self._seed += 1
-        drawn = {
+        draws = {
             "accepted": (Split.TRAIN, self._size.prompts, ROLLOUTS),
             "validation": (Split.VALIDATION, held_out(self._size), 1),
         }
         completions = tokens = 0
         problems = {
             name: (list(self._source.problems(split, [1], count, self._seed)), samples)
-            for name, (split, count, samples) in drawn.items()
+            for name, (split, count, samples) in draws.items()
         }
         clock = Clock()
-        for name, (asked, samples) in problems.items():
+        for name, (split_problems, samples) in problems.items():
             with (self._folder / f"peer-{name}.jsonl").open("w") as file:
-                for start in range(0, len(asked), ASKED_AT_ONCE):
-                    batch = asked[start : start + ASKED_AT_ONCE]
+                for start in range(0, len(split_problems), PROBLEMS_AT_ONCE):
+                    batch = split_problems[start : start + PROBLEMS_AT_ONCE]
                     texts, written = self._solved(batch, samples, start)
                     file.writelines(texts)
                     completions += len(batch) * samples
@@ -185,7 +187,7 @@ class Loop:
         from math_verify import parse, verify
         from vllm import SamplingParams
 
-        found = self._llm.generate(
+        requests = self._llm.generate(
             prompt_texts(self._tokenizer, [problem.prompt for problem in batch]),
             [
                 SamplingParams(
@@ -199,12 +201,12 @@ class Loop:
             use_tqdm=False,
         )
         lines, tokens = [], 0
-        for problem, request in zip(batch, found, strict=True):
+        for problem, request in zip(batch, requests, strict=True):
             gold = parse(f"${problem.gold}$")
-            for one in request.outputs:
-                tokens += len(one.token_ids)
-                if verify(gold, parse(one.text)):
-                    row = {"prompt": problem.prompt, "completion": one.text}
+            for completion in request.outputs:
+                tokens += len(completion.token_ids)
+                if verify(gold, parse(completion.text)):
+                    row = {"prompt": problem.prompt, "completion": completion.text}
                     lines.append(json.dumps(row) + "\n")
         return lines, tokens
 

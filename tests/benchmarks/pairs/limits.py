@@ -39,14 +39,16 @@ def training_products(size: Size, tokens: int, trained: int, passes: int) -> flo
     return 2.0 * passes * (tokens * layers * layer + trained * hidden * size.vocab_size)
 
 
-def decoding_products(size: Size, prompts: Sequence[int], drawn: Sequence[int]) -> float:
+def decoding_products(
+    size: Size, prompts: Sequence[int], completion_lengths: Sequence[int]
+) -> float:
     """Floating-point operations of drawing so many tokens behind so many, of each row."""
     # Nothing reads a row's last token.
-    read = sum(prompts) + sum(drawn) - len(drawn)
-    return training_products(size, read, sum(drawn), passes=1)
+    read = sum(prompts) + sum(completion_lengths) - len(completion_lengths)
+    return training_products(size, read, sum(completion_lengths), passes=1)
 
 
-def decoding_bytes(size: Size, prompts: Sequence[int], drawn: Sequence[int]) -> float:
+def decoding_bytes(size: Size, prompts: Sequence[int], completion_lengths: Sequence[int]) -> float:
     """Bytes that it reads, in float32, if all rows are drawn together: a position at a time."""
     # A token multiplies and adds once with each weight.
     weights = training_products(size, 1, 1, passes=1) / 2
@@ -54,9 +56,9 @@ def decoding_bytes(size: Size, prompts: Sequence[int], drawn: Sequence[int]) -> 
     layers: int = size.architecture["num_hidden_layers"]
     cached = sum(
         count * prompt + count * (count + 1) // 2
-        for prompt, count in zip(prompts, (count - 1 for count in drawn), strict=True)
+        for prompt, count in zip(prompts, (count - 1 for count in completion_lengths), strict=True)
     )
-    return _FLOAT_BYTES * (max(drawn) * weights + cached * layers * 2 * keys)
+    return _FLOAT_BYTES * (max(completion_lengths) * weights + cached * layers * 2 * keys)
 
 
 def bytes_per_s() -> float:
@@ -79,7 +81,7 @@ def products_per_s(size: Size, tokens: int) -> float:
         (torch.randn(tokens, into), torch.randn(out, into), torch.randn(tokens, out))
         for into, out in set(shapes)
     ]
-    taken = dict.fromkeys(set(shapes), 0.0)
+    seconds_by_shape = dict.fromkeys(set(shapes), 0.0)
     for states, weight, gradient in operands:
         times = []
         for _ in range(_REPETITIONS):
@@ -88,6 +90,6 @@ def products_per_s(size: Size, tokens: int) -> float:
             gradient @ weight
             gradient.T @ states
             times.append(time.perf_counter() - started)
-        taken[weight.shape[1], weight.shape[0]] = statistics.median(times)
+        seconds_by_shape[weight.shape[1], weight.shape[0]] = statistics.median(times)
     operations = sum(6.0 * tokens * into * out for into, out in shapes)
-    return operations / sum(taken[shape] for shape in shapes)
+    return operations / sum(seconds_by_shape[shape] for shape in shapes)

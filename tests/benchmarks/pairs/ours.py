@@ -77,22 +77,22 @@ class Stage:
         return self._run("", self._size.steps[self._kind])
 
     def _run(self, suffix: str, steps: int) -> Work:
-        here = self._folder / "ours"
-        shutil.rmtree(here, ignore_errors=True)
-        (here / "out").mkdir(parents=True)
+        run_folder = self._folder / "ours"
+        shutil.rmtree(run_folder, ignore_errors=True)
+        (run_folder / "out").mkdir(parents=True)
         data = self._folder / f"{self._kind}{suffix}"
         stage = _STAGES[self._kind](self._size, steps)
-        context = self._context(here, data)
-        inputs = {one.kind: context.inputs[one.kind] for one in stage.consumes}
+        context = self._context(run_folder, data)
+        inputs = {artifact.kind: context.inputs[artifact.kind] for artifact in stage.consumes}
         metrics: Mapping[str, Any] = stage.run(context, **inputs)
         return self._work(context, stage.optimization, data, metrics)
 
-    def _context(self, here: Path, data: Path) -> TimedContext:
+    def _context(self, run_folder: Path, data: Path) -> TimedContext:
         return TimedContext(
             name=self._kind,
             seed=0,
-            out_dir=here / "out",
-            work_dir=here / "work",
+            out_dir=run_folder / "out",
+            work_dir=run_folder / "work",
             stage=LabStage(),
             inputs={
                 "policy": Policy(self._policy),
@@ -113,13 +113,13 @@ class Stage:
         data: Path,
         metrics: Mapping[str, Any],
     ) -> Work:
-        took = context.loaded[0].read()
+        elapsed = context.loaded[0].read()
         losses = read_history(context.out_dir)["train/loss"]
         tokens = metrics["train_tokens"]
         pairs = self._kind == "dpo"
         return Work(
             optimization.batch_size * optimization.steps if pairs else tokens,
-            *took,
+            *elapsed,
             tokens,
             tuple(losses[step] for step in sorted(losses)),
             training_products(self._size, tokens, self._trained(data), 4 if pairs else 3),
@@ -192,9 +192,9 @@ class PolicyGradient(Stage):
     def check(self) -> Work:
         return self._run("-check", 1)
 
-    def _context(self, here: Path, data: Path) -> TimedContext:
+    def _context(self, run_folder: Path, data: Path) -> TimedContext:
         source = FileSource(str(data / "problems.jsonl"), 0.0, 0.0, {"checker": "number"})
-        context = super()._context(here, data)
+        context = super()._context(run_folder, data)
         return replace(context, source=source, verifier=self._verifier)
 
     def _work(
@@ -255,16 +255,16 @@ class Generation:
         ]
         sampling = Sampling(1.0, 1.0, self._size.max_new_tokens)
         clock = Clock()
-        found = self._engine.complete(self._prompts, sampling, seeds)
-        took = clock.read()
-        drawn = [len(one.token_ids) for one in found]
+        completions = self._engine.complete(self._prompts, sampling, seeds)
+        elapsed = clock.read()
+        completion_lengths = [len(completion.token_ids) for completion in completions]
         lengths = [len(prompt) for prompt in self._prompts]
         return Work(
-            len(found),
-            *took,
-            sum(drawn),
-            flops=decoding_products(self._size, lengths, drawn),
-            read_bytes=decoding_bytes(self._size, lengths, drawn),
+            len(completions),
+            *elapsed,
+            sum(completion_lengths),
+            flops=decoding_products(self._size, lengths, completion_lengths),
+            read_bytes=decoding_bytes(self._size, lengths, completion_lengths),
         )
 
 
@@ -275,22 +275,22 @@ def generation(folder: Path) -> Generation:
 def answers(count: int, seed: int = 0) -> tuple[list[str], list[str]]:
     """Golds and answers, about half of them right; none equals its gold's text."""
     rng = random.Random(seed)
-    golds, given = [], []
+    golds, texts = [], []
     spellings = ["{0}.0", "\\frac{{{1}}}{{2}}", "\\frac{{\\sqrt{{{2}}}}}{{2}}"]
     for _ in range(count):
         value = rng.randrange(2, 100_000)
         spelling = rng.randrange(3)
         golds.append(f"\\sqrt{{{value}}}" if spelling == 2 else str(value))
         value += rng.randrange(2)
-        given.append(f"\\boxed{{{spellings[spelling].format(value, 2 * value, 4 * value)}}}")
-    return golds, given
+        texts.append(f"\\boxed{{{spellings[spelling].format(value, 2 * value, 4 * value)}}}")
+    return golds, texts
 
 
 class Verification:
     """As many processes as there are threads, warm."""
 
     def __init__(self, folder: Path) -> None:
-        golds, self._given = answers(size_of(folder).answers)
+        golds, self._answers = answers(size_of(folder).answers)
         self._problems = [Problem(f"q{at}", gold, "math", "bench") for at, gold in enumerate(golds)]
         self._verifier = Verifier(torch.get_num_threads(), timeout_s=10, memory_mb=512)
         self._verifier.__enter__()
@@ -300,10 +300,10 @@ class Verification:
 
     def round(self) -> Work:
         clock = Clock()
-        found = self._verifier.verify(self._problems, self._given)
-        took = clock.read()
-        right = sum(str(verdict) == "correct" for _, verdict in found)
-        return Work(len(found), *took, right)
+        verdicts = self._verifier.verify(self._problems, self._answers)
+        elapsed = clock.read()
+        right = sum(str(verdict) == "correct" for _, verdict in verdicts)
+        return Work(len(verdicts), *elapsed, right)
 
 
 def verification(folder: Path) -> Verification:

@@ -71,12 +71,12 @@ class Trained:
         )
         clock = Clock()
         trainer.train()
-        took = clock.read()
+        elapsed = clock.read()
         self._history = trainer.state.log_history
-        losses = self._told("loss")
-        return Work(units * epochs, *took, tokens * epochs, tuple(losses))
+        losses = self._logged("loss")
+        return Work(units * epochs, *elapsed, tokens * epochs, tuple(losses))
 
-    def _told(self, key: str) -> list[float]:
+    def _logged(self, key: str) -> list[float]:
         return [entry[key] for entry in self._history if key in entry]
 
     def _trainer(self, model: Any, data: Path, options: dict[str, Any]) -> tuple[Any, int, int]:
@@ -123,7 +123,7 @@ class Preferences(Trained):
                 "rejected": rejected.completion.text,
             }
             for prompt, chosen, rejected in zip(
-                prompt_texts(self._tokenizer, [one.problem.prompt for one in sides[0]]),
+                prompt_texts(self._tokenizer, [rollout.problem.prompt for rollout in sides[0]]),
                 *sides,
                 strict=True,
             )
@@ -156,7 +156,7 @@ class PolicyGradient(Trained):
         ]
         together = size.rl_prompts * size.group_size
         micro = min(32, together)
-        given = {
+        arguments = {
             **options,
             "per_device_train_batch_size": micro,
             "gradient_accumulation_steps": together // micro,
@@ -169,7 +169,7 @@ class PolicyGradient(Trained):
 
         trainer = GRPOTrainer(
             model=model,
-            args=GRPOConfig(**given),
+            args=GRPOConfig(**arguments),
             reward_funcs=reward,
             train_dataset=datasets.Dataset.from_dict(
                 {"prompt": prompt_texts(self._tokenizer, prompts)}
@@ -180,7 +180,7 @@ class PolicyGradient(Trained):
 
     def _run(self, suffix: str, epochs: int) -> Work:
         work = super()._run(suffix, epochs)
-        return replace(work, tokens=round(self._told("num_tokens")[-1]), losses=())
+        return replace(work, tokens=round(self._logged("num_tokens")[-1]), losses=())
 
 
 def policy_gradient(folder: Path) -> Trained:
@@ -234,13 +234,13 @@ class Generation:
     @torch.inference_mode()
     def round(self) -> Work:
         clock = Clock()
-        found = self._model.generate(**self._inputs, **self._options)
-        took = clock.read()
-        written = found[:, self._inputs["input_ids"].shape[1] :]
+        sequences = self._model.generate(**self._inputs, **self._options)
+        elapsed = clock.read()
+        written = sequences[:, self._inputs["input_ids"].shape[1] :]
         ended = torch.isin(written, torch.tensor(self._options["eos_token_id"]))
         # A row's tokens up to its first end, that one too.
         tokens = int((ended.cumsum(1) - ended.long() == 0).sum())
-        return Work(len(found), *took, tokens)
+        return Work(len(sequences), *elapsed, tokens)
 
 
 def generation(folder: Path) -> Generation:
@@ -251,7 +251,7 @@ class Verification:
     """What math-verify's README shows, in a loop."""
 
     def __init__(self, folder: Path) -> None:
-        self._golds, self._given = answers(size_of(folder).answers)
+        self._golds, self._answers = answers(size_of(folder).answers)
 
     def check(self) -> Work:
         return self.round()
@@ -261,10 +261,10 @@ class Verification:
 
         clock = Clock()
         right = 0
-        for gold, given in zip(self._golds, self._given, strict=True):
-            right += verify(parse(f"${gold}$"), parse(given))
-        took = clock.read()
-        return Work(len(self._golds), *took, right)
+        for gold, answer in zip(self._golds, self._answers, strict=True):
+            right += verify(parse(f"${gold}$"), parse(answer))
+        elapsed = clock.read()
+        return Work(len(self._golds), *elapsed, right)
 
 
 def verification(folder: Path) -> Verification:

@@ -141,7 +141,7 @@ PAIRS = {
 }
 
 
-def made(path: str, folder: Path) -> Side:
+def side_of(path: str, folder: Path) -> Side:
     """The side that `path` names."""
     module, _, name = path.rpartition(".")
     factory: Callable[[Path], Side] = getattr(importlib.import_module(module), name)

@@ -82,8 +82,8 @@ class Size:
 
 
 def _tiny() -> dict[str, Any]:
-    found: Any = OmegaConf.to_container(OmegaConf.load(CONF / "model" / "tiny.yaml"))
-    return dict(found["architecture"])
+    config: Any = OmegaConf.to_container(OmegaConf.load(CONF / "model" / "tiny.yaml"))
+    return dict(config["architecture"])
 
 
 LLAMA_30M = {
@@ -176,9 +176,9 @@ def write_workload(size: Size, folder: Path) -> None:
     words = _Words(size.vocab_size - len(SPECIAL) - 2)
     for kind, steps in size.steps.items():
         for suffix, count in (("", steps), ("-check", 1)):
-            made = folder / f"{kind}{suffix}"
-            made.mkdir()
-            _WRITE[kind](words, size, count, made)
+            work_folder = folder / f"{kind}{suffix}"
+            work_folder.mkdir()
+            _WRITE[kind](words, size, count, work_folder)
     prompts = [words.text(words.rng.randint(8, 40)) for _ in range(size.prompts)]
     (folder / "prompts.json").write_text(json.dumps(prompts))
     model.generation_config.eos_token_id = ends(size)
@@ -202,8 +202,8 @@ def end_often(model: PreTrainedModel, end: int, one_in: int) -> None:
     tokens = torch.randint(len(table), (8, 64), generator=torch.Generator().manual_seed(0))
     states = model.base_model(input_ids=tokens)[0]
     share = (states @ table.t()).softmax(-1)[..., end].mean()
-    apart = math.log(1 / (one_in - 1)) - share.logit()
-    table[end, 0] += apart / states[..., 0].mean()
+    logit_gap = math.log(1 / (one_in - 1)) - share.logit()
+    table[end, 0] += logit_gap / states[..., 0].mean()
 
 
 def chance(completion: str) -> float:
@@ -233,14 +233,14 @@ def _packed(words: _Words, size: Size, steps: int, folder: Path) -> None:
     """Documents of a half, a quarter and an eighth of a row, which fill rows exactly."""
     parts = [part for share in (2, 4, 8) for part in [size.row_tokens // share] * share]
     rows = steps * size.batch_rows
-    found = [
+    rollouts = [
         words.rollout(words.text(part // 4), part - part // 4 - MARKS)
         for row in range(rows)
         for part in _row(parts, size.row_tokens, row)
     ]
-    words.rng.shuffle(found)
-    write_rollouts(folder / "accepted.parquet", found)
-    write_rollouts(folder / "validation.parquet", found[:1])
+    words.rng.shuffle(rollouts)
+    write_rollouts(folder / "accepted.parquet", rollouts)
+    write_rollouts(folder / "validation.parquet", rollouts[:1])
 
 
 def _row(parts: Sequence[int], row_tokens: int, number: int) -> Iterator[int]:
@@ -250,21 +250,21 @@ def _row(parts: Sequence[int], row_tokens: int, number: int) -> Iterator[int]:
 
 
 def _varied(words: _Words, size: Size, steps: int, folder: Path) -> None:
-    found = [
+    rollouts = [
         words.rollout(words.text(words.length(8, 32)), words.length(16, size.row_tokens - 40))
         for _ in range(steps * size.batch_size)
     ]
-    write_rollouts(folder / "accepted.parquet", found)
+    write_rollouts(folder / "accepted.parquet", rollouts)
 
 
 def _preferences(words: _Words, size: Size, steps: int, folder: Path) -> None:
     prompts = [words.text(words.length(8, 32)) for _ in range(steps * size.batch_size)]
     for name, verdict in (("chosen", Verdict.CORRECT), ("rejected", Verdict.WRONG)):
-        found = [
+        rollouts = [
             words.rollout(prompt, words.length(16, size.row_tokens - 40), verdict)
             for prompt in prompts
         ]
-        write_rollouts(folder / f"{name}.parquet", found)
+        write_rollouts(folder / f"{name}.parquet", rollouts)
 
 
 def _problems(words: _Words, size: Size, steps: int, folder: Path) -> None:

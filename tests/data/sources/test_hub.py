@@ -201,14 +201,14 @@ def test_mixture_draws_by_weight_and_spreads_its_sources(tmp_path: Path) -> None
         write_lines(tmp_path / f"{name}.jsonl", rows)
     sources = {name: file_options(tmp_path / f"{name}.jsonl", family=name) for name in "ab"}
     mixture = MixtureSource(sources, {"a": 3, "b": 1}, 0.1, 0.1)
-    found = list(mixture.problems(Split.TRAIN, [1], 201, 0))
-    assert len({problem.id for problem in found}) == 201
+    problems = list(mixture.problems(Split.TRAIN, [1], 201, 0))
+    assert len({problem.id for problem in problems}) == 201
     # 150.75 and 50.25: the larger rest takes what rounding leaves.
-    assert Counter(problem.family for problem in found) == {"a": 151, "b": 50}
-    first = Counter(problem.family for problem in found[:100])
+    assert Counter(problem.family for problem in problems) == {"a": 151, "b": 50}
+    first = Counter(problem.family for problem in problems[:100])
     assert 10 <= first["b"] <= 40
-    assert found == list(mixture.problems(Split.TRAIN, [1], 201, 0))
-    assert found != list(mixture.problems(Split.TRAIN, [1], 201, 1))
+    assert problems == list(mixture.problems(Split.TRAIN, [1], 201, 0))
+    assert problems != list(mixture.problems(Split.TRAIN, [1], 201, 1))
     assert mixture.provenance()["name"] == "a.jsonl; b.jsonl"
     with pytest.raises(UserError, match=r"b\.jsonl' has 0 distinct train prompts at levels \[2"):
         list(mixture.problems(Split.TRAIN, [2], 4, 0))
@@ -225,10 +225,10 @@ def test_mixture_gives_a_prompt_once_and_in_one_split_only(tmp_path: Path) -> No
     mixture = MixtureSource(sources, {"mine": 1, "theirs": 1}, 0.1, 0.2)
     ids = {}
     for split, count in ((Split.TRAIN, 40), (Split.VALIDATION, 8), (Split.TEST, 12)):
-        found = list(mixture.problems(split, [1], count, 3))
-        ids[split] = {problem.id for problem in found}
-        assert len(ids[split]) == len(found) == count
-        halves = Counter(problem.gold == "mine" for problem in found)
+        problems = list(mixture.problems(split, [1], count, 3))
+        ids[split] = {problem.id for problem in problems}
+        assert len(ids[split]) == len(problems) == count
+        halves = Counter(problem.gold == "mine" for problem in problems)
         assert halves == {True: count // 2, False: count // 2}
     assert not ids[Split.TRAIN] & ids[Split.VALIDATION]
     assert not (ids[Split.TRAIN] | ids[Split.VALIDATION]) & ids[Split.TEST]

@@ -175,12 +175,12 @@ def test_a_batch_holds_each_document_once_with_its_own_positions_and_mask(
         for number in range(1, 201)
     ]
     batch = token_batch([document_of(one, trained=part) for one in examples])
-    found = Counter(batch.input_ids.tolist())
+    counts = Counter(batch.input_ids.tolist())
     trained = Counter(batch.input_ids[batch.loss_mask].tolist())
     for number, example in enumerate(examples, start=1):
         prompt, completion = 2 * number, 2 * number + 1
-        assert found[prompt] == len(example.prompt_ids)
-        assert found[completion] == len(example.completion_ids)
+        assert counts[prompt] == len(example.prompt_ids)
+        assert counts[completion] == len(example.completion_ids)
         of_it = (batch.input_ids == prompt) | (batch.input_ids == completion)
         assert batch.position_ids[of_it].tolist() == list(range(example.length))
         first = 1 if part is TrainedPart.SEQUENCE else max(1, len(example.prompt_ids))

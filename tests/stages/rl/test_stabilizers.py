@@ -47,14 +47,14 @@ def test_correctness_is_mixed_if_some_are_correct_and_some_are_not(
 def test_balancing_keeps_all_correct_and_as_many_others(
     verdicts: str, correct: int, incorrect: int
 ) -> None:
-    kept = balanced_indices(group(verdicts).rollouts, "0/1")
-    counts = Counter(verdicts[index] == "c" for index in kept)
+    indices = balanced_indices(group(verdicts).rollouts, "0/1")
+    counts = Counter(verdicts[index] == "c" for index in indices)
     assert (counts[True], counts[False]) == (correct, incorrect)
 
 
 def test_balancing_is_fixed_by_its_seed_and_reaches_every_incorrect_one() -> None:
     rollouts = group("cwwwww").rollouts
-    kept = {seed: balanced_indices(rollouts, str(seed)) for seed in range(60)}
-    assert balanced_indices(rollouts, "7") == kept[7]
-    assert all(0 in indices for indices in kept.values())
-    assert set().union(*kept.values()) == {0, 1, 2, 3, 4, 5}
+    by_seed = {seed: balanced_indices(rollouts, str(seed)) for seed in range(60)}
+    assert balanced_indices(rollouts, "7") == by_seed[7]
+    assert all(0 in indices for indices in by_seed.values())
+    assert set().union(*by_seed.values()) == {0, 1, 2, 3, 4, 5}

@@ -83,10 +83,10 @@ def test_a_rule_needs_the_users_trust(rules: Path, monkeypatch: pytest.MonkeyPat
 
 def test_code_is_found_wherever_a_config_names_it(rules: Path) -> None:
     name = f"{rules.stem}.as_set"
-    found = user_code_hashes(
+    hashes = user_code_hashes(
         {"rewards": {"a": {"_target_": name}}, "list": [{"checker": name}], "n": 3}
     )
-    assert list(found) == [name]
+    assert list(hashes) == [name]
     assert user_code_hashes({"text": f"not {name}", "other": "torch.optim.AdamW"}) == {}
 
 

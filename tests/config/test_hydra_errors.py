@@ -13,6 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import OverrideParseException
 
 from reasoning_lab.config.hydra_errors import hydra_quoted, one_sentence
+from reasoning_lab.types import UserError
 from tests.conftest import composed_recipe, lab_here
 
 NAMES = [
@@ -132,11 +133,23 @@ def test_source_of_a_mixture_is_exchanged_by_its_option() -> None:
     }
 
 
+def test_weight_of_an_added_source_is_set_by_its_name() -> None:
+    words = ["data=mixture", "+data@data.sources.math=math"]
+    data: Any = composed_recipe(*words, "data.weights.math=2").root.data
+    assert data.weights == {"gym": 3.0, "gsm8k": 1.0, "math": 2.0}
+    with pytest.raises(UserError, match=r"data\.weights: it names .*, mat, the sources are .*math"):
+        composed_recipe(*words, "data.weights.mat=2")
+
+
 @pytest.mark.parametrize("benchmark", ["heldout", "validation"])
 def test_smoke_composes_with_any_benchmark(benchmark: str) -> None:
     recipe = composed_recipe("experiment=smoke", f"benchmark=[{benchmark}]")
-    held = recipe.root.benchmarks[benchmark]
-    assert (held.count, held.samples, held.sampling.max_new_tokens) == (21, 1, 16)
+    options = recipe.root.benchmarks[benchmark]
+    assert (
+        options.count,
+        options.samples,
+        options.sampling.max_new_tokens,
+    ) == (21, 1, 16)
 
 
 def test_evaluated_checkpoint_has_its_own_name() -> None:

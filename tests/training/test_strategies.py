@@ -26,8 +26,8 @@ ON_DRIVES = (
 def test_deepspeed_reads_the_drive_from_what_it_is_told(composed: Compose) -> None:
     hardware = composed(*ON_DRIVES).root.hardware
     with drives_of(hardware, Path("runs/work/sft-abc")) as drives:
-        told = zero_config(hardware, 1.0, drives)
-    read = DeepSpeedZeroConfig(**told["zero_optimization"])
+        options = zero_config(hardware, 1.0, drives)
+    read = DeepSpeedZeroConfig(**options["zero_optimization"])
     assert read.stage == 3
     assert read.offload_optimizer is not None
     assert read.offload_optimizer.device == OffloadDeviceEnum.nvme
@@ -52,7 +52,7 @@ def test_drives_without_the_operator_are_refused(
 
 
 @pytest.mark.parametrize(
-    ("overrides", "told"),
+    ("overrides", "message"),
     [
         (["hardware.strategy=deepspeed2"], "offload=nvme: strategy=deepspeed2 cannot offload to"),
         (["hardware.offload=cpu"], "offload_path=/drive: it is the folder on the drives of"),
@@ -60,7 +60,7 @@ def test_drives_without_the_operator_are_refused(
     ],
 )
 def test_what_cannot_be_offloaded_is_one_sentence(
-    overrides: list[str], told: str, composed: Compose
+    overrides: list[str], message: str, composed: Compose
 ) -> None:
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         composed(*ON_DRIVES, *overrides)
