@@ -78,7 +78,7 @@ class OpenAIEngineConfig(EngineConfig):
     """A server with OpenAI's chat API; `hardware.sampling` says where it is and how fast to ask.
 
     Attributes:
-        model: The model's name there.
+        model: The model's name on the server.
         extra_body: Further fields of every request, e.g. `{top_k: 20}`.
     """
 
@@ -102,16 +102,15 @@ class ModelTeacherConfig(TeacherConfig):
 
     Attributes:
         engine: What samples its completions.
-        instruction: Said after every problem, on a line of its own.
-        opening: What the chat template has already written of the completion, such as `<think>` and
-            a line break; it is put before the text. A text that has only the end of a thought gets
-            `<think>` without it.
-        temperature: Of the sampling; 0 = greedy.
-        top_p: The smallest set of tokens with this much probability is sampled from; 1 = all.
-        max_new_tokens: Where a completion is cut off.
-        answer_pattern: For a model that boxes no answer: regular expression of one in prose, the
-            answer its only group that matches. Where a completion that was not cut off has no box,
-            the last match is boxed behind it; null = it is left as it is.
+        instruction: Appended to every problem, on a separate line.
+        opening: The start of the completion that the chat template writes, such as `<think>` and a
+            line break. It is put before the text. A text with only `</think>` gets `<think>` too.
+        temperature: As in `Sampling`.
+        top_p: As in `Sampling`.
+        max_new_tokens: As in `Sampling`.
+        answer_pattern: Regular expression of an answer in prose, for a model that boxes no answer;
+            the answer is its only group that matches. If a completion was not truncated and has no
+            box, the last match is boxed behind it. null = no box is added.
     """
 
     engine: EngineConfig = MISSING
@@ -138,7 +137,7 @@ class ModelJudgeConfig(JudgeConfig):
 
     Attributes:
         engine: What samples its replies.
-        max_new_tokens: Room for a reply.
+        max_new_tokens: Most tokens of a reply.
     """
 
     engine: EngineConfig = MISSING

@@ -153,13 +153,7 @@ class HFEngine:
 def build_engine(
     model: str, revision: str | None, dtype: str, hardware: HardwareConfig
 ) -> HFEngine:
-    """Load a model and build its engine.
-
-    Args:
-        model: A Hugging Face folder or hub id.
-        revision: The hub commit.
-        dtype: float32 or bfloat16.
-        hardware: The device and the number of rows that are decoded together.
+    """Load a model and build its engine; `HFEngineConfig` describes the options.
 
     Raises:
         UserError: There is no such model, or its decoding differs from its forward pass.

@@ -50,9 +50,7 @@ class JudgeFunction(Protocol):
 class ModelJudge:
     """Prompts a model for verdicts on unparseable answers.
 
-    Args:
-        engine: What samples its replies.
-        max_new_tokens: Most tokens of its reply.
+    Its arguments are the fields of `ModelJudgeConfig`, which describes them.
     """
 
     def __init__(self, engine: EngineConfig, max_new_tokens: int) -> None:

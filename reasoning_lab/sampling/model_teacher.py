@@ -6,8 +6,7 @@ from functools import partial
 
 from reasoning_lab.config.components import EngineConfig
 from reasoning_lab.config.hardware import HardwareConfig
-from reasoning_lab.data.teachers.answer_pattern import AnswerPattern
-from reasoning_lab.data.teachers.teacher import SolutionWriter, boxed
+from reasoning_lab.data.teachers.teacher import AnswerPattern, SolutionWriter, boxed
 from reasoning_lab.models.think_tags import has_open_thought, merge_thoughts, strip_turn_end
 from reasoning_lab.sampling.engine import Engine, Sampling, rollout_seeds, with_instruction
 from reasoning_lab.types import Completion, Problem
@@ -17,17 +16,7 @@ from reasoning_lab.verify.extraction import extract_answer
 class ModelTeacher:
     """Asks a model for worked solutions.
 
-    Args:
-        engine: What samples its completions.
-        instruction: Appended to every problem, on a separate line.
-        opening: The start of the completion that the chat template writes, such as `<think>` and a
-            line break. It is put before the text. A text with only `</think>` gets `<think>` too.
-        temperature: As in `Sampling`.
-        top_p: As in `Sampling`.
-        max_new_tokens: As in `Sampling`.
-        answer_pattern: Regular expression of an answer in prose, for a model that boxes no answer;
-            the answer is its only group that matches. If a completion was not truncated and has no
-            box, the last match is boxed behind it. null = no box is added.
+    Its arguments are the fields of `ModelTeacherConfig`, which describes them.
 
     Raises:
         UserError: The pattern is no regular expression of an answer.

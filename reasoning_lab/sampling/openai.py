@@ -35,10 +35,7 @@ _CHAT_MARKUP = re.compile(
 class OpenAIEngine:
     """Samples from a model through a server.
 
-    Args:
-        model: The model's name on the server.
-        extra_body: Further fields of every request, e.g. `{top_k: 20}`.
-        hardware: The server's address and the limits of requests.
+    Its arguments are the fields of `OpenAIEngineConfig`, which describes them, and the hardware.
 
     Raises:
         UserError: There is neither a key nor the address of a server.

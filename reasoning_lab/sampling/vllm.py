@@ -6,9 +6,10 @@ model takes to generate.
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
@@ -30,12 +31,7 @@ _ENVIRONMENT = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_LOGGING_LEVEL": "WA
 class VLLMEngine:
     """Samples from a causal language model.
 
-    Args:
-        model: A Hugging Face folder or hub id.
-        revision: The hub commit.
-        dtype: float32, bfloat16, or auto for the checkpoint's own.
-        max_model_tokens: Longest prompt and completion together; null = the model's own.
-        hardware: Its devices, and their share of memory.
+    Its arguments are the fields of `VLLMEngineConfig`, which describes them, and the hardware.
 
     Raises:
         UserError: vLLM is not installed, or cannot load the model.
@@ -200,15 +196,15 @@ class VLLMReplicas:
     """Several vLLM engines, each in a process with separate devices; they share the prompts.
 
     Args:
-        options: Arguments of each `VLLMEngine`, including `hardware`.
+        build: Builds each engine, in its process.
         count: Number of engines.
+        devices: Number of devices of each engine.
 
     Raises:
         UserError: As in `VLLMEngine`.
     """
 
-    def __init__(self, options: Mapping[str, Any], count: int) -> None:
-        devices = options["hardware"].sampling.tensor_parallel_size
+    def __init__(self, build: Callable[[], VLLMEngine], count: int, devices: int) -> None:
         with ExitStack() as stack:
             self._pools = [
                 stack.enter_context(
@@ -218,7 +214,7 @@ class VLLMReplicas:
                 )
                 for rank in range(count)
             ]
-            for future in [pool.submit(_load_replica, options) for pool in self._pools]:
+            for future in [pool.submit(_load_replica, build) for pool in self._pools]:
                 future.result()
             self._stack = stack.pop_all()
 
@@ -249,17 +245,11 @@ def build_engine(
     hardware: HardwareConfig,
 ) -> VLLMEngine | VLLMReplicas:
     """Build one engine in this process, or the configured replicas; see `VLLMEngine`."""
-    count = hardware.sampling.data_parallel_size
-    if count == 1:
-        return VLLMEngine(model, revision, dtype, max_model_tokens, hardware)
-    options = {
-        "model": model,
-        "revision": revision,
-        "dtype": dtype,
-        "max_model_tokens": max_model_tokens,
-        "hardware": hardware,
-    }
-    return VLLMReplicas(options, count)
+    build = partial(VLLMEngine, model, revision, dtype, max_model_tokens, hardware)
+    limits = hardware.sampling
+    if limits.data_parallel_size == 1:
+        return build()
+    return VLLMReplicas(build, limits.data_parallel_size, limits.tensor_parallel_size)
 
 
 # The engine of this process, if it is a replica.
@@ -273,9 +263,9 @@ def _select_devices(first: int, count: int) -> None:
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(devices[first : first + count])
 
 
-def _load_replica(options: Mapping[str, Any]) -> None:
+def _load_replica(build: Callable[[], VLLMEngine]) -> None:
     global _replica_engine
-    _replica_engine = VLLMEngine(**options)
+    _replica_engine = build()
 
 
 def _generate_in_replica(

@@ -249,26 +249,13 @@ def local_content_hash(path: Path) -> str:
         ) from error
 
 
-_TABLE_CODE = (
-    *(
-        module.__file__
-        for module in (
-            json_lines,
-            multiple_choice,
-            problem_table,
-            readers,
-            row_mapping,
-            row_values,
-        )
-    ),
-    __file__,
-)
+_TABLE_MODULES = (json_lines, multiple_choice, problem_table, readers, row_mapping, row_values)
 
 
 @cache
 def _code_hash() -> str:
     """Hash of the code that turns rows into a table, so that a change of it rebuilds the table."""
-    files = [Path(str(file)) for file in _TABLE_CODE]
+    files = [*(Path(str(module.__file__)) for module in _TABLE_MODULES), Path(__file__)]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 

@@ -24,7 +24,7 @@ class ProceduralTeacherConfig(TeacherConfig):
 
     Attributes:
         noticed_slip_rate: Chance that a step is first written wrong, then repaired.
-        unnoticed_slip_rate: Chance that a step is written wrong and believed.
+        unnoticed_slip_rate: Chance that a step is written wrong and left so.
     """
 
     noticed_slip_rate: float = fraction(0.03)
@@ -41,10 +41,11 @@ class RecordedTeacherConfig(TeacherConfig):
     """The dataset's own solutions, from the column that `data.rows.solutions` names.
 
     Attributes:
-        answer_pattern: Regular expression of a final answer in prose, the answer its only group
-            that matches; the last match counts. For solutions without a box or `####`.
-        marks: Pairs of what begins and what ends a thought in the dataset's texts, beside those of
-            the common families, e.g. `[['<cot>', '</cot>']]`.
+        answer_pattern: Regular expression of a final answer in prose, for solutions without a box
+            or `####`. The answer is its only group that matches; the last match counts.
+        marks: Pairs of marks that open and close a thought in the dataset's texts, in addition to
+            those of the common families, e.g. `[['<cot>', '</cot>']]`. Case is ignored. They become
+            `<think>` and `</think>`.
     """
 
     answer_pattern: str = ANSWER_PATTERN
@@ -58,7 +59,7 @@ class RecordedTeacherConfig(TeacherConfig):
 
 @dataclass
 class MixedTeacherConfig(TeacherConfig):
-    """The procedural teacher for the families that it has a method for, another for all others.
+    """The procedural teacher for the families that it has a solver for, another for all others.
 
     Attributes:
         procedural: Options of the procedural teacher.

@@ -13,9 +13,7 @@ from reasoning_lab.types import Completion, Problem
 class MixedTeacher:
     """The procedural teacher for the families that it has a solver for, another for all others.
 
-    Args:
-        procedural: Options of a `ProceduralTeacher`.
-        otherwise: Options of the other teacher.
+    Its arguments are the fields of `MixedTeacherConfig`, which describes them.
     """
 
     def __init__(self, procedural: TeacherConfig, otherwise: TeacherConfig) -> None:

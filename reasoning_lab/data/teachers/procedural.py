@@ -19,9 +19,7 @@ from reasoning_lab.types import Completion, Problem, UserError
 class ProceduralTeacher:
     """Writes a chain of thought by rule, one solver a problem family.
 
-    Args:
-        noticed_slip_rate: Chance that a step is first written wrong, then repaired.
-        unnoticed_slip_rate: Chance that a step is written wrong and believed.
+    Its arguments are the fields of `ProceduralTeacherConfig`, which describes them.
 
     Raises:
         UserError: The two rates are no chances of one step. Writing raises it for a problem family

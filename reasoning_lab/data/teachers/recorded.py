@@ -12,8 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from reasoning_lab.config.hardware import HardwareConfig
-from reasoning_lab.data.teachers.answer_pattern import AnswerPattern
-from reasoning_lab.data.teachers.teacher import boxed
+from reasoning_lab.data.teachers.teacher import AnswerPattern, boxed
 from reasoning_lab.models.think_tags import (
     THINK_CLOSE,
     THINK_OPEN,
@@ -53,11 +52,7 @@ class RecordedTeacher:
 
     A problem with fewer solutions than `samples` returns all that it has.
 
-    Args:
-        answer_pattern: Regular expression of a final answer in prose, for solutions without a box
-            or `####`. The answer is its only group that matches; the last match counts.
-        marks: Pairs of marks that open and close a thought in the dataset's texts, in addition to
-            those of the common families. Case is ignored. They become `<think>` and `</think>`.
+    Its arguments are the fields of `RecordedTeacherConfig`, which describes them.
 
     Raises:
         UserError: The pattern is no regular expression, or the marks are no pairs. Writing raises

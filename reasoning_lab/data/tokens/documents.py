@@ -63,6 +63,7 @@ def drop_too_long(
     max_tokens: int | None,
     unit: str,
     ledger: Ledger,
+    key: str,
 ) -> list[int]:
     """Indices of what has at most `max_tokens`; the ledger counts the others as too long.
 
@@ -72,6 +73,10 @@ def drop_too_long(
         max_tokens: None = everything fits.
         unit: What the ledger calls the things, which it has taken.
         ledger: The stage's.
+        key: The config key of `max_tokens`.
+
+    Raises:
+        UserError: The ledger has nothing left of the unit.
     """
     bound = max(lengths, default=0) if max_tokens is None else max_tokens
     too_long = [index for index, length in enumerate(lengths) if length > bound]
@@ -93,4 +98,5 @@ def drop_too_long(
             tokens=lengths[longest],
             longest=problems[longest].origin,
         )
+    ledger.require_passed(unit, f"{key}={max_tokens}", "raise it")
     return [index for index, length in enumerate(lengths) if length <= bound]

@@ -194,9 +194,8 @@ def fitting_pairs(
     pairs = list(compress(everything, written))
     problems = [one.problem for one in compress(chosen, written)]
     lengths = [max(one.length, other.length) for one, other in pairs]
-    short = drop_too_long(problems, lengths, max_tokens, "pairs", context.ledger)
-    key = f"stages.{context.name}.max_tokens={max_tokens}"
-    context.ledger.require_passed("pairs", key, "raise it")
+    key = f"stages.{context.name}.max_tokens"
+    short = drop_too_long(problems, lengths, max_tokens, "pairs", context.ledger, key)
     return [pairs[index] for index in short]
 
 

@@ -95,8 +95,7 @@ def _rows(
     problems = [rollout.problem for rollout in rollouts]
     lengths = [len(document) for document in documents]
     context.ledger.take(unit, len(documents))
-    short = drop_too_long(problems, lengths, config.row_tokens, unit, context.ledger)
-    key = f"stages.{context.name}.row_tokens={config.row_tokens}"
-    context.ledger.require_passed(unit, key, "raise it")
+    key = f"stages.{context.name}.row_tokens"
+    short = drop_too_long(problems, lengths, config.row_tokens, unit, context.ledger, key)
     packing = pack([lengths[index] for index in short], config.row_tokens)
     return [[documents[short[index]] for index in row] for row in packing.rows]

@@ -35,12 +35,9 @@ def run(config: SFTStage, context: StageContext, policy: Policy, corpus: Corpus)
     examples = tokenize_rollouts(tokenizer, subset)
     problems = [rollout.problem for rollout in subset]
     lengths = [example.length for example in examples]
-    documents = [
-        document_of(examples[index])
-        for index in drop_too_long(problems, lengths, config.max_tokens, _UNIT, context.ledger)
-    ]
-    key = f"stages.{context.name}.max_tokens={config.max_tokens}"
-    context.ledger.require_passed(_UNIT, key, "raise it")
+    key = f"stages.{context.name}.max_tokens"
+    short = drop_too_long(problems, lengths, config.max_tokens, _UNIT, context.ledger, key)
+    documents = [document_of(examples[index]) for index in short]
     return train_next_token(
         student, documents, tokenizer, config.optimization, context, config.token_loss()
     )
