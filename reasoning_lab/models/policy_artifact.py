@@ -38,9 +38,3 @@ class Policy(Artifact):
         from reasoning_lab.models.policy import load_policy
 
         return load_policy(self.path, dtype, self.revision, kernels=kernels)
-
-    def history(self) -> dict[str, dict[int, float]]:
-        """Each metric's values by step of the training that made it; empty for a checkpoint."""
-        from reasoning_lab.tracking.history import read_history
-
-        return read_history(self.path)
