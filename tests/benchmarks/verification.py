@@ -95,7 +95,7 @@ class Evaluates:
 
 
 def isolated(arguments: argparse.Namespace) -> None:
-    """Answers a second that our grammars read, and that rules of one's own judge apart."""
+    """Answers a second that our grammars parse, and that checkers of the user judge isolated."""
     polynomials = [f"{n}*x**2 - {n + 1}*x + 7" for n in range(2, 2_002)]
     wrong = [f"{n}*x**2 - {n}*x + 7" for n in range(2, 2_002)]
     checker = "reasoning_gym/polynomial_multiplication"

@@ -1,4 +1,4 @@
-"""What tests and benchmarks of the verifier ask the kernel about its processes."""
+"""The verifier's processes, read from /proc."""
 
 import os
 import time

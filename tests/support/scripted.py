@@ -1,4 +1,4 @@
-"""An engine that says what it is told to, for tests of what asks engines."""
+"""An engine with scripted completions, for tests of what calls engines."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,8 +1,8 @@
 """A stand-in for SLURM: sbatch, srun, sacct and scancel, whose machines are processes of this one.
 
 As in SLURM, sbatch reads its options from the script and returns at once, srun starts the command
-on each machine, sacct tells a job's state and scancel sends SIGTERM. Harsher than SLURM: nothing
-that a machine started is ended for it.
+on each machine, sacct prints a job's state and scancel sends SIGTERM. Unlike SLURM, it does not end
+processes that a machine's command has left behind.
 """
 
 import os
@@ -35,7 +35,7 @@ def install(folder: Path) -> dict[str, str]:
 
 
 def options_of(folder: Path, number: int) -> dict[str, str]:
-    """What the job asked for."""
+    """The job's sbatch options."""
     return dict(_OPTION.findall((folder / f"{number}.sh").read_text(encoding="utf-8")))
 
 

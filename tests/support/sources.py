@@ -18,7 +18,7 @@ def write_lines(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 def everything(source: ProblemSource, levels: tuple[int, ...] = (1,)) -> dict[Split, list[Problem]]:
-    """All problems of each split, told by the refusal of too many."""
+    """All problems of each split; the error for too many says how many there are."""
     problems = {}
     for split in Split:
         with pytest.raises(UserError, match=rf"distinct {split} prompts") as refusal:

@@ -1,6 +1,6 @@
-"""As much of a W&B server as a run with artifacts needs; remembers what was asked of it.
+"""As much of a W&B server as a run with artifacts needs; it records every request.
 
-W&B itself cannot exist here. The names of operations and fields are its client's own.
+Tests cannot reach W&B itself. Names of operations and fields are those of its client.
 """
 
 import json

@@ -99,7 +99,7 @@ def main() -> int:
         rows.append(row)
         times = ", ".join(f"{seconds:.3g}" for seconds in row["seconds"])
         print(f"{name}: {row['exponent']:.2f} of {row['expected']:g} ({times} s)", flush=True)
-        # Written after each: a run that is cut short has told what it measured.
+        # Written after each curve, so that an interrupted run keeps its results.
         content = {"machine": machine, "results": rows}
         (options.out / "growth.json").write_text(json.dumps(content, indent=1) + "\n")
         (options.out / "growth.md").write_text(table(rows))

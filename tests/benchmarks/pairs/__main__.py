@@ -3,11 +3,11 @@
     python -m tests.benchmarks.pairs [PAIR,PAIR…] [--size NAME …] [--threads N] [--rounds N]
         [--out FOLDER]
 
-For each pair and size both sides stand ready in processes of their own and work in turn: a check,
-in which both must tell the same tokens and first loss, then the rounds. A pair whose package is
-missing is left out: `distillation` is for the environment of vLLM, as its module says. Writes
-`bench.json` and `bench.md`: medians, their ratio, the limit's fraction, peak memory. Run it on an
-idle machine: a busy one flatters whoever does less.
+For each pair and size, each side has a process, and the sides work in turn. First comes a check,
+in which tokens and first losses must be equal, then the rounds. A pair whose package is missing
+is left out; `distillation` needs the environment of vLLM. Writes `bench.json` and `bench.md`:
+medians, their ratio, the limit's fraction, peak memory. Run it on an idle machine: a busy one
+flatters the side that does less.
 """
 
 import argparse
@@ -31,10 +31,10 @@ from .workload import SIZES, write_workload
 
 Answer = dict[str, Any]
 _MOST_LOSS_APART = 1e-4
-# These draw completions for themselves, whose tokens agree but for chance.
+# These sample completions, so their token counts agree only approximately.
 DRAWING = ("generation", "grpo", "grpo_ending", "distillation")
 _MOST_TOKENS_APART_FRAC = 0.25
-# Their CPU seconds leave out our verifier's workers.
+# Their CPU seconds do not include our verifier's workers.
 _IN_PROCESSES = ("verification", "distillation")
 
 
@@ -47,7 +47,7 @@ class Process:
 
     def __init__(self, path: str, folder: Path, threads: int, log: Path) -> None:
         limits = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-        trusted = {"REASONING_LAB_TRUSTED": "tests"}  # A reward is one of the benchmarks' own.
+        trusted = {"REASONING_LAB_TRUSTED": "tests"}  # The reward is a function of `workload`.
         quiet = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "WANDB_MODE": "disabled"}
         self._log = log
         with log.open("w") as file:
@@ -61,10 +61,10 @@ class Process:
             )
 
     def request_work(self, kind: str) -> Answer:
-        """Its work.
+        """Have it do a `check` or a `round`, and return its work.
 
         Raises:
-            RuntimeError: It has ended; its last lines are told.
+            RuntimeError: The process has ended; the error has its last lines.
         """
         assert self._process.stdin
         assert self._process.stdout
@@ -96,7 +96,7 @@ def open_sides(pair: Pair, folder: Path, threads: int) -> Iterator[tuple[Process
 
 
 def assert_equal_work(name: str, ours: Answer, peer: Answer) -> None:
-    """Same units and tokens; drawn completions agree in length but for chance."""
+    """Same units and tokens; sampled completions may differ a little in length."""
     if ours["units"] != peer["units"]:
         raise UnequalWorkError(f"{name}: {ours['units']} and {peer['units']} units")
     difference = abs(ours["tokens"] - peer["tokens"])
@@ -105,7 +105,7 @@ def assert_equal_work(name: str, ours: Answer, peer: Answer) -> None:
 
 
 def summed(works: Sequence[Answer]) -> Answer:
-    """Units and tokens of several rounds: one round's chance is too large to judge by."""
+    """Units and tokens of several rounds, as those of a single round vary too much."""
     return {key: sum(work[key] for work in works) for key in ("units", "tokens")}
 
 
@@ -265,7 +265,7 @@ def main() -> None:
                 row = measured_row(name, pair, size_name, folder, options.threads, rounds)
                 rows.append(row)
                 print(json.dumps(row), flush=True)
-                # Written after each: a run that is cut short has told what it measured.
+                # Written after each pair, so that an interrupted run keeps its results.
                 content = {"machine": machine, "results": rows}
                 (options.out / "bench.json").write_text(json.dumps(content, indent=1) + "\n")
                 (options.out / "bench.md").write_text(table(rows, options.threads))

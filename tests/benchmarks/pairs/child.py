@@ -1,4 +1,4 @@
-"""One side of a pair in a process of its own, which works when it is told to.
+"""One side of a pair in its own process, which works on request.
 
     python -m tests.benchmarks.pairs.child IMPORT.PATH FOLDER THREADS
 
@@ -16,7 +16,7 @@ from pathlib import Path
 
 def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # What libraries print is no answer.
+    os.dup2(2, 1)  # Libraries may print, so answers have a file descriptor of their own.
     import torch
 
     from tests.benchmarks.footprint import resident
@@ -25,10 +25,10 @@ def main() -> None:
     path, folder, threads = sys.argv[1:]
     torch.set_num_threads(int(threads))
     side = side_of(path, Path(folder))
-    # Not getrusage, which tells of a child what its parent had when it was started.
+    # Not getrusage, which includes the parent's memory at the time of the fork.
     ready = resident("VmHWM")
     for line in sys.stdin:
-        gc.collect()  # Else a peak depends on when the last round's models go.
+        gc.collect()  # Otherwise the peak depends on when the last round's models are freed.
         work = side.check() if line.strip() == "check" else side.round()
         memory = {"ready_bytes": ready, "peak_bytes": resident("VmHWM")}
         answers.write(json.dumps({**asdict(work), **memory}) + "\n")

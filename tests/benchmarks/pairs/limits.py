@@ -42,14 +42,14 @@ def training_products(size: Size, tokens: int, trained: int, passes: int) -> flo
 def decoding_products(
     size: Size, prompts: Sequence[int], completion_lengths: Sequence[int]
 ) -> float:
-    """Floating-point operations of drawing so many tokens behind so many, of each row."""
+    """Floating-point operations of sampling completions of these lengths behind their prompts."""
     # Nothing reads a row's last token.
     read = sum(prompts) + sum(completion_lengths) - len(completion_lengths)
     return training_products(size, read, sum(completion_lengths), passes=1)
 
 
 def decoding_bytes(size: Size, prompts: Sequence[int], completion_lengths: Sequence[int]) -> float:
-    """Bytes that it reads, in float32, if all rows are drawn together: a position at a time."""
+    """Bytes that sampling reads in float32, if all rows advance together by one position."""
     # A token multiplies and adds once with each weight.
     weights = training_products(size, 1, 1, passes=1) / 2
     _, keys, _ = attention_widths(size.architecture)

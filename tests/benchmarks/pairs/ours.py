@@ -1,4 +1,4 @@
-"""Our sides: the stages themselves, as a recipe runs them, and the lab's engine and verifier."""
+"""Our sides: the stages as a recipe runs them, and the lab's engine and verifier."""
 
 import json
 import random
@@ -45,7 +45,7 @@ ADAMW = OptimizerConfig("torch.optim.AdamW", weight_decay=0.0, options={"fused":
 
 @dataclass(frozen=True, kw_only=True)
 class TimedContext(StageContext):
-    """Notes when the policy is there."""
+    """Starts a clock when the policy is loaded."""
 
     loaded: list[Clock] = field(default_factory=list)
 

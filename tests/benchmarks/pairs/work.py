@@ -1,4 +1,4 @@
-"""What a side tells of a round, and how each side is made."""
+"""What a side reports of a round, and the sides of each pair."""
 
 import importlib
 import time
@@ -16,13 +16,13 @@ class Work:
     """One round of one side.
 
     Attributes:
-        units: What it did, in the pair's unit.
-        seconds: In which.
-        cpu_seconds: Of this process, in the same time: what a busy machine flatters less.
+        units: Amount of work, in the pair's unit.
+        seconds: Wall time of the work.
+        cpu_seconds: CPU time of this process, which a busy machine distorts less.
         tokens: Trained on or written, padding aside.
         losses: Of each step; none where nothing is trained.
-        flops: Of the products that the work needs, however it is done; 0 = not reckoned.
-        read_bytes: Weights, keys and values that decoding has to read; 0 = not reckoned.
+        flops: Of the products that the work needs, however it is done; 0 = not estimated.
+        read_bytes: Weights, keys and values that decoding has to read; 0 = not estimated.
     """
 
     units: float
@@ -35,7 +35,7 @@ class Work:
 
 
 class Clock:
-    """Starts when it is made."""
+    """Measures time from its construction."""
 
     def __init__(self) -> None:
         self._started, self._cpu = time.perf_counter(), time.process_time()
@@ -49,7 +49,7 @@ class Side(Protocol):
     """One side of a pair, ready to work."""
 
     def check(self) -> Work:
-        """A little of the work, of which both sides must tell the same; it also warms up.
+        """A little of the work, whose results must be equal on both sides; it also warms up.
 
         Of training it is `CHECK_STEPS` steps on one batch: the first loss before any update, the
         second after one.
@@ -64,8 +64,8 @@ class Pair:
     """Ours and a peer's way to the same work.
 
     Attributes:
-        ours: Import path of what makes our side of a workload's folder.
-        peer: Likewise, the peer's.
+        ours: Import path of the function that builds our side from a workload's folder.
+        peer: The same for the peer.
         peer_name: What the peer is.
         unit: Of `Work.units` a second.
         targets: Ratio to reach, by size, None = there is none; a size that is missing is not
