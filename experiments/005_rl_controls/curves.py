@@ -43,7 +43,7 @@ def main() -> None:
         rollouts, tokens = [], []
         curves[arm] = []
         for seed in SEEDS:
-            ((_, recipe),) = recipes([f"experiment=005_rl_controls/{arm}", f"seed={seed}"])
+            (recipe,) = recipes([f"experiment=005_rl_controls/{arm}", f"seed={seed}"])
             nodes = {node.name: node for node in recipe.nodes}
             rl_record = _record(store, nodes["rl"])
             rollouts.append(rl_record.metrics["rollouts"])

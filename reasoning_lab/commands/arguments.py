@@ -47,6 +47,11 @@ def split_config_dir(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
     return folder, remaining
 
 
+def config_dir_override(folder: str | Path) -> str:
+    """The override that does what `--config-dir FOLDER` does."""
+    return f"hydra.searchpath=[file://{Path(folder).absolute()}]"
+
+
 def to_overrides(arguments: Sequence[str]) -> list[str]:
     """The overrides among `arguments`; `--config-dir` becomes the equivalent override.
 
@@ -54,7 +59,7 @@ def to_overrides(arguments: Sequence[str]) -> list[str]:
         UserError: The arguments contain another flag of Hydra.
     """
     folder, words = split_config_dir(arguments)
-    overrides = [] if folder is None else [f"hydra.searchpath=[file://{Path(folder).absolute()}]"]
+    overrides = [] if folder is None else [config_dir_override(folder)]
     for word in words:
         if word.startswith("-") and word not in _MULTIRUN_FLAGS:
             raise UserError(f"{word}: only overrides and --config-dir can stand here; take it out")
@@ -83,5 +88,5 @@ def verifier_arguments(
     (path, checker), words = take_values(arguments, "path", "checker")
     if not path:
         raise UserError(remedy)
-    ((_, recipe),) = recipes(to_overrides(words))
+    (recipe,) = recipes(to_overrides(words))
     return Path(path), checker or None, recipe.root

@@ -5,7 +5,7 @@ The last place that sees a DictConfig.
 
 import importlib
 import pkgutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -60,6 +60,7 @@ class Recipe:
         nodes: Stages and evaluations in the order in which they run.
         source: Where problems come from; what it reads is read once.
         benchmark_sources: The same of each benchmark that has a source of its own.
+        overrides: What was composed, as the tracker and error messages show it.
     """
 
     root: RootConfig
@@ -67,6 +68,7 @@ class Recipe:
     nodes: list[Node]
     source: ProblemSource
     benchmark_sources: Mapping[str, ProblemSource]
+    overrides: Sequence[str] = ()
 
 
 def register_schemas() -> None:

@@ -1,5 +1,6 @@
 """A recipe, or each recipe of a multirun, as a Hydra app: the command without a subcommand."""
 
+import dataclasses
 import logging
 import sys
 from collections.abc import Sequence
@@ -45,7 +46,8 @@ def _run(config: DictConfig) -> float | None:
         logging.captureWarnings(True)
         hydra_config = HydraConfig.get()
         out_dir = Path(hydra_config.runtime.output_dir)
-        return run(recipe, out_dir, list(hydra_config.overrides.task))
+        recipe = dataclasses.replace(recipe, overrides=list(hydra_config.overrides.task))
+        return run(recipe, out_dir).pass_at_1
     except (UserError, OmegaConfBaseException) as error:
         # In a multirun Hydra adds a line that names the combination.
         if HydraConfig.get().mode is RunMode.MULTIRUN:
@@ -64,4 +66,4 @@ def _check_combinations(arguments: Sequence[str]) -> None:
         overrides = to_sweep(arguments)
     except UserError:
         return
-    check_data([recipe for _, recipe in recipes(overrides)])
+    check_data(list(recipes(overrides)))

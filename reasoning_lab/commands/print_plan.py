@@ -26,7 +26,7 @@ _FORMATS = ("format=json", "format=table")
 def main(arguments: Sequence[str]) -> None:
     """Plan a recipe, or every combination of swept overrides; `format=json` for programs."""
     words = [word for word in arguments if word not in _FORMATS]
-    swept = [recipe for _, recipe in recipes(to_sweep(words))]
+    swept = list(recipes(to_sweep(words)))
     unchecked = check_data(swept, local_only=True)
     nodes = planned(swept)
     if "format=json" in arguments:

@@ -1,11 +1,12 @@
 """What evaluations in the store say, and the report of it.
 
 `results_of` reads one recipe's evaluations back; `publish` writes and prints the report of one
-recipe or of many. `survey` composes every combination of a sweep and reports what the store
-already holds of it: it runs nothing.
+recipe or of many. `report_recipes` reports what the store already holds of some recipes: it runs
+nothing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -53,25 +54,34 @@ _MEASURED = (
 )
 
 
-def survey(overrides: Sequence[str]) -> dict[str, Path]:
-    """Report on every combination of swept overrides, from the store alone.
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A report that was written.
 
-    Args:
-        overrides: As for a multirun: `seed=0,1,2`, `ablate=none,dpo`, `key=value`.
+    Attributes:
+        rows: One for each policy, seed and benchmark.
+        claims: Means and differences with their intervals.
+        paths: Each file of the report, by its kind: `html`, `markdown`, `json`, `ladder`, …
+    """
 
-    Returns:
-        Paths of the report's files.
+    rows: Sequence[Row]
+    claims: Claims
+    paths: Mapping[str, Path]
+
+
+def report_recipes(recipes: Iterable[Recipe]) -> Report:
+    """Report on recipes from the store alone, in a new folder below `paths.runs`.
 
     Raises:
         UserError: An evaluation is missing; nothing is averaged over what is there.
     """
     rows: list[Row] = []
     results: list[StageResult] = []
-    missing: list[str] = []
+    incomplete: list[str] = []
     runs = Path("runs")
     artifacts: dict[str, Record] = {}
     evidence = Evidence()
-    for combination, recipe in recipes(overrides):
+    for recipe in recipes:
         runs = Path(recipe.root.paths.runs)
         store = Store(runs / "store")
         lacking: list[str] = []
@@ -84,7 +94,11 @@ def survey(overrides: Sequence[str]) -> dict[str, Path]:
             else:
                 artifacts[node.fingerprint] = found
         if lacking:
-            missing.append(f"{' '.join(combination) or 'the recipe'} lacks {', '.join(lacking)}")
+            words = " ".join(recipe.overrides)
+            incomplete.append(
+                f"{words or 'the recipe'} lacks {', '.join(lacking)}; run it first: "
+                f"{' '.join(['reasoning-lab', words]).rstrip()}"
+            )
             continue
         for node in recipe.nodes:
             record = store.record(node.stage.name, node.fingerprint)
@@ -94,12 +108,10 @@ def survey(overrides: Sequence[str]) -> dict[str, Path]:
         add_evidence(evidence, recipe, artifacts)
         rows += own_rows
         results += own_results
-    if missing:
-        raise UserError(
-            f"report: {missing[0]}"
-            + (f" (and {len(missing) - 1} more are incomplete)" if len(missing) > 1 else "")
-            + f"; run it first: reasoning-lab -m {' '.join(overrides)}"
-        )
+    if incomplete:
+        others = len(incomplete) - 1
+        more = f"; {others} more of the recipes are incomplete" if others else ""
+        raise UserError(f"report: {incomplete[0]}{more}")
     return publish(rows, results, evidence, timestamped_folder(runs / "reports"), Console())
 
 
@@ -112,11 +124,11 @@ def dashboard(overrides: Sequence[str]) -> list[str]:
     # W&B's own library takes a second to import, and no run needs it.
     from reasoning_lab.tracking.dashboard import Subject, publish_dashboard
 
-    found = [recipe for _, recipe in recipes(overrides)]
-    root = found[0].root
+    swept_recipes = list(recipes(overrides))
+    root = swept_recipes[0].root
     stages = [
         node.stage.name
-        for recipe in found
+        for recipe in swept_recipes
         for node in recipe.nodes
         if isinstance(node.stage, TrainingStage)
     ]
@@ -125,7 +137,9 @@ def dashboard(overrides: Sequence[str]) -> list[str]:
         title=shorten(" ".join(overrides), 120) or "the recipe as it ships",
         command=" ".join(["reasoning-lab", *(["-m"] if swept else []), *overrides]),
         stages=list(dict.fromkeys(stages)),
-        benchmarks=list(dict.fromkeys(name for recipe in found for name in recipe.root.benchmarks)),
+        benchmarks=list(
+            dict.fromkeys(name for recipe in swept_recipes for name in recipe.root.benchmarks)
+        ),
         # A swapped option is no config key; the variant names it.
         swept=list(dict.fromkeys("variant" if "@" in key else key for key in swept)),
     )
@@ -221,7 +235,7 @@ def publish(
     evidence: Evidence,
     out_dir: Path,
     console: Console,
-) -> dict[str, Path]:
+) -> Report:
     """Write the report into `out_dir` and print its tables and sentences."""
     claims = Claims.of(results)
     paths = write_report(rows, claims, results, evidence, out_dir)
@@ -229,7 +243,7 @@ def publish(
     for sentence in sentences([*claims.stages, *claims.variants]):
         console.print(sentence.replace("**", ""), markup=False, soft_wrap=True)
     console.print(f"Report: {paths['html']}, {paths['markdown'].name}", soft_wrap=True)
-    return paths
+    return Report(rows, claims, paths)
 
 
 def _reported(recipe: Recipe) -> list[Node]:
@@ -244,4 +258,4 @@ def _reported(recipe: Recipe) -> list[Node]:
 
 def main(arguments: Sequence[str]) -> None:
     """Report a recipe, or every combination of swept overrides, from the store."""
-    survey(to_sweep(arguments))
+    report_recipes(recipes(to_sweep(arguments)))

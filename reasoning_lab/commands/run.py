@@ -5,7 +5,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean
@@ -18,7 +18,7 @@ from rich.console import Console
 
 from reasoning_lab.commands.compose import Recipe
 from reasoning_lab.commands.preflight import Preflight
-from reasoning_lab.commands.report import add_evidence, publish, results_of
+from reasoning_lab.commands.report import Report, add_evidence, publish, results_of
 from reasoning_lab.commands.root_config import RootConfig
 from reasoning_lab.config.identity import as_plain
 from reasoning_lab.graph.artifact import Artifact
@@ -54,16 +54,35 @@ _PACKAGES = (
 )
 
 
-def run(recipe: Recipe, out_dir: Path, overrides: Sequence[str] = ()) -> float | None:
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a finished run leaves.
+
+    Attributes:
+        records: What is written down of each artifact, by the node's name.
+        report: The tables, and the paths of the report's files; None without a benchmark.
+    """
+
+    records: Mapping[str, Record]
+    report: Report | None
+
+    @property
+    def pass_at_1(self) -> float | None:
+        """pass@1 of the last policy, the mean over benchmarks; None without a benchmark."""
+        rows = self.report.rows if self.report else []
+        return fmean(row.pass_at_1 for row in rows if row.stage == rows[-1].stage) if rows else None
+
+
+def run(recipe: Recipe, out_dir: Path) -> RunResult:
     """Make what the store lacks, in order, and write the report into `out_dir`.
 
     Args:
         recipe: The composed run.
         out_dir: This run's own folder, below `paths.runs`.
-        overrides: What was asked for, as the tracker shows it.
 
-    Returns:
-        pass@1 of the last policy, the mean over benchmarks; None without a benchmark.
+    Raises:
+        UserError: Something that the run needs is missing or impossible.
+        Interrupted: Ctrl-C or SIGTERM stopped it; what was trained so far is saved.
     """
     root = recipe.root
     if root.hardware.slurm is not None:
@@ -84,19 +103,19 @@ def run(recipe: Recipe, out_dir: Path, overrides: Sequence[str] = ()) -> float |
         log.warning(notice)
     with build_verifier(root.hardware) as verifier:
         Preflight(verifier).require([recipe])
-        recipe_run = RecipeRun(recipe, out_dir, overrides, verifier, console)
+        recipe_run = RecipeRun(recipe, out_dir, verifier, console)
         with closing(recipe_run):
             records = run_graph(recipe.nodes, store, recipe_run.execute, recipe_run)
+    by_name = {node.name: records[node.fingerprint] for node in recipe.nodes}
     rows, results = results_of(recipe, records)
     if not rows:
         console.print("No benchmark was asked for, so there is nothing to report.")
-        return None
+        return RunResult(by_name, None)
     evidence = Evidence()
     add_evidence(evidence, recipe, records)
-    paths = publish(rows, results, evidence, out_dir, console)
-    recipe_run.summarize([row.as_json() for row in rows], paths["ladder"])
-    reached = [row.pass_at_1 for row in rows if row.stage == rows[-1].stage]
-    return fmean(reached)
+    report = publish(rows, results, evidence, out_dir, console)
+    recipe_run.summarize([row.as_json() for row in rows], report.paths["ladder"])
+    return RunResult(by_name, report)
 
 
 def print_ledger(console: Console, stage: str, ledger: Ledger, reused: bool) -> None:
@@ -120,7 +139,6 @@ class RecipeRun:
     Args:
         recipe: The composed run.
         out_dir: This run's own folder; its place below the runs' folder names the W&B group.
-        overrides: Tags of every W&B run.
         verifier: Shared by all stages.
         console: Where progress is printed.
     """
@@ -129,7 +147,6 @@ class RecipeRun:
         self,
         recipe: Recipe,
         out_dir: Path,
-        overrides: Sequence[str],
         verifier: Verifier,
         console: Console,
     ) -> None:
@@ -137,7 +154,6 @@ class RecipeRun:
         self._root = recipe.root
         place = "/".join(out_dir.parts[-2:]) if out_dir.parent.parent.name == "sweeps" else ""
         self._group = f"{place or out_dir.name}-{recipe.variant}-seed{recipe.root.seed}"
-        self._overrides = overrides
         self._verifier = verifier
         self._console = console
         self._tracking_mode = wandb_mode(self._root.tracker)
@@ -198,7 +214,7 @@ class RecipeRun:
         if self._tracking_mode == "disabled":
             return
         variant = self._recipe.variant
-        name = " ".join(self._overrides) or variant_label(variant)
+        name = " ".join(self._recipe.overrides) or variant_label(variant)
         settings = {**as_plain(self._root), "variant": variant}
         tracker = tracker_of(
             self._wandb("summary", name, f"summary-{_slug(self._group)}", settings)
@@ -227,7 +243,7 @@ class RecipeRun:
             name=name,
             group=self._group,
             job_type=job_type,
-            tags=[variant_label(self._recipe.variant), *self._overrides],
+            tags=[variant_label(self._recipe.variant), *self._recipe.overrides],
             settings=settings,
         )
 

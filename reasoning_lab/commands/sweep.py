@@ -20,8 +20,8 @@ from reasoning_lab.types import UserError
 _OWN_COLUMN = ("seed", "ablate")
 
 
-def recipes(overrides: Sequence[str]) -> Iterator[tuple[list[str], Recipe]]:
-    """Each combination with its recipe, whose variant names the swept values.
+def recipes(overrides: Sequence[str]) -> Iterator[Recipe]:
+    """The recipe of each combination; its variant names the swept values.
 
     Args:
         overrides: As for a multirun: `seed=0,1,2`, `ablate=none,dpo`, `key=value`.
@@ -38,7 +38,8 @@ def recipes(overrides: Sequence[str]) -> Iterator[tuple[list[str], Recipe]]:
             if len(everything) == 1:
                 raise
             raise UserError(f"{' '.join(combination)}: {error}") from error
-        yield combination, dataclasses.replace(recipe, variant=_variant(recipe, label))
+        variant = _variant(recipe, label)
+        yield dataclasses.replace(recipe, variant=variant, overrides=combination)
 
 
 def combinations(overrides: Sequence[str]) -> list[tuple[list[str], str]]:

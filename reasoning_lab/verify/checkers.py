@@ -21,7 +21,11 @@ import reasoning_gym  # noqa: F401
 from reasoning_lab.config.targets import TRUSTED_VARIABLE, is_trusted
 from reasoning_lab.types import Problem, UserError, Verdict
 from reasoning_lab.verify.choice import LETTERS, SEVERAL_OPTIONS, parse_choice
-from reasoning_lab.verify.gym import UnscorableGoldError, family_verdict, require_scorable_gold
+from reasoning_lab.verify.gym.families import (
+    UnscorableGoldError,
+    family_verdict,
+    require_scorable_gold,
+)
 from reasoning_lab.verify.math import is_readable_gold, math_verdict
 from reasoning_lab.verify.number import NumberWithUnit, parse_number, parse_number_answer
 from reasoning_lab.verify.user_checkers import check_with_user_checker, user_checker_gold_error

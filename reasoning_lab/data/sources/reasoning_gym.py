@@ -13,7 +13,7 @@ from reasoning_lab.data.sources.problem_source import check_fractions, split_of
 from reasoning_lab.data.sources.unreadable import UnreadablePolicy
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.types import Problem, Split, UserError
-from reasoning_lab.verify.gym import require_reviewed_family
+from reasoning_lab.verify.gym.families import require_reviewed_family
 
 # Spacing between derived seeds: reasoning-gym uses seed + index for problem number index.
 _SEED_STRIDE = 10**7

@@ -9,17 +9,3 @@ scorers that were reviewed and only compare. It replaces the others by scorers o
 - `expressions`: a parser of arithmetic that evaluates no text;
 - `polynomials`, `calculus`: the values of algebraic expressions.
 """
-
-from reasoning_lab.verify.gym.families import (
-    UnscorableGoldError,
-    family_verdict,
-    require_reviewed_family,
-    require_scorable_gold,
-)
-
-__all__ = [
-    "UnscorableGoldError",
-    "family_verdict",
-    "require_reviewed_family",
-    "require_scorable_gold",
-]

@@ -63,7 +63,7 @@ def lineage(size: int, stack: ExitStack) -> Callable[[], object]:
 
 def _composed(*overrides: str) -> list[Recipe]:
     register_schemas()
-    return [recipe for _, recipe in recipes(["tracker.mode=disabled", *overrides])]
+    return list(recipes(["tracker.mode=disabled", *overrides]))
 
 
 def stages(size: int, stack: ExitStack) -> Callable[[], object]:

@@ -1,0 +1,143 @@
+"""The lab from Python: what the command does, as functions that a notebook calls.
+
+    from reasoning_lab.commands import api as lab
+
+    recipe = lab.compose("experiment=smoke", "seed=1")
+    lab.run(recipe)
+    corpus = lab.load(recipe)["distill"]
+    print(len(corpus.accepted()), "accepted rollouts")
+    lab.report(lab.sweep("experiment=smoke", "ablate=none,dpo"))
+
+Overrides are those of the command line. Each function calls what the command calls, so that both
+find the same artifacts in the same store.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hydra.core.global_hydra import GlobalHydra
+
+from reasoning_lab.commands.arguments import config_dir_override
+from reasoning_lab.commands.compose import Recipe, register_schemas
+from reasoning_lab.commands.hydra_app import composition_sentence
+from reasoning_lab.commands.plan import PlannedNode, planned
+from reasoning_lab.commands.preflight import check_data
+from reasoning_lab.commands.sweep import recipes, with_sweep
+from reasoning_lab.config.hydra_errors import is_composition_error
+from reasoning_lab.graph.artifact import Artifact
+from reasoning_lab.graph.store import Store
+from reasoning_lab.system.files import timestamped_folder
+from reasoning_lab.types import UserError
+
+if TYPE_CHECKING:
+    from reasoning_lab.commands.report import Report
+    from reasoning_lab.commands.run import RunResult
+
+
+def compose(*overrides: str, config_dir: str | Path | None = None) -> Recipe:
+    """Compose and link one recipe; nothing runs.
+
+    Args:
+        overrides: As on the command line, e.g. `experiment=smoke`.
+        config_dir: Folder with options of your own, as `--config-dir` names it.
+
+    Raises:
+        UserError: An override is impossible, or a key takes several values.
+    """
+    composed = _composed(overrides, config_dir, of_experiment=False)
+    if len(composed) > 1:
+        raise UserError(
+            f"compose: {' '.join(overrides)} gives {len(composed)} recipes; give each key one "
+            "value, or call sweep"
+        )
+    return composed[0]
+
+
+def sweep(*overrides: str, config_dir: str | Path | None = None) -> list[Recipe]:
+    """Compose every combination of swept values, as a multirun (`-m`) would run them.
+
+    Args:
+        overrides: As on the command line, e.g. `seed=0,1,2`; the experiment's own sweep is added.
+        config_dir: As for `compose`.
+
+    Raises:
+        UserError: A combination is impossible, or the sweeper searches.
+    """
+    return _composed(overrides, config_dir, of_experiment=True)
+
+
+def plan(recipe: Recipe) -> list[PlannedNode]:
+    """What a run would make and what it would reuse, with tokens, memory and time; runs nothing.
+
+    Raises:
+        UserError: The data lacks something that the recipe needs.
+    """
+    check_data([recipe], local_only=True)
+    return planned([recipe])
+
+
+def run(recipe: Recipe) -> "RunResult":
+    """Make what the store lacks and write the report, as the command does.
+
+    Returns:
+        The records by stage and the report.
+
+    Raises:
+        UserError: Something that the run needs is missing or impossible.
+        Interrupted: Ctrl-C stopped it; the next `run` continues from what was saved.
+    """
+    from reasoning_lab.commands.run import run as run_recipe
+
+    return run_recipe(recipe, timestamped_folder(Path(recipe.root.paths.runs) / "recipes"))
+
+
+def load(recipe: Recipe) -> dict[str, Artifact]:
+    """The recipe's artifacts in the store, by the names of its stages and evaluations.
+
+    Each has the type of its kind (`Policy`, `Corpus`, `Preferences`, `Evaluation`), which reads it.
+
+    Raises:
+        UserError: The store lacks one of them.
+    """
+    store = Store(Path(recipe.root.paths.runs) / "store")
+    artifacts: dict[str, Artifact] = {}
+    missing: list[str] = []
+    for node in recipe.nodes:
+        record = store.lookup(node.stage.name, node.fingerprint)
+        if record is None:
+            missing.append(node.name)
+        else:
+            artifacts[node.name] = node.stage.produces(record.path)
+    if missing:
+        raise UserError(f"load: {store.root} lacks {', '.join(missing)}; call run(recipe) first")
+    return artifacts
+
+
+def report(of: Recipe | Iterable[Recipe]) -> "Report":
+    """One report on recipes that were run, from the store alone.
+
+    Returns:
+        Its rows, its claims with their intervals, and the paths of its files.
+
+    Raises:
+        UserError: An evaluation is missing; nothing is averaged over an incomplete sweep.
+    """
+    from reasoning_lab.commands.report import report_recipes
+
+    return report_recipes([of] if isinstance(of, Recipe) else of)
+
+
+def _composed(
+    overrides: tuple[str, ...], config_dir: str | Path | None, *, of_experiment: bool
+) -> list[Recipe]:
+    register_schemas()
+    # A kernel may have an initialised Hydra of its own, which refuses a second one.
+    GlobalHydra.instance().clear()
+    words = [*([] if config_dir is None else [config_dir_override(config_dir)]), *overrides]
+    try:
+        return list(recipes(with_sweep(words) if of_experiment else words))
+    except Exception as error:
+        if not is_composition_error(error):
+            raise
+        raise UserError(composition_sentence(error)) from error

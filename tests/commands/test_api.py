@@ -1,0 +1,83 @@
+"""The functions that notebooks call find what the command makes, and the reverse."""
+
+from pathlib import Path
+
+import pytest
+
+from reasoning_lab.commands import api as lab
+from reasoning_lab.data.artifacts import Corpus
+from reasoning_lab.evaluate.completions import Evaluation
+from reasoning_lab.models.policy_artifact import Policy
+from reasoning_lab.types import UserError
+from tests.conftest import SMOKE, composed_recipe
+
+
+def test_a_composed_recipe_is_the_command_s() -> None:
+    composed = lab.compose("experiment=smoke", "seed=3")
+    expected = composed_recipe("experiment=smoke", "seed=3")
+    assert composed.root == expected.root
+    assert [node.fingerprint for node in composed.nodes] == [
+        node.fingerprint for node in expected.nodes
+    ]
+    assert list(composed.overrides) == ["experiment=smoke", "seed=3"]
+
+
+def test_other_overrides_compose_in_the_same_process() -> None:
+    assert [lab.compose(f"seed={seed}").root.seed for seed in (1, 2)] == [1, 2]
+
+
+def test_a_sweep_composes_every_combination() -> None:
+    recipes = lab.sweep("experiment=smoke", "ablate=none,dpo", "seed=4")
+    assert [(recipe.variant, recipe.root.seed) for recipe in recipes] == [("none", 4), ("dpo", 4)]
+    with pytest.raises(UserError, match="gives 2 recipes"):
+        lab.compose("seed=0,1")
+
+
+def test_an_experiment_s_own_sweep_is_added() -> None:
+    recipes = lab.sweep("experiment=002_stage_ablation", "ablate=rl")
+    assert [recipe.root.seed for recipe in recipes] == [0, 1, 2]
+
+
+def test_a_mistake_is_one_sentence() -> None:
+    with pytest.raises(UserError, match=r"^stages\.sft\.optimization\.learning_rat"):
+        lab.compose("stages.sft.optimization.learning_rat=1")
+
+
+def test_options_of_ones_own_come_from_a_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "mine.yaml").write_text(
+        "defaults: [tiny, _self_]\nvalidation_frac: 0.25\n", encoding="utf-8"
+    )
+    recipe = lab.compose("data=mine", config_dir=tmp_path)
+    assert getattr(recipe.root.data, "validation_frac") == 0.25  # noqa: B009 - of a subclass
+
+
+def test_the_command_s_artifacts_are_loaded_by_type(
+    smoke_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(smoke_run)
+    recipe = lab.compose(*SMOKE)
+    assert {node.state for node in lab.plan(recipe)} == {"cached"}
+    artifacts = lab.load(recipe)
+    assert isinstance(artifacts["distill"], Corpus)
+    assert isinstance(artifacts["sft"], Policy)
+    assert isinstance(artifacts["sft/heldout"], Evaluation)
+    assert all(rollout.correct for rollout in artifacts["distill"].accepted())
+    with pytest.raises(UserError, match=r"load: .* lacks pretrain, .*call run\(recipe\) first"):
+        lab.load(lab.compose(*SMOKE, "seed=9"))
+
+
+def test_run_reuses_what_the_command_made_and_reports(
+    smoke_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(smoke_run)
+    recipe = lab.compose(*SMOKE)
+    finished = lab.run(recipe)
+    assert finished.report is not None
+    assert finished.report.paths["html"].is_file()
+    assert finished.records.keys() == lab.load(recipe).keys()
+    again = lab.report(recipe)
+    assert [row.pass_at_1 for row in again.rows] == [row.pass_at_1 for row in finished.report.rows]
+    with pytest.raises(UserError, match=r"seed=9 lacks pretrain.*run it first"):
+        lab.report([recipe, lab.compose(*SMOKE, "seed=9")])
