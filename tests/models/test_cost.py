@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from reasoning_lab.commands.plan import Bounds, plan_table, planned, summary
+from reasoning_lab.commands.plan import Bounds, planned
+from reasoning_lab.commands.print_plan import plan_table, summary
 from reasoning_lab.config.hardware import STRATEGIES, HardwareConfig
 from reasoning_lab.models.cost import (
     DEVICES,

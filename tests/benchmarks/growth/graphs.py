@@ -12,7 +12,8 @@ from typing import Any
 import hydra
 
 from reasoning_lab.commands.compose import Recipe, compose, register_schemas
-from reasoning_lab.commands.plan import plan_table, planned, summary
+from reasoning_lab.commands.plan import planned
+from reasoning_lab.commands.print_plan import plan_table, summary
 from reasoning_lab.commands.sweep import recipes
 from reasoning_lab.config.folder import CONF
 from reasoning_lab.graph.recipe import (
