@@ -136,30 +136,30 @@ def compose(config: DictConfig) -> Recipe:
     root.stages = {name: _debugged(stage, root.debug) for name, stage in root.stages.items()}
     source = _source(root.data, "data")
     sources = {
-        name: _source(held.data, f"benchmarks.{name}.data")
-        for name, held in root.benchmarks.items()
-        if held.data is not None
+        name: _source(benchmark.data, f"benchmarks.{name}.data")
+        for name, benchmark in root.benchmarks.items()
+        if benchmark.data is not None
     }
     groups = {
         "model": _model_identity(root),
         "data": _data_identity(root.data, source),
         "benchmarks": {
-            name: _problems_identity(held, sources.get(name, source))
-            for name, held in root.benchmarks.items()
+            name: _problems_identity(benchmark, sources.get(name, source))
+            for name, benchmark in root.benchmarks.items()
         },
     }
-    kept = ablated(ordered(root.stages), root.ablate)
+    remaining = ablated(ordered(root.stages), root.ablate)
     has_base = root.model.path is not None
     run = RunIdentity(groups, root.seed, user_code_hashes)
-    nodes = link(kept, run, has_base, stage_classes().values())
+    nodes = link(remaining, run, has_base, stage_classes().values())
     evaluations = {
         name: EvaluateStage(
             benchmark_name=name,
-            benchmark=held,
+            benchmark=benchmark,
             engine=root.engine,
             data_identity=groups["benchmarks"][name].get("data", groups["data"]),
         )
-        for name, held in root.benchmarks.items()
+        for name, benchmark in root.benchmarks.items()
     }
     # What is evaluated is merged.
     merged = {k: v for k, v in groups["model"].items() if k != "adapter"}
@@ -170,7 +170,7 @@ def compose(config: DictConfig) -> Recipe:
             "stages: there is no stage and no checkpoint to evaluate; choose a recipe, or set "
             "model.path"
         )
-    removed = [name for name in root.stages if name not in kept]
+    removed = [name for name in root.stages if name not in remaining]
     return Recipe(
         root,
         "+".join(removed) or NO_ABLATION,

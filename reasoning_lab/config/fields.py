@@ -26,9 +26,9 @@ def placement(default: T) -> T:
     return dataclasses.field(default=default, metadata={"placement": True})
 
 
-def choice(*known: str) -> Any:
-    """Declare a field that takes one of `known`, the first by default."""
-    return dataclasses.field(default=known[0], metadata={"choices": known})
+def choice(*choices: str) -> Any:
+    """Declare a field that takes one of `choices`, the first by default."""
+    return dataclasses.field(default=choices[0], metadata={"choices": choices})
 
 
 def at_least(least: int) -> Any:
@@ -68,13 +68,13 @@ def check_values(value: Any, key: str = "") -> None:
         for name, content in vars(value).items():
             where = f"{key}.{name}".lstrip(".")
             if name not in declared:
-                known = ", ".join(declared)
-                raise UserError(f"{where}={content}: there is no such key; choose among {known}")
+                names = ", ".join(declared)
+                raise UserError(f"{where}={content}: there is no such key; choose among {names}")
             choices = declared[name].get("choices")
             least, most = declared[name].get("least"), declared[name].get("most")
             if choices and content is not None and content not in choices:
-                known = f"{', '.join(choices[:-1])} or {choices[-1]}"
-                raise UserError(f"{where}: '{content}' is unknown; choose {known}")
+                listed = f"{', '.join(choices[:-1])} or {choices[-1]}"
+                raise UserError(f"{where}: '{content}' is unknown; choose {listed}")
             if content is not None and least is not None and content < least:
                 raise UserError(f"{where}: {content} is too small; give {least} or more")
             if content is not None and most is not None and content > most:

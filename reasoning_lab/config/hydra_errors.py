@@ -1,4 +1,4 @@
-"""What Hydra and OmegaConf say of a user's mistake, retold in one sentence.
+"""Errors of Hydra and OmegaConf about a user's mistake, in one sentence.
 
 Place in the flow: the command hands over whatever composition raised; the sentence names
 where (key, override or file), the value and the remedy. Imports nothing heavy.
@@ -39,7 +39,7 @@ _FLAGS_WITH_VALUE = (
     "-e",
     "--experimental-rerun",
 )
-# What Hydra puts before its own account of an error.
+# What Hydra writes before its own account of an error.
 _FILE = re.compile(r"In '([^']+)': ")
 _OVERRIDE = re.compile(r"To append to your (?:config|default list) use \+(.+)")
 _NO_MATCH = re.compile(r"Could not (?:override|delete) '([^']+)'")
@@ -81,8 +81,8 @@ def check_subcommand(arguments: Sequence[str], subcommands: Sequence[str]) -> No
         else:
             near = difflib.get_close_matches(word, subcommands, n=1)
             remedy = f"did you mean '{near[0]}'?" if near else "an override has the form key=value"
-            known = ", ".join(subcommands)
-            raise UserError(f"{word}: there is no such subcommand ({known}); {remedy}")
+            listed = ", ".join(subcommands)
+            raise UserError(f"{word}: there is no such subcommand ({listed}); {remedy}")
 
 
 def is_composition_error(error: BaseException) -> bool:
@@ -115,8 +115,8 @@ def one_sentence(error: BaseException, groups: Sequence[str]) -> str:
     if isinstance(error, yaml.YAMLError):
         return f"{' '.join(str(error).split())}: not YAML; mend the file there"
     if isinstance(fault, InterpolationResolutionError):
-        said = str(fault).splitlines()[0]
-        return f"{fault.full_key}: {said}; write ${{key}} with an existing key's full name"
+        message = str(fault).splitlines()[0]
+        return f"{fault.full_key}: {message}; write ${{key}} with an existing key's full name"
     if isinstance(fault, MissingMandatoryValue):
         return f"{fault.full_key}: no value is given; add {fault.full_key}=VALUE"
     if isinstance(fault, ValidationError):
@@ -163,20 +163,20 @@ def _at_key(error: BaseException) -> bool:
 
 
 def _where(error: BaseException) -> str:
-    found = _FILE.match(str(error))
-    return f"{found[1]}.yaml: " if found else ""
+    match = _FILE.match(str(error))
+    return f"{match[1]}.yaml: " if match else ""
 
 
 def _unknown_key(error: BaseException, fault: OmegaConfBaseException, groups: Sequence[str]) -> str:
     key, parent = str(fault.key), str(fault.full_key).rpartition(".")[0]
     override = _OVERRIDE.search(str(error))
-    known = [str(name) for name in fault.parent_node] if _is_mapping(fault.parent_node) else []
+    existing = [str(name) for name in fault.parent_node] if _is_mapping(fault.parent_node) else []
     if not parent:
-        known = sorted({*known, *groups})
+        existing = sorted({*existing, *groups})
     where = override[1] if override else fault.full_key
-    if key in known and all(isinstance(name, int) for name in fault.parent_node):
+    if key in existing and all(isinstance(name, int) for name in fault.parent_node):
         return f"{where}: the keys of {parent} are numbers; write {parent}={{{key}: ...}}"
-    if key in known:
+    if key in existing:
         return f"~{where}: this key cannot be taken out; give it a value, or take out keys below it"
     place = f" in {parent}" if parent else ""
     if _UNNAMED_STAGE.search(str(fault)):
@@ -188,9 +188,9 @@ def _unknown_key(error: BaseException, fault: OmegaConfBaseException, groups: Se
             f"defaults: [{{/schema/{kind}@_here_: custom}}] and put the arguments under options"
         )
     for name in _RENAMED.get(key, ()):
-        if parent and name in known:
+        if parent and name in existing:
             return f"{where}: '{key}' is now called '{name}'; write {parent}.{name}"
-    return f"{where}: there is no key '{key}'{place}" + _nearest(key, known)
+    return f"{where}: there is no key '{key}'{place}" + _nearest(key, existing)
 
 
 def _is_mapping(node: object) -> bool:
@@ -205,29 +205,29 @@ def no_stage(key: str) -> str:
     )
 
 
-def _nearest(word: str, known: Iterable[str]) -> str:
-    known = list(known)
-    near = difflib.get_close_matches(word, known, n=1)
+def _nearest(word: str, names: Iterable[str]) -> str:
+    names = list(names)
+    near = difflib.get_close_matches(word, names, n=1)
     if near:
         return f"; did you mean '{near[0]}'?"
-    return f"; choose among {', '.join(known)}" if known else "; take it out"
+    return f"; choose among {', '.join(names)}" if names else "; take it out"
 
 
 def _wrong_type(fault: ValidationError) -> str:
-    said = str(fault).splitlines()[0]
+    message = str(fault).splitlines()[0]
     where = f"{fault.full_key}={fault.value}"
     if fault.key != "stages" and _NOT_A_STAGE.search(str(fault)):
         return no_stage(f"stages.{fault.key}")
     if fault.value is None:
         return f"{fault.full_key}=null: it cannot be empty; give a value"
-    if found := _WANTED.search(said):
-        kind = _KINDS.get(found[1], f"a value of type {found[1]}")
+    if match := _WANTED.search(message):
+        kind = _KINDS.get(match[1], f"a value of type {match[1]}")
         return f"{where}: '{fault.value}' is not {kind}; give {kind}"
-    if "ListConfig" in said:
+    if "ListConfig" in message:
         return f"{where}: '{fault.value}' is not a list; write [{fault.value}]"
-    if "Dict[" in said or "subclass of" in said:
+    if "Dict[" in message or "subclass of" in message:
         return f"{where}: '{fault.value}' is not a mapping; set the keys below {fault.full_key}"
-    return f"{where}: {said}; see `reasoning-lab --cfg job` for the type of every key"
+    return f"{where}: {message}; see `reasoning-lab --cfg job` for the type of every key"
 
 
 def _unknown_option(error: MissingConfigException) -> str:
@@ -235,9 +235,9 @@ def _unknown_option(error: MissingConfigException) -> str:
     group, _, option = wanted.rpartition("/")
     if not group:
         return f"--config-name={wanted}: there is no such config; leave --config-name out"
-    found = _FILE.match(str(error))
+    match = _FILE.match(str(error))
     # Only a file can name an option in another's place; the root's defaults are overridden.
-    where = "" if found is None or found[1] == "config" else f"{found[1]}.yaml: "
+    where = "" if match is None or match[1] == "config" else f"{match[1]}.yaml: "
     remedy = _nearest(option, error.options) if error.options else f"; see conf/{group}"
     return f"{where}{group}={option}: group '{group}' has no option '{option}'{remedy}"
 
@@ -245,17 +245,17 @@ def _unknown_option(error: MissingConfigException) -> str:
 def _in_hydras_words(error: BaseException, groups: Sequence[str]) -> str:
     """Errors that come without a key of their own: the first line, and the nearest group."""
     first = str(error).strip().splitlines()[0].rstrip(".")
-    if found := _NO_MATCH.search(first):
-        word = found[1]
+    if match := _NO_MATCH.search(first):
+        word = match[1]
         override = _OVERRIDE.search(str(error))
-        named = re.search(r"one of (.+)\?", str(error))
-        known = named[1].split(", ") if named else list(groups)
+        choices = re.search(r"one of (.+)\?", str(error))
+        names = choices[1].split(", ") if choices else list(groups)
         where = override[1] if override else word
-        return f"{_where(error)}{where}: there is no '{word}' to change" + _nearest(word, known)
-    if found := _SWEPT.search(first):
-        key, _, value = found[1].partition("=")
+        return f"{_where(error)}{where}: there is no '{word}' to change" + _nearest(word, names)
+    if match := _SWEPT.search(first):
+        key, _, value = match[1].partition("=")
         return (
-            f"{found[1]}: a comma separates the values of a sweep; add -m to run each of them, or "
+            f"{match[1]}: a comma separates the values of a sweep; add -m to run each of them, or "
             f"""write {shlex.quote(f'{key}="{value}"')} for one value with a comma"""
         )
     if first.startswith("Could not append"):

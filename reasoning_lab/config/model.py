@@ -35,7 +35,8 @@ class ModelConfig:
     Attributes:
         path: A Hugging Face folder or hub id; null = a stage builds `architecture` anew.
         revision: The hub commit of `path`.
-        architecture: Arguments of the transformers config; `model_type` names the family. With a
+        architecture: Arguments of the transformers config; `model_type` names the family, and each
+            family has keys of its own, so that no schema lists them. With a
             `path` only `plan` reads them, to reckon memory without the checkpoint.
         vocab_size: Size of the tokenizer that is trained with a model from scratch.
         dtype: Precision of weights and arithmetic; mixed = training takes products in bfloat16 from
