@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hydra.core.global_hydra import GlobalHydra
+from hydra.initialize import get_gh_backup, restore_gh_from_backup
 
 from reasoning_lab.commands.arguments import config_dir_override
 from reasoning_lab.commands.compose import Recipe, register_schemas
@@ -80,12 +81,14 @@ def plan(recipe: Recipe) -> list[PlannedNode]:
 def run(recipe: Recipe) -> "RunResult":
     """Make what the store lacks and write the report, as the command does.
 
+    The run's folder has the report; the command's log and Hydra's files are written by the command.
+
     Returns:
         The records by stage and the report.
 
     Raises:
         UserError: Something that the run needs is missing or impossible.
-        Interrupted: Ctrl-C stopped it; the next `run` continues from what was saved.
+        KeyboardInterrupt: Ctrl-C stopped it; the next `run` continues from what was saved.
     """
     from reasoning_lab.commands.run import run as run_recipe
 
@@ -131,13 +134,20 @@ def report(of: Recipe | Iterable[Recipe]) -> "Report":
 def _composed(
     overrides: tuple[str, ...], config_dir: str | Path | None, *, of_experiment: bool
 ) -> list[Recipe]:
+    if not all(isinstance(word, str) for word in overrides):
+        raise UserError(
+            "overrides: each is a text of its own, as in compose('seed=1', 'recipe=tiny')"
+        )
     register_schemas()
-    # A kernel may have an initialised Hydra of its own, which refuses a second one.
-    GlobalHydra.instance().clear()
     words = [*([] if config_dir is None else [config_dir_override(config_dir)]), *overrides]
+    # A kernel may have a Hydra of its own, which refuses a second one beside it.
+    user_hydra = get_gh_backup()
+    GlobalHydra.instance().clear()
     try:
         return list(recipes(with_sweep(words) if of_experiment else words))
     except Exception as error:
         if not is_composition_error(error):
             raise
         raise UserError(composition_sentence(error)) from error
+    finally:
+        restore_gh_from_backup(user_hydra)

@@ -48,7 +48,13 @@ def split_config_dir(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
 
 
 def config_dir_override(folder: str | Path) -> str:
-    """The override that does what `--config-dir FOLDER` does."""
+    """The override that does what `--config-dir FOLDER` does.
+
+    Raises:
+        UserError: There is no such folder.
+    """
+    if not Path(folder).is_dir():
+        raise UserError(f"--config-dir: there is no folder '{folder}'; check the path")
     return f"hydra.searchpath=[file://{Path(folder).absolute()}]"
 
 

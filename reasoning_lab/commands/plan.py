@@ -183,7 +183,7 @@ def _memory(root: RootConfig, stage: Stage, work: Workload) -> Footprint | None:
         return None
     architecture = _architecture(root.model)
     vocab = architecture["vocab_size"]
-    found = footprint(
+    memory = footprint(
         architecture,
         vocab,
         root.model.dtype,
@@ -194,14 +194,14 @@ def _memory(root: RootConfig, stage: Stage, work: Workload) -> Footprint | None:
         packed=work.trained is not None and work.trained.packed,
         on_cpu=root.hardware.accelerator == "cpu",
     )
-    if found is not None and root.hardware.kernels == "reference":
-        found = replace(found, logits_tokens=None)
+    if memory is not None and root.hardware.kernels == "reference":
+        memory = replace(memory, logits_tokens=None)
     sampled = root.hardware.strategy in SHARDED or root.model.dtype == "mixed"
-    if found is None or not sampled or not work.written:
-        return found
+    if memory is None or not sampled or not work.written:
+        return memory
     # What samples is whole on every device.
     whole = weight_bytes(architecture, vocab, root.model.sampling_dtype)
-    return replace(found, copies=found.copies + whole)
+    return replace(memory, copies=memory.copies + whole)
 
 
 def _bounds(root: RootConfig, work: Workload, memory: Footprint | None) -> Bounds | None:
@@ -214,15 +214,15 @@ def _bounds(root: RootConfig, work: Workload, memory: Footprint | None) -> Bound
         return None
     devices = sharding_of(root.hardware).world_size
     together = root.hardware.generation_batch_size
-    flops, seconds, kept, added = 0.0, 0.0, memory.states if memory else 0, [0]
+    flops, seconds, state_bytes, added = 0.0, 0.0, memory.states if memory else 0, [0]
     if trained and memory:
         flops = training_flops(architecture, vocab, trained.rows, trained.tokens)
-        added.append(memory.peak(_at_once(trained, root.hardware) * trained.tokens) - kept)
+        added.append(memory.peak(_at_once(trained, root.hardware) * trained.tokens) - state_bytes)
         seconds += training_s(flops, device, devices, ASSUMED_MFU) if device else 0.0
     if written:
         flops += forward_flops(architecture, vocab, written.rows, written.tokens)
         added.append(together * written.tokens * cache_bytes(architecture, dtype))
-        kept = kept or weight_bytes(architecture, vocab, dtype)
+        state_bytes = state_bytes or weight_bytes(architecture, vocab, dtype)
         if device:
             of = (architecture, vocab, dtype, written.rows, written.tokens)
             seconds += generation_s(*of, together, device, devices)
@@ -230,7 +230,7 @@ def _bounds(root: RootConfig, work: Workload, memory: Footprint | None) -> Bound
         train_tokens=trained.rows * trained.tokens if trained else None,
         written_tokens=written.rows * written.tokens if written else None,
         flops=flops,
-        device_bytes=kept + max(added),
+        device_bytes=state_bytes + max(added),
         hours=seconds / 3600 if device else None,
         mfu=ASSUMED_MFU,
     )
@@ -245,31 +245,31 @@ def _at_once(rows: Sequences, hardware: HardwareConfig) -> int:
 def _architecture(model: ModelConfig) -> dict[str, Any]:
     """As configured, or the config of a local checkpoint; with its vocabulary's size."""
     config = Path(model.path or "") / "config.json"
-    found: dict[str, Any] = model.architecture
+    architecture: dict[str, Any] = model.architecture
     if model.path is not None and config.is_file():
-        found = json.loads(config.read_text(encoding="utf-8"))
-    return {"vocab_size": model.vocab_size, **found}
+        architecture = json.loads(config.read_text(encoding="utf-8"))
+    return {"vocab_size": model.vocab_size, **architecture}
 
 
 def _costs(artifacts: Iterable[Record]) -> _Costs:
     """Those whose cost is known, by stage and fingerprint, and one by stage and work a row."""
-    found: dict[tuple[str, str], Record] = {}
+    records: dict[tuple[str, str], Record] = {}
     for artifact in artifacts:
         rows = artifact.metrics.get("planned_rows")
         if not rows:
             continue
-        found[artifact.stage, artifact.fingerprint] = artifact
+        records[artifact.stage, artifact.fingerprint] = artifact
         alike = (artifact.stage, _work_of_a_row(artifact.identity))
         # Of several, the one with the most work: start-up counts least in it.
-        if alike not in found or rows > found[alike].metrics["planned_rows"]:
-            found[alike] = artifact
-    return found
+        if alike not in records or rows > records[alike].metrics["planned_rows"]:
+            records[alike] = artifact
+    return records
 
 
 def _like(node: Node, costs: _Costs) -> Record | None:
     """An artifact whose cost says what the node's will be: its own, or a similar one."""
-    own = costs.get((node.stage.name, node.fingerprint))
-    return own or costs.get((node.stage.name, _work_of_a_row(node.identity)))
+    exact = costs.get((node.stage.name, node.fingerprint))
+    return exact or costs.get((node.stage.name, _work_of_a_row(node.identity)))
 
 
 def _work_of_a_row(identity: Mapping[str, Any]) -> str:

@@ -86,13 +86,13 @@ def report_recipes(recipes: Iterable[Recipe]) -> Report:
         store = Store(runs / "store")
         lacking: list[str] = []
         for node in _reported(recipe):
-            found = artifacts.get(node.fingerprint) or store.lookup(
+            record = artifacts.get(node.fingerprint) or store.lookup(
                 node.stage.name, node.fingerprint
             )
-            if found is None:
+            if record is None:
                 lacking.append(node.name)
             else:
-                artifacts[node.fingerprint] = found
+                artifacts[node.fingerprint] = record
         if lacking:
             words = " ".join(recipe.overrides)
             incomplete.append(
@@ -104,10 +104,10 @@ def report_recipes(recipes: Iterable[Recipe]) -> Report:
             record = store.record(node.stage.name, node.fingerprint)
             if record is not None:
                 artifacts.setdefault(node.fingerprint, record)
-        own_rows, own_results = results_of(recipe, artifacts)
+        recipe_rows, recipe_results = results_of(recipe, artifacts)
         add_evidence(evidence, recipe, artifacts)
-        rows += own_rows
-        results += own_results
+        rows += recipe_rows
+        results += recipe_results
     if incomplete:
         others = len(incomplete) - 1
         more = f"; {others} more of the recipes are incomplete" if others else ""
@@ -162,7 +162,7 @@ def results_of(
         if not isinstance(node.stage, EvaluateStage):
             continue
         evaluated, policy = artifacts[node.fingerprint], node.inputs.get(Policy.kind)
-        made = None if policy is None else artifacts[policy.fingerprint]
+        policy_record = None if policy is None else artifacts[policy.fingerprint]
         samples = Evaluation(evaluated.path).samples(node.stage.benchmark.samples)
         about: dict[str, Any] = {
             "variant": recipe.variant,
@@ -170,7 +170,7 @@ def results_of(
             "seed": recipe.root.seed,
             "benchmark": node.stage.benchmark_name,
             # A checkpoint that was taken as it is has no artifact; what it is decides its name.
-            "fingerprint": made.fingerprint if made else _name_of_base(node),
+            "fingerprint": policy_record.fingerprint if policy_record else _name_of_base(node),
         }
         results.append(StageResult(**about, **samples._asdict()))
         rows.append(
@@ -181,8 +181,8 @@ def results_of(
                 pass_at_1=evaluated.metrics["pass@1"],
                 ci95=tuple(evaluated.metrics["ci95"]),
                 completion_tokens=evaluated.metrics["completion_tokens"],
-                train_tokens=made.metrics["train_tokens"] if made else 0,
-                wall_s=made.metrics["wall_s"] if made else 0.0,
+                train_tokens=policy_record.metrics["train_tokens"] if policy_record else 0,
+                wall_s=policy_record.metrics["wall_s"] if policy_record else 0.0,
                 measured={
                     k: v
                     for k, v in evaluated.metrics.items()
@@ -208,25 +208,25 @@ def add_evidence(evidence: Evidence, recipe: Recipe, artifacts: Mapping[str, Rec
     title = f"{variant_label(variant)}, seed {seed}"
     evidence.configs[title] = yaml.safe_dump(as_plain(recipe.root), sort_keys=False)
     for node in recipe.nodes:
-        made = artifacts.get(node.fingerprint)
+        record = artifacts.get(node.fingerprint)
         if node.fingerprint in evidence.nodes:
             continue
         evidence.nodes[node.fingerprint] = GraphNode(
             f"{node.name} (seed {seed})",
             node.fingerprint,
             [maker.fingerprint for maker in node.inputs.values()],
-            made.metrics["wall_s"] if made else None,
-            made.ledger if made else {},
+            record.metrics["wall_s"] if record else None,
+            record.ledger if record else {},
         )
-        if made is None:
+        if record is None:
             continue
         if isinstance(node.stage, EvaluateStage):
             about = {"variant": variant, "seed": seed, "stage": _policy_name(node)}
             evidence.completions.append(
-                Completions(made.path, {**about, "benchmark": node.stage.benchmark_name})
+                Completions(record.path, {**about, "benchmark": node.stage.benchmark_name})
             )
-        elif made.kind == Policy.kind:
-            evidence.policies[f"{node.name}, {title}"] = made.path
+        elif record.kind == Policy.kind:
+            evidence.policies[f"{node.name}, {title}"] = record.path
 
 
 def publish(
@@ -249,10 +249,10 @@ def publish(
 def _reported(recipe: Recipe) -> list[Node]:
     """The evaluations and the policies that they are of: a report needs nothing else."""
     return [
-        each
+        reported
         for node in recipe.nodes
         if isinstance(node.stage, EvaluateStage)
-        for each in (*node.inputs.values(), node)
+        for reported in (*node.inputs.values(), node)
     ]
 
 

@@ -153,6 +153,8 @@ class RecipeRun:
         self._recipe = recipe
         self._root = recipe.root
         place = "/".join(out_dir.parts[-2:]) if out_dir.parent.parent.name == "sweeps" else ""
+        # The search path of Hydra's flags names a folder of this machine.
+        self._words = [word for word in recipe.overrides if not word.startswith("hydra.")]
         self._group = f"{place or out_dir.name}-{recipe.variant}-seed{recipe.root.seed}"
         self._verifier = verifier
         self._console = console
@@ -214,7 +216,7 @@ class RecipeRun:
         if self._tracking_mode == "disabled":
             return
         variant = self._recipe.variant
-        name = " ".join(self._recipe.overrides) or variant_label(variant)
+        name = " ".join(self._words) or variant_label(variant)
         settings = {**as_plain(self._root), "variant": variant}
         tracker = tracker_of(
             self._wandb("summary", name, f"summary-{_slug(self._group)}", settings)
@@ -243,7 +245,7 @@ class RecipeRun:
             name=name,
             group=self._group,
             job_type=job_type,
-            tags=[variant_label(self._recipe.variant), *self._recipe.overrides],
+            tags=[variant_label(self._recipe.variant), *self._words],
             settings=settings,
         )
 

@@ -58,7 +58,7 @@ def combinations(overrides: Sequence[str]) -> list[tuple[list[str], str]]:
             raise UserError(f"'{line}' is an interval; name the values, as in key=a,b")
         key = override.get_key_element()
         named = [f"{key}={value}" for value in override.sweep_string_iterator()]
-        choices.append([(each, "" if key in _OWN_COLUMN else each) for each in named])
+        choices.append([(value, "" if key in _OWN_COLUMN else value) for value in named])
     return [
         ([line for line, _ in combined], ", ".join(name for _, name in combined if name))
         for combined in itertools.product(*choices)
@@ -68,7 +68,7 @@ def combinations(overrides: Sequence[str]) -> list[tuple[list[str], str]]:
 def swept_keys(overrides: Sequence[str]) -> list[str]:
     """The keys, or group choices, that take several values."""
     parsed = OverridesParser.create().parse_overrides(list(overrides))
-    return [each.get_key_element() for each in parsed if each.is_sweep_override()]
+    return [override.get_key_element() for override in parsed if override.is_sweep_override()]
 
 
 def with_sweep(overrides: Sequence[str]) -> list[str]:
@@ -79,7 +79,9 @@ def with_sweep(overrides: Sequence[str]) -> list[str]:
     """
     with hydra.initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
         parsed = OverridesParser.create().parse_overrides(list(overrides))
-        single = [each.input_line or "" for each in parsed if not each.is_sweep_override()]
+        single = [
+            override.input_line or "" for override in parsed if not override.is_sweep_override()
+        ]
         chosen = hydra.compose("config", single, return_hydra_config=True).hydra.sweeper
     intervals = [e for e in parsed if e.is_sweep_override() and not e.is_discrete_sweep()]
     if intervals or not chosen["_target_"].endswith(".BasicSweeper"):
@@ -87,7 +89,7 @@ def with_sweep(overrides: Sequence[str]) -> list[str]:
             "hydra/sweeper: this one searches, so what it will try cannot be named beforehand; "
             "give the values themselves, as in key=a,b"
         )
-    given = {each.get_key_element() for each in parsed}
+    given = {override.get_key_element() for override in parsed}
     params = {key: value for key, value in (chosen.params or {}).items() if key not in given}
     return [*overrides, *(f"{key}={value}" for key, value in params.items())]
 

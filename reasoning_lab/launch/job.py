@@ -147,9 +147,9 @@ def work(folder: Path, verifier: Verifier) -> None:
                 job = replace(job, out_dir=Path(scratch))
             source = job.data.build()
             sources = {
-                name: held.data.build()
-                for name, held in job.benchmarks.items()
-                if held.data is not None
+                name: benchmark.data.build()
+                for name, benchmark in job.benchmarks.items()
+                if benchmark.data is not None
             }
             outcome = run_job(job, source, sources, verifier, tracker)
     except Interrupted as stop:

@@ -91,13 +91,13 @@ class StageContext(Job):
         check_student(student, self.hardware, self.name)
         return student, tokenizer
 
-    def problems(self, split: Split, asked: ProblemsConfig) -> list[Problem]:
+    def problems(self, split: Split, draw: ProblemsConfig) -> list[Problem]:
         """What the source gives for a stage's `problems`, under the run's seed.
 
         Raises:
             UserError: There are fewer, or golds cannot be read that the source does not drop.
         """
-        drawn = self.source.problems(split, asked.levels, asked.count, self.seed)
+        drawn = self.source.problems(split, draw.levels, draw.count, self.seed)
         return list(self.readable_golds().filter(drawn))
 
     def readable_golds(self) -> ReadableGoldFilter:
@@ -116,8 +116,10 @@ class StageContext(Job):
     def benchmark_prompts(self) -> dict[str, list[str]]:
         """Of each benchmark, by its name."""
         return {
-            name: [problem.prompt for problem in draw_benchmark(self.benchmark_source(name), held)]
-            for name, held in self.benchmarks.items()
+            name: [
+                problem.prompt for problem in draw_benchmark(self.benchmark_source(name), benchmark)
+            ]
+            for name, benchmark in self.benchmarks.items()
         }
 
     def benchmark_source(self, name: str) -> ProblemSource:

@@ -85,7 +85,7 @@ class PolicyModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         named = self.policy.named_parameters()
-        optimizer = self._optimizer([each for each in named if each[1].requires_grad])
+        optimizer = self._optimizer([item for item in named if item[1].requires_grad])
         schedule = LambdaLR(optimizer, self._schedule)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

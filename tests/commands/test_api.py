@@ -1,8 +1,11 @@
 """The functions that notebooks call find what the command makes, and the reverse."""
 
+import re
 from pathlib import Path
 
+import hydra
 import pytest
+from hydra.core.global_hydra import GlobalHydra
 
 from reasoning_lab.commands import api as lab
 from reasoning_lab.data.artifacts import Corpus
@@ -43,6 +46,20 @@ def test_a_mistake_is_one_sentence() -> None:
         lab.compose("stages.sft.optimization.learning_rat=1")
 
 
+def test_a_list_or_an_absent_folder_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="each is a text of its own"):
+        lab.compose(["seed=1"])  # type: ignore[arg-type]  # The mistake that is tested.
+    with pytest.raises(UserError, match="there is no folder"):
+        lab.compose("seed=1", config_dir=tmp_path / "absent")
+
+
+def test_a_kernel_s_own_hydra_stays(tmp_path: Path) -> None:
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(tmp_path), version_base="1.3"):
+        lab.compose("experiment=smoke")
+        assert hydra.compose() is not None
+
+
 def test_options_of_ones_own_come_from_a_folder(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     folder.mkdir()
@@ -81,3 +98,16 @@ def test_run_reuses_what_the_command_made_and_reports(
     assert [row.pass_at_1 for row in again.rows] == [row.pass_at_1 for row in finished.report.rows]
     with pytest.raises(UserError, match=r"seed=9 lacks pretrain.*run it first"):
         lab.report([recipe, lab.compose(*SMOKE, "seed=9")])
+
+
+def test_the_readme_s_lines_run(
+    smoke_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(smoke_run)
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    section = readme.partition("## From Python\n")[2].partition("\n## ")[0]
+    (lines,) = re.findall(r"^```python\n(.*?)^```$", section, re.M | re.S)
+    words = '"experiment=smoke", "seed=1"'
+    assert words in lines
+    exec(lines.replace(words, "*SMOKE"), {"SMOKE": SMOKE})
+    assert re.search(r"\d+ accepted rollouts", capsys.readouterr().out)

@@ -44,25 +44,27 @@ def run(config: CurateStage, context: StageContext, corpus: Corpus) -> Metrics:
         {**context.benchmark_prompts(), **files},
     )
     steps = build_steps(config.steps, f"stages.{context.name}.steps")
-    kept, counts, removals = curate(accepted, steps, curation_context)
+    remaining, counts, removals = curate(accepted, steps, curation_context)
     _count(steps, counts, removals, context.ledger)
-    if not kept:
+    if not remaining:
         last = next(count.step for count in counts if not count.rollouts_out)
         raise UserError(
             f"stages.{context.name}.steps.{last}: no rollout is left after it; widen its options, "
             f"or take it out with '~stages.{context.name}.steps.{last}'"
         )
-    kept_problems = {rollout.problem.id for rollout in kept}
-    kept_rejected = [rollout for rollout in rejected if rollout.problem.id in kept_problems]
+    remaining_problems = {rollout.problem.id for rollout in remaining}
+    remaining_rejected = [
+        rollout for rollout in rejected if rollout.problem.id in remaining_problems
+    ]
     context.ledger.take("rejected_rollouts", len(rejected))
-    dropped = len(rejected) - len(kept_rejected)
+    dropped = len(rejected) - len(remaining_rejected)
     context.ledger.drop("rejected_rollouts", "problem_dropped", dropped, selected=True)
-    write_rollouts(curated.accepted_file, kept)
-    write_rollouts(curated.rejected_file, kept_rejected)
+    write_rollouts(curated.accepted_file, remaining)
+    write_rollouts(curated.rejected_file, remaining_rejected)
     shutil.copyfile(corpus.validation_file, curated.validation_file)
-    write_prompt_ids(context.out_dir, [rollout.problem for rollout in kept])
-    _write_card([*kept, *kept_rejected], counts, context)
-    return _log_metrics(kept, counts, removals, context)
+    write_prompt_ids(context.out_dir, [rollout.problem for rollout in remaining])
+    _write_card([*remaining, *remaining_rejected], counts, context)
+    return _log_metrics(remaining, counts, removals, context)
 
 
 def _count(
@@ -98,12 +100,12 @@ def _write_card(
 
 
 def _log_metrics(
-    kept: Sequence[Rollout],
+    remaining: Sequence[Rollout],
     counts: Sequence[StepCount],
     removals: Sequence[Removal],
     context: StageContext,
 ) -> Metrics:
-    metrics: Metrics = {"rollouts": counts[0].rollouts_in, "accepted": len(kept)}
+    metrics: Metrics = {"rollouts": counts[0].rollouts_in, "accepted": len(remaining)}
     for count in counts:
         metrics[f"{count.step}/in"] = count.rollouts_in
         metrics[f"{count.step}/out"] = count.rollouts_out

@@ -234,9 +234,10 @@ def filter_reason(config: RLStage, group: RolloutGroup) -> DropReason | None:
 def _balance(group: RewardedGroup, seed: str) -> RewardedGroup:
     """Keep every correct rollout and as many random incorrect ones, of those that are judged."""
     compared = group.compared
-    kept = balanced_indices([record.rollout for record in compared], f"{seed}/{group.problem.id}")
+    compared_rollouts = [record.rollout for record in compared]
+    balanced_subset = balanced_indices(compared_rollouts, f"{seed}/{group.problem.id}")
     balanced = iter(
-        record if index in kept else replace(record, dropped=DropReason.BALANCED_AWAY)
+        record if index in balanced_subset else replace(record, dropped=DropReason.BALANCED_AWAY)
         for index, record in enumerate(compared)
     )
     rollouts = [next(balanced) if record.is_compared else record for record in group.rollouts]
