@@ -63,7 +63,7 @@ def test_levels_and_lengths_come_at_once(complaints: Complaints) -> None:
         "stages.rl.problems",
     ]
     assert "the shortest has about" in lines[0]
-    assert "brings levels [1, 2, 3]" in lines[1]
+    assert "stages.distill.problems brings levels [1]" in lines[1]
 
 
 def test_counts_of_every_stage_come_at_once(complaints: Complaints, tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_level_that_no_row_has_is_found_before_the_stage_that_selects_it(
         "data=jsonl",
         f"data.path={path}",
         "teacher@stages.distill.teacher=recorded",
-        "stages.rl.problems.levels=[1]",
+        "stages.sft.levels=[2,3]",
         "benchmarks.heldout.levels=[1]",
     )[-1:]
     assert line.startswith("stages.sft.levels: no problem is at levels [2, 3]")
@@ -100,7 +100,10 @@ def test_teacher_that_does_not_know_a_family_is_told_with_its_row(
     complaints: Complaints, tmp_path: Path
 ) -> None:
     path = rows(tmp_path / "mine.jsonl", [1, 2, 3])
-    lines = complaints("data=jsonl", f"data.path={path}")
+    every = "problems.levels=[1,2,3]"
+    lines = complaints(
+        "data=jsonl", f"data.path={path}", f"stages.pretrain.{every}", f"stages.distill.{every}"
+    )
     assert [line.split(":")[0] for line in lines] == [
         "stages.pretrain.problems",
         "stages.distill.problems",
@@ -138,6 +141,8 @@ def test_other_options_of_a_generator_are_another_draw(complaints: Complaints) -
             "data.test_frac=0.5",
             "stages.pretrain.problems.levels=[2]",
             "stages.distill.problems.levels=[2]",
+            "stages.sft.levels=[2]",
+            "stages.rl.problems.levels=[2]",
         )
 
     assert of(4) == []

@@ -84,14 +84,17 @@ def test_the_papers_recipe_is_bounded_by_its_config(composed: Compose) -> None:
     """3.836 billion parameters of 32 layers whose queries are 3,072 wide, at 40% of 989 TFLOP/s."""
     bounds = bounds_of(composed)
     assert set(bounds) >= {"midtrain", "sft", "dpo", "rl", "rl/math500"}
-    assert bounds["midtrain"].train_tokens == 2837 * 128 * 16384
+    # Five epochs in which, at worst, each of 200,000 rollouts fills a row.
+    midtrain_steps = 5 * 200_000 // 128
+    assert bounds["midtrain"].train_tokens == midtrain_steps * 128 * 16384
     assert bounds["sft"].train_tokens == 1953 * 128 * 20480
-    assert bounds["dpo"].train_tokens == 2 * 234 * 128 * 16384
+    # An epoch in which each of 100,000 problems gives a pair.
+    assert bounds["dpo"].train_tokens == 2 * (100_000 // 128) * 128 * 16384
     # Eight rollouts a prompt and eight more of a hard one.
     assert bounds["rl"].train_tokens == bounds["rl"].written_tokens == 200 * 128 * 16 * 25600
     assert bounds["rl/math500"].written_tokens == 500 * 3 * 32768
     assert bounds["rl/math500"].train_tokens is None
-    flops = 2837 * 128 * 16384 * 6 * (3.836e9 + 32 * 3072 * 16384)
+    flops = midtrain_steps * 128 * 16384 * 6 * (3.836e9 + 32 * 3072 * 16384)
     assert bounds["midtrain"].flops == pytest.approx(flops, rel=1e-4)
     assert bounds["midtrain"].hours == pytest.approx(flops / (0.4 * 989e12) / 3600, rel=1e-4)
     # Weights, gradients, two moments in bfloat16; a row's activations, of which attention keeps the
