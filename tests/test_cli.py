@@ -197,8 +197,8 @@ def test_report_refuses_what_is_not_complete(
     assert lab_here("report", *SMOKE, "seed=0,1,2", cwd=smoke_run) == 2
     err = capsys.readouterr().err
     assert re.search(r"seed=1 .*lacks pretrain, pretrain/heldout", err)
-    assert "1 more are incomplete" in err
-    assert "reasoning-lab -m" in err
+    assert "1 more recipe is incomplete" in err
+    assert re.search(r"run it first: reasoning-lab experiment=smoke .*seed=1", err)
 
 
 def test_a_report_names_what_was_swept() -> None:

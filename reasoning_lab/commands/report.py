@@ -110,7 +110,8 @@ def report_recipes(recipes: Iterable[Recipe]) -> Report:
         results += recipe_results
     if incomplete:
         others = len(incomplete) - 1
-        more = f"; {others} more of the recipes are incomplete" if others else ""
+        counted = "1 more recipe is" if others == 1 else f"{others} more recipes are"
+        more = f"; {counted} incomplete" if others else ""
         raise UserError(f"report: {incomplete[0]}{more}")
     return publish(rows, results, evidence, timestamped_folder(runs / "reports"), Console())
 

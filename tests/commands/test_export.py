@@ -135,7 +135,7 @@ def test_card_tells_what_the_records_tell(
     low, high = evaluation["metrics"]["ci95"]
     assert f"| {low:.1%} to {high:.1%} | 14 | 1 |" in results[-1]
     settings = card.split(f"### rl {artifacts['rl'].fingerprint}")[1].split("```")[1]
-    assert yaml.safe_load(settings.removeprefix("text"))["config"]["group_size"] == 4
+    assert yaml.safe_load(settings.removeprefix("text"))["config"]["group_size"] == 8
 
 
 def test_card_names_the_checkpoint_that_the_recipe_started_from(tmp_path: Path) -> None:

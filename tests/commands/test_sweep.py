@@ -62,7 +62,7 @@ def test_plan_tells_what_is_shared_and_how_long_it_takes(
     of_seed = [node for node in nodes if node["seed"] == 7 and not node["repeated"]]
     assert len(of_seed) == 9
     rl = next(node for node in of_seed if node["stage"] == "rl")
-    assert (rl["steps"], rl["rows"], rl["state"]) == (2, 2 * 2 * 4, "run")
+    assert (rl["steps"], rl["rows"], rl["state"]) == (2, 2 * 4 * 8, "run")
     done = next(node for node in nodes if node["stage"] == "sft" and node["seed"] == 0)
     again = next(node for node in of_seed if node["stage"] == "sft")
     # The same work as the artifact of seed 0, so the same time and tokens.
