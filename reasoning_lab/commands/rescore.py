@@ -107,9 +107,8 @@ def rescore(
         "verifier": verifier_version(),
         "rescored": str(folder),
     }
-    write_atomically(
-        out_dir / "metrics.json", lambda path: path.write_text(json.dumps(metrics, indent=2))
-    )
+    text = json.dumps(metrics, indent=2)
+    write_atomically(out_dir / "metrics.json", lambda path: path.write_text(text))
     completions = write_atomically(out_dir / COMPLETIONS, lambda path: write_rollouts(path, new))
     result = Rescored(
         pass_at_1(before),

@@ -77,7 +77,6 @@ def write_report(
         raise UserError(
             f"There is no evaluation to report in {out_dir}: run a recipe that evaluates first."
         )
-    comparisons = [*claims.stages, *claims.variants]
     content = {
         "rows": [row.as_json() for row in rows],
         "differences": [comparison.as_json() for comparison in claims.stages],
@@ -98,7 +97,7 @@ def write_report(
         "csv": ("report.csv", _csv([row.as_json() for row in rows])),
         "comparisons": (
             "comparisons.csv",
-            _csv([comparison.as_json() for comparison in comparisons]),
+            _csv([*content["differences"], *content["ablations"]]),
         ),
         "dropped": ("dropped.csv", _csv(_drops(evidence))),
         "latex": ("report.tex", latex_tables(rows, claims, _METHOD)),

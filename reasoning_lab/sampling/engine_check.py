@@ -68,13 +68,7 @@ def check_engine(
             f"{key}: with this model ('{kind}') the engine fails "
             f"({first_line(completions)}); {remedy}"
         ) from completions
-    prompts = prompt_tokens(tokenizer, _PROMPTS)
-    pairs = zip(prompts, completions, strict=True)
-    comparable = [
-        (prompt, completion)
-        for prompt, completion in pairs
-        if completion.token_ids and completion.logprobs
-    ]
+    comparable = _with_logprobs(prompt_tokens(tokenizer, _PROMPTS), completions)
     if not comparable:
         return
     examples = [Example(prompt, completion.token_ids) for prompt, completion in comparable]
@@ -98,6 +92,17 @@ def check_engine(
             f"{key}: with this model ('{kind}') the engine gives other logprobs than "
             f"the model ({times_rounding(excess)}); {remedy}"
         )
+
+
+def _with_logprobs(
+    prompts: Sequence[Sequence[int]], completions: Sequence[Completion]
+) -> list[tuple[Sequence[int], Completion]]:
+    """The prompts whose completions have tokens and logprobs, with these."""
+    return [
+        (prompt, completion)
+        for prompt, completion in zip(prompts, completions, strict=True)
+        if completion.token_ids and completion.logprobs
+    ]
 
 
 def hf_remedy(hardware: HardwareConfig) -> str:

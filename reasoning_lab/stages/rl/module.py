@@ -23,6 +23,7 @@ from reasoning_lab.graph.stage import Metrics
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.models.tokenizer import template_thought
 from reasoning_lab.sampling.engine_check import check_engine
+from reasoning_lab.sampling.rollouts import RolloutSampler
 from reasoning_lab.stages.rl.engines import engine_remedy, rollout_sampler
 from reasoning_lab.stages.rl.health import Health
 from reasoning_lab.stages.rl.metrics import rollout_metrics, time_metrics, validation_metrics
@@ -195,6 +196,26 @@ class RLModule(PolicyModule):
         )
 
 
+def _check_engine(
+    student: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    sampler: RolloutSampler,
+    config: RLStage,
+    context: StageContext,
+) -> None:
+    """Refuse an engine whose logprobs are not those of the student."""
+    check_engine(
+        student,
+        tokenizer,
+        sampler.generate,
+        config.temperature.start,
+        context.hardware,
+        f"stages.{context.name}",
+        engine_remedy(config, context),
+        getattr(torch, context.model.sampling_dtype),
+    )
+
+
 def run(config: RLStage, context: StageContext, policy: Policy) -> Metrics:
     """Train the policy and write it."""
     # The schedule advances at steps without a group that trains, also before the first update.
@@ -211,16 +232,7 @@ def run(config: RLStage, context: StageContext, policy: Policy) -> Metrics:
         closing(prefetcher),
     ):
         if config.rollout_engine != "hf" or sampling_policy is not student:
-            check_engine(
-                student,
-                tokenizer,
-                sampler.generate,
-                config.temperature.start,
-                context.hardware,
-                f"stages.{context.name}",
-                engine_remedy(config, context),
-                getattr(torch, context.model.sampling_dtype),
-            )
+            _check_engine(student, tokenizer, sampler, config, context)
         pool = screened_pool(problems, config, sampler, context)
         optimization = in_steps(
             config.optimization,

@@ -190,6 +190,15 @@ class Tally:
         self._sums[key] = self._sums.get(key, torch.zeros((), device=value.device)) + value
 
 
+def _kl_term(
+    reference: "Reference | None", batch: "RolloutBatch", config: RLStage, temperature: float
+) -> KLTerm | None:
+    if reference is None:
+        return None
+    logprobs = reference.logprobs(batch.tokens, temperature)
+    return KLTerm(logprobs, config.kl.estimator, config.kl.weight)
+
+
 def update(
     policy: PreTrainedModel,
     batches: Sequence[RolloutBatch],
@@ -213,15 +222,13 @@ def update(
             argument tells the last of an epoch.
         step: Clips the gradient and steps the optimizer, once an epoch; gives the norm.
         peers: Gather what is logged.
-        reference: For the divergence; None = it is not looked at.
+        reference: For the divergence; None = it is not measured.
 
     Returns:
         What is logged under `train/`.
     """
     tally, first_logprobs = Tally(peers), list[Tensor]()
-    reference_logprobs = (
-        [reference.logprobs(batch.tokens, temperature) for batch in batches] if reference else []
-    )
+    kl_terms = [_kl_term(reference, batch, config, temperature) for batch in batches]
     norm = 0.0
     for epoch in range(config.epochs):
         optimizer.zero_grad()
@@ -236,9 +243,6 @@ def update(
                 correction = importance_weights(
                     behavior_logprobs, batch.rollout_logprobs, config.importance_cap
                 )
-            kl = None
-            if reference_logprobs:
-                kl = KLTerm(reference_logprobs[number], config.kl.estimator, config.kl.weight)
             result = grpo_loss(
                 policy_logprobs,
                 behavior_logprobs,
@@ -247,7 +251,7 @@ def update(
                 config.clip_low,
                 config.clip_high,
                 correction,
-                kl,
+                kl_terms[number],
             )
             backward(result.loss * world_size(), number == len(batches) - 1)
             tally.add(result)
