@@ -74,9 +74,7 @@ def write_report(
         ValueError: A number is NaN or infinite.
     """
     if not rows:
-        raise UserError(
-            f"There is no evaluation to report in {out_dir}: run a recipe that evaluates first."
-        )
+        raise UserError(f"{out_dir}: there is no evaluation to report; run a recipe that evaluates")
     content = {
         "rows": [row.as_json() for row in rows],
         "differences": [comparison.as_json() for comparison in claims.stages],
