@@ -6,13 +6,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from jaxtyping import Int
 
 from reasoning_lab.types import Completion, Problem, Rollout, Verdict
 
 PROMPT_IDS = "prompt_ids.txt"
 _BATCH_ROWS = 4096
+_PROBLEM_COLUMNS = ["prompt", "gold", "checker", "family", "level", "metadata"]
 _SCHEMA = pa.schema(
     {
         **dict.fromkeys(("prompt", "gold", "checker", "family"), pa.string()),
@@ -81,6 +84,17 @@ def stream_rollouts(path: Path) -> Iterator[Rollout]:
             yield from map(_rollout, batch.to_pylist())
 
 
+def problems_of_rows(path: Path, rows: Int[np.ndarray, " K"]) -> Iterator[Problem]:
+    """Yield the problems of some rows, ascending, with one batch of rows in memory."""
+    start = 0
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(_BATCH_ROWS, columns=_PROBLEM_COLUMNS):
+            here = rows[np.searchsorted(rows, start) : np.searchsorted(rows, start + len(batch))]
+            if len(here):
+                yield from map(_problem, batch.take(pa.array(here - start)).to_pylist())
+            start += len(batch)
+
+
 def write_prompt_ids(folder: Path, problems: Iterable[Problem]) -> None:
     """Record the prompts that a stage trained on, for the held-out check."""
     ids = sorted({problem.id for problem in problems})
@@ -114,18 +128,15 @@ def _row(rollout: Rollout) -> dict[str, Any]:
     }
 
 
+def _problem(row: dict[str, Any]) -> Problem:
+    values = {name: row[name] for name in _PROBLEM_COLUMNS}
+    return Problem(**{**values, "metadata": json.loads(row["metadata"])})
+
+
 def _rollout(row: dict[str, Any]) -> Rollout:
-    problem = Problem(
-        prompt=row["prompt"],
-        gold=row["gold"],
-        checker=row["checker"],
-        family=row["family"],
-        level=row["level"],
-        metadata=json.loads(row["metadata"]),
-    )
     completion = Completion(row["token_ids"], row["text"], truncated=row["truncated"])
     return Rollout(
-        problem=problem,
+        problem=_problem(row),
         completion=completion,
         answer=row["answer"],
         verdict=Verdict(row["verdict"]),

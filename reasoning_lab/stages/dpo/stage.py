@@ -35,6 +35,7 @@ class DPOStage(TrainingStage):
     consumes = (Policy, Preferences)
     produces = Policy
     reads = ("model",)
+    version = 2
 
     loss: str = choice("sigmoid", "sigmoid_norm", "ipo", "hinge", "apo_zero", "apo_down")
     beta: float = number(MISSING, least=1e-6)

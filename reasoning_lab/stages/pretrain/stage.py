@@ -35,6 +35,7 @@ class PretrainStage(TrainingStage):
     name = "pretrain"
     produces = Policy
     reads = ("model", "data")
+    version = 2
 
     steps_frac: float = number(MISSING, least=0.0, most=0.99)
     steps_per_row: int = at_least(1)
