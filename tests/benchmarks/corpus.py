@@ -45,7 +45,7 @@ from reasoning_lab.training.next_token_training import document_batches
 from reasoning_lab.types import Completion, Problem, Rollout, Verdict
 
 from .footprint import resident
-from .pairs.workload import SIZES
+from .pairs.workload import SIZES, write_workload
 
 _LONG, _SHORT = (200, 7000), (20, 700)
 _ROW_TOKENS = 4096
@@ -198,9 +198,8 @@ class Bench:
         start = time.perf_counter()
         batches = list(document_batches(documents, rows, plan, 1))
         gather_s = (time.perf_counter() - start) / len(batches)
-        model = build_policy(
-            {**LLAMA_30M, "vocab_size": 49_152}, self._tokenizer, "float32", 0
-        ).train()
+        write_workload(SIZES["30m"], self._folder / "30m")
+        model, _ = load_policy(self._folder / "30m" / "policy", "float32")
         start = time.perf_counter()
         for batch in batches[:3]:
             (-mean_logprob(model, batch.tokens)).backward()
