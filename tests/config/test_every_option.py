@@ -39,8 +39,8 @@ NAMED = "reasoning_lab.data"
 # What an option cannot know by itself; the place of its keys stands before the colon.
 GIVEN = {
     "data=custom": [
-        f"_target_={NAMED}.sources.file.FileSource",
-        "options={path: %s, test_frac: 0.1, validation_frac: 0.1, rows: {}}",
+        f"_target_={NAMED}.sources.config.ReasoningGymConfig",
+        "options={families: {gcd: {1: {}}}, test_frac: 0.1, validation_frac: 0.1}",
     ],
     "data=jsonl": ["path=%s"],
     "engine=custom": [

@@ -20,6 +20,7 @@ import pyarrow as pa
 from reasoning_lab.data.sources.row_values import JsonFloat, RowError
 from reasoning_lab.types import UserError
 
+_PROMPT_COLUMNS = ("prompt", "problem", "question")
 # Python converts no longer text to an int.
 _MAX_INT_DIGITS = 4300
 _HEAD_BYTES = 4096
@@ -48,6 +49,25 @@ def json_lines(path: Path, key: str) -> Iterator[tuple[int, Any]]:
         if isinstance(content, RowError):
             raise content.with_place(f"{path}, line {number}")
         yield number, content
+
+
+def read_prompts(path: str, key: str) -> list[str]:
+    """The prompts of a benchmark: the `prompt`, `problem` or `question` of each JSON line.
+
+    Raises:
+        UserError: The file cannot be read (names `key`), or a row is malformed (names its line).
+    """
+    return [_prompt(row, f"{path}, line {number}") for number, row in json_lines(Path(path), key)]
+
+
+def _prompt(row: Any, place: str) -> str:
+    columns = row if isinstance(row, dict) else {}
+    prompt = next((columns[name] for name in _PROMPT_COLUMNS if name in columns), None)
+    if not isinstance(prompt, str):
+        listed = f" (its columns are {', '.join(row) or 'none'})" if isinstance(row, dict) else ""
+        names = ", ".join(_PROMPT_COLUMNS)
+        raise UserError(f"{place}: no text under {names}{listed}; give one of them")
+    return prompt
 
 
 def parsed_lines(path: Path, key: str) -> Iterator[tuple[int, Any]]:

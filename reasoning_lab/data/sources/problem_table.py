@@ -56,12 +56,11 @@ class TableRows:
 def read_table(
     read: Callable[..., Read],
     arguments: Mapping[str, Any],
-    mapping: Mapping[str, Any],
+    columns: RowMapping,
     corrections: Mapping[str, Mapping[str, str]],
     code: str,
 ) -> Iterator[dict[str, Any]]:
     """Yield one row of the table for each row of the dataset; an unused row holds its reason."""
-    columns = RowMapping(**mapping)
     unseen = columns.columns()
     used = [*unseen, columns.level] if isinstance(columns.level, str) else list(unseen)
     seen: Sequence[str] = ()
@@ -203,18 +202,3 @@ def _texts(table: Any, column: str, rows: NDArray[np.int64]) -> list[str]:
 
 def _origins(table: Any, rows: NDArray[np.int64]) -> list[str]:
     return [json.loads(text)["row"] for text in _texts(table, "metadata", rows)]
-
-
-def check_corrections(corrections: Mapping[str, Any]) -> None:
-    """Check that each prompt id has a `gold` and a `corrected` text.
-
-    Raises:
-        UserError: An entry has something else; it is named.
-    """
-    for key, value in corrections.items():
-        is_pair = isinstance(value, Mapping) and set(value) == {"gold", "corrected"}
-        if not is_pair or not all(isinstance(text, str) for text in value.values()):
-            raise UserError(
-                f"data.corrections.{key}: {value!r} is no correction; give two texts: gold, "
-                "copied from the dataset, and corrected"
-            )

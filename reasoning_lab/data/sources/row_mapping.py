@@ -8,7 +8,7 @@ a source counts or refuses.
 import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from decimal import Decimal
 from string import ascii_uppercase
 from typing import Any
@@ -84,6 +84,21 @@ class RowMapping:
     checker: str = "math"
     family: str = "file"
     family_column: str | None = None
+
+    def check(self, key: str) -> None:
+        """Raise UserError for values that fit no row; `key` is where they stand in the config."""
+        if self.gold_in not in ("whole", "boxed") and not (
+            self.gold_in.startswith(_AFTER) and self.gold_in.removeprefix(_AFTER).strip()
+        ):
+            raise UserError(
+                f"{key}.gold_in: '{self.gold_in}' is unknown; choose whole, boxed or 'after MARK'"
+            )
+        if isinstance(self.level, int) and not 1 <= self.level <= _MAX_LEVEL:
+            raise UserError(f"{key}.level: {self.level} is no level; give 1 or more, or a column")
+        if self.options is not None and self.shuffled:
+            raise UserError(f"{key}.shuffled: {key}.options names choices too; give one of the two")
+        if len(self.shuffled) >= len(ascii_uppercase):
+            raise UserError(f"{key}.shuffled: {len(self.shuffled)} columns; give at most 25")
 
     def columns(self) -> dict[str, str]:
         """The columns that some row must have, each with the config key that names it."""
@@ -239,41 +254,6 @@ class RowMapping:
             return solutions
         thought = _text(row, self.thought, "thought", columns)
         return [f"<think>\n{thought}\n</think>\n{solution}" for solution in solutions]
-
-
-def parse_row_mapping(options: Mapping[str, Any], key: str) -> RowMapping:
-    """Check the options of a config and build the mapping.
-
-    Args:
-        options: Any of the attributes of `RowMapping`.
-        key: Where in the config they are, for an error.
-
-    Raises:
-        UserError: There is no such key, or its value fits no row.
-    """
-    keys = [item.name for item in fields(RowMapping)]
-    for name in options:
-        if name not in keys:
-            raise UserError(f"{key}.{name}: there is no such key; choose among {', '.join(keys)}")
-    mapping = RowMapping(**options)
-    if mapping.gold_in not in ("whole", "boxed") and not (
-        mapping.gold_in.startswith(_AFTER) and mapping.gold_in.removeprefix(_AFTER).strip()
-    ):
-        raise UserError(
-            f"{key}.gold_in: '{mapping.gold_in}' is unknown; choose whole, boxed or 'after MARK'"
-        )
-    if mapping.gold_names not in (None, *GOLD_NAMES):
-        raise UserError(
-            f"{key}.gold_names: '{mapping.gold_names}' is unknown; choose null or one of "
-            f"{', '.join(GOLD_NAMES)}"
-        )
-    if isinstance(mapping.level, int) and not 1 <= mapping.level <= _MAX_LEVEL:
-        raise UserError(f"{key}.level: {mapping.level} is no level; give 1 or more, or a column")
-    if mapping.options is not None and mapping.shuffled:
-        raise UserError(f"{key}.shuffled: {key}.options names choices too; give one of the two")
-    if len(mapping.shuffled) >= len(ascii_uppercase):
-        raise UserError(f"{key}.shuffled: {len(mapping.shuffled)} columns; give at most 25")
-    return mapping
 
 
 def _text(row: Mapping[str, Any], column: str, key: str, columns: Iterable[str]) -> str:

@@ -10,7 +10,6 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -18,30 +17,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reasoning_lab.data.sources import (
-    json_lines,
-    multiple_choice,
-    problem_table,
-    readers,
-    row_mapping,
-    row_values,
-)
+from reasoning_lab.data.sources.config import TableConfig
 from reasoning_lab.data.sources.problem_source import check_fractions
 from reasoning_lab.data.sources.problem_table import (
     HASHED,
     SPLITS,
     TEXTS,
     TableRows,
-    check_corrections,
     read_table,
     signed_id,
     table_rows,
 )
 from reasoning_lab.data.sources.readers import Read
-from reasoning_lab.data.sources.row_mapping import RowMapping
 from reasoning_lab.data.sources.unreadable import UnreadablePolicy
 from reasoning_lab.graph.ledger import Ledger
-from reasoning_lab.system.files import content_hash
 from reasoning_lab.types import Problem, Split, UserError
 
 log = logging.getLogger(__name__)
@@ -50,46 +39,51 @@ _BATCH_PROBLEMS = 1024
 
 
 class TableSource:
-    """Problems in a table that is built when it is first needed.
+    """Problems in a table that is built when it is first needed; local rows are read at once.
 
     Of equal prompts the first row decides the split. Within that split the first row is used if
     all golds agree. If they disagree, none is used, because nothing says which gold is right.
 
     Args:
+        config: The options. Its fractions are of the prompts without a split of their own.
         label: The source's name and the key to change, for errors.
         read: Module-level function that yields rows.
         arguments: Its arguments, which decide what it yields and so identify the table.
-        mapping: Which column holds what.
-        test_frac: Fraction held out for benchmarks, of the prompts without a split of their own.
-        validation_frac: Fraction of the same prompts for early stopping and tuning.
-        unreadable: What happens to rows and golds that cannot be read.
         corrections: Prompt id to the `gold` that the dataset has and the `corrected` one.
     """
 
     def __init__(
         self,
+        config: TableConfig,
         label: str,
         read: Callable[..., Read],
         arguments: Mapping[str, Any],
-        mapping: RowMapping,
-        test_frac: float,
-        validation_frac: float,
-        unreadable: UnreadablePolicy,
         corrections: Mapping[str, Mapping[str, str]],
     ) -> None:
-        check_fractions(test_frac, validation_frac)
-        check_corrections(corrections)
+        check_fractions(config.test_frac, config.validation_frac)
+        config.rows.check("data.rows")
+        self.config = config
         self._label = label
-        self._unreadable = unreadable
+        self._unreadable = UnreadablePolicy(config.unreadable, config.max_unreadable_frac, "data")
         self._corrections = corrections
         self._table_arguments = {
             "read": read,
-            "arguments": dict(arguments),
-            "mapping": asdict(mapping),
-            "corrections": {key: dict(value) for key, value in corrections.items()},
+            "arguments": arguments,
+            "columns": config.rows,
+            "corrections": corrections,
             "code": _code_hash(),
         }
-        self._fractions = (test_frac, validation_frac)
+        if self.is_local():
+            _ = self._rows  # Reports a malformed row before anything expensive begins.
+
+    def content(self) -> str:
+        return self.config.content()
+
+    def is_local(self) -> bool:
+        return self.config.path is not None
+
+    def provenance(self) -> Mapping[str, str]:
+        return self.config.provenance()
 
     def problems(
         self, split: Split, levels: Sequence[int], count: int, seed: int
@@ -121,15 +115,11 @@ class TableSource:
         ids, rows = self._ids, self._rows.used
         row_split, level = self._column("split")[rows], self._column("level")[rows]
         position = (ids[rows].view(np.uint64) >> np.uint64(32)) / 2**32  # As in `split_of`.
-        test_frac, validation_frac = self._fractions
-        hashed = np.where(
-            position < test_frac,
-            SPLITS.index(Split.TEST),
-            np.where(
-                position < test_frac + validation_frac,
-                SPLITS.index(Split.VALIDATION),
-                SPLITS.index(Split.TRAIN),
-            ),
+        test_frac, validation_frac = self.config.test_frac, self.config.validation_frac
+        hashed = np.select(
+            [position < test_frac, position < test_frac + validation_frac],
+            [SPLITS.index(Split.TEST), SPLITS.index(Split.VALIDATION)],
+            SPLITS.index(Split.TRAIN),
         )
         splits = np.where(row_split == HASHED, hashed, row_split)
         matching: NDArray[np.int64] = rows[
@@ -231,31 +221,10 @@ class TableSource:
             raise
 
 
-def local_content_hash(path: Path) -> str:
-    """The hash of a file, or of a folder's files.
-
-    Raises:
-        UserError: There is nothing at `path`, or it cannot be read.
-    """
-    if not path.exists():
-        raise UserError(f"data.path: there is no file '{path}'; check the path")
-    if not path.is_file() and not path.is_dir():
-        raise UserError(f"data.path: '{path}' is a device or a pipe; give a file")
-    try:
-        return content_hash(path)
-    except OSError as error:
-        raise UserError(
-            f"data.path: cannot read '{path}' ({error}); give a file that you may read"
-        ) from error
-
-
-_TABLE_MODULES = (json_lines, multiple_choice, problem_table, readers, row_mapping, row_values)
-
-
 @cache
 def _code_hash() -> str:
-    """Hash of the code that turns rows into a table, so that a change of it rebuilds the table."""
-    files = [*(Path(str(module.__file__)) for module in _TABLE_MODULES), Path(__file__)]
+    """Hash of this folder's code, so that a change of how rows are read rebuilds the table."""
+    files = sorted(Path(__file__).parent.glob("*.py"))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 

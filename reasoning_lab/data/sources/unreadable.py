@@ -36,24 +36,11 @@ class UnreadablePolicy:
         action: `refuse`, or `drop` = leave them out and count them.
         max_frac: Largest fraction that may be dropped.
         key: The config key that holds `unreadable` and `max_unreadable_frac`.
-
-    Raises:
-        UserError: The action is unknown, or `max_frac` is outside [0, 1].
     """
 
     action: str
     max_frac: float
     key: str
-
-    def __post_init__(self) -> None:
-        if self.action not in ("refuse", "drop"):
-            raise UserError(
-                f"{self.key}.unreadable: '{self.action}' is unknown; choose refuse or drop"
-            )
-        if not 0 <= self.max_frac <= 1:
-            raise UserError(
-                f"{self.key}.max_unreadable_frac: {self.max_frac} is no fraction; give 0 to 1"
-            )
 
     def check(self, dropped: int, total: int, unit: str, examples: Sequence[str]) -> None:
         """Raise UserError if more than `max_frac` of `total` was dropped.
