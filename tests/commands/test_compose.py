@@ -98,8 +98,8 @@ def test_code_of_ones_own_is_called_with_its_options(composed: Compose) -> None:
     with pytest.raises(UserError, match=r"^data\.options: .*'path' of .*; it takes families, test"):
         composed(*words, "data.options.path=x")
     teacher = ["teacher@stages.distill.teacher=custom", "stages.distill.teacher.options={rate: 1}"]
-    path = "reasoning_lab.data.teachers.procedural.ProceduralTeacher"
-    with pytest.raises(UserError, match=r"^stages\.distill\.teacher\.options: .*'noticed_slip"):
+    path = "reasoning_lab.data.teachers.config.ProceduralTeacherConfig"
+    with pytest.raises(UserError, match=r"^stages\.distill\.teacher\.options: .*'rate' of"):
         composed(*teacher, f"stages.distill.teacher._target_={path}")
 
 

@@ -48,12 +48,12 @@ GIVEN = {
         "options.extra_body={}",
     ],
     "judge=custom": [
-        f"_target_={NAMED}.teachers.recorded.RecordedTeacher",
+        f"_target_={NAMED}.teachers.config.RecordedTeacherConfig",
         'options.answer_pattern="= (.+)"',
     ],
     "judge=model": ["engine.model=some/model"],
     "teacher=custom": [
-        f"_target_={NAMED}.teachers.procedural.ProceduralTeacher",
+        f"_target_={NAMED}.teachers.config.ProceduralTeacherConfig",
         "options={noticed_slip_rate: 0.0, unnoticed_slip_rate: 0.0}",
     ],
     "teacher=model": ["engine.model=some/model"],

@@ -9,9 +9,9 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 from reasoning_lab.config.hardware import HardwareConfig
+from reasoning_lab.data.teachers.config import RecordedTeacherConfig
 from reasoning_lab.data.teachers.teacher import AnswerPattern, boxed
 from reasoning_lab.models.think_tags import (
     THINK_CLOSE,
@@ -52,8 +52,6 @@ class RecordedTeacher:
 
     A problem with fewer solutions than `samples` returns all that it has.
 
-    Its arguments are the fields of `RecordedTeacherConfig`, which describes them.
-
     Raises:
         UserError: The pattern is no regular expression, or the marks are no pairs. Writing raises
             it for a problem without the key.
@@ -61,9 +59,9 @@ class RecordedTeacher:
 
     name = "recorded"
 
-    def __init__(self, answer_pattern: str, marks: Sequence[Sequence[str]] = ()) -> None:
-        self._answer_pattern = AnswerPattern(answer_pattern)
-        self._thought_marks = _MarkPairs([*_THOUGHT_MARKS, *marks])
+    def __init__(self, config: RecordedTeacherConfig) -> None:
+        self._answer_pattern = AnswerPattern(config.answer_pattern)
+        self._thought_marks = _MarkPairs([*_THOUGHT_MARKS, *config.marks])
         self._solution_marks = _MarkPairs(_SOLUTION_MARKS)
         # For each file: the number of its solutions, and of those that end a thought.
         self._solution_counts: Counter[str] = Counter()
@@ -140,13 +138,13 @@ class RecordedTeacher:
 class _MarkPairs:
     """Pairs of an opening and a closing mark, matched without regard to case."""
 
-    def __init__(self, pairs: Sequence[Any]) -> None:
-        invalid = [pair for pair in pairs if not _is_pair(pair)]
-        if invalid:
-            raise UserError(
-                f"teacher.marks: {invalid[0]!r} is no pair of different marks; give each as "
-                "[OPENING, CLOSING]"
-            )
+    def __init__(self, pairs: Sequence[Sequence[str]]) -> None:
+        for pair in pairs:
+            if len(pair) != 2 or not all(mark.strip() for mark in pair):
+                raise UserError(
+                    f"teacher.marks: {pair!r} is no pair of different marks; give each as "
+                    "[OPENING, CLOSING]"
+                )
         marks = [mark for pair in pairs for mark in pair]
         if len({mark.casefold() for mark in marks}) < len(marks):
             raise UserError(
@@ -172,14 +170,6 @@ class _MarkPairs:
 
     def _is_opening(self, mark: re.Match[str]) -> bool:
         return mark[0].casefold() in self._openings
-
-
-def _is_pair(pair: Any) -> bool:
-    return (
-        isinstance(pair, list | tuple)
-        and len(pair) == 2
-        and all(isinstance(mark, str) and mark.strip() for mark in pair)
-    )
 
 
 def _file_name(problem: Problem) -> str:

@@ -12,7 +12,7 @@ from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.data.corpus import read_rollouts
 from reasoning_lab.data.sources.config import ReasoningGymConfig
-from reasoning_lab.data.teachers.config import ANSWER_PATTERN, RecordedTeacherConfig
+from reasoning_lab.data.teachers.config import RecordedTeacherConfig
 from reasoning_lab.data.teachers.recorded import RecordedTeacher
 from reasoning_lab.stages.distill.produce import run
 from reasoning_lab.stages.distill.stage import DistillStage
@@ -21,7 +21,7 @@ from reasoning_lab.verify import Verifier, extract_answer
 from tests.support.contexts import data_context
 from tests.support.sources import file_source
 
-TEACHER = RecordedTeacher(ANSWER_PATTERN)
+TEACHER = RecordedTeacher(RecordedTeacherConfig())
 
 
 @pytest.mark.parametrize(
@@ -97,23 +97,23 @@ def test_whatever_the_marks_there_is_one_thought(solution: str, text: str) -> No
 
 
 def test_a_dataset_s_own_marks_are_an_option() -> None:
-    teacher = RecordedTeacher(ANSWER_PATTERN, [["<cot>", "</cot>"]])
+    teacher = RecordedTeacher(RecordedTeacherConfig(marks=[["<cot>", "</cot>"]]))
     assert teacher.completion("<cot>x</cot>\\boxed{3}").text == "<think>x</think>\\boxed{3}"
     assert teacher.completion("<cot>x \\boxed{3}").truncated
 
 
 @pytest.mark.parametrize(
-    "marks", [["<a>"], [3], [["<a>", ""]], [["<a>", "<a>"]], [["<think>", "</b>"]]]
+    "marks", [["<a>"], [["<a>"]], [["<a>", ""]], [["<a>", "<a>"]], [["<think>", "</b>"]]]
 )
 def test_marks_that_are_no_pairs_are_refused(marks: Any) -> None:
     with pytest.raises(UserError, match=r"teacher\.marks: .*\[OPENING, CLOSING\]"):
-        RecordedTeacher(ANSWER_PATTERN, marks)
+        RecordedTeacher(RecordedTeacherConfig(marks=marks))
 
 
 @pytest.mark.parametrize("samples", [1, 3])
 def test_a_generation_without_marks_beside_thoughts_is_cut_off(samples: int) -> None:
     """As of a template that opens the thought: only the end of one is ever in the text."""
-    teacher = RecordedTeacher(ANSWER_PATTERN)
+    teacher = RecordedTeacher(RecordedTeacherConfig())
 
     def problems(file: str, solutions: list[list[str]]) -> list[Problem]:
         return [
@@ -205,7 +205,7 @@ def test_a_problem_without_the_column_is_named() -> None:
 )
 def test_a_pattern_that_finds_no_answer_is_refused(pattern: str, message: str) -> None:
     with pytest.raises(UserError, match=rf"teacher\.answer_pattern: .*{message}"):
-        RecordedTeacher(pattern)
+        RecordedTeacher(RecordedTeacherConfig(pattern))
 
 
 @pytest.fixture(scope="module")
