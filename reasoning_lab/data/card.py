@@ -8,7 +8,7 @@ import re
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 
 import numpy as np
 import yaml
@@ -177,16 +177,7 @@ def _curation(counts: Sequence[StepCount]) -> str:
     headers = ("step", "rollouts in", "out", "problems in", "out")
     return markdown_table(
         headers,
-        [
-            (
-                step.step,
-                f"{step.rollouts_in:,}",
-                f"{step.rollouts_out:,}",
-                f"{step.problems_in:,}",
-                f"{step.problems_out:,}",
-            )
-            for step in counts
-        ],
+        [(name, *(f"{n:,}" for n in numbers)) for name, *numbers in map(astuple, counts)],
     )
 
 

@@ -20,7 +20,7 @@ from reasoning_lab.data.curation.step import (
     build_steps,
     curate,
 )
-from reasoning_lab.data.sources.json_lines import read_prompts
+from reasoning_lab.data.sources.readers import read_prompts
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.stages.curate.stage import CurateStage
 from reasoning_lab.training.context import StageContext

@@ -92,23 +92,19 @@ def _texts(values: Sequence[Any], column: str, value: Any) -> list[str]:
     letters = [_LETTERED.match(text or "") for text in texts]
     if all(m and m[1] == letter for m, letter in zip(letters, ascii_uppercase, strict=False)):
         texts = [(text or "")[m.end() :] for text, m in zip(texts, letters, strict=True) if m]
-    checked = []
     for number, text in enumerate(texts, start=1):
-        if text is None:
-            problem = "is neither text nor a number"
-        elif is_blank(text):
-            problem = "is empty"
-        else:
+        reason, problem = "malformed_options", "is neither text nor a number"
+        if text is not None:
             problem = text_problem(text) or ""
-            checked.append(text.strip())
+            if is_blank(text):
+                reason, problem = "empty_option", "is empty"
         if problem:
-            reason = "empty_option" if problem == "is empty" else "malformed_options"
             raise RowError(
                 reason,
                 f"option {number} of '{column}' {problem} ({short_repr(value)}); correct it, "
                 f"{_REMEDY}",
             )
-    return checked
+    return [text.strip() for text in texts if text is not None]
 
 
 def correct_letter(gold: str, options: Options, gold_names: str | None, column: str) -> str:

@@ -5,9 +5,7 @@ still counts every dropped row by its reason.
 """
 
 import json
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +15,7 @@ from numpy.typing import NDArray
 from reasoning_lab.data.sources.readers import Read, ReadRow
 from reasoning_lab.data.sources.row_mapping import RowMapping
 from reasoning_lab.data.sources.row_values import RowError, missing_column, root_of
+from reasoning_lab.data.sources.unreadable import UnreadablePolicy
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.types import Split, UserError
 
@@ -30,27 +29,6 @@ DUPLICATE, CONFLICT = "duplicate_prompt", "conflicting_gold"
 _SHOWN_COMPLAINTS = 3
 # So many unreadable rows at the start mean a wrong mapping, not single bad rows.
 _MAX_UNREADABLE_START = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class TableRows:
-    """Which rows of a table are used, and counts of the others.
-
-    Attributes:
-        used: `[N] int64`, the numbers of the rows that problems are drawn from, in order.
-        selected: Number of rows that `data.rows` selects, readable or not.
-        unreadable: Number of these that cannot be read.
-        complaints: The errors of the first unreadable rows.
-        unreadable_names: The names of the same rows.
-        ledger: Counts `rows`; has the origins of all but those that the mapping leaves out.
-    """
-
-    used: NDArray[np.int64]
-    selected: int
-    unreadable: int
-    complaints: list[str]
-    unreadable_names: list[str]
-    ledger: Ledger
 
 
 def read_table(
@@ -130,33 +108,40 @@ def signed_id(problem_id: str) -> int:
     return int.from_bytes(bytes.fromhex(problem_id), signed=True)
 
 
-def table_rows(table: Any) -> TableRows:
-    """Select the rows to use: readable, one per prompt, and none whose golds disagree."""
+def usable_rows(table: Any, policy: UnreadablePolicy) -> tuple[NDArray[np.int64], Ledger]:
+    """Select the rows to use: readable, one per prompt, and none whose golds disagree.
+
+    Returns:
+        `[N] int64`, the numbers of the rows in order, and a ledger of `rows`. It has the origins of
+        all dropped rows but those that the mapping leaves out.
+
+    Raises:
+        UserError: The policy refuses unreadable rows, or there are too many.
+    """
     ledger = Ledger()
     ledger.take("rows", table.num_rows)
     splits = table.column("split").to_numpy()
     dropped = np.flatnonzero(splits == UNUSED)
-    reasons = _texts(table, "gold", dropped)
-    counts = Counter(reasons)
+    reasons = np.array(_texts(table, "gold", dropped), object)
     for reason in (FILTERED, NO_GOLD):
-        ledger.drop("rows", reason, counts.pop(reason, 0), selected=True)
-    is_unreadable = np.array([reason not in (FILTERED, NO_GOLD) for reason in reasons], bool)
+        ledger.drop("rows", reason, int((reasons == reason).sum()), selected=True)
+    is_unreadable = (reasons != FILTERED) & (reasons != NO_GOLD)
     unreadable = dropped[is_unreadable]
-    names = _origins(table, unreadable)
-    for reason in sorted(counts):
-        matching = np.flatnonzero(np.array(reasons)[is_unreadable] == reason)
-        ledger.drop("rows", reason, len(matching), origins=[names[row] for row in matching])
+    for reason in sorted(set(reasons[is_unreadable])):
+        origins = _origins(table, dropped[reasons == reason])
+        ledger.drop("rows", reason, len(origins), origins=origins)
     used, duplicates, conflicts = _distinct(table, np.flatnonzero(splits != UNUSED))
     for reason, rows in ((DUPLICATE, duplicates), (CONFLICT, conflicts)):
         ledger.drop("rows", reason, len(rows), origins=_origins(table, rows))
-    return TableRows(
-        used,
-        table.num_rows - len(dropped) + len(unreadable),
-        len(unreadable),
-        _texts(table, "prompt", unreadable[:_SHOWN_COMPLAINTS]),
-        names[:_SHOWN_COMPLAINTS],
-        ledger,
-    )
+    complaints = _texts(table, "prompt", unreadable[:_SHOWN_COMPLAINTS])
+    if complaints and policy.action == "refuse":
+        names = ", ".join(_origins(table, unreadable[1:_SHOWN_COMPLAINTS]))
+        more = f"; the same holds for {len(unreadable) - 1:,} more: {names}" if names else ""
+        remedy = f"or leave such rows out with {policy.key}.unreadable=drop"
+        raise UserError(f"{complaints[0]}, {remedy}{more}")
+    selected = table.num_rows - len(dropped) + len(unreadable)
+    policy.check(len(unreadable), selected, "rows", complaints)
+    return used, ledger
 
 
 def _distinct(
@@ -167,35 +152,25 @@ def _distinct(
     Golds are compared within the split of a prompt's first row; rows of other splits do not count.
     """
     ids, splits = (table.column(name).to_numpy()[rows] for name in ("id", "split"))
-    order = np.argsort(ids, kind="stable")
-    new = np.concatenate((np.ones(min(1, len(rows)), bool), np.diff(ids[order]) != 0))
-    starts = np.flatnonzero(new)
-    first = np.empty(
-        len(rows), np.int64
-    )  # `[N]`, the position at which each row's prompt comes first.
-    first[order] = np.repeat(order[starts], np.diff(starts, append=len(rows)))
-    later = np.flatnonzero((first != np.arange(len(rows))) & (splits == splits[first]))
-    pairs = zip(
-        _texts(table, "gold", rows[later]), _texts(table, "gold", rows[first[later]]), strict=True
-    )
-    differs = np.array(
-        [_normalized_gold(gold) != _normalized_gold(first_gold) for gold, first_gold in pairs], bool
-    )
+    _, starts, prompt = np.unique(ids, return_index=True, return_inverse=True)
+    first = starts[prompt]  # `[N]`, the position at which each row's prompt comes first.
+    is_first = first == np.arange(len(rows))
+    same_split = splits == splits[first]
+    later = np.flatnonzero(~is_first & same_split)
+    golds = _normalized_golds(table, rows[later]), _normalized_golds(table, rows[first[later]])
+    differs = np.array([gold != first_gold for gold, first_gold in zip(*golds, strict=True)], bool)
     conflicted = np.zeros(len(rows), bool)
     conflicted[first[later[differs]]] = True
-    conflict = conflicted[first] & (splits == splits[first])
-    is_first = first == np.arange(len(rows))
+    conflict = conflicted[first] & same_split
     return rows[is_first & ~conflict], rows[~is_first & ~conflict], rows[conflict]
 
 
-def _normalized_gold(gold: str) -> str:
-    """A gold without spaces and dollar signs, which do not change it."""
-    return "".join(gold.replace("$", "").split())
+def _normalized_golds(table: Any, rows: NDArray[np.int64]) -> list[str]:
+    """The golds without spaces and dollar signs, which do not change them."""
+    return ["".join(gold.replace("$", "").split()) for gold in _texts(table, "gold", rows)]
 
 
 def _texts(table: Any, column: str, rows: NDArray[np.int64]) -> list[str]:
-    if not len(rows):
-        return []
     texts: list[str] = table.column(column).take(pa.array(rows)).to_pylist()
     return texts
 

@@ -23,10 +23,9 @@ from reasoning_lab.data.sources.problem_table import (
     HASHED,
     SPLITS,
     TEXTS,
-    TableRows,
     read_table,
     signed_id,
-    table_rows,
+    usable_rows,
 )
 from reasoning_lab.data.sources.readers import Read
 from reasoning_lab.data.sources.unreadable import UnreadablePolicy
@@ -101,18 +100,16 @@ class TableSource:
         chosen = np.random.default_rng(seed).permutation(matching)[:count]
         for start in range(0, count, _BATCH_PROBLEMS):
             batch = self._table[chosen[start : start + _BATCH_PROBLEMS]]
-            texts = zip(*(batch[name] for name in TEXTS), strict=True)
-            for (prompt, gold, checker, family, metadata), row_level in zip(
-                texts, batch["level"], strict=True
-            ):
-                yield Problem(prompt, gold, checker, family, row_level, json.loads(metadata))
+            names = ("prompt", "gold", "checker", "family", "level", "metadata")
+            for *values, metadata in zip(*(batch[name] for name in names), strict=True):
+                yield Problem(*values, json.loads(metadata))
 
     def available(self, split: Split, levels: Sequence[int]) -> int:
         return len(self._matching(split, levels))
 
     def _matching(self, split: Split, levels: Sequence[int]) -> NDArray[np.int64]:
         """`[M] int64`, the numbers of the rows of a split and of levels."""
-        ids, rows = self._ids, self._rows.used
+        ids, (rows, _) = self._ids, self._rows
         row_split, level = self._column("split")[rows], self._column("level")[rows]
         position = (ids[rows].view(np.uint64) >> np.uint64(32)) / 2**32  # As in `split_of`.
         test_frac, validation_frac = self.config.test_frac, self.config.validation_frac
@@ -137,7 +134,7 @@ class TableSource:
         return self._unreadable if is_ours else None
 
     def record_rows(self, ledger: Ledger) -> None:
-        ledger.merge(self._rows.ledger)
+        ledger.merge(self._rows[1])
 
     @cached_property
     def _fixed_splits(self) -> dict[int, Split]:
@@ -153,44 +150,31 @@ class TableSource:
 
     @cached_property
     def _ids(self) -> NDArray[np.int64]:
-        ids: NDArray[np.int64] = self._column("id")
-        return ids
+        return self._column("id")
 
-    def _column(self, name: str) -> Any:
-        return self._table.data.column(name).to_numpy()
+    def _column(self, name: str) -> NDArray[np.int64]:
+        values: NDArray[np.int64] = self._table.data.column(name).to_numpy()
+        return values
 
     @cached_property
-    def _rows(self) -> TableRows:
+    def _rows(self) -> tuple[NDArray[np.int64], Ledger]:
         """Which rows of the table are used, and why the others are not; logs them once."""
-        rows = table_rows(self._table.data)
-        self._check_rows(rows)
-        for sentence in rows.ledger.lines():
-            log.info("%s: %s.", self._label, sentence)
-        for sentence in rows.ledger.warnings():
-            log.warning("%s: %s.", self._label, sentence)
-        self._check_corrections(rows)
-        return rows
-
-    def _check_rows(self, rows: TableRows) -> None:
-        """Raise for unreadable rows where the source refuses them or there are too many."""
-        examples = rows.complaints
-        if examples and self._unreadable.action == "refuse":
-            names = ", ".join(rows.unreadable_names[1:])
-            more = f"; the same holds for {rows.unreadable - 1:,} more: {names}" if names else ""
-            raise UserError(
-                f"{examples[0]}, or leave such rows out with {self._unreadable.key}."
-                f"unreadable=drop{more}"
-            )
-        self._unreadable.check(rows.unreadable, rows.selected, "rows", examples)
-        rows.ledger.require_passed(
+        used, ledger = usable_rows(self._table.data, self._unreadable)
+        ledger.require_passed(
             "rows", self._label, "correct data.rows, e.g. no_gold and only, or give other rows"
         )
+        for sentence in ledger.lines():
+            log.info("%s: %s.", self._label, sentence)
+        for sentence in ledger.warnings():
+            log.warning("%s: %s.", self._label, sentence)
+        self._check_corrections(used)
+        return used, ledger
 
-    def _check_corrections(self, rows: TableRows) -> None:
+    def _check_corrections(self, used: NDArray[np.int64]) -> None:
         """Warn about each correction without a row: the dataset may have been corrected itself."""
-        ids = self._ids[rows.used]
+        ids = self._ids[used]
         for problem_id, correction in self._corrections.items():
-            matching = rows.used[ids == signed_id(problem_id)].tolist()
+            matching = used[ids == signed_id(problem_id)].tolist()
             if self._table[matching]["gold"] != [correction["corrected"]]:
                 log.warning(
                     "%s: the correction of %s matches no row with the gold '%s'.",

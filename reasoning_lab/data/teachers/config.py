@@ -172,12 +172,11 @@ class MixedTeacher:
             ) -> list[list[Completion]]:
                 by_rule = [problem for problem in problems if problem.family in SOLVERS]
                 others = [problem for problem in problems if problem.family not in SOLVERS]
-                rule_completions = iter(write_by_rule(by_rule, samples, seed))
-                other_completions = iter(write_otherwise(others, samples, seed))
-                return [
-                    next(rule_completions if problem.family in SOLVERS else other_completions)
-                    for problem in problems
-                ]
+                completions = {
+                    True: iter(write_by_rule(by_rule, samples, seed)),
+                    False: iter(write_otherwise(others, samples, seed)),
+                }
+                return [next(completions[problem.family in SOLVERS]) for problem in problems]
 
             yield write
 

@@ -7,7 +7,7 @@ that does not end in the known answer, and a chain of thought that was cut off.
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 from reasoning_lab.config.hardware import HardwareConfig
@@ -73,10 +73,19 @@ class RecordedTeacher:
     def refusal(self, problem: Problem) -> str | None:
         if problem.metadata.get("solutions") is not None:
             return None
-        return _no_solutions(problem)
+        return (
+            f"{problem.origin} has no recorded solutions; name their column in "
+            "data.rows.solutions, or choose another teacher"
+        )
 
     def preview(self, problem: Problem, seed: int) -> Sequence[str]:
-        return [self.completion(text).text for text in _solutions(problem)[:1]]
+        return [self.completion(text).text for text in self._solutions(problem)[:1]]
+
+    def _solutions(self, problem: Problem) -> list[str]:
+        if (refusal := self.refusal(problem)) is not None:
+            raise UserError(f"teacher: {refusal}")
+        solutions: list[str] = problem.metadata["solutions"]
+        return solutions
 
     def observe(self, problems: Iterator[Problem]) -> Iterator[Problem]:
         """Yield the problems unchanged and count which files' solutions have thoughts."""
@@ -94,7 +103,7 @@ class RecordedTeacher:
         return [self._completions(problem, samples) for problem in problems]
 
     def _completions(self, problem: Problem, samples: int) -> list[Completion]:
-        solutions = _solutions(problem)
+        solutions = self._solutions(problem)
         file = _file_name(problem)
         has_thoughts = any(map(self._thought_marks.has_closing, solutions)) or (
             self._thought_counts[file] > _THOUGHT_FRAC * self._solution_counts[file]
@@ -176,18 +185,3 @@ def _file_name(problem: Problem) -> str:
     """The file that a problem was read from; its family where it names no row."""
     row: str | None = problem.metadata.get("row")
     return problem.family if row is None else str(row).rpartition(",")[0]
-
-
-def _solutions(problem: Problem) -> list[str]:
-    metadata: Mapping[str, list[str] | None] = problem.metadata
-    solutions = metadata.get("solutions")
-    if solutions is None:
-        raise UserError(f"teacher: {_no_solutions(problem)}")
-    return solutions
-
-
-def _no_solutions(problem: Problem) -> str:
-    return (
-        f"{problem.origin} has no recorded solutions; name their column in "
-        "data.rows.solutions, or choose another teacher"
-    )
