@@ -13,9 +13,9 @@ from typing import Any
 
 from reasoning_lab.data.sources.row_values import (
     RowError,
+    answer_text,
     is_blank,
     is_missing,
-    number_text,
     short_repr,
     text_problem,
 )
@@ -80,11 +80,8 @@ def _label_list(value: Any) -> list[str]:
 
 def _text(value: Any) -> str | None:
     """A text, or a number as text; None = it is neither."""
-    if isinstance(value, str):
-        return value.strip()
-    if isinstance(value, int | float) and not isinstance(value, bool) and not is_missing(value):
-        return number_text(value)
-    return None
+    text = None if isinstance(value, list) else answer_text(value)
+    return None if text is None else text.strip()
 
 
 def _texts(values: Sequence[Any], column: str, value: Any) -> list[str]:

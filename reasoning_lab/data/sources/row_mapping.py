@@ -1,6 +1,6 @@
 """Turn a dataset's row into a problem: which column holds what, and which rows are refused.
 
-It stands between the readers (`readers.py`) and the table of problems (`problem_table.py`). A row
+It stands between the readers (`readers.py`) and the table of problems (`table_source.py`). A row
 is untrusted, so every value is checked. An unreadable row raises a `RowError` with a reason, which
 a source counts or refuses.
 """

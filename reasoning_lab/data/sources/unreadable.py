@@ -92,23 +92,18 @@ class ReadableGoldFilter:
         while block := list(islice(remaining, _BLOCK_PROBLEMS)):
             taken += len(block)
             unreadable = self._verifier.unreadable_golds(block)
-            policies = [self._policy(problem) for problem in unreadable]
-            refused = [
-                problem
-                for problem, policy in zip(unreadable, policies, strict=True)
-                if policy.action == "refuse"
-            ]
+            policies = {problem.id: self._policy(problem) for problem in unreadable}
+            refused = [problem for problem in unreadable if policies[problem.id].action == "refuse"]
             if refused:
-                raise UserError(_refusal(refused, self._policy(refused[0]).key))
+                raise UserError(_refusal(refused, policies[refused[0].id].key))
             dropped += unreadable
             origins = [problem.origin for problem in unreadable]
             self._ledger.take(unit, len(block))
             self._ledger.drop(unit, UNREADABLE_GOLD, len(unreadable), origins=origins)
-            for policy in dict.fromkeys(policies):
+            for policy in dict.fromkeys(policies.values()):
                 policy.check(len(dropped), taken, "golds", [_describe(p) for p in dropped[:3]])
-            ids = {problem.id for problem in unreadable}
-            self.dropped |= ids
-            yield from (problem for problem in block if problem.id not in ids)
+            self.dropped |= policies.keys()
+            yield from (problem for problem in block if problem.id not in policies)
         if dropped:
             log.info(
                 "%d of %d problems are dropped because their golds cannot be read: %s.",
@@ -123,7 +118,6 @@ class ReadableGoldFilter:
 
 
 def _refusal(unreadable: Sequence[Problem], key: str) -> str:
-    """One sentence that refuses golds which cannot be read."""
     first, *others = unreadable
     rows = "".join(f"; {problem.origin}" for problem in others[:_SHOWN_ROWS])
     more = f" and {len(others) - _SHOWN_ROWS} more" if len(others) > _SHOWN_ROWS else ""
