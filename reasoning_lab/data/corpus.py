@@ -33,9 +33,6 @@ _SCHEMA = pa.schema(
 class RolloutWriter:
     """Writes rollouts in row groups; only the rollouts of one `write` are in memory.
 
-    Args:
-        path: The parquet file.
-
     Attributes:
         rows: Number of rollouts written.
     """

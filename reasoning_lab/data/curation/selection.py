@@ -51,12 +51,8 @@ def preference_pairs(
 ) -> list[PreferencePair]:
     """Pair correct with incorrect rollouts of each problem, each rollout at most once.
 
-    Args:
-        groups: The rollouts by problem.
-        pairs_per_problem: Most pairs of one problem.
-        seed: Shuffles each problem's rollouts.
-        pairing: `random`, or `length_matched`: of all choices of as many pairs, the one with the
-            least total difference of lengths, so that DPO does not learn a length.
+    `pairing` is `random`, or `length_matched`: of all choices of as many pairs, the one with the
+    least total difference of lengths, so that DPO does not learn a length.
     """
     pairs = []
     for group in groups:

@@ -214,9 +214,7 @@ def _python_rows(batch: pa.RecordBatch) -> list[Any]:
 def json_lines(path: Path, key: str) -> Iterator[tuple[int, Any]]:
     """Yield each line's number, from 1, and its JSON value; empty lines are skipped.
 
-    Args:
-        path: The file.
-        key: The config key or command option that names the file, for the error.
+    `key` is the config key or command option that names the file, for the error.
 
     Raises:
         UserError: The file cannot be read, or a line is not JSON; the line is named.

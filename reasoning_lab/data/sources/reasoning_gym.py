@@ -81,12 +81,6 @@ def generated_problems(
 ) -> Iterator[Problem]:
     """Generate problems of one family and level without regard to splits; prompts may repeat.
 
-    Args:
-        family: The family's name in reasoning-gym.
-        level: The level that the problems state.
-        options: The family's reasoning-gym options.
-        seed: Fixes the problems.
-
     Raises:
         UserError: The family is unknown, or reasoning-gym refuses an option.
     """

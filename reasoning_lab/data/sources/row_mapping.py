@@ -14,12 +14,7 @@ from string import ascii_uppercase
 from typing import Any
 
 from reasoning_lab.config.fields import FREE_KEYS
-from reasoning_lab.data.sources.multiple_choice import (
-    GOLD_NAMES,
-    Options,
-    correct_letter,
-    read_options,
-)
+from reasoning_lab.data.sources.multiple_choice import GOLD_NAMES, correct_letter, read_options
 from reasoning_lab.data.sources.row_values import (
     RowError,
     answer_text,
@@ -145,18 +140,19 @@ class RowMapping:
             return None
         prompt = _text(row, self.prompt, "prompt", known_columns)
         metadata: dict[str, Any] = {"row": name}
-        texts: Sequence[str] = ()
+        texts: list[str] = []
         if self.shuffled:
             texts = self._shuffled(row, gold, prompt, known_columns)
             gold = ascii_uppercase[texts.index(gold)]
         elif self.options is not None:
-            options = self._options(row, self.options, known_columns)
-            texts = options.texts
-            gold = correct_letter(gold, options, self.gold_names, self.gold)
+            if root_of(self.options, known_columns) is None:
+                raise _missing_column(self.options, "options", known_columns)
+            texts, labels = read_options(value_at(row, self.options), self.options)
+            gold = correct_letter(gold, texts, labels, self.gold_names, self.gold)
         if texts:
             lettered = zip(ascii_uppercase, texts, strict=False)
             prompt = "\n".join([prompt, *(f"{letter}) {text}" for letter, text in lettered)])
-            metadata["choices"] = list(texts)
+            metadata["choices"] = texts
         if self.solutions is not None:
             metadata["solutions"] = self._solutions(row, self.solutions, known_columns)
         family = self.family
@@ -213,11 +209,6 @@ class RowMapping:
                 f"'{self.gold}' is {gold!r}, and so is a wrong choice; correct the row",
             )
         return random.Random(prompt).sample([gold, *wrong_choices], 1 + len(wrong_choices))
-
-    def _options(self, row: Mapping[str, Any], column: str, columns: Iterable[str]) -> Options:
-        if root_of(column, columns) is None:
-            raise _missing_column(column, "options", columns)
-        return read_options(value_at(row, column), column)
 
     def _level(self, row: Mapping[str, Any]) -> int:
         if isinstance(self.level, int):

@@ -43,13 +43,9 @@ class UnreadablePolicy:
     key: str
 
     def check(self, dropped: int, total: int, unit: str, examples: Sequence[str]) -> None:
-        """Raise UserError if more than `max_frac` of `total` was dropped.
+        """Raise UserError, which repeats the `examples`, if more than `max_frac` was dropped.
 
-        Args:
-            dropped: Number that cannot be read.
-            total: Number of all.
-            unit: Plural noun, e.g. `rows`.
-            examples: The first complaints, which the error repeats.
+        `unit` is a plural noun, e.g. `rows`.
         """
         if dropped > self.max_frac * total:
             raise UserError(
@@ -64,7 +60,7 @@ class ReadableGoldFilter:
 
     Args:
         verifier: Reads golds.
-        ledger: Counts the problems taken, and those dropped as `unreadable_gold`.
+        ledger: Counts what is taken, by the `unit` of `filter`, and dropped as `unreadable_gold`.
         policy: A problem's policy for an unreadable gold; a source's `unreadable`.
 
     Attributes:
@@ -79,10 +75,6 @@ class ReadableGoldFilter:
 
     def filter(self, problems: Iterable[Problem], unit: str = "problems") -> Iterator[Problem]:
         """Yield the problems with readable golds, in blocks of some thousands.
-
-        Args:
-            problems: The problems to filter.
-            unit: Their unit in the ledger.
 
         Raises:
             UserError: A gold cannot be read and its source refuses it, or too many cannot.

@@ -113,10 +113,8 @@ class RecordedTeacher:
     def completion(self, solution: str, has_thoughts: bool = False) -> Completion:
         """The solution as a thought and a boxed answer; without a box where it has no answer.
 
-        Args:
-            solution: The dataset's text.
-            has_thoughts: True = the dataset's solutions have thoughts, so a solution without the
-                end of a thought was cut off.
+        `has_thoughts`: the dataset's solutions have thoughts, so a solution without the end of a
+        thought was cut off.
         """
         text = self._thought_marks.replace(strip_turn_end(solution), THINK_OPEN, THINK_CLOSE)
         cut_off = has_open_thought(text) or self._solution_marks.ends_open(text)

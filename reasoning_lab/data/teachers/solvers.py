@@ -15,10 +15,7 @@ from typing import Any
 class Scratchpad:
     """The lines of one chain of thought, with slips at fixed rates.
 
-    Args:
-        rng: Draws the slips.
-        noticed_slip_rate: Chance that a step is first written wrong, then repaired.
-        unnoticed_slip_rate: Chance that a step is written wrong and believed.
+    A noticed slip is written, then repaired; an unnoticed one is believed.
 
     Attributes:
         lines: What has been written.
