@@ -16,8 +16,8 @@ from pathlib import Path
 from reasoning_lab.commands.compose import Recipe
 from reasoning_lab.config.problems import ProblemDraw
 from reasoning_lab.data.artifacts import Corpus
+from reasoning_lab.data.sources.config import ReasoningGymConfig
 from reasoning_lab.data.sources.problem_source import ProblemSource, draw_benchmark
-from reasoning_lab.data.sources.reasoning_gym import ReasoningGymSource
 from reasoning_lab.data.sources.unreadable import ReadableGoldFilter, UnreadablePolicy, errors_under
 from reasoning_lab.data.teachers.teacher import Teacher
 from reasoning_lab.data.tokens.document_length import shortest_document
@@ -182,7 +182,7 @@ class Preflight:
             with errors_under(f"{draw.key}.data") if renamed else nullcontext():
                 problems = _problems_of(recipe, source, draw, seed)
                 # A generator gives each problem a gold that its family reads.
-                generated = isinstance(source, ReasoningGymSource)
+                generated = isinstance(source, ReasoningGymConfig)
                 for problem in problems if generated else golds.filter(problems):
                     examples.setdefault(problem.family, problem)
                     levels[problem.level] += 1
@@ -218,7 +218,7 @@ def _problems_of(
     recipe: Recipe, source: ProblemSource, draw: ProblemDraw, seed: int
 ) -> Iterator[Problem]:
     if draw.benchmark is None:
-        generated = isinstance(source, ReasoningGymSource)
+        generated = isinstance(source, ReasoningGymConfig)
         count = min(draw.count, _MOST_GENERATED) if generated else draw.count
         return source.problems(draw.split, draw.levels, count, seed)
     return draw_benchmark(source, recipe.root.benchmarks[draw.benchmark])
