@@ -18,11 +18,11 @@ import reasoning_lab.stages
 from reasoning_lab.commands.root_config import RootConfig
 from reasoning_lab.config.benchmark import BenchmarkConfig
 from reasoning_lab.config.components import SourceConfig
-from reasoning_lab.config.debug import DebugConfig
 from reasoning_lab.config.fields import check_values
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.hydra_errors import no_stage
 from reasoning_lab.config.identity import identity_of
+from reasoning_lab.config.optimization import DebugConfig
 from reasoning_lab.config.targets import (
     import_trusted,
     is_trusted,

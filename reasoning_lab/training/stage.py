@@ -9,8 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Self
 
 from reasoning_lab.config.hardware import HardwareConfig
-from reasoning_lab.config.length import Length
-from reasoning_lab.config.optimization import OptimizationConfig
+from reasoning_lab.config.optimization import Length, OptimizationConfig
 from reasoning_lab.config.problems import CorpusSelection, DocumentLimit, ProblemDraw
 from reasoning_lab.config.targets import check_path
 from reasoning_lab.graph.stage import Stage, Workload
