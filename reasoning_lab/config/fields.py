@@ -5,7 +5,7 @@ enters its fingerprint; placement says where and how fast it is made and never d
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from omegaconf import MISSING
@@ -21,9 +21,9 @@ FREE_KEYS = {"free": True}
 MAX_SEED = 2**32 - 1
 
 
-def placement(default: T) -> T:
+def placement(default: T, choices: Sequence[str] = ()) -> T:
     """Declare a field that changes no result: paths, devices, logging, micro-batches."""
-    return dataclasses.field(default=default, metadata={"placement": True})
+    return dataclasses.field(default=default, metadata={"placement": True, "choices": choices})
 
 
 def choice(*choices: str) -> Any:

@@ -32,7 +32,7 @@ from reasoning_lab.data.sources.problem_source import ProblemSource
 from reasoning_lab.graph.run import Outcome
 from reasoning_lab.launch.ray import run_on_ray
 from reasoning_lab.launch.slurm import run_on_slurm
-from reasoning_lab.launch.torchrun import log_paths, run_locally
+from reasoning_lab.launch.torchrun import Launch
 from reasoning_lab.models.policy import free_memory
 from reasoning_lab.system import malloc
 from reasoning_lab.system.files import write_atomically
@@ -86,22 +86,19 @@ def launched(job: Job) -> Outcome:
     """
     folder = job.work_dir.absolute() / "launch"
     folder.mkdir(parents=True, exist_ok=True)
-    for stale in [
-        folder / _OUTCOME,
-        folder / _STOPPED,
-        *folder.glob(_MISTAKE.format("*")),
-        *log_paths(folder),
-    ]:
+    launch = Launch(job.name, job.machines, job.processes, job.gpus, folder)
+    mistakes = folder.glob(_MISTAKE.format("*"))
+    for stale in [folder / _OUTCOME, folder / _STOPPED, *mistakes, *launch.logs()]:
         stale.unlink(missing_ok=True)
     write_job(job, folder)
-    where = job.name, job.machines, job.processes, job.gpus, folder
     with forward_signals(job.work_dir):
         if job.hardware.slurm is not None:
-            wrong = run_on_slurm(job.hardware.slurm, *where)
+            wrong = run_on_slurm(job.hardware.slurm, launch)
         elif job.hardware.ray is not None:
-            wrong = run_on_ray(job.hardware.ray, *where)
+            wrong = run_on_ray(job.hardware.ray, launch)
         else:
-            wrong = run_locally(job.processes, folder)
+            wrong = launch.run_here()
+            wrong = wrong and (launch.failed_process() or "the processes ended too early")
         if (folder / _STOPPED).exists():
             raise Interrupted(*json.loads((folder / _STOPPED).read_text(encoding="utf-8")))
     if wrong is None:
