@@ -21,11 +21,10 @@ from hydra.initialize import get_gh_backup, restore_gh_from_backup
 
 from reasoning_lab.commands.arguments import config_dir_override
 from reasoning_lab.commands.compose import Recipe, register_schemas
-from reasoning_lab.commands.hydra_app import composition_sentence
 from reasoning_lab.commands.plan import PlannedNode, planned
 from reasoning_lab.commands.preflight import check_data
 from reasoning_lab.commands.sweep import recipes, with_sweep
-from reasoning_lab.config.hydra_errors import is_composition_error
+from reasoning_lab.config.hydra_errors import is_composition_error, one_sentence
 from reasoning_lab.graph.artifact import Artifact
 from reasoning_lab.graph.store import Store
 from reasoning_lab.system.files import timestamped_folder
@@ -148,6 +147,6 @@ def _composed(
     except Exception as error:
         if not is_composition_error(error):
             raise
-        raise UserError(composition_sentence(error)) from error
+        raise UserError(one_sentence(error)) from error
     finally:
         restore_gh_from_backup(user_hydra)

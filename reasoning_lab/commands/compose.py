@@ -7,7 +7,6 @@ import importlib
 import pkgutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from reasoning_lab.config.optimization import DebugConfig
 from reasoning_lab.config.targets import (
     import_trusted,
     is_trusted,
+    require_package,
     user_code_hashes,
 )
 from reasoning_lab.data.sources.problem_source import ProblemSource
@@ -239,11 +239,9 @@ def check_hardware(hardware: HardwareConfig) -> None:
             f"hardware.offload_path={hardware.offload_path}: it is the folder on the drives of "
             f"offload=nvme, and offload is {hardware.offload}; give both, or neither"
         )
-    if strategy.startswith("deepspeed") and find_spec("deepspeed") is None:
-        raise UserError(
-            f"hardware.strategy={strategy}: the package 'deepspeed' is not installed; run pip "
-            "install 'reasoning-lab[deepspeed]', or choose fsdp"
-        )
+    if strategy.startswith("deepspeed"):
+        key = f"hardware.strategy={strategy}"
+        require_package("deepspeed", key, "deepspeed", ", or choose fsdp")
 
 
 def _check_engine(root: RootConfig) -> None:
@@ -283,11 +281,8 @@ def _check_adapter(root: RootConfig) -> None:
     if adapter is None:
         return
     for package in ("peft", *(["bitsandbytes"] if adapter.kind == "qlora" else [])):
-        if find_spec(package) is None:
-            raise UserError(
-                f"model.adapter.kind={adapter.kind}: the package '{package}' is not installed; run "
-                "pip install 'reasoning-lab[lora]', or leave the adapter out"
-            )
+        key = f"model.adapter.kind={adapter.kind}"
+        require_package(package, key, "lora", ", or leave the adapter out")
     if root.hardware.strategy not in ("single", "ddp"):
         raise UserError(
             f"model.adapter: strategy={root.hardware.strategy} divides weights that an adapter "

@@ -30,12 +30,6 @@ def main(arguments: Sequence[str]) -> None:
     hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(_run)()
 
 
-def composition_sentence(error: BaseException) -> str:
-    """An error of Hydra or OmegaConf in one sentence."""
-    groups = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir())
-    return one_sentence(error, groups)
-
-
 def _run(config: DictConfig) -> float | None:
     """Run one recipe; the returned value is the objective of a sweeper."""
     try:
@@ -52,7 +46,7 @@ def _run(config: DictConfig) -> float | None:
         # In a multirun Hydra adds a line that names the combination.
         if HydraConfig.get().mode is RunMode.MULTIRUN:
             raise
-        sentence = str(error) if isinstance(error, UserError) else composition_sentence(error)
+        sentence = str(error) if isinstance(error, UserError) else one_sentence(error)
         print(sentence, file=sys.stderr)
         sys.exit(2)
 

@@ -20,6 +20,7 @@ from omegaconf.errors import (
     ValidationError,
 )
 
+from reasoning_lab.config.folder import CONF
 from reasoning_lab.types import UserError
 
 CONFIG_DIR_FLAGS = ("-cd", "--config-dir")
@@ -95,13 +96,10 @@ def is_composition_error(error: BaseException) -> bool:
     return isinstance(error, ValueError) and str(error).startswith(_REFUSED_GROUP)
 
 
-def one_sentence(error: BaseException, groups: Sequence[str]) -> str:
-    """Say where, what and what to do.
-
-    Args:
-        error: One for which `is_composition_error` holds.
-        groups: Names of the config groups, which a misspelt word may have meant.
-    """
+def one_sentence(error: BaseException) -> str:
+    """Say where, what and what to do about an error for which `is_composition_error` holds."""
+    # A misspelt word may have meant one of them.
+    groups = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir())
     fault = next((link for link in _chain(error) if _at_key(link)), None)
     if null := _FILLED_NULL.match(str(error)):
         return (

@@ -26,11 +26,6 @@ def variant_label(variant: str) -> str:
     return variant if "=" in variant else f"without {variant}"
 
 
-def _no_code(value: Any) -> dict[str, str]:
-    """No code of the user's own is part of an identity."""
-    return {}
-
-
 @dataclass(frozen=True, slots=True)
 class RunIdentity:
     """What of a run enters the identity of its stages.
@@ -43,7 +38,7 @@ class RunIdentity:
 
     groups: Mapping[str, Any]
     seed: int = 0
-    code_of: Callable[[Any], Mapping[str, str]] = _no_code
+    code_of: Callable[[Any], Mapping[str, str]] = lambda identity: {}
 
     def of(self, stage: Stage, inputs: Mapping[str, "Node"]) -> dict[str, Any]:
         """All that decides the result of `stage` on these inputs."""

@@ -1,13 +1,15 @@
 """Make the nodes of a graph, in order: what the store has is reused, what it lacks is made.
 
+`plan` says which is which, and makes nothing.
+
 How a node is made, and who is told of it, come from above: the graph launches and tracks nothing.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from reasoning_lab.graph.recipe import Node
 from reasoning_lab.graph.record import Metadata, Record
@@ -85,6 +87,35 @@ def run(
         records[node.fingerprint] = record
         observe.finished(node, record, reused)
     return records
+
+
+class NodeState(NamedTuple):
+    """Where one node stands.
+
+    Attributes:
+        node: The node.
+        record: Of the artifact that would be reused; None = the node is to be made.
+        repeated: True = an earlier node of the plan is the same and is made or reused for both.
+    """
+
+    node: Node
+    record: Record | None
+    repeated: bool
+
+
+def plan(
+    nodes: Iterable[Node], store: Store, known: dict[str, Record | None]
+) -> Iterator[NodeState]:
+    """The state of each node, in order.
+
+    `known` has the records, by fingerprint, of nodes that were planned before. Those of `nodes` are
+    added, so that a sweep looks each up once.
+    """
+    for node in nodes:
+        repeated = node.fingerprint in known
+        if not repeated:
+            known[node.fingerprint] = store.lookup(node.stage.name, node.fingerprint)
+        yield NodeState(node, known[node.fingerprint], repeated)
 
 
 def _build(work: Work, execute: Callable[[Work], Outcome]) -> Metadata:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from reasoning_lab.graph.record import (
     LAYOUT,
@@ -63,10 +63,8 @@ class Store:
                 lock = self._acquire(path, timeout_s=0)
             except Timeout:
                 return None
-        try:
+        with lock:
             return self._lookup_locked(path)
-        finally:
-            lock.release()
 
     def record(self, stage: str, fingerprint: str) -> Record | None:
         """What is written of the artifact, without a look at its other files; None = nothing."""
@@ -101,15 +99,13 @@ class Store:
         except Timeout:
             log.info("Another process is making %s/%s; waiting.", stage, fingerprint)
             lock = self._acquire(path, timeout_s=-1)
-        try:
+        with lock:
             artifact = self._lookup_locked(path)
             reused = artifact is not None
             if artifact is None:
                 artifact = self._build(path, work_dir, build)
             shutil.rmtree(work_dir, ignore_errors=True)
             return artifact, reused
-        finally:
-            lock.release()
 
     def artifacts(self) -> Iterator[Record]:
         """Every committed artifact, by stage and fingerprint; files are not verified.
@@ -143,12 +139,11 @@ class Store:
             raise ValueError(f"not a stage and a fingerprint: {stage!r}, {fingerprint!r}")
         return self.root / stage / fingerprint
 
-    def _acquire(self, path: Path, timeout_s: float) -> FileLock:
-        """The artifact's lock, held; -1 = wait for ever, and `Timeout` is raised otherwise."""
+    def _acquire(self, path: Path, timeout_s: float) -> AcquireReturnProxy:
+        """The artifact's lock until a `with` ends; -1 = wait for ever, else `Timeout` is raised."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(path.parent / f".{path.name}.lock")
-            lock.acquire(timeout=timeout_s)
+            return FileLock(path.parent / f".{path.name}.lock").acquire(timeout=timeout_s)
         except Timeout:
             raise
         except OSError as error:
@@ -156,7 +151,6 @@ class Store:
                 f"The folder {path.parent} cannot be written ({error.strerror}): free space "
                 "there or choose an output folder that you may write to."
             ) from error
-        return lock
 
     def _lookup_locked(self, path: Path) -> Record | None:
         try:

@@ -9,11 +9,11 @@ import os
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reasoning_lab.config.hardware import RayConfig
+from reasoning_lab.config.targets import require_package
 from reasoning_lab.launch.torchrun import Launch
 from reasoning_lab.types import UserError
 
@@ -34,11 +34,7 @@ def check_ray(config: RayConfig) -> None:
     Raises:
         UserError: Ray is not installed, or no cluster answers.
     """
-    if find_spec("ray") is None:
-        raise UserError(
-            "hardware.ray: the package 'ray' is not installed; run pip install "
-            "'reasoning-lab[launchers]'"
-        )
+    require_package("ray", "hardware.ray", "launchers")
     import ray
 
     if ray.is_initialized():

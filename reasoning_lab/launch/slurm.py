@@ -11,11 +11,11 @@ import os
 import shutil
 import time
 import uuid
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reasoning_lab.config.hardware import SlurmConfig
+from reasoning_lab.config.targets import require_package
 from reasoning_lab.launch.torchrun import Launch
 from reasoning_lab.types import UserError
 
@@ -35,11 +35,7 @@ def check_slurm() -> None:
     Raises:
         UserError: SLURM or submitit is not installed.
     """
-    if find_spec("submitit") is None:
-        raise UserError(
-            "hardware.slurm: the package 'submitit' is not installed; run pip install "
-            "'reasoning-lab[launchers]'"
-        )
+    require_package("submitit", "hardware.slurm", "launchers")
     missing = [name for name in ("sbatch", "srun", "sacct", "scancel") if not shutil.which(name)]
     if missing:
         raise UserError(
@@ -57,7 +53,6 @@ def run_on_slurm(config: SlurmConfig, launch: Launch) -> str | None:
     import submitit
 
     folder, nodes = launch.folder, launch.nodes
-
     # Machines of an earlier, killed command end once their heartbeat file is gone.
     for stale in [*folder.glob(_HEARTBEAT.format("*")), *folder.glob(_ENDED.format("*", "*"))]:
         stale.unlink(missing_ok=True)

@@ -1,7 +1,6 @@
 """Options of the engines, and of the teacher and the judge that ask a model; no torch here."""
 
 from dataclasses import dataclass, field, replace
-from importlib.util import find_spec
 from typing import Any, ClassVar, Self
 
 from omegaconf import MISSING
@@ -14,10 +13,10 @@ from reasoning_lab.config.components import (
 )
 from reasoning_lab.config.fields import FREE_KEYS, number
 from reasoning_lab.config.hardware import HardwareConfig
+from reasoning_lab.config.targets import require_package
 from reasoning_lab.data.teachers.teacher import Teacher
 from reasoning_lab.sampling.engine import Engine
 from reasoning_lab.sampling.judge import ModelJudge
-from reasoning_lab.types import UserError
 
 
 @dataclass
@@ -62,7 +61,7 @@ class VLLMEngineConfig(EngineConfig):
 
     def check(self, key: str) -> None:
         super().check(key)
-        _check_package("vllm", key)
+        require_package("vllm", key, "vllm")
 
     def open(self, hardware: HardwareConfig) -> Engine:
         from reasoning_lab.sampling.vllm import build_engine
@@ -88,7 +87,7 @@ class OpenAIEngineConfig(EngineConfig):
 
     def check(self, key: str) -> None:
         super().check(key)
-        _check_package("openai", key)
+        require_package("openai", key, "openai")
 
     def open(self, hardware: HardwareConfig) -> Engine:
         from reasoning_lab.sampling.openai import OpenAIEngine
@@ -148,13 +147,6 @@ class ModelJudgeConfig(JudgeConfig):
 
     def build(self) -> ModelJudge:
         return ModelJudge(**self.arguments())
-
-
-def _check_package(name: str, key: str) -> None:
-    if find_spec(name) is None:
-        raise UserError(
-            f"{key}: the package '{name}' is not installed; run pip install 'reasoning-lab[{name}]'"
-        )
 
 
 register_component("engine", "hf", HFEngineConfig)
