@@ -21,7 +21,6 @@ from reasoning_lab.config.fields import check_values
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.hydra_errors import no_stage
 from reasoning_lab.config.identity import identity_of
-from reasoning_lab.config.optimization import DebugConfig
 from reasoning_lab.config.targets import (
     import_trusted,
     is_trusted,
@@ -133,7 +132,10 @@ def compose(config: DictConfig) -> Recipe:
         name: root.protocol.applied(benchmark) for name, benchmark in root.benchmarks.items()
     }
     _check(root)
-    root.stages = {name: _debugged(stage, root.debug) for name, stage in root.stages.items()}
+    for name, stage in root.stages.items():
+        if isinstance(stage, TrainingStage):
+            debugged = root.debug.applied(stage.optimization)
+            root.stages[name] = replace(stage, optimization=debugged)
     source = _source(root.data, "data")
     sources = {
         name: _source(benchmark.data, f"benchmarks.{name}.data")
@@ -171,13 +173,7 @@ def compose(config: DictConfig) -> Recipe:
             "model.path"
         )
     removed = [name for name in root.stages if name not in remaining]
-    return Recipe(
-        root,
-        "+".join(removed) or NO_ABLATION,
-        nodes,
-        source,
-        sources,
-    )
+    return Recipe(root, "+".join(removed) or NO_ABLATION, nodes, source, sources)
 
 
 def _base_name(root: RootConfig) -> str | None:
@@ -196,7 +192,11 @@ def _check(root: RootConfig) -> None:
     _check_engine(root)
     _check_precision(root)
     _check_adapter(root)
-    _check_stages(root)
+    for name, stage in root.stages.items():
+        # A file's `stages: {NAME: {}}` composes: OmegaConf makes it the base of all stages.
+        if not hasattr(stage, "name"):
+            raise UserError(no_stage(f"stages.{name}"))
+        stage.check(f"stages.{name}", root.hardware)
     for name, benchmark in root.benchmarks.items():
         tokens = benchmark.sampling.max_new_tokens
         completion_metrics(benchmark.metrics, tokens, f"benchmarks.{name}.metrics")
@@ -296,20 +296,6 @@ def _check_adapter(root: RootConfig) -> None:
             )
 
 
-def _debugged(stage: LabStage, debug: DebugConfig) -> LabStage:
-    if not isinstance(stage, TrainingStage):
-        return stage
-    return replace(stage, optimization=debug.applied(stage.optimization))
-
-
-def _check_stages(root: RootConfig) -> None:
-    for name, stage in root.stages.items():
-        # A file's `stages: {NAME: {}}` composes: OmegaConf makes it the base of all stages.
-        if not hasattr(stage, "name"):
-            raise UserError(no_stage(f"stages.{name}"))
-        stage.check(f"stages.{name}", root.hardware)
-
-
 def _model_identity(root: RootConfig) -> Any:
     identity = identity_of(root.model)
     if root.model.path is not None and Path(root.model.path).is_dir():
@@ -334,10 +320,10 @@ def _source(options: SourceConfig, key: str) -> ProblemSource:
 
 def _data_identity(options: SourceConfig, source: ProblemSource) -> Any:
     """The source's options and its content; a local file counts by content, not by place."""
-    return {"options": _without_paths(identity_of(options)), "content": source.content()}
 
+    def without_paths(plain: Any) -> Any:
+        if not isinstance(plain, dict):
+            return plain
+        return {key: without_paths(value) for key, value in plain.items() if key != "path"}
 
-def _without_paths(options: Any) -> Any:
-    if not isinstance(options, dict):
-        return options
-    return {key: _without_paths(value) for key, value in options.items() if key != "path"}
+    return {"options": without_paths(identity_of(options)), "content": source.content()}

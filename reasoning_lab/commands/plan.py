@@ -126,11 +126,15 @@ def planned(recipes: Sequence[Recipe]) -> list[PlannedNode]:
 
 
 def _priced(state: NodeState, recipe: Recipe, costs: _Costs) -> PlannedNode:
-    node = state.node
-    stage = _at_most(node)
+    node, stage, steps = state.node, state.node.stage, None
+    if isinstance(stage, TrainingStage):
+        stage = stage.at_most(_input_rows(node))
+        steps = stage.optimization.planned_steps
     workload = stage.workload()
     rows = workload.rows
-    like = _like(node, costs)
+    # Its own cost, or that of an artifact which differs in its budget alone.
+    like = costs.get((node.stage.name, node.fingerprint))
+    like = like or costs.get((node.stage.name, _work_of_a_row(node.identity)))
     memory = _memory(recipe.root, stage, workload)
     return PlannedNode(
         stage=node.name,
@@ -140,7 +144,7 @@ def _priced(state: NodeState, recipe: Recipe, costs: _Costs) -> PlannedNode:
         state="run" if state.record is None else "cached",
         repeated=state.repeated,
         rows=rows,
-        steps=_steps(stage),
+        steps=steps,
         at_most=stage is not node.stage,
         train_tokens=_scaled(like, "train_tokens", rows),
         wall_s=_scaled(like, "wall_s", rows),
@@ -150,53 +154,38 @@ def _priced(state: NodeState, recipe: Recipe, costs: _Costs) -> PlannedNode:
     )
 
 
-def _at_most(node: Node) -> Stage:
-    """The stage with its length in steps, as far as the configs before it bound these."""
-    if not isinstance(node.stage, TrainingStage):
-        return node.stage
-    return node.stage.at_most(_input_rows(node))
-
-
 def _input_rows(node: Node) -> dict[str, int | None]:
     """Rows of each input's artifact at most, by its kind; None = unknown."""
     inputs = node.inputs.items()
     return {kind: maker.stage.output_rows(_input_rows(maker)) for kind, maker in inputs}
 
 
-def _steps(stage: Stage) -> int | None:
-    return stage.optimization.planned_steps if isinstance(stage, TrainingStage) else None
-
-
-def sharding_of(hardware: HardwareConfig) -> Sharding:
-    """How `hardware` spreads a training stage."""
-    return Sharding(
+def _memory(root: RootConfig, stage: Stage, work: Workload) -> Footprint | None:
+    if not isinstance(stage, TrainingStage):
+        return None
+    hardware, architecture = root.hardware, _architecture(root.model)
+    vocab = architecture["vocab_size"]
+    sharding = Sharding(
         hardware.strategy,
         devices=hardware.devices,
         nodes=hardware.nodes,
         offload_optimizer=hardware.offload,
         activation_checkpointing=hardware.activation_checkpointing,
     )
-
-
-def _memory(root: RootConfig, stage: Stage, work: Workload) -> Footprint | None:
-    if not isinstance(stage, TrainingStage):
-        return None
-    architecture = _architecture(root.model)
-    vocab = architecture["vocab_size"]
     memory = footprint(
         architecture,
         vocab,
         root.model.dtype,
         stage.optimization.optimizer.target,
-        sharding_of(root.hardware),
+        sharding,
         stage.frozen_copies(),
         lora_rank=root.model.adapter.rank if root.model.adapter else None,
         packed=work.trained is not None and work.trained.packed,
-        on_cpu=root.hardware.accelerator == "cpu",
+        on_cpu=hardware.accelerator == "cpu",
     )
-    if memory is not None and root.hardware.kernels == "reference":
+    if memory is not None and hardware.kernels == "reference":
         memory = replace(memory, logits_tokens=None)
-    sampled = root.hardware.strategy in SHARDED or root.model.dtype == "mixed"
+    sampled = hardware.strategy in SHARDED or root.model.dtype == "mixed"
     if memory is None or not sampled or not work.written:
         return memory
     # What samples is whole on every device.
@@ -212,8 +201,7 @@ def _bounds(root: RootConfig, work: Workload, memory: Footprint | None) -> Bound
     trained, written = work.trained, work.written
     if not is_known(architecture) or not (trained or written):
         return None
-    devices = sharding_of(root.hardware).world_size
-    together = root.hardware.generation_batch_size
+    devices, together = root.hardware.world_size, root.hardware.generation_batch_size
     flops, seconds, state_bytes, added = 0.0, 0.0, memory.states if memory else 0, [0]
     if trained and memory:
         flops = training_flops(architecture, vocab, trained.rows, trained.tokens)
@@ -238,7 +226,7 @@ def _bounds(root: RootConfig, work: Workload, memory: Footprint | None) -> Bound
 
 def _at_once(rows: Sequences, hardware: HardwareConfig) -> int:
     """Rows of one forward pass of one device."""
-    share = max(1, rows.rows_per_forward // sharding_of(hardware).world_size)
+    share = max(1, rows.rows_per_forward // hardware.world_size)
     return rows.sequences_per_row * min(share, hardware.micro_batch_size or share)
 
 
@@ -264,12 +252,6 @@ def _costs(artifacts: Iterable[Record]) -> _Costs:
         if alike not in records or rows > records[alike].metrics["planned_rows"]:
             records[alike] = artifact
     return records
-
-
-def _like(node: Node, costs: _Costs) -> Record | None:
-    """An artifact whose cost says what the node's will be: its own, or a similar one."""
-    exact = costs.get((node.stage.name, node.fingerprint))
-    return exact or costs.get((node.stage.name, _work_of_a_row(node.identity)))
 
 
 def _work_of_a_row(identity: Mapping[str, Any]) -> str:
