@@ -126,15 +126,11 @@ def planned(recipes: Sequence[Recipe]) -> list[PlannedNode]:
 
 
 def _priced(state: NodeState, recipe: Recipe, costs: _Costs) -> PlannedNode:
-    node, stage, steps = state.node, state.node.stage, None
-    if isinstance(stage, TrainingStage):
-        stage = stage.at_most(_input_rows(node))
-        steps = stage.optimization.planned_steps
+    node = state.node
+    stage = _at_most(node)
     workload = stage.workload()
     rows = workload.rows
-    # Its own cost, or that of an artifact which differs in its budget alone.
-    like = costs.get((node.stage.name, node.fingerprint))
-    like = like or costs.get((node.stage.name, _work_of_a_row(node.identity)))
+    like = _like(node, costs)
     memory = _memory(recipe.root, stage, workload)
     return PlannedNode(
         stage=node.name,
@@ -144,7 +140,7 @@ def _priced(state: NodeState, recipe: Recipe, costs: _Costs) -> PlannedNode:
         state="run" if state.record is None else "cached",
         repeated=state.repeated,
         rows=rows,
-        steps=steps,
+        steps=_steps(stage),
         at_most=stage is not node.stage,
         train_tokens=_scaled(like, "train_tokens", rows),
         wall_s=_scaled(like, "wall_s", rows),
@@ -154,10 +150,21 @@ def _priced(state: NodeState, recipe: Recipe, costs: _Costs) -> PlannedNode:
     )
 
 
+def _at_most(node: Node) -> Stage:
+    """The stage with its length in steps, as far as the configs before it bound these."""
+    if not isinstance(node.stage, TrainingStage):
+        return node.stage
+    return node.stage.at_most(_input_rows(node))
+
+
 def _input_rows(node: Node) -> dict[str, int | None]:
     """Rows of each input's artifact at most, by its kind; None = unknown."""
     inputs = node.inputs.items()
     return {kind: maker.stage.output_rows(_input_rows(maker)) for kind, maker in inputs}
+
+
+def _steps(stage: Stage) -> int | None:
+    return stage.optimization.planned_steps if isinstance(stage, TrainingStage) else None
 
 
 def _memory(root: RootConfig, stage: Stage, work: Workload) -> Footprint | None:
@@ -252,6 +259,12 @@ def _costs(artifacts: Iterable[Record]) -> _Costs:
         if alike not in records or rows > records[alike].metrics["planned_rows"]:
             records[alike] = artifact
     return records
+
+
+def _like(node: Node, costs: _Costs) -> Record | None:
+    """An artifact whose cost says what the node's will be: its own, or a similar one."""
+    exact = costs.get((node.stage.name, node.fingerprint))
+    return exact or costs.get((node.stage.name, _work_of_a_row(node.identity)))
 
 
 def _work_of_a_row(identity: Mapping[str, Any]) -> str:
