@@ -104,14 +104,10 @@ def load(recipe: Recipe) -> dict[str, Artifact]:
     """
     store = Store(Path(recipe.root.paths.runs) / "store")
     artifacts: dict[str, Artifact] = {}
-    missing: list[str] = []
     for node in recipe.nodes:
-        record = store.lookup(node.stage.name, node.fingerprint)
-        if record is None:
-            missing.append(node.name)
-        else:
-            artifacts[node.name] = node.stage.produces(record.path)
-    if missing:
+        if record := store.lookup(node.stage.name, node.fingerprint):
+            artifacts[node.name] = node.produces(record.path)
+    if missing := [node.name for node in recipe.nodes if node.name not in artifacts]:
         raise UserError(f"load: {store.root} lacks {', '.join(missing)}; call run(recipe) first")
     return artifacts
 

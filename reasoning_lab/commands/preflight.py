@@ -186,10 +186,10 @@ class Preflight:
         levels: Counter[int] = Counter()
         sample: list[Problem] = []
         golds = ReadableGoldFilter(self._verifier, Ledger(), policy_of)
-        own_source = benchmark is not None and benchmark.data is not None
+        has_source = benchmark is not None and benchmark.data is not None
         refusal = ""
         try:
-            with errors_under(f"{draw.key}.data") if own_source else nullcontext():
+            with errors_under(f"{draw.key}.data") if has_source else nullcontext():
                 for problem in problems() if generated else golds.filter(problems()):
                     examples.setdefault(problem.family, problem)
                     levels[problem.level] += 1

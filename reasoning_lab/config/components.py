@@ -99,12 +99,9 @@ class EngineConfig(Implementation):
         raise self.not_chosen()
 
     def for_policy(self, model: str, revision: str | None, dtype: str) -> Self:
-        """An engine with the same options for another model.
+        """An engine with the same options for another model: a folder, or a hub id and commit.
 
-        Args:
-            model: A Hugging Face folder or hub id.
-            revision: The hub commit; None for a folder.
-            dtype: Precision of weights and arithmetic.
+        `dtype` is the precision of weights and arithmetic.
         """
         return replace(self, model=model)
 
@@ -185,13 +182,7 @@ class CustomEngine(Custom, EngineConfig):
 
 
 def register_component(kind: str, name: str, schema: type[Component]) -> None:
-    """Make `schema` the type of options whose defaults have `{/schema/KIND@_here_: NAME}`.
-
-    Args:
-        kind: data, teacher, judge, engine, optimizer or schedule.
-        name: What option files call it.
-        schema: Its fields are the options.
-    """
+    """Make `schema` the type of options whose defaults have `{/schema/KIND@_here_: NAME}`."""
     node: DictConfig = OmegaConf.structured(schema)
     _open_free_mappings(node, schema)
     ConfigStore.instance().store(group=f"schema/{kind}", name=name, node=node)

@@ -70,14 +70,15 @@ def check_values(value: Any, key: str = "") -> None:
             if name not in declared:
                 names = ", ".join(declared)
                 raise UserError(f"{where}={content}: there is no such key; choose among {names}")
-            choices = declared[name].get("choices")
-            least, most = declared[name].get("least"), declared[name].get("most")
-            if choices and content is not None and content not in choices:
+            if content is None:
+                continue
+            choices, least, most = (declared[name].get(key) for key in ("choices", "least", "most"))
+            if choices and content not in choices:
                 listed = f"{', '.join(choices[:-1])} or {choices[-1]}"
                 raise UserError(f"{where}: '{content}' is unknown; choose {listed}")
-            if content is not None and least is not None and content < least:
+            if least is not None and content < least:
                 raise UserError(f"{where}: {content} is too small; give {least} or more")
-            if content is not None and most is not None and content > most:
+            if most is not None and content > most:
                 raise UserError(f"{where}: {content} is too large; give {most} or less")
             check_values(content, where)
     elif isinstance(value, Mapping):

@@ -61,10 +61,7 @@ class Length:
     def steps(self, rows: int, batch_size: int, tokens_per_row: float) -> int:
         """Whole optimizer steps that are no longer than this, and at least one.
 
-        Args:
-            rows: Of the stage: those of one epoch.
-            batch_size: Rows an optimizer step.
-            tokens_per_row: Mean over the rows.
+        `rows` are those of one epoch, with `tokens_per_row` in the mean; a step has `batch_size`.
         """
         if self.unit == "steps":
             return int(self.amount)

@@ -8,7 +8,7 @@ import importlib
 import importlib.util
 import inspect
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,14 +22,10 @@ TRUSTED_VARIABLE = "REASONING_LAB_TRUSTED"
 
 
 def resolve(path: str, key: str) -> Callable[..., Any]:
-    """Import the object at `path`.
-
-    Args:
-        path: Dotted import path.
-        key: The config key that names it, for the error.
+    """Import the object at `path`, which the config key `key` names.
 
     Raises:
-        UserError: When the path is not allowed or there is nothing there.
+        UserError: The path is not allowed, or there is nothing there.
     """
     check_path(path, key)
     module, _, name = path.rpartition(".")
@@ -49,12 +45,9 @@ def factory(options: Mapping[str, Any], key: str) -> Callable[..., Any]:
 
 
 def check_arguments(path: str, arguments: Mapping[str, Any], key: str) -> None:
-    """Raise UserError unless the object at `path` takes exactly these arguments.
+    """Raise UserError unless the class or function at `path` takes exactly these arguments.
 
-    Args:
-        path: Dotted import path of a class or a function.
-        arguments: By name.
-        key: The config key that holds `_target_` and `options`.
+    `key` of the config holds `_target_` and `options`.
     """
     target = resolve(path, f"{key}._target_")
     try:
@@ -72,7 +65,7 @@ def check_arguments(path: str, arguments: Mapping[str, Any], key: str) -> None:
 
 def check_path(path: str, key: str) -> None:
     """Raise UserError unless a config may name `path`; imports nothing."""
-    allowed = (*ALLOWED_PREFIXES, *_trusted_prefixes())
+    allowed = (*ALLOWED_PREFIXES, *(f"{name}." for name in trusted_packages()))
     if not path.startswith(allowed):
         raise UserError(
             f"{key}: '{path}' may not be named in a config; use one that begins with "
@@ -119,7 +112,7 @@ def trusted_folders() -> list[Path]:
 
 def is_trusted(path: str) -> bool:
     """Whether `path` is code of the user's own."""
-    return path.startswith(tuple(_trusted_prefixes()))
+    return path.startswith(tuple(f"{name}." for name in trusted_packages()))
 
 
 def user_code_hashes(value: Any) -> dict[str, str]:
@@ -128,9 +121,9 @@ def user_code_hashes(value: Any) -> dict[str, str]:
     Only that file counts; what it imports may change without notice.
     """
     if isinstance(value, Mapping):
-        return _merged(user_code_hashes(item) for item in value.values())
+        value = list(value.values())
     if isinstance(value, list | tuple):
-        return _merged(user_code_hashes(item) for item in value)
+        return {path: hash for item in value for path, hash in user_code_hashes(item).items()}
     if not isinstance(value, str) or not is_trusted(value):
         return {}
     try:
@@ -138,11 +131,3 @@ def user_code_hashes(value: Any) -> dict[str, str]:
     except ModuleNotFoundError:
         spec = None
     return {value: sha256(Path(spec.origin))} if spec is not None and spec.origin else {}
-
-
-def _merged(mappings: Iterable[Mapping[str, str]]) -> dict[str, str]:
-    return {key: value for mapping in mappings for key, value in mapping.items()}
-
-
-def _trusted_prefixes() -> list[str]:
-    return [f"{name}." for name in trusted_packages()]

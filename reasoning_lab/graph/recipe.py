@@ -54,6 +54,11 @@ class RunIdentity:
         code = self.code_of([identity, classes])
         return {**identity, "code": dict(code)} if code else identity
 
+    def node(self, name: str, stage: Stage, inputs: Mapping[str, "Node"]) -> "Node":
+        """`stage` on these inputs, with its fingerprint."""
+        identity = self.of(stage, inputs)
+        return Node(name, stage, inputs, identity, fingerprint(identity))
+
 
 @dataclass(frozen=True, slots=True)
 class Node:
@@ -153,13 +158,8 @@ def link(
                 inputs[wanted.kind] = maker
             elif not (wanted.learned and has_base):
                 raise UserError(_no_maker(wanted, name, known))
-        nodes[name] = latest[stage.produces.kind] = _node(name, stage, inputs, run)
+        nodes[name] = latest[stage.produces.kind] = run.node(name, stage, inputs)
     return _needed(list(nodes.values()))
-
-
-def _node(name: str, stage: Stage, inputs: Mapping[str, Node], run: RunIdentity) -> Node:
-    identity = run.of(stage, inputs)
-    return Node(name, stage, inputs, identity, fingerprint(identity))
 
 
 def _maker(
@@ -215,7 +215,7 @@ def with_evaluations(
     def of(node: Node | None) -> list[Node]:
         inputs = {} if node is None else {node.produces.kind: node}
         title = base if node is None else node.name
-        return [_node(f"{title}/{name}", stage, inputs, run) for name, stage in evaluations.items()]
+        return [run.node(f"{title}/{name}", stage, inputs) for name, stage in evaluations.items()]
 
     everything = [] if base is None else of(None)
     for node in nodes:

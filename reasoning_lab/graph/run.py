@@ -62,16 +62,9 @@ class Observer(Protocol):
 def run(
     nodes: Sequence[Node], store: Store, execute: Callable[[Work], Outcome], observe: Observer
 ) -> dict[str, Record]:
-    """Obtain every node.
+    """Obtain every node, each behind its inputs; the records by fingerprint.
 
-    Args:
-        nodes: Each behind its inputs.
-        store: Where artifacts are, and go.
-        execute: Makes one node, by filling `out_dir`.
-        observe: Is told of each.
-
-    Returns:
-        The records by fingerprint.
+    `execute` makes one node, by filling `out_dir`.
     """
     records: dict[str, Record] = {}
     for node in nodes:
@@ -143,8 +136,7 @@ def _build(work: Work, execute: Callable[[Work], Outcome]) -> Metadata:
 class Clock:
     """Seconds spent on a node over all attempts; of a killed one, until it last saved something.
 
-    Args:
-        work_dir: The node's; `seconds.txt` in it holds the sum as of the file's own date.
+    `seconds.txt` in the node's `work_dir` holds the sum as of the file's own date.
     """
 
     def __init__(self, work_dir: Path) -> None:

@@ -20,13 +20,11 @@ from pathlib import Path
 from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from reasoning_lab.graph.record import (
-    LAYOUT,
     CorruptArtifactError,
     FileRecord,
     Metadata,
     OlderLayoutError,
     Record,
-    layout_of,
 )
 from reasoning_lab.system.files import flush_and_rename, sha256
 from reasoning_lab.types import UserError
@@ -113,20 +111,23 @@ class Store:
         One with an unreadable record is passed over with a logged warning, one of an older layout
         without, see `older_layout_notice`.
         """
+        for path, content in self._records():
+            if isinstance(content, Record):
+                yield content
+            elif not isinstance(content, OlderLayoutError):
+                log.warning("Passed over %s: %s.", path, content)
+
+    def _records(self) -> Iterator[tuple[Path, Record | CorruptArtifactError]]:
         for path in sorted(self.root.glob("*/*")):
-            if not path.is_dir() or not _FINGERPRINT.fullmatch(path.name):
-                continue
-            try:
-                yield Record.read(path)
-            except OlderLayoutError:
-                continue
-            except CorruptArtifactError as fault:
-                log.warning("Passed over %s: %s.", path, fault)
+            if path.is_dir() and _FINGERPRINT.fullmatch(path.name):
+                try:
+                    yield path, Record.read(path)
+                except CorruptArtifactError as fault:
+                    yield path, fault
 
     def older_layout_notice(self) -> str | None:
         """One sentence about artifacts of an earlier version of the lab; None = there are none."""
-        folders = [path for path in self.root.glob("*/*") if _FINGERPRINT.fullmatch(path.name)]
-        older = sum(layout_of(folder) not in (None, LAYOUT) for folder in folders)
+        older = sum(isinstance(content, OlderLayoutError) for _, content in self._records())
         if not older:
             return None
         return (

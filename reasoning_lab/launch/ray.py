@@ -99,11 +99,8 @@ def reserve_machines(
 ) -> Iterator["PlacementGroup"]:
     """Reserve `nodes` different machines for the context, waiting until they are free.
 
-    Args:
-        resources: Resources on each machine, by Ray's names.
-        nodes: Number of machines.
-        name: The stage's name.
-        notice_after_s: Seconds until a log line says that the cluster has no free machines.
+    Each has these resources, by Ray's names. After `notice_after_s` seconds without them, a line of
+    the log that names the stage says so.
     """
     import ray
     from ray.util.placement_group import placement_group, remove_placement_group
