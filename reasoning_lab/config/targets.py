@@ -8,13 +8,18 @@ import importlib
 import importlib.util
 import inspect
 import os
+import types
 from collections.abc import Callable, Mapping
+from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from reasoning_lab.config.identity import CLASS_KEY
 from reasoning_lab.system.files import sha256
 from reasoning_lab.types import UserError
+
+T = TypeVar("T")
 
 ALLOWED_PREFIXES = ("reasoning_lab.", "torch.optim.")
 # Names of packages, separated by commas.
@@ -131,3 +136,35 @@ def user_code_hashes(value: Any) -> dict[str, str]:
     except ModuleNotFoundError:
         spec = None
     return {value: sha256(Path(spec.origin))} if spec is not None and spec.origin else {}
+
+
+def from_plain(kind: type[T], plain: Any) -> T:
+    """The value of type `kind` that `as_plain(value, tagged=object)` gave.
+
+    Raises:
+        UserError: It names a class that a config may not name.
+    """
+    value: T = _typed(kind, plain)
+    return value
+
+
+def _typed(kind: Any, plain: Any) -> Any:
+    if isinstance(plain, Mapping) and CLASS_KEY in plain:
+        cls: Any = resolve(plain[CLASS_KEY], CLASS_KEY)
+        hints = get_type_hints(cls)
+        return cls(**{key: _typed(hints[key], plain[key]) for key in plain if key != CLASS_KEY})
+    arguments = get_args(kind)
+    if get_origin(kind) in (Union, types.UnionType):
+        members = [member for member in arguments if member is not types.NoneType]
+        # Several members are scalars, such as `str | int`, which YAML tells apart by itself.
+        return plain if plain is None or len(members) > 1 else _typed(members[0], plain)
+    if isinstance(plain, Mapping):
+        item = arguments[1] if arguments else Any
+        return {key: _typed(item, value) for key, value in plain.items()}
+    if isinstance(plain, list):
+        item = arguments[0] if arguments else Any
+        items = [_typed(item, value) for value in plain]
+        return tuple(items) if get_origin(kind) is tuple else items
+    if isinstance(kind, type) and issubclass(kind, Path | Enum):
+        return kind(plain)
+    return plain

@@ -141,7 +141,21 @@ class Ledger:
         Where there are such: `selected`, the reasons that never warn; `longest_tokens` and
         `longest`; `examples` by reason.
         """
-        return {unit: _as_json(flow) for unit, flow in self.flows.items()}
+        counts = {}
+        for unit, flow in self.flows.items():
+            sparse = {
+                "selected": sorted(flow.selected),
+                "longest_tokens": flow.longest_tokens,
+                "longest": flow.longest,
+                "examples": {reason: list(some) for reason, some in flow.examples.items() if some},
+            }
+            counts[unit] = {
+                "in": flow.taken,
+                "out": flow.passed,
+                "dropped": dict(sorted(flow.dropped.items())),
+                **{key: value for key, value in sparse.items() if value},
+            }
+        return counts
 
     def metrics(self) -> dict[str, int]:
         """The counts as a tracker shows them: `dropped/<unit>/<reason>` and the like."""
@@ -222,21 +236,6 @@ class Ledger:
 
     def _flow(self, unit: str) -> Flow:
         return self.flows.setdefault(unit, Flow())
-
-
-def _as_json(flow: Flow) -> dict[str, Any]:
-    sparse = {
-        "selected": sorted(flow.selected),
-        "longest_tokens": flow.longest_tokens,
-        "longest": flow.longest,
-        "examples": {reason: list(some) for reason, some in flow.examples.items() if some},
-    }
-    return {
-        "in": flow.taken,
-        "out": flow.passed,
-        "dropped": dict(sorted(flow.dropped.items())),
-        **{key: value for key, value in sparse.items() if value},
-    }
 
 
 def _sentence(unit: str, flow: Flow) -> str:

@@ -153,7 +153,9 @@ def link(
     for name, stage in stages.items():
         inputs: dict[str, Node] = {}
         for wanted in stage.consumes:
-            maker = _maker(wanted, name, stage, nodes, latest)
+            maker = latest.get(wanted.kind)
+            if wanted.learned and stage.init_from != "previous":
+                maker = _named_maker(name, stage.init_from, nodes)
             if maker is not None:
                 inputs[wanted.kind] = maker
             elif not (wanted.learned and has_base):
@@ -162,27 +164,16 @@ def link(
     return _needed(list(nodes.values()))
 
 
-def _maker(
-    wanted: type[Artifact],
-    name: str,
-    stage: Stage,
-    nodes: Mapping[str, Node],
-    latest: Mapping[str, Node],
-) -> Node | None:
-    """The node that gives the wanted artifact; None = none does, or the base is asked for.
-
-    `nodes` are the earlier ones by name, `latest` the last of them by the kind that it makes.
-    """
-    if not wanted.learned or stage.init_from == "previous":
-        return latest.get(wanted.kind)
-    if stage.init_from == BASE:
+def _named_maker(name: str, init_from: str, earlier: Mapping[str, Node]) -> Node | None:
+    """The earlier node that stage `name` starts from; None = the base."""
+    if init_from == BASE:
         return None
-    if stage.init_from not in nodes:
+    if init_from not in earlier:
         raise UserError(
-            f"stages.{name}.init_from: there is no earlier stage '{stage.init_from}'; "
-            f"choose previous, base or among {', '.join(nodes) or 'none'}"
+            f"stages.{name}.init_from: there is no earlier stage '{init_from}'; "
+            f"choose previous, base or among {', '.join(earlier) or 'none'}"
         )
-    return nodes[stage.init_from]
+    return earlier[init_from]
 
 
 def _no_maker(wanted: type[Artifact], name: str, known: Iterable[type[Stage]]) -> str:

@@ -27,7 +27,8 @@ import transformers
 import yaml
 
 from reasoning_lab.config.hardware import HardwareConfig
-from reasoning_lab.config.plain import from_plain, to_plain
+from reasoning_lab.config.identity import as_plain
+from reasoning_lab.config.targets import from_plain
 from reasoning_lab.data.sources.problem_source import ProblemSource
 from reasoning_lab.graph.run import Outcome
 from reasoning_lab.launch.ray import run_on_ray
@@ -114,7 +115,7 @@ def launched(job: Job) -> Outcome:
 def write_job(job: Job, folder: Path) -> None:
     """Save `job` in `folder`, for `read_job`."""
     # Not JSON, which would turn the numbers that some keys are into text.
-    text = yaml.safe_dump(to_plain(job), sort_keys=False)
+    text = yaml.safe_dump(as_plain(job, tagged=object), sort_keys=False)
     (folder / _JOB).write_text(text, encoding="utf-8")
 
 
