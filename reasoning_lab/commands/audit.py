@@ -45,12 +45,8 @@ def audit(
 ) -> tuple[Mapping[str, int], Path, Ledger]:
     """Verify every row of `path` and write the rows for which verifier and label disagree.
 
-    Args:
-        path: The labelled rows.
-        checker: As in `Problem.checker`, for all rows; None = each row's checker, or else `math`.
-        hardware: Workers and limits of the verifier.
-        out_dir: Created if missing; receives `disagreements.jsonl`, and `dropped.jsonl` if some
-            golds cannot be read.
+    `checker` is for all rows; None = each row's checker, or else `math`. `out_dir` receives
+    `disagreements.jsonl`, and `dropped.jsonl` if some golds cannot be read.
 
     Returns:
         Numbers of rows, the path of the disagreements, and the ledger of dropped rows. A row is in

@@ -52,13 +52,8 @@ def rescore(
 ) -> tuple[Rescored, Path, Ledger]:
     """Write `completions.parquet` with new verdicts and `metrics.json` into `out_dir`.
 
-    Problems whose gold the checker cannot read are dropped from both sides.
-
-    Args:
-        folder: An evaluation's artifact.
-        checker: As in `Problem.checker`; None = each problem's checker.
-        hardware: Workers and limits of the verifier.
-        out_dir: Created if missing.
+    `folder` is an evaluation's artifact; without a `checker`, each problem keeps its own. Problems
+    whose gold the checker cannot read are dropped from both sides.
 
     Returns:
         The comparison, the path of the completions, and the ledger of dropped problems.

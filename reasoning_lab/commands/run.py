@@ -218,9 +218,8 @@ class RecipeRun:
         variant = self._recipe.variant
         name = " ".join(self._words) or variant_label(variant)
         settings = {**as_plain(self._root), "variant": variant}
-        tracker = tracker_of(
-            self._wandb("summary", name, f"summary-{_slug(self._group)}", settings)
-        )
+        slug = re.sub(r"[^\w-]+", "-", self._group)  # What a run's id may hold.
+        tracker = tracker_of(self._wandb("summary", name, f"summary-{slug}", settings))
         tracker.log_ladder(rows, figure)
         tracker.finish()
 
@@ -262,8 +261,3 @@ def _artifacts(
             base = Policy(Path(root.model.path), is_base=True, revision=root.model.revision)
             artifacts[consumed.kind] = base
     return artifacts
-
-
-def _slug(text: str) -> str:
-    """`text` with only what a W&B run id may hold."""
-    return re.sub(r"[^\w-]+", "-", text)

@@ -100,7 +100,8 @@ def one_sentence(error: BaseException) -> str:
     """Say where, what and what to do about an error for which `is_composition_error` holds."""
     # A misspelt word may have meant one of them.
     groups = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir())
-    fault = next((link for link in _chain(error) if _at_key(link)), None)
+    keyed = (link for link in _chain(error) if isinstance(link, OmegaConfBaseException))
+    fault = next((link for link in keyed if link.full_key), None)
     if null := _FILLED_NULL.match(str(error)):
         return (
             f"{null[1]}: it is empty here, so it has no keys to set; choose an option that fills "
@@ -154,10 +155,6 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
     while link is not None:
         yield link
         link = link.__cause__ or link.__context__
-
-
-def _at_key(error: BaseException) -> bool:
-    return isinstance(error, OmegaConfBaseException) and bool(error.full_key)
 
 
 def _where(error: BaseException) -> str:

@@ -169,16 +169,6 @@ class TrapezoidConfig(ScheduleConfig):
     decay_frac: float | None = fraction(0.5)
 
 
-# What a stage has that names no option of the groups. Each is of the general class, as OmegaConf
-# lets the class of an option take its place only so.
-def _plain_adamw() -> OptimizerConfig:
-    return OptimizerConfig("torch.optim.AdamW")
-
-
-def _constant() -> ScheduleConfig:
-    return ScheduleConfig("reasoning_lab.training.schedules.constant")
-
-
 @dataclass
 class OptimizationConfig:
     """How a training stage steps.
@@ -201,9 +191,13 @@ class OptimizationConfig:
             is identity where it is set, so that no artifact of before stands for such a run.
     """
 
-    optimizer: OptimizerConfig = field(default_factory=_plain_adamw)
+    # What a stage has that names no option of the groups. Each is of the general class, as
+    # OmegaConf lets the class of an option take its place only so.
+    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig("torch.optim.AdamW"))
     learning_rate: float = number(MISSING, least=0.0)
-    schedule: ScheduleConfig = field(default_factory=_constant)
+    schedule: ScheduleConfig = field(
+        default_factory=lambda: ScheduleConfig("reasoning_lab.training.schedules.constant")
+    )
     clip_norm: float = number(1.0, least=0.0)
     length: str = MISSING
     batch_size: int = at_least(1)
