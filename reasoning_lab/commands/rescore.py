@@ -74,7 +74,7 @@ def rescore(
         )
         distinct = {r.problem.id: r.problem for r in old}
         if checker is not None:
-            distinct = {id: replace(problem, checker=checker) for id, problem in distinct.items()}
+            distinct = {key: replace(problem, checker=checker) for key, problem in distinct.items()}
         readable = {problem.id: problem for problem in golds.filter(distinct.values())}
         ledger.require_passed("problems", f"checker={checker}", "choose one that reads the golds")
         old = [rollout for rollout in old if rollout.problem.id in readable]

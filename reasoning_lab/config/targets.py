@@ -128,7 +128,7 @@ def user_code_hashes(value: Any) -> dict[str, str]:
     if isinstance(value, Mapping):
         value = list(value.values())
     if isinstance(value, list | tuple):
-        return {path: hash for item in value for path, hash in user_code_hashes(item).items()}
+        return {path: digest for item in value for path, digest in user_code_hashes(item).items()}
     if not isinstance(value, str) or not is_trusted(value):
         return {}
     try:
