@@ -126,7 +126,7 @@ class Targeted(Component):
     def arguments(self) -> dict[str, Any]:
         """`_target_` and every argument that is set, as `config.targets.factory` takes them."""
         arguments = super().arguments()
-        options = arguments.pop("options")
+        options: dict[str, Any] = arguments.pop("options")
         return {key: value for key, value in arguments.items() if value is not None} | options
 
 

@@ -14,10 +14,11 @@ import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import fields
 from pathlib import Path
 
-from filelock import AcquireReturnProxy, FileLock, Timeout
+from filelock import FileLock, Timeout
 
 from reasoning_lab.graph.record import (
     CorruptArtifactError,
@@ -140,7 +141,7 @@ class Store:
             raise ValueError(f"not a stage and a fingerprint: {stage!r}, {fingerprint!r}")
         return self.root / stage / fingerprint
 
-    def _acquire(self, path: Path, timeout_s: float) -> AcquireReturnProxy:
+    def _acquire(self, path: Path, timeout_s: float) -> AbstractContextManager[object]:
         """The artifact's lock until a `with` ends; -1 = wait for ever, else `Timeout` is raised."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

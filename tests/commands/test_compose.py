@@ -250,7 +250,7 @@ def sentence_of(composed: Compose, *overrides: str) -> str:
         return str(error)
     except (HydraException, OmegaConfBaseException, ValueError, AttributeError) as error:
         if is_composition_error(error):
-            return one_sentence(error, GROUPS)
+            return one_sentence(error)
         raise
     raise AssertionError(f"{overrides} composes")
 
