@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from reasoning_lab.commands.arguments import verified
 from reasoning_lab.config.hardware import HardwareConfig
-from reasoning_lab.data.sources.json_lines import json_lines
+from reasoning_lab.data.sources.readers import json_lines
 from reasoning_lab.data.sources.unreadable import ReadableGoldFilter, UnreadablePolicy
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.types import Problem, UserError, Verdict

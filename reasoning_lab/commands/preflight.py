@@ -15,8 +15,8 @@ from pathlib import Path
 from reasoning_lab.commands.compose import Recipe
 from reasoning_lab.config.problems import ProblemDraw
 from reasoning_lab.data.artifacts import Corpus
+from reasoning_lab.data.sources.config import ReasoningGymConfig
 from reasoning_lab.data.sources.problem_source import ProblemSource, draw_benchmark
-from reasoning_lab.data.sources.reasoning_gym import ReasoningGymSource
 from reasoning_lab.data.sources.unreadable import ReadableGoldFilter, UnreadablePolicy, errors_under
 from reasoning_lab.data.teachers.teacher import Teacher
 from reasoning_lab.data.tokens.document_length import shortest_document
@@ -168,7 +168,7 @@ class Preflight:
     def _draw(self, recipe: Recipe, source: ProblemSource, draw: ProblemDraw) -> DrawnProblems:
         benchmark = None if draw.benchmark is None else recipe.root.benchmarks[draw.benchmark]
         # A generator gives each problem a gold that its family reads.
-        generated = isinstance(source, ReasoningGymSource)
+        generated = isinstance(source, ReasoningGymConfig)
 
         def policy_of(problem: Problem) -> UnreadablePolicy:
             if benchmark is None:

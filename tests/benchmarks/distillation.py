@@ -15,7 +15,7 @@ from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.model import ModelConfig
 from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.data.corpus import stream_rollouts
-from reasoning_lab.data.sources.reasoning_gym import ReasoningGymSource
+from reasoning_lab.data.sources.config import ReasoningGymConfig
 from reasoning_lab.data.teachers.config import ProceduralTeacherConfig
 from reasoning_lab.stages.distill.produce import run
 from reasoning_lab.stages.distill.stage import DistillStage
@@ -63,7 +63,7 @@ def main(count: int) -> None:
             work_dir=Path(folder) / "work",
             stage=config,
             model=ModelConfig(),
-            source=ReasoningGymSource(FAMILIES, 0.05, 0.05),
+            source=ReasoningGymConfig(FAMILIES, 0.05, 0.05),
             hardware=HardwareConfig(),
             verifier=verifier,
             tracker=tracker,

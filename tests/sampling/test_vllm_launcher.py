@@ -69,7 +69,7 @@ def job(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:  # noqa: F
         inputs={"policy": Policy(tiny)},
         model=ModelConfig(),
         data=FileConfig(
-            str(sums(tmp_path_factory.mktemp("data"))), test_frac=0.0, validation_frac=0.0
+            path=str(sums(tmp_path_factory.mktemp("data"))), test_frac=0.0, validation_frac=0.0
         ),
         hardware=HARDWARE,
         benchmarks={},

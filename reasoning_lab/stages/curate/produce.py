@@ -22,7 +22,7 @@ from reasoning_lab.data.curation.step import (
     build_steps,
     curate,
 )
-from reasoning_lab.data.sources.benchmark_files import read_prompts
+from reasoning_lab.data.sources.readers import read_prompts
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.graph.stage import Metrics
 from reasoning_lab.stages.curate.stage import CurateStage

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.data.artifacts import Corpus
 from reasoning_lab.data.curation.step import build_steps
-from reasoning_lab.data.sources.benchmark_files import read_prompts
+from reasoning_lab.data.sources.readers import read_prompts
 from reasoning_lab.graph.stage import Metrics
 from reasoning_lab.system.files import sha256
 from reasoning_lab.training.stage import LabStage

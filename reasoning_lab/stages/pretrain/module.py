@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from transformers import PreTrainedTokenizerBase
 
 from reasoning_lab.data.corpus import write_prompt_ids
-from reasoning_lab.data.teachers.procedural import ProceduralTeacher
+from reasoning_lab.data.teachers.config import ProceduralTeacherConfig
 from reasoning_lab.data.teachers.teacher import boxed
 from reasoning_lab.data.tokens.documents import document_of
 from reasoning_lab.graph.stage import Metrics
@@ -34,7 +34,7 @@ _RESULT = " = "
 def run(config: PretrainStage, context: StageContext) -> Metrics:
     """Write the base policy; see the module's docstring."""
     problems = context.problems(Split.TRAIN, config.problems)
-    teacher = ProceduralTeacher(noticed_slip_rate=0.0, unnoticed_slip_rate=0.0)
+    teacher = ProceduralTeacherConfig(noticed_slip_rate=0.0, unnoticed_slip_rate=0.0)
     thoughts = [teacher.texts(problem, 1, context.seed)[0] for problem in problems]
     texts = [*(problem.prompt for problem in problems), *thoughts, "Wait, "]
     tokenizer = train_tokenizer(texts, context.model.vocab_size)
