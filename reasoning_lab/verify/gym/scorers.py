@@ -15,6 +15,7 @@ The differences from reasoning-gym's scorers:
 """
 
 import re
+import string
 from collections.abc import Callable
 from fractions import Fraction
 
@@ -24,12 +25,10 @@ from reasoning_lab.verify.gym.polynomials import Polynomial
 
 Scorer = Callable[[Problem, str], bool]
 
-_LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9]{0,15}")
 _INTEGER = re.compile(r"[0-9]+")
 _ANY_BASE = re.compile(
-    r"(?P<sign>[-+]?)\s*(?:0[xX](?P<hex>[0-9a-fA-F]{1,300})|0[oO](?P<oct>[0-7]{1,300})"
-    r"|0[bB](?P<bin>[01]{1,1000})|(?P<dec>0|[1-9][0-9]{0,300}))"
+    r"([-+]?)\s*(0[xX][0-9a-fA-F]{1,300}|0[oO][0-7]{1,300}|0[bB][01]{1,1000}|0|[1-9][0-9]{0,300})"
 )
 _LIST = re.compile(r"\[[-+0-9.,'\"\s]*\]")
 _DECIMAL = re.compile(r"[-+]?(?:[0-9]{1,30}(?:\.[0-9]{0,30})?|\.[0-9]{1,30})")
@@ -41,7 +40,7 @@ _ARITHMETIC = Grammar(number=Fraction)
 
 def polynomial_multiplication(problem: Problem, answer: str) -> bool:
     """Return whether the answer is the expanded product; an unexpanded product is wrong."""
-    names = {*_LETTERS, *_NAME.findall(problem.gold)}
+    names = {*string.ascii_letters, *_NAME.findall(problem.gold)}
     gold, value = _parse_polynomial(problem.gold, names), _parse_polynomial(answer, names)
     return value.expanded and value.terms == gold.terms
 
@@ -49,7 +48,7 @@ def polynomial_multiplication(problem: Problem, answer: str) -> bool:
 def simple_integration(problem: Problem, answer: str) -> bool:
     """Return whether the answer's derivative is the integrand."""
     variable = str(problem.metadata["variable"])
-    names = {*_LETTERS, variable, "C1", "C_1", "constant"}
+    names = {*string.ascii_letters, variable, "C1", "C_1", "constant"}
     integrand = _parse_polynomial(str(problem.metadata["integrand"]), names, decimals=True)
     value = _parse_polynomial(answer, names, decimals=True)
     return value.derivative(variable).terms == integrand.terms
@@ -104,10 +103,7 @@ def _parse_integer(text: str) -> int:
     match = _ANY_BASE.fullmatch(text.strip())
     if match is None:
         raise NotInGrammarError("no integer")
-    for name, base in (("hex", 16), ("oct", 8), ("bin", 2), ("dec", 10)):
-        if match[name]:
-            return int(match[name], base) * (-1 if match["sign"] == "-" else 1)
-    raise NotInGrammarError("no integer")
+    return int(match[1] + match[2], base=0)
 
 
 def number_sorting(problem: Problem, answer: str) -> bool:
@@ -116,11 +112,9 @@ def number_sorting(problem: Problem, answer: str) -> bool:
 
 
 def _parse_numbers(text: str) -> list[Fraction]:
-    if not _LIST.fullmatch(text.strip()):
-        raise NotInGrammarError("no list of numbers")
     inside = text.strip()[1:-1].strip().rstrip(",")
     items = [item.strip(" \t\r\n'\"") for item in inside.split(",")] if inside else []
-    if not all(_DECIMAL.fullmatch(item) for item in items):
+    if not _LIST.fullmatch(text.strip()) or not all(map(_DECIMAL.fullmatch, items)):
         raise NotInGrammarError("no list of numbers")
     return [Fraction(item) for item in items]
 
