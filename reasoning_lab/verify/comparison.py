@@ -124,11 +124,9 @@ def _same_chain(gold: Relation, answer: Relation) -> bool:
 
 def _same_side_of_chain(gold: Node | None, answer: Node | None) -> bool:
     """Compare two sides; an answer may leave out a lone symbol, as `> 5` does."""
-    if answer is None:
-        return gold is None or (
-            isinstance(gold, Formula) and LONE_SYMBOL.fullmatch(gold.text) is not None
-        )
-    return _same_sides(gold, answer)
+    if answer is None and isinstance(gold, Formula):
+        return LONE_SYMBOL.fullmatch(gold.text) is not None
+    return gold is answer is None or _same_sides(gold, answer)
 
 
 def _equal_in_order(golds: Sequence[Node], answers: Sequence[Node]) -> bool:
@@ -138,9 +136,8 @@ def _equal_in_order(golds: Sequence[Node], answers: Sequence[Node]) -> bool:
 def _solution_values(items: Sequence[Node]) -> list[Node]:
     """Return the values; a point that is listed twice counts once."""
     values = values_without_names(items)
-    return (
-        _distinct(values) if all(isinstance(value, tree.Bracketed) for value in values) else values
-    )
+    are_points = all(isinstance(value, tree.Bracketed) for value in values)
+    return _distinct(values) if are_points else values
 
 
 def _same_list(gold: Node, answer: Node) -> bool:

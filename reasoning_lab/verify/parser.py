@@ -10,12 +10,7 @@ from functools import lru_cache
 from reasoning_lab.verify import parse_tree as tree
 from reasoning_lab.verify.latex_normalisation import normalise_latex
 from reasoning_lab.verify.parse_tree import Formula, Node, PlainList, Words
-from reasoning_lab.verify.units import (
-    SCALES,
-    normalise_compound_quantity,
-    parse_unit,
-    split_unit,
-)
+from reasoning_lab.verify.units import SCALES, normalise_compound_quantity, parse_unit, split_unit
 
 _TOKEN = re.compile(r"\\begin\s?\{[a-z]+\}|\\end\s?\{[a-z]+\}|\\[{}]|\\[A-Za-z]+|\\.|[()\[\]{}]|.")
 _OPENING = ("(", "[", "{", "\\{")

@@ -34,6 +34,7 @@ from reasoning_lab.verify.sandbox import (
     end_with_parent,
     enter_sandbox,
     forbid_child_processes,
+    is_sandboxed,
 )
 
 MAX_REPLY_BYTES = 65_536
@@ -81,12 +82,9 @@ def serve(requests: int, replies: int, events: int, memory_mb: int, parent: int)
     # A sandboxed process cannot open this file.
     memory_path = "/proc/self/statm" if sys.platform == "linux" else os.devnull
     memory_file = os.open(memory_path, os.O_RDONLY)
-    try:
+    with suppress(SandboxError):
         enter_sandbox(trusted_folders())
-        sandboxed = True
-    except SandboxError:
-        sandboxed = False
-    os.write(events, SANDBOXED if sandboxed else NOT_SANDBOXED)
+    os.write(events, SANDBOXED if is_sandboxed() else NOT_SANDBOXED)
     child_ended = _open_child_ended_pipe()
     imported: set[str] = set()
     address_space_limit = 0
@@ -107,7 +105,7 @@ def serve(requests: int, replies: int, events: int, memory_mb: int, parent: int)
         if child == 0:
             end_with_parent(server)
             limits = {resource.RLIMIT_CPU: cpu_s, resource.RLIMIT_AS: address_space_limit}
-            _serve_one(Step(step), path, (requests, replies, events), limits, sandboxed)
+            _serve_one(Step(step), path, (requests, replies, events), limits)
         _wait_for_child(child, child_ended, requests)
         # A child that was killed early left its request, which must not be read as a header.
         if select.select([requests], [], [], 0)[0]:
@@ -152,7 +150,7 @@ def read_exactly(descriptor: int, size: int) -> bytes:
 
 
 def _serve_one(
-    step: Step, path: str, pipes: tuple[int, int, int], limits: dict[int, int], sandboxed: bool
+    step: Step, path: str, pipes: tuple[int, int, int], limits: dict[int, int]
 ) -> NoReturn:
     """Read the request, restrict this child, call the checker, reply, and exit.
 
@@ -170,7 +168,7 @@ def _serve_one(
         for limit, amount in limits.items():
             if amount:
                 resource.setrlimit(limit, (amount, amount))
-        if sandboxed:
+        if is_sandboxed():
             forbid_child_processes()
         if step is not Step.READ:
             sys.addaudithook(_refuse_code(replies, token))

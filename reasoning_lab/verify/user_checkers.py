@@ -61,9 +61,7 @@ def check_with_user_checker(problem: Problem, answer: str) -> Verdict:
 def require_accepted_gold(problem: Problem) -> None:
     """Raise UnreadableGoldError unless the checker accepts the problem's own gold.
 
-    Raises:
-        UserError: As in `check_with_user_checker`.
-        MemoryError: As in `check_with_user_checker`.
+    It also raises what `check_with_user_checker` raises.
     """
     is_correct, error = _run_checker(problem, problem.gold.strip())
     if not is_correct:
@@ -90,8 +88,8 @@ def wait_for_checker_server() -> None:
 def _run_checker(problem: Problem, answer: str) -> tuple[bool | None, Exception | None]:
     """Return the checker's result, or None and the error that makes the answer unparseable."""
     has_two_steps = _has_two_steps(problem)
-    server = _running_server()
     try:
+        server = _running_server()
         if has_two_steps:
             value = server.call(Step.READ, problem, answer)
             is_correct = server.call(Step.MATCH, problem, value)
@@ -107,11 +105,7 @@ def _run_checker(problem: Problem, answer: str) -> tuple[bool | None, Exception 
 
 
 def _has_two_steps(problem: Problem) -> bool:
-    """Return which of the two forms the checker has.
-
-    Raises:
-        UserError: It has neither.
-    """
+    """Return which of the two forms the checker has, or raise UserError where it has neither."""
     checker = resolve(problem.checker, "checker")
     steps = [name for name in ("read", "matches") if callable(getattr(checker, name, None))]
     if len(steps) == 2:

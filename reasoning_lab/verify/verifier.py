@@ -128,11 +128,8 @@ def _quick_verdict(problem: Problem, answer: str | None) -> Verdict | None:
 
 def _gold_key(problem: Problem) -> bytes:
     """Return a digest of everything that decides whether the gold can be read."""
-    metadata = {
-        key: value
-        for key, value in problem.metadata.items()
-        if key != "row" and problem.checker not in _CHECKERS_WITHOUT_METADATA
-    }
+    without_row = {key: value for key, value in problem.metadata.items() if key != "row"}
+    metadata = {} if problem.checker in _CHECKERS_WITHOUT_METADATA else without_row
     content = repr((problem.checker, problem.gold, metadata))
     return hashlib.blake2b(content.encode("utf-8", "replace"), digest_size=16).digest()
 

@@ -1,6 +1,6 @@
 r"""The checker `math` on each kind of answer, and on its neighbours.
 
-Right and wrong follow from mathematics and from the decisions in `reasoning_lab/verify/DECISIONS.md`.
+Right and wrong follow from mathematics and from the decisions in `verify/DECISIONS.md`.
 """
 # ruff: noqa: RUF001 - characters that look like others are what some rows are about.
 
