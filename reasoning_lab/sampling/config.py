@@ -1,6 +1,7 @@
 """Options of the engines, and of the teacher and the judge that ask a model; no torch here."""
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib.util import find_spec
 from typing import Any, ClassVar, Self
 
@@ -34,9 +35,14 @@ class HFEngineConfig(EngineConfig):
     dtype: str = field(default="float32", metadata={"choices": ("float32", "bfloat16")})
 
     def open(self, hardware: HardwareConfig) -> Engine:
-        from reasoning_lab.sampling.hf import build_engine
+        from reasoning_lab.models.policy import load_policy
+        from reasoning_lab.sampling.hf import checked_engine
 
-        return build_engine(**self.arguments(), hardware=hardware)
+        key = "engine.model"
+        policy, tokenizer = load_policy(
+            self.model, self.dtype, self.revision, key=key, kernels=hardware.kernels
+        )
+        return checked_engine(policy, tokenizer, hardware, key)
 
     def for_policy(self, model: str, revision: str | None, dtype: str) -> Self:
         return replace(self, model=model, revision=revision, dtype=dtype)
@@ -65,9 +71,13 @@ class VLLMEngineConfig(EngineConfig):
         _check_package("vllm", key)
 
     def open(self, hardware: HardwareConfig) -> Engine:
-        from reasoning_lab.sampling.vllm import build_engine
+        from reasoning_lab.sampling.vllm import VLLMEngine, VLLMReplicas
 
-        return build_engine(**self.arguments(), hardware=hardware)
+        build = partial(VLLMEngine, **self.arguments(), hardware=hardware)
+        limits = hardware.sampling
+        if limits.data_parallel_size == 1:
+            return build()
+        return VLLMReplicas(build, limits.data_parallel_size, limits.tensor_parallel_size)
 
     def for_policy(self, model: str, revision: str | None, dtype: str) -> Self:
         return replace(self, model=model, revision=revision, dtype=dtype)
@@ -128,7 +138,7 @@ class ModelTeacherConfig(TeacherConfig):
     def build(self) -> Teacher:
         from reasoning_lab.sampling.model_teacher import ModelTeacher
 
-        return ModelTeacher(**self.arguments())
+        return ModelTeacher(self)
 
 
 @dataclass
@@ -147,7 +157,7 @@ class ModelJudgeConfig(JudgeConfig):
         self.engine.check(f"{key}.engine")
 
     def build(self) -> ModelJudge:
-        return ModelJudge(**self.arguments())
+        return ModelJudge(self.engine, self.max_new_tokens)
 
 
 def _check_package(name: str, key: str) -> None:

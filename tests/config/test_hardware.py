@@ -9,7 +9,6 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, open_dict
 
 from reasoning_lab.commands.compose import compose, register_schemas
-from reasoning_lab.commands.plan import sharding_of
 from reasoning_lab.config.folder import CONF
 from reasoning_lab.config.optimization import AdamWConfig
 from reasoning_lab.models.footprint import STRATEGIES
@@ -76,7 +75,7 @@ def test_hardware_composes_with_every_model_and_stage(
             micro = min(says.get("micro_batch_size", size), size // world)
             accumulation = micro_batches_per_step(size, root.hardware) // world
             assert micro * world * accumulation == size
-        assert sharding_of(root.hardware).strategy in STRATEGIES
+        assert root.hardware.strategy in STRATEGIES
 
 
 @pytest.mark.parametrize("option", HARDWARE)
