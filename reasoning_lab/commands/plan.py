@@ -32,7 +32,6 @@ from reasoning_lab.models.cost import (
 )
 from reasoning_lab.models.footprint import (
     Footprint,
-    Sharding,
     cache_bytes,
     footprint,
     is_known,
@@ -170,29 +169,19 @@ def _steps(stage: Stage) -> int | None:
 def _memory(root: RootConfig, stage: Stage, work: Workload) -> Footprint | None:
     if not isinstance(stage, TrainingStage):
         return None
-    hardware, architecture = root.hardware, _architecture(root.model)
+    architecture = _architecture(root.model)
     vocab = architecture["vocab_size"]
-    sharding = Sharding(
-        hardware.strategy,
-        devices=hardware.devices,
-        nodes=hardware.nodes,
-        offload_optimizer=hardware.offload,
-        activation_checkpointing=hardware.activation_checkpointing,
-    )
     memory = footprint(
         architecture,
         vocab,
         root.model.dtype,
         stage.optimization.optimizer.target,
-        sharding,
+        root.hardware,
         stage.frozen_copies(),
         lora_rank=root.model.adapter.rank if root.model.adapter else None,
         packed=work.trained is not None and work.trained.packed,
-        on_cpu=hardware.accelerator == "cpu",
     )
-    if memory is not None and hardware.kernels == "reference":
-        memory = replace(memory, logits_tokens=None)
-    sampled = hardware.strategy in SHARDED or root.model.dtype == "mixed"
+    sampled = root.hardware.strategy in SHARDED or root.model.dtype == "mixed"
     if memory is None or not sampled or not work.written:
         return memory
     # What samples is whole on every device.
@@ -208,7 +197,8 @@ def _bounds(root: RootConfig, work: Workload, memory: Footprint | None) -> Bound
     trained, written = work.trained, work.written
     if not is_known(architecture) or not (trained or written):
         return None
-    devices, together = root.hardware.world_size, root.hardware.generation_batch_size
+    devices = root.hardware.world_size
+    together = root.hardware.generation_batch_size
     flops, seconds, state_bytes, added = 0.0, 0.0, memory.states if memory else 0, [0]
     if trained and memory:
         flops = training_flops(architecture, vocab, trained.rows, trained.tokens)

@@ -15,11 +15,9 @@ from reasoning_lab.graph.recipe import BASE
 from reasoning_lab.graph.stage import Metrics
 from reasoning_lab.models.adapters import add_adapter
 from reasoning_lab.models.chat import add_missing_tokens
-from reasoning_lab.models.policy import sampling_device, to_device
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.sampling.engine import Engine
-from reasoning_lab.sampling.engine_check import check_engine, hf_remedy
-from reasoning_lab.sampling.hf import HFEngine
+from reasoning_lab.sampling.hf import checked_engine
 from reasoning_lab.sampling.rollouts import RolloutSampler
 from reasoning_lab.tracking.tracker import Tracker
 from reasoning_lab.training.job import Job
@@ -137,17 +135,7 @@ class StageContext(Job):
         Raises:
             UserError: Its decoding is not the model's forward; see `check_engine`.
         """
-        placed = to_device(policy, sampling_device(self.hardware))
-        engine = HFEngine(
-            placed,
-            tokenizer,
-            self.hardware.generation_batch_size,
-            cache=self.hardware.sampling.cache,
-        )
-        remedy = hf_remedy(self.hardware)
-        check_engine(
-            placed, tokenizer, engine.generate, 1.0, self.hardware, f"stages.{self.name}", remedy
-        )
+        engine = checked_engine(policy, tokenizer, self.hardware, f"stages.{self.name}")
         return self.sampler_through(engine.reporting_to, instruction=instruction)
 
     def engine_sampler(

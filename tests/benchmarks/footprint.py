@@ -106,7 +106,8 @@ def measure(rows: int, tokens: int, checkpointed: int) -> int:
 
 def main() -> None:
     """Print the table."""
-    from reasoning_lab.models.footprint import Sharding, footprint
+    from reasoning_lab.config.hardware import HardwareConfig
+    from reasoning_lab.models.footprint import footprint
 
     print("| rows x tokens | checkpointing | measured GB | estimated GB | ratio |")
     print("| :-- | :-- | --: | --: | --: |")
@@ -114,8 +115,8 @@ def main() -> None:
         words = [sys.executable, "-m", __spec__.name, str(rows), str(tokens), str(checkpointed)]
         child = subprocess.run(words, capture_output=True, text=True, check=True)
         measured = json.loads(child.stdout.splitlines()[-1])
-        sharding = Sharding(activation_checkpointing=bool(checkpointed))
-        estimate = footprint(ARCHITECTURE, 0, "float32", ADAMW, sharding, on_cpu=True)
+        hardware = HardwareConfig(activation_checkpointing=bool(checkpointed))
+        estimate = footprint(ARCHITECTURE, 0, "float32", ADAMW, hardware)
         assert estimate is not None
         peak = estimate.peak(rows * tokens)
         print(

@@ -15,11 +15,11 @@ from reasoning_lab.data.teachers.config import ProceduralTeacherConfig
 from reasoning_lab.data.teachers.teacher import boxed
 from reasoning_lab.data.tokens.documents import document_of
 from reasoning_lab.graph.stage import Metrics
+from reasoning_lab.models.markup import plain_tokens
 from reasoning_lab.models.policy import build_policy
 from reasoning_lab.models.tokenizer import (
     completion_tokens,
     prompt_tokens,
-    text_tokens,
     train_tokenizer,
 )
 from reasoning_lab.stages.pretrain.stage import PretrainStage
@@ -85,6 +85,6 @@ def _direct_answers(
 def _step_examples(
     tokenizer: PreTrainedTokenizerBase, steps: Sequence[tuple[str, str]]
 ) -> list[Example]:
-    left = text_tokens(tokenizer, [what for what, _ in steps])
-    right = text_tokens(tokenizer, [result for _, result in steps])
+    left = plain_tokens(tokenizer, [what for what, _ in steps])
+    right = plain_tokens(tokenizer, [result for _, result in steps])
     return [Example(*pair) for pair in zip(left, right, strict=True)]
