@@ -61,7 +61,13 @@ def run_job(
 ) -> Outcome:
     """Fill the job's `out_dir`, in this process."""
     pl.seed_everything(job.seed, verbose=False)
-    context = StageContext.of(job, source, benchmark_sources, verifier, tracker)
+    context = StageContext(
+        **vars(job),
+        source=source,
+        benchmark_sources=benchmark_sources,
+        verifier=verifier,
+        tracker=tracker,
+    )
     try:
         metrics = context.run_stage()
     finally:

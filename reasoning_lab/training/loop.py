@@ -35,7 +35,7 @@ from reasoning_lab.training.checkpoints import (
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.training.micro_batches import Batch, PlannedBatches
 from reasoning_lab.training.progress import StageProgress
-from reasoning_lab.training.schedules import OptimizerFactory, Schedule
+from reasoning_lab.training.schedules import optimizer_of, schedule_of
 from reasoning_lab.training.strategies import drives_of, mean_over_ranks, shard, trainer_options
 
 # Batches come in one planned pass; what the policy is stands in its config.
@@ -52,24 +52,21 @@ class PolicyModule(pl.LightningModule):
 
     Args:
         policy: The model that learns.
-        optimizer: Makes the optimizer from the named parameters.
-        schedule: Factor of the learning rate at each optimizer step, from 0.
+        optimization: Names the optimizer and its schedule; its length is in steps.
+        stage: The stage's name, for errors.
 
     Attributes:
         weights: The trained policy's, on rank 0, where the policy itself holds only a shard.
     """
 
     def __init__(
-        self,
-        policy: PreTrainedModel,
-        optimizer: OptimizerFactory,
-        schedule: Schedule,
+        self, policy: PreTrainedModel, optimization: OptimizationConfig, stage: str
     ) -> None:
         super().__init__()
         self.policy = policy
         self.strict_loading = not has_adapter(policy)
-        self._optimizer = optimizer
-        self._schedule = schedule
+        self._optimizer = optimizer_of(optimization, stage)
+        self._schedule = schedule_of(optimization)
         self.weights: dict[str, Tensor] | None = None
         self._sums: dict[str, Tensor] = {}
         self._summed = 0

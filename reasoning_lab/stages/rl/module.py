@@ -44,7 +44,6 @@ from reasoning_lab.system.ranks import Peers
 from reasoning_lab.tracking.tracker import Tracker
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.training.loop import PolicyModule, fit, save_trained
-from reasoning_lab.training.schedules import optimizer_of, schedule_of
 from reasoning_lab.training.step_plan import in_steps
 from reasoning_lab.training.strategies import backward, clipped_step
 from reasoning_lab.types import Split
@@ -84,8 +83,7 @@ class RLModule(PolicyModule):
         tracker: Tracker,
         name: str,
     ) -> None:
-        optimization = config.optimization
-        super().__init__(policy, optimizer_of(optimization, name), schedule_of(optimization))
+        super().__init__(policy, config.optimization, name)
         self.automatic_optimization = False
         self._tokenizer = tokenizer
         self._collector = collector
