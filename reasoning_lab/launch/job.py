@@ -38,7 +38,7 @@ from reasoning_lab.system import malloc
 from reasoning_lab.system.files import write_atomically
 from reasoning_lab.system.interrupts import Interrupted, forward_signals
 from reasoning_lab.system.ranks import rank
-from reasoning_lab.tracking.tracker import NullTracker, Tracker
+from reasoning_lab.tracking.tracker import Tracker
 from reasoning_lab.tracking.wandb import WandbRun, WandbTracker
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.training.job import Job
@@ -80,7 +80,7 @@ def run_job(
 
 def tracker_of(run: WandbRun | None) -> Tracker:
     """The tracker of a job's W&B run, or of none."""
-    return NullTracker() if run is None else WandbTracker(run)
+    return Tracker() if run is None else WandbTracker(run)
 
 
 def launched(job: Job) -> Outcome:
@@ -143,7 +143,7 @@ def work(folder: Path, verifier: Verifier) -> None:
     job = read_job(folder)
     try:
         with contextlib.ExitStack() as stack:
-            tracker: Tracker = NullTracker()
+            tracker: Tracker = Tracker()
             if rank() == 0:
                 tracker = tracker_of(job.tracking)
                 stack.callback(tracker.finish)

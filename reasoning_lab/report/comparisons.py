@@ -76,9 +76,7 @@ class StageMean:
     """One stage on one benchmark over several seeds.
 
     Attributes:
-        variant: As in `Row`.
-        benchmark: As in `Row`.
-        stage: As in `Row`.
+        variant, benchmark, stage: As in `Row`.
         by_seed: Seed to pass@1.
         estimate: All seeds together; its interval is over problems.
         seeds_ci95: 95% interval of the mean over all seeds that could have been drawn.

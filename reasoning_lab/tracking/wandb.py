@@ -14,16 +14,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from reasoning_lab.config.tracker import TrackerConfig
 from reasoning_lab.graph.record import Record
-from reasoning_lab.tracking.tracker import GLOBAL_STEP
+from reasoning_lab.tracking.tracker import GLOBAL_STEP, Tracker
 from reasoning_lab.types import Rollout
-
-if TYPE_CHECKING:
-    from pytorch_lightning.loggers.logger import Logger
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +75,7 @@ class WandbRun:
     settings: Mapping[str, Any]
 
 
-class WandbTracker:
+class WandbTracker(Tracker):
     """One W&B run.
 
     A resumed stage logs the steps after its last state again, with the same values.
@@ -88,7 +85,10 @@ class WandbTracker:
     """
 
     def __init__(self, run: WandbRun) -> None:
-        self.run_id: str | None = run.run_id
+        from reasoning_lab.tracking.history import TrackerLogger  # Lightning takes a second.
+
+        self.run_id = run.run_id
+        self.lightning_logger = TrackerLogger(self)
         self._offline = run.offline
         self._folder = run.folder
         self._run: Any = None
@@ -107,12 +107,6 @@ class WandbTracker:
             "tags": list(tags),
             "config": dict(run.settings),
         }
-
-    @property
-    def lightning_logger(self) -> "Logger | None":
-        from reasoning_lab.tracking.lightning import TrackerLogger
-
-        return TrackerLogger(self)
 
     def log(self, metrics: Mapping[str, Any]) -> None:
         self._call(lambda run: run.log(dict(metrics)))

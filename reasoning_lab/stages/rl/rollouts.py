@@ -15,11 +15,12 @@ All random numbers derive from (seed, step, round, prompt, occurrence of the pro
 therefore samples what it would have sampled, and no two rollouts of a run are the same draw.
 """
 
+import random
+import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from reasoning_lab.losses.advantages import ADVANTAGES
@@ -36,21 +37,15 @@ from reasoning_lab.stages.rl.records import (
     StepRollouts,
     TrainingRow,
 )
-from reasoning_lab.stages.rl.stabilizers import (
-    annealed_temperature,
-    balanced_indices,
-    length_variation,
-)
 from reasoning_lab.stages.rl.stage import RLStage
-from reasoning_lab.types import Example, Problem, RolloutGroup, UserError
+from reasoning_lab.types import Example, Problem, Rollout, RolloutGroup, UserError
 
 
 class RolloutCollector:
     """Samples a step's rollouts, rewards them and decides which of them train.
 
     Args:
-        config: The stage's.
-        seed: The run's.
+        config, seed: The stage's and the run's.
         sampler: Samples and verifies.
         validation: Problems on which the policy is validated during training.
         key: The stage's config key, for errors.
@@ -137,14 +132,12 @@ class RolloutCollector:
 
     def _reward(self, group: RolloutGroup) -> RewardedGroup:
         """The group with each rollout's reward; those that cannot be judged are dropped."""
-        rewarded = []
-        for rollout in group.rollouts:
-            terms = self._rewards.terms(rollout)
-            if terms is None:
-                record = RewardedRollout(rollout, {}, None, dropped=DropReason.UNJUDGED)
-            else:
-                record = RewardedRollout(rollout, terms, sum(terms.values()))
-            rewarded.append(record)
+        rewarded = [
+            RewardedRollout(rollout, {}, None, dropped=DropReason.UNJUDGED)
+            if (terms := self._rewards.terms(rollout)) is None
+            else RewardedRollout(rollout, terms, sum(terms.values()))
+            for rollout in group.rollouts
+        ]
         oversampled = len(rewarded) > self._config.group_size
         return RewardedGroup(group.problem, rewarded, oversampled)
 
@@ -202,17 +195,19 @@ class RolloutCollector:
         rewards = [torch.tensor([record.reward for record in group.compared]) for group in compared]
         advantages = iter(ADVANTAGES[self._config.advantage](rewards))
         return [
-            _with_advantages(group, next(advantages)) if group.in_update_baseline else group
+            group.with_compared(
+                replace(record, advantage=advantage)
+                for record, advantage in zip(group.compared, next(advantages).tolist(), strict=True)
+            )
+            if group.in_update_baseline
+            else group
             for group in groups
         ]
 
 
 def step_sampling(config: RLStage, step: int) -> Sampling:
     """How a step samples: untruncated, so that engine and trainer have one distribution."""
-    annealing = config.temperature
-    temperature = annealed_temperature(
-        step, config.optimization.steps, annealing.start, annealing.end, annealing.anneal_frac
-    )
+    temperature = config.temperature.at(step, config.optimization.steps)
     return Sampling(temperature, 1.0, config.max_new_tokens)
 
 
@@ -231,50 +226,50 @@ def filter_reason(config: RLStage, group: RolloutGroup) -> DropReason | None:
     return None
 
 
+def length_variation(group: RolloutGroup) -> float:
+    """Coefficient of variation of the completions' lengths: standard deviation over mean.
+
+    0 where every completion is empty.
+    """
+    lengths = [len(rollout.completion.token_ids) for rollout in group.rollouts]
+    return statistics.pstdev(lengths) / (statistics.fmean(lengths) or 1.0)
+
+
+def balanced_indices(rollouts: Sequence[Rollout], seed: str) -> set[int]:
+    """Indices of every correct rollout and of equally many random incorrect ones.
+
+    Where fewer are incorrect than correct, all incorrect ones are kept.
+    """
+    correct = [index for index, rollout in enumerate(rollouts) if rollout.correct]
+    incorrect = [index for index, rollout in enumerate(rollouts) if not rollout.correct]
+    count = min(len(correct), len(incorrect))
+    return {*correct, *random.Random(seed).sample(incorrect, count)}
+
+
 def _balance(group: RewardedGroup, seed: str) -> RewardedGroup:
     """Keep every correct rollout and as many random incorrect ones, of those that are judged."""
-    compared = group.compared
-    compared_rollouts = [record.rollout for record in compared]
-    balanced_subset = balanced_indices(compared_rollouts, f"{seed}/{group.problem.id}")
-    balanced = iter(
+    rollouts = [record.rollout for record in group.compared]
+    balanced_subset = balanced_indices(rollouts, f"{seed}/{group.problem.id}")
+    return group.with_compared(
         record if index in balanced_subset else replace(record, dropped=DropReason.BALANCED_AWAY)
-        for index, record in enumerate(compared)
+        for index, record in enumerate(group.compared)
     )
-    rollouts = [next(balanced) if record.is_compared else record for record in group.rollouts]
-    return replace(group, rollouts=rollouts)
 
 
 def _mask_truncated(group: RewardedGroup) -> RewardedGroup:
     """Truncated rollouts stay in the baseline and do not train."""
-    rollouts = [
+    return group.with_compared(
         replace(record, dropped=DropReason.CUT_OFF)
-        if record.is_compared and record.rollout.completion.truncated
+        if record.rollout.completion.truncated
         else record
-        for record in group.rollouts
-    ]
-    return replace(group, rollouts=rollouts)
-
-
-def _with_advantages(group: RewardedGroup, advantages: Tensor) -> RewardedGroup:
-    """The group with `advantages` `[G]`, one for each compared rollout, in order."""
-    values = iter(advantages.tolist())
-    rollouts = [
-        replace(record, advantage=next(values)) if record.is_compared else record
-        for record in group.rollouts
-    ]
-    return replace(group, rollouts=rollouts)
+        for record in group.compared
+    )
 
 
 def training_rows(
     groups: Sequence[RewardedGroup], tokenizer: PreTrainedTokenizerBase, config: RLStage
 ) -> list[TrainingRow]:
-    """The rollouts that train, tokenized and weighted.
-
-    Args:
-        groups: The update's trained groups, with advantages.
-        tokenizer: The policy's.
-        config: The stage's.
-    """
+    """The rollouts that train in an update's groups, tokenized and weighted."""
     trained = [(record, len(group.compared)) for group in groups for record in group.trained]
     rollouts = [record.rollout for record, _ in trained]
     prompts = prompt_tokens(tokenizer, [rollout.problem.prompt for rollout in rollouts])

@@ -35,6 +35,13 @@ class TemperatureConfig:
     end: float = number(0.6, least=0.01)
     anneal_frac: float = fraction(0.5)
 
+    def at(self, step: int, steps: int) -> float:
+        """Linear from `start` at step 0 to `end` at `anneal_frac * steps`, then constant."""
+        anneal_steps = self.anneal_frac * steps
+        if step >= anneal_steps:
+            return self.end
+        return self.start + (self.end - self.start) * step / anneal_steps
+
 
 @dataclass
 class FilterConfig:

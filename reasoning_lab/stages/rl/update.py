@@ -69,8 +69,7 @@ def rollout_batches(
 
     Args:
         groups: All of the update's that train, with their advantages.
-        tokenizer: The policy's.
-        config: The stage's.
+        tokenizer, config: The policy's and the stage's.
         rows: Rollouts a micro-batch; None = 32, so that little is padding. Fewer where some rank
             would have none.
         device: Where they go.
@@ -117,9 +116,8 @@ def entropy(
     Args:
         policy: Every rank computes the same.
         rollouts: All that the step drew, of which a few are read, evenly spread.
-        tokenizer: The policy's.
+        tokenizer, device: The policy's.
         rows: Rollouts a forward pass; None = all that are read.
-        device: Where they go.
     """
     count = min(_ENTROPY_ROLLOUTS, len(rollouts))
     read = [rollouts[number * len(rollouts) // count] for number in range(count)]
@@ -190,15 +188,6 @@ class Tally:
         self._sums[key] = self._sums.get(key, torch.zeros((), device=value.device)) + value
 
 
-def _kl_term(
-    reference: "Reference | None", batch: "RolloutBatch", config: RLStage, temperature: float
-) -> KLTerm | None:
-    if reference is None:
-        return None
-    logprobs = reference.logprobs(batch.tokens, temperature)
-    return KLTerm(logprobs, config.kl.estimator, config.kl.weight)
-
-
 def update(
     policy: PreTrainedModel,
     batches: Sequence[RolloutBatch],
@@ -215,7 +204,6 @@ def update(
     Args:
         policy: Learns; its weights are those that sampled.
         batches: This rank's share of the update's rollouts.
-        config: The stage's.
         temperature: The one that sampled divides the logits.
         optimizer: Forgets the gradient of the update before.
         backward: Adds a micro-batch's gradient, which becomes the mean over the ranks; its second
@@ -228,7 +216,14 @@ def update(
         What is logged under `train/`.
     """
     tally, first_logprobs = Tally(peers), list[Tensor]()
-    kl_terms = [_kl_term(reference, batch, config, temperature) for batch in batches]
+    kl_terms = [
+        None
+        if reference is None
+        else KLTerm(
+            reference.logprobs(batch.tokens, temperature), config.kl.estimator, config.kl.weight
+        )
+        for batch in batches
+    ]
     norm = 0.0
     for epoch in range(config.epochs):
         optimizer.zero_grad()
