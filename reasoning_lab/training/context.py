@@ -62,9 +62,6 @@ class StageContext(Job):
 
         It has the tokens that a hub's checkpoint lacks, and the adapter that is configured.
 
-        Args:
-            policy: Where training starts.
-
         Raises:
             UserError: Training would not compute what the model does; see `check_student`.
         """
@@ -165,12 +162,9 @@ class StageContext(Job):
     ) -> RolloutSampler:
         """Draws verified rollouts from the policy through a configured engine."""
         options = engine.for_policy(str(policy.path), policy.revision, self.model.sampling_dtype)
-
-        def open_engine(on_progress: Callable[[int], None]) -> Engine:
-            opened: Engine = options.open(self.hardware)
-            return opened
-
-        return self.sampler_through(open_engine, instruction=instruction)
+        return self.sampler_through(
+            lambda on_progress: options.open(self.hardware), instruction=instruction
+        )
 
     def sampler_through(
         self,

@@ -18,7 +18,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.optimization import OptimizationConfig
-from reasoning_lab.graph.stage import Metrics as Metrics
 from reasoning_lab.models.adapters import has_adapter, trainable_weights
 from reasoning_lab.models.policy import save_policy
 from reasoning_lab.system import malloc

@@ -9,10 +9,8 @@ import time
 import warnings
 from contextlib import closing
 from dataclasses import replace
-from functools import partial
 from typing import Any, cast
 
-from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -22,8 +20,12 @@ from reasoning_lab.graph.stage import Metrics
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.models.tokenizer import template_thought
 from reasoning_lab.stages.rl.engines import rollout_sampler
-from reasoning_lab.stages.rl.health import Health
-from reasoning_lab.stages.rl.metrics import rollout_metrics, time_metrics, validation_metrics
+from reasoning_lab.stages.rl.metrics import (
+    Health,
+    rollout_metrics,
+    time_metrics,
+    validation_metrics,
+)
 from reasoning_lab.stages.rl.prefetcher import RolloutPrefetcher
 from reasoning_lab.stages.rl.prompts import prompt_batches, screened_pool
 from reasoning_lab.stages.rl.records import PromptBatch, StepRollouts
@@ -41,7 +43,6 @@ from reasoning_lab.system.ranks import Peers
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.training.loop import PolicyModule, fit, save_trained
 from reasoning_lab.training.step_plan import in_steps
-from reasoning_lab.training.strategies import backward, clipped_step
 from reasoning_lab.types import Split
 
 log = logging.getLogger(__name__)
@@ -149,24 +150,11 @@ class RLModule(PolicyModule):
         self, step_batches: list[RolloutBatch], temperature: float, step: int
     ) -> dict[str, float]:
         """Train on the step's rollouts; what is logged under `train/`."""
-        optimizer = cast(LightningOptimizer, self.optimizers())
-        values = update(
-            self.policy,
-            rank_batches(step_batches),
-            self._config,
-            temperature,
-            optimizer,
-            partial(backward, self),
-            partial(clipped_step, self, optimizer, self._config.optimization.clip_norm),
-            self._peers,
-            self._reference if self._measures_kl(step) else None,
-        )
-        values["learning_rate"] = self.trainer.optimizers[0].param_groups[0]["lr"]
+        kl, batches = self._config.kl, rank_batches(step_batches)
+        measures_kl = kl.weight or (kl.log_every_steps and step % kl.log_every_steps == 0)
+        reference = self._reference if measures_kl else None
+        values = update(self, batches, self._config, temperature, self._peers, reference)
         return {f"train/{key}": float(value) for key, value in values.items()}
-
-    def _measures_kl(self, step: int) -> bool:
-        kl = self._config.kl
-        return bool(kl.weight) or bool(kl.log_every_steps and step % kl.log_every_steps == 0)
 
     def _log_table(self, step_rollouts: StepRollouts) -> None:
         records = [
