@@ -76,10 +76,7 @@ def write_report(
     files = {
         "json": ("report.json", text),
         "csv": ("report.csv", _csv([row.as_json() for row in rows])),
-        "comparisons": (
-            "comparisons.csv",
-            _csv([*content["differences"], *content["ablations"]]),
-        ),
+        "comparisons": ("comparisons.csv", _csv([*content["differences"], *content["ablations"]])),
         "dropped": ("dropped.csv", _csv(_drops(evidence))),
         "latex": ("report.tex", latex_tables(rows, claims, _METHOD)),
         "markdown": ("report.md", _markdown(rows, claims, evidence, list(figures))),

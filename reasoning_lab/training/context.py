@@ -134,10 +134,7 @@ class StageContext(Job):
         return remaining
 
     def sampler(
-        self,
-        policy: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        instruction: str = "",
+        self, policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, instruction: str = ""
     ) -> RolloutSampler:
         """Draws verified rollouts from `policy`, under the fingerprint that it came with.
 

@@ -19,11 +19,7 @@ from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.graph.stage import Metrics
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.sampling.rollouts import sampling_from_config
-from reasoning_lab.stages.prefer.stage import (
-    PreferMixedStage,
-    PreferStage,
-    PreferTeacherStage,
-)
+from reasoning_lab.stages.prefer.stage import PreferMixedStage, PreferStage, PreferTeacherStage
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.types import PreferencePair, Problem, RolloutGroup, Split, UserError, Verdict
 from reasoning_lab.verify import verifier_version
@@ -101,9 +97,7 @@ def _teacher_groups(corpus: Corpus) -> list[RolloutGroup]:
 
 
 def _write(
-    groups: Sequence[RolloutGroup],
-    config: PreferStage | PreferTeacherStage,
-    context: StageContext,
+    groups: Sequence[RolloutGroup], config: PreferStage | PreferTeacherStage, context: StageContext
 ) -> Metrics:
     pairs = preference_pairs(groups, config.pairs_per_problem, context.seed, config.pairing)
     _count(groups, len(pairs), context.ledger)

@@ -204,14 +204,7 @@ def run(config: RLStage, context: StageContext, policy: Policy) -> Metrics:
             f"stages.{context.name}",
             template_thought(tokenizer),
         )
-        module = RLModule(
-            student,
-            tokenizer,
-            collector,
-            prefetcher,
-            config,
-            context,
-        )
+        module = RLModule(student, tokenizer, collector, prefetcher, config, context)
         batches = prompt_batches(config, pool, context.seed)
         train_s = fit(module, batches, context, optimization)
     remedy = "choose other levels, a larger group_size, wider filters or signal=reward"

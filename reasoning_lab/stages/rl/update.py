@@ -13,12 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from reasoning_lab.data.tokens.batches import completion_batch
 from reasoning_lab.kernels.batch import TokenBatch
 from reasoning_lab.kernels.logprobs import token_entropies, token_logprobs
-from reasoning_lab.losses.policy_gradient import (
-    GRPOLoss,
-    KLTerm,
-    grpo_loss,
-    importance_weights,
-)
+from reasoning_lab.losses.policy_gradient import GRPOLoss, KLTerm, grpo_loss, importance_weights
 from reasoning_lab.models.tokenizer import prompt_tokens
 from reasoning_lab.stages.rl.records import RewardedGroup, TrainingRow
 from reasoning_lab.stages.rl.rollouts import training_rows
