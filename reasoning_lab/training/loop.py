@@ -32,7 +32,7 @@ from reasoning_lab.training.checkpoints import (
     states_of,
 )
 from reasoning_lab.training.context import StageContext
-from reasoning_lab.training.micro_batches import Batch, PlannedBatches
+from reasoning_lab.training.micro_batches import PlannedBatches
 from reasoning_lab.training.progress import StageProgress
 from reasoning_lab.training.schedules import optimizer_of, schedule_of
 from reasoning_lab.training.strategies import drives_of, mean_over_ranks, shard, trainer_options
@@ -112,11 +112,6 @@ class PolicyModule(pl.LightningModule):
         metrics["time/step_s"] = time.monotonic() - self._step_started
         for logger in self.loggers:
             logger.log_metrics(metrics, step)
-
-    def transfer_batch_to_device(
-        self, batch: Batch, device: torch.device, dataloader_idx: int
-    ) -> Batch:
-        return batch.to(device)
 
     def log_train(self, values: Mapping[str, float | Tensor]) -> None:
         """Log the mean over a step's micro-batches under `train/`, with the learning rate."""

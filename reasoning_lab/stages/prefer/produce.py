@@ -142,20 +142,14 @@ def _count(groups: Sequence[RolloutGroup], pairs: int, ledger: Ledger) -> None:
 
 
 def _provenance(pair: PreferencePair) -> dict[str, Any]:
-    sides = {"chosen": pair.chosen, "rejected": pair.rejected}
-    return {
-        "prompt_id": pair.chosen.problem.id,
-        **{
-            f"{side}_{name}": value
-            for side, rollout in sides.items()
-            for name, value in {
-                "author": rollout.author,
-                "verdict": str(rollout.verdict),
-                "judge": rollout.judge,
-                "characters": len(rollout.completion.text),
-                "tokens": len(rollout.completion.token_ids) or None,
-            }.items()
-        },
-        "checker": pair.chosen.problem.checker,
-        "verifier": verifier_version(),
-    }
+    problem = pair.chosen.problem
+    provenance: dict[str, Any] = {"prompt_id": problem.id}
+    for side, rollout in (("chosen", pair.chosen), ("rejected", pair.rejected)):
+        provenance |= {
+            f"{side}_author": rollout.author,
+            f"{side}_verdict": str(rollout.verdict),
+            f"{side}_judge": rollout.judge,
+            f"{side}_characters": len(rollout.completion.text),
+            f"{side}_tokens": len(rollout.completion.token_ids) or None,
+        }
+    return provenance | {"checker": problem.checker, "verifier": verifier_version()}
