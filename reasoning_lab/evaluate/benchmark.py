@@ -36,11 +36,7 @@ def benchmark_problems(
 ) -> list[Problem]:
     """The benchmark's problems, once it is sure that none was trained on.
 
-    Args:
-        source: Draws them from its test split.
-        config: How many, at which levels.
-        name: The benchmark's, for the error.
-        lineage: Artifact folders of every stage that the policy comes from.
+    `lineage` are the artifact folders of every stage that the policy comes from.
 
     Raises:
         UserError: When a prompt was trained on; it names the stage's artifact.

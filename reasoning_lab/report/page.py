@@ -45,14 +45,7 @@ _NODE_HEIGHT_PX, _ARC_WIDTH_PX = 22, 7
 
 
 def html_page(rows: Sequence[Row], claims: Claims, evidence: Evidence, method: str) -> str:
-    """The complete HTML file.
-
-    Args:
-        rows: Every policy on every benchmark.
-        claims: Means and comparisons of the results.
-        evidence: Rollouts, curves, graph and configs.
-        method: How intervals and p-values are computed, in words.
-    """
+    """The complete HTML file; `method` says how intervals and p-values are computed."""
     scripts = {name: _asset(f"{name}.js") for name in ("temml.min", "page")}
     data = {
         "ladder": _ladder(rows),
