@@ -54,7 +54,8 @@ class Row:
         keys = {item.name: item.name for item in fields(self)} | {"pass_at_1": "pass@1"}
         values = {key: getattr(self, name) for name, key in keys.items()}
         values["ci95"] = list(self.ci95)
-        return values | values.pop("measured")
+        del values["measured"]
+        return {**values, **self.measured}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,8 +26,8 @@ class MuonAdamW(Optimizer):
     """Muon where a parameter is a hidden matrix, AdamW elsewhere.
 
     Names of parameters tell embeddings, which AdamW updates, from hidden matrices. `lr` and the
-    decoupled `weight_decay`, which takes embeddings and norms too, are of both; `momentum` is Muon's,
-    and `betas` are AdamW's.
+    decoupled `weight_decay`, which takes embeddings and norms too, are of both; `momentum` is
+    Muon's, and `betas` are AdamW's.
     """
 
     def __init__(

@@ -96,9 +96,13 @@ def _open_judge(
 ) -> AbstractContextManager[JudgeFunction]:
     """The configured judge, or one that leaves every verdict as it is."""
     if config.judge is None:
-        return nullcontext(list)
+        return nullcontext(_keep_verdicts)
     judge: ModelJudge = config.judge.build()
     return judge.open(context.hardware)
+
+
+def _keep_verdicts(rollouts: Sequence[Rollout]) -> list[Rollout]:
+    return list(rollouts)
 
 
 def _make_rollouts(
