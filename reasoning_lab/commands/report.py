@@ -24,18 +24,11 @@ from reasoning_lab.graph.recipe import Node, variant_label
 from reasoning_lab.graph.record import Record, fingerprint
 from reasoning_lab.graph.store import Store
 from reasoning_lab.models.policy_artifact import Policy
-from reasoning_lab.report.table import sentences
-from reasoning_lab.report.write import (
-    Claims,
-    Completions,
-    Evidence,
-    GraphNode,
-    Row,
-    StageResult,
-    console_means,
-    console_table,
-    write_report,
-)
+from reasoning_lab.report.comparisons import Claims
+from reasoning_lab.report.evidence import Completions, Evidence, GraphNode
+from reasoning_lab.report.rows import Row, StageResult
+from reasoning_lab.report.table import console_table, mean_cells, row_cells, sentences
+from reasoning_lab.report.write import write_report
 from reasoning_lab.system.files import timestamped_folder
 from reasoning_lab.types import UserError
 
@@ -199,7 +192,10 @@ def publish(
     """Write the report into `out_dir` and print its tables and sentences."""
     claims = Claims.of(results)
     paths = write_report(rows, claims, results, evidence, out_dir)
-    console.print(console_means(claims.means) if claims.means else console_table(rows))
+    if claims.means:
+        console.print(console_table("pass@1, mean over seeds", *mean_cells(claims.means)))
+    else:
+        console.print(console_table("pass@1 on held-out problems", *row_cells(rows)))
     for sentence in sentences([*claims.stages, *claims.variants]):
         console.print(sentence.replace("**", ""), markup=False, soft_wrap=True)
     console.print(f"Report: {paths['html']}, {paths['markdown'].name}", soft_wrap=True)

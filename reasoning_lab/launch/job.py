@@ -39,7 +39,7 @@ from reasoning_lab.system import malloc
 from reasoning_lab.system.files import write_atomically
 from reasoning_lab.system.interrupts import Interrupted, forward_signals
 from reasoning_lab.system.ranks import rank
-from reasoning_lab.tracking.tracker import NullTracker, Tracker
+from reasoning_lab.tracking.tracker import Tracker
 from reasoning_lab.tracking.wandb import WandbRun, WandbTracker
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.training.job import Job
@@ -62,7 +62,13 @@ def run_job(
 ) -> Outcome:
     """Fill the job's `out_dir`, in this process."""
     pl.seed_everything(job.seed, verbose=False)
-    context = StageContext.of(job, source, benchmark_sources, verifier, tracker)
+    context = StageContext(
+        **vars(job),
+        source=source,
+        benchmark_sources=benchmark_sources,
+        verifier=verifier,
+        tracker=tracker,
+    )
     try:
         metrics = context.run_stage()
     finally:
@@ -75,7 +81,7 @@ def run_job(
 
 def tracker_of(run: WandbRun | None) -> Tracker:
     """The tracker of a job's W&B run, or of none."""
-    return NullTracker() if run is None else WandbTracker(run)
+    return Tracker() if run is None else WandbTracker(run)
 
 
 def launched(job: Job) -> Outcome:
@@ -135,7 +141,7 @@ def work(folder: Path, verifier: Verifier) -> None:
     job = read_job(folder)
     try:
         with contextlib.ExitStack() as stack:
-            tracker: Tracker = NullTracker()
+            tracker: Tracker = Tracker()
             if rank() == 0:
                 tracker = tracker_of(job.tracking)
                 stack.callback(tracker.finish)
