@@ -7,7 +7,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -22,12 +21,11 @@ from reasoning_lab.system.gc_frozen_imports import gc_frozen_imports
 
 # Every stage ends with a collection, which need not look at what is imported.
 with gc_frozen_imports():
-    import hydra
     from hydra.core.global_hydra import GlobalHydra
 
     from reasoning_lab.cli import main
-    from reasoning_lab.commands.compose import Recipe, compose, register_schemas
-    from reasoning_lab.config.folder import CONF
+    from reasoning_lab.commands.compose import Recipe
+    from tests.support.composition import composed_recipe
     from tests.support.launches import jobs, single  # noqa: F401 - fixtures, as are the next
     from tests.support.stages import context, source, verifier  # noqa: F401
 
@@ -51,15 +49,6 @@ FAST_PRETRAINING = [
 ]
 
 Compose = Callable[..., Recipe]
-
-
-@cache
-def composed_recipe(*overrides: str) -> Recipe:
-    """What the command would run under `overrides`; composing takes a third of a second."""
-    register_schemas()
-    GlobalHydra.instance().clear()
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose(hydra.compose("config", overrides=list(overrides)))
 
 
 @pytest.fixture
