@@ -13,7 +13,7 @@ from reasoning_lab.config.optimization import DebugConfig, OptimizationConfig, O
 from reasoning_lab.tracking.history import read_history
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.training.stage import TrainingStage
-from tests.conftest import composed_recipe
+from tests.support.composition import composed_recipe
 from tests.support.stages import STAGES, optimization, trained
 
 

@@ -14,7 +14,8 @@ from hydra.errors import OverrideParseException
 
 from reasoning_lab.config.hydra_errors import hydra_quoted, one_sentence
 from reasoning_lab.types import UserError
-from tests.conftest import composed_recipe, lab_here
+from tests.conftest import lab_here
+from tests.support.composition import composed_recipe
 
 NAMES = [
     "a=b.jsonl",

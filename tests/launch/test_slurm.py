@@ -79,10 +79,10 @@ MACHINES = """#!/bin/sh
 trap '' TERM
 heartbeat=$(ls | grep ^heartbeat)
 printf 'it is gone' > ended-heartbeat-of-another-0.txt
-sleep 2
+sleep 0.5
 touch processes-0.log processes-1.log
 printf 'it failed' > ended-$heartbeat-1.txt
-sleep 4
+sleep 2.5
 printf 'it is over' > ended-$heartbeat-0.txt
 """
 
