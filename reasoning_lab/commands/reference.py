@@ -8,7 +8,7 @@ import dataclasses
 import inspect
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, get_args, get_type_hints
 
 from hydra.core.config_store import ConfigStore
@@ -42,25 +42,25 @@ def reference() -> str:
     schemas = dict(_schemas())
     shared = _shared(schemas.values())
     root = schemas.pop("root")
-    stages = {name: schema for name, schema in schemas.items() if issubclass(schema, LabStage)}
-    sections = {"Root": _rows(root, shared), "Every stage": _rows(LabStage, shared)}
-    sections |= {
-        f"Stage `{name}`": _rows(schema, shared, hidden=LabStage) for name, schema in stages.items()
-    }
-    sections |= {
-        f"`{name}`": _rows(schema, shared) for name, schema in schemas.items() if name not in stages
-    }
-    sections |= {schema.__name__: _rows(schema, shared) for schema in shared}
-    about = {schema.__name__: schema for schema in shared}
-    about |= {f"Stage `{name}`": schema for name, schema in stages.items()}
-    about |= {f"`{name}`": schema for name, schema in schemas.items()}
-    parts = [_HEAD]
-    for title, rows in sections.items():
-        schema = about.get(title)
-        summary = "" if schema is None else (inspect.getdoc(schema) or "").partition("\n\n")[0]
-        table = ["| key | value | default | meaning |", "|:--|:--|:--|:--|", *rows] if rows else []
-        parts.append("\n".join([f"## {title}", "", *([summary, ""] if summary else []), *table]))
+    parts = [_HEAD, _section("Root", root, shared), _section("Every stage", LabStage, shared)]
+    for name, schema in schemas.items():
+        if issubclass(schema, LabStage):
+            parts.append(_section(f"Stage `{name}`", schema, shared, hidden=LabStage))
+        else:
+            parts.append(_section(f"`{name}`", schema, shared))
+    parts += [_section(schema.__name__, schema, shared) for schema in shared]
     return "\n\n".join(part.strip() for part in parts)
+
+
+def _section(
+    title: str, schema: type[Any], shared: Sequence[type[Any]], hidden: type[Any] | None = None
+) -> str:
+    """A heading, the schema's summary and its table, without the fields of `hidden`."""
+    summary = (inspect.getdoc(schema) or "").partition("\n\n")[0]
+    skipped = {item.name for item in dataclasses.fields(hidden)} if hidden else set()
+    rows = _rows(schema, shared, skipped=skipped)
+    table = ["| key | value | default | meaning |", "|:--|:--|:--|:--|", *rows] if rows else []
+    return "\n".join([f"## {title}", "", summary, "", *table])
 
 
 def field_docs(schema: type[Any]) -> dict[str, str]:
@@ -122,10 +122,9 @@ def _rows(
     schema: type[Any],
     shared: Sequence[type[Any]],
     prefix: str = "",
-    hidden: type[Any] = object,
+    skipped: Collection[str] = (),
 ) -> list[str]:
     rows, docs = [], field_docs(schema)
-    skipped = {item.name for item in dataclasses.fields(hidden)} if hidden is not object else set()
     for item, hint in _fields(schema):
         if item.name in skipped:
             continue
