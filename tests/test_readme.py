@@ -64,21 +64,22 @@ def commands_for(reader: str) -> list[list[str]]:
     return [shlex.split(line) for line in block.replace("\\\n", " ").splitlines()]
 
 
-def test_who_has_problems_runs_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_who_has_problems_makes_a_corpus_of_them(tmp_path: Path) -> None:
     (command,) = commands_for("I have problems of my own.")
-    example = re.findall(r"A line is `(\{.+?\})`", README)[0]
-    assert json.loads(example) == {"prompt": "2 + 3?", "gold": "5", "solution": "2 + 3 = 5"}
+    (example,) = re.findall(r"A line is `(\{.+\})`", README)
+    row = {"prompt": "2 + 3?", "gold": "5", "solution": r"2 + 3 = \boxed{5}"}
+    assert json.loads(example) == row
     rows = [
-        {"prompt": f"{a} + {b}?", "gold": f"{a + b}", "solution": f"{a} + {b} = {a + b}"}
+        {"prompt": f"{a} + {b}?", "gold": f"{a + b}", "solution": rf"{a} + {b} = \boxed{{{a + b}}}"}
         for a in range(30)
         for b in range(30)
     ]
     text = "\n".join(map(json.dumps, rows))
     (tmp_path / "problems.jsonl").write_text(text, encoding="utf-8")
     assert lab_here(*command[1:], *QUIET, cwd=tmp_path) == 0
-    assert "rl/heldout: done" in capsys.readouterr().out
+    (record,) = (tmp_path / "runs" / "store" / "distill").glob("*/artifact.json")
+    metrics = json.loads(record.read_text())["metrics"]
+    assert (metrics["rollouts"], metrics["accepted_frac"]) == (300, 1.0)
 
 
 def test_who_has_a_real_model_plans_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
