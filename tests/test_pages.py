@@ -1,6 +1,5 @@
 """The pages: short, plain, linked from one table of contents, and every link and name exists."""
 
-import importlib
 import re
 from pathlib import Path
 
@@ -98,8 +97,7 @@ def test_every_method_names_a_test_that_exists() -> None:
     assert len(rows) > 35
     for row in rows:
         path, _, name = row[-2].strip("`").partition(":")
-        module = importlib.import_module(path.removesuffix(".py").replace("/", "."))
-        assert hasattr(module, name), row[-2]
+        assert f"\ndef {name}(" in (ROOT / path).read_text(encoding="utf-8"), row[-2]
 
 
 @pytest.mark.long
