@@ -9,7 +9,7 @@ import inspect
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
@@ -20,7 +20,10 @@ from reasoning_lab.types import UserError
 
 _ATTRIBUTES = re.compile(r"^Attributes:\n((?:    .*\n?|\n)*)", re.MULTILINE)
 _LINE = re.compile(r"^    (\w+): +(.*(?:\n {6,}.*)*)", re.MULTILINE)
-_KINDS = {int: "integer", float: "number", bool: "true, false", str: "text"}
+_KINDS: Mapping[Any, str] = {
+    **{int: "integer", float: "number", bool: "true, false", str: "text"},
+    **{list: "list", dict: "mapping"},
+}
 _HEAD = """\
 # Reference of keys
 
@@ -155,8 +158,7 @@ def _value(
     if choices := item.metadata.get("choices"):
         return ", ".join(f"`{choice}`" for choice in choices)
     kinds = [kind for kind in get_args(hint) or (hint,) if kind is not type(None)]
-    origin = getattr(hint, "__origin__", None)
-    kind = {list: "list", dict: "mapping"}.get(origin) or _KINDS.get(kinds[0], "any")
+    kind = _KINDS.get(get_origin(hint) or kinds[0], "any")
     least, most = item.metadata.get("least"), item.metadata.get("most")
     if least is not None and most is not None:
         return f"{kind}, {least:g} to {most:g}" if most < 1e6 else f"{kind}, {least:g} to {most:,}"
