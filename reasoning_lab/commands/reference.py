@@ -158,7 +158,7 @@ def _value(
     if choices := item.metadata.get("choices"):
         return ", ".join(f"`{choice}`" for choice in choices)
     kinds = [kind for kind in get_args(hint) or (hint,) if kind is not type(None)]
-    kind = _KINDS.get(get_origin(hint) or kinds[0], "any")
+    kind = _KINDS.get(get_origin(hint)) or _KINDS.get(kinds[0], "any")
     least, most = item.metadata.get("least"), item.metadata.get("most")
     if least is not None and most is not None:
         return f"{kind}, {least:g} to {most:g}" if most < 1e6 else f"{kind}, {least:g} to {most:,}"
