@@ -13,12 +13,7 @@ import sympy
 from sympy.core.evalf import PrecisionExhausted
 from sympy.core.function import AppliedUndef
 
-from reasoning_lab.verify.formulas import (
-    Literal,
-    parse_formula,
-    parse_literal,
-    suppress_sympy_errors,
-)
+from reasoning_lab.verify.formulas import Literal, SuppressSympyErrors, parse_formula, parse_literal
 
 _ROUNDED_PLACES = 6
 _POINTS = [
@@ -74,7 +69,7 @@ def _may_be_rounded(gold: Literal) -> bool:
 
 
 def _is_rounded_value(gold: Literal, answer: Any) -> bool:
-    with suppress_sympy_errors():
+    with SuppressSympyErrors():
         value = answer.evalf(gold.places + _DIGITS)
         is_number = bool(value.is_Float or value.is_Integer)
         return is_number and _is_rounding_of(gold, Fraction(str(value)))
@@ -140,7 +135,7 @@ def _is_real(value: Any) -> bool:
 
 def _same_constant(gold: Any, answer: Any) -> bool | None:
     """Compare two constants exactly, or to hundreds of digits; None where sympy cannot."""
-    with suppress_sympy_errors():
+    with SuppressSympyErrors():
         difference = gold - answer
         if difference.is_Rational:
             return bool(difference == 0)

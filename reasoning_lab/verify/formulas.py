@@ -6,8 +6,6 @@ Decimals become exact fractions. Nothing here evaluates text as Python.
 """
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -63,15 +61,16 @@ _MAX_POWER = 3_000
 _MAX_DIGITS = 1_000
 
 
-@contextmanager
-def suppress_sympy_errors() -> Iterator[None]:
-    """Suppress every error but MemoryError: sympy fails in many ways, by recursion above all."""
-    try:
-        yield
-    except MemoryError:
-        raise
-    except Exception:
+class SuppressSympyErrors:
+    """Suppresses every error but MemoryError: sympy fails in many ways, by recursion above all."""
+
+    def __enter__(self) -> None:
         pass
+
+    def __exit__(self, kind: type[BaseException] | None, *details: object) -> bool:
+        if kind is None or issubclass(kind, MemoryError):
+            return False
+        return issubclass(kind, Exception)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +145,7 @@ def parse_formula(text: str) -> Any | None:
     prepared = _prepare_for_latex2sympy(text)
     if prepared is None:
         return None
-    with suppress_sympy_errors():
+    with SuppressSympyErrors():
         parsed = latex2sympy(
             prepared,
             is_real=not should_treat_as_complex(prepared),
@@ -198,7 +197,7 @@ def _product_sign(match: re.Match[str]) -> str:
 
 def _evaluate(parsed: Any) -> Any:
     """Make decimals fractions and `i` the imaginary unit, and evaluate where sympy can."""
-    with suppress_sympy_errors():
+    with SuppressSympyErrors():
         floats = {f: sympy.Rational(str(f)) for f in parsed.atoms(sympy.Float)}
         imaginary = {s: sympy.I for s in parsed.free_symbols if s.name == "i"}
         parsed = parsed.xreplace({**floats, **imaginary}) if floats or imaginary else parsed

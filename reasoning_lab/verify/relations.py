@@ -8,7 +8,7 @@ import sympy
 
 from reasoning_lab.verify import parse_tree as tree
 from reasoning_lab.verify.formula_equality import equal_expressions, evaluate_constant
-from reasoning_lab.verify.formulas import parse_formula, parse_literal, suppress_sympy_errors
+from reasoning_lab.verify.formulas import SuppressSympyErrors, parse_formula, parse_literal
 from reasoning_lab.verify.parse_tree import Formula, Node, PlainList, Relation
 
 _EQUALITIES = frozenset({"=", "\\approx", "\\equiv"})
@@ -109,7 +109,7 @@ def are_proportional(gold: Relation, answer: Relation) -> bool:
         return False
     operators = (gold.operators[0], answer.operators[0])
     both_equations = set(operators) <= _EQUALITIES or operators == ("\\neq", "\\neq")
-    with suppress_sympy_errors():
+    with SuppressSympyErrors():
         ratio = sympy.simplify(gold_difference / answer_difference)
         if not (ratio.is_number and ratio.is_real and ratio != 0):
             return both_equations and _same_solutions(gold_difference, answer_difference)
@@ -123,10 +123,10 @@ def _same_solutions(left: Any, right: Any) -> bool:
     """Return whether both equations have the same solutions in one symbol, at least one."""
     for symbol in sorted(left.free_symbols, key=str):
         try:
-            solutions = [set(sympy.solve(side, symbol)) for side in (left, right)]
+            left_set, right_set = (set(sympy.solve(side, symbol)) for side in (left, right))
         except NotImplementedError:
             continue
-        return bool(solutions[0]) and match_unordered(*solutions, equal_expressions)
+        return bool(left_set) and match_unordered(left_set, right_set, equal_expressions)
     return False
 
 
@@ -190,7 +190,7 @@ def equal_real_sets(gold: Node, answer: Node, same_symbol: bool = False) -> bool
         return False
     if gold_set == answer_set:
         return True
-    with suppress_sympy_errors():
+    with SuppressSympyErrors():
         return bool(gold_set.symmetric_difference(answer_set).is_empty)
     return False
 
