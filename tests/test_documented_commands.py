@@ -21,7 +21,7 @@ SWEPT = ("plan", "report", "dashboard")
 # Its commands are mistakes, which `test_troubleshooting.py` makes.
 MISTAKES = ROOT / "conf" / "TROUBLESHOOTING.md"
 # Programs that are not ours.
-OTHERS = {"pip", "vllm", "export", "cat"}
+OTHERS = {"pip", "vllm", "export", "source"}
 
 
 def commands_of(page: Path) -> list[list[str]]:
