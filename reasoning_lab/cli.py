@@ -185,11 +185,10 @@ def main() -> None:
     except UserError as error:
         _exit_with(str(error), 2)
     except Exception as error:
-        from reasoning_lab.commands.hydra_app import composition_sentence
-        from reasoning_lab.config.hydra_errors import is_composition_error
+        from reasoning_lab.config.hydra_errors import is_composition_error, one_sentence
 
         if is_composition_error(error):
-            _exit_with(composition_sentence(error), 2)
+            _exit_with(one_sentence(error), 2)
         if not isinstance(error, OSError) or error.errno != errno.ENOSPC:
             raise
         _exit_with(f"the disk is full ({error.filename}); free some space, then {RESUME_HINT}", 1)
