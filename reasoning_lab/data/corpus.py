@@ -15,7 +15,9 @@ from reasoning_lab.types import Completion, Problem, Rollout, Verdict
 
 PROMPT_IDS = "prompt_ids.txt"
 _BATCH_ROWS = 4096
-_PROBLEM_COLUMNS = ["prompt", "gold", "checker", "family", "level", "metadata"]
+# The fields whose values a column holds as they are.
+_PROBLEM_FIELDS = ("prompt", "gold", "checker", "family", "level")
+_ROLLOUT_FIELDS = ("answer", "author", "policy_version", "judge")
 _SCHEMA = pa.schema(
     {
         **dict.fromkeys(("prompt", "gold", "checker", "family"), pa.string()),
@@ -32,9 +34,6 @@ _SCHEMA = pa.schema(
 
 class RolloutWriter:
     """Writes rollouts in row groups; only the rollouts of one `write` are in memory.
-
-    Args:
-        path: The parquet file.
 
     Attributes:
         rows: Number of rollouts written.
@@ -88,7 +87,7 @@ def problems_of_rows(path: Path, rows: Int[np.ndarray, " K"]) -> Iterator[Proble
     """Yield the problems of some rows, ascending, with one batch of rows in memory."""
     start = 0
     with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(_BATCH_ROWS, columns=_PROBLEM_COLUMNS):
+        for batch in file.iter_batches(_BATCH_ROWS, columns=[*_PROBLEM_FIELDS, "metadata"]):
             here = rows[np.searchsorted(rows, start) : np.searchsorted(rows, start + len(batch))]
             if len(here):
                 yield from map(_problem, batch.take(pa.array(here - start)).to_pylist())
@@ -110,37 +109,28 @@ def read_prompt_ids(folder: Path) -> set[str]:
 def _row(rollout: Rollout) -> dict[str, Any]:
     problem, completion = rollout.problem, rollout.completion
     return {
-        "prompt": problem.prompt,
-        "gold": problem.gold,
-        "checker": problem.checker,
-        "family": problem.family,
-        "level": problem.level,
+        **{name: getattr(problem, name) for name in _PROBLEM_FIELDS},
         # Families of reasoning-gym store fractions there, which JSON cannot represent.
         "metadata": json.dumps(problem.metadata, default=str),
         "text": completion.text,
         "token_ids": list(completion.token_ids),
         "truncated": completion.truncated,
-        "answer": rollout.answer,
         "verdict": str(rollout.verdict),
-        "author": rollout.author,
-        "policy_version": rollout.policy_version,
-        "judge": rollout.judge,
+        **{name: getattr(rollout, name) for name in _ROLLOUT_FIELDS},
     }
 
 
 def _problem(row: dict[str, Any]) -> Problem:
-    values = {name: row[name] for name in _PROBLEM_COLUMNS}
-    return Problem(**{**values, "metadata": json.loads(row["metadata"])})
+    values = {name: row[name] for name in _PROBLEM_FIELDS}
+    return Problem(**values, metadata=json.loads(row["metadata"]))
 
 
 def _rollout(row: dict[str, Any]) -> Rollout:
-    completion = Completion(row["token_ids"], row["text"], truncated=row["truncated"])
+    # A corpus of an earlier version names no judge.
+    values: dict[str, Any] = {name: row.get(name) for name in _ROLLOUT_FIELDS}
     return Rollout(
-        problem=_problem(row),
-        completion=completion,
-        answer=row["answer"],
+        _problem(row),
+        Completion(row["token_ids"], row["text"], truncated=row["truncated"]),
         verdict=Verdict(row["verdict"]),
-        author=row["author"],
-        policy_version=row["policy_version"],
-        judge=row.get("judge"),
+        **values,
     )
