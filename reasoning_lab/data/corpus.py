@@ -126,10 +126,11 @@ def _problem(row: dict[str, Any]) -> Problem:
 
 
 def _rollout(row: dict[str, Any]) -> Rollout:
+    # A corpus of an earlier version names no judge.
+    values: dict[str, Any] = {name: row.get(name) for name in _ROLLOUT_FIELDS}
     return Rollout(
         _problem(row),
         Completion(row["token_ids"], row["text"], truncated=row["truncated"]),
         verdict=Verdict(row["verdict"]),
-        # A corpus of an earlier version names no judge.
-        **{name: row.get(name) for name in _ROLLOUT_FIELDS},
+        **values,
     )

@@ -19,7 +19,7 @@ from reasoning_lab.data.sources.config import ReasoningGymConfig
 from reasoning_lab.data.teachers.config import ProceduralTeacherConfig
 from reasoning_lab.stages.distill.produce import run
 from reasoning_lab.stages.distill.stage import DistillStage
-from reasoning_lab.tracking.tracker import NullTracker
+from reasoning_lab.tracking.tracker import Tracker
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.verify import Verifier
 
@@ -30,7 +30,7 @@ FAMILIES = {
 }
 
 
-class MemoryTracker(NullTracker):
+class MemoryTracker(Tracker):
     """Notes the resident memory, in MiB, each time a shard is done."""
 
     def __init__(self) -> None:

@@ -8,13 +8,11 @@ Hydra composes a round once and a model once, as no group says anything of anoth
 from itertools import cycle, islice
 from pathlib import Path
 
-import hydra
 import pytest
-from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig
 
-from reasoning_lab.commands.compose import compose, register_schemas
+from reasoning_lab.commands.compose import compose
 from reasoning_lab.config.folder import CONF
+from tests.support.composition import composed_config, models
 
 # Groups whose options need a whole run, which the named files compose with every model.
 ELSEWHERE = {
@@ -79,13 +77,6 @@ def rounds() -> list[dict[str, str]]:
     return [{group: taken[group][number] for group in groups()} for number in range(count)]
 
 
-def composed(*overrides: str) -> DictConfig:
-    register_schemas()
-    GlobalHydra.instance().clear()
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return hydra.compose("config", list(overrides))
-
-
 def overrides_of(chosen: dict[str, str], problems: Path) -> list[str]:
     words = [
         "+stage@stages.my_distill=distill",
@@ -102,12 +93,6 @@ def overrides_of(chosen: dict[str, str], problems: Path) -> list[str]:
     return words
 
 
-@pytest.fixture(scope="module")
-def models() -> dict[str, DictConfig]:
-    path = {"checkpoint": ["model.path=some/model"]}
-    return {name: composed(f"model={name}", *path.get(name, [])).model for name in options("model")}
-
-
 def test_every_group_is_composed_with_every_model() -> None:
     """A new folder of `conf` is composed here unless another file is named for it."""
     for name, names in ELSEWHERE.items():
@@ -119,18 +104,14 @@ def test_every_group_is_composed_with_every_model() -> None:
 
 @pytest.mark.parametrize("chosen", rounds(), ids=lambda chosen: chosen["data"])
 def test_options_compose_with_every_model(
-    chosen: dict[str, str],
-    models: dict[str, DictConfig],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    chosen: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("sampling.config", "commands.compose"):
-        monkeypatch.setattr(f"reasoning_lab.{module}.find_spec", lambda name: name)
+    monkeypatch.setattr("reasoning_lab.config.targets.find_spec", lambda name: name)
     problems = tmp_path / "problems.jsonl"
     problems.write_text('{"prompt": "1 + 1?", "gold": "2"}\n')
-    config = composed(*overrides_of(chosen, problems))
+    config = composed_config(*overrides_of(chosen, problems))
     adapter = config.model.adapter
-    for name, model in models.items():
+    for name, model in models().items():
         config.model = model
         # Mixed precision takes no adapter, which `test_compose.py` holds.
         config.model.adapter = None if model.dtype == "mixed" else adapter

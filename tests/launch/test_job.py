@@ -26,7 +26,7 @@ from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.launch.job import read_job, run_job, write_job
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.stages.rl.stage import RLStage
-from reasoning_lab.tracking.tracker import NullTracker
+from reasoning_lab.tracking.tracker import Tracker
 from reasoning_lab.tracking.wandb import WandbRun
 from reasoning_lab.training.job import Job
 from reasoning_lab.training.stage import LabStage
@@ -116,7 +116,7 @@ def test_nothing_of_a_stage_stays_in_memory(job: Job, source: TableSource) -> No
     gc.disable()
     try:
         with Verifier(workers=1, timeout_s=20, memory_mb=256) as verifier:
-            assert run_job(job, source, {}, verifier, NullTracker()).metrics == {"name": "sft"}
+            assert run_job(job, source, {}, verifier, Tracker()).metrics == {"name": "sft"}
         (trainer,) = alive
         assert trainer() is None
     finally:
@@ -133,7 +133,7 @@ class Dropping(LabStage):
         return {}
 
 
-class LoggedTracker(NullTracker):
+class LoggedTracker(Tracker):
     """Keeps what is logged."""
 
     def __init__(self) -> None:

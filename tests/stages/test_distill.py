@@ -16,12 +16,13 @@ from reasoning_lab.data.corpus import read_prompt_ids, read_rollouts
 from reasoning_lab.data.teachers.teacher import SolutionWriter
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.sampling.config import (
+    JUDGE_PROMPT,
     HFEngineConfig,
     ModelJudgeConfig,
     ModelTeacherConfig,
     VLLMEngineConfig,
+    parse_verdict,
 )
-from reasoning_lab.sampling.judge import JUDGE_PROMPT, parse_verdict
 from reasoning_lab.stages.distill.produce import run
 from reasoning_lab.stages.distill.stage import DistillStage
 from reasoning_lab.training.context import StageContext
@@ -317,7 +318,7 @@ def test_an_impossible_engine_is_refused_at_composition(engine: EngineConfig, me
 
 
 def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reasoning_lab.sampling.config.find_spec", lambda name: None)
+    monkeypatch.setattr("reasoning_lab.config.targets.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"teacher\.engine: .*reasoning-lab\[vllm\]"):
         teacher(engine=VLLMEngineConfig("m")).check("teacher")
 

@@ -25,7 +25,7 @@ from reasoning_lab.data.sources.table_source import TableSource
 from reasoning_lab.graph.artifact import Artifact
 from reasoning_lab.launch.job import launched, run_job, write_job
 from reasoning_lab.stages.pretrain.stage import PretrainStage
-from reasoning_lab.tracking.tracker import NullTracker
+from reasoning_lab.tracking.tracker import Tracker
 from reasoning_lab.training.checkpoints import last_checkpoint
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.training.job import Job
@@ -184,7 +184,7 @@ def run_in_process(job: Job, verifier: Verifier, folder: Path) -> tuple[Path, An
     """Run the job in this process on one device; its folder and outcome."""
     single_device = with_placement(job, folder, "single", devices=1)
     source = job.data.build()
-    return single_device.out_dir, run_job(single_device, source, {}, verifier, NullTracker())
+    return single_device.out_dir, run_job(single_device, source, {}, verifier, Tracker())
 
 
 def train_together(jobs: Mapping[str, Job], root: Path, processes: int = 2) -> None:

@@ -36,7 +36,7 @@ from reasoning_lab.stages.midtrain.stage import MidtrainStage
 from reasoning_lab.stages.rl.stage import FilterConfig, KLConfig, RLStage, ValidationConfig
 from reasoning_lab.stages.sft.stage import SFTStage
 from reasoning_lab.system.files import rename_with_checksum
-from reasoning_lab.tracking.tracker import NullTracker
+from reasoning_lab.tracking.tracker import Tracker
 from reasoning_lab.training import checkpoints
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.training.next_token_training import train_next_token
@@ -123,7 +123,7 @@ def context(
         source=source,
         hardware=HardwareConfig(),
         verifier=verifier,
-        tracker=NullTracker(),
+        tracker=Tracker(),
     )
     save_coin_tosser(accepted, stage_context)
     return replace(stage_context, inputs=inputs)
@@ -164,7 +164,7 @@ class StepLogger(Logger):
         pass
 
 
-class StepTracker(NullTracker):
+class StepTracker(Tracker):
     def __init__(self) -> None:
         self.lightning_logger: Any = StepLogger()
 

@@ -70,7 +70,8 @@ def tokenized(
         folder: Where tables are kept.
         trained: Which tokens carry loss.
         rows: The rows to take, ascending; None = all.
-        processes: How many tokenise; None = as many as there are cores.
+        processes: How many tokenise; None = as many as there are cores, or none besides this one
+            for a short text.
     """
     key = digest(
         {
@@ -86,12 +87,8 @@ def tokenized(
         table.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / f".{key}.lock"):
             if not _is_finished(table):
-                _write(file, tokenizer, table, trained, rows, processes or _cores())
+                _write(file, tokenizer, table, trained, rows, processes)
     return _read(table)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))
 
 
 def _is_finished(table: Path) -> bool:
@@ -117,7 +114,7 @@ def _write(
     table: Path,
     trained: TrainedPart,
     rows: Int[np.ndarray, " K"] | None,
-    processes: int,
+    processes: int | None,
 ) -> None:
     if (table / _SUMMARY).exists():
         log.warning("%s is damaged and is made again.", table)
@@ -126,17 +123,18 @@ def _write(
     with pq.ParquetFile(file) as parquet:
         footer = parquet.metadata
         total = footer.num_rows if rows is None else len(rows)
-        all_bytes = sum(
-            footer.row_group(number).total_byte_size for number in range(footer.num_row_groups)
-        )
-        few = all_bytes * total < _FEW_BYTES * footer.num_rows
-        missing = (
-            (_Shard(batch, numbers, table / f"{start:010d}.arrow"))
+        if processes is None:
+            groups = map(footer.row_group, range(footer.num_row_groups))
+            mean_bytes = sum(group.total_byte_size for group in groups) / max(footer.num_rows, 1)
+            few = mean_bytes * total < _FEW_BYTES
+            processes = 0 if few else len(os.sched_getaffinity(0))
+        shards = (
+            _Shard(batch, numbers, table / f"{start:010d}.arrow")
             for start, batch, numbers in _chosen(parquet, rows)
         )
         done, started = 0, time.monotonic()
         logged = started
-        for shard_rows in _mapped(missing, tokenizer, trained, 0 if few else processes):
+        for shard_rows in _mapped(shards, tokenizer, trained, processes):
             done += shard_rows
             now = time.monotonic()
             if now - logged > _LOGGED_EVERY_S:

@@ -26,7 +26,6 @@ from reasoning_lab.training.next_token_training import (
     document_batches,
     validation_batches,
 )
-from reasoning_lab.training.schedules import optimizer_of, schedule_of
 from reasoning_lab.training.step_plan import in_steps, step_plan
 from reasoning_lab.types import UserError
 
@@ -56,9 +55,7 @@ def run(config: MidtrainStage, context: StageContext, policy: Policy, corpus: Co
         memorized = np.concatenate([rows[row] for row in np.unique(plan)])
         validation = documents.select(memorized)
         validation_rows = pack(validation.lengths, config.row_tokens)
-    module = NextTokenModule(
-        student, optimizer_of(optimization, context.name), schedule_of(optimization)
-    )
+    module = NextTokenModule(student, optimization, context.name)
     stop = PatienceStopping("val/loss", patience=config.patience, check_on_train_epoch_end=False)
     train_s = fit(
         module,

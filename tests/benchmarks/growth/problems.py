@@ -25,7 +25,10 @@ from reasoning_lab.data.sources.config import ReasoningGymConfig
 from reasoning_lab.evaluate.benchmark import measured
 from reasoning_lab.evaluate.completions import COMPLETIONS
 from reasoning_lab.evaluate.statistics import majority, paired_difference, pass_at_1, pass_at_k
-from reasoning_lab.report.write import Claims, Completions, Evidence, Row, StageResult, write_report
+from reasoning_lab.report.comparisons import Claims
+from reasoning_lab.report.evidence import Completions, Evidence
+from reasoning_lab.report.rows import Row, StageResult
+from reasoning_lab.report.write import write_report
 from reasoning_lab.types import Completion, Problem, Rollout, RolloutGroup, Split, Verdict
 from reasoning_lab.verify import Verifier
 

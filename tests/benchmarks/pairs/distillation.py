@@ -29,7 +29,7 @@ from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.sampling.vllm import VLLMEngine
 from reasoning_lab.stages.distill.produce import run
 from reasoning_lab.stages.distill.stage import DistillStage
-from reasoning_lab.tracking.tracker import NullTracker
+from reasoning_lab.tracking.tracker import Tracker
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.training.stage import LabStage
 from reasoning_lab.types import Completion, Problem, Split
@@ -114,7 +114,7 @@ class Stage:
             source=self._source,
             hardware=self._hardware,
             verifier=self._verifier,
-            tracker=NullTracker(),
+            tracker=Tracker(),
         )
         engine = CustomEngine(self._model, f"{__name__}.open_engine")
         config = DistillStage(

@@ -28,7 +28,7 @@ from reasoning_lab.stages.rl.stage import KLConfig, RLStage, TemperatureConfig
 from reasoning_lab.stages.sft.stage import SFTStage
 from reasoning_lab.system import malloc
 from reasoning_lab.tracking.history import read_history
-from reasoning_lab.tracking.tracker import NullTracker
+from reasoning_lab.tracking.tracker import Tracker
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.training.stage import LabStage, TrainingStage
 from reasoning_lab.types import Problem
@@ -103,7 +103,7 @@ class Stage:
             source=None,  # type: ignore[arg-type]  # The rollouts are there.
             hardware=HardwareConfig(),
             verifier=None,  # type: ignore[arg-type]  # Nothing is verified.
-            tracker=NullTracker(),
+            tracker=Tracker(),
         )
 
     def _work(

@@ -33,8 +33,8 @@ def _rollout(number: int, words: int) -> Rollout:
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("corpus") / "accepted.parquet"
     with RolloutWriter(path) as writer:
-        for start in range(0, 9000, 1500):
-            writer.write([_rollout(number, 5) for number in range(start, start + 1500)])
+        for start in range(0, 4200, 1400):
+            writer.write([_rollout(number, 5) for number in range(start, start + 1400)])
     return path
 
 
@@ -49,13 +49,13 @@ def test_the_table_has_what_the_tokenizer_gives(
 ) -> None:
     table = tokenized(file, tokenizer, tmp_path, part)
     examples = tokenize_rollouts(tokenizer, read_rollouts(file))
-    assert len(table) == len(examples) == 9000
+    assert len(table) == len(examples) == 4200
     for document, example in zip(table, examples, strict=True):
         expected = document_of(example, trained=part)
         assert np.array_equal(document.token_ids, expected.token_ids)
         assert np.array_equal(document.loss_mask, expected.loss_mask)
         assert document.prompt_length == expected.prompt_length
-    rows = np.array([0, 17, 4095, 4096, 8999])
+    rows = np.array([0, 17, 4095, 4096, 4199])
     chosen = tokenized(file, tokenizer, tmp_path, part, rows)
     assert chosen.rows.tolist() == rows.tolist()
     for document, row in zip(chosen, rows.tolist(), strict=True):
@@ -109,16 +109,18 @@ if __name__ == "__main__":
 """
 
 
+def children_of(parent: int) -> list[str]:
+    """Process ids, as text."""
+    tasks = Path(f"/proc/{parent}/task").glob("*/children")
+    return [child for task in tasks for child in task.read_text().split()]
+
+
 def test_a_killed_process_loses_no_finished_shard_and_leaves_no_worker(
     tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:
-    file, folder = tmp_path / "long.parquet", tmp_path / "tokens"
-    long = _rollout(1, 1500)
+    file, folder, rows = tmp_path / "many.parquet", tmp_path / "tokens", 5 * 4096
     with RolloutWriter(file) as writer:
-        for start in range(0, 40_000, 2000):
-            writer.write([_rollout(n, 5) for n in range(start, start + 1990)] + [long] * 10)
-        # Enough text that processes are started for it.
-        writer.write([_rollout(n, 2000) for n in range(40_000, 41_500)])
+        writer.write([_rollout(number, 5) for number in range(rows)])
     tokenizer.save_pretrained(tmp_path / "model")
     script = tmp_path / "child.py"
     script.write_text(_CHILD)
@@ -126,12 +128,17 @@ def test_a_killed_process_loses_no_finished_shard_and_leaves_no_worker(
     while not list(folder.rglob("*.arrow")):
         assert child.poll() is None, "it ended before a shard was there"
         time.sleep(0.01)
+    workers = children_of(child.pid)
     child.send_signal(signal.SIGKILL)
     child.wait()
     finished = _files(folder)
     table = tokenized(file, tokenizer, folder, processes=2)
-    assert len(table) == 41_500
+    assert len(table) == rows
     assert finished.items() <= _files(folder).items()
-    assert int(table.lengths.sum()) == sum(
-        example.length for example in tokenize_rollouts(tokenizer, read_rollouts(file))
-    )
+    last = tokenize_rollouts(tokenizer, [_rollout(rows - 1, 5)])[0]
+    assert table[rows - 1].token_ids.tolist() == [*last.prompt_ids, *last.completion_ids]
+    assert workers
+    deadline = time.monotonic() + 60
+    while any(Path(f"/proc/{worker}").exists() for worker in workers):
+        assert time.monotonic() < deadline, "a worker outlives the process that started it"
+        time.sleep(0.05)

@@ -10,8 +10,11 @@ from reasoning_gym.factory import DATASETS
 from reasoning_lab.data.sources.config import ReasoningGymConfig
 from reasoning_lab.types import Problem, UserError, Verdict
 from reasoning_lab.verify.checkers import check, gold_error
-from reasoning_lab.verify.gym.answer_patterns import ANSWER_PATTERNS
-from reasoning_lab.verify.gym.families import REFUSED_FAMILIES, REVIEWED_FAMILIES
+from reasoning_lab.verify.gym.families import (
+    ANSWER_PATTERNS,
+    REFUSED_FAMILIES,
+    REVIEWED_FAMILIES,
+)
 from reasoning_lab.verify.gym.scorers import SCORERS
 from tests.support.verification import SHIPPED_FAMILIES, generated_problems
 
