@@ -283,10 +283,10 @@ def test_leaked_prompt_is_refused(tmp_path: Path) -> None:
     clean, leaky = tmp_path / "clean", tmp_path / "leaky"
     for folder in (clean, leaky):
         folder.mkdir()
-    write_prompt_ids(clean, source.problems(Split.TRAIN, [2], 50, 0))
+    write_prompt_ids(clean, (p.id for p in source.problems(Split.TRAIN, [2], 50, 0)))
     problems = benchmark_problems(source, benchmark, "heldout", [clean])
     assert len(problems) == 14
-    write_prompt_ids(leaky, problems[3:5])
+    write_prompt_ids(leaky, [problem.id for problem in problems[3:5]])
     with pytest.raises(UserError, match=r"benchmarks\.heldout: 2 of its 14 prompts.*leaky"):
         benchmark_problems(source, benchmark, "heldout", [clean, leaky])
 

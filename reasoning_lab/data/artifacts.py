@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from reasoning_lab.data.corpus import read_rollouts
+from reasoning_lab.data.corpus import RolloutFile
 from reasoning_lab.graph.artifact import Artifact
-from reasoning_lab.types import Rollout
 
 
 @dataclass(frozen=True)
@@ -29,14 +28,14 @@ class Corpus(Artifact):
         """Correct rollouts of validation problems."""
         return self.path / "validation.parquet"
 
-    def accepted(self) -> list[Rollout]:
-        return read_rollouts(self.accepted_file)
+    def accepted(self) -> RolloutFile:
+        return RolloutFile(self.accepted_file)
 
-    def rejected(self) -> list[Rollout]:
-        return read_rollouts(self.rejected_file)
+    def rejected(self) -> RolloutFile:
+        return RolloutFile(self.rejected_file)
 
-    def validation(self) -> list[Rollout]:
-        return read_rollouts(self.validation_file)
+    def validation(self) -> RolloutFile:
+        return RolloutFile(self.validation_file)
 
 
 @dataclass(frozen=True)
@@ -60,8 +59,8 @@ class Preferences(Artifact):
         """Who wrote each pair, how long its sides are and what verified it: JSON lines."""
         return self.path / "pairs.jsonl"
 
-    def chosen(self) -> list[Rollout]:
-        return read_rollouts(self.chosen_file)
+    def chosen(self) -> RolloutFile:
+        return RolloutFile(self.chosen_file)
 
-    def rejected(self) -> list[Rollout]:
-        return read_rollouts(self.rejected_file)
+    def rejected(self) -> RolloutFile:
+        return RolloutFile(self.rejected_file)

@@ -2,7 +2,8 @@
 
 import json
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Int
 
+from reasoning_lab.data.rollout_index import RolloutIndex
 from reasoning_lab.types import Completion, Problem, Rollout, Verdict
 
 PROMPT_IDS = "prompt_ids.txt"
@@ -64,40 +66,80 @@ def write_rollouts(path: Path, rollouts: Sequence[Rollout]) -> None:
         writer.write(rollouts)
 
 
+@dataclass(frozen=True, eq=False)
+class RolloutFile(Collection[Rollout]):
+    """Rollouts of a parquet file, read anew whenever they are iterated, some at a time.
+
+    Attributes:
+        path: The file.
+        rows: `[N]` ascending, which of its rows; None = all.
+    """
+
+    path: Path
+    rows: Int[np.ndarray, " N"] | None = None
+
+    def __len__(self) -> int:
+        if self.rows is not None:
+            return len(self.rows)
+        rows: int = pq.read_metadata(self.path).num_rows
+        return rows
+
+    def __iter__(self) -> Iterator[Rollout]:
+        for batch in self.batches():
+            yield from map(_rollout, batch.to_pylist())
+
+    def __contains__(self, rollout: object) -> bool:
+        return any(rollout == other for other in self)
+
+    def select(self, indices: Int[np.ndarray, " K"]) -> "RolloutFile":
+        """Those at some places, in the file's order."""
+        places = np.sort(np.asarray(indices, np.int64))
+        return RolloutFile(self.path, places if self.rows is None else self.rows[places])
+
+    def problems(self) -> Iterator[Problem]:
+        """The problem of each, read without its completion."""
+        for batch in self.batches([*_PROBLEM_FIELDS, "metadata"]):
+            yield from map(_problem, batch.to_pylist())
+
+    def index(self) -> RolloutIndex:
+        """What selections need to know of each."""
+        return RolloutIndex.of_batches(self.batches(RolloutIndex.COLUMNS))
+
+    def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """The rows as they are in the file, at most 4,096 at a time."""
+        with pq.ParquetFile(self.path) as file:
+            if self.rows is None:
+                yield from file.iter_batches(_BATCH_ROWS, columns=columns)
+                return
+            start = 0
+            for batch in file.iter_batches(_BATCH_ROWS, columns=columns):
+                first, end = np.searchsorted(self.rows, [start, start + len(batch)])
+                if first < end:
+                    yield batch.take(pa.array(self.rows[first:end] - start))
+                start += len(batch)
+
+    def write(self, path: Path) -> None:
+        """Copy them to a new file."""
+        with pq.ParquetWriter(path, _SCHEMA) as writer:
+            for batch in self.batches():
+                writer.write_batch(batch.cast(_SCHEMA))
+
+
 def read_rollouts(path: Path) -> list[Rollout]:
     """Read all rollouts of a file, in order."""
-    return list(stream_rollouts(path))
+    return list(RolloutFile(path))
 
 
 def subsample_rollouts(path: Path, max_count: int) -> list[Rollout]:
     """Read at most `max_count` rollouts, in order; the selection is the same each time."""
-    table = pq.read_table(path)
-    selected = random.Random(0).sample(range(table.num_rows), min(max_count, table.num_rows))
-    return [_rollout(row) for row in table.take(sorted(selected)).to_pylist()]
+    rollouts = RolloutFile(path)
+    chosen = random.Random(0).sample(range(len(rollouts)), min(max_count, len(rollouts)))
+    return list(rollouts.select(np.array(chosen, np.int64)))
 
 
-def stream_rollouts(path: Path) -> Iterator[Rollout]:
-    """Yield what `read_rollouts` returns, with one batch of rows in memory."""
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(_BATCH_ROWS):
-            yield from map(_rollout, batch.to_pylist())
-
-
-def problems_of_rows(path: Path, rows: Int[np.ndarray, " K"]) -> Iterator[Problem]:
-    """Yield the problems of some rows, ascending, with one batch of rows in memory."""
-    start = 0
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(_BATCH_ROWS, columns=[*_PROBLEM_FIELDS, "metadata"]):
-            here = rows[np.searchsorted(rows, start) : np.searchsorted(rows, start + len(batch))]
-            if len(here):
-                yield from map(_problem, batch.take(pa.array(here - start)).to_pylist())
-            start += len(batch)
-
-
-def write_prompt_ids(folder: Path, problems: Iterable[Problem]) -> None:
+def write_prompt_ids(folder: Path, ids: Iterable[str]) -> None:
     """Record the prompts that a stage trained on, for the held-out check."""
-    ids = sorted({problem.id for problem in problems})
-    (folder / PROMPT_IDS).write_text("\n".join(ids) + "\n")
+    (folder / PROMPT_IDS).write_text("\n".join(sorted(set(ids))) + "\n")
 
 
 def read_prompt_ids(folder: Path) -> set[str]:

@@ -4,17 +4,16 @@ from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from jaxtyping import Int
 
 from reasoning_lab.types import Rollout, prompt_id
 
-_BATCH_ROWS = 4096
-_COLUMNS = ["prompt", "family", "level", "text"]
+_REMEMBERED_PROMPTS = 4096
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,18 +32,17 @@ class RolloutIndex:
     families: Int[np.ndarray, " N"]
     characters: Int[np.ndarray, " N"]
 
+    COLUMNS: ClassVar = ("prompt", "family", "level", "text")
+
     @classmethod
-    def read(cls, file: Path) -> "RolloutIndex":
-        """Of a parquet file, with one batch of rows in memory."""
+    def of_batches(cls, batches: Iterable[pa.RecordBatch]) -> "RolloutIndex":
+        """Of rows with `COLUMNS`."""
         builder = _Builder()
-        with pq.ParquetFile(file) as parquet:
-            for batch in parquet.iter_batches(_BATCH_ROWS, columns=_COLUMNS):
-                builder.add(
-                    batch["prompt"].to_pylist(),
-                    batch["family"].to_pylist(),
-                    batch["level"].to_pylist(),
-                    pc.utf8_length(batch["text"]).to_pylist(),
-                )
+        for batch in batches:
+            prompts, families, levels = (
+                batch[name].to_pylist() for name in ("prompt", "family", "level")
+            )
+            builder.add(prompts, families, levels, pc.utf8_length(batch["text"]).to_pylist())
         return builder.index()
 
     @classmethod
@@ -67,7 +65,7 @@ class _Builder:
         self._families, self._characters = array("i"), array("i")
         self._family_numbers: dict[str, int] = {}
         # Rollouts of a problem mostly lie together.
-        self._number_of = lru_cache(_BATCH_ROWS)(lambda prompt: int(prompt_id(prompt), 16))
+        self._number_of = lru_cache(_REMEMBERED_PROMPTS)(lambda prompt: int(prompt_id(prompt), 16))
 
     def add(
         self,

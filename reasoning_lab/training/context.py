@@ -1,18 +1,16 @@
 """What a stage is given when it runs: its job, and what lives in one process."""
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_lab.config.components import EngineConfig
 from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.data.artifacts import Corpus
-from reasoning_lab.data.corpus import write_prompt_ids, write_rollouts
+from reasoning_lab.data.corpus import RolloutFile, write_prompt_ids
 from reasoning_lab.data.sources.problem_source import ProblemSource, draw_benchmark
 from reasoning_lab.data.sources.unreadable import ReadableGoldFilter, UnreadablePolicy
 from reasoning_lab.data.tokens.documents import TrainedPart
@@ -30,7 +28,7 @@ from reasoning_lab.sampling.rollouts import RolloutSampler
 from reasoning_lab.tracking.tracker import Tracker
 from reasoning_lab.training.job import Job
 from reasoning_lab.training.probe import check_student
-from reasoning_lab.types import Problem, Rollout, Split
+from reasoning_lab.types import Problem, Split
 from reasoning_lab.verify import Verifier
 
 
@@ -78,16 +76,12 @@ class StageContext(Job):
 
     def documents(
         self,
-        file: Path,
+        rollouts: RolloutFile,
         tokenizer: PreTrainedTokenizerBase,
         trained: TrainedPart = TrainedPart.COMPLETION,
-        rows: Int[np.ndarray, " K"] | None = None,
     ) -> TokenTable:
-        """A file of rollouts as tokens, made once for every stage that reads it alike.
-
-        The arguments are those of `tokenized`.
-        """
-        return tokenized(file, tokenizer, self.tokens_dir, trained, rows)
+        """Rollouts as tokens, made once for every stage that reads them alike; see `tokenized`."""
+        return tokenized(rollouts, tokenizer, self.tokens_dir, trained)
 
     def problems(self, split: Split, draw: ProblemsConfig) -> list[Problem]:
         """What the source gives for a stage's `problems`, under the run's seed.
@@ -124,30 +118,26 @@ class StageContext(Job):
         """The benchmark's own, or the run's."""
         return self.benchmark_sources.get(name, self.source)
 
-    def write_selection(
-        self, corpus: Corpus, accepted: Sequence[Rollout], rejected: Sequence[Rollout]
-    ) -> list[Rollout]:
-        """Write a corpus of some rollouts of `corpus`; validation rollouts are copied.
+    def write_selection(self, corpus: Corpus, accepted: RolloutFile) -> RolloutFile:
+        """Write a corpus of some accepted rollouts of `corpus`; validation rollouts are copied.
 
-        Args:
-            corpus: Where they come from.
-            accepted: Those of its accepted rollouts that stay.
-            rejected: All of its rejected rollouts. One whose problem has no accepted rollout left
-                is dropped, since it can form no pair.
+        A rejected rollout whose problem has no accepted one left is dropped, since it can form no
+        pair.
 
         Returns:
             The rejected rollouts that stay.
         """
-        problems = {rollout.problem.id: rollout.problem for rollout in accepted}
-        remaining = [rollout for rollout in rejected if rollout.problem.id in problems]
+        problems, rejected = np.unique(accepted.index().problems), corpus.rejected()
+        stays = np.isin(rejected.index().problems, problems)
+        remaining = rejected.select(np.flatnonzero(stays))
         self.ledger.take("rejected_rollouts", len(rejected))
         dropped = len(rejected) - len(remaining)
         self.ledger.drop("rejected_rollouts", "problem_dropped", dropped, selected=True)
         selection = Corpus(self.out_dir)
-        write_rollouts(selection.accepted_file, accepted)
-        write_rollouts(selection.rejected_file, remaining)
+        accepted.write(selection.accepted_file)
+        remaining.write(selection.rejected_file)
         shutil.copyfile(corpus.validation_file, selection.validation_file)
-        write_prompt_ids(self.out_dir, problems.values())
+        write_prompt_ids(self.out_dir, (f"{problem:016x}" for problem in problems.tolist()))
         return remaining
 
     def sampler(

@@ -33,7 +33,7 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
-from reasoning_lab.data.corpus import RolloutWriter
+from reasoning_lab.data.corpus import RolloutFile, RolloutWriter
 from reasoning_lab.data.tokens.batches import step_batches
 from reasoning_lab.data.tokens.packing import pack
 from reasoning_lab.data.tokens.table import Overlong
@@ -100,7 +100,8 @@ def train_peak(file: Path, model: Path, tables: Path, steps: int) -> int:
     policy, tokenizer = load_policy(model, "float32")
     policy.train()
     with peak_anonymous() as peak:
-        documents = tokenized(file, tokenizer, tables).pieces(_ROW_TOKENS, Overlong.SPLIT)
+        documents = tokenized(RolloutFile(file), tokenizer, tables)
+        documents = documents.pieces(_ROW_TOKENS, Overlong.SPLIT)
         rows = pack(documents.lengths, _ROW_TOKENS)
         plan = step_batches(np.full(len(rows), _ROW_TOKENS), 2, max(steps, len(rows)), 0)
         batches = iter(document_batches(documents, rows, plan, 1))
@@ -140,7 +141,8 @@ class Bench:
         return path if path.exists() else write_corpus(path, tokens, lengths)
 
     def _table(self, file: Path) -> Any:
-        return tokenized(file, self._tokenizer, self._tables, processes=self._processes)
+        rollouts = RolloutFile(file)
+        return tokenized(rollouts, self._tokenizer, self._tables, processes=self._processes)
 
     def train(self, name: str, lengths: tuple[int, int], steps: int = 20) -> dict[str, Any]:
         file = self._corpus(name, self._tokens, lengths)
@@ -258,7 +260,7 @@ def prepare_ours(file: Path, model: Path, folder: Path, processes: int) -> dict[
     with peak_anonymous() as peak:
         start = time.perf_counter()
         table = tokenized(
-            file, AutoTokenizer.from_pretrained(model), folder, processes=processes
+            RolloutFile(file), AutoTokenizer.from_pretrained(model), folder, processes=processes
         ).pieces(_ROW_TOKENS, Overlong.TRUNCATE)
         rows = pack(table.lengths, _ROW_TOKENS)
         return {
@@ -275,8 +277,6 @@ def prepare_trl(file: Path, model: Path, folder: Path, processes: int) -> dict[s
     import datasets
     from trl import SFTConfig, SFTTrainer
 
-    from reasoning_lab.data.corpus import stream_rollouts
-
     tokenizer = AutoTokenizer.from_pretrained(model)
     policy = LlamaForCausalLM(
         LlamaConfig(
@@ -289,7 +289,7 @@ def prepare_trl(file: Path, model: Path, folder: Path, processes: int) -> dict[s
     )
 
     def rows() -> Iterator[dict[str, str]]:
-        for rollout in stream_rollouts(file):
+        for rollout in RolloutFile(file):
             (prompt,) = prompt_texts(tokenizer, [rollout.problem.prompt])
             yield {"prompt": prompt, "completion": rollout.completion.text}
 

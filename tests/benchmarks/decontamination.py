@@ -95,7 +95,9 @@ def removed(prompts: list[str], benchmark: list[str]) -> tuple[list[bool], float
         for prompt in prompts
     ]
     started = time.perf_counter()
-    reasons = Decontaminate().drop_reasons(rollouts, CurationContext(0, {}, {"math500": benchmark}))
+    reasons = list(
+        Decontaminate().drop_reasons(rollouts, CurationContext(0, float, {"math500": benchmark}))
+    )
     return [reason is not None for reason in reasons], time.perf_counter() - started
 
 

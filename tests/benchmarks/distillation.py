@@ -14,7 +14,7 @@ from pathlib import Path
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.model import ModelConfig
 from reasoning_lab.config.problems import ProblemsConfig
-from reasoning_lab.data.corpus import stream_rollouts
+from reasoning_lab.data.corpus import RolloutFile
 from reasoning_lab.data.sources.config import ReasoningGymConfig
 from reasoning_lab.data.teachers.config import ProceduralTeacherConfig
 from reasoning_lab.stages.distill.produce import run
@@ -72,7 +72,7 @@ def main(count: int) -> None:
         run(config, context)
         seconds = time.monotonic() - started
         names = ("accepted", "rejected")
-        rows = sum(1 for n in names for _ in stream_rollouts(out_dir / f"{n}.parquet"))
+        rows = sum(len(RolloutFile(out_dir / f"{name}.parquet")) for name in names)
         corpus_mb = sum(file.stat().st_size for file in out_dir.iterdir()) / 2**20
     early, late = tracker.resident_mb[len(tracker.resident_mb) // 10], tracker.resident_mb[-1]
     print(

@@ -18,7 +18,7 @@ def test_rollouts_survive_the_disk(tmp_path: Path) -> None:
     rollout = Rollout(problem, completion, None, Verdict.TIMEOUT, "author", 7)
     write_rollouts(tmp_path / "rollouts.parquet", [rollout, rollout])
     assert read_rollouts(tmp_path / "rollouts.parquet") == [rollout, rollout]
-    write_prompt_ids(tmp_path, [problem, problem])
+    write_prompt_ids(tmp_path, [problem.id, problem.id])
     assert read_prompt_ids(tmp_path) == {problem.id}
     assert read_prompt_ids(tmp_path / "elsewhere") == set()
 

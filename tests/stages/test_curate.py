@@ -1,7 +1,7 @@
 """The `curate` stage: its steps in order, what it writes, what enters its identity."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,11 @@ import pytest
 from reasoning_lab.config.benchmark import BenchmarkConfig
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.data.artifacts import Corpus
-from reasoning_lab.data.corpus import read_prompt_ids, read_rollouts, write_rollouts
+from reasoning_lab.data.corpus import RolloutFile, read_prompt_ids, read_rollouts, write_rollouts
 from reasoning_lab.data.curation.step import (
     CurationContext,
     DropReasons,
+    Removal,
     Step,
     StepCount,
     build_steps,
@@ -47,15 +48,21 @@ class Without(Step):
 
     prompt: str
 
-    def drop_reasons(self, rollouts: Sequence[Rollout], context: CurationContext) -> DropReasons:
+    def drop_reasons(self, rollouts: Collection[Rollout], context: CurationContext) -> DropReasons:
         self.saw = [rollout.problem.prompt for rollout in rollouts]
-        return [f"is {self.prompt}" if name == self.prompt else None for name in self.saw]
+        return (f"is {self.prompt}" if name == self.prompt else None for name in self.saw)
 
 
-def test_steps_see_what_those_before_them_left() -> None:
-    rows = [rollout(name) for name in "abcab"]
+def test_steps_see_what_those_before_them_left(tmp_path: Path) -> None:
+    write_rollouts(tmp_path / "rows", [rollout(name) for name in "abcab"])
     first, second = Without("b"), Without("c")
-    curated, counts, removals = curate(rows, {"x": first, "y": second}, CurationContext(0, {}, {}))
+    removals: list[Removal] = []
+    curated, counts = curate(
+        RolloutFile(tmp_path / "rows"),
+        {"x": first, "y": second},
+        CurationContext(0, float, {}),
+        removals.append,
+    )
     assert (first.saw, second.saw) == (list("abcab"), list("aca"))
     assert [row.problem.prompt for row in curated] == ["a", "a"]
     assert counts == [StepCount("x", 5, 3, 3, 2), StepCount("y", 3, 2, 2, 1)]

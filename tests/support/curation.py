@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from reasoning_lab.data.curation.step import CurationContext, DropReasons, Step
+from reasoning_lab.data.curation.step import CurationContext, Step
 from reasoning_lab.types import Completion, Problem, Rollout, Verdict
 
 
@@ -13,5 +13,6 @@ def rollout(prompt: str, text: str = "", gold: str = "1", level: int = 1) -> Rol
 
 def reasons(
     step: Step, rollouts: Sequence[Rollout], pass_rates: dict[str, float] | None = None
-) -> DropReasons:
-    return step.drop_reasons(rollouts, CurationContext(0, pass_rates or {}, {}))
+) -> list[str | None]:
+    context = CurationContext(0, (pass_rates or {}).__getitem__, {})
+    return list(step.drop_reasons(rollouts, context))

@@ -7,7 +7,7 @@ of fewer words than an n-gram is searched for as a whole. Simplified: a stock ph
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -33,7 +33,7 @@ class Decontaminate(Step):
     overlap_frac: float = fraction(0.0)
     short_words: int = number(4, least=2)
 
-    def drop_reasons(self, rollouts: Sequence[Rollout], context: CurationContext) -> DropReasons:
+    def drop_reasons(self, rollouts: Collection[Rollout], context: CurationContext) -> DropReasons:
         if not any(context.benchmarks.values()):
             raise UserError(
                 "decontamination: there is no benchmark to compare the corpus with; name one "

@@ -3,10 +3,11 @@
 import re
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+import numpy as np
 from omegaconf import MISSING
 
 from reasoning_lab.config.fields import at_least, choice, fraction, number
@@ -32,8 +33,8 @@ class CompletionFilter(Step):
     def drop_reason(self, text: str) -> str | None:
         """Why a completion is dropped; None = it stays."""
 
-    def drop_reasons(self, rollouts: Sequence[Rollout], context: CurationContext) -> DropReasons:
-        return [self.drop_reason(rollout.completion.text) for rollout in rollouts]
+    def drop_reasons(self, rollouts: Collection[Rollout], context: CurationContext) -> DropReasons:
+        return (self.drop_reason(rollout.completion.text) for rollout in rollouts)
 
 
 @dataclass
@@ -52,9 +53,9 @@ class PassRate(Step):
     def check(self, key: str) -> None:
         _check_range(self.least, self.most, key)
 
-    def drop_reasons(self, rollouts: Sequence[Rollout], context: CurationContext) -> DropReasons:
+    def drop_reasons(self, rollouts: Collection[Rollout], context: CurationContext) -> DropReasons:
         def drop_reason(problem: Problem) -> str | None:
-            rate = context.pass_rates[problem.id]
+            rate = context.pass_rate(problem.id)
             return None if self.least <= rate <= self.most else f"pass rate {rate:.3g}"
 
         return by_problem(rollouts, drop_reason)
@@ -188,9 +189,8 @@ class HarderSubset(Step):
     levels: list[int] = MISSING
     count: int = at_least(1)
 
-    def drop_reasons(self, rollouts: Sequence[Rollout], context: CurationContext) -> DropReasons:
+    def drop_reasons(self, rollouts: Collection[Rollout], context: CurationContext) -> DropReasons:
         index = RolloutIndex.of(rollouts)
-        reasons: DropReasons = ["not in the subset"] * len(rollouts)
-        for chosen in harder_subset(index, self.levels, self.count, context.seed).tolist():
-            reasons[chosen] = None
-        return reasons
+        stays = np.zeros(len(index), np.bool_)
+        stays[harder_subset(index, self.levels, self.count, context.seed)] = True
+        return (None if one else "not in the subset" for one in stays)

@@ -5,18 +5,22 @@ left. `curate` removes and counts what the steps drop.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from reasoning_lab.config.fields import check_values
 from reasoning_lab.config.targets import resolve
+from reasoning_lab.data.corpus import RolloutFile
 from reasoning_lab.types import Problem, Rollout, UserError
 
-DropReasons = list[str | None]
+DropReasons = Iterator[str | None]
+
+_REMEMBERED_PROBLEMS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +29,12 @@ class CurationContext:
 
     Attributes:
         seed: The run's seed.
-        pass_rates: Problem id to pass rate, over all accepted and rejected rollouts.
+        pass_rate: The pass rate of a problem, by its id, over accepted and rejected rollouts.
         benchmarks: Benchmark name to its prompts.
     """
 
     seed: int
-    pass_rates: Mapping[str, float]
+    pass_rate: Callable[[str], float]
     benchmarks: Mapping[str, Sequence[str]]
 
 
@@ -48,8 +52,11 @@ class Step(ABC):
         """Raise UserError for options that contradict each other; `key` is the step's place."""
 
     @abstractmethod
-    def drop_reasons(self, rollouts: Sequence[Rollout], context: CurationContext) -> DropReasons:
-        """The reason to drop each rollout; None = it stays."""
+    def drop_reasons(self, rollouts: Collection[Rollout], context: CurationContext) -> DropReasons:
+        """The reason to drop each rollout, in their order; None = it stays.
+
+        Rollouts are read from the disk whenever they are iterated.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,35 +80,48 @@ class StepCount:
 
 
 def curate(
-    rollouts: Sequence[Rollout], steps: Mapping[str, Step], context: CurationContext
-) -> tuple[list[Rollout], list[StepCount], list[Removal]]:
-    """Apply `steps` in order; return the remaining rollouts, the counts and the removals."""
-    remaining = list(rollouts)
+    rollouts: RolloutFile,
+    steps: Mapping[str, Step],
+    context: CurationContext,
+    on_drop: Callable[[Removal], object] = lambda _: None,
+) -> tuple[RolloutFile, list[StepCount]]:
+    """Apply `steps` in order; `on_drop` is given each removal, and then forgotten.
+
+    Returns:
+        The rollouts that stay, and what each step left.
+    """
+    problems = np.unique(rollouts.index().problems, return_inverse=True)[1]
+    places, remaining = np.arange(len(rollouts)), rollouts
     counts: list[StepCount] = []
-    removals: list[Removal] = []
     for name, step in steps.items():
+        stays = np.ones(len(places), np.bool_)
         reasons = step.drop_reasons(remaining, context)
-        passed: list[Rollout] = []
-        for rollout, reason in zip(remaining, reasons, strict=True):
-            if reason is None:
-                passed.append(rollout)
-            else:
-                removals.append(Removal(name, rollout, reason))
-        problems_in, problems_out = _problem_count(remaining), _problem_count(passed)
-        counts.append(StepCount(name, len(remaining), len(passed), problems_in, problems_out))
-        remaining = passed
-    return remaining, counts, removals
+        for row, (rollout, reason) in enumerate(zip(remaining, reasons, strict=True)):
+            if reason is not None:
+                stays[row] = False
+                on_drop(Removal(name, rollout, reason))
+        before, places = places, places[stays]
+        remaining = rollouts.select(places)
+        distinct = (len(np.unique(problems[some])) for some in (before, places))
+        counts.append(StepCount(name, len(before), len(places), *distinct))
+    return remaining, counts
 
 
 def by_problem(
-    rollouts: Sequence[Rollout], drop_reason: Callable[[Problem], str | None]
+    rollouts: Collection[Rollout], drop_reason: Callable[[Problem], str | None]
 ) -> DropReasons:
-    """Give every rollout the drop reason of its problem, computed once a problem."""
-    reasons: dict[str, str | None] = {}
+    """Give every rollout the drop reason of its problem.
+
+    It is computed once for rollouts of a problem that lie near each other, as they mostly do.
+    """
+    remembered: dict[str, str | None] = {}
     for rollout in rollouts:
-        if rollout.problem.id not in reasons:
-            reasons[rollout.problem.id] = drop_reason(rollout.problem)
-    return [reasons[rollout.problem.id] for rollout in rollouts]
+        problem = rollout.problem
+        if problem.id not in remembered:
+            if len(remembered) == _REMEMBERED_PROBLEMS:
+                remembered.clear()
+            remembered[problem.id] = drop_reason(problem)
+        yield remembered[problem.id]
 
 
 def build_steps(steps: Mapping[str, Any], key: str) -> dict[str, Step]:
@@ -140,7 +160,3 @@ def _build_step(options: Any, key: str) -> Step:
     check_values(step, key)
     step.check(key)
     return step
-
-
-def _problem_count(rollouts: Sequence[Rollout]) -> int:
-    return len({rollout.problem.id for rollout in rollouts})

@@ -1,12 +1,11 @@
 """Documents that are longer than a stage takes: dropped, split or cut off, and counted."""
 
 import logging
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int
 
-from reasoning_lab.data.corpus import problems_of_rows
+from reasoning_lab.data.corpus import RolloutFile
 from reasoning_lab.data.tokens.table import Overlong, TokenTable
 from reasoning_lab.graph.ledger import Ledger
 
@@ -14,8 +13,7 @@ log = logging.getLogger(__name__)
 
 
 def drop_too_long(
-    file: Path,
-    rows: Int[np.ndarray, " D"],
+    rollouts: RolloutFile,
     lengths: Int[np.ndarray, " D"],
     max_tokens: int | None,
     unit: str,
@@ -25,8 +23,7 @@ def drop_too_long(
     """Indices of what has at most `max_tokens`; the ledger counts the others as too long.
 
     Args:
-        file: Of rollouts.
-        rows: The row of the file that each thing was made from, ascending.
+        rollouts: What each thing was made from.
         lengths: Tokens of each thing.
         max_tokens: None = everything fits.
         unit: What the ledger calls the things, which it has taken.
@@ -40,9 +37,10 @@ def drop_too_long(
     too_long = np.flatnonzero(~fits)
     if len(too_long):
         tokens = lengths[too_long].tolist()
+        problems = rollouts.select(too_long).problems()
         dropped = [
             {"origin": problem.origin, "prompt": problem.prompt, "tokens": count}
-            for count, problem in zip(tokens, problems_of_rows(file, rows[too_long]), strict=True)
+            for count, problem in zip(tokens, problems, strict=True)
         ]
         longest = dropped[tokens.index(max(tokens))]["origin"]
         ledger.drop(
@@ -53,7 +51,7 @@ def drop_too_long(
 
 
 def fit_to_rows(
-    file: Path,
+    rollouts: RolloutFile,
     documents: TokenTable,
     row_tokens: int,
     overlong: Overlong,
@@ -71,8 +69,9 @@ def fit_to_rows(
     """
     key = f"stages.{stage}.row_tokens"
     if overlong is Overlong.DROP:
-        rows, lengths = documents.rows, documents.lengths
-        return documents.select(drop_too_long(file, rows, lengths, row_tokens, unit, ledger, key))
+        return documents.select(
+            drop_too_long(rollouts, documents.lengths, row_tokens, unit, ledger, key)
+        )
     pieces = documents.pieces(row_tokens, overlong)
     count = int((documents.lengths > row_tokens).sum())
     if overlong is Overlong.TRUNCATE and count:

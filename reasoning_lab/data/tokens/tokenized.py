@@ -26,13 +26,12 @@ from threading import Thread
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from datasets import Dataset, Features, concatenate_datasets
 from datasets.arrow_writer import ArrowWriter
 from filelock import FileLock
-from jaxtyping import Int
 from transformers import PreTrainedTokenizerBase
 
+from reasoning_lab.data.corpus import RolloutFile
 from reasoning_lab.data.tokens.documents import Document, TrainedPart, document_of
 from reasoning_lab.data.tokens.table import COLUMNS, TokenTable, arrow_table
 from reasoning_lab.graph.record import digest
@@ -44,40 +43,37 @@ log = logging.getLogger(__name__)
 
 # Raised when the same text is given other tokens.
 _VERSION = 1
-_SHARD_ROWS = 4096
 # Characters that one call of the tokenizer reads: their tokens are Python integers for a while.
 _CALL_CHARACTERS = 1 << 20
-# A process needs seconds to start, in which this one tokenises as much.
-_FEW_BYTES = 16 << 20
+# Compressed; a process needs seconds to start, in which this one tokenises as much.
+_FEW_BYTES = 8 << 20
 _READ = ["prompt", "text", "token_ids", "truncated"]
 _SUMMARY = "table.json"
 _LOGGED_EVERY_S = 10.0
 
 
 def tokenized(
-    file: Path,
+    rollouts: RolloutFile,
     tokenizer: PreTrainedTokenizerBase,
     folder: Path,
     trained: TrainedPart = TrainedPart.COMPLETION,
-    rows: Int[np.ndarray, " K"] | None = None,
     processes: int | None = None,
 ) -> TokenTable:
-    """The documents of a file of rollouts, in its order.
+    """The documents of rollouts, in their order.
 
     Args:
-        file: Parquet, as `RolloutWriter` writes it.
+        rollouts: From a file.
         tokenizer: The student's.
         folder: Where tables are kept.
         trained: Which tokens carry loss.
-        rows: The rows to take, ascending; None = all.
         processes: How many tokenise; None = as many as there are cores, or none besides this one
             for a short text.
     """
     key = digest(
         {
             "version": _VERSION,
-            "file": sha256(file),
-            "rows": None if rows is None else digest(rows.tolist()),
+            "file": sha256(rollouts.path),
+            "rows": None if rollouts.rows is None else digest(rollouts.rows.tolist()),
             "tokenizer": tokenizer_identity(tokenizer),
             "trained": str(trained),
         }
@@ -87,7 +83,7 @@ def tokenized(
         table.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / f".{key}.lock"):
             if not _is_finished(table):
-                _write(file, tokenizer, table, trained, rows, processes)
+                _write(rollouts, tokenizer, table, trained, processes)
     return _read(table)
 
 
@@ -109,39 +105,27 @@ def _read(table: Path) -> TokenTable:
 
 
 def _write(
-    file: Path,
+    rollouts: RolloutFile,
     tokenizer: PreTrainedTokenizerBase,
     table: Path,
     trained: TrainedPart,
-    rows: Int[np.ndarray, " K"] | None,
     processes: int | None,
 ) -> None:
     if (table / _SUMMARY).exists():
         log.warning("%s is damaged and is made again.", table)
         for entry in table.iterdir():
             remove(entry)
-    with pq.ParquetFile(file) as parquet:
-        footer = parquet.metadata
-        total = footer.num_rows if rows is None else len(rows)
-        if processes is None:
-            groups = map(footer.row_group, range(footer.num_row_groups))
-            mean_bytes = sum(group.total_byte_size for group in groups) / max(footer.num_rows, 1)
-            few = mean_bytes * total < _FEW_BYTES
-            processes = 0 if few else len(os.sched_getaffinity(0))
-        shards = (
-            _Shard(batch, numbers, table / f"{start:010d}.arrow")
-            for start, batch, numbers in _chosen(parquet, rows)
-        )
-        done, started = 0, time.monotonic()
-        logged = started
-        for shard_rows in _mapped(shards, tokenizer, trained, processes):
-            done += shard_rows
-            now = time.monotonic()
-            if now - logged > _LOGGED_EVERY_S:
-                logged, left_s = now, (now - started) * (total - done) / done
-                log.info(
-                    "Tokenised %s of %s rollouts; %.0f s left.", f"{done:,}", f"{total:,}", left_s
-                )
+    if processes is None:
+        few = rollouts.path.stat().st_size < _FEW_BYTES
+        processes = 0 if few else len(os.sched_getaffinity(0))
+    total, done, started = len(rollouts), 0, time.monotonic()
+    logged = started
+    for shard_rows in _mapped(_shards(rollouts, table), tokenizer, trained, processes):
+        done += shard_rows
+        now = time.monotonic()
+        if now - logged > _LOGGED_EVERY_S:
+            logged, left_s = now, (now - started) * (total - done) / done
+            log.info("Tokenised %s of %s rollouts; %.0f s left.", f"{done:,}", f"{total:,}", left_s)
     sizes = {shard.name: shard.stat().st_size for shard in sorted(table.glob("*.arrow"))}
     summary = json.dumps({"shard_bytes": sizes})
     write_atomically(table / _SUMMARY, lambda draft: draft.write_text(summary, encoding="utf-8"))
@@ -149,24 +133,17 @@ def _write(
 
 @dataclass(frozen=True)
 class _Shard:
-    """Rows of a file, their numbers in it, and the table that they become."""
+    """Rows of a file, the place of the first among the rollouts, and the table that they become."""
 
     rows: pa.RecordBatch
-    numbers: Int[np.ndarray, " R"]
+    start: int
     path: Path
 
 
-def _chosen(
-    parquet: pq.ParquetFile, rows: Int[np.ndarray, " K"] | None
-) -> Iterator[tuple[int, pa.RecordBatch, Int[np.ndarray, " R"]]]:
-    """Number of the first row, rows that were chosen and their numbers, some at a time."""
+def _shards(rollouts: RolloutFile, table: Path) -> Iterator[_Shard]:
     start = 0
-    for batch in parquet.iter_batches(_SHARD_ROWS, columns=_READ):
-        numbers = np.arange(start, start + len(batch))
-        if rows is not None:
-            numbers = rows[np.searchsorted(rows, start) : np.searchsorted(rows, start + len(batch))]
-        if len(numbers):
-            yield start, batch.take(pa.array(numbers - start)), numbers
+    for batch in rollouts.batches(_READ):
+        yield _Shard(batch, start, table / f"{start:010d}.arrow")
         start += len(batch)
 
 
@@ -221,17 +198,18 @@ def _write_in_worker(shard: _Shard) -> int:
 
 def _write_shard(shard: _Shard, tokenizer: PreTrainedTokenizerBase, trained: TrainedPart) -> int:
     if shard.path.exists():
-        return len(shard.numbers)
+        return len(shard.rows)
     draft = shard.path.with_suffix(".draft")
     with ArrowWriter(path=str(draft), features=Features.from_arrow_schema(COLUMNS)) as writer:
         start = 0
         for stop in _call_ends(shard.rows):
             documents = _documents(shard.rows.slice(start, stop - start), tokenizer, trained)
-            writer.write_table(arrow_table(documents, shard.numbers[start:stop]))
+            rows = np.arange(shard.start + start, shard.start + stop)
+            writer.write_table(arrow_table(documents, rows))
             start = stop
         writer.finalize()
     flush_and_rename(draft, shard.path)
-    return len(shard.numbers)
+    return len(shard.rows)
 
 
 def _call_ends(rows: pa.RecordBatch) -> list[int]:

@@ -1,16 +1,18 @@
 """Curation of a distilled corpus: steps remove what should not be trained on, and count it.
 
 Steps filter the accepted rollouts; `StageContext.write_selection` says what stays of the others.
-The whole corpus is in memory here.
+Rollouts are read from the disk step by step.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from reasoning_lab.data.artifacts import Corpus
 from reasoning_lab.data.card import CorpusSummary, data_card
-from reasoning_lab.data.curation.selection import group_by_problem
 from reasoning_lab.data.curation.step import (
     CurationContext,
     Removal,
@@ -31,46 +33,55 @@ _LOGGED_ROLLOUTS = 16
 
 def run(config: CurateStage, context: StageContext, corpus: Corpus) -> Metrics:
     """Write the curated corpus as `distill` does, with the data card."""
-    accepted, rejected = corpus.accepted(), corpus.rejected()
-    groups = group_by_problem([*accepted, *rejected])
     files = {Path(path).stem: read_prompts(path, "files") for path in config.files}
-    curation_context = CurationContext(
-        context.seed,
-        {group.problem.id: group.pass_rate for group in groups},
-        {**context.benchmark_prompts(), **files},
-    )
+    benchmarks = {**context.benchmark_prompts(), **files}
+    curation_context = CurationContext(context.seed, pass_rates(corpus), benchmarks)
     steps = build_steps(config.steps, f"stages.{context.name}.steps")
-    remaining, counts, removals = curate(accepted, steps, curation_context)
-    _count(steps, counts, removals, context.ledger)
-    if not remaining:
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in steps}
+    removed: list[Rollout] = []
+
+    def note(removal: Removal) -> None:
+        problem = removal.rollout.problem
+        row = {"origin": problem.origin, "problem": problem.id, "prompt": problem.prompt}
+        rows[removal.step].append({**row, "detail": removal.reason})
+        if len(removed) < _LOGGED_ROLLOUTS:
+            removed.append(removal.rollout)
+
+    remaining, counts = curate(corpus.accepted(), steps, curation_context, note)
+    _count(steps, counts, rows, context.ledger)
+    if not len(remaining):
         last = next(count.step for count in counts if not count.rollouts_out)
         raise UserError(
             f"stages.{context.name}.steps.{last}: no rollout is left after it; widen its options, "
             f"or take it out with '~stages.{context.name}.steps.{last}'"
         )
-    remaining_rejected = context.write_selection(corpus, remaining, rejected)
+    remaining_rejected = context.write_selection(corpus, remaining)
     summary = CorpusSummary()
-    summary.add([*remaining, *remaining_rejected])
+    summary.add(chain(remaining, remaining_rejected))
     about = context.source.provenance()
     card = data_card(context.name, about, summary, context.ledger, counts)
     (context.out_dir / "README.md").write_text(card, encoding="utf-8")
-    return _log_metrics(remaining, counts, removals, context)
+    return _log_metrics(len(remaining), counts, removed, context)
+
+
+def pass_rates(corpus: Corpus) -> Callable[[str], float]:
+    """The pass rate of each problem of a corpus, by its id."""
+    accepted, rejected = corpus.accepted().index().problems, corpus.rejected().index().problems
+    ids, places = np.unique(np.concatenate([accepted, rejected]), return_inverse=True)
+    correct = np.bincount(places[: len(accepted)], minlength=len(ids))
+    rates = correct / np.bincount(places)
+    return lambda problem: float(rates[np.searchsorted(ids, np.uint64(int(problem, 16)))])
 
 
 def _count(
     steps: Mapping[str, Step],
     counts: Sequence[StepCount],
-    removals: Sequence[Removal],
+    rows: Mapping[str, Sequence[Mapping[str, Any]]],
     ledger: Ledger,
 ) -> None:
     """Count rollouts and problems by the step that dropped them; a row for each rollout."""
     ledger.take("rollouts", counts[0].rollouts_in)
     ledger.take("problems", counts[0].problems_in)
-    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in steps}
-    for removal in removals:
-        problem = removal.rollout.problem
-        row = {"origin": problem.origin, "problem": problem.id, "prompt": problem.prompt}
-        rows[removal.step].append({**row, "detail": removal.reason})
     for count in counts:
         name, selects = count.step, steps[count.step].selects
         rollouts = count.rollouts_in - count.rollouts_out
@@ -80,16 +91,12 @@ def _count(
 
 
 def _log_metrics(
-    remaining: Sequence[Rollout],
-    counts: Sequence[StepCount],
-    removals: Sequence[Removal],
-    context: StageContext,
+    accepted: int, counts: Sequence[StepCount], removed: Sequence[Rollout], context: StageContext
 ) -> Metrics:
-    metrics: Metrics = {"rollouts": counts[0].rollouts_in, "accepted": len(remaining)}
+    metrics: Metrics = {"rollouts": counts[0].rollouts_in, "accepted": accepted}
     for count in counts:
         metrics[f"{count.step}/in"] = count.rollouts_in
         metrics[f"{count.step}/out"] = count.rollouts_out
     context.tracker.log({f"curate/{key}": value for key, value in metrics.items()})
-    removed = [removal.rollout for removal in removals[:_LOGGED_ROLLOUTS]]
     context.tracker.log_rollouts("curate/removed", removed)
     return metrics

@@ -46,7 +46,8 @@ def run(config: DistillStage, context: StageContext) -> Metrics:
 
     # The first pass reports mistakes in the data before the teacher starts.
     readable = context.readable_golds()
-    write_prompt_ids(context.out_dir, readable.filter(observe(train_problems())))
+    observed = readable.filter(observe(train_problems()))
+    write_prompt_ids(context.out_dir, (problem.id for problem in observed))
     validation_problems = list(
         readable.filter(
             observe(source.problems(Split.VALIDATION, levels, config.validation, context.seed)),

@@ -17,7 +17,6 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_lab.data.artifacts import Preferences
-from reasoning_lab.data.corpus import problems_of_rows
 from reasoning_lab.data.tokens.batches import token_batch
 from reasoning_lab.data.tokens.limits import drop_too_long
 from reasoning_lab.data.tokens.table import TokenTable
@@ -197,23 +196,21 @@ def fitting_pairs(
     Raises:
         UserError: There is none, or none is left.
     """
-    file, ledger = preferences.chosen_file, context.ledger
-    pairs = Pairs(
-        context.documents(file, tokenizer), context.documents(preferences.rejected_file, tokenizer)
-    )
+    sides, ledger = (preferences.chosen(), preferences.rejected()), context.ledger
+    pairs = Pairs(*(context.documents(side, tokenizer) for side in sides))
     if not len(pairs):
         raise UserError(
             f"stages.{context.name}: the preferences have no pair; sample more rollouts for them"
         )
     ledger.take("pairs", len(pairs))
     written = (pairs.chosen.trained_tokens > 0) & (pairs.rejected.trained_tokens > 0)
-    empty = problems_of_rows(file, pairs.chosen.rows[~written])
+    empty = sides[0].select(np.flatnonzero(~written)).problems()
     origins = [problem.origin for problem in empty]
     ledger.drop("pairs", "empty", len(origins), origins=origins)
+    chosen = sides[0].select(np.flatnonzero(written))
     pairs = pairs.select(np.flatnonzero(written))
     key = f"stages.{context.name}.max_tokens"
-    rows, lengths = pairs.chosen.rows, pairs.lengths
-    return pairs.select(drop_too_long(file, rows, lengths, max_tokens, "pairs", ledger, key))
+    return pairs.select(drop_too_long(chosen, pairs.lengths, max_tokens, "pairs", ledger, key))
 
 
 def stored_reference_logprobs(

@@ -4,14 +4,13 @@ Rows hold several whole documents that do not attend to each other; training sto
 loss on the corpus's validation problems no longer falls. The weights kept are the last.
 """
 
-from pathlib import Path
-
 import numpy as np
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import EarlyStopping
 from transformers import PreTrainedTokenizerBase
 
 from reasoning_lab.data.artifacts import Corpus
+from reasoning_lab.data.corpus import RolloutFile
 from reasoning_lab.data.tokens.documents import TrainedPart
 from reasoning_lab.data.tokens.limits import fit_to_rows
 from reasoning_lab.data.tokens.packing import pack
@@ -40,10 +39,8 @@ class PatienceStopping(EarlyStopping):
 def run(config: MidtrainStage, context: StageContext, policy: Policy, corpus: Corpus) -> Metrics:
     """Write the mid-trained policy."""
     student, tokenizer = context.load_student(policy)
-    documents = _documents(corpus.accepted_file, tokenizer, config, context, "documents")
-    validation = _documents(
-        corpus.validation_file, tokenizer, config, context, "validation_documents"
-    )
+    documents = _documents(corpus.accepted(), tokenizer, config, context, "documents")
+    validation = _documents(corpus.validation(), tokenizer, config, context, "validation_documents")
     rows = pack(documents.lengths, config.row_tokens)
     row_lengths = rows.sums(documents.lengths)
     optimization = in_steps(config.optimization, context.name, len(rows), row_lengths.mean())
@@ -80,14 +77,14 @@ def run(config: MidtrainStage, context: StageContext, policy: Policy, corpus: Co
 
 
 def _documents(
-    file: Path,
+    rollouts: RolloutFile,
     tokenizer: PreTrainedTokenizerBase,
     config: MidtrainStage,
     context: StageContext,
     unit: str,
 ) -> TokenTable:
-    """The documents of a file, none longer than a row; the ledger counts the others as `unit`."""
-    documents = context.documents(file, tokenizer, TrainedPart(config.trained))
+    """Documents of rollouts, none longer than a row; the ledger counts the others as `unit`."""
+    documents = context.documents(rollouts, tokenizer, TrainedPart(config.trained))
     if not len(documents):
         raise UserError(
             f"stages.{context.name}: the corpus has no {unit.replace('_', ' ')}; distill more "
@@ -96,5 +93,5 @@ def _documents(
     context.ledger.take(unit, len(documents))
     overlong = Overlong(config.overlong)
     return fit_to_rows(
-        file, documents, config.row_tokens, overlong, unit, context.ledger, context.name
+        rollouts, documents, config.row_tokens, overlong, unit, context.ledger, context.name
     )

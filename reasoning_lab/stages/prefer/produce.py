@@ -111,7 +111,7 @@ def _write(
     write_rollouts(preferences.rejected_file, [pair.rejected for pair in pairs])
     with preferences.pairs_file.open("w") as stream:
         stream.writelines(json.dumps(_provenance(pair)) + "\n" for pair in pairs)
-    write_prompt_ids(context.out_dir, [group.problem for group in groups])
+    write_prompt_ids(context.out_dir, (group.problem.id for group in groups))
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     verdicts = Counter(rollout.verdict for rollout in rollouts)
     metrics = {

@@ -59,7 +59,7 @@ def run(config: PretrainStage, context: StageContext) -> Metrics:
     ]
     table = TokenTable.of_documents(documents)
     metrics = train_next_token(policy, table, tokenizer, config.optimization, context)
-    write_prompt_ids(context.out_dir, problems)
+    write_prompt_ids(context.out_dir, (problem.id for problem in problems))
     return {**metrics, "examples": len(answers) + sum(map(len, sheets))}
 
 

@@ -211,7 +211,7 @@ def run(config: RLStage, context: StageContext, policy: Policy) -> Metrics:
     module.ledger.require_passed("groups", f"stages.{context.name}", remedy)
     context.ledger.merge(module.ledger)
     save_trained(module, tokenizer, context)
-    write_prompt_ids(context.out_dir, problems)
+    write_prompt_ids(context.out_dir, (problem.id for problem in problems))
     return {
         "train_tokens": module.train_tokens,
         "train_s": train_s,

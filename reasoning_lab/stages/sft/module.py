@@ -24,24 +24,23 @@ _UNIT = "rollouts"
 def run(config: SFTStage, context: StageContext, policy: Policy, corpus: Corpus) -> Metrics:
     """Write the fine-tuned policy."""
     student, tokenizer = context.load_student(policy)
-    index = RolloutIndex.read(corpus.accepted_file)
-    subset = harder_subset(index, config.levels, config.count, context.seed)
+    accepted = corpus.accepted()
+    index = accepted.index()
+    subset = accepted.select(harder_subset(index, config.levels, config.count, context.seed))
     _count_subset(index, len(subset), config, context.ledger)
     if not len(subset):
         raise UserError(
             f"stages.{context.name}.levels: the corpus has no accepted rollout at levels "
             f"{list(config.levels)}; choose levels that were distilled"
         )
-    documents = context.documents(corpus.accepted_file, tokenizer, rows=subset)
-    key = f"stages.{context.name}.max_tokens"
+    documents = context.documents(subset, tokenizer)
     short = drop_too_long(
-        corpus.accepted_file,
-        documents.rows,
+        subset,
         documents.lengths,
         config.max_tokens,
         _UNIT,
         context.ledger,
-        key,
+        f"stages.{context.name}.max_tokens",
     )
     return train_next_token(
         student,

@@ -16,7 +16,7 @@ import torch
 from omegaconf import OmegaConf
 
 from reasoning_lab.config.folder import CONF
-from reasoning_lab.data.corpus import read_rollouts, write_rollouts
+from reasoning_lab.data.corpus import RolloutFile, read_rollouts, write_rollouts
 from reasoning_lab.data.curation.decontamination import Decontaminate
 from reasoning_lab.data.curation.selection import group_by_problem, harder_subset, preference_pairs
 from reasoning_lab.data.curation.step import CurationContext, build_steps, curate
@@ -95,16 +95,17 @@ def corpus(size: int, stack: ExitStack) -> Callable[[], object]:
 def curation(size: int, stack: ExitStack) -> Callable[[], object]:
     shipped: Any = OmegaConf.to_container(OmegaConf.load(CONF / "stage" / "curate.yaml"))
     benchmark = [problem.prompt for problem in _problems(_BENCHMARK_PROBLEMS, seed=2)]
-    rollouts = _rollouts(size, 2)
-    rates = dict.fromkeys((rollout.problem.id for rollout in rollouts), 0.5)
-    background = CurationContext(0, rates, {"benchmark": benchmark})
-    return partial(curate, rollouts, build_steps(shipped["steps"], "steps"), background)
+    path = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "accepted.parquet"
+    write_rollouts(path, _rollouts(size, 2))
+    background = CurationContext(0, lambda problem: 0.5, {"benchmark": benchmark})
+    steps = build_steps(shipped["steps"], "steps")
+    return partial(curate, RolloutFile(path), steps, background)
 
 
 def benchmark_size(size: int, stack: ExitStack) -> Callable[[], object]:
     prompts = [problem.prompt for problem in _problems(size, seed=2)]
-    background = CurationContext(0, {}, {"benchmark": prompts})
-    return partial(Decontaminate().drop_reasons, _rollouts(500, 1), background)
+    background, rollouts = CurationContext(0, float, {"benchmark": prompts}), _rollouts(500, 1)
+    return lambda: list(Decontaminate().drop_reasons(rollouts, background))
 
 
 def subsets(size: int, stack: ExitStack) -> Callable[[], object]:

@@ -12,7 +12,7 @@ LONG = "A train leaves Oslo at noon and reaches Bergen seven hours later"
 def reason(prompt: str, *benchmark: str, **options: object) -> str | None:
     """Why `prompt` is removed when `benchmark` holds these problems."""
     rollout = Rollout(Problem(prompt, "1", "math", "f"), Completion([], ""), "1", Verdict.WRONG, "")
-    context = CurationContext(0, {}, {"bench": benchmark})
+    context = CurationContext(0, float, {"bench": benchmark})
     (drop_reason,) = Decontaminate(**options).drop_reasons([rollout], context)  # type: ignore[arg-type]
     return drop_reason
 

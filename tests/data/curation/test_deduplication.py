@@ -13,7 +13,7 @@ from tests.support.curation import reasons, rollout
 def test_other_spellings_of_a_prompt_go_but_its_other_rollouts_stay() -> None:
     rows = [rollout("a b", "1"), rollout("A  b", "2"), rollout("a b", "3"), rollout("c", "1")]
     drop_reasons = reasons(DuplicateProblems(), rows)
-    assert drop_reasons == [None, f"reads like {rows[0].problem.id}: 'a b'", None, None]
+    assert drop_reasons == [None, f"another spelling of problem {rows[0].problem.id}", None, None]
 
 
 def test_a_prompt_with_another_gold_is_a_duplicate_too() -> None:

@@ -10,11 +10,11 @@ from reasoning_lab.data.curation.filters import (
     PassRate,
     Repetition,
 )
-from reasoning_lab.data.curation.step import DropReasons, Step
+from reasoning_lab.data.curation.step import Step
 from tests.support.curation import reasons, rollout
 
 
-def of_texts(step: Step, *texts: str) -> DropReasons:
+def of_texts(step: Step, *texts: str) -> list[str | None]:
     return reasons(step, [rollout("p", text) for text in texts])
 
 

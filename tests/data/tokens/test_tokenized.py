@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from transformers import PreTrainedTokenizerBase
 
-from reasoning_lab.data.corpus import RolloutWriter, read_rollouts
+from reasoning_lab.data.corpus import RolloutFile, RolloutWriter
 from reasoning_lab.data.tokens.documents import TrainedPart, document_of
 from reasoning_lab.data.tokens.tokenized import tokenized
 from reasoning_lab.models.tokenizer import tokenize_rollouts, train_tokenizer
@@ -47,8 +47,8 @@ def tokenizer() -> PreTrainedTokenizerBase:
 def test_the_table_has_what_the_tokenizer_gives(
     part: TrainedPart, file: Path, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:
-    table = tokenized(file, tokenizer, tmp_path, part)
-    examples = tokenize_rollouts(tokenizer, read_rollouts(file))
+    table = tokenized(RolloutFile(file), tokenizer, tmp_path, part)
+    examples = tokenize_rollouts(tokenizer, list(RolloutFile(file)))
     assert len(table) == len(examples) == 4200
     for document, example in zip(table, examples, strict=True):
         expected = document_of(example, trained=part)
@@ -56,8 +56,8 @@ def test_the_table_has_what_the_tokenizer_gives(
         assert np.array_equal(document.loss_mask, expected.loss_mask)
         assert document.prompt_length == expected.prompt_length
     rows = np.array([0, 17, 4095, 4096, 4199])
-    chosen = tokenized(file, tokenizer, tmp_path, part, rows)
-    assert chosen.rows.tolist() == rows.tolist()
+    chosen = tokenized(RolloutFile(file, rows), tokenizer, tmp_path, part)
+    assert chosen.rows.tolist() == list(range(len(rows)))
     for document, row in zip(chosen, rows.tolist(), strict=True):
         assert np.array_equal(document.token_ids, table[row].token_ids)
 
@@ -69,18 +69,18 @@ def _files(folder: Path) -> dict[Path, int]:
 def test_a_table_is_made_once_and_again_for_another_template(
     file: Path, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:
-    tokenized(file, tokenizer, tmp_path)
+    tokenized(RolloutFile(file), tokenizer, tmp_path)
     first = _files(tmp_path)
-    tokenized(file, tokenizer, tmp_path)
+    tokenized(RolloutFile(file), tokenizer, tmp_path)
     assert _files(tmp_path) == first
     template = str(tokenizer.chat_template)
     tokenizer.chat_template = template.replace("'<|'", "'? <|'")
     try:
-        other = tokenized(file, tokenizer, tmp_path)
+        other = tokenized(RolloutFile(file), tokenizer, tmp_path)
     finally:
         tokenizer.chat_template = template
     assert len(_files(tmp_path)) == 2 * len(first)
-    assert len(other[0]) > len(tokenized(file, tokenizer, tmp_path)[0])
+    assert len(other[0]) > len(tokenized(RolloutFile(file), tokenizer, tmp_path)[0])
 
 
 def test_a_damaged_table_is_named_and_made_again(
@@ -89,10 +89,13 @@ def test_a_damaged_table_is_named_and_made_again(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    expected = [document.token_ids.tolist() for document in tokenized(file, tokenizer, tmp_path)]
+    expected = [
+        document.token_ids.tolist()
+        for document in tokenized(RolloutFile(file), tokenizer, tmp_path)
+    ]
     shard = min(tmp_path.rglob("*.arrow"))
     shard.write_bytes(shard.read_bytes()[:-100])
-    table = tokenized(file, tokenizer, tmp_path)
+    table = tokenized(RolloutFile(file), tokenizer, tmp_path)
     assert f"{shard.parent} is damaged and is made again." in caplog.messages
     assert [document.token_ids.tolist() for document in table] == expected
 
@@ -101,11 +104,12 @@ _CHILD = """
 import sys
 from pathlib import Path
 from transformers import AutoTokenizer
+from reasoning_lab.data.corpus import RolloutFile
 from reasoning_lab.data.tokens.tokenized import tokenized
 
 if __name__ == "__main__":
     file, model, folder = map(Path, sys.argv[1:])
-    tokenized(file, AutoTokenizer.from_pretrained(model), folder, processes=2)
+    tokenized(RolloutFile(file), AutoTokenizer.from_pretrained(model), folder, processes=2)
 """
 
 
@@ -132,7 +136,7 @@ def test_a_killed_process_loses_no_finished_shard_and_leaves_no_worker(
     child.send_signal(signal.SIGKILL)
     child.wait()
     finished = _files(folder)
-    table = tokenized(file, tokenizer, folder, processes=2)
+    table = tokenized(RolloutFile(file), tokenizer, folder, processes=2)
     assert len(table) == rows
     assert finished.items() <= _files(folder).items()
     last = tokenize_rollouts(tokenizer, [_rollout(rows - 1, 5)])[0]
