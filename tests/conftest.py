@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -46,13 +46,16 @@ FAST_PRETRAINING = [
 Compose = Callable[..., Recipe]
 
 
-def pytest_configure(config: pytest.Config) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
     """Load fixtures that import torch, but not where `-n` leaves the tests to other processes."""
-    if not config.getoption("numprocesses", None):
-        # Every stage ends with a collection, which need not look at what is imported.
-        with gc_frozen_imports():
-            for module in ("stages", "launches"):
-                config.pluginmanager.import_plugin(f"tests.support.{module}")
+    if session.config.getoption("numprocesses", None):
+        return (yield)
+    # Every stage ends with a garbage collection, which need not look at what is imported.
+    with gc_frozen_imports():
+        for module in ("stages", "launches"):
+            session.config.pluginmanager.import_plugin(f"tests.support.{module}")
+        return (yield)
 
 
 @pytest.fixture
