@@ -15,7 +15,7 @@ import pytest
 
 from reasoning_lab.commands.sweep import combinations
 from reasoning_lab.data.corpus import read_prompt_ids, read_rollouts, write_prompt_ids
-from reasoning_lab.data.sources.reasoning_gym import ReasoningGymSource
+from reasoning_lab.data.sources.config import ReasoningGymConfig
 from reasoning_lab.evaluate.benchmark import benchmark_problems
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.graph.record import Record
@@ -278,7 +278,7 @@ def test_rejection_sampling_keeps_the_two_sorts_apart(smoke_run: Path) -> None:
 
 def test_leaked_prompt_is_refused(tmp_path: Path) -> None:
     root = composed_recipe(*SMOKE).root
-    source: ReasoningGymSource = root.data.build()
+    source: ReasoningGymConfig = root.data.build()
     benchmark = root.benchmarks["heldout"]
     clean, leaky = tmp_path / "clean", tmp_path / "leaky"
     for folder in (clean, leaky):

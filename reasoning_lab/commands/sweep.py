@@ -24,10 +24,7 @@ _LATE = tuple(f"{key}=" for key in _OWN_COLUMN)
 
 
 def recipes(overrides: Sequence[str]) -> Iterator[Recipe]:
-    """The recipe of each combination; its variant names the swept values.
-
-    Args:
-        overrides: As for a multirun: `seed=0,1,2`, `ablate=none,dpo`, `key=value`.
+    """The recipe of each combination of a multirun's overrides; its variant names swept values.
 
     Raises:
         UserError: An override sweeps over an interval, or a combination is impossible.
@@ -41,8 +38,11 @@ def recipes(overrides: Sequence[str]) -> Iterator[Recipe]:
             if len(everything) == 1:
                 raise
             raise UserError(f"{' '.join(combination)}: {error}") from error
-        variant = _variant(recipe, label)
-        yield dataclasses.replace(recipe, variant=variant, overrides=combination)
+        without = recipe.variant
+        if label:
+            variant = label if without == NO_ABLATION else f"{label}, without {without}"
+            recipe = dataclasses.replace(recipe, variant=variant)
+        yield dataclasses.replace(recipe, overrides=combination)
 
 
 def _config(combination: list[str], configs: dict[tuple[str, ...], DictConfig]) -> DictConfig:
@@ -108,9 +108,3 @@ def with_sweep(overrides: Sequence[str]) -> list[str]:
     given = {override.get_key_element() for override in parsed}
     params = {key: value for key, value in (chosen.params or {}).items() if key not in given}
     return [*overrides, *(f"{key}={value}" for key, value in params.items())]
-
-
-def _variant(recipe: Recipe, label: str) -> str:
-    if not label:
-        return recipe.variant
-    return label if recipe.variant == NO_ABLATION else f"{label}, without {recipe.variant}"

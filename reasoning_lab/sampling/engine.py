@@ -8,9 +8,12 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from reasoning_lab.types import Completion, Problem
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +62,28 @@ def with_instruction(prompt: str, instruction: str) -> str:
     return f"{prompt}\n{instruction}" if instruction else prompt
 
 
-def rollout_seeds(problems: Sequence[Problem], samples: int, seed: str) -> list[int]:
+def completions_of(
+    tokenizer: "PreTrainedTokenizerBase",
+    outputs: Sequence[tuple[list[int], Sequence[float], bool]],
+) -> list[Completion]:
+    """The completion of each output: token ids, their logprobs, and whether it was truncated."""
+    texts = tokenizer.batch_decode([ids for ids, _, _ in outputs], skip_special_tokens=True)
+    return [
+        Completion(ids, text, logprobs, truncated)
+        for (ids, logprobs, truncated), text in zip(outputs, texts, strict=True)
+    ]
+
+
+def rollout_seeds(problems: Sequence[Problem], samples: int, seed: str) -> list[list[int]]:
     """Return `samples` seeds for each problem, from `seed` and the problem's id.
 
-    The seeds of a problem are adjacent. A problem that occurs again gets the next samples' seeds.
+    A problem that occurs again gets the next samples' seeds.
     """
     samples_drawn: Counter[str] = Counter()
     seeds = []
     for problem in problems:
         start = samples_drawn[problem.id]
         samples_drawn[problem.id] += samples
-        seeds += [
-            random.Random(f"{seed}/{problem.id}/{sample}").getrandbits(63)
-            for sample in range(start, start + samples)
-        ]
+        keys = (f"{seed}/{problem.id}/{sample}" for sample in range(start, start + samples))
+        seeds.append([random.Random(key).getrandbits(63) for key in keys])
     return seeds

@@ -16,15 +16,16 @@ from reasoning_lab.config.folder import CONF
 from reasoning_lab.config.hardware import HardwareConfig, RayConfig, SlurmConfig
 from reasoning_lab.config.hydra_errors import is_composition_error, one_sentence
 from reasoning_lab.config.targets import factory, resolve
-from reasoning_lab.data.sources.file import FileSource
 from reasoning_lab.data.teachers.config import RecordedTeacherConfig
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.stages.distill.stage import DistillStage
 from reasoning_lab.types import UserError
 from tests.conftest import Compose
 from tests.support.composition import BARE, composed_config
+from tests.support.sources import file_source
 
-FILE_SOURCE = "reasoning_lab.data.sources.file.FileSource"
+GENERATED = "reasoning_lab.data.sources.config.ReasoningGymConfig"
+GENERATED_OPTIONS = "{families: {gcd: {1: {}}}, test_frac: 0.1, validation_frac: 0.1}"
 GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir())
 STAGE_OPTIONS = sorted(path.stem for path in (CONF / "stage").glob("*.yaml"))
 
@@ -42,23 +43,15 @@ def test_stage_option_composes_into_its_own_schema(option: str, composed: Compos
         config.teacher.check("teacher")
 
 
-def file_options(path: Path) -> str:
-    return f"{{path: {path}, test_frac: 0.1, validation_frac: 0.1, rows: {{}}}}"
-
-
-def test_code_of_ones_own_is_called_with_its_options(composed: Compose, tmp_path: Path) -> None:
-    problems = tmp_path / "problems.jsonl"
-    problems.write_text('{"prompt": "1 + 1?", "gold": "2"}\n')
-    words = ["data=custom", f"data._target_={FILE_SOURCE}"]
-    source = composed(*words, f"data.options={file_options(problems)}").source
-    assert source.provenance()["name"] == "problems.jsonl"
-    with pytest.raises(
-        UserError, match=r"^data\.options: .*'test_frac' of .*; it takes path, test"
-    ):
-        composed(*words, f"data.options.path={problems}")
+def test_code_of_ones_own_is_called_with_its_options(composed: Compose) -> None:
+    words = ["data=custom", f"data._target_={GENERATED}"]
+    source = composed(*words, f"data.options={GENERATED_OPTIONS}").source
+    assert source.provenance()["name"] == "reasoning-gym: gcd"
+    with pytest.raises(UserError, match=r"^data\.options: .*'path' of .*; it takes families, test"):
+        composed(*words, "data.options.path=x")
     teacher = ["teacher@stages.distill.teacher=custom", "stages.distill.teacher.options={rate: 1}"]
-    path = "reasoning_lab.data.teachers.procedural.ProceduralTeacher"
-    with pytest.raises(UserError, match=r"^stages\.distill\.teacher\.options: .*'noticed_slip"):
+    path = "reasoning_lab.data.teachers.config.ProceduralTeacherConfig"
+    with pytest.raises(UserError, match=r"^stages\.distill\.teacher\.options: .*'rate' of"):
         composed(*teacher, f"stages.distill.teacher._target_={path}")
 
 
@@ -71,7 +64,7 @@ class TicketsConfig(SourceConfig):
     validation_frac: float = fraction(0.1)
 
     def build(self) -> Any:
-        return FileSource(self.path, self.test_frac, self.validation_frac, {})
+        return file_source(self.path, self.test_frac, self.validation_frac, {})
 
 
 def tickets(folder: Path) -> list[str]:
@@ -208,7 +201,7 @@ def sentence_of(*overrides: str) -> str:
         return str(error)
     except (HydraException, OmegaConfBaseException, ValueError, AttributeError) as error:
         if is_composition_error(error):
-            return one_sentence(error, GROUPS)
+            return one_sentence(error)
         raise
     raise AssertionError(f"{overrides} composes")
 

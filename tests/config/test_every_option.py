@@ -37,8 +37,8 @@ NAMED = "reasoning_lab.data"
 # What an option cannot know by itself; the place of its keys stands before the colon.
 GIVEN = {
     "data=custom": [
-        f"_target_={NAMED}.sources.file.FileSource",
-        "options={path: %s, test_frac: 0.1, validation_frac: 0.1, rows: {}}",
+        f"_target_={NAMED}.sources.config.ReasoningGymConfig",
+        "options={families: {gcd: {1: {}}}, test_frac: 0.1, validation_frac: 0.1}",
     ],
     "data=jsonl": ["path=%s"],
     "engine=custom": [
@@ -46,12 +46,12 @@ GIVEN = {
         "options.extra_body={}",
     ],
     "judge=custom": [
-        f"_target_={NAMED}.teachers.recorded.RecordedTeacher",
+        f"_target_={NAMED}.teachers.config.RecordedTeacherConfig",
         'options.answer_pattern="= (.+)"',
     ],
     "judge=model": ["engine.model=some/model"],
     "teacher=custom": [
-        f"_target_={NAMED}.teachers.procedural.ProceduralTeacher",
+        f"_target_={NAMED}.teachers.config.ProceduralTeacherConfig",
         "options={noticed_slip_rate: 0.0, unnoticed_slip_rate: 0.0}",
     ],
     "teacher=model": ["engine.model=some/model"],

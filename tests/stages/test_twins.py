@@ -12,7 +12,6 @@ from safetensors.torch import load_file
 from reasoning_lab.commands import api as lab
 from reasoning_lab.commands.compose import compose
 from reasoning_lab.config.optimization import OptimizationConfig
-from reasoning_lab.data.sources.config import FileConfig
 from reasoning_lab.data.tokens.documents import document_of
 from reasoning_lab.graph.record import Record
 from reasoning_lab.models.policy import load_policy
@@ -24,6 +23,7 @@ from tests.conftest import lab_here
 from tests.support.composition import composed_config
 from tests.support.contexts import data_context
 from tests.support.families import architecture
+from tests.support.sources import file_source
 from tests.support.twins import TWINS, Twin, save_twin, twin_model, twin_tokenizer
 
 COINS = [(f"coin {n}", str(n % 2)) for n in range(200)]
@@ -71,7 +71,7 @@ def save_coin_tosser(twin: Twin, folder: Path, work: Path, kernels: str = "fused
     documents = [document_of(Example(*pair)) for pair in zip(prompts, answers, strict=True)]
     training = OptimizationConfig(learning_rate=1e-2, length="40 steps", batch_size=16)
     work.mkdir()
-    source = FileConfig(str(folder.parent / "coins.jsonl"), test_frac=0, validation_frac=0).build()
+    source = file_source(folder.parent / "coins.jsonl")
     context = data_context(work, "coins", source, Verifier(1, timeout_s=20, memory_mb=1024))
     # The checkpoint's own, which training's writes beside the policy would change.
     raw_ends, tokenizer.pad_token = model.generation_config, tokenizer.eos_token
