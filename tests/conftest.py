@@ -1,5 +1,6 @@
 """Shared by several test files: composed recipes, stages and jobs, one finished smoke run."""
 
+import gc
 import os
 import shutil
 import signal
@@ -51,7 +52,6 @@ def pytest_collection(session: pytest.Session) -> Generator[None, object, object
     """Load fixtures that import torch, but not where `-n` leaves the tests to other processes."""
     if session.config.getoption("numprocesses", None):
         return (yield)
-    # Every stage ends with a garbage collection, which need not look at what is imported.
     with gc_frozen_imports():
         for module in ("stages", "launches"):
             session.config.pluginmanager.import_plugin(f"tests.support.{module}")
@@ -95,6 +95,13 @@ def lab_here(*arguments: str, cwd: Path) -> int:
         except SystemExit as end:
             return int(end.code or 0)
     return 0
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _earlier_files_frozen() -> None:
+    """Every stage ends with a garbage collection, which need not look at what earlier files left."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
