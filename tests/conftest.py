@@ -99,7 +99,7 @@ def lab_here(*arguments: str, cwd: Path) -> int:
 
 @pytest.fixture(scope="module", autouse=True)
 def _earlier_files_frozen() -> None:
-    """Every stage ends with a garbage collection, which need not look at what earlier files left."""
+    """Every stage ends with a garbage collection, which need not see what earlier files left."""
     gc.collect()
     gc.freeze()
 
