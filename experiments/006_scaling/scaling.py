@@ -29,7 +29,7 @@ from reasoning_lab.models.footprint import (
     parameter_count,
     weight_bytes,
 )
-from reasoning_lab.report.style import COLOURS, INK, new_figure, save_figure, style_axes
+from reasoning_lab.report.figures import COLOURS, INK, new_figure, save_figure, style_axes
 
 SEED = 0
 H100 = DEVICES["h100"]

@@ -17,9 +17,9 @@ from reasoning_lab.commands.root_config import RootConfig
 from reasoning_lab.config.hardware import SHARDED, HardwareConfig
 from reasoning_lab.config.model import ModelConfig
 from reasoning_lab.graph.ledger import Ledger
-from reasoning_lab.graph.plan import NodeState, plan
 from reasoning_lab.graph.recipe import Node
 from reasoning_lab.graph.record import Record, fingerprint
+from reasoning_lab.graph.run import NodeState, plan
 from reasoning_lab.graph.stage import Stage, Workload
 from reasoning_lab.graph.store import Store
 from reasoning_lab.models.cost import (

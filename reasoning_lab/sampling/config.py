@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from importlib.util import find_spec
 from itertools import chain
 from typing import Any, ClassVar, Self
 
@@ -19,10 +18,11 @@ from reasoning_lab.config.components import (
 )
 from reasoning_lab.config.fields import FREE_KEYS, number
 from reasoning_lab.config.hardware import HardwareConfig
+from reasoning_lab.config.targets import require_package
 from reasoning_lab.data.teachers.teacher import AnswerPattern, SolutionWriter, boxed
 from reasoning_lab.models.think_tags import has_open_thought, merge_thoughts, strip_turn_end
 from reasoning_lab.sampling.engine import Engine, Sampling, rollout_seeds, with_instruction
-from reasoning_lab.types import Completion, Problem, Rollout, UserError, Verdict
+from reasoning_lab.types import Completion, Problem, Rollout, Verdict
 
 _MAX_CHARS = 2_000
 JUDGE_PROMPT = """\
@@ -94,7 +94,7 @@ class VLLMEngineConfig(EngineConfig):
 
     def check(self, key: str) -> None:
         super().check(key)
-        _check_package("vllm", key)
+        require_package("vllm", key, "vllm")
 
     def open(self, hardware: HardwareConfig) -> Engine:
         from reasoning_lab.sampling.vllm import VLLMEngine, VLLMReplicas
@@ -124,7 +124,7 @@ class OpenAIEngineConfig(EngineConfig):
 
     def check(self, key: str) -> None:
         super().check(key)
-        _check_package("openai", key)
+        require_package("openai", key, "openai")
 
     def open(self, hardware: HardwareConfig) -> Engine:
         from reasoning_lab.sampling.openai import OpenAIEngine
@@ -276,13 +276,6 @@ def _judge_prompt(rollout: Rollout) -> str:
         gold=rollout.problem.gold,
         text=rollout.completion.text[-_MAX_CHARS:],
     )
-
-
-def _check_package(name: str, key: str) -> None:
-    if find_spec(name) is None:
-        raise UserError(
-            f"{key}: the package '{name}' is not installed; run pip install 'reasoning-lab[{name}]'"
-        )
 
 
 register_component("engine", "hf", HFEngineConfig)

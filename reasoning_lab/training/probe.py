@@ -91,13 +91,8 @@ class _Findings:
 def check_student(policy: PreTrainedModel, hardware: HardwareConfig, stage: str) -> None:
     """Hold the logprobs that a stage trains on to the model's own.
 
-    `policy` is left as it was, but that it reads padded rows where documents of one row would read
-    each other.
-
-    Args:
-        policy: Whole, before any strategy divides it.
-        hardware: Where it trains, and with which kernels.
-        stage: The stage's name.
+    `policy` is whole, before any strategy divides it. It is left as it was, but that it reads
+    padded rows where documents of one row would read each other.
 
     Raises:
         UserError: They differ; the sentence names the option that makes them equal.

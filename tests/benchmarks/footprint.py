@@ -44,15 +44,14 @@ def train(
 ) -> None:
     """So many steps of fused AdamW, through the lab's own module and Lightning, on one device."""
     import pytorch_lightning as pl
-    import torch
 
+    from reasoning_lab.config.optimization import AdamWConfig, OptimizationConfig
     from reasoning_lab.system import malloc
     from reasoning_lab.training.micro_batches import PlannedBatches
     from reasoning_lab.training.next_token_training import NextTokenModule
 
-    module = NextTokenModule(
-        policy, lambda named: torch.optim.AdamW((p for _, p in named), fused=True), lambda step: 1.0
-    )
+    optimization = OptimizationConfig(AdamWConfig(), learning_rate=1e-3, length=f"{steps} steps")
+    module = NextTokenModule(policy, optimization, "footprint")
     with (
         tempfile.TemporaryDirectory() as folder,
         malloc.tuned_for_training(policy.get_memory_footprint()),

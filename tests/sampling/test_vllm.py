@@ -21,7 +21,6 @@ from reasoning_lab.config.hardware import HardwareConfig, SamplingHardwareConfig
 from reasoning_lab.config.model import AdapterConfig, ModelConfig
 from reasoning_lab.config.optimization import TrapezoidConfig
 from reasoning_lab.config.problems import ProblemsConfig
-from reasoning_lab.data.sources.file import FileSource
 from reasoning_lab.data.tokens.batches import completion_batch
 from reasoning_lab.kernels.logprobs import token_logprobs
 from reasoning_lab.models.policy import build_policy, load_policy, save_policy
@@ -41,6 +40,7 @@ from reasoning_lab.types import Completion, Example, Problem, UserError
 from reasoning_lab.verify import Verifier
 from tests.support.contexts import data_context
 from tests.support.rl import TableTracker
+from tests.support.sources import file_source
 from tests.support.stages import optimization, run_stage
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
@@ -233,7 +233,7 @@ def test_reinforcement_learning_samples_from_the_weights_of_the_moment(
         context = data_context(
             tmp_path,
             "rl",
-            FileSource(str(rows), 0.0, 0.0, {}),
+            file_source(str(rows), 0.0, 0.0, {}),
             verifier,
             model=ModelConfig(path=str(tiny), adapter=adapter),
             inputs={"policy": Policy(tiny, is_base=adapter is not None)},
