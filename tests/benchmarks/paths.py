@@ -82,7 +82,11 @@ def step_of(step: str, size: Size, model: PreTrainedModel) -> Callable[[], None]
         lengths = [rng.randint(8, 40) for _ in range(size.prompts)]
         prompts = [[rng.randrange(10, size.vocab_size) for _ in range(one)] for one in lengths]
         sampling = Sampling(1.0, 1.0, size.max_new_tokens)
-        return lambda: engine.complete(prompts, sampling, range(len(prompts))) and None
+
+        def generate() -> None:
+            engine.complete(prompts, sampling, range(len(prompts)))
+
+        return generate
     batch = batch_of(step, size)
     of_batch = logprobs.token_logprobs if step in ("dpo", "rl") else logprobs.mean_logprob
 
