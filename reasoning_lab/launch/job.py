@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 import traceback
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from datetime import timedelta
@@ -184,13 +185,25 @@ def process_group(hardware: HardwareConfig) -> Iterator[None]:
     logging.basicConfig(
         format="%(message)s", level=logging.INFO if rank() == 0 else logging.WARNING
     )
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    transformers.utils.logging.disable_progress_bar()
-    datasets.disable_progress_bars()
+    quiet_libraries()
     try:
         yield
     finally:
         dist.destroy_process_group()
+
+
+def quiet_libraries() -> None:
+    """Let libraries say only what is wrong; how far a stage is is said by its progress."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    # DeepSpeed sets its level when it is imported.
+    logging.getLogger("DeepSpeed").addFilter(_is_error)
+    warnings.filterwarnings("ignore", module=r"pytorch_lightning\.")
+    transformers.utils.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+
+
+def _is_error(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR
 
 
 def end_with_launcher() -> None:

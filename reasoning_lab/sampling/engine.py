@@ -6,11 +6,14 @@ All of them use the chat template of the model's tokenizer, so a prompt means th
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from reasoning_lab.types import Completion, Problem
+
+# Called with each batch of completions that has ended.
+OnProgress = Callable[[Sequence[Completion]], None]
 
 
 @dataclass(frozen=True, slots=True)

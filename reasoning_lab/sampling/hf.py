@@ -5,7 +5,7 @@ last long completions go on. Each row has its own stream of uniform numbers and 
 the cumulative distribution.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from reasoning_lab.kernels.fused_decoder import FusedDecoder, can_decode_fused
 from reasoning_lab.models.chat import stop_token_ids, unused_ids_mask
 from reasoning_lab.models.policy import load_policy, sampling_device, to_device
 from reasoning_lab.models.tokenizer import prompt_tokens
-from reasoning_lab.sampling.engine import Sampling
+from reasoning_lab.sampling.engine import OnProgress, Sampling
 from reasoning_lab.sampling.engine_check import check_engine, hf_remedy
 from reasoning_lab.types import Completion
 
@@ -37,7 +37,7 @@ class HFEngine:
         tokenizer: The model's tokenizer. Ids without a token, as in a padded vocabulary, are never
             sampled.
         batch_size: Most rows that are decoded together; it changes memory, not results.
-        on_progress: Called with the number of new completions when a batch ends.
+        on_progress: Called with the new completions when a batch ends.
         cache: Whether keys and values are cached between two tokens; see `Rereading`.
     """
 
@@ -46,7 +46,7 @@ class HFEngine:
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         batch_size: int,
-        on_progress: Callable[[int], None] = lambda _: None,
+        on_progress: OnProgress = lambda _: None,
         cache: bool = True,
     ) -> None:
         self._model = model
@@ -62,7 +62,7 @@ class HFEngine:
     ) -> list[Completion]:
         return self.complete(prompt_tokens(self._tokenizer, prompts), sampling, seeds)
 
-    def reporting_to(self, on_progress: Callable[[int], None]) -> "HFEngine":
+    def reporting_to(self, on_progress: OnProgress) -> "HFEngine":
         """Set `on_progress` and return this engine."""
         self._on_progress = on_progress
         return self
@@ -87,7 +87,7 @@ class HFEngine:
                 state = self._start_decoding([prompts[row] for row in rows], fused)
                 batch = self._generate_batch(state, sampling, [seeds[row] for row in rows])
                 completions.update(zip(rows, batch, strict=True))
-                self._on_progress(len(rows))
+                self._on_progress(batch)
         finally:
             self._model.train(was_training)
         return [completions[row] for row in range(len(prompts))]

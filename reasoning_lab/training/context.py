@@ -17,10 +17,12 @@ from reasoning_lab.models.adapters import add_adapter
 from reasoning_lab.models.chat import add_missing_tokens
 from reasoning_lab.models.policy import sampling_device, to_device
 from reasoning_lab.models.policy_artifact import Policy
-from reasoning_lab.sampling.engine import Engine
+from reasoning_lab.sampling.engine import Engine, OnProgress
 from reasoning_lab.sampling.engine_check import check_engine, hf_remedy
 from reasoning_lab.sampling.hf import HFEngine
 from reasoning_lab.sampling.rollouts import RolloutSampler
+from reasoning_lab.system.ranks import rank
+from reasoning_lab.tracking.progress import Progress
 from reasoning_lab.tracking.tracker import Tracker
 from reasoning_lab.training.job import Job
 from reasoning_lab.training.probe import check_student
@@ -39,6 +41,7 @@ class StageContext(Job):
         verifier: Checks answers.
         tracker: Where metrics and tables go.
         ledger: Counts what came in, what was dropped and why.
+        progress: Says how far the stage is.
     """
 
     source: ProblemSource
@@ -46,6 +49,7 @@ class StageContext(Job):
     verifier: Verifier
     tracker: Tracker
     ledger: Ledger = field(default_factory=Ledger)
+    progress: Progress = field(default_factory=Progress)
 
     @classmethod
     def of(
@@ -63,6 +67,7 @@ class StageContext(Job):
             benchmark_sources=benchmark_sources,
             verifier=verifier,
             tracker=tracker,
+            progress=Progress(job.name, job.position if rank() == 0 else None),
         )
 
     def run_stage(self) -> Metrics:
@@ -156,7 +161,7 @@ class StageContext(Job):
         """Draws verified rollouts from the policy through a configured engine."""
         options = engine.for_policy(str(policy.path), policy.revision, self.model.sampling_dtype)
 
-        def open_engine(on_progress: Callable[[int], None]) -> Engine:
+        def open_engine(on_progress: OnProgress) -> Engine:
             opened: Engine = options.open(self.hardware)
             return opened
 
@@ -164,11 +169,11 @@ class StageContext(Job):
 
     def sampler_through(
         self,
-        engine: Callable[[Callable[[int], None]], Engine],
+        engine: Callable[[OnProgress], Engine],
         sync: Callable[[Engine, int], None] = lambda engine, version: None,
         instruction: str = "",
     ) -> RolloutSampler:
         """Draws verified rollouts through an engine; see `RolloutSampler`."""
         policy = self.inputs.get(Policy.kind)
         author = policy.author if isinstance(policy, Policy) else BASE
-        return RolloutSampler(engine, self.verifier, author, self.name, sync, instruction)
+        return RolloutSampler(engine, self.verifier, author, self.progress, sync, instruction)

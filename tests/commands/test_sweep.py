@@ -13,7 +13,7 @@ from tests.conftest import FAST_PRETRAINING, SMOKE, composed_recipe, lab, lab_he
 
 # `ablate=dpo` leaves `prefer` without a reader, so these two are one recipe.
 TWINS = "ablate=dpo,[prefer,dpo]"
-DONE = re.compile(r"^\[\d+/\d+\] (\S+): done", re.MULTILINE)
+DONE = re.compile(r"^\[step \d+ of \d+\] (\S+): done", re.MULTILINE)
 
 
 @pytest.fixture

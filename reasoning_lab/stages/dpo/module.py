@@ -7,7 +7,7 @@ arXiv:2404.19733, equation 1).
 """
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
@@ -30,7 +30,13 @@ from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.models.tokenizer import tokenize_rollouts
 from reasoning_lab.stages.dpo.stage import DPOStage
 from reasoning_lab.system.files import find_checksummed, rename_with_checksum
-from reasoning_lab.system.ranks import Peers, broadcast_from_rank0, rank, rank_slice
+from reasoning_lab.system.ranks import (
+    Peers,
+    broadcast_from_rank0,
+    rank,
+    rank_slice,
+    world_size,
+)
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.training.loop import PolicyModule, fit, micro_batches_per_step, save_trained
 from reasoning_lab.training.micro_batches import MicroBatch, micro_batches
@@ -138,7 +144,8 @@ def run(
     pairs = fitting_pairs(chosen, rejected, tokenizer, config.max_tokens, context)
     placed = to_device(student, sampling_device(context.hardware))
     size = context.hardware.micro_batch_size or _REFERENCE_BATCH_PAIRS
-    reference = stored_reference_logprobs(placed, pairs, context.work_dir, size)
+    with context.progress.task("pair", len(pairs), "reference logprobs") as task:
+        reference = stored_reference_logprobs(placed, pairs, context.work_dir, size, task.advance)
     lengths = [max(one.length, other.length) for one, other in pairs]
     pair_length = fmean(one.length + other.length for one, other in pairs)
     optimization = in_steps(config.optimization, context.name, len(pairs), pair_length, "pairs")
@@ -209,12 +216,13 @@ def stored_reference_logprobs(
     pairs: Sequence[tuple[Example, Example]],
     folder: Path,
     batch_pairs: int,
+    on_progress: Callable[[int], None] = lambda pairs: None,
 ) -> Tensor:
     """`reference_logprobs`, read again where a run goes on after a kill."""
     file = broadcast_from_rank0(lambda: find_checksummed(folder, "reference"))
     if file is not None:
         return load_file(file)["logprobs"]
-    logprobs = reference_logprobs(reference, pairs, batch_pairs)
+    logprobs = reference_logprobs(reference, pairs, batch_pairs, on_progress)
     if rank() == 0:
         folder.mkdir(parents=True, exist_ok=True)
         draft = folder / "reference.draft"
@@ -228,10 +236,12 @@ def reference_logprobs(
     reference: PreTrainedModel,
     pairs: Sequence[tuple[Example, Example]],
     batch_pairs: int,
+    on_progress: Callable[[int], None] = lambda pairs: None,
 ) -> Tensor:
     """`[pairs, 2]` float32: summed logprobs of chosen and rejected; ranks share one pass.
 
-    Pairs are read sorted by length, `batch_pairs` at a time.
+    Pairs are read sorted by length, `batch_pairs` at a time; `on_progress` is called with the
+    number of pairs that all ranks have read since its last call.
     """
     order = sorted(range(len(pairs)), key=lambda row: max(side.length for side in pairs[row]))
     rank_sums: dict[int, list[float]] = {}
@@ -240,5 +250,6 @@ def reference_logprobs(
         tokens = pair_tokens([pairs[row] for row in rows]).to(reference.device)
         sums = tokens.sum_by_document(token_logprobs(reference, tokens))
         rank_sums.update(zip(rows, torch.stack(sums.chunk(2), dim=1).tolist(), strict=True))
+        on_progress(len(rows) * world_size())
     all_sums = {row: sums for part in Peers().all_gather(rank_sums) for row, sums in part.items()}
     return torch.tensor([all_sums[row] for row in range(len(pairs))])

@@ -68,7 +68,6 @@ class RLModule(PolicyModule):
         name: The stage's name.
 
     Attributes:
-        train_tokens: Tokens of the prompts and completions that trained so far.
         rollouts: Rollouts sampled so far.
         ledger: Groups and rollouts of all steps so far; part of the training state.
     """
@@ -98,13 +97,12 @@ class RLModule(PolicyModule):
         self._health = Health()
         needs_reference = config.kl.weight or config.kl.log_every_steps
         self._reference = Reference(policy) if needs_reference else None
-        self.train_tokens = 0
         self.rollouts = 0
         self.ledger = Ledger()
 
     def training_step(self, batch: PromptBatch, index: int) -> None:
         started = time.monotonic()
-        policy_version = self.global_step
+        policy_version, learning_rate = self.global_step, self.learning_rate
         sampling = step_sampling(self._config, batch.step)
         step_rollouts = self._prefetcher.rollouts(self._collector, batch, policy_version)
         sampled = time.monotonic()
@@ -140,6 +138,7 @@ class RLModule(PolicyModule):
         for warning in self._health.warnings(rollouts):
             log.warning("stages.%s: %s.", self._name, warning)
         metrics |= {f"rollout/{key}": float(value) for key, value in rollouts.items()}
+        self.last_metrics = {"train/learning_rate": learning_rate, **metrics}
         is_logged = batch.step % self._config.optimization.log_every_steps == 0
         if step_rollouts.validation or is_logged:
             self.log_step(metrics, batch.step)
@@ -173,7 +172,7 @@ class RLModule(PolicyModule):
             self._peers,
             self._reference if self._measures_kl(step) else None,
         )
-        values["learning_rate"] = self.trainer.optimizers[0].param_groups[0]["lr"]
+        values["learning_rate"] = self.learning_rate
         return {f"train/{key}": float(value) for key, value in values.items()}
 
     def _measures_kl(self, step: int) -> bool:
