@@ -12,7 +12,7 @@ No checker limits its own time or memory: the workers do. None evaluates an answ
 process. Only a user's checker may evaluate, in a separate process for each answer.
 """
 
-import warnings
+import importlib
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -28,11 +28,8 @@ from reasoning_lab.verify.math import is_readable_gold, math_verdict
 from reasoning_lab.verify.number import NumberWithUnit, parse_number, parse_number_answer
 from reasoning_lab.verify.user_checkers import check_with_user_checker, user_checker_gold_error
 
-with warnings.catch_warnings():
-    # The first import compiles a library of its own, whose source Python finds fault with.
-    warnings.simplefilter("ignore", SyntaxWarning)
-    # Imported here so that the fork server imports it once for all workers.
-    import reasoning_gym  # noqa: F401
+# Imported here so that the fork server imports it once for all workers.
+importlib.import_module("reasoning_gym")
 
 _SHOWN_CHARS = 100
 

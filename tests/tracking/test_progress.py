@@ -4,7 +4,6 @@ import os
 import pty
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,10 +21,10 @@ class Clock(SimpleNamespace):
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     fake = Clock()
     monkeypatch.setattr(progress, "time", fake)
-    yield fake
+    return fake
 
 
 def kept(log: Path) -> list[str]:
@@ -99,11 +98,11 @@ def test_a_part_of_a_stage_is_named_and_has_no_line_while_it_is_short(
 ) -> None:
     with Progress("rl", RunPosition()).task("completion", 100, "screening") as task:
         for _ in range(100):
-            clock.now += 0.4
+            clock.now += 0.5
             task.advance(1)
     assert capsys.readouterr().out == (
-        "[step 1 of 1] rl: screening: completion 75 of 100, 2.5 completions/s, "
-        "0:00:10 left of the screening\n"
+        "[step 1 of 1] rl: screening: completion 60 of 100, 2 completions/s, "
+        "0:00:20 left of the screening\n"
     )
 
 
