@@ -50,7 +50,7 @@ def run(folder: Path, command: list[str]) -> list[tuple[str, str]]:
         check=False,
     )
     assert process.returncode == 0, process.stderr
-    return re.findall(r"\[\d+/\d+\] (.+?): (reused|done)", process.stdout)
+    return re.findall(r"\[step \d+ of \d+\] (.+?): (reused|done)", process.stdout)
 
 
 def test_every_file_is_short() -> None:

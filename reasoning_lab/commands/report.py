@@ -222,7 +222,7 @@ def add_evidence(evidence: Evidence, recipe: Recipe, artifacts: Mapping[str, Rec
         if record is None:
             continue
         if isinstance(node.stage, EvaluateStage):
-            about = {"variant": variant, "seed": seed, "stage": _policy_name(node)}
+            about = {"variant": variant_label(variant), "seed": seed, "stage": _policy_name(node)}
             evidence.completions.append(
                 Completions(record.path, {**about, "benchmark": node.stage.benchmark_name})
             )

@@ -98,7 +98,9 @@ def save_lengths(results: Sequence[StageResult], path: Path) -> None:
         panel.set_xlim(-0.5, len(stages) - 0.5)
         style_axes(panel, "y")
         if len(panels) > 1:
-            panel.set_title(f"{variant}, {benchmark}", fontsize=10, color=INK, loc="left")
+            panel.set_title(
+                f"{variant_label(variant)}, {benchmark}", fontsize=10, color=INK, loc="left"
+            )
     for unused in axes[len(panels) :]:
         unused.remove()
     keys = [Patch(color=COLOURS[0], label="right"), Patch(color=COLOURS[1], label="wrong")]

@@ -7,6 +7,7 @@ from reasoning_lab.report.rows import Row
 from reasoning_lab.report.table import (
     TEXT_COLUMNS,
     comparison_cells,
+    heading,
     mean_cells,
     row_cells,
     row_columns,
@@ -28,8 +29,8 @@ def latex_tables(rows: Sequence[Row], claims: Claims, method: str) -> str:
     columns = row_columns(rows)
     parts = [f"% {method}\n"]
     if claims.means:
-        parts.append(_tabular("pass@1, mean over seeds", *mean_cells(claims.means)))
-    parts.append(_tabular("pass@1", columns, [row_cells(row, columns) for row in rows]))
+        parts.append(_tabular(f"{heading(rows)}, mean over seeds", *mean_cells(claims.means)))
+    parts.append(_tabular(heading(rows), columns, [row_cells(row, columns) for row in rows]))
     if claims.variants:
         parts.append(_tabular("variants, paired", *comparison_cells(claims.variants)))
     if claims.stages:

@@ -17,6 +17,11 @@ from reasoning_lab.report.rows import Row
 TEXT_COLUMNS = ("variant", "stage", "benchmark", "policy", "against", "unit", "dropped")
 
 
+def heading(rows: Sequence[Row] | Sequence[StageMean]) -> str:
+    """What the numbers are, with the benchmarks by name."""
+    return f"pass@1 on {', '.join(dict.fromkeys(row.benchmark for row in rows))}"
+
+
 def markdown_table(rows: Sequence[Row]) -> str:
     """The rows as a GitHub table, numbers aligned to the right."""
     columns = row_columns(rows)
@@ -26,8 +31,7 @@ def markdown_table(rows: Sequence[Row]) -> str:
 def console_table(rows: Sequence[Row]) -> Table:
     """The same table for a terminal; a narrow one folds names and never cuts numbers."""
     columns = row_columns(rows)
-    title = "pass@1 on held-out problems"
-    return _console(title, columns, [row_cells(row, columns) for row in rows])
+    return _console(heading(rows), columns, [row_cells(row, columns) for row in rows])
 
 
 def markdown_means(means: Sequence[StageMean]) -> str:
@@ -42,7 +46,7 @@ def markdown_comparisons(comparisons: Sequence[Comparison]) -> str:
 
 def console_means(means: Sequence[StageMean]) -> Table:
     """Means over seeds for a terminal."""
-    return _console("pass@1, mean over seeds", *mean_cells(means))
+    return _console(f"{heading(means)}, mean over seeds", *mean_cells(means))
 
 
 def markdown_ledgers(cells: Sequence[Sequence[str]]) -> str:

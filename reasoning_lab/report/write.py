@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from reasoning_lab.graph.recipe import variant_label
 from reasoning_lab.report.comparisons import Claims, Comparison, StageMean
 from reasoning_lab.report.evidence import Completions, Evidence, GraphNode
 from reasoning_lab.report.figures import save_ablation, save_lengths
@@ -22,6 +23,7 @@ from reasoning_lab.report.rows import Row, StageResult
 from reasoning_lab.report.table import (
     console_means,
     console_table,
+    heading,
     markdown_comparisons,
     markdown_ledgers,
     markdown_means,
@@ -117,7 +119,7 @@ def _markdown(
     rows: Sequence[Row], claims: Claims, evidence: Evidence, figures: Sequence[str]
 ) -> str:
     """The Markdown page: tables, figures, a sentence for each comparison, and the method."""
-    parts = ["# pass@1 on held-out problems\n"]
+    parts = [f"# {heading(rows)}\n"]
     if claims.means:
         parts += ["Mean over seeds:\n", markdown_means(claims.means), "Each seed:\n"]
     parts.append(markdown_table(rows))
@@ -136,7 +138,10 @@ def _markdown(
         lines = groups.setdefault((comparison.variant, comparison.benchmark), [])
         lines.append(f"- {sentence(comparison)}\n")
     for (variant, benchmark), lines in groups.items():
-        parts += [f"On {benchmark} ({variant}), in percentage points:\n", "".join(lines)]
+        parts += [
+            f"On {benchmark} ({variant_label(variant)}), in percentage points:\n",
+            "".join(lines),
+        ]
     if "lengths" in figures:
         parts.append("![lengths of right and wrong completions](lengths.png)\n")
     if cells := evidence.ledger_cells():
