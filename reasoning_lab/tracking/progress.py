@@ -23,7 +23,7 @@ from rich.text import Text
 
 LOG_FILE = "log.txt"
 _LINE_EVERY_S = 30.0
-_FRAMES_PER_S = 1.0
+_FRAME_EVERY_S = 1.0
 _BAR_COLUMNS = 24
 
 
@@ -104,6 +104,7 @@ class Task:
             no lines. None = it is what takes the stage's time.
         measures: Gives what is to be said beside counts and rates; called for a line alone.
         emit: Takes a line.
+        draw: Draws the live display anew; it takes about a millisecond.
     """
 
     title: str
@@ -113,6 +114,7 @@ class Task:
     part: str | None
     measures: Callable[[], Sequence[str]]
     emit: Callable[[str], None]
+    draw: Callable[[], None] = lambda: None
     done: int = 0
     _first: int = 0
     _tokens: int = 0
@@ -120,6 +122,7 @@ class Task:
     _started_s: float = 0.0
     _updated_s: float = 0.0
     _emitted_s: float = 0.0
+    _drawn_s: float = 0.0
 
     def __post_init__(self) -> None:
         self.start()
@@ -127,6 +130,7 @@ class Task:
     def start(self, done: int = 0) -> None:
         """Start the clock; an earlier attempt left `done` units, which are no part of the rate."""
         self.done = self._first = done
+        self._tokens = 0
         self._started_s = self._updated_s = self._emitted_s = time.monotonic()
 
     def advance(self, count: int, tokens: int = 0) -> None:
@@ -140,11 +144,13 @@ class Task:
             self.emit(f"{self.title}: goes on from {self.unit} {self.done:,} of {self.total:,}")
         self.done += count
         self._tokens += tokens
-        self._updated_s = time.monotonic()
+        self._updated_s = now = time.monotonic()
         is_first_or_last = self._reported is None or self.done >= self.total
-        waited_s = self._updated_s - self._emitted_s
-        if waited_s >= _LINE_EVERY_S or (is_first_or_last and self.part is None):
+        if now - self._emitted_s >= _LINE_EVERY_S or (is_first_or_last and self.part is None):
             self.report()
+        if now - self._drawn_s >= _FRAME_EVERY_S:
+            self._drawn_s = now
+            self.draw()
 
     def report(self) -> None:
         """Emit a line, unless the last one says the same."""
@@ -212,7 +218,8 @@ class Progress:
         )
         with ExitStack() as stack:
             if is_live:
-                stack.enter_context(_live(task, lines.console))
+                task.draw = stack.enter_context(_live(task, lines.console)).refresh
+                task.draw()
             yield task
             if part is None:
                 task.report()
@@ -222,7 +229,8 @@ def _live(task: Task, console: Console) -> Live:
     return Live(
         console=console,
         get_renderable=task.frame,
-        refresh_per_second=_FRAMES_PER_S,
+        # By the task, in the thread that works.
+        auto_refresh=False,
         transient=True,
         # What a user redirects stays where it is redirected to.
         redirect_stderr=sys.stderr.isatty(),
