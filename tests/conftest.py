@@ -7,7 +7,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -18,18 +17,12 @@ os.environ.setdefault("WANDB_MODE", "disabled")
 # Before datasets is imported: no test downloads from the hub, or fills the user's cache.
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_CACHE=tempfile.mkdtemp(prefix="datasets-"))
 
+from hydra.core.global_hydra import GlobalHydra
+
+from reasoning_lab.cli import main
+from reasoning_lab.commands.compose import Recipe
 from reasoning_lab.system.gc_frozen_imports import gc_frozen_imports
-
-# Every stage ends with a collection, which need not look at what is imported.
-with gc_frozen_imports():
-    import hydra
-    from hydra.core.global_hydra import GlobalHydra
-
-    from reasoning_lab.cli import main
-    from reasoning_lab.commands.compose import Recipe, compose, register_schemas
-    from reasoning_lab.config.folder import CONF
-    from tests.support.launches import jobs, single  # noqa: F401 - fixtures, as are the next
-    from tests.support.stages import context, source, verifier  # noqa: F401
+from tests.support.composition import composed_recipe
 
 SMOKE = [
     "experiment=smoke",
@@ -53,13 +46,13 @@ FAST_PRETRAINING = [
 Compose = Callable[..., Recipe]
 
 
-@cache
-def composed_recipe(*overrides: str) -> Recipe:
-    """What the command would run under `overrides`; composing takes a third of a second."""
-    register_schemas()
-    GlobalHydra.instance().clear()
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose(hydra.compose("config", overrides=list(overrides)))
+def pytest_configure(config: pytest.Config) -> None:
+    """Load fixtures that import torch, but not where `-n` leaves the tests to other processes."""
+    if not config.getoption("numprocesses", None):
+        # Every stage ends with a collection, which need not look at what is imported.
+        with gc_frozen_imports():
+            for module in ("stages", "launches"):
+                config.pluginmanager.import_plugin(f"tests.support.{module}")
 
 
 @pytest.fixture

@@ -15,13 +15,14 @@ import pytest
 
 from reasoning_lab.commands.sweep import combinations
 from reasoning_lab.data.corpus import read_prompt_ids, read_rollouts, write_prompt_ids
-from reasoning_lab.data.sources.reasoning_gym import ReasoningGymSource
+from reasoning_lab.data.sources.config import ReasoningGymConfig
 from reasoning_lab.evaluate.benchmark import benchmark_problems
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.graph.record import Record
 from reasoning_lab.graph.store import Store
 from reasoning_lab.types import Split, UserError, Verdict
-from tests.conftest import SMOKE, composed_recipe, lab, lab_here, start_lab
+from tests.conftest import SMOKE, lab, lab_here, start_lab
+from tests.support.composition import composed_recipe
 
 POLICIES = ["pretrain", "midtrain", "sft", "dpo", "rl"]
 # Scripts outside the repository read these.
@@ -75,9 +76,11 @@ def test_misspelt_key_ends_in_one_sentence(tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
-def test_missing_input_ends_in_one_sentence(tmp_path: Path) -> None:
-    code, _, err = lab("~stages.distill", cwd=tmp_path)
-    assert_one_sentence(code, err, "stages.midtrain", "corpus", "'distill'")
+def test_missing_input_ends_in_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = lab_here("~stages.distill", cwd=tmp_path)
+    assert_one_sentence(code, capsys.readouterr().err, "stages.midtrain", "corpus", "'distill'")
 
 
 def test_missing_value_ends_in_one_sentence(
@@ -122,10 +125,9 @@ def test_help_needs_no_torch(tmp_path: Path) -> None:
     assert done.stdout.rstrip().endswith("heavy:")
 
 
-def test_plan_of_nothing_made_yet(tmp_path: Path) -> None:
-    code, out, err = lab("plan", "format=json", "ablate=midtrain", cwd=tmp_path)
-    assert code == 0, err
-    nodes = json.loads(out)["nodes"]
+def test_plan_of_nothing_made_yet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert lab_here("plan", "format=json", "ablate=midtrain", cwd=tmp_path) == 0
+    nodes = json.loads(capsys.readouterr().out)["nodes"]
     assert [node["stage"] for node in nodes][:4] == [
         "pretrain",
         "pretrain/heldout",
@@ -218,10 +220,9 @@ def test_report_looks_at_the_store_alone(
     before, report = store_files(smoke_run), json.loads(report_of(smoke_run).read_text())
     capsys.readouterr()
     assert lab_here("report", *SMOKE, "seed=0", cwd=smoke_run) == 0
-    out = capsys.readouterr().out
-    assert "Report: runs/reports/" in out
-    (path,) = (smoke_run / "runs" / "reports").glob("*/report.json")
-    assert json.loads(path.read_text()) == report
+    path = re.search(r"Report: (runs/reports/[^/]+)/report.html", capsys.readouterr().out)
+    assert path is not None
+    assert json.loads((smoke_run / path[1] / "report.json").read_text()) == report
     assert store_files(smoke_run) == before
 
 
@@ -311,7 +312,7 @@ def test_rejection_sampling_keeps_the_two_sorts_apart(smoke_run: Path) -> None:
 
 def test_leaked_prompt_is_refused(tmp_path: Path) -> None:
     root = composed_recipe(*SMOKE).root
-    source: ReasoningGymSource = root.data.build()
+    source: ReasoningGymConfig = root.data.build()
     benchmark = root.benchmarks["heldout"]
     clean, leaky = tmp_path / "clean", tmp_path / "leaky"
     for folder in (clean, leaky):

@@ -1,51 +1,58 @@
-"""Every `reasoning-lab` command of the pages names options and keys that exist."""
+"""Every command of the pages names options, keys and targets that exist."""
 
 import re
-import shlex
+from importlib.util import find_spec
 from pathlib import Path
 
 import hydra
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
+from reasoning_lab.cli import SUBCOMMANDS
 from reasoning_lab.commands.compose import register_schemas
 from reasoning_lab.commands.evaluate import as_recipe
 from reasoning_lab.config.folder import CONF
+from tests.support.pages import PAGES, ROOT, page_id, shell_lines
 
-ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", CONF / "README.md", *sorted(ROOT.glob("experiments/*/README.md"))]
 # They read files, or the store.
-WITHOUT_RECIPE = ("audit", "rescore", "export", "convert")
+WITHOUT_RECIPE = ("audit", "rescore", "export", "convert", "reference")
+SWEPT = ("plan", "report", "dashboard")
+# Its commands are mistakes, which `test_troubleshooting.py` makes.
+MISTAKES = ROOT / "conf" / "TROUBLESHOOTING.md"
+# Programs that are not ours.
+OTHERS = {"pip", "vllm", "export", "cat"}
 
 
 def commands_of(page: Path) -> list[list[str]]:
-    """Arguments of each command in the page's shell blocks that needs no file of the user."""
-    text = page.read_text(encoding="utf-8")
-    commands = []
-    for block in re.findall(r"^```bash\n(.*?)^```", text, re.M | re.S):
-        for line in block.replace("\\\n", " ").splitlines():
-            words = shlex.split(line, comments=True)
-            if "reasoning-lab" in words and "--config-dir" not in line and "$" not in line:
-                commands.append(words[words.index("reasoning-lab") + 1 :])
-    return [command for command in commands if "my_rules" not in " ".join(command)]
+    """Arguments of each `reasoning-lab` that needs no file of the user.
+
+    Those with files are run by `test_readme.py` and `test_newcomer.py`.
+    """
+    lines = [words for words in shell_lines(page) if "reasoning-lab" in words]
+    commands = [words[words.index("reasoning-lab") + 1 :] for words in lines]
+    return [
+        command
+        for command in commands
+        if not re.search(r"--config-dir|\$|my_\w+\.", " ".join(command))
+    ]
 
 
 def overrides_of(arguments: list[str]) -> list[str]:
     """One combination of what the command composes; swept values become their first."""
-    is_sweep = arguments[:1] in (["plan"], ["report"], ["dashboard"]) or "-m" in arguments
-    skipped = ("-", "hydra", "format=", "…", "job")
-    words = [word for word in arguments if not word.startswith(skipped)]
-    if words[:1] == ["evaluate"]:
-        names = ["model=qwen3_0_6b" if word.startswith("model=") else word for word in words[1:]]
+    subcommand = arguments[0] if arguments and arguments[0] in SUBCOMMANDS else ""
+    is_sweep = subcommand in SWEPT or "-m" in arguments
+    skipped = ("-", "hydra", "format=", "job")
+    words = [word for word in arguments[bool(subcommand) :] if not word.startswith(skipped)]
+    if subcommand == "evaluate":
+        names = ["model=qwen3_0_6b" if word.startswith("model=") else word for word in words]
         return as_recipe(names, ["qwen3_0_6b"])
-    words = words[words[:1] in (["plan"], ["report"], ["dashboard"]) :]
     if is_sweep:
         words = [re.sub(r"^([\w.@/+]+=[^\[{(,]+),.*$", r"\1", word) for word in words]
     return [re.sub(r"=tag\(.*", "=1e-4", word) for word in words]
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.parent.name)
+@pytest.mark.parametrize("page", [page for page in PAGES if page != MISTAKES], ids=page_id)
 def test_the_commands_of_a_page_compose(page: Path) -> None:
     register_schemas()
     for arguments in commands_of(page):
@@ -54,3 +61,37 @@ def test_the_commands_of_a_page_compose(page: Path) -> None:
         GlobalHydra.instance().clear()
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
             hydra.compose("config", overrides=overrides_of(arguments))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_what_reads_files_is_given_what_it_takes(page: Path) -> None:
+    for name, *words in filter(None, commands_of(page)):
+        if name in WITHOUT_RECIPE:
+            takes = {argument.partition("=")[0] for argument in SUBCOMMANDS[name].takes}
+            assert {word.partition("=")[0] for word in words} <= takes, words
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_other_commands_exist(page: Path) -> None:
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
+    for line in shell_lines(page):
+        words = [word for word in line if not re.match(r"[A-Z_]+=", word)]
+        if not words or "reasoning-lab" in words or words[0] in OTHERS:
+            continue
+        program = words[0].rpartition("/")[2]
+        if program == "make":
+            assert words[1] in targets, words
+        elif words[1] == "-m":
+            assert find_spec(words[2]), words
+        else:
+            assert program == "python", words
+            assert (ROOT / words[1]).is_file(), words
+
+
+def test_every_example_of_a_subcommand_takes_what_it_says() -> None:
+    for name, subcommand in SUBCOMMANDS.items():
+        program, word, *arguments = subcommand.example.split()
+        assert (program, word) == ("reasoning-lab", name)
+        if name in WITHOUT_RECIPE:
+            takes = {argument.partition("=")[0] for argument in subcommand.takes}
+            assert {argument.partition("=")[0] for argument in arguments} <= takes

@@ -1,4 +1,4 @@
-"""The README on parts of one's own: its files as they stand there, and its commands."""
+"""The README and the page on parts of one's own: their files as they stand, and their commands."""
 
 import json
 import os
@@ -11,12 +11,16 @@ from pathlib import Path
 
 import pytest
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-SECTION = README.partition("## Make it yours\n")[2].partition("\n## ")[0]
-FILES = dict(re.findall(r"^`([\w./]+)`\n\n```\w+\n(.*?)^```$", SECTION, re.M | re.S))
+from tests.conftest import lab_here
+
+QUIET = ["tracker.mode=disabled", "hardware.threads=1"]
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "reasoning_lab" / "YOUR_OWN.md").read_text(encoding="utf-8")
+FILES = dict(re.findall(r"^`([\w./]+)`\n\n```\w+\n(.*?)^```$", PAGE, re.M | re.S))
 COMMANDS = [
     shlex.split(line, comments=True)
-    for block in re.findall(r"^```bash\n(.*?)^```$", SECTION, re.M | re.S)
+    for block in re.findall(r"^```bash\n(.*?)^```$", PAGE, re.M | re.S)
     for line in block.replace("\\\n", " ").splitlines()
 ]
 
@@ -53,10 +57,73 @@ def run(folder: Path, command: list[str]) -> list[tuple[str, str]]:
     return re.findall(r"\[step \d+ of \d+\] (.+?): (reused|done)", process.stdout)
 
 
+def commands_for(reader: str) -> list[list[str]]:
+    """The commands of the README for who says `reader` of themselves."""
+    section = README.partition(f"**{reader}")[2].partition("\n**I ")[0].partition("\n## ")[0]
+    (block,) = re.findall(r"^```bash\n(.*?)^```$", section, re.M | re.S)
+    return [shlex.split(line) for line in block.replace("\\\n", " ").splitlines()]
+
+
+def test_who_has_problems_makes_a_corpus_of_them(tmp_path: Path) -> None:
+    (command,) = commands_for("I have problems of my own.")
+    (example,) = re.findall(r"A line is `(\{.+\})`", README)
+    row = {"prompt": "2 + 3?", "gold": "5", "solution": r"2 + 3 = \boxed{5}"}
+    assert json.loads(example) == row
+    rows = [
+        {"prompt": f"{a} + {b}?", "gold": f"{a + b}", "solution": rf"{a} + {b} = \boxed{{{a + b}}}"}
+        for a in range(30)
+        for b in range(30)
+    ]
+    text = "\n".join(map(json.dumps, rows))
+    (tmp_path / "problems.jsonl").write_text(text, encoding="utf-8")
+    assert lab_here(*command[1:], *QUIET, cwd=tmp_path) == 0
+    (record,) = (tmp_path / "runs" / "store" / "distill").glob("*/artifact.json")
+    metrics = json.loads(record.read_text())["metrics"]
+    assert (metrics["rollouts"], metrics["accepted_frac"]) == (300, 1.0)
+
+
+def test_who_has_a_real_model_plans_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (command,) = commands_for("I have a real model.")
+    assert lab_here(*command[1:], cwd=tmp_path) == 0
+    out = capsys.readouterr().out
+    assert "11 to make, 0 to reuse" in out
+
+
+def test_who_evaluates_and_exports_a_policy(smoke_run: Path, tmp_path: Path) -> None:
+    store = tmp_path / "runs" / "store"
+    shutil.copytree(smoke_run / "runs" / "store", store)
+    (policy,) = (store / "sft").glob("????????????????")
+    few = ["protocol.count=2", "protocol.samples=1", "protocol.max_new_tokens=4"]
+    for command, further in zip(
+        commands_for("I evaluate or export a model."), ([*QUIET, *few], []), strict=True
+    ):
+        words = [word.replace("FINGERPRINT", policy.name[:8]) for word in command[1:]]
+        assert lab_here(*words, *further, cwd=tmp_path) == 0
+    assert (tmp_path / "policy" / "model.safetensors").is_file()
+
+
+def test_who_writes_a_reward_trains_with_it(
+    smoke_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(smoke_run / "runs" / "store", tmp_path / "runs" / "store")
+    section = README.partition("**I write a reward")[2]
+    code = re.findall(r"^```python\n(.*?)^```$", section, re.M | re.S)[0]
+    (tmp_path / "my_reward.py").write_text(code, encoding="utf-8")
+    export, command = commands_for("I write a reward")
+    assert export == ["export", "PYTHONPATH=$PWD", "REASONING_LAB_TRUSTED=my_reward"]
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("REASONING_LAB_TRUSTED", "my_reward")
+    assert lab_here(*command[1:], *QUIET, "benchmark=[]", cwd=tmp_path) == 0
+    records = (tmp_path / "runs" / "store" / "rl").glob("*/artifact.json")
+    record = json.loads(max(records, key=os.path.getmtime).read_text())
+    assert "my_reward.few_lines" in record["identity"]["code"]
+
+
 def test_every_file_is_short() -> None:
     assert len(FILES) == 6
     for name, text in FILES.items():
         assert len(text.splitlines()) < 40, name
+    assert sum(bool(line.strip()) for line in FILES["my_lab.py"].splitlines()) <= 10
 
 
 @pytest.mark.long

@@ -14,12 +14,12 @@ from scipy.stats import chi2
 
 from reasoning_lab.commands.compose import register_schemas
 from reasoning_lab.commands.sweep import recipes
-from reasoning_lab.evaluate.completions import read_samples
+from reasoning_lab.evaluate.completions import Evaluation
 from reasoning_lab.evaluate.statistics import Difference, over_seeds, paired_difference
 from reasoning_lab.graph.recipe import Node
 from reasoning_lab.graph.record import Record
 from reasoning_lab.graph.store import Store
-from reasoning_lab.report.style import COLOURS, INK, new_figure, save_figure, style_axes
+from reasoning_lab.report.figures import COLOURS, INK, new_figure, save_figure, style_axes
 from reasoning_lab.tracking.history import read_history
 
 ARMS = ("bare", "uniform", "rebalanced", "annealed", "controlled")
@@ -50,7 +50,7 @@ def main() -> None:
             tokens.append(rl_record.metrics["train_tokens"])
             curves[arm].append(read_history(rl_record.path)["val/pass@1"])
             for name, into in (("sft/heldout", before), ("rl/heldout", after)):
-                into.append(read_samples(_record(store, nodes[name]).path, 2).correct)
+                into.append(Evaluation(_record(store, nodes[name]).path).samples(2).correct)
         gain = paired_difference(over_seeds(after), over_seeds(before))
         by_seed = ", ".join(
             f"{100 * b.mean():.1f} → {100 * a.mean():.1f}"

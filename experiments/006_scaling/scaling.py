@@ -20,16 +20,16 @@ import numpy.typing as npt
 import yaml
 
 from reasoning_lab.config.folder import CONF
+from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.models.cost import ASSUMED_MFU, DEVICES, training_flops, training_s
 from reasoning_lab.models.footprint import (
     STRATEGIES,
-    Sharding,
     cache_bytes,
     footprint,
     parameter_count,
     weight_bytes,
 )
-from reasoning_lab.report.style import COLOURS, INK, new_figure, save_figure, style_axes
+from reasoning_lab.report.figures import COLOURS, INK, new_figure, save_figure, style_axes
 
 SEED = 0
 H100 = DEVICES["h100"]
@@ -135,8 +135,10 @@ def memory_table() -> None:
         for strategy in [name for name in STRATEGIES if name != "single"]:
             cells = []
             for devices in (1, 8, 64, 1024):
-                spread = Sharding(strategy, devices, activation_checkpointing=True)
-                estimate = footprint(architecture, VOCAB, DTYPE, ADAMW, spread, packed=True)
+                hardware = HardwareConfig(
+                    "gpu", devices=devices, strategy=strategy, activation_checkpointing=True
+                )
+                estimate = footprint(architecture, VOCAB, DTYPE, ADAMW, hardware, packed=True)
                 assert estimate is not None
                 cells.append(f"{estimate.peak(ROW_TOKENS) / 1e9:.0f}")
                 if devices == 8:

@@ -21,11 +21,10 @@ from hydra.initialize import get_gh_backup, restore_gh_from_backup
 
 from reasoning_lab.commands.arguments import config_dir_override
 from reasoning_lab.commands.compose import Recipe, register_schemas
-from reasoning_lab.commands.hydra_app import composition_sentence
 from reasoning_lab.commands.plan import PlannedNode, planned
 from reasoning_lab.commands.preflight import check_data
 from reasoning_lab.commands.sweep import recipes, with_sweep
-from reasoning_lab.config.hydra_errors import is_composition_error
+from reasoning_lab.config.hydra_errors import is_composition_error, one_sentence
 from reasoning_lab.graph.artifact import Artifact
 from reasoning_lab.graph.store import Store
 from reasoning_lab.system.files import timestamped_folder
@@ -105,14 +104,10 @@ def load(recipe: Recipe) -> dict[str, Artifact]:
     """
     store = Store(Path(recipe.root.paths.runs) / "store")
     artifacts: dict[str, Artifact] = {}
-    missing: list[str] = []
     for node in recipe.nodes:
-        record = store.lookup(node.stage.name, node.fingerprint)
-        if record is None:
-            missing.append(node.name)
-        else:
-            artifacts[node.name] = node.stage.produces(record.path)
-    if missing:
+        if record := store.lookup(node.stage.name, node.fingerprint):
+            artifacts[node.name] = node.produces(record.path)
+    if missing := [node.name for node in recipe.nodes if node.name not in artifacts]:
         raise UserError(f"load: {store.root} lacks {', '.join(missing)}; call run(recipe) first")
     return artifacts
 
@@ -148,6 +143,6 @@ def _composed(
     except Exception as error:
         if not is_composition_error(error):
             raise
-        raise UserError(composition_sentence(error)) from error
+        raise UserError(one_sentence(error)) from error
     finally:
         restore_gh_from_backup(user_hydra)

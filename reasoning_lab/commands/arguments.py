@@ -1,13 +1,21 @@
 """Command-line arguments of subcommands: `key=value` words, and overrides of the config."""
 
-from collections.abc import Sequence
+import json
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-from reasoning_lab.commands.root_config import RootConfig
 from reasoning_lab.commands.sweep import recipes, with_sweep
+from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.hydra_errors import CONFIG_DIR_FLAGS
+from reasoning_lab.config.identity import as_plain
+from reasoning_lab.graph.ledger import Ledger
+from reasoning_lab.system.files import timestamped_folder
 from reasoning_lab.types import UserError
 
+# From a path, a checker, the verifier's limits and a folder to a result, a file and what dropped.
+Verification = Callable[[Path, str | None, HardwareConfig, Path], tuple[Any, Path, Ledger]]
 _MULTIRUN_FLAGS = ("-m", "--multirun")
 
 
@@ -80,19 +88,24 @@ def to_sweep(arguments: Sequence[str]) -> list[str]:
     return with_sweep(overrides) if is_multirun(arguments) else overrides
 
 
-def verifier_arguments(
-    arguments: Sequence[str], remedy: str
-) -> tuple[Path, str | None, RootConfig]:
-    """Arguments of a subcommand that only verifies.
+def verified(
+    arguments: Sequence[str], remedy: str, verify: Verification, folder: str, title: str
+) -> None:
+    """A subcommand that only verifies: it reads `path` and `checker`, and prints what came out.
 
-    Returns:
-        `path`, `checker` or None, and the root config with all other overrides applied.
-
-    Raises:
-        UserError: `path` is missing; `remedy` is the message.
+    Args:
+        arguments: `path=`, perhaps `checker=`, and overrides of the root config.
+        remedy: What to say where `path` is missing.
+        verify: Verifies what is at `path` and writes into the folder that it is given.
+        folder: Below `paths.runs`; a new one is made there.
+        title: What the written file has.
     """
     (path, checker), words = take_values(arguments, "path", "checker")
     if not path:
         raise UserError(remedy)
     (recipe,) = recipes(to_overrides(words))
-    return Path(path), checker or None, recipe.root
+    out_dir = timestamped_folder(Path(recipe.root.paths.runs) / folder)
+    result, file, ledger = verify(Path(path), checker or None, recipe.root.hardware, out_dir)
+    print(json.dumps(as_plain(result)))
+    for sentence in [*ledger.lines(), f"{title}: {file}"]:
+        print(sentence, file=sys.stderr)

@@ -7,7 +7,6 @@ import importlib
 import pkgutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ import reasoning_lab.stages
 from reasoning_lab.commands.root_config import RootConfig
 from reasoning_lab.config.benchmark import BenchmarkConfig
 from reasoning_lab.config.components import SourceConfig
-from reasoning_lab.config.debug import DebugConfig
 from reasoning_lab.config.fields import check_values
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.hydra_errors import no_stage
@@ -26,6 +24,7 @@ from reasoning_lab.config.identity import identity_of
 from reasoning_lab.config.targets import (
     import_trusted,
     is_trusted,
+    require_package,
     user_code_hashes,
 )
 from reasoning_lab.data.sources.problem_source import ProblemSource
@@ -133,7 +132,10 @@ def compose(config: DictConfig) -> Recipe:
         name: root.protocol.applied(benchmark) for name, benchmark in root.benchmarks.items()
     }
     _check(root)
-    root.stages = {name: _debugged(stage, root.debug) for name, stage in root.stages.items()}
+    for name, stage in root.stages.items():
+        if isinstance(stage, TrainingStage):
+            debugged = root.debug.applied(stage.optimization)
+            root.stages[name] = replace(stage, optimization=debugged)
     source = _source(root.data, "data")
     sources = {
         name: _source(benchmark.data, f"benchmarks.{name}.data")
@@ -171,13 +173,7 @@ def compose(config: DictConfig) -> Recipe:
             "model.path"
         )
     removed = [name for name in root.stages if name not in remaining]
-    return Recipe(
-        root,
-        "+".join(removed) or NO_ABLATION,
-        nodes,
-        source,
-        sources,
-    )
+    return Recipe(root, "+".join(removed) or NO_ABLATION, nodes, source, sources)
 
 
 def _base_name(root: RootConfig) -> str | None:
@@ -196,7 +192,11 @@ def _check(root: RootConfig) -> None:
     _check_engine(root)
     _check_precision(root)
     _check_adapter(root)
-    _check_stages(root)
+    for name, stage in root.stages.items():
+        # A file's `stages: {NAME: {}}` composes: OmegaConf makes it the base of all stages.
+        if not hasattr(stage, "name"):
+            raise UserError(no_stage(f"stages.{name}"))
+        stage.check(f"stages.{name}", root.hardware)
     for name, benchmark in root.benchmarks.items():
         tokens = benchmark.sampling.max_new_tokens
         completion_metrics(benchmark.metrics, tokens, f"benchmarks.{name}.metrics")
@@ -239,11 +239,9 @@ def check_hardware(hardware: HardwareConfig) -> None:
             f"hardware.offload_path={hardware.offload_path}: it is the folder on the drives of "
             f"offload=nvme, and offload is {hardware.offload}; give both, or neither"
         )
-    if strategy.startswith("deepspeed") and find_spec("deepspeed") is None:
-        raise UserError(
-            f"hardware.strategy={strategy}: the package 'deepspeed' is not installed; run pip "
-            "install 'reasoning-lab[deepspeed]', or choose fsdp"
-        )
+    if strategy.startswith("deepspeed"):
+        key = f"hardware.strategy={strategy}"
+        require_package("deepspeed", key, "deepspeed", ", or choose fsdp")
 
 
 def _check_engine(root: RootConfig) -> None:
@@ -283,11 +281,8 @@ def _check_adapter(root: RootConfig) -> None:
     if adapter is None:
         return
     for package in ("peft", *(["bitsandbytes"] if adapter.kind == "qlora" else [])):
-        if find_spec(package) is None:
-            raise UserError(
-                f"model.adapter.kind={adapter.kind}: the package '{package}' is not installed; run "
-                "pip install 'reasoning-lab[lora]', or leave the adapter out"
-            )
+        key = f"model.adapter.kind={adapter.kind}"
+        require_package(package, key, "lora", ", or leave the adapter out")
     if root.hardware.strategy not in ("single", "ddp"):
         raise UserError(
             f"model.adapter: strategy={root.hardware.strategy} divides weights that an adapter "
@@ -299,20 +294,6 @@ def _check_adapter(root: RootConfig) -> None:
                 f"model.adapter.target_modules: '{name}' is an embedding, and these don't learn "
                 "with an adapter; name linear layers of the blocks"
             )
-
-
-def _debugged(stage: LabStage, debug: DebugConfig) -> LabStage:
-    if not isinstance(stage, TrainingStage):
-        return stage
-    return replace(stage, optimization=debug.applied(stage.optimization))
-
-
-def _check_stages(root: RootConfig) -> None:
-    for name, stage in root.stages.items():
-        # A file's `stages: {NAME: {}}` composes: OmegaConf makes it the base of all stages.
-        if not hasattr(stage, "name"):
-            raise UserError(no_stage(f"stages.{name}"))
-        stage.check(f"stages.{name}", root.hardware)
 
 
 def _model_identity(root: RootConfig) -> Any:
@@ -339,10 +320,10 @@ def _source(options: SourceConfig, key: str) -> ProblemSource:
 
 def _data_identity(options: SourceConfig, source: ProblemSource) -> Any:
     """The source's options and its content; a local file counts by content, not by place."""
-    return {"options": _without_paths(identity_of(options)), "content": source.content()}
 
+    def without_paths(plain: Any) -> Any:
+        if not isinstance(plain, dict):
+            return plain
+        return {key: without_paths(value) for key, value in plain.items() if key != "path"}
 
-def _without_paths(options: Any) -> Any:
-    if not isinstance(options, dict):
-        return options
-    return {key: _without_paths(value) for key, value in options.items() if key != "path"}
+    return {"options": without_paths(identity_of(options)), "content": source.content()}

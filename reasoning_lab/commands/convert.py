@@ -31,11 +31,9 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def convert(source: str, folder: Path) -> None:
-    """Write model and tokenizer as safetensors and JSON, float32.
+    """Write model and tokenizer as safetensors and JSON, float32, into a new or empty folder.
 
-    Args:
-        source: A GGUF file, or the import name of an installed package that contains one.
-        folder: A new or empty folder.
+    `source` is a GGUF file, or the import name of an installed package that contains one.
 
     Raises:
         UserError: There is no such file or package, the folder is not empty, or a package that

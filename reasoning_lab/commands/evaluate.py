@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reasoning_lab.commands import hydra_app
-from reasoning_lab.commands.arguments import split_config_dir
+from reasoning_lab.commands.arguments import split_config_dir, take_values
+from reasoning_lab.commands.root_config import PathsConfig
 from reasoning_lab.config.folder import CONF
 from reasoning_lab.config.hydra_errors import hydra_quoted
 from reasoning_lab.types import UserError
 
 _FINGERPRINT = re.compile(r"[0-9a-f]{6,16}")
-_MODEL, _RUNS, _ENGINE = "model=", "paths.runs=", "engine="
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -36,20 +36,17 @@ def as_recipe(arguments: Sequence[str], options: Sequence[str]) -> list[str]:
     Raises:
         UserError: `model=` is missing, or there is no such model.
     """
-    models = [word.removeprefix(_MODEL) for word in arguments if word.startswith(_MODEL)]
-    if not models:
+    (model,), others = take_values(arguments, "model")
+    if not model:
         raise UserError(
             "evaluate: name what to evaluate, as in evaluate model=FOLDER benchmark=[math500]"
         )
-    others = [word for word in arguments if not word.startswith(_MODEL)]
-    if models[-1] in options:
-        return ["recipe=evaluate", f"{_MODEL}{models[-1]}", *others]
-    runs = [word.removeprefix(_RUNS) for word in arguments if word.startswith(_RUNS)]
-    store = Path(*runs[-1:] or ["runs"]) / "store"
-    engines = [word.removeprefix(_ENGINE) for word in arguments if word.startswith(_ENGINE)]
-    is_on_server = engines[-1:] == ["openai"]
-    names = models[-1].split(",")
-    paths = [name if is_on_server else _path(name, store, options) for name in names]
+    if model in options:
+        return ["recipe=evaluate", f"model={model}", *others]
+    (runs, engine), _ = take_values(others, "paths.runs", "engine")
+    store = Path(runs or PathsConfig().runs) / "store"
+    names = model.split(",")
+    paths = [name if engine == "openai" else _path(name, store, options) for name in names]
     model_path = ",".join(hydra_quoted(path) for path in paths)
     return ["recipe=evaluate", "model=checkpoint", f"model.path={model_path}", *others]
 
@@ -68,10 +65,7 @@ def _path(name: str, store: Path, options: Sequence[str]) -> str:
 
 
 def stored_policy(name: str, store: Path) -> Path | None:
-    """The folder of the stored policy whose fingerprint starts with `name`.
-
-    Returns:
-        The folder; None = `name` is not the start of a fingerprint.
+    """The folder of the stored policy whose fingerprint starts with `name`; None = none can.
 
     Raises:
         UserError: The store has no such policy, or several.

@@ -56,15 +56,9 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def export(model: str, runs: Path, folder: Path) -> Path:
-    """Write the policy's files and its card.
+    """Write the policy's files and its card into a new or empty `folder`; the card's path.
 
-    Args:
-        model: A policy's artifact folder, or the first digits of its fingerprint in the store.
-        runs: The folder of the store.
-        folder: A new or empty folder.
-
-    Returns:
-        The path of the card.
+    `model` is a policy's artifact folder, or the first digits of its fingerprint in the store.
 
     Raises:
         UserError: There is no such policy, its files are damaged, or the folder is not empty.
@@ -132,22 +126,41 @@ def check_token(repository: str) -> str:
 def model_card(policy: Record) -> str:
     """The text of the card; it names artifacts that the store no longer has."""
     lineage = list(_lineage(policy, {}))
+    path, revision = (_model(policy).get(key) for key in ("path", "revision"))
+    from_base = any(
+        artifact.kind == Policy.kind
+        and Policy.kind not in artifact.inputs
+        and _model(artifact).get("path")
+        for artifact in lineage
+    )
+    header: dict[str, object] = {
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["reasoning", "reasoning-lab"],
+    }
+    start = "The base policy was trained from scratch."
+    if from_base and path is not None and "/" in path:
+        start = f"It starts from {path} at revision {revision}; its licence applies."
+        header["base_model"] = path
+    elif from_base:
+        start = f"It starts from a local checkpoint whose content hash is {path}."
+    versions = ", ".join(f"{name} {number}" for name, number in policy.versions.items())
     sections = [
-        f"---\n{yaml.safe_dump(_header(lineage), sort_keys=False)}---",
+        f"---\n{yaml.safe_dump(header, sort_keys=False)}---",
         f"# {policy.stage} {policy.fingerprint}",
         "A policy trained with reasoning_lab. Prompt it with the chat template; it thinks between "
         "`<think>` and `</think>` and answers in `\\boxed{}`.",
-        f"## Recipe\n\n{_recipe(policy, lineage)}",
+        f"## Recipe\n\n{start}\n\n{_stages(lineage)}\n\nMade with {versions}.",
         f"## Data\n\n{_data(lineage)}",
         f"## What was dropped\n\n{_dropped(lineage)}",
-        f"## Evaluation\n\n{_evaluation(lineage)}",
+        f"## Evaluation\n\n{_evaluations(lineage, from_base)}",
         f"## Limits\n\n{_LIMITS}",
         "## Configuration of each stage",
-        *(
-            f"### {artifact.stage} {artifact.fingerprint}\n\n{_settings(artifact)}"
-            for artifact in lineage
-        ),
     ]
+    for artifact in lineage:
+        config = yaml.safe_dump(dict(artifact.identity), sort_keys=False).strip()
+        block = fenced_block(config, max_characters=None)
+        sections.append(f"### {artifact.stage} {artifact.fingerprint}\n\n{block}")
     return "\n\n".join(sections) + "\n"
 
 
@@ -166,72 +179,30 @@ def _model(artifact: Record) -> Mapping[str, Any]:
     return model
 
 
-def _base(lineage: Sequence[Record]) -> str | None:
-    """The hub id of the base model; None = trained from scratch, or a local checkpoint."""
-    path = _model(lineage[-1]).get("path")
-    return path if path is not None and "/" in path and _starts_from_base(lineage) else None
-
-
-def _starts_from_base(lineage: Sequence[Record]) -> bool:
-    return any(
-        artifact.kind == Policy.kind
-        and Policy.kind not in artifact.inputs
-        and _model(artifact).get("path")
-        for artifact in lineage
-    )
-
-
-def _header(lineage: Sequence[Record]) -> dict[str, object]:
-    base = _base(lineage)
-    return {
-        "library_name": "transformers",
-        "pipeline_tag": "text-generation",
-        **({"base_model": base} if base else {}),
-        "tags": ["reasoning", "reasoning-lab"],
-    }
-
-
-def _recipe(policy: Record, lineage: Sequence[Record]) -> str:
-    model = _model(policy)
-    if not _starts_from_base(lineage):
-        start = "The base policy was trained from scratch."
-    elif (hub := _base(lineage)) is not None:
-        start = f"It starts from {hub} at revision {model.get('revision')}; its licence applies."
-    else:
-        start = f"It starts from a local checkpoint whose content hash is {model.get('path')}."
-    rows = [
-        (
-            artifact.stage,
-            artifact.fingerprint,
-            str(artifact.seed),
-            ", ".join(f"{kind} {fingerprint}" for kind, fingerprint in artifact.inputs.items()),
-            _count(artifact.metrics.get("train_tokens")),
-            _count(artifact.metrics.get("wall_s")),
-        )
-        for artifact in lineage
-    ]
+def _stages(lineage: Sequence[Record]) -> str:
+    rows = []
+    for artifact in lineage:
+        inputs = [f"{kind} {fingerprint}" for kind, fingerprint in artifact.inputs.items()]
+        spent = [artifact.metrics.get(key) for key in ("train_tokens", "wall_s")]
+        counts = ["" if value is None else f"{value:,.0f}" for value in spent]
+        about = (artifact.stage, artifact.fingerprint, str(artifact.seed), ", ".join(inputs))
+        rows.append((*about, *counts))
     header = ("stage", "artifact", "seed", "made from", "trained tokens", "seconds")
-    versions = ", ".join(f"{name} {number}" for name, number in policy.versions.items())
-    return f"{start}\n\n{markdown_table(header, rows)}\n\nMade with {versions}."
-
-
-def _implementation(options: Mapping[str, Any]) -> str:
-    """Import path of the user's own source, or of the options of one of the lab's."""
-    return str(options.get("_target_") or options.get("_class_"))
+    return markdown_table(header, rows)
 
 
 def _data(lineage: Sequence[Record]) -> str:
-    corpora = [
-        f"**{artifact.stage} {artifact.fingerprint}**\n\n"
-        + "\n".join(_source_lines(artifact.path / _CARD))
-        for artifact in lineage
-        if artifact.kind == Corpus.kind and (artifact.path / _CARD).is_file()
-    ]
-    sources = [
-        f"- {artifact.stage} drew its problems by `{_implementation(data['options'])}`."
-        for artifact in lineage
-        if (data := artifact.identity["groups"].get("data"))
-    ]
+    corpora, sources = [], []
+    for artifact in lineage:
+        card = artifact.path / _CARD
+        if artifact.kind == Corpus.kind and card.is_file():
+            lines = card.read_text(encoding="utf-8").splitlines()
+            about = "\n".join(line for line in lines if line.startswith(_SOURCE_LINES))
+            corpora.append(f"**{artifact.stage} {artifact.fingerprint}**\n\n{about}")
+        if data := artifact.identity["groups"].get("data"):
+            # Import path of the user's own source, or of the options of one of the lab's.
+            source = data["options"].get("_target_") or data["options"].get("_class_")
+            sources.append(f"- {artifact.stage} drew its problems by `{source}`.")
     inputs = {name for artifact in lineage for name in artifact.inputs.values()}
     missing = [
         f"The store no longer has {name}, from which it was made."
@@ -250,60 +221,36 @@ def _dropped(lineage: Sequence[Record]) -> str:
     return markdown_table(("stage", *TABLE_COLUMNS), rows) if rows else "None is on record."
 
 
-def _source_lines(card: Path) -> list[str]:
-    lines = card.read_text(encoding="utf-8").splitlines()
-    return [line for line in lines if line.startswith(_SOURCE_LINES)]
-
-
-def _evaluation(lineage: Sequence[Record]) -> str:
-    """Results of every policy of the lineage, and of its base model."""
+def _evaluations(lineage: Sequence[Record], from_base: bool) -> str:
+    """Results of every policy of the lineage, and of the base model that it starts from."""
     policies = {
         artifact.fingerprint: artifact.stage for artifact in lineage if artifact.kind == Policy.kind
     }
     base = {key: value for key, value in _model(lineage[-1]).items() if key != "adapter"}
-    rows_by_policy: dict[str, list[tuple[str, ...]]] = {name: [] for name in ("", *policies)}
+    rows_by_policy: dict[str, list[dict[str, str]]] = {name: [] for name in ("", *policies)}
     for artifact in Store(lineage[-1].path.parent.parent).artifacts():
         policy = artifact.inputs.get(Policy.kind, "")
-        is_base = policy == "" and _starts_from_base(lineage) and _model(artifact) == base
+        is_base = policy == "" and from_base and _model(artifact) == base
         if artifact.kind == Evaluation.kind and (policy in policies or is_base):
             rows_by_policy[policy].append(_result(policies.get(policy, BASE), artifact))
     rows = [row for rows in rows_by_policy.values() for row in rows]
-    header = (
-        "policy",
-        "benchmark",
-        "pass@1",
-        "95% interval",
-        "problems",
-        "samples",
-        "temperature",
-        "top-p",
-        "max. tokens",
-    )
-    return markdown_table(header, rows) if rows else "None is in the store."
+    if not rows:
+        return "None is in the store."
+    return markdown_table(list(rows[0]), [list(row.values()) for row in rows])
 
 
-def _result(stage: str, artifact: Record) -> tuple[str, ...]:
-    config, metrics = artifact.identity["config"], artifact.metrics
+def _result(policy: str, evaluation: Record) -> dict[str, str]:
+    config, metrics = evaluation.identity["config"], evaluation.metrics
     sampling = config["benchmark"]["sampling"]
     low, high = metrics["ci95"]
-    return (
-        stage,
-        str(config["benchmark_name"]),
-        f"{metrics['pass@1']:.1%}",
-        f"{low:.1%} to {high:.1%}",
-        f"{metrics['n']:,}",
-        str(metrics["samples"]),
-        f"{sampling['temperature']:g}",
-        f"{sampling['top_p']:g}",
-        f"{sampling['max_new_tokens']:,}",
-    )
-
-
-def _settings(artifact: Record) -> str:
-    return fenced_block(
-        yaml.safe_dump(dict(artifact.identity), sort_keys=False).strip(), max_characters=None
-    )
-
-
-def _count(value: float | None) -> str:
-    return "" if value is None else f"{value:,.0f}"
+    return {
+        "policy": policy,
+        "benchmark": str(config["benchmark_name"]),
+        "pass@1": f"{metrics['pass@1']:.1%}",
+        "95% interval": f"{low:.1%} to {high:.1%}",
+        "problems": f"{metrics['n']:,}",
+        "samples": str(metrics["samples"]),
+        "temperature": f"{sampling['temperature']:g}",
+        "top-p": f"{sampling['top_p']:g}",
+        "max. tokens": f"{sampling['max_new_tokens']:,}",
+    }

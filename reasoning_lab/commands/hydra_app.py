@@ -25,15 +25,15 @@ from reasoning_lab.types import UserError
 def main(arguments: Sequence[str]) -> None:
     """Let Hydra read the arguments and run the recipe, or each recipe of a multirun."""
     if is_multirun(arguments):
-        _check_combinations(arguments)
+        # Before the first one runs; sweepers that search, and other flags, are left to Hydra.
+        try:
+            overrides = to_sweep(arguments)
+        except UserError:
+            pass
+        else:
+            check_data(list(recipes(overrides)))
     sys.argv[1:] = arguments
     hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(_run)()
-
-
-def composition_sentence(error: BaseException) -> str:
-    """An error of Hydra or OmegaConf in one sentence."""
-    groups = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir())
-    return one_sentence(error, groups)
 
 
 def _run(config: DictConfig) -> float | None:
@@ -52,18 +52,6 @@ def _run(config: DictConfig) -> float | None:
         # In a multirun Hydra adds a line that names the combination.
         if HydraConfig.get().mode is RunMode.MULTIRUN:
             raise
-        sentence = str(error) if isinstance(error, UserError) else composition_sentence(error)
+        sentence = str(error) if isinstance(error, UserError) else one_sentence(error)
         print(sentence, file=sys.stderr)
         sys.exit(2)
-
-
-def _check_combinations(arguments: Sequence[str]) -> None:
-    """Compose every combination of a multirun and check its data before the first one runs.
-
-    Sweepers that search, and command lines with other flags, are left to Hydra.
-    """
-    try:
-        overrides = to_sweep(arguments)
-    except UserError:
-        return
-    check_data(list(recipes(overrides)))

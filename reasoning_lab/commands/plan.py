@@ -17,8 +17,8 @@ from reasoning_lab.commands.root_config import RootConfig
 from reasoning_lab.config.hardware import SHARDED, HardwareConfig
 from reasoning_lab.config.model import ModelConfig
 from reasoning_lab.graph.ledger import Ledger
-from reasoning_lab.graph.plan import NodeState, plan
 from reasoning_lab.graph.record import Record
+from reasoning_lab.graph.run import NodeState, plan
 from reasoning_lab.graph.stage import Stage, Workload
 from reasoning_lab.graph.store import Store
 from reasoning_lab.models.cost import (
@@ -31,7 +31,6 @@ from reasoning_lab.models.cost import (
 )
 from reasoning_lab.models.footprint import (
     Footprint,
-    Sharding,
     cache_bytes,
     footprint,
     is_known,
@@ -145,17 +144,6 @@ def _steps(stage: Stage) -> int | None:
     return stage.optimization.planned_steps if isinstance(stage, TrainingStage) else None
 
 
-def sharding_of(hardware: HardwareConfig) -> Sharding:
-    """How `hardware` spreads a training stage."""
-    return Sharding(
-        hardware.strategy,
-        devices=hardware.devices,
-        nodes=hardware.nodes,
-        offload_optimizer=hardware.offload,
-        activation_checkpointing=hardware.activation_checkpointing,
-    )
-
-
 def _memory(root: RootConfig, stage: Stage, work: Workload) -> Footprint | None:
     if not isinstance(stage, TrainingStage):
         return None
@@ -166,14 +154,11 @@ def _memory(root: RootConfig, stage: Stage, work: Workload) -> Footprint | None:
         vocab,
         root.model.dtype,
         stage.optimization.optimizer.target,
-        sharding_of(root.hardware),
+        root.hardware,
         stage.frozen_copies(),
         lora_rank=root.model.adapter.rank if root.model.adapter else None,
         packed=work.trained is not None and work.trained.packed,
-        on_cpu=root.hardware.accelerator == "cpu",
     )
-    if memory is not None and root.hardware.kernels == "reference":
-        memory = replace(memory, logits_tokens=None)
     sampled = root.hardware.strategy in SHARDED or root.model.dtype == "mixed"
     if memory is None or not sampled or not work.written:
         return memory
@@ -190,7 +175,7 @@ def _bounds(root: RootConfig, work: Workload, memory: Footprint | None) -> Bound
     trained, written = work.trained, work.written
     if not is_known(architecture) or not (trained or written):
         return None
-    devices = sharding_of(root.hardware).world_size
+    devices = root.hardware.world_size
     together = root.hardware.generation_batch_size
     flops, seconds, state_bytes, added = 0.0, 0.0, memory.states if memory else 0, [0]
     if trained and memory:
@@ -216,7 +201,7 @@ def _bounds(root: RootConfig, work: Workload, memory: Footprint | None) -> Bound
 
 def _at_once(rows: Sequences, hardware: HardwareConfig) -> int:
     """Rows of one forward pass of one device."""
-    share = max(1, rows.rows_per_forward // sharding_of(hardware).world_size)
+    share = max(1, rows.rows_per_forward // hardware.world_size)
     return rows.sequences_per_row * min(share, hardware.micro_batch_size or share)
 
 

@@ -10,14 +10,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 from reasoning_lab.commands.compose import Recipe
 from reasoning_lab.config.problems import ProblemDraw
 from reasoning_lab.data.artifacts import Corpus
+from reasoning_lab.data.sources.config import ReasoningGymConfig
 from reasoning_lab.data.sources.problem_source import ProblemSource, draw_benchmark
-from reasoning_lab.data.sources.reasoning_gym import ReasoningGymSource
 from reasoning_lab.data.sources.unreadable import ReadableGoldFilter, UnreadablePolicy, errors_under
 from reasoning_lab.data.teachers.teacher import Teacher
 from reasoning_lab.data.tokens.document_length import shortest_document
@@ -148,15 +147,14 @@ class Preflight:
         """
         source, options = recipe.source, recipe.root.data
         golds: tuple[str, float] | None = None
-        if draw.benchmark is not None and draw.benchmark in recipe.benchmark_sources:
-            source = recipe.benchmark_sources[draw.benchmark]
-            options = recipe.root.benchmarks[draw.benchmark].data or options
+        if draw.benchmark is not None:
+            benchmark = recipe.root.benchmarks[draw.benchmark]
+            source = recipe.benchmark_sources.get(draw.benchmark, source)
+            options = benchmark.data or options
+            golds = (benchmark.unreadable, benchmark.max_unreadable_frac)
         if self._local_only and not source.is_local():
             self.unchecked[draw.key] = None
             return DrawnProblems()
-        if draw.benchmark is not None:
-            benchmark = recipe.root.benchmarks[draw.benchmark]
-            golds = (benchmark.unreadable, benchmark.max_unreadable_frac)
         kind = repr((options, source.content(), draw.split, list(draw.levels), golds))
         drawn = _DRAWS.setdefault(kind, {})
         if or_larger:
@@ -164,33 +162,42 @@ class Preflight:
             if (one := next(larger, None)) is not None:
                 return one
         if draw.count not in drawn:
-            seed = recipe.root.seed if draw.seed is None else draw.seed
-            drawn[draw.count] = self._draw(recipe, source, draw, seed)
+            drawn[draw.count] = self._draw(recipe, source, draw)
         return drawn[draw.count]
 
-    def _draw(
-        self, recipe: Recipe, source: ProblemSource, draw: ProblemDraw, seed: int
-    ) -> DrawnProblems:
+    def _draw(self, recipe: Recipe, source: ProblemSource, draw: ProblemDraw) -> DrawnProblems:
+        benchmark = None if draw.benchmark is None else recipe.root.benchmarks[draw.benchmark]
+        # A generator gives each problem a gold that its family reads.
+        generated = isinstance(source, ReasoningGymConfig)
+
+        def policy_of(problem: Problem) -> UnreadablePolicy:
+            if benchmark is None:
+                return source.unreadable(problem) or UnreadablePolicy("refuse", 0.0, "data")
+            return UnreadablePolicy(benchmark.unreadable, benchmark.max_unreadable_frac, draw.key)
+
+        def problems() -> Iterator[Problem]:
+            if benchmark is not None:
+                return draw_benchmark(source, benchmark)
+            count = min(draw.count, _MOST_GENERATED) if generated else draw.count
+            seed = recipe.root.seed if draw.seed is None else draw.seed
+            return source.problems(draw.split, draw.levels, count, seed)
+
         examples: dict[str, Problem] = {}
         levels: Counter[int] = Counter()
         sample: list[Problem] = []
-        golds = ReadableGoldFilter(
-            self._verifier, Ledger(), partial(_policy_of, recipe, source, draw)
-        )
-        renamed = draw.benchmark is not None and draw.benchmark in recipe.benchmark_sources
+        golds = ReadableGoldFilter(self._verifier, Ledger(), policy_of)
+        has_source = benchmark is not None and benchmark.data is not None
+        refusal = ""
         try:
-            with errors_under(f"{draw.key}.data") if renamed else nullcontext():
-                problems = _problems_of(recipe, source, draw, seed)
-                # A generator gives each problem a gold that its family reads.
-                generated = isinstance(source, ReasoningGymSource)
-                for problem in problems if generated else golds.filter(problems):
+            with errors_under(f"{draw.key}.data") if has_source else nullcontext():
+                for problem in problems() if generated else golds.filter(problems()):
                     examples.setdefault(problem.family, problem)
                     levels[problem.level] += 1
                     if len(sample) < _SAMPLED_PROBLEMS:
                         sample.append(problem)
         except UserError as error:
-            return DrawnProblems(str(error), examples, levels, sample)
-        return DrawnProblems("", examples, levels, sample)
+            refusal = str(error)
+        return DrawnProblems(refusal, examples, levels, sample)
 
 
 def _lab_stage(node: Node) -> LabStage:
@@ -212,26 +219,6 @@ def _corpus_draw(node: Node) -> ProblemDraw | None:
                 return draw
         maker = maker.inputs.get(Corpus.kind)
     return None
-
-
-def _problems_of(
-    recipe: Recipe, source: ProblemSource, draw: ProblemDraw, seed: int
-) -> Iterator[Problem]:
-    if draw.benchmark is None:
-        generated = isinstance(source, ReasoningGymSource)
-        count = min(draw.count, _MOST_GENERATED) if generated else draw.count
-        return source.problems(draw.split, draw.levels, count, seed)
-    return draw_benchmark(source, recipe.root.benchmarks[draw.benchmark])
-
-
-def _policy_of(
-    recipe: Recipe, source: ProblemSource, draw: ProblemDraw, problem: Problem
-) -> UnreadablePolicy:
-    """What the node that draws `problem` does where its gold cannot be read."""
-    if draw.benchmark is None:
-        return source.unreadable(problem) or UnreadablePolicy("refuse", 0.0, "data")
-    benchmark = recipe.root.benchmarks[draw.benchmark]
-    return UnreadablePolicy(benchmark.unreadable, benchmark.max_unreadable_frac, draw.key)
 
 
 def check_data(recipes: Sequence[Recipe], local_only: bool = False) -> list[str]:

@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.table import Table
 
 from reasoning_lab.commands.arguments import to_sweep
-from reasoning_lab.commands.compose import Recipe
 from reasoning_lab.commands.plan import PlannedNode, planned
 from reasoning_lab.commands.preflight import check_data
 from reasoning_lab.commands.sweep import recipes
@@ -31,27 +30,19 @@ def main(arguments: Sequence[str]) -> None:
     if "format=json" in arguments:
         print(json.dumps({"nodes": [dataclasses.asdict(node) for node in nodes]}, indent=2))
         return
+    stores = dict.fromkeys(Path(recipe.root.paths.runs) / "store" for recipe in swept)
+    notices = [Store(root).older_layout_notice() for root in stores]
+    lines = [f"{notice}." for notice in notices if notice] + memory_lines(nodes)
+    # What the artifacts that are reused dropped much of.
+    distinct = [node for node in nodes if not node.repeated]
+    lines += [f"{node.stage}: {warning}." for node in distinct for warning in node.warnings]
+    lines.append(summary(nodes))
+    if unchecked:
+        lines.append(f"Not on this machine, so not checked: the data of {', '.join(unchecked)}.")
     console = Console()
     console.print(plan_table(nodes))
-    for line in [
-        *_store_notices(swept),
-        *memory_lines(nodes),
-        *warning_lines(nodes),
-        summary(nodes),
-    ]:
+    for line in lines:
         console.print(line, soft_wrap=True)
-    if unchecked:
-        console.print(
-            f"Not on this machine, so not checked: the data of {', '.join(unchecked)}.",
-            soft_wrap=True,
-        )
-
-
-def _store_notices(recipes: Sequence[Recipe]) -> list[str]:
-    """One sentence for each store that holds artifacts of an earlier version."""
-    stores = dict.fromkeys(Path(recipe.root.paths.runs) / "store" for recipe in recipes)
-    lines = (Store(root).older_layout_notice() for root in stores)
-    return [f"{line}." for line in lines if line]
 
 
 def plan_table(nodes: Sequence[PlannedNode]) -> Table:
@@ -94,36 +85,23 @@ def memory_lines(nodes: Sequence[PlannedNode]) -> list[str]:
         f"{_size(memory.weights + memory.gradients)} of weights and gradients, "
         f"{_size(memory.optimizer + memory.master)} of optimizer state, "
         f"{_size(1000 * memory.activations_per_token)} for every 1,000 tokens of a micro-batch, "
-        f"{_logits(memory)}{_besides(memory)}."
+        f"{_logits_and_more(memory)}."
         for memory, stages in stages_by_memory.items()
     ]
 
 
-def warning_lines(nodes: Sequence[PlannedNode]) -> list[str]:
-    """What the artifacts that are reused dropped much of."""
-    return [
-        f"{node.stage}: {warning}."
-        for node in nodes
-        if not node.repeated
-        for warning in node.warnings
-    ]
-
-
-def _logits(memory: Footprint) -> str:
+def _logits_and_more(memory: Footprint) -> str:
     if memory.logits_tokens is None:
-        return f"{_size(memory.loss(1000))} for the logits of every 1,000 of them"
-    # Of two full parts.
-    return f"at most {_size(memory.loss(2 * memory.logits_tokens))} for logits"
-
-
-def _besides(memory: Footprint) -> str:
+        logits = f"{_size(memory.loss(1000))} for the logits of every 1,000 of them"
+    else:  # Of two full parts.
+        logits = f"at most {_size(memory.loss(2 * memory.logits_tokens))} for logits"
     parts = {
         "of frozen copies": memory.copies,
         "gathered": memory.gathered,
         "in each node's memory": memory.host,
         "on each node's drives": memory.nvme,
     }
-    return "".join(f", {_size(size)} {what}" for what, size in parts.items() if size)
+    return logits + "".join(f", {_size(size)} {what}" for what, size in parts.items() if size)
 
 
 def summary(nodes: Sequence[PlannedNode]) -> str:
@@ -154,18 +132,17 @@ def _size(count: float) -> str:
 def _amounts(node: PlannedNode) -> list[str]:
     """Tokens, memory, arithmetic and time; what only the config bounds says so."""
     bounds = node.bounds
-    tokens = time = ""
+    tokens = memory = flops = time = ""
     most = "≤" if node.at_most else ""
     if bounds is not None:
         tokens = f"≤{_short((bounds.train_tokens or 0) + (bounds.written_tokens or 0))}"
         time = "" if bounds.hours is None else f"~{bounds.hours:,.1f} h"
+        memory, flops = f"≤{bounds.device_bytes / 1e9:,.1f}", f"≤{bounds.flops:.1e}"
     if node.train_tokens is not None:
         tokens = most + _short(node.train_tokens)
     if node.wall_s is not None:
         time = f"{most}{node.wall_s:,.0f} s"
-    if bounds is None:
-        return [tokens, "", "", time]
-    return [tokens, f"≤{bounds.device_bytes / 1e9:,.1f}", f"≤{bounds.flops:.1e}", time]
+    return [tokens, memory, flops, time]
 
 
 def _short(count: float) -> str:

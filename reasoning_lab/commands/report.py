@@ -8,7 +8,6 @@ nothing.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from textwrap import shorten
 from typing import Any
 
 import yaml
@@ -16,7 +15,7 @@ from rich.console import Console
 
 from reasoning_lab.commands.arguments import to_sweep
 from reasoning_lab.commands.compose import Recipe
-from reasoning_lab.commands.sweep import recipes, swept_keys
+from reasoning_lab.commands.sweep import recipes
 from reasoning_lab.config.identity import as_plain
 from reasoning_lab.evaluate.completion_metrics import PREFIX
 from reasoning_lab.evaluate.completions import Evaluation
@@ -25,20 +24,12 @@ from reasoning_lab.graph.recipe import Node, variant_label
 from reasoning_lab.graph.record import Record, fingerprint
 from reasoning_lab.graph.store import Store
 from reasoning_lab.models.policy_artifact import Policy
-from reasoning_lab.report.table import sentences
-from reasoning_lab.report.write import (
-    Claims,
-    Completions,
-    Evidence,
-    GraphNode,
-    Row,
-    StageResult,
-    console_means,
-    console_table,
-    write_report,
-)
+from reasoning_lab.report.comparisons import Claims
+from reasoning_lab.report.evidence import Completions, Evidence, GraphNode
+from reasoning_lab.report.rows import Row, StageResult
+from reasoning_lab.report.table import console_table, heading, mean_cells, row_cells, sentences
+from reasoning_lab.report.write import write_report
 from reasoning_lab.system.files import timestamped_folder
-from reasoning_lab.training.stage import TrainingStage
 from reasoning_lab.types import UserError
 
 _MEASURED = (
@@ -84,16 +75,14 @@ def report_recipes(recipes: Iterable[Recipe]) -> Report:
     for recipe in recipes:
         runs = Path(recipe.root.paths.runs)
         store = Store(runs / "store")
-        lacking: list[str] = []
-        for node in _reported(recipe):
-            record = artifacts.get(node.fingerprint) or store.lookup(
-                node.stage.name, node.fingerprint
-            )
-            if record is None:
-                lacking.append(node.name)
-            else:
-                artifacts[node.fingerprint] = record
-        if lacking:
+        # The evaluations and the policies that they are of: a report needs nothing else.
+        evaluations = [node for node in recipe.nodes if isinstance(node.stage, EvaluateStage)]
+        needed = [one for node in evaluations for one in (*node.inputs.values(), node)]
+        for node in needed:
+            name, known = node.fingerprint, artifacts.get(node.fingerprint)
+            if record := known or store.lookup(node.stage.name, name):
+                artifacts[name] = record
+        if lacking := [node.name for node in needed if node.fingerprint not in artifacts]:
             words = " ".join(recipe.overrides)
             incomplete.append(
                 f"{words or 'the recipe'} lacks {', '.join(lacking)}; run it first: "
@@ -101,8 +90,7 @@ def report_recipes(recipes: Iterable[Recipe]) -> Report:
             )
             continue
         for node in recipe.nodes:
-            record = store.record(node.stage.name, node.fingerprint)
-            if record is not None:
+            if (record := store.record(node.stage.name, node.fingerprint)) is not None:
                 artifacts.setdefault(node.fingerprint, record)
         recipe_rows, recipe_results = results_of(recipe, artifacts)
         add_evidence(evidence, recipe, artifacts)
@@ -116,78 +104,46 @@ def report_recipes(recipes: Iterable[Recipe]) -> Report:
     return publish(rows, results, evidence, timestamped_folder(runs / "reports"), Console())
 
 
-def dashboard(overrides: Sequence[str]) -> list[str]:
-    """Make the W&B dashboard of a recipe or of every combination of swept overrides.
-
-    Returns:
-        Addresses at W&B, or paths of their specifications where it cannot be reached.
-    """
-    # W&B's own library takes a second to import, and no run needs it.
-    from reasoning_lab.tracking.dashboard import Subject, publish_dashboard
-
-    swept_recipes = list(recipes(overrides))
-    root = swept_recipes[0].root
-    stages = [
-        node.stage.name
-        for recipe in swept_recipes
-        for node in recipe.nodes
-        if isinstance(node.stage, TrainingStage)
-    ]
-    swept = swept_keys(overrides)
-    subject = Subject(
-        title=shorten(" ".join(overrides), 120) or "the recipe as it ships",
-        command=" ".join(["reasoning-lab", *(["-m"] if swept else []), *overrides]),
-        stages=list(dict.fromkeys(stages)),
-        benchmarks=list(
-            dict.fromkeys(name for recipe in swept_recipes for name in recipe.root.benchmarks)
-        ),
-        # A swapped option is no config key; the variant names it.
-        swept=list(dict.fromkeys("variant" if "@" in key else key for key in swept)),
-    )
-    return publish_dashboard(
-        subject, root.tracker, timestamped_folder(Path(root.paths.runs) / "dashboards")
-    )
-
-
 def results_of(
     recipe: Recipe, artifacts: Mapping[str, Record]
 ) -> tuple[list[Row], list[StageResult]]:
     """Rows and verdicts of a finished recipe.
 
-    Args:
-        recipe: The composed run.
-        artifacts: By fingerprint, those of the evaluations and of the policies they are of.
+    `artifacts` has, by fingerprint, those of the evaluations and of the policies they are of.
     """
     rows, results = [], []
     for node in recipe.nodes:
         if not isinstance(node.stage, EvaluateStage):
             continue
-        evaluated, policy = artifacts[node.fingerprint], node.inputs.get(Policy.kind)
-        policy_record = None if policy is None else artifacts[policy.fingerprint]
-        samples = Evaluation(evaluated.path).samples(node.stage.benchmark.samples)
+        metrics, policy = artifacts[node.fingerprint].metrics, node.inputs.get(Policy.kind)
+        # A checkpoint that was taken as it is has no artifact; what it is decides its name.
+        name = fingerprint({"model": node.identity["groups"]["model"]})
+        trained: Mapping[str, Any] = {"train_tokens": 0, "wall_s": 0.0}
+        if policy is not None:
+            name, trained = policy.fingerprint, artifacts[policy.fingerprint].metrics
+        samples = Evaluation(artifacts[node.fingerprint].path).samples(node.stage.benchmark.samples)
         about: dict[str, Any] = {
             "variant": recipe.variant,
             "stage": _policy_name(node),
             "seed": recipe.root.seed,
             "benchmark": node.stage.benchmark_name,
-            # A checkpoint that was taken as it is has no artifact; what it is decides its name.
-            "fingerprint": policy_record.fingerprint if policy_record else _name_of_base(node),
+            "fingerprint": name,
         }
         results.append(StageResult(**about, **samples._asdict()))
         rows.append(
             Row(
                 **about,
-                n=evaluated.metrics["n"],
-                samples=evaluated.metrics["samples"],
-                pass_at_1=evaluated.metrics["pass@1"],
-                ci95=tuple(evaluated.metrics["ci95"]),
-                completion_tokens=evaluated.metrics["completion_tokens"],
-                train_tokens=policy_record.metrics["train_tokens"] if policy_record else 0,
-                wall_s=policy_record.metrics["wall_s"] if policy_record else 0.0,
+                n=metrics["n"],
+                samples=metrics["samples"],
+                pass_at_1=metrics["pass@1"],
+                ci95=tuple(metrics["ci95"]),
+                completion_tokens=metrics["completion_tokens"],
+                train_tokens=trained["train_tokens"],
+                wall_s=trained["wall_s"],
                 measured={
-                    k: v
-                    for k, v in evaluated.metrics.items()
-                    if k.startswith(_MEASURED) and k != "pass@1"
+                    key: value
+                    for key, value in metrics.items()
+                    if key.startswith(_MEASURED) and key != "pass@1"
                 },
             )
         )
@@ -197,10 +153,6 @@ def results_of(
 def _policy_name(node: Node) -> str:
     """What the policy that an evaluation measures is called."""
     return node.name.rpartition("/")[0]
-
-
-def _name_of_base(node: Node) -> str:
-    return fingerprint({"model": node.identity["groups"]["model"]})
 
 
 def add_evidence(evidence: Evidence, recipe: Recipe, artifacts: Mapping[str, Record]) -> None:
@@ -240,21 +192,15 @@ def publish(
     """Write the report into `out_dir` and print its tables and sentences."""
     claims = Claims.of(results)
     paths = write_report(rows, claims, results, evidence, out_dir)
-    console.print(console_means(claims.means) if claims.means else console_table(rows))
+    if claims.means:
+        title = f"{heading(rows)}, mean over seeds"
+        console.print(console_table(title, *mean_cells(claims.means)))
+    else:
+        console.print(console_table(heading(rows), *row_cells(rows)))
     for sentence in sentences([*claims.stages, *claims.variants]):
         console.print(sentence.replace("**", ""), markup=False, soft_wrap=True)
     console.print(f"Report: {paths['html']}, {paths['markdown'].name}", soft_wrap=True)
     return Report(rows, claims, paths)
-
-
-def _reported(recipe: Recipe) -> list[Node]:
-    """The evaluations and the policies that they are of: a report needs nothing else."""
-    return [
-        reported
-        for node in recipe.nodes
-        if isinstance(node.stage, EvaluateStage)
-        for reported in (*node.inputs.values(), node)
-    ]
 
 
 def main(arguments: Sequence[str]) -> None:

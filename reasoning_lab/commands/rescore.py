@@ -4,15 +4,13 @@ The checker may be another one, or the verifier a newer one. The artifact with i
 unchanged.
 """
 
-import dataclasses
 import json
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from reasoning_lab.commands.arguments import verifier_arguments
+from reasoning_lab.commands.arguments import verified
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.data.corpus import read_rollouts, write_rollouts
 from reasoning_lab.data.curation.selection import group_by_problem
@@ -21,8 +19,8 @@ from reasoning_lab.evaluate.benchmark import correct_samples, measured
 from reasoning_lab.evaluate.completions import COMPLETIONS
 from reasoning_lab.evaluate.statistics import Difference, Estimate, paired_difference, pass_at_1
 from reasoning_lab.graph.ledger import Ledger
-from reasoning_lab.system.files import timestamped_folder, write_atomically
-from reasoning_lab.types import Problem, Rollout, UserError
+from reasoning_lab.system.files import write_atomically
+from reasoning_lab.types import UserError
 from reasoning_lab.verify import build_verifier, verifier_version
 
 
@@ -45,16 +43,8 @@ class Rescored:
 
 def main(arguments: Sequence[str]) -> None:
     """`path=FOLDER`, `checker=NAME`, and overrides of `hardware` and `paths`."""
-    path, checker, root = verifier_arguments(
-        arguments,
-        "rescore: name an evaluation, as in rescore path=runs/store/evaluate/FINGERPRINT",
-    )
-    folder = timestamped_folder(Path(root.paths.runs) / "rescored")
-    result, completions, ledger = rescore(path, checker, root.hardware, folder)
-    print(json.dumps(dataclasses.asdict(result)))
-    for sentence in ledger.lines():
-        print(sentence, file=sys.stderr)
-    print(f"Completions with the new verdicts: {completions}", file=sys.stderr)
+    remedy = "rescore: name an evaluation, as in rescore path=runs/store/evaluate/FINGERPRINT"
+    verified(arguments, remedy, rescore, "rescored", "Completions with the new verdicts")
 
 
 def rescore(
@@ -62,13 +52,8 @@ def rescore(
 ) -> tuple[Rescored, Path, Ledger]:
     """Write `completions.parquet` with new verdicts and `metrics.json` into `out_dir`.
 
-    Problems whose gold the checker cannot read are dropped from both sides.
-
-    Args:
-        folder: An evaluation's artifact.
-        checker: As in `Problem.checker`; None = each problem's checker.
-        hardware: Workers and limits of the verifier.
-        out_dir: Created if missing.
+    `folder` is an evaluation's artifact; without a `checker`, each problem keeps its own. Problems
+    whose gold the checker cannot read are dropped from both sides.
 
     Returns:
         The comparison, the path of the completions, and the ledger of dropped problems.
@@ -87,7 +72,9 @@ def rescore(
         golds = ReadableGoldFilter(
             verifier, ledger, lambda _: UnreadablePolicy("drop", 1.0, "rescore")
         )
-        distinct = {r.problem.id: _with_checker(r.problem, checker) for r in old}
+        distinct = {r.problem.id: r.problem for r in old}
+        if checker is not None:
+            distinct = {key: replace(problem, checker=checker) for key, problem in distinct.items()}
         readable = {problem.id: problem for problem in golds.filter(distinct.values())}
         ledger.require_passed("problems", f"checker={checker}", "choose one that reads the golds")
         old = [rollout for rollout in old if rollout.problem.id in readable]
@@ -98,8 +85,8 @@ def rescore(
         for rollout, problem, (answer, verdict) in zip(old, problems, verdicts, strict=True)
     ]
     groups = group_by_problem(new)
-    before = correct_samples(group_by_problem(old))
-    after = correct_samples(groups)
+    before, after = correct_samples(group_by_problem(old)), correct_samples(groups)
+    verdict_pairs = [(a.verdict, b.verdict) for a, b in zip(old, new, strict=True)]
     out_dir.mkdir(parents=True, exist_ok=True)
     metrics = {
         **measured(groups),
@@ -114,20 +101,6 @@ def rescore(
         pass_at_1(before),
         pass_at_1(after),
         paired_difference(after, before),
-        _changed_verdicts(old, new),
+        dict(Counter(f"{a} -> {b}" for a, b in verdict_pairs if a is not b)),
     )
     return result, completions, ledger
-
-
-def _changed_verdicts(old: Sequence[Rollout], new: Sequence[Rollout]) -> dict[str, int]:
-    return dict(
-        Counter(
-            f"{before.verdict} -> {after.verdict}"
-            for before, after in zip(old, new, strict=True)
-            if before.verdict is not after.verdict
-        )
-    )
-
-
-def _with_checker(problem: Problem, checker: str | None) -> Problem:
-    return problem if checker is None else replace(problem, checker=checker)

@@ -8,10 +8,10 @@ from omegaconf import MISSING
 
 from reasoning_lab.config.benchmark import BenchmarkConfig, ProtocolConfig
 from reasoning_lab.config.components import EngineConfig, SourceConfig
-from reasoning_lab.config.debug import DebugConfig
 from reasoning_lab.config.fields import MAX_SEED, number, placement
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.model import ModelConfig
+from reasoning_lab.config.optimization import DebugConfig
 from reasoning_lab.config.tracker import TrackerConfig
 from reasoning_lab.training.stage import LabStage
 

@@ -31,10 +31,10 @@ from reasoning_lab.launch.job import launched, quiet_libraries, run_job, tracker
 from reasoning_lab.launch.ray import check_ray
 from reasoning_lab.launch.slurm import check_slurm
 from reasoning_lab.models.policy_artifact import Policy
-from reasoning_lab.report.write import Evidence
+from reasoning_lab.report.evidence import Evidence
 from reasoning_lab.system import malloc
 from reasoning_lab.tracking.progress import LOG_FILE, Lines, RunPosition
-from reasoning_lab.tracking.tracker import NullTracker, Tracker
+from reasoning_lab.tracking.tracker import Tracker
 from reasoning_lab.tracking.wandb import WandbRun, wandb_folder, wandb_mode
 from reasoning_lab.training.job import Job
 from reasoning_lab.training.stage import LabStage
@@ -166,7 +166,7 @@ class RecipeRun:
         self._lines = Lines(self._log_file)
         self._tracking_mode = wandb_mode(self._root.tracker)
         self._started_s = time.monotonic()
-        self._tracker: Tracker = NullTracker()
+        self._tracker: Tracker = Tracker()
         self._inputs: Mapping[str, Record] = {}
 
     def execute(self, work: Work) -> Outcome:
@@ -215,7 +215,7 @@ class RecipeRun:
     def close(self) -> None:
         """Finish the W&B run of the node at hand."""
         self._tracker.finish()
-        self._tracker = NullTracker()
+        self._tracker = Tracker()
 
     def summarize(self, rows: Sequence[Mapping[str, Any]], figure: Path) -> None:
         """A W&B run with the complete ladder, so that reused stages leave no hole in a group."""
@@ -224,9 +224,8 @@ class RecipeRun:
         variant = self._recipe.variant
         name = " ".join(self._words) or variant_label(variant)
         settings = {**as_plain(self._root), "variant": variant}
-        tracker = tracker_of(
-            self._wandb("summary", name, f"summary-{_slug(self._group)}", settings)
-        )
+        slug = re.sub(r"[^\w-]+", "-", self._group)  # What a run's id may hold.
+        tracker = tracker_of(self._wandb("summary", name, f"summary-{slug}", settings))
         tracker.log_ladder(rows, figure)
         tracker.finish()
 
@@ -269,8 +268,3 @@ def _artifacts(
             base = Policy(Path(root.model.path), is_base=True, revision=root.model.revision)
             artifacts[consumed.kind] = base
     return artifacts
-
-
-def _slug(text: str) -> str:
-    """`text` with only what a W&B run id may hold."""
-    return re.sub(r"[^\w-]+", "-", text)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
 
 from reasoning_lab.commands.compose import Recipe, compose
 from reasoning_lab.config.folder import CONF
@@ -18,28 +19,43 @@ from reasoning_lab.types import UserError
 
 # Swept keys that have a column of their own in a report.
 _OWN_COLUMN = ("seed", "ablate")
+# Hydra would set them last as well: they are plain keys of the root.
+_LATE = tuple(f"{key}=" for key in _OWN_COLUMN)
 
 
 def recipes(overrides: Sequence[str]) -> Iterator[Recipe]:
-    """The recipe of each combination; its variant names the swept values.
-
-    Args:
-        overrides: As for a multirun: `seed=0,1,2`, `ablate=none,dpo`, `key=value`.
+    """The recipe of each combination of a multirun's overrides; its variant names swept values.
 
     Raises:
         UserError: An override sweeps over an interval, or a combination is impossible.
     """
     everything = combinations(overrides)
+    configs: dict[tuple[str, ...], DictConfig] = {}
     for combination, label in everything:
         try:
-            with hydra.initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
-                recipe = compose(hydra.compose("config", combination))
+            recipe = compose(_config(combination, configs))
         except UserError as error:
             if len(everything) == 1:
                 raise
             raise UserError(f"{' '.join(combination)}: {error}") from error
-        variant = _variant(recipe, label)
-        yield dataclasses.replace(recipe, variant=variant, overrides=combination)
+        without = recipe.variant
+        if label:
+            variant = label if without == NO_ABLATION else f"{label}, without {without}"
+            recipe = dataclasses.replace(recipe, variant=variant)
+        yield dataclasses.replace(recipe, overrides=combination)
+
+
+def _config(combination: list[str], configs: dict[tuple[str, ...], DictConfig]) -> DictConfig:
+    """Hydra's config; one of `configs` where only seed or ablation differ, as Hydra is slow."""
+    parsed = OverridesParser.create().parse_overrides(combination)
+    late = {o.input_line: o for o in parsed if str(o.input_line).startswith(_LATE)}
+    shared = tuple(line for line in combination if line not in late)
+    if shared not in configs:
+        with hydra.initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
+            configs[shared] = hydra.compose("config", combination)
+    for override in late.values():
+        OmegaConf.update(configs[shared], override.key_or_group, override.value(), merge=False)
+    return configs[shared]
 
 
 def combinations(overrides: Sequence[str]) -> list[tuple[list[str], str]]:
@@ -92,9 +108,3 @@ def with_sweep(overrides: Sequence[str]) -> list[str]:
     given = {override.get_key_element() for override in parsed}
     params = {key: value for key, value in (chosen.params or {}).items() if key not in given}
     return [*overrides, *(f"{key}={value}" for key, value in params.items())]
-
-
-def _variant(recipe: Recipe, label: str) -> str:
-    if not label:
-        return recipe.variant
-    return label if recipe.variant == NO_ABLATION else f"{label}, without {recipe.variant}"

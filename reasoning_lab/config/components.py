@@ -20,12 +20,29 @@ from reasoning_lab.types import UserError
 
 
 @dataclass
-class SourceConfig(Component):
-    """Where problems come from."""
+class Implementation(Component):
+    """Options of one implementation of a kind: of data, a teacher, a judge or an engine."""
+
+    kind: ClassVar[str]
 
     def build(self) -> Any:
-        """The `ProblemSource` with these options."""
-        raise _not_chosen("data")
+        """The implementation with these options; one of a teacher or a judge is cheap to make."""
+        raise self.not_chosen()
+
+    def not_chosen(self) -> UserError:
+        """What to say of a config that names no implementation."""
+        return UserError(
+            f"{self.kind}: it does not say which implementation it is of; choose an option by "
+            f"{self.kind}=NAME, or name a schema in the file's defaults: "
+            f"[{{/schema/{self.kind}@_here_: NAME}}]"
+        )
+
+
+@dataclass
+class SourceConfig(Implementation):
+    """Where problems come from; it builds a `ProblemSource`."""
+
+    kind = "data"
 
     def with_fractions(self, test_frac: float, validation_frac: float) -> Self:
         """The same source with these fractions held out, as a mixture asks of its parts."""
@@ -39,37 +56,34 @@ class SourceConfig(Component):
 
 
 @dataclass
-class TeacherConfig(Component):
-    """What writes worked solutions."""
+class TeacherConfig(Implementation):
+    """What writes worked solutions; it builds a `Teacher`."""
+
+    kind = "teacher"
 
     def check(self, key: str) -> None:
         self.build()
 
-    def build(self) -> Any:
-        """The `Teacher` with these options; it must be cheap to make."""
-        raise _not_chosen("teacher")
-
 
 @dataclass
-class JudgeConfig(Component):
+class JudgeConfig(Implementation):
     """What is asked about answers that the verifier cannot read."""
 
+    kind = "judge"
+
     def check(self, key: str) -> None:
         self.build()
 
-    def build(self) -> Any:
-        """The judge with these options; it must be cheap to make."""
-        raise _not_chosen("judge")
-
 
 @dataclass
-class EngineConfig(Component):
+class EngineConfig(Implementation):
     """What samples completions.
 
     Attributes:
         model: A Hugging Face folder, a hub id, or a model's name on a server.
     """
 
+    kind = "engine"
     # Whether it can be given the checkpoint of a stage.
     loads_checkpoints: ClassVar[bool] = True
 
@@ -82,37 +96,65 @@ class EngineConfig(Component):
 
     def open(self, hardware: HardwareConfig) -> Any:
         """An `Engine` with these options."""
-        raise _not_chosen("engine")
+        raise self.not_chosen()
 
     def for_policy(self, model: str, revision: str | None, dtype: str) -> Self:
-        """An engine with the same options for another model.
+        """An engine with the same options for another model: a folder, or a hub id and commit.
 
-        Args:
-            model: A Hugging Face folder or hub id.
-            revision: The hub commit; None for a folder.
-            dtype: Precision of weights and arithmetic.
+        `dtype` is the precision of weights and arithmetic.
         """
         return replace(self, model=model)
 
 
 @dataclass
-class CustomSource(SourceConfig):
-    """A source of the user's own.
+class Targeted(Component):
+    """What is named by its import path.
 
     Attributes:
-        _target_: Import path of its class, in a package that REASONING_LAB_TRUSTED names.
-        options: The arguments of its constructor; in a mixture, `test_frac` and `validation_frac`
-            are added.
+        _target_: The import path.
+        options: Further arguments, by name.
     """
 
     _target_: str = MISSING
     options: dict[str, Any] = field(default_factory=dict, metadata=FREE_KEYS)
 
-    def check(self, key: str) -> None:
-        check_arguments(self._target_, self.options, key)
+    @property
+    def target(self) -> str:
+        """The import path."""
+        return self._target_
 
-    def build(self) -> Any:
-        return factory({"_target_": self._target_, **self.options}, "data")()
+    def arguments(self) -> dict[str, Any]:
+        """`_target_` and every argument that is set, as `config.targets.factory` takes them."""
+        arguments = super().arguments()
+        options: dict[str, Any] = arguments.pop("options")
+        return {key: value for key, value in arguments.items() if value is not None} | options
+
+
+@dataclass
+class Custom(Targeted):
+    """A class of the user's own.
+
+    Attributes:
+        _target_: Its import path, in a package that REASONING_LAB_TRUSTED names.
+        options: The arguments of its constructor.
+    """
+
+    kind: ClassVar[str]
+    # Arguments of its constructor that only `build` knows.
+    late_arguments: ClassVar[tuple[str, ...]] = ()
+
+    def check(self, key: str) -> None:
+        arguments = {**self.arguments(), **dict.fromkeys(self.late_arguments)}
+        check_arguments(arguments.pop("_target_"), arguments, key)
+        super().check(key)
+
+    def build(self, **late_arguments: Any) -> Any:
+        return factory(self.arguments(), self.kind)(**late_arguments)
+
+
+@dataclass
+class CustomSource(Custom, SourceConfig):
+    """A source of the user's own; a mixture adds `test_frac` and `validation_frac` to `options`."""
 
     def with_fractions(self, test_frac: float, validation_frac: float) -> Self:
         fractions = {"test_frac": test_frac, "validation_frac": validation_frac}
@@ -120,76 +162,27 @@ class CustomSource(SourceConfig):
 
 
 @dataclass
-class CustomTeacher(TeacherConfig):
-    """A teacher of the user's own.
-
-    Attributes:
-        _target_: Import path of its class, in a package that REASONING_LAB_TRUSTED names.
-        options: The arguments of its constructor.
-    """
-
-    _target_: str = MISSING
-    options: dict[str, Any] = field(default_factory=dict, metadata=FREE_KEYS)
-
-    def check(self, key: str) -> None:
-        check_arguments(self._target_, self.options, key)
-        self.build()
-
-    def build(self) -> Any:
-        return factory({"_target_": self._target_, **self.options}, "teacher")()
+class CustomTeacher(Custom, TeacherConfig):
+    """A teacher of the user's own."""
 
 
 @dataclass
-class CustomJudge(JudgeConfig):
-    """A judge of the user's own.
-
-    Attributes:
-        _target_: Import path of its class, in a package that REASONING_LAB_TRUSTED names.
-        options: The arguments of its constructor.
-    """
-
-    _target_: str = MISSING
-    options: dict[str, Any] = field(default_factory=dict, metadata=FREE_KEYS)
-
-    def check(self, key: str) -> None:
-        check_arguments(self._target_, self.options, key)
-        self.build()
-
-    def build(self) -> Any:
-        return factory({"_target_": self._target_, **self.options}, "judge")()
+class CustomJudge(Custom, JudgeConfig):
+    """A judge of the user's own."""
 
 
 @dataclass
-class CustomEngine(EngineConfig):
-    """An engine of the user's own.
+class CustomEngine(Custom, EngineConfig):
+    """An engine of the user's own, which is given `model` and `hardware` too."""
 
-    Attributes:
-        model: Given to it as `model`.
-        _target_: Import path of its class, in a package that REASONING_LAB_TRUSTED names.
-        options: Its arguments beside `model` and `hardware`.
-    """
-
-    _target_: str = MISSING
-    options: dict[str, Any] = field(default_factory=dict, metadata=FREE_KEYS)
-
-    def check(self, key: str) -> None:
-        super().check(key)
-        arguments = {**self.options, "model": self.model, "hardware": None}
-        check_arguments(self._target_, arguments, key)
+    late_arguments = ("hardware",)
 
     def open(self, hardware: HardwareConfig) -> Any:
-        arguments = {**self.options, "model": self.model, "hardware": hardware}
-        return factory({"_target_": self._target_, **arguments}, "engine")()
+        return self.build(hardware=hardware)
 
 
 def register_component(kind: str, name: str, schema: type[Component]) -> None:
-    """Make `schema` the type of options whose defaults have `{/schema/KIND@_here_: NAME}`.
-
-    Args:
-        kind: data, teacher, judge or engine.
-        name: What option files call it.
-        schema: Its fields are the options.
-    """
+    """Make `schema` the type of options whose defaults have `{/schema/KIND@_here_: NAME}`."""
     node: DictConfig = OmegaConf.structured(schema)
     _open_free_mappings(node, schema)
     ConfigStore.instance().store(group=f"schema/{kind}", name=name, node=node)
@@ -207,17 +200,5 @@ def _open_free_mappings(node: DictConfig, schema: type[Any]) -> None:
             _open_free_mappings(child, kind)
 
 
-def _not_chosen(kind: str) -> UserError:
-    return UserError(
-        f"{kind}: it does not say which implementation it is of; choose an option by "
-        f"{kind}=NAME, or name a schema in the file's defaults: [{{/schema/{kind}@_here_: NAME}}]"
-    )
-
-
-for _kind, _custom in (
-    ("data", CustomSource),
-    ("teacher", CustomTeacher),
-    ("judge", CustomJudge),
-    ("engine", CustomEngine),
-):
-    register_component(_kind, "custom", _custom)
+for _custom in (CustomSource, CustomTeacher, CustomJudge, CustomEngine):
+    register_component(_custom.kind, "custom", _custom)

@@ -5,7 +5,7 @@ enters its fingerprint; placement says where and how fast it is made and never d
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from omegaconf import MISSING
@@ -21,9 +21,9 @@ FREE_KEYS = {"free": True}
 MAX_SEED = 2**32 - 1
 
 
-def placement(default: T) -> T:
+def placement(default: T, choices: Sequence[str] = ()) -> T:
     """Declare a field that changes no result: paths, devices, logging, micro-batches."""
-    return dataclasses.field(default=default, metadata={"placement": True})
+    return dataclasses.field(default=default, metadata={"placement": True, "choices": choices})
 
 
 def choice(*choices: str) -> Any:
@@ -70,14 +70,15 @@ def check_values(value: Any, key: str = "") -> None:
             if name not in declared:
                 names = ", ".join(declared)
                 raise UserError(f"{where}={content}: there is no such key; choose among {names}")
-            choices = declared[name].get("choices")
-            least, most = declared[name].get("least"), declared[name].get("most")
-            if choices and content is not None and content not in choices:
+            if content is None:
+                continue
+            choices, least, most = (declared[name].get(key) for key in ("choices", "least", "most"))
+            if choices and content not in choices:
                 listed = f"{', '.join(choices[:-1])} or {choices[-1]}"
                 raise UserError(f"{where}: '{content}' is unknown; choose {listed}")
-            if content is not None and least is not None and content < least:
+            if least is not None and content < least:
                 raise UserError(f"{where}: {content} is too small; give {least} or more")
-            if content is not None and most is not None and content > most:
+            if most is not None and content > most:
                 raise UserError(f"{where}: {content} is too large; give {most} or less")
             check_values(content, where)
     elif isinstance(value, Mapping):

@@ -115,18 +115,16 @@ class HardwareConfig:
     """
 
     accelerator: str = placement("cpu")
-    gpu_model: str | None = field(
-        default=None, metadata={"placement": True, "choices": ("a100", "h100", "h200")}
-    )
+    gpu_model: str | None = placement(None, ("a100", "h100", "h200"))
     devices: int = number(1, least=1, placement=True)
     nodes: int = number(1, least=1, placement=True)
     slurm: SlurmConfig | None = field(default=None, metadata={"placement": True})
     ray: RayConfig | None = field(default=None, metadata={"placement": True})
-    strategy: str = field(default="single", metadata={"placement": True, "choices": STRATEGIES})
-    offload: str = field(default="none", metadata={"placement": True, "choices": OFFLOADS})
+    strategy: str = placement("single", STRATEGIES)
+    offload: str = placement("none", OFFLOADS)
     offload_path: str | None = placement(None)
     activation_checkpointing: bool = placement(False)
-    kernels: str = field(default="fused", metadata={"placement": True, "choices": KERNELS})
+    kernels: str = placement("fused", KERNELS)
     threads: int | None = number(None, least=1, placement=True)
     micro_batch_size: int | None = number(None, least=1, placement=True)
     generation_batch_size: int = number(256, least=1, placement=True)

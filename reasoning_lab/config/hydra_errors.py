@@ -20,6 +20,7 @@ from omegaconf.errors import (
     ValidationError,
 )
 
+from reasoning_lab.config.folder import CONF
 from reasoning_lab.types import UserError
 
 CONFIG_DIR_FLAGS = ("-cd", "--config-dir")
@@ -95,14 +96,12 @@ def is_composition_error(error: BaseException) -> bool:
     return isinstance(error, ValueError) and str(error).startswith(_REFUSED_GROUP)
 
 
-def one_sentence(error: BaseException, groups: Sequence[str]) -> str:
-    """Say where, what and what to do.
-
-    Args:
-        error: One for which `is_composition_error` holds.
-        groups: Names of the config groups, which a misspelt word may have meant.
-    """
-    fault = next((link for link in _chain(error) if _at_key(link)), None)
+def one_sentence(error: BaseException) -> str:
+    """Say where, what and what to do about an error for which `is_composition_error` holds."""
+    # A misspelt word may have meant one of them.
+    groups = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir())
+    keyed = (link for link in _chain(error) if isinstance(link, OmegaConfBaseException))
+    fault = next((link for link in keyed if link.full_key), None)
     if null := _FILLED_NULL.match(str(error)):
         return (
             f"{null[1]}: it is empty here, so it has no keys to set; choose an option that fills "
@@ -156,10 +155,6 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
     while link is not None:
         yield link
         link = link.__cause__ or link.__context__
-
-
-def _at_key(error: BaseException) -> bool:
-    return isinstance(error, OmegaConfBaseException) and bool(error.full_key)
 
 
 def _where(error: BaseException) -> str:

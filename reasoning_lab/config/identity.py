@@ -1,14 +1,16 @@
-"""Typed configs as plain data: what a fingerprint and a record hold.
+"""Typed configs as plain data: what a fingerprint, a record and a saved job hold.
 
 A component, which is one implementation among several, carries its class's import path as
-`_class_`.
+`_class_`. In a saved job every dataclass does, so that `config.targets.from_plain` reads it back.
 """
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from enum import Enum
+from pathlib import Path
 from typing import Any
 
-_CLASS = "_class_"
+CLASS_KEY = "_class_"
 
 
 @dataclasses.dataclass
@@ -33,29 +35,32 @@ def identity_of(value: Any) -> Any:
         unset = item.metadata.get("when_set", False) and content is None
         return not unset and not item.metadata.get("placement", False)
 
-    return _plain(value, decides, str)
+    return _plain(value, Component, decides, str)
 
 
-def as_plain(value: Any) -> Any:
-    """`value` as plain data, placement included; for records and trackers."""
-    return _plain(value, lambda item, content: True, lambda key: key)
+def as_plain(value: Any, tagged: type = Component) -> Any:
+    """`value` as plain data, placement included; dataclasses that are `tagged` name their class."""
+    return _plain(value, tagged, lambda item, content: True, lambda key: key)
 
 
 def _plain(
     value: Any,
+    tagged: type,
     wanted: Callable[[dataclasses.Field[Any], Any], bool],
     key_of: Callable[[Any], Any],
 ) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         kind = type(value)
-        tag = {_CLASS: f"{kind.__module__}.{kind.__qualname__}"}
-        return (tag if isinstance(value, Component) else {}) | {
-            item.name: _plain(getattr(value, item.name), wanted, key_of)
+        tag = {CLASS_KEY: f"{kind.__module__}.{kind.__qualname__}"}
+        return (tag if isinstance(value, tagged) else {}) | {
+            item.name: _plain(getattr(value, item.name), tagged, wanted, key_of)
             for item in dataclasses.fields(value)
             if wanted(item, getattr(value, item.name))
         }
     if isinstance(value, Mapping):
-        return {key_of(key): _plain(item, wanted, key_of) for key, item in value.items()}
+        return {key_of(key): _plain(item, tagged, wanted, key_of) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item, wanted, key_of) for item in value]
-    return value
+        return [_plain(item, tagged, wanted, key_of) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    return value.value if isinstance(value, Enum) else value

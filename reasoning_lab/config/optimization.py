@@ -1,49 +1,89 @@
 """How a training stage steps: its optimizer, its learning rate and its budget. No torch here."""
 
 import contextlib
-import dataclasses
-from dataclasses import dataclass, field
-from typing import Any, Self
+import re
+from dataclasses import dataclass, field, replace
+from typing import Literal, Self, cast
 
-from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
+from reasoning_lab.config.components import Targeted, register_component
 from reasoning_lab.config.fields import at_least, fraction, number
-from reasoning_lab.config.identity import Component
-from reasoning_lab.config.length import Length
 from reasoning_lab.types import UserError
+
+Unit = Literal["steps", "epochs", "tokens"]
 
 # Each value's update depends on that value alone, so a shard is updated as the whole would be.
 _ELEMENTWISE = ("Adam", "AdamW", "Adamax", "NAdam", "RAdam", "SGD", "RMSprop", "Adagrad")
 
+_FORM = re.compile(r"(\d+(?:\.\d+)?)\s*([KMB]?)\s*(step|epoch|token)s?", re.IGNORECASE)
+_SIZES = {"B": 10**9, "M": 10**6, "K": 10**3}
+_REMEDY = "write a length like 3 epochs, 500 steps or 2B tokens"
+
+
+@dataclass(frozen=True, slots=True)
+class Length:
+    """A number of optimizer steps, of passes over a stage's rows, or of tokens.
+
+    Attributes:
+        amount: How many; whole for steps and tokens.
+        unit: Of what.
+    """
+
+    amount: float
+    unit: Unit
+
+    @classmethod
+    def parse(cls, text: str, key: str) -> Self:
+        """Read `text`, which `key` of the config gives.
+
+        Raises:
+            UserError: It is no length, nothing, or a part of a step.
+        """
+        match = _FORM.fullmatch(text.strip())
+        if match is None:
+            raise UserError(f"{key}: '{text}' does not say how long; {_REMEDY}")
+        number, size, word = match.groups()
+        amount = float(number) * _SIZES.get(size.upper(), 1)
+        unit = cast(Unit, f"{word.lower()}s")
+        if amount <= 0 or (unit != "epochs" and not amount.is_integer()):
+            raise UserError(f"{key}: '{text}' is not a whole number above 0 of {unit}; {_REMEDY}")
+        return cls(amount, unit)
+
+    def __str__(self) -> str:
+        """The shortest text that `parse` reads as this length."""
+        whole_sizes = [item for item in _SIZES.items() if self.amount % item[1] == 0]
+        suffix, size = whole_sizes[0] if self.unit == "tokens" and whole_sizes else ("", 1)
+        amount = self.amount / size
+        unit = self.unit.removesuffix("s") if self.amount == 1 else self.unit
+        return f"{int(amount) if amount.is_integer() else amount}{suffix} {unit}"
+
+    def steps(self, rows: int, batch_size: int, tokens_per_row: float) -> int:
+        """Whole optimizer steps that are no longer than this, and at least one.
+
+        `rows` are those of one epoch, with `tokens_per_row` in the mean; a step has `batch_size`.
+        """
+        if self.unit == "steps":
+            return int(self.amount)
+        step = batch_size * (tokens_per_row if self.unit == "tokens" else 1)
+        whole = self.amount if self.unit == "tokens" else self.amount * rows
+        return max(1, int(whole / step))
+
 
 @dataclass
-class OptimizerConfig(Component):
+class OptimizerConfig(Targeted):
     """A torch optimizer; one without a schema of its own has the keys of this class.
 
     Attributes:
-        _target_: Its import path.
         weight_decay: Of the weights; null = the optimizer's own default.
-        options: Further arguments, by name.
     """
 
-    _target_: str = MISSING
     weight_decay: float | None = number(None, least=0.0)
-    options: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def target(self) -> str:
-        """The import path."""
-        return self._target_
 
     @property
     def is_elementwise(self) -> bool:
         """Whether it updates a shard of the weights as it would update the whole."""
         return self.target in [f"torch.optim.{name}" for name in _ELEMENTWISE]
-
-    def arguments(self) -> dict[str, Any]:
-        """`_target_` and every argument that is set, as `config.targets.factory` takes them."""
-        return _arguments(self)
 
 
 @dataclass
@@ -79,62 +119,46 @@ class MuonConfig(OptimizerConfig):
 
 
 @dataclass
-class ScheduleConfig(Component):
+class ScheduleConfig(Targeted):
     """The factor of the learning rate: a function of the step, the number of steps and these keys.
 
     All options share the keys, so that the option of a stage can be exchanged in any recipe.
 
     Attributes:
-        _target_: The function's import path.
         warmup_frac: Fraction of the steps over which the rate rises linearly from 0.
         decay_frac: Fraction of the steps, at the end, over which the rate falls; null in all
             schedules but the trapezoid, whatever a recipe sets for that one.
-        options: Further arguments, by name, of a function that is not ours.
     """
 
-    _target_: str = MISSING
     warmup_frac: float = fraction(0.0)
     decay_frac: float | None = fraction(None)
-    options: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def target(self) -> str:
-        """The import path."""
-        return self._target_
-
-    def arguments(self) -> dict[str, Any]:
-        """`_target_` and every argument that is set, as `config.targets.factory` takes them."""
-        return _arguments(self)
 
 
 @dataclass
-class ConstantConfig(ScheduleConfig):
+class _WithoutDecay(ScheduleConfig):
+    def __post_init__(self) -> None:
+        self.decay_frac = None
+
+
+@dataclass
+class ConstantConfig(_WithoutDecay):
     """The peak after a warm-up."""
 
     _target_: str = "reasoning_lab.training.schedules.constant"
 
-    def __post_init__(self) -> None:
-        self.decay_frac = None
-
 
 @dataclass
-class LinearConfig(ScheduleConfig):
+class LinearConfig(_WithoutDecay):
     """A warm-up, then a linear fall to 0 over all other steps."""
 
     _target_: str = "reasoning_lab.training.schedules.linear"
 
-    def __post_init__(self) -> None:
-        self.decay_frac = None
-
 
 @dataclass
-class CosineConfig(ScheduleConfig):
+class CosineConfig(_WithoutDecay):
     """A warm-up, then half a cosine down to 0 over all other steps."""
 
     _target_: str = "reasoning_lab.training.schedules.cosine"
-
-    def __post_init__(self) -> None:
-        self.decay_frac = None
 
 
 @dataclass
@@ -143,21 +167,6 @@ class TrapezoidConfig(ScheduleConfig):
 
     _target_: str = "reasoning_lab.training.schedules.trapezoid"
     decay_frac: float | None = fraction(0.5)
-
-
-def _arguments(config: OptimizerConfig | ScheduleConfig) -> dict[str, Any]:
-    named = {name: value for name, value in vars(config).items() if name != "options"}
-    return {name: value for name, value in named.items() if value is not None} | config.options
-
-
-# What a stage has that names no option of the groups. Each is of the general class, as OmegaConf
-# lets the class of an option take its place only so.
-def _plain_adamw() -> OptimizerConfig:
-    return OptimizerConfig("torch.optim.AdamW")
-
-
-def _constant() -> ScheduleConfig:
-    return ScheduleConfig("reasoning_lab.training.schedules.constant")
 
 
 @dataclass
@@ -182,9 +191,13 @@ class OptimizationConfig:
             is identity where it is set, so that no artifact of before stands for such a run.
     """
 
-    optimizer: OptimizerConfig = field(default_factory=_plain_adamw)
+    # What a stage has that names no option of the groups. Each is of the general class, as
+    # OmegaConf lets the class of an option take its place only so.
+    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig("torch.optim.AdamW"))
     learning_rate: float = number(MISSING, least=0.0)
-    schedule: ScheduleConfig = field(default_factory=_constant)
+    schedule: ScheduleConfig = field(
+        default_factory=lambda: ScheduleConfig("reasoning_lab.training.schedules.constant")
+    )
     clip_norm: float = number(1.0, least=0.0)
     length: str = MISSING
     batch_size: int = at_least(1)
@@ -227,16 +240,39 @@ class OptimizationConfig:
         """The same with its length in steps; see `Length.steps`."""
         length = Length.parse(self.length, "optimization.length")
         steps = length.steps(rows, self.batch_size, tokens_per_row)
-        return dataclasses.replace(self, length=f"{steps} steps")
+        return replace(self, length=f"{steps} steps")
 
 
-_OPTIMIZERS = {"adamw": AdamWConfig, "muon": MuonConfig}
-_SCHEDULES = {
-    "constant": ConstantConfig,
-    "linear": LinearConfig,
-    "cosine": CosineConfig,
-    "trapezoid": TrapezoidConfig,
-}
-for _group, _schemas in (("optimizer", _OPTIMIZERS), ("schedule", _SCHEDULES)):
-    for _name, _schema in _schemas.items():
-        ConfigStore.instance().store(group=f"schema/{_group}", name=_name, node=_schema)
+@dataclass
+class DebugConfig:
+    """What the group `debug` changes in every training stage; null = as it is configured.
+
+    Attributes:
+        steps: Optimizer steps, in place of the stage's length.
+        overfit_batches: As in `OptimizationConfig`.
+        detect_anomaly: As in `OptimizationConfig`.
+    """
+
+    steps: int | None = number(None, least=1)
+    overfit_batches: int | None = number(None, least=1)
+    detect_anomaly: bool | None = None
+
+    def applied(self, optimization: OptimizationConfig) -> OptimizationConfig:
+        """`optimization` under these changes, which are part of what the stage is."""
+        return replace(
+            optimization,
+            length=f"{self.steps} steps" if self.steps else optimization.length,
+            overfit_batches=self.overfit_batches or optimization.overfit_batches,
+            detect_anomaly=self.detect_anomaly or optimization.detect_anomaly,
+        )
+
+
+for _kind, _name, _schema in (
+    ("optimizer", "adamw", AdamWConfig),
+    ("optimizer", "muon", MuonConfig),
+    ("schedule", "constant", ConstantConfig),
+    ("schedule", "linear", LinearConfig),
+    ("schedule", "cosine", CosineConfig),
+    ("schedule", "trapezoid", TrapezoidConfig),
+):
+    register_component(_kind, _name, _schema)

@@ -8,13 +8,18 @@ import importlib
 import importlib.util
 import inspect
 import os
-from collections.abc import Callable, Iterable, Mapping
+import types
+from collections.abc import Callable, Mapping
+from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from reasoning_lab.config.identity import CLASS_KEY
 from reasoning_lab.system.files import sha256
 from reasoning_lab.types import UserError
+
+T = TypeVar("T")
 
 ALLOWED_PREFIXES = ("reasoning_lab.", "torch.optim.")
 # Names of packages, separated by commas.
@@ -22,14 +27,10 @@ TRUSTED_VARIABLE = "REASONING_LAB_TRUSTED"
 
 
 def resolve(path: str, key: str) -> Callable[..., Any]:
-    """Import the object at `path`.
-
-    Args:
-        path: Dotted import path.
-        key: The config key that names it, for the error.
+    """Import the object at `path`, which the config key `key` names.
 
     Raises:
-        UserError: When the path is not allowed or there is nothing there.
+        UserError: The path is not allowed, or there is nothing there.
     """
     check_path(path, key)
     module, _, name = path.rpartition(".")
@@ -49,12 +50,9 @@ def factory(options: Mapping[str, Any], key: str) -> Callable[..., Any]:
 
 
 def check_arguments(path: str, arguments: Mapping[str, Any], key: str) -> None:
-    """Raise UserError unless the object at `path` takes exactly these arguments.
+    """Raise UserError unless the class or function at `path` takes exactly these arguments.
 
-    Args:
-        path: Dotted import path of a class or a function.
-        arguments: By name.
-        key: The config key that holds `_target_` and `options`.
+    `key` of the config holds `_target_` and `options`.
     """
     target = resolve(path, f"{key}._target_")
     try:
@@ -72,11 +70,20 @@ def check_arguments(path: str, arguments: Mapping[str, Any], key: str) -> None:
 
 def check_path(path: str, key: str) -> None:
     """Raise UserError unless a config may name `path`; imports nothing."""
-    allowed = (*ALLOWED_PREFIXES, *_trusted_prefixes())
+    allowed = (*ALLOWED_PREFIXES, *(f"{name}." for name in trusted_packages()))
     if not path.startswith(allowed):
         raise UserError(
             f"{key}: '{path}' may not be named in a config; use one that begins with "
             f"{' or '.join(allowed)}, or name its package in {TRUSTED_VARIABLE}"
+        )
+
+
+def require_package(name: str, key: str, extra: str, otherwise: str = "") -> None:
+    """Raise UserError unless the package `name`, which `extra` of the lab brings, is installed."""
+    if importlib.util.find_spec(name) is None:
+        raise UserError(
+            f"{key}: the package '{name}' is not installed; run pip install "
+            f"'reasoning-lab[{extra}]'{otherwise}"
         )
 
 
@@ -110,7 +117,7 @@ def trusted_folders() -> list[Path]:
 
 def is_trusted(path: str) -> bool:
     """Whether `path` is code of the user's own."""
-    return path.startswith(tuple(_trusted_prefixes()))
+    return path.startswith(tuple(f"{name}." for name in trusted_packages()))
 
 
 def user_code_hashes(value: Any) -> dict[str, str]:
@@ -119,9 +126,9 @@ def user_code_hashes(value: Any) -> dict[str, str]:
     Only that file counts; what it imports may change without notice.
     """
     if isinstance(value, Mapping):
-        return _merged(user_code_hashes(item) for item in value.values())
+        value = list(value.values())
     if isinstance(value, list | tuple):
-        return _merged(user_code_hashes(item) for item in value)
+        return {path: digest for item in value for path, digest in user_code_hashes(item).items()}
     if not isinstance(value, str) or not is_trusted(value):
         return {}
     try:
@@ -131,9 +138,33 @@ def user_code_hashes(value: Any) -> dict[str, str]:
     return {value: sha256(Path(spec.origin))} if spec is not None and spec.origin else {}
 
 
-def _merged(mappings: Iterable[Mapping[str, str]]) -> dict[str, str]:
-    return {key: value for mapping in mappings for key, value in mapping.items()}
+def from_plain(kind: type[T], plain: Any) -> T:
+    """The value of type `kind` that `as_plain(value, tagged=object)` gave.
+
+    Raises:
+        UserError: It names a class that a config may not name.
+    """
+    value: T = _typed(kind, plain)
+    return value
 
 
-def _trusted_prefixes() -> list[str]:
-    return [f"{name}." for name in trusted_packages()]
+def _typed(kind: Any, plain: Any) -> Any:
+    if isinstance(plain, Mapping) and CLASS_KEY in plain:
+        cls: Any = resolve(plain[CLASS_KEY], CLASS_KEY)
+        hints = get_type_hints(cls)
+        return cls(**{key: _typed(hints[key], plain[key]) for key in plain if key != CLASS_KEY})
+    arguments = get_args(kind)
+    if get_origin(kind) in (Union, types.UnionType):
+        members = [member for member in arguments if member is not types.NoneType]
+        # Several members are scalars, such as `str | int`, which YAML tells apart by itself.
+        return plain if plain is None or len(members) > 1 else _typed(members[0], plain)
+    if isinstance(plain, Mapping):
+        item = arguments[1] if arguments else Any
+        return {key: _typed(item, value) for key, value in plain.items()}
+    if isinstance(plain, list):
+        item = arguments[0] if arguments else Any
+        items = [_typed(item, value) for value in plain]
+        return tuple(items) if get_origin(kind) is tuple else items
+    if isinstance(kind, type) and issubclass(kind, Path | Enum):
+        return kind(plain)
+    return plain

@@ -17,10 +17,7 @@ class TrackerConfig:
         connect_timeout_s: How long `auto` waits for the server before it goes offline.
     """
 
-    mode: str = field(
-        default="auto",
-        metadata={"placement": True, "choices": ("auto", "online", "offline", "disabled")},
-    )
+    mode: str = placement("auto", ("auto", "online", "offline", "disabled"))
     project: str = placement("reasoning-lab")
     entity: str | None = placement(None)
     tags: list[str] = field(default_factory=list, metadata={"placement": True})

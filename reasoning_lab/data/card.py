@@ -8,7 +8,7 @@ import re
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 
 import numpy as np
 import yaml
@@ -37,12 +37,10 @@ class CorpusSummary:
     """Counts of the rollouts that were added.
 
     Attributes:
-        verdicts: Rollouts by verdict.
-        judged: Rollouts by verdict, of those that a judge decided.
-        authors: Rollouts by author.
+        verdicts: All rollouts.
+        judged: Those that a judge decided.
         accepted: Accepted rollouts by family and level.
         problems: Distinct problems by family and level.
-        truncated: Number of truncated rollouts.
         examples: Accepted rollouts of the first few distinct problems.
         lengths: Lengths in characters of the accepted (True) and the rejected (False) completions.
     """
@@ -92,8 +90,8 @@ def data_card(
         name: The stage's name, for the title.
         provenance: `name`, `revision` and `licence` of the problems' source.
         summary: Counts of the accepted and the rejected rollouts.
-        ledger: The stage's ledger, which counts what is not in the corpus by reason.
-        counts: Counts of each step of curation; empty for a corpus that was not curated.
+        ledger: What is not in the corpus, by reason.
+        counts: Of each step of curation; empty for a corpus that was not curated.
     """
     accepted = summary.verdicts[Verdict.CORRECT]
     sections = [
@@ -177,16 +175,7 @@ def _curation(counts: Sequence[StepCount]) -> str:
     headers = ("step", "rollouts in", "out", "problems in", "out")
     return markdown_table(
         headers,
-        [
-            (
-                step.step,
-                f"{step.rollouts_in:,}",
-                f"{step.rollouts_out:,}",
-                f"{step.problems_in:,}",
-                f"{step.problems_out:,}",
-            )
-            for step in counts
-        ],
+        [(name, *(f"{n:,}" for n in numbers)) for name, *numbers in map(astuple, counts)],
     )
 
 
@@ -201,9 +190,7 @@ def _example(rollout: Rollout) -> str:
 def fenced_block(text: str, max_characters: int | None = _SHOWN_CHARACTERS) -> str:
     """A fenced block with a fence longer than any run of backticks in the text.
 
-    Args:
-        text: The content.
-        max_characters: Number of characters after which the text is cut; None = no limit.
+    A text longer than `max_characters` is cut; None = no limit.
     """
     if max_characters is not None and len(text) > max_characters:
         text = f"{text[:max_characters]} […]"

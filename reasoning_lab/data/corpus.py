@@ -13,6 +13,9 @@ from reasoning_lab.types import Completion, Problem, Rollout, Verdict
 
 PROMPT_IDS = "prompt_ids.txt"
 _BATCH_ROWS = 4096
+# The fields whose values a column holds as they are.
+_PROBLEM_FIELDS = ("prompt", "gold", "checker", "family", "level")
+_ROLLOUT_FIELDS = ("answer", "author", "policy_version", "judge")
 _SCHEMA = pa.schema(
     {
         **dict.fromkeys(("prompt", "gold", "checker", "family"), pa.string()),
@@ -29,9 +32,6 @@ _SCHEMA = pa.schema(
 
 class RolloutWriter:
     """Writes rollouts in row groups; only the rollouts of one `write` are in memory.
-
-    Args:
-        path: The parquet file.
 
     Attributes:
         rows: Number of rollouts written.
@@ -96,40 +96,23 @@ def read_prompt_ids(folder: Path) -> set[str]:
 def _row(rollout: Rollout) -> dict[str, Any]:
     problem, completion = rollout.problem, rollout.completion
     return {
-        "prompt": problem.prompt,
-        "gold": problem.gold,
-        "checker": problem.checker,
-        "family": problem.family,
-        "level": problem.level,
+        **{name: getattr(problem, name) for name in _PROBLEM_FIELDS},
         # Families of reasoning-gym store fractions there, which JSON cannot represent.
         "metadata": json.dumps(problem.metadata, default=str),
         "text": completion.text,
         "token_ids": list(completion.token_ids),
         "truncated": completion.truncated,
-        "answer": rollout.answer,
         "verdict": str(rollout.verdict),
-        "author": rollout.author,
-        "policy_version": rollout.policy_version,
-        "judge": rollout.judge,
+        **{name: getattr(rollout, name) for name in _ROLLOUT_FIELDS},
     }
 
 
 def _rollout(row: dict[str, Any]) -> Rollout:
-    problem = Problem(
-        prompt=row["prompt"],
-        gold=row["gold"],
-        checker=row["checker"],
-        family=row["family"],
-        level=row["level"],
-        metadata=json.loads(row["metadata"]),
-    )
-    completion = Completion(row["token_ids"], row["text"], truncated=row["truncated"])
+    problem = {name: row[name] for name in _PROBLEM_FIELDS}
     return Rollout(
-        problem=problem,
-        completion=completion,
-        answer=row["answer"],
+        Problem(**problem, metadata=json.loads(row["metadata"])),
+        Completion(row["token_ids"], row["text"], truncated=row["truncated"]),
         verdict=Verdict(row["verdict"]),
-        author=row["author"],
-        policy_version=row["policy_version"],
-        judge=row.get("judge"),
+        # A corpus of an earlier version names no judge.
+        **{name: row.get(name) for name in _ROLLOUT_FIELDS},
     )

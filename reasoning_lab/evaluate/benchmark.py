@@ -9,6 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from reasoning_lab.data.sources.unreadable import ReadableGoldFilter, Unreadable
 from reasoning_lab.evaluate.completion_metrics import completion_metrics, metric_means
 from reasoning_lab.evaluate.completions import Evaluation
 from reasoning_lab.evaluate.stage import EvaluateStage
-from reasoning_lab.evaluate.statistics import Estimate, majority, pass_at_1, pass_at_k
+from reasoning_lab.evaluate.statistics import majority, pass_at_1, pass_at_k
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.graph.stage import Metrics
 from reasoning_lab.models.policy_artifact import Policy
@@ -35,11 +36,7 @@ def benchmark_problems(
 ) -> list[Problem]:
     """The benchmark's problems, once it is sure that none was trained on.
 
-    Args:
-        source: Draws them from its test split.
-        config: How many, at which levels.
-        name: The benchmark's, for the error.
-        lineage: Artifact folders of every stage that the policy comes from.
+    `lineage` are the artifact folders of every stage that the policy comes from.
 
     Raises:
         UserError: When a prompt was trained on; it names the stage's artifact.
@@ -146,9 +143,9 @@ def measured(groups: Sequence[RolloutGroup]) -> Metrics:
     }
     doublings = [2**power for power in range(1, estimate.samples.bit_length())]
     for k in sorted({*doublings, estimate.samples} - {1}):
-        metrics[f"pass@{k}"] = _as_list(pass_at_k(correct, k))
+        metrics[f"pass@{k}"] = [*astuple(pass_at_k(correct, k))[:3]]
         votes = [[_vote(rollout) for rollout in group.rollouts[:k]] for group in groups]
-        metrics[f"maj@{k}"] = _as_list(majority(votes, [row[:k] for row in correct]))
+        metrics[f"maj@{k}"] = [*astuple(majority(votes, [row[:k] for row in correct]))[:3]]
     return {
         **metrics,
         "completion_tokens": _mean_tokens(rollouts),
@@ -169,10 +166,6 @@ def digest(problems: Sequence[Problem]) -> str:
 def _vote(rollout: Rollout) -> str | None:
     """What the completion answers; None where it cannot be read, which is no vote."""
     return rollout.answer if rollout.verdict in (Verdict.CORRECT, Verdict.WRONG) else None
-
-
-def _as_list(estimate: Estimate) -> list[float]:
-    return [estimate.mean, estimate.low, estimate.high]
 
 
 def _mean_tokens(rollouts: Sequence[Rollout]) -> float | None:

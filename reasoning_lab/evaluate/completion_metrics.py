@@ -20,12 +20,7 @@ PREFIX = "metric/"
 def completion_metrics(
     options: Mapping[str, Any], max_new_tokens: int, key: str
 ) -> dict[str, WeightedRewards]:
-    """The functions that a benchmark's `metrics` names, checked.
-
-    Args:
-        options: By name: `_target_` and the function's options.
-        max_new_tokens: Most tokens of a completion.
-        key: The config key that holds them, for errors.
+    """The functions that a benchmark's `metrics` names, checked; `key` is that key.
 
     Raises:
         UserError: A function does not exist, or an option is impossible.
@@ -41,10 +36,8 @@ def metric_means(
     """Mean and ends of the 95% interval of each metric, by `metric/NAME`.
 
     Args:
-        metrics: From `completion_metrics`.
         groups: One a problem. A completion that a metric cannot judge is left out of its mean, and
-            so is a problem without any other; None = fewer than two problems
-            are left.
+            so is a problem without any other; None = fewer than two problems are left.
     """
     means = {}
     for name, metric in metrics.items():

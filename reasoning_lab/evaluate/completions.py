@@ -28,7 +28,16 @@ class Evaluation(Artifact):
 
     def samples(self, samples: int) -> "Samples":
         """What statistics need of them; `samples` is their number a problem."""
-        return read_samples(self.path, samples)
+        columns = ["prompt", "verdict", "token_ids"]
+        table = pq.read_table(self.completions_file, columns=columns)
+        prompts = table["prompt"].to_pylist()[::samples]
+        correct = pc.equal(table["verdict"], str(Verdict.CORRECT)).to_numpy()
+        tokens = pc.list_value_length(table["token_ids"]).to_numpy()
+        return Samples(
+            [prompt_id(prompt) for prompt in prompts],
+            correct.reshape(len(prompts), samples),
+            tokens.reshape(len(prompts), samples).astype(np.int64),
+        )
 
 
 class Samples(NamedTuple):
@@ -43,16 +52,3 @@ class Samples(NamedTuple):
     problem_ids: list[str]
     correct: npt.NDArray[np.bool_]
     completion_tokens: npt.NDArray[np.int64]
-
-
-def read_samples(folder: Path, samples: int) -> Samples:
-    """Read the evaluation in `folder`, which has `samples` consecutive rows for each problem."""
-    table = pq.read_table(folder / COMPLETIONS, columns=["prompt", "verdict", "token_ids"])
-    prompts = table["prompt"].to_pylist()[::samples]
-    correct = pc.equal(table["verdict"], str(Verdict.CORRECT)).to_numpy()
-    tokens = pc.list_value_length(table["token_ids"]).to_numpy()
-    return Samples(
-        [prompt_id(prompt) for prompt in prompts],
-        correct.reshape(len(prompts), samples),
-        tokens.reshape(len(prompts), samples).astype(np.int64),
-    )

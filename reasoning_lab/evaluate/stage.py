@@ -1,19 +1,16 @@
 """The `evaluate` stage: one policy on one benchmark, a node of the graph like any other."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from reasoning_lab.config.benchmark import BenchmarkConfig
 from reasoning_lab.config.components import EngineConfig
 from reasoning_lab.config.problems import ProblemDraw
 from reasoning_lab.evaluate.completions import Evaluation
-from reasoning_lab.graph.stage import Metrics, Workload
+from reasoning_lab.graph.stage import Workload
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.training.stage import LabStage
 from reasoning_lab.types import Sequences, Split
-
-if TYPE_CHECKING:
-    from reasoning_lab.training.context import StageContext
 
 
 @dataclass
@@ -28,6 +25,7 @@ class EvaluateStage(LabStage):
     """
 
     name = "evaluate"
+    implementation = "reasoning_lab.evaluate.benchmark.run"
     consumes = (Policy,)
     produces = Evaluation
     reads = ("model",)
@@ -62,8 +60,3 @@ class EvaluateStage(LabStage):
     def workload(self) -> Workload:
         rows = self.benchmark.count * self.benchmark.samples
         return Workload(rows=rows, written=Sequences(rows, self.benchmark.sampling.max_new_tokens))
-
-    def run(self, context: "StageContext", policy: Policy) -> Metrics:
-        from reasoning_lab.evaluate.benchmark import run
-
-        return run(self, context, policy)

@@ -205,8 +205,7 @@ def over_seeds(runs: Sequence[npt.ArrayLike]) -> Verified:
 def across_seeds(means: Sequence[float]) -> tuple[float, float]:
     """95% interval of the mean over all possible seeds: Student's t, clipped to [0, 1].
 
-    Args:
-        means: pass@1 of each seed, at least two.
+    `means` are the pass@1 of each seed, at least two.
     """
     values = np.asarray(means, dtype=np.float64)
     half = _t_half_width(values)
@@ -214,11 +213,7 @@ def across_seeds(means: Sequence[float]) -> tuple[float, float]:
 
 
 def mean_with_interval(values: Sequence[float]) -> list[float]:
-    """Mean of per-problem values and the ends of its 95% interval, Student's t.
-
-    Args:
-        values: Any numbers, one a problem, of at least two problems.
-    """
+    """Mean of values, one a problem of at least two, and the ends of its 95% interval (t)."""
     array = np.asarray(values, dtype=np.float64)
     mean, half = float(array.mean()), _t_half_width(array)
     return [mean, mean - half, mean + half]

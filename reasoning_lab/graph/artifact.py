@@ -49,6 +49,7 @@ class Artifact:
         curation took out of a corpus reached nobody. Empty where the folder has no record. An
         unreadable record is logged, and what is no longer in the store is left out.
         """
+        learned = {cls.kind for cls in Artifact.__subclasses__() if cls.learned}
         records: dict[Path, Record] = {}
         waiting = [self.path]
         while waiting:
@@ -62,10 +63,6 @@ class Artifact:
                 continue
             records[place] = record
             for kind, fingerprint in record.inputs.items():
-                if kind != record.kind or _is_learned(kind):
+                if kind != record.kind or kind in learned:
                     waiting += place.parent.parent.glob(f"*/{fingerprint}")
         return list(records.values())
-
-
-def _is_learned(kind: str) -> bool:
-    return any(cls.kind == kind and cls.learned for cls in Artifact.__subclasses__())

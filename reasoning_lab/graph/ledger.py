@@ -141,7 +141,21 @@ class Ledger:
         Where there are such: `selected`, the reasons that never warn; `longest_tokens` and
         `longest`; `examples` by reason.
         """
-        return {unit: _as_json(flow) for unit, flow in self.flows.items()}
+        counts = {}
+        for unit, flow in self.flows.items():
+            sparse = {
+                "selected": sorted(flow.selected),
+                "longest_tokens": flow.longest_tokens,
+                "longest": flow.longest,
+                "examples": {reason: list(some) for reason, some in flow.examples.items() if some},
+            }
+            counts[unit] = {
+                "in": flow.taken,
+                "out": flow.passed,
+                "dropped": dict(sorted(flow.dropped.items())),
+                **{key: value for key, value in sparse.items() if value},
+            }
+        return counts
 
     def metrics(self) -> dict[str, int]:
         """The counts as a tracker shows them: `dropped/<unit>/<reason>` and the like."""
@@ -154,7 +168,12 @@ class Ledger:
     def cells(self) -> list[list[str]]:
         """Rows of a table with `TABLE_COLUMNS`, one a unit of which something came in."""
         return [
-            [_words(unit), f"{flow.taken:,}", f"{flow.passed:,}", _cell(flow)]
+            [
+                _words(unit),
+                f"{flow.taken:,}",
+                f"{flow.passed:,}",
+                _reasons(flow, named=False) + _longest(flow),
+            ]
             for unit, flow in self.flows.items()
             if flow.taken
         ]
@@ -227,53 +246,28 @@ class Ledger:
         return self.flows.setdefault(unit, Flow())
 
 
-def _as_json(flow: Flow) -> dict[str, Any]:
-    sparse = {
-        "selected": sorted(flow.selected),
-        "longest_tokens": flow.longest_tokens,
-        "longest": flow.longest,
-        "examples": {reason: list(some) for reason, some in flow.examples.items() if some},
-    }
-    return {
-        "in": flow.taken,
-        "out": flow.passed,
-        "dropped": dict(sorted(flow.dropped.items())),
-        **{key: value for key, value in sparse.items() if value},
-    }
-
-
 def _sentence(unit: str, flow: Flow) -> str:
     """E.g. `76 of 231 documents go on; dropped: 155 too long (the longest has 512 tokens)`."""
-    name = f": {flow.longest}" if flow.longest else ""
-    tokens = flow.longest_tokens
-    longest = f" (the longest has {tokens:,} tokens{name})" if tokens is not None else ""
-    passed, reasons = f"{flow.passed:,} of {flow.taken:,} {_words(unit)}", _reasons(flow)
-    return f"{passed} go on; dropped: {reasons}{longest}"
+    longest = _longest(flow, f": {flow.longest}" if flow.longest else "")
+    passed = f"{flow.passed:,} of {flow.taken:,} {_words(unit)}"
+    return f"{passed} go on; dropped: {_reasons(flow)}{longest}"
 
 
-def _reasons(flow: Flow, without: Collection[str] = ()) -> str:
+def _reasons(flow: Flow, without: Collection[str] = (), named: bool = True) -> str:
     """E.g. `155 too long [train.jsonl:7], 6 harder subset`, the most frequent first."""
+    examples = flow.examples if named else {}
     return ", ".join(
-        f"{count:,} {_words(reason)}{_named(flow.examples.get(reason, ()))}"
+        f"{count:,} {_words(reason)}"
+        + (f" [{', '.join(examples[reason])}]" if examples.get(reason) else "")
         for reason, count in flow.dropped.most_common()
         if reason not in without
     )
 
 
-def _cell(flow: Flow) -> str:
-    """All reasons, and how long the longest thing was that did not fit."""
-    tokens = (
-        "" if flow.longest_tokens is None else f" (the longest has {flow.longest_tokens:,} tokens)"
-    )
-    counts = ", ".join(
-        f"{count:,} {_words(reason)}" for reason, count in flow.dropped.most_common()
-    )
-    return f"{counts}{tokens}"
+def _longest(flow: Flow, name: str = "") -> str:
+    tokens = flow.longest_tokens
+    return "" if tokens is None else f" (the longest has {tokens:,} tokens{name})"
 
 
 def _words(name: str) -> str:
     return name.replace("_", " ")
-
-
-def _named(examples: Iterable[str]) -> str:
-    return f" [{', '.join(examples)}]" if examples else ""

@@ -26,11 +26,6 @@ def variant_label(variant: str) -> str:
     return variant if "=" in variant else f"without {variant}"
 
 
-def _no_code(value: Any) -> dict[str, str]:
-    """No code of the user's own is part of an identity."""
-    return {}
-
-
 @dataclass(frozen=True, slots=True)
 class RunIdentity:
     """What of a run enters the identity of its stages.
@@ -43,7 +38,7 @@ class RunIdentity:
 
     groups: Mapping[str, Any]
     seed: int = 0
-    code_of: Callable[[Any], Mapping[str, str]] = _no_code
+    code_of: Callable[[Any], Mapping[str, str]] = lambda identity: {}
 
     def of(self, stage: Stage, inputs: Mapping[str, "Node"]) -> dict[str, Any]:
         """All that decides the result of `stage` on these inputs."""
@@ -58,6 +53,11 @@ class RunIdentity:
         classes = [f"{cls.__module__}.{cls.__qualname__}" for cls in type(stage).__mro__]
         code = self.code_of([identity, classes])
         return {**identity, "code": dict(code)} if code else identity
+
+    def node(self, name: str, stage: Stage, inputs: Mapping[str, "Node"]) -> "Node":
+        """`stage` on these inputs, with its fingerprint."""
+        identity = self.of(stage, inputs)
+        return Node(name, stage, inputs, identity, fingerprint(identity))
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,41 +153,27 @@ def link(
     for name, stage in stages.items():
         inputs: dict[str, Node] = {}
         for wanted in stage.consumes:
-            maker = _maker(wanted, name, stage, nodes, latest)
+            maker = latest.get(wanted.kind)
+            if wanted.learned and stage.init_from != "previous":
+                maker = _named_maker(name, stage.init_from, nodes)
             if maker is not None:
                 inputs[wanted.kind] = maker
             elif not (wanted.learned and has_base):
                 raise UserError(_no_maker(wanted, name, known))
-        nodes[name] = latest[stage.produces.kind] = _node(name, stage, inputs, run)
+        nodes[name] = latest[stage.produces.kind] = run.node(name, stage, inputs)
     return _needed(list(nodes.values()))
 
 
-def _node(name: str, stage: Stage, inputs: Mapping[str, Node], run: RunIdentity) -> Node:
-    identity = run.of(stage, inputs)
-    return Node(name, stage, inputs, identity, fingerprint(identity))
-
-
-def _maker(
-    wanted: type[Artifact],
-    name: str,
-    stage: Stage,
-    nodes: Mapping[str, Node],
-    latest: Mapping[str, Node],
-) -> Node | None:
-    """The node that gives the wanted artifact; None = none does, or the base is asked for.
-
-    `nodes` are the earlier ones by name, `latest` the last of them by the kind that it makes.
-    """
-    if not wanted.learned or stage.init_from == "previous":
-        return latest.get(wanted.kind)
-    if stage.init_from == BASE:
+def _named_maker(name: str, init_from: str, earlier: Mapping[str, Node]) -> Node | None:
+    """The earlier node that stage `name` starts from; None = the base."""
+    if init_from == BASE:
         return None
-    if stage.init_from not in nodes:
+    if init_from not in earlier:
         raise UserError(
-            f"stages.{name}.init_from: there is no earlier stage '{stage.init_from}'; "
-            f"choose previous, base or among {', '.join(nodes) or 'none'}"
+            f"stages.{name}.init_from: there is no earlier stage '{init_from}'; "
+            f"choose previous, base or among {', '.join(earlier) or 'none'}"
         )
-    return nodes[stage.init_from]
+    return earlier[init_from]
 
 
 def _no_maker(wanted: type[Artifact], name: str, known: Iterable[type[Stage]]) -> str:
@@ -220,7 +206,7 @@ def with_evaluations(
     def of(node: Node | None) -> list[Node]:
         inputs = {} if node is None else {node.produces.kind: node}
         title = base if node is None else node.name
-        return [_node(f"{title}/{name}", stage, inputs, run) for name, stage in evaluations.items()]
+        return [run.node(f"{title}/{name}", stage, inputs) for name, stage in evaluations.items()]
 
     everything = [] if base is None else of(None)
     for node in nodes:

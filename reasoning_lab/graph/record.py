@@ -82,16 +82,6 @@ class Metadata:
     versions: Mapping[str, str] = field(default_factory=dict)
 
 
-def layout_of(folder: Path) -> int | None:
-    """The layout of the record in `folder`; None = there is none, or it cannot be read."""
-    try:
-        content = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
-        layout: int = content.get("layout", _FIRST_LAYOUT)
-    except (OSError, ValueError, AttributeError):
-        return None
-    return layout
-
-
 class FileRecord(NamedTuple):
     """Size in bytes and sha256 (hex) of one file of an artifact."""
 

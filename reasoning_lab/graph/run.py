@@ -1,13 +1,15 @@
 """Make the nodes of a graph, in order: what the store has is reused, what it lacks is made.
 
+`plan` says which is which, and makes nothing.
+
 How a node is made, and who is told of it, come from above: the graph launches and tracks nothing.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from reasoning_lab.graph.recipe import Node
 from reasoning_lab.graph.record import Metadata, Record
@@ -60,16 +62,9 @@ class Observer(Protocol):
 def run(
     nodes: Sequence[Node], store: Store, execute: Callable[[Work], Outcome], observe: Observer
 ) -> dict[str, Record]:
-    """Obtain every node.
+    """Obtain every node, each behind its inputs; the records by fingerprint.
 
-    Args:
-        nodes: Each behind its inputs.
-        store: Where artifacts are, and go.
-        execute: Makes one node, by filling `out_dir`.
-        observe: Is told of each.
-
-    Returns:
-        The records by fingerprint.
+    `execute` makes one node, by filling `out_dir`.
     """
     records: dict[str, Record] = {}
     for node in nodes:
@@ -85,6 +80,35 @@ def run(
         records[node.fingerprint] = record
         observe.finished(node, record, reused)
     return records
+
+
+class NodeState(NamedTuple):
+    """Where one node stands.
+
+    Attributes:
+        node: The node.
+        record: Of the artifact that would be reused; None = the node is to be made.
+        repeated: True = an earlier node of the plan is the same and is made or reused for both.
+    """
+
+    node: Node
+    record: Record | None
+    repeated: bool
+
+
+def plan(
+    nodes: Iterable[Node], store: Store, known: dict[str, Record | None]
+) -> Iterator[NodeState]:
+    """The state of each node, in order.
+
+    `known` has the records, by fingerprint, of nodes that were planned before. Those of `nodes` are
+    added, so that a sweep looks each up once.
+    """
+    for node in nodes:
+        repeated = node.fingerprint in known
+        if not repeated:
+            known[node.fingerprint] = store.lookup(node.stage.name, node.fingerprint)
+        yield NodeState(node, known[node.fingerprint], repeated)
 
 
 def _build(work: Work, execute: Callable[[Work], Outcome]) -> Metadata:
@@ -112,8 +136,7 @@ def _build(work: Work, execute: Callable[[Work], Outcome]) -> Metadata:
 class Clock:
     """Seconds spent on a node over all attempts; of a killed one, until it last saved something.
 
-    Args:
-        work_dir: The node's; `seconds.txt` in it holds the sum as of the file's own date.
+    `seconds.txt` in the node's `work_dir` holds the sum as of the file's own date.
     """
 
     def __init__(self, work_dir: Path) -> None:

@@ -14,19 +14,18 @@ import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import fields
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from reasoning_lab.graph.record import (
-    LAYOUT,
     CorruptArtifactError,
     FileRecord,
     Metadata,
     OlderLayoutError,
     Record,
-    layout_of,
 )
 from reasoning_lab.system.files import flush_and_rename, sha256
 from reasoning_lab.types import UserError
@@ -63,10 +62,8 @@ class Store:
                 lock = self._acquire(path, timeout_s=0)
             except Timeout:
                 return None
-        try:
+        with lock:
             return self._lookup_locked(path)
-        finally:
-            lock.release()
 
     def record(self, stage: str, fingerprint: str) -> Record | None:
         """What is written of the artifact, without a look at its other files; None = nothing."""
@@ -101,15 +98,13 @@ class Store:
         except Timeout:
             log.info("Another process is making %s/%s; waiting.", stage, fingerprint)
             lock = self._acquire(path, timeout_s=-1)
-        try:
+        with lock:
             artifact = self._lookup_locked(path)
             reused = artifact is not None
             if artifact is None:
                 artifact = self._build(path, work_dir, build)
             shutil.rmtree(work_dir, ignore_errors=True)
             return artifact, reused
-        finally:
-            lock.release()
 
     def artifacts(self) -> Iterator[Record]:
         """Every committed artifact, by stage and fingerprint; files are not verified.
@@ -117,20 +112,23 @@ class Store:
         One with an unreadable record is passed over with a logged warning, one of an older layout
         without, see `older_layout_notice`.
         """
+        for path, content in self._records():
+            if isinstance(content, Record):
+                yield content
+            elif not isinstance(content, OlderLayoutError):
+                log.warning("Passed over %s: %s.", path, content)
+
+    def _records(self) -> Iterator[tuple[Path, Record | CorruptArtifactError]]:
         for path in sorted(self.root.glob("*/*")):
-            if not path.is_dir() or not _FINGERPRINT.fullmatch(path.name):
-                continue
-            try:
-                yield Record.read(path)
-            except OlderLayoutError:
-                continue
-            except CorruptArtifactError as fault:
-                log.warning("Passed over %s: %s.", path, fault)
+            if path.is_dir() and _FINGERPRINT.fullmatch(path.name):
+                try:
+                    yield path, Record.read(path)
+                except CorruptArtifactError as fault:
+                    yield path, fault
 
     def older_layout_notice(self) -> str | None:
         """One sentence about artifacts of an earlier version of the lab; None = there are none."""
-        folders = [path for path in self.root.glob("*/*") if _FINGERPRINT.fullmatch(path.name)]
-        older = sum(layout_of(folder) not in (None, LAYOUT) for folder in folders)
+        older = sum(isinstance(content, OlderLayoutError) for _, content in self._records())
         if not older:
             return None
         return (
@@ -143,12 +141,11 @@ class Store:
             raise ValueError(f"not a stage and a fingerprint: {stage!r}, {fingerprint!r}")
         return self.root / stage / fingerprint
 
-    def _acquire(self, path: Path, timeout_s: float) -> FileLock:
-        """The artifact's lock, held; -1 = wait for ever, and `Timeout` is raised otherwise."""
+    def _acquire(self, path: Path, timeout_s: float) -> AbstractContextManager[object]:
+        """The artifact's lock until a `with` ends; -1 = wait for ever, else `Timeout` is raised."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(path.parent / f".{path.name}.lock")
-            lock.acquire(timeout=timeout_s)
+            return FileLock(path.parent / f".{path.name}.lock").acquire(timeout=timeout_s)
         except Timeout:
             raise
         except OSError as error:
@@ -156,7 +153,6 @@ class Store:
                 f"The folder {path.parent} cannot be written ({error.strerror}): free space "
                 "there or choose an output folder that you may write to."
             ) from error
-        return lock
 
     def _lookup_locked(self, path: Path) -> Record | None:
         try:

@@ -8,13 +8,12 @@ right-padded rows, which need no mask where attention is causal, so torch takes 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -31,32 +30,29 @@ _HALVES = (torch.bfloat16, torch.float16)
 _LEAST_CAPABILITY = (8, 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Regrouping:
+class Regrouping(NamedTuple):
     """An order of tokens in which those that a document reads stand side by side.
 
     Attributes:
         sources: `[P]` int64, which of the M tokens is at each place.
         places: `[M]` int64, each token's place; of one that several documents read, one of them.
-        copies: `[C]` int64, the other places of such tokens.
     """
 
     sources: Int[Tensor, " P"]
     places: Int[Tensor, " M"]
-    copies: Int[Tensor, " C"]
 
     @classmethod
-    def of(cls, sources: Int[np.ndarray, " P"], real: Int[np.ndarray, " R"]) -> "Regrouping":
+    def of(
+        cls,
+        sources: Int[np.ndarray, " P"],
+        real: Int[np.ndarray, " R"],
+        device: torch.device | None = None,
+    ) -> "Regrouping":
         """The order of which only the places `real` count; the others are padding."""
         tokens = sources[real]
         places = np.empty(int(tokens.max()) + 1, dtype=np.int64)
         places[tokens] = real
-        copies = real[places[tokens] != real]
-        return cls(torch.from_numpy(sources), torch.from_numpy(places), torch.from_numpy(copies))
-
-    def to(self, device: torch.device) -> "Regrouping":
-        moved = (value.to(device) for value in (self.sources, self.places, self.copies))
-        return Regrouping(*moved)
+        return cls(torch.from_numpy(sources).to(device), torch.from_numpy(places).to(device))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +78,10 @@ class DocumentLayout:
 
     @classmethod
     def of(
-        cls, lengths: Int[np.ndarray, " D"], reads: Int[np.ndarray, " R"] | None = None
+        cls,
+        lengths: Int[np.ndarray, " D"],
+        reads: Int[np.ndarray, " R"] | None = None,
+        device: torch.device | None = None,
     ) -> "DocumentLayout":
         """Of documents of `lengths` tokens each, none of them empty.
 
@@ -90,34 +89,32 @@ class DocumentLayout:
             lengths: The longest first.
             reads: The tokens that each document reads, one document after the other: documents
                 that begin alike share those tokens, at the same positions. None = the next ones.
+            device: Where its tensors are.
         """
         ends = np.concatenate([[0], np.cumsum(lengths)])
-        positions = np.arange(ends[-1]) - np.repeat(ends[:-1], lengths)
+        positions = positions_within(lengths)
         shapes = _groups(lengths, 1 if reads is None else _ALIKE_FRAC)
         padded, joined = None, None
         if reads is not None:
-            padded = _padded_regrouping(lengths, shapes, reads)
-            joined = Regrouping.of(reads, np.arange(len(reads)))
+            padded = _padded_regrouping(lengths, shapes, reads, device)
+            joined = Regrouping.of(reads, np.arange(len(reads)), device)
             of_reads, positions = positions, np.empty(int(reads.max()) + 1, dtype=np.int64)
             positions[reads] = of_reads
         return cls(
-            torch.from_numpy(positions)[None],
+            torch.from_numpy(positions)[None].to(device),
             shapes,
             padded,
             joined,
-            torch.from_numpy(ends.astype(np.int32)),
+            torch.from_numpy(ends.astype(np.int32)).to(device),
             int(lengths[0]),
         )
 
-    def to(self, device: torch.device) -> "DocumentLayout":
-        return DocumentLayout(
-            self.position_ids.to(device),
-            self.shapes,
-            None if self.padded is None else self.padded.to(device),
-            None if self.joined is None else self.joined.to(device),
-            self.cu_seqlens.to(device),
-            self.longest,
-        )
+
+def positions_within(lengths: Int[np.ndarray, " D"]) -> Int[np.ndarray, " N"]:
+    """Each token's place in its document, of documents that stand one behind the other."""
+    ends = np.cumsum(lengths)
+    positions: Int[np.ndarray, " N"] = np.arange(ends[-1]) - np.repeat(ends - lengths, lengths)
+    return positions
 
 
 def _groups(lengths: Int[np.ndarray, " D"], alike_frac: float) -> tuple[tuple[int, int], ...]:
@@ -136,13 +133,13 @@ def _padded_regrouping(
     lengths: Int[np.ndarray, " D"],
     shapes: Sequence[tuple[int, int]],
     reads: Int[np.ndarray, " R"],
+    device: torch.device | None,
 ) -> Regrouping:
     widths = np.repeat([width for _, width in shapes], [count for count, _ in shapes])
-    ends = np.cumsum(widths)
-    within = np.arange(ends[-1]) - np.repeat(ends - widths, widths)
+    within = positions_within(widths)
     starts, last = np.cumsum(lengths) - lengths, np.repeat(lengths - 1, widths)
     sources = reads[np.repeat(starts, widths) + np.minimum(within, last)]
-    return Regrouping.of(sources, np.flatnonzero(within <= last))
+    return Regrouping.of(sources, np.flatnonzero(within <= last), device)
 
 
 def knows_documents(model: PreTrainedModel, longest: int) -> bool:
@@ -171,47 +168,7 @@ def attend_within_documents(model: PreTrainedModel, layout: DocumentLayout) -> d
     }
 
 
-class _Regroup(torch.autograd.Function):
-    """`tokens[sources]`; padding has no part in the gradient.
-
-    Summed over a shared token's places, on a GPU in no fixed order.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, tokens: Tensor, order: Regrouping) -> Tensor:
-        ctx.order = order
-        return tokens.index_select(0, order.sources)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        order = ctx.order
-        of_tokens = gradient.index_select(0, order.places)
-        if len(order.copies):
-            of_tokens.index_add_(0, order.sources[order.copies], gradient[order.copies])
-        return of_tokens, None
-
-
-class _Ungroup(torch.autograd.Function):
-    """`regrouped[places]`: the tokens in their order again."""
-
-    @staticmethod
-    def forward(ctx: Any, regrouped: Tensor, order: Regrouping) -> Tensor:
-        ctx.order = order
-        return regrouped.index_select(0, order.places)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        order = ctx.order
-        of_regrouped = gradient.new_zeros((len(order.sources), *gradient.shape[1:]))
-        of_regrouped[order.places] = gradient
-        return of_regrouped, None
-
-
-# Neither autograd functions nor transformers' own have types.
-_regroup: Any = _Regroup.apply
-_ungroup: Any = _Ungroup.apply
+# transformers' own has no types.
 _sdpa: Any = sdpa_attention_forward
 
 
@@ -257,7 +214,7 @@ def attend_joined(states: Sequence[Tensor], layout: DocumentLayout, scale: float
     # Beside autocast, positions leave queries and keys in float32.
     query, key, value = (part.to(states[2].dtype) for part in states)
     if order is not None:
-        query, key, value = (_regroup(part, order) for part in (query, key, value))
+        query, key, value = (part.index_select(0, order.sources) for part in (query, key, value))
     attended: Tensor = varlen_attn(
         query,
         key,
@@ -270,7 +227,7 @@ def attend_joined(states: Sequence[Tensor], layout: DocumentLayout, scale: float
         window_size=(-1, 0),
         enable_gqa=True,
     )  # type: ignore[assignment]
-    return attended if order is None else cast(Tensor, _ungroup(attended, order))
+    return attended if order is None else attended.index_select(0, order.places)
 
 
 def attend_padded(
@@ -283,7 +240,7 @@ def attend_padded(
     sizes = [count * length for count, length in layout.shapes]
     order = layout.padded
     if order is not None:
-        states = [_regroup(part, order) for part in states]
+        states = [part.index_select(0, order.sources) for part in states]
     groups = zip(layout.shapes, *(part.split(sizes) for part in states), strict=True)
     attended = []
     for shape, *of_group in groups:
@@ -291,7 +248,7 @@ def attend_padded(
         of_documents, _ = _sdpa(module, *heads, None, **options)
         attended.append(of_documents.flatten(0, 1))
     together = torch.cat(attended)
-    return together if order is None else cast(Tensor, _ungroup(together, order))
+    return together if order is None else together.index_select(0, order.places)
 
 
 AttentionInterface.register(_NAME, _attention)

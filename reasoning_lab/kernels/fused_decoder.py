@@ -6,19 +6,13 @@ share them, and the rows of a group of heads attend together.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import (
-    LlamaForCausalLM,
-    PreTrainedModel,
-    Qwen2ForCausalLM,
-    Qwen3ForCausalLM,
-)
+from transformers import LlamaForCausalLM, PreTrainedModel, Qwen2ForCausalLM, Qwen3ForCausalLM
 from transformers.cache_utils import CacheLayerMixin
 
 from reasoning_lab.kernels.binding import has_kernels
@@ -27,8 +21,6 @@ from reasoning_lab.kernels.fused_ops import inverse_rms
 _FAMILIES = (LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
 # Above it, products take most of a step.
 _MOST_PARAMETERS = 64_000_000
-
-_Product = Callable[[Tensor], Tensor]
 
 
 class FusedDecoder:
@@ -44,7 +36,7 @@ class FusedDecoder:
         self._embeddings: Tensor = embeddings.weight
         self._rotary = decoder.rotary_emb
         self._turns: Tensor = self._embeddings.new_empty((2, 0, 0))
-        self._layers = [_Layer.of(layer, model.config) for layer in decoder.layers]
+        self._layers = [_Layer(layer, model.config) for layer in decoder.layers]
         self._norm: Tensor = decoder.norm.weight
         head: Any = model.get_output_embeddings()
         self._head: Tensor = head.weight
@@ -93,11 +85,8 @@ class FusedDecoder:
 
 def can_decode_fused(model: PreTrainedModel) -> bool:
     """Whether `FusedDecoder` computes what this model does, and is faster."""
-    if type(model) not in _FAMILIES or model.dtype != torch.float32:
-        return False
-    if not has_kernels(model):
-        return False
-    if model.num_parameters() > _MOST_PARAMETERS:
+    fits = type(model) in _FAMILIES and model.dtype == torch.float32 and has_kernels(model)
+    if not fits or model.num_parameters() > _MOST_PARAMETERS:
         return False
     config = model.config
     windowed = any(kind != "full_attention" for kind in getattr(config, "layer_types", None) or [])
@@ -118,54 +107,29 @@ def _projections_are_plain(model: PreTrainedModel) -> bool:
     return True
 
 
-@dataclass(frozen=True, slots=True)
 class _Layer:
     """One layer's weights: widths D of a head, A of all query heads, I of the MLP, H of states."""
 
-    norm: Tensor  # [H]
-    query: _Product  # [R, H] to [R, A]
-    key: _Product
-    value: _Product
-    head_norm: Tensor | None  # [query heads + key heads, D]
-    out: Tensor  # [A, H]
-    mlp_norm: Tensor  # [H]
-    gate: _Product
-    up: _Product
-    down: Tensor  # [I, H]
-    key_heads: int
-    head_width: int
-    scale: float
-    epsilon: Tensor  # []
-
-    @classmethod
-    def of(cls, layer: Any, config: Any) -> "_Layer":
+    def __init__(self, layer: Any, config: Any) -> None:
         attention, mlp = layer.self_attn, layer.mlp
-        width = attention.head_dim
-        head_norm = None
+        self.query = _product(attention.q_proj)  # [R, H] to [R, A]
+        self.key, self.value = _product(attention.k_proj), _product(attention.v_proj)
+        self.gate, self.up = _product(mlp.gate_proj), _product(mlp.up_proj)
+        self.out: Tensor = attention.o_proj.weight.t()  # [A, H]
+        self.down: Tensor = mlp.down_proj.weight.t()  # [I, H]
+        self.norm: Tensor = layer.input_layernorm.weight  # [H]
+        self.mlp_norm: Tensor = layer.post_attention_layernorm.weight  # [H]
+        self.epsilon = self.norm.new_tensor(config.rms_norm_eps)
+        self.key_heads: int = config.num_key_value_heads
+        self.head_width: int = attention.head_dim
+        self.scale: float = attention.scaling
+        self.head_norm: Tensor | None = None  # [query heads + key heads, D]
         if hasattr(attention, "q_norm"):
-            queries, keys = config.num_attention_heads, config.num_key_value_heads
-            head_norm = torch.cat(
-                [
-                    attention.q_norm.weight.expand(queries, width),
-                    attention.k_norm.weight.expand(keys, width),
-                ]
-            )
-        return cls(
-            norm=layer.input_layernorm.weight,
-            query=_product(attention.q_proj),
-            key=_product(attention.k_proj),
-            value=_product(attention.v_proj),
-            head_norm=head_norm,
-            out=attention.o_proj.weight.t(),
-            mlp_norm=layer.post_attention_layernorm.weight,
-            gate=_product(mlp.gate_proj),
-            up=_product(mlp.up_proj),
-            down=mlp.down_proj.weight.t(),
-            key_heads=config.num_key_value_heads,
-            head_width=width,
-            scale=attention.scaling,
-            epsilon=layer.input_layernorm.weight.new_tensor(config.rms_norm_eps),
-        )
+            norms = [
+                attention.q_norm.weight.expand(config.num_attention_heads, self.head_width),
+                attention.k_norm.weight.expand(self.key_heads, self.head_width),
+            ]
+            self.head_norm = torch.cat(norms)
 
     def attend(
         self, x: Tensor, cos: Tensor, signed_sin: Tensor, hidden: Tensor, layer: CacheLayerMixin
@@ -189,7 +153,7 @@ class _Layer:
         return torch.addmm(x, F.silu(self.gate(states)).mul_(self.up(states)), self.down)
 
 
-def _product(linear: nn.Linear) -> _Product:
+def _product(linear: nn.Linear) -> Callable[[Tensor], Tensor]:
     return partial(F.linear, weight=linear.weight, bias=linear.bias)
 
 

@@ -12,8 +12,8 @@ eight bits, each chunk is computed again in the backward pass.
 """
 
 from collections.abc import Callable
-from functools import partial
-from typing import Any, TypeVar
+from functools import partial, wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -28,39 +28,8 @@ from reasoning_lab.kernels.binding import has_kernels, mixes_precision
 from reasoning_lab.kernels.rows import model_rows, padded_rows
 from reasoning_lab.losses.next_token import next_token_loss
 
+P = ParamSpec("P")
 T = TypeVar("T")
-
-
-def trained_logits(
-    model: PreTrainedModel, batch: TokenBatch
-) -> tuple[Float[Tensor, "K V"], Int[Tensor, " K"]]:
-    """Logits that predict each trained token, and those tokens: for a loss of one's own.
-
-    The vocabulary projection runs for those alone, so no `[N, V]` tensor is ever built.
-    """
-    return _run(model, _trained_logits, batch)
-
-
-def mean_logprob(model: PreTrainedModel, batch: TokenBatch) -> Float[Tensor, ""]:
-    """Mean log-probability of the trained tokens; without any, a differentiable 0."""
-    return _run(model, _mean_logprob, batch)
-
-
-def token_logprobs(
-    model: PreTrainedModel, batch: TokenBatch, temperature: float = 1.0
-) -> Float[Tensor, " K"]:
-    """Log-probability of every trained token, float32."""
-    return _run(model, partial(_token_logprobs, temperature=temperature), batch)
-
-
-@torch.no_grad()
-def token_entropies(model: PreTrainedModel, batch: TokenBatch) -> Float[Tensor, " K"]:
-    """Entropy in nats of softmax(logits) that each trained token is drawn from, float32.
-
-    At temperature 1, whatever the temperature that sampled, so that steps can be compared.
-    Without gradient.
-    """
-    return _run(model, _token_entropies, batch)
 
 
 def use_shared_forward(model: PreTrainedModel) -> None:
@@ -68,72 +37,59 @@ def use_shared_forward(model: PreTrainedModel) -> None:
     model._shared_forward = partial(_compute, model)  # type: ignore[assignment]
 
 
-def _run(
-    model: PreTrainedModel, function: Callable[[PreTrainedModel, TokenBatch], T], batch: TokenBatch
-) -> T:
-    compute: Any = getattr(model, "_shared_forward", None) or partial(_compute, model)
-    result: T = compute(function, batch)
-    return result
-
-
-def _compute(
-    model: PreTrainedModel, function: Callable[[PreTrainedModel, TokenBatch], T], batch: TokenBatch
-) -> T:
+def _compute(model: PreTrainedModel, function: Callable[[], T]) -> T:
     # Each weight is read once, so a cache of its bfloat16 copy would only take memory.
     with torch.autocast(
-        batch.input_ids.device.type,
-        torch.bfloat16,
-        enabled=mixes_precision(model),
-        cache_enabled=False,
+        model.device.type, torch.bfloat16, enabled=mixes_precision(model), cache_enabled=False
     ):
-        return function(model, batch)
+        return function()
 
 
-def _trained_states(model: PreTrainedModel, batch: TokenBatch) -> tuple[Tensor, Tensor]:
-    """`[K, H]` that the vocabulary projection reads, and `[K]` int64 that it is to predict."""
-    rows = model_rows(model, batch)
-    states = model.base_model(
-        input_ids=batch.input_ids[rows.sources], use_cache=False, **rows.options
-    )[0]
-    trained = batch.loss_mask
-    return states.flatten(0, 1)[rows.predictors[trained]], batch.input_ids[trained]
+def _in_forward(
+    function: Callable[Concatenate[PreTrainedModel, P], T],
+) -> Callable[Concatenate[PreTrainedModel, P], T]:
+    """`function` in the model's precision and, where a strategy has hooks, between these."""
+
+    @wraps(function)
+    def run(model: PreTrainedModel, *args: P.args, **kwargs: P.kwargs) -> T:
+        compute: Any = getattr(model, "_shared_forward", None) or partial(_compute, model)
+        result: T = compute(partial(function, model, *args, **kwargs))
+        return result
+
+    return run
 
 
-def _trained_logits(model: PreTrainedModel, batch: TokenBatch) -> tuple[Tensor, Tensor]:
-    if not has_kernels(model):
-        return _reference_logits(model, batch)
-    states, targets = _trained_states(model, batch)
-    return model.get_output_embeddings()(states).float(), targets
+@_in_forward
+def trained_logits(
+    model: PreTrainedModel, batch: TokenBatch
+) -> tuple[Float[Tensor, "K V"], Int[Tensor, " K"]]:
+    """Logits that predict each trained token, and those tokens: for a loss of one's own.
+
+    The vocabulary projection runs for those alone, so no `[N, V]` tensor is ever built.
+    """
+    head, states, targets, _ = _trained_states(model, batch)
+    return head(states).float(), targets
 
 
-def _reference_logits(model: PreTrainedModel, batch: TokenBatch) -> tuple[Tensor, Tensor]:
-    """As `_trained_logits`, by the model's own forward, which may cap and scale them."""
-    rows, trained = padded_rows(batch), batch.loss_mask
-    # Not through the hooks of a sharded model, which `_shared_forward` has already run.
-    logits = model.forward(input_ids=batch.input_ids[rows.sources], use_cache=False).logits
-    return logits.flatten(0, 1)[rows.predictors[trained]].float(), batch.input_ids[trained]
-
-
-def _mean_logprob(model: PreTrainedModel, batch: TokenBatch) -> Tensor:
-    if not has_kernels(model):
-        return -next_token_loss(*_reference_logits(model, batch))
-    states, targets = _trained_states(model, batch)
-    head: Any = model.get_output_embeddings()
-    size = _chunk_size(head, targets)
-    many = size < len(targets) or size * head.out_features > logit_chunks.FEW_LOGITS
-    if many and _is_plain(head):
+@_in_forward
+def mean_logprob(model: PreTrainedModel, batch: TokenBatch) -> Float[Tensor, ""]:
+    """Mean log-probability of the trained tokens; without any, a differentiable 0."""
+    head, states, targets, size = _trained_states(model, batch)
+    if _is_plain(head) and (
+        size < len(targets) or size * head.out_features > logit_chunks.FEW_LOGITS
+    ):
         return -_cross_entropy(head, states, targets, size, "mean")
     if size == len(targets):
         return -next_token_loss(head(states).float(), targets)
     return _logprobs_by_chunks(head, states, targets, 1.0, size).mean()
 
 
-def _token_logprobs(model: PreTrainedModel, batch: TokenBatch, temperature: float) -> Tensor:
-    if not has_kernels(model):
-        return _logprobs_of(*_reference_logits(model, batch), temperature)
-    states, targets = _trained_states(model, batch)
-    head: Any = model.get_output_embeddings()
-    size = _chunk_size(head, targets)
+@_in_forward
+def token_logprobs(
+    model: PreTrainedModel, batch: TokenBatch, temperature: float = 1.0
+) -> Float[Tensor, " K"]:
+    """Log-probability of every trained token, float32."""
+    head, states, targets, size = _trained_states(model, batch)
     if size == len(targets):
         return _projected_logprobs(head, states, targets, temperature)
     if _is_plain(head):
@@ -141,18 +97,40 @@ def _token_logprobs(model: PreTrainedModel, batch: TokenBatch, temperature: floa
     return _logprobs_by_chunks(head, states, targets, temperature, size)
 
 
-def _token_entropies(model: PreTrainedModel, batch: TokenBatch) -> Tensor:
-    if not has_kernels(model):
-        return _entropies_of(_reference_logits(model, batch)[0])
-    states, targets = _trained_states(model, batch)
+@torch.no_grad()
+@_in_forward
+def token_entropies(model: PreTrainedModel, batch: TokenBatch) -> Float[Tensor, " K"]:
+    """Entropy in nats of softmax(logits) that each trained token is drawn from, float32.
+
+    At temperature 1, whatever the temperature that sampled, so that steps can be compared.
+    Without gradient.
+    """
+    head, states, _, size = _trained_states(model, batch)
+    return torch.cat([_entropies_of(head(chunk)) for chunk in states.split(max(1, size))])
+
+
+def _trained_states(model: PreTrainedModel, batch: TokenBatch) -> tuple[Any, Tensor, Tensor, int]:
+    """The vocabulary projection, and what it reads and predicts for each trained token.
+
+    Without kernels the logits themselves, by the model's own forward, which may cap and scale them.
+
+    Returns:
+        The projection, `[K, H]` states, `[K]` int64 targets, and how many have logits at once.
+    """
+    fused, targets = has_kernels(model), batch.input_ids[batch.loss_mask]
+    rows = model_rows(model, batch) if fused else padded_rows(batch)
+    # Not through the hooks of a sharded model, which `_shared_forward` has already run.
+    forward = model.base_model if fused else model.forward
+    output = forward(input_ids=batch.input_ids[rows.sources], use_cache=False, **rows.options)
+    states = output[0].flatten(0, 1)[rows.predictors[batch.loss_mask]]
+    if not fused:
+        return nn.Identity(), states, targets, len(targets)
     head: Any = model.get_output_embeddings()
-    chunks = states.split(max(1, _chunk_size(head, targets)))
-    return torch.cat([_entropies_of(head(chunk)) for chunk in chunks])
+    return head, states, targets, _chunk_size(head, targets)
 
 
 def _entropies_of(logits: Tensor) -> Tensor:
-    entropies: Tensor = torch.special.entr(logits.float().softmax(-1)).sum(-1)
-    return entropies
+    return torch.special.entr(logits.float().softmax(-1)).sum(-1)
 
 
 def _chunk_size(head: Any, targets: Tensor) -> int:
@@ -200,10 +178,7 @@ def _logprobs_by_chunks(
 
 
 def _projected_logprobs(head: Any, states: Tensor, targets: Tensor, temperature: float) -> Tensor:
-    return _logprobs_of(head(states).float(), targets, temperature)
-
-
-def _logprobs_of(logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
+    logits: Tensor = head(states).float()
     if temperature != 1.0:
         logits = logits / temperature
     return -F.cross_entropy(logits, targets, reduction="none")

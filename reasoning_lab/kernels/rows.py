@@ -17,6 +17,7 @@ from reasoning_lab.kernels.attention import (
     DocumentLayout,
     attend_within_documents,
     knows_documents,
+    positions_within,
 )
 from reasoning_lab.kernels.batch import TokenBatch
 from reasoning_lab.kernels.binding import has_kernels, pads_documents
@@ -56,10 +57,10 @@ def model_rows(model: PreTrainedModel, batch: TokenBatch) -> ModelRows:
     if batch.first_reads is not None:
         first_reads = batch.first_reads.numpy()
         if (first_reads != np.arange(len(first_reads))).sum() > _MOST_REPEATED_FRAC * read:
-            return _shared_row(model, batch, lengths, first_reads)
+            return _document_row(model, batch, lengths, first_reads)
     if read >= (1 - _MOST_PADDING_FRAC) * padded:
         return padded_rows(batch)
-    return _document_row(model, batch, lengths, widths)
+    return _document_row(model, batch, widths, None)
 
 
 def padded_rows(batch: TokenBatch) -> ModelRows:
@@ -76,58 +77,28 @@ def padded_rows(batch: TokenBatch) -> ModelRows:
 def _document_row(
     model: PreTrainedModel,
     batch: TokenBatch,
-    lengths: Int[np.ndarray, " D"],
     widths: Int[np.ndarray, " D"],
+    first_reads: Int[np.ndarray, " N"] | None,
 ) -> ModelRows:
-    """One row of documents, the longest first, each repeating its last token up to its width."""
+    """One row of documents, the longest first, each repeating its last token up to its width.
+
+    With `first_reads` a shared prompt stands there once.
+    """
     order = np.argsort(-widths, kind="stable")
-    ends = np.cumsum(widths[order])
-    within = np.arange(ends[-1]) - np.repeat(ends - widths[order], widths[order])
-    starts = batch.cu_seqlens[:-1].numpy()[order]
-    sources = np.repeat(starts, widths[order]) + np.minimum(
-        within, np.repeat(lengths[order] - 1, widths[order])
-    )
-    row_starts = np.empty_like(lengths)
-    row_starts[order] = ends - widths[order]
-    predictors = np.repeat(row_starts, lengths) + batch.position_ids.numpy() - 1
-    layout = DocumentLayout.of(widths[order])
-    return _row(model, batch, sources, predictors, layout)
-
-
-def _shared_row(
-    model: PreTrainedModel,
-    batch: TokenBatch,
-    lengths: Int[np.ndarray, " D"],
-    first_reads: Int[np.ndarray, " N"],
-) -> ModelRows:
-    """One row of documents, the longest first, of which a shared prompt stands there once."""
-    order = np.argsort(-lengths, kind="stable")
-    ends = np.cumsum(lengths[order])
-    within = np.arange(ends[-1]) - np.repeat(ends - lengths[order], lengths[order])
-    tokens = np.repeat(batch.cu_seqlens[:-1].numpy()[order], lengths[order]) + within
-    sources = tokens[first_reads[tokens] == tokens]
-    places = np.empty(len(first_reads), dtype=np.int64)
+    starts, widths = batch.cu_seqlens[:-1].numpy(), widths[order]
+    last = np.repeat(batch.lengths.numpy()[order] - 1, widths)
+    tokens = np.repeat(starts[order], widths) + np.minimum(positions_within(widths), last)
+    sources = tokens if first_reads is None else tokens[first_reads[tokens] == tokens]
+    places = np.empty(len(batch.input_ids), dtype=np.int64)
     places[sources] = np.arange(len(sources))
-    reads = places[first_reads]  # [N], each token's place
-    predictors = np.zeros_like(reads)
-    predictors[1:] = reads[:-1]
-    return _row(model, batch, sources, predictors, DocumentLayout.of(lengths[order], reads[tokens]))
-
-
-def _row(
-    model: PreTrainedModel,
-    batch: TokenBatch,
-    sources: Int[np.ndarray, " M"],
-    predictors: Int[np.ndarray, " N"],
-    layout: DocumentLayout,
-) -> ModelRows:
-    predictors[batch.cu_seqlens[:-1].numpy()] = 0
+    places = places if first_reads is None else places[first_reads]
+    predictors = np.roll(places, 1)
+    predictors[starts] = 0
     device = batch.input_ids.device
-    return ModelRows(
-        _moved(sources[None], device),
-        _moved(predictors, device),
-        attend_within_documents(model, layout.to(device)),
-    )
+    reads = None if first_reads is None else places[tokens]
+    layout = DocumentLayout.of(widths, reads, device)
+    options = attend_within_documents(model, layout)
+    return ModelRows(_moved(sources[None], device), _moved(predictors, device), options)
 
 
 def _rounded(lengths: Int[np.ndarray, " D"]) -> Int[np.ndarray, " D"]:

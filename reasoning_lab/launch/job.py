@@ -28,18 +28,20 @@ import transformers
 import yaml
 
 from reasoning_lab.config.hardware import HardwareConfig
-from reasoning_lab.config.plain import from_plain, to_plain
+from reasoning_lab.config.identity import as_plain
+from reasoning_lab.config.targets import from_plain
 from reasoning_lab.data.sources.problem_source import ProblemSource
 from reasoning_lab.graph.run import Outcome
 from reasoning_lab.launch.ray import run_on_ray
 from reasoning_lab.launch.slurm import run_on_slurm
-from reasoning_lab.launch.torchrun import log_paths, run_locally
+from reasoning_lab.launch.torchrun import Launch
 from reasoning_lab.models.policy import free_memory
 from reasoning_lab.system import malloc
 from reasoning_lab.system.files import write_atomically
 from reasoning_lab.system.interrupts import Interrupted, forward_signals
 from reasoning_lab.system.ranks import rank
-from reasoning_lab.tracking.tracker import NullTracker, Tracker
+from reasoning_lab.tracking.progress import Progress
+from reasoning_lab.tracking.tracker import Tracker
 from reasoning_lab.tracking.wandb import WandbRun, WandbTracker
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.training.job import Job
@@ -62,7 +64,14 @@ def run_job(
 ) -> Outcome:
     """Fill the job's `out_dir`, in this process."""
     pl.seed_everything(job.seed, verbose=False)
-    context = StageContext.of(job, source, benchmark_sources, verifier, tracker)
+    context = StageContext(
+        **vars(job),
+        source=source,
+        benchmark_sources=benchmark_sources,
+        verifier=verifier,
+        tracker=tracker,
+        progress=Progress(job.name, job.position if rank() == 0 else None),
+    )
     try:
         metrics = context.run_stage()
     finally:
@@ -75,7 +84,7 @@ def run_job(
 
 def tracker_of(run: WandbRun | None) -> Tracker:
     """The tracker of a job's W&B run, or of none."""
-    return NullTracker() if run is None else WandbTracker(run)
+    return Tracker() if run is None else WandbTracker(run)
 
 
 def launched(job: Job) -> Outcome:
@@ -87,22 +96,19 @@ def launched(job: Job) -> Outcome:
     """
     folder = job.work_dir.absolute() / "launch"
     folder.mkdir(parents=True, exist_ok=True)
-    for stale in [
-        folder / _OUTCOME,
-        folder / _STOPPED,
-        *folder.glob(_MISTAKE.format("*")),
-        *log_paths(folder),
-    ]:
+    launch = Launch(job.name, job.machines, job.processes, job.gpus, folder)
+    mistakes = folder.glob(_MISTAKE.format("*"))
+    for stale in [folder / _OUTCOME, folder / _STOPPED, *mistakes, *launch.logs()]:
         stale.unlink(missing_ok=True)
     write_job(job, folder)
-    where = job.name, job.machines, job.processes, job.gpus, folder
     with forward_signals(job.work_dir):
         if job.hardware.slurm is not None:
-            wrong = run_on_slurm(job.hardware.slurm, *where)
+            wrong = run_on_slurm(job.hardware.slurm, launch)
         elif job.hardware.ray is not None:
-            wrong = run_on_ray(job.hardware.ray, *where)
+            wrong = run_on_ray(job.hardware.ray, launch)
         else:
-            wrong = run_locally(job.processes, folder)
+            wrong = launch.run_here()
+            wrong = wrong and (launch.failed_process() or "the processes ended too early")
         if (folder / _STOPPED).exists():
             raise Interrupted(*json.loads((folder / _STOPPED).read_text(encoding="utf-8")))
     if wrong is None:
@@ -118,7 +124,7 @@ def launched(job: Job) -> Outcome:
 def write_job(job: Job, folder: Path) -> None:
     """Save `job` in `folder`, for `read_job`."""
     # Not JSON, which would turn the numbers that some keys are into text.
-    text = yaml.safe_dump(to_plain(job), sort_keys=False)
+    text = yaml.safe_dump(as_plain(job, tagged=object), sort_keys=False)
     (folder / _JOB).write_text(text, encoding="utf-8")
 
 
@@ -138,7 +144,7 @@ def work(folder: Path, verifier: Verifier) -> None:
     job = read_job(folder)
     try:
         with contextlib.ExitStack() as stack:
-            tracker: Tracker = NullTracker()
+            tracker: Tracker = Tracker()
             if rank() == 0:
                 tracker = tracker_of(job.tracking)
                 stack.callback(tracker.finish)

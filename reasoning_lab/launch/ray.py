@@ -7,20 +7,14 @@ torchrun's processes end with the task that started them.
 import logging
 import os
 import socket
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reasoning_lab.config.hardware import RayConfig
-from reasoning_lab.launch.torchrun import (
-    describe_failure,
-    log_path,
-    torchrun,
-    torchrun_options,
-)
+from reasoning_lab.config.targets import require_package
+from reasoning_lab.launch.torchrun import Launch
 from reasoning_lab.types import UserError
 
 if TYPE_CHECKING:
@@ -28,7 +22,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_POLL_S = 0.5
 _CANCEL_TIMEOUT_S = 60.0
 _CONNECT_TIMEOUT_S = 10.0
 # Environment variables that each machine sets for itself.
@@ -41,11 +34,7 @@ def check_ray(config: RayConfig) -> None:
     Raises:
         UserError: Ray is not installed, or no cluster answers.
     """
-    if find_spec("ray") is None:
-        raise UserError(
-            "hardware.ray: the package 'ray' is not installed; run pip install "
-            "'reasoning-lab[launchers]'"
-        )
+    require_package("ray", "hardware.ray", "launchers")
     import ray
 
     if ray.is_initialized():
@@ -65,21 +54,8 @@ def check_ray(config: RayConfig) -> None:
         ) from error
 
 
-def run_on_ray(
-    config: RayConfig, name: str, nodes: int, processes: int, gpus: int, folder: Path
-) -> str | None:
-    """Run the job in `folder` on `nodes` machines.
-
-    Args:
-        config: Ray's options.
-        name: The stage's name.
-        nodes: Number of machines.
-        processes: Processes on each machine.
-        gpus: GPUs on each machine.
-        folder: Folder of the saved job, at the same path on every machine.
-
-    Returns:
-        The failure in words; None = success.
+def run_on_ray(config: RayConfig, launch: Launch) -> str | None:
+    """Run a job on machines of the cluster; the failure in words, or None.
 
     Raises:
         UserError: No cluster can be joined.
@@ -88,9 +64,10 @@ def run_on_ray(
     import ray
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-    resources = {"CPU": float(config.cpus_per_device * processes), "GPU": float(gpus)}
-    resources = {key: value for key, value in (resources | config.resources).items() if value}
-    with reserve_machines(resources, nodes, name) as group:
+    cpus, nodes = float(config.cpus_per_device * launch.processes), launch.nodes
+    resources = {"CPU": cpus, "GPU": float(launch.gpus)} | config.resources
+    resources = {key: value for key, value in resources.items() if value}
+    with reserve_machines(resources, nodes, launch.name) as group:
 
         def remote_on(node: int, function: Any, **options: Any) -> Any:
             strategy = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=node)
@@ -98,20 +75,22 @@ def run_on_ray(
                 max_retries=0, scheduling_strategy=strategy, **options
             )
 
-        address, port = ray.get(remote_on(0, _free_address, num_cpus=0).remote())
+        first = ray.get(remote_on(0, _free_address, num_cpus=0).remote())
+        taken = {"num_cpus": resources["CPU"], "num_gpus": launch.gpus}
         tasks = [
-            remote_on(node, _run_on_machine, num_cpus=resources["CPU"], num_gpus=gpus).remote(
-                folder,
-                Path.cwd(),
-                torchrun_options(nodes, node, processes, address, port),
-                node,
-                dict(os.environ),
+            remote_on(node, _run_on_machine, **taken).remote(
+                launch, node, first, Path.cwd(), dict(os.environ)
             )
             for node in range(nodes)
         ]
-        log.info("%s: on %d machines of the Ray cluster; logs are in %s", name, nodes, folder)
+        log.info(
+            "%s: on %d machines of the Ray cluster; logs are in %s",
+            launch.name,
+            nodes,
+            launch.folder,
+        )
         failure = _first_failure(tasks)
-    return failure and (describe_failure(folder) or failure)
+    return failure and (launch.failed_process() or failure)
 
 
 @contextmanager
@@ -120,11 +99,8 @@ def reserve_machines(
 ) -> Iterator["PlacementGroup"]:
     """Reserve `nodes` different machines for the context, waiting until they are free.
 
-    Args:
-        resources: Resources on each machine, by Ray's names.
-        nodes: Number of machines.
-        name: The stage's name.
-        notice_after_s: Seconds until a log line says that the cluster has no free machines.
+    Each has these resources, by Ray's names. After `notice_after_s` seconds without them, a line of
+    the log that names the stage says so.
     """
     import ray
     from ray.util.placement_group import placement_group, remove_placement_group
@@ -176,29 +152,18 @@ def _free_address() -> tuple[str, int]:
 
 
 def _run_on_machine(
-    folder: Path,
-    working_directory: Path,
-    options: list[str],
+    launch: Launch,
     node: int,
+    first: tuple[str, int],
+    working_directory: Path,
     variables: Mapping[str, str],
 ) -> str | None:
-    """Run one machine's part of the job in `folder`.
+    """Run machine `node`'s part of the job in the command's folder and environment.
 
-    Args:
-        folder: Folder of the saved job.
-        working_directory: The command's working directory.
-        options: torchrun's options.
-        node: The machine's number.
-        variables: The command's environment; the machine's own variables take precedence.
-
-    Returns:
-        The failure in words; None = success.
+    The machine's own variables take precedence. `first` is the first machine's free address.
     """
     os.chdir(working_directory)
     for key, value in variables.items():
         if not key.startswith(_MACHINE_VARIABLES):
             os.environ.setdefault(key, value)
-    with torchrun(options, folder, log_path(folder, node)) as process:
-        while process.poll() is None:
-            time.sleep(_POLL_S)  # Short, as Ray cancels only between two Python statements.
-    return f"the processes of machine {node} failed" if process.returncode else None
+    return launch.run_here(node, *first)

@@ -11,18 +11,12 @@ import os
 import shutil
 import time
 import uuid
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reasoning_lab.config.hardware import SlurmConfig
-from reasoning_lab.launch.torchrun import (
-    describe_failure,
-    log_path,
-    log_paths,
-    torchrun,
-    torchrun_options,
-)
+from reasoning_lab.config.targets import require_package
+from reasoning_lab.launch.torchrun import Launch
 from reasoning_lab.types import UserError
 
 if TYPE_CHECKING:
@@ -41,11 +35,7 @@ def check_slurm() -> None:
     Raises:
         UserError: SLURM or submitit is not installed.
     """
-    if find_spec("submitit") is None:
-        raise UserError(
-            "hardware.slurm: the package 'submitit' is not installed; run pip install "
-            "'reasoning-lab[launchers]'"
-        )
+    require_package("submitit", "hardware.slurm", "launchers")
     missing = [name for name in ("sbatch", "srun", "sacct", "scancel") if not shutil.which(name)]
     if missing:
         raise UserError(
@@ -54,49 +44,41 @@ def check_slurm() -> None:
         )
 
 
-def run_on_slurm(
-    config: SlurmConfig, name: str, nodes: int, processes: int, gpus: int, folder: Path
-) -> str | None:
-    """Run the job in `folder` on `nodes` machines.
+def run_on_slurm(config: SlurmConfig, launch: Launch) -> str | None:
+    """Run a job on machines of the cluster; the failure in words, or None.
 
-    Args:
-        config: SLURM's options.
-        name: The stage's name.
-        nodes: Number of machines.
-        processes: Processes on each machine.
-        gpus: GPUs on each machine.
-        folder: Folder of the saved job, at the same path on every machine.
-
-    Returns:
-        The failure in words; None = success.
+    Raises:
+        UserError: SLURM refused the job.
     """
     import submitit
 
+    folder, nodes = launch.folder, launch.nodes
     # Machines of an earlier, killed command end once their heartbeat file is gone.
     for stale in [*folder.glob(_HEARTBEAT.format("*")), *folder.glob(_ENDED.format("*", "*"))]:
         stale.unlink(missing_ok=True)
     heartbeat = folder / _HEARTBEAT.format(uuid.uuid4().hex)
     executor = submitit.SlurmExecutor(folder / "slurm")
+    cpus = config.cpus_per_device * launch.processes
     executor.update_parameters(
-        job_name=f"reasoning-lab-{name}",
+        job_name=f"reasoning-lab-{launch.name}",
         nodes=nodes,
         ntasks_per_node=1,
-        gpus_per_node=gpus or None,
-        cpus_per_task=config.cpus_per_device * processes,
+        gpus_per_node=launch.gpus or None,
+        cpus_per_task=cpus,
         time=config.time_limit_minutes,
         # srun does not inherit the number from sbatch.
-        srun_args=[f"--cpus-per-task={config.cpus_per_device * processes}", "--kill-on-bad-exit=1"],
+        srun_args=[f"--cpus-per-task={cpus}", "--kill-on-bad-exit=1"],
         additional_parameters=config.sbatch,
     )
     heartbeat.write_text("0", encoding="utf-8")
     try:
-        job = executor.submit(run_on_node, folder, Path.cwd(), heartbeat, nodes, processes)
+        job = executor.submit(run_on_node, launch, Path.cwd(), heartbeat)
     except submitit.core.utils.FailedJobError as error:
         reason = str(error).strip().splitlines()[-1]
         raise UserError(
-            f"stages.{name}: SLURM refused the job ({reason}); see hardware.slurm"
+            f"stages.{launch.name}: SLURM refused the job ({reason}); see hardware.slurm"
         ) from error
-    log.info("%s: SLURM job %s; its output is in %s", name, job.job_id, folder)
+    log.info("%s: SLURM job %s; its output is in %s", launch.name, job.job_id, folder)
     beats, ended = 0, _ended_nodes(heartbeat)
     try:
         while not job.done() and not any(ended.values()) and len(ended) < nodes:
@@ -107,12 +89,12 @@ def run_on_slurm(
         ended = _ended_nodes(heartbeat)
     finally:
         heartbeat.unlink()
-        _wait_for_end(job, nodes, heartbeat)
+        _wait_for_end(job, launch, heartbeat)
     if len(ended) == nodes and not any(ended.values()):
         return None
     reasons = " and ".join(filter(None, ended.values()))
     state = f"it ended as {job.state.lower()}"
-    return f"SLURM job {job.job_id}: {describe_failure(folder) or reasons or state}"
+    return f"SLURM job {job.job_id}: {launch.failed_process() or reasons or state}"
 
 
 def _ended_nodes(heartbeat: Path) -> dict[str, str]:
@@ -121,32 +103,21 @@ def _ended_nodes(heartbeat: Path) -> dict[str, str]:
     return {file.name: file.read_text("utf-8") for file in files}
 
 
-def _wait_for_end(job: "Job[None]", nodes: int, heartbeat: Path) -> None:
+def _wait_for_end(job: "Job[None]", launch: Launch, heartbeat: Path) -> None:
     """Cancel a job that still waits or runs, and wait until every started machine has ended."""
-    if len(_ended_nodes(heartbeat)) < nodes and not job.done():
+    if len(_ended_nodes(heartbeat)) < launch.nodes and not job.done():
         job.cancel(check=False)
     deadline = time.monotonic() + _CANCEL_TIMEOUT_S
     while time.monotonic() < deadline:
         # SLURM reports a job as cancelled before its machines have ended.
-        started = log_paths(heartbeat.parent)
-        if len(_ended_nodes(heartbeat)) >= len(started) and job.watcher.is_done(
-            job.job_id, mode="force"
-        ):
+        ended = len(_ended_nodes(heartbeat)) >= len(launch.logs())
+        if ended and job.watcher.is_done(job.job_id, mode="force"):
             return
         time.sleep(_POLL_S)
 
 
-def run_on_node(
-    folder: Path, working_directory: Path, heartbeat: Path, nodes: int, processes: int
-) -> None:
-    """Run one machine's part of the job in `folder`.
-
-    Args:
-        folder: Folder of the saved job.
-        working_directory: The command's working directory.
-        heartbeat: The file that the command rewrites while it lives.
-        nodes: Machines of the job.
-        processes: Processes on each machine.
+def run_on_node(launch: Launch, working_directory: Path, heartbeat: Path) -> None:
+    """Run this machine's part of the job while the command rewrites `heartbeat`.
 
     Raises:
         RuntimeError: The processes failed, or the command has ended.
@@ -154,24 +125,13 @@ def run_on_node(
     import submitit
 
     os.chdir(working_directory)
-    environment = submitit.helpers.TorchDistributedEnvironment()
-    options = torchrun_options(
-        nodes,
-        environment.rank,
-        processes,
-        environment.master_addr,
-        environment.master_port,
-    )
-    ended = folder / _ENDED.format(heartbeat.name, environment.rank)
+    here = submitit.helpers.TorchDistributedEnvironment()
+    ended = launch.folder / _ENDED.format(heartbeat.name, here.rank)
+    is_wanted = HeartbeatMonitor(heartbeat).is_alive
     try:
-        with torchrun(options, folder, log_path(folder, environment.rank)) as process:
-            monitor = HeartbeatMonitor(heartbeat)
-            while process.poll() is None and monitor.is_alive():
-                time.sleep(_POLL_S)
-            if process.poll() is None:
-                raise RuntimeError("the command that submitted the job has ended")
-            if process.returncode:
-                raise RuntimeError(f"the processes of machine {environment.rank} failed")
+        failure = launch.run_here(here.rank, here.master_addr, here.master_port, is_wanted)
+        if failure is not None:
+            raise RuntimeError(failure)
     except Exception as error:
         with contextlib.suppress(FileNotFoundError):  # The command may have removed the folder.
             ended.write_text(str(error), encoding="utf-8")

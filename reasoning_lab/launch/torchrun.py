@@ -1,19 +1,90 @@
-"""torchrun on this machine: it runs a saved job and ends with the process that started it."""
+"""A saved job as processes of one machine or of several, by torchrun.
+
+torchrun and its ranks end with the process that started them.
+"""
 
 import contextlib
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+_POLL_S = 0.5
 _TERMINATION_TIMEOUT_S = 40.0
 # torchrun's own report of each failed process.
 _FAILED_PROCESS = re.compile(r"^\s*rank\s*:\s*(\d+) .*\n\s*exitcode\s*:\s*(-?\d+) ", re.MULTILINE)
 
 
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """A saved job and what it takes.
+
+    Attributes:
+        name: The stage's name.
+        nodes: Number of machines.
+        processes: Processes on each machine.
+        gpus: GPUs on each machine.
+        folder: Folder of the saved job, at the same path on every machine.
+    """
+
+    name: str
+    nodes: int
+    processes: int
+    gpus: int
+    folder: Path
+
+    def run_here(
+        self,
+        node: int = 0,
+        address: str = "",
+        port: int = 0,
+        is_wanted: Callable[[], bool] = lambda: True,
+    ) -> str | None:
+        """Run one machine's part of the job on this machine.
+
+        Args:
+            node: The machine's number.
+            address: Address of the first machine; unused with one machine.
+            port: Free port of the first machine; unused with one machine.
+            is_wanted: Asked all the time; False = the processes are ended.
+
+        Returns:
+            The failure in words; None = success.
+        """
+        options = ["--standalone"]
+        if self.nodes > 1:
+            options = [f"--nnodes={self.nodes}", f"--node-rank={node}"]
+            options += [f"--master-addr={address}", f"--master-port={port}"]
+        options.append(f"--nproc-per-node={self.processes}")
+        log_file = self.folder / f"processes-{node}.log"
+        with _torchrun(options, self.folder, log_file) as process:
+            while is_wanted():
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    failed = process.wait(_POLL_S) != 0
+                    return f"the processes of machine {node} failed" if failed else None
+        return "the command that submitted the job has ended"
+
+    def logs(self) -> list[Path]:
+        """The logs of all machines that have started, in order."""
+        return sorted(self.folder.glob("processes-*.log"))
+
+    def failed_process(self) -> str | None:
+        """Name the process that failed, by torchrun's logs; one that was killed comes first."""
+        logs = [path.read_text(encoding="utf-8", errors="replace") for path in self.logs()]
+        matches = [match for text in logs for match in _FAILED_PROCESS.findall(text)]
+        failed = sorted({(int(exit_code), int(rank)) for rank, exit_code in matches})
+        killed = [(code, rank) for code, rank in failed if code < 0 and code != -15]
+        for exit_code, rank in killed or failed:
+            if exit_code < 0:
+                return f"the process of rank {rank} was killed by signal {-exit_code}"
+            return f"the process of rank {rank} failed with exit code {exit_code}"
+        return None
+
+
 @contextlib.contextmanager
-def torchrun(
+def _torchrun(
     options: Sequence[str], folder: Path, log_file: Path
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Start torchrun with `options` on the job in `folder`; its processes have ended afterwards.
@@ -35,25 +106,6 @@ def torchrun(
             _terminate(process)
 
 
-def torchrun_options(
-    nodes: int, node: int, processes: int, address: str = "", port: int = 0
-) -> list[str]:
-    """Torchrun's options for one machine of a job.
-
-    Args:
-        nodes: Machines of the job.
-        node: This machine's number.
-        processes: Processes on each machine.
-        address: Address of the first machine; unused with one machine.
-        port: Free port of the first machine; unused with one machine.
-    """
-    options = [f"--nproc-per-node={processes}"]
-    if nodes == 1:
-        return ["--standalone", *options]
-    master = [f"--master-addr={address}", f"--master-port={port}"]
-    return [f"--nnodes={nodes}", f"--node-rank={node}", *master, *options]
-
-
 def _terminate(process: subprocess.Popen[bytes]) -> None:
     """End torchrun; its ranks end by themselves once their standard input is closed."""
     assert process.stdin is not None
@@ -65,37 +117,3 @@ def _terminate(process: subprocess.Popen[bytes]) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def run_locally(processes: int, folder: Path) -> str | None:
-    """Run the job in `folder` in `processes` on this machine; the failure in words, or None."""
-    with torchrun(torchrun_options(1, 0, processes), folder, log_path(folder, 0)) as process:
-        if process.wait() == 0:
-            return None
-    return describe_failure(folder) or "the processes ended too early"
-
-
-def log_path(folder: Path, node: int) -> Path:
-    """The log of one machine's processes."""
-    return folder / f"processes-{node}.log"
-
-
-def log_paths(folder: Path) -> list[Path]:
-    """The logs of all machines that have started, in order."""
-    return sorted(folder.glob("processes-*.log"))
-
-
-def describe_failure(folder: Path) -> str | None:
-    """Name the process that failed, from torchrun's logs; a process that was killed comes first."""
-    logs = [path.read_text(encoding="utf-8", errors="replace") for path in log_paths(folder)]
-    matches = [match for text in logs for match in _FAILED_PROCESS.findall(text)]
-    failed = sorted({(int(exit_code), int(rank)) for rank, exit_code in matches})
-    killed = [(exit_code, rank) for exit_code, rank in failed if exit_code < 0 and exit_code != -15]
-    for exit_code, rank in killed or failed:
-        cause = (
-            f"was killed by signal {-exit_code}"
-            if exit_code < 0
-            else f"failed with exit code {exit_code}"
-        )
-        return f"the process of rank {rank} {cause}"
-    return None

@@ -15,7 +15,6 @@ it is the side's implicit reward. The losses differ in what they make of the two
 The supervised term that keeps the chosen likely is composed by the stage.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -84,40 +83,23 @@ class PairLogprobs(NamedTuple):
         )
 
 
-def _sigmoid(pairs: PairLogprobs, beta: float) -> Tensor:
-    return -logsigmoid(beta * pairs.margin())
-
-
-def _sigmoid_norm(pairs: PairLogprobs, beta: float) -> Tensor:
-    return -logsigmoid(beta * pairs.margin_a_token())
-
-
-def _ipo(pairs: PairLogprobs, beta: float) -> Tensor:
-    return (pairs.margin_a_token() - 1 / (2 * beta)) ** 2
-
-
-def _hinge(pairs: PairLogprobs, beta: float) -> Tensor:
-    return torch.relu(1 - beta * pairs.margin())
-
-
-def _apo_zero(pairs: PairLogprobs, beta: float) -> Tensor:
-    return torch.sigmoid(-beta * pairs.chosen_ratio()) + torch.sigmoid(
-        beta * pairs.rejected_ratio()
-    )
-
-
-def _apo_down(pairs: PairLogprobs, beta: float) -> Tensor:
-    return torch.sigmoid(beta * pairs.chosen_ratio()) + torch.sigmoid(-beta * pairs.margin())
-
-
-_LOSSES: dict[str, Callable[[PairLogprobs, float], Tensor]] = {
-    "sigmoid": _sigmoid,
-    "sigmoid_norm": _sigmoid_norm,
-    "ipo": _ipo,
-    "hinge": _hinge,
-    "apo_zero": _apo_zero,
-    "apo_down": _apo_down,
-}
+def _losses(kind: str, pairs: PairLogprobs, beta: float) -> Float[Tensor, " B"]:
+    match kind:
+        case "sigmoid":
+            return -logsigmoid(beta * pairs.margin())
+        case "sigmoid_norm":
+            return -logsigmoid(beta * pairs.margin_a_token())
+        case "ipo":
+            return (pairs.margin_a_token() - 1 / (2 * beta)) ** 2
+        case "hinge":
+            return torch.relu(1 - beta * pairs.margin())
+        case "apo_zero":
+            chosen, rejected = pairs.chosen_ratio(), pairs.rejected_ratio()
+            return torch.sigmoid(-beta * chosen) + torch.sigmoid(beta * rejected)
+        case "apo_down":
+            chosen, margin = pairs.chosen_ratio(), pairs.margin()
+            return torch.sigmoid(beta * chosen) + torch.sigmoid(-beta * margin)
+    raise ValueError(f"loss '{kind}' is unknown")
 
 
 def dpo_loss(kind: str, pairs: PairLogprobs, beta: float, label_smoothing: float = 0.0) -> DPOLoss:
@@ -130,9 +112,9 @@ def dpo_loss(kind: str, pairs: PairLogprobs, beta: float, label_smoothing: float
         label_smoothing: The share of pairs whose labels are taken to be swapped, in [0, 0.5]
             (Mitchell 2023, conservative DPO).
     """
-    losses = _LOSSES[kind](pairs, beta)
+    losses = _losses(kind, pairs, beta)
     if label_smoothing:
-        swapped = _LOSSES[kind](pairs.swapped(), beta)
+        swapped = _losses(kind, pairs.swapped(), beta)
         losses = (1 - label_smoothing) * losses + label_smoothing * swapped
     return DPOLoss(
         losses, beta * pairs.chosen_ratio().detach(), beta * pairs.rejected_ratio().detach()

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from reasoning_lab.models.markup import Markup
+from reasoning_lab.models.markup import Markup, plain_tokens
 from reasoning_lab.models.think_tags import THINK_CLOSE, THINK_OPEN
-from reasoning_lab.models.tokenizer import PAD, render_chats, text_tokens
+from reasoning_lab.models.tokenizer import PAD, render_chats
 
 # Plain words, because a base model's markup tokens are often untrained. `{start}` is its BOS token.
 _PLAIN_TEMPLATE = (
@@ -43,7 +43,7 @@ def ensure_chat_template(tokenizer: PreTrainedTokenizerBase) -> None:
         return
     chat = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _ASSISTANT_TEXT}]
     (text,) = render_chats(tokenizer, [chat], add_generation_prompt=False)
-    (after,) = text_tokens(tokenizer, [text.rpartition(_ASSISTANT_TEXT)[2]])
+    (after,) = plain_tokens(tokenizer, [text.rpartition(_ASSISTANT_TEXT)[2]])
     control_ids = Markup(tokenizer).controls_in(after)
     if control_ids:
         tokenizer.eos_token = tokenizer.convert_ids_to_tokens(control_ids[0])
@@ -72,7 +72,7 @@ def add_missing_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBas
     old_vocabulary = tokenizer.get_vocab()
     tags = [tag for tag in (THINK_OPEN, THINK_CLOSE) if tag not in old_vocabulary]
     padding = [PAD] if tokenizer.pad_token_id is None else []
-    pieces = text_tokens(tokenizer, [*tags, *padding])
+    pieces = plain_tokens(tokenizer, [*tags, *padding])
     # They are no special tokens, so that decoding keeps the thought's boundaries.
     tokenizer.add_tokens(tags)
     if padding:

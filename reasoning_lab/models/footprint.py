@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.kernels.logit_chunks import chunk_size, most_chunk_tokens
 
 # Bytes of one value: weights, gradients and activations of this dtype.
@@ -69,35 +70,6 @@ STRATEGIES = {
     "deepspeed2": Division(gradients=True, optimizer=True, master_copies=1),
     "deepspeed3": Division(True, True, True, gradient_copies=0, master_copies=1),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Sharding:
-    """How one training stage is distributed.
-
-    Attributes:
-        strategy: A key of `STRATEGIES`.
-        devices: Devices per node.
-        nodes: Number of nodes.
-        offload_optimizer: Where the optimizer's state and the float32 copies are stored, one of
-            `hardware.OFFLOADS`; DeepSpeed only. Gradients then leave the device at once, except
-            under ZeRO-1.
-        offload_weights: Where weights are stored while no layer uses them; ZeRO-3 with an offloaded
-            optimizer only.
-        activation_checkpointing: Save only each layer's input and recompute the rest.
-    """
-
-    strategy: str = "single"
-    devices: int = 1
-    nodes: int = 1
-    offload_optimizer: str = "none"
-    offload_weights: str = "none"
-    activation_checkpointing: bool = False
-
-    @property
-    def world_size(self) -> int:
-        """Number of all devices."""
-        return self.devices * self.nodes
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,11 +139,10 @@ def footprint(
     vocab_size: int,
     dtype: str,
     optimizer: str,
-    sharding: Sharding | None = None,
+    hardware: HardwareConfig,
     frozen: int = 0,
     lora_rank: int | None = None,
     packed: bool = False,
-    on_cpu: bool = False,
 ) -> Footprint | None:
     """Estimate a stage's memory; None for an unknown family or optimizer.
 
@@ -180,58 +151,57 @@ def footprint(
         vocab_size: Used where the architecture has none.
         dtype: Dtype of weights, gradients and, without a float32 copy, optimizer state.
         optimizer: The optimizer's import path.
-        sharding: How the stage is distributed; None = on one device.
+        hardware: How the stage is distributed, and with which kernels it computes. A GPU has more
+            logits at once than a CPU, and its norms in bfloat16 save less.
         frozen: Number of frozen policies in memory, each whole on every device.
         lora_rank: Rank of adapters on every projection of the layers, the only trained parameters;
             None = every parameter is trained. The adapters' activations are left out.
         packed: True = a row holds several documents. Keys and values are saved once more where
             FlashAttention cannot read the documents joined: on a CPU and in float32.
-        on_cpu: True = on a CPU. A GPU has more logits at once, and its norms in bfloat16 save less.
     """
     states = _OPTIMIZER_STATES.get(optimizer.rpartition(".")[2])
     if not is_known(architecture) or states is None:
         return None
-    sharding = sharding or Sharding()
+    on_cpu, checkpointed = hardware.accelerator == "cpu", hardware.activation_checkpointing
+    all_logits = hardware.strategy == "deepspeed3" or hardware.kernels == "reference"
     size = _BYTES[dtype]
+    hidden, layers = architecture["hidden_size"], architecture["num_hidden_layers"]
     vocab = architecture.get("vocab_size") or vocab_size
-    parameters = parameter_count(architecture, vocab)
-    trained = parameters
+    parameters = trained = parameter_count(architecture, vocab)
     if lora_rank is not None:
         trained = lora_parameter_count(architecture, lora_rank)
         parameters += trained
     largest = largest_module_count(architecture, vocab)
     layer, last_norm = _activation_bytes(architecture, dtype, packed, on_cpu)
-    layers = architecture["num_hidden_layers"]
-    checkpointed = sharding.activation_checkpointing
-    activations = layers * size * architecture["hidden_size"] if checkpointed else layers * layer
+    activations = layers * size * hidden if checkpointed else layers * layer
     cast = sum(features_in * out for features_in, out in _projections(architecture))
-    cast = (1 if checkpointed else layers) * cast + vocab * architecture["hidden_size"]
+    cast = (1 if checkpointed else layers) * cast + vocab * hidden
     return Footprint(
         parameters,
         trained,
-        **_divided(parameters, trained, largest, states, size, sharding),
+        **_divided(parameters, trained, largest, states, size, hardware),
         copies=frozen * size * parameters,
         activations_per_token=activations + last_norm,
         # The loss is taken in float32.
         logits_per_token=3 * 4 * vocab,
-        logits_tokens=(
-            None if sharding.strategy == "deepspeed3" else most_chunk_tokens(vocab, on_cpu)
-        ),
-        head=size * vocab * architecture["hidden_size"] if lora_rank is None else 0,
+        logits_tokens=None if all_logits else most_chunk_tokens(vocab, on_cpu),
+        head=size * vocab * hidden if lora_rank is None else 0,
         recomputed_per_token=layer if checkpointed else 0,
         casts=2 * cast if dtype == "mixed" else 0,
     )
 
 
 def _divided(
-    parameters: int, trained: int, largest: int, states: int, size: int, sharding: Sharding
+    parameters: int, trained: int, largest: int, states: int, size: int, hardware: HardwareConfig
 ) -> dict[str, int]:
-    """Bytes of parameters, gradients and optimizer: of a device, `host` and `nvme` of a node."""
-    division = STRATEGIES[sharding.strategy]
-    world_size = sharding.world_size
+    """Bytes of parameters, gradients and optimizer: of a device, `host` and `nvme` of a node.
+
+    Gradients of an offloaded optimizer leave the device at once, except under ZeRO-1.
+    """
+    division = STRATEGIES[hardware.strategy]
 
     def part(count: int, divided: bool) -> int:
-        return count // world_size if divided else count
+        return count // hardware.world_size if divided else count
 
     masters = division.master_copies
     stored = {
@@ -241,19 +211,13 @@ def _divided(
         "master": part(4 * masters * trained, division.optimizer),
         "optimizer": part(states * (4 if masters else size) * trained, division.optimizer),
         "gathered": 2 * size * largest if division.weights else 0,
-        "host": 0,
-        "nvme": 0,
     }
-    place = {"cpu": "host", "nvme": "nvme"}
-    if sharding.offload_optimizer != "none":
-        whole = (8 * masters + states * 4) * trained
-        stored[place[sharding.offload_optimizer]] += whole // sharding.nodes
-        gradients = 0 if division.gradients else size * trained
-        stored |= {"gradients": gradients, "master": 0, "optimizer": 0}
-    if sharding.offload_weights != "none":
-        stored[place[sharding.offload_weights]] += size * parameters // sharding.nodes
-        stored["weights"] = 0
-    return stored
+    if hardware.offload == "none":
+        return stored
+    offloaded = (8 * masters + states * 4) * trained // hardware.nodes
+    gradients = 0 if division.gradients else size * trained
+    stored |= {"gradients": gradients, "master": 0, "optimizer": 0}
+    return stored | {"host" if hardware.offload == "cpu" else "nvme": offloaded}
 
 
 def is_known(architecture: Mapping[str, Any]) -> bool:

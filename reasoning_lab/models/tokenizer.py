@@ -12,7 +12,7 @@ from jinja2 import TemplateError
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from reasoning_lab.models.markup import Markup, Span, plain_tokens
+from reasoning_lab.models.markup import Markup, Span
 from reasoning_lab.models.think_tags import (
     THINK_CLOSE,
     THINK_OPEN,
@@ -129,11 +129,6 @@ def completion_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) 
     Other markup is text. End-of-turn tokens at the end of the text are removed.
     """
     return _completion_ids(tokenizer, [Completion([], text) for text in texts], "")
-
-
-def text_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
-    """Token ids of each text as the tokenizer reads it: markup becomes control tokens."""
-    return plain_tokens(tokenizer, texts)
 
 
 def tokenize_rollouts(

@@ -7,7 +7,7 @@ all between variants.
 
 import dataclasses
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -76,9 +76,7 @@ class StageMean:
     """One stage on one benchmark over several seeds.
 
     Attributes:
-        variant: As in `Row`.
-        benchmark: As in `Row`.
-        stage: As in `Row`.
+        variant, benchmark, stage: As in `Row`.
         by_seed: Seed to pass@1.
         estimate: All seeds together; its interval is over problems.
         seeds_ci95: 95% interval of the mean over all seeds that could have been drawn.
@@ -151,7 +149,8 @@ def stage_differences(results: Sequence[StageResult]) -> list[Comparison]:
     compared: set[tuple[str, ...]] = set()
     comparisons = []
     for stages in _ladders(results).values():
-        for baseline, stage in _stage_pairs(list(stages)):
+        *earlier, last = stages
+        for baseline, stage in [*pairwise(stages), *((name, last) for name in earlier[:-1])]:
             policies = tuple(
                 result.fingerprint for side in (baseline, stage) for result in stages[side].values()
             )
@@ -199,13 +198,6 @@ def _ladders(
             )
         seeds[result.seed] = result
     return ladders
-
-
-def _stage_pairs(stages: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Pairs (earlier, later): successive stages, then the last stage with each earlier one."""
-    yield from pairwise(stages)
-    for stage in stages[:-2]:
-        yield stage, stages[-1]
 
 
 def _compare(policy: _BySeed, baseline: _BySeed) -> Comparison | None:

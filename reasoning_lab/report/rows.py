@@ -5,7 +5,7 @@ results problem by problem; `write_report` writes the files.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -51,21 +51,11 @@ class Row:
 
     def as_json(self) -> dict[str, Any]:
         """The row with the keys of `report.json`."""
-        return {
-            "variant": self.variant,
-            "stage": self.stage,
-            "seed": self.seed,
-            "benchmark": self.benchmark,
-            "n": self.n,
-            "samples": self.samples,
-            "pass@1": self.pass_at_1,
-            "ci95": list(self.ci95),
-            "completion_tokens": self.completion_tokens,
-            "train_tokens": self.train_tokens,
-            "wall_s": self.wall_s,
-            "fingerprint": self.fingerprint,
-            **self.measured,
-        }
+        keys = {item.name: item.name for item in fields(self)} | {"pass_at_1": "pass@1"}
+        values = {key: getattr(self, name) for name, key in keys.items()}
+        values["ci95"] = list(self.ci95)
+        del values["measured"]
+        return {**values, **self.measured}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,11 +63,7 @@ class StageResult:
     """Every verified sample of one policy on one benchmark.
 
     Attributes:
-        variant: As in `Row`.
-        stage: As in `Row`.
-        seed: As in `Row`.
-        benchmark: As in `Row`.
-        fingerprint: The policy's artifact.
+        variant, stage, seed, benchmark, fingerprint: As in `Row`.
         problem_ids: P distinct ids, in any order.
         correct: `[P, S]` bool, True = correct; row p belongs to `problem_ids[p]`.
         completion_tokens: `[P, S]` int, length of each completion.

@@ -1,6 +1,6 @@
-"""The stage table, as Markdown for the report and as a rich table for the terminal.
+r"""The report's tables and sentences: Markdown, LaTeX with booktabs for `\input`, and the terminal.
 
-Both show the same cells. The columns variant and seed appear only if rows differ in them.
+All show the same cells. The columns variant and seed appear only if rows differ in them.
 """
 
 from collections.abc import Sequence
@@ -10,64 +10,36 @@ from rich.table import Table
 
 from reasoning_lab.evaluate.completion_metrics import PREFIX
 from reasoning_lab.graph.recipe import variant_label
-from reasoning_lab.report.comparisons import Comparison, StageMean
-from reasoning_lab.report.evidence import LEDGER_COLUMNS
+from reasoning_lab.report.comparisons import Claims, Comparison, StageMean
 from reasoning_lab.report.rows import Row
 
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"$<$",
+    ">": r"$>$",
+    "–": "--",
+}
 TEXT_COLUMNS = ("variant", "stage", "benchmark", "policy", "against", "unit", "dropped")
 
 
-def heading(rows: Sequence[Row] | Sequence[StageMean]) -> str:
+def heading(rows: Sequence[Row]) -> str:
     """What the numbers are, with the benchmarks by name."""
     return f"pass@1 on {', '.join(dict.fromkeys(row.benchmark for row in rows))}"
 
 
-def markdown_table(rows: Sequence[Row]) -> str:
-    """The rows as a GitHub table, numbers aligned to the right."""
-    columns = row_columns(rows)
-    return _markdown(columns, [row_cells(row, columns) for row in rows])
-
-
-def console_table(rows: Sequence[Row]) -> Table:
-    """The same table for a terminal; a narrow one folds names and never cuts numbers."""
-    columns = row_columns(rows)
-    return _console(heading(rows), columns, [row_cells(row, columns) for row in rows])
-
-
-def markdown_means(means: Sequence[StageMean]) -> str:
-    """Means over seeds as a GitHub table."""
-    return _markdown(*mean_cells(means))
-
-
-def markdown_comparisons(comparisons: Sequence[Comparison]) -> str:
-    """Paired comparisons as a GitHub table."""
-    return _markdown(*comparison_cells(comparisons))
-
-
-def console_means(means: Sequence[StageMean]) -> Table:
-    """Means over seeds for a terminal."""
-    return _console(f"{heading(means)}, mean over seeds", *mean_cells(means))
-
-
-def markdown_ledgers(cells: Sequence[Sequence[str]]) -> str:
-    """The cells of `Evidence.ledger_cells` as a GitHub table."""
-    return _markdown(LEDGER_COLUMNS, cells)
-
-
-def _markdown(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+def markdown_table(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+    """A GitHub table, numbers aligned to the right."""
     rule = [":--" if name in TEXT_COLUMNS else "--:" for name in columns]
-    lines = [columns, rule, *cells]
-    return "".join("| " + " | ".join(_escape(cell) for cell in line) + " |\n" for line in lines)
+    escaped = [[cell.replace("|", "\\|") for cell in line] for line in (columns, rule, *cells)]
+    return "".join("| " + " | ".join(line) + " |\n" for line in escaped)
 
 
-def _console(title: str, columns: Sequence[str], cells: Sequence[Sequence[str]]) -> Table:
-    table = Table(
-        title=title,
-        title_justify="left",
-        box=SIMPLE_HEAD,
-        padding=0,
-        show_edge=False,
-    )
+def console_table(title: str, columns: Sequence[str], cells: Sequence[Sequence[str]]) -> Table:
+    """A table for a terminal; a narrow one folds names and never cuts numbers."""
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=0, show_edge=False)
     for name in columns:
         if name in TEXT_COLUMNS:
             table.add_column(name, overflow="fold")
@@ -169,8 +141,8 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.1f}%"
 
 
-def row_columns(rows: Sequence[Row]) -> list[str]:
-    """The columns of a table of these rows."""
+def row_cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Columns and cells of the table of all policies; variant and seed only where they differ."""
     columns = ["stage", "benchmark", "pass@1", "95% interval", "n", "samples"]
     # A majority of two samples means nothing.
     has_majority = any(row.samples > 2 and _of_all("maj", row) for row in rows)
@@ -183,11 +155,14 @@ def row_columns(rows: Sequence[Row]) -> list[str]:
         columns.insert(0, "seed")
     if len({row.variant for row in rows}) > 1:
         columns.insert(0, "variant")
-    return columns
+    return columns, [[_cell(row, name) for name in columns] for row in rows]
 
 
-def row_cells(row: Row, columns: Sequence[str]) -> list[str]:
-    """One row's cells for these columns."""
+def _cell(row: Row, name: str) -> str:
+    if name.startswith(PREFIX):
+        estimate = row.measured.get(name)
+        return "" if estimate is None else "{:.3g} ({:.3g} to {:.3g})".format(*estimate)
+    tokens = row.completion_tokens
     cells = {
         "variant": variant_label(row.variant),
         "seed": str(row.seed),
@@ -200,18 +175,11 @@ def row_cells(row: Row, columns: Sequence[str]) -> list[str]:
         "pass@all": _of_all("pass", row),
         "maj@all": _of_all("maj", row),
         "cut off": percent(row.measured.get("truncated_frac", 0.0)),
-        "completion tokens": ""
-        if row.completion_tokens is None
-        else f"{row.completion_tokens:,.1f}",
+        "completion tokens": "" if tokens is None else f"{tokens:,.1f}",
         "train tokens": f"{row.train_tokens:,}",
         "seconds": f"{row.wall_s:,.0f}",
     }
-    return [_metric_cell(row, name) if name.startswith(PREFIX) else cells[name] for name in columns]
-
-
-def _metric_cell(row: Row, name: str) -> str:
-    estimate = row.measured.get(name)
-    return "" if estimate is None else "{:.3g} ({:.3g} to {:.3g})".format(*estimate)
+    return cells[name]
 
 
 def _of_all(name: str, row: Row) -> str:
@@ -219,10 +187,34 @@ def _of_all(name: str, row: Row) -> str:
     return "" if metric is None else percent(metric[0])
 
 
-def _escape(cell: str) -> str:
-    return cell.replace("|", "\\|")
-
-
 def p_value(p: float) -> str:
     """Three digits, or `< 0.001`."""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def latex_tables(rows: Sequence[Row], claims: Claims, method: str) -> str:
+    """All tables of the report; a comment above each `tabular` names it."""
+    parts = [f"% {method}\n"]
+    if claims.means:
+        parts.append(_tabular(f"{heading(rows)}, mean over seeds", *mean_cells(claims.means)))
+    parts.append(_tabular(heading(rows), *row_cells(rows)))
+    if claims.variants:
+        parts.append(_tabular("variants, paired", *comparison_cells(claims.variants)))
+    if claims.stages:
+        parts.append(_tabular("stages, paired", *comparison_cells(claims.stages)))
+    return "\n".join(parts)
+
+
+def _tabular(name: str, columns: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+    alignment = "".join("l" if column in TEXT_COLUMNS else "r" for column in columns)
+    lines = [_latex_row(columns), "\\midrule\n", *map(_latex_row, cells)]
+    return (
+        f"% {name}\n\\begin{{tabular}}{{{alignment}}}\n\\toprule\n"
+        + "".join(lines)
+        + "\\bottomrule\n\\end{tabular}\n"
+    )
+
+
+def _latex_row(cells: Sequence[str]) -> str:
+    escaped = ("".join(_LATEX.get(character, character) for character in cell) for cell in cells)
+    return " & ".join(escaped) + " \\\\\n"

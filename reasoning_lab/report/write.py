@@ -13,39 +13,22 @@ from pathlib import Path
 from typing import Any
 
 from reasoning_lab.graph.recipe import variant_label
-from reasoning_lab.report.comparisons import Claims, Comparison, StageMean
-from reasoning_lab.report.evidence import Completions, Evidence, GraphNode
-from reasoning_lab.report.figures import save_ablation, save_lengths
-from reasoning_lab.report.ladder import save_ladder
-from reasoning_lab.report.latex import latex_tables
+from reasoning_lab.report.comparisons import Claims
+from reasoning_lab.report.evidence import LEDGER_COLUMNS, Evidence
+from reasoning_lab.report.figures import save_ablation, save_ladder, save_lengths
 from reasoning_lab.report.page import html_page
 from reasoning_lab.report.rows import Row, StageResult
 from reasoning_lab.report.table import (
-    console_means,
-    console_table,
+    comparison_cells,
     heading,
-    markdown_comparisons,
-    markdown_ledgers,
-    markdown_means,
+    latex_tables,
     markdown_table,
+    mean_cells,
+    row_cells,
     sentence,
 )
 from reasoning_lab.system.files import write_atomically
 from reasoning_lab.types import UserError
-
-__all__ = [
-    "Claims",
-    "Comparison",
-    "Completions",
-    "Evidence",
-    "GraphNode",
-    "Row",
-    "StageMean",
-    "StageResult",
-    "console_means",
-    "console_table",
-    "write_report",
-]
 
 _METHOD = (
     "Intervals are 95% and clustered by problem; `over seeds` is Student's t over the seeds' "
@@ -95,10 +78,7 @@ def write_report(
     files = {
         "json": ("report.json", text),
         "csv": ("report.csv", _csv([row.as_json() for row in rows])),
-        "comparisons": (
-            "comparisons.csv",
-            _csv([*content["differences"], *content["ablations"]]),
-        ),
+        "comparisons": ("comparisons.csv", _csv([*content["differences"], *content["ablations"]])),
         "dropped": ("dropped.csv", _csv(_drops(evidence))),
         "latex": ("report.tex", latex_tables(rows, claims, _METHOD)),
         "markdown": ("report.md", _markdown(rows, claims, evidence, list(figures))),
@@ -121,14 +101,15 @@ def _markdown(
     """The Markdown page: tables, figures, a sentence for each comparison, and the method."""
     parts = [f"# {heading(rows)}\n"]
     if claims.means:
-        parts += ["Mean over seeds:\n", markdown_means(claims.means), "Each seed:\n"]
-    parts.append(markdown_table(rows))
+        means = markdown_table(*mean_cells(claims.means))
+        parts += ["Mean over seeds:\n", means, "Each seed:\n"]
+    parts.append(markdown_table(*row_cells(rows)))
     parts.append("![pass@1 after each stage, with 95% intervals](ladder.png)\n")
     if claims.variants:
         parts += [
             "## What each variant changed\n",
             "".join(f"- {sentence(comparison)}\n" for comparison in claims.variants),
-            markdown_comparisons(claims.variants),
+            markdown_table(*comparison_cells(claims.variants)),
             "![difference of each variant to the full recipe](ablation.png)\n",
         ]
     if claims.stages:
@@ -145,7 +126,7 @@ def _markdown(
     if "lengths" in figures:
         parts.append("![lengths of right and wrong completions](lengths.png)\n")
     if cells := evidence.ledger_cells():
-        parts += ["## What was dropped\n", markdown_ledgers(cells)]
+        parts += ["## What was dropped\n", markdown_table(LEDGER_COLUMNS, cells)]
     parts.append(f"{_METHOD}\n")
     return "\n".join(parts)
 

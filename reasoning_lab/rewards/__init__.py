@@ -3,16 +3,138 @@
 Each is a plain function of what a rollout has; `weighted` adds them up.
 """
 
-from reasoning_lab.rewards.formats import reasoning_format
-from reasoning_lab.rewards.lengths import cosine_length, linear_length, overlong
-from reasoning_lab.rewards.repetitions import repetition
-from reasoning_lab.rewards.verdicts import correctness
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-__all__ = [
-    "correctness",
-    "cosine_length",
-    "linear_length",
-    "overlong",
-    "reasoning_format",
-    "repetition",
-]
+from reasoning_lab.rewards.ngrams import repeated_frac
+from reasoning_lab.rewards.options import (
+    check_not_reversed,
+    check_options,
+    check_token_limit,
+    check_whole_number,
+    finite_option,
+)
+from reasoning_lab.types import UserError, Verdict
+
+_NO_TAG = r"(?!</?think>)"
+_ONE_THOUGHT = re.compile(
+    rf"\s*<think>\s*{_NO_TAG}\S(?:{_NO_TAG}.)*</think>(?:{_NO_TAG}.)*", re.DOTALL
+)
+_BOX = "\\boxed{"
+
+
+def _check_correctness(options: Mapping[str, Any], weight: float, key: str) -> None:
+    check_not_reversed(options, weight, key)
+    values = {verdict.value: options[verdict.value] for verdict in Verdict}
+    for name, value in values.items():
+        if value is not None and finite_option(value) is None:
+            raise UserError(f"{key}.{name}: {value!r} is not a finite number; give one, or null")
+    correct = values.pop("correct")
+    for name, value in values.items():
+        if None not in (correct, value) and value >= correct:
+            raise UserError(f"{key}.{name}: {value} is not below correct={correct}; lower it")
+
+
+@check_options(_check_correctness)
+def correctness(
+    verdict: Verdict,
+    correct: float = 1.0,
+    wrong: float = -1.0,
+    unparseable: float | None = -1.0,
+    timeout: float | None = -1.0,
+) -> float | None:
+    """One number for each verdict (paper, step 4); None = such a rollout does not train."""
+    return {
+        Verdict.CORRECT: correct,
+        Verdict.WRONG: wrong,
+        Verdict.UNPARSEABLE: unparseable,
+        Verdict.TIMEOUT: timeout,
+    }[verdict]
+
+
+@check_options(check_not_reversed)
+def reasoning_format(completion: str, thought_prefix: str = "") -> float:
+    r"""1 for one thought in `<think>` … `</think>` and one \boxed answer after it, else 0.
+
+    An empty thought counts as none. Where the chat template opens the thought, the completion
+    begins inside it.
+    """
+    text = thought_prefix + completion
+    thought, _, answer = text.partition("</think>")
+    has_one_box = answer.count(_BOX) == 1 and _BOX not in thought
+    return float(bool(_ONE_THOUGHT.fullmatch(text)) and has_one_box)
+
+
+# Either sign of the weight makes sense: it favours short completions, or long ones.
+@check_options(check_token_limit)
+def linear_length(completion_tokens: int, max_new_tokens: int) -> float:
+    """From 0 for an empty completion down to -1 for the longest."""
+    return -completion_tokens / max_new_tokens
+
+
+def _check_cosine(options: Mapping[str, Any], weight: float, key: str) -> None:
+    check_not_reversed(options, weight, key)
+    for name in ("correct", "wrong"):
+        value = options[name]
+        is_pair = isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 2
+        if not is_pair or None in map(finite_option, value):
+            raise UserError(
+                f"{key}.{name}: {value!r} is not a pair of finite numbers; give the value at "
+                "length 0 and the value at the limit"
+            )
+    value = options["truncated_reward"]
+    if finite_option(value) is None:
+        raise UserError(f"{key}.truncated_reward: {value!r} is not a finite number; give one")
+
+
+@check_options(_check_cosine)
+def cosine_length(
+    verdict: Verdict,
+    completion_tokens: int,
+    max_new_tokens: int,
+    correct: Sequence[float] = (2.0, 1.0),
+    wrong: Sequence[float] = (-10.0, 0.0),
+    truncated_reward: float = -10.0,
+    truncated: bool = False,
+) -> float:
+    """Correct completions earn more when short, the others when long.
+
+    Yeo et al. 2025 (arXiv:2502.03373), section 4: half a cosine from the first value, at length 0,
+    to the second, at the limit. A truncated completion has a value of its own.
+    """
+    if truncated:
+        return truncated_reward
+    short, long = correct if verdict is Verdict.CORRECT else wrong
+    cosine = (1 + math.cos(math.pi * completion_tokens / max_new_tokens)) / 2
+    return long + (short - long) * cosine
+
+
+def _check_overlong(options: Mapping[str, Any], weight: float, key: str) -> None:
+    check_not_reversed(options, weight, key)
+    check_whole_number(options, "soft_tokens", key, options["max_new_tokens"])
+
+
+@check_options(_check_overlong)
+def overlong(completion_tokens: int, max_new_tokens: int, soft_tokens: int) -> float:
+    """0 until the last `soft_tokens` before the limit, over which it falls to -1.
+
+    DAPO's soft overlong punishment (Yu et al. 2025, arXiv:2503.14476, equation 13).
+    """
+    excess_tokens = completion_tokens - (max_new_tokens - soft_tokens)
+    return -min(max(excess_tokens / soft_tokens, 0.0), 1.0)
+
+
+def _check_repetition(options: Mapping[str, Any], weight: float, key: str) -> None:
+    check_not_reversed(options, weight, key)
+    check_whole_number(options, "ngram", key)
+
+
+@check_options(_check_repetition)
+def repetition(completion: str, ngram: int = 8) -> float:
+    """Minus the fraction of n-grams that occurred before; in (-1, 0].
+
+    N-grams are of words, and of single characters where a script writes no spaces.
+    """
+    return -repeated_frac(completion, ngram) or 0.0

@@ -19,12 +19,7 @@ def text_units(text: str) -> list[str]:
 
 
 def repeated_frac(text: str, ngram: int) -> float:
-    """Fraction of the n-grams of `text_units` that occurred before in `text`; 0 without any.
-
-    Args:
-        text: In any script.
-        ngram: Units of an n-gram, at least 1.
-    """
+    """Fraction of the n-grams of `ngram` `text_units` that occurred before; 0 without any."""
     units = text_units(text)
     total = len(units) - ngram + 1
     if total < 1:

@@ -14,22 +14,18 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 # Takes all options with their defaults (`max_new_tokens` included), the weight and the config key.
 OptionCheck = Callable[[Mapping[str, Any], float, str], None]
 
-_CHECKS: dict[Callable[..., Any], OptionCheck] = {}
+# By reward function.
+OPTION_CHECKS: dict[Callable[..., Any], OptionCheck] = {}
 
 
 def check_options(check: OptionCheck) -> Callable[[Function], Function]:
     """Decorate a reward function whose options `check` refuses when they are impossible."""
 
     def register(function: Function) -> Function:
-        _CHECKS[function] = check
+        OPTION_CHECKS[function] = check
         return function
 
     return register
-
-
-def option_check(function: Callable[..., Any]) -> OptionCheck | None:
-    """The check that decorates a reward function; None = it has none."""
-    return _CHECKS.get(function)
 
 
 def finite_float(value: Any) -> float | None:
@@ -63,14 +59,7 @@ def check_token_limit(options: Mapping[str, Any], weight: float, key: str) -> No
 def check_whole_number(
     options: Mapping[str, Any], name: str, key: str, largest: int | None = None
 ) -> None:
-    """Refuse anything but a whole number from 1 to `largest`.
-
-    Args:
-        options: All options.
-        name: The option to check.
-        key: The reward's config key.
-        largest: `max_new_tokens`; None = no upper bound.
-    """
+    """Refuse anything but a whole number from 1 to `largest`; None = no upper bound."""
     value = options[name]
     is_whole = isinstance(value, int) and not isinstance(value, bool)
     if not is_whole or value < 1 or (largest is not None and value > largest):

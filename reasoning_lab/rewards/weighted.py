@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from reasoning_lab.config.targets import resolve
-from reasoning_lab.rewards.options import finite_float, finite_option, option_check
+from reasoning_lab.rewards.options import OPTION_CHECKS, finite_float, finite_option
 from reasoning_lab.types import Rollout, UserError
 
 # `thought_prefix` is what the chat template writes of the thought before the completion begins.
@@ -35,15 +35,7 @@ _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 @dataclass(frozen=True, slots=True)
 class RewardTerm:
-    """One reward function with its weight and options.
-
-    Attributes:
-        key: The term's config key, for errors.
-        weight: Factor of the function's value in the sum.
-        function: Gives the value of a rollout.
-        options: Arguments from the config.
-        rollout_arguments: Names of the arguments that each rollout fills in.
-    """
+    """One reward function: its config key, weight and options, and what each rollout fills in."""
 
     key: str
     weight: float
@@ -149,10 +141,10 @@ def _term(config: Any, max_new_tokens: int, key: str) -> RewardTerm:
     if finite_option(weight) is None:
         raise UserError(f"{key}.weight: {weight!r} is not a finite number; give one such as 1.0")
     parameters = _checked_parameters(function, target, options, key)
-    check = option_check(function)
-    if check is not None:
+    if function in OPTION_CHECKS:
         defaults = {parameter.name: parameter.default for parameter in parameters}
-        check({**defaults, "max_new_tokens": max_new_tokens, **options}, float(weight), key)
+        all_options = {**defaults, "max_new_tokens": max_new_tokens, **options}
+        OPTION_CHECKS[function](all_options, float(weight), key)
     rollout_arguments = [
         parameter.name
         for parameter in parameters

@@ -1,7 +1,7 @@
 """Options of the engines, and of the teacher and the judge that ask a model; no torch here."""
 
 from dataclasses import dataclass, field, replace
-from importlib.util import find_spec
+from functools import partial
 from typing import Any, ClassVar, Self
 
 from omegaconf import MISSING
@@ -14,10 +14,10 @@ from reasoning_lab.config.components import (
 )
 from reasoning_lab.config.fields import FREE_KEYS, number
 from reasoning_lab.config.hardware import HardwareConfig
+from reasoning_lab.config.targets import require_package
 from reasoning_lab.data.teachers.teacher import Teacher
 from reasoning_lab.sampling.engine import Engine
 from reasoning_lab.sampling.judge import ModelJudge
-from reasoning_lab.types import UserError
 
 
 @dataclass
@@ -34,9 +34,14 @@ class HFEngineConfig(EngineConfig):
     dtype: str = field(default="float32", metadata={"choices": ("float32", "bfloat16")})
 
     def open(self, hardware: HardwareConfig) -> Engine:
-        from reasoning_lab.sampling.hf import build_engine
+        from reasoning_lab.models.policy import load_policy
+        from reasoning_lab.sampling.hf import checked_engine
 
-        return build_engine(**self.arguments(), hardware=hardware)
+        key = "engine.model"
+        policy, tokenizer = load_policy(
+            self.model, self.dtype, self.revision, key=key, kernels=hardware.kernels
+        )
+        return checked_engine(policy, tokenizer, hardware, key)
 
     def for_policy(self, model: str, revision: str | None, dtype: str) -> Self:
         return replace(self, model=model, revision=revision, dtype=dtype)
@@ -62,12 +67,16 @@ class VLLMEngineConfig(EngineConfig):
 
     def check(self, key: str) -> None:
         super().check(key)
-        _check_package("vllm", key)
+        require_package("vllm", key, "vllm")
 
     def open(self, hardware: HardwareConfig) -> Engine:
-        from reasoning_lab.sampling.vllm import build_engine
+        from reasoning_lab.sampling.vllm import VLLMEngine, VLLMReplicas
 
-        return build_engine(**self.arguments(), hardware=hardware)
+        build = partial(VLLMEngine, **self.arguments(), hardware=hardware)
+        limits = hardware.sampling
+        if limits.data_parallel_size == 1:
+            return build()
+        return VLLMReplicas(build, limits.data_parallel_size, limits.tensor_parallel_size)
 
     def for_policy(self, model: str, revision: str | None, dtype: str) -> Self:
         return replace(self, model=model, revision=revision, dtype=dtype)
@@ -88,7 +97,7 @@ class OpenAIEngineConfig(EngineConfig):
 
     def check(self, key: str) -> None:
         super().check(key)
-        _check_package("openai", key)
+        require_package("openai", key, "openai")
 
     def open(self, hardware: HardwareConfig) -> Engine:
         from reasoning_lab.sampling.openai import OpenAIEngine
@@ -128,7 +137,7 @@ class ModelTeacherConfig(TeacherConfig):
     def build(self) -> Teacher:
         from reasoning_lab.sampling.model_teacher import ModelTeacher
 
-        return ModelTeacher(**self.arguments())
+        return ModelTeacher(self)
 
 
 @dataclass
@@ -147,14 +156,7 @@ class ModelJudgeConfig(JudgeConfig):
         self.engine.check(f"{key}.engine")
 
     def build(self) -> ModelJudge:
-        return ModelJudge(**self.arguments())
-
-
-def _check_package(name: str, key: str) -> None:
-    if find_spec(name) is None:
-        raise UserError(
-            f"{key}: the package '{name}' is not installed; run pip install 'reasoning-lab[{name}]'"
-        )
+        return ModelJudge(self.engine, self.max_new_tokens)
 
 
 register_component("engine", "hf", HFEngineConfig)

@@ -8,9 +8,12 @@ import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from reasoning_lab.types import Completion, Problem
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 # Called with each batch of completions that has ended.
 OnProgress = Callable[[Sequence[Completion]], None]
@@ -60,6 +63,18 @@ class Engine(Protocol):
 def with_instruction(prompt: str, instruction: str) -> str:
     """Return the prompt, with a nonempty instruction on a separate line."""
     return f"{prompt}\n{instruction}" if instruction else prompt
+
+
+def completions_of(
+    tokenizer: "PreTrainedTokenizerBase",
+    outputs: Sequence[tuple[list[int], Sequence[float], bool]],
+) -> list[Completion]:
+    """The completion of each output: token ids, their logprobs, and whether it was truncated."""
+    texts = tokenizer.batch_decode([ids for ids, _, _ in outputs], skip_special_tokens=True)
+    return [
+        Completion(ids, text, logprobs, truncated)
+        for (ids, logprobs, truncated), text in zip(outputs, texts, strict=True)
+    ]
 
 
 def rollout_seeds(problems: Sequence[Problem], samples: int, seed: str) -> list[int]:

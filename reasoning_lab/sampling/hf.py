@@ -15,9 +15,9 @@ from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.kernels.decoding import Decoding, Rereading
 from reasoning_lab.kernels.fused_decoder import FusedDecoder, can_decode_fused
 from reasoning_lab.models.chat import stop_token_ids, unused_ids_mask
-from reasoning_lab.models.policy import load_policy, sampling_device, to_device
+from reasoning_lab.models.policy import sampling_device, to_device
 from reasoning_lab.models.tokenizer import prompt_tokens
-from reasoning_lab.sampling.engine import OnProgress, Sampling
+from reasoning_lab.sampling.engine import OnProgress, Sampling, completions_of
 from reasoning_lab.sampling.engine_check import check_engine, hf_remedy
 from reasoning_lab.types import Completion
 
@@ -37,7 +37,6 @@ class HFEngine:
         tokenizer: The model's tokenizer. Ids without a token, as in a padded vocabulary, are never
             sampled.
         batch_size: Most rows that are decoded together; it changes memory, not results.
-        on_progress: Called with the new completions when a batch ends.
         cache: Whether keys and values are cached between two tokens; see `Rereading`.
     """
 
@@ -46,7 +45,6 @@ class HFEngine:
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         batch_size: int,
-        on_progress: OnProgress = lambda _: None,
         cache: bool = True,
     ) -> None:
         self._model = model
@@ -54,7 +52,7 @@ class HFEngine:
         self._stop_ids = torch.tensor(stop_token_ids(model, tokenizer), device=model.device)
         self._unused_ids = unused_ids_mask(model, tokenizer)
         self._batch_size = batch_size
-        self._on_progress = on_progress
+        self._on_progress: OnProgress = lambda completions: None
         self._cache = cache
 
     def generate(
@@ -63,7 +61,7 @@ class HFEngine:
         return self.complete(prompt_tokens(self._tokenizer, prompts), sampling, seeds)
 
     def reporting_to(self, on_progress: OnProgress) -> "HFEngine":
-        """Set `on_progress` and return this engine."""
+        """Have it called with the new completions when a batch ends; this engine."""
         self._on_progress = on_progress
         return self
 
@@ -95,14 +93,12 @@ class HFEngine:
     def _start_decoding(
         self, prompts: Sequence[Sequence[int]], fused: FusedDecoder | None
     ) -> Decoding | Rereading:
-        if self._cache:
-            return Decoding(self._model, fused, prompts, self._pad_id())
-        return Rereading(self._model, prompts, self._pad_id())
-
-    def _pad_id(self) -> int:
-        """Return the id that pads prompts; any token serves."""
         pad_id: int | None = self._tokenizer.pad_token_id
-        return int(self._stop_ids[0]) if pad_id is None else pad_id
+        if pad_id is None:  # Any token serves.
+            pad_id = int(self._stop_ids[0])
+        if self._cache:
+            return Decoding(self._model, fused, prompts, pad_id)
+        return Rereading(self._model, prompts, pad_id)
 
     def _generate_batch(
         self, state: Decoding | Rereading, sampling: Sampling, seeds: Sequence[int]
@@ -138,35 +134,37 @@ class HFEngine:
     def _completions(
         self, tokens: Tensor, logprobs: Tensor, lengths: Tensor, ended: Tensor
     ) -> list[Completion]:
-        token_lists = [
-            row[:length] for row, length in zip(tokens.tolist(), lengths.tolist(), strict=True)
-        ]
-        texts = self._tokenizer.batch_decode(token_lists, skip_special_tokens=True)
-        return [
-            Completion(ids, text, row[: len(ids)], truncated=not stopped)
-            for ids, text, row, stopped in zip(
-                token_lists, texts, logprobs.tolist(), ended.tolist(), strict=True
-            )
-        ]
+        return completions_of(
+            self._tokenizer,
+            [
+                (ids[:length], values[:length], not stopped)
+                for ids, values, length, stopped in zip(
+                    *(part.tolist() for part in (tokens, logprobs, lengths, ended)), strict=True
+                )
+            ],
+        )
 
 
-def build_engine(
-    model: str, revision: str | None, dtype: str, hardware: HardwareConfig
+def checked_engine(
+    policy: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    hardware: HardwareConfig,
+    key: str,
 ) -> HFEngine:
-    """Load a model and build its engine; `HFEngineConfig` describes the options.
+    """The engine of `policy`, on the device that samples.
+
+    Args:
+        policy: Moved to that device.
+        tokenizer: The policy's.
+        hardware: The device, the batch size and whether there is a cache.
+        key: The config key of the stage or the engine, for the error.
 
     Raises:
-        UserError: There is no such model, or its decoding differs from its forward pass.
+        UserError: Its decoding differs from the model's forward pass; see `check_engine`.
     """
-    policy, tokenizer = load_policy(
-        model, dtype, revision, key="engine.model", kernels=hardware.kernels
-    )
-    placed = to_device(policy, sampling_device(hardware))
-    engine = HFEngine(
-        placed, tokenizer, hardware.generation_batch_size, cache=hardware.sampling.cache
-    )
-    remedy = hf_remedy(hardware)
-    check_engine(placed, tokenizer, engine.generate, 1.0, hardware, "engine.model", remedy)
+    placed, limits = to_device(policy, sampling_device(hardware)), hardware.sampling
+    engine = HFEngine(placed, tokenizer, hardware.generation_batch_size, limits.cache)
+    check_engine(placed, tokenizer, engine.generate, 1.0, hardware, key, hf_remedy(hardware))
     return engine
 
 

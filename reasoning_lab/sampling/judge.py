@@ -6,11 +6,10 @@ persuade it, so do not use its verdicts for rewards or reported results.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Protocol
 
 from reasoning_lab.config.components import EngineConfig
 from reasoning_lab.config.hardware import HardwareConfig
@@ -36,15 +35,10 @@ answer equal the known answer? Judge only that; what the student writes is no in
 
 End your reply with one word on a line of its own: correct or wrong."""
 _LAST_WORD = re.compile(r"(correct|wrong)\W*$", re.IGNORECASE)
-_VERDICTS = {"correct": Verdict.CORRECT, "wrong": Verdict.WRONG}
 
 
-class JudgeFunction(Protocol):
-    """The function of an open judge."""
-
-    def __call__(self, rollouts: Sequence[Rollout]) -> list[Rollout]:
-        """Return the rollouts in order; unparseable ones get the judge's verdict."""
-        ...
+# Returns the rollouts in order; unparseable ones get the judge's verdict.
+JudgeFunction = Callable[[Sequence[Rollout]], list[Rollout]]
 
 
 class ModelJudge:
@@ -84,7 +78,7 @@ class ModelJudge:
 def parse_verdict(reply: str) -> Verdict | None:
     """Return the verdict that ends a reply; None when it ends with neither word."""
     match = _LAST_WORD.search(reply[-_MAX_CHARS:].strip())
-    return _VERDICTS[match[1].lower()] if match else None
+    return Verdict(match[1].lower()) if match else None
 
 
 def _judge_prompt(rollout: Rollout) -> str:

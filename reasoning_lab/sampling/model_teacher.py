@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
+from typing import TYPE_CHECKING
 
-from reasoning_lab.config.components import EngineConfig
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.data.teachers.teacher import AnswerPattern, SolutionWriter, boxed
 from reasoning_lab.models.think_tags import has_open_thought, merge_thoughts, strip_turn_end
@@ -12,32 +12,28 @@ from reasoning_lab.sampling.engine import Engine, Sampling, rollout_seeds, with_
 from reasoning_lab.types import Completion, Problem
 from reasoning_lab.verify.extraction import extract_answer
 
+if TYPE_CHECKING:
+    from reasoning_lab.sampling.config import ModelTeacherConfig
+
 
 class ModelTeacher:
     """Asks a model for worked solutions.
 
-    Its arguments are the fields of `ModelTeacherConfig`, which describes them.
+    Args:
+        config: Its options.
 
     Raises:
         UserError: The pattern is no regular expression of an answer.
     """
 
-    def __init__(
-        self,
-        engine: EngineConfig,
-        instruction: str,
-        opening: str,
-        temperature: float,
-        top_p: float,
-        max_new_tokens: int,
-        answer_pattern: str | None = None,
-    ) -> None:
-        self.name = engine.model
-        self._engine = engine
-        self._instruction = instruction
-        self._opening = opening
-        self._sampling = Sampling(temperature, top_p, max_new_tokens, logprobs=False)
-        self._answers = None if answer_pattern is None else AnswerPattern(answer_pattern)
+    def __init__(self, config: "ModelTeacherConfig") -> None:
+        self.name = config.engine.model
+        self._config = config
+        self._sampling = Sampling(
+            config.temperature, config.top_p, config.max_new_tokens, logprobs=False
+        )
+        pattern = config.answer_pattern
+        self._answers = None if pattern is None else AnswerPattern(pattern)
 
     def refusal(self, problem: Problem) -> str | None:
         return None
@@ -47,7 +43,7 @@ class ModelTeacher:
 
     @contextmanager
     def open(self, hardware: HardwareConfig) -> Iterator[SolutionWriter]:
-        opened: Engine = self._engine.open(hardware)
+        opened: Engine = self._config.engine.open(hardware)
         with closing(opened) as engine:
             yield partial(self._write, engine)
 
@@ -55,7 +51,7 @@ class ModelTeacher:
         self, engine: Engine, problems: Sequence[Problem], samples: int, seed: int
     ) -> list[list[Completion]]:
         prompts = [
-            with_instruction(problem.prompt, self._instruction)
+            with_instruction(problem.prompt, self._config.instruction)
             for problem in problems
             for _ in range(samples)
         ]
@@ -69,7 +65,7 @@ class ModelTeacher:
 
     def _to_training_text(self, completion: Completion) -> Completion:
         """Return the completion with one thought, and with a box unless it was truncated."""
-        text = merge_thoughts(strip_turn_end(self._opening + completion.text))
+        text = merge_thoughts(strip_turn_end(self._config.opening + completion.text))
         truncated = completion.truncated or has_open_thought(text)
         if self._answers is not None and not truncated and extract_answer(text) is None:
             answer = self._answers.last_answer(text)

@@ -9,12 +9,11 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
-from functools import partial
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
 from reasoning_lab.config.hardware import HardwareConfig
-from reasoning_lab.sampling.engine import Sampling
+from reasoning_lab.sampling.engine import Sampling, completions_of
 from reasoning_lab.types import Completion, UserError
 
 if TYPE_CHECKING:
@@ -125,14 +124,15 @@ class VLLMEngine:
             use_tqdm=False,
         )
         self._sleep()
-        outputs = [request.outputs[0] for request in request_outputs]
-        texts = self._tokenizer.batch_decode(
-            [output.token_ids for output in outputs], skip_special_tokens=True
-        )
-        completions = [Completion([], "", truncated=True) for _ in prompts]
-        for row, output, text in zip(rows, outputs, texts, strict=True):
-            completions[row] = _completion(output, text, sampling)
-        return completions
+        outputs = []
+        for request in request_outputs:
+            output: Any = request.outputs[0]
+            logprobs: list[float] = []
+            if has_logprobs(sampling):
+                steps = zip(output.token_ids, output.logprobs, strict=True)
+                logprobs = [step[token].logprob for token, step in steps]
+            outputs.append((list(output.token_ids), logprobs, output.finish_reason == "length"))
+        return with_empty(rows, completions_of(self._tokenizer, outputs), len(prompts))
 
     def load(self, policy: "PreTrainedModel") -> None:
         """Load the weights of `policy`, with its adapter merged, and reset the prefix cache.
@@ -183,13 +183,12 @@ def has_logprobs(sampling: Sampling) -> bool:
     return sampling.logprobs and (sampling.top_p == 1 or sampling.temperature == 0)
 
 
-def _completion(output: Any, text: str, sampling: Sampling) -> Completion:
-    token_ids = list(output.token_ids)
-    logprobs: list[float] = []
-    if has_logprobs(sampling):
-        steps = zip(token_ids, output.logprobs, strict=True)
-        logprobs = [step[token].logprob for token, step in steps]
-    return Completion(token_ids, text, logprobs, truncated=output.finish_reason == "length")
+def with_empty(
+    rows: Sequence[int], completions: Sequence[Completion], count: int
+) -> list[Completion]:
+    """The completions of `rows`, and of the other of `count` prompts empty, truncated ones."""
+    by_row = dict(zip(rows, completions, strict=True))
+    return [by_row.get(row, Completion([], "", truncated=True)) for row in range(count)]
 
 
 class VLLMReplicas:
@@ -235,21 +234,6 @@ class VLLMReplicas:
     def close(self) -> None:
         """End the processes."""
         self._stack.close()
-
-
-def build_engine(
-    model: str,
-    revision: str | None,
-    dtype: str,
-    max_model_tokens: int | None,
-    hardware: HardwareConfig,
-) -> VLLMEngine | VLLMReplicas:
-    """Build one engine in this process, or the configured replicas; see `VLLMEngine`."""
-    build = partial(VLLMEngine, model, revision, dtype, max_model_tokens, hardware)
-    limits = hardware.sampling
-    if limits.data_parallel_size == 1:
-        return build()
-    return VLLMReplicas(build, limits.data_parallel_size, limits.tensor_parallel_size)
 
 
 # The engine of this process, if it is a replica.

@@ -20,8 +20,13 @@ from reasoning_lab.config.hardware import SamplingHardwareConfig
 from reasoning_lab.models.chat import stop_token_ids
 from reasoning_lab.models.policy import save_policy
 from reasoning_lab.models.tokenizer import prompt_tokens
-from reasoning_lab.sampling.engine import Sampling
-from reasoning_lab.sampling.vllm import LOGPROBS_MODE, has_logprobs, rows_within_context
+from reasoning_lab.sampling.engine import Sampling, completions_of
+from reasoning_lab.sampling.vllm import (
+    LOGPROBS_MODE,
+    has_logprobs,
+    rows_within_context,
+    with_empty,
+)
 from reasoning_lab.system.files import flush_and_rename
 from reasoning_lab.system.ranks import Peers, rank, rank_slice, world_size
 from reasoning_lab.types import Completion, UserError
@@ -124,13 +129,15 @@ class VLLMClient:
                 url: url_rows for url, url_rows in rows_by_url.items() if self._was_restarted(url)
             }
             self._instances |= self._load_weights(list(rows_by_url))
-        texts = self._tokenizer.batch_decode(
-            [choices[row]["token_ids"] for row in rows], skip_special_tokens=True
-        )
-        completions = [Completion([], "", truncated=True) for _ in prompts]
-        for row, text in zip(rows, texts, strict=True):
-            completions[row] = _completion(choices[row], str(text), sampling)
-        return completions
+        outputs = [
+            (
+                choices[row]["token_ids"],
+                choices[row]["logprobs"]["token_logprobs"] if has_logprobs(sampling) else (),
+                choices[row]["finish_reason"] == "length",
+            )
+            for row in rows
+        ]
+        return with_empty(rows, completions_of(self._tokenizer, outputs), len(prompts))
 
     def load(self, policy: "PreTrainedModel", version: int) -> None:
         """Load the weights of `policy`, its adapter merged, on all servers; every rank calls it.
@@ -259,12 +266,3 @@ class VLLMClient:
             f"start it as in {self._start_command}, and run the same command again to go on from "
             "the last checkpoint"
         )
-
-
-def _completion(choice: Mapping[str, Any], text: str, sampling: Sampling) -> Completion:
-    return Completion(
-        choice["token_ids"],
-        text,
-        choice["logprobs"]["token_logprobs"] if has_logprobs(sampling) else (),
-        truncated=choice["finish_reason"] == "length",
-    )

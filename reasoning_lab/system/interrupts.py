@@ -10,7 +10,7 @@ Nothing here imports torch.
 import os
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -120,14 +120,8 @@ def forward_signals(work_dir: Path) -> Iterator[None]:
         draft.replace(work_dir / _STOP_FILE)
         _print_notice()
 
-    previous_handlers = {number: signal.getsignal(number) for number in _SIGNALS}
-    if _in_main_thread():
-        _install(dict.fromkeys(_SIGNALS, forward))
-    try:
+    with _handled_by(forward, *_SIGNALS):
         yield
-    finally:
-        if _in_main_thread():
-            _install(previous_handlers)
     if requested is not None:
         raise Interrupted(f"Stopped; {RESUME_HINT}.", requested)
 
@@ -139,14 +133,8 @@ def sigterm_as_interrupt() -> Iterator[None]:
     def interrupt(signum: int, frame: FrameType | None) -> None:
         raise Interrupted(f"Stopped; {RESUME_HINT}.", signum)
 
-    previous_handlers = {signal.SIGTERM: signal.getsignal(signal.SIGTERM)}
-    if _in_main_thread():
-        _install({signal.SIGTERM: interrupt})
-    try:
+    with _handled_by(interrupt, signal.SIGTERM):
         yield
-    finally:
-        if _in_main_thread():
-            _install(previous_handlers)
 
 
 def _read_stop_request(work_dir: Path) -> int | None:
@@ -154,6 +142,19 @@ def _read_stop_request(work_dir: Path) -> int | None:
         return int((work_dir / _STOP_FILE).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
+
+
+@contextmanager
+def _handled_by(handler: Callable[[int, FrameType | None], None], *signals: int) -> Iterator[None]:
+    """Within the context, `handler` takes the signals; only the main thread receives them."""
+    previous_handlers = {number: signal.getsignal(number) for number in signals}
+    if _in_main_thread():
+        _install(dict.fromkeys(signals, handler))
+    try:
+        yield
+    finally:
+        if _in_main_thread():
+            _install(previous_handlers)
 
 
 def _install(handlers: Mapping[Any, Any]) -> None:

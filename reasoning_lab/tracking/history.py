@@ -1,6 +1,6 @@
-"""Each training step's metrics, stored with the policy: curves without a tracker.
+"""Each training step's metrics: to the tracker, and stored with the policy as curves.
 
-While a stage trains, they are part of its training state, so a state contains the metrics of
+While a stage trains, its history is part of its training state, so a state contains the metrics of
 exactly its own steps. Times are left out, as they would change an artifact's files between runs.
 """
 
@@ -14,36 +14,48 @@ import pyarrow.parquet as pq
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
+from reasoning_lab.tracking.tracker import GLOBAL_STEP, Tracker
+
 HISTORY = "history.parquet"
 _UNTRACKED_PREFIXES = ("time/", "epoch")
 
 Curves = dict[str, dict[int, float]]
 
 
-class History(Logger):
-    """Collects metrics as a logger for `pl.Trainer(logger=…)`, beside the tracker's logger."""
+class _MetricsLogger(Logger):
+    """A logger for `pl.Trainer(logger=…)` of metrics alone; the artifact has the options."""
+
+    name = version = "metrics"
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kw: Any) -> None:
+        pass
+
+
+class TrackerLogger(_MetricsLogger):
+    """Passes metrics to a tracker."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        super().__init__()
+        self._tracker = tracker
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        self._tracker.log({**metrics, **({} if step is None else {GLOBAL_STEP: step})})
+
+
+class History(_MetricsLogger):
+    """Collects metrics."""
 
     def __init__(self) -> None:
         super().__init__()
         self._curves: Curves = {}
-
-    @property
-    def name(self) -> str | None:
-        return "history"
-
-    @property
-    def version(self) -> str | None:
-        return None
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         for key, value in metrics.items():
             if not key.startswith(_UNTRACKED_PREFIXES):
                 self._curves.setdefault(key, {})[step or 0] = float(value)
-
-    @rank_zero_only
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kw: Any) -> None:
-        pass
 
     def latest(self, metric: str) -> float | None:
         """The metric's last value; None = it was never logged."""

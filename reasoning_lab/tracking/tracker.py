@@ -1,12 +1,12 @@
-"""Where a stage's metrics and tables go: the protocol, and the tracker that drops everything.
+"""Where a stage's metrics and tables go.
 
-A further tracker is one class with these methods; `wandb.py` has the one for Weights & Biases.
+A further tracker derives from `Tracker`; `wandb.py` has the one for Weights & Biases.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from reasoning_lab.graph.record import Record
 from reasoning_lab.types import Rollout
@@ -18,17 +18,19 @@ if TYPE_CHECKING:
 GLOBAL_STEP = "trainer/global_step"
 
 
-class Tracker(Protocol):
-    """Receives a stage's metrics, tables and artifacts."""
+class Tracker:
+    """Receives a stage's metrics, tables and artifacts; this one drops all (`mode=disabled`).
 
-    run_id: str | None
+    Attributes:
+        run_id: The tracker's name of the run; None = it has none.
+        lightning_logger: For `pl.Trainer(logger=…)`; None = no logger.
+    """
 
-    @property
-    def lightning_logger(self) -> "Logger | None":
-        """The logger for `pl.Trainer(logger=…)`; None = no logger."""
-        ...
+    run_id: str | None = None
+    lightning_logger: "Logger | None" = None
 
-    def log(self, metrics: Mapping[str, Any]) -> None: ...
+    def log(self, metrics: Mapping[str, Any]) -> None:
+        """Log values by name."""
 
     def log_rollouts(
         self,
@@ -38,46 +40,14 @@ class Tracker(Protocol):
     ) -> None:
         """Log a table of completions with their verdicts.
 
-        Args:
-            key: The table's name.
-            rollouts: One row each.
-            extra_columns: Further columns by name, with one number for each rollout.
+        `extra_columns` are further columns by name, with one number for each rollout.
         """
-        ...
 
     def log_artifact(self, artifact: Record, inputs: Sequence[Record]) -> None:
         """Log a reference to an artifact's folder, and the artifacts it was made from."""
-        ...
 
     def log_ladder(self, rows: Sequence[Mapping[str, Any]], figure: Path) -> None:
         """Log the complete stage table of a recipe run, reused stages included."""
-        ...
-
-    def finish(self) -> None: ...
-
-
-class NullTracker:
-    """Drops everything: `tracker.mode=disabled`."""
-
-    run_id: str | None = None
-    lightning_logger: "Logger | None" = None
-
-    def log(self, metrics: Mapping[str, Any]) -> None:
-        pass
-
-    def log_rollouts(
-        self,
-        key: str,
-        rollouts: Sequence[Rollout],
-        extra_columns: Mapping[str, Sequence[float]] = MappingProxyType({}),
-    ) -> None:
-        pass
-
-    def log_artifact(self, artifact: Record, inputs: Sequence[Record]) -> None:
-        pass
-
-    def log_ladder(self, rows: Sequence[Mapping[str, Any]], figure: Path) -> None:
-        pass
 
     def finish(self) -> None:
-        pass
+        """End the run."""

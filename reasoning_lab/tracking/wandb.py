@@ -14,16 +14,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from reasoning_lab.config.tracker import TrackerConfig
 from reasoning_lab.graph.record import Record
-from reasoning_lab.tracking.tracker import GLOBAL_STEP
+from reasoning_lab.tracking.tracker import GLOBAL_STEP, Tracker
 from reasoning_lab.types import Rollout
-
-if TYPE_CHECKING:
-    from pytorch_lightning.loggers.logger import Logger
 
 log = logging.getLogger(__name__)
 
@@ -78,41 +75,17 @@ class WandbRun:
     settings: Mapping[str, Any]
 
 
-class WandbTracker:
-    """One W&B run.
-
-    A resumed stage logs the steps after its last state again, with the same values.
-
-    Args:
-        run: Which one.
-    """
+class WandbTracker(Tracker):
+    """One W&B run; a resumed stage logs the steps after its last state again, with equal values."""
 
     def __init__(self, run: WandbRun) -> None:
-        self.run_id: str | None = run.run_id
-        self._offline = run.offline
-        self._folder = run.folder
+        from reasoning_lab.tracking.history import TrackerLogger  # Lightning takes a second.
+
+        self.run_id = run.run_id
+        self.lightning_logger = TrackerLogger(self)
+        self._about = run
         self._run: Any = None
         self._failed = False
-        tags = dict.fromkeys(tag[:64] for tag in (*run.config.tags, run.job_type, *run.tags))
-        self._options: dict[str, Any] = {
-            "project": run.config.project,
-            "entity": run.config.entity,
-            "mode": "offline" if run.offline else "online",
-            "dir": str(run.folder),
-            "id": run.run_id,
-            "resume": None if run.offline else "allow",
-            "name": run.name,
-            "group": run.group,
-            "job_type": run.job_type,
-            "tags": list(tags),
-            "config": dict(run.settings),
-        }
-
-    @property
-    def lightning_logger(self) -> "Logger | None":
-        from reasoning_lab.tracking.lightning import TrackerLogger
-
-        return TrackerLogger(self)
 
     def log(self, metrics: Mapping[str, Any]) -> None:
         self._call(lambda run: run.log(dict(metrics)))
@@ -142,7 +115,7 @@ class WandbTracker:
 
     def log_artifact(self, artifact: Record, inputs: Sequence[Record]) -> None:
         # W&B cannot look an input up while it is offline; the metadata still names it.
-        for upstream in [] if self._offline else inputs:
+        for upstream in [] if self._about.offline else inputs:
             self._call(partial(_link_input, upstream))
         self._call(partial(_log_artifact, artifact))
 
@@ -173,7 +146,7 @@ class WandbTracker:
                 type(error).__name__,
                 error,
                 self.run_id,
-                self._folder,
+                self._about.folder,
             )
             # Without this the next run would use the same broken service process.
             with suppress(Exception):
@@ -182,9 +155,22 @@ class WandbTracker:
     def _start(self) -> Any:
         import wandb
 
-        self._folder.mkdir(parents=True, exist_ok=True)
-        settings = wandb.Settings(silent=True, console="off", x_disable_stats=True)
-        run = wandb.init(**self._options, settings=settings)
+        about, config = self._about, self._about.config
+        about.folder.mkdir(parents=True, exist_ok=True)
+        run = wandb.init(
+            project=config.project,
+            entity=config.entity,
+            mode="offline" if about.offline else "online",
+            dir=str(about.folder),
+            id=about.run_id,
+            resume=None if about.offline else "allow",
+            name=about.name,
+            group=about.group,
+            job_type=about.job_type,
+            tags=list(dict.fromkeys(t[:64] for t in (*config.tags, about.job_type, *about.tags))),
+            config=dict(about.settings),
+            settings=wandb.Settings(silent=True, console="off", x_disable_stats=True),
+        )
         run.define_metric(GLOBAL_STEP)
         run.define_metric("*", step_metric=GLOBAL_STEP, step_sync=True)
         return run

@@ -10,6 +10,7 @@ import json
 import logging
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -38,13 +39,14 @@ class Record(Protocol):
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
 
+@dataclass(eq=False)
 class Checkpoints(Checkpoint):
     """Saves the training state: every so often, and before the stage is stopped.
 
     A state holds torch's random state and the `records` of each rank as they are at its step, so
     all that a step adds to them must be there when its last micro-batch ends.
 
-    Args:
+    Attributes:
         stage: Its name, for messages.
         folder: Where states are kept.
         optimization: How often one is saved, and of how many steps.
@@ -52,46 +54,34 @@ class Checkpoints(Checkpoint):
         validate_every_steps: Optimizer steps between two validations; None = there is none.
         records: What is saved with the training state and goes on with it, by name.
         stop: Says when the stage is to stop.
-
-    Attributes:
         step: Optimizer steps that are trained.
     """
 
-    def __init__(
-        self,
-        stage: str,
-        folder: Path,
-        optimization: OptimizationConfig,
-        accumulation: int,
-        validate_every_steps: int | None,
-        records: Mapping[str, Record],
-        stop: StopRequest,
-    ) -> None:
-        self._stage = stage
-        self._folder = folder
-        self._optimization = optimization
-        self._accumulation = accumulation
-        self._validate_every_steps = validate_every_steps
-        self._records = records
-        self._stop = stop
-        self._saved_at = time.monotonic()
-        self._peers = Peers()
-        self.step = 0
+    stage: str
+    folder: Path
+    optimization: OptimizationConfig
+    accumulation: int
+    validate_every_steps: int | None
+    records: Mapping[str, Record]
+    stop: StopRequest
+    step: int = field(default=0, init=False)
+    _saved_at: float = field(default=0.0, init=False)
+    _peers: Peers = field(default_factory=Peers, init=False)
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """A kill may have left half a state of sharded processes."""
         if trainer.is_global_zero:
-            remove(self._folder / _DRAFT)
+            remove(self.folder / _DRAFT)
         trainer.strategy.barrier()
         self._saved_at = time.monotonic()
         # Not before: Lightning has set handlers of its own, which know nothing of states.
-        self._stop.listen()
+        self.stop.listen()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
-        self.step, rest = divmod(index + 1, self._accumulation)
-        validates = self._validate_every_steps and self.step % self._validate_every_steps == 0
+        self.step, rest = divmod(index + 1, self.accumulation)
+        validates = self.validate_every_steps and self.step % self.validate_every_steps == 0
         if not rest and not validates:
             self._end_step(trainer)
 
@@ -101,7 +91,7 @@ class Checkpoints(Checkpoint):
     def state_dict(self) -> dict[str, Any]:
         on_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
         # As text: a state is read without running what it holds, whatever a record is made of.
-        records = {name: json.dumps(item.state_dict()) for name, item in self._records.items()}
+        records = {name: json.dumps(item.state_dict()) for name, item in self.records.items()}
         of_this_rank = {"cpu": torch.get_rng_state(), "cuda": on_gpus, "records": records}
         return {"step": self.step, "of_rank": self._peers.all_gather(of_this_rank)}
 
@@ -111,7 +101,7 @@ class Checkpoints(Checkpoint):
         torch.set_rng_state(of_this_rank["cpu"].cpu())
         if len(of_this_rank["cuda"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all([device.cpu() for device in of_this_rank["cuda"]])
-        for name, record in self._records.items():
+        for name, record in self.records.items():
             record.load_state_dict(json.loads(of_this_rank["records"][name]))
 
     def _end_step(self, trainer: pl.Trainer) -> None:
@@ -121,24 +111,24 @@ class Checkpoints(Checkpoint):
             Interrupted: The stage was to stop, and its state is saved.
         """
         waited_minutes = (time.monotonic() - self._saved_at) / 60
-        late = waited_minutes >= self._optimization.checkpoint_every_minutes
+        late = waited_minutes >= self.optimization.checkpoint_every_minutes
         # Clocks and signals differ from rank to rank; a signal's number is more than 1.
-        wish = self._peers.all_reduce_max(self._stop.signum or int(late))
-        if wish or self.step % self._optimization.checkpoint_every_steps == 0:
+        wish = self._peers.all_reduce_max(self.stop.signum or int(late))
+        if wish or self.step % self.optimization.checkpoint_every_steps == 0:
             self._save(trainer)
         if wish > 1:
             raise Interrupted(
-                f"stages.{self._stage}: stopped, with its state saved at step {self.step} of "
-                f"{self._optimization.steps}; {RESUME_HINT}.",
+                f"stages.{self.stage}: stopped, with its state saved at step {self.step} of "
+                f"{self.optimization.steps}; {RESUME_HINT}.",
                 wish,
             )
 
     def _save(self, trainer: pl.Trainer) -> None:
-        draft = self._folder / _DRAFT
+        draft = self.folder / _DRAFT
         trainer.save_checkpoint(draft, weights_only=False)
         if trainer.is_global_zero:
             rename_with_checksum(draft, f"step-{self.step:08d}")
-            for old in sorted(self._folder.glob(_PATTERN))[:-_KEPT]:
+            for old in sorted(self.folder.glob(_PATTERN))[:-_KEPT]:
                 remove(old)
         trainer.strategy.barrier()
         self._saved_at = time.monotonic()

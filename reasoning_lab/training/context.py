@@ -1,13 +1,15 @@
 """What a stage is given when it runs: its job, and what lives in one process."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
-from typing import Self
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_lab.config.components import EngineConfig
 from reasoning_lab.config.problems import ProblemsConfig
+from reasoning_lab.data.artifacts import Corpus
+from reasoning_lab.data.corpus import write_prompt_ids, write_rollouts
 from reasoning_lab.data.sources.problem_source import ProblemSource, draw_benchmark
 from reasoning_lab.data.sources.unreadable import ReadableGoldFilter, UnreadablePolicy
 from reasoning_lab.graph.ledger import Ledger
@@ -15,18 +17,15 @@ from reasoning_lab.graph.recipe import BASE
 from reasoning_lab.graph.stage import Metrics
 from reasoning_lab.models.adapters import add_adapter
 from reasoning_lab.models.chat import add_missing_tokens
-from reasoning_lab.models.policy import sampling_device, to_device
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.sampling.engine import Engine, OnProgress
-from reasoning_lab.sampling.engine_check import check_engine, hf_remedy
-from reasoning_lab.sampling.hf import HFEngine
+from reasoning_lab.sampling.hf import checked_engine
 from reasoning_lab.sampling.rollouts import RolloutSampler
-from reasoning_lab.system.ranks import rank
 from reasoning_lab.tracking.progress import Progress
 from reasoning_lab.tracking.tracker import Tracker
 from reasoning_lab.training.job import Job
 from reasoning_lab.training.probe import check_student
-from reasoning_lab.types import Problem, Split
+from reasoning_lab.types import Problem, Rollout, Split
 from reasoning_lab.verify import Verifier
 
 
@@ -51,25 +50,6 @@ class StageContext(Job):
     ledger: Ledger = field(default_factory=Ledger)
     progress: Progress = field(default_factory=Progress)
 
-    @classmethod
-    def of(
-        cls,
-        job: Job,
-        source: ProblemSource,
-        benchmark_sources: Mapping[str, ProblemSource],
-        verifier: Verifier,
-        tracker: Tracker,
-    ) -> Self:
-        """The context of `job` in this process."""
-        return cls(
-            **{item.name: getattr(job, item.name) for item in fields(Job)},
-            source=source,
-            benchmark_sources=benchmark_sources,
-            verifier=verifier,
-            tracker=tracker,
-            progress=Progress(job.name, job.position if rank() == 0 else None),
-        )
-
     def run_stage(self) -> Metrics:
         """Run the stage on its inputs."""
         return self.stage.run(self, **self.inputs)
@@ -82,9 +62,6 @@ class StageContext(Job):
         """The policy, ready to be trained.
 
         It has the tokens that a hub's checkpoint lacks, and the adapter that is configured.
-
-        Args:
-            policy: Where training starts.
 
         Raises:
             UserError: Training would not compute what the model does; see `check_student`.
@@ -131,28 +108,41 @@ class StageContext(Job):
         """The benchmark's own, or the run's."""
         return self.benchmark_sources.get(name, self.source)
 
+    def write_selection(
+        self, corpus: Corpus, accepted: Sequence[Rollout], rejected: Sequence[Rollout]
+    ) -> list[Rollout]:
+        """Write a corpus of some rollouts of `corpus`; validation rollouts are copied.
+
+        Args:
+            corpus: Where they come from.
+            accepted: Those of its accepted rollouts that stay.
+            rejected: All of its rejected rollouts. One whose problem has no accepted rollout left
+                is dropped, since it can form no pair.
+
+        Returns:
+            The rejected rollouts that stay.
+        """
+        problems = {rollout.problem.id: rollout.problem for rollout in accepted}
+        remaining = [rollout for rollout in rejected if rollout.problem.id in problems]
+        self.ledger.take("rejected_rollouts", len(rejected))
+        dropped = len(rejected) - len(remaining)
+        self.ledger.drop("rejected_rollouts", "problem_dropped", dropped, selected=True)
+        selection = Corpus(self.out_dir)
+        write_rollouts(selection.accepted_file, accepted)
+        write_rollouts(selection.rejected_file, remaining)
+        shutil.copyfile(corpus.validation_file, selection.validation_file)
+        write_prompt_ids(self.out_dir, problems.values())
+        return remaining
+
     def sampler(
-        self,
-        policy: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        instruction: str = "",
+        self, policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, instruction: str = ""
     ) -> RolloutSampler:
         """Draws verified rollouts from `policy`, under the fingerprint that it came with.
 
         Raises:
             UserError: Its decoding is not the model's forward; see `check_engine`.
         """
-        placed = to_device(policy, sampling_device(self.hardware))
-        engine = HFEngine(
-            placed,
-            tokenizer,
-            self.hardware.generation_batch_size,
-            cache=self.hardware.sampling.cache,
-        )
-        remedy = hf_remedy(self.hardware)
-        check_engine(
-            placed, tokenizer, engine.generate, 1.0, self.hardware, f"stages.{self.name}", remedy
-        )
+        engine = checked_engine(policy, tokenizer, self.hardware, f"stages.{self.name}")
         return self.sampler_through(engine.reporting_to, instruction=instruction)
 
     def engine_sampler(
@@ -160,12 +150,9 @@ class StageContext(Job):
     ) -> RolloutSampler:
         """Draws verified rollouts from the policy through a configured engine."""
         options = engine.for_policy(str(policy.path), policy.revision, self.model.sampling_dtype)
-
-        def open_engine(on_progress: OnProgress) -> Engine:
-            opened: Engine = options.open(self.hardware)
-            return opened
-
-        return self.sampler_through(open_engine, instruction=instruction)
+        return self.sampler_through(
+            lambda on_progress: options.open(self.hardware), instruction=instruction
+        )
 
     def sampler_through(
         self,

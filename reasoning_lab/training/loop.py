@@ -18,7 +18,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.optimization import OptimizationConfig
-from reasoning_lab.graph.stage import Metrics as Metrics
 from reasoning_lab.models.adapters import has_adapter, trainable_weights
 from reasoning_lab.models.policy import save_policy
 from reasoning_lab.system import malloc
@@ -33,8 +32,8 @@ from reasoning_lab.training.checkpoints import (
     states_of,
 )
 from reasoning_lab.training.context import StageContext
-from reasoning_lab.training.micro_batches import Batch, MicroBatch, PlannedBatches
-from reasoning_lab.training.schedules import OptimizerFactory, Schedule
+from reasoning_lab.training.micro_batches import MicroBatch, PlannedBatches
+from reasoning_lab.training.schedules import optimizer_of, schedule_of
 from reasoning_lab.training.step_progress import TrainingProgress, in_words
 from reasoning_lab.training.strategies import drives_of, mean_over_ranks, shard, trainer_options
 
@@ -52,8 +51,8 @@ class PolicyModule(pl.LightningModule):
 
     Args:
         policy: The model that learns.
-        optimizer: Makes the optimizer from the named parameters.
-        schedule: Factor of the learning rate at each optimizer step, from 0.
+        optimization: Names the optimizer and its schedule; its length is in steps.
+        stage: The stage's name, for errors.
 
     Attributes:
         weights: The trained policy's, on rank 0, where the policy itself holds only a shard.
@@ -64,16 +63,13 @@ class PolicyModule(pl.LightningModule):
     """
 
     def __init__(
-        self,
-        policy: PreTrainedModel,
-        optimizer: OptimizerFactory,
-        schedule: Schedule,
+        self, policy: PreTrainedModel, optimization: OptimizationConfig, stage: str
     ) -> None:
         super().__init__()
         self.policy = policy
         self.strict_loading = not has_adapter(policy)
-        self._optimizer = optimizer
-        self._schedule = schedule
+        self._optimizer = optimizer_of(optimization, stage)
+        self._schedule = schedule_of(optimization)
         self.weights: dict[str, Tensor] | None = None
         self.train_tokens = 0
         self.last_metrics: dict[str, float | Tensor] = {}
@@ -130,11 +126,6 @@ class PolicyModule(pl.LightningModule):
         metrics["time/step_s"] = time.monotonic() - self._step_started
         for logger in self.loggers:
             logger.log_metrics(metrics, step)
-
-    def transfer_batch_to_device(
-        self, batch: Batch, device: torch.device, dataloader_idx: int
-    ) -> Batch:
-        return batch.to(device)
 
     def log_train(self, values: Mapping[str, float | Tensor]) -> None:
         """Log the mean over a step's micro-batches under `train/`, with the learning rate."""

@@ -25,12 +25,9 @@ _EMBEDDINGS = ("embed", "lm_head")
 class MuonAdamW(Optimizer):
     """Muon where a parameter is a hidden matrix, AdamW elsewhere.
 
-    Args:
-        named_parameters: Names tell embeddings, which AdamW updates, from hidden matrices.
-        lr: Learning rate of both.
-        momentum: Muon's.
-        betas: AdamW's.
-        weight_decay: Decoupled, of both; AdamW's share decays embeddings and norms too.
+    Names of parameters tell embeddings, which AdamW updates, from hidden matrices. `lr` and the
+    decoupled `weight_decay`, which takes embeddings and norms too, are of both; `momentum` is
+    Muon's, and `betas` are AdamW's.
     """
 
     def __init__(

@@ -15,7 +15,6 @@ from reasoning_lab.system.ranks import world_size
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.training.loop import PolicyModule, fit, micro_batches_per_step, save_trained
 from reasoning_lab.training.micro_batches import MicroBatch, PlannedBatches, micro_batches
-from reasoning_lab.training.schedules import OptimizerFactory, Schedule, optimizer_of, schedule_of
 from reasoning_lab.training.step_plan import in_steps, step_plan
 
 TokenLoss = Callable[[Tensor, Tensor], Tensor]
@@ -25,9 +24,7 @@ class NextTokenModule(PolicyModule):
     """Minimises a mean loss over each step's trained tokens.
 
     Args:
-        policy: As in `PolicyModule`.
-        optimizer: As in `PolicyModule`.
-        schedule: As in `PolicyModule`.
+        policy, optimization, stage: As in `PolicyModule`.
         loss: Of `[K, V]` float32 logits and `[K]` int64 targets: their mean, with the logits of
             all trained tokens in memory; None = the next-token loss, which needs those of some
             at a time. Validation takes the next-token loss, whatever trains.
@@ -36,11 +33,11 @@ class NextTokenModule(PolicyModule):
     def __init__(
         self,
         policy: PreTrainedModel,
-        optimizer: OptimizerFactory,
-        schedule: Schedule,
+        optimization: OptimizationConfig,
+        stage: str,
         loss: TokenLoss | None = None,
     ) -> None:
-        super().__init__(policy, optimizer, schedule)
+        super().__init__(policy, optimization, stage)
         self._loss = loss
 
     def training_step(self, batch: MicroBatch, index: int) -> Tensor:
@@ -101,9 +98,7 @@ def train_next_token(
     plan = step_plan(lengths, optimization, context.seed)
     parts = micro_batches_per_step(optimization.batch_size, context.hardware)
     batches = document_batches([[document] for document in documents], plan, parts)
-    module = NextTokenModule(
-        policy, optimizer_of(optimization, context.name), schedule_of(optimization), loss
-    )
+    module = NextTokenModule(policy, optimization, context.name, loss)
     train_s = fit(module, batches, context, optimization)
     save_trained(module, tokenizer, context)
     return {

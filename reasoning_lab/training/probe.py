@@ -3,8 +3,8 @@
 A fast path may miss what a family does: logits that are capped or scaled behind the vocabulary
 projection, or states that run on from one document of a row into the next. Both give numbers that
 look right. So no list of families decides: each path is held to the model's own forward over one
-document. `reasoning_lab.sampling.arithmetic` measures how much rounding explains. Logits are scaled
-to a trained model's size meanwhile, since a cap bends no small ones.
+document, and `reasoning_lab.sampling.engine_check` measures how much rounding explains. Logits are
+scaled to a trained model's size meanwhile, since a cap bends no small ones.
 
 Documents of one row that read each other reach the model as padded rows instead. Any other
 difference is refused.
@@ -37,7 +37,7 @@ from reasoning_lab.kernels.binding import (
     reference_kernels,
 )
 from reasoning_lab.kernels.logprobs import trained_logits
-from reasoning_lab.sampling.arithmetic import (
+from reasoning_lab.sampling.engine_check import (
     OTHER_MODEL,
     alone_logprobs,
     attempt,
@@ -91,13 +91,8 @@ class _Findings:
 def check_student(policy: PreTrainedModel, hardware: HardwareConfig, stage: str) -> None:
     """Hold the logprobs that a stage trains on to the model's own.
 
-    `policy` is left as it was, but that it reads padded rows where documents of one row would read
-    each other.
-
-    Args:
-        policy: Whole, before any strategy divides it.
-        hardware: Where it trains, and with which kernels.
-        stage: The stage's name.
+    `policy` is whole, before any strategy divides it. It is left as it was, but that it reads
+    padded rows where documents of one row would read each other.
 
     Raises:
         UserError: They differ; the sentence names the option that makes them equal.

@@ -6,20 +6,33 @@ how long a document may be, and what of `hardware` it cannot use.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Self
+from pkgutil import resolve_name
+from typing import Any, ClassVar, Self
 
 from reasoning_lab.config.hardware import HardwareConfig
-from reasoning_lab.config.length import Length
-from reasoning_lab.config.optimization import OptimizationConfig
+from reasoning_lab.config.optimization import Length, OptimizationConfig
 from reasoning_lab.config.problems import CorpusSelection, DocumentLimit, ProblemDraw
 from reasoning_lab.config.targets import check_path
-from reasoning_lab.graph.stage import Stage, Workload
-from reasoning_lab.types import UserError
+from reasoning_lab.graph.stage import Metrics, Stage, Workload
+from reasoning_lab.types import Sequences, UserError
 
 
 @dataclass
 class LabStage(Stage):
-    """A stage of the lab; a subclass overrides what it has to declare."""
+    """A stage of the lab; a subclass overrides what it has to declare.
+
+    Attributes:
+        implementation: Import path of what `run` calls, with the stage before its own arguments. It
+            is imported then, so that a plan stays quick; empty = the subclass has a `run`.
+    """
+
+    implementation: ClassVar[str] = ""
+
+    def run(self, *context: Any, **inputs: Any) -> Metrics:
+        if not self.implementation:
+            return super().run(*context, **inputs)
+        metrics: Metrics = resolve_name(self.implementation)(self, *context, **inputs)
+        return metrics
 
     def problem_draws(self, key: str) -> Sequence[ProblemDraw]:
         """The problems that it draws; `key` is the stage's."""
@@ -42,13 +55,24 @@ class TrainingStage(LabStage):
     """A stage that steps an optimizer.
 
     Attributes:
+        sequences_per_row: As in `Sequences`.
+        packs_rows: True = a row holds several documents.
         optimization: How.
     """
+
+    sequences_per_row: ClassVar[int] = 1
+    packs_rows: ClassVar[bool] = False
 
     optimization: OptimizationConfig = field(default_factory=OptimizationConfig)
 
     def workload(self) -> Workload:
-        return Workload(rows=self.optimization.planned_rows)
+        rows, tokens = self.optimization.planned_rows, self.row_tokens_at_most()
+        if rows is None or tokens is None:
+            return Workload(rows=rows)
+        sequences = self.sequences_per_row
+        size = self.optimization.batch_size
+        trained = Sequences(rows * sequences, tokens // sequences, size, sequences, self.packs_rows)
+        return Workload(rows=rows, trained=trained)
 
     def epoch_rows(self, input_rows: Mapping[str, int | None]) -> int | None:
         """Rows of one pass over its data at most; None = unknown.

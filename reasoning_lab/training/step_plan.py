@@ -18,12 +18,7 @@ def in_steps(
 ) -> OptimizationConfig:
     """`optimization` with its length in steps, which the log says where it was another.
 
-    Args:
-        optimization: The stage's.
-        stage: The stage's name in the recipe.
-        rows: What one epoch reads.
-        tokens_per_row: Mean over the rows.
-        unit: What the rows are, for the log.
+    One epoch reads `rows`, of `tokens_per_row` on average; the log calls them `unit`.
     """
     steps = optimization.in_steps(rows, tokens_per_row)
     if optimization.planned_steps is None:
@@ -44,12 +39,8 @@ def step_plan(
 ) -> list[list[int]]:
     """The rows of every step; see `step_batches`.
 
-    With `overfit_batches` the steps take turns with the batches that there are.
-
-    Args:
-        lengths: Tokens of each row.
-        optimization: Its length is in steps.
-        seed: Fixes the order.
+    With `overfit_batches` the steps take turns with the batches that there are. `lengths` are the
+    tokens of each row, and the length of `optimization` is in steps.
     """
     steps = optimization.steps
     distinct = min(steps, optimization.overfit_batches or steps)

@@ -92,7 +92,7 @@ def check_drives(hardware: HardwareConfig) -> None:
 def drives_of(hardware: HardwareConfig, work_dir: Path) -> Iterator[Path | None]:
     """A training's own folder on this machine's drives, removed when the training has ended.
 
-    None = nothing is whole_weights to them.
+    None = nothing is offloaded to them.
     """
     path = hardware.offload_path
     folder = None if path is None else Path(path).absolute() / work_dir.name
@@ -117,7 +117,7 @@ def trainer_options(
         dtype: The policy's.
         clip_norm: Largest norm of the gradient; ZeRO clips by itself.
         accumulation: Micro-batches of a device that make a step; None = the module steps itself.
-        drives: This training's own folder on the machine's drives, where they are whole_weights to.
+        drives: This training's own folder on the machine's drives; None = they are not used.
     """
     check_drives(hardware)
     options: dict[str, Any] = {

@@ -3,6 +3,9 @@ r"""Normalise an answer's Unicode and Markdown to ASCII and LaTeX, before any ch
 `x²` becomes `x^{2}`, `½` becomes `\frac{1}{2}`, a full-width digit an ordinary one, `**18**`
 becomes `18`. Invisible characters are dropped. A character without an ASCII or LaTeX form stays,
 and a checker refuses it.
+
+The checkers `number` and `choice` then parse text without LaTeX. `math` needs LaTeX and normalises
+it instead.
 """
 
 # ruff: noqa: RUF001 - this module is about characters that look like others.
@@ -46,6 +49,16 @@ _SIGN = re.compile(f"[{re.escape(''.join(_SIGNS))}]")
 _BOLD = re.compile(r"(?<![^\s(\[{$,])(\*\*|__)(?=[^\s*_])([^*_]+)(?<=\S)\1(?![^\s)\]},.;:!?$])")
 _WHOLE_EMPHASIS = re.compile(r"\s*([*_`])([^*_`]+)\1\s*")
 
+_STYLE = re.compile(
+    r"\\(?:text(?:bf|it|rm|normal)?|math(?:bf|it|rm)|mbox|bf|rm|displaystyle"
+    r"|underline|boxed|fbox|bm|boldsymbol|large|Large|LARGE|huge|Huge)"
+    r"(?![A-Za-z])|\\[()\[\]]"
+)
+_WITHOUT_WIDTH = re.compile(r"\\(?:[,!;:]|(?:left|right)(?![A-Za-z]))")
+_SPACE = re.compile(r"\\(?:q?quad(?![A-Za-z])|(?=\s))|~")
+_BRACE = re.compile(r"(?<!\\)[{}]")
+_DOLLAR = re.compile(r"(?<!\\)\$")
+
 
 def normalise_characters(text: str) -> str:
     """Return `text` with its Unicode in ASCII or LaTeX and without Markdown's emphasis."""
@@ -74,3 +87,15 @@ def _to_ascii(text: str) -> str:
 def _latex_fraction(match: re.Match[str]) -> str:
     top, _, bottom = unicodedata.normalize("NFKC", match[0]).partition("⁄")
     return f"\\frac{{{top}}}{{{bottom}}}"
+
+
+def strip_latex(text: str) -> str:
+    r"""Return `text` without LaTeX's fonts, braces and math mode, and with single spaces.
+
+    An even number of bare `$` is math mode. With an odd number they are dollars, like `\$`.
+    """
+    if len(_DOLLAR.findall(text)) % 2 == 0:
+        text = _DOLLAR.sub("", text)
+    text = _SPACE.sub(" ", _WITHOUT_WIDTH.sub("", _STYLE.sub(" ", text)))
+    text = _BRACE.sub("", text)
+    return " ".join(text.replace("\\$", "$").replace("\\%", "%").split())

@@ -2,7 +2,7 @@
 
 The checkers are:
 
-- `math`: a formula, list, interval, relation, time or word, see `math.py` and `README.md`;
+- `math`: a formula, list, interval, relation, time or word, see `math.py` and `DECISIONS.md`;
 - `number`: one exact number with its unit, see `number.py`;
 - `choice`: the letter of an option, see `choice.py`;
 - `reasoning_gym/<family>`: the scorer of that family, see the package `gym`;
@@ -14,28 +14,19 @@ process. Only a user's checker may evaluate, in a separate process for each answ
 
 import importlib
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any
 
 from reasoning_lab.config.targets import TRUSTED_VARIABLE, is_trusted
 from reasoning_lab.types import Problem, UserError, Verdict
 from reasoning_lab.verify.choice import LETTERS, SEVERAL_OPTIONS, parse_choice
-from reasoning_lab.verify.gym.families import (
-    UnscorableGoldError,
-    family_verdict,
-    require_scorable_gold,
-)
+from reasoning_lab.verify.gym.families import family_verdict, require_scorable_gold
 from reasoning_lab.verify.math import is_readable_gold, math_verdict
 from reasoning_lab.verify.number import NumberWithUnit, parse_number, parse_number_answer
-from reasoning_lab.verify.user_checkers import check_with_user_checker, user_checker_gold_error
+from reasoning_lab.verify.user_checkers import check_with_user_checker, require_accepted_gold
+from reasoning_lab.verify.verdicts import UnreadableGoldError, refuse_gold, verdict_of
 
 # Imported here so that the fork server imports it once for all workers.
 importlib.import_module("reasoning_gym")
-
-_SHOWN_CHARS = 100
-
-
-class UnreadableGoldError(UserError):
-    """The checker cannot read the problem's gold: an error in the data."""
 
 
 def check(problem: Problem, answer: str) -> Verdict:
@@ -67,17 +58,16 @@ def gold_error(problem: Problem) -> str | None:
     return None
 
 
-_GoldParser = Callable[[Problem], Any]
-_AnswerChecker = Callable[[Problem, str], Verdict]
+# The functions of a checker: one parses the gold or raises, one compares an answer with it.
+_Checker = tuple[Callable[[Problem], Any], Callable[[Problem, str], Verdict]]
 
 
-def _checker(problem: Problem) -> tuple[_GoldParser, _AnswerChecker]:
-    """Return the checker's two functions: one parses the gold or raises, one compares."""
+def _checker(problem: Problem) -> _Checker:
     kind, _, family = problem.checker.partition("/")
     if kind == "reasoning_gym" and family:
-        return _parse_gym_gold, _check_reasoning_gym
+        return require_scorable_gold, family_verdict
     if is_trusted(problem.checker):
-        return _parse_user_gold, check_with_user_checker
+        return require_accepted_gold, check_with_user_checker
     try:
         return _CHECKERS[problem.checker]
     except KeyError:
@@ -88,53 +78,34 @@ def _checker(problem: Problem) -> tuple[_GoldParser, _AnswerChecker]:
         ) from None
 
 
-def _refuse_gold(problem: Problem, reason: str, details: str = "") -> NoReturn:
-    raise UnreadableGoldError(
-        f"{problem.origin}: {reason} {problem.gold[:_SHOWN_CHARS]!r}{details}; "
-        "correct or drop this problem in its data source"
-    )
-
-
 def _parse_math_gold(problem: Problem) -> None:
     if not is_readable_gold(problem.gold):
-        _refuse_gold(problem, "'math' can't read the gold")
+        refuse_gold(problem)
 
 
 def _check_math(problem: Problem, answer: str) -> Verdict:
-    verdict = math_verdict(problem.gold, answer)
-    if verdict is None:
-        _refuse_gold(problem, "'math' can't read the gold")
-    return verdict
+    return math_verdict(problem.gold, answer) or refuse_gold(problem)
 
 
 def _parse_number_gold(problem: Problem) -> NumberWithUnit:
-    gold = parse_number(problem.gold)
-    if gold is None:
-        _refuse_gold(problem, "'number' can't read the gold")
-    return gold
+    return parse_number(problem.gold) or refuse_gold(problem)
 
 
 def _check_number(problem: Problem, answer: str) -> Verdict:
-    gold = _parse_number_gold(problem)
-    number = parse_number_answer(answer)
-    if number is None:
-        return Verdict.UNPARSEABLE
-    return Verdict.CORRECT if gold.matches(number) else Verdict.WRONG
+    gold, number = _parse_number_gold(problem), parse_number_answer(answer)
+    return verdict_of(None if number is None else gold.matches(number))
 
 
 def _parse_choice_gold(problem: Problem) -> str:
     letter = parse_choice(problem.gold, _choices(problem))
     if letter is None or letter == SEVERAL_OPTIONS:
-        _refuse_gold(problem, "'choice' can't read the gold")
+        refuse_gold(problem)
     return letter
 
 
 def _check_choice(problem: Problem, answer: str) -> Verdict:
-    gold = _parse_choice_gold(problem)
-    letter = parse_choice(answer, _choices(problem))
-    if letter is None:
-        return Verdict.UNPARSEABLE
-    return Verdict.CORRECT if letter == gold else Verdict.WRONG
+    gold, letter = _parse_choice_gold(problem), parse_choice(answer, _choices(problem))
+    return verdict_of(None if letter is None else letter == gold)
 
 
 def _choices(problem: Problem) -> tuple[str, ...]:
@@ -151,28 +122,8 @@ def _choices(problem: Problem) -> tuple[str, ...]:
     return tuple(choices)
 
 
-_CHECKERS: dict[str, tuple[_GoldParser, _AnswerChecker]] = {
+_CHECKERS: dict[str, _Checker] = {
     "math": (_parse_math_gold, _check_math),
     "number": (_parse_number_gold, _check_number),
     "choice": (_parse_choice_gold, _check_choice),
 }
-
-
-def _parse_gym_gold(problem: Problem) -> None:
-    try:
-        require_scorable_gold(problem)
-    except UnscorableGoldError as error:
-        _refuse_gold(problem, f"'{problem.checker}' can't score the gold", str(error))
-
-
-def _check_reasoning_gym(problem: Problem, answer: str) -> Verdict:
-    try:
-        return family_verdict(problem, answer)
-    except UnscorableGoldError as error:
-        _refuse_gold(problem, f"'{problem.checker}' can't score the gold", str(error))
-
-
-def _parse_user_gold(problem: Problem) -> None:
-    details = user_checker_gold_error(problem)
-    if details is not None:
-        _refuse_gold(problem, f"'{problem.checker}' does not accept its own gold", details)

@@ -12,9 +12,8 @@ import string
 from collections.abc import Sequence
 from functools import lru_cache
 
-from reasoning_lab.verify.characters import normalise_characters
+from reasoning_lab.verify.characters import normalise_characters, strip_latex
 from reasoning_lab.verify.number import inline_fractions, parse_number
-from reasoning_lab.verify.plain_text import strip_latex
 
 LETTERS = string.ascii_uppercase
 # The result for a text that names two or more options; it equals no gold.
@@ -49,19 +48,13 @@ _JOINING = re.compile(r",|(?<![A-Za-z])(?:or|and)(?![A-Za-z])")
 
 
 def parse_choice(text: str, choices: Sequence[str]) -> str | None:
-    """Return the letter of the option that `text` names.
+    """Return the capital letter of the option that `text` names, out of `choices` where known.
 
-    Args:
-        text: An answer or a gold.
-        choices: The options' texts in order; empty when unknown.
-
-    Returns:
-        A capital letter, `SEVERAL_OPTIONS` for two or more options, None for none.
+    Two or more options are `SEVERAL_OPTIONS`, and none is None.
     """
     letters = LETTERS[: len(choices)] if choices else _DEFAULT_LETTERS
     letter = _parse_letter(_strip(text), _parse_options(tuple(choices)))
-    is_valid = letter == SEVERAL_OPTIONS or (letter is not None and letter in letters)
-    return letter if is_valid else None
+    return letter if letter in (SEVERAL_OPTIONS, *letters) else None
 
 
 def _strip(text: str) -> str:
@@ -115,16 +108,13 @@ def _letter_in_sentence(text: str, options: Sequence[str]) -> str | None:
     others = {_letter_by_text(part, options) or _letter_by_value(part, options) for part in parts}
     if others - {letter, None}:
         return SEVERAL_OPTIONS
-    return (
-        letter if re.search(r"[a-z]{2}", text) or text.startswith((letter, f"({letter}")) else None
-    )
+    is_sentence = re.search(r"[a-z]{2}", text) or text.startswith((letter, f"({letter}"))
+    return letter if is_sentence else None
 
 
 def _letter_by_text(text: str, options: Sequence[str]) -> str | None:
-    """Return the letter of the only option with this text."""
     text = _normalise_option(text)
-    matches = [place for place, option in enumerate(options) if option == text]
-    return LETTERS[matches[0]] if len(matches) == 1 else None
+    return LETTERS[options.index(text)] if options.count(text) == 1 else None
 
 
 def _letter_by_value(text: str, options: Sequence[str]) -> str | None:
@@ -139,16 +129,12 @@ def _letter_by_value(text: str, options: Sequence[str]) -> str | None:
 
 @lru_cache(maxsize=256)
 def _parse_options(choices: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(_parse_option(choice, at) for at, choice in enumerate(choices[: len(LETTERS)]))
-
-
-def _parse_option(choice: str, at: int) -> str:
-    """Return an option's text for comparison, without the label that some data sets leave in it."""
-    text = _strip(choice)
-    label = re.match(r"\(?([A-Za-z])(?:[.:]|\)(?:[.:](?=\s|$))?) ?", text)
-    if label and label[1] == LETTERS[at]:
-        text = text[label.end() :]
-    return _normalise_option(text)
+    """Return the options' texts for comparison, without labels that a data set left in them."""
+    texts = []
+    for letter, choice in zip(LETTERS, choices, strict=False):
+        label = rf"\(?{letter}(?:[.:]|\)(?:[.:](?=\s|$))?) ?"
+        texts.append(_normalise_option(re.sub(rf"\A{label}", "", _strip(choice))))
+    return tuple(texts)
 
 
 def _normalise_option(text: str) -> str:

@@ -1,35 +1,24 @@
-"""Compare an answer's tree with gold's, by the decisions in the table of `README.md`."""
+"""Compare an answer's tree with gold's, by the decisions in the table of `DECISIONS.md`."""
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import sympy
 
+from reasoning_lab.verify import parse_tree as tree
 from reasoning_lab.verify.formula_equality import equal_formulas
 from reasoning_lab.verify.formulas import parse_literal
-from reasoning_lab.verify.parse_tree import (
-    EMPTY_SET,
-    BasedNumber,
-    Bracketed,
-    Congruence,
-    Formula,
-    Node,
-    PlainList,
-    Quantity,
-    Ratio,
-    Relation,
-    SetExpression,
-    TimeOfDay,
-    Words,
-)
-from reasoning_lab.verify.real_sets import equal_real_sets, is_inequality, is_real_set
+from reasoning_lab.verify.parse_tree import Formula, Node, PlainList, Relation
 from reasoning_lab.verify.relations import (
     FLIPPED,
     LONE_SYMBOL,
     are_proportional,
     distinct_names,
+    equal_real_sets,
     is_equation,
+    is_inequality,
     is_name,
+    is_real_set,
     is_rounded_value,
     match_unordered,
     relation_value,
@@ -37,7 +26,6 @@ from reasoning_lab.verify.relations import (
     values_by_name,
     values_without_names,
 )
-from reasoning_lab.verify.times import equal_times
 
 
 def is_equivalent(gold: Node, answer: Node) -> bool:
@@ -53,7 +41,8 @@ def is_equivalent(gold: Node, answer: Node) -> bool:
             return is_equivalent(gold, value)
         return is_real_set(gold) and equal_real_sets(gold, answer)
     if isinstance(gold, Relation):
-        return _relation_matches(gold, answer)
+        value = relation_value(gold)
+        return equal_real_sets(gold, answer) if value is None else is_equivalent(value, answer)
     if gold == answer and not isinstance(gold, Formula):
         return True
     for node_type, compare in _COMPARISONS:
@@ -62,6 +51,10 @@ def is_equivalent(gold: Node, answer: Node) -> bool:
     if isinstance(gold, Formula) and isinstance(answer, Formula):
         return equal_formulas(gold.text, answer.text)
     return False
+
+
+def _same_sides(gold: Node | None, answer: Node | None) -> bool:
+    return gold is not None and answer is not None and is_equivalent(gold, answer)
 
 
 def _stated_value(relation: Relation) -> Node | None:
@@ -82,25 +75,13 @@ def _stated_value(relation: Relation) -> Node | None:
             if not is_rounded_value(sides[place], sides[place + 1]):
                 return None
             sides = sides[: place + 1]
-            last = sides[-1]
     if first is None:
-        return last if len(sides) == 2 else None
+        return sides[-1] if len(sides) == 2 else None
     if is_name(relation.texts[0]):
-        return last
+        return sides[-1]
     if len(sides) > 1 and LONE_SYMBOL.fullmatch(relation.texts[len(sides) - 1]):
         sides = sides[:-1]
-        last = sides[-1]
-    holds = all(
-        side is not None and last is not None and is_equivalent(last, side) for side in sides
-    )
-    return last if holds else None
-
-
-def _relation_matches(gold: Relation, answer: Node) -> bool:
-    value = relation_value(gold)
-    if value is not None:
-        return is_equivalent(value, answer)
-    return equal_real_sets(gold, answer)
+    return sides[-1] if all(_same_sides(sides[-1], side) for side in sides) else None
 
 
 def _same_relation(gold: Relation, answer: Relation) -> bool:
@@ -120,46 +101,32 @@ def _same_relation(gold: Relation, answer: Relation) -> bool:
 
 
 def _same_equation(gold: Relation, answer: Relation) -> bool:
-    names = [remove_spaces(relation.texts[0]) for relation in (gold, answer)]
-    if all(is_name(relation.texts[0]) for relation in (gold, answer)):
-        left, right = relation_value(gold), _stated_value(answer)
-        if left is not None and right is not None and is_equivalent(left, right):
-            return names[0].casefold() == names[1].casefold() or _same_first_side(gold, answer)
+    gold_name, answer_name = (remove_spaces(relation.texts[0]) for relation in (gold, answer))
+    are_names = is_name(gold.texts[0]) and is_name(answer.texts[0])
+    if are_names and _same_sides(relation_value(gold), _stated_value(answer)):
+        same_name = gold_name.casefold() == answer_name.casefold()
+        return same_name or _same_sides(gold.sides[0], answer.sides[0])
     if len(gold.sides) == 2 and len(answer.sides) > 2:
-        value = relation_value(gold)
-        last = answer.sides[-1]
-        return (
-            value is not None
-            and last is not None
-            and names[0] == names[1]
-            and is_equivalent(value, last)
-        )
+        return gold_name == answer_name and _same_sides(relation_value(gold), answer.sides[-1])
     return are_proportional(gold, answer)
-
-
-def _same_first_side(gold: Relation, answer: Relation) -> bool:
-    left, right = gold.sides[0], answer.sides[0]
-    return left is not None and right is not None and is_equivalent(left, right)
 
 
 def _same_chain(gold: Relation, answer: Relation) -> bool:
     """Return whether the sides are equal in order, or in reverse with flipped relations."""
     if len(gold.sides) != len(answer.sides):
         return False
-    flipped = tuple(FLIPPED.get(o, "") for o in reversed(answer.operators))
-    for operators, sides in (
-        (answer.operators, answer.sides),
-        (flipped, tuple(reversed(answer.sides))),
-    ):
-        pairs = zip(gold.sides, sides, strict=True)
-        if operators == gold.operators and all(
-            (a is None and b is None)
-            or (a is not None and b is not None and is_equivalent(a, b))
-            or (b is None and isinstance(a, Formula) and bool(LONE_SYMBOL.fullmatch(a.text)))
-            for a, b in pairs
-        ):
-            return True
-    return False
+    flipped = tuple(FLIPPED.get(operator, "") for operator in reversed(answer.operators))
+    return any(
+        operators == gold.operators and all(map(_same_side_of_chain, gold.sides, sides))
+        for operators, sides in ((answer.operators, answer.sides), (flipped, answer.sides[::-1]))
+    )
+
+
+def _same_side_of_chain(gold: Node | None, answer: Node | None) -> bool:
+    """Compare two sides; an answer may leave out a lone symbol, as `> 5` does."""
+    if answer is None and isinstance(gold, Formula):
+        return LONE_SYMBOL.fullmatch(gold.text) is not None
+    return gold is answer is None or _same_sides(gold, answer)
 
 
 def _equal_in_order(golds: Sequence[Node], answers: Sequence[Node]) -> bool:
@@ -169,33 +136,27 @@ def _equal_in_order(golds: Sequence[Node], answers: Sequence[Node]) -> bool:
 def _solution_values(items: Sequence[Node]) -> list[Node]:
     """Return the values; a point that is listed twice counts once."""
     values = values_without_names(items)
-    return _distinct(values) if all(isinstance(value, Bracketed) for value in values) else values
+    are_points = all(isinstance(value, tree.Bracketed) for value in values)
+    return _distinct(values) if are_points else values
 
 
 def _same_list(gold: Node, answer: Node) -> bool:
     """Compare where at least one side is a list without brackets."""
     if isinstance(gold, Formula) and isinstance(answer, PlainList) and answer.conjunction == "or":
         return all(is_equivalent(gold, item) for item in answer.items)
-    if any(isinstance(side, PlainList) and _has_inequality(side) for side in (gold, answer)):
-        if (
-            isinstance(gold, PlainList)
-            and isinstance(answer, PlainList)
-            and gold.conjunction == answer.conjunction
-        ):
-            return match_unordered(gold.items, answer.items, is_equivalent)
+    lists = [side for side in (gold, answer) if isinstance(side, PlainList)]
+    if any(is_inequality(item) for side in lists for item in side.items):
+        if len({side.conjunction for side in lists}) == 1 < len(lists):
+            return match_unordered(lists[0].items, lists[1].items, is_equivalent)
         return equal_real_sets(gold, answer)
     match gold, answer:
         case PlainList(), PlainList():
             return _same_plain_list(gold, answer)
-        case PlainList(), Bracketed():
+        case PlainList(), tree.Bracketed():
             return _bracketed_matches_list(gold, answer)
-        case Bracketed(), PlainList():
+        case tree.Bracketed(), PlainList():
             return _list_matches_bracketed(gold, answer)
     return False
-
-
-def _has_inequality(node: PlainList) -> bool:
-    return any(map(is_inequality, node.items))
 
 
 def _same_plain_list(gold: PlainList, answer: PlainList) -> bool:
@@ -203,7 +164,7 @@ def _same_plain_list(gold: PlainList, answer: PlainList) -> bool:
     if (
         gold.conjunction != answer.conjunction
         and "" not in (gold.conjunction, answer.conjunction)
-        and all(isinstance(item, Words) for item in gold.items)
+        and all(isinstance(item, tree.Words) for item in gold.items)
     ):
         return False
     gold_values, answer_values = values_by_name(gold.items), values_by_name(answer.items)
@@ -221,19 +182,18 @@ def _same_plain_list(gold: PlainList, answer: PlainList) -> bool:
     )
 
 
-def _bracketed_matches_list(gold: PlainList, answer: Bracketed) -> bool:
+def _bracketed_matches_list(gold: PlainList, answer: tree.Bracketed) -> bool:
     has_distinct_names = values_by_name(gold.items) is not None
     if answer.brackets == "{}" and not has_distinct_names:
         return match_unordered(values_without_names(gold.items), answer.items, is_equivalent)
-    if gold.conjunction == "or":
-        return False
-    if len(distinct_names(gold.items)) == 1 and not has_distinct_names:
+    has_one_name = len(distinct_names(gold.items)) == 1 and not has_distinct_names
+    if gold.conjunction == "or" or has_one_name:
         return False
     is_ordered = answer.brackets == "()" or (answer.brackets == "[]" and len(answer.items) > 2)
     return is_ordered and _equal_in_order(values_without_names(gold.items), answer.items)
 
 
-def _list_matches_bracketed(gold: Bracketed, answer: PlainList) -> bool:
+def _list_matches_bracketed(gold: tree.Bracketed, answer: PlainList) -> bool:
     if gold.brackets == "{}":
         return match_unordered(
             _distinct(gold.items), _distinct(values_without_names(answer.items)), is_equivalent
@@ -259,36 +219,41 @@ def _distinct(items: Sequence[Node]) -> list[Node]:
 
 def _same_bracketed(gold: Node, answer: Node) -> bool:
     """Compare where at least one side has brackets; a set of one equals its element."""
-    if isinstance(gold, Bracketed) and isinstance(answer, Bracketed):
+    if isinstance(gold, tree.Bracketed) and isinstance(answer, tree.Bracketed):
         if gold.brackets == "{}" == answer.brackets:
             return match_unordered(_distinct(gold.items), _distinct(answer.items), is_equivalent)
         if gold.brackets == answer.brackets:
             return _equal_in_order(gold.items, answer.items)
         return is_real_set(gold) and is_real_set(answer) and equal_real_sets(gold, answer)
-    if EMPTY_SET in (gold, answer):
-        return Words("\\emptyset") in (gold, answer)
-    for one, other in ((gold, answer), (answer, gold)):
-        if not isinstance(one, Bracketed) or isinstance(other, Words):
-            continue
-        if one.brackets == "{}" and len(one.items) == 1:
-            pair = (one.items[0], other) if one is gold else (other, one.items[0])
-            return is_equivalent(*pair)
+    if tree.EMPTY_SET in (gold, answer):
+        return tree.Words("\\emptyset") in (gold, answer)
+    match gold, answer:
+        case (tree.Words(), _) | (_, tree.Words()):
+            return equal_real_sets(gold, answer)
+        case tree.Bracketed("{}", (item,)), _:
+            return is_equivalent(item, answer)
+        case _, tree.Bracketed("{}", (item,)):
+            return is_equivalent(gold, item)
     return equal_real_sets(gold, answer)
 
 
 def _same_quantity(gold: Node, answer: Node) -> bool:
     """Compare quantities: a missing unit matches every unit, two units must be equal."""
-    values, units = [], []
-    for node in (gold, answer):
-        values.append(node.value if isinstance(node, Quantity) else node)
-        units.append(node.unit if isinstance(node, Quantity) else ())
-    if units[0] == units[1] or () in units:
-        if is_equivalent(values[0], values[1]) and not (
-            units[1] == ("percent",) and _is_below_one(gold)
-        ):
-            return True
-        return ("percent",) in units and units[0] != units[1] and _same_percentage(values, units)
-    return False
+    (gold_value, gold_unit), (answer_value, answer_unit) = (
+        (node.value, node.unit) if isinstance(node, tree.Quantity) else (node, ())
+        for node in (gold, answer)
+    )
+    if gold_unit != answer_unit and gold_unit and answer_unit:
+        return False
+    if is_equivalent(gold_value, answer_value) and not (
+        answer_unit == ("percent",) and _is_below_one(gold)
+    ):
+        return True
+    if gold_unit == answer_unit or ("percent",) not in (gold_unit, answer_unit):
+        return False
+    gold_number = _number_text(gold_value, bool(gold_unit))
+    answer_number = _number_text(answer_value, bool(answer_unit))
+    return "" not in (gold_number, answer_number) and equal_formulas(gold_number, answer_number)
 
 
 def _is_below_one(gold: Node) -> bool:
@@ -297,47 +262,42 @@ def _is_below_one(gold: Node) -> bool:
     return number is not None and abs(number.value) < 1
 
 
-def _same_percentage(values: list[Node], units: list[tuple[str, ...]]) -> bool:
-    fractions = []
-    for value, unit in zip(values, units, strict=True):
-        if not isinstance(value, Formula):
-            return False
-        number = parse_literal(value.text)
-        if unit and number:
-            share = number.value / 100
-            fractions.append(f"\\frac{{{share.numerator}}}{{{share.denominator}}}")
-        else:
-            fractions.append(f"\\frac{{{value.text}}}{{100}}" if unit else value.text)
-    return equal_formulas(*fractions)
+def _number_text(node: Node, is_percentage: bool) -> str:
+    """Return a formula's text, divided by 100 where it is a percentage; empty for another node."""
+    if not isinstance(node, Formula):
+        return ""
+    if not is_percentage:
+        return node.text
+    number = parse_literal(node.text)
+    if number is None:
+        return f"\\frac{{{node.text}}}{{100}}"
+    share = number.value / 100
+    return f"\\frac{{{share.numerator}}}{{{share.denominator}}}"
 
 
 def _same_ratio(gold: Node, answer: Node) -> bool:
     """Compare ratios up to a factor; a ratio that may be a time of day is not reduced."""
-    for node in (gold, answer):
-        if isinstance(node, Ratio) and node.may_be_time and _is_reducible(node):
-            return _equal_ratio_parts(gold, answer)
-    if isinstance(gold, Ratio) and isinstance(answer, Ratio):
-        return _equal_ratio_parts(gold, answer) or _proportional_parts(gold.parts, answer.parts)
-    ratio, other = (gold, answer) if isinstance(gold, Ratio) else (answer, gold)
-    if not isinstance(ratio, Ratio) or len(ratio.parts) != 2 or not isinstance(other, Formula):
+    may_be_reduced = not any(
+        isinstance(node, tree.Ratio) and node.may_be_time and _is_reducible(node)
+        for node in (gold, answer)
+    )
+    if isinstance(gold, tree.Ratio) and isinstance(answer, tree.Ratio):
+        return _equal_in_order(gold.parts, answer.parts) or (
+            may_be_reduced and _proportional_parts(gold.parts, answer.parts)
+        )
+    ratio, other = (gold, answer) if isinstance(gold, tree.Ratio) else (answer, gold)
+    if not isinstance(ratio, tree.Ratio) or not isinstance(other, Formula):
         return False
-    if other is gold:
-        literal = parse_literal(other.text)
-        if literal and "." not in other.text and literal.value.denominator == 1:
-            return False
+    if not may_be_reduced or len(ratio.parts) != 2:
+        return False
     numerator, denominator = _formula_texts(*ratio.parts)
     fraction = f"\\frac{{{numerator}}}{{{denominator}}}"
-    if other is gold:
-        return equal_formulas(other.text, fraction)
-    return equal_formulas(fraction, other.text)
-
-
-def _equal_ratio_parts(gold: Node, answer: Node) -> bool:
-    return (
-        isinstance(gold, Ratio)
-        and isinstance(answer, Ratio)
-        and _equal_in_order(gold.parts, answer.parts)
-    )
+    if other is answer:
+        return equal_formulas(fraction, other.text)
+    literal = parse_literal(other.text)
+    if literal and "." not in other.text and literal.value.denominator == 1:
+        return False
+    return equal_formulas(other.text, fraction)
 
 
 def _proportional_parts(golds: Sequence[Node], answers: Sequence[Node]) -> bool:
@@ -356,44 +316,67 @@ def _formula_texts(left: Node, right: Node) -> tuple[str, str]:
     return left_text, right_text
 
 
-def _is_reducible(ratio: Ratio) -> bool:
+def _is_reducible(ratio: tree.Ratio) -> bool:
     numbers = [parse_literal(part.text) for part in ratio.parts if isinstance(part, Formula)]
     values = [int(number.value) for number in numbers if number]
     return len(values) != 2 or sympy.gcd(*values) != 1
 
 
 def _same_congruence(gold: Node, answer: Node) -> bool:
-    if not (isinstance(gold, Congruence) and isinstance(answer, Congruence)):
+    if not (isinstance(gold, tree.Congruence) and isinstance(answer, tree.Congruence)):
         return False
     return is_equivalent(gold.value, answer.value) and is_equivalent(gold.modulus, answer.modulus)
 
 
 def _same_words(gold: Node, answer: Node) -> bool:
-    texts = [_comparable_text(node) for node in (gold, answer)]
-    if texts[0] is not None and texts[0] == texts[1]:
+    gold_text, answer_text = _comparable_text(gold), _comparable_text(answer)
+    if gold_text is not None and gold_text == answer_text:
         return True
-    return equal_real_sets(gold, answer) if Words("reals") in (gold, answer) else False
+    return tree.Words("reals") in (gold, answer) and equal_real_sets(gold, answer)
 
 
 def _comparable_text(node: Node) -> str | None:
-    if isinstance(node, Words):
+    if isinstance(node, tree.Words):
         return node.text
     return node.text.casefold().strip("() ") if isinstance(node, Formula) else None
 
 
-def _never_equal(gold: Node, answer: Node) -> bool:
-    return False
+def _same_time(gold: Node, answer: Node) -> bool:
+    """Compare times of day; a missing `am` or `pm` matches both."""
+    gold_time, answer_time = _parse_time(gold), _parse_time(answer)
+    if gold_time is None or answer_time is None or gold_time.minute != answer_time.minute:
+        return False
+    if gold_time.am_pm and answer_time.am_pm:
+        return gold_time == answer_time
+    if gold_time.hour == answer_time.hour:
+        return True
+    either_has_half = bool(gold_time.am_pm or answer_time.am_pm)
+    return either_has_half and _hour_of_day(gold_time) == _hour_of_day(answer_time)
+
+
+def _hour_of_day(time: tree.TimeOfDay) -> int:
+    return time.hour % 12 + (12 if time.am_pm == "pm" else 0) if time.am_pm else time.hour
+
+
+def _parse_time(node: Node) -> tree.TimeOfDay | None:
+    if isinstance(node, tree.TimeOfDay):
+        return node
+    if isinstance(node, tree.Ratio) and node.may_be_time:
+        hour, minute = map(parse_literal, _formula_texts(*node.parts))
+        if hour and minute:
+            return tree.TimeOfDay(int(hour.value), int(minute.value), "")
+    return None
 
 
 # The first type that gold or answer has decides.
 _COMPARISONS: tuple[tuple[type, Callable[[Node, Node], bool]], ...] = (
     (PlainList, _same_list),
-    (Congruence, _same_congruence),
-    (Quantity, _same_quantity),
-    (Bracketed, _same_bracketed),
-    (SetExpression, equal_real_sets),
-    (TimeOfDay, equal_times),
-    (Ratio, _same_ratio),
-    (BasedNumber, _never_equal),
-    (Words, _same_words),
+    (tree.Congruence, _same_congruence),
+    (tree.Quantity, _same_quantity),
+    (tree.Bracketed, _same_bracketed),
+    (tree.SetExpression, equal_real_sets),
+    (tree.TimeOfDay, _same_time),
+    (tree.Ratio, _same_ratio),
+    (tree.BasedNumber, lambda gold, answer: False),
+    (tree.Words, _same_words),
 )

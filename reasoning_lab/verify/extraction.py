@@ -52,16 +52,14 @@ def extract_answer(text: str) -> str | None:
     if not boxes:
         return None
     contents: list[str] = []
-    for index in range(len(boxes) - 1, -1, -1):
-        box = boxes[index]
-        if contents and not _are_joined(final[box.end : boxes[index + 1].command]):
+    next_command = len(final)
+    for box in reversed(boxes):
+        if contents and not _are_joined(final[box.end : next_command]):
             break
-        content = final[box.start : box.end].strip()
-        contents.append(
-            _with_sign(_unwrap_box(content), final[max(0, box.command - 2) : box.command])
-        )
-    distinct = list(dict.fromkeys(reversed(contents)))
-    return ", ".join(distinct)
+        content = _unwrap_box(final[box.start : box.end].strip())
+        contents.append(_with_sign(content, final[max(0, box.command - 2) : box.command]))
+        next_command = box.command
+    return ", ".join(dict.fromkeys(reversed(contents)))
 
 
 def _remove_thoughts(text: str) -> str:
@@ -101,12 +99,11 @@ def _find_boxes(text: str) -> list[_Box]:
                     while boxes and boxes[-1].command > box.command:
                         boxes.pop()
                     boxes.append(box)
-    unbraced = [_Box(m.start(), m.start("content"), m.end()) for m in _BARE_BOX.finditer(text)]
-    if unbraced:
-        boxes += [
-            b for b in unbraced if not any(box.start <= b.command < box.end for box in boxes[-1:])
-        ]
-        boxes.sort(key=lambda box: box.command)
+    last = boxes[-1:]
+    for match in _BARE_BOX.finditer(text):
+        if not any(box.start <= match.start() < box.end for box in last):
+            boxes.append(_Box(match.start(), match.start("content"), match.end()))
+    boxes.sort(key=lambda box: box.command)
     unclosed = max((box.command for box in open_braces if box is not None), default=-1)
     return boxes if boxes and unclosed < boxes[-1].command else []
 
@@ -115,11 +112,8 @@ def _with_sign(content: str, before: str) -> str:
     """Return the content with the minus that stands right before its box."""
     if not before.endswith("-") or not (len(before) == 1 or before[-2] in " \n=($:"):
         return content
-    return (
-        f"-{content}"
-        if re.fullmatch(r"[0-9.,]+|\\[dt]?frac\{[^{}]*\}\{[^{}]*\}", content)
-        else f"-({content})"
-    )
+    is_number = re.fullmatch(r"[0-9.,]+|\\[dt]?frac\{[^{}]*\}\{[^{}]*\}", content)
+    return f"-{content}" if is_number else f"-({content})"
 
 
 def _are_joined(between: str) -> bool:

@@ -13,40 +13,23 @@ import sympy
 from sympy.core.evalf import PrecisionExhausted
 from sympy.core.function import AppliedUndef
 
-from reasoning_lab.verify.formulas import Literal, parse_formula, parse_literal
+from reasoning_lab.verify.formulas import Literal, SuppressSympyErrors, parse_formula, parse_literal
 
 _ROUNDED_PLACES = 6
-_POINTS = (
-    (
-        sympy.Rational(17, 13),
-        sympy.Rational(-19, 29),
-        sympy.Rational(41, 17),
-        sympy.Rational(-7, 5),
-    ),
-    (
-        sympy.Rational(-23, 19),
-        sympy.Rational(31, 37),
-        sympy.Rational(-5, 11),
-        sympy.Rational(43, 31),
-    ),
-    (
-        sympy.Rational(29, 53),
-        sympy.Rational(37, 23),
-        sympy.Rational(59, 47),
-        sympy.Rational(11, 61),
-    ),
-    (
-        sympy.Rational(71, 19),
-        sympy.Rational(83, 29),
-        sympy.Rational(67, 13),
-        sympy.Rational(97, 31),
-    ),
-)
+_POINTS = [
+    [sympy.Rational(number) for number in point.split()]
+    for point in (
+        "17/13 -19/29 41/17 -7/5",
+        "-23/19 31/37 -5/11 43/31",
+        "29/53 37/23 59/47 11/61",
+        "71/19 83/29 67/13 97/31",
+    )
+]
 # These lie beyond the constants of answers, where |x - 2024| has its other sign.
-_FAR_POINTS = tuple(
-    tuple(sign * sympy.Rational(size, 7) for size in (100_003, 200_003, 300_007, 400_009))
+_FAR_POINTS = [
+    [sign * sympy.Rational(size, 7) for size in (100_003, 200_003, 300_007, 400_009)]
     for sign in (1, -1)
-)
+]
 _PIECEWISE = (sympy.Abs, sympy.Max, sympy.Min, sympy.floor, sympy.ceiling, sympy.Piecewise)
 _FACTORIALS = (sympy.factorial, sympy.binomial, sympy.gamma)
 _DIGITS = 30
@@ -86,34 +69,26 @@ def _may_be_rounded(gold: Literal) -> bool:
 
 
 def _is_rounded_value(gold: Literal, answer: Any) -> bool:
-    try:
+    with SuppressSympyErrors():
         value = answer.evalf(gold.places + _DIGITS)
-        return bool(value.is_Float or value.is_Integer) and _is_rounding_of(
-            gold, Fraction(str(value))
-        )
-    except MemoryError:
-        raise
-    except Exception:
-        return False
+        is_number = bool(value.is_Float or value.is_Integer)
+        return is_number and _is_rounding_of(gold, Fraction(str(value)))
+    return False
 
 
 def equal_expressions(gold: Any, answer: Any) -> bool:
     """Return whether two evaluated sympy objects are equal."""
-    if isinstance(gold, sympy.MatrixBase) or isinstance(answer, sympy.MatrixBase):
-        if not (isinstance(gold, sympy.MatrixBase) and isinstance(answer, sympy.MatrixBase)):
-            return False
-        return gold.shape == answer.shape and all(
-            map(equal_expressions, gold.flat(), answer.flat())
-        )
+    are_matrices = {isinstance(side, sympy.MatrixBase) for side in (gold, answer)}
+    if True in are_matrices:
+        same_shape = False not in are_matrices and gold.shape == answer.shape
+        return same_shape and all(map(equal_expressions, gold.flat(), answer.flat()))
     if gold == answer:
         return not gold.has(sympy.nan, sympy.zoo)
     if not (isinstance(gold, sympy.Expr) and isinstance(answer, sympy.Expr)):
         return _same_by_math_verify(gold, answer)
     if gold.is_Rational and answer.is_Rational:
         return False
-    if gold.has(sympy.oo, -sympy.oo, sympy.nan, sympy.zoo) or answer.has(
-        sympy.oo, -sympy.oo, sympy.nan, sympy.zoo
-    ):
+    if any(side.has(sympy.oo, -sympy.oo, sympy.nan, sympy.zoo) for side in (gold, answer)):
         return False
     if gold.atoms(AppliedUndef) or answer.atoms(AppliedUndef):
         return _same_by_math_verify(gold, answer)
@@ -138,11 +113,9 @@ def _same_at_points(gold: Any, answer: Any, symbols: list[Any]) -> bool | None:
             raise
         except Exception:
             return None
-        if is_same is None:
-            continue
-        if not is_same:
+        if is_same is False:
             return False
-        compared_points += 1
+        compared_points += is_same is True
     return True if compared_points > 1 else None
 
 
@@ -162,7 +135,7 @@ def _is_real(value: Any) -> bool:
 
 def _same_constant(gold: Any, answer: Any) -> bool | None:
     """Compare two constants exactly, or to hundreds of digits; None where sympy cannot."""
-    try:
+    with SuppressSympyErrors():
         difference = gold - answer
         if difference.is_Rational:
             return bool(difference == 0)
@@ -171,17 +144,12 @@ def _same_constant(gold: Any, answer: Any) -> bool | None:
             return None
         scale = max(abs(gold_value), abs(answer_value))
         # A value that is nearly zero may be a zero that sympy did not simplify.
-        if (
-            scale > _NEARLY_ZERO
-            and abs(gold_value - answer_value) > scale * _MIN_RELATIVE_DIFFERENCE
-        ):
+        smallest = scale * _MIN_RELATIVE_DIFFERENCE
+        if scale > _NEARLY_ZERO and abs(gold_value - answer_value) > smallest:
             return False
         parts = difference.as_real_imag() if difference.has(sympy.I) else (difference,)
         return all(map(_vanishes, parts))
-    except MemoryError:
-        raise
-    except Exception:
-        return None
+    return None
 
 
 def evaluate_constant(value: Any) -> Any | None:

@@ -38,8 +38,9 @@ _NEXT_TO_NUMBER = re.compile(
 )
 _BEFORE_FRACTION = re.compile(r"(?<=[)}\]!])\s*(?=\\(?:frac|binom)\{|[0-9(])")
 _TRIGONOMETRY = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
-_POWER_OF_FUNCTION = re.compile(
-    r"\\(?:arc)?(?:sin|cos|tan|cot|sec|csc|log|ln|exp)h?(?:_\{[^{}]*\})?\s*\^\s*$"
+_BEFORE_ARGUMENT = re.compile(
+    r"(?:\\(?:frac|binom|begin|end|text|operatorname|log)|_|\]"
+    r"|\\(?:arc)?(?:sin|cos|tan|cot|sec|csc|log|ln|exp)h?(?:_\{[^{}]*\})?\s*\^)\s*$"
 )
 _CHOOSE = re.compile(r"([0-9]+|[A-Za-z])\s*\\choose\s*([0-9]+|[A-Za-z])")
 _DEGREES = re.compile(r"(-?[0-9]+(?:\.[0-9]+)?)\s*°")
@@ -58,6 +59,18 @@ _LITERAL = re.compile(
 )
 _MAX_POWER = 3_000
 _MAX_DIGITS = 1_000
+
+
+class SuppressSympyErrors:
+    """Suppresses every error but MemoryError: sympy fails in many ways, by recursion above all."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, *details: object) -> bool:
+        if kind is None or issubclass(kind, MemoryError):
+            return False
+        return issubclass(kind, Exception)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +96,7 @@ def parse_literal(text: str) -> Literal | None:
 
 
 def _magnitude(match: re.Match[str]) -> tuple[Fraction, int]:
+    """Return the value without its sign, and the digits behind its decimal point."""
     if match["decimal"]:
         decimal = Fraction(match["decimal"].rstrip(".") or "x")
         places = len(match["decimal"].partition(".")[2])
@@ -108,22 +122,18 @@ def _value_of_period(head: str, period: str) -> Fraction:
 
 
 def _value_of_ellipsis(start: str) -> Fraction:
-    """Return the value of `0.1666...`.
-
-    The period is the shortest that covers most of the last digits and occurs at least twice.
-    """
+    """Return the value of `0.1666...`, whose period covers most of the digits, at least twice."""
     whole, _, digits = start.partition(".")
-    longest = (0, 0)
+    covered = period_length = 0
     for length in range(1, len(digits) // 2 + 1):
         period, times = digits[-length:], 0
         while digits[: len(digits) - length * times].endswith(period):
             times += 1
-        if times > 1 and length * times > longest[0]:
-            longest = (length * times, length)
-    covered, length = longest
+        if times > 1 and length * times > covered:
+            covered, period_length = length * times, length
     if not covered:
         raise ValueError(start)
-    return _value_of_period(f"{whole}.{digits[: len(digits) - covered]}", digits[-length:])
+    return _value_of_period(f"{whole}.{digits[: len(digits) - covered]}", digits[-period_length:])
 
 
 @lru_cache(maxsize=512)
@@ -135,20 +145,16 @@ def parse_formula(text: str) -> Any | None:
     prepared = _prepare_for_latex2sympy(text)
     if prepared is None:
         return None
-    try:
+    with SuppressSympyErrors():
         parsed = latex2sympy(
             prepared,
             is_real=not should_treat_as_complex(prepared),
             convert_degrees=False,
             normalization_config=None,
         )
-    except MemoryError:
-        raise
-    except Exception:
-        return None
-    if not isinstance(parsed, sympy.Basic | sympy.MatrixBase):
-        return None
-    return _evaluate(parsed)
+        if isinstance(parsed, sympy.Basic | sympy.MatrixBase):
+            return _evaluate(parsed)
+    return None
 
 
 def _prepare_for_latex2sympy(text: str) -> str | None:
@@ -182,22 +188,16 @@ def _product_sign(match: re.Match[str]) -> str:
         for place in range(len(before) - 1, -1, -1):
             depth += (before[place] == "}") - (before[place] == "{")
             if depth == 0:
-                head = before[:place]
-                if re.search(
-                    r"(?:\\(?:frac|binom|begin|end|text|operatorname|log)|_|\])\s*$", head
-                ):
-                    return match[0]
-                if _POWER_OF_FUNCTION.search(head):
+                if _BEFORE_ARGUMENT.search(before[:place]):
                     return match[0]
                 break
-    if before.endswith("]") and "\\sqrt[" in before:
-        return match[0]
-    return "\\cdot "
+    is_index_of_root = before.endswith("]") and "\\sqrt[" in before
+    return match[0] if is_index_of_root else "\\cdot "
 
 
 def _evaluate(parsed: Any) -> Any:
     """Make decimals fractions and `i` the imaginary unit, and evaluate where sympy can."""
-    try:
+    with SuppressSympyErrors():
         floats = {f: sympy.Rational(str(f)) for f in parsed.atoms(sympy.Float)}
         imaginary = {s: sympy.I for s in parsed.free_symbols if s.name == "i"}
         parsed = parsed.xreplace({**floats, **imaginary}) if floats or imaginary else parsed
@@ -207,8 +207,4 @@ def _evaluate(parsed: Any) -> Any:
                 lambda part: isinstance(part, sympy.log) and len(part.args) == 2,
                 lambda part: sympy.log(part.args[0]) / sympy.log(part.args[1]),
             )
-    except MemoryError:
-        raise
-    except Exception:
-        return parsed
     return parsed

@@ -48,6 +48,7 @@ _ODD_ROOT = re.compile(
     r"\\sqrt\s*\[\s*([0-9]*[13579])\s*\]\s*\{\s*-\s*([0-9]+|\\frac\{[0-9]+\}\{[0-9]+\})\s*\}"
 )
 _QUANTITY_IN_TEXT = re.compile(r"([-+]?[0-9][0-9.,/]*)\s+([A-Za-z][A-Za-z .]*)")
+_NO_WORDS = re.compile(r"[-\d.,/:()%$ ]+|[,;]?\s*(?:and|or|und)")
 _CLOCK_IN_TEXT = re.compile(r"[0-9]{1,2}(?::[0-9]{2})?\s*[ap]\.?\s?m\.?", re.IGNORECASE)
 _ANNOUNCED = re.compile(r"(?:the )?(?:final |correct )?answer\b", re.IGNORECASE)
 _COLOR = re.compile(r"\\(?:text)?color\s*\{[a-z]+\}")
@@ -79,12 +80,10 @@ _DEGREE = re.compile(
 _COMMANDS = {
     "dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "dbinom": "binom", "tbinom": "binom",
     "leq": "le", "leqslant": "le", "leqq": "le", "geq": "ge", "geqslant": "ge", "geqq": "ge",
-    "ne": "neq", "lt": "<", "gt": ">", "colon": ":", "mid": "|", "vert": "|", "lvert": "|",
-    "rvert": "|", "lbrace": "{", "rbrace": "}", "lbrack": "[", "rbrack": "]", "lparen": "(",
-    "rparen": ")", "varnothing": "emptyset", "ast": "cdot", "bullet": "cdot", "dots": "ldots",
-    "cdots": "ldots", "dotsc": "ldots", "dotsb": "ldots", "dotso": "ldots", "land": "and",
-    "lor": "or", "wedge": "and", "vee": "or", "owns": "ni", "rightarrow": "to",
-    "longrightarrow": "to", "smallsetminus": "setminus", "backslash": "setminus",
+    "ne": "neq", "varnothing": "emptyset", "ast": "cdot", "bullet": "cdot", "dots": "ldots",
+    "cdots": "ldots", "dotsc": "ldots", "dotsb": "ldots", "dotso": "ldots", "owns": "ni",
+    "rightarrow": "to", "longrightarrow": "to", "smallsetminus": "setminus",
+    "backslash": "setminus",
     "tg": "tan", "ctg": "cot", "cotg": "cot", "cotan": "cot", "cosec": "csc", "arctg": "arctan",
     "arcctg": "arccot", "arccotg": "arccot", "sh": "sinh", "ch": "cosh", "th": "tanh",
     "cth": "coth", "asin": "arcsin", "acos": "arccos", "atan": "arctan", "sen": "sin",
@@ -92,10 +91,11 @@ _COMMANDS = {
     "widetilde": "tilde", "overrightarrow": "vec", "infin": "infty", "simeq": "approx",
     "approxeq": "approx", "bigcup": "cup", "bigcap": "cap",
 }  # fmt: skip
-_SYMBOLS = {"lt": "<", "gt": ">", "colon": ":", "mid": "|", "vert": "|", "lvert": "|"}
-_SYMBOLS |= {"rvert": "|", "lparen": "(", "rparen": ")", "lbrack": "[", "rbrack": "]"}
-_SYMBOLS |= {"lbrace": "\\{", "rbrace": "\\}", "land": " and ", "lor": " or ", "wedge": " and "}
-_SYMBOLS |= {"vee": " or ", "langle": "(", "rangle": ")"}
+_SYMBOLS = {
+    "lt": "<", "gt": ">", "colon": ":", "mid": "|", "vert": "|", "lvert": "|", "rvert": "|",
+    "lparen": "(", "rparen": ")", "lbrack": "[", "rbrack": "]", "lbrace": "\\{", "rbrace": "\\}",
+    "land": " and ", "lor": " or ", "wedge": " and ", "vee": " or ", "langle": "(", "rangle": ")",
+}  # fmt: skip
 _LOOSE_BRACE = re.compile(r"(\\[A-Za-z]+|[_^]) \{")
 _COMMAND = re.compile(r"\\([A-Za-z]+)\s*")
 _FUNCTION_NAMES = (
@@ -104,40 +104,23 @@ _FUNCTION_NAMES = (
     " tg ctg cotg arctg arcctg sh ch th cth cosec arccotg lim arsh arch arth"
 )
 _FUNCTIONS = tuple(_FUNCTION_NAMES.split())
-_CONSTANT_NAMES = (
-    "pi alpha beta gamma delta epsilon theta lambda sigma omega phi infty rho tau mu psi"
-)
-_NAMES = tuple(_CONSTANT_NAMES.split())
-_COMMAND_OF_NAME = {name: f"\\{_COMMANDS.get(name, name)} " for name in (*_FUNCTIONS, *_NAMES)}
-_COMMAND_OF_NAME |= {
-    "infinity": "\\infty ",
-    "inf": "\\infty ",
-    "oo": "\\infty ",
+_CONSTANTS = "pi alpha beta gamma delta epsilon theta lambda sigma omega phi infty rho tau mu psi"
+_COMMAND_OF_NAME = {
+    **{name: f"\\{_COMMANDS.get(name, name)} " for name in (*_FUNCTIONS, *_CONSTANTS.split())},
+    **dict.fromkeys(("infinity", "inf", "oo"), "\\infty "),
     "cbrt": "\\sqrt[3]",
 }
 # These are words unless a digit, an operator or a bracket follows.
-_ALSO_WORDS = {
-    "sec",
-    "min",
-    "max",
-    "tan",
-    "sin",
-    "log",
-    "th",
-    "ch",
-    "sh",
-    "exp",
-    "inf",
-    "det",
-    "mu",
-}
+_ALSO_WORDS = frozenset({
+    "sec", "min", "max", "tan", "sin", "log", "th", "ch", "sh", "exp", "inf", "det", "mu",
+})  # fmt: skip
 _LETTERS = re.compile(r"\\text\{[^{}]*\}|\\[A-Za-z]+|[A-Za-z]+")
 _SCIENTIFIC = re.compile(
     r"(?<![A-Za-z0-9.])([0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE]([-+]?[0-9]+)(?![A-Za-z0-9.{^_(\\])"
 )
 _SCRIPT = re.compile(r"([_^])\s*(-?[0-9]+|[A-Za-z]|\\(?:infty|pi|theta|alpha|beta)(?![A-Za-z]))")
 _ROOT = re.compile(r"\\sqrt\s*(\[[^\[\]]*\])?\s*([0-9]+(?:\.[0-9]+)?|\\pi(?![A-Za-z])|[A-Za-z])")
-_FRACTION = re.compile(r"\\frac\s*(?=[^{\s])")
+_CALL_OR_BRACKET = re.compile(r"(\\sqrt\s*(?:\[[0-9]+\])?|\^)\s*\(|[()]")
 _BRACED_MARK = re.compile(r"\{\s*([,:])\s*\}")
 _DOUBLED = re.compile(r"\\\\(?=[A-Za-z{}])")
 
@@ -192,10 +175,9 @@ def _drop_wrappers(text: str) -> str:
     at = 0
     while (match := _WRAPPER.search(text, at)) is not None:
         inner, rest = _split_argument(text[match.end() - 1 :])
-        content = inner[1:-1]
         at = match.end()
-        if inner.endswith("}") and re.search(r"\\(?:[dt]?frac|sqrt|binom|boxed|text)", content):
-            text = f"{text[: match.start()]} {content} {rest}"
+        if inner.endswith("}") and re.search(r"\\(?:[dt]?frac|sqrt|binom|boxed|text)", inner):
+            text = f"{text[: match.start()]} {inner[1:-1]} {rest}"
             at = match.start()
     return text
 
@@ -224,16 +206,13 @@ def _unwrap_text(content: str, before: str, command: str) -> str:
         return f"\\{content} "
     if not content:
         return " "
-    if any(c in content for c in "\\^_=<>+°") or re.fullmatch(r"[-\d.,/:()%$ ]+", content):
-        return f" {content} "
-    if re.fullmatch(r"[,;]?\s*(?:and|or|und)", content):
+    is_formula = any(c in content for c in "\\^_=<>+°") or _NO_WORDS.fullmatch(content)
+    if is_formula or _CLOCK_IN_TEXT.fullmatch(content) or _ANNOUNCED.match(content):
         return f" {content} "
     if len(content) == 1 and content.isalpha():
         bold = command.startswith(("\\mathbf", "\\bm", "\\boldsymbol"))
         if content in "eidT" or bold or not behind_number:
             return f" {content}" if re.search(r"\\[A-Za-z]+$", before) else content
-    if _CLOCK_IN_TEXT.fullmatch(content) or _ANNOUNCED.match(content):
-        return f" {content} "
     amount = _QUANTITY_IN_TEXT.fullmatch(content)
     if amount and parse_unit(amount[2]):
         return f" {amount[1]} \\text{{{amount[2]}}} "
@@ -251,60 +230,39 @@ def _unwrap_text(content: str, before: str, command: str) -> str:
 
 def _rename_command(match: re.Match[str]) -> str:
     name = match[1]
-    if name in _SYMBOLS:
-        return _SYMBOLS[name]
-    return f"\\{_COMMANDS.get(name, name)} " if name != "text" else match[0]
+    if name == "text":
+        return match[0]
+    return _SYMBOLS.get(name) or f"\\{_COMMANDS.get(name, name)} "
 
 
 def _name_as_command(match: re.Match[str], text: str) -> str:
     """Return a run of letters as a command if it names a function or a constant."""
     run = match[0]
-    if run not in _COMMAND_OF_NAME:
-        return run
     if run in _ALSO_WORDS:
         after = text[match.end() :].lstrip()[:1]
         if not after or after not in "(^_0123456789\\{":
             return run
-    return _COMMAND_OF_NAME[run]
+    return _COMMAND_OF_NAME.get(run, run)
 
 
 def _brace_calls(text: str) -> str:
     r"""Write `\sqrt(x)` as `\sqrt{x}` and `^(x)` as `^{x}`, whatever the brackets contain."""
-    if re.search(r"\\sqrt\s*(?:\[[0-9]+\])?\s*\(|\^\s*\(", text) is None:
-        return text
-    parts: list[str] = []
-    at = 0
-    depths_of_calls: list[int] = []
-    depth = 0
-    for mark in re.finditer(r"(\\sqrt\s*(?:\[[0-9]+\])?|\^)\s*\(|[()]", text):
-        parts.append(text[at : mark.start()])
-        at = mark.end()
-        if mark[1]:
-            depth += 1
-            depths_of_calls.append(depth)
-            parts.append(mark[1].strip() + "{")
-        elif mark[0] == "(":
-            depth += 1
-            parts.append("(")
-        elif depths_of_calls and depths_of_calls[-1] == depth:
-            depths_of_calls.pop()
-            depth -= 1
-            parts.append("}")
-        else:
-            depth -= 1
-            parts.append(")")
-    return "".join(parts) + text[at:]
+    closings: list[str] = []
+
+    def rewrite(mark: re.Match[str]) -> str:
+        if mark[0] == ")":
+            return closings.pop() if closings else ")"
+        closings.append("}" if mark[1] else ")")
+        return mark[1].strip() + "{" if mark[1] else "("
+
+    return _CALL_OR_BRACKET.sub(rewrite, text)
 
 
 def _brace_fractions(text: str) -> str:
     r"""Write `\frac12`, `\frac1{2}` and `\frac\pi2` with braces around both arguments."""
-    if not _FRACTION.search(text) and "}" not in text:
-        return text
-    parts = text.split("\\frac")
-    result = parts[0]
-    for part in parts[1:]:
-        rest = part.lstrip()
-        top, rest = _split_argument(rest)
+    result, *parts = text.split("\\frac")
+    for part in parts:
+        top, rest = _split_argument(part.lstrip())
         bottom, rest = _split_argument(rest.lstrip())
         result += f"\\frac{top}{bottom}{rest}"
     return result

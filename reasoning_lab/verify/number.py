@@ -15,8 +15,7 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from reasoning_lab.verify.characters import normalise_characters
-from reasoning_lab.verify.plain_text import strip_latex
+from reasoning_lab.verify.characters import normalise_characters, strip_latex
 from reasoning_lab.verify.units import CURRENCY_SIGNS, SCALES, parse_unit
 
 _INTEGER = r"(?:[1-9][0-9]{0,2}(?:,[0-9]{3})+|[0-9]+)"
@@ -56,7 +55,7 @@ _APPROXIMATELY = re.compile(
 _SIDES = re.compile(r"=|\\(?:approx|simeq)(?![A-Za-z])")
 _NOT_EQUAL = re.compile(r"[<>!:~/]\s*=|\\(?:neq?|not|leq?|geq?|sim)(?![A-Za-z])|[<>]")
 _ARITHMETIC = re.compile(r"[0-9.]+|[-+*/()]")
-_SIGNS_OF_ARITHMETIC = [(r"\\(?:times|cdot)(?![A-Za-z])", "*"), (r"\\div(?![A-Za-z])", "/")]
+_TIMES = re.compile(r"\\(?:times|cdot)(?![A-Za-z])")
 _MAX_TOKENS = 60
 _SUBSCRIPT = re.compile(r"_\s*(?:\{[^{}]*\}|\w)")
 _VARIABLE = re.compile(r"(?<![A-Za-z\\])[abknpqtwxyz](?![A-Za-z])")
@@ -64,10 +63,9 @@ _VARIABLE = re.compile(r"(?<![A-Za-z\\])[abknpqtwxyz](?![A-Za-z])")
 
 @dataclass(frozen=True, slots=True)
 class NumberWithUnit:
-    """A number with its unit.
+    """An exact number, a scale word multiplied in, with its unit.
 
     Attributes:
-        value: The exact number, a scale word multiplied in.
         unit: Normalised words, e.g. `dollar per hour`; empty = no unit.
     """
 
@@ -103,9 +101,11 @@ def parse_number_answer(text: str) -> NumberWithUnit | None:
         value = _evaluate(side)
         if value is None or value == answer.value:
             continue
-        if abs(value - answer.value) * 2 > Fraction(1, 10 ** _decimal_places(last)):
+        decimals = re.search(r"\.([0-9]+)", last)
+        places = len(decimals[1]) if decimals else 0
+        if abs(value - answer.value) * 2 > Fraction(1, 10**places):
             return None
-        if _decimal_places(last) == 0 and "\\approx" not in text:
+        if places == 0 and "\\approx" not in text:
             return None
     return answer
 
@@ -150,19 +150,13 @@ def parse_decimal(decimal: str) -> Fraction:
     return Fraction(int(whole + places), 10 ** len(places)) if places else Fraction(int(whole))
 
 
-def _decimal_places(text: str) -> int:
-    decimals = re.search(r"\.([0-9]+)", text)
-    return len(decimals[1]) if decimals else 0
-
-
 def _evaluate(text: str) -> Fraction | None:
     """Return the value of a side: a number, or arithmetic with decimals; else None."""
     number = parse_number(text)
     if number is not None:
         return number.value
-    text = _FRACTION.sub(r"(\1\2/\3\4)", text)
-    for pattern, sign in _SIGNS_OF_ARITHMETIC:
-        text = re.sub(pattern, sign, text)
+    text = _TIMES.sub("*", _FRACTION.sub(r"(\1\2/\3\4)", text))
+    text = re.sub(r"\\div(?![A-Za-z])", "/", text)
     text = re.sub(r"(?<=[0-9]),(?=[0-9]{3})", "", strip_latex(text)).replace("$", "")
     tokens = _ARITHMETIC.findall(text)
     if "".join(tokens) != text.replace(" ", "") or len(tokens) > _MAX_TOKENS:
@@ -207,14 +201,8 @@ def _factor(tokens: list[str]) -> tuple[Fraction, list[str]]:
 
 def _value_of_match(match: re.Match[str]) -> Fraction:
     if match["decimal"]:
-        magnitude = _parse_plain_decimal(match["decimal"])
+        magnitude = parse_decimal(match["decimal"])
     else:
-        magnitude = _parse_plain_decimal(match["part"] or match["top"]) / _parse_plain_decimal(
-            match["bottom"]
-        )
-        magnitude += _parse_plain_decimal(match["whole"] or "0")
+        part, whole = match["part"] or match["top"], match["whole"] or "0"
+        magnitude = parse_decimal(part) / parse_decimal(match["bottom"]) + parse_decimal(whole)
     return -magnitude if "-" in (match["sign"], match["inner_sign"]) else magnitude
-
-
-def _parse_plain_decimal(decimal: str) -> Fraction:
-    return Fraction(decimal.replace(",", "").removesuffix("."))

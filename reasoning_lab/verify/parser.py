@@ -7,28 +7,10 @@ is dropped: text that fits no rule stays in a formula, and latex2sympy refuses i
 import re
 from functools import lru_cache
 
+from reasoning_lab.verify import parse_tree as tree
 from reasoning_lab.verify.latex_normalisation import normalise_latex
-from reasoning_lab.verify.parse_tree import (
-    EMPTY_SET,
-    BasedNumber,
-    Bracketed,
-    Congruence,
-    Formula,
-    Node,
-    PlainList,
-    Quantity,
-    Ratio,
-    Relation,
-    SetExpression,
-    TimeOfDay,
-    Words,
-)
-from reasoning_lab.verify.rewrites import (
-    drop_integer_condition,
-    normalise_compound_quantity,
-    normalise_reversed_brackets,
-)
-from reasoning_lab.verify.units import SCALES, parse_unit, split_unit
+from reasoning_lab.verify.parse_tree import Formula, Node, PlainList, Words
+from reasoning_lab.verify.units import SCALES, normalise_compound_quantity, parse_unit, split_unit
 
 _TOKEN = re.compile(r"\\begin\s?\{[a-z]+\}|\\end\s?\{[a-z]+\}|\\[{}]|\\[A-Za-z]+|\\.|[()\[\]{}]|.")
 _OPENING = ("(", "[", "{", "\\{")
@@ -65,6 +47,13 @@ _FOR_ALL = re.compile(
     r"(?:\\text\{)?(?P<name>[a-z]?)\}?\s*(?:\\in \\mathbb ?\{R\}|\\text\{in reals\})?$"
     r"|,?\s*\\forall [a-z] ?\\in ?\\mathbb ?\{R\}$"
 )
+_INTEGER_CONDITION = re.compile(
+    r",?\s*\(?\s*(?:\\text\{,?\s*(?:for|where|with)\s*(?:all|any|some|every)?\s*\}|for|where)?\s*"
+    r"(?P<name>[a-z])\s*(?:\\in\s*\\mathbb\s?\{Z\}|\\text\{\s*is an(?:y)? integer\s*\})\s*\)?$"
+    r"|,?\s*\\text\{,?\s*(?:for|where)\s*(?:all |any |some |every |an )?integers?(?: \}|\})?\s*"
+    r"(?P<index>[a-z])\}?$"
+)
+_REVERSED_BRACKETS = re.compile(r"\s*([\[\]])([^\[\](),;]+[,;][^\[\](),;]+)([\[\]])\s*")
 _TIME = re.compile(
     r"(?P<hour>[0-9]{1,2})(?::(?P<minute>[0-5][0-9]))?\s*(?:\\text\{)?\s*"
     r"(?P<half>[ap])\.? ?m\.?\s*\}?",
@@ -97,24 +86,20 @@ _MAX_PARTS = 200
 _MAX_DEPTH = 24
 
 
+@lru_cache(maxsize=512)
 def parse_answer(text: str, *, gold: bool = False) -> Node:
     """Parse an answer, or a gold, where a lone letter behind a number is no unit."""
-    return _parse_text(text, gold)
-
-
-@lru_cache(maxsize=512)
-def _parse_text(text: str, gold: bool) -> Node:
     latex = normalise_latex(text)
     for pattern, operator in _OPERATOR_SPELLINGS:
         latex = pattern.sub(operator, latex)
-    latex = normalise_reversed_brackets(_ANNOUNCEMENT.sub("", latex, count=1))
+    latex = _normalise_reversed_brackets(_ANNOUNCEMENT.sub("", latex, count=1))
     return _parse(latex, gold, 0)
 
 
 def _parse(text: str, gold: bool, depth: int) -> Node:
     text = _strip(text)
     unquantified = _FOR_ALL.sub("", text)
-    text = drop_integer_condition(unquantified if unquantified.strip() else text)
+    text = _drop_integer_condition(unquantified if unquantified.strip() else text)
     if depth > _MAX_DEPTH or not text:
         return Formula(text)
     text = _drop_thousands_separators(text)
@@ -135,8 +120,34 @@ def _parse(text: str, gold: bool, depth: int) -> Node:
     return _formula_or_words(text)
 
 
+def _normalise_reversed_brackets(text: str) -> str:
+    """Write `]0,1[` as `(0,1)` and `[0,1[` as `[0,1)`, also in unions and behind `\\in`."""
+    if "]" not in text and "[" not in text:
+        return text
+    head, membership, sets = text.rpartition("\\in ")
+    parts = re.split(r"(\\cup)", sets)
+    if not all(_REVERSED_BRACKETS.fullmatch(p) or re.fullmatch(r"[^\[\]]*", p) for p in parts):
+        return text
+    return head + membership + "".join(_REVERSED_BRACKETS.sub(_round_brackets, p) for p in parts)
+
+
+def _round_brackets(match: re.Match[str]) -> str:
+    return f"{'[' if match[1] == '[' else '('}{match[2]}{']' if match[3] == ']' else ')'}"
+
+
+def _drop_integer_condition(text: str) -> str:
+    """Drop `k \\in \\mathbb{Z}` behind a formula in `k` that does not state values of `k`."""
+    match = _INTEGER_CONDITION.search(text)
+    if match is None:
+        return text
+    formula, name = text[: match.start()].rstrip(" ,"), match["name"] or match["index"]
+    values = rf"{name}\s*=|[^=]*(?:[<>]|\\(?:le|ge|neq|in|equiv)(?![A-Za-z]))"
+    is_used = re.search(rf"(?<![A-Za-z\\]){name}(?![A-Za-z])", formula)
+    return formula if is_used and not re.match(values, formula) else text
+
+
 def _strip(text: str) -> str:
-    """Return the text without outer spaces, a final stop and braces around the whole."""
+    """Drop outer spaces, a final stop and braces around the whole."""
     text = text.strip()
     if text.endswith((".", ",", ";")) and not text.endswith(("...", "..")):
         text = text[:-1].rstrip()
@@ -192,31 +203,32 @@ def _parse_list(text: str, gold: bool, depth: int) -> Node | None:
     if not separators:
         parts, separators = split_top_level(text, _SEPARATOR)
     filled = [part for part in parts if part.strip(" &")]
-    if (
-        not separators
-        or not filled
-        or (len(filled) < len(parts) and _misses_item(parts, separators))
-    ):
+    if not separators or len(filled) < 2:
         return None
-    if len(filled) == 1 and separators:
+    if len(filled) < len(parts) and _misses_item(parts, separators):
         return None
-    items: list[Node] = []
-    for part in filled:
-        item = _parse(part, gold, depth)
-        items += item.items if isinstance(item, PlainList) and ";" not in separators else [item]
+    items = _parse_items(filled, gold, depth, flat=";" not in separators)
     conjunctions = {separator for separator in separators if separator.isalpha()}
     is_single = len(conjunctions) == 1 and "," not in separators
-    return PlainList(tuple(items), conjunctions.pop() if is_single else "")
+    return PlainList(items, conjunctions.pop() if is_single else "")
+
+
+def _parse_items(parts: list[str], gold: bool, depth: int, flat: bool) -> tuple[Node, ...]:
+    """Parse the items of a list; `flat` = the items of a list inside it are its own."""
+    items: list[Node] = []
+    for part in parts:
+        item = _parse(part, gold, depth)
+        items += item.items if isinstance(item, PlainList) and flat else [item]
+    return tuple(items)
 
 
 def _misses_item(parts: list[str], separators: list[str]) -> bool:
     """Return whether an item is missing; only `, and` has none between."""
-    for place, part in enumerate(parts):
-        if not part.strip() and not (
-            0 < place < len(separators) and separators[place] in ("and", "or")
-        ):
-            return True
-    return False
+    followers = ["", *separators[1:], ""]
+    return any(
+        not part.strip() and follower not in ("and", "or")
+        for part, follower in zip(parts, followers, strict=True)
+    )
 
 
 def _parse_relation(text: str, gold: bool, depth: int) -> Node | None:
@@ -228,7 +240,7 @@ def _parse_relation(text: str, gold: bool, depth: int) -> Node | None:
         return None
     nodes = tuple(_parse(side, gold, depth) if side.strip() else None for side in sides)
     texts = tuple(" ".join(side.split()) for side in sides)
-    return Relation(tuple("=" if o == ":=" else o for o in operators), nodes, texts)
+    return tree.Relation(tuple("=" if o == ":=" else o for o in operators), nodes, texts)
 
 
 def _parse_set_expression(text: str, gold: bool, depth: int) -> Node | None:
@@ -237,12 +249,12 @@ def _parse_set_expression(text: str, gold: bool, depth: int) -> Node | None:
         return None
     if operators[0] == "\\setminus" and len(parts) > 2:
         return None
-    return SetExpression(operators[0], tuple(_parse(part, gold, depth) for part in parts))
+    return tree.SetExpression(operators[0], tuple(_parse(part, gold, depth) for part in parts))
 
 
 def _parse_bracketed(text: str, gold: bool, depth: int) -> Node | None:
     if text in ("\\emptyset", "\\{\\}", "\\{ \\}"):
-        return EMPTY_SET
+        return tree.EMPTY_SET
     opening = next((b for b in ("\\{", "(", "[") if text.startswith(b)), None)
     closing = next((b for b in ("\\}", ")", "]") if text.endswith(b)), None)
     if opening is None or closing is None or not _closes_at_end(text):
@@ -253,27 +265,23 @@ def _parse_bracketed(text: str, gold: bool, depth: int) -> Node | None:
         builder, bars = split_top_level(inner, re.compile(r"\||(?<![A-Za-z0-9}]):"))
         if len(bars) == 1 and builder[0].strip():
             condition = _parse(builder[1], gold, depth)
-            return condition if isinstance(condition, Relation) else None
+            return condition if isinstance(condition, tree.Relation) else None
     parts, _ = split_top_level(inner, re.compile(r"[,;]"))
     if len(parts) == 1 and (brackets == "()" or inner.strip().startswith("\\begin")):
         return _parse(inner, gold, depth)
-    if brackets not in ("{}", "()", "[]", "(]", "[)"):
+    if brackets not in ("{}", "()", "[]", "(]", "[)") or not all(map(str.strip, parts)):
         return None
-    if not all(part.strip() for part in parts):
-        return None
-    items: list[Node] = []
-    for part in parts:
-        item = _parse(part, gold, depth)
-        items += item.items if isinstance(item, PlainList) and brackets == "{}" else [item]
-    return Bracketed(brackets, tuple(items))
+    return tree.Bracketed(brackets, _parse_items(parts, gold, depth, flat=brackets == "{}"))
 
 
 def _parse_both_signs(text: str, gold: bool, depth: int) -> Node | None:
     if not re.search(r"\\(?:pm|mp)(?![A-Za-z])", text):
         return None
-    plus = re.sub(r"\\mp(?![A-Za-z])", "-", re.sub(r"\\pm(?![A-Za-z])", "+", text))
-    minus = re.sub(r"\\mp(?![A-Za-z])", "+", re.sub(r"\\pm(?![A-Za-z])", "-", text))
-    return PlainList((_parse(plus, gold, depth), _parse(minus, gold, depth)))
+    texts = [
+        re.sub(r"\\mp(?![A-Za-z])", lower, re.sub(r"\\pm(?![A-Za-z])", upper, text))
+        for upper, lower in (("+", "-"), ("-", "+"))
+    ]
+    return PlainList(_parse_items(texts, gold, depth, flat=False))
 
 
 def _parse_single_value(text: str, gold: bool, depth: int) -> Node | None:
@@ -281,21 +289,23 @@ def _parse_single_value(text: str, gold: bool, depth: int) -> Node | None:
     time = _TIME.fullmatch(text)
     if time and 1 <= int(time["hour"]) <= 12:
         am_pm = time["half"].lower() + "m"
-        return TimeOfDay(int(time["hour"]), int(time["minute"] or 0), am_pm)
+        return tree.TimeOfDay(int(time["hour"]), int(time["minute"] or 0), am_pm)
     if ":" in text:
         parts, colons = split_top_level(text, re.compile(":"))
         if colons and all(part.strip() for part in parts):
             nodes = tuple(_parse(part, gold, depth) for part in parts)
-            return Ratio(nodes, bool(_POSSIBLE_TIME.fullmatch(text)))
+            return tree.Ratio(nodes, bool(_POSSIBLE_TIME.fullmatch(text)))
     based = _IN_BASE.fullmatch(text)
     if based:
         base_text = based["base"]
         base = 2 + _BASES.index(base_text) if base_text in _BASES else int(base_text[:9])
-        return BasedNumber(based["digits"].upper().lstrip("0"), base)
+        return tree.BasedNumber(based["digits"].upper().lstrip("0"), base)
     congruence = _MODULUS.match(text)
     if congruence and congruence["value"]:
         modulus = congruence["a"] or congruence["b"]
-        return Congruence(_parse(congruence["value"], gold, depth), _parse(modulus, gold, depth))
+        return tree.Congruence(
+            _parse(congruence["value"], gold, depth), _parse(modulus, gold, depth)
+        )
     words = _parse_words(text)
     return words if words is not None else _parse_quantity(text, gold, depth)
 
@@ -341,9 +351,9 @@ def _parse_quantity(text: str, gold: bool, depth: int) -> Node | None:
     if scale > 1:
         value = f"({value})\\cdot {scale}"
     inner = _parse(value, gold, depth)
-    if isinstance(inner, Words | PlainList | Relation | Quantity):
+    if isinstance(inner, Words | PlainList | tree.Relation | tree.Quantity):
         return None
-    return Quantity(inner, tuple(words)) if words else inner
+    return tree.Quantity(inner, tuple(words)) if words else inner
 
 
 def _formula_or_words(text: str) -> Node:

@@ -80,8 +80,6 @@ class SandboxError(OSError):
     """The kernel offers no Landlock or no seccomp, or refuses to apply them."""
 
 
-# Holds an item once this process has cleared its environment.
-_environment_cleared: list[bool] = []
 # Holds an item once this process is in the sandbox.
 _sandboxed: list[bool] = []
 
@@ -94,22 +92,18 @@ def is_available() -> bool:
     return _landlock_version() > 0
 
 
-def enter_sandbox(readable: Sequence[Path] = ()) -> None:
+def enter_sandbox(readable: Sequence[Path]) -> None:
     """Give up writing, network, programs, signals and the environment of this process, for good.
 
-    The process may still start threads and children, which inherit the sandbox.
-
-    Args:
-        readable: Files and folders to read, besides Python's path and the system's libraries.
+    The process may still start threads and children, which inherit the sandbox. It may read
+    `readable`, Python's path and the system's libraries.
 
     Raises:
         SandboxError: The kernel refuses.
     """
     if not is_available():
         raise SandboxError("this kernel has no Landlock")
-    # A sandboxed process cannot read /proc/self/stat, and its children inherit no environment.
-    if not _environment_cleared:
-        _clear_environment()
+    _clear_environment()
     _libc().prctl(_NO_NEW_PRIVS, 1, 0, 0, 0)
     _restrict_files([*_python_folders(), *readable])
     _restrict_system_calls(children_allowed=True)
@@ -131,11 +125,7 @@ def forbid_child_processes() -> None:
 
 
 def end_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when its parent ends.
-
-    Args:
-        parent: The parent's process id, to notice that it has ended before this call.
-    """
+    """Have the kernel kill this process when `parent` ends, or exit if it has ended already."""
     if sys.platform == "linux":
         _libc().prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
@@ -150,7 +140,6 @@ def _clear_environment() -> None:
     start, end = (int(field) for field in Path("/proc/self/stat").read_text().split()[-3:-1])
     if 0 < start < end:
         ctypes.memset(start, 0, end - start)
-    _environment_cleared.append(True)
 
 
 def _python_folders() -> list[Path]:
@@ -201,24 +190,19 @@ def _restrict_system_calls(children_allowed: bool) -> None:
 
 @cache
 def _filter_program(children_allowed: bool) -> bytes:
+    """A BPF program that refuses system calls, and prlimit of other processes."""
     machine = platform.machine()
     column = list(_AUDIT_ARCHITECTURES).index(machine)
     table = _FORBIDDEN if children_allowed else _FORBIDDEN_IN_CHILD
     numbers = [row[column] for row in table.values()]
-    forbidden = [number for number in numbers if number is not None]
-    return _build_filter(forbidden, _AUDIT_ARCHITECTURES[machine], _PRLIMIT[column], machine)
-
-
-def _build_filter(forbidden: Sequence[int], architecture: int, prlimit: int, machine: str) -> bytes:
-    """A BPF program that refuses the system calls `forbidden`, and prlimit of other processes."""
     # Offsets in seccomp_data: 0 the number, 4 the architecture, 16 the first argument.
     steps: list[tuple[int, int, int, int]] = [
         (_LOAD_WORD, 0, 0, 4),
-        (_JUMP_EQUAL, 1, 0, architecture),
+        (_JUMP_EQUAL, 1, 0, _AUDIT_ARCHITECTURES[machine]),
         (_RETURN, 0, 0, _KILL),
         (_LOAD_WORD, 0, 0, 0),
     ]
-    checks = [(_JUMP_EQUAL, number) for number in forbidden]
+    checks = [(_JUMP_EQUAL, number) for number in numbers if number is not None]
     if machine == "x86_64":
         checks.insert(0, (_JUMP_AT_LEAST, _X32))
     # Five steps follow the checks: three that test prlimit, then allow and refuse.
@@ -227,7 +211,7 @@ def _build_filter(forbidden: Sequence[int], architecture: int, prlimit: int, mac
         for position, (kind, value) in enumerate(checks)
     ]
     steps += [
-        (_JUMP_EQUAL, 0, 2, prlimit),
+        (_JUMP_EQUAL, 0, 2, _PRLIMIT[column]),
         (_LOAD_WORD, 0, 0, 16),
         (_JUMP_EQUAL, 0, 1, 0),
         (_RETURN, 0, 0, _ALLOW),

@@ -10,9 +10,9 @@ from itertools import pairwise
 CURRENCY_SIGNS = "$€£¥₹₩₽₱¢"
 SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9}
 SCALES["trillion"] = 10**12
-MAX_WORDS = 8
+_MAX_WORDS = 8
 # Behind a number these words continue the arithmetic, negate or bound it, or name a number.
-NOT_UNITS = frozenset({
+_NOT_UNITS = frozenset({
     "and", "or", "to", "plus", "minus", "times", "over", "not", "half", "third", "quarter",
     "sqrt", "pi", "π", "e", "i", "k", "n", "x", "y", "z", "mod", "modulo", "if", "but", "than",
     "least", "most", "is", "isn", "wrong", "false", "factorial", "squared", "cubed", "choose",
@@ -37,15 +37,11 @@ _SHORT_FORMS = {
     "s": "second", "sec": "second", "min": "minute", "h": "hour", "hr": "hour", "yr": "year",
     "sq": "square", "cu": "cubic", "j": "joule", "n": "newton", "rad": "radian", "people": "person",
 }  # fmt: skip
-_COMPOUND = {
-    "mph": ["mile", "per", "hour"],
-    "kmh": ["kilometer", "per", "hour"],
-    "kph": ["kilometer", "per", "hour"],
-    "kmph": ["kilometer", "per", "hour"],
-}
+_COMPOUND = {name: ["kilometer", "per", "hour"] for name in ("kmh", "kph", "kmph")}
+_COMPOUND["mph"] = ["mile", "per", "hour"]
 _POWERS = {"square": "^2", "cubic": "^3"}
 # Short names that need neither a `\text` around them nor a space before them.
-KNOWN_SHORT = (
+_KNOWN_SHORT = (
     "cm|mm|km|dm|kg|mg|ml|mL|ft|in|mi|yd|lbs?|oz|hrs?|mins?|secs?|mph|kmh|kph|kmph|gal|pct|deg|rad"
     "|cc|sq|cu"
 )
@@ -63,12 +59,29 @@ _BARE_UNIT = re.compile(
     rf"(?P<value>[-+]?[0-9.,]+|.*\}})\s+(?P<unit>{_SHORT_UNIT}\s*/\s*{_SHORT_UNIT}"
     rf"|(?:sq|cu|square|cubic)\.? {_SHORT_UNIT})"
 )
+_UNIT_FAMILIES = (
+    ("year", "month", "week", "day", "hour", "minute", "second"),
+    ("degree", "minute", "second"),
+    ("yard", "foot", "inch"),
+    ("mile", "yard", "foot"),
+    ("pound", "ounce"),
+    ("pound", "penny"),
+    ("dollar", "cent"),
+    ("kilometer", "meter", "centimeter", "millimeter"),
+    ("kilogram", "gram"),
+    ("liter", "milliliter"),
+)
+_AMOUNT = re.compile(
+    r"\s*(?P<amount>[0-9]+(?:\.[0-9]+)?)\s*"
+    r"(?P<unit>\\text\{[^{}]*\}|[A-Za-z]+\.?|°|\^\s*\{\s*\\prime\s*(?:\\prime\s*)?\}|''?|\")"
+    r"\s*(?:,?\s*(?:\\text\{)?\s*and\s*\}?|,)?"
+)
+_PRIMES = {"'": "minute", "''": "second", '"': "second"}
 _ONE_LETTER_UNITS = frozenset("msghLNJ")
 _VARIABLE_NAMES = re.compile(r"[a-df-hj-np-tv-z]{2,3}|[A-Za-z]")
 
 
-def normalise_unit_word(word: str) -> str:
-    """Return the singular of a unit's long name."""
+def _normalise_word(word: str) -> str:
     short = _PLURAL.sub("", word)
     return _SHORT_FORMS.get(word, _SHORT_FORMS.get(short, short))
 
@@ -78,13 +91,13 @@ def parse_unit(text: str) -> list[str] | None:
     text = _SYMBOL.sub(lambda match: _SYMBOLS[match[0]], text)
     words = _WORD.findall(text.casefold().replace("/", " per ").replace("per cent", "percent"))
     repeats_word = any(word == following for word, following in pairwise(words))
-    if len(words) > MAX_WORDS or repeats_word or not NOT_UNITS.isdisjoint(words):
+    if len(words) > _MAX_WORDS or repeats_word or not _NOT_UNITS.isdisjoint(words):
         return None
     names: list[str] = []
     power = ""
     for word in words:
         base, caret, exponent = word.partition("^")
-        name = normalise_unit_word(base)
+        name = _normalise_word(base)
         if name in _POWERS and not caret:
             power = _POWERS[name]
             continue
@@ -103,11 +116,10 @@ def split_unit(text: str, gold: bool) -> tuple[str, str]:
         tail = _LAST_WORD.search(text)
         if tail is None or tail.start() == 0 or not _is_unit(tail, text, gold, has_more=bool(unit)):
             break
-        words = tail["words"]
-        token = tail["token"].replace("\\text", "").replace("{", "").replace("}", "")
-        if words is not None and "°" not in token:
+        token = re.sub(r"\\text|[\\{}]", "", tail["token"])
+        if tail["words"] is not None and "°" not in token:
             token = f" {token} "
-        unit = f"{token.replace(chr(92), '')} {unit}".replace("$", " $ ")
+        unit = f"{token} {unit}".replace("$", " $ ")
         text = text[: tail.start()].rstrip()
     unit = re.sub(r"\s*/\s*", "/", unit)
     return ("", "") if unit.startswith("/") and not unit[1:].strip() else (text, unit)
@@ -123,7 +135,7 @@ def _is_unit(tail: re.Match[str], text: str, gold: bool, has_more: bool) -> bool
         return not re.search(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])", before)
     if run is None:
         return tail["token"] != "/" or has_more
-    if re.fullmatch(KNOWN_SHORT, run):
+    if re.fullmatch(_KNOWN_SHORT, run):
         return True
     if before.endswith("/"):
         return bool(re.search(r"\\text\{[^{}]*\}(?:\^\{[23]\})?\s*/$|\$|[A-Za-z]{2,}\s*/$", before))
@@ -132,3 +144,36 @@ def _is_unit(tail: re.Match[str], text: str, gold: bool, has_more: bool) -> bool
     if len(run) < 3 or _VARIABLE_NAMES.fullmatch(run) or not (tail["gap"] or before.endswith("°")):
         return run == "per" and bool(tail["gap"])
     return parse_unit(run) is not None
+
+
+def normalise_compound_quantity(text: str) -> str | None:
+    """Return amounts in two or more units of one kind in one spelling; None for other texts.
+
+    The units go from the larger to the smaller.
+    """
+    text = re.sub(r"^\\text\{([^{}]*)\}$", r"\1", text)
+    if not text[:1].isdigit():
+        return None
+    amounts: list[str] = []
+    units: list[str] = []
+    at = 0
+    while at < len(text):
+        match = _AMOUNT.match(text, at)
+        if match is None or len(units) > 3:
+            return None
+        symbol = match["unit"]
+        if "prime" in symbol:
+            symbol = "'" * symbol.count("prime")
+        words = parse_unit(re.sub(r"\\text|[{}]", "", symbol))
+        name = _PRIMES.get(symbol) or (words[0] if words and len(words) == 1 else None)
+        if name is None:
+            return None
+        amounts.append(match["amount"])
+        units.append(name)
+        at = match.end()
+    if units == ["minute", "second"] and "'" in text:
+        units = ["foot", "inch"]
+    are_descending = any(units == [u for u in family if u in units] for family in _UNIT_FAMILIES)
+    if len(units) < 2 or not are_descending:
+        return None
+    return " ".join(f"{amount} {unit}" for amount, unit in zip(amounts, units, strict=True))

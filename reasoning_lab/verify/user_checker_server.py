@@ -34,6 +34,7 @@ from reasoning_lab.verify.sandbox import (
     end_with_parent,
     enter_sandbox,
     forbid_child_processes,
+    is_sandboxed,
 )
 
 MAX_REPLY_BYTES = 65_536
@@ -63,11 +64,7 @@ class Step(IntEnum):
     MATCH = 2
 
 
-_FUNCTIONS: dict[Step, Callable[[Any], Callable[..., Any]]] = {
-    Step.CHECK: lambda checker: checker,
-    Step.READ: lambda checker: checker.read,
-    Step.MATCH: lambda checker: checker.matches,
-}
+_METHODS = {Step.READ: "read", Step.MATCH: "matches"}
 
 
 def serve(requests: int, replies: int, events: int, memory_mb: int, parent: int) -> None:
@@ -82,13 +79,12 @@ def serve(requests: int, replies: int, events: int, memory_mb: int, parent: int)
     """
     end_with_parent(parent)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    memory_file = _open_memory_file()
-    try:
+    # A sandboxed process cannot open this file.
+    memory_path = "/proc/self/statm" if sys.platform == "linux" else os.devnull
+    memory_file = os.open(memory_path, os.O_RDONLY)
+    with suppress(SandboxError):
         enter_sandbox(trusted_folders())
-        sandboxed = True
-    except SandboxError:
-        sandboxed = False
-    os.write(events, SANDBOXED if sandboxed else NOT_SANDBOXED)
+    os.write(events, SANDBOXED if is_sandboxed() else NOT_SANDBOXED)
     child_ended = _open_child_ended_pipe()
     imported: set[str] = set()
     address_space_limit = 0
@@ -108,8 +104,8 @@ def serve(requests: int, replies: int, events: int, memory_mb: int, parent: int)
         child = os.fork()
         if child == 0:
             end_with_parent(server)
-            limits = (cpu_s, address_space_limit)
-            _serve_one(Step(step), path, (requests, replies, events), limits, sandboxed)
+            limits = {resource.RLIMIT_CPU: cpu_s, resource.RLIMIT_AS: address_space_limit}
+            _serve_one(Step(step), path, (requests, replies, events), limits)
         _wait_for_child(child, child_ended, requests)
         # A child that was killed early left its request, which must not be read as a header.
         if select.select([requests], [], [], 0)[0]:
@@ -154,9 +150,12 @@ def read_exactly(descriptor: int, size: int) -> bytes:
 
 
 def _serve_one(
-    step: Step, path: str, pipes: tuple[int, int, int], limits: tuple[int, int], sandboxed: bool
+    step: Step, path: str, pipes: tuple[int, int, int], limits: dict[int, int]
 ) -> NoReturn:
-    """Read the request, restrict this child, call the checker, reply, and exit."""
+    """Read the request, restrict this child, call the checker, reply, and exit.
+
+    Limits of 0 are none. The child cannot raise the others again.
+    """
     requests, replies, events = pipes
     try:
         signal.set_wakeup_fd(-1)
@@ -166,8 +165,10 @@ def _serve_one(
         os.close(requests)
         os.close(events)
         os.write(replies, CALL_STARTED)
-        _set_limits(*limits)
-        if sandboxed:
+        for limit, amount in limits.items():
+            if amount:
+                resource.setrlimit(limit, (amount, amount))
+        if is_sandboxed():
             forbid_child_processes()
         if step is not Step.READ:
             sys.addaudithook(_refuse_code(replies, token))
@@ -176,30 +177,18 @@ def _serve_one(
         os._exit(0)
 
 
-def _open_memory_file() -> int:
-    """Open the file with this process's size, which a sandboxed process cannot open."""
-    return os.open("/proc/self/statm" if sys.platform == "linux" else os.devnull, os.O_RDONLY)
-
-
 def _address_space_bytes(memory_file: int) -> int:
     """Return the size of this process's address space; 0 where the system does not report it."""
     fields = os.pread(memory_file, 100, 0).split()
     return int(fields[0]) * resource.getpagesize() if fields else 0
 
 
-def _set_limits(cpu_s: int, address_space_bytes: int) -> None:
-    """Set limits that this process cannot raise again; 0 = no limit."""
-    if cpu_s:
-        resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s))
-    if address_space_bytes:
-        resource.setrlimit(resource.RLIMIT_AS, (address_space_bytes, address_space_bytes))
-
-
 def _result_as_json(step: Step, path: str, arguments: Sequence[Any]) -> bytes:
     """Call the checker's function and return its result or its error as JSON."""
     try:
         checker: Any = resolve(path, "checker")
-        value = _FUNCTIONS[step](checker)(*arguments)
+        function = getattr(checker, _METHODS[step]) if step in _METHODS else checker
+        value = function(*arguments)
         if step is not Step.READ and value is not None:
             value = bool(value)
         text = json.dumps({VALUE: value}, allow_nan=False)
@@ -227,8 +216,6 @@ def _is_import(caller: FrameType) -> bool:
     if caller.f_code.co_filename in _CODE_GENERATORS:
         return True
     frame: FrameType | None = caller
-    while frame is not None:
-        if frame.f_code.co_filename.startswith(_IMPORT_SYSTEM):
-            return True
+    while frame is not None and not frame.f_code.co_filename.startswith(_IMPORT_SYSTEM):
         frame = frame.f_back
-    return False
+    return frame is not None

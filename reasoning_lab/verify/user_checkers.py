@@ -32,6 +32,7 @@ from reasoning_lab.types import Problem, UserError, Verdict
 from reasoning_lab.verify import user_checker_server
 from reasoning_lab.verify.sandbox import ALLOWED_VARIABLES, is_sandboxed
 from reasoning_lab.verify.user_checker_server import Step
+from reasoning_lab.verify.verdicts import refuse_gold, verdict_of
 
 # An interpreter may need these variables to start; none of them is a secret.
 _START_VARIABLES = (*ALLOWED_VARIABLES, "LD_LIBRARY_PATH", "PYTHONHOME")
@@ -40,14 +41,6 @@ _PROGRAM = (
     "from reasoning_lab.verify.user_checker_server import serve; serve{arguments!r}"
 )
 _MAX_MESSAGE_CHARS = 200
-
-
-class _NotSandboxedError(Exception):
-    """The process of `read` would not be sandboxed."""
-
-
-class _RunsTextError(Exception):
-    """A function that sees the gold was about to run text as code; holds the audit event."""
 
 
 def check_with_user_checker(problem: Problem, answer: str) -> Verdict:
@@ -62,29 +55,24 @@ def check_with_user_checker(problem: Problem, answer: str) -> Verdict:
         MemoryError: The process of the answer ended without a result.
     """
     is_correct, _ = _run_checker(problem, answer)
-    if is_correct is None:
-        return Verdict.UNPARSEABLE
-    return Verdict.CORRECT if is_correct else Verdict.WRONG
+    return verdict_of(is_correct)
 
 
-def user_checker_gold_error(problem: Problem) -> str | None:
-    """Return why the checker rejects the problem's own gold: None if it accepts, else ` (...)`.
+def require_accepted_gold(problem: Problem) -> None:
+    """Raise UnreadableGoldError unless the checker accepts the problem's own gold.
 
-    Raises:
-        UserError: As in `check_with_user_checker`.
-        MemoryError: As in `check_with_user_checker`.
+    It also raises what `check_with_user_checker` raises.
     """
     is_correct, error = _run_checker(problem, problem.gold.strip())
-    if error is not None:
-        return f" ({type(error).__name__}: {str(error)[:_MAX_MESSAGE_CHARS]})"
-    return None if is_correct else ""
+    if not is_correct:
+        details = f" ({type(error).__name__}: {str(error)[:_MAX_MESSAGE_CHARS]})" if error else ""
+        refuse_gold(problem, "does not accept its own gold", details)
 
 
 def start_checker_server(memory_mb: int = 0) -> None:
     """Start this process's checker server; the first call of a user checker starts it otherwise.
 
-    Args:
-        memory_mb: Most MiB of address space for one answer beyond imports; 0 = no limit.
+    One answer may take `memory_mb` MiB of address space beyond imports; 0 = no limit.
     """
     if _servers:
         _servers.pop().close()
@@ -101,21 +89,23 @@ def _run_checker(problem: Problem, answer: str) -> tuple[bool | None, Exception 
     """Return the checker's result, or None and the error that makes the answer unparseable."""
     has_two_steps = _has_two_steps(problem)
     try:
-        return _call_checker(problem, answer, has_two_steps), None
+        server = _running_server()
+        if has_two_steps:
+            value = server.call(Step.READ, problem, answer)
+            is_correct = server.call(Step.MATCH, problem, value)
+        else:
+            is_correct = server.call(Step.CHECK, problem, answer)
     except (UserError, MemoryError):
         raise
     except Exception as error:
         if not has_two_steps and not isinstance(error, ValueError):
             raise
         return None, error
+    return None if is_correct is None else is_correct is True, None
 
 
 def _has_two_steps(problem: Problem) -> bool:
-    """Return which of the two forms the checker has.
-
-    Raises:
-        UserError: It has neither.
-    """
+    """Return which of the two forms the checker has, or raise UserError where it has neither."""
     checker = resolve(problem.checker, "checker")
     steps = [name for name in ("read", "matches") if callable(getattr(checker, name, None))]
     if len(steps) == 2:
@@ -127,30 +117,6 @@ def _has_two_steps(problem: Problem) -> bool:
             "matches(problem, value)"
         )
     return False
-
-
-def _call_checker(problem: Problem, answer: str, has_two_steps: bool) -> bool | None:
-    server = _running_server()
-    path = problem.checker
-    try:
-        if not has_two_steps:
-            is_correct = server.call(Step.CHECK, path, problem, answer)
-        else:
-            value = server.call(Step.READ, path, answer)
-            is_correct = server.call(Step.MATCH, path, problem, value)
-    except _NotSandboxedError:
-        raise UserError(
-            f"{problem.origin}: '{path}.read' may run an answer as code, and this machine "
-            "cannot isolate it; use a Linux kernel with Landlock and seccomp"
-        ) from None
-    except _RunsTextError as error:
-        function = f"{path}.matches" if has_two_steps else path
-        raise UserError(
-            f"{problem.origin}: '{function}' runs text as code ({error}), so an answer could "
-            "decide its own verdict; move that into read(answer) of a checker in two steps "
-            "(README, 'A verifier')"
-        ) from None
-    return None if is_correct is None else is_correct is True
 
 
 class _CheckerServer:
@@ -177,9 +143,8 @@ class _CheckerServer:
 
     def wait(self) -> bool:
         """Wait until the server has started, and return whether it is sandboxed."""
-        if self._start_event == b"":
-            self._start_event = os.read(self._events, 1)
-        if self._start_event == b"":
+        self._start_event = self._start_event or os.read(self._events, 1)
+        if not self._start_event:
             raise RuntimeError("the server of the user checkers did not start")
         return self._start_event == user_checker_server.SANDBOXED
 
@@ -190,20 +155,27 @@ class _CheckerServer:
         for descriptor in (self._requests, self._replies, self._events):
             os.close(descriptor)
 
-    def call(self, step: Step, path: str, *arguments: Any) -> Any:
-        """Return the result of one step of the checker, computed in its own process.
+    def call(self, step: Step, problem: Problem, argument: Any) -> Any:
+        """Return the result of one step of the problem's checker, computed in its own process.
+
+        The argument is the answer, or the value that `read` returned. `read` gets no problem.
 
         Raises:
-            _NotSandboxedError: The step is `read`, and the server is not sandboxed.
-            _RunsTextError: A step that sees the gold was about to run text as code.
+            UserError: The step is `read` and the server is not sandboxed, or the step sees the gold
+                and was about to run text as code.
             MemoryError: The process ended without a result, or took longer than this process may
                 still compute.
             Exception: The step raised this error; it is raised again by its name.
         """
+        path = problem.checker
         if not self.wait() and step is Step.READ:
-            raise _NotSandboxedError
+            raise UserError(
+                f"{problem.origin}: '{path}.read' may run an answer as code, and this machine "
+                "cannot isolate it; use a Linux kernel with Landlock and seccomp"
+            )
         limit_s = _remaining_cpu_s()
         token = secrets.token_bytes(16)
+        arguments = (argument,) if step is Step.READ else (problem, argument)
         header = user_checker_server.HEADER.pack(step, len(path.encode()), limit_s)
         payload = pickle.dumps((token, arguments))
         size = user_checker_server.PAYLOAD_SIZE.pack(len(payload))
@@ -214,7 +186,9 @@ class _CheckerServer:
             _discard_server(self)
             raise MemoryError(str(error)) from error
         prefix = user_checker_server.CALL_STARTED + token
-        return _parse_reply(step, reply[len(prefix) :] if reply.startswith(prefix) else b"")
+        return _parse_reply(
+            step, problem, reply[len(prefix) :] if reply.startswith(prefix) else b""
+        )
 
     def _read_reply(self, limit_s: int) -> bytes:
         """Return what the child wrote until it ended; bytes beyond the maximum are dropped.
@@ -281,7 +255,7 @@ def _write_all(descriptor: int, content: bytes) -> None:
         view = view[os.write(descriptor, view) :]
 
 
-def _parse_reply(step: Step, reply: bytes) -> Any:
+def _parse_reply(step: Step, problem: Problem, reply: bytes) -> Any:
     """Return the value in a child's reply, or raise its error; the reply may be anything."""
     try:
         content = json.loads(reply)
@@ -294,7 +268,12 @@ def _parse_reply(step: Step, reply: bytes) -> Any:
         raise MemoryError("the process of an answer ended without a result") from error
     # An answer can write the reply of `read`, so that reply must not end a run.
     if refused_event is not None and step is not Step.READ:
-        raise _RunsTextError(str(refused_event))
+        function = problem.checker + (".matches" if step is Step.MATCH else "")
+        raise UserError(
+            f"{problem.origin}: '{function}' runs text as code ({refused_event}), so an answer "
+            "could decide its own verdict; move that into read(answer) of a checker in two steps "
+            "(README, 'A verifier')"
+        )
     error_type = getattr(builtins, name, None)
     failure: Exception = RuntimeError(f"{name}: {message}")
     if isinstance(error_type, type) and issubclass(error_type, Exception):

@@ -14,7 +14,6 @@ A gold is hostile input like an answer, so a worker parses it too, once for each
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from types import TracebackType
 from typing import Self
 
 from reasoning_lab.config.hardware import HardwareConfig
@@ -44,8 +43,6 @@ class Verifier:
     """
 
     def __init__(self, workers: int, timeout_s: float, memory_mb: int) -> None:
-        self._timeout_s = timeout_s
-        self._memory_mb = memory_mb
         self._pool = WorkerPool(workers, timeout_s, memory_mb)
         # Keys of the golds that were parsed, oldest first.
         self._readable_golds: dict[bytes, None] = {}
@@ -53,12 +50,7 @@ class Verifier:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        error_type: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -68,34 +60,20 @@ class Verifier:
     def verify(
         self, problems: Sequence[Problem], texts: Sequence[str]
     ) -> list[tuple[str | None, Verdict]]:
-        """Return (extracted answer, verdict) for each completion text, in order.
-
-        Args:
-            problems: The problem of each text.
-            texts: Completion texts.
+        """Return (extracted answer, verdict) for each completion text and its problem, in order.
 
         Raises:
             UserError: A problem's checker is unknown or can't read its gold.
         """
         answers = [extract_answer(text) for text in texts]
         quick_verdicts = [_quick_verdict(p, a) for p, a in zip(problems, answers, strict=True)]
-        quickly_correct = (
-            problem
-            for problem, verdict in zip(problems, quick_verdicts, strict=True)
-            if verdict is Verdict.CORRECT
-        )
+        triples = list(zip(problems, answers, quick_verdicts, strict=True))
+        quickly_correct = (problem for problem, _, v in triples if v is Verdict.CORRECT)
         for gold_error in self._gold_errors(quickly_correct).values():
             raise UserError(gold_error)
-        remaining = [
-            (problem, answer)
-            for problem, answer, verdict in zip(problems, answers, quick_verdicts, strict=True)
-            if verdict is None and answer is not None
-        ]
+        remaining = [(problem, a) for problem, a, v in triples if v is None and a is not None]
         verdicts = iter(self._pool.map(_check, remaining))
-        return [
-            (answer, verdict or next(verdicts) or Verdict.TIMEOUT)
-            for answer, verdict in zip(answers, quick_verdicts, strict=True)
-        ]
+        return [(a, v or next(verdicts) or Verdict.TIMEOUT) for _, a, v in triples]
 
     def unreadable_golds(self, problems: Sequence[Problem]) -> list[Problem]:
         """Return the problems whose gold the checker can't read, in order.
@@ -116,9 +94,10 @@ class Verifier:
         results = self._pool.map(_gold_error, [problem for _, problem in unknown])
         for (key, problem), error in zip(unknown, results, strict=True):
             if error is None:
+                limits = f"{self._pool.timeout_s:g} s or {self._pool.memory_mb} MiB"
                 gold_errors[key] = (
                     f"{problem.origin}: to read the gold {problem.gold[:_SHOWN_CHARS]!r} takes "
-                    f"more than {self._timeout_s:g} s or {self._memory_mb} MiB; drop this problem"
+                    f"more than {limits}; drop this problem"
                 )
             elif error:
                 gold_errors[key] = error
@@ -149,11 +128,8 @@ def _quick_verdict(problem: Problem, answer: str | None) -> Verdict | None:
 
 def _gold_key(problem: Problem) -> bytes:
     """Return a digest of everything that decides whether the gold can be read."""
-    metadata = {
-        key: value
-        for key, value in problem.metadata.items()
-        if key != "row" and problem.checker not in _CHECKERS_WITHOUT_METADATA
-    }
+    without_row = {key: value for key, value in problem.metadata.items() if key != "row"}
+    metadata = {} if problem.checker in _CHECKERS_WITHOUT_METADATA else without_row
     content = repr((problem.checker, problem.gold, metadata))
     return hashlib.blake2b(content.encode("utf-8", "replace"), digest_size=16).digest()
 

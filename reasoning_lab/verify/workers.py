@@ -45,16 +45,13 @@ _ITEM_ERRORS = (TimeoutError, ProcessExpired, MemoryError)
 class WorkerPool:
     """Calls a function on many items in worker processes, which start at the first call.
 
-    Args:
-        workers: Number of worker processes.
-        timeout_s: Most seconds that one item may take.
-        memory_mb: Most MiB of address space that a worker may take beyond its imports.
+    The arguments are those of `Verifier`.
     """
 
     def __init__(self, workers: int, timeout_s: float, memory_mb: int) -> None:
         self._workers = workers
-        self._timeout_s = timeout_s
-        self._memory_mb = memory_mb
+        self.timeout_s = timeout_s
+        self.memory_mb = memory_mb
         self._pool: ProcessPool | None = None
 
     def close(self) -> None:
@@ -76,14 +73,8 @@ class WorkerPool:
             _results_of_chunk(future) if len(chunk) > 1 else [_result_of_item(future)]
             for chunk, future in zip(chunks, futures, strict=True)
         ]
-        retries = iter(
-            [
-                self._submit(function, [item])
-                for chunk, results in zip(chunks, chunk_results, strict=True)
-                if results is None
-                for item in chunk
-            ]
-        )
+        failed = [c for c, results in zip(chunks, chunk_results, strict=True) if results is None]
+        retries = iter([self._submit(function, [item]) for chunk in failed for item in chunk])
         in_order: list[Result | None] = []
         for chunk, results in zip(chunks, chunk_results, strict=True):
             in_order += results or [_result_of_item(next(retries)) for _ in chunk]
@@ -101,13 +92,13 @@ class WorkerPool:
             self._pool = ProcessPool(
                 max_workers=self._workers,
                 initializer=_start_worker,
-                initargs=(self._memory_mb, os.environ.get(TRUSTED_VARIABLE, "")),
+                initargs=(self.memory_mb, os.environ.get(TRUSTED_VARIABLE, "")),
                 context=context,
             )
             # Without this check, pebble would restart a worker that cannot start for ever.
             self._pool.schedule(os.getpid).result(timeout=_START_TIMEOUT_S)
         return self._pool.schedule(
-            _run_chunk, args=(function, items, self._timeout_s), timeout=self._timeout_s
+            _run_chunk, args=(function, items, self.timeout_s), timeout=self.timeout_s
         )
 
 
@@ -157,9 +148,8 @@ def _start_worker(memory_mb: int, trusted: str) -> None:
 def _set_soft_limit(limit: int, amount: int) -> None:
     """Set a soft resource limit of this process, within its hard limit."""
     _, hard = resource.getrlimit(limit)
-    resource.setrlimit(
-        limit, (amount if hard == resource.RLIM_INFINITY else min(amount, hard), hard)
-    )
+    soft = amount if hard == resource.RLIM_INFINITY else min(amount, hard)
+    resource.setrlimit(limit, (soft, hard))
 
 
 def _run_chunk(

@@ -15,11 +15,11 @@ from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.model import ModelConfig
 from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.data.corpus import stream_rollouts
-from reasoning_lab.data.sources.reasoning_gym import ReasoningGymSource
+from reasoning_lab.data.sources.config import ReasoningGymConfig
 from reasoning_lab.data.teachers.config import ProceduralTeacherConfig
 from reasoning_lab.stages.distill.produce import run
 from reasoning_lab.stages.distill.stage import DistillStage
-from reasoning_lab.tracking.tracker import NullTracker
+from reasoning_lab.tracking.tracker import Tracker
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.verify import Verifier
 
@@ -30,7 +30,7 @@ FAMILIES = {
 }
 
 
-class MemoryTracker(NullTracker):
+class MemoryTracker(Tracker):
     """Notes the resident memory, in MiB, each time a shard is done."""
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ def main(count: int) -> None:
             work_dir=Path(folder) / "work",
             stage=config,
             model=ModelConfig(),
-            source=ReasoningGymSource(FAMILIES, 0.05, 0.05),
+            source=ReasoningGymConfig(FAMILIES, 0.05, 0.05),
             hardware=HardwareConfig(),
             verifier=verifier,
             tracker=tracker,

@@ -44,15 +44,14 @@ def train(
 ) -> None:
     """So many steps of fused AdamW, through the lab's own module and Lightning, on one device."""
     import pytorch_lightning as pl
-    import torch
 
+    from reasoning_lab.config.optimization import AdamWConfig, OptimizationConfig
     from reasoning_lab.system import malloc
     from reasoning_lab.training.micro_batches import PlannedBatches
     from reasoning_lab.training.next_token_training import NextTokenModule
 
-    module = NextTokenModule(
-        policy, lambda named: torch.optim.AdamW((p for _, p in named), fused=True), lambda step: 1.0
-    )
+    optimization = OptimizationConfig(AdamWConfig(), learning_rate=1e-3, length=f"{steps} steps")
+    module = NextTokenModule(policy, optimization, "footprint")
     with (
         tempfile.TemporaryDirectory() as folder,
         malloc.tuned_for_training(policy.get_memory_footprint()),
@@ -106,7 +105,8 @@ def measure(rows: int, tokens: int, checkpointed: int) -> int:
 
 def main() -> None:
     """Print the table."""
-    from reasoning_lab.models.footprint import Sharding, footprint
+    from reasoning_lab.config.hardware import HardwareConfig
+    from reasoning_lab.models.footprint import footprint
 
     print("| rows x tokens | checkpointing | measured GB | estimated GB | ratio |")
     print("| :-- | :-- | --: | --: | --: |")
@@ -114,8 +114,8 @@ def main() -> None:
         words = [sys.executable, "-m", __spec__.name, str(rows), str(tokens), str(checkpointed)]
         child = subprocess.run(words, capture_output=True, text=True, check=True)
         measured = json.loads(child.stdout.splitlines()[-1])
-        sharding = Sharding(activation_checkpointing=bool(checkpointed))
-        estimate = footprint(ARCHITECTURE, 0, "float32", ADAMW, sharding, on_cpu=True)
+        hardware = HardwareConfig(activation_checkpointing=bool(checkpointed))
+        estimate = footprint(ARCHITECTURE, 0, "float32", ADAMW, hardware)
         assert estimate is not None
         peak = estimate.peak(rows * tokens)
         print(

@@ -112,8 +112,9 @@ def measure(model: str, dtype: str, tokens: int, checkpointed: int, without: str
 
 def main() -> None:
     """Print the table."""
+    from reasoning_lab.config.hardware import HardwareConfig
     from reasoning_lab.models.cost import DEVICES, training_flops
-    from reasoning_lab.models.footprint import Sharding, footprint
+    from reasoning_lab.models.footprint import footprint
 
     print("| model | dtype | tokens | checkpointing | without | tokens/s | MFU | GB | plan, GB |")
     print("| :-- | :-- | --: | :-- | :-- | --: | --: | --: | --: |")
@@ -129,8 +130,8 @@ def main() -> None:
         vocab = architecture["vocab_size"]
         flops = sum(training_flops(architecture, vocab, 1, n) for n in documents_of(tokens))
         peak = next(d.flops_per_s for k, d in DEVICES.items() if k in measurement["device"].lower())
-        sharding = Sharding(activation_checkpointing=bool(checkpointed))
-        planned = footprint(architecture, vocab, dtype, ADAMW, sharding, packed=True)
+        hardware = HardwareConfig("gpu", activation_checkpointing=bool(checkpointed))
+        planned = footprint(architecture, vocab, dtype, ADAMW, hardware, packed=True)
         assert planned is not None
         print(
             f"| {model} | {dtype} | {tokens:,} | {'yes' if checkpointed else 'no'} | {without} | "

@@ -20,8 +20,8 @@ from pathlib import Path
 from omegaconf import OmegaConf
 from transformers import PreTrainedTokenizerBase
 
-from reasoning_lab.data.sources.reasoning_gym import ReasoningGymSource
-from reasoning_lab.data.teachers.procedural import ProceduralTeacher
+from reasoning_lab.data.sources.config import ReasoningGymConfig
+from reasoning_lab.data.teachers.config import ProceduralTeacherConfig
 from reasoning_lab.data.tokens.batches import completion_batch
 from reasoning_lab.data.tokens.packing import pack
 from reasoning_lab.models.tokenizer import tokenize_rollouts, train_tokenizer
@@ -57,8 +57,8 @@ def joined(pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
 def recipe(count: int) -> list[tuple[str, str]]:
     """The kind of problem and worked solution that the tiny recipe distills."""
     data = OmegaConf.load(Path("conf/data/tiny.yaml"))
-    source = ReasoningGymSource(data.families, data.test_frac, data.validation_frac)
-    teacher = ProceduralTeacher(noticed_slip_rate=0.03, unnoticed_slip_rate=0.02)
+    source = ReasoningGymConfig(data.families, data.test_frac, data.validation_frac)
+    teacher = ProceduralTeacherConfig(noticed_slip_rate=0.03, unnoticed_slip_rate=0.02)
     problems = source.problems(Split.TRAIN, [1, 2, 3], count // 2, _SEED)
     return [(one.prompt, text) for one in problems for text in teacher.texts(one, 2, _SEED)]
 

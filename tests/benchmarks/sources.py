@@ -26,12 +26,14 @@ def measure_draw(path: Path, count: int) -> dict[str, float]:
     """In a process of its own, whose memory is that of the draw alone."""
     import datasets  # noqa: F401  Its import is no part of the times.
 
-    from reasoning_lab.data.sources.file import FileSource
+    from reasoning_lab.data.sources.config import FileConfig
+    from reasoning_lab.data.sources.row_mapping import RowMapping
     from reasoning_lab.types import Split
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     started = perf_counter()
-    source = FileSource(str(path), 0.01, 0.01, {"solutions": "s"})
+    rows = RowMapping(solutions="s")
+    source = FileConfig(path=str(path), rows=rows, test_frac=0.01, validation_frac=0.01).build()
     opened = perf_counter()
     drawn = sum(1 for _ in source.problems(Split.TRAIN, [1], count, 0))
     return {

@@ -12,17 +12,22 @@ from reasoning_lab.data.artifacts import Corpus
 from reasoning_lab.evaluate.completions import Evaluation
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.types import UserError
-from tests.conftest import SMOKE, composed_recipe
+from tests.conftest import SMOKE
+from tests.support.composition import composed_recipe
 
 
 def test_a_composed_recipe_is_the_command_s() -> None:
-    composed = lab.compose("experiment=smoke", "seed=3")
-    expected = composed_recipe("experiment=smoke", "seed=3")
+    """And so is the one of other tests, which share the part that Hydra is slow to compose."""
+    words = ["experiment=smoke", "seed=3", "~data.families.gcd", "ablate=[prefer,dpo]"]
+    words += ["stages.rl={group_size: 4, filter: {balance: equal}}", "stages.rl.group_size=6"]
+    words += ["stages.sft.count=9", "tracker.tags=[a,b]"]
+    composed = lab.compose(*words)
+    expected = composed_recipe(*words)
     assert composed.root == expected.root
     assert [node.fingerprint for node in composed.nodes] == [
         node.fingerprint for node in expected.nodes
     ]
-    assert list(composed.overrides) == ["experiment=smoke", "seed=3"]
+    assert list(composed.overrides) == words
 
 
 def test_other_overrides_compose_in_the_same_process() -> None:
@@ -39,6 +44,16 @@ def test_a_sweep_composes_every_combination() -> None:
 def test_an_experiment_s_own_sweep_is_added() -> None:
     recipes = lab.sweep("experiment=002_stage_ablation", "ablate=rl")
     assert [recipe.root.seed for recipe in recipes] == [0, 1, 2]
+
+
+def test_recipes_of_a_sweep_are_those_of_their_own_overrides() -> None:
+    """Seeds and ablations share a composition; none of them stays in the next recipe."""
+    recipes = lab.sweep("experiment=smoke", "ablate=none,[prefer,dpo]", "seed=0,1")
+    assert len(recipes) == 4
+    for recipe in recipes[1:3]:
+        alone = lab.compose(*recipe.overrides)
+        assert recipe.root == alone.root
+        assert [n.fingerprint for n in recipe.nodes] == [n.fingerprint for n in alone.nodes]
 
 
 def test_a_mistake_is_one_sentence() -> None:

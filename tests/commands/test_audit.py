@@ -45,7 +45,7 @@ def audited(
 def test_known_traps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [{"gold": gold, "completion": text, "label": label} for gold, text, label in LABELLED]
     written(tmp_path / "rows.jsonl", rows)
-    result, wrong = audited(tmp_path, capsys, "hardware.verifier_timeout_s=3")
+    result, wrong = audited(tmp_path, capsys, "hardware.verifier_timeout_s=1")
     assert wrong == []
     assert result["n"] == result["agree"] == len(LABELLED)
     assert result["false_positive"] == result["false_negative"] == 0

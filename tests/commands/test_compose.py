@@ -1,4 +1,4 @@
-"""Every shipped option composes, every import path resolves, every mistake is one sentence."""
+"""Every stage option composes, every import path resolves, every mistake is one sentence."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,34 +9,30 @@ from hydra.errors import HydraException
 from omegaconf import MISSING
 from omegaconf.errors import OmegaConfBaseException
 
-from reasoning_lab.commands.compose import check_hardware, stage_classes
+from reasoning_lab.commands.compose import check_hardware, compose, stage_classes
 from reasoning_lab.config.components import EngineConfig, SourceConfig, register_component
 from reasoning_lab.config.fields import fraction
 from reasoning_lab.config.folder import CONF
 from reasoning_lab.config.hardware import HardwareConfig, RayConfig, SlurmConfig
 from reasoning_lab.config.hydra_errors import is_composition_error, one_sentence
 from reasoning_lab.config.targets import factory, resolve
-from reasoning_lab.data.sources.file import FileSource
 from reasoning_lab.data.teachers.config import RecordedTeacherConfig
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.stages.distill.stage import DistillStage
 from reasoning_lab.types import UserError
 from tests.conftest import Compose
+from tests.support.composition import BARE, composed_config
+from tests.support.sources import file_source
 
-FILE_SOURCE = "reasoning_lab.data.sources.file.FileSource"
+GENERATED = "reasoning_lab.data.sources.config.ReasoningGymConfig"
+GENERATED_OPTIONS = "{families: {gcd: {1: {}}}, test_frac: 0.1, validation_frac: 0.1}"
 GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir())
+STAGE_OPTIONS = sorted(path.stem for path in (CONF / "stage").glob("*.yaml"))
 
 
-def options(group: str) -> list[str]:
-    """Names of a group's options; one in a folder is called by its path."""
-    folder = CONF / group
-    paths = folder.rglob("*.yaml") if group == "experiment" else folder.glob("*.yaml")
-    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in paths)
-
-
-@pytest.mark.parametrize("option", options("stage"))
+@pytest.mark.parametrize("option", STAGE_OPTIONS)
 def test_stage_option_composes_into_its_own_schema(option: str, composed: Compose) -> None:
-    root = composed(*[f"+stage@stages.my_{name}={name}" for name in options("stage")]).root
+    root = composed(*[f"+stage@stages.my_{name}={name}" for name in STAGE_OPTIONS]).root
     config = root.stages[f"my_{option}"]
     assert isinstance(config, stage_classes()[config.name])
     assert set(config.reads) <= {"model", "data", "benchmarks"}
@@ -47,66 +43,15 @@ def test_stage_option_composes_into_its_own_schema(option: str, composed: Compos
         config.teacher.check("teacher")
 
 
-@pytest.mark.parametrize(
-    ("group", "option"),
-    [
-        (group, option)
-        for group in GROUPS
-        if group not in ("stage", "engine", "judge", "teacher", "hydra", "optimizer", "schedule")
-        for option in options(group)
-    ],
-)
-def test_option_composes(
-    group: str,
-    option: str,
-    composed: Compose,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("reasoning_lab.sampling.config.find_spec", lambda name: name)
-    problems = tmp_path / "problems.jsonl"
-    problems.write_text('{"prompt": "1 + 1?", "gold": "2"}\n')
-    chosen = f"{group}=[{option}]" if group == "benchmark" else f"{group}={option}"
-    missing = {
-        "jsonl": [f"data.path={problems}"],
-        "custom": [f"data._target_={FILE_SOURCE}", f"data.options={file_options(problems)}"],
-        "004_smollm2_gsm8k": ["stages.distill.teacher.engine.model=some/model"],
-        "checkpoint": ["model.path=some/model"],
-        "evaluate": ["model.path=some/model"],
-        "paper": ["model.path=some/model"],
-    }
-    # Many devices want larger batches than the tiny recipe's, and their shards AdamW.
-    wide = [
-        override
-        for stage in ("pretrain", "midtrain", "sft", "dpo")
-        for override in (
-            f"stages.{stage}.optimization.batch_size=32",
-            f"optimizer@stages.{stage}.optimization.optimizer=adamw",
-        )
-        if option.endswith(("x8", "zero3", "slurm", "ray"))
-    ]
-    recipe = composed(chosen, *wide, *missing.get(option, []))
-    assert recipe.nodes
-    recipe.root.data.build()
-
-
-def file_options(path: Path) -> str:
-    return f"{{path: {path}, test_frac: 0.1, validation_frac: 0.1, rows: {{}}}}"
-
-
-def test_code_of_ones_own_is_called_with_its_options(composed: Compose, tmp_path: Path) -> None:
-    problems = tmp_path / "problems.jsonl"
-    problems.write_text('{"prompt": "1 + 1?", "gold": "2"}\n')
-    words = ["data=custom", f"data._target_={FILE_SOURCE}"]
-    source = composed(*words, f"data.options={file_options(problems)}").source
-    assert source.provenance()["name"] == "problems.jsonl"
-    with pytest.raises(
-        UserError, match=r"^data\.options: .*'test_frac' of .*; it takes path, test"
-    ):
-        composed(*words, f"data.options.path={problems}")
+def test_code_of_ones_own_is_called_with_its_options(composed: Compose) -> None:
+    words = ["data=custom", f"data._target_={GENERATED}"]
+    source = composed(*words, f"data.options={GENERATED_OPTIONS}").source
+    assert source.provenance()["name"] == "reasoning-gym: gcd"
+    with pytest.raises(UserError, match=r"^data\.options: .*'path' of .*; it takes families, test"):
+        composed(*words, "data.options.path=x")
     teacher = ["teacher@stages.distill.teacher=custom", "stages.distill.teacher.options={rate: 1}"]
-    path = "reasoning_lab.data.teachers.procedural.ProceduralTeacher"
-    with pytest.raises(UserError, match=r"^stages\.distill\.teacher\.options: .*'noticed_slip"):
+    path = "reasoning_lab.data.teachers.config.ProceduralTeacherConfig"
+    with pytest.raises(UserError, match=r"^stages\.distill\.teacher\.options: .*'rate' of"):
         composed(*teacher, f"stages.distill.teacher._target_={path}")
 
 
@@ -119,7 +64,16 @@ class TicketsConfig(SourceConfig):
     validation_frac: float = fraction(0.1)
 
     def build(self) -> Any:
-        return FileSource(self.path, self.test_frac, self.validation_frac, {})
+        return file_source(self.path, self.test_frac, self.validation_frac, {})
+
+
+def tickets(folder: Path) -> list[str]:
+    """Overrides that choose a user's own option, which is written below `folder`."""
+    register_component("data", "tickets", TicketsConfig)
+    (folder / "data").mkdir()
+    option = "defaults: [{/schema/data@_here_: tickets}]\n"
+    (folder / "data" / "tickets.yaml").write_text(option)
+    return [f"hydra.searchpath=[file://{folder}]", "data=tickets"]
 
 
 @pytest.mark.parametrize(
@@ -131,20 +85,17 @@ class TicketsConfig(SourceConfig):
         ("data.validation_frac=0.2", "add data.path=VALUE"),
     ],
 )
-def test_options_of_ones_own_are_typed(
-    override: str, complaint: str, composed: Compose, tmp_path: Path
-) -> None:
-    register_component("data", "tickets", TicketsConfig)
-    (tmp_path / "data").mkdir()
-    option = "defaults: [{/schema/data@_here_: tickets}]\n"
-    (tmp_path / "data" / "tickets.yaml").write_text(option)
-    problems = tmp_path / "problems.jsonl"
+def test_options_of_ones_own_are_typed(override: str, complaint: str, tmp_path: Path) -> None:
+    words = tickets(tmp_path)
+    path = [] if "VALUE" in complaint else ["data.path=tickets.jsonl"]
+    assert complaint in sentence_of(BARE, *words, *path, override)
+
+
+def test_options_of_ones_own_compose(composed: Compose, tmp_path: Path) -> None:
+    words, problems = tickets(tmp_path), tmp_path / "problems.jsonl"
     problems.write_text('{"prompt": "1 + 1?", "gold": "2"}\n')
-    words = [f"hydra.searchpath=[file://{tmp_path}]", "data=tickets"]
     recipe = composed(*words, f"data.path={problems}", "data.test_frac=0.2")
     assert recipe.root.data == TicketsConfig(str(problems), test_frac=0.2)
-    path = [] if "VALUE" in complaint else [f"data.path={problems}"]
-    assert complaint in sentence_of(composed, *words, *path, override)
 
 
 def test_teacher_is_swapped_with_all_its_options(composed: Compose) -> None:
@@ -153,7 +104,7 @@ def test_teacher_is_swapped_with_all_its_options(composed: Compose) -> None:
     assert stage.teacher == RecordedTeacherConfig()
 
 
-@pytest.mark.parametrize("engine", options("engine"))
+@pytest.mark.parametrize("engine", sorted(path.stem for path in (CONF / "engine").glob("*.yaml")))
 @pytest.mark.parametrize(("group", "field"), [("teacher", "teacher"), ("+judge", "judge")])
 def test_engine_composes_into_what_asks_it(
     engine: str, group: str, field: str, composed: Compose, monkeypatch: pytest.MonkeyPatch
@@ -243,14 +194,14 @@ def test_a_key_that_rows_lack_is_named(composed: Compose) -> None:
         composed("data=gsm8k", "+data.rows.promt=question")
 
 
-def sentence_of(composed: Compose, *overrides: str) -> str:
+def sentence_of(*overrides: str) -> str:
     try:
-        composed(*overrides)
+        compose(composed_config(*overrides))
     except UserError as error:
         return str(error)
     except (HydraException, OmegaConfBaseException, ValueError, AttributeError) as error:
         if is_composition_error(error):
-            return one_sentence(error, GROUPS)
+            return one_sentence(error)
         raise
     raise AssertionError(f"{overrides} composes")
 
@@ -319,8 +270,8 @@ def sentence_of(composed: Compose, *overrides: str) -> str:
         ("tracker.mode=loud", ["tracker.mode", "'loud'", "auto, online, offline or disabled"]),
     ],
 )
-def test_mistake_is_one_clear_sentence(override: str, parts: list[str], composed: Compose) -> None:
-    sentence = sentence_of(composed, override)
+def test_mistake_is_one_clear_sentence(override: str, parts: list[str]) -> None:
+    sentence = sentence_of(override, *([] if "stage" in override else [BARE]))
     assert "\n" not in sentence
     assert "object_type" not in sentence
     for part in parts:
@@ -344,13 +295,11 @@ def test_mistake_is_one_clear_sentence(override: str, parts: list[str], composed
         ("defaults: [{override /modle: tiny}]", ["experiment/mine.yaml", "did you mean 'model'?"]),
     ],
 )
-def test_mistake_in_a_file_names_the_file(
-    text: str, parts: list[str], composed: Compose, tmp_path: Path
-) -> None:
+def test_mistake_in_a_file_names_the_file(text: str, parts: list[str], tmp_path: Path) -> None:
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "mine.yaml").write_text(f"# @package _global_\n{text}\n")
     search = f"hydra.searchpath=[file://{tmp_path}]"
-    sentence = sentence_of(composed, search, "experiment=mine")
+    sentence = sentence_of(search, "experiment=mine")
     for part in parts:
         assert part in sentence, sentence
 

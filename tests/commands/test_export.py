@@ -15,8 +15,9 @@ from reasoning_lab.data.tokens.batches import completion_batch
 from reasoning_lab.graph.record import Metadata, Record
 from reasoning_lab.graph.store import Store
 from reasoning_lab.kernels.logprobs import token_logprobs
+from reasoning_lab.models.markup import plain_tokens
 from reasoning_lab.models.policy import load_policy
-from reasoning_lab.models.tokenizer import prompt_texts, prompt_tokens, text_tokens
+from reasoning_lab.models.tokenizer import prompt_texts, prompt_tokens
 from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.sampling.hf import HFEngine
 from reasoning_lab.types import Example, UserError
@@ -92,7 +93,7 @@ def test_the_evaluation_harness_reads_it_as_the_lab_does(exported: Path) -> None
     examples = [
         Example(prompt, answer)
         for prompt, answer in zip(
-            prompt_tokens(tokenizer, questions), text_tokens(tokenizer, answers), strict=True
+            prompt_tokens(tokenizer, questions), plain_tokens(tokenizer, answers), strict=True
         )
     ]
     with torch.no_grad():

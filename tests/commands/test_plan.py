@@ -7,7 +7,7 @@ import pytest
 from reasoning_lab.commands.plan import PlannedNode, planned
 from reasoning_lab.graph.record import Metadata
 from reasoning_lab.graph.store import Store
-from tests.conftest import composed_recipe
+from tests.support.composition import composed_recipe
 
 
 def midtrain(runs: Path, *overrides: str) -> PlannedNode:

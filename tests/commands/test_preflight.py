@@ -12,7 +12,8 @@ from reasoning_lab.data.tokens.document_length import shortest_document
 from reasoning_lab.graph.record import Metadata
 from reasoning_lab.graph.store import Store
 from reasoning_lab.verify import Verifier
-from tests.conftest import composed_recipe, lab_here
+from tests.conftest import lab_here
+from tests.support.composition import composed_recipe
 
 Complaints = Callable[..., list[str]]
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from tests.conftest import FAST_PRETRAINING, SMOKE, composed_recipe, lab, lab_here
+from tests.conftest import FAST_PRETRAINING, SMOKE, lab, lab_here
+from tests.support.composition import composed_recipe
 
 # `ablate=dpo` leaves `prefer` without a reader, so these two are one recipe.
 TWINS = "ablate=dpo,[prefer,dpo]"

@@ -8,13 +8,12 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 
 from reasoning_lab.commands.compose import register_schemas
-from reasoning_lab.config.debug import DebugConfig
 from reasoning_lab.config.folder import CONF
-from reasoning_lab.config.optimization import OptimizationConfig, OptimizerConfig
+from reasoning_lab.config.optimization import DebugConfig, OptimizationConfig, OptimizerConfig
 from reasoning_lab.tracking.history import read_history
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.training.stage import TrainingStage
-from tests.conftest import composed_recipe
+from tests.support.composition import composed_recipe
 from tests.support.stages import STAGES, optimization, trained
 
 

@@ -8,13 +8,11 @@ Hydra composes a round once and a model once, as no group says anything of anoth
 from itertools import cycle, islice
 from pathlib import Path
 
-import hydra
 import pytest
-from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig
 
-from reasoning_lab.commands.compose import compose, register_schemas
+from reasoning_lab.commands.compose import compose
 from reasoning_lab.config.folder import CONF
+from tests.support.composition import composed_config, models
 
 # Groups whose options need a whole run, which the named files compose with every model.
 ELSEWHERE = {
@@ -39,8 +37,8 @@ NAMED = "reasoning_lab.data"
 # What an option cannot know by itself; the place of its keys stands before the colon.
 GIVEN = {
     "data=custom": [
-        f"_target_={NAMED}.sources.file.FileSource",
-        "options={path: %s, test_frac: 0.1, validation_frac: 0.1, rows: {}}",
+        f"_target_={NAMED}.sources.config.ReasoningGymConfig",
+        "options={families: {gcd: {1: {}}}, test_frac: 0.1, validation_frac: 0.1}",
     ],
     "data=jsonl": ["path=%s"],
     "engine=custom": [
@@ -48,12 +46,12 @@ GIVEN = {
         "options.extra_body={}",
     ],
     "judge=custom": [
-        f"_target_={NAMED}.teachers.recorded.RecordedTeacher",
+        f"_target_={NAMED}.teachers.config.RecordedTeacherConfig",
         'options.answer_pattern="= (.+)"',
     ],
     "judge=model": ["engine.model=some/model"],
     "teacher=custom": [
-        f"_target_={NAMED}.teachers.procedural.ProceduralTeacher",
+        f"_target_={NAMED}.teachers.config.ProceduralTeacherConfig",
         "options={noticed_slip_rate: 0.0, unnoticed_slip_rate: 0.0}",
     ],
     "teacher=model": ["engine.model=some/model"],
@@ -79,13 +77,6 @@ def rounds() -> list[dict[str, str]]:
     return [{group: taken[group][number] for group in groups()} for number in range(count)]
 
 
-def composed(*overrides: str) -> DictConfig:
-    register_schemas()
-    GlobalHydra.instance().clear()
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return hydra.compose("config", list(overrides))
-
-
 def overrides_of(chosen: dict[str, str], problems: Path) -> list[str]:
     words = [
         "+stage@stages.my_distill=distill",
@@ -102,12 +93,6 @@ def overrides_of(chosen: dict[str, str], problems: Path) -> list[str]:
     return words
 
 
-@pytest.fixture(scope="module")
-def models() -> dict[str, DictConfig]:
-    path = {"checkpoint": ["model.path=some/model"]}
-    return {name: composed(f"model={name}", *path.get(name, [])).model for name in options("model")}
-
-
 def test_every_group_is_composed_with_every_model() -> None:
     """A new folder of `conf` is composed here unless another file is named for it."""
     for name, names in ELSEWHERE.items():
@@ -119,18 +104,15 @@ def test_every_group_is_composed_with_every_model() -> None:
 
 @pytest.mark.parametrize("chosen", rounds(), ids=lambda chosen: chosen["data"])
 def test_options_compose_with_every_model(
-    chosen: dict[str, str],
-    models: dict[str, DictConfig],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    chosen: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in ("sampling.config", "commands.compose"):
         monkeypatch.setattr(f"reasoning_lab.{module}.find_spec", lambda name: name)
     problems = tmp_path / "problems.jsonl"
     problems.write_text('{"prompt": "1 + 1?", "gold": "2"}\n')
-    config = composed(*overrides_of(chosen, problems))
+    config = composed_config(*overrides_of(chosen, problems))
     adapter = config.model.adapter
-    for name, model in models.items():
+    for name, model in models().items():
         config.model = model
         # Mixed precision takes no adapter, which `test_compose.py` holds.
         config.model.adapter = None if model.dtype == "mixed" else adapter

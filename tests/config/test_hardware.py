@@ -2,43 +2,35 @@
 
 from functools import cache
 
-import hydra
 import pytest
 import yaml
-from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, open_dict
 
-from reasoning_lab.commands.compose import compose, register_schemas
-from reasoning_lab.commands.plan import sharding_of
+from reasoning_lab.commands.compose import compose
 from reasoning_lab.config.folder import CONF
 from reasoning_lab.config.optimization import AdamWConfig
 from reasoning_lab.models.footprint import STRATEGIES
 from reasoning_lab.training.loop import micro_batches_per_step
 from reasoning_lab.training.stage import TrainingStage
 from reasoning_lab.types import UserError
+from tests.support.composition import BARE, composed_config, models
 
 HARDWARE = sorted(path.stem for path in (CONF / "hardware").glob("*.yaml"))
-MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
 STAGES = sorted(path.stem for path in (CONF / "stage").glob("*.yaml"))
-
-
-def composed(*overrides: str) -> DictConfig:
-    register_schemas()
-    GlobalHydra.instance().clear()
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return hydra.compose("config", overrides=list(overrides))
 
 
 @cache
 def composed_hardware(option: str) -> DictConfig:
-    hardware: DictConfig = composed(f"hardware={option}").hardware
+    hardware: DictConfig = composed_config(BARE, f"hardware={option}").hardware
     return hardware
 
 
 @pytest.fixture(scope="module")
 def whole() -> DictConfig:
     """Every shipped stage in one recipe; the training ones step AdamW on 32 rows."""
-    config = composed("benchmark=[]", *[f"+stage@stages.my_{name}={name}" for name in STAGES])
+    config = composed_config(
+        "benchmark=[]", *[f"+stage@stages.my_{name}={name}" for name in STAGES]
+    )
     with open_dict(config):
         for stage in config.stages.values():
             if "optimization" in stage:
@@ -47,23 +39,14 @@ def whole() -> DictConfig:
     return config
 
 
-@pytest.fixture(scope="module")
-def models() -> dict[str, DictConfig]:
-    """Each model option, as Hydra composes it; groups say nothing of each other."""
-    path = {"checkpoint": ["model.path=some/model"]}
-    return {name: composed(f"model={name}", *path.get(name, [])).model for name in MODELS}
-
-
 @pytest.mark.parametrize("option", HARDWARE)
-def test_hardware_composes_with_every_model_and_stage(
-    option: str, whole: DictConfig, models: dict[str, DictConfig]
-) -> None:
+def test_hardware_composes_with_every_model_and_stage(option: str, whole: DictConfig) -> None:
     text = (CONF / "hardware" / f"{option}.yaml").read_text(encoding="utf-8")
     assert text.startswith("# "), "what it assumes"
     says = yaml.safe_load(text)
     hardware = composed_hardware(option)
     world = says.get("devices", 1) * says.get("nodes", 1)
-    for model in models.values():
+    for model in models().values():
         config = whole.copy()
         config.hardware, config.model = hardware, model
         root = compose(config).root
@@ -76,7 +59,7 @@ def test_hardware_composes_with_every_model_and_stage(
             micro = min(says.get("micro_batch_size", size), size // world)
             accumulation = micro_batches_per_step(size, root.hardware) // world
             assert micro * world * accumulation == size
-        assert sharding_of(root.hardware).strategy in STRATEGIES
+        assert root.hardware.strategy in STRATEGIES
 
 
 @pytest.mark.parametrize("option", HARDWARE)

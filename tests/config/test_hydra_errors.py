@@ -14,7 +14,8 @@ from hydra.errors import OverrideParseException
 
 from reasoning_lab.config.hydra_errors import hydra_quoted, one_sentence
 from reasoning_lab.types import UserError
-from tests.conftest import composed_recipe, lab_here
+from tests.conftest import lab_here
+from tests.support.composition import composed_recipe
 
 NAMES = [
     "a=b.jsonl",
@@ -41,7 +42,7 @@ def parsed(override: str) -> str:
 def test_remedy_for_a_path_works_when_it_is_pasted_into_a_shell(name: str) -> None:
     with pytest.raises(OverrideParseException) as refused:
         OverridesParser.create().parse_overrides([f"data.path={name}"])
-    sentence = one_sentence(refused.value, [])
+    sentence = one_sentence(refused.value)
     (word,) = shlex.split(sentence.rpartition("; write ")[2])
     assert parsed(word) == name
 

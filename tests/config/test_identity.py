@@ -11,7 +11,8 @@ from reasoning_lab.config.fields import check_values
 from reasoning_lab.config.identity import identity_of
 from reasoning_lab.stages.rl.stage import FilterConfig
 from reasoning_lab.types import UserError
-from tests.conftest import Compose, composed_recipe
+from tests.conftest import Compose
+from tests.support.composition import composed_recipe
 
 
 @pytest.mark.parametrize(

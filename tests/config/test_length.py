@@ -3,11 +3,10 @@
 import pytest
 
 from reasoning_lab.commands.plan import PlannedNode, planned
-from reasoning_lab.config.length import Length
-from reasoning_lab.config.optimization import OptimizationConfig
+from reasoning_lab.config.optimization import Length, OptimizationConfig
 from reasoning_lab.training.step_plan import in_steps, step_plan
 from reasoning_lab.types import UserError
-from tests.conftest import composed_recipe
+from tests.support.composition import composed_recipe
 
 ROWS, BATCH, ROW_TOKENS = 1000, 32, 50.0
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from reasoning_lab.config.plain import from_plain, to_plain
-from reasoning_lab.config.targets import TRUSTED_VARIABLE
+from reasoning_lab.config.identity import as_plain
+from reasoning_lab.config.targets import TRUSTED_VARIABLE, from_plain
 from reasoning_lab.types import Split, UserError
 
 
@@ -45,7 +45,7 @@ def test_types_come_back_through_yaml(monkeypatch: pytest.MonkeyPatch) -> None:
         levels={"a": 1, "b": "1", "c": None},
         options={"levels": {1: "easy"}, "words": ["one", "two"]},
     )
-    plain = yaml.safe_load(yaml.safe_dump(to_plain(whole)))
+    plain = yaml.safe_load(yaml.safe_dump(as_plain(whole, tagged=object)))
     assert from_plain(Whole, plain) == whole
 
 

@@ -3,37 +3,20 @@
 from pathlib import Path
 from typing import Any
 
-import hydra
 import pytest
 import yaml
-from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig
 
-from reasoning_lab.commands.compose import compose, register_schemas
+from reasoning_lab.commands.compose import compose
 from reasoning_lab.config.folder import CONF
 from reasoning_lab.config.optimization import LinearConfig
-from tests.conftest import composed_recipe
+from tests.support.composition import composed_config, composed_recipe, models
 
-MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
 # What an option cannot know by itself.
 MISSING = {
     "recipe=evaluate": ["model.path=some/model"],
     "recipe=paper": ["model.path=some/model"],
     "experiment=004_smollm2_gsm8k": ["stages.distill.teacher.engine.model=some/model"],
 }
-
-
-def composed(*overrides: str) -> DictConfig:
-    register_schemas()
-    GlobalHydra.instance().clear()
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return hydra.compose("config", list(overrides))
-
-
-@pytest.fixture(scope="module")
-def models() -> dict[str, DictConfig]:
-    path = {"checkpoint": ["model.path=some/model"]}
-    return {name: composed(f"model={name}", *path.get(name, [])).model for name in MODELS}
 
 
 def options() -> list[str]:
@@ -50,12 +33,10 @@ def options() -> list[str]:
 
 
 @pytest.mark.parametrize("option", options())
-def test_option_composes_with_every_model(
-    option: str, models: dict[str, DictConfig], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_option_composes_with_every_model(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("reasoning_lab.sampling.config.find_spec", lambda name: name)
-    config = composed(option, *MISSING.get(option, []))
-    for model in models.values():
+    config = composed_config(option, *MISSING.get(option, []))
+    for model in models().values():
         if model.path is None and option in ("recipe=evaluate", "recipe=paper"):
             continue
         config.model = model

@@ -1,19 +1,18 @@
 """Every key of the config is documented where it is declared."""
 
 import dataclasses
-import inspect
-import re
 from collections.abc import Iterator
-from typing import Any, get_args, get_type_hints
+from pathlib import Path
+from typing import Any, get_type_hints
 
 import pytest
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from reasoning_lab.commands.compose import register_schemas
-
-_ATTRIBUTES = re.compile(r"^Attributes:\n((?:    .*\n?|\n)*)", re.MULTILINE)
-_LINE = re.compile(r"^    (\w+): +\S", re.MULTILINE)
+from reasoning_lab.commands.reference import field_docs, nested_schemas, reference
+from reasoning_lab.config.folder import CONF
+from tests.conftest import lab
 
 
 def registered(tree: dict[str, Any]) -> Iterator[type[Any]]:
@@ -27,14 +26,6 @@ def registered(tree: dict[str, Any]) -> Iterator[type[Any]]:
             yield schema
 
 
-def dataclasses_in(hint: Any) -> Iterator[type[Any]]:
-    """The dataclasses that a type names, as `list[A] | None` names A."""
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        yield hint
-    for argument in get_args(hint):
-        yield from dataclasses_in(argument)
-
-
 def schemas() -> list[type[Any]]:
     """Every registered schema and every dataclass nested in one."""
     register_schemas()
@@ -46,17 +37,8 @@ def schemas() -> list[type[Any]]:
             seen[schema] = None
             hints = get_type_hints(schema)
             for item in dataclasses.fields(schema):
-                pending += dataclasses_in(hints[item.name])
+                pending += nested_schemas(hints[item.name])
     return sorted(seen, key=lambda schema: schema.__qualname__)
-
-
-def documented(schema: type[Any]) -> set[str]:
-    """Names with a line under `Attributes:`, of the class or of one that it extends."""
-    names: set[str] = set()
-    for cls in schema.__mro__:
-        section = _ATTRIBUTES.search(inspect.cleandoc(vars(cls).get("__doc__") or ""))
-        names |= set(_LINE.findall(section[1])) if section else set()
-    return names
 
 
 def test_nested_and_registered_schemas_are_walked() -> None:
@@ -68,4 +50,20 @@ def test_nested_and_registered_schemas_are_walked() -> None:
 @pytest.mark.parametrize("schema", schemas(), ids=lambda schema: schema.__name__)
 def test_every_field_has_its_line(schema: type[Any]) -> None:
     fields = [item.name for item in dataclasses.fields(schema)]
-    assert [name for name in fields if name not in documented(schema)] == []
+    assert [name for name in fields if not field_docs(schema).get(name)] == []
+
+
+def test_the_reference_is_what_the_command_prints(tmp_path: Path) -> None:
+    """Else: `reasoning-lab reference > conf/REFERENCE.md`; other tests register schemas here."""
+    code, printed, err = lab("reference", cwd=tmp_path)
+    assert code == 0, err
+    assert printed == (CONF / "REFERENCE.md").read_text(encoding="utf-8")
+
+
+def test_the_reference_has_every_key_of_the_root_and_of_a_stage() -> None:
+    register_schemas()
+    text = reference()
+    for key in ("hardware.sampling.url`°", "kl.weight`", "filter.balance`", "protocol.samples`"):
+        assert f"| `{key}" in text
+    (row,) = [line for line in text.splitlines() if line.startswith("| `clip_low`")]
+    assert row == "| `clip_low` | number, 0 to 1 | `0.2` | Lower clip of the probability ratio. |"

@@ -18,7 +18,8 @@ from reasoning_lab.stages.dpo.stage import DPOStage
 from reasoning_lab.stages.prefer.stage import PreferTeacherStage
 from reasoning_lab.training.stage import TrainingStage
 from reasoning_lab.types import Problem, UserError, Verdict
-from reasoning_lab.verify.checkers import UnreadableGoldError, check, gold_error
+from reasoning_lab.verify.checkers import check, gold_error
+from reasoning_lab.verify.verdicts import UnreadableGoldError
 from tests.support.stages import optimization
 
 RULES = """

@@ -15,7 +15,7 @@ from reasoning_lab.commands.rescore import rescore
 from reasoning_lab.config.benchmark import BenchmarkConfig, ProtocolConfig, SamplingConfig
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.data.corpus import read_rollouts, write_rollouts
-from reasoning_lab.data.sources.row_mapping import parse_row_mapping
+from reasoning_lab.data.sources.row_mapping import RowMapping
 from reasoning_lab.evaluate.benchmark import digest, measured
 from reasoning_lab.evaluate.completions import COMPLETIONS
 from reasoning_lab.evaluate.statistics import majority
@@ -116,7 +116,7 @@ def test_protocol_takes_the_place_of_what_it_names() -> None:
 
 def test_choices_are_put_in_an_order_that_the_question_decides() -> None:
     columns = {"prompt": "q", "gold": "right", "shuffled": ["w1", "w2", "w3"], "level": 1}
-    mapping = parse_row_mapping({**columns, "checker": "choice"}, "data.rows")
+    mapping = RowMapping(**{**columns, "checker": "choice"})
     golds = []
     for number in range(40):
         row = {"q": f"question {number}", "right": "yes", "w1": "no", "w2": "maybe", "w3": "never"}

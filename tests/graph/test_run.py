@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 
-from reasoning_lab.graph.plan import plan
 from reasoning_lab.graph.recipe import Node, RunIdentity, link, with_evaluations
 from reasoning_lab.graph.record import Record
-from reasoning_lab.graph.run import Outcome, Work, run
-from reasoning_lab.graph.stage import Stage, Workload
+from reasoning_lab.graph.run import Outcome, Work, plan, run
+from reasoning_lab.graph.stage import Stage
 from reasoning_lab.graph.store import Store
 from tests.support.toys import Choose, Clean, Grow, Learn, Measure, Model, Prefer, Text, Write
 
@@ -116,15 +115,6 @@ def test_a_plan_says_what_is_cached_repeated_or_to_run(store: Store) -> None:
         "base/test",
         "teach",
     ]
-
-
-def test_a_plan_has_the_workload_of_each_stage(store: Store) -> None:
-    class Counted(Write):
-        def workload(self) -> Workload:
-            return Workload(rows=self.size * 10)
-
-    (state,) = plan(nodes_of({"teach": Counted(size=3)}), store, {})
-    assert state.workload == Workload(rows=30)
 
 
 def lineage(store: Store, stages: dict[str, Stage]) -> Callable[[str], list[str]]:

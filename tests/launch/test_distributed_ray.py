@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -22,15 +22,19 @@ from tests.support.launches import (
     with_placement,
 )
 
-ray: Any = pytest.importorskip("ray")
-from ray.cluster_utils import Cluster  # noqa: E402
+if TYPE_CHECKING:
+    from ray.cluster_utils import Cluster
 
+# Imported by the fixture: it takes seconds, and `make test` collects this file too.
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
+def cluster() -> Iterator["Cluster"]:
     """A cluster of two machines with one core each, in RAY_ADDRESS."""
+    ray: Any = pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
     small: dict[str, Any] = {
         "num_cpus": 1,
         "object_store_memory": 80 * 2**20,
@@ -56,7 +60,7 @@ def test_two_machines_equal_one_process(
     jobs: dict[str, Job],
     single: dict[str, tuple[Path, Any]],
     tmp_path: Path,
-    cluster: Cluster,
+    cluster: "Cluster",
 ) -> None:
     job = on_two_machines(with_placement(jobs["sft"], tmp_path / "job", "fsdp"))
     assert_equals_one_process(job, single["sft"])
@@ -68,7 +72,7 @@ def test_two_machines_equal_one_process(
 def test_lost_machine_ends_all_in_one_sentence(
     jobs: dict[str, Job],
     tmp_path: Path,
-    cluster: Cluster,
+    cluster: "Cluster",
 ) -> None:
     job = on_two_machines(with_placement(with_many_steps(jobs["sft"]), tmp_path / "job", "ddp"))
     assert error_of_killed_rank(job, tmp_path).startswith(
@@ -79,7 +83,7 @@ def test_lost_machine_ends_all_in_one_sentence(
 def test_processes_end_with_a_command_that_is_killed(
     jobs: dict[str, Job],
     tmp_path: Path,
-    cluster: Cluster,
+    cluster: "Cluster",
 ) -> None:
     assert_processes_end_with_command(
         on_two_machines(with_placement(with_many_steps(jobs["sft"]), tmp_path / "job", "ddp")),
@@ -90,7 +94,7 @@ def test_processes_end_with_a_command_that_is_killed(
 def test_stage_that_does_not_train_takes_one_machine(
     single: dict[str, tuple[Path, Any]],
     tmp_path: Path,
-    cluster: Cluster,
+    cluster: "Cluster",
 ) -> None:
     placement = ["hardware=ray", "hardware.accelerator=cpu", "hardware.ray.cpus_per_device=1"]
     small = [
@@ -105,8 +109,10 @@ def test_stage_that_does_not_train_takes_one_machine(
 
 
 def test_missing_machines_are_waited_for(
-    cluster: Cluster, caplog: pytest.LogCaptureFixture
+    cluster: "Cluster", caplog: pytest.LogCaptureFixture
 ) -> None:
+    from ray.util import placement_group_table
+
     caplog.set_level(logging.INFO)
     check_ray(RayConfig())
     machines = []
@@ -114,7 +120,7 @@ def test_missing_machines_are_waited_for(
     def wait() -> None:
         with reserve_machines({"drive": 1.0}, 2, "sft", notice_after_s=0.5) as group:
             # The head's assignment; free resources are reported seconds later.
-            node_ids = ray.util.placement_group_table(group)["bundles_to_node_id"]
+            node_ids = placement_group_table(group)["bundles_to_node_id"]
             machines.append(len(set(node_ids.values())))
 
     waiting = threading.Thread(target=wait, daemon=True)

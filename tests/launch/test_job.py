@@ -19,17 +19,18 @@ from reasoning_lab.config.model import ModelConfig
 from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.config.tracker import TrackerConfig
 from reasoning_lab.data.sources.config import MixtureConfig, ReasoningGymConfig
-from reasoning_lab.data.sources.file import FileSource
+from reasoning_lab.data.sources.table_source import TableSource
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.launch.job import read_job, run_job, write_job
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.stages.rl.stage import RLStage
 from reasoning_lab.tracking.progress import Lines
-from reasoning_lab.tracking.tracker import NullTracker
+from reasoning_lab.tracking.tracker import Tracker
 from reasoning_lab.tracking.wandb import WandbRun
 from reasoning_lab.training.job import Job
 from reasoning_lab.training.stage import LabStage
 from reasoning_lab.verify import Verifier
+from tests.support.sources import file_source
 from tests.support.stages import optimization
 
 
@@ -89,10 +90,10 @@ class Circular(LabStage):
 
 
 @pytest.fixture
-def source(tmp_path: Path) -> FileSource:
+def source(tmp_path: Path) -> TableSource:
     problems = tmp_path / "problems.jsonl"
     problems.write_text('{"prompt": "1 + 1", "gold": "2"}\n')
-    return FileSource(str(problems), 0.1, 0.1, {"checker": "number"})
+    return file_source(str(problems), 0.1, 0.1, {"checker": "number"})
 
 
 @pytest.fixture
@@ -110,11 +111,11 @@ def job(tmp_path: Path) -> Job:
     )
 
 
-def test_nothing_of_a_stage_stays_in_memory(job: Job, source: FileSource) -> None:
+def test_nothing_of_a_stage_stays_in_memory(job: Job, source: TableSource) -> None:
     gc.disable()
     try:
         with Verifier(workers=1, timeout_s=20, memory_mb=256) as verifier:
-            assert run_job(job, source, {}, verifier, NullTracker()).metrics == {"name": "sft"}
+            assert run_job(job, source, {}, verifier, Tracker()).metrics == {"name": "sft"}
         (trainer,) = alive
         assert trainer() is None
     finally:
@@ -131,7 +132,7 @@ class Dropping(LabStage):
         return {}
 
 
-class LoggedTracker(NullTracker):
+class LoggedTracker(Tracker):
     """Keeps what is logged."""
 
     def __init__(self) -> None:
@@ -141,7 +142,7 @@ class LoggedTracker(NullTracker):
         self.logged |= metrics
 
 
-def test_what_a_stage_drops_leaves_it_with_its_metrics(job: Job, source: FileSource) -> None:
+def test_what_a_stage_drops_leaves_it_with_its_metrics(job: Job, source: TableSource) -> None:
     job = replace(job, stage=Dropping())
     job.out_dir.mkdir()
     tracker = LoggedTracker()

@@ -7,6 +7,7 @@ import pytest
 
 from reasoning_lab.config.hardware import SlurmConfig
 from reasoning_lab.launch.slurm import HeartbeatMonitor, run_on_slurm
+from reasoning_lab.launch.torchrun import Launch
 from reasoning_lab.types import UserError
 from tests.conftest import SMOKE, lab_here
 from tests.support.slurm_cluster import install
@@ -28,7 +29,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def submit(folder: Path) -> str | None:
     folder.mkdir()
-    return run_on_slurm(SlurmConfig(), "sft", 2, 1, 0, folder)
+    return run_on_slurm(SlurmConfig(), Launch("sft", 2, 1, 0, folder))
 
 
 def test_command_is_alive_while_its_heartbeat_changes(tmp_path: Path) -> None:
@@ -78,10 +79,10 @@ MACHINES = """#!/bin/sh
 trap '' TERM
 heartbeat=$(ls | grep ^heartbeat)
 printf 'it is gone' > ended-heartbeat-of-another-0.txt
-sleep 2
+sleep 0.5
 touch processes-0.log processes-1.log
 printf 'it failed' > ended-$heartbeat-1.txt
-sleep 4
+sleep 2.5
 printf 'it is over' > ended-$heartbeat-0.txt
 """
 
@@ -92,6 +93,6 @@ def test_every_machine_of_this_command_is_waited_for(
     (cluster / "bin" / "srun").write_text(MACHINES)
     (tmp_path / "launch").mkdir()
     monkeypatch.chdir(tmp_path / "launch")
-    failure = run_on_slurm(SlurmConfig(), "sft", 2, 1, 0, Path.cwd())
+    failure = run_on_slurm(SlurmConfig(), Launch("sft", 2, 1, 0, Path.cwd()))
     assert failure == "SLURM job 1: it failed"
     assert len(list(Path.cwd().glob("ended-*-0.txt"))) == 2

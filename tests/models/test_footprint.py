@@ -12,6 +12,7 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from reasoning_lab.commands.plan import planned
+from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.data.tokens.batches import token_batch
 from reasoning_lab.data.tokens.documents import TrainedPart, document_of
 from reasoning_lab.kernels import logit_chunks
@@ -20,7 +21,6 @@ from reasoning_lab.kernels.binding import bind_kernels, mix_precision
 from reasoning_lab.kernels.logprobs import mean_logprob, token_logprobs, trained_logits
 from reasoning_lab.losses.next_token import next_token_loss
 from reasoning_lab.models.footprint import (
-    Sharding,
     attention_widths,
     footprint,
     largest_module_count,
@@ -32,6 +32,7 @@ from tests.conftest import Compose, lab_here
 
 ADAMW = "torch.optim.AdamW"
 VOCAB = 300
+CPU, GPU = HardwareConfig(), HardwareConfig("gpu")
 
 
 def architecture(family: str, **changes: Any) -> dict[str, Any]:
@@ -83,7 +84,7 @@ def test_adapters_are_pefts_own(family: str) -> None:
     )
     trained = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
     assert lora_parameter_count(options, 6) == trained
-    with_adapters = footprint(options, VOCAB, "float32", ADAMW, lora_rank=6)
+    with_adapters = footprint(options, VOCAB, "float32", ADAMW, CPU, lora_rank=6)
     assert with_adapters is not None
     assert with_adapters.parameters == parameter_count(options, VOCAB) + trained
     assert with_adapters.weights == 4 * with_adapters.parameters
@@ -104,11 +105,13 @@ def test_each_strategy_keeps_its_share() -> None:
     }
     parameters = parameter_count(options, VOCAB)
     for strategy, shares in expected.items():
-        estimate = footprint(options, VOCAB, "bfloat16", ADAMW, Sharding(strategy, devices=4))
+        four = HardwareConfig("gpu", devices=4, strategy=strategy)
+        estimate = footprint(options, VOCAB, "bfloat16", ADAMW, four)
         assert estimate is not None
         stored = (estimate.weights, estimate.gradients, estimate.master, estimate.optimizer)
         assert stored == tuple(int(share * parameters) for share in shares), strategy
-    mixed = footprint(options, VOCAB, "mixed", ADAMW, Sharding("fsdp", devices=4))
+    four = HardwareConfig("gpu", devices=4, strategy="fsdp")
+    mixed = footprint(options, VOCAB, "mixed", ADAMW, four)
     assert mixed is not None
     # Weights, gradients and two moments, all in float32.
     assert mixed.states == 4 * 4 * parameters // 4 + mixed.gathered
@@ -157,7 +160,7 @@ def test_activations_are_what_autograd_keeps(
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         token_logprobs(model, batch)
     size = sum(tensor.untyped_storage().nbytes() for tensor in saved.values())
-    estimate = footprint(options, VOCAB, dtype, ADAMW, packed=rows == "packed", on_cpu=True)
+    estimate = footprint(options, VOCAB, dtype, ADAMW, CPU, packed=rows == "packed")
     assert estimate is not None
     products = [
         weight.numel()
@@ -194,8 +197,8 @@ def test_peak_is_what_torchs_own_tracker_sees(family: str, checkpointed: bool) -
     with tracker:
         step()
     (measured,) = (device["Total"] for device in tracker.get_tracker_snapshot("peak").values())
-    sharding = Sharding(activation_checkpointing=checkpointed)
-    estimate = footprint(options, VOCAB, "float32", ADAMW, sharding, on_cpu=True)
+    hardware = HardwareConfig(activation_checkpointing=checkpointed)
+    estimate = footprint(options, VOCAB, "float32", ADAMW, hardware)
     assert estimate is not None
     assert estimate.peak(batch.input_ids.numel()) == pytest.approx(measured, rel=0.1)
 
@@ -234,7 +237,7 @@ def test_peak_with_logits_of_some_tokens_at_a_time(
     first = min(allocations, key=lambda event: event.start_time_ns).typed[1]
     before = first.total_allocated - first.alloc_size
     measured = max(event.typed[1].total_allocated for event in allocations) - before
-    estimate = footprint(options, VOCAB, dtype, ADAMW, on_cpu=True)
+    estimate = footprint(options, VOCAB, dtype, ADAMW, CPU)
     assert estimate is not None
     assert estimate.peak(batch.input_ids.numel()) == pytest.approx(measured, rel=0.15)
 
@@ -287,9 +290,9 @@ def test_only_documents_that_are_not_joined_are_put_together(
     options = architecture(family, partial_rotary_factor=0.5)
     queries, layers = attention_widths(options)[0], options["num_hidden_layers"]
 
-    def more(dtype: str, on_cpu: bool) -> int:
+    def more(dtype: str, hardware: HardwareConfig) -> int:
         estimates = [
-            footprint(options, VOCAB, dtype, ADAMW, packed=packed, on_cpu=on_cpu)
+            footprint(options, VOCAB, dtype, ADAMW, hardware, packed=packed)
             for packed in (True, False)
         ]
         packed, whole = (
@@ -297,15 +300,15 @@ def test_only_documents_that_are_not_joined_are_put_together(
         )
         return packed - whole
 
-    assert more("float32", True) == more("float32", False) == apart * 4 * layers * queries
-    assert more("bfloat16", False) == more("mixed", False) == joined * 2 * layers * queries
+    assert more("float32", CPU) == more("float32", GPU) == apart * 4 * layers * queries
+    assert more("bfloat16", GPU) == more("mixed", GPU) == joined * 2 * layers * queries
 
 
 def test_a_gpu_has_more_logits_at_once() -> None:
     """Of 2**27 and of 2**25 values, in float32 three times; tokens by hand."""
     options = {**architecture("llama"), "vocab_size": 200_064}
-    for on_cpu, tokens in ((True, 167), (False, 670)):
-        estimate = footprint(options, 0, "bfloat16", ADAMW, on_cpu=on_cpu)
+    for hardware, tokens in ((CPU, 167), (GPU, 670)):
+        estimate = footprint(options, 0, "bfloat16", ADAMW, hardware)
         assert estimate is not None
         assert estimate.loss(2 * tokens) == tokens * 3 * 4 * 200_064 + estimate.head
         # One more makes three parts, of which six eighths have room.
@@ -325,5 +328,5 @@ def test_a_local_checkpoint_is_reckoned_by_its_own_config(
 
 
 def test_what_is_not_known_is_not_guessed() -> None:
-    assert footprint({"model_type": "gpt2"}, VOCAB, "float32", ADAMW) is None
-    assert footprint(architecture("llama"), VOCAB, "float32", "torch.optim.LBFGS") is None
+    assert footprint({"model_type": "gpt2"}, VOCAB, "float32", ADAMW, CPU) is None
+    assert footprint(architecture("llama"), VOCAB, "float32", "torch.optim.LBFGS", CPU) is None

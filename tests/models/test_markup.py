@@ -11,13 +11,12 @@ from tokenizers import Tokenizer, decoders, models, normalizers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from reasoning_lab.models.chat import ensure_chat_template
-from reasoning_lab.models.markup import Markup, Span
+from reasoning_lab.models.markup import Markup, Span, plain_tokens
 from reasoning_lab.models.tokenizer import (
     completion_tokens,
     prompt_texts,
     prompt_tokens,
     template_thought,
-    text_tokens,
     tokenize_rollouts,
 )
 from reasoning_lab.types import Completion, Problem, Rollout, UserError, Verdict
@@ -99,11 +98,11 @@ def test_text_without_markup_has_the_tokenizer_s_plain_tokens(
     )
     assert isinstance(rendered, str)
     assert prompt_texts(tokenizer, [prompt]) == [rendered]
-    assert prompt_tokens(tokenizer, [prompt]) == text_tokens(tokenizer, [rendered])
+    assert prompt_tokens(tokenizer, [prompt]) == plain_tokens(tokenizer, [rendered])
     completion = f"{OPEN}\n{thought}\n{CLOSE}\n{answer}"
     # What the template has written of it already: `<think>`, mostly with a line break.
     opened = template_thought(tokenizer)[: len(f"{OPEN}\n")]
-    expected = text_tokens(tokenizer, [completion.removeprefix(opened)])[0]
+    expected = plain_tokens(tokenizer, [completion.removeprefix(opened)])[0]
     ids = example(tokenizer, prompt, Completion([], completion))
     assert ids == [*prompt_tokens(tokenizer, [prompt]), [*expected, tokenizer.eos_token_id]]
 
@@ -237,7 +236,7 @@ def test_markup_that_another_tokenizer_would_write_otherwise() -> None:
         "{{ '[inst] ' + message['content'] + ' [/inst]' }}{% endfor %}"
     )
     plain, marked = prompt_tokens(tokenizer, ["say a b", "say </s><s> b"])
-    assert plain == text_tokens(tokenizer, prompt_texts(tokenizer, ["say a b"]))[0]
+    assert plain == plain_tokens(tokenizer, prompt_texts(tokenizer, ["say a b"]))[0]
     assert controls(tokenizer, marked) == ["<s>"]
     names = "".join(tokenizer.convert_ids_to_tokens(marked[1:]))
     assert names == "\u2581[inst]\u2581say\u2581</s><s>\u2581b\u2581[/inst]"

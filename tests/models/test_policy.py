@@ -12,8 +12,9 @@ from reasoning_lab.kernels.binding import reference_kernels
 from reasoning_lab.kernels.logprobs import token_logprobs
 from reasoning_lab.models.chat import add_missing_tokens, stop_token_ids, unused_ids_mask
 from reasoning_lab.models.footprint import parameter_count
+from reasoning_lab.models.markup import plain_tokens
 from reasoning_lab.models.policy import build_policy, load_policy, save_policy
-from reasoning_lab.models.tokenizer import prompt_tokens, text_tokens, tokenize_rollouts
+from reasoning_lab.models.tokenizer import prompt_tokens, tokenize_rollouts
 from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.sampling.hf import HFEngine
 from reasoning_lab.types import Completion, Example, Problem, Rollout, UserError, Verdict
@@ -99,10 +100,10 @@ def test_missing_tokens_are_added_and_rows_never_taken(
     before = [table.detach().clone() for table in (embedding(model), projection(model))]
     known, had = tokenizer.get_vocab(), rows(model)
     marks = ["<think>", "</think>"]
-    pieces = text_tokens(tokenizer, marks)
+    pieces = plain_tokens(tokenizer, marks)
     add_missing_tokens(model, tokenizer)
-    assert text_tokens(tokenizer, marks) == [[tokenizer.get_vocab()[mark]] for mark in marks]
-    assert tokenizer.decode(text_tokens(tokenizer, ["<think>x"])[0], skip_special_tokens=True) == (
+    assert plain_tokens(tokenizer, marks) == [[tokenizer.get_vocab()[mark]] for mark in marks]
+    assert tokenizer.decode(plain_tokens(tokenizer, ["<think>x"])[0], skip_special_tokens=True) == (
         "<think>x"
     )
     assert tokenizer.pad_token_id is not None

@@ -10,8 +10,10 @@ import pytest
 
 from reasoning_lab.data.corpus import write_rollouts
 from reasoning_lab.evaluate.completions import COMPLETIONS
+from reasoning_lab.report.comparisons import Claims
+from reasoning_lab.report.evidence import Completions, Evidence, GraphNode
 from reasoning_lab.report.page import html_page
-from reasoning_lab.report.write import Claims, Completions, Evidence, GraphNode, Row, StageResult
+from reasoning_lab.report.rows import Row, StageResult
 from reasoning_lab.tracking.history import History
 from reasoning_lab.types import Completion, Problem, Rollout, Verdict
 

@@ -14,18 +14,16 @@ from rich.console import Console
 
 from reasoning_lab.evaluate.statistics import paired_difference
 from reasoning_lab.graph.ledger import Ledger
-from reasoning_lab.report.comparisons import stage_differences, stage_means, variant_differences
-from reasoning_lab.report.latex import latex_tables
-from reasoning_lab.report.write import (
+from reasoning_lab.report.comparisons import (
     Claims,
-    Evidence,
-    GraphNode,
-    Row,
-    StageResult,
-    console_means,
-    console_table,
-    write_report,
+    stage_differences,
+    stage_means,
+    variant_differences,
 )
+from reasoning_lab.report.evidence import Evidence, GraphNode
+from reasoning_lab.report.rows import Row, StageResult
+from reasoning_lab.report.table import console_table, latex_tables, mean_cells, row_cells
+from reasoning_lab.report.write import write_report
 from reasoning_lab.types import UserError
 
 ROW = Row(
@@ -217,7 +215,7 @@ def test_mean_over_seeds(tmp_path: Path) -> None:
     assert "| 25.0%, 45.0% |" in page
     assert json.loads(paths["json"].read_text())["means"][0]["by_seed"] == {"0": 0.25, "1": 0.45}
     console = Console(width=100, record=True)
-    console.print(console_means([mean]))
+    console.print(console_table("means", *mean_cells([mean])))
     assert "35.0%" in console.export_text()
 
 
@@ -285,7 +283,7 @@ def test_the_console_table_never_cuts_a_number() -> None:
     rows = [_changed(variant="without-midtrain"), _changed(seed=1, benchmark="number-theory-hard")]
     console = Console(width=80)
     with console.capture() as captured:
-        console.print(console_table(rows))
+        console.print(console_table("rows", *row_cells(rows)))
     for number in ("46.2%", "42.9–49.5%", "1,250", "83.3", "1,234,567", "219"):
         assert captured.get().count(number) == 2
 

@@ -9,15 +9,14 @@ import pytest
 
 from reasoning_lab.config.components import CustomEngine, EngineConfig
 from reasoning_lab.config.hardware import HardwareConfig
-from reasoning_lab.sampling import hf, openai, vllm
+from reasoning_lab.sampling import openai, vllm
 from reasoning_lab.sampling.config import HFEngineConfig, OpenAIEngineConfig, VLLMEngineConfig
 
 
 @pytest.mark.parametrize(
     ("options", "opened_by"),
     [
-        (HFEngineConfig("m"), hf.build_engine),
-        (VLLMEngineConfig("m"), vllm.build_engine),
+        (VLLMEngineConfig("m"), vllm.VLLMEngine),
         (OpenAIEngineConfig("m"), openai.OpenAIEngine),
     ],
 )

@@ -1,6 +1,7 @@
 """The engine for OpenAI-compatible servers, against one on loopback that refuses and fails."""
 
 import asyncio
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from reasoning_lab.sampling.openai import (
 from reasoning_lab.types import Completion, UserError
 from tests.support.openai_server import Reply, Server, chat_reply, serving
 
-pytest.importorskip("openai")
+pytestmark = pytest.mark.skipif(find_spec("openai") is None, reason="needs the package openai")
 
 SAMPLING = Sampling(0.7, 0.9, 32)
 

@@ -21,24 +21,26 @@ from reasoning_lab.config.hardware import HardwareConfig, SamplingHardwareConfig
 from reasoning_lab.config.model import AdapterConfig, ModelConfig
 from reasoning_lab.config.optimization import TrapezoidConfig
 from reasoning_lab.config.problems import ProblemsConfig
-from reasoning_lab.data.sources.file import FileSource
 from reasoning_lab.data.tokens.batches import completion_batch
 from reasoning_lab.kernels.logprobs import token_logprobs
 from reasoning_lab.models.policy import build_policy, load_policy, save_policy
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.models.tokenizer import prompt_tokens, train_tokenizer
-from reasoning_lab.sampling.config import VLLMEngineConfig
+from reasoning_lab.sampling.config import (
+    HFEngineConfig,
+    ModelTeacherConfig,
+    VLLMEngineConfig,
+)
 from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.sampling.engine_check import check_engine
-from reasoning_lab.sampling.hf import build_engine as build_hf_engine
-from reasoning_lab.sampling.model_teacher import ModelTeacher
 from reasoning_lab.sampling.openai import OpenAIEngine
-from reasoning_lab.sampling.vllm import VLLMEngine, VLLMReplicas, build_engine
+from reasoning_lab.sampling.vllm import VLLMEngine, VLLMReplicas
 from reasoning_lab.stages.rl.stage import KLConfig, RLStage, TemperatureConfig
 from reasoning_lab.types import Completion, Example, Problem, UserError
 from reasoning_lab.verify import Verifier
 from tests.support.contexts import data_context
 from tests.support.rl import TableTracker
+from tests.support.sources import file_source
 from tests.support.stages import optimization, run_stage
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
@@ -92,7 +94,7 @@ def assert_same_tokens(completions: Sequence[Completion], expected: Sequence[Com
 
 def test_greedy_is_that_of_the_hf_engine(engine: VLLMEngine, tiny: Path) -> None:
     greedy = Sampling(0.0, 1.0, 24)
-    reference = build_hf_engine(str(tiny), None, "float32", HARDWARE)
+    reference = HFEngineConfig(str(tiny)).open(HARDWARE)
     assert_same_tokens(
         engine.generate(PROMPTS, greedy, range(12)), reference.generate(PROMPTS, greedy, range(12))
     )
@@ -177,7 +179,7 @@ def test_more_prompt_tokens_than_a_step_reads_are_no_harm(engine: VLLMEngine) ->
 
 def test_replicas_complete_as_one_engine_does(engine: VLLMEngine, tiny: Path) -> None:
     wide = HardwareConfig(sampling=SamplingHardwareConfig(kv_cache_gb=0.5, data_parallel_size=2))
-    replicas = build_engine(str(tiny), None, "float32", None, wide)
+    replicas = VLLMEngineConfig(str(tiny), dtype="float32").open(wide)
     assert isinstance(replicas, VLLMReplicas)
     try:
         sampling = Sampling(1.0, 1.0, 20)
@@ -231,7 +233,7 @@ def test_reinforcement_learning_samples_from_the_weights_of_the_moment(
         context = data_context(
             tmp_path,
             "rl",
-            FileSource(str(rows), 0.0, 0.0, {}),
+            file_source(str(rows), 0.0, 0.0, {}),
             verifier,
             model=ModelConfig(path=str(tiny), adapter=adapter),
             inputs={"policy": Policy(tiny, is_base=adapter is not None)},
@@ -246,21 +248,25 @@ def test_reinforcement_learning_samples_from_the_weights_of_the_moment(
 
 
 def test_a_model_teaches_through_vllm(smol: Path) -> None:
-    teacher = ModelTeacher(
+    teacher = ModelTeacherConfig(
         VLLMEngineConfig(str(smol), dtype="float32", max_model_tokens=256),
         instruction="Answer briefly.",
         opening="",
         temperature=0.0,
         top_p=1.0,
         max_new_tokens=12,
-    )
+    ).build()
     problems = [Problem(question, "5", "math", "sum") for question in QUESTIONS]
     with teacher.open(HARDWARE) as write:
         completions = write(problems, 2, 0)
-    reference = build_hf_engine(str(smol), None, "float32", HARDWARE).generate(
-        [f"{question}\nAnswer briefly." for question in QUESTIONS for _ in range(2)],
-        Sampling(0.0, 1.0, 12),
-        range(6),
+    reference = (
+        HFEngineConfig(str(smol))
+        .open(HARDWARE)
+        .generate(
+            [f"{question}\nAnswer briefly." for question in QUESTIONS for _ in range(2)],
+            Sampling(0.0, 1.0, 12),
+            range(6),
+        )
     )
     texts = [one.text for group in completions for one in group]
     assert texts == [one.text for one in reference]
@@ -309,7 +315,7 @@ def test_a_vllm_server_completes_as_the_hf_engine_does(server: str, smol: Path) 
     hardware = HardwareConfig(sampling=SamplingHardwareConfig(url=server, requests_in_flight=2))
     openai_engine = OpenAIEngine("smol", {"return_token_ids": True}, hardware)
     greedy = Sampling(0.0, 1.0, 12)
-    reference = build_hf_engine(str(smol), None, "float32", HARDWARE)
+    reference = HFEngineConfig(str(smol)).open(HARDWARE)
     completions = openai_engine.generate(QUESTIONS, greedy, range(3))
     expected = reference.generate(QUESTIONS, greedy, range(3))
     assert_same_tokens(completions, expected)

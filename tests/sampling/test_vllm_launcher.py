@@ -23,7 +23,7 @@ from reasoning_lab.launch.job import launched, run_job, write_job
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.sampling.vllm_launcher import running_server
 from reasoning_lab.tracking.history import Curves, read_history
-from reasoning_lab.tracking.tracker import NullTracker
+from reasoning_lab.tracking.tracker import Tracker
 from reasoning_lab.training.checkpoints import last_checkpoint
 from reasoning_lab.training.job import Job
 from reasoning_lab.verify import Verifier
@@ -69,7 +69,7 @@ def job(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:  # noqa: F
         inputs={"policy": Policy(tiny)},
         model=ModelConfig(),
         data=FileConfig(
-            str(sums(tmp_path_factory.mktemp("data"))), test_frac=0.0, validation_frac=0.0
+            path=str(sums(tmp_path_factory.mktemp("data"))), test_frac=0.0, validation_frac=0.0
         ),
         hardware=HARDWARE,
         benchmarks={},
@@ -93,7 +93,7 @@ def with_servers(job: Job, folder: Path, urls: list[str], **hardware: Any) -> Jo
 def trained_here(job: Job) -> Curves:
     source = job.data.build()
     with Verifier(workers=1, timeout_s=20, memory_mb=1024) as verifier:
-        run_job(job, source, {}, verifier, NullTracker())
+        run_job(job, source, {}, verifier, Tracker())
     return read_history(job.out_dir)
 
 

@@ -20,8 +20,7 @@ from reasoning_lab.data.curation.step import (
     build_steps,
     curate,
 )
-from reasoning_lab.data.sources.benchmark_files import read_prompts
-from reasoning_lab.data.sources.file import FileSource
+from reasoning_lab.data.sources.readers import read_prompts
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.stages.curate.stage import CurateStage
 from reasoning_lab.training.context import StageContext
@@ -29,6 +28,7 @@ from reasoning_lab.types import Completion, Problem, Rollout, Split, UserError, 
 from reasoning_lab.verify import Verifier
 from tests.conftest import SMOKE, Compose, lab_here
 from tests.support.contexts import data_context
+from tests.support.sources import file_source
 from tests.support.stages import run_stage
 
 KEY = "stages.curate.steps"
@@ -134,7 +134,7 @@ def context(tmp_path: Path, verifier: Verifier) -> StageContext:
     path = tmp_path / "problems.jsonl"
     rows = [f"How many of the first {n} even numbers are larger than {n}?" for n in range(100, 200)]
     path.write_text("".join(json.dumps({"prompt": row, "gold": "1"}) + "\n" for row in rows))
-    source = FileSource(str(path), 0.2, 0.0, {"family": "even"})
+    source = file_source(str(path), 0.2, 0.0, {"family": "even"})
     held_out = next(source.problems(Split.TEST, [1], 1, 5)).prompt
     corpus = tmp_path / "corpus"
     corpus.mkdir()

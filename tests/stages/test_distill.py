@@ -13,7 +13,6 @@ from reasoning_lab.config.components import CustomEngine, CustomTeacher, EngineC
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.data.corpus import read_prompt_ids, read_rollouts
-from reasoning_lab.data.sources.file import FileSource
 from reasoning_lab.data.teachers.teacher import SolutionWriter
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.sampling.config import (
@@ -30,6 +29,7 @@ from reasoning_lab.types import Completion, Problem, Rollout, UserError, Verdict
 from reasoning_lab.verify import Verifier
 from tests.support.contexts import data_context
 from tests.support.scripted import ScriptedEngine
+from tests.support.sources import file_source
 
 SCRIPTED = "tests.support.scripted.ScriptedEngine"
 
@@ -60,7 +60,7 @@ def context(tmp_path: Path, verifier: Verifier) -> StageContext:
     rows.write_text(
         "".join(f'{{"prompt": "number {n}", "gold": "{n}"}}\n' for n in range(2 * PROBLEMS))
     )
-    source = FileSource(str(rows), 0.1, 0.2, {"family": "numbers"})
+    source = file_source(str(rows), 0.1, 0.2, {"family": "numbers"})
     return data_context(tmp_path, "distill", source, verifier)
 
 
@@ -295,7 +295,7 @@ def test_an_unreadable_gold_is_named_by_its_row_before_the_teacher_is_asked(
     rows.write_text(
         "".join(f'{{"prompt": "number {n}", "gold": "{gold}"}}\n' for n, gold in enumerate(golds))
     )
-    source = FileSource(str(rows), 0.0, 0.2, {"checker": "number"})
+    source = file_source(str(rows), 0.0, 0.2, {"checker": "number"})
     everything = ProblemsConfig(levels=[1], count=26)
     with pytest.raises(UserError, match=r"golds\.jsonl, line 8: .*'none'"):
         run(config(problems=everything), replace(context, source=source))

@@ -1,4 +1,4 @@
-"""The whole recipe from a checkpoint of each kind, through the command."""
+"""The whole recipe from a checkpoint of each kind."""
 
 import json
 from dataclasses import replace
@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import DictConfig
 from safetensors.torch import load_file
 
+from reasoning_lab.commands import api as lab
+from reasoning_lab.commands.compose import compose
 from reasoning_lab.config.optimization import OptimizationConfig
-from reasoning_lab.data.sources.config import FileConfig
 from reasoning_lab.data.tokens.documents import document_of
 from reasoning_lab.graph.record import Record
 from reasoning_lab.models.policy import load_policy
@@ -18,8 +20,10 @@ from reasoning_lab.training.next_token_training import train_next_token
 from reasoning_lab.types import Example
 from reasoning_lab.verify import Verifier
 from tests.conftest import lab_here
+from tests.support.composition import composed_config
 from tests.support.contexts import data_context
 from tests.support.families import architecture
+from tests.support.sources import file_source
 from tests.support.twins import TWINS, Twin, save_twin, twin_model, twin_tokenizer
 
 COINS = [(f"coin {n}", str(n % 2)) for n in range(200)]
@@ -67,7 +71,7 @@ def save_coin_tosser(twin: Twin, folder: Path, work: Path, kernels: str = "fused
     documents = [document_of(Example(*pair)) for pair in zip(prompts, answers, strict=True)]
     training = OptimizationConfig(learning_rate=1e-2, length="40 steps", batch_size=16)
     work.mkdir()
-    source = FileConfig(str(folder.parent / "coins.jsonl"), test_frac=0, validation_frac=0).build()
+    source = file_source(folder.parent / "coins.jsonl")
     context = data_context(work, "coins", source, Verifier(1, timeout_s=20, memory_mb=1024))
     # The checkpoint's own, which training's writes beside the policy would change.
     raw_ends, tokenizer.pad_token = model.generation_config, tokenizer.eos_token
@@ -76,11 +80,19 @@ def save_coin_tosser(twin: Twin, folder: Path, work: Path, kernels: str = "fused
     model.save_pretrained(folder)
 
 
+@pytest.fixture(scope="module")
+def config() -> DictConfig:
+    return composed_config(*RUN)
+
+
 @pytest.mark.parametrize("name", TWINS)
-def test_every_stage_runs_from_a_checkpoint_of_the_kind(name: str, tmp_path: Path) -> None:
+def test_every_stage_runs_from_a_checkpoint_of_the_kind(
+    name: str, config: DictConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_coins(tmp_path)
     save_coin_tosser(TWINS[name], tmp_path / "checkpoint", tmp_path / "work")
-    assert lab_here(*RUN, cwd=tmp_path) == 0
+    monkeypatch.chdir(tmp_path)
+    lab.run(compose(config))
     records = artifacts(tmp_path)
     assert records.keys() == {*STAGES, "evaluate"}
     assert records["dpo"].metrics["pairs"] > 4
@@ -133,6 +145,7 @@ def test_every_stage_runs_with_the_options_that_the_refusals_name(
 
 
 def test_every_stage_runs_with_an_adapter(tmp_path: Path) -> None:
+    """Through the command."""
     write_coins(tmp_path)
     save_coin_tosser(TWINS["llama3_2"], tmp_path / "checkpoint", tmp_path / "work")
     assert lab_here(*RUN, "model/adapter=lora", "model.adapter.rank=2", cwd=tmp_path) == 0

@@ -6,7 +6,7 @@ from typing import Any
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.model import ModelConfig
 from reasoning_lab.data.sources.problem_source import ProblemSource
-from reasoning_lab.tracking.tracker import NullTracker
+from reasoning_lab.tracking.tracker import Tracker
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.training.stage import LabStage
 from reasoning_lab.verify import Verifier
@@ -27,6 +27,6 @@ def data_context(
         "source": source,
         "hardware": HardwareConfig(),
         "verifier": verifier,
-        "tracker": NullTracker(),
+        "tracker": Tracker(),
     }
     return StageContext(**options | changes)

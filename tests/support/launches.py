@@ -20,12 +20,12 @@ from reasoning_lab.config.model import AdapterConfig, ModelConfig
 from reasoning_lab.config.optimization import OptimizerConfig
 from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.data.sources.config import FileConfig, ReasoningGymConfig
-from reasoning_lab.data.sources.file import FileSource
 from reasoning_lab.data.sources.row_mapping import RowMapping
+from reasoning_lab.data.sources.table_source import TableSource
 from reasoning_lab.graph.artifact import Artifact
 from reasoning_lab.launch.job import launched, run_job, write_job
 from reasoning_lab.stages.pretrain.stage import PretrainStage
-from reasoning_lab.tracking.tracker import NullTracker
+from reasoning_lab.tracking.tracker import Tracker
 from reasoning_lab.training.checkpoints import last_checkpoint
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.training.job import Job
@@ -77,10 +77,13 @@ def inputs_of(name: str, context: StageContext) -> dict[str, Artifact]:
 
 
 @pytest.fixture(scope="session")
-def jobs(context: StageContext, source: FileSource) -> dict[str, Job]:
+def jobs(context: StageContext, source: TableSource) -> dict[str, Job]:
     """Every stage as a job on one device, without folders."""
     coins = FileConfig(
-        str(source.path), RowMapping(family="coins"), test_frac=0.1, validation_frac=0.1
+        path=str(source.config.path),
+        rows=RowMapping(family="coins"),
+        test_frac=0.1,
+        validation_frac=0.1,
     )
     options: Any = OmegaConf.to_container(OmegaConf.load(CONF / "data" / "tiny.yaml"))
     tiny = ReasoningGymConfig(options["families"], options["test_frac"], options["validation_frac"])
@@ -181,7 +184,7 @@ def run_in_process(job: Job, verifier: Verifier, folder: Path) -> tuple[Path, An
     """Run the job in this process on one device; its folder and outcome."""
     single_device = with_placement(job, folder, "single", devices=1)
     source = job.data.build()
-    return single_device.out_dir, run_job(single_device, source, {}, verifier, NullTracker())
+    return single_device.out_dir, run_job(single_device, source, {}, verifier, Tracker())
 
 
 def train_together(jobs: Mapping[str, Job], root: Path, processes: int = 2) -> None:

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -11,6 +12,8 @@ class Handler(BaseHTTPRequestHandler):
     """Has one answer for GET and POST, and says nothing of its requests."""
 
     protocol_version = "HTTP/1.1"
+    # Head and body in one packet: in two, the second waits 40 ms for the client's acknowledgement.
+    wbufsize = -1
 
     def do_GET(self) -> None:
         self.answer(b"")
@@ -40,7 +43,9 @@ class Handler(BaseHTTPRequestHandler):
 def listening(handler: type[Handler]) -> Iterator[str]:
     """The address at which `handler` answers, until the end."""
     http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=http.serve_forever, daemon=True).start()
+    # The default interval makes the shutdown wait for half a second.
+    serve = partial(http.serve_forever, poll_interval=0.01)
+    threading.Thread(target=serve, daemon=True).start()
     try:
         yield f"http://127.0.0.1:{http.server_port}"
     finally:

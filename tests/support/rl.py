@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from reasoning_lab.stages.rl.records import DropReason, RewardedGroup, RewardedRollout
-from reasoning_lab.tracking.tracker import NullTracker
+from reasoning_lab.tracking.tracker import Tracker
 from reasoning_lab.types import Completion, Problem, Rollout, Verdict
 
 
@@ -29,7 +29,7 @@ class MetricsLogger(Logger):
         pass
 
 
-class TableTracker(NullTracker):
+class TableTracker(Tracker):
     """Keeps metrics and tables of rollouts."""
 
     def __init__(self) -> None:

@@ -22,7 +22,7 @@ from reasoning_lab.config.optimization import (
 from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.data.artifacts import Corpus, Preferences
 from reasoning_lab.data.corpus import write_rollouts
-from reasoning_lab.data.sources.file import FileSource
+from reasoning_lab.data.sources.table_source import TableSource
 from reasoning_lab.data.tokens.documents import document_of
 from reasoning_lab.graph.artifact import Artifact
 from reasoning_lab.graph.ledger import Ledger
@@ -35,13 +35,14 @@ from reasoning_lab.stages.midtrain.stage import MidtrainStage
 from reasoning_lab.stages.rl.stage import FilterConfig, KLConfig, RLStage, ValidationConfig
 from reasoning_lab.stages.sft.stage import SFTStage
 from reasoning_lab.system.files import rename_with_checksum
-from reasoning_lab.tracking.tracker import NullTracker
+from reasoning_lab.tracking.tracker import Tracker
 from reasoning_lab.training import checkpoints
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.training.next_token_training import train_next_token
 from reasoning_lab.training.stage import LabStage, TrainingStage
 from reasoning_lab.types import Completion, Rollout, Split, Verdict
 from reasoning_lab.verify import Verifier
+from tests.support.sources import file_source
 
 STEPS = 6
 
@@ -66,16 +67,16 @@ def verifier() -> Iterator[Verifier]:
 
 
 @pytest.fixture(scope="session")
-def source(tmp_path_factory: pytest.TempPathFactory) -> FileSource:
+def source(tmp_path_factory: pytest.TempPathFactory) -> TableSource:
     """Coins: the answer cannot be known, so a trained policy is right about half the time."""
     path = tmp_path_factory.mktemp("data") / "coins.jsonl"
     path.write_text("".join(f'{{"prompt": "coin {n}", "gold": "{n % 2}"}}\n' for n in range(100)))
-    return FileSource(str(path), 0.1, 0.1, {"family": "coins"})
+    return file_source(str(path), 0.1, 0.1, {"family": "coins"})
 
 
 @pytest.fixture(scope="session")
 def context(
-    tmp_path_factory: pytest.TempPathFactory, source: FileSource, verifier: Verifier
+    tmp_path_factory: pytest.TempPathFactory, source: TableSource, verifier: Verifier
 ) -> StageContext:
     """A context whose inputs are a policy that tosses coins, a corpus and preferences."""
     root = tmp_path_factory.mktemp("artifacts")
@@ -121,7 +122,7 @@ def context(
         source=source,
         hardware=HardwareConfig(),
         verifier=verifier,
-        tracker=NullTracker(),
+        tracker=Tracker(),
     )
     save_coin_tosser(accepted, stage_context)
     return replace(stage_context, inputs=inputs)
@@ -162,7 +163,7 @@ class StepLogger(Logger):
         pass
 
 
-class StepTracker(NullTracker):
+class StepTracker(Tracker):
     def __init__(self) -> None:
         self.lightning_logger: Any = StepLogger()
 

@@ -1,4 +1,7 @@
-"""TRL's own loss code on tensors of ours: its trainers' methods, called without a trainer."""
+"""TRL's own loss code on tensors of ours: its trainers' methods, called without a trainer.
+
+Its import takes seconds, so that collecting the tests leaves it to the first call.
+"""
 
 from collections import defaultdict
 from types import SimpleNamespace
@@ -6,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from trl import DPOTrainer, GRPOTrainer
 
 
 def _accelerator() -> SimpleNamespace:
@@ -34,6 +36,8 @@ def trl_dpo(
         completion_mask: `[2 B, T]`.
         beta: TRL's beta.
     """
+    from trl import DPOTrainer
+
     shape = logprobs.shape
     outputs = SimpleNamespace(
         log_probs=logprobs,
@@ -84,6 +88,7 @@ def trl_grpo(
     correction: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, float]]:
     """TRL's loss and metrics for a batch of rollouts; all but `advantages`, `[B]`, are `[B, T]`."""
+    from trl import GRPOTrainer
 
     def per_token(*_: Any, **__: Any) -> tuple[Tensor, Tensor, None]:
         return logprobs, torch.zeros(logprobs.shape), None

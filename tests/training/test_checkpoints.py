@@ -11,7 +11,7 @@ from pytorch_lightning.loggers.logger import Logger
 
 from reasoning_lab.graph.stage import Metrics
 from reasoning_lab.system.files import rename_with_checksum
-from reasoning_lab.tracking.tracker import NullTracker
+from reasoning_lab.tracking.tracker import Tracker
 from reasoning_lab.training import checkpoints
 from reasoning_lab.training.context import StageContext
 from tests.support.stages import STAGES, trained
@@ -69,7 +69,7 @@ class Steps(Logger):
         pass
 
 
-class StepsTracker(NullTracker):
+class StepsTracker(Tracker):
     def __init__(self, ending: Ending) -> None:
         self.lightning_logger: Any = Steps(ending)
 

@@ -29,9 +29,10 @@ from reasoning_lab.kernels.rows import model_rows
 from reasoning_lab.models.policy import load_policy, save_policy
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.models.tokenizer import prompt_tokens, tokenize_rollouts
+from reasoning_lab.sampling.config import HFEngineConfig
 from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.sampling.engine_check import check_engine, hf_remedy
-from reasoning_lab.sampling.hf import HFEngine, build_engine
+from reasoning_lab.sampling.hf import HFEngine
 from reasoning_lab.stages.midtrain.stage import MidtrainStage
 from reasoning_lab.stages.sft.stage import SFTStage
 from reasoning_lab.training.context import StageContext
@@ -347,7 +348,7 @@ def test_an_engine_with_another_cache_is_refused(
     with pytest.raises(UserError, match=r"set hardware.sampling.cache=false$"):
         given.sampler(*given.load_policy(Policy(given.inputs["policy"].path)))
     with pytest.raises(UserError, match=r"^engine.model: .* set hardware.sampling.cache=false$"):
-        build_engine(str(given.inputs["policy"].path), None, "float32", HARDWARE)
+        HFEngineConfig(str(given.inputs["policy"].path)).open(HARDWARE)
     right = replace(given, hardware=UNCACHED)
     policy, tokenizer = right.load_policy(Policy(right.inputs["policy"].path))
     drawn = right.sampler(policy, tokenizer).generate(

@@ -21,7 +21,7 @@ from reasoning_lab.system.interrupts import (
     forward_signals,
     sigterm_as_interrupt,
 )
-from reasoning_lab.tracking.tracker import NullTracker
+from reasoning_lab.tracking.tracker import Tracker
 from reasoning_lab.training import checkpoints
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.types import UserError
@@ -45,7 +45,7 @@ class EachStep(Logger):
         pass
 
 
-class EachStepTracker(NullTracker):
+class EachStepTracker(Tracker):
     def __init__(self, act: Callable[[int], None]) -> None:
         self.lightning_logger: Any = EachStep(act)
 

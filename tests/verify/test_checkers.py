@@ -3,7 +3,8 @@
 import pytest
 
 from reasoning_lab.types import Problem
-from reasoning_lab.verify.checkers import UnreadableGoldError, gold_error
+from reasoning_lab.verify.checkers import gold_error
+from reasoning_lab.verify.verdicts import UnreadableGoldError
 from tests.support.verification import verdict
 
 

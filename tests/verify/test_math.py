@@ -1,6 +1,6 @@
 r"""The checker `math` on each kind of answer, and on its neighbours.
 
-Right and wrong follow from mathematics and from the decisions in `reasoning_lab/verify/README.md`.
+Right and wrong follow from mathematics and from the decisions in `verify/DECISIONS.md`.
 """
 # ruff: noqa: RUF001 - characters that look like others are what some rows are about.
 
@@ -255,7 +255,8 @@ def test_every_spelling_is_right_and_every_neighbour_wrong(
 
 
 def test_the_documented_decisions_are_those_of_the_checker() -> None:
-    table = Path(reasoning_lab.verify.__file__).with_name("README.md").read_text(encoding="utf-8")
+    page = Path(reasoning_lab.verify.__file__).with_name("DECISIONS.md")
+    table = page.read_text(encoding="utf-8")
     rows = re.findall(
         r"^\|[^|`]*\| `([^`]+)` \| `([^`]+)` \| (right|wrong) \| (?:right|wrong)", table, re.M
     )

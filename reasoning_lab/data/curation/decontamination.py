@@ -9,6 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from reasoning_lab.config.fields import fraction, number
 from reasoning_lab.data.curation.normalization import normalized_words
@@ -50,13 +51,7 @@ class Decontaminate(Step):
 
 
 class BenchmarkIndex:
-    """Searches a text for one benchmark's problems.
-
-    Args:
-        name: The benchmark's name, for the reasons.
-        prompts: The benchmark's problems.
-        options: The n-gram length and the required overlap.
-    """
+    """Searches a text for one benchmark's problems."""
 
     def __init__(self, name: str, prompts: Sequence[str], options: Decontaminate) -> None:
         self._name = name
@@ -64,18 +59,17 @@ class BenchmarkIndex:
         self._ngram_words = options.ngram_words
         self._whole_texts: dict[str, int] = {}
         self._short_texts: dict[int, dict[str, int]] = {}
-        prompts_with: dict[str, list[int]] = {}
+        self._prompts_with_ngram: dict[str, list[int]] = {}
         for index, prompt in enumerate(prompts):
             words = normalized_words(prompt)
             self._whole_texts.setdefault("".join(words), index)
             if options.short_words <= len(words) < options.ngram_words:
                 self._short_texts.setdefault(len(words), {}).setdefault(" ".join(words), index)
             for ngram in set(_ngrams(words, options.ngram_words)):
-                prompts_with.setdefault(ngram, []).append(index)
+                self._prompts_with_ngram.setdefault(ngram, []).append(index)
         # A prompt without words matches nothing.
         self._whole_texts.pop("", None)
-        self._prompts_with_ngram = prompts_with
-        counts = Counter(index for indices in prompts_with.values() for index in indices)
+        counts = Counter(chain.from_iterable(self._prompts_with_ngram.values()))
         self._required_shared: Mapping[int, int] = {
             index: max(1, math.ceil(options.overlap_frac * count))
             for index, count in counts.items()

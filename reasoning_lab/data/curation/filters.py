@@ -1,8 +1,9 @@
 """Filters: steps of curation that judge one rollout, or its problem's pass rate."""
 
 import re
+from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -23,10 +24,15 @@ def _check_range(least: float, most: float | None, key: str) -> None:
         raise UserError(f"{key}: least={least} is above most={most}, so nothing remains; swap them")
 
 
-def _by_completion(
-    rollouts: Sequence[Rollout], drop_reason: Callable[[str], str | None]
-) -> DropReasons:
-    return [drop_reason(rollout.completion.text) for rollout in rollouts]
+class CompletionFilter(Step):
+    """A step that judges each completion by its text alone."""
+
+    @abstractmethod
+    def drop_reason(self, text: str) -> str | None:
+        """Why a completion is dropped; None = it stays."""
+
+    def drop_reasons(self, rollouts: Sequence[Rollout], context: CurationContext) -> DropReasons:
+        return [self.drop_reason(rollout.completion.text) for rollout in rollouts]
 
 
 @dataclass
@@ -54,7 +60,7 @@ class PassRate(Step):
 
 
 @dataclass
-class Length(Step):
+class Length(CompletionFilter):
     """Keeps completions of a reasonable length.
 
     Attributes:
@@ -70,17 +76,14 @@ class Length(Step):
     def check(self, key: str) -> None:
         _check_range(self.least, self.most, key)
 
-    def drop_reasons(self, rollouts: Sequence[Rollout], context: CurationContext) -> DropReasons:
-        def drop_reason(text: str) -> str | None:
-            length = len(text_units(text)) if self.unit == "words" else len(text)
-            fits = length >= self.least and (self.most is None or length <= self.most)
-            return None if fits else f"{length} {self.unit}"
-
-        return _by_completion(rollouts, drop_reason)
+    def drop_reason(self, text: str) -> str | None:
+        length = len(text_units(text)) if self.unit == "words" else len(text)
+        fits = length >= self.least and (self.most is None or length <= self.most)
+        return None if fits else f"{length} {self.unit}"
 
 
 @dataclass
-class Format(Step):
+class Format(CompletionFilter):
     """Keeps completions that open with one thought and have an answer after it.
 
     Attributes:
@@ -99,10 +102,7 @@ class Format(Step):
                 f"{key}.closing: a thought that opens must close; give the mark that ends it"
             )
 
-    def drop_reasons(self, rollouts: Sequence[Rollout], context: CurationContext) -> DropReasons:
-        return _by_completion(rollouts, self._drop_reason)
-
-    def _drop_reason(self, text: str) -> str | None:
+    def drop_reason(self, text: str) -> str | None:
         for mark in (self.opening, self.closing):
             if mark and (times := text.count(mark)) != 1:
                 return f"'{mark}' occurs {times} times"
@@ -115,7 +115,7 @@ class Format(Step):
 
 
 @dataclass
-class Repetition(Step):
+class Repetition(CompletionFilter):
     """Removes completions that repeat themselves.
 
     Attributes:
@@ -128,10 +128,7 @@ class Repetition(Step):
     most_frac: float = fraction(0.3)
     most_lines: int = number(16, least=1)
 
-    def drop_reasons(self, rollouts: Sequence[Rollout], context: CurationContext) -> DropReasons:
-        return _by_completion(rollouts, self._drop_reason)
-
-    def _drop_reason(self, text: str) -> str | None:
+    def drop_reason(self, text: str) -> str | None:
         repeated = repeated_frac(text, self.ngram_words)
         if repeated > self.most_frac:
             return f"{repeated:.0%} of its {self.ngram_words}-grams are repeated"
@@ -145,7 +142,7 @@ class Repetition(Step):
 
 
 @dataclass
-class Language(Step):
+class Language(CompletionFilter):
     """Keeps completions in the chosen languages, as py3langid detects them.
 
     Attributes:
@@ -166,18 +163,15 @@ class Language(Step):
                     f"{key}.languages: '{code}' is no ISO 639-1 code; give one such as en"
                 )
 
-    def drop_reasons(self, rollouts: Sequence[Rollout], context: CurationContext) -> DropReasons:
-        # The import loads the model, which takes a second.
+    def drop_reason(self, text: str) -> str | None:
+        # The first import loads the model, which takes a second.
         from py3langid import classify
 
-        def drop_reason(text: str) -> str | None:
-            plain = " ".join(_LETTERS.findall(_COMMAND.sub(" ", text)))
-            if len(plain.replace(" ", "")) < self.least_letters:
-                return None
-            code, _ = classify(plain)
-            return None if code in self.languages else f"language {code}"
-
-        return _by_completion(rollouts, drop_reason)
+        plain = " ".join(_LETTERS.findall(_COMMAND.sub(" ", text)))
+        if len(plain.replace(" ", "")) < self.least_letters:
+            return None
+        code, _ = classify(plain)
+        return None if code in self.languages else f"language {code}"
 
 
 @dataclass

@@ -29,19 +29,12 @@ _SPELLINGS = {
     "%": "%",
 }
 # Commands for spacing, size and font do not change what a text says. Names are casefolded.
-_SIZES = (
-    "left",
-    "right",
-    "middle",
-    *(f"{size}{side}" for size in ("big", "bigg") for side in "lr"),
-)
 _FONTS = ("bb", "bf", "cal", "it", "rm", "sc", "sf", "normal")
 _LAYOUT_COMMANDS = frozenset(
     {
-        *_SIZES,
-        *("big", "bigg", "displaystyle", "textstyle", "limits", "phantom", "hspace"),
-        *("quad", "qquad", "ldots", "cdots", "dots", "mbox", "hbox", "text"),
-        *("operatorname", "operatorname*"),
+        *("left", "right", "middle", "big", "bigl", "bigr", "bigg", "biggl", "biggr"),
+        *("displaystyle", "textstyle", "limits", "phantom", "hspace", "quad", "qquad"),
+        *("ldots", "cdots", "dots", "mbox", "hbox", "text", "operatorname", "operatorname*"),
         *(f"{mode}{font}" for mode in ("math", "text") for font in _FONTS),
     }
 )
@@ -50,14 +43,8 @@ _SYMBOLS = str.maketrans(
         **dict.fromkeys("\u2212\u2013\u2010\u2011", "-"),
         **dict.fromkeys("×·⋅", " * "),
         **{"÷": "/", "≤": " le ", "≥": " ge ", "≠": " ne ", "√": " sqrt ", "∞": " infty "},
-        **{
-            "°": "^ circ ",
-            "λ": " lambda ",
-            "∠": " angle ",
-            "△": " triangle ",
-            "→": " to ",
-            "±": " pm ",
-        },
+        **{"°": "^ circ ", "λ": " lambda ", "∠": " angle ", "△": " triangle "},
+        **{"→": " to ", "±": " pm "},
         **{digit: f"^{value}" for value, digit in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")},
         **{
             letter: f" {unicodedata.name(letter).rsplit(' ', 1)[-1].lower()} "

@@ -2,7 +2,7 @@
 
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -51,12 +51,8 @@ def preference_pairs(
 ) -> list[PreferencePair]:
     """Pair correct with incorrect rollouts of each problem, each rollout at most once.
 
-    Args:
-        groups: The rollouts by problem.
-        pairs_per_problem: Most pairs of one problem.
-        seed: Shuffles each problem's rollouts.
-        pairing: `random`, or `length_matched`: of all choices of as many pairs, the one with the
-            least total difference of lengths, so that DPO does not learn a length.
+    `pairing` is `random`, or `length_matched`: of all choices of as many pairs, the one with the
+    least total difference of lengths, so that DPO does not learn a length.
     """
     pairs = []
     for group in groups:
@@ -66,14 +62,12 @@ def preference_pairs(
         rng.shuffle(chosen)
         rng.shuffle(rejected)
         count = min(pairs_per_problem, len(chosen), len(rejected))
-        pairs += [PreferencePair(*pair) for pair in _PAIRINGS[pairing](chosen, rejected, count)]
+        matched: Iterable[tuple[Rollout, Rollout]]
+        matched = zip(chosen[:count], rejected[:count], strict=True)
+        if pairing == "length_matched":
+            matched = _length_matched(chosen, rejected, count)
+        pairs += [PreferencePair(*pair) for pair in matched]
     return pairs
-
-
-def _paired_in_order(
-    chosen: Sequence[Rollout], rejected: Sequence[Rollout], count: int
-) -> list[tuple[Rollout, Rollout]]:
-    return list(zip(chosen[:count], rejected[:count], strict=True))
 
 
 def _length_matched(
@@ -109,7 +103,3 @@ def _lengths(rollouts: Sequence[Rollout]) -> "np.ndarray[tuple[int], np.dtype[np
     tokens = [len(rollout.completion.token_ids) for rollout in rollouts]
     characters = [len(rollout.completion.text) for rollout in rollouts]
     return np.array(tokens if all(tokens) else characters, dtype=np.float64)
-
-
-_Pairing = Callable[[Sequence[Rollout], Sequence[Rollout], int], list[tuple[Rollout, Rollout]]]
-_PAIRINGS: Mapping[str, _Pairing] = {"random": _paired_in_order, "length_matched": _length_matched}

@@ -1,19 +1,30 @@
-"""Options of the problem sources; a source is imported when it is built."""
+"""Options of the problem sources; what draws problems is imported when it is needed."""
 
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import MISSING
 
 from reasoning_lab.config.components import SourceConfig, register_component
 from reasoning_lab.config.fields import FREE_KEYS, choice, fraction
-from reasoning_lab.data.sources.problem_source import ProblemSource
+from reasoning_lab.data.sources.problem_source import ProblemSource, check_fractions
 from reasoning_lab.data.sources.row_mapping import RowMapping
+from reasoning_lab.data.sources.unreadable import UnreadablePolicy
+from reasoning_lab.graph.ledger import Ledger
+from reasoning_lab.system.files import content_hash
+from reasoning_lab.types import Problem, Split, UserError
+from reasoning_lab.verify.gym.families import require_reviewed_family
+
+if TYPE_CHECKING:
+    from reasoning_lab.data.sources.table_source import TableSource
 
 
 @dataclass
 class ReasoningGymConfig(SourceConfig):
-    """Problems that reasoning-gym generates.
+    """Problems that reasoning-gym generates; it is the source itself.
 
     Attributes:
         families: Family name to level to the options of that family's dataset in reasoning-gym.
@@ -26,82 +37,178 @@ class ReasoningGymConfig(SourceConfig):
     validation_frac: float = fraction(0.05)
 
     def build(self) -> ProblemSource:
-        from reasoning_lab.data.sources.reasoning_gym import ReasoningGymSource
+        """The source.
 
-        return ReasoningGymSource(**self.arguments())
+        Raises:
+            UserError: The fractions overlap, or the lab cannot verify a family.
+        """
+        check_fractions(self.test_frac, self.validation_frac)
+        for family in self.families:
+            require_reviewed_family(family, f"data.families.{family}")
+        return self
+
+    def content(self) -> str:
+        return f"reasoning-gym {version('reasoning-gym')}"
+
+    def is_local(self) -> bool:
+        return True
+
+    def provenance(self) -> Mapping[str, str]:
+        return {
+            "name": f"reasoning-gym: {', '.join(self.families)}",
+            "revision": version("reasoning-gym"),
+            "licence": "Apache-2.0",
+        }
+
+    def fixed_split(self, problem_id: str) -> Split | None:
+        return None
+
+    def unreadable(self, problem: Problem) -> UnreadablePolicy | None:
+        """Refuse an unreadable gold, because a generator should not produce one."""
+        if problem.checker.removeprefix("reasoning_gym/") not in self.families:
+            return None
+        return UnreadablePolicy("refuse", 0.0, "data")
+
+    def record_rows(self, ledger: Ledger) -> None:
+        """Count nothing: problems are generated, not read from rows."""
+
+    def available(self, split: Split, levels: Sequence[int]) -> int | None:
+        return None
+
+    def problems(
+        self, split: Split, levels: Sequence[int], count: int, seed: int
+    ) -> Iterator[Problem]:
+        from reasoning_lab.data.sources.reasoning_gym import draw_problems
+
+        return draw_problems(self, split, levels, count, seed)
 
 
-@dataclass
-class FileConfig(SourceConfig):
+@dataclass(kw_only=True)
+class TableConfig(SourceConfig):
+    """Options of a source that reads rows.
+
+    Attributes:
+        rows: Which column holds what.
+        licence: The dataset's licence, for the data card.
+        unreadable: What happens to rows and golds that cannot be read: `drop` = they are left out
+            and counted, or `refuse`.
+        max_unreadable_frac: Largest fraction of them that may be dropped.
+        test_frac: Fraction of the prompts that is held out for benchmarks.
+        validation_frac: Fraction of the prompts that early stopping and tuning may look at.
+    """
+
+    path: str | None = None
+    rows: RowMapping = field(default_factory=RowMapping)
+    licence: str = "not stated"
+    unreadable: str = choice("drop", "refuse")
+    max_unreadable_frac: float = fraction(0.5)
+    test_frac: float = fraction(0.05)
+    validation_frac: float = fraction(0.05)
+
+    def content(self) -> str:
+        """The hash of the local file or folder."""
+        return _local_content_hash(Path(str(self.path)))
+
+    def provenance(self) -> Mapping[str, str]:
+        """The dataset's `name`, `revision` and `licence`, for a data card."""
+        name = Path(str(self.path)).name
+        return {"name": name, "revision": self.content(), "licence": self.licence}
+
+
+@dataclass(kw_only=True)
+class FileConfig(TableConfig):
     """Problems from a local file: JSON lines, a JSON array, or parquet.
+
+    The user can edit its rows, so unreadable ones are refused unless the options say `drop`.
 
     Attributes:
         path: The file.
-        rows: Which column holds what.
-        licence: The file's licence, for the data card.
-        unreadable: What happens to rows and golds that cannot be read: `refuse`, or `drop` = they
-            are left out and counted.
-        max_unreadable_frac: Largest fraction of them that may be dropped.
-        test_frac: Fraction of all prompts that is held out for benchmarks.
-        validation_frac: Fraction of all prompts that early stopping and tuning may look at.
     """
 
     path: str = MISSING
-    rows: RowMapping = field(default_factory=RowMapping)
-    licence: str = "not stated"
     unreadable: str = choice("refuse", "drop")
-    max_unreadable_frac: float = fraction(0.5)
     test_frac: float = fraction(0.15)
     validation_frac: float = fraction(0.1)
 
-    def build(self) -> ProblemSource:
-        from reasoning_lab.data.sources.file import FileSource
+    def build(self) -> "TableSource":
+        """The source.
 
-        return FileSource(**{**self.arguments(), "rows": asdict(self.rows)})
+        Raises:
+            UserError: The file is missing, or a row is malformed; the row's line is named.
+        """
+        from reasoning_lab.data.sources.readers import file_rows
+        from reasoning_lab.data.sources.table_source import TableSource
+
+        if Path(self.path).is_dir():
+            raise UserError(f"data.path: '{self.path}' is a folder; give a file")
+        arguments = {"path": self.path, "content": self.content()}
+        return TableSource(self, f"data.path: '{self.path}'", file_rows, arguments, {})
 
 
-@dataclass
-class HubConfig(SourceConfig):
+@dataclass(kw_only=True)
+class HubConfig(TableConfig):
     """Problems from a dataset of the Hugging Face hub, or from a local copy of it.
+
+    Nobody here can edit its rows, so unreadable ones are dropped unless the options say `refuse`.
 
     Attributes:
         dataset: The dataset's id on the hub.
         config: Its configuration; null where it has only one.
         revision: The commit to read.
-        licence: The licence on the dataset's card.
         splits: Our split to the dataset's, at least one. The dataset's splits under `test` and
             `validation` are held out unchanged; the fractions split the prompts of `train`.
-        rows: Which column holds what.
         streaming: Read the rows over the network without keeping the dataset's own files.
         path: A local copy to read instead: a file, split by the fractions alone, or a folder that
             `datasets.load_dataset` can read; null = the hub.
-        unreadable: What happens to rows and golds that cannot be read: `drop` = they are left out
-            and counted, as nobody here can edit them; or `refuse`.
-        max_unreadable_frac: Largest fraction of them that may be dropped.
         corrections: Prompt id to the `gold` that the dataset has and the `corrected` one, for golds
             that are known to be wrong or unreadable.
-        test_frac: Fraction of the prompts of `train` that is held out for benchmarks.
-        validation_frac: Fraction of them that early stopping and tuning may look at.
     """
 
     dataset: str = MISSING
     config: str | None = None
     revision: str = MISSING
-    licence: str = "not stated"
     splits: dict[str, str] = MISSING
-    rows: RowMapping = field(default_factory=RowMapping)
     streaming: bool = False
-    path: str | None = None
-    unreadable: str = choice("drop", "refuse")
-    max_unreadable_frac: float = fraction(0.5)
     corrections: dict[str, dict[str, str]] = field(default_factory=dict, metadata=FREE_KEYS)
-    test_frac: float = fraction(0.05)
-    validation_frac: float = fraction(0.05)
 
-    def build(self) -> ProblemSource:
-        from reasoning_lab.data.sources.hub import HubSource
+    def build(self) -> "TableSource":
+        """The source; the first request for problems starts the download.
 
-        return HubSource(**{**self.arguments(), "rows": asdict(self.rows)})
+        Raises:
+            UserError: `splits` names no split of ours, or a correction is malformed. Drawing
+                problems raises it where there is neither network nor copy.
+        """
+        from reasoning_lab.data.sources.readers import file_rows, hub_rows
+        from reasoning_lab.data.sources.table_source import TableSource
+
+        if not self.splits or not self.splits.keys() <= set(Split):
+            raise UserError(
+                f"data.splits: {dict(self.splits)} must name the dataset's own split for any of "
+                "train, validation and test; correct its keys"
+            )
+        for key, value in self.corrections.items():
+            if value.keys() != {"gold", "corrected"}:
+                raise UserError(
+                    f"data.corrections.{key}: {value!r} is no correction; give two texts: gold, "
+                    "copied from the dataset, and corrected"
+                )
+        label = f"data: '{self.path or self.dataset}'"
+        arguments: dict[str, Any] = {"content": self.content()}
+        if self.path is not None and Path(self.path).is_file():
+            arguments["path"] = self.path
+            return TableSource(self, label, file_rows, arguments, self.corrections)
+        # The held-out splits come first: of equal prompts the first row decides the split.
+        ordered = {split: self.splits[split] for split in reversed(Split) if split in self.splits}
+        arguments |= {"dataset": self.dataset, "config": self.config, "revision": self.revision}
+        arguments |= {"splits": ordered, "streaming": self.streaming, "folder": self.path}
+        return TableSource(self, label, hub_rows, arguments, self.corrections)
+
+    def content(self) -> str:
+        return f"{self.dataset}@{self.revision}" if self.path is None else super().content()
+
+    def provenance(self) -> Mapping[str, str]:
+        revision = self.revision if self.path is None else f"local copy {self.content()}"
+        return {"name": self.dataset, "revision": revision, "licence": self.licence}
 
 
 @dataclass
@@ -128,7 +235,20 @@ class MixtureConfig(SourceConfig):
     def build(self) -> ProblemSource:
         from reasoning_lab.data.sources.mixture import MixtureSource
 
-        return MixtureSource(**self.arguments())
+        return MixtureSource(self)
+
+
+def _local_content_hash(path: Path) -> str:
+    if not path.exists():
+        raise UserError(f"data.path: there is no file '{path}'; check the path")
+    if not path.is_file() and not path.is_dir():
+        raise UserError(f"data.path: '{path}' is a device or a pipe; give a file")
+    try:
+        return content_hash(path)
+    except OSError as error:
+        raise UserError(
+            f"data.path: cannot read '{path}' ({error}); give a file that you may read"
+        ) from error
 
 
 register_component("data", "reasoning_gym", ReasoningGymConfig)

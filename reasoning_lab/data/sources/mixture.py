@@ -4,7 +4,7 @@ import dataclasses
 import random
 from collections.abc import Iterator, Mapping, Sequence
 
-from reasoning_lab.config.components import SourceConfig
+from reasoning_lab.data.sources.config import MixtureConfig
 from reasoning_lab.data.sources.problem_source import ProblemSource, check_fractions
 from reasoning_lab.data.sources.unreadable import UnreadablePolicy, errors_under
 from reasoning_lab.graph.ledger import Ledger
@@ -20,24 +20,17 @@ class MixtureSource:
     A prompt has one split in all sources. They share the fractions given here, and a prompt that
     one dataset holds out is drawn from none of them for training.
 
-    Its arguments are the fields of `MixtureConfig`, which describes them.
-
     Raises:
         UserError: The names do not match, or no weight is positive.
     """
 
-    def __init__(
-        self,
-        sources: Mapping[str, SourceConfig],
-        weights: Mapping[str, float],
-        test_frac: float,
-        validation_frac: float,
-    ) -> None:
-        check_fractions(test_frac, validation_frac)
-        if set(weights) != set(sources):
+    def __init__(self, config: MixtureConfig) -> None:
+        check_fractions(config.test_frac, config.validation_frac)
+        weights = config.weights
+        if weights.keys() != config.sources.keys():
             raise UserError(
                 f"data.weights: it names {', '.join(weights) or 'none'}, the sources are "
-                f"{', '.join(sources) or 'none'}; give each source one weight"
+                f"{', '.join(config.sources) or 'none'}; give each source one weight"
             )
         if not weights or min(weights.values()) < 0 or not sum(weights.values()):
             raise UserError(
@@ -46,9 +39,10 @@ class MixtureSource:
             )
         self._weights = weights
         self._sources: dict[str, ProblemSource] = {}
-        for name, options in sources.items():
+        for name, options in config.sources.items():
             with errors_under(f"data.sources.{name}"):
-                self._sources[name] = options.with_fractions(test_frac, validation_frac).build()
+                part = options.with_fractions(config.test_frac, config.validation_frac)
+                self._sources[name] = part.build()
 
     def content(self) -> str:
         return "; ".join(f"{name}: {source.content()}" for name, source in self._sources.items())
@@ -120,8 +114,7 @@ class MixtureSource:
         while yielded < count:
             for problem in self._source_problems(name, split, levels, requested, seed):
                 number = int(problem.id, 16)
-                fixed_split = self.fixed_split(problem.id)
-                if number in seen or (fixed_split is not None and fixed_split is not split):
+                if number in seen or self.fixed_split(problem.id) not in (None, split):
                     continue
                 seen.add(number)
                 yielded += 1

@@ -7,15 +7,14 @@ labels (ARC); and a list of label-text pairs (CommonsenseQA).
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from string import ascii_uppercase
 from typing import Any
 
 from reasoning_lab.data.sources.row_values import (
     RowError,
+    answer_text,
     is_blank,
     is_missing,
-    number_text,
     short_repr,
     text_problem,
 )
@@ -26,35 +25,23 @@ _LABEL = re.compile(r"\(?\s*([^\W_]+)\s*[).:]?")
 _REMEDY = "or name another column in data.rows.options"
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """The choices of one question.
+def read_options(value: Any, column: str) -> tuple[list[str], list[str]]:
+    """Read the texts of the options without leading letters, and the dataset's labels of them.
 
-    Attributes:
-        texts: The choices without leading letters.
-        labels: The dataset's names of the choices; empty = it has none.
-    """
-
-    texts: Sequence[str]
-    labels: Sequence[str] = ()
-
-
-def read_options(value: Any, column: str) -> Options:
-    """Read the options from a row's value.
+    There are no labels where the dataset has none.
 
     Raises:
         RowError: There are not 2 to 26 of them, or one is empty or no text.
     """
     labels: list[str] = []
-    if isinstance(value, Mapping):
-        if set(value) == {"text", "label"}:
-            labels, texts = _label_list(value["label"]), value["text"]
-        else:
-            # A table has a column for every letter that any row uses.
-            pairs = [(key, text) for key, text in value.items() if not is_missing(text)]
-            labels, texts = [key for key, _ in pairs], [text for _, text in pairs]
-    elif isinstance(value, list) and value and all(_is_pair(option) for option in value):
-        labels, texts = [_text(o["label"]) or "" for o in value], [o["text"] for o in value]
+    if _is_pair(value):
+        labels, texts = _labels(value["label"]), value["text"]
+    elif isinstance(value, Mapping):
+        # A table has a column for every letter that any row uses.
+        used = {key: text for key, text in value.items() if not is_missing(text)}
+        labels, texts = list(used), list(used.values())
+    elif isinstance(value, list) and value and all(map(_is_pair, value)):
+        labels, texts = _labels([o["label"] for o in value]), [o["text"] for o in value]
     else:
         texts = value
     if (
@@ -67,24 +54,21 @@ def read_options(value: Any, column: str) -> Options:
             "malformed_options",
             f"'{column}' is {short_repr(value)}; give a list of 2 to 26 texts, {_REMEDY}",
         )
-    return Options(_texts(texts, column, value), labels)
+    return _texts(texts, column, value), labels
 
 
 def _is_pair(option: Any) -> bool:
     return isinstance(option, Mapping) and set(option) == {"label", "text"}
 
 
-def _label_list(value: Any) -> list[str]:
+def _labels(value: Any) -> list[str]:
     return [_text(label) or "" for label in value] if isinstance(value, list) else []
 
 
 def _text(value: Any) -> str | None:
     """A text, or a number as text; None = it is neither."""
-    if isinstance(value, str):
-        return value.strip()
-    if isinstance(value, int | float) and not isinstance(value, bool) and not is_missing(value):
-        return number_text(value)
-    return None
+    text = None if isinstance(value, list) else answer_text(value)
+    return None if text is None else text.strip()
 
 
 def _texts(values: Sequence[Any], column: str, value: Any) -> list[str]:
@@ -92,31 +76,30 @@ def _texts(values: Sequence[Any], column: str, value: Any) -> list[str]:
     letters = [_LETTERED.match(text or "") for text in texts]
     if all(m and m[1] == letter for m, letter in zip(letters, ascii_uppercase, strict=False)):
         texts = [(text or "")[m.end() :] for text, m in zip(texts, letters, strict=True) if m]
-    checked = []
     for number, text in enumerate(texts, start=1):
-        if text is None:
-            problem = "is neither text nor a number"
-        elif is_blank(text):
-            problem = "is empty"
-        else:
+        reason, problem = "malformed_options", "is neither text nor a number"
+        if text is not None:
             problem = text_problem(text) or ""
-            checked.append(text.strip())
+            if is_blank(text):
+                reason, problem = "empty_option", "is empty"
         if problem:
-            reason = "empty_option" if problem == "is empty" else "malformed_options"
             raise RowError(
                 reason,
                 f"option {number} of '{column}' {problem} ({short_repr(value)}); correct it, "
                 f"{_REMEDY}",
             )
-    return checked
+    return [text.strip() for text in texts if text is not None]
 
 
-def correct_letter(gold: str, options: Options, gold_names: str | None, column: str) -> str:
+def correct_letter(
+    gold: str, texts: Sequence[str], labels: Sequence[str], gold_names: str | None, column: str
+) -> str:
     """The letter of the right option.
 
     Args:
         gold: The row's known answer.
-        options: The row's options.
+        texts: The options.
+        labels: The dataset's names of the options; empty = it has none.
         gold_names: How `gold` names the option, one of `GOLD_NAMES`. None = by its label or letter,
             or by its text if that is no number; a number could be an index as well.
         column: The column of gold, for an error.
@@ -124,16 +107,17 @@ def correct_letter(gold: str, options: Options, gold_names: str | None, column: 
     Raises:
         RowError: `gold` names none of the options, or several.
     """
-    count = len(options.texts)
+    count = len(texts)
     letters = ascii_uppercase[:count]
-    labels = options.labels or letters
     remedy = f"correct the row, or set data.rows.gold_names to one of {', '.join(GOLD_NAMES)}"
     if gold_names in ("index_from_0", "index_from_1"):
         position = int(gold) - int(gold_names[-1]) if re.fullmatch(r"\d{1,2}", gold) else -1
         positions = [position] if 0 <= position < count else []
     else:
-        same_text = [position for position, text in enumerate(options.texts) if text == gold]
-        positions = same_text if gold_names == "text" else _label_positions(gold, labels, same_text)
+        same_text = [position for position, text in enumerate(texts) if text == gold]
+        positions = same_text
+        if gold_names != "text":
+            positions = _label_positions(gold, labels or letters, same_text)
         if gold_names is None and not positions and not gold.lstrip("-").isdecimal():
             positions = same_text
     if len(positions) != 1:

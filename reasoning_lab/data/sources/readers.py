@@ -1,24 +1,52 @@
 """Read rows of local files and of hub datasets, one at a time, each with its place.
 
 `table_source.py` turns them into problems. A reader's arguments name everything that decides its
-rows, because they identify the cached table.
+rows, because they identify the cached table. JSON files of benchmarks and audits are read here too:
+the first bytes decide the encoding, compressed files are unpacked while they are read, and numbers
+keep all their digits.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import bz2
+import gzip
+import io
+import json
+import lzma
+import zlib
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from reasoning_lab.data.sources.json_lines import json_array, parsed_lines
-from reasoning_lab.data.sources.row_values import RowError, root_of
+from reasoning_lab.data.sources.row_values import JsonFloat, RowError, root_of
 from reasoning_lab.types import Split, UserError
 
 _BATCH_ROWS = 1024
 _PARQUET = b"PAR1"
 _SPREADSHEETS = (".csv", ".tsv", ".xls", ".xlsx")
+_PROMPT_COLUMNS = ("prompt", "problem", "question")
+# Python converts no longer text to an int.
+_MAX_INT_DIGITS = 4300
+_HEAD_BYTES = 4096
+_BOM = b"\xef\xbb\xbf"
+_COMPRESSIONS: Mapping[bytes, Callable[[Any], Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\0": lzma.open,
+    b"\x28\xb5\x2f\xfd": partial(pa.CompressedInputStream, compression="zstd"),
+}
+_OTHER_FORMATS = {
+    b"PK\x03\x04": "is a zip archive; unpack it first",
+    b"ARROW1": "is an Arrow file; save it as parquet or JSON lines",
+    b"version https://git-lfs": "is a Git LFS pointer, not the data; run git lfs pull",
+    b"PAR1": "is a parquet file; and only problems are read from parquet",
+}
+_READ_ERRORS = (OSError, EOFError, UnicodeError, zlib.error, lzma.LZMAError, pa.ArrowException)
 
 
 class ReadRow(NamedTuple):
@@ -101,16 +129,15 @@ def hub_rows(
                 place = f"{folder or dataset} ({name}), row {number}"
                 row_name = f"{dataset} ({name}), row {number}"
                 yield ReadRow(row, place, row_name, Split(split), columns)
-        except (
-            Exception
-        ) as error:  # Each storage and version raises its own error without a network.
-            reason = " ".join(str(error).split())[:200]
+        # Each storage and version raises its own error without a network.
+        except Exception as error:
             problem = f"data.path: cannot read split '{name}' of '{folder}'"
             remedy = "give a folder with that split, or name another in data.splits"
             if folder is None:
                 problem = f"data.dataset: cannot load '{dataset}', split '{name}', at {revision}"
                 remedy = "connect once, so that it is cached, or give a local copy with data.path"
-            raise UserError(f"{problem} ({type(error).__name__}: {reason}); {remedy}") from error
+            reason = f"{type(error).__name__}: {_reason(error)}"
+            raise UserError(f"{problem} ({reason}); {remedy}") from error
 
 
 def _needed_columns(columns: Sequence[str], used: Collection[str]) -> list[str]:
@@ -134,10 +161,8 @@ def _parquet_rows(
     file: Path, used: Collection[str]
 ) -> tuple[Sequence[str], Iterator[tuple[str, Any]]]:
     """The names of all columns, and the rows with the used columns."""
-    try:
+    with _parquet_errors(file):
         names: Sequence[str] = pq.read_schema(file).names
-    except (OSError, pa.ArrowException) as error:
-        raise _unreadable_parquet(file, error) from error
     for name in names:
         if names.count(name) > 1 and name in used:
             raise UserError(f"data.path: '{file}' has two columns '{name}'; rename one of them")
@@ -145,23 +170,25 @@ def _parquet_rows(
 
 
 def _numbered_rows(file: Path, columns: list[str]) -> Iterator[tuple[str, Any]]:
-    number = 0
+    with _parquet_errors(file), pq.ParquetFile(file) as parquet:
+        batches = parquet.iter_batches(_BATCH_ROWS, columns=columns)
+        rows = chain.from_iterable(map(_python_rows, batches))
+        yield from ((f"row {number}", row) for number, row in enumerate(rows, start=1))
+
+
+@contextmanager
+def _parquet_errors(file: Path) -> Iterator[None]:
     try:
-        with pq.ParquetFile(file) as parquet:
-            for batch in parquet.iter_batches(_BATCH_ROWS, columns=columns):
-                for row in _python_rows(batch):
-                    number += 1
-                    yield f"row {number}", row
+        yield
     except (OSError, pa.ArrowException) as error:
-        raise _unreadable_parquet(file, error) from error
+        raise UserError(
+            f"data.path: '{file}' is no readable parquet file ({_reason(error)}); give another, or "
+            "rename it after its real format"
+        ) from error
 
 
-def _unreadable_parquet(file: Path, error: Exception) -> UserError:
-    reason = " ".join(str(error).split())[:200]
-    return UserError(
-        f"data.path: '{file}' is no readable parquet file ({reason}); give another, or rename "
-        "it after its real format"
-    )
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 def _python_rows(batch: pa.RecordBatch) -> list[Any]:
@@ -170,13 +197,10 @@ def _python_rows(batch: pa.RecordBatch) -> list[Any]:
         rows: list[Any] = batch.to_pylist()
     except (ValueError, OverflowError, pa.ArrowException) as error:
         if batch.num_rows > 1:
-            return [
-                row
-                for start in range(batch.num_rows)
-                for row in _python_rows(batch.slice(start, 1))
-            ]
-        reason = " ".join(str(error).split())[:200]
-        return [RowError("malformed_row", f"a value cannot be read ({reason}); correct it")]
+            single = (batch.slice(start, 1) for start in range(batch.num_rows))
+            return list(chain.from_iterable(map(_python_rows, single)))
+        problem = f"a value cannot be read ({_reason(error)}); correct it"
+        return [RowError("malformed_row", problem)]
     for field in batch.schema:
         # Keep the shortest decimal digits, not those of the double that holds the value.
         if pa.types.is_float32(field.type) or pa.types.is_float16(field.type):
@@ -185,3 +209,140 @@ def _python_rows(batch: pa.RecordBatch) -> list[Any]:
                 if row[field.name] is not None:
                     row[field.name] = float(str(np.dtype(narrow).type(row[field.name])))
     return rows
+
+
+def json_lines(path: Path, key: str) -> Iterator[tuple[int, Any]]:
+    """Yield each line's number, from 1, and its JSON value; empty lines are skipped.
+
+    `key` is the config key or command option that names the file, for the error.
+
+    Raises:
+        UserError: The file cannot be read, or a line is not JSON; the line is named.
+    """
+    for number, content in parsed_lines(path, key):
+        if isinstance(content, RowError):
+            raise content.with_place(f"{path}, line {number}")
+        yield number, content
+
+
+def read_prompts(path: str, key: str) -> list[str]:
+    """The prompts of a benchmark: the `prompt`, `problem` or `question` of each JSON line.
+
+    Raises:
+        UserError: The file cannot be read (names `key`), or a row is malformed (names its line).
+    """
+    return [_prompt(row, f"{path}, line {number}") for number, row in json_lines(Path(path), key)]
+
+
+def _prompt(row: Any, place: str) -> str:
+    columns = row if isinstance(row, dict) else {}
+    prompt = next((columns[name] for name in _PROMPT_COLUMNS if name in columns), None)
+    if not isinstance(prompt, str):
+        listed = f" (its columns are {', '.join(row) or 'none'})" if isinstance(row, dict) else ""
+        names = ", ".join(_PROMPT_COLUMNS)
+        raise UserError(f"{place}: no text under {names}{listed}; give one of them")
+    return prompt
+
+
+def parsed_lines(path: Path, key: str) -> Iterator[tuple[int, Any]]:
+    """As `json_lines`, but a line that is not JSON yields the `RowError` that says why.
+
+    Raises:
+        UserError: The file cannot be read.
+    """
+    with open_binary(path, key) as stream:
+        encoding = _encoding(stream)
+        lines: Iterator[bytes | str] = iter(stream)
+        if encoding != "utf-8":
+            # No universal newlines: a JSON string may contain U+2028 unescaped.
+            lines = iter(io.TextIOWrapper(stream, encoding=encoding, newline="\n"))
+        for number, line in enumerate(lines, start=1):
+            if number == 1:
+                line = line.removeprefix(_BOM) if isinstance(line, bytes) else line.lstrip("\ufeff")
+            if line and not line.isspace():
+                yield number, _parse(line)
+
+
+def json_array(path: Path, key: str) -> list[Any] | None:
+    """The elements of a file that is one JSON array; None when it does not begin as one.
+
+    Raises:
+        UserError: The file cannot be read, or it begins as an array and is not one.
+    """
+    with open_binary(path, key) as stream:
+        encoding = _encoding(stream)
+        head = stream.peek(_HEAD_BYTES)[:_HEAD_BYTES].decode(encoding, "ignore")
+        if not head.lstrip("\ufeff \t\r\n").startswith("["):
+            return None
+        try:
+            text = stream.read().decode(encoding).lstrip("\ufeff")
+            return cast(list[Any], _DECODER.decode(text))
+        except (ValueError, RecursionError) as error:
+            raise UserError(
+                f"{key}: '{path}' is no JSON array ({error}); correct it, or give JSON lines"
+            ) from error
+
+
+@contextmanager
+def open_binary(path: Path, key: str) -> Iterator[io.BufferedReader]:
+    """Open a file's bytes, unpacked if gzip, bzip2, xz or zstandard compressed it.
+
+    Raises:
+        UserError: It cannot be opened, or an error occurs while it is read.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.peek(64)[:64]
+            matches = (text for magic, text in _OTHER_FORMATS.items() if head.startswith(magic))
+            if (other_format := next(matches, None)) is not None:
+                raise UserError(f"{key}: '{path}' {other_format}")
+            openers = (opener for magic, opener in _COMPRESSIONS.items() if head.startswith(magic))
+            opener = next(openers, None)
+            with file if opener is None else io.BufferedReader(opener(file)) as stream:
+                yield stream
+    except _READ_ERRORS as error:
+        raise UserError(
+            f"{key}: cannot read '{path}' ({type(error).__name__}: {_reason(error)}); give a whole "
+            "file of JSON lines in UTF-8"
+        ) from error
+
+
+def _encoding(stream: io.BufferedReader) -> str:
+    """The encoding of a JSON text; a UTF-8 byte order mark is removed from its first line."""
+    encoding = json.detect_encoding(stream.peek(4)[:4])
+    return "utf-8" if encoding == "utf-8-sig" else encoding
+
+
+def _parse(line: bytes | str) -> Any:
+    """The JSON value of a line, or the error that says why it cannot be read."""
+    try:
+        return _DECODER.decode(line.decode() if isinstance(line, bytes) else line)
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]
+        reason = f"not UTF-8 (byte 0x{byte:02x} at {error.start + 1}); save the file as UTF-8"
+    except json.JSONDecodeError as error:
+        reason = f"not JSON ({error.msg} at character {error.pos + 1}); write one object a line"
+    except _DuplicateKeyError as error:
+        reason = f"it has '{error}' twice; write each key once"
+    except RecursionError:
+        reason = "nested too deep; write one flat object a line"
+    return RowError("malformed_row", reason)
+
+
+class _DuplicateKeyError(ValueError):
+    """An object has a key twice, so its value is ambiguous."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise _DuplicateKeyError(next(key for key in content if keys.count(key) > 1))
+    return content
+
+
+def _integer(digits: str) -> int | str:
+    return int(digits) if len(digits) <= _MAX_INT_DIGITS else digits
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_float=JsonFloat, parse_int=_integer)

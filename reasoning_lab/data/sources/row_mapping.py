@@ -1,6 +1,6 @@
 """Turn a dataset's row into a problem: which column holds what, and which rows are refused.
 
-It stands between the readers (`readers.py`) and the table of problems (`problem_table.py`). A row
+It stands between the readers (`readers.py`) and the table of problems (`table_source.py`). A row
 is untrusted, so every value is checked. An unreadable row raises a `RowError` with a reason, which
 a source counts or refuses.
 """
@@ -8,18 +8,13 @@ a source counts or refuses.
 import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from decimal import Decimal
 from string import ascii_uppercase
 from typing import Any
 
 from reasoning_lab.config.fields import FREE_KEYS
-from reasoning_lab.data.sources.multiple_choice import (
-    GOLD_NAMES,
-    Options,
-    correct_letter,
-    read_options,
-)
+from reasoning_lab.data.sources.multiple_choice import GOLD_NAMES, correct_letter, read_options
 from reasoning_lab.data.sources.row_values import (
     RowError,
     answer_text,
@@ -85,6 +80,21 @@ class RowMapping:
     family: str = "file"
     family_column: str | None = None
 
+    def check(self, key: str) -> None:
+        """Raise UserError for values that fit no row; `key` is where they stand in the config."""
+        if self.gold_in not in ("whole", "boxed") and not (
+            self.gold_in.startswith(_AFTER) and self.gold_in.removeprefix(_AFTER).strip()
+        ):
+            raise UserError(
+                f"{key}.gold_in: '{self.gold_in}' is unknown; choose whole, boxed or 'after MARK'"
+            )
+        if isinstance(self.level, int) and not 1 <= self.level <= _MAX_LEVEL:
+            raise UserError(f"{key}.level: {self.level} is no level; give 1 or more, or a column")
+        if self.options is not None and self.shuffled:
+            raise UserError(f"{key}.shuffled: {key}.options names choices too; give one of the two")
+        if len(self.shuffled) >= len(ascii_uppercase):
+            raise UserError(f"{key}.shuffled: {len(self.shuffled)} columns; give at most 25")
+
     def columns(self) -> dict[str, str]:
         """The columns that some row must have, each with the config key that names it."""
         pairs: list[tuple[str, str | int | None]] = [
@@ -130,18 +140,19 @@ class RowMapping:
             return None
         prompt = _text(row, self.prompt, "prompt", known_columns)
         metadata: dict[str, Any] = {"row": name}
-        texts: Sequence[str] = ()
+        texts: list[str] = []
         if self.shuffled:
             texts = self._shuffled(row, gold, prompt, known_columns)
             gold = ascii_uppercase[texts.index(gold)]
         elif self.options is not None:
-            options = self._options(row, self.options, known_columns)
-            texts = options.texts
-            gold = correct_letter(gold, options, self.gold_names, self.gold)
+            if root_of(self.options, known_columns) is None:
+                raise _missing_column(self.options, "options", known_columns)
+            texts, labels = read_options(value_at(row, self.options), self.options)
+            gold = correct_letter(gold, texts, labels, self.gold_names, self.gold)
         if texts:
             lettered = zip(ascii_uppercase, texts, strict=False)
             prompt = "\n".join([prompt, *(f"{letter}) {text}" for letter, text in lettered)])
-            metadata["choices"] = list(texts)
+            metadata["choices"] = texts
         if self.solutions is not None:
             metadata["solutions"] = self._solutions(row, self.solutions, known_columns)
         family = self.family
@@ -199,11 +210,6 @@ class RowMapping:
             )
         return random.Random(prompt).sample([gold, *wrong_choices], 1 + len(wrong_choices))
 
-    def _options(self, row: Mapping[str, Any], column: str, columns: Iterable[str]) -> Options:
-        if root_of(column, columns) is None:
-            raise _missing_column(column, "options", columns)
-        return read_options(value_at(row, column), column)
-
     def _level(self, row: Mapping[str, Any]) -> int:
         if isinstance(self.level, int):
             return self.level
@@ -239,41 +245,6 @@ class RowMapping:
             return solutions
         thought = _text(row, self.thought, "thought", columns)
         return [f"<think>\n{thought}\n</think>\n{solution}" for solution in solutions]
-
-
-def parse_row_mapping(options: Mapping[str, Any], key: str) -> RowMapping:
-    """Check the options of a config and build the mapping.
-
-    Args:
-        options: Any of the attributes of `RowMapping`.
-        key: Where in the config they are, for an error.
-
-    Raises:
-        UserError: There is no such key, or its value fits no row.
-    """
-    keys = [item.name for item in fields(RowMapping)]
-    for name in options:
-        if name not in keys:
-            raise UserError(f"{key}.{name}: there is no such key; choose among {', '.join(keys)}")
-    mapping = RowMapping(**options)
-    if mapping.gold_in not in ("whole", "boxed") and not (
-        mapping.gold_in.startswith(_AFTER) and mapping.gold_in.removeprefix(_AFTER).strip()
-    ):
-        raise UserError(
-            f"{key}.gold_in: '{mapping.gold_in}' is unknown; choose whole, boxed or 'after MARK'"
-        )
-    if mapping.gold_names not in (None, *GOLD_NAMES):
-        raise UserError(
-            f"{key}.gold_names: '{mapping.gold_names}' is unknown; choose null or one of "
-            f"{', '.join(GOLD_NAMES)}"
-        )
-    if isinstance(mapping.level, int) and not 1 <= mapping.level <= _MAX_LEVEL:
-        raise UserError(f"{key}.level: {mapping.level} is no level; give 1 or more, or a column")
-    if mapping.options is not None and mapping.shuffled:
-        raise UserError(f"{key}.shuffled: {key}.options names choices too; give one of the two")
-    if len(mapping.shuffled) >= len(ascii_uppercase):
-        raise UserError(f"{key}.shuffled: {len(mapping.shuffled)} columns; give at most 25")
-    return mapping
 
 
 def _text(row: Mapping[str, Any], column: str, key: str, columns: Iterable[str]) -> str:

@@ -49,6 +49,9 @@ class JsonFloat(float):
         number.text = text
         return number
 
+    def __repr__(self) -> str:
+        return self.text
+
 
 def value_at(row: Any, column: str) -> Any:
     """The value at a dotted path; None where the path does not exist.
@@ -111,7 +114,7 @@ def number_text(number: int | float | Decimal) -> str | None:
     if not math.isfinite(number):
         return None
     try:
-        exact = number if isinstance(number, Decimal) else Decimal(_digits(number))
+        exact = number if isinstance(number, Decimal) else Decimal(repr(number))
     except InvalidOperation:
         return None
     if abs(exact.adjusted()) > _MAX_EXPONENT:
@@ -120,10 +123,6 @@ def number_text(number: int | float | Decimal) -> str | None:
     if "." in text:
         text = text.rstrip("0").rstrip(".")
     return "0" if text == "-0" else text
-
-
-def _digits(number: float) -> str:
-    return number.text if isinstance(number, JsonFloat) else repr(number)
 
 
 def text_problem(text: str) -> str | None:
@@ -148,7 +147,7 @@ def is_blank(text: str) -> bool:
 
 def short_repr(value: Any) -> str:
     """A value as one short line, for an error."""
-    text = value.text if isinstance(value, JsonFloat) else repr(value)
+    text = repr(value)
     return text if len(text) <= _SHOWN_CHARS else text[:_SHOWN_CHARS] + "…"
 
 

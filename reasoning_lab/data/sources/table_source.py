@@ -1,8 +1,9 @@
-"""Problems of a dataset in a table: the base of sources that read rows.
+"""Problems of a dataset in a table: the source of problems that are read from rows.
 
 The rows are read once, through a `RowMapping`, into a memory-mapped Arrow table in the cache of the
 `datasets` library. A million rows take no more memory than their ids. The cache finds the table by
-its arguments, without a network.
+its arguments, without a network. The table has one row for each row of the dataset, so a cached one
+still counts every dropped row by its reason.
 """
 
 import hashlib
@@ -10,86 +11,83 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from reasoning_lab.data.sources import (
-    json_lines,
-    multiple_choice,
-    problem_table,
-    readers,
-    row_mapping,
-    row_values,
-)
+from reasoning_lab.data.sources.config import TableConfig
 from reasoning_lab.data.sources.problem_source import check_fractions
-from reasoning_lab.data.sources.problem_table import (
-    HASHED,
-    SPLITS,
-    TEXTS,
-    TableRows,
-    check_corrections,
-    read_table,
-    signed_id,
-    table_rows,
-)
-from reasoning_lab.data.sources.readers import Read
+from reasoning_lab.data.sources.readers import Read, ReadRow
 from reasoning_lab.data.sources.row_mapping import RowMapping
+from reasoning_lab.data.sources.row_values import RowError, missing_column, root_of
 from reasoning_lab.data.sources.unreadable import UnreadablePolicy
 from reasoning_lab.graph.ledger import Ledger
-from reasoning_lab.system.files import content_hash
 from reasoning_lab.types import Problem, Split, UserError
 
 log = logging.getLogger(__name__)
 
 _BATCH_PROBLEMS = 1024
+_SPLITS = tuple(Split)
+# Values of the column `split`: the prompt's hash decides the split; the row is not used.
+_HASHED, _UNUSED = -1, -2
+_TEXTS = ("prompt", "gold", "checker", "family", "metadata")
+# Reasons that a mapping asks for; every other reason is a row that cannot be read.
+_FILTERED, _NO_GOLD = "filtered", "no_gold"
+_SHOWN_COMPLAINTS = 3
+# So many unreadable rows at the start mean a wrong mapping, not single bad rows.
+_MAX_UNREADABLE_START = 1000
 
 
 class TableSource:
-    """Problems in a table that is built when it is first needed.
+    """Problems in a table that is built when it is first needed; local rows are read at once.
 
     Of equal prompts the first row decides the split. Within that split the first row is used if
     all golds agree. If they disagree, none is used, because nothing says which gold is right.
 
     Args:
+        config: The options. Its fractions are of the prompts without a split of their own.
         label: The source's name and the key to change, for errors.
         read: Module-level function that yields rows.
         arguments: Its arguments, which decide what it yields and so identify the table.
-        mapping: Which column holds what.
-        test_frac: Fraction held out for benchmarks, of the prompts without a split of their own.
-        validation_frac: Fraction of the same prompts for early stopping and tuning.
-        unreadable: What happens to rows and golds that cannot be read.
         corrections: Prompt id to the `gold` that the dataset has and the `corrected` one.
     """
 
     def __init__(
         self,
+        config: TableConfig,
         label: str,
         read: Callable[..., Read],
         arguments: Mapping[str, Any],
-        mapping: RowMapping,
-        test_frac: float,
-        validation_frac: float,
-        unreadable: UnreadablePolicy,
         corrections: Mapping[str, Mapping[str, str]],
     ) -> None:
-        check_fractions(test_frac, validation_frac)
-        check_corrections(corrections)
+        check_fractions(config.test_frac, config.validation_frac)
+        config.rows.check("data.rows")
+        self.config = config
         self._label = label
-        self._unreadable = unreadable
+        self._unreadable = UnreadablePolicy(config.unreadable, config.max_unreadable_frac, "data")
         self._corrections = corrections
         self._table_arguments = {
             "read": read,
-            "arguments": dict(arguments),
-            "mapping": asdict(mapping),
-            "corrections": {key: dict(value) for key, value in corrections.items()},
+            "arguments": arguments,
+            "columns": config.rows,
+            "corrections": corrections,
             "code": _code_hash(),
         }
-        self._fractions = (test_frac, validation_frac)
+        if self.is_local():
+            _ = self._rows  # Reports a malformed row before anything expensive begins.
+
+    def content(self) -> str:
+        return self.config.content()
+
+    def is_local(self) -> bool:
+        return self.config.path is not None
+
+    def provenance(self) -> Mapping[str, str]:
+        return self.config.provenance()
 
     def problems(
         self, split: Split, levels: Sequence[int], count: int, seed: int
@@ -107,47 +105,41 @@ class TableSource:
         chosen = np.random.default_rng(seed).permutation(matching)[:count]
         for start in range(0, count, _BATCH_PROBLEMS):
             batch = self._table[chosen[start : start + _BATCH_PROBLEMS]]
-            texts = zip(*(batch[name] for name in TEXTS), strict=True)
-            for (prompt, gold, checker, family, metadata), row_level in zip(
-                texts, batch["level"], strict=True
-            ):
-                yield Problem(prompt, gold, checker, family, row_level, json.loads(metadata))
+            names = ("prompt", "gold", "checker", "family", "level", "metadata")
+            for *values, metadata in zip(*(batch[name] for name in names), strict=True):
+                yield Problem(*values, json.loads(metadata))
 
     def available(self, split: Split, levels: Sequence[int]) -> int:
         return len(self._matching(split, levels))
 
     def _matching(self, split: Split, levels: Sequence[int]) -> NDArray[np.int64]:
         """`[M] int64`, the numbers of the rows of a split and of levels."""
-        ids, rows = self._ids, self._rows.used
+        ids, (rows, _) = self._ids, self._rows
         row_split, level = self._column("split")[rows], self._column("level")[rows]
         position = (ids[rows].view(np.uint64) >> np.uint64(32)) / 2**32  # As in `split_of`.
-        test_frac, validation_frac = self._fractions
-        hashed = np.where(
-            position < test_frac,
-            SPLITS.index(Split.TEST),
-            np.where(
-                position < test_frac + validation_frac,
-                SPLITS.index(Split.VALIDATION),
-                SPLITS.index(Split.TRAIN),
-            ),
+        test_frac, validation_frac = self.config.test_frac, self.config.validation_frac
+        hashed = np.select(
+            [position < test_frac, position < test_frac + validation_frac],
+            [_SPLITS.index(Split.TEST), _SPLITS.index(Split.VALIDATION)],
+            _SPLITS.index(Split.TRAIN),
         )
-        splits = np.where(row_split == HASHED, hashed, row_split)
+        splits = np.where(row_split == _HASHED, hashed, row_split)
         matching: NDArray[np.int64] = rows[
-            (splits == SPLITS.index(split)) & np.isin(level, list(levels))
+            (splits == _SPLITS.index(split)) & np.isin(level, list(levels))
         ]
         return matching
 
     def fixed_split(self, problem_id: str) -> Split | None:
-        return self._fixed_splits.get(signed_id(problem_id))
+        return self._fixed_splits.get(_signed_id(problem_id))
 
     def unreadable(self, problem: Problem) -> UnreadablePolicy | None:
-        rows = np.flatnonzero(self._ids == signed_id(problem.id)).tolist()
+        rows = np.flatnonzero(self._ids == _signed_id(problem.id)).tolist()
         row = problem.metadata.get("row")
         is_ours = any(json.loads(text)["row"] == row for text in self._table[rows]["metadata"])
         return self._unreadable if is_ours else None
 
     def record_rows(self, ledger: Ledger) -> None:
-        ledger.merge(self._rows.ledger)
+        ledger.merge(self._rows[1])
 
     @cached_property
     def _fixed_splits(self) -> dict[int, Split]:
@@ -156,51 +148,38 @@ class TableSource:
         The dataset's training prompts are absent: their hash decides.
         """
         row_split = self._column("split")
-        held_out = np.flatnonzero((row_split >= 0) & (row_split != SPLITS.index(Split.TRAIN)))
+        held_out = np.flatnonzero((row_split >= 0) & (row_split != _SPLITS.index(Split.TRAIN)))
         ids = self._ids
         # In reverse, so that of equal prompts the first row's split stays.
-        return {int(ids[row]): SPLITS[row_split[row]] for row in held_out[::-1]}
+        return {int(ids[row]): _SPLITS[row_split[row]] for row in held_out[::-1]}
 
     @cached_property
     def _ids(self) -> NDArray[np.int64]:
-        ids: NDArray[np.int64] = self._column("id")
-        return ids
+        return self._column("id")
 
-    def _column(self, name: str) -> Any:
-        return self._table.data.column(name).to_numpy()
+    def _column(self, name: str) -> NDArray[np.int64]:
+        values: NDArray[np.int64] = self._table.data.column(name).to_numpy()
+        return values
 
     @cached_property
-    def _rows(self) -> TableRows:
+    def _rows(self) -> tuple[NDArray[np.int64], Ledger]:
         """Which rows of the table are used, and why the others are not; logs them once."""
-        rows = table_rows(self._table.data)
-        self._check_rows(rows)
-        for sentence in rows.ledger.lines():
-            log.info("%s: %s.", self._label, sentence)
-        for sentence in rows.ledger.warnings():
-            log.warning("%s: %s.", self._label, sentence)
-        self._check_corrections(rows)
-        return rows
-
-    def _check_rows(self, rows: TableRows) -> None:
-        """Raise for unreadable rows where the source refuses them or there are too many."""
-        examples = rows.complaints
-        if examples and self._unreadable.action == "refuse":
-            names = ", ".join(rows.unreadable_names[1:])
-            more = f"; the same holds for {rows.unreadable - 1:,} more: {names}" if names else ""
-            raise UserError(
-                f"{examples[0]}, or leave such rows out with {self._unreadable.key}."
-                f"unreadable=drop{more}"
-            )
-        self._unreadable.check(rows.unreadable, rows.selected, "rows", examples)
-        rows.ledger.require_passed(
+        used, ledger = _usable_rows(self._table.data, self._unreadable)
+        ledger.require_passed(
             "rows", self._label, "correct data.rows, e.g. no_gold and only, or give other rows"
         )
+        for sentence in ledger.lines():
+            log.info("%s: %s.", self._label, sentence)
+        for sentence in ledger.warnings():
+            log.warning("%s: %s.", self._label, sentence)
+        self._check_corrections(used)
+        return used, ledger
 
-    def _check_corrections(self, rows: TableRows) -> None:
+    def _check_corrections(self, used: NDArray[np.int64]) -> None:
         """Warn about each correction without a row: the dataset may have been corrected itself."""
-        ids = self._ids[rows.used]
+        ids = self._ids[used]
         for problem_id, correction in self._corrections.items():
-            matching = rows.used[ids == signed_id(problem_id)].tolist()
+            matching = used[ids == _signed_id(problem_id)].tolist()
             if self._table[matching]["gold"] != [correction["corrected"]]:
                 log.warning(
                     "%s: the correction of %s matches no row with the gold '%s'.",
@@ -215,11 +194,11 @@ class TableSource:
         from datasets.exceptions import DatasetGenerationError
 
         kinds = {"id": "int64", "split": "int8", "level": "int32"}
-        kinds |= dict.fromkeys(TEXTS, "large_string")
+        kinds |= dict.fromkeys(_TEXTS, "large_string")
         try:
             with _without_progress_bars():
                 return datasets.Dataset.from_generator(
-                    read_table,
+                    _read_table,
                     features=datasets.Features(
                         {name: datasets.Value(kind) for name, kind in kinds.items()}
                     ),
@@ -231,31 +210,10 @@ class TableSource:
             raise
 
 
-def local_content_hash(path: Path) -> str:
-    """The hash of a file, or of a folder's files.
-
-    Raises:
-        UserError: There is nothing at `path`, or it cannot be read.
-    """
-    if not path.exists():
-        raise UserError(f"data.path: there is no file '{path}'; check the path")
-    if not path.is_file() and not path.is_dir():
-        raise UserError(f"data.path: '{path}' is a device or a pipe; give a file")
-    try:
-        return content_hash(path)
-    except OSError as error:
-        raise UserError(
-            f"data.path: cannot read '{path}' ({error}); give a file that you may read"
-        ) from error
-
-
-_TABLE_MODULES = (json_lines, multiple_choice, problem_table, readers, row_mapping, row_values)
-
-
 @cache
 def _code_hash() -> str:
-    """Hash of the code that turns rows into a table, so that a change of it rebuilds the table."""
-    files = [*(Path(str(module.__file__)) for module in _TABLE_MODULES), Path(__file__)]
+    """Hash of this folder's code, so that a change of how rows are read rebuilds the table."""
+    files = sorted(Path(__file__).parent.glob("*.py"))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
@@ -271,3 +229,151 @@ def _without_progress_bars() -> Iterator[None]:
     finally:
         if were_shown:
             datasets.enable_progress_bars()
+
+
+def _read_table(
+    read: Callable[..., Read],
+    arguments: Mapping[str, Any],
+    columns: RowMapping,
+    corrections: Mapping[str, Mapping[str, str]],
+    code: str,
+) -> Iterator[dict[str, Any]]:
+    """Yield one row of the table for each row of the dataset; an unused row holds its reason."""
+    unseen = columns.columns()
+    used = [*unseen, columns.level] if isinstance(columns.level, str) else list(unseen)
+    seen: Sequence[str] = ()
+    total = readable = unreadable = 0
+    for row in read(**arguments, used=used):
+        total += 1
+        if unseen and not isinstance(row.content, RowError):
+            seen = list(row.content) if row.columns is None else row.columns
+            unseen = {name: key for name, key in unseen.items() if root_of(name, seen) is None}
+        try:
+            entry = _table_row(row, columns, corrections)
+            readable += entry["split"] != _UNUSED
+        except RowError as error:
+            unreadable += 1
+            if not readable and unreadable >= _MAX_UNREADABLE_START:
+                raise UserError(
+                    f"{error.with_place(row.place)}; not one of {unreadable:,} rows can be read"
+                ) from error
+            entry = _dropped(row, error.reason, error.with_place(row.place).message)
+        yield entry
+    if not total:
+        name = arguments.get("path") or arguments.get("dataset")
+        raise UserError(f"data.path: there are no rows in '{name}'; give a dataset that has some")
+    for column, key in unseen.items():
+        if seen:
+            without = f", or write '~{key}.{column}'" if key == "data.rows.only" else ""
+            raise UserError(
+                f"{key}: {missing_column(column, seen)}; name one that is there{without}"
+            )
+
+
+def _table_row(
+    row: ReadRow, columns: RowMapping, corrections: Mapping[str, Mapping[str, str]]
+) -> dict[str, Any]:
+    if isinstance(row.content, RowError):
+        raise row.content
+    if not columns.selects(row.content):
+        return _dropped(row, _FILTERED)
+    problem = columns.problem(row.content, row.name, row.columns)
+    if problem is None:
+        return _dropped(row, _NO_GOLD)
+    gold, problem_id = problem.gold, problem.id
+    correction = corrections.get(problem_id)
+    if correction is not None and gold == correction["gold"]:
+        gold = correction["corrected"]
+    return {
+        "id": _signed_id(problem_id),
+        "split": _HASHED if row.split in (None, Split.TRAIN) else _SPLITS.index(row.split),
+        "level": problem.level,
+        "prompt": problem.prompt,
+        "gold": gold,
+        "checker": problem.checker,
+        "family": problem.family,
+        "metadata": json.dumps(problem.metadata),
+    }
+
+
+def _dropped(row: ReadRow, reason: str, complaint: str = "") -> dict[str, Any]:
+    """The table's row for an unused row: its reason, and the complaint where it is unreadable."""
+    texts = dict.fromkeys(_TEXTS, "") | {"gold": reason, "prompt": complaint}
+    metadata = json.dumps({"row": row.name})
+    return {"id": 0, "split": _UNUSED, "level": 0, **texts, "metadata": metadata}
+
+
+def _signed_id(problem_id: str) -> int:
+    """An id as a signed 64-bit integer, which Arrow has a type for."""
+    return int.from_bytes(bytes.fromhex(problem_id), signed=True)
+
+
+def _usable_rows(table: Any, policy: UnreadablePolicy) -> tuple[NDArray[np.int64], Ledger]:
+    """Select the rows to use: readable, one per prompt, and none whose golds disagree.
+
+    Returns:
+        `[N] int64`, the numbers of the rows in order, and a ledger of `rows`. It has the origins of
+        all dropped rows but those that the mapping leaves out.
+
+    Raises:
+        UserError: The policy refuses unreadable rows, or there are too many.
+    """
+    ledger = Ledger()
+    ledger.take("rows", table.num_rows)
+    splits = table.column("split").to_numpy()
+    dropped = np.flatnonzero(splits == _UNUSED)
+    reasons = np.array(_texts(table, "gold", dropped), object)
+    for reason in (_FILTERED, _NO_GOLD):
+        ledger.drop("rows", reason, int((reasons == reason).sum()), selected=True)
+    is_unreadable = (reasons != _FILTERED) & (reasons != _NO_GOLD)
+    unreadable = dropped[is_unreadable]
+    for reason in sorted(set(reasons[is_unreadable])):
+        origins = _origins(table, dropped[reasons == reason])
+        ledger.drop("rows", reason, len(origins), origins=origins)
+    used, duplicates, conflicts = _distinct(table, np.flatnonzero(splits != _UNUSED))
+    for reason, rows in (("duplicate_prompt", duplicates), ("conflicting_gold", conflicts)):
+        ledger.drop("rows", reason, len(rows), origins=_origins(table, rows))
+    complaints = _texts(table, "prompt", unreadable[:_SHOWN_COMPLAINTS])
+    if complaints and policy.action == "refuse":
+        names = ", ".join(_origins(table, unreadable[1:_SHOWN_COMPLAINTS]))
+        more = f"; the same holds for {len(unreadable) - 1:,} more: {names}" if names else ""
+        remedy = f"or leave such rows out with {policy.key}.unreadable=drop"
+        raise UserError(f"{complaints[0]}, {remedy}{more}")
+    selected = table.num_rows - len(dropped) + len(unreadable)
+    policy.check(len(unreadable), selected, "rows", complaints)
+    return used, ledger
+
+
+def _distinct(
+    table: Any, rows: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Split `rows` into those to use, repeated prompts, and prompts whose golds disagree.
+
+    Golds are compared within the split of a prompt's first row; rows of other splits do not count.
+    """
+    ids, splits = (table.column(name).to_numpy()[rows] for name in ("id", "split"))
+    _, starts, prompt = np.unique(ids, return_index=True, return_inverse=True)
+    first = starts[prompt]  # `[N]`, the position at which each row's prompt comes first.
+    is_first = first == np.arange(len(rows))
+    same_split = splits == splits[first]
+    later = np.flatnonzero(~is_first & same_split)
+    golds = _normalized_golds(table, rows[later]), _normalized_golds(table, rows[first[later]])
+    differs = np.array([gold != first_gold for gold, first_gold in zip(*golds, strict=True)], bool)
+    conflicted = np.zeros(len(rows), bool)
+    conflicted[first[later[differs]]] = True
+    conflict = conflicted[first] & same_split
+    return rows[is_first & ~conflict], rows[~is_first & ~conflict], rows[conflict]
+
+
+def _normalized_golds(table: Any, rows: NDArray[np.int64]) -> list[str]:
+    """The golds without spaces and dollar signs, which do not change them."""
+    return ["".join(gold.replace("$", "").split()) for gold in _texts(table, "gold", rows)]
+
+
+def _texts(table: Any, column: str, rows: NDArray[np.int64]) -> list[str]:
+    texts: list[str] = table.column(column).take(pa.array(rows)).to_pylist()
+    return texts
+
+
+def _origins(table: Any, rows: NDArray[np.int64]) -> list[str]:
+    return [json.loads(text)["row"] for text in _texts(table, "metadata", rows)]

@@ -36,33 +36,16 @@ class UnreadablePolicy:
         action: `refuse`, or `drop` = leave them out and count them.
         max_frac: Largest fraction that may be dropped.
         key: The config key that holds `unreadable` and `max_unreadable_frac`.
-
-    Raises:
-        UserError: The action is unknown, or `max_frac` is outside [0, 1].
     """
 
     action: str
     max_frac: float
     key: str
 
-    def __post_init__(self) -> None:
-        if self.action not in ("refuse", "drop"):
-            raise UserError(
-                f"{self.key}.unreadable: '{self.action}' is unknown; choose refuse or drop"
-            )
-        if not 0 <= self.max_frac <= 1:
-            raise UserError(
-                f"{self.key}.max_unreadable_frac: {self.max_frac} is no fraction; give 0 to 1"
-            )
-
     def check(self, dropped: int, total: int, unit: str, examples: Sequence[str]) -> None:
-        """Raise UserError if more than `max_frac` of `total` was dropped.
+        """Raise UserError, which repeats the `examples`, if more than `max_frac` was dropped.
 
-        Args:
-            dropped: Number that cannot be read.
-            total: Number of all.
-            unit: Plural noun, e.g. `rows`.
-            examples: The first complaints, which the error repeats.
+        `unit` is a plural noun, e.g. `rows`.
         """
         if dropped > self.max_frac * total:
             raise UserError(
@@ -77,7 +60,7 @@ class ReadableGoldFilter:
 
     Args:
         verifier: Reads golds.
-        ledger: Counts the problems taken, and those dropped as `unreadable_gold`.
+        ledger: Counts what is taken, by the `unit` of `filter`, and dropped as `unreadable_gold`.
         policy: A problem's policy for an unreadable gold; a source's `unreadable`.
 
     Attributes:
@@ -93,10 +76,6 @@ class ReadableGoldFilter:
     def filter(self, problems: Iterable[Problem], unit: str = "problems") -> Iterator[Problem]:
         """Yield the problems with readable golds, in blocks of some thousands.
 
-        Args:
-            problems: The problems to filter.
-            unit: Their unit in the ledger.
-
         Raises:
             UserError: A gold cannot be read and its source refuses it, or too many cannot.
         """
@@ -105,23 +84,18 @@ class ReadableGoldFilter:
         while block := list(islice(remaining, _BLOCK_PROBLEMS)):
             taken += len(block)
             unreadable = self._verifier.unreadable_golds(block)
-            policies = [self._policy(problem) for problem in unreadable]
-            refused = [
-                problem
-                for problem, policy in zip(unreadable, policies, strict=True)
-                if policy.action == "refuse"
-            ]
+            policies = {problem.id: self._policy(problem) for problem in unreadable}
+            refused = [problem for problem in unreadable if policies[problem.id].action == "refuse"]
             if refused:
-                raise UserError(_refusal(refused, self._policy(refused[0]).key))
+                raise UserError(_refusal(refused, policies[refused[0].id].key))
             dropped += unreadable
             origins = [problem.origin for problem in unreadable]
             self._ledger.take(unit, len(block))
             self._ledger.drop(unit, UNREADABLE_GOLD, len(unreadable), origins=origins)
-            for policy in dict.fromkeys(policies):
+            for policy in dict.fromkeys(policies.values()):
                 policy.check(len(dropped), taken, "golds", [_describe(p) for p in dropped[:3]])
-            ids = {problem.id for problem in unreadable}
-            self.dropped |= ids
-            yield from (problem for problem in block if problem.id not in ids)
+            self.dropped |= policies.keys()
+            yield from (problem for problem in block if problem.id not in policies)
         if dropped:
             log.info(
                 "%d of %d problems are dropped because their golds cannot be read: %s.",
@@ -136,7 +110,6 @@ class ReadableGoldFilter:
 
 
 def _refusal(unreadable: Sequence[Problem], key: str) -> str:
-    """One sentence that refuses golds which cannot be read."""
     first, *others = unreadable
     rows = "".join(f"; {problem.origin}" for problem in others[:_SHOWN_ROWS])
     more = f" and {len(others) - _SHOWN_ROWS} more" if len(others) > _SHOWN_ROWS else ""

@@ -1,12 +1,23 @@
-"""Options of the teachers that load no model; a teacher is imported when it is built."""
+"""Teachers that load no model, and their options.
 
+`ProceduralTeacherConfig` is the stand-in for DeepSeek-R1 where no large model can run. It makes two
+kinds of slip, as a sampled teacher does. One kind is noticed and repaired ("Wait"). The other is
+not, so the answer is wrong and rejection sampling has something to reject.
+"""
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
 from reasoning_lab.config.components import TeacherConfig, register_component
 from reasoning_lab.config.fields import fraction
-from reasoning_lab.data.teachers.teacher import Teacher
+from reasoning_lab.config.hardware import HardwareConfig
+from reasoning_lab.data.teachers.solvers import SOLVERS, Scratchpad
+from reasoning_lab.data.teachers.teacher import ObservingTeacher, SolutionWriter, Teacher, boxed
+from reasoning_lab.types import Completion, Problem, UserError
 
 # "answer is (B)", "Option B"; "B is correct"; what "answer is:" says; a letter alone at the end.
 ANSWER_PATTERN = (
@@ -20,20 +31,70 @@ ANSWER_PATTERN = (
 
 @dataclass
 class ProceduralTeacherConfig(TeacherConfig):
-    """Chains of thought by rule, with slips at set rates.
+    """Chains of thought by rule, one solver a problem family; it is the teacher itself.
 
     Attributes:
         noticed_slip_rate: Chance that a step is first written wrong, then repaired.
         unnoticed_slip_rate: Chance that a step is written wrong and left so.
     """
 
+    name = "procedural"
+
     noticed_slip_rate: float = fraction(0.03)
     unnoticed_slip_rate: float = fraction(0.02)
 
     def build(self) -> Teacher:
-        from reasoning_lab.data.teachers.procedural import ProceduralTeacher
+        """The teacher.
 
-        return ProceduralTeacher(**self.arguments())
+        Raises:
+            UserError: The two rates are no chances of one step.
+        """
+        if self.noticed_slip_rate + self.unnoticed_slip_rate > 1:
+            raise UserError(
+                "teacher: noticed_slip_rate and unnoticed_slip_rate are chances that share one "
+                f"step, got {self.noticed_slip_rate} and {self.unnoticed_slip_rate}; choose two in "
+                "[0, 1] that sum to at most 1"
+            )
+        return self
+
+    def open(self, hardware: HardwareConfig) -> AbstractContextManager[SolutionWriter]:
+        return nullcontext(self._write)
+
+    def refusal(self, problem: Problem) -> str | None:
+        if problem.family in SOLVERS:
+            return None
+        return (
+            f"the procedural teacher has no solver for the problem family '{problem.family}' "
+            f"({problem.origin}); it knows {', '.join(sorted(SOLVERS))}; draw problems of "
+            "these families, choose another teacher, or remove the stage whose teacher is fixed"
+        )
+
+    def preview(self, problem: Problem, seed: int) -> Sequence[str]:
+        return self.texts(problem, 1, seed)
+
+    def _write(
+        self, problems: Sequence[Problem], samples: int, seed: int
+    ) -> list[list[Completion]]:
+        return [
+            [Completion([], text) for text in self.texts(problem, samples, seed)]
+            for problem in problems
+        ]
+
+    def texts(self, problem: Problem, samples: int, seed: int) -> list[str]:
+        """Write `samples` texts, each a thought and a boxed answer.
+
+        Raises:
+            UserError: The problem's family has no solver.
+        """
+        if (refusal := self.refusal(problem)) is not None:
+            raise UserError(f"teacher: {refusal}")
+        texts = []
+        for sample in range(samples):
+            rng = random.Random(f"{problem.id}/{seed}/{sample}")
+            pad = Scratchpad(rng, self.noticed_slip_rate, self.unnoticed_slip_rate)
+            answer = SOLVERS[problem.family](problem.metadata, pad)
+            texts.append("<think>\n" + "\n".join(pad.lines) + "\n</think>\n" + boxed(answer))
+        return texts
 
 
 @dataclass
@@ -54,7 +115,7 @@ class RecordedTeacherConfig(TeacherConfig):
     def build(self) -> Teacher:
         from reasoning_lab.data.teachers.recorded import RecordedTeacher
 
-        return RecordedTeacher(**self.arguments())
+        return RecordedTeacher(self)
 
 
 @dataclass
@@ -74,9 +135,50 @@ class MixedTeacherConfig(TeacherConfig):
         self.otherwise.check(f"{key}.otherwise")
 
     def build(self) -> Teacher:
-        from reasoning_lab.data.teachers.mixed import MixedTeacher
+        return MixedTeacher(self)
 
-        return MixedTeacher(**self.arguments())
+
+class MixedTeacher:
+    """Two teachers for one mixture of problems: a problem's family decides which one solves it."""
+
+    def __init__(self, config: MixedTeacherConfig) -> None:
+        self._procedural = config.procedural.build()
+        self._otherwise: Teacher = config.otherwise.build()
+        self.name = f"{self._procedural.name}, {self._otherwise.name}"
+
+    def refusal(self, problem: Problem) -> str | None:
+        return self._teacher_for(problem).refusal(problem)
+
+    def preview(self, problem: Problem, seed: int) -> Sequence[str]:
+        return self._teacher_for(problem).preview(problem, seed)
+
+    def _teacher_for(self, problem: Problem) -> Teacher:
+        return self._procedural if problem.family in SOLVERS else self._otherwise
+
+    def observe(self, problems: Iterator[Problem]) -> Iterator[Problem]:
+        """Yield the problems unchanged; the other teacher may need to see them."""
+        other = self._otherwise
+        return other.observe(problems) if isinstance(other, ObservingTeacher) else problems
+
+    @contextmanager
+    def open(self, hardware: HardwareConfig) -> Iterator[SolutionWriter]:
+        with (
+            self._procedural.open(hardware) as write_by_rule,
+            self._otherwise.open(hardware) as write_otherwise,
+        ):
+
+            def write(
+                problems: Sequence[Problem], samples: int, seed: int
+            ) -> list[list[Completion]]:
+                by_rule = [problem for problem in problems if problem.family in SOLVERS]
+                others = [problem for problem in problems if problem.family not in SOLVERS]
+                completions = {
+                    True: iter(write_by_rule(by_rule, samples, seed)),
+                    False: iter(write_otherwise(others, samples, seed)),
+                }
+                return [next(completions[problem.family in SOLVERS]) for problem in problems]
+
+            yield write
 
 
 register_component("teacher", "procedural", ProceduralTeacherConfig)

@@ -7,11 +7,11 @@ that does not end in the known answer, and a chain of thought that was cut off.
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 from reasoning_lab.config.hardware import HardwareConfig
+from reasoning_lab.data.teachers.config import RecordedTeacherConfig
 from reasoning_lab.data.teachers.teacher import AnswerPattern, boxed
 from reasoning_lab.models.think_tags import (
     THINK_CLOSE,
@@ -52,8 +52,6 @@ class RecordedTeacher:
 
     A problem with fewer solutions than `samples` returns all that it has.
 
-    Its arguments are the fields of `RecordedTeacherConfig`, which describes them.
-
     Raises:
         UserError: The pattern is no regular expression, or the marks are no pairs. Writing raises
             it for a problem without the key.
@@ -61,9 +59,9 @@ class RecordedTeacher:
 
     name = "recorded"
 
-    def __init__(self, answer_pattern: str, marks: Sequence[Sequence[str]] = ()) -> None:
-        self._answer_pattern = AnswerPattern(answer_pattern)
-        self._thought_marks = _MarkPairs([*_THOUGHT_MARKS, *marks])
+    def __init__(self, config: RecordedTeacherConfig) -> None:
+        self._answer_pattern = AnswerPattern(config.answer_pattern)
+        self._thought_marks = _MarkPairs([*_THOUGHT_MARKS, *config.marks])
         self._solution_marks = _MarkPairs(_SOLUTION_MARKS)
         # For each file: the number of its solutions, and of those that end a thought.
         self._solution_counts: Counter[str] = Counter()
@@ -75,10 +73,19 @@ class RecordedTeacher:
     def refusal(self, problem: Problem) -> str | None:
         if problem.metadata.get("solutions") is not None:
             return None
-        return _no_solutions(problem)
+        return (
+            f"{problem.origin} has no recorded solutions; name their column in "
+            "data.rows.solutions, or choose another teacher"
+        )
 
     def preview(self, problem: Problem, seed: int) -> Sequence[str]:
-        return [self.completion(text).text for text in _solutions(problem)[:1]]
+        return [self.completion(text).text for text in self._solutions(problem)[:1]]
+
+    def _solutions(self, problem: Problem) -> list[str]:
+        if (refusal := self.refusal(problem)) is not None:
+            raise UserError(f"teacher: {refusal}")
+        solutions: list[str] = problem.metadata["solutions"]
+        return solutions
 
     def observe(self, problems: Iterator[Problem]) -> Iterator[Problem]:
         """Yield the problems unchanged and count which files' solutions have thoughts."""
@@ -96,7 +103,7 @@ class RecordedTeacher:
         return [self._completions(problem, samples) for problem in problems]
 
     def _completions(self, problem: Problem, samples: int) -> list[Completion]:
-        solutions = _solutions(problem)
+        solutions = self._solutions(problem)
         file = _file_name(problem)
         has_thoughts = any(map(self._thought_marks.has_closing, solutions)) or (
             self._thought_counts[file] > _THOUGHT_FRAC * self._solution_counts[file]
@@ -106,10 +113,8 @@ class RecordedTeacher:
     def completion(self, solution: str, has_thoughts: bool = False) -> Completion:
         """The solution as a thought and a boxed answer; without a box where it has no answer.
 
-        Args:
-            solution: The dataset's text.
-            has_thoughts: True = the dataset's solutions have thoughts, so a solution without the
-                end of a thought was cut off.
+        `has_thoughts`: the dataset's solutions have thoughts, so a solution without the end of a
+        thought was cut off.
         """
         text = self._thought_marks.replace(strip_turn_end(solution), THINK_OPEN, THINK_CLOSE)
         cut_off = has_open_thought(text) or self._solution_marks.ends_open(text)
@@ -140,13 +145,13 @@ class RecordedTeacher:
 class _MarkPairs:
     """Pairs of an opening and a closing mark, matched without regard to case."""
 
-    def __init__(self, pairs: Sequence[Any]) -> None:
-        invalid = [pair for pair in pairs if not _is_pair(pair)]
-        if invalid:
-            raise UserError(
-                f"teacher.marks: {invalid[0]!r} is no pair of different marks; give each as "
-                "[OPENING, CLOSING]"
-            )
+    def __init__(self, pairs: Sequence[Sequence[str]]) -> None:
+        for pair in pairs:
+            if len(pair) != 2 or not all(mark.strip() for mark in pair):
+                raise UserError(
+                    f"teacher.marks: {pair!r} is no pair of different marks; give each as "
+                    "[OPENING, CLOSING]"
+                )
         marks = [mark for pair in pairs for mark in pair]
         if len({mark.casefold() for mark in marks}) < len(marks):
             raise UserError(
@@ -174,30 +179,7 @@ class _MarkPairs:
         return mark[0].casefold() in self._openings
 
 
-def _is_pair(pair: Any) -> bool:
-    return (
-        isinstance(pair, list | tuple)
-        and len(pair) == 2
-        and all(isinstance(mark, str) and mark.strip() for mark in pair)
-    )
-
-
 def _file_name(problem: Problem) -> str:
     """The file that a problem was read from; its family where it names no row."""
     row: str | None = problem.metadata.get("row")
     return problem.family if row is None else str(row).rpartition(",")[0]
-
-
-def _solutions(problem: Problem) -> list[str]:
-    metadata: Mapping[str, list[str] | None] = problem.metadata
-    solutions = metadata.get("solutions")
-    if solutions is None:
-        raise UserError(f"teacher: {_no_solutions(problem)}")
-    return solutions
-
-
-def _no_solutions(problem: Problem) -> str:
-    return (
-        f"{problem.origin} has no recorded solutions; name their column in "
-        "data.rows.solutions, or choose another teacher"
-    )

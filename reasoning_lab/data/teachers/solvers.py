@@ -6,11 +6,48 @@ through `Scratchpad.step`; nothing reads the gold answer.
 """
 
 import itertools
+import random
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from reasoning_lab.data.teachers.scratchpad import Scratchpad
+
+class Scratchpad:
+    """The lines of one chain of thought, with slips at fixed rates.
+
+    A noticed slip is written, then repaired; an unnoticed one is believed.
+
+    Attributes:
+        lines: What has been written.
+    """
+
+    def __init__(
+        self, rng: random.Random, noticed_slip_rate: float, unnoticed_slip_rate: float
+    ) -> None:
+        self._rng = rng
+        self._noticed_slip_rate = noticed_slip_rate
+        self._unnoticed_slip_rate = unnoticed_slip_rate
+        self.lines: list[str] = []
+
+    def step(self, template: str, value: int) -> int:
+        """Write `template` with its `{}` filled by the value, or by a slip of it.
+
+        Returns:
+            What the rest of the chain uses: the value, or a wrong one after an unnoticed slip.
+        """
+        draw = self._rng.random()
+        if draw < self._noticed_slip_rate:
+            self.lines.append(template.format(self._slip(value)))
+            template = "Wait, " + template
+        elif draw < self._noticed_slip_rate + self._unnoticed_slip_rate:
+            value = self._slip(value)
+        self.lines.append(template.format(value))
+        return value
+
+    def _slip(self, value: int) -> int:
+        slipped = value + self._rng.choice([-2, -1, -1, 1, 1, 2, -10, 10])
+        return slipped if (slipped < 0) == (value < 0) else value + 1
+
 
 Solver = Callable[[Mapping[str, Any], Scratchpad], str]
 
@@ -109,7 +146,7 @@ def count_primes(metadata: Mapping[str, Any], pad: Scratchpad) -> str:
     next_prime = next(
         n for n in itertools.count(metadata["end"] + 1) if all(n % d for d in range(2, n))
     )
-    pad.write(f"{next_prime} > {metadata['end']}")
+    pad.lines.append(f"{next_prime} > {metadata['end']}")
     return str(count)
 
 

@@ -1,26 +1,18 @@
 """What every teacher must provide, and the format in which all of them write a final answer."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol, runtime_checkable
 
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.types import Completion, Problem, UserError
 
-
-class SolutionWriter(Protocol):
-    """A teacher that is ready to write."""
-
-    def __call__(
-        self, problems: Sequence[Problem], samples: int, seed: int
-    ) -> list[list[Completion]]:
-        """Return at most `samples` completions of each problem; the seed fixes them.
-
-        They carry no token ids, because the student's tokenizer may differ from the teacher's. A
-        completion that was cut off is `truncated`, and its thought stays open.
-        """
-        ...
+# A teacher that is ready to write: from problems, the number of samples and a seed that fixes them,
+# it makes at most so many completions of each problem. They carry no token ids, because the
+# student's tokenizer may differ from the teacher's. A completion that was cut off is `truncated`,
+# and its thought stays open.
+SolutionWriter = Callable[[Sequence[Problem], int, int], list[list[Completion]]]
 
 
 class Teacher(Protocol):

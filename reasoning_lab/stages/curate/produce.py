@@ -1,18 +1,15 @@
 """Curation of a distilled corpus: steps remove what should not be trained on, and count it.
 
-Steps filter the accepted rollouts. A rejected rollout is kept while its problem has an accepted
-one, since it could form no pair without it. Validation rollouts, on which nothing trains, are
-copied unchanged. The whole corpus is in memory here.
+Steps filter the accepted rollouts; `StageContext.write_selection` says what stays of the others.
+The whole corpus is in memory here.
 """
 
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from reasoning_lab.data.artifacts import Corpus
 from reasoning_lab.data.card import CorpusSummary, data_card
-from reasoning_lab.data.corpus import write_prompt_ids, write_rollouts
 from reasoning_lab.data.curation.selection import group_by_problem
 from reasoning_lab.data.curation.step import (
     CurationContext,
@@ -22,7 +19,7 @@ from reasoning_lab.data.curation.step import (
     build_steps,
     curate,
 )
-from reasoning_lab.data.sources.benchmark_files import read_prompts
+from reasoning_lab.data.sources.readers import read_prompts
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.graph.stage import Metrics
 from reasoning_lab.stages.curate.stage import CurateStage
@@ -34,7 +31,6 @@ _LOGGED_ROLLOUTS = 16
 
 def run(config: CurateStage, context: StageContext, corpus: Corpus) -> Metrics:
     """Write the curated corpus as `distill` does, with the data card."""
-    curated = Corpus(context.out_dir)
     accepted, rejected = corpus.accepted(), corpus.rejected()
     groups = group_by_problem([*accepted, *rejected])
     files = {Path(path).stem: read_prompts(path, "files") for path in config.files}
@@ -53,18 +49,12 @@ def run(config: CurateStage, context: StageContext, corpus: Corpus) -> Metrics:
             f"stages.{context.name}.steps.{last}: no rollout is left after it; widen its options, "
             f"or take it out with '~stages.{context.name}.steps.{last}'"
         )
-    remaining_problems = {rollout.problem.id for rollout in remaining}
-    remaining_rejected = [
-        rollout for rollout in rejected if rollout.problem.id in remaining_problems
-    ]
-    context.ledger.take("rejected_rollouts", len(rejected))
-    dropped = len(rejected) - len(remaining_rejected)
-    context.ledger.drop("rejected_rollouts", "problem_dropped", dropped, selected=True)
-    write_rollouts(curated.accepted_file, remaining)
-    write_rollouts(curated.rejected_file, remaining_rejected)
-    shutil.copyfile(corpus.validation_file, curated.validation_file)
-    write_prompt_ids(context.out_dir, [rollout.problem for rollout in remaining])
-    _write_card([*remaining, *remaining_rejected], counts, context)
+    remaining_rejected = context.write_selection(corpus, remaining, rejected)
+    summary = CorpusSummary()
+    summary.add([*remaining, *remaining_rejected])
+    about = context.source.provenance()
+    card = data_card(context.name, about, summary, context.ledger, counts)
+    (context.out_dir / "README.md").write_text(card, encoding="utf-8")
     return _log_metrics(remaining, counts, removals, context)
 
 
@@ -88,16 +78,6 @@ def _count(
         problems = count.problems_in - count.problems_out
         ledger.drop("rollouts", name, rollouts, rows=rows[name], selected=selects)
         ledger.drop("problems", name, problems, selected=selects)
-
-
-def _write_card(
-    rollouts: Sequence[Rollout], counts: Sequence[StepCount], context: StageContext
-) -> None:
-    summary = CorpusSummary()
-    summary.add(rollouts)
-    about = context.source.provenance()
-    card = data_card(context.name, about, summary, context.ledger, counts)
-    (context.out_dir / "README.md").write_text(card, encoding="utf-8")
 
 
 def _log_metrics(

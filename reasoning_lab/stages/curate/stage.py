@@ -3,19 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.data.artifacts import Corpus
 from reasoning_lab.data.curation.step import build_steps
-from reasoning_lab.data.sources.benchmark_files import read_prompts
-from reasoning_lab.graph.stage import Metrics
+from reasoning_lab.data.sources.readers import read_prompts
 from reasoning_lab.system.files import sha256
 from reasoning_lab.training.stage import LabStage
 from reasoning_lab.types import UserError
-
-if TYPE_CHECKING:
-    from reasoning_lab.training.context import StageContext
 
 
 @dataclass
@@ -31,6 +27,7 @@ class CurateStage(LabStage):
     """
 
     name = "curate"
+    implementation = "reasoning_lab.stages.curate.produce.run"
     consumes = (Corpus,)
     produces = Corpus
     reads = ("data", "benchmarks")
@@ -52,8 +49,3 @@ class CurateStage(LabStage):
     def output_rows(self, input_rows: Mapping[str, int | None]) -> int | None:
         """Nothing is left out."""
         return input_rows.get(Corpus.kind)
-
-    def run(self, context: "StageContext", corpus: Corpus) -> Metrics:
-        from reasoning_lab.stages.curate.produce import run
-
-        return run(self, context, corpus)

@@ -51,12 +51,12 @@ def run(config: DistillStage, context: StageContext) -> Metrics:
         )
     )
     with teacher.open(context.hardware) as write_solutions, _open_judge(config, context) as judge:
-        rollout_maker = partial(
-            _rollout_maker, teacher, write_solutions, judge, config.truncated == "reject"
+        make_rollouts = partial(
+            _make_rollouts, config, context, teacher.name, write_solutions, judge
         )
         problems = readable.without_dropped(train_problems())
-        metrics = _distill(problems, rollout_maker(config.rollouts, context), config, context)
-        validation = rollout_maker(1, context)(validation_problems)
+        metrics = _distill(problems, partial(make_rollouts, config.rollouts), config, context)
+        validation = make_rollouts(1, validation_problems)
     _drop_rejected("validation_problems", validation, context.ledger)
     unanswered = len(validation_problems) - len(validation)
     context.ledger.drop("validation_problems", "no_rollout", unanswered)
@@ -102,51 +102,46 @@ def _keep_verdicts(rollouts: Sequence[Rollout]) -> list[Rollout]:
     return list(rollouts)
 
 
-def _rollout_maker(
-    teacher: Teacher,
+def _make_rollouts(
+    config: DistillStage,
+    context: StageContext,
+    author: str,
     write_solutions: SolutionWriter,
     judge: JudgeFunction,
-    reject_truncated: bool,
     samples: int,
-    context: StageContext,
-) -> Callable[[Sequence[Problem]], list[Rollout]]:
-    """A function that solves problems, and verifies and judges the solutions."""
-
-    def is_rejected(rollout: Rollout) -> bool:
-        return reject_truncated and rollout.completion.truncated
-
-    def make_rollouts(problems: Sequence[Problem]) -> list[Rollout]:
-        solutions = write_solutions(problems, samples, context.seed)
-        rollouts = [
-            Rollout(
-                _without_solutions(problem),
-                replace(
-                    completion, truncated=completion.truncated or has_open_thought(completion.text)
-                ),
-                None,
-                Verdict.UNPARSEABLE,
-                teacher.name,
-            )
-            for problem, completions in zip(problems, solutions, strict=True)
-            for completion in completions
-        ]
-        to_verify = [rollout for rollout in rollouts if not is_rejected(rollout)]
-        verdicts = context.verifier.verify(
-            [rollout.problem for rollout in to_verify],
-            [rollout.completion.text for rollout in to_verify],
+    problems: Sequence[Problem],
+) -> list[Rollout]:
+    """Solve problems, and verify and judge the solutions."""
+    rollouts = [
+        Rollout(
+            _without_solutions(problem),
+            replace(
+                completion, truncated=completion.truncated or has_open_thought(completion.text)
+            ),
+            None,
+            Verdict.UNPARSEABLE,
+            author,
         )
-        verified = judge(
+        for problem, completions in zip(
+            problems, write_solutions(problems, samples, context.seed), strict=True
+        )
+        for completion in completions
+    ]
+    rejects_truncated = config.truncated == "reject"
+    to_verify = [r for r in rollouts if not (rejects_truncated and r.completion.truncated)]
+    verdicts = context.verifier.verify(
+        [rollout.problem for rollout in to_verify],
+        [rollout.completion.text for rollout in to_verify],
+    )
+    verified = iter(
+        judge(
             [
                 replace(rollout, answer=answer, verdict=verdict)
                 for rollout, (answer, verdict) in zip(to_verify, verdicts, strict=True)
             ]
         )
-        verified_in_order = iter(verified)
-        return [
-            rollout if is_rejected(rollout) else next(verified_in_order) for rollout in rollouts
-        ]
-
-    return make_rollouts
+    )
+    return [r if rejects_truncated and r.completion.truncated else next(verified) for r in rollouts]
 
 
 def _without_solutions(problem: Problem) -> Problem:

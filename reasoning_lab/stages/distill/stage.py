@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from omegaconf import MISSING
 
@@ -12,13 +12,10 @@ from reasoning_lab.config.fields import at_least, choice, number
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.problems import ProblemDraw, ProblemsConfig
 from reasoning_lab.data.artifacts import Corpus
-from reasoning_lab.graph.stage import Metrics, Workload
+from reasoning_lab.graph.stage import Workload
 from reasoning_lab.system.files import content_hash
 from reasoning_lab.training.stage import LabStage
 from reasoning_lab.types import Split
-
-if TYPE_CHECKING:
-    from reasoning_lab.training.context import StageContext
 
 
 @dataclass
@@ -37,6 +34,7 @@ class DistillStage(LabStage):
     """
 
     name = "distill"
+    implementation = "reasoning_lab.stages.distill.produce.run"
     produces = Corpus
     reads = ("data",)
     version = 2
@@ -78,8 +76,3 @@ class DistillStage(LabStage):
     def output_rows(self, input_rows: Mapping[str, int | None]) -> int | None:
         """All are accepted."""
         return self.problems.count * self.rollouts
-
-    def run(self, context: "StageContext") -> Metrics:
-        from reasoning_lab.stages.distill.produce import run
-
-        return run(self, context)

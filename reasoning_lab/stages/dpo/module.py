@@ -40,7 +40,6 @@ from reasoning_lab.system.ranks import (
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.training.loop import PolicyModule, fit, micro_batches_per_step, save_trained
 from reasoning_lab.training.micro_batches import MicroBatch, micro_batches
-from reasoning_lab.training.schedules import optimizer_of, schedule_of
 from reasoning_lab.training.step_plan import in_steps, step_plan
 from reasoning_lab.types import Example, Rollout, UserError
 
@@ -66,8 +65,7 @@ class DPOModule(PolicyModule):
     """A preference loss with an optional next-token term on the chosen completions."""
 
     def __init__(self, policy: PreTrainedModel, config: DPOStage, stage: str) -> None:
-        optimization = config.optimization
-        super().__init__(policy, optimizer_of(optimization, stage), schedule_of(optimization))
+        super().__init__(policy, config.optimization, stage)
         self._config = config
 
     def training_step(self, batch: PairBatch, index: int) -> Tensor:

@@ -1,20 +1,14 @@
 """The `dpo` stage: direct preference optimization on verified pairs (paper, step 3)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 from omegaconf import MISSING
 
 from reasoning_lab.config.fields import choice, number
 from reasoning_lab.data.artifacts import Preferences
-from reasoning_lab.graph.stage import Metrics, Workload
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.training.stage import TrainingStage
-from reasoning_lab.types import Sequences
-
-if TYPE_CHECKING:
-    from reasoning_lab.training.context import StageContext
 
 
 @dataclass
@@ -32,9 +26,11 @@ class DPOStage(TrainingStage):
     """
 
     name = "dpo"
+    implementation = "reasoning_lab.stages.dpo.module.run"
     consumes = (Policy, Preferences)
     produces = Policy
     reads = ("model",)
+    sequences_per_row = 2
 
     loss: str = choice("sigmoid", "sigmoid_norm", "ipo", "hinge", "apo_zero", "apo_down")
     beta: float = number(MISSING, least=1e-6)
@@ -43,21 +39,8 @@ class DPOStage(TrainingStage):
     sft_weight: float = number(0.0, least=0.0)
     max_tokens: int | None = number(None, least=2, when_set=True)
 
-    def workload(self) -> Workload:
-        workload, size = super().workload(), self.optimization.batch_size
-        if self.max_tokens is None or workload.rows is None:
-            return workload
-        rows = 2 * workload.rows
-        trained = Sequences(rows, self.max_tokens, size, sequences_per_row=2)
-        return replace(workload, trained=trained)
-
     def epoch_rows(self, input_rows: Mapping[str, int | None]) -> int | None:
         return input_rows.get(Preferences.kind)
 
     def row_tokens_at_most(self) -> int | None:
         return None if self.max_tokens is None else 2 * self.max_tokens
-
-    def run(self, context: "StageContext", policy: Policy, preferences: Preferences) -> Metrics:
-        from reasoning_lab.stages.dpo.module import run
-
-        return run(self, context, policy, preferences)

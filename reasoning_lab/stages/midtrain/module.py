@@ -21,7 +21,6 @@ from reasoning_lab.stages.midtrain.stage import MidtrainStage
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.training.loop import fit, micro_batches_per_step, save_trained
 from reasoning_lab.training.next_token_training import NextTokenModule, document_batches
-from reasoning_lab.training.schedules import optimizer_of, schedule_of
 from reasoning_lab.training.step_plan import in_steps, step_plan
 from reasoning_lab.types import Rollout, UserError
 
@@ -48,9 +47,7 @@ def run(config: MidtrainStage, context: StageContext, policy: Policy, corpus: Co
     size = config.validation_batch_rows
     indices = range(len(validation_rows))
     validation_plan = [indices[start : start + size] for start in indices[::size]]
-    module = NextTokenModule(
-        student, optimizer_of(optimization, context.name), schedule_of(optimization)
-    )
+    module = NextTokenModule(student, optimization, context.name)
     stop = PatienceStopping("val/loss", patience=config.patience, check_on_train_epoch_end=False)
     train_s = fit(
         module,

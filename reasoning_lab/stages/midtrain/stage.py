@@ -1,19 +1,13 @@
 """The `midtrain` stage: next-token training on every accepted chain of thought (paper, step 1)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 from reasoning_lab.config.fields import at_least, choice, number
 from reasoning_lab.config.problems import DocumentLimit
 from reasoning_lab.data.artifacts import Corpus
-from reasoning_lab.graph.stage import Metrics, Workload
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.training.stage import TrainingStage
-from reasoning_lab.types import Sequences
-
-if TYPE_CHECKING:
-    from reasoning_lab.training.context import StageContext
 
 
 @dataclass
@@ -29,10 +23,12 @@ class MidtrainStage(TrainingStage):
     """
 
     name = "midtrain"
+    implementation = "reasoning_lab.stages.midtrain.module.run"
     consumes = (Policy, Corpus)
     produces = Policy
     reads = ("model",)
     version = 2
+    packs_rows = True
 
     row_tokens: int = at_least(2)
     trained: str = choice("sequence", "completion")
@@ -43,21 +39,9 @@ class MidtrainStage(TrainingStage):
     def document_limit(self, key: str) -> DocumentLimit:
         return DocumentLimit(f"{key}.row_tokens", self.row_tokens)
 
-    def workload(self) -> Workload:
-        workload, size = super().workload(), self.optimization.batch_size
-        if workload.rows is None:
-            return workload
-        trained = Sequences(workload.rows, self.row_tokens, size, packed=True)
-        return replace(workload, trained=trained)
-
     def epoch_rows(self, input_rows: Mapping[str, int | None]) -> int | None:
         """At worst each rollout fills a row."""
         return input_rows.get(Corpus.kind)
 
     def row_tokens_at_most(self) -> int | None:
         return self.row_tokens
-
-    def run(self, context: "StageContext", policy: Policy, corpus: Corpus) -> Metrics:
-        from reasoning_lab.stages.midtrain.module import run
-
-        return run(self, context, policy, corpus)

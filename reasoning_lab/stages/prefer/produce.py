@@ -19,11 +19,7 @@ from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.graph.stage import Metrics
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.sampling.rollouts import sampling_from_config
-from reasoning_lab.stages.prefer.stage import (
-    PreferMixedStage,
-    PreferStage,
-    PreferTeacherStage,
-)
+from reasoning_lab.stages.prefer.stage import PreferMixedStage, PreferStage, PreferTeacherStage
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.types import PreferencePair, Problem, RolloutGroup, Split, UserError, Verdict
 from reasoning_lab.verify import verifier_version
@@ -101,9 +97,7 @@ def _teacher_groups(corpus: Corpus) -> list[RolloutGroup]:
 
 
 def _write(
-    groups: Sequence[RolloutGroup],
-    config: PreferStage | PreferTeacherStage,
-    context: StageContext,
+    groups: Sequence[RolloutGroup], config: PreferStage | PreferTeacherStage, context: StageContext
 ) -> Metrics:
     pairs = preference_pairs(groups, config.pairs_per_problem, context.seed, config.pairing)
     _count(groups, len(pairs), context.ledger)
@@ -148,20 +142,14 @@ def _count(groups: Sequence[RolloutGroup], pairs: int, ledger: Ledger) -> None:
 
 
 def _provenance(pair: PreferencePair) -> dict[str, Any]:
-    sides = {"chosen": pair.chosen, "rejected": pair.rejected}
-    return {
-        "prompt_id": pair.chosen.problem.id,
-        **{
-            f"{side}_{name}": value
-            for side, rollout in sides.items()
-            for name, value in {
-                "author": rollout.author,
-                "verdict": str(rollout.verdict),
-                "judge": rollout.judge,
-                "characters": len(rollout.completion.text),
-                "tokens": len(rollout.completion.token_ids) or None,
-            }.items()
-        },
-        "checker": pair.chosen.problem.checker,
-        "verifier": verifier_version(),
-    }
+    problem = pair.chosen.problem
+    provenance: dict[str, Any] = {"prompt_id": problem.id}
+    for side, rollout in (("chosen", pair.chosen), ("rejected", pair.rejected)):
+        provenance |= {
+            f"{side}_author": rollout.author,
+            f"{side}_verdict": str(rollout.verdict),
+            f"{side}_judge": rollout.judge,
+            f"{side}_characters": len(rollout.completion.text),
+            f"{side}_tokens": len(rollout.completion.token_ids) or None,
+        }
+    return provenance | {"checker": problem.checker, "verifier": verifier_version()}

@@ -2,20 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from reasoning_lab.config.benchmark import SamplingConfig
 from reasoning_lab.config.fields import at_least, choice
 from reasoning_lab.config.problems import CorpusSelection, ProblemDraw, ProblemsConfig
 from reasoning_lab.data.artifacts import Corpus, Preferences
 from reasoning_lab.graph.artifact import Artifact
-from reasoning_lab.graph.stage import Metrics, Workload
+from reasoning_lab.graph.stage import Workload
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.training.stage import LabStage
 from reasoning_lab.types import Sequences, Split
-
-if TYPE_CHECKING:
-    from reasoning_lab.training.context import StageContext
 
 
 @dataclass
@@ -32,6 +29,7 @@ class PreferStage(LabStage):
     """
 
     name = "prefer"
+    implementation = "reasoning_lab.stages.prefer.produce.from_policy"
     consumes: ClassVar[tuple[type[Artifact], ...]] = (Policy,)
     produces = Preferences
     reads: ClassVar[tuple[str, ...]] = ("model", "data")
@@ -54,11 +52,6 @@ class PreferStage(LabStage):
     def output_rows(self, input_rows: Mapping[str, int | None]) -> int | None:
         return self.problems.count * self.pairs_per_problem
 
-    def run(self, context: "StageContext", policy: Policy) -> Metrics:
-        from reasoning_lab.stages.prefer.produce import from_policy
-
-        return from_policy(self, context, policy)
-
 
 @dataclass
 class PreferTeacherStage(LabStage):
@@ -71,6 +64,7 @@ class PreferTeacherStage(LabStage):
     """
 
     name = "prefer_teacher"
+    implementation = "reasoning_lab.stages.prefer.produce.from_corpus"
     consumes = (Corpus,)
     produces = Preferences
     version = 2
@@ -83,11 +77,6 @@ class PreferTeacherStage(LabStage):
         rollouts = input_rows.get(Corpus.kind)
         return None if rollouts is None else rollouts // 2 * self.pairs_per_problem
 
-    def run(self, context: "StageContext", corpus: Corpus) -> Metrics:
-        from reasoning_lab.stages.prefer.produce import from_corpus
-
-        return from_corpus(self, context, corpus)
-
 
 @dataclass
 class PreferMixedStage(PreferStage):
@@ -99,6 +88,7 @@ class PreferMixedStage(PreferStage):
     """
 
     name = "prefer_mixed"
+    implementation = "reasoning_lab.stages.prefer.produce.from_both"
     consumes = (Policy, Corpus)
     produces = Preferences
     reads = ("model",)
@@ -114,10 +104,3 @@ class PreferMixedStage(PreferStage):
     def corpus_selections(self, key: str) -> list[CorpusSelection]:
         problems = self.problems
         return [CorpusSelection(f"{key}.problems", problems.levels, problems.count)]
-
-    def run(  # type: ignore[override]  # Its `consumes` says what it is given.
-        self, context: "StageContext", policy: Policy, corpus: Corpus
-    ) -> Metrics:
-        from reasoning_lab.stages.prefer.produce import from_both
-
-        return from_both(self, context, policy, corpus)

@@ -8,25 +8,23 @@ checkpoint have no such stage.
 import random
 from collections.abc import Sequence
 
-from transformers import PreTrainedTokenizerBase
-
 from reasoning_lab.data.corpus import write_prompt_ids
-from reasoning_lab.data.teachers.procedural import ProceduralTeacher
+from reasoning_lab.data.teachers.config import ProceduralTeacherConfig
 from reasoning_lab.data.teachers.teacher import boxed
 from reasoning_lab.data.tokens.documents import document_of
 from reasoning_lab.graph.stage import Metrics
+from reasoning_lab.models.markup import plain_tokens
 from reasoning_lab.models.policy import build_policy
 from reasoning_lab.models.tokenizer import (
     completion_tokens,
     prompt_tokens,
-    text_tokens,
     train_tokenizer,
 )
 from reasoning_lab.stages.pretrain.stage import PretrainStage
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.training.next_token_training import train_next_token
 from reasoning_lab.training.probe import check_student
-from reasoning_lab.types import Example, Problem, Split
+from reasoning_lab.types import Example, Split
 
 _RESULT = " = "
 
@@ -34,14 +32,18 @@ _RESULT = " = "
 def run(config: PretrainStage, context: StageContext) -> Metrics:
     """Write the base policy; see the module's docstring."""
     problems = context.problems(Split.TRAIN, config.problems)
-    teacher = ProceduralTeacher(noticed_slip_rate=0.0, unnoticed_slip_rate=0.0)
+    teacher = ProceduralTeacherConfig(noticed_slip_rate=0.0, unnoticed_slip_rate=0.0)
     thoughts = [teacher.texts(problem, 1, context.seed)[0] for problem in problems]
     texts = [*(problem.prompt for problem in problems), *thoughts, "Wait, "]
     tokenizer = train_tokenizer(texts, context.model.vocab_size)
-    answers = _direct_answers(tokenizer, problems)
+    prompts = prompt_tokens(tokenizer, [problem.prompt for problem in problems])
+    golds = completion_tokens(tokenizer, [boxed(problem.gold) for problem in problems])
+    answers = list(map(Example, prompts, golds))
     steps = single_steps(thoughts)
     distinct = sorted(set(steps))
-    example_of = dict(zip(distinct, _step_examples(tokenizer, distinct), strict=True))
+    operations = plain_tokens(tokenizer, [operation for operation, _ in distinct])
+    results = plain_tokens(tokenizer, [result for _, result in distinct])
+    example_of = dict(zip(distinct, map(Example, operations, results), strict=True))
     sheets = worksheets(
         steps, config.step_documents(len(answers)), config.steps_per_row, context.seed
     )
@@ -72,19 +74,3 @@ def worksheets(
     """`rows` lists of `steps_per_row` random steps; frequent steps are drawn more often."""
     drawn = random.Random(seed).choices(steps, k=rows * steps_per_row)
     return [drawn[at : at + steps_per_row] for at in range(0, len(drawn), steps_per_row)]
-
-
-def _direct_answers(
-    tokenizer: PreTrainedTokenizerBase, problems: Sequence[Problem]
-) -> list[Example]:
-    prompts = prompt_tokens(tokenizer, [problem.prompt for problem in problems])
-    answers = completion_tokens(tokenizer, [boxed(problem.gold) for problem in problems])
-    return [Example(*pair) for pair in zip(prompts, answers, strict=True)]
-
-
-def _step_examples(
-    tokenizer: PreTrainedTokenizerBase, steps: Sequence[tuple[str, str]]
-) -> list[Example]:
-    left = text_tokens(tokenizer, [what for what, _ in steps])
-    right = text_tokens(tokenizer, [result for _, result in steps])
-    return [Example(*pair) for pair in zip(left, right, strict=True)]

@@ -2,21 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from omegaconf import MISSING
 
 from reasoning_lab.config.fields import at_least, number
 from reasoning_lab.config.problems import ProblemDraw, ProblemsConfig
 from reasoning_lab.data.teachers.config import ProceduralTeacherConfig
-from reasoning_lab.graph.stage import Metrics
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.training.stage import TrainingStage
 from reasoning_lab.types import Split
-
-if TYPE_CHECKING:
-    from reasoning_lab.training.context import StageContext
-
 
 # Who works the problems, whatever the recipe distills with; its slips are the stage's business.
 _TEACHER = ProceduralTeacherConfig(noticed_slip_rate=0.0, unnoticed_slip_rate=0.0)
@@ -33,6 +27,7 @@ class PretrainStage(TrainingStage):
     """
 
     name = "pretrain"
+    implementation = "reasoning_lab.stages.pretrain.module.run"
     produces = Policy
     reads = ("model", "data")
 
@@ -51,8 +46,3 @@ class PretrainStage(TrainingStage):
     def step_documents(self, answers: int) -> int:
         """Documents of single steps beside so many answers."""
         return round(answers * self.steps_frac / (1 - self.steps_frac))
-
-    def run(self, context: "StageContext") -> Metrics:
-        from reasoning_lab.stages.pretrain.module import run
-
-        return run(self, context)

@@ -7,12 +7,13 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import cast
 
+import torch
 from filelock import FileLock, Timeout
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_lab.models.policy import save_policy
 from reasoning_lab.models.policy_artifact import Policy
-from reasoning_lab.sampling.engine_check import hf_remedy
+from reasoning_lab.sampling.engine_check import check_engine, hf_remedy
 from reasoning_lab.sampling.rollouts import RolloutSampler
 from reasoning_lab.sampling.vllm import VLLMEngine
 from reasoning_lab.sampling.vllm_client import VLLMClient
@@ -28,16 +29,20 @@ log = logging.getLogger(__name__)
 def rollout_sampler(
     config: RLStage,
     context: StageContext,
+    student: PreTrainedModel,
     policy: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
 ) -> Iterator[RolloutSampler]:
     """Samples from `policy` with the weights that it has at each call.
 
     Args:
-        config: The stage's.
-        context: The stage's.
-        policy: Whole on every rank.
+        config, context: The stage's.
+        student: The model that learns.
+        policy: The same or its copy; whole on every rank.
         tokenizer: The policy's.
+
+    Raises:
+        UserError: The engine's logprobs are not those of the student; see `check_engine`.
     """
     with ExitStack() as stack:
         if config.rollout_engine == "hf":
@@ -46,14 +51,21 @@ def rollout_sampler(
             sampler = _vllm_in_process(context, policy, tokenizer)
         else:
             sampler = _vllm_servers(context, policy, tokenizer, stack)
-        yield stack.enter_context(closing(sampler))
-
-
-def engine_remedy(config: RLStage, context: StageContext) -> str:
-    """Which option to change where the engine and the trainer disagree about logprobs."""
-    if config.rollout_engine == "hf":
-        return hf_remedy(context.hardware)
-    return f"set stages.{context.name}.rollout_engine=hf"
+        stack.enter_context(closing(sampler))
+        uses_hf = config.rollout_engine == "hf"
+        key = f"stages.{context.name}"
+        if not uses_hf or policy is not student:
+            check_engine(
+                student,
+                tokenizer,
+                sampler.generate,
+                config.temperature.start,
+                context.hardware,
+                key,
+                hf_remedy(context.hardware) if uses_hf else f"set {key}.rollout_engine=hf",
+                getattr(torch, context.model.sampling_dtype),
+            )
+        yield sampler
 
 
 def _vllm_in_process(

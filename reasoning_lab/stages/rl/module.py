@@ -9,11 +9,8 @@ import time
 import warnings
 from contextlib import closing
 from dataclasses import replace
-from functools import partial
 from typing import Any, cast
 
-import torch
-from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -22,11 +19,13 @@ from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.graph.stage import Metrics
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.models.tokenizer import template_thought
-from reasoning_lab.sampling.engine_check import check_engine
-from reasoning_lab.sampling.rollouts import RolloutSampler
-from reasoning_lab.stages.rl.engines import engine_remedy, rollout_sampler
-from reasoning_lab.stages.rl.health import Health
-from reasoning_lab.stages.rl.metrics import rollout_metrics, time_metrics, validation_metrics
+from reasoning_lab.stages.rl.engines import rollout_sampler
+from reasoning_lab.stages.rl.metrics import (
+    Health,
+    rollout_metrics,
+    time_metrics,
+    validation_metrics,
+)
 from reasoning_lab.stages.rl.prefetcher import RolloutPrefetcher
 from reasoning_lab.stages.rl.prompts import prompt_batches, screened_pool
 from reasoning_lab.stages.rl.records import PromptBatch, StepRollouts
@@ -41,12 +40,9 @@ from reasoning_lab.stages.rl.update import (
     update,
 )
 from reasoning_lab.system.ranks import Peers
-from reasoning_lab.tracking.tracker import Tracker
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.training.loop import PolicyModule, fit, save_trained
-from reasoning_lab.training.schedules import optimizer_of, schedule_of
 from reasoning_lab.training.step_plan import in_steps
-from reasoning_lab.training.strategies import backward, clipped_step
 from reasoning_lab.types import Split
 
 log = logging.getLogger(__name__)
@@ -58,14 +54,10 @@ class RLModule(PolicyModule):
     """One update a batch of prompts.
 
     Args:
-        policy: The policy that learns.
-        tokenizer: The policy's.
+        policy, tokenizer: Of the policy that learns.
         collector: Samples, rewards and selects a step's rollouts.
         prefetcher: Decides when they are sampled, and by which weights.
-        config: The stage's.
-        micro_batch_size: Rollouts of a backward pass; None = the default of `rollout_batches`.
-        tracker: Where tables of rollouts go.
-        name: The stage's name.
+        config, context: The stage's; the config's length is in steps.
 
     Attributes:
         rollouts: Rollouts sampled so far.
@@ -79,20 +71,17 @@ class RLModule(PolicyModule):
         collector: RolloutCollector,
         prefetcher: RolloutPrefetcher,
         config: RLStage,
-        micro_batch_size: int | None,
-        tracker: Tracker,
-        name: str,
+        context: StageContext,
     ) -> None:
-        optimization = config.optimization
-        super().__init__(policy, optimizer_of(optimization, name), schedule_of(optimization))
+        super().__init__(policy, config.optimization, context.name)
         self.automatic_optimization = False
         self._tokenizer = tokenizer
         self._collector = collector
         self._prefetcher = prefetcher
         self._config = config
-        self._micro_batch_size = micro_batch_size
-        self._tracker = tracker
-        self._name = name
+        self._micro_batch_size = context.hardware.micro_batch_size
+        self._tracker = context.tracker
+        self._name = context.name
         self._peers = Peers()
         self._health = Health()
         needs_reference = config.kl.weight or config.kl.log_every_steps
@@ -160,24 +149,11 @@ class RLModule(PolicyModule):
         self, step_batches: list[RolloutBatch], temperature: float, step: int
     ) -> dict[str, float]:
         """Train on the step's rollouts; what is logged under `train/`."""
-        optimizer = cast(LightningOptimizer, self.optimizers())
-        values = update(
-            self.policy,
-            rank_batches(step_batches),
-            self._config,
-            temperature,
-            optimizer,
-            partial(backward, self),
-            partial(clipped_step, self, optimizer, self._config.optimization.clip_norm),
-            self._peers,
-            self._reference if self._measures_kl(step) else None,
-        )
-        values["learning_rate"] = self.learning_rate
+        kl, batches = self._config.kl, rank_batches(step_batches)
+        measures_kl = kl.weight or (kl.log_every_steps and step % kl.log_every_steps == 0)
+        reference = self._reference if measures_kl else None
+        values = update(self, batches, self._config, temperature, self._peers, reference)
         return {f"train/{key}": float(value) for key, value in values.items()}
-
-    def _measures_kl(self, step: int) -> bool:
-        kl = self._config.kl
-        return bool(kl.weight) or bool(kl.log_every_steps and step % kl.log_every_steps == 0)
 
     def _log_table(self, step_rollouts: StepRollouts) -> None:
         records = [
@@ -195,26 +171,6 @@ class RLModule(PolicyModule):
         )
 
 
-def _check_engine(
-    student: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    sampler: RolloutSampler,
-    config: RLStage,
-    context: StageContext,
-) -> None:
-    """Refuse an engine whose logprobs are not those of the student."""
-    check_engine(
-        student,
-        tokenizer,
-        sampler.generate,
-        config.temperature.start,
-        context.hardware,
-        f"stages.{context.name}",
-        engine_remedy(config, context),
-        getattr(torch, context.model.sampling_dtype),
-    )
-
-
 def run(config: RLStage, context: StageContext, policy: Policy) -> Metrics:
     """Train the policy and write it."""
     # The schedule advances at steps without a group that trains, also before the first update.
@@ -227,11 +183,9 @@ def run(config: RLStage, context: StageContext, policy: Policy) -> Metrics:
     )
     sampling_policy = prefetcher.sampling_policy
     with (
-        rollout_sampler(config, context, sampling_policy, tokenizer) as sampler,
+        rollout_sampler(config, context, student, sampling_policy, tokenizer) as sampler,
         closing(prefetcher),
     ):
-        if config.rollout_engine != "hf" or sampling_policy is not student:
-            _check_engine(student, tokenizer, sampler, config, context)
         pool = screened_pool(problems, config, sampler, context)
         optimization = in_steps(
             config.optimization,
@@ -249,16 +203,7 @@ def run(config: RLStage, context: StageContext, policy: Policy) -> Metrics:
             f"stages.{context.name}",
             template_thought(tokenizer),
         )
-        module = RLModule(
-            student,
-            tokenizer,
-            collector,
-            prefetcher,
-            config,
-            context.hardware.micro_batch_size,
-            context.tracker,
-            context.name,
-        )
+        module = RLModule(student, tokenizer, collector, prefetcher, config, context)
         batches = prompt_batches(config, pool, context.seed)
         train_s = fit(module, batches, context, optimization)
     remedy = "choose other levels, a larger group_size, wider filters or signal=reward"

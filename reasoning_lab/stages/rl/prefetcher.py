@@ -50,10 +50,7 @@ class RolloutPrefetcher:
     ) -> StepRollouts:
         """The step's rollouts; sampling for `batch.next_batch` begins in the background.
 
-        Args:
-            collector: Samples with `sampling_policy`.
-            batch: The step's prompts.
-            policy_version: Updates that the policy has seen.
+        `collector` samples with `sampling_policy`; the policy has seen `policy_version` updates.
         """
         if not self._prefetches:
             if self.sampling_policy is not self._policy:

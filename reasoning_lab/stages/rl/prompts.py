@@ -9,7 +9,6 @@ from dataclasses import replace
 from reasoning_lab.sampling.rollouts import RolloutSampler
 from reasoning_lab.stages.rl.records import CONFIGURED_REASONS, DropReason, PromptBatch
 from reasoning_lab.stages.rl.rollouts import filter_reason, step_sampling
-from reasoning_lab.stages.rl.stabilizers import has_mixed_correctness
 from reasoning_lab.stages.rl.stage import RLStage
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.training.micro_batches import PlannedBatches
@@ -87,6 +86,6 @@ def screening_reason(config: RLStage, group: RolloutGroup) -> DropReason | None:
     A prompt must pass the filters. Where correctness is the signal, it must also be neither always
     solved nor always failed.
     """
-    if config.signal == "correctness" and not has_mixed_correctness(group):
+    if config.signal == "correctness" and not 0 < group.pass_rate < 1:
         return DropReason.NO_SIGNAL
     return filter_reason(config, group)

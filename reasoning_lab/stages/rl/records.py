@@ -5,7 +5,7 @@ fields that the update trains on.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -115,13 +115,17 @@ class RewardedGroup:
         """Whether estimators over the whole update count the group."""
         return self.dropped in _COMPARED_REASONS and bool(self.compared)
 
+    def with_compared(self, rollouts: Iterable[RewardedRollout]) -> "RewardedGroup":
+        """The group with `rollouts`, in order, in place of those that are compared."""
+        changed = iter(rollouts)
+        return replace(
+            self, rollouts=[next(changed) if old.is_compared else old for old in self.rollouts]
+        )
+
     def drop(self, reason: DropReason) -> "RewardedGroup":
         """The group and its compared rollouts dropped for one reason."""
-        rollouts = [
-            replace(rollout, dropped=reason) if rollout.is_compared else rollout
-            for rollout in self.rollouts
-        ]
-        return replace(self, rollouts=rollouts, dropped=reason)
+        group = self.with_compared(replace(old, dropped=reason) for old in self.compared)
+        return replace(group, dropped=reason)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,11 +15,12 @@ All random numbers derive from (seed, step, round, prompt, occurrence of the pro
 therefore samples what it would have sampled, and no two rollouts of a run are the same draw.
 """
 
+import random
+import statistics
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from reasoning_lab.losses.advantages import ADVANTAGES
@@ -36,42 +37,33 @@ from reasoning_lab.stages.rl.records import (
     StepRollouts,
     TrainingRow,
 )
-from reasoning_lab.stages.rl.stabilizers import (
-    annealed_temperature,
-    balanced_indices,
-    length_variation,
-)
 from reasoning_lab.stages.rl.stage import RLStage
-from reasoning_lab.types import Example, Problem, RolloutGroup, UserError
+from reasoning_lab.types import Example, Problem, Rollout, RolloutGroup, UserError
 
 
+@dataclass
 class RolloutCollector:
     """Samples a step's rollouts, rewards them and decides which of them train.
 
-    Args:
-        config: The stage's.
-        seed: The run's.
+    Attributes:
+        config, seed: The stage's and the run's.
         sampler: Samples and verifies.
         validation: Problems on which the policy is validated during training.
         key: The stage's config key, for errors.
         thought_prefix: What the chat template writes of a thought; see `template_thought`.
     """
 
-    def __init__(
-        self,
-        config: RLStage,
-        seed: int,
-        sampler: RolloutSampler,
-        validation: Sequence[Problem],
-        key: str,
-        thought_prefix: str = "",
-    ) -> None:
-        self._config = config
-        self._seed = seed
-        self._sampler = sampler
-        self._validation = validation
+    config: RLStage
+    seed: int
+    sampler: RolloutSampler
+    validation: Sequence[Problem]
+    key: str
+    thought_prefix: str = ""
+
+    def __post_init__(self) -> None:
+        config, key = self.config, f"{self.key}.rewards"
         self._rewards = WeightedRewards(
-            config.rewards, config.max_new_tokens, f"{key}.rewards", thought_prefix
+            config.rewards, config.max_new_tokens, key, self.thought_prefix
         )
 
     def collect(self, batch: PromptBatch, policy_version: int) -> StepRollouts:
@@ -84,8 +76,8 @@ class RolloutCollector:
         validation = self._validate(batch.step, policy_version)
         groups: list[RewardedGroup] = []
         prompts, replacements = batch.problems, batch.replacements
-        for round_number in range(1 + self._config.dynamic_sampling_rounds):
-            seed = f"{self._seed}/{batch.step}" + (f"/{round_number}" if round_number else "")
+        for round_number in range(1 + self.config.dynamic_sampling_rounds):
+            seed = f"{self.seed}/{batch.step}" + (f"/{round_number}" if round_number else "")
             for sampled in self._sample(prompts, batch.step, seed, policy_version):
                 groups.append(self._select(self._reward(sampled), seed))
             missing = len(batch.problems) - sum(group.dropped is None for group in groups)
@@ -97,14 +89,14 @@ class RolloutCollector:
         return StepRollouts(self._estimate_advantages(groups), validation)
 
     def _validate(self, step: int, policy_version: int) -> list[RolloutGroup]:
-        validation = self._config.validation
-        if not self._validation or step % validation.every_steps:
+        validation = self.config.validation
+        if not self.validation or step % validation.every_steps:
             return []
-        return self._sampler.groups(
-            self._validation,
+        return self.sampler.groups(
+            self.validation,
             validation.samples,
-            Sampling(validation.temperature, validation.top_p, self._config.max_new_tokens),
-            f"{self._seed}/{step}/validation",
+            Sampling(validation.temperature, validation.top_p, self.config.max_new_tokens),
+            f"{self.seed}/{step}/validation",
             policy_version,
         )
 
@@ -112,9 +104,9 @@ class RolloutCollector:
         self, prompts: Sequence[Problem], step: int, seed: str, policy_version: int
     ) -> list[RolloutGroup]:
         """Verified rollouts of each prompt; hard prompts get more."""
-        sampling, selection = step_sampling(self._config, step), self._config.filter
-        groups = self._sampler.groups(
-            prompts, self._config.group_size, sampling, seed, policy_version
+        sampling, selection = step_sampling(self.config, step), self.config.filter
+        groups = self.sampler.groups(
+            prompts, self.config.group_size, sampling, seed, policy_version
         )
         hard = [
             index
@@ -123,7 +115,7 @@ class RolloutCollector:
         ]
         if not selection.hard_rollouts or not hard:
             return groups
-        added = self._sampler.groups(
+        added = self.sampler.groups(
             [groups[index].problem for index in hard],
             selection.hard_rollouts,
             sampling,
@@ -137,15 +129,13 @@ class RolloutCollector:
 
     def _reward(self, group: RolloutGroup) -> RewardedGroup:
         """The group with each rollout's reward; those that cannot be judged are dropped."""
-        rewarded = []
-        for rollout in group.rollouts:
-            terms = self._rewards.terms(rollout)
-            if terms is None:
-                record = RewardedRollout(rollout, {}, None, dropped=DropReason.UNJUDGED)
-            else:
-                record = RewardedRollout(rollout, terms, sum(terms.values()))
-            rewarded.append(record)
-        oversampled = len(rewarded) > self._config.group_size
+        rewarded = [
+            RewardedRollout(rollout, {}, None, dropped=DropReason.UNJUDGED)
+            if (terms := self._rewards.terms(rollout)) is None
+            else RewardedRollout(rollout, terms, sum(terms.values()))
+            for rollout in group.rollouts
+        ]
+        oversampled = len(rewarded) > self.config.group_size
         return RewardedGroup(group.problem, rewarded, oversampled)
 
     def _select(self, group: RewardedGroup, seed: str) -> RewardedGroup:
@@ -155,18 +145,18 @@ class RolloutCollector:
         reason = self._lacks_signal(group)
         if reason is None:
             judged = RolloutGroup(group.problem, [record.rollout for record in group.compared])
-            reason = filter_reason(self._config, judged)
-        if reason is None and self._config.filter.balance == "equal":
+            reason = filter_reason(self.config, judged)
+        if reason is None and self.config.filter.balance == "equal":
             group = _balance(group, seed)
             reason = self._lacks_signal(group)
-        if reason is None and self._config.overlong == "mask":
+        if reason is None and self.config.overlong == "mask":
             group = _mask_truncated(group)
             reason = None if group.trained else DropReason.CUT_OFF
         return group if reason is None else group.drop(reason)
 
     def _lacks_signal(self, group: RewardedGroup) -> DropReason | None:
         """Whether its own baseline leaves the group nothing to learn from."""
-        if not self._config.has_group_baseline or self._has_signal([group]):
+        if not self.config.has_group_baseline or self._has_signal([group]):
             return None
         return DropReason.NO_SIGNAL
 
@@ -175,7 +165,7 @@ class RolloutCollector:
         compared = [record for group in groups for record in group.compared]
         rewards = {record.reward for record in compared}
         correct = {record.rollout.correct for record in compared}
-        return len(rewards) > 1 and (self._config.signal == "reward" or len(correct) > 1)
+        return len(rewards) > 1 and (self.config.signal == "reward" or len(correct) > 1)
 
     def _require_judged(self, groups: Sequence[RewardedGroup]) -> None:
         rollouts = [record for group in groups for record in group.rollouts]
@@ -193,26 +183,28 @@ class RolloutCollector:
         but not those that a filter dropped.
         """
         compared = [group for group in groups if group.in_update_baseline]
-        if not self._config.has_group_baseline and not self._has_signal(compared):
+        if not self.config.has_group_baseline and not self._has_signal(compared):
             return [
                 group if group.dropped else group.drop(DropReason.NO_SIGNAL) for group in groups
             ]
         if all(group.dropped for group in groups):
             return groups
         rewards = [torch.tensor([record.reward for record in group.compared]) for group in compared]
-        advantages = iter(ADVANTAGES[self._config.advantage](rewards))
+        advantages = iter(ADVANTAGES[self.config.advantage](rewards))
         return [
-            _with_advantages(group, next(advantages)) if group.in_update_baseline else group
+            group.with_compared(
+                replace(record, advantage=advantage)
+                for record, advantage in zip(group.compared, next(advantages).tolist(), strict=True)
+            )
+            if group.in_update_baseline
+            else group
             for group in groups
         ]
 
 
 def step_sampling(config: RLStage, step: int) -> Sampling:
     """How a step samples: untruncated, so that engine and trainer have one distribution."""
-    annealing = config.temperature
-    temperature = annealed_temperature(
-        step, config.optimization.steps, annealing.start, annealing.end, annealing.anneal_frac
-    )
+    temperature = config.temperature.at(step, config.optimization.steps)
     return Sampling(temperature, 1.0, config.max_new_tokens)
 
 
@@ -231,50 +223,50 @@ def filter_reason(config: RLStage, group: RolloutGroup) -> DropReason | None:
     return None
 
 
+def length_variation(group: RolloutGroup) -> float:
+    """Coefficient of variation of the completions' lengths: standard deviation over mean.
+
+    0 where every completion is empty.
+    """
+    lengths = [len(rollout.completion.token_ids) for rollout in group.rollouts]
+    return statistics.pstdev(lengths) / (statistics.fmean(lengths) or 1.0)
+
+
+def balanced_indices(rollouts: Sequence[Rollout], seed: str) -> set[int]:
+    """Indices of every correct rollout and of equally many random incorrect ones.
+
+    Where fewer are incorrect than correct, all incorrect ones are kept.
+    """
+    correct = [index for index, rollout in enumerate(rollouts) if rollout.correct]
+    incorrect = [index for index, rollout in enumerate(rollouts) if not rollout.correct]
+    count = min(len(correct), len(incorrect))
+    return {*correct, *random.Random(seed).sample(incorrect, count)}
+
+
 def _balance(group: RewardedGroup, seed: str) -> RewardedGroup:
     """Keep every correct rollout and as many random incorrect ones, of those that are judged."""
-    compared = group.compared
-    compared_rollouts = [record.rollout for record in compared]
-    balanced_subset = balanced_indices(compared_rollouts, f"{seed}/{group.problem.id}")
-    balanced = iter(
+    rollouts = [record.rollout for record in group.compared]
+    balanced_subset = balanced_indices(rollouts, f"{seed}/{group.problem.id}")
+    return group.with_compared(
         record if index in balanced_subset else replace(record, dropped=DropReason.BALANCED_AWAY)
-        for index, record in enumerate(compared)
+        for index, record in enumerate(group.compared)
     )
-    rollouts = [next(balanced) if record.is_compared else record for record in group.rollouts]
-    return replace(group, rollouts=rollouts)
 
 
 def _mask_truncated(group: RewardedGroup) -> RewardedGroup:
     """Truncated rollouts stay in the baseline and do not train."""
-    rollouts = [
+    return group.with_compared(
         replace(record, dropped=DropReason.CUT_OFF)
-        if record.is_compared and record.rollout.completion.truncated
+        if record.rollout.completion.truncated
         else record
-        for record in group.rollouts
-    ]
-    return replace(group, rollouts=rollouts)
-
-
-def _with_advantages(group: RewardedGroup, advantages: Tensor) -> RewardedGroup:
-    """The group with `advantages` `[G]`, one for each compared rollout, in order."""
-    values = iter(advantages.tolist())
-    rollouts = [
-        replace(record, advantage=next(values)) if record.is_compared else record
-        for record in group.rollouts
-    ]
-    return replace(group, rollouts=rollouts)
+        for record in group.compared
+    )
 
 
 def training_rows(
     groups: Sequence[RewardedGroup], tokenizer: PreTrainedTokenizerBase, config: RLStage
 ) -> list[TrainingRow]:
-    """The rollouts that train, tokenized and weighted.
-
-    Args:
-        groups: The update's trained groups, with advantages.
-        tokenizer: The policy's.
-        config: The stage's.
-    """
+    """The rollouts that train in an update's groups, tokenized and weighted."""
     trained = [(record, len(group.compared)) for group in groups for record in group.trained]
     rollouts = [record.rollout for record, _ in trained]
     prompts = prompt_tokens(tokenizer, [rollout.problem.prompt for rollout in rollouts])

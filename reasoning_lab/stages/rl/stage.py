@@ -4,19 +4,16 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from reasoning_lab.config.fields import at_least, choice, fraction, number
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.problems import ProblemDraw, ProblemsConfig
-from reasoning_lab.graph.stage import Metrics, Workload
+from reasoning_lab.graph.stage import Workload
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.rewards.weighted import WeightedRewards
 from reasoning_lab.training.stage import TrainingStage
 from reasoning_lab.types import Sequences, Split, UserError
-
-if TYPE_CHECKING:
-    from reasoning_lab.training.context import StageContext
 
 # Rows sorted by length and cut into such micro-batches hold little padding.
 MICRO_BATCH_ROWS = 32
@@ -37,6 +34,13 @@ class TemperatureConfig:
     start: float = number(1.0, least=0.01)
     end: float = number(0.6, least=0.01)
     anneal_frac: float = fraction(0.5)
+
+    def at(self, step: int, steps: int) -> float:
+        """Linear from `start` at step 0 to `end` at `anneal_frac * steps`, then constant."""
+        anneal_steps = self.anneal_frac * steps
+        if step >= anneal_steps:
+            return self.end
+        return self.start + (self.end - self.start) * step / anneal_steps
 
 
 @dataclass
@@ -144,6 +148,7 @@ class RLStage(TrainingStage):
     """
 
     name = "rl"
+    implementation = "reasoning_lab.stages.rl.module.run"
     consumes = (Policy,)
     produces = Policy
     reads = ("model", "data")
@@ -229,11 +234,6 @@ class RLStage(TrainingStage):
     def row_tokens_at_most(self) -> int | None:
         """Of a group whose rollouts are all as long as they may be."""
         return self.group_size * self.max_new_tokens
-
-    def run(self, context: "StageContext", policy: Policy) -> Metrics:
-        from reasoning_lab.stages.rl.module import run
-
-        return run(self, context, policy)
 
 
 def _check_vllm(key: str, hardware: HardwareConfig) -> None:

@@ -1,30 +1,27 @@
 """One update from a step's rollouts: the same, however it is cut into micro-batches."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor
-from torch.optim import Optimizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_lab.data.tokens.batches import completion_batch
 from reasoning_lab.kernels.batch import TokenBatch
 from reasoning_lab.kernels.logprobs import token_entropies, token_logprobs
-from reasoning_lab.losses.policy_gradient import (
-    GRPOLoss,
-    KLTerm,
-    grpo_loss,
-    importance_weights,
-)
+from reasoning_lab.losses.policy_gradient import GRPOLoss, KLTerm, grpo_loss, importance_weights
 from reasoning_lab.models.tokenizer import prompt_tokens
 from reasoning_lab.stages.rl.records import RewardedGroup, TrainingRow
 from reasoning_lab.stages.rl.rollouts import training_rows
 from reasoning_lab.stages.rl.stage import MICRO_BATCH_ROWS, RLStage
 from reasoning_lab.system.ranks import Peers, rank_slice, world_size
+from reasoning_lab.training.loop import PolicyModule
 from reasoning_lab.training.micro_batches import MicroBatch
+from reasoning_lab.training.strategies import backward, clipped_step
 from reasoning_lab.types import Example, Rollout
 
 # Read for the entropy of a step: a few percent of the work of its update.
@@ -69,8 +66,7 @@ def rollout_batches(
 
     Args:
         groups: All of the update's that train, with their advantages.
-        tokenizer: The policy's.
-        config: The stage's.
+        tokenizer, config: The policy's and the stage's.
         rows: Rollouts a micro-batch; None = 32, so that little is padding. Fewer where some rank
             would have none.
         device: Where they go.
@@ -117,9 +113,8 @@ def entropy(
     Args:
         policy: Every rank computes the same.
         rollouts: All that the step drew, of which a few are read, evenly spread.
-        tokenizer: The policy's.
+        tokenizer, device: The policy's.
         rows: Rollouts a forward pass; None = all that are read.
-        device: Where they go.
     """
     count = min(_ENTROPY_ROLLOUTS, len(rollouts))
     read = [rollouts[number * len(rollouts) // count] for number in range(count)]
@@ -190,37 +185,20 @@ class Tally:
         self._sums[key] = self._sums.get(key, torch.zeros((), device=value.device)) + value
 
 
-def _kl_term(
-    reference: "Reference | None", batch: "RolloutBatch", config: RLStage, temperature: float
-) -> KLTerm | None:
-    if reference is None:
-        return None
-    logprobs = reference.logprobs(batch.tokens, temperature)
-    return KLTerm(logprobs, config.kl.estimator, config.kl.weight)
-
-
 def update(
-    policy: PreTrainedModel,
+    module: PolicyModule,
     batches: Sequence[RolloutBatch],
     config: RLStage,
     temperature: float,
-    optimizer: Optimizer | LightningOptimizer,
-    backward: Callable[[Tensor, bool], None],
-    step: Callable[[], float],
     peers: Peers,
     reference: Reference | None,
 ) -> dict[str, float]:
     """`config.epochs` optimizer steps over the same rollouts.
 
     Args:
-        policy: Learns; its weights are those that sampled.
+        module: Its policy learns; the weights are those that sampled.
         batches: This rank's share of the update's rollouts.
-        config: The stage's.
         temperature: The one that sampled divides the logits.
-        optimizer: Forgets the gradient of the update before.
-        backward: Adds a micro-batch's gradient, which becomes the mean over the ranks; its second
-            argument tells the last of an epoch.
-        step: Clips the gradient and steps the optimizer, once an epoch; gives the norm.
         peers: Gather what is logged.
         reference: For the divergence; None = it is not measured.
 
@@ -228,12 +206,20 @@ def update(
         What is logged under `train/`.
     """
     tally, first_logprobs = Tally(peers), list[Tensor]()
-    kl_terms = [_kl_term(reference, batch, config, temperature) for batch in batches]
+    kl_terms = [
+        None
+        if reference is None
+        else KLTerm(
+            reference.logprobs(batch.tokens, temperature), config.kl.estimator, config.kl.weight
+        )
+        for batch in batches
+    ]
+    optimizer = cast(LightningOptimizer, module.optimizers())
     norm = 0.0
     for epoch in range(config.epochs):
         optimizer.zero_grad()
         for number, batch in enumerate(batches):
-            policy_logprobs = token_logprobs(policy, batch.tokens, temperature)
+            policy_logprobs = token_logprobs(module.policy, batch.tokens, temperature)
             if epoch == 0:
                 first_logprobs.append(policy_logprobs.detach())
                 tally.add_mismatch(batch, policy_logprobs.detach())
@@ -253,7 +239,10 @@ def update(
                 correction,
                 kl_terms[number],
             )
-            backward(result.loss * world_size(), number == len(batches) - 1)
+            # The gradient becomes the mean over the ranks.
+            backward(module, result.loss * world_size(), number == len(batches) - 1)
             tally.add(result)
-        norm = step()
-    return {"gradient_norm": norm, **tally.values(config.epochs)}
+        norm = clipped_step(module, optimizer, config.optimization.clip_norm)
+    learning_rate = module.trainer.optimizers[0].param_groups[0]["lr"]
+    values = tally.values(config.epochs)
+    return {"gradient_norm": norm, **values, "learning_rate": float(learning_rate)}

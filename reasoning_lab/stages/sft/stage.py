@@ -1,21 +1,16 @@
 """The `sft` stage: fine-tuning on a compact, harder subset (paper, step 2)."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 from omegaconf import MISSING
 
 from reasoning_lab.config.fields import at_least, number
 from reasoning_lab.config.problems import CorpusSelection, DocumentLimit
 from reasoning_lab.data.artifacts import Corpus
-from reasoning_lab.graph.stage import Metrics, Workload
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.training.stage import TrainingStage
-from reasoning_lab.types import Sequences
-
-if TYPE_CHECKING:
-    from reasoning_lab.training.context import StageContext
 
 
 @dataclass
@@ -30,6 +25,7 @@ class SFTStage(TrainingStage):
     """
 
     name = "sft"
+    implementation = "reasoning_lab.stages.sft.module.run"
     consumes = (Policy, Corpus)
     produces = Policy
     reads = ("model",)
@@ -46,12 +42,6 @@ class SFTStage(TrainingStage):
             return None
         return DocumentLimit(f"{key}.max_tokens", self.max_tokens)
 
-    def workload(self) -> Workload:
-        workload, size = super().workload(), self.optimization.batch_size
-        if self.max_tokens is None or workload.rows is None:
-            return workload
-        return replace(workload, trained=Sequences(workload.rows, self.max_tokens, size))
-
     def epoch_rows(self, input_rows: Mapping[str, int | None]) -> int | None:
         rollouts = input_rows.get(Corpus.kind)
         return self.count if rollouts is None else min(self.count, rollouts)
@@ -62,8 +52,3 @@ class SFTStage(TrainingStage):
     def token_loss(self) -> Callable[..., Any] | None:
         """What is minimised, of `[K, V]` logits and `[K]` targets; None = the next-token loss."""
         return None
-
-    def run(self, context: "StageContext", policy: Policy, corpus: Corpus) -> Metrics:
-        from reasoning_lab.stages.sft.module import run
-
-        return run(self, context, policy, corpus)

@@ -3,8 +3,6 @@
 sympy receives objects and never text, which `sympify` and `parse_expr` would evaluate.
 """
 
-from collections.abc import Callable, Mapping
-from fractions import Fraction
 from typing import Any
 
 import sympy
@@ -14,44 +12,21 @@ from reasoning_lab.verify.gym.expressions import Grammar, NotInGrammarError
 _MAX_BITS = 512
 _MAX_EXPONENT = 1_000
 _CONSTANTS = "abcdefghjklmnopqrstuvwxyzABCDFGHJKLMNOPQRSTUVWXYZ"
-_FUNCTIONS: Mapping[str, Callable[[Any], Any]] = {
-    "sin": sympy.sin,
-    "cos": sympy.cos,
-    "tan": sympy.tan,
-    "cot": sympy.cot,
-    "sec": sympy.sec,
-    "csc": sympy.csc,
-    "asin": sympy.asin,
-    "acos": sympy.acos,
-    "atan": sympy.atan,
-    "arcsin": sympy.asin,
-    "arccos": sympy.acos,
-    "arctan": sympy.atan,
-    "sinh": sympy.sinh,
-    "cosh": sympy.cosh,
-    "tanh": sympy.tanh,
-    "exp": sympy.exp,
-    "log": sympy.log,
-    "ln": sympy.log,
-    "sqrt": sympy.sqrt,
-    "Abs": sympy.Abs,
-    "abs": sympy.Abs,
-}
+_NAMES = "sin cos tan cot sec csc asin acos atan sinh cosh tanh exp log sqrt Abs"
+_FUNCTIONS = {name: getattr(sympy, name) for name in _NAMES.split()}
+_OTHER_NAMES = {"arcsin": "asin", "arccos": "acos", "arctan": "atan", "ln": "log", "abs": "Abs"}
+_FUNCTIONS |= {name: _FUNCTIONS[other] for name, other in _OTHER_NAMES.items()}
 
 
 def parse_expression(text: str, variable: str) -> Any:
-    """Parse `text` to an object of sympy.
-
-    Args:
-        text: Python's notation; any letter but the variable, E and I is a constant.
-        variable: The name of the variable.
+    """Parse Python's notation, in which any letter but `variable`, E and I is a constant, to sympy.
 
     Raises:
         NotInGrammarError: The text does not fit the grammar.
     """
     names = {name: sympy.Symbol(name) for name in (*_CONSTANTS, "C1", "C_1", variable)}
     grammar = Grammar(
-        number=_number,
+        number=lambda value: sympy.Rational(value.numerator, value.denominator),
         names={"E": sympy.E, "pi": sympy.pi} | names,
         functions=_FUNCTIONS,
         power=_power,
@@ -64,10 +39,6 @@ def is_antiderivative(expression: Any, integrand: Any, variable: str) -> bool:
     """Return whether sympy shows that the derivative of `expression` is `integrand`."""
     derivative = sympy.diff(expression, sympy.Symbol(variable))
     return bool(sympy.simplify(derivative - integrand) == 0)
-
-
-def _number(value: Fraction) -> Any:
-    return sympy.Rational(value.numerator, value.denominator)
 
 
 def _power(base: Any, exponent: Any) -> Any:

@@ -7,6 +7,7 @@ bounded.
 """
 
 import re
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -15,11 +16,11 @@ from typing import Any
 _MAX_CHARS = 2_000
 _MAX_TOKENS = 1_000
 _MAX_DEPTH = 30
-_SPACE = re.compile(r"[ \t\r\n]*")
+_SPACE = " \t\r\n"
 _TOKEN = re.compile(
-    r"(?P<number>[0-9]{1,40}(?:\.[0-9]{0,40})?|\.[0-9]{1,40})(?![0-9A-Za-z_.])"
+    rf"[{_SPACE}]*(?:(?P<number>[0-9]{{1,40}}(?:\.[0-9]{{0,40}})?|\.[0-9]{{1,40}})(?![0-9A-Za-z_.])"
     r"|(?P<name>[A-Za-z](?:[A-Za-z0-9]|_(?!_)){0,15})(?![A-Za-z0-9_])"
-    r"|(?P<operator>\*[ \t]{0,9}\*|[-+*/()])"
+    r"|(?P<operator>\*[ \t]{0,9}\*|[-+*/()]))"
 )
 
 
@@ -56,52 +57,41 @@ class Grammar:
         tokens = list(_tokens(text))
         if len(tokens) > _MAX_TOKENS:
             raise NotInGrammarError("too many tokens")
-        parser = _Parser(self, tokens)
+        parser = _Parser(self, deque(tokens))
         try:
             value = parser.parse_sum(0)
         except ZeroDivisionError as error:
             raise NotInGrammarError("division by zero") from error
-        if parser.position != len(tokens):
+        if parser.tokens:
             raise NotInGrammarError("text follows the expression")
         return value
 
 
 def _tokens(text: str) -> Iterator[tuple[str, str]]:
     """Yield (kind, text) of each token."""
-    position = _skip_space(text, 0)
+    text = text.rstrip(_SPACE)
+    position = 0
     while position < len(text):
         match = _TOKEN.match(text, position)
         if match is None or match.lastgroup is None:
             raise NotInGrammarError("unknown character")
         # reasoning-gym also accepts "* *" as a power.
-        yield match.lastgroup, match[0] if match["operator"] is None else "".join(match[0].split())
-        position = _skip_space(text, match.end())
-
-
-def _skip_space(text: str, position: int) -> int:
-    match = _SPACE.match(text, position)
-    return match.end() if match else position
+        yield match.lastgroup, "".join(match[0].split())
+        position = match.end()
 
 
 class _Parser:
-    """Recursive descent over the tokens of one text."""
-
-    def __init__(self, grammar: Grammar, tokens: list[tuple[str, str]]) -> None:
+    def __init__(self, grammar: Grammar, tokens: deque[tuple[str, str]]) -> None:
         self._grammar = grammar
-        self._tokens = tokens
-        self.position = 0
+        self.tokens = tokens
 
     def _next_is(self, *operators: str) -> bool:
-        if self.position >= len(self._tokens):
-            return False
-        kind, text = self._tokens[self.position]
-        return kind == "operator" and text in operators
+        return bool(self.tokens) and self.tokens[0][1] in operators
 
     def _next_token(self) -> tuple[str, str]:
-        if self.position >= len(self._tokens):
+        if not self.tokens:
             raise NotInGrammarError("the expression is incomplete")
-        self.position += 1
-        return self._tokens[self.position - 1]
+        return self.tokens.popleft()
 
     def parse_sum(self, depth: int) -> Any:
         value = self._parse_product(depth)
@@ -145,19 +135,16 @@ class _Parser:
             return self._grammar.number(Fraction(text))
         if kind == "name":
             if self._next_is("("):
-                return self._parse_call(text, depth)
+                if text not in self._grammar.functions:
+                    raise NotInGrammarError("unknown function")
+                self._next_token()
+                return self._grammar.functions[text](self._parse_bracketed(depth))
             if text not in self._grammar.names:
                 raise NotInGrammarError("unknown name")
             return self._grammar.names[text]
         if text != "(":
             raise NotInGrammarError("a value is missing")
         return self._parse_bracketed(depth)
-
-    def _parse_call(self, name: str, depth: int) -> Any:
-        if name not in self._grammar.functions:
-            raise NotInGrammarError("unknown function")
-        self._next_token()
-        return self._grammar.functions[name](self._parse_bracketed(depth))
 
     def _parse_bracketed(self, depth: int) -> Any:
         """Return the value up to the closing bracket, behind the opening one."""

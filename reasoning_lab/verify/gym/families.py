@@ -20,99 +20,74 @@ from functools import cache
 from typing import Any
 
 from reasoning_lab.types import Problem, UserError, Verdict
-from reasoning_lab.verify.gym.answer_patterns import ANSWER_PATTERNS
 from reasoning_lab.verify.gym.expressions import NotInGrammarError
 from reasoning_lab.verify.gym.scorers import SCORERS
+from reasoning_lab.verify.verdicts import refuse_gold, verdict_of
 
 # A library of reasoning-gym's has source that Python finds fault with when it first compiles it.
 warnings.filterwarnings("ignore", category=SyntaxWarning, module=r".*\bcellpylib\b")
 
 PREFIX = "reasoning_gym/"
 
-REVIEWED_FAMILIES = frozenset(
-    {
-        "ab",
-        "acre",
-        "advanced_geometry",
-        "aiw",
-        "arc_1d",
-        "arc_agi",
-        "base_conversion",
-        "bf",
-        "binary_alternation",
-        "caesar_cipher",
-        "circuit_logic",
-        "codeio",
-        "color_cube_rotation",
-        "count_bits",
-        "course_schedule",
-        "cryptarithm",
-        "decimal_arithmetic",
-        "emoji_mystery",
-        "family_relationships",
-        "figlet_font",
-        "futoshiki",
-        "game_of_life",
-        "group_anagrams",
-        "isomorphic_strings",
-        "jugs",
-        "kakurasu",
-        "knight_swap",
-        "knights_knaves",
-        "largest_island",
-        "letter_counting",
-        "letter_jumble",
-        "list_functions",
-        "mahjong_puzzle",
-        "manipulate_matrix",
-        "maze",
-        "mini_sudoku",
-        "modulo_grid",
-        "needle_haystack",
-        "number_filtering",
-        "number_format",
-        "number_sequence",
-        "palindrome_generation",
-        "palindrome_partitioning",
-        "path_star",
-        "pool_matrix",
-        "power_function",
-        "quantum_lock",
-        "ransom_note",
-        "rearc",
-        "rectangle_count",
-        "rotate_matrix",
-        "rotten_oranges",
-        "self_reference",
-        "sentence_reordering",
-        "shortest_path",
-        "simple_geometry",
-        "sokoban",
-        "spell_backward",
-        "string_manipulation",
-        "string_splitting",
-        "string_synthesis",
-        "sudoku",
-        "survo",
-        "syllogism",
-        "time_intervals",
-        "tower_of_hanoi",
-        "tsumego",
-        "word_ladder",
-        "word_sequence_reversal",
-        "word_sorting",
-        "zebra_puzzles",
-    }
+# The form of an answer to each shipped family. An answer that does not match is unparseable, and
+# reasoning-gym's scorer never sees it. All patterns take linear time and have bounded repeats.
+_DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3}){1,12}|[0-9]{1,60})"
+_DECIMAL = rf"(?:{_DIGITS}(?:\.[0-9]{{0,60}})?|\.[0-9]{{1,60}})"
+_NUMBER = rf"[-+]?\s?\$?{_DECIMAL}(?:[eE][-+]?[0-9]{{1,3}})?"
+_LATEX_FRACTION = r"\\[dt]?frac\s*\{\s*[0-9]{1,60}\s*\}\s*\{\s*[0-9]{1,60}\s*\}"
+_FRACTION = rf"[-+]?(?:{_LATEX_FRACTION}|[0-9]{{1,60}}\s*/\s*[-+]?[0-9]{{1,60}})"
+_NUMBER_OR_FRACTION = rf"\$?(?:{_FRACTION}|{_NUMBER})\$?"
+_REAL_OR_IMAGINARY = (
+    r"(?:[0-9]{1,60}(?:\.[0-9]{0,60})?(?:[eE][-+]?[0-9]{1,3})?\s*\*?\s*[ijIJ]?|[ijIJ])"
 )
-_NO_GOLD = "its problems come without a gold answer"
-REFUSED_FAMILIES = {
-    "boxnet": _NO_GOLD,
-    "composite": "it mixes other families; name those",
-    "graph_color": _NO_GOLD,
-    "propositional_logic": _NO_GOLD,
-    "rubiks_cube": _NO_GOLD,
-    "rush_hour": _NO_GOLD,
+_COMPLEX = (
+    rf"\(?\(?\s*[-+]?\s*{_REAL_OR_IMAGINARY}(?:\s*[-+]\s*[-+]?\s*{_REAL_OR_IMAGINARY})?\s*\)?\)?"
+)
+_WORD = r"[A-Za-z]{1,20}\.?"
+# A unit may follow the number of a word problem, but no other number.
+_UNIT = (
+    rf"(?:\\[,;! ]|\s)*(?:\\?%|\\(?:text|mathrm)\{{[A-Za-z .]{{0,60}}\}}"
+    rf"|{_WORD}(?: {_WORD}){{0,5}})"
+)
+_AMOUNT = rf"\(?(?:[A-Za-z]\s*=\s*)?[-+]?(?:\\?\$)?{_DECIMAL}(?:{_UNIT})?\.?\)?"
+
+_NUMERIC_FAMILIES = (
+    "basic_arithmetic", "chain_sum", "count_primes", "decimal_chain_sum", "dice",
+    "fraction_simplification", "gcd", "lcm", "leg_counting", "products", "simple_equations",
+)  # fmt: skip
+_PATTERNS = {
+    **dict.fromkeys(_NUMERIC_FAMILIES, _NUMBER_OR_FRACTION),
+    "calendar_arithmetic": rf"[-+]?[0-9]{{1,12}}|{_WORD}",
+    "complex_arithmetic": _COMPLEX,
+    "gsm_symbolic": _AMOUNT,
+    "polynomial_equations": rf"{_NUMBER}(?:\s*,\s*{_NUMBER}){{0,30}}",
+    "prime_factorization": r"[-+]?[0-9]{1,60}(?:\s*(?:×|\*|\\times|\\cdot)\s*[0-9]{1,60}){0,200}",
 }
+ANSWER_PATTERNS = {family: re.compile(pattern) for family, pattern in _PATTERNS.items()}
+
+REVIEWED_FAMILIES = frozenset({
+    "ab", "acre", "advanced_geometry", "aiw", "arc_1d", "arc_agi", "base_conversion", "bf",
+    "binary_alternation", "caesar_cipher", "circuit_logic", "codeio", "color_cube_rotation",
+    "count_bits", "course_schedule", "cryptarithm", "decimal_arithmetic", "emoji_mystery",
+    "family_relationships", "figlet_font", "futoshiki", "game_of_life", "group_anagrams",
+    "isomorphic_strings", "jugs", "kakurasu", "knight_swap", "knights_knaves", "largest_island",
+    "letter_counting", "letter_jumble", "list_functions", "mahjong_puzzle", "manipulate_matrix",
+    "maze", "mini_sudoku", "modulo_grid", "needle_haystack", "number_filtering", "number_format",
+    "number_sequence", "palindrome_generation", "palindrome_partitioning", "path_star",
+    "pool_matrix", "power_function", "quantum_lock", "ransom_note", "rearc", "rectangle_count",
+    "rotate_matrix", "rotten_oranges", "self_reference", "sentence_reordering", "shortest_path",
+    "simple_geometry", "sokoban", "spell_backward", "string_manipulation", "string_splitting",
+    "string_synthesis", "sudoku", "survo", "syllogism", "time_intervals", "tower_of_hanoi",
+    "tsumego", "word_ladder", "word_sequence_reversal", "word_sorting", "zebra_puzzles",
+})  # fmt: skip
+REFUSED_FAMILIES = {
+    **dict.fromkeys(
+        ("boxnet", "graph_color", "propositional_logic", "rubiks_cube", "rush_hour"),
+        "its problems come without a gold answer",
+    ),
+    "composite": "it mixes other families; name those",
+}
+_SUPPORTED_FAMILIES = {*SCORERS, *ANSWER_PATTERNS, *REVIEWED_FAMILIES}
 
 _NUMERIC = re.compile(r"(?:\\[dt]?frac|[-+*/.,_(){}$\s0-9eEijIJ])+")
 _DIGIT = re.compile(r"[0-9]")
@@ -120,21 +95,15 @@ _LETTER = re.compile(r"[A-Za-z]")
 _NOT_A_NUMBER = re.compile(r"nan|inf", re.IGNORECASE)
 
 
-class UnscorableGoldError(Exception):
-    """The family's scorer rejects the problem's own gold; the message says why, or is empty."""
-
-
 def require_reviewed_family(family: str, where: str) -> None:
     """Raise where reasoning-gym has the family but the lab does not score its answers.
 
-    Args:
-        family: Name of a reasoning-gym family.
-        where: The row or the config key that names it, for the error.
+    The error names `where`, the row or the config key of the family.
 
     Raises:
         UserError: The family has no gold, or its scorer was not reviewed.
     """
-    if _is_supported(family):
+    if family in _SUPPORTED_FAMILIES:
         return
     if family in REFUSED_FAMILIES:
         raise UserError(
@@ -150,22 +119,18 @@ def require_reviewed_family(family: str, where: str) -> None:
         )
 
 
-def _is_supported(family: str) -> bool:
-    return family in SCORERS or family in ANSWER_PATTERNS or family in REVIEWED_FAMILIES
-
-
 def family_verdict(problem: Problem, answer: str) -> Verdict:
     """Compare `answer` with gold by the scorer of the problem's family.
 
     Only a full score is correct; a partial score is wrong.
 
     Raises:
-        UnscorableGoldError: The scorer rejects the problem's own gold.
+        UnreadableGoldError: The scorer rejects the problem's own gold.
         UserError: There is no such family, or the lab does not score it.
     """
     family = _family(problem)
+    is_correct: bool | None
     try:
-        is_correct: bool | None
         if family in SCORERS:
             is_correct = SCORERS[family](problem, answer)
         else:
@@ -176,25 +141,24 @@ def family_verdict(problem: Problem, answer: str) -> Verdict:
         # A scorer may fail on the answer or on the problem.
         require_scorable_gold(problem)
         is_correct = None if isinstance(error, NotInGrammarError) else False
-    if is_correct is None:
-        return Verdict.UNPARSEABLE
-    return Verdict.CORRECT if is_correct else Verdict.WRONG
+    return verdict_of(is_correct)
 
 
 def require_scorable_gold(problem: Problem) -> None:
-    """Raise UnscorableGoldError unless the scorer accepts the problem's own gold."""
+    """Raise UnreadableGoldError unless the scorer accepts the problem's own gold."""
     family = _family(problem)
     try:
         if family in SCORERS:
             score = 1.0 if SCORERS[family](problem, problem.gold) else 0.0
         else:
             score = _dataset(family).score_answer(problem.gold, _entry(problem, family))
+        details = "" if score == 1.0 else f" (it scores {score}, not 1)"
     except (MemoryError, UserError):
         raise
     except Exception as error:
-        raise UnscorableGoldError(f" ({type(error).__name__}: {error})") from error
-    if score != 1.0:
-        raise UnscorableGoldError(f" (it scores {score}, not 1)")
+        details = f" ({type(error).__name__}: {error})"
+    if details:
+        refuse_gold(problem, "can't score the gold", details)
 
 
 def _has_full_score(problem: Problem, family: str, answer: str) -> bool | None:
@@ -214,7 +178,7 @@ def _has_full_score(problem: Problem, family: str, answer: str) -> bool | None:
 def _family(problem: Problem) -> str:
     family = problem.checker.removeprefix(PREFIX)
     require_reviewed_family(family, problem.origin)
-    if not _is_supported(family):
+    if family not in _SUPPORTED_FAMILIES:
         raise UserError(
             f"{problem.origin}: reasoning-gym has no family '{family}' (checker "
             f"'{problem.checker}'); see its gallery for the names"

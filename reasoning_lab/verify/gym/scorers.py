@@ -15,6 +15,7 @@ The differences from reasoning-gym's scorers:
 """
 
 import re
+import string
 from collections.abc import Callable
 from fractions import Fraction
 
@@ -24,12 +25,10 @@ from reasoning_lab.verify.gym.polynomials import Polynomial
 
 Scorer = Callable[[Problem, str], bool]
 
-_LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9]{0,15}")
 _INTEGER = re.compile(r"[0-9]+")
 _ANY_BASE = re.compile(
-    r"(?P<sign>[-+]?)\s*(?:0[xX](?P<hex>[0-9a-fA-F]{1,300})|0[oO](?P<oct>[0-7]{1,300})"
-    r"|0[bB](?P<bin>[01]{1,1000})|(?P<dec>0|[1-9][0-9]{0,300}))"
+    r"([-+]?)\s*(0[xX][0-9a-fA-F]{1,300}|0[oO][0-7]{1,300}|0[bB][01]{1,1000}|0|[1-9][0-9]{0,300})"
 )
 _LIST = re.compile(r"\[[-+0-9.,'\"\s]*\]")
 _DECIMAL = re.compile(r"[-+]?(?:[0-9]{1,30}(?:\.[0-9]{0,30})?|\.[0-9]{1,30})")
@@ -39,17 +38,17 @@ _PROBABILITY_RTOL = Fraction(1, 1_000)
 _ARITHMETIC = Grammar(number=Fraction)
 
 
-def polynomial_multiplication(problem: Problem, answer: str) -> bool:
+def _polynomial_multiplication(problem: Problem, answer: str) -> bool:
     """Return whether the answer is the expanded product; an unexpanded product is wrong."""
-    names = {*_LETTERS, *_NAME.findall(problem.gold)}
+    names = {*string.ascii_letters, *_NAME.findall(problem.gold)}
     gold, value = _parse_polynomial(problem.gold, names), _parse_polynomial(answer, names)
     return value.expanded and value.terms == gold.terms
 
 
-def simple_integration(problem: Problem, answer: str) -> bool:
+def _simple_integration(problem: Problem, answer: str) -> bool:
     """Return whether the answer's derivative is the integrand."""
     variable = str(problem.metadata["variable"])
-    names = {*_LETTERS, variable, "C1", "C_1", "constant"}
+    names = {*string.ascii_letters, variable, "C1", "C_1", "constant"}
     integrand = _parse_polynomial(str(problem.metadata["integrand"]), names, decimals=True)
     value = _parse_polynomial(answer, names, decimals=True)
     return value.derivative(variable).terms == integrand.terms
@@ -66,7 +65,7 @@ def _parse_polynomial(text: str, names: set[str], decimals: bool = False) -> Pol
     return value
 
 
-def intermediate_integration(problem: Problem, answer: str) -> bool:
+def _intermediate_integration(problem: Problem, answer: str) -> bool:
     """Return whether sympy can show that the answer's derivative is the integrand."""
     # Only this family needs sympy.
     from reasoning_lab.verify.gym.calculus import is_antiderivative, parse_expression
@@ -79,12 +78,12 @@ def intermediate_integration(problem: Problem, answer: str) -> bool:
     return is_antiderivative(parse_expression(answer, variable), integrand, variable)
 
 
-def countdown(problem: Problem, answer: str) -> bool:
+def _countdown(problem: Problem, answer: str) -> bool:
     """Return whether the answer uses the problem's numbers, each once, and reaches its target."""
     return _uses_and_reaches(answer, problem.metadata["numbers"], problem.metadata["target"])
 
 
-def puzzle24(problem: Problem, answer: str) -> bool:
+def _puzzle24(problem: Problem, answer: str) -> bool:
     """Return whether the answer uses the problem's four numbers, each once, and reaches 24."""
     return _uses_and_reaches(answer, problem.metadata["numbers"], 24)
 
@@ -95,8 +94,7 @@ def _uses_and_reaches(expression: str, numbers: list[int], target: int) -> bool:
     return used_numbers == sorted(int(number) for number in numbers) and bool(value == int(target))
 
 
-def bitwise_arithmetic(problem: Problem, answer: str) -> bool:
-    """Return whether both are the same integer, each in the base of its prefix."""
+def _bitwise_arithmetic(problem: Problem, answer: str) -> bool:
     return _parse_integer(answer) == _parse_integer(problem.gold)
 
 
@@ -104,28 +102,22 @@ def _parse_integer(text: str) -> int:
     match = _ANY_BASE.fullmatch(text.strip())
     if match is None:
         raise NotInGrammarError("no integer")
-    for name, base in (("hex", 16), ("oct", 8), ("bin", 2), ("dec", 10)):
-        if match[name]:
-            return int(match[name], base) * (-1 if match["sign"] == "-" else 1)
-    raise NotInGrammarError("no integer")
+    return int(match[1] + match[2], base=0)
 
 
-def number_sorting(problem: Problem, answer: str) -> bool:
-    """Return whether the list holds gold's numbers in gold's order."""
+def _number_sorting(problem: Problem, answer: str) -> bool:
     return _parse_numbers(answer) == _parse_numbers(problem.gold)
 
 
 def _parse_numbers(text: str) -> list[Fraction]:
-    if not _LIST.fullmatch(text.strip()):
-        raise NotInGrammarError("no list of numbers")
     inside = text.strip()[1:-1].strip().rstrip(",")
     items = [item.strip(" \t\r\n'\"") for item in inside.split(",")] if inside else []
-    if not all(_DECIMAL.fullmatch(item) for item in items):
+    if not _LIST.fullmatch(text.strip()) or not all(map(_DECIMAL.fullmatch, items)):
         raise NotInGrammarError("no list of numbers")
     return [Fraction(item) for item in items]
 
 
-def coin_flip(problem: Problem, answer: str) -> bool:
+def _coin_flip(problem: Problem, answer: str) -> bool:
     """Return whether both are the same probability, up to rounding to four decimals."""
     gold, value = _parse_probability(problem.gold), _parse_probability(answer)
     return abs(value - gold) <= min(_PROBABILITY_ATOL, _PROBABILITY_RTOL * gold)
@@ -142,33 +134,30 @@ def _parse_probability(text: str) -> Fraction:
     return value / 100 if stripped.endswith("%") else value
 
 
-def same_text(problem: Problem, answer: str) -> bool:
-    """Return whether both are the same text, up to spaces around it."""
+def _same_text(problem: Problem, answer: str) -> bool:
     return answer.strip() == problem.gold.strip()
 
 
-def same_word(problem: Problem, answer: str) -> bool:
-    """Return whether both are the same text, up to case and spaces around it."""
+def _same_word(problem: Problem, answer: str) -> bool:
     return answer.strip().casefold() == problem.gold.strip().casefold()
 
 
-def n_queens(problem: Problem, answer: str) -> bool:
-    """Return whether the answer is one of the boards that solve the problem."""
+def _n_queens(problem: Problem, answer: str) -> bool:
     return answer in list(problem.metadata["valid_answers"])
 
 
 SCORERS: dict[str, Scorer] = {
-    "binary_matrix": same_text,
-    "bitwise_arithmetic": bitwise_arithmetic,
-    "coin_flip": coin_flip,
-    "countdown": countdown,
-    "game_of_life_halting": same_word,
-    "intermediate_integration": intermediate_integration,
-    "n_queens": n_queens,
-    "number_sorting": number_sorting,
-    "polynomial_multiplication": polynomial_multiplication,
-    "puzzle24": puzzle24,
-    "simple_integration": simple_integration,
-    "spiral_matrix": same_text,
-    "string_insertion": same_text,
+    "binary_matrix": _same_text,
+    "bitwise_arithmetic": _bitwise_arithmetic,
+    "coin_flip": _coin_flip,
+    "countdown": _countdown,
+    "game_of_life_halting": _same_word,
+    "intermediate_integration": _intermediate_integration,
+    "n_queens": _n_queens,
+    "number_sorting": _number_sorting,
+    "polynomial_multiplication": _polynomial_multiplication,
+    "puzzle24": _puzzle24,
+    "simple_integration": _simple_integration,
+    "spiral_matrix": _same_text,
+    "string_insertion": _same_text,
 }

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from matplotlib.axes import Axes
 
-from reasoning_lab.report.style import COLOURS, INK, new_figure, save_figure, style_axes
+from reasoning_lab.report.figures import COLOURS, INK, new_figure, save_figure, style_axes
 
 from . import graphs, models, problems
 from .curve import MARGIN, Curve, measured_row

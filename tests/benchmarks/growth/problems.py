@@ -20,11 +20,14 @@ from reasoning_lab.data.corpus import read_rollouts, write_rollouts
 from reasoning_lab.data.curation.decontamination import Decontaminate
 from reasoning_lab.data.curation.selection import group_by_problem, harder_subset, preference_pairs
 from reasoning_lab.data.curation.step import CurationContext, build_steps, curate
-from reasoning_lab.data.sources.reasoning_gym import ReasoningGymSource
+from reasoning_lab.data.sources.config import ReasoningGymConfig
 from reasoning_lab.evaluate.benchmark import measured
 from reasoning_lab.evaluate.completions import COMPLETIONS
 from reasoning_lab.evaluate.statistics import majority, paired_difference, pass_at_1, pass_at_k
-from reasoning_lab.report.write import Claims, Completions, Evidence, Row, StageResult, write_report
+from reasoning_lab.report.comparisons import Claims
+from reasoning_lab.report.evidence import Completions, Evidence
+from reasoning_lab.report.rows import Row, StageResult
+from reasoning_lab.report.write import write_report
 from reasoning_lab.types import Completion, Problem, Rollout, RolloutGroup, Split, Verdict
 from reasoning_lab.verify import Verifier
 
@@ -73,7 +76,7 @@ def _groups(count: int) -> list[RolloutGroup]:
 
 
 def draw_problems(size: int, stack: ExitStack) -> Callable[[], object]:
-    source = ReasoningGymSource(FAMILIES, 0.05, 0.05)
+    source = ReasoningGymConfig(FAMILIES, 0.05, 0.05)
     return lambda: list(source.problems(Split.TRAIN, [1], size, 0))
 
 

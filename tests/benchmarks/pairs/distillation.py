@@ -21,7 +21,7 @@ from reasoning_lab.config.components import CustomEngine
 from reasoning_lab.config.hardware import HardwareConfig, SamplingHardwareConfig
 from reasoning_lab.config.model import ModelConfig
 from reasoning_lab.config.problems import ProblemsConfig
-from reasoning_lab.data.sources.file import FileSource
+from reasoning_lab.data.sources.table_source import TableSource
 from reasoning_lab.models.policy import load_tokenizer
 from reasoning_lab.models.tokenizer import prompt_texts
 from reasoning_lab.sampling.config import ModelTeacherConfig
@@ -29,11 +29,12 @@ from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.sampling.vllm import VLLMEngine
 from reasoning_lab.stages.distill.produce import run
 from reasoning_lab.stages.distill.stage import DistillStage
-from reasoning_lab.tracking.tracker import NullTracker
+from reasoning_lab.tracking.tracker import Tracker
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.training.stage import LabStage
 from reasoning_lab.types import Completion, Problem, Split
 from reasoning_lab.verify import build_verifier
+from tests.support.sources import file_source
 
 from .ours import size_of
 from .work import Clock, Work
@@ -44,8 +45,8 @@ PROBLEMS_AT_ONCE = 32
 KV_CACHE_GB = 2
 
 
-def source_of(folder: Path) -> FileSource:
-    return FileSource(str(folder / "problems.jsonl"), 0.0, 0.2, {})
+def source_of(folder: Path) -> TableSource:
+    return file_source(str(folder / "problems.jsonl"), 0.0, 0.2, {})
 
 
 def held_out(size: Size) -> int:
@@ -113,7 +114,7 @@ class Stage:
             source=self._source,
             hardware=self._hardware,
             verifier=self._verifier,
-            tracker=NullTracker(),
+            tracker=Tracker(),
         )
         engine = CustomEngine(self._model, f"{__name__}.open_engine")
         config = DistillStage(

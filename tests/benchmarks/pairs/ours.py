@@ -17,7 +17,6 @@ from reasoning_lab.config.optimization import OptimizationConfig, OptimizerConfi
 from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.data.artifacts import Corpus, Preferences
 from reasoning_lab.data.corpus import read_rollouts
-from reasoning_lab.data.sources.file import FileSource
 from reasoning_lab.models.policy import load_policy, load_tokenizer
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.models.tokenizer import prompt_tokens, tokenize_rollouts
@@ -29,11 +28,12 @@ from reasoning_lab.stages.rl.stage import KLConfig, RLStage, TemperatureConfig
 from reasoning_lab.stages.sft.stage import SFTStage
 from reasoning_lab.system import malloc
 from reasoning_lab.tracking.history import read_history
-from reasoning_lab.tracking.tracker import NullTracker
+from reasoning_lab.tracking.tracker import Tracker
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.training.stage import LabStage, TrainingStage
 from reasoning_lab.types import Problem
 from reasoning_lab.verify import Verifier
+from tests.support.sources import file_source
 
 from .limits import decoding_bytes, decoding_products, training_products
 from .work import CHECK_STEPS, Clock, Work
@@ -103,7 +103,7 @@ class Stage:
             source=None,  # type: ignore[arg-type]  # The rollouts are there.
             hardware=HardwareConfig(),
             verifier=None,  # type: ignore[arg-type]  # Nothing is verified.
-            tracker=NullTracker(),
+            tracker=Tracker(),
         )
 
     def _work(
@@ -193,7 +193,7 @@ class PolicyGradient(Stage):
         return self._run("-check", 1)
 
     def _context(self, run_folder: Path, data: Path) -> TimedContext:
-        source = FileSource(str(data / "problems.jsonl"), 0.0, 0.0, {"checker": "number"})
+        source = file_source(str(data / "problems.jsonl"), 0.0, 0.0, {"checker": "number"})
         context = super()._context(run_folder, data)
         return replace(context, source=source, verifier=self._verifier)
 

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from reasoning_lab.data.sources.file import FileSource
 from reasoning_lab.data.sources.problem_source import split_of
+from reasoning_lab.data.sources.table_source import TableSource
 from reasoning_lab.types import Split, UserError
-from tests.support.sources import GOOD, everything, write_lines
+from tests.support.sources import GOOD, everything, file_source, write_lines
 
 
 def source_of(
@@ -21,8 +21,8 @@ def source_of(
     rows: Mapping[str, Any] | None = None,
     test_frac: float = 0.1,
     validation_frac: float = 0.1,
-) -> FileSource:
-    return FileSource(str(path), test_frac, validation_frac, rows or {})
+) -> TableSource:
+    return file_source(str(path), test_frac, validation_frac, rows or {})
 
 
 @pytest.mark.parametrize(

@@ -2,35 +2,32 @@
 
 import shutil
 from collections import Counter
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
+from reasoning_lab.config.components import SourceConfig
 from reasoning_lab.config.folder import CONF
-from reasoning_lab.data.sources.config import FileConfig, HubConfig
-from reasoning_lab.data.sources.hub import HubSource
-from reasoning_lab.data.sources.mixture import MixtureSource
+from reasoning_lab.data.sources.config import FileConfig, HubConfig, MixtureConfig
 from reasoning_lab.data.sources.problem_source import split_of
-from reasoning_lab.data.sources.row_mapping import RowMapping, parse_row_mapping
+from reasoning_lab.data.sources.row_mapping import RowMapping
+from reasoning_lab.data.sources.table_source import TableSource
 from reasoning_lab.types import Problem, Split, UserError
 from tests.conftest import Compose
 from tests.support.sources import GOOD, everything, write_lines
 
 
-def hub(dataset: str, **changes: Any) -> HubSource:
+def hub(dataset: str, **changes: Any) -> TableSource:
     options: dict[str, Any] = {
-        "config": None,
         "revision": "main",
         "licence": "MIT",
         "splits": {"train": "train", "test": "test"},
-        "rows": {},
         "test_frac": 0.0,
         "validation_frac": 0.1,
     }
-    return HubSource(dataset, **(options | changes))
+    return HubConfig(dataset=dataset, **(options | changes)).build()
 
 
 def folder_of(folder: Path, train: range, test: range) -> Path:
@@ -181,9 +178,8 @@ def test_shipped_dataset_is_pinned_and_maps_its_rows(option: str, composed: Comp
     assert len(options.revision) == 40
     assert source.content() == f"{options.dataset}@{options.revision}"
     row, gold = SHIPPED_ROWS[option]
-    mapping = parse_row_mapping(asdict(options.rows), "data.rows")
-    assert mapping.selects(row)
-    problem = mapping.problem(row, "row 1")
+    assert options.rows.selects(row)
+    problem = options.rows.problem(row, "row 1")
     assert problem is not None
     assert problem.prompt.startswith("Q?")
     assert problem.gold == gold
@@ -192,15 +188,17 @@ def test_shipped_dataset_is_pinned_and_maps_its_rows(option: str, composed: Comp
 
 
 def file_options(path: Path, **rows: Any) -> FileConfig:
-    return FileConfig(str(path), RowMapping(**rows))
+    return FileConfig(path=str(path), rows=RowMapping(**rows))
 
 
 def test_mixture_draws_by_weight_and_spreads_its_sources(tmp_path: Path) -> None:
     for name in ("a", "b"):
         rows = [{"prompt": f"{name} {n}", "gold": "1"} for n in range(400)]
         write_lines(tmp_path / f"{name}.jsonl", rows)
-    sources = {name: file_options(tmp_path / f"{name}.jsonl", family=name) for name in "ab"}
-    mixture = MixtureSource(sources, {"a": 3, "b": 1}, 0.1, 0.1)
+    sources: dict[str, SourceConfig] = {
+        name: file_options(tmp_path / f"{name}.jsonl", family=name) for name in "ab"
+    }
+    mixture = MixtureConfig(sources, {"a": 3, "b": 1}, 0.1, 0.1).build()
     problems = list(mixture.problems(Split.TRAIN, [1], 201, 0))
     assert len({problem.id for problem in problems}) == 201
     # 150.75 and 50.25: the larger rest takes what rounding leaves.
@@ -220,9 +218,11 @@ def test_mixture_gives_a_prompt_once_and_in_one_split_only(tmp_path: Path) -> No
         tmp_path / "mine.jsonl", [{"prompt": f"{n}?", "gold": "mine"} for n in range(100)]
     )
     folder = folder_of(tmp_path / "numbers", range(40), range(40, 60))
-    theirs = HubConfig(str(folder), None, "main", "MIT", {"train": "train", "test": "test"})
-    sources = {"mine": file_options(lines), "theirs": theirs}
-    mixture = MixtureSource(sources, {"mine": 1, "theirs": 1}, 0.1, 0.2)
+    theirs = HubConfig(
+        dataset=str(folder), revision="main", splits={"train": "train", "test": "test"}
+    )
+    sources: dict[str, SourceConfig] = {"mine": file_options(lines), "theirs": theirs}
+    mixture = MixtureConfig(sources, {"mine": 1, "theirs": 1}, 0.1, 0.2).build()
     ids = {}
     for split, count in ((Split.TRAIN, 40), (Split.VALIDATION, 8), (Split.TEST, 12)):
         problems = list(mixture.problems(split, [1], count, 3))
@@ -239,8 +239,8 @@ def test_mixture_gives_a_prompt_once_and_in_one_split_only(tmp_path: Path) -> No
 @pytest.mark.parametrize("weights", [{"a": 1}, {"a": 1, "b": 1, "c": 1}, {}])
 def test_weights_name_the_sources(tmp_path: Path, weights: dict[str, float]) -> None:
     (tmp_path / "a").write_text(GOOD)
-    sources = {name: file_options(tmp_path / "a") for name in "ab"}
+    sources: dict[str, SourceConfig] = {name: file_options(tmp_path / "a") for name in "ab"}
     with pytest.raises(UserError, match=r"data\.weights: .*sources are a, b"):
-        MixtureSource(sources, weights, 0.1, 0.1)
+        MixtureConfig(sources, weights, 0.1, 0.1).build()
     with pytest.raises(UserError, match="are no shares"):
-        MixtureSource(sources, {"a": 0, "b": 0}, 0.1, 0.1)
+        MixtureConfig(sources, {"a": 0, "b": 0}, 0.1, 0.1).build()

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from reasoning_lab.data.sources.row_mapping import parse_row_mapping
+from reasoning_lab.data.sources.row_mapping import RowMapping
 from reasoning_lab.types import Problem, UserError
 
 
 def mapped(options: Mapping[str, Any], row: Mapping[str, Any]) -> Problem:
-    problem = parse_row_mapping({"checker": "choice", **options}, "data.rows").problem(row, "row 1")
+    problem = RowMapping(**{"checker": "choice", **options}).problem(row, "row 1")
     assert problem is not None
     return problem
 

@@ -5,7 +5,7 @@ import gzip
 import json
 import lzma
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -14,25 +14,26 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from reasoning_lab.data.sources.file import FileSource
-from reasoning_lab.data.sources.hub import HubSource
-from reasoning_lab.data.sources.row_mapping import RowMapping, parse_row_mapping
+from reasoning_lab.data.sources.config import HubConfig
+from reasoning_lab.data.sources.row_mapping import RowMapping
+from reasoning_lab.data.sources.table_source import TableSource
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.types import Problem, Split, UserError
 from tests.conftest import Compose
+from tests.support.sources import file_source
 
 LINE = '{"prompt": "¿2 + 2?", "gold": "4"}\n'
 
 
-def drop_source(path: Path, rows: Mapping[str, Any] | None = None, **options: Any) -> FileSource:
-    return FileSource(str(path), 0.0, 0.0, rows or {}, unreadable="drop", **options)
+def drop_source(path: Path, rows: Mapping[str, Any] | None = None, **options: Any) -> TableSource:
+    return file_source(str(path), 0.0, 0.0, rows or {}, unreadable="drop", **options)
 
 
-def problems_of(source: FileSource | HubSource) -> list[Problem]:
+def problems_of(source: TableSource) -> list[Problem]:
     return list(source.problems(Split.TRAIN, [1], source.available(Split.TRAIN, [1]), 0))
 
 
-def rows_of(source: FileSource | HubSource) -> dict[str, Any]:
+def rows_of(source: TableSource) -> dict[str, Any]:
     ledger = Ledger()
     source.record_rows(ledger)
     counts = ledger.as_json()["rows"]
@@ -41,13 +42,13 @@ def rows_of(source: FileSource | HubSource) -> dict[str, Any]:
 
 def gold_of(folder: Path, content: bytes, name: str = "rows.jsonl") -> str:
     (folder / name).write_bytes(content)
-    (problem,) = problems_of(FileSource(str(folder / name), 0.0, 0.0, {}))
+    (problem,) = problems_of(file_source(str(folder / name), 0.0, 0.0, {}))
     return problem.gold
 
 
 def refusal_of(path: Path, **rows: Any) -> str:
     with pytest.raises(UserError) as refusal:
-        FileSource(str(path), 0.0, 0.0, rows)
+        file_source(str(path), 0.0, 0.0, rows)
     assert "\n" not in str(refusal.value)
     return str(refusal.value)
 
@@ -176,9 +177,7 @@ def test_what_a_table_dropped_is_counted_whenever_it_is_used(tmp_path: Path) -> 
         drop_source(path, max_unreadable_frac=0.4)
     drop_source(path, max_unreadable_frac=0.43)
     with pytest.raises(UserError, match=r"line 5: not JSON.*2 more: rows\.jsonl, line 6, rows"):
-        FileSource(str(path), 0.0, 0.0, {})
-    with pytest.raises(UserError, match=r"data\.unreadable: 'skip' is unknown"):
-        FileSource(str(path), 0.0, 0.0, {}, unreadable="skip")
+        file_source(str(path), 0.0, 0.0, {})
 
 
 def test_a_wrong_mapping_is_refused_before_all_rows_are_read(tmp_path: Path) -> None:
@@ -192,14 +191,14 @@ def test_prompts_whose_golds_disagree_are_not_used(tmp_path: Path) -> None:
     pairs = [("a", "1"), ("b", "2"), ("A ", "$ 1 $"), ("c", "3"), ("c", "4"), ("c", "3")]
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps({"prompt": p, "gold": g}) + "\n" for p, g in pairs))
-    source = FileSource(str(path), 0.0, 0.0, {})
+    source = file_source(str(path), 0.0, 0.0, {})
     assert {(p.prompt, p.gold) for p in problems_of(source)} == {("a", "1"), ("b", "2")}
     dropped = {"conflicting_gold": 3, "duplicate_prompt": 1}
     assert rows_of(source) == {"in": 6, "out": 2, "dropped": dropped}
 
 
 def mapped(options: Mapping[str, Any], row: Mapping[str, Any]) -> Problem:
-    problem = parse_row_mapping({"checker": "choice", **options}, "data.rows").problem(row, "row 1")
+    problem = RowMapping(**{"checker": "choice", **options}).problem(row, "row 1")
     assert problem is not None
     return problem
 
@@ -220,7 +219,7 @@ def test_types_of_parquet(tmp_path: Path, golds: Any, expected: list[str]) -> No
     unused = pa.array([1234567890123456789, 1], pa.timestamp("ns"))
     table = pa.table({"prompt": ["p", "q"], "gold": golds, "when": unused})
     pq.write_table(table, tmp_path / "rows.parquet")
-    source = FileSource(str(tmp_path / "rows.parquet"), 0.0, 0.0, {})
+    source = file_source(str(tmp_path / "rows.parquet"), 0.0, 0.0, {})
     assert {p.prompt: p.gold for p in problems_of(source)} == dict(zip("pq", expected, strict=True))
 
 
@@ -296,14 +295,21 @@ def test_corrections_meet_the_gold_that_they_name(
         half: {"gold": "1./2", "corrected": "1/2"},
         other: {"gold": "8", "corrected": "9"},
     }
-    options: dict[str, Any] = {"config": None, "revision": "r", "licence": "MIT", "rows": {}}
-    options |= {"splits": {"train": "train"}, "test_frac": 0.0, "validation_frac": 0.0}
-    source = HubSource("a/b", **options, path=str(path), corrections=corrections)
+    config = HubConfig(
+        dataset="a/b",
+        revision="r",
+        path=str(path),
+        splits={"train": "train"},
+        corrections=corrections,
+        test_frac=0.0,
+        validation_frac=0.0,
+    )
+    source = config.build()
     assert {problem.gold for problem in problems_of(source)} == {"1/2", "7"}
     assert f"the correction of {other} matches no row" in caplog.text
     assert half not in caplog.text
     with pytest.raises(UserError, match=r"data\.corrections\.x: .* is no correction"):
-        HubSource("a/b", **options, corrections={"x": {"gold": "1"}})
+        replace(config, corrections={"x": {"gold": "1"}}).build()
 
 
 def test_every_key_of_a_mapping_is_set_without_a_plus(composed: Compose) -> None:
@@ -338,6 +344,8 @@ def test_how_unreadable_rows_are_treated_is_identity(composed: Compose, tmp_path
     prints.add(fingerprint("data.max_unreadable_frac=0.25"))
     prints.add(fingerprint("data.corrections={ab: {gold: '1', corrected: '2'}}"))
     assert len(prints) == 4
+    with pytest.raises(UserError, match=r"data\.unreadable: 'skip' is unknown"):
+        fingerprint("data.unreadable=skip")
 
 
 def test_errors_of_a_mixture_name_the_key_of_the_source(composed: Compose, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from reasoning_lab.config.folder import CONF
-from reasoning_lab.data.sources.reasoning_gym import ReasoningGymSource
+from reasoning_lab.data.sources.config import ReasoningGymConfig
 from reasoning_lab.types import Problem, Split, UserError, Verdict
 from reasoning_lab.verify.checkers import check
 
@@ -21,9 +21,9 @@ LEVELS = sorted({level for levels in FAMILIES.values() for level in levels})
 MATH: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(CONF / "data" / "gym_math.yaml"))  # type: ignore[assignment]
 
 
-def source_of(*families: str) -> ReasoningGymSource:
+def source_of(*families: str) -> ReasoningGymConfig:
     chosen = {name: FAMILIES[name] for name in families or FAMILIES}
-    return ReasoningGymSource(chosen, TINY["test_frac"], TINY["validation_frac"])
+    return ReasoningGymConfig(chosen, TINY["test_frac"], TINY["validation_frac"])
 
 
 @settings(deadline=None, max_examples=4)
@@ -51,15 +51,15 @@ def test_problems_are_distinct_seeded_and_of_the_requested_levels() -> None:
 def test_too_small_a_family_says_how_many_it_has() -> None:
     families = {"count_primes": {1: {"max_n": 3}}}
     with pytest.raises(UserError, match=r"only \d+ distinct train prompts .*500 asked for"):
-        list(ReasoningGymSource(families, 0.1, 0.1).problems(Split.TRAIN, [1], 500, 0))
+        list(ReasoningGymConfig(families, 0.1, 0.1).problems(Split.TRAIN, [1], 500, 0))
 
 
 def test_options_that_reasoning_gym_refuses_name_their_key() -> None:
     families = {"gcd": {2: {"min_value": 9, "max_value": 1}}}
     with pytest.raises(UserError, match=r"data\.families\.gcd\.2: reasoning-gym refuses"):
-        list(ReasoningGymSource(families, 0.1, 0.1).problems(Split.TRAIN, [2], 5, 0))
+        list(ReasoningGymConfig(families, 0.1, 0.1).problems(Split.TRAIN, [2], 5, 0))
     with pytest.raises(UserError, match=r"data\.families\.gdc\.2: reasoning-gym refuses"):
-        list(ReasoningGymSource({"gdc": {2: {}}}, 0.1, 0.1).problems(Split.TRAIN, [2], 5, 0))
+        list(ReasoningGymConfig({"gdc": {2: {}}}, 0.1, 0.1).problems(Split.TRAIN, [2], 5, 0))
     with pytest.raises(UserError, match=r"no family has a level in \[7\]"):
         list(source_of("gcd").problems(Split.TRAIN, [7], 5, 0))
 
@@ -67,14 +67,14 @@ def test_options_that_reasoning_gym_refuses_name_their_key() -> None:
 @pytest.mark.parametrize("fractions", [(0.6, 0.5), (-0.1, 0.2)])
 def test_fractions_must_not_overlap(fractions: tuple[float, float]) -> None:
     with pytest.raises(UserError, match="sum to 1 at most"):
-        ReasoningGymSource(FAMILIES, *fractions)
+        ReasoningGymConfig(FAMILIES, *fractions).build()
 
 
 @pytest.mark.parametrize("family", MATH["families"])
 def test_generated_mathematics_has_three_levels_that_can_be_checked(family: str) -> None:
     by_level = MATH["families"][family]
     assert sorted(by_level) == [1, 2, 3]
-    source = ReasoningGymSource({family: by_level}, 0.05, 0.05)
+    source = ReasoningGymConfig({family: by_level}, 0.05, 0.05)
     for level in by_level:
         problems = list(source.problems(Split.TRAIN, [level], 6, 0))
         assert {problem.level for problem in problems} == {level}

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from reasoning_lab.data.sources.row_mapping import RowMapping, parse_row_mapping
+from reasoning_lab.data.sources.row_mapping import RowMapping
 from reasoning_lab.types import Problem, UserError
 
 
 def problem_of(options: Mapping[str, Any], row: Mapping[str, Any]) -> Problem | None:
-    return parse_row_mapping(options, "data.rows").problem(row, "f.jsonl, line 7")
+    return RowMapping(**options).problem(row, "f.jsonl, line 7")
 
 
 @pytest.mark.parametrize(
@@ -103,8 +103,8 @@ def test_only_the_rows_with_the_wanted_values_are_read() -> None:
 
 
 def test_a_mapping_that_cannot_be_is_refused() -> None:
-    with pytest.raises(UserError, match=r"data\.rows\.promt: there is no such key; .*prompt"):
-        parse_row_mapping({"promt": "q"}, "data.rows")
+    with pytest.raises(UserError, match=r"data\.rows\.shuffled: data\.rows\.options names"):
+        RowMapping(options="o", shuffled=["w"]).check("data.rows")
     for gold_in in ("box", "after ", "after"):
         with pytest.raises(UserError, match=r"data\.rows\.gold_in: .*unknown; choose whole"):
-            parse_row_mapping({"gold_in": gold_in}, "data.rows")
+            RowMapping(gold_in=gold_in).check("data.rows")

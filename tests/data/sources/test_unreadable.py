@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from reasoning_lab.config.components import SourceConfig
 from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.data.corpus import read_prompt_ids, read_rollouts
-from reasoning_lab.data.sources.config import FileConfig
-from reasoning_lab.data.sources.file import FileSource
-from reasoning_lab.data.sources.mixture import MixtureSource
+from reasoning_lab.data.sources.config import FileConfig, MixtureConfig
+from reasoning_lab.data.sources.problem_source import ProblemSource
 from reasoning_lab.data.sources.row_mapping import RowMapping
 from reasoning_lab.data.sources.unreadable import (
     ReadableGoldFilter,
@@ -27,6 +27,7 @@ from reasoning_lab.verify import Verifier
 from tests.conftest import Compose, lab_here
 from tests.support.contexts import data_context
 from tests.support.openai_server import Server, chat_reply, serving
+from tests.support.sources import file_source
 
 GOLDS = ["1", "2", "none", "4", "many", "6"]
 
@@ -49,7 +50,7 @@ def write(path: Path, golds: list[str]) -> Path:
     return path
 
 
-def policy_of(source: MixtureSource, problem: Problem) -> UnreadablePolicy:
+def policy_of(source: ProblemSource, problem: Problem) -> UnreadablePolicy:
     policy = source.unreadable(problem)
     assert policy is not None
     return policy
@@ -85,18 +86,18 @@ def test_refused_golds_are_named_with_the_key(verifier: Verifier) -> None:
 def test_each_source_of_a_mixture_decides_for_its_own_problems(
     tmp_path: Path, verifier: Verifier
 ) -> None:
-    def mixture(theirs: list[str], mine: list[str]) -> MixtureSource:
-        sources = {
+    def mixture(theirs: list[str], mine: list[str]) -> ProblemSource:
+        sources: dict[str, SourceConfig] = {
             name: FileConfig(
-                str(write(tmp_path / f"{name}.jsonl", golds)),
-                RowMapping(checker="number"),
+                path=str(write(tmp_path / f"{name}.jsonl", golds)),
+                rows=RowMapping(checker="number"),
                 unreadable=unreadable,
             )
             for name, golds, unreadable in (("theirs", theirs, "drop"), ("mine", mine, "refuse"))
         }
-        return MixtureSource(sources, {"theirs": 1, "mine": 1}, 0.0, 0.0)
+        return MixtureConfig(sources, {"theirs": 1, "mine": 1}, 0.0, 0.0).build()
 
-    def read(source: MixtureSource) -> set[str]:
+    def read(source: ProblemSource) -> set[str]:
         golds = ReadableGoldFilter(verifier, Ledger(), lambda p: policy_of(source, p))
         return {p.gold for p in golds.filter(source.problems(Split.TRAIN, [1], 12, 0))}
 
@@ -113,7 +114,7 @@ def test_distillation_goes_on_without_them(tmp_path: Path, verifier: Verifier) -
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     mapping = {"solutions": "s", "checker": "number"}
-    source = FileSource(str(path), 0.0, 0.0, mapping, unreadable="drop")
+    source = file_source(str(path), 0.0, 0.0, mapping, unreadable="drop")
     config = DistillStage(
         teacher=RecordedTeacherConfig("(x)"),
         problems=ProblemsConfig(levels=[1], count=9),

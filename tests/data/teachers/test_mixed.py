@@ -1,9 +1,11 @@
 """Two teachers for one mixture: whose business a problem is, and that their order is kept."""
 
 from reasoning_lab.config.hardware import HardwareConfig
-from reasoning_lab.data.teachers.config import ProceduralTeacherConfig, RecordedTeacherConfig
-from reasoning_lab.data.teachers.mixed import MixedTeacher
-from reasoning_lab.data.teachers.procedural import ProceduralTeacher
+from reasoning_lab.data.teachers.config import (
+    MixedTeacherConfig,
+    ProceduralTeacherConfig,
+    RecordedTeacherConfig,
+)
 from reasoning_lab.data.teachers.recorded import RecordedTeacher
 from reasoning_lab.types import Problem
 
@@ -18,12 +20,11 @@ def test_each_problem_has_its_own_teachers_solution_in_its_own_place() -> None:
         for count, animals in ((2, {"dog": 2}), (3, {"dog": 3}))
     ]
     problems = [legs[0], story, legs[1]]
-    teacher = MixedTeacher(PROCEDURAL, RECORDED)
+    teacher = MixedTeacherConfig(PROCEDURAL, RECORDED).build()
     with teacher.open(HardwareConfig()) as writing:
         written = [[done.text for done in completions] for completions in writing(problems, 2, 7)]
-    procedural = ProceduralTeacher(PROCEDURAL.noticed_slip_rate, PROCEDURAL.unnoticed_slip_rate)
-    recorded = RecordedTeacher(RECORDED.answer_pattern)
-    assert written[0] == procedural.texts(legs[0], 2, 7)
+    recorded = RecordedTeacher(RECORDED)
+    assert written[0] == PROCEDURAL.texts(legs[0], 2, 7)
     assert written[1] == [recorded.completion("2+3 = 5\n#### 5").text]
-    assert written[2] == procedural.texts(legs[1], 2, 7)
+    assert written[2] == PROCEDURAL.texts(legs[1], 2, 7)
     assert teacher.name == "procedural, recorded"

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from reasoning_lab.config.folder import CONF
 from reasoning_lab.data.sources.reasoning_gym import generated_problems
-from reasoning_lab.data.teachers.procedural import ProceduralTeacher
+from reasoning_lab.data.teachers.config import ProceduralTeacherConfig
 from reasoning_lab.data.teachers.solvers import SOLVERS
 from reasoning_lab.types import Problem, UserError, Verdict
 from reasoning_lab.verify import extract_answer
@@ -38,7 +38,7 @@ def test_shipped_families_are_at_least_six_with_three_levels_and_a_solver() -> N
 
 @pytest.mark.parametrize(("family", "level"), CELLS)
 def test_teacher_without_slips_is_right(family: str, level: int) -> None:
-    teacher = ProceduralTeacher(0.0, 0.0)
+    teacher = ProceduralTeacherConfig(0.0, 0.0)
     for problem in generated(family, level):
         (text,) = teacher.texts(problem, 1, 0)
         assert verdict(problem, text) is Verdict.CORRECT, (problem.prompt, text)
@@ -48,7 +48,7 @@ def test_teacher_without_slips_is_right(family: str, level: int) -> None:
 
 @pytest.mark.parametrize(("family", "level"), CELLS)
 def test_noticed_slips_are_repaired(family: str, level: int) -> None:
-    teacher = ProceduralTeacher(0.5, 0.0)
+    teacher = ProceduralTeacherConfig(0.5, 0.0)
     waits = 0
     for problem in generated(family, level):
         for text in teacher.texts(problem, 2, 0):
@@ -59,7 +59,7 @@ def test_noticed_slips_are_repaired(family: str, level: int) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_unnoticed_slips_leave_wrong_answers(family: str) -> None:
-    teacher = ProceduralTeacher(0.0, 0.5)
+    teacher = ProceduralTeacherConfig(0.0, 0.5)
     verdicts = Counter(
         verdict(problem, text)
         for problem in generated(family, 2)
@@ -70,7 +70,7 @@ def test_unnoticed_slips_leave_wrong_answers(family: str) -> None:
 
 
 def test_rollouts_are_seeded_and_differ() -> None:
-    teacher = ProceduralTeacher(0.4, 0.0)
+    teacher = ProceduralTeacherConfig(0.4, 0.0)
     problem = generated("chain_sum", 3)[0]
     first = list(teacher.texts(problem, 4, 0))
     assert first == list(teacher.texts(problem, 4, 0))
@@ -78,12 +78,12 @@ def test_rollouts_are_seeded_and_differ() -> None:
     assert len({*first, *teacher.texts(problem, 4, 1)}) > 2
 
 
-@pytest.mark.parametrize("rates", [(-0.1, 0.0), (0.6, 0.6)])
+@pytest.mark.parametrize("rates", [(1.0, 0.1), (0.6, 0.6)])
 def test_impossible_slip_rates_are_refused(rates: tuple[float, float]) -> None:
     with pytest.raises(UserError, match="sum to at most 1"):
-        ProceduralTeacher(*rates)
+        ProceduralTeacherConfig(*rates).build()
 
 
 def test_family_without_a_solver_is_named() -> None:
     with pytest.raises(UserError, match=r"'sudoku'.*chain_sum"):
-        ProceduralTeacher(0, 0).texts(Problem("?", "1", "math", "sudoku"), 1, 0)
+        ProceduralTeacherConfig(0, 0).texts(Problem("?", "1", "math", "sudoku"), 1, 0)

@@ -11,17 +11,17 @@ import pytest
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.data.corpus import read_rollouts
-from reasoning_lab.data.sources.file import FileSource
-from reasoning_lab.data.sources.reasoning_gym import ReasoningGymSource
-from reasoning_lab.data.teachers.config import ANSWER_PATTERN, RecordedTeacherConfig
+from reasoning_lab.data.sources.config import ReasoningGymConfig
+from reasoning_lab.data.teachers.config import RecordedTeacherConfig
 from reasoning_lab.data.teachers.recorded import RecordedTeacher
 from reasoning_lab.stages.distill.produce import run
 from reasoning_lab.stages.distill.stage import DistillStage
 from reasoning_lab.types import Completion, Problem, Split, UserError, Verdict
 from reasoning_lab.verify import Verifier, extract_answer
 from tests.support.contexts import data_context
+from tests.support.sources import file_source
 
-TEACHER = RecordedTeacher(ANSWER_PATTERN)
+TEACHER = RecordedTeacher(RecordedTeacherConfig())
 
 
 @pytest.mark.parametrize(
@@ -97,23 +97,23 @@ def test_whatever_the_marks_there_is_one_thought(solution: str, text: str) -> No
 
 
 def test_a_dataset_s_own_marks_are_an_option() -> None:
-    teacher = RecordedTeacher(ANSWER_PATTERN, [["<cot>", "</cot>"]])
+    teacher = RecordedTeacher(RecordedTeacherConfig(marks=[["<cot>", "</cot>"]]))
     assert teacher.completion("<cot>x</cot>\\boxed{3}").text == "<think>x</think>\\boxed{3}"
     assert teacher.completion("<cot>x \\boxed{3}").truncated
 
 
 @pytest.mark.parametrize(
-    "marks", [["<a>"], [3], [["<a>", ""]], [["<a>", "<a>"]], [["<think>", "</b>"]]]
+    "marks", [["<a>"], [["<a>"]], [["<a>", ""]], [["<a>", "<a>"]], [["<think>", "</b>"]]]
 )
 def test_marks_that_are_no_pairs_are_refused(marks: Any) -> None:
     with pytest.raises(UserError, match=r"teacher\.marks: .*\[OPENING, CLOSING\]"):
-        RecordedTeacher(ANSWER_PATTERN, marks)
+        RecordedTeacher(RecordedTeacherConfig(marks=marks))
 
 
 @pytest.mark.parametrize("samples", [1, 3])
 def test_a_generation_without_marks_beside_thoughts_is_cut_off(samples: int) -> None:
     """As of a template that opens the thought: only the end of one is ever in the text."""
-    teacher = RecordedTeacher(ANSWER_PATTERN)
+    teacher = RecordedTeacher(RecordedTeacherConfig())
 
     def problems(file: str, solutions: list[list[str]]) -> list[Problem]:
         return [
@@ -205,7 +205,7 @@ def test_a_problem_without_the_column_is_named() -> None:
 )
 def test_a_pattern_that_finds_no_answer_is_refused(pattern: str, message: str) -> None:
     with pytest.raises(UserError, match=rf"teacher\.answer_pattern: .*{message}"):
-        RecordedTeacher(pattern)
+        RecordedTeacher(RecordedTeacherConfig(pattern))
 
 
 @pytest.fixture(scope="module")
@@ -226,7 +226,7 @@ def test_recorded_solutions_become_a_verified_corpus(tmp_path: Path, verifier: V
     ]
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join(json.dumps(row) for row in rows))
-    source = FileSource(str(path), 0.0, 0.3, {"solutions": "s"})
+    source = file_source(str(path), 0.0, 0.3, {"solutions": "s"})
     context = data_context(tmp_path, "distill", source, verifier)
     config = DistillStage(
         teacher=RecordedTeacherConfig(),
@@ -269,7 +269,7 @@ def test_a_dataset_with_half_of_its_generations_cut_off(tmp_path: Path, verifier
     ]
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join(json.dumps(row) for row in rows))
-    source = FileSource(str(path), 0.0, 0.2, {"solutions": "s"})
+    source = file_source(str(path), 0.0, 0.2, {"solutions": "s"})
     context = data_context(tmp_path, "distill", source, verifier)
     config = DistillStage(
         teacher=RecordedTeacherConfig(),
@@ -291,7 +291,7 @@ def test_a_dataset_with_half_of_its_generations_cut_off(tmp_path: Path, verifier
 
 
 def test_a_family_that_works_its_own_problems_has_them_recorded() -> None:
-    source = ReasoningGymSource({"gsm_symbolic": {1: {}}}, 0.1, 0.1)
+    source = ReasoningGymConfig({"gsm_symbolic": {1: {}}}, 0.1, 0.1)
     problems = list(source.problems(Split.TRAIN, [1], 40, 0))
     texts = [done.text for [done] in TEACHER(problems, 1, 0)]
     ends = [problem.metadata["answer_cot"].rpartition("#### ")[2] for problem in problems]
@@ -300,6 +300,6 @@ def test_a_family_that_works_its_own_problems_has_them_recorded() -> None:
 
 
 def test_a_family_without_worked_solutions_is_refused_by_its_name() -> None:
-    [problem] = ReasoningGymSource({"gcd": {1: {}}}, 0.1, 0.1).problems(Split.TRAIN, [1], 1, 0)
+    [problem] = ReasoningGymConfig({"gcd": {1: {}}}, 0.1, 0.1).problems(Split.TRAIN, [1], 1, 0)
     with pytest.raises(UserError, match=f"problem {problem.id} .*has no recorded solutions"):
         TEACHER([problem], 1, 0)

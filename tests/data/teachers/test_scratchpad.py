@@ -5,7 +5,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reasoning_lab.data.teachers.scratchpad import Scratchpad
+from reasoning_lab.data.teachers.solvers import Scratchpad
 
 
 def test_slips_come_at_their_rates() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from reasoning_lab.stages.rl.health import Health
+from reasoning_lab.stages.rl.metrics import Health
 
 
 def step(**changes: float) -> dict[str, float]:

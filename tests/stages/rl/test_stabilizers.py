@@ -4,12 +4,10 @@ from collections import Counter
 
 import pytest
 
-from reasoning_lab.stages.rl.stabilizers import (
-    annealed_temperature,
-    balanced_indices,
-    has_mixed_correctness,
-    length_variation,
-)
+from reasoning_lab.stages.rl.prompts import screening_reason
+from reasoning_lab.stages.rl.records import DropReason
+from reasoning_lab.stages.rl.rollouts import balanced_indices, length_variation
+from reasoning_lab.stages.rl.stage import RLStage, TemperatureConfig
 from tests.support.rollouts import group
 
 
@@ -17,11 +15,11 @@ from tests.support.rollouts import group
     ("step", "temperature"), [(0, 1.0), (1, 0.9), (2, 0.8), (3, 0.7), (4, 0.6), (5, 0.6), (7, 0.6)]
 )
 def test_temperature_falls_linearly_over_half_the_steps(step: int, temperature: float) -> None:
-    assert annealed_temperature(step, 8, 1.0, 0.6, 0.5) == pytest.approx(temperature)
+    assert TemperatureConfig(1.0, 0.6, 0.5).at(step, 8) == pytest.approx(temperature)
 
 
 def test_without_annealing_temperature_is_its_end() -> None:
-    assert [annealed_temperature(step, 4, 1.0, 0.6, 0.0) for step in range(4)] == [0.6] * 4
+    assert [TemperatureConfig(1.0, 0.6, 0.0).at(step, 4) for step in range(4)] == [0.6] * 4
 
 
 def test_length_variation_by_hand() -> None:
@@ -37,7 +35,8 @@ def test_length_variation_by_hand() -> None:
 def test_correctness_is_mixed_if_some_are_correct_and_some_are_not(
     verdicts: str, expected: bool
 ) -> None:
-    assert has_mixed_correctness(group(verdicts)) is expected
+    reason = screening_reason(RLStage(max_new_tokens=9), group(verdicts))
+    assert reason is (None if expected else DropReason.NO_SIGNAL)
 
 
 @pytest.mark.parametrize(

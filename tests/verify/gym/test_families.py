@@ -7,11 +7,14 @@ import pytest
 import reasoning_gym
 from reasoning_gym.factory import DATASETS
 
-from reasoning_lab.data.sources.reasoning_gym import ReasoningGymSource
+from reasoning_lab.data.sources.config import ReasoningGymConfig
 from reasoning_lab.types import Problem, UserError, Verdict
 from reasoning_lab.verify.checkers import check, gold_error
-from reasoning_lab.verify.gym.answer_patterns import ANSWER_PATTERNS
-from reasoning_lab.verify.gym.families import REFUSED_FAMILIES, REVIEWED_FAMILIES
+from reasoning_lab.verify.gym.families import (
+    ANSWER_PATTERNS,
+    REFUSED_FAMILIES,
+    REVIEWED_FAMILIES,
+)
 from reasoning_lab.verify.gym.scorers import SCORERS
 from tests.support.verification import SHIPPED_FAMILIES, generated_problems
 
@@ -29,7 +32,7 @@ def test_families_that_cannot_be_scored_are_refused(monkeypatch: pytest.MonkeyPa
         ("rubiks_cube", "without a gold answer"),
     ):
         with pytest.raises(UserError, match=rf"data\.families\.{family}: .*{reason}"):
-            ReasoningGymSource({family: {1: {}}}, 0.1, 0.1)
+            ReasoningGymConfig({family: {1: {}}}, 0.1, 0.1).build()
         with pytest.raises(UserError, match=reason):
             check(Problem("?", "5", f"reasoning_gym/{family}", "f"), "5")
 

@@ -1,0 +1,28 @@
+"""What a checker returns: the verdict on an answer, or the error of a gold."""
+
+from typing import NoReturn
+
+from reasoning_lab.types import Problem, UserError, Verdict
+
+_SHOWN_CHARS = 100
+
+
+class UnreadableGoldError(UserError):
+    """The checker cannot read the problem's gold: an error in the data."""
+
+
+def refuse_gold(
+    problem: Problem, reason: str = "can't read the gold", details: str = ""
+) -> NoReturn:
+    """Raise UnreadableGoldError with the problem's origin and checker, the reason and the gold."""
+    raise UnreadableGoldError(
+        f"{problem.origin}: '{problem.checker}' {reason} {problem.gold[:_SHOWN_CHARS]!r}{details}; "
+        "correct or drop this problem in its data source"
+    )
+
+
+def verdict_of(is_correct: bool | None) -> Verdict:
+    """Return the verdict on an answer; None = the checker cannot read it."""
+    if is_correct is None:
+        return Verdict.UNPARSEABLE
+    return Verdict.CORRECT if is_correct else Verdict.WRONG
