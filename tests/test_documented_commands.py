@@ -12,6 +12,7 @@ from reasoning_lab.cli import SUBCOMMANDS
 from reasoning_lab.commands.compose import register_schemas
 from reasoning_lab.commands.evaluate import as_recipe
 from reasoning_lab.config.folder import CONF
+from tests.conftest import lab_here
 from tests.support.pages import PAGES, ROOT, page_id, shell_lines
 
 # They read files, or the store.
@@ -20,7 +21,7 @@ SWEPT = ("plan", "report", "dashboard")
 # Its commands are mistakes, which `test_troubleshooting.py` makes.
 MISTAKES = ROOT / "conf" / "TROUBLESHOOTING.md"
 # Programs that are not ours.
-OTHERS = {"pip", "vllm", "export", "cat"}
+OTHERS = {"pip", "vllm", "export", "source"}
 
 
 def commands_of(page: Path) -> list[list[str]]:
@@ -86,6 +87,17 @@ def test_other_commands_exist(page: Path) -> None:
         else:
             assert program == "python", words
             assert (ROOT / words[1]).is_file(), words
+
+
+@pytest.mark.parametrize("name", SUBCOMMANDS)
+def test_help_of_a_subcommand_says_what_it_takes(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert lab_here(name, "--help", cwd=tmp_path) == 0
+    page = capsys.readouterr().out
+    for argument, meaning in SUBCOMMANDS[name].takes.items():
+        assert re.search(rf"^  {re.escape(argument)} +{re.escape(meaning)}$", page, re.M)
+    assert page.endswith(f"Example:\n  {SUBCOMMANDS[name].example}\n")
 
 
 def test_every_example_of_a_subcommand_takes_what_it_says() -> None:

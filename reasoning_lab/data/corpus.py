@@ -109,10 +109,11 @@ def _row(rollout: Rollout) -> dict[str, Any]:
 
 def _rollout(row: dict[str, Any]) -> Rollout:
     problem = {name: row[name] for name in _PROBLEM_FIELDS}
+    # A corpus of an earlier version names no judge.
+    rollout: dict[str, Any] = {name: row.get(name) for name in _ROLLOUT_FIELDS}
     return Rollout(
         Problem(**problem, metadata=json.loads(row["metadata"])),
         Completion(row["token_ids"], row["text"], truncated=row["truncated"]),
         verdict=Verdict(row["verdict"]),
-        # A corpus of an earlier version names no judge.
-        **{name: row.get(name) for name in _ROLLOUT_FIELDS},
+        **rollout,
     )

@@ -51,7 +51,7 @@ def _in_forward(
     """`function` in the model's precision and, where a strategy has hooks, between these."""
 
     @wraps(function)
-    def run(model: PreTrainedModel, *args: P.args, **kwargs: P.kwargs) -> T:
+    def run(model: PreTrainedModel, /, *args: P.args, **kwargs: P.kwargs) -> T:
         compute: Any = getattr(model, "_shared_forward", None) or partial(_compute, model)
         result: T = compute(partial(function, model, *args, **kwargs))
         return result
@@ -130,7 +130,8 @@ def _trained_states(model: PreTrainedModel, batch: TokenBatch) -> tuple[Any, Ten
 
 
 def _entropies_of(logits: Tensor) -> Tensor:
-    return torch.special.entr(logits.float().softmax(-1)).sum(-1)
+    entropies: Tensor = torch.special.entr(logits.float().softmax(-1)).sum(-1)
+    return entropies
 
 
 def _chunk_size(head: Any, targets: Tensor) -> int:

@@ -37,85 +37,62 @@ class DPOLoss(NamedTuple):
     rejected_rewards: Float[Tensor, " B"]
 
 
-class PairLogprobs(NamedTuple):
-    """What policy and reference think of each pair's completions, summed over their tokens.
+class SideLogprobs(NamedTuple):
+    """What policy and reference think of one side of B pairs, summed over a completion's tokens.
 
     Attributes:
-        policy_chosen: `[B]` float, with gradient.
-        policy_rejected: `[B]` float, with gradient.
-        reference_chosen: `[B]` float.
-        reference_rejected: `[B]` float.
-        chosen_tokens: `[B]`, how many tokens were summed; at least 1.
-        rejected_tokens: `[B]`.
+        policy: `[B]` float, with gradient.
+        reference: `[B]` float.
+        tokens: `[B]`, how many tokens were summed; at least 1.
     """
 
-    policy_chosen: Float[Tensor, " B"]
-    policy_rejected: Float[Tensor, " B"]
-    reference_chosen: Float[Tensor, " B"]
-    reference_rejected: Float[Tensor, " B"]
-    chosen_tokens: Int[Tensor, " B"]
-    rejected_tokens: Int[Tensor, " B"]
+    policy: Float[Tensor, " B"]
+    reference: Float[Tensor, " B"]
+    tokens: Int[Tensor, " B"]
 
-    def swapped(self) -> "PairLogprobs":
-        """As if the rejected were the chosen."""
-        return PairLogprobs(
-            self.policy_rejected,
-            self.policy_chosen,
-            self.reference_rejected,
-            self.reference_chosen,
-            self.rejected_tokens,
-            self.chosen_tokens,
-        )
-
-    def chosen_ratio(self) -> Float[Tensor, " B"]:
-        return self.policy_chosen - self.reference_chosen
-
-    def rejected_ratio(self) -> Float[Tensor, " B"]:
-        return self.policy_rejected - self.reference_rejected
-
-    def margin(self) -> Float[Tensor, " B"]:
-        policy_preference = self.policy_chosen - self.policy_rejected
-        return policy_preference - (self.reference_chosen - self.reference_rejected)
-
-    def margin_a_token(self) -> Float[Tensor, " B"]:
-        return (
-            self.chosen_ratio() / self.chosen_tokens - self.rejected_ratio() / self.rejected_tokens
-        )
+    def ratio(self) -> Float[Tensor, " B"]:
+        return self.policy - self.reference
 
 
-def _losses(kind: str, pairs: PairLogprobs, beta: float) -> Float[Tensor, " B"]:
-    match kind:
-        case "sigmoid":
-            return -logsigmoid(beta * pairs.margin())
-        case "sigmoid_norm":
-            return -logsigmoid(beta * pairs.margin_a_token())
-        case "ipo":
-            return (pairs.margin_a_token() - 1 / (2 * beta)) ** 2
-        case "hinge":
-            return torch.relu(1 - beta * pairs.margin())
-        case "apo_zero":
-            chosen, rejected = pairs.chosen_ratio(), pairs.rejected_ratio()
-            return torch.sigmoid(-beta * chosen) + torch.sigmoid(beta * rejected)
-        case "apo_down":
-            chosen, margin = pairs.chosen_ratio(), pairs.margin()
-            return torch.sigmoid(beta * chosen) + torch.sigmoid(-beta * margin)
-    raise ValueError(f"loss '{kind}' is unknown")
-
-
-def dpo_loss(kind: str, pairs: PairLogprobs, beta: float, label_smoothing: float = 0.0) -> DPOLoss:
+def dpo_loss(
+    kind: str,
+    chosen: SideLogprobs,
+    rejected: SideLogprobs,
+    beta: float,
+    label_smoothing: float = 0.0,
+) -> DPOLoss:
     """Loss of each pair.
 
     Args:
         kind: One of those above.
-        pairs: What policy and reference think of them.
+        chosen: What policy and reference think of the chosen completions.
+        rejected: What they think of the rejected ones.
         beta: How dearly the policy pays for leaving the reference; > 0.
         label_smoothing: The share of pairs whose labels are taken to be swapped, in [0, 0.5]
             (Mitchell 2023, conservative DPO).
     """
-    losses = _losses(kind, pairs, beta)
+    losses = _losses(kind, chosen, rejected, beta)
     if label_smoothing:
-        swapped = _losses(kind, pairs.swapped(), beta)
+        swapped = _losses(kind, rejected, chosen, beta)
         losses = (1 - label_smoothing) * losses + label_smoothing * swapped
-    return DPOLoss(
-        losses, beta * pairs.chosen_ratio().detach(), beta * pairs.rejected_ratio().detach()
-    )
+    return DPOLoss(losses, beta * chosen.ratio().detach(), beta * rejected.ratio().detach())
+
+
+def _losses(kind: str, chosen: SideLogprobs, rejected: SideLogprobs, beta: float) -> Tensor:
+    ratio, rejected_ratio = chosen.ratio(), rejected.ratio()
+    margin = chosen.policy - rejected.policy - (chosen.reference - rejected.reference)
+    margin_a_token = ratio / chosen.tokens - rejected_ratio / rejected.tokens
+    match kind:
+        case "sigmoid":
+            return -logsigmoid(beta * margin)
+        case "sigmoid_norm":
+            return -logsigmoid(beta * margin_a_token)
+        case "ipo":
+            return (margin_a_token - 1 / (2 * beta)) ** 2
+        case "hinge":
+            return torch.relu(1 - beta * margin)
+        case "apo_zero":
+            return torch.sigmoid(-beta * ratio) + torch.sigmoid(beta * rejected_ratio)
+        case "apo_down":
+            return torch.sigmoid(beta * ratio) + torch.sigmoid(-beta * margin)
+    raise ValueError(f"loss '{kind}' is unknown")

@@ -77,18 +77,16 @@ def completions_of(
     ]
 
 
-def rollout_seeds(problems: Sequence[Problem], samples: int, seed: str) -> list[int]:
+def rollout_seeds(problems: Sequence[Problem], samples: int, seed: str) -> list[list[int]]:
     """Return `samples` seeds for each problem, from `seed` and the problem's id.
 
-    The seeds of a problem are adjacent. A problem that occurs again gets the next samples' seeds.
+    A problem that occurs again gets the next samples' seeds.
     """
     samples_drawn: Counter[str] = Counter()
     seeds = []
     for problem in problems:
         start = samples_drawn[problem.id]
         samples_drawn[problem.id] += samples
-        seeds += [
-            random.Random(f"{seed}/{problem.id}/{sample}").getrandbits(63)
-            for sample in range(start, start + samples)
-        ]
+        keys = (f"{seed}/{problem.id}/{sample}" for sample in range(start, start + samples))
+        seeds.append([random.Random(key).getrandbits(63) for key in keys])
     return seeds

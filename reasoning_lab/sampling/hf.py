@@ -194,10 +194,6 @@ def sample(
         computes them: before unused ids are masked and top-p truncates. At temperature 0 they are
         under softmax(logits).
     """
-    if sampling.temperature == 0:
-        allowed = logits if unused_ids is None else logits.masked_fill(unused_ids, -torch.inf)
-        tokens = allowed.argmax(dim=-1)
-        return tokens, torch.log_softmax(logits, -1).gather(1, tokens[:, None])[:, 0]
     chunk_rows = len(logits)
     if logits.device.type == "cpu":
         chunk_rows = max(1, cpu_chunk_logits // logits.shape[-1])
@@ -214,7 +210,11 @@ def sample(
 def _sample_chunk(
     logits: Tensor, sampling: Sampling, uniforms: Tensor, unused_ids: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Like `sample`, for a few rows and at a temperature above 0."""
+    """Like `sample`, for a few rows."""
+    if sampling.temperature == 0:
+        allowed = logits if unused_ids is None else logits.masked_fill(unused_ids, -torch.inf)
+        tokens = allowed.argmax(dim=-1)
+        return tokens, torch.log_softmax(logits, -1).gather(1, tokens[:, None])[:, 0]
     probs = torch.softmax(
         logits if sampling.temperature == 1 else logits / sampling.temperature, dim=-1
     )

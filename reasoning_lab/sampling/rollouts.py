@@ -1,6 +1,7 @@
 """Verified rollouts of a policy, for every stage that samples one and for evaluation."""
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 
 from reasoning_lab.config.benchmark import SamplingConfig
@@ -84,14 +85,8 @@ class RolloutSampler:
             own random numbers.
         """
         self._sync_weights(self._engine, policy_version)
-        seeds = rollout_seeds(problems, group_size, seed)
-        group_seeds = [
-            seeds[start : start + group_size] for start in range(0, len(seeds), group_size)
-        ]
-        rank_seeds = [seed for group in rank_slice(group_seeds) for seed in group]
-        rank_rollouts = self._sample(
-            rank_slice(problems), group_size, sampling, rank_seeds, policy_version
-        )
+        seeds = rank_slice(rollout_seeds(problems, group_size, seed))
+        rank_rollouts = self._sample(rank_slice(problems), sampling, seeds, policy_version)
         rollouts = self._gather_in_order(rank_rollouts, len(problems), group_size)
         return [
             RolloutGroup(problem, rollouts[index * group_size : (index + 1) * group_size])
@@ -114,9 +109,8 @@ class RolloutSampler:
         """
 
         def sample_shard(shard: Sequence[Problem]) -> list[Rollout]:
-            seeds = rollout_seeds(shard, group_size, seed)
             before = task.done
-            sampled = self._sample(shard, group_size, sampling, seeds, 0)
+            sampled = self._sample(shard, sampling, rollout_seeds(shard, group_size, seed), 0)
             if task.done == before:  # The engine has not told of its completions.
                 self._advance([rollout.completion for rollout in sampled])
             return sampled
@@ -152,14 +146,16 @@ class RolloutSampler:
     def _sample(
         self,
         problems: Sequence[Problem],
-        group_size: int,
         sampling: Sampling,
-        seeds: Sequence[int],
+        seeds: Sequence[Sequence[int]],
         policy_version: int,
     ) -> list[Rollout]:
-        repeated = [problem for problem in problems for _ in range(group_size)]
+        """A rollout of each problem for each of its seeds."""
+        repeated = [
+            problem for problem, of_problem in zip(problems, seeds, strict=True) for _ in of_problem
+        ]
         prompts = [with_instruction(problem.prompt, self._instruction) for problem in repeated]
-        completions = self._engine.generate(prompts, sampling, seeds)
+        completions = self._engine.generate(prompts, sampling, list(chain.from_iterable(seeds)))
         texts = [completion.text for completion in completions]
         verdicts = self._verifier.verify(repeated, texts)
         return [

@@ -115,7 +115,12 @@ def test_protocol_takes_the_place_of_what_it_names() -> None:
 
 
 def test_choices_are_put_in_an_order_that_the_question_decides() -> None:
-    columns = {"prompt": "q", "gold": "right", "shuffled": ["w1", "w2", "w3"], "level": 1}
+    columns: dict[str, Any] = {
+        "prompt": "q",
+        "gold": "right",
+        "shuffled": ["w1", "w2", "w3"],
+        "level": 1,
+    }
     mapping = RowMapping(**{**columns, "checker": "choice"})
     golds = []
     for number in range(40):

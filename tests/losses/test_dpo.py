@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from reasoning_lab.losses.dpo import PairLogprobs, dpo_loss
+from reasoning_lab.losses.dpo import SideLogprobs, dpo_loss
 from reasoning_lab.stages.dpo.module import (
     beta_at,
     preference_metrics,
@@ -24,20 +24,19 @@ KINDS = DPOStage.__dataclass_fields__["loss"].metadata["choices"]
 
 def pairs_of(
     chosen: list[float], rejected: list[float], reference: tuple[list[float], list[float]]
-) -> PairLogprobs:
+) -> tuple[SideLogprobs, SideLogprobs]:
     """Float64, the policy's part with gradient; 10 tokens chosen, 5 rejected."""
 
     def tensor(values: list[float]) -> torch.Tensor:
         return torch.tensor(values, dtype=torch.double)
 
-    reference_chosen, reference_rejected = reference
-    return PairLogprobs(
-        tensor(chosen).requires_grad_(),
-        tensor(rejected).requires_grad_(),
-        tensor(reference_chosen),
-        tensor(reference_rejected),
-        torch.full((len(chosen),), 10),
-        torch.full((len(chosen),), 5),
+    return (
+        SideLogprobs(
+            tensor(chosen).requires_grad_(), tensor(reference[0]), torch.full((len(chosen),), 10)
+        ),
+        SideLogprobs(
+            tensor(rejected).requires_grad_(), tensor(reference[1]), torch.full((len(chosen),), 5)
+        ),
     )
 
 
@@ -53,14 +52,16 @@ def test_loss_gradient_and_metrics_are_trls(kind: str) -> None:
     beta = 0.3
 
     expected, trl = trl_dpo(kind, theirs, reference, mask, beta)
-    pairs = PairLogprobs(*ours.sum(1).chunk(2), *reference.chunk(2), *mask.sum(1).chunk(2))
-    result = dpo_loss(kind, pairs, beta)
+    chosen, rejected = map(
+        SideLogprobs, ours.sum(1).chunk(2), reference.chunk(2), mask.sum(1).chunk(2)
+    )
+    result = dpo_loss(kind, chosen, rejected, beta)
 
     torch.testing.assert_close(result.losses.mean(), expected, atol=1e-5, rtol=1e-5)
     expected.backward()
     result.losses.mean().backward()
     torch.testing.assert_close(ours.grad, theirs.grad, atol=1e-5, rtol=1e-5)
-    metrics = preference_metrics(pairs, result)
+    metrics = preference_metrics(chosen, rejected, result)
     for name, other in {
         "margin": "rewards/margins",
         "accuracy": "rewards/accuracies",
@@ -74,7 +75,7 @@ def test_loss_gradient_and_metrics_are_trls(kind: str) -> None:
 
 def test_sigmoid_by_hand() -> None:
     pairs = pairs_of([-1.0, -6.0], [-4.0, -2.0], ([-2.0, -3.0], [-3.0, -3.0]))
-    result = dpo_loss("sigmoid", pairs, 0.5)
+    result = dpo_loss("sigmoid", *pairs, 0.5)
     # First pair: 0.5 * ((-1 + 2) - (-4 + 3)) = 1; second: 0.5 * ((-6 + 3) - (-2 + 3)) = -2.
     assert (result.chosen_rewards - result.rejected_rewards).tolist() == [1.0, -2.0]
     assert not result.chosen_rewards.requires_grad
@@ -83,10 +84,8 @@ def test_sigmoid_by_hand() -> None:
     result.losses.sum().backward()
     # d/dm of log(1 + exp(-m)) = -1 / (1 + exp(m)), and dm/d(chosen) = beta.
     steepness = [0.5 / (1 + math.e), 0.5 / (1 + math.exp(-2))]
-    assert gradient_of(pairs.policy_chosen).tolist() == pytest.approx(
-        [-slope for slope in steepness]
-    )
-    assert gradient_of(pairs.policy_rejected).tolist() == pytest.approx(steepness)
+    assert gradient_of(pairs[0].policy).tolist() == pytest.approx([-slope for slope in steepness])
+    assert gradient_of(pairs[1].policy).tolist() == pytest.approx(steepness)
 
 
 def test_each_loss_of_one_pair_by_hand() -> None:
@@ -105,50 +104,43 @@ def test_each_loss_of_one_pair_by_hand() -> None:
     assert set(expected) == set(KINDS)
     pairs = pairs_of([-3.0], [-9.0], ([-5.0], [-5.0]))
     for kind, loss in expected.items():
-        assert dpo_loss(kind, pairs, 0.25).losses.item() == pytest.approx(loss), kind
+        assert dpo_loss(kind, *pairs, 0.25).losses.item() == pytest.approx(loss), kind
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_smoothed_labels_are_the_expectation_over_swapped_ones(kind: str) -> None:
-    pairs = pairs_of([-3.0, -1.0], [-9.0, -8.0], ([-5.0, -4.0], [-5.0, -6.0]))
-    turned = PairLogprobs(
-        pairs.policy_rejected,
-        pairs.policy_chosen,
-        pairs.reference_rejected,
-        pairs.reference_chosen,
-        pairs.rejected_tokens,
-        pairs.chosen_tokens,
-    )
-    smoothed = dpo_loss(kind, pairs, 0.4, label_smoothing=0.2)
-    right, wrong = dpo_loss(kind, pairs, 0.4), dpo_loss(kind, turned, 0.4)
+    one, other = pairs_of([-3.0, -1.0], [-9.0, -8.0], ([-5.0, -4.0], [-5.0, -6.0]))
+    smoothed = dpo_loss(kind, one, other, 0.4, label_smoothing=0.2)
+    right, wrong = dpo_loss(kind, one, other, 0.4), dpo_loss(kind, other, one, 0.4)
     torch.testing.assert_close(smoothed.losses, 0.8 * right.losses + 0.2 * wrong.losses)
     torch.testing.assert_close(smoothed.chosen_rewards, right.chosen_rewards)
 
 
 def test_the_reference_itself_costs_log_2() -> None:
     pairs = pairs_of([-7.0], [-90.0], ([-7.0], [-90.0]))
-    result = dpo_loss("sigmoid", pairs, 0.1)
+    result = dpo_loss("sigmoid", *pairs, 0.1)
     assert result.losses.item() == pytest.approx(math.log(2))
     assert result.chosen_rewards.item() == result.rejected_rewards.item() == 0.0
 
 
 def test_sigmoid_stays_finite_far_from_the_reference() -> None:
     pairs = pairs_of([-5000.0], [0.0], ([0.0], [0.0]))
-    loss = dpo_loss("sigmoid", pairs, 1.0).losses.sum()
+    loss = dpo_loss("sigmoid", *pairs, 1.0).losses.sum()
     loss.backward()
     assert loss.item() == pytest.approx(5000)
-    assert gradient_of(pairs.policy_chosen).tolist() == [-1.0]
+    assert gradient_of(pairs[0].policy).tolist() == [-1.0]
 
 
 def test_metrics_by_hand() -> None:
     # Ratios (1, -1), (2, 0), (3, 1); margins at beta 1: 2 each, but for the last pair.
-    pairs = pairs_of(
+    chosen, rejected = pairs_of(
         [-1.0, -1.0, -1.0], [-3.0, -3.0, -3.0], ([-2.0, -3.0, -4.0], [-2.0, -3.0, -8.0])
     )
-    pairs = pairs._replace(
-        chosen_tokens=torch.tensor([10, 12, 9]), rejected_tokens=torch.tensor([5, 7, 9])
+    pairs = (
+        chosen._replace(tokens=torch.tensor([10, 12, 9])),
+        rejected._replace(tokens=torch.tensor([5, 7, 9])),
     )
-    metrics = preference_metrics(pairs, dpo_loss("sigmoid", pairs, 1.0))
+    metrics = preference_metrics(*pairs, dpo_loss("sigmoid", *pairs, 1.0))
     # Sum of all six ratios over all 52 tokens.
     assert metrics["kl_to_reference"].item() == pytest.approx((1 - 1 + 2 + 0 + 3 + 5) / 52)
     assert metrics["chosen_longer_tokens"].item() == pytest.approx(10 / 3)
@@ -177,7 +169,7 @@ def test_the_references_logprobs_are_each_pairs_own(batch_pairs: int) -> None:
 
 def test_length_bias_of_equal_lengths_is_0() -> None:
     pairs = pairs_of([-1.0, -2.0], [-3.0, -1.0], ([-2.0, -3.0], [-2.0, -3.0]))
-    assert preference_metrics(pairs, dpo_loss("sigmoid", pairs, 1.0))["length_bias"].item() == 0.0
+    assert preference_metrics(*pairs, dpo_loss("sigmoid", *pairs, 1.0))["length_bias"].item() == 0.0
 
 
 def test_beta_goes_to_its_end_with_the_last_step() -> None:

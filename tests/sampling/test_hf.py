@@ -199,8 +199,10 @@ def test_a_completion_ends_with_the_end_token_or_is_truncated(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     batches: list[Sequence[Completion]] = []
-    completions = HFEngine(model, tokenizer, 16, batches.append).complete(
-        random_prompts(40), Sampling(1.0, 1.0, 9), range(40)
+    completions = (
+        HFEngine(model, tokenizer, 16)
+        .reporting_to(batches.append)
+        .complete(random_prompts(40), Sampling(1.0, 1.0, 9), range(40))
     )
     for completion in completions:
         *before, last = completion.token_ids

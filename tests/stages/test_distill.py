@@ -16,12 +16,13 @@ from reasoning_lab.data.corpus import read_prompt_ids, read_rollouts
 from reasoning_lab.data.teachers.teacher import SolutionWriter
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.sampling.config import (
+    JUDGE_PROMPT,
     HFEngineConfig,
     ModelJudgeConfig,
     ModelTeacherConfig,
     VLLMEngineConfig,
+    parse_verdict,
 )
-from reasoning_lab.sampling.judge import JUDGE_PROMPT, parse_verdict
 from reasoning_lab.stages.distill.produce import run
 from reasoning_lab.stages.distill.stage import DistillStage
 from reasoning_lab.training.context import StageContext

@@ -107,7 +107,7 @@ class TableSource:
             batch = self._table[chosen[start : start + _BATCH_PROBLEMS]]
             names = ("prompt", "gold", "checker", "family", "level", "metadata")
             for *values, metadata in zip(*(batch[name] for name in names), strict=True):
-                yield Problem(*values, json.loads(metadata))
+                yield Problem(**dict(zip(names, [*values, json.loads(metadata)], strict=True)))
 
     def available(self, split: Split, levels: Sequence[int]) -> int:
         return len(self._matching(split, levels))

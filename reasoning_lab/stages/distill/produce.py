@@ -24,7 +24,7 @@ from reasoning_lab.data.teachers.teacher import ObservingTeacher, SolutionWriter
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.graph.stage import Metrics
 from reasoning_lab.models.think_tags import has_open_thought
-from reasoning_lab.sampling.judge import JudgeFunction, ModelJudge
+from reasoning_lab.sampling.config import JudgeFunction, ModelJudgeConfig
 from reasoning_lab.stages.distill.stage import DistillStage
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.types import Problem, Rollout, Split, UserError, Verdict
@@ -94,7 +94,7 @@ def _open_judge(
     """The configured judge, or one that leaves every verdict as it is."""
     if config.judge is None:
         return nullcontext(_keep_verdicts)
-    judge: ModelJudge = config.judge.build()
+    judge: ModelJudgeConfig = config.judge.build()
     return judge.open(context.hardware)
 
 

@@ -24,7 +24,7 @@ from reasoning_lab.data.tokens.documents import drop_too_long
 from reasoning_lab.graph.stage import Metrics
 from reasoning_lab.kernels.batch import TokenBatch
 from reasoning_lab.kernels.logprobs import token_logprobs
-from reasoning_lab.losses.dpo import DPOLoss, PairLogprobs, dpo_loss
+from reasoning_lab.losses.dpo import DPOLoss, SideLogprobs, dpo_loss
 from reasoning_lab.models.policy import sampling_device, to_device
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.models.tokenizer import tokenize_rollouts
@@ -71,16 +71,15 @@ class DPOModule(PolicyModule):
     def training_step(self, batch: PairBatch, index: int) -> Tensor:
         config = self._config
         logprobs = token_logprobs(self.policy, batch.tokens)
-        chosen, rejected = batch.tokens.sum_by_document(logprobs).chunk(2)
-        pairs = PairLogprobs(
-            chosen,
-            rejected,
-            *batch.reference_logprobs.chunk(2),
-            *batch.tokens.trained_lengths.chunk(2),
+        chosen, rejected = map(
+            SideLogprobs,
+            batch.tokens.sum_by_document(logprobs).chunk(2),
+            batch.reference_logprobs.chunk(2),
+            batch.tokens.trained_lengths.chunk(2),
         )
         beta = beta_at(self.global_step, config.optimization.steps, config.beta, config.beta_end)
-        result = dpo_loss(config.loss, pairs, beta, config.label_smoothing)
-        sft_loss = -chosen.sum() / pairs.chosen_tokens.sum()
+        result = dpo_loss(config.loss, chosen, rejected, beta, config.label_smoothing)
+        sft_loss = -chosen.policy.sum() / chosen.tokens.sum()
         loss = result.losses.mean() + config.sft_weight * batch.weight * sft_loss
         self.log_train(
             {
@@ -88,7 +87,7 @@ class DPOModule(PolicyModule):
                 "dpo_loss": result.losses.detach().mean(),
                 "sft_loss": batch.weight * sft_loss.detach(),
                 "beta": beta,
-                **preference_metrics(pairs, result),
+                **preference_metrics(chosen, rejected, result),
             }
         )
         return loss
@@ -101,7 +100,9 @@ def beta_at(step: int, steps: int, start: float, end: float | None) -> float:
     return start + (end - start) * step / (steps - 1)
 
 
-def preference_metrics(pairs: PairLogprobs, result: DPOLoss) -> dict[str, Tensor]:
+def preference_metrics(
+    chosen: SideLogprobs, rejected: SideLogprobs, result: DPOLoss
+) -> dict[str, Tensor]:
     """What is logged of a batch of pairs; means over them.
 
     `kl_to_reference` is the mean of log policy - log reference a token, over both sides: an
@@ -110,16 +111,16 @@ def preference_metrics(pairs: PairLogprobs, result: DPOLoss) -> dict[str, Tensor
     either doesn't vary.
     """
     margins = result.chosen_rewards - result.rejected_rewards
-    ratios = (pairs.chosen_ratio() + pairs.rejected_ratio()).detach()
-    tokens = pairs.chosen_tokens + pairs.rejected_tokens
-    longer = (pairs.chosen_tokens - pairs.rejected_tokens).float()
+    ratios = (chosen.ratio() + rejected.ratio()).detach()
+    tokens = chosen.tokens + rejected.tokens
+    longer = (chosen.tokens - rejected.tokens).float()
     return {
         "margin": margins.mean(),
         "accuracy": (margins > 0).float().mean(),
         "chosen_reward": result.chosen_rewards.mean(),
         "rejected_reward": result.rejected_rewards.mean(),
-        "chosen_logprobs": pairs.policy_chosen.detach().mean(),
-        "rejected_logprobs": pairs.policy_rejected.detach().mean(),
+        "chosen_logprobs": chosen.policy.detach().mean(),
+        "rejected_logprobs": rejected.policy.detach().mean(),
         "kl_to_reference": ratios.sum() / tokens.sum(),
         "chosen_longer_tokens": longer.mean(),
         "length_bias": _correlation(margins, longer),

@@ -269,8 +269,8 @@ def test_seeds_of_two_steps_and_of_repeated_prompts_are_distinct(collected: Any)
     assert len(set(script.seeds["a"])) == 8
     # A prompt's first seeds do not depend on how often it comes, nor on what is beside it.
     a, b = problem("a"), problem("b")
-    assert rollout_seeds([a, b, a], 2, "s")[:2] == rollout_seeds([a], 2, "s")
-    assert rollout_seeds([a, b, a], 2, "s")[2:4] == rollout_seeds([b], 2, "s")
+    assert rollout_seeds([a, b, a], 2, "s")[:1] == rollout_seeds([a], 2, "s")
+    assert rollout_seeds([a, b, a], 2, "s")[1:2] == rollout_seeds([b], 2, "s")
 
 
 def test_a_reward_that_judges_nothing_ends_the_first_step(collected: Any) -> None:
