@@ -50,6 +50,11 @@ class Job:
     position: RunPosition = field(default_factory=RunPosition)
 
     @property
+    def tokens_dir(self) -> Path:
+        """Where tokenised corpora are kept, for all stages of a store."""
+        return self.work_dir.parent / "tokens"
+
+    @property
     def machines(self) -> int:
         """Machines that it takes."""
         return self.hardware.nodes if self._is_spread else 1
