@@ -84,8 +84,16 @@ def curate(
     steps: Mapping[str, Step],
     context: CurationContext,
     on_drop: Callable[[Removal], object] = lambda _: None,
+    on_step: Callable[[int], object] = lambda _: None,
 ) -> tuple[RolloutFile, list[StepCount]]:
-    """Apply `steps` in order; `on_drop` is given each removal, and then forgotten.
+    """Apply `steps` in order.
+
+    Args:
+        rollouts: The accepted ones of a corpus.
+        steps: By name.
+        context: What they may use.
+        on_drop: Called with each removal, which is then forgotten.
+        on_step: Called with 1 after each step.
 
     Returns:
         The rollouts that stay, and what each step left.
@@ -104,6 +112,7 @@ def curate(
         remaining = rollouts.select(places)
         distinct = (len(np.unique(problems[some])) for some in (before, places))
         counts.append(StepCount(name, len(before), len(places), *distinct))
+        on_step(1)
     return remaining, counts
 
 

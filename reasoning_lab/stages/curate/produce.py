@@ -47,7 +47,8 @@ def run(config: CurateStage, context: StageContext, corpus: Corpus) -> Metrics:
         if len(removed) < _LOGGED_ROLLOUTS:
             removed.append(removal.rollout)
 
-    remaining, counts = curate(corpus.accepted(), steps, curation_context, note)
+    with context.progress.task("curation step", len(steps)) as task:
+        remaining, counts = curate(corpus.accepted(), steps, curation_context, note, task.advance)
     _count(steps, counts, rows, context.ledger)
     if not len(remaining):
         last = next(count.step for count in counts if not count.rollouts_out)
