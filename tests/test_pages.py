@@ -13,7 +13,7 @@ METHODS = ROOT / "reasoning_lab" / "METHODS.md"
 # One screen, and as much again for the files of a part of your own that a room shows.
 SCREEN, WITH_FILES = 45, 60
 # The house's README follows three ways through the code.
-LONGER = {"reasoning_lab": 75, "stages": 70, "verify": 200}
+LONGER = {"reasoning_lab": 75}
 
 
 def links(page: Path) -> list[str]:
