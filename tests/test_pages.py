@@ -39,6 +39,16 @@ def test_the_readme_is_short_and_plain() -> None:
     assert reading_ease(sentences) > 50
 
 
+def test_what_the_readme_shows_was_printed() -> None:
+    """The page of the experiment has the same lines, with the command and the commit."""
+    (printed,) = re.findall(
+        r"^```text\n(.*?)^```$", README.read_text(encoding="utf-8"), re.M | re.S
+    )
+    assert len(printed.splitlines()) == 10
+    page = ROOT / "experiments" / "001_tiny_recipe" / "README.md"
+    assert printed in page.read_text(encoding="utf-8")
+
+
 def test_reading_ease_by_hand() -> None:
     """2 sentences, 9 words, 11 syllables: 206.835 - 1.015 * 4.5 - 84.6 * 11 / 9."""
     assert reading_ease(["The cat sat on a table.", "It was happy."]) == pytest.approx(
