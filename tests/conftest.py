@@ -83,7 +83,8 @@ def lab_here(*arguments: str, cwd: Path) -> int:
     """Exit code of the command, run in this process: importing torch again takes seconds."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(cwd)
-        patch.setattr(sys, "argv", ["reasoning-lab", *arguments, "hydra/job_logging=none"])
+        quiet = [] if arguments[0] == "export" else ["hydra/job_logging=none"]
+        patch.setattr(sys, "argv", ["reasoning-lab", *arguments, *quiet])
         patch.setenv("HYDRA_FULL_ERROR", "1")
         GlobalHydra.instance().clear()
         try:

@@ -5,13 +5,13 @@ that the machine's user trusts: the environment says so, which no config can cha
 """
 
 import importlib
-import importlib.util
 import inspect
 import os
 import types
 from collections.abc import Callable, Mapping
 from enum import Enum
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -102,7 +102,7 @@ def trusted_packages() -> list[str]:
 
 def trusted_folders() -> list[Path]:
     """Where those packages lie, which are imported when first needed."""
-    specs = [importlib.util.find_spec(name) for name in trusted_packages()]
+    specs = [find_spec(name) for name in trusted_packages()]
     return [Path(spec.origin).parent for spec in specs if spec is not None and spec.origin]
 
 
@@ -123,7 +123,7 @@ def user_code_hashes(value: Any) -> dict[str, str]:
     if not isinstance(value, str) or not is_trusted(value):
         return {}
     try:
-        spec = importlib.util.find_spec(value.rpartition(".")[0])
+        spec = find_spec(value.rpartition(".")[0])
     except ModuleNotFoundError:
         spec = None
     return {value: sha256(Path(spec.origin))} if spec is not None and spec.origin else {}

@@ -120,7 +120,7 @@ def test_engine_composes_into_what_asks_it(
     ]
     assert isinstance(stage, DistillStage)
     part = getattr(stage, field)
-    assert part.build().name == "some/model"
+    part.check(at)
     assert part.engine.model == "some/model"
     assert type(part.engine) is not EngineConfig
 
