@@ -6,8 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from jaxtyping import Int
 
 from reasoning_lab.types import Completion, Problem, Rollout, Verdict
 
@@ -81,6 +83,17 @@ def stream_rollouts(path: Path) -> Iterator[Rollout]:
             yield from map(_rollout, batch.to_pylist())
 
 
+def problems_of_rows(path: Path, rows: Int[np.ndarray, " K"]) -> Iterator[Problem]:
+    """Yield the problems of some rows, ascending, with one batch of rows in memory."""
+    start = 0
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(_BATCH_ROWS, columns=[*_PROBLEM_FIELDS, "metadata"]):
+            here = rows[np.searchsorted(rows, start) : np.searchsorted(rows, start + len(batch))]
+            if len(here):
+                yield from map(_problem, batch.take(pa.array(here - start)).to_pylist())
+            start += len(batch)
+
+
 def write_prompt_ids(folder: Path, problems: Iterable[Problem]) -> None:
     """Record the prompts that a stage trained on, for the held-out check."""
     ids = sorted({problem.id for problem in problems})
@@ -107,13 +120,17 @@ def _row(rollout: Rollout) -> dict[str, Any]:
     }
 
 
+def _problem(row: dict[str, Any]) -> Problem:
+    values = {name: row[name] for name in _PROBLEM_FIELDS}
+    return Problem(**values, metadata=json.loads(row["metadata"]))
+
+
 def _rollout(row: dict[str, Any]) -> Rollout:
-    problem = {name: row[name] for name in _PROBLEM_FIELDS}
     # A corpus of an earlier version names no judge.
-    rollout: dict[str, Any] = {name: row.get(name) for name in _ROLLOUT_FIELDS}
+    values: dict[str, Any] = {name: row.get(name) for name in _ROLLOUT_FIELDS}
     return Rollout(
-        Problem(**problem, metadata=json.loads(row["metadata"])),
+        _problem(row),
         Completion(row["token_ids"], row["text"], truncated=row["truncated"]),
         verdict=Verdict(row["verdict"]),
-        **rollout,
+        **values,
     )

@@ -93,11 +93,11 @@ def bind_fused_ops(model: PreTrainedModel) -> None:
     known = model.config.model_type in _FAMILIES
     if not (known and modeling.__name__.startswith("transformers.")):
         return
-    rotation = _fused_rotation(getattr(modeling, _ROTATION))
+    rotation = fused_rotation(getattr(modeling, _ROTATION))
     for module in model.modules():
         plain = type(module).forward
         if _is_norm(module):
-            module.forward = MethodType(_fused_norm(plain), module)
+            module.forward = MethodType(fused_norm(plain), module)
         elif _rotates(module):
             module.forward = MethodType(_with_rotation(plain, rotation), module)
 
@@ -131,7 +131,9 @@ def _with_rotation(plain: Any, rotation: Callable[..., Any]) -> FunctionType:
     return copied
 
 
-def _fused_norm(plain: Callable[[Any, Tensor], Tensor]) -> Callable[[Any, Tensor], Tensor]:
+def fused_norm(plain: Callable[[Any, Tensor], Tensor]) -> Callable[[Any, Tensor], Tensor]:
+    """A norm's forward by `RMSNorm`, or `plain` where it does not apply."""
+
     def forward(self: Any, hidden_states: Tensor) -> Tensor:
         weight: Tensor = self.weight
         if hidden_states.dtype != weight.dtype or not _takes_fused(hidden_states):
@@ -144,7 +146,9 @@ def _fused_norm(plain: Callable[[Any, Tensor], Tensor]) -> Callable[[Any, Tensor
     return forward
 
 
-def _fused_rotation(plain: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., Any]:
+def fused_rotation(plain: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., Any]:
+    """The rotation of queries and keys by `Rotation`, or `plain` where it does not apply."""
+
     def apply_rotary_pos_emb(
         q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, unsqueeze_dim: int = 1
     ) -> tuple[Tensor, Tensor]:

@@ -75,7 +75,7 @@ def trained_logits(
 def mean_logprob(model: PreTrainedModel, batch: TokenBatch) -> Float[Tensor, ""]:
     """Mean log-probability of the trained tokens; without any, a differentiable 0."""
     head, states, targets, size = _trained_states(model, batch)
-    if _is_plain(head) and (
+    if is_plain(head) and (
         size < len(targets) or size * head.out_features > logit_chunks.FEW_LOGITS
     ):
         return -_cross_entropy(head, states, targets, size, "mean")
@@ -92,7 +92,7 @@ def token_logprobs(
     head, states, targets, size = _trained_states(model, batch)
     if size == len(targets):
         return _projected_logprobs(head, states, targets, temperature)
-    if _is_plain(head):
+    if is_plain(head):
         return -_cross_entropy(head, states / temperature, targets, size, "none")
     return _logprobs_by_chunks(head, states, targets, temperature, size)
 
@@ -147,7 +147,7 @@ def _is_divided(head: Any) -> bool:
     return any(hasattr(parameter, "ds_id") for parameter in head.parameters())
 
 
-def _is_plain(head: Any) -> bool:
+def is_plain(head: Any) -> bool:
     """Whether its logits are one float32 product: no adapter, bias, hook, 4-bit, absent weights."""
     if type(head) is not nn.Linear or _is_divided(head) or head.weight.dtype != torch.float32:
         return False

@@ -25,7 +25,7 @@ from reasoning_lab.kernels.binding import has_kernels, pads_documents
 # Of a batch's tokens. More padding is left out, at the price of more calls of attention; of the
 # rest more repeated prompts are, at the price that each layer copies what attention reads.
 _MOST_PADDING_FRAC = 0.05
-_MOST_REPEATED_FRAC = 0.05
+MOST_REPEATED_FRAC = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,21 +46,18 @@ class ModelRows:
 
 def model_rows(model: PreTrainedModel, batch: TokenBatch) -> ModelRows:
     """The batch as `model` reads it fastest; on the batch's device."""
-    lengths, device = batch.lengths.numpy(), batch.input_ids.device
+    longest = int(batch.lengths.max())
     takes_documents = has_kernels(model) and not pads_documents(model)
-    if not (takes_documents and knows_documents(model, int(lengths.max()))):
+    if not (takes_documents and knows_documents(model, longest)):
         return padded_rows(batch)
-    # FlashAttention takes any lengths; elsewhere attention takes documents of one length at once.
-    widths = lengths if device.type == "cuda" else _rounded(lengths)
-    padded = len(lengths) * int(lengths.max())
-    read = min(int(widths.sum()), padded)
+    tokens = len(batch.input_ids)
     if batch.first_reads is not None:
         first_reads = batch.first_reads.numpy()
-        if (first_reads != np.arange(len(first_reads))).sum() > _MOST_REPEATED_FRAC * read:
-            return _document_row(model, batch, lengths, first_reads)
-    if read >= (1 - _MOST_PADDING_FRAC) * padded:
+        if (first_reads != np.arange(tokens)).sum() > MOST_REPEATED_FRAC * tokens:
+            return _document_row(model, batch, first_reads)
+    if tokens >= (1 - _MOST_PADDING_FRAC) * len(batch.lengths) * longest:
         return padded_rows(batch)
-    return _document_row(model, batch, widths, None)
+    return _document_row(model, batch, None)
 
 
 def padded_rows(batch: TokenBatch) -> ModelRows:
@@ -75,38 +72,26 @@ def padded_rows(batch: TokenBatch) -> ModelRows:
 
 
 def _document_row(
-    model: PreTrainedModel,
-    batch: TokenBatch,
-    widths: Int[np.ndarray, " D"],
-    first_reads: Int[np.ndarray, " N"] | None,
+    model: PreTrainedModel, batch: TokenBatch, first_reads: Int[np.ndarray, " N"] | None
 ) -> ModelRows:
-    """One row of documents, the longest first, each repeating its last token up to its width.
-
-    With `first_reads` a shared prompt stands there once.
-    """
-    order = np.argsort(-widths, kind="stable")
-    starts, widths = batch.cu_seqlens[:-1].numpy(), widths[order]
-    last = np.repeat(batch.lengths.numpy()[order] - 1, widths)
-    tokens = np.repeat(starts[order], widths) + np.minimum(positions_within(widths), last)
-    sources = tokens if first_reads is None else tokens[first_reads[tokens] == tokens]
-    places = np.empty(len(batch.input_ids), dtype=np.int64)
+    """One row of documents, the longest first; with `first_reads` a shared prompt stands once."""
+    starts, lengths = batch.cu_seqlens[:-1].numpy(), batch.lengths.numpy()
+    order = np.argsort(-lengths, kind="stable")
+    lengths = lengths[order]
+    tokens = np.repeat(starts[order], lengths) + positions_within(lengths)
+    sources, reads = tokens, None
+    if first_reads is not None:
+        sources = tokens[first_reads[tokens] == tokens]
+    places = np.empty(len(tokens), dtype=np.int64)
     places[sources] = np.arange(len(sources))
-    places = places if first_reads is None else places[first_reads]
+    if first_reads is not None:
+        places = places[first_reads]
+        reads = places[tokens]
     predictors = np.roll(places, 1)
     predictors[starts] = 0
     device = batch.input_ids.device
-    reads = None if first_reads is None else places[tokens]
-    layout = DocumentLayout.of(widths, reads, device)
-    options = attend_within_documents(model, layout)
+    options = attend_within_documents(model, DocumentLayout.of(lengths, reads, device))
     return ModelRows(_moved(sources[None], device), _moved(predictors, device), options)
-
-
-def _rounded(lengths: Int[np.ndarray, " D"]) -> Int[np.ndarray, " D"]:
-    """Up to five binary digits, and to no more than the longest."""
-    digits = np.floor(np.log2(lengths)).astype(np.int64) + 1
-    unit = 1 << np.maximum(0, digits - 5)
-    rounded: Int[np.ndarray, " D"] = np.minimum(-(-lengths // unit) * unit, lengths.max())
-    return rounded
 
 
 def _moved(values: Int[np.ndarray, "..."], device: torch.device) -> Tensor:

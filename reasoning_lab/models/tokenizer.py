@@ -7,6 +7,7 @@ token too. Chat markup follows Phi-4-mini: `<|user|>…<|end|><|assistant|>`.
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 from jinja2 import TemplateError
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -134,20 +135,38 @@ def completion_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) 
 def tokenize_rollouts(
     tokenizer: PreTrainedTokenizerBase, rollouts: Sequence[Rollout]
 ) -> list[Example]:
-    """Tokenize the prompt and the completion of each rollout; its own tokens are kept.
+    """`tokenize` of the prompt and the completion of each rollout."""
+    prompts = [rollout.problem.prompt for rollout in rollouts]
+    return tokenize(tokenizer, prompts, [rollout.completion for rollout in rollouts])
+
+
+def tokenize(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], completions: Sequence[Completion]
+) -> list[Example]:
+    """Tokenize each prompt and its completion; a completion's own tokens are kept.
 
     A completion does not open a thought that the chat template opens. If it has no thought, it
     closes that one at once. A completion that was cut off has no end token.
     """
-    prompts = prompt_tokens(tokenizer, [rollout.problem.prompt for rollout in rollouts])
-    completions = [rollout.completion for rollout in rollouts]
     texts = [completion for completion in completions if not completion.token_ids]
     opened = template_thought(tokenizer) if texts else ""
     text_ids = iter(_completion_ids(tokenizer, texts, opened))
     return [
         Example(prompt, completion.token_ids or next(text_ids))
-        for prompt, completion in zip(prompts, completions, strict=True)
+        for prompt, completion in zip(prompt_tokens(tokenizer, prompts), completions, strict=True)
     ]
+
+
+def tokenizer_identity(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """All that decides which tokens `tokenize` gives."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    added = {str(number): str(token) for number, token in tokenizer.added_tokens_decoder.items()}
+    return {
+        "backend": backend.to_str() if backend else sorted(tokenizer.get_vocab().items()),
+        "added": added,
+        "chat_template": tokenizer.chat_template,
+        "eos_token": tokenizer.eos_token,
+    }
 
 
 def _completion_ids(

@@ -22,11 +22,11 @@ from reasoning_lab.sampling.engine_check import check_engine, hf_remedy
 from reasoning_lab.types import Completion
 
 # Copying the cache to drop rows pays once a quarter of them has ended.
-_COMPACT_BELOW_FRAC = 0.75
+COMPACT_BELOW_FRAC = 0.75
 # The likeliest tokens mostly have a probability of top_p together. Other rows are sorted fully.
 _LIKELY_TOKENS = 32
 # Logits that a CPU samples from together: they and their intermediate results fit its caches.
-_CHUNK_LOGITS_ON_CPU = 2**19
+CHUNK_LOGITS_ON_CPU = 2**19
 
 
 class HFEngine:
@@ -125,15 +125,10 @@ class HFEngine:
             alive_count = int(alive.sum())
             if alive_count == 0 or step + 1 == sampling.max_new_tokens:
                 break
-            if alive_count < _COMPACT_BELOW_FRAC * len(rows):
+            if alive_count < COMPACT_BELOW_FRAC * len(rows):
                 state.select(alive.nonzero()[:, 0])
                 sampled = sampled[alive]
             state.append(sampled)
-        return self._completions(tokens, logprobs, lengths, ended)
-
-    def _completions(
-        self, tokens: Tensor, logprobs: Tensor, lengths: Tensor, ended: Tensor
-    ) -> list[Completion]:
         return completions_of(
             self._tokenizer,
             [
@@ -179,7 +174,6 @@ def sample(
     sampling: Sampling,
     uniforms: Tensor,
     unused_ids: Tensor | None = None,
-    cpu_chunk_logits: int = _CHUNK_LOGITS_ON_CPU,
 ) -> tuple[Tensor, Tensor]:
     """Sample one token for each row by inverting its cumulative distribution.
 
@@ -187,7 +181,6 @@ def sample(
         logits: `[R, V]` float32.
         uniforms: `[R]` float32 in [0, 1).
         unused_ids: `[V]` bool, True = never sampled; None = all ids may be sampled.
-        cpu_chunk_logits: Number of logits that a CPU samples from together; results do not change.
 
     Returns:
         Tokens `[R]` int64 and their logprobs `[R]` under softmax(logits / temperature), as a loss
@@ -196,7 +189,7 @@ def sample(
     """
     chunk_rows = len(logits)
     if logits.device.type == "cpu":
-        chunk_rows = max(1, cpu_chunk_logits // logits.shape[-1])
+        chunk_rows = max(1, CHUNK_LOGITS_ON_CPU // logits.shape[-1])
     chunks = [
         _sample_chunk(chunk, sampling, chunk_uniforms, unused_ids)
         for chunk, chunk_uniforms in zip(

@@ -3,7 +3,10 @@
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
+import numpy as np
+from jaxtyping import Int
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_lab.config.components import EngineConfig
@@ -12,6 +15,9 @@ from reasoning_lab.data.artifacts import Corpus
 from reasoning_lab.data.corpus import write_prompt_ids, write_rollouts
 from reasoning_lab.data.sources.problem_source import ProblemSource, draw_benchmark
 from reasoning_lab.data.sources.unreadable import ReadableGoldFilter, UnreadablePolicy
+from reasoning_lab.data.tokens.documents import TrainedPart
+from reasoning_lab.data.tokens.table import TokenTable
+from reasoning_lab.data.tokens.tokenized import tokenized
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.graph.recipe import BASE
 from reasoning_lab.graph.stage import Metrics
@@ -69,6 +75,19 @@ class StageContext(Job):
             add_adapter(student, self.model.adapter, self.seed)
         check_student(student, self.hardware, self.name)
         return student, tokenizer
+
+    def documents(
+        self,
+        file: Path,
+        tokenizer: PreTrainedTokenizerBase,
+        trained: TrainedPart = TrainedPart.COMPLETION,
+        rows: Int[np.ndarray, " K"] | None = None,
+    ) -> TokenTable:
+        """A file of rollouts as tokens, made once for every stage that reads it alike.
+
+        The arguments are those of `tokenized`.
+        """
+        return tokenized(file, tokenizer, self.tokens_dir, trained, rows)
 
     def problems(self, split: Split, draw: ProblemsConfig) -> list[Problem]:
         """What the source gives for a stage's `problems`, under the run's seed.

@@ -47,6 +47,11 @@ class Job:
     tracking: WandbRun | None = None
 
     @property
+    def tokens_dir(self) -> Path:
+        """Where tokenised corpora are kept, for all stages of a store."""
+        return self.work_dir.parent / "tokens"
+
+    @property
     def machines(self) -> int:
         """Machines that it takes."""
         return self.hardware.nodes if self._is_spread else 1

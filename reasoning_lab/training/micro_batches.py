@@ -4,14 +4,21 @@ Every stage makes its batches here: a step's rows cut into equal numbers of rows
 share of the step's trained tokens.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol, Self
 
+import numpy as np
 import torch
+from jaxtyping import Int
 
 from reasoning_lab.kernels.batch import TokenBatch
 from reasoning_lab.system.ranks import rank, world_size
+
+# Micro-batches that wait beside the one that is trained on.
+_AHEAD = 2
 
 
 class Batch(Protocol):
@@ -47,11 +54,13 @@ class PlannedBatches:
     Args:
         plan: Per batch, what `make` needs to know of it.
         make: Makes a batch of that.
+        ahead: How many batches a thread makes before they are asked for.
     """
 
-    def __init__(self, plan: Sequence[Any], make: Callable[[Any], Batch]) -> None:
+    def __init__(self, plan: Sequence[Any], make: Callable[[Any], Batch], ahead: int = 0) -> None:
         self._plan = plan
         self._make = make
+        self._ahead = ahead
         self._next = 0
         self._start = 0
 
@@ -61,14 +70,26 @@ class PlannedBatches:
     def __iter__(self) -> Iterator[Any]:
         # A reader may stop short of the end, so only a checkpoint decides where the next begins.
         self._next, self._start = self._start, 0
-        while self._next < len(self._plan):
-            planned = self._plan[self._next]
+        for batch in self._made(self._plan[self._next :]):
             self._next += 1
-            yield self._make(planned)
+            yield batch
+
+    def _made(self, plan: Sequence[Any]) -> Iterator[Any]:
+        if not self._ahead:
+            yield from map(self._make, plan)
+            return
+        with ThreadPoolExecutor(1) as thread:
+            waiting: deque[Future[Any]] = deque()
+            for planned in plan:
+                waiting.append(thread.submit(self._make, planned))
+                if len(waiting) > self._ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
 
     def rank_share(self) -> "PlannedBatches":
         """This rank's: every world-size-th batch, whose number the world size divides."""
-        return PlannedBatches(self._plan[rank() :: world_size()], self._make)
+        return PlannedBatches(self._plan[rank() :: world_size()], self._make, self._ahead)
 
     def state_dict(self) -> dict[str, Any]:
         return {"next": self._next}
@@ -78,10 +99,10 @@ class PlannedBatches:
 
 
 def micro_batches(
-    plan: Sequence[Sequence[int]],
-    trained_tokens: Sequence[int],
+    plan: Int[np.ndarray, "steps batch_size"],
+    trained_tokens: Int[np.ndarray, " R"],
     accumulation: int,
-    make: Callable[[Sequence[int], float], MicroBatch],
+    make: Callable[[Int[np.ndarray, " rows"], float], MicroBatch],
 ) -> PlannedBatches:
     """Divide each planned step into `accumulation` micro-batches of equal row counts.
 
@@ -91,12 +112,10 @@ def micro_batches(
         accumulation: Divides every step's row count.
         make: Makes the micro-batch of some rows, of that weight.
     """
-    planned: list[tuple[Sequence[int], float]] = []
-    for rows in plan:
-        size = len(rows) // accumulation
-        step_tokens = sum(trained_tokens[row] for row in rows)
-        for start in range(0, len(rows), size):
-            part = rows[start : start + size]
-            part_tokens = sum(trained_tokens[row] for row in part)
-            planned.append((part, accumulation * part_tokens / step_tokens))
-    return PlannedBatches(planned, lambda part: make(*part))
+    parts = plan.reshape(len(plan) * accumulation, -1)
+    tokens = trained_tokens[parts].sum(axis=1, dtype=np.int64)
+    step_tokens = tokens.reshape(len(plan), accumulation).sum(axis=1)
+    weights = accumulation * tokens / step_tokens.repeat(accumulation)
+    return PlannedBatches(
+        range(len(parts)), lambda number: make(parts[number], float(weights[number])), _AHEAD
+    )

@@ -1,15 +1,18 @@
 """Next-token training shared by the stages whose loss is cross-entropy."""
 
-from collections.abc import Callable, Sequence
-from statistics import fmean
+from collections.abc import Callable
 
+import numpy as np
+from jaxtyping import Int
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_lab.config.optimization import OptimizationConfig
 from reasoning_lab.data.tokens.batches import token_batch
-from reasoning_lab.data.tokens.documents import Document
+from reasoning_lab.data.tokens.packing import Rows
+from reasoning_lab.data.tokens.table import TokenTable
 from reasoning_lab.graph.stage import Metrics
+from reasoning_lab.kernels.batch import TokenBatch
 from reasoning_lab.kernels.logprobs import mean_logprob, trained_logits
 from reasoning_lab.system.ranks import world_size
 from reasoning_lab.training.context import StageContext
@@ -63,27 +66,43 @@ class NextTokenModule(PolicyModule):
 
 
 def document_batches(
-    rows: Sequence[Sequence[Document]], plan: Sequence[Sequence[int]], accumulation: int
+    documents: TokenTable,
+    rows: Rows,
+    plan: Int[np.ndarray, "steps batch_size"],
+    accumulation: int,
 ) -> PlannedBatches:
     """Micro-batches of planned rows of documents.
 
     Args:
+        documents: What the rows are made of.
         rows: The documents of each row.
         plan: Per step, the rows that it reads.
         accumulation: Micro-batches of a step.
     """
 
-    def make(indices: Sequence[int], weight: float) -> MicroBatch:
-        documents = [document for index in indices for document in rows[index]]
-        return MicroBatch(tokens=token_batch(documents), weight=weight)
+    def make(numbers: Int[np.ndarray, " K"], weight: float) -> MicroBatch:
+        return MicroBatch(tokens=rows_batch(documents, rows, numbers), weight=weight)
 
-    trained_tokens = [sum(document.trained_tokens for document in row) for row in rows]
-    return micro_batches(plan, trained_tokens, accumulation, make)
+    return micro_batches(plan, rows.sums(documents.trained_tokens), accumulation, make)
+
+
+def validation_batches(documents: TokenTable, rows: Rows, batch_rows: int) -> PlannedBatches:
+    """All rows in their order, `batch_rows` at a time."""
+    parts = np.split(np.arange(len(rows)), np.arange(batch_rows, len(rows), batch_rows))
+    return PlannedBatches(
+        parts, lambda numbers: MicroBatch(tokens=rows_batch(documents, rows, numbers))
+    )
+
+
+def rows_batch(documents: TokenTable, rows: Rows, numbers: Int[np.ndarray, " K"]) -> TokenBatch:
+    """The documents of some rows."""
+    indices = np.concatenate([rows[number] for number in numbers])
+    return token_batch([documents[index] for index in indices])
 
 
 def train_next_token(
     policy: PreTrainedModel,
-    documents: Sequence[Document],
+    documents: TokenTable,
     tokenizer: PreTrainedTokenizerBase,
     optimization: OptimizationConfig,
     context: StageContext,
@@ -93,17 +112,19 @@ def train_next_token(
 
     `loss`, as in `NextTokenModule`, is taken on trained tokens only.
     """
-    lengths = [len(document) for document in documents]
-    optimization = in_steps(optimization, context.name, len(documents), fmean(lengths), "documents")
+    lengths = documents.lengths
+    optimization = in_steps(
+        optimization, context.name, len(documents), float(lengths.mean()), "documents"
+    )
     plan = step_plan(lengths, optimization, context.seed)
     parts = micro_batches_per_step(optimization.batch_size, context.hardware)
-    batches = document_batches([[document] for document in documents], plan, parts)
+    batches = document_batches(documents, Rows.single(len(documents)), plan, parts)
     module = NextTokenModule(policy, optimization, context.name, loss)
     train_s = fit(module, batches, context, optimization)
     save_trained(module, tokenizer, context)
     return {
         "examples": len(documents),
-        "train_tokens": sum(lengths[index] for indices in plan for index in indices),
+        "train_tokens": int(lengths[plan].sum()),
         "train_s": train_s,
         "planned_rows": optimization.planned_rows,
     }

@@ -1,7 +1,9 @@
 """From a stage's length and its rows to the rows that each optimizer step reads."""
 
 import logging
-from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Int
 
 from reasoning_lab.config.optimization import OptimizationConfig
 from reasoning_lab.data.tokens.batches import step_batches
@@ -35,8 +37,8 @@ def in_steps(
 
 
 def step_plan(
-    lengths: Sequence[int], optimization: OptimizationConfig, seed: int
-) -> list[list[int]]:
+    lengths: Int[np.ndarray, " D"], optimization: OptimizationConfig, seed: int
+) -> Int[np.ndarray, "steps batch_size"]:
     """The rows of every step; see `step_batches`.
 
     With `overfit_batches` the steps take turns with the batches that there are. `lengths` are the
@@ -45,4 +47,4 @@ def step_plan(
     steps = optimization.steps
     distinct = min(steps, optimization.overfit_batches or steps)
     batches = step_batches(lengths, optimization.batch_size, distinct, seed)
-    return [batches[step % distinct] for step in range(steps)]
+    return batches[np.arange(steps) % distinct] if distinct < steps else batches

@@ -1,5 +1,6 @@
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -7,9 +8,12 @@ from transformers import Phi3ForCausalLM
 
 from reasoning_lab.data.tokens.batches import completion_batch, step_batches, token_batch
 from reasoning_lab.data.tokens.documents import TrainedPart, document_of
+from reasoning_lab.data.tokens.packing import Rows
+from reasoning_lab.data.tokens.table import TokenTable
 from reasoning_lab.kernels.binding import bind_kernels
 from reasoning_lab.kernels.logprobs import token_logprobs, trained_logits
 from reasoning_lab.losses.next_token import next_token_loss
+from reasoning_lab.training.micro_batches import PlannedBatches
 from reasoning_lab.training.next_token_training import document_batches
 from reasoning_lab.types import Example
 from tests.support.tensors import gradient_of
@@ -113,10 +117,14 @@ def test_gradients_reach_the_policy_and_are_0_at_untrained_tokens(model: Phi3For
     model.zero_grad()
 
 
+def _batches(examples: Sequence[Example], plan: np.ndarray, accumulation: int) -> PlannedBatches:
+    documents = TokenTable.of_documents([document_of(example) for example in examples])
+    return document_batches(documents, Rows.single(len(examples)), plan, accumulation)
+
+
 def _gradient(model: Phi3ForCausalLM, examples: Sequence[Example], accumulation: int) -> Tensor:
     """Of one planned step as an optimizer sees it: micro-batch losses over `accumulation`."""
-    rows = [[document_of(example)] for example in examples]
-    steps = document_batches(rows, [range(len(examples))], accumulation)
+    steps = _batches(examples, np.arange(len(examples))[None], accumulation)
     assert len(steps) == accumulation
     model.zero_grad()
     for batch in steps:
@@ -140,8 +148,8 @@ def test_accumulation_does_not_change_the_gradient(model: Phi3ForCausalLM) -> No
 
 def test_micro_batches_follow_the_plan_and_weigh_by_trained_tokens() -> None:
     examples = _examples((1, 1), (1, 3), (1, 2), (1, 2))
-    plan = [*step_batches([2, 4, 3, 3], 4, 1, 0), [3, 1, 0, 2]]
-    batches = list(document_batches([[document_of(example)] for example in examples], plan, 2))
+    plan = np.concatenate([step_batches(np.array([2, 4, 3, 3]), 4, 1, 0), [[3, 1, 0, 2]]])
+    batches = list(_batches(examples, plan, 2))
     assert [int(batch.tokens.loss_mask.sum()) for batch in batches[2:]] == [5, 3]
     # 8 trained tokens a step, so 4 a micro-batch on average.
     assert [batch.weight for batch in batches[2:]] == [5 / 4, 3 / 4]

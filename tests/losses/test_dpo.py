@@ -6,8 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from reasoning_lab.data.tokens.documents import document_of
+from reasoning_lab.data.tokens.table import TokenTable
 from reasoning_lab.losses.dpo import SideLogprobs, dpo_loss
 from reasoning_lab.stages.dpo.module import (
+    Pairs,
     beta_at,
     preference_metrics,
     reference_logprobs,
@@ -149,6 +152,11 @@ def test_metrics_by_hand() -> None:
     assert metrics["accuracy"].item() == pytest.approx(2 / 3)
 
 
+def _as_tokens(pairs: list[tuple[Example, Example]]) -> Pairs:
+    sides = zip(*pairs, strict=True)
+    return Pairs(*(TokenTable.of_documents([document_of(one) for one in side]) for side in sides))
+
+
 @pytest.mark.parametrize("batch_pairs", [1, 2, 3, 8])
 def test_the_references_logprobs_are_each_pairs_own(batch_pairs: int) -> None:
     model = tiny_model("qwen3", 20, 0, 1, seed=1)
@@ -157,7 +165,7 @@ def test_the_references_logprobs_are_each_pairs_own(batch_pairs: int) -> None:
         (Example([3, 5], [4] * chosen + [1]), Example([3, 5], [6] * rejected + [1]))
         for chosen, rejected in sizes
     ]
-    reference = reference_logprobs(model, pairs, batch_pairs)
+    reference = reference_logprobs(model, _as_tokens(pairs), batch_pairs)
     assert reference.shape == (5, 2)
     for row, pair in zip(reference, pairs, strict=True):
         for logprob, side in zip(row, pair, strict=True):
@@ -184,7 +192,7 @@ def test_the_references_logprobs_are_computed_once_and_damage_is_named(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     one, other = (tiny_model("qwen3", 20, 0, 1, seed=seed) for seed in (1, 2))
-    pairs = [(Example([3], [4, 5, 1]), Example([3], [6, 1]))]
+    pairs = _as_tokens([(Example([3], [4, 5, 1]), Example([3], [6, 1]))])
     first = stored_reference_logprobs(one, pairs, tmp_path, 8)
     assert torch.equal(stored_reference_logprobs(other, pairs, tmp_path, 8), first)
     (cache_file,) = tmp_path.iterdir()

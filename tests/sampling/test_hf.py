@@ -19,6 +19,7 @@ from reasoning_lab.kernels.binding import bind_kernels
 from reasoning_lab.kernels.fused_decoder import can_decode_fused
 from reasoning_lab.kernels.logprobs import token_logprobs
 from reasoning_lab.models.tokenizer import prompt_tokens
+from reasoning_lab.sampling import hf
 from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.sampling.hf import HFEngine, sample
 from reasoning_lab.types import Completion, Example
@@ -301,14 +302,17 @@ def test_a_row_samples_the_same_token_beside_others_as_alone() -> None:
 
 
 @pytest.mark.parametrize("unused_ids", [None, torch.arange(400) >= 300], ids=["all", "padded"])
-def test_chunks_on_a_cpu_change_no_sample(unused_ids: torch.Tensor | None) -> None:
+def test_chunks_on_a_cpu_change_no_sample(
+    unused_ids: torch.Tensor | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     generator = torch.Generator().manual_seed(0)
     logits, uniforms = torch.randn(7, 400, generator=generator), torch.rand(7, generator=generator)
     logits[:, 300:] += 5
     sampling = Sampling(0.6, 0.95, 1)
     tokens, logprobs = sample(logits, sampling, uniforms, unused_ids)
     assert (tokens < 300).all() == (unused_ids is not None)
-    chunked = sample(logits, sampling, uniforms, unused_ids, cpu_chunk_logits=900)
+    monkeypatch.setattr(hf, "CHUNK_LOGITS_ON_CPU", 900)
+    chunked = sample(logits, sampling, uniforms, unused_ids)
     assert torch.equal(chunked[0], tokens)
     assert torch.equal(chunked[1], logprobs)
 

@@ -13,6 +13,7 @@ from reasoning_lab.commands import api as lab
 from reasoning_lab.commands.compose import compose
 from reasoning_lab.config.optimization import OptimizationConfig
 from reasoning_lab.data.tokens.documents import document_of
+from reasoning_lab.data.tokens.table import TokenTable
 from reasoning_lab.graph.record import Record
 from reasoning_lab.models.policy import load_policy
 from reasoning_lab.models.tokenizer import completion_tokens, prompt_tokens
@@ -68,7 +69,9 @@ def save_coin_tosser(twin: Twin, folder: Path, work: Path, kernels: str = "fused
     model, tokenizer = load_policy(folder, "float32", kernels=kernels)
     prompts = prompt_tokens(tokenizer, [prompt for prompt, _ in COINS])
     answers = completion_tokens(tokenizer, [f"\\boxed{{{gold}}}" for _, gold in COINS])
-    documents = [document_of(Example(*pair)) for pair in zip(prompts, answers, strict=True)]
+    documents = TokenTable.of_documents(
+        [document_of(Example(*pair)) for pair in zip(prompts, answers, strict=True)]
+    )
     training = OptimizationConfig(learning_rate=1e-2, length="40 steps", batch_size=16)
     work.mkdir()
     source = file_source(folder.parent / "coins.jsonl")

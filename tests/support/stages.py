@@ -24,6 +24,7 @@ from reasoning_lab.data.artifacts import Corpus, Preferences
 from reasoning_lab.data.corpus import write_rollouts
 from reasoning_lab.data.sources.table_source import TableSource
 from reasoning_lab.data.tokens.documents import document_of
+from reasoning_lab.data.tokens.table import TokenTable
 from reasoning_lab.graph.artifact import Artifact
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.graph.stage import Metrics
@@ -141,7 +142,7 @@ def save_coin_tosser(accepted: list[Rollout], context: StageContext) -> None:
     config = optimization(
         length="30 steps", batch_size=16, learning_rate=1e-2, checkpoint_every_steps=999
     )
-    documents = [document_of(example) for example in examples]
+    documents = TokenTable.of_documents([document_of(example) for example in examples])
     train_next_token(policy, documents, tokenizer, config, context)
 
 

@@ -254,16 +254,17 @@ def test_every_spelling_is_right_and_every_neighbour_wrong(
     assert [a for a in wrong if check(problem, a) is Verdict.CORRECT] == []
 
 
-def test_the_documented_decisions_are_those_of_the_checker() -> None:
-    page = Path(reasoning_lab.verify.__file__).with_name("DECISIONS.md")
-    table = page.read_text(encoding="utf-8")
-    rows = re.findall(
-        r"^\|[^|`]*\| `([^`]+)` \| `([^`]+)` \| (right|wrong) \| (?:right|wrong)", table, re.M
-    )
-    assert len(rows) > 50
-    for gold, answer, decision in rows:
-        verdict = check(Problem("q?", gold, "math", "f"), answer)
-        assert (verdict is Verdict.CORRECT) is (decision == "right"), (gold, answer)
+def test_the_documented_decisions_are_those_of_the_checkers() -> None:
+    page = Path(reasoning_lab.verify.__file__).with_name("DECISIONS.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\|([^|`]*)\| `([^`]+)` \| `([^`]+)` \| (right|wrong) \|", page, re.M)
+    assert len(rows) > 70
+    checker = "math"
+    for kind, gold, answer, decision in rows:
+        checker = {"Number": "number", "Choice": "choice"}.get(kind.strip(), checker)
+        options = {"choices": ["24", "25", "26"]} if checker == "choice" else {}
+        answered = verdict(checker, gold, answer, **options)
+        assert (answered is Verdict.CORRECT) is (decision == "right"), (gold, answer)
+    assert checker == "choice"
 
 
 # Gold, answers that equal it, answers that do not.

@@ -12,6 +12,7 @@ from omegaconf import MISSING
 from reasoning_lab.config.fields import at_least, choice, fraction, number
 from reasoning_lab.data.curation.selection import harder_subset
 from reasoning_lab.data.curation.step import CurationContext, DropReasons, Step, by_problem
+from reasoning_lab.data.rollout_index import RolloutIndex
 from reasoning_lab.rewards.ngrams import repeated_frac, text_units
 from reasoning_lab.types import Problem, Rollout, UserError
 
@@ -188,6 +189,8 @@ class HarderSubset(Step):
     count: int = at_least(1)
 
     def drop_reasons(self, rollouts: Sequence[Rollout], context: CurationContext) -> DropReasons:
-        chosen = harder_subset(rollouts, self.levels, self.count, context.seed)
-        chosen_ids = {id(rollout) for rollout in chosen}
-        return [None if id(rollout) in chosen_ids else "not in the subset" for rollout in rollouts]
+        index = RolloutIndex.of(rollouts)
+        reasons: DropReasons = ["not in the subset"] * len(rollouts)
+        for chosen in harder_subset(index, self.levels, self.count, context.seed).tolist():
+            reasons[chosen] = None
+        return reasons

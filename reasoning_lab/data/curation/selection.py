@@ -5,37 +5,35 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+from jaxtyping import Int
 
+from reasoning_lab.data.rollout_index import RolloutIndex
 from reasoning_lab.types import PreferencePair, Rollout, RolloutGroup
 
 
 def harder_subset(
-    rollouts: Iterable[Rollout], levels: Sequence[int], count: int, seed: int
-) -> list[Rollout]:
+    rollouts: RolloutIndex, levels: Sequence[int], count: int, seed: int
+) -> Int[np.ndarray, " K"]:
     """A compact, representative, harder subset (paper, step 2).
 
     Compact: only the longest rollout of each problem. Harder: only `levels`. Representative: the
     families take turns, so each has the same share until it runs out.
+
+    Returns:
+        Indices into `rollouts`, ascending.
     """
-    longest: dict[str, Rollout] = {}
-    for rollout in rollouts:
-        if rollout.problem.level not in levels:
-            continue
-        best = longest.get(rollout.problem.id)
-        if best is None or len(rollout.completion.text) > len(best.completion.text):
-            longest[rollout.problem.id] = rollout
-    by_family: dict[str, list[Rollout]] = defaultdict(list)
-    for rollout in longest.values():
-        by_family[rollout.problem.family].append(rollout)
-    rng = random.Random(seed)
-    for members in by_family.values():
-        rng.shuffle(members)
-    chosen: list[Rollout] = []
-    while len(chosen) < count and any(by_family.values()):
-        for family in sorted(by_family):
-            if by_family[family] and len(chosen) < count:
-                chosen.append(by_family[family].pop())
-    return chosen
+    eligible = np.flatnonzero(np.isin(rollouts.levels, levels))
+    problems = rollouts.problems[eligible]
+    longest_first = np.lexsort((-rollouts.characters[eligible], problems))
+    _, firsts = np.unique(problems[longest_first], return_index=True)
+    longest = np.sort(eligible[longest_first[firsts]])
+    shuffled = np.random.default_rng(seed).permutation(longest)
+    families = rollouts.families[shuffled]
+    by_family = np.argsort(families, kind="stable")
+    members = np.bincount(families)
+    turns = np.empty_like(by_family)
+    turns[by_family] = np.arange(len(shuffled)) - np.repeat(np.cumsum(members) - members, members)
+    return np.sort(shuffled[np.lexsort((families, turns))[:count]])
 
 
 def group_by_problem(rollouts: Iterable[Rollout]) -> list[RolloutGroup]:

@@ -4,11 +4,11 @@ Between documents and the losses, for every stage. The order is planned ahead as
 its arguments, so a resumed run reads what it would have.
 """
 
-import random
 from collections.abc import Sequence
 
 import numpy as np
 import torch
+from jaxtyping import Int
 
 from reasoning_lab.data.tokens.documents import Document, document_of
 from reasoning_lab.kernels.batch import TokenBatch
@@ -24,7 +24,9 @@ def token_batch(documents: Sequence[Document]) -> TokenBatch:
     ends = np.cumsum([len(document) for document in documents])
     cu_seqlens = np.concatenate([[0], ends])
     return TokenBatch(
-        torch.from_numpy(np.concatenate([document.token_ids for document in documents])),
+        torch.from_numpy(
+            np.concatenate([document.token_ids for document in documents], dtype=np.int64)
+        ),
         torch.from_numpy(cu_seqlens.astype(np.int32)),
         torch.from_numpy(np.concatenate([document.loss_mask for document in documents])),
         _first_reads(documents, cu_seqlens.tolist()),
@@ -49,7 +51,9 @@ def _first_reads(documents: Sequence[Document], starts: Sequence[int]) -> torch.
     return torch.from_numpy(first_reads) if shares else None
 
 
-def step_batches(lengths: Sequence[int], batch_size: int, steps: int, seed: int) -> list[list[int]]:
+def step_batches(
+    lengths: Int[np.ndarray, " D"], batch_size: int, steps: int, seed: int
+) -> Int[np.ndarray, "steps batch_size"]:
     """Plan which documents each step reads.
 
     Epochs follow each other without a gap, each in its own random order, so every batch is
@@ -63,30 +67,29 @@ def step_batches(lengths: Sequence[int], batch_size: int, steps: int, seed: int)
         seed: Fixes the order.
 
     Returns:
-        `steps` lists of `batch_size` indices into `lengths`.
+        Indices into `lengths`, int32.
 
     Raises:
         ValueError: There is no document.
     """
-    if not lengths:
+    if not len(lengths):
         raise ValueError("step_batches needs at least one document")
-    rng = random.Random(seed)
-    plan: list[list[int]] = []
-    pending: list[int] = []
-    while len(plan) < steps:
+    rng = np.random.default_rng(seed)
+    plan = np.empty((steps, batch_size), np.int32)
+    pending = np.empty(0, np.int32)
+    planned = 0
+    while planned < steps:
         # The batch that two epochs share comes first, alone: a window across them would
         # put copies of one example side by side.
-        shared = bool(pending)
-        pending += rng.sample(range(len(lengths)), len(lengths))
-        start = 0
-        while len(pending) - start >= batch_size:
-            count = 1 if shared else min(_WINDOW_BATCHES, (len(pending) - start) // batch_size)
-            shared = False
-            end = start + count * batch_size
-            window = sorted(pending[start:end], key=lambda index: lengths[index])
-            batches = [window[at : at + batch_size] for at in range(0, len(window), batch_size)]
-            rng.shuffle(batches)
-            plan += batches
-            start = end
-        del pending[:start]
-    return plan[:steps]
+        window = 1 if len(pending) else _WINDOW_BATCHES
+        epoch = rng.permutation(np.arange(len(lengths), dtype=np.int32))
+        pending = np.concatenate([pending, epoch])
+        while len(pending) >= batch_size:
+            count = min(window, len(pending) // batch_size)
+            chosen, pending = np.split(pending, [count * batch_size])
+            by_length = chosen[np.argsort(lengths[chosen], kind="stable")]
+            batches = rng.permutation(by_length.reshape(count, batch_size))[: steps - planned]
+            plan[planned : planned + len(batches)] = batches
+            planned += len(batches)
+            window = _WINDOW_BATCHES
+    return plan

@@ -3,66 +3,87 @@
 Documents of a row do not see each other (`reasoning_lab.kernels.rows`). A document is never split.
 """
 
-from collections.abc import Sequence
+from array import array
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
-# More fill a row better and take longer to choose from.
-_WAITING_DOCUMENTS = 128
+import numpy as np
+from jaxtyping import Int, Num
+
+# More fill rows better, and take documents from farther apart.
+_TOGETHER = 1 << 14
 
 
-@dataclass(frozen=True, slots=True)
-class Packing:
-    """How documents share rows.
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """R rows, each of one or more of D documents.
 
     Attributes:
-        rows: Per row, the indices of its documents.
-        dropped: Indices of the documents that are longer than a row.
+        documents: `[D]` int32, the documents of the first row, then those of the next.
+        starts: `[R]` int64, where each row begins in `documents`.
     """
 
-    rows: list[list[int]]
-    dropped: list[int]
+    documents: Int[np.ndarray, " D"]
+    starts: Int[np.ndarray, " R"]
+
+    @classmethod
+    def single(cls, documents: int) -> "Rows":
+        """A row for each of so many documents."""
+        return cls(np.arange(documents, dtype=np.int32), np.arange(documents))
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, row: int) -> Int[np.ndarray, " K"]:
+        """The documents of a row."""
+        end = self.starts[row + 1] if row + 1 < len(self) else len(self.documents)
+        return self.documents[self.starts[row] : end]
+
+    def __iter__(self) -> Iterator[Int[np.ndarray, " K"]]:
+        return map(self.__getitem__, range(len(self)))
+
+    def sums(self, values: Num[np.ndarray, " D"]) -> Int[np.ndarray, " R"]:
+        """Of each row, the sum of its documents' `values`."""
+        return np.add.reduceat(values[self.documents], self.starts, dtype=np.int64)
 
 
-def pack(lengths: Sequence[int], row_tokens: int) -> Packing:
-    """Open each row with the longest of the next documents and fill it as full as they allow.
+def pack(lengths: Sequence[int] | Int[np.ndarray, " D"], row_tokens: int) -> Rows:
+    """Best-fit decreasing: each document, the longest first, goes where the least room remains.
 
-    The rest of a row is an exact subset sum over those that wait, the first to come preferred:
-    sorting all by length would fill a row with documents of one length, hence of one kind.
+    It works on some thousands of documents at a time, in their order, so that a row holds documents
+    from one part of a corpus and memory does not depend on how many there are.
 
     Args:
-        lengths: Tokens of each document, at least 1.
+        lengths: Tokens of each document, at least 1 and at most `row_tokens`.
         row_tokens: Tokens of a row.
     """
-    arriving = iter(document for document, length in enumerate(lengths) if length <= row_tokens)
-    waiting = list(islice(arriving, _WAITING_DOCUMENTS))
+    sizes = np.asarray(lengths, np.int32)
+    documents, starts = array("i"), array("q")
+    for start in range(0, len(sizes), _TOGETHER):
+        for row in _best_fit(sizes[start : start + _TOGETHER], row_tokens):
+            starts.append(len(documents))
+            documents.extend(start + document for document in row)
+    return Rows(np.array(documents, np.int32), np.array(starts, np.int64))
+
+
+def _best_fit(sizes: Int[np.ndarray, " D"], row_tokens: int) -> list[list[int]]:
     rows: list[list[int]] = []
-    while waiting:
-        longest = max(waiting, key=lengths.__getitem__)
-        waiting.remove(longest)
-        fill = _fill(waiting, lengths, row_tokens - lengths[longest])
-        for document in fill:
-            waiting.remove(document)
-        rows.append([longest, *fill])
-        waiting += islice(arriving, _WAITING_DOCUMENTS - len(waiting))
-    dropped = [document for document, length in enumerate(lengths) if length > row_tokens]
-    return Packing(rows, dropped)
-
-
-def _fill(waiting: Sequence[int], lengths: Sequence[int], room: int) -> list[int]:
-    """The documents that together come closest to `room` tokens and don't exceed it."""
-    # Bit t of a set of sums: some of the documents so far have t tokens together.
-    sums = [1]
-    at_most = (1 << (room + 1)) - 1
-    fitting = [document for document in waiting if lengths[document] <= room]
-    for document in fitting:
-        if sums[-1] >> room:
-            break
-        sums.append((sums[-1] | sums[-1] << lengths[document]) & at_most)
-    left = sums[-1].bit_length() - 1
-    chosen = []
-    for number in range(len(sums) - 1, 0, -1):
-        if not sums[number - 1] >> left & 1:
-            chosen.append(fitting[number - 1])
-            left -= lengths[fitting[number - 1]]
-    return chosen
+    rows_with_room: dict[int, list[int]] = defaultdict(list)
+    # Bit t: there is a row with room for t more tokens.
+    rooms = 0
+    order = np.argsort(-sizes, kind="stable")
+    for document, size in zip(order.tolist(), sizes[order].tolist(), strict=True):
+        enough = rooms >> size
+        if enough:
+            room = size + (enough & -enough).bit_length() - 1
+            row = rows_with_room[room].pop()
+            if not rows_with_room[room]:
+                rooms ^= 1 << room
+            rows[row].append(document)
+        else:
+            room, row = row_tokens, len(rows)
+            rows.append([document])
+        rows_with_room[room - size].append(row)
+        rooms |= 1 << room - size
+    return rows

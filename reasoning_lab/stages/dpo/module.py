@@ -6,28 +6,27 @@ next-token term on the chosen completions holds up their likelihood (Pang et al.
 arXiv:2404.19733, equation 1).
 """
 
-import operator
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import compress
 from pathlib import Path
-from statistics import fmean
 
+import numpy as np
 import torch
+from jaxtyping import Int
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_lab.data.artifacts import Preferences
-from reasoning_lab.data.tokens.batches import completion_batch
-from reasoning_lab.data.tokens.documents import drop_too_long
+from reasoning_lab.data.corpus import problems_of_rows
+from reasoning_lab.data.tokens.batches import token_batch
+from reasoning_lab.data.tokens.limits import drop_too_long
+from reasoning_lab.data.tokens.table import TokenTable
 from reasoning_lab.graph.stage import Metrics
 from reasoning_lab.kernels.batch import TokenBatch
 from reasoning_lab.kernels.logprobs import token_logprobs
 from reasoning_lab.losses.dpo import DPOLoss, SideLogprobs, dpo_loss
 from reasoning_lab.models.policy import sampling_device, to_device
 from reasoning_lab.models.policy_artifact import Policy
-from reasoning_lab.models.tokenizer import tokenize_rollouts
 from reasoning_lab.stages.dpo.stage import DPOStage
 from reasoning_lab.system.files import find_checksummed, rename_with_checksum
 from reasoning_lab.system.ranks import Peers, broadcast_from_rank0, rank, rank_slice
@@ -35,7 +34,7 @@ from reasoning_lab.training.context import StageContext
 from reasoning_lab.training.loop import PolicyModule, fit, micro_batches_per_step, save_trained
 from reasoning_lab.training.micro_batches import MicroBatch, micro_batches
 from reasoning_lab.training.step_plan import in_steps, step_plan
-from reasoning_lab.types import Example, Rollout, UserError
+from reasoning_lab.types import UserError
 
 # Read by the reference at once, where hardware names no micro-batch.
 _REFERENCE_BATCH_PAIRS = 8
@@ -133,46 +132,64 @@ def run(
 ) -> Metrics:
     """Write the preference-optimized policy."""
     student, tokenizer = context.load_student(policy)
-    chosen, rejected = preferences.chosen(), preferences.rejected()
-    pairs = fitting_pairs(chosen, rejected, tokenizer, config.max_tokens, context)
+    pairs = fitting_pairs(preferences, tokenizer, config.max_tokens, context)
     placed = to_device(student, sampling_device(context.hardware))
     size = context.hardware.micro_batch_size or _REFERENCE_BATCH_PAIRS
     reference = stored_reference_logprobs(placed, pairs, context.work_dir, size)
-    lengths = [max(one.length, other.length) for one, other in pairs]
-    pair_length = fmean(one.length + other.length for one, other in pairs)
-    optimization = in_steps(config.optimization, context.name, len(pairs), pair_length, "pairs")
+    tokens = pairs.chosen.lengths + pairs.rejected.lengths
+    optimization = in_steps(config.optimization, context.name, len(pairs), tokens.mean(), "pairs")
     config = replace(config, optimization=optimization)
-    plan = step_plan(lengths, optimization, context.seed)
+    plan = step_plan(pairs.lengths, optimization, context.seed)
 
-    def make(rows: Sequence[int], weight: float) -> PairBatch:
+    def make(rows: Int[np.ndarray, " B"], weight: float) -> PairBatch:
         return PairBatch(
-            tokens=pair_tokens([pairs[row] for row in rows]),
-            weight=weight,
-            reference_logprobs=reference[list(rows)].T.flatten(),
+            tokens=pairs.batch(rows), weight=weight, reference_logprobs=reference[rows].T.flatten()
         )
 
     module = DPOModule(student, config, context.name)
-    trained_tokens = [len(chosen.completion_ids) for chosen, _ in pairs]
     parts = micro_batches_per_step(optimization.batch_size, context.hardware)
-    batches = micro_batches(plan, trained_tokens, parts, make)
+    batches = micro_batches(plan, pairs.chosen.trained_tokens, parts, make)
     train_s = fit(module, batches, context, optimization)
     save_trained(module, tokenizer, context)
-    tokens = sum(pairs[row][0].length + pairs[row][1].length for rows in plan for row in rows)
     return {
-        "train_tokens": tokens,
+        "train_tokens": int(tokens[plan].sum()),
         "train_s": train_s,
         "pairs": len(pairs),
         "planned_rows": optimization.planned_rows,
     }
 
 
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """P pairs as tokens; document i of both tables is one pair."""
+
+    chosen: TokenTable
+    rejected: TokenTable
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    @property
+    def lengths(self) -> Int[np.ndarray, " P"]:
+        """Tokens of the longer side."""
+        lengths: np.ndarray = np.maximum(self.chosen.lengths, self.rejected.lengths)
+        return lengths
+
+    def select(self, indices: Int[np.ndarray, " K"]) -> "Pairs":
+        """Some of the pairs."""
+        return Pairs(self.chosen.select(indices), self.rejected.select(indices))
+
+    def batch(self, indices: Int[np.ndarray, " B"]) -> TokenBatch:
+        """`2 B` documents: every chosen, then every rejected."""
+        return token_batch([side[row] for side in (self.chosen, self.rejected) for row in indices])
+
+
 def fitting_pairs(
-    chosen: Sequence[Rollout],
-    rejected: Sequence[Rollout],
+    preferences: Preferences,
     tokenizer: PreTrainedTokenizerBase,
     max_tokens: int | None,
     context: StageContext,
-) -> list[tuple[Example, Example]]:
+) -> Pairs:
     """The pairs of which no side is empty or too long; the ledger counts the others.
 
     A completion that was cut off before its first token has nothing to learn from.
@@ -180,34 +197,27 @@ def fitting_pairs(
     Raises:
         UserError: There is none, or none is left.
     """
-    if not chosen:
+    file, ledger = preferences.chosen_file, context.ledger
+    pairs = Pairs(
+        context.documents(file, tokenizer), context.documents(preferences.rejected_file, tokenizer)
+    )
+    if not len(pairs):
         raise UserError(
             f"stages.{context.name}: the preferences have no pair; sample more rollouts for them"
         )
-    sides = tokenize_rollouts(tokenizer, chosen), tokenize_rollouts(tokenizer, rejected)
-    everything = list(zip(*sides, strict=True))
-    context.ledger.take("pairs", len(everything))
-    written = [all(side.completion_ids for side in pair) for pair in everything]
-    empty = [one.problem.origin for one in compress(chosen, map(operator.not_, written))]
-    context.ledger.drop("pairs", "empty", len(empty), origins=empty)
-    pairs = list(compress(everything, written))
-    problems = [one.problem for one in compress(chosen, written)]
-    lengths = [max(one.length, other.length) for one, other in pairs]
+    ledger.take("pairs", len(pairs))
+    written = (pairs.chosen.trained_tokens > 0) & (pairs.rejected.trained_tokens > 0)
+    empty = problems_of_rows(file, pairs.chosen.rows[~written])
+    origins = [problem.origin for problem in empty]
+    ledger.drop("pairs", "empty", len(origins), origins=origins)
+    pairs = pairs.select(np.flatnonzero(written))
     key = f"stages.{context.name}.max_tokens"
-    short = drop_too_long(problems, lengths, max_tokens, "pairs", context.ledger, key)
-    return [pairs[index] for index in short]
-
-
-def pair_tokens(pairs: Sequence[tuple[Example, Example]]) -> TokenBatch:
-    """`2 B` documents: every chosen, then every rejected."""
-    return completion_batch([pair[side] for side in (0, 1) for pair in pairs])
+    rows, lengths = pairs.chosen.rows, pairs.lengths
+    return pairs.select(drop_too_long(file, rows, lengths, max_tokens, "pairs", ledger, key))
 
 
 def stored_reference_logprobs(
-    reference: PreTrainedModel,
-    pairs: Sequence[tuple[Example, Example]],
-    folder: Path,
-    batch_pairs: int,
+    reference: PreTrainedModel, pairs: Pairs, folder: Path, batch_pairs: int
 ) -> Tensor:
     """`reference_logprobs`, read again where a run goes on after a kill."""
     file = broadcast_from_rank0(lambda: find_checksummed(folder, "reference"))
@@ -223,21 +233,17 @@ def stored_reference_logprobs(
 
 
 @torch.no_grad()
-def reference_logprobs(
-    reference: PreTrainedModel,
-    pairs: Sequence[tuple[Example, Example]],
-    batch_pairs: int,
-) -> Tensor:
+def reference_logprobs(reference: PreTrainedModel, pairs: Pairs, batch_pairs: int) -> Tensor:
     """`[pairs, 2]` float32: summed logprobs of chosen and rejected; ranks share one pass.
 
     Pairs are read sorted by length, `batch_pairs` at a time.
     """
-    order = sorted(range(len(pairs)), key=lambda row: max(side.length for side in pairs[row]))
-    rank_sums: dict[int, list[float]] = {}
+    order = np.argsort(pairs.lengths, kind="stable")
+    logprobs = torch.zeros(len(pairs), 2)
     for start in rank_slice(range(0, len(pairs), batch_pairs)):
         rows = order[start : start + batch_pairs]
-        tokens = pair_tokens([pairs[row] for row in rows]).to(reference.device)
+        tokens = pairs.batch(rows).to(reference.device)
         sums = tokens.sum_by_document(token_logprobs(reference, tokens))
-        rank_sums.update(zip(rows, torch.stack(sums.chunk(2), dim=1).tolist(), strict=True))
-    all_sums = {row: sums for part in Peers().all_gather(rank_sums) for row, sums in part.items()}
-    return torch.tensor([all_sums[row] for row in range(len(pairs))])
+        logprobs[rows] = torch.stack(sums.chunk(2), dim=1).float().cpu()
+    # Each pair is one rank's, and 0 on the others.
+    return torch.stack(Peers().all_gather(logprobs)).sum(dim=0)

@@ -30,6 +30,7 @@ class DPOStage(TrainingStage):
     consumes = (Policy, Preferences)
     produces = Policy
     reads = ("model",)
+    version = 2
     sequences_per_row = 2
 
     loss: str = choice("sigmoid", "sigmoid_norm", "ipo", "hinge", "apo_zero", "apo_down")

@@ -17,6 +17,8 @@ class MidtrainStage(TrainingStage):
     Attributes:
         row_tokens: Tokens of a packed row; `optimization.batch_size` counts rows.
         trained: Which tokens carry loss: sequence (the paper) or completion.
+        overlong: What becomes of a document with more tokens than a row: drop, split
+            (each part is read on its own) or truncate.
         patience: Validations without a lower loss before training stops.
         validate_every_steps: Optimizer steps between two validations.
         validation_batch_rows: Rows a validation batch.
@@ -27,21 +29,24 @@ class MidtrainStage(TrainingStage):
     consumes = (Policy, Corpus)
     produces = Policy
     reads = ("model",)
-    version = 2
+    version = 3
     packs_rows = True
 
     row_tokens: int = at_least(2)
     trained: str = choice("sequence", "completion")
+    overlong: str = choice("drop", "split", "truncate")
     patience: int = at_least(1)
     validate_every_steps: int = at_least(1)
     validation_batch_rows: int = number(8, least=1, placement=True)
 
-    def document_limit(self, key: str) -> DocumentLimit:
+    def document_limit(self, key: str) -> DocumentLimit | None:
+        if self.overlong != "drop":
+            return None
         return DocumentLimit(f"{key}.row_tokens", self.row_tokens)
 
     def epoch_rows(self, input_rows: Mapping[str, int | None]) -> int | None:
-        """At worst each rollout fills a row."""
-        return input_rows.get(Corpus.kind)
+        """At worst each rollout fills a row; how many one is split into is not known."""
+        return None if self.overlong == "split" else input_rows.get(Corpus.kind)
 
     def row_tokens_at_most(self) -> int | None:
         return self.row_tokens

@@ -12,6 +12,7 @@ from reasoning_lab.data.corpus import write_prompt_ids
 from reasoning_lab.data.teachers.config import ProceduralTeacherConfig
 from reasoning_lab.data.teachers.teacher import boxed
 from reasoning_lab.data.tokens.documents import document_of
+from reasoning_lab.data.tokens.table import TokenTable
 from reasoning_lab.graph.stage import Metrics
 from reasoning_lab.models.markup import plain_tokens
 from reasoning_lab.models.policy import build_policy
@@ -56,7 +57,8 @@ def run(config: PretrainStage, context: StageContext) -> Metrics:
         *(document_of(answer) for answer in answers),
         *(document_of(*(example_of[step] for step in sheet)) for sheet in sheets),
     ]
-    metrics = train_next_token(policy, documents, tokenizer, config.optimization, context)
+    table = TokenTable.of_documents(documents)
+    metrics = train_next_token(policy, table, tokenizer, config.optimization, context)
     write_prompt_ids(context.out_dir, problems)
     return {**metrics, "examples": len(answers) + sum(map(len, sheets))}
 

@@ -30,6 +30,7 @@ class PretrainStage(TrainingStage):
     implementation = "reasoning_lab.stages.pretrain.module.run"
     produces = Policy
     reads = ("model", "data")
+    version = 2
 
     steps_frac: float = number(MISSING, least=0.0, most=0.99)
     steps_per_row: int = at_least(1)

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from reasoning_lab.sampling.rollouts import RolloutSampler
 from reasoning_lab.stages.rl.records import CONFIGURED_REASONS, DropReason, PromptBatch
 from reasoning_lab.stages.rl.rollouts import filter_reason, step_sampling
@@ -20,12 +22,14 @@ log = logging.getLogger(__name__)
 
 def prompt_batches(config: RLStage, pool: Sequence[Problem], seed: int) -> PlannedBatches:
     """The prompts of every step; a resumed run gets the same ones."""
-    steps = step_plan([1] * len(pool), config.optimization, seed)
+    equal_lengths = np.ones(len(pool), np.int32)
+    steps = step_plan(equal_lengths, config.optimization, seed).tolist()
 
     def batch(step: int) -> PromptBatch:
-        chosen = set(steps[step])
-        others = [index for index in range(len(pool)) if index not in chosen]
-        replacements = others if config.dynamic_sampling_rounds else []
+        replacements = []
+        if config.dynamic_sampling_rounds:
+            chosen = set(steps[step])
+            replacements = [index for index in range(len(pool)) if index not in chosen]
         random.Random(f"{seed}/{step}/spare").shuffle(replacements)
         return PromptBatch(
             step, [pool[index] for index in steps[step]], [pool[index] for index in replacements]

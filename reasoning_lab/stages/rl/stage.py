@@ -152,7 +152,7 @@ class RLStage(TrainingStage):
     consumes = (Policy,)
     produces = Policy
     reads = ("model", "data")
-    version = 2
+    version = 3
 
     problems: ProblemsConfig = field(default_factory=ProblemsConfig)
     screen_group_size: int = number(0, least=0)

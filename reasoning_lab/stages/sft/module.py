@@ -4,19 +4,19 @@ Each document is one example, so the model meets the end of every thought where 
 write it: this is where it learns when to stop.
 """
 
-from collections.abc import Sequence
+import numpy as np
 
 from reasoning_lab.data.artifacts import Corpus
 from reasoning_lab.data.curation.selection import harder_subset
-from reasoning_lab.data.tokens.documents import document_of, drop_too_long
+from reasoning_lab.data.rollout_index import RolloutIndex
+from reasoning_lab.data.tokens.limits import drop_too_long
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.graph.stage import Metrics
 from reasoning_lab.models.policy_artifact import Policy
-from reasoning_lab.models.tokenizer import tokenize_rollouts
 from reasoning_lab.stages.sft.stage import SFTStage
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.training.next_token_training import train_next_token
-from reasoning_lab.types import Rollout, UserError
+from reasoning_lab.types import UserError
 
 _UNIT = "rollouts"
 
@@ -24,32 +24,40 @@ _UNIT = "rollouts"
 def run(config: SFTStage, context: StageContext, policy: Policy, corpus: Corpus) -> Metrics:
     """Write the fine-tuned policy."""
     student, tokenizer = context.load_student(policy)
-    accepted = corpus.accepted()
-    subset = harder_subset(accepted, config.levels, config.count, context.seed)
-    _count_subset(accepted, subset, config, context.ledger)
-    if not subset:
+    index = RolloutIndex.read(corpus.accepted_file)
+    subset = harder_subset(index, config.levels, config.count, context.seed)
+    _count_subset(index, len(subset), config, context.ledger)
+    if not len(subset):
         raise UserError(
             f"stages.{context.name}.levels: the corpus has no accepted rollout at levels "
             f"{list(config.levels)}; choose levels that were distilled"
         )
-    examples = tokenize_rollouts(tokenizer, subset)
-    problems = [rollout.problem for rollout in subset]
-    lengths = [example.length for example in examples]
+    documents = context.documents(corpus.accepted_file, tokenizer, rows=subset)
     key = f"stages.{context.name}.max_tokens"
-    short = drop_too_long(problems, lengths, config.max_tokens, _UNIT, context.ledger, key)
-    documents = [document_of(examples[index]) for index in short]
+    short = drop_too_long(
+        corpus.accepted_file,
+        documents.rows,
+        documents.lengths,
+        config.max_tokens,
+        _UNIT,
+        context.ledger,
+        key,
+    )
     return train_next_token(
-        student, documents, tokenizer, config.optimization, context, config.token_loss()
+        student,
+        documents.select(short),
+        tokenizer,
+        config.optimization,
+        context,
+        config.token_loss(),
     )
 
 
-def _count_subset(
-    accepted: Sequence[Rollout], subset: Sequence[Rollout], config: SFTStage, ledger: Ledger
-) -> None:
+def _count_subset(index: RolloutIndex, subset: int, config: SFTStage, ledger: Ledger) -> None:
     """Count what `harder_subset` leaves out, as it was asked to."""
-    levels = [rollout for rollout in accepted if rollout.problem.level in config.levels]
-    problems = len({rollout.problem.id for rollout in levels})
-    ledger.take(_UNIT, len(accepted))
-    ledger.drop(_UNIT, "other_level", len(accepted) - len(levels), selected=True)
-    ledger.drop(_UNIT, "not_longest_of_problem", len(levels) - problems, selected=True)
-    ledger.drop(_UNIT, "beyond_count", problems - len(subset), selected=True)
+    at_levels = index.problems[np.isin(index.levels, config.levels)]
+    problems = len(np.unique(at_levels))
+    ledger.take(_UNIT, len(index))
+    ledger.drop(_UNIT, "other_level", len(index) - len(at_levels), selected=True)
+    ledger.drop(_UNIT, "not_longest_of_problem", len(at_levels) - problems, selected=True)
+    ledger.drop(_UNIT, "beyond_count", problems - subset, selected=True)

@@ -29,6 +29,7 @@ class SFTStage(TrainingStage):
     consumes = (Policy, Corpus)
     produces = Policy
     reads = ("model",)
+    version = 2
 
     levels: list[int] = MISSING
     count: int = at_least(1)

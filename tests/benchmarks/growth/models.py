@@ -9,12 +9,14 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from reasoning_lab.data.tokens.batches import completion_batch, step_batches, token_batch
+from reasoning_lab.data.tokens.batches import step_batches, token_batch
 from reasoning_lab.data.tokens.documents import TrainedPart, document_of
 from reasoning_lab.data.tokens.packing import pack
+from reasoning_lab.data.tokens.table import TokenTable
 from reasoning_lab.kernels.batch import TokenBatch
 from reasoning_lab.kernels.logprobs import mean_logprob
 from reasoning_lab.losses.advantages import ADVANTAGES
@@ -22,6 +24,7 @@ from reasoning_lab.losses.policy_gradient import KLTerm, grpo_loss, token_weight
 from reasoning_lab.models.policy import load_policy
 from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.sampling.hf import HFEngine
+from reasoning_lab.training.next_token_training import rows_batch
 from reasoning_lab.types import Example
 
 from ..pairs.workload import SIZES, write_workload
@@ -93,18 +96,18 @@ def train_packed(size: int, stack: ExitStack) -> Callable[[], object]:
 def packing(size: int, stack: ExitStack) -> Callable[[], object]:
     rng = random.Random(0)
     documents = _documents([rng.randint(16, 200) for _ in range(size)])
+    table = TokenTable.of_documents([document_of(document) for document in documents])
 
     def work() -> None:
-        rows = pack([document.length for document in documents], _ROW_TOKENS).rows
+        rows = pack(table.lengths, _ROW_TOKENS)
         for start in range(0, len(rows), 4):
-            indices = [index for row in rows[start : start + 4] for index in row]
-            completion_batch([documents[index] for index in indices])
+            rows_batch(table, rows, np.arange(start, min(start + 4, len(rows))))
 
     return work
 
 
 def plan(size: int, stack: ExitStack) -> Callable[[], object]:
-    lengths = random.Random(0).choices(range(16, 200), k=size)
+    lengths = np.random.default_rng(0).integers(16, 200, size)
     return partial(step_batches, lengths, 8, size // 8, 0)
 
 

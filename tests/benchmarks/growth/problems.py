@@ -20,6 +20,7 @@ from reasoning_lab.data.corpus import read_rollouts, write_rollouts
 from reasoning_lab.data.curation.decontamination import Decontaminate
 from reasoning_lab.data.curation.selection import group_by_problem, harder_subset, preference_pairs
 from reasoning_lab.data.curation.step import CurationContext, build_steps, curate
+from reasoning_lab.data.rollout_index import RolloutIndex
 from reasoning_lab.data.sources.config import ReasoningGymConfig
 from reasoning_lab.evaluate.benchmark import measured
 from reasoning_lab.evaluate.completions import COMPLETIONS
@@ -110,7 +111,7 @@ def subsets(size: int, stack: ExitStack) -> Callable[[], object]:
     rollouts = _rollouts(size, _SAMPLES)
 
     def work() -> None:
-        harder_subset(rollouts, [1], size, 0)
+        harder_subset(RolloutIndex.of(rollouts), [1], size, 0)
         preference_pairs(group_by_problem(rollouts), 2, 0, "length_matched")
 
     return work

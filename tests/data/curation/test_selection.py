@@ -10,12 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reasoning_lab.data.curation.selection import group_by_problem, harder_subset, preference_pairs
+from reasoning_lab.data.rollout_index import RolloutIndex
 from reasoning_lab.types import (
     PreferencePair,
     Problem,
+    Rollout,
     Verdict,
 )
 from tests.support.rollouts import group, rollout
+
+
+def _subset(rollouts: list[Rollout], levels: list[int], count: int, seed: int) -> list[Rollout]:
+    chosen = harder_subset(RolloutIndex.of(rollouts), levels, count, seed)
+    return [rollouts[index] for index in chosen]
 
 
 def test_harder_subset_is_compact_and_takes_the_longest() -> None:
@@ -23,18 +30,18 @@ def test_harder_subset_is_compact_and_takes_the_longest() -> None:
     long = rollout("a", Verdict.CORRECT, level=2, text="much longer")
     easy = rollout("b", Verdict.CORRECT, level=1, text="easy")
     for order in ([short, long, easy], [easy, long, short]):
-        assert harder_subset(order, [2], 10, 0) == [long]
+        assert _subset(order, [2], 10, 0) == [long]
 
 
 def test_harder_subset_shares_its_count_between_families() -> None:
     many = [rollout(f"x{n}", Verdict.CORRECT, family="x") for n in range(20)]
     some = [rollout(f"y{n}", Verdict.CORRECT, family="y") for n in range(20)]
     few = [rollout("z0", Verdict.CORRECT, family="z")]
-    chosen = harder_subset([*many, *some, *few], [1], 9, 0)
+    chosen = _subset([*many, *some, *few], [1], 9, 0)
     assert Counter(r.problem.family for r in chosen) == {"x": 4, "y": 4, "z": 1}
-    assert chosen == harder_subset([*many, *some, *few], [1], 9, 0)
-    assert chosen != harder_subset([*many, *some, *few], [1], 9, 1)
-    assert len(harder_subset([*many, *few], [1], 99, 0)) == 21
+    assert chosen == _subset([*many, *some, *few], [1], 9, 0)
+    assert chosen != _subset([*many, *some, *few], [1], 9, 1)
+    assert len(_subset([*many, *few], [1], 99, 0)) == 21
 
 
 def test_grouping_keeps_order_and_joins_prompts_that_read_the_same() -> None:

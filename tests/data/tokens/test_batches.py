@@ -1,28 +1,26 @@
 import random
 from collections import Counter
-from itertools import combinations
 
+import numpy as np
 import pytest
 import torch
 
 from reasoning_lab.data.tokens.batches import completion_batch, step_batches, token_batch
 from reasoning_lab.data.tokens.documents import TrainedPart, document_of
-from reasoning_lab.data.tokens.packing import pack
 from reasoning_lab.types import Example
 
 
-def _lengths(count: int) -> list[int]:
-    rng = random.Random(count)
-    return [rng.randint(1, 300) for _ in range(count)]
+def _lengths(count: int) -> np.ndarray:
+    return np.random.default_rng(count).integers(1, 301, count)
 
 
 @pytest.mark.parametrize(("count", "batch_size"), [(1000, 8), (130, 8), (20, 8), (8, 8), (3, 8)])
 def test_the_plan_is_full_batches_and_balanced_epochs(count: int, batch_size: int) -> None:
     plan = step_batches(_lengths(count), batch_size, 400, seed=5)
-    assert [len(batch) for batch in plan] == [batch_size] * 400
+    assert plan.shape == (400, batch_size)
     read: Counter[int] = Counter(dict.fromkeys(range(count), 0))
     for batch in plan:
-        read.update(batch)
+        read.update(batch.tolist())
         assert set(read) == set(range(count))
         assert max(read.values()) - min(read.values()) <= 1
 
@@ -30,40 +28,36 @@ def test_the_plan_is_full_batches_and_balanced_epochs(count: int, batch_size: in
 @pytest.mark.parametrize("count", [3, 20, 130, 1000])
 def test_the_plan_is_a_pure_function_and_a_longer_one_begins_with_it(count: int) -> None:
     lengths = _lengths(count)
-    random.seed(0)
     plan = step_batches(lengths, 8, 100, seed=5)
-    random.seed(1)
-    assert step_batches(list(lengths), 8, 100, seed=5) == plan
-    for steps in (0, 1, 7, 15, 16, 17, 60):
-        assert step_batches(lengths, 8, steps, seed=5) == plan[:steps]
-    assert step_batches(lengths, 8, 100, seed=6) != plan
+    for steps in (0, 1, 7, 15, 16, 17, 60, 100):
+        assert np.array_equal(step_batches(lengths, 8, steps, seed=5), plan[:steps])
+    assert not np.array_equal(step_batches(lengths, 8, 100, seed=6), plan)
 
 
 def test_epochs_differ_in_order() -> None:
     plan = step_batches(_lengths(160), 8, 40, seed=0)
     epochs = [plan[:20], plan[20:]]
     for epoch in epochs:
-        assert sorted(row for batch in epoch for row in batch) == list(range(160))
-    assert {frozenset(batch) for batch in epochs[0]} != {frozenset(batch) for batch in epochs[1]}
+        assert sorted(epoch.flatten()) == list(range(160))
+    first, second = ({frozenset(batch) for batch in epoch.tolist()} for epoch in epochs)
+    assert first != second
 
 
 def test_rows_of_a_batch_have_similar_lengths_and_batches_come_in_any_order() -> None:
     lengths = _lengths(2048)
     plan = step_batches(lengths, 8, 256, seed=0)
 
-    def padding(batches: list[list[int]]) -> float:
-        used = sum(lengths[row] for batch in batches for row in batch)
-        return sum(8 * max(lengths[row] for row in batch) for batch in batches) / used - 1
+    def padding(batches: np.ndarray) -> float:
+        return float(8 * lengths[batches].max(axis=1).sum() / lengths[batches].sum() - 1)
 
-    unsorted = [list(range(start, start + 8)) for start in range(0, 2048, 8)]
-    assert padding(plan) < padding(unsorted) / 4
-    longest = [max(lengths[row] for row in batch) for batch in plan[:16]]
+    assert padding(plan) < padding(np.arange(2048).reshape(256, 8)) / 4
+    longest = lengths[plan[:16]].max(axis=1).tolist()
     assert longest != sorted(longest)
 
 
 def test_a_plan_needs_an_example() -> None:
     with pytest.raises(ValueError, match="at least one document"):
-        step_batches([], 8, 1, seed=0)
+        step_batches(np.array([]), 8, 1, seed=0)
 
 
 def test_a_document_of_several_examples_by_hand() -> None:
@@ -107,48 +101,6 @@ def test_sums_by_document_by_hand() -> None:
     (sums * torch.tensor([1.0, 10.0, 100.0])).sum().backward()
     assert values.grad is not None
     assert values.grad.tolist() == [1.0, 1.0, 100.0, 100.0, 100.0]
-
-
-def test_pack_by_hand() -> None:
-    # 10 is longest and leaves no room; 6 leaves 4, which the third has; of those left, 5 and 5.
-    # 11 fits nowhere.
-    packing = pack([6, 5, 4, 5, 11, 10], 10)
-    assert packing.rows == [[5], [0, 2], [1, 3]]
-    assert packing.dropped == [4]
-    # 7 leaves 5: the 3 and the 2 that come first, not the 5 that comes last.
-    assert sorted(pack([3, 7, 2, 5], 12).rows[0]) == [0, 1, 2]
-
-
-def test_pack_fills_the_first_row_as_full_as_any_choice_would() -> None:
-    rng = random.Random(3)
-    for _ in range(50):
-        lengths = [rng.randint(5, 40) for _ in range(9)]
-        longest = max(lengths)
-        rest = list(lengths)
-        rest.remove(longest)
-        sums = {sum(some) for count in range(9) for some in combinations(rest, count)}
-        fullest = longest + max(total for total in sums if total <= 60 - longest)
-        assert sum(lengths[document] for document in pack(lengths, 60).rows[0]) == fullest
-
-
-def test_pack_loses_splits_and_overfills_nothing() -> None:
-    lengths = _lengths(500)
-    packing = pack(lengths, 280)
-    placed = [document for row in packing.rows for document in row]
-    assert sorted([*placed, *packing.dropped]) == list(range(500))
-    assert packing.dropped == [index for index, length in enumerate(lengths) if length > 280]
-    assert all(sum(lengths[document] for document in row) <= 280 for row in packing.rows)
-    assert all(packing.rows)
-    filled = sum(lengths[document] for document in placed) / (280 * len(packing.rows))
-    assert filled > 0.95
-
-
-def test_pack_mixes_lengths() -> None:
-    rng = random.Random(4)
-    lengths = [rng.choice([20, 90]) for _ in range(600)]
-    rows = pack(lengths, 200).rows
-    # Two long documents leave 20, for one short one, as long as both kinds wait.
-    assert sum(sorted(lengths[document] for document in row) == [20, 90, 90] for row in rows) > 130
 
 
 @pytest.mark.parametrize(

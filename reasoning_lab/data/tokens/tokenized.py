@@ -1,0 +1,255 @@
+"""Tokenise a file of rollouts once, for all stages and processes that read it alike.
+
+The table lies below a folder under a key of all that made it: the file's content, the chosen rows,
+the tokenizer with its template, and which tokens are trained. One process makes it while the
+others wait. It is made in shards, each renamed into place, so a run that was killed goes on with
+those that are there.
+"""
+
+import json
+import logging
+import os
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    Future,
+    ProcessPoolExecutor,
+    as_completed,
+    wait,
+)
+from dataclasses import dataclass
+from multiprocessing import get_context, parent_process
+from pathlib import Path
+from threading import Thread
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from datasets import Dataset, Features, concatenate_datasets
+from datasets.arrow_writer import ArrowWriter
+from filelock import FileLock
+from jaxtyping import Int
+from transformers import PreTrainedTokenizerBase
+
+from reasoning_lab.data.tokens.documents import Document, TrainedPart, document_of
+from reasoning_lab.data.tokens.table import COLUMNS, TokenTable, arrow_table
+from reasoning_lab.graph.record import digest
+from reasoning_lab.models.tokenizer import tokenize, tokenizer_identity
+from reasoning_lab.system.files import flush_and_rename, remove, sha256, write_atomically
+from reasoning_lab.types import Completion
+
+log = logging.getLogger(__name__)
+
+# Raised when the same text is given other tokens.
+_VERSION = 1
+_SHARD_ROWS = 4096
+# Characters that one call of the tokenizer reads: their tokens are Python integers for a while.
+_CALL_CHARACTERS = 1 << 20
+# A process needs seconds to start, in which this one tokenises as much.
+_FEW_BYTES = 16 << 20
+_READ = ["prompt", "text", "token_ids", "truncated"]
+_SUMMARY = "table.json"
+_LOGGED_EVERY_S = 10.0
+
+
+def tokenized(
+    file: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    trained: TrainedPart = TrainedPart.COMPLETION,
+    rows: Int[np.ndarray, " K"] | None = None,
+    processes: int | None = None,
+) -> TokenTable:
+    """The documents of a file of rollouts, in its order.
+
+    Args:
+        file: Parquet, as `RolloutWriter` writes it.
+        tokenizer: The student's.
+        folder: Where tables are kept.
+        trained: Which tokens carry loss.
+        rows: The rows to take, ascending; None = all.
+        processes: How many tokenise; None = as many as there are cores, or none besides this one
+            for a short text.
+    """
+    key = digest(
+        {
+            "version": _VERSION,
+            "file": sha256(file),
+            "rows": None if rows is None else digest(rows.tolist()),
+            "tokenizer": tokenizer_identity(tokenizer),
+            "trained": str(trained),
+        }
+    )[:16]
+    table = folder / key
+    if not _is_finished(table):
+        table.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / f".{key}.lock"):
+            if not _is_finished(table):
+                _write(file, tokenizer, table, trained, rows, processes)
+    return _read(table)
+
+
+def _is_finished(table: Path) -> bool:
+    """Whether all shards are there in the sizes that they were written in."""
+    try:
+        sizes = json.loads((table / _SUMMARY).read_text(encoding="utf-8"))["shard_bytes"]
+        return all((table / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _read(table: Path) -> TokenTable:
+    shards = sorted(table.glob("*.arrow"))
+    if not shards:
+        return TokenTable.of_documents([])
+    dataset = concatenate_datasets([Dataset.from_file(str(shard)) for shard in shards])
+    return TokenTable.of(dataset.data.table)
+
+
+def _write(
+    file: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    table: Path,
+    trained: TrainedPart,
+    rows: Int[np.ndarray, " K"] | None,
+    processes: int | None,
+) -> None:
+    if (table / _SUMMARY).exists():
+        log.warning("%s is damaged and is made again.", table)
+        for entry in table.iterdir():
+            remove(entry)
+    with pq.ParquetFile(file) as parquet:
+        footer = parquet.metadata
+        total = footer.num_rows if rows is None else len(rows)
+        if processes is None:
+            groups = map(footer.row_group, range(footer.num_row_groups))
+            mean_bytes = sum(group.total_byte_size for group in groups) / max(footer.num_rows, 1)
+            few = mean_bytes * total < _FEW_BYTES
+            processes = 0 if few else len(os.sched_getaffinity(0))
+        shards = (
+            _Shard(batch, numbers, table / f"{start:010d}.arrow")
+            for start, batch, numbers in _chosen(parquet, rows)
+        )
+        done, started = 0, time.monotonic()
+        logged = started
+        for shard_rows in _mapped(shards, tokenizer, trained, processes):
+            done += shard_rows
+            now = time.monotonic()
+            if now - logged > _LOGGED_EVERY_S:
+                logged, left_s = now, (now - started) * (total - done) / done
+                log.info(
+                    "Tokenised %s of %s rollouts; %.0f s left.", f"{done:,}", f"{total:,}", left_s
+                )
+    sizes = {shard.name: shard.stat().st_size for shard in sorted(table.glob("*.arrow"))}
+    summary = json.dumps({"shard_bytes": sizes})
+    write_atomically(table / _SUMMARY, lambda draft: draft.write_text(summary, encoding="utf-8"))
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """Rows of a file, their numbers in it, and the table that they become."""
+
+    rows: pa.RecordBatch
+    numbers: Int[np.ndarray, " R"]
+    path: Path
+
+
+def _chosen(
+    parquet: pq.ParquetFile, rows: Int[np.ndarray, " K"] | None
+) -> Iterator[tuple[int, pa.RecordBatch, Int[np.ndarray, " R"]]]:
+    """Number of the first row, rows that were chosen and their numbers, some at a time."""
+    start = 0
+    for batch in parquet.iter_batches(_SHARD_ROWS, columns=_READ):
+        numbers = np.arange(start, start + len(batch))
+        if rows is not None:
+            numbers = rows[np.searchsorted(rows, start) : np.searchsorted(rows, start + len(batch))]
+        if len(numbers):
+            yield start, batch.take(pa.array(numbers - start)), numbers
+        start += len(batch)
+
+
+def _mapped(
+    shards: Iterable[_Shard],
+    tokenizer: PreTrainedTokenizerBase,
+    trained: TrainedPart,
+    processes: int,
+) -> Iterator[int]:
+    """Write each shard that is not there yet; yields its number of rows, when it is done."""
+    if not processes:
+        for shard in shards:
+            yield _write_shard(shard, tokenizer, trained)
+        return
+    with ProcessPoolExecutor(
+        processes,
+        # A fork of a process that has threads may hang.
+        mp_context=get_context("spawn"),
+        initializer=_start_worker,
+        initargs=(tokenizer, trained),
+    ) as pool:
+        running: set[Future[int]] = set()
+        for shard in shards:
+            running.add(pool.submit(_write_in_worker, shard))
+            if len(running) > 2 * processes:
+                finished, running = wait(running, return_when=FIRST_COMPLETED)
+                yield from (future.result() for future in finished)
+        yield from (future.result() for future in as_completed(running))
+
+
+_worker: tuple[PreTrainedTokenizerBase, TrainedPart]
+
+
+def _start_worker(tokenizer: PreTrainedTokenizerBase, trained: TrainedPart) -> None:
+    global _worker
+    _worker = tokenizer, trained
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Otherwise a worker whose parent is killed waits for work for ever."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _write_in_worker(shard: _Shard) -> int:
+    return _write_shard(shard, *_worker)
+
+
+def _write_shard(shard: _Shard, tokenizer: PreTrainedTokenizerBase, trained: TrainedPart) -> int:
+    if shard.path.exists():
+        return len(shard.numbers)
+    draft = shard.path.with_suffix(".draft")
+    with ArrowWriter(path=str(draft), features=Features.from_arrow_schema(COLUMNS)) as writer:
+        start = 0
+        for stop in _call_ends(shard.rows):
+            documents = _documents(shard.rows.slice(start, stop - start), tokenizer, trained)
+            writer.write_table(arrow_table(documents, shard.numbers[start:stop]))
+            start = stop
+        writer.finalize()
+    flush_and_rename(draft, shard.path)
+    return len(shard.numbers)
+
+
+def _call_ends(rows: pa.RecordBatch) -> list[int]:
+    """Where calls of the tokenizer end, so that each reads about `_CALL_CHARACTERS`."""
+    characters = pc.add(pc.utf8_length(rows["prompt"]), pc.utf8_length(rows["text"]))
+    calls = np.cumsum(characters.to_numpy()) // _CALL_CHARACTERS
+    return [*(np.flatnonzero(np.diff(calls)) + 1).tolist(), len(rows)]
+
+
+def _documents(
+    rows: pa.RecordBatch, tokenizer: PreTrainedTokenizerBase, trained: TrainedPart
+) -> list[Document]:
+    columns = rows.to_pydict()
+    completions = [
+        Completion(token_ids, text, truncated=truncated)
+        for token_ids, text, truncated in zip(
+            columns["token_ids"], columns["text"], columns["truncated"], strict=True
+        )
+    ]
+    examples = tokenize(tokenizer, columns["prompt"], completions)
+    return [document_of(example, trained=trained) for example in examples]

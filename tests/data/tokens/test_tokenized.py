@@ -1,0 +1,144 @@
+"""A file of rollouts becomes one table, whoever asks for it and whatever interrupts it."""
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from transformers import PreTrainedTokenizerBase
+
+from reasoning_lab.data.corpus import RolloutWriter, read_rollouts
+from reasoning_lab.data.tokens.documents import TrainedPart, document_of
+from reasoning_lab.data.tokens.tokenized import tokenized
+from reasoning_lab.models.tokenizer import tokenize_rollouts, train_tokenizer
+from reasoning_lab.types import Completion, Problem, Rollout, Verdict
+
+_WORDS = ["sum", "of", "12", "<|end|>", "therefore", "\n", "= 19", "</think>", "é", "carry"]
+
+
+def _rollout(number: int, words: int) -> Rollout:
+    rng = random.Random(number)
+    text = "<think>\n" + " ".join(rng.choices(_WORDS, k=words)) + "\n</think>\n\n\\boxed{3}"
+    problem = Problem(f"What is {number} + 1?", "3", "number", "sums", 1 + number % 2)
+    own_tokens = [5, 6, 7] if number % 7 == 0 else []
+    completion = Completion(own_tokens, text, truncated=number % 5 == 0)
+    return Rollout(problem, completion, "3", Verdict.CORRECT, "teacher")
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("corpus") / "accepted.parquet"
+    with RolloutWriter(path) as writer:
+        for start in range(0, 4200, 1400):
+            writer.write([_rollout(number, 5) for number in range(start, start + 1400)])
+    return path
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerBase:
+    return train_tokenizer([_rollout(n, 50).completion.text for n in range(20)], 300)
+
+
+@pytest.mark.parametrize("part", list(TrainedPart))
+def test_the_table_has_what_the_tokenizer_gives(
+    part: TrainedPart, file: Path, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    table = tokenized(file, tokenizer, tmp_path, part)
+    examples = tokenize_rollouts(tokenizer, read_rollouts(file))
+    assert len(table) == len(examples) == 4200
+    for document, example in zip(table, examples, strict=True):
+        expected = document_of(example, trained=part)
+        assert np.array_equal(document.token_ids, expected.token_ids)
+        assert np.array_equal(document.loss_mask, expected.loss_mask)
+        assert document.prompt_length == expected.prompt_length
+    rows = np.array([0, 17, 4095, 4096, 4199])
+    chosen = tokenized(file, tokenizer, tmp_path, part, rows)
+    assert chosen.rows.tolist() == rows.tolist()
+    for document, row in zip(chosen, rows.tolist(), strict=True):
+        assert np.array_equal(document.token_ids, table[row].token_ids)
+
+
+def _files(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*.arrow")}
+
+
+def test_a_table_is_made_once_and_again_for_another_template(
+    file: Path, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    tokenized(file, tokenizer, tmp_path)
+    first = _files(tmp_path)
+    tokenized(file, tokenizer, tmp_path)
+    assert _files(tmp_path) == first
+    template = str(tokenizer.chat_template)
+    tokenizer.chat_template = template.replace("'<|'", "'? <|'")
+    try:
+        other = tokenized(file, tokenizer, tmp_path)
+    finally:
+        tokenizer.chat_template = template
+    assert len(_files(tmp_path)) == 2 * len(first)
+    assert len(other[0]) > len(tokenized(file, tokenizer, tmp_path)[0])
+
+
+def test_a_damaged_table_is_named_and_made_again(
+    file: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    expected = [document.token_ids.tolist() for document in tokenized(file, tokenizer, tmp_path)]
+    shard = min(tmp_path.rglob("*.arrow"))
+    shard.write_bytes(shard.read_bytes()[:-100])
+    table = tokenized(file, tokenizer, tmp_path)
+    assert f"{shard.parent} is damaged and is made again." in caplog.messages
+    assert [document.token_ids.tolist() for document in table] == expected
+
+
+_CHILD = """
+import sys
+from pathlib import Path
+from transformers import AutoTokenizer
+from reasoning_lab.data.tokens.tokenized import tokenized
+
+if __name__ == "__main__":
+    file, model, folder = map(Path, sys.argv[1:])
+    tokenized(file, AutoTokenizer.from_pretrained(model), folder, processes=2)
+"""
+
+
+def children_of(parent: int) -> list[str]:
+    """Process ids, as text."""
+    tasks = Path(f"/proc/{parent}/task").glob("*/children")
+    return [child for task in tasks for child in task.read_text().split()]
+
+
+def test_a_killed_process_loses_no_finished_shard_and_leaves_no_worker(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    file, folder, rows = tmp_path / "many.parquet", tmp_path / "tokens", 5 * 4096
+    with RolloutWriter(file) as writer:
+        writer.write([_rollout(number, 5) for number in range(rows)])
+    tokenizer.save_pretrained(tmp_path / "model")
+    script = tmp_path / "child.py"
+    script.write_text(_CHILD)
+    child = subprocess.Popen([sys.executable, script, file, tmp_path / "model", folder])
+    while not list(folder.rglob("*.arrow")):
+        assert child.poll() is None, "it ended before a shard was there"
+        time.sleep(0.01)
+    workers = children_of(child.pid)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    finished = _files(folder)
+    table = tokenized(file, tokenizer, folder, processes=2)
+    assert len(table) == rows
+    assert finished.items() <= _files(folder).items()
+    last = tokenize_rollouts(tokenizer, [_rollout(rows - 1, 5)])[0]
+    assert table[rows - 1].token_ids.tolist() == [*last.prompt_ids, *last.completion_ids]
+    assert workers
+    deadline = time.monotonic() + 60
+    while any(Path(f"/proc/{worker}").exists() for worker in workers):
+        assert time.monotonic() < deadline, "a worker outlives the process that started it"
+        time.sleep(0.05)
