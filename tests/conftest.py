@@ -1,12 +1,13 @@
 """Shared by several test files: composed recipes, stages and jobs, one finished smoke run."""
 
+import gc
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -46,13 +47,15 @@ FAST_PRETRAINING = [
 Compose = Callable[..., Recipe]
 
 
-def pytest_configure(config: pytest.Config) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
     """Load fixtures that import torch, but not where `-n` leaves the tests to other processes."""
-    if not config.getoption("numprocesses", None):
-        # Every stage ends with a collection, which need not look at what is imported.
-        with gc_frozen_imports():
-            for module in ("stages", "launches"):
-                config.pluginmanager.import_plugin(f"tests.support.{module}")
+    if session.config.getoption("numprocesses", None):
+        return (yield)
+    with gc_frozen_imports():
+        for module in ("stages", "launches"):
+            session.config.pluginmanager.import_plugin(f"tests.support.{module}")
+        return (yield)
 
 
 @pytest.fixture
@@ -92,6 +95,13 @@ def lab_here(*arguments: str, cwd: Path) -> int:
         except SystemExit as end:
             return int(end.code or 0)
     return 0
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _earlier_files_frozen() -> None:
+    """Every stage ends with a garbage collection, which need not see what earlier files left."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

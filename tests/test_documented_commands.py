@@ -4,15 +4,12 @@ import re
 from importlib.util import find_spec
 from pathlib import Path
 
-import hydra
 import pytest
-from hydra.core.global_hydra import GlobalHydra
 
 from reasoning_lab.cli import SUBCOMMANDS
-from reasoning_lab.commands.compose import register_schemas
 from reasoning_lab.commands.evaluate import as_recipe
-from reasoning_lab.config.folder import CONF
 from tests.conftest import lab_here
+from tests.support.composition import composed_config
 from tests.support.pages import PAGES, ROOT, page_id, shell_lines
 
 # They read files, or the store.
@@ -55,13 +52,10 @@ def overrides_of(arguments: list[str]) -> list[str]:
 @pytest.mark.long
 @pytest.mark.parametrize("page", [page for page in PAGES if page != MISTAKES], ids=page_id)
 def test_the_commands_of_a_page_compose(page: Path) -> None:
-    register_schemas()
     for arguments in commands_of(page):
         if arguments[:1] and arguments[0] in WITHOUT_RECIPE:
             continue
-        GlobalHydra.instance().clear()
-        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            hydra.compose("config", overrides=overrides_of(arguments))
+        composed_config(*overrides_of(arguments))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)

@@ -3,12 +3,9 @@
 import re
 from pathlib import Path
 
-import hydra
 import pytest
-from hydra.core.global_hydra import GlobalHydra
 
-from reasoning_lab.commands.compose import register_schemas
-from reasoning_lab.config.folder import CONF
+from tests.support.composition import composed_config
 from tests.support.pages import PAGES, ROOT, page_id, prose, reading_ease, shell_lines
 
 README = ROOT / "README.md"
@@ -102,10 +99,6 @@ def test_every_method_names_a_test_that_exists() -> None:
 
 @pytest.mark.long
 def test_the_option_of_every_method_composes() -> None:
-    register_schemas()
     for row in rows_of_methods():
         option = row[-3].strip("`")
-        words = [option.strip("'")] if option.startswith("'") else option.split()
-        GlobalHydra.instance().clear()
-        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            hydra.compose("config", overrides=words)
+        composed_config(*([option.strip("'")] if option.startswith("'") else option.split()))

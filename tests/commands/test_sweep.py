@@ -51,7 +51,7 @@ def test_ablation_makes_what_its_plan_counts_and_the_second_call_nothing(
     assert lab_here("-m", *SMOKE, sweep, cwd=finished_run) == 0
     assert DONE.findall(capsys.readouterr().out) == [*expected["sft"], *expected["dpo"]]
     assert all(node["state"] == "cached" for node in planned(finished_run, capsys, sweep))
-    assert lab_here("-m", *SMOKE, sweep, cwd=finished_run) == 0
+    assert lab_here("-m", *SMOKE, "ablate=sft,dpo", cwd=finished_run) == 0
     assert DONE.findall(capsys.readouterr().out) == []
 
 

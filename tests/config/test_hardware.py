@@ -46,9 +46,10 @@ def test_hardware_composes_with_every_model_and_stage(option: str, whole: DictCo
     says = yaml.safe_load(text)
     hardware = composed_hardware(option)
     world = says.get("devices", 1) * says.get("nodes", 1)
+    config = whole.copy()
+    config.hardware = hardware
     for model in models().values():
-        config = whole.copy()
-        config.hardware, config.model = hardware, model
+        config.model = model
         root = compose(config).root
         assert root.hardware.world_size == world
         training = [stage for stage in root.stages.values() if isinstance(stage, TrainingStage)]

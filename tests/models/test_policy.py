@@ -19,6 +19,7 @@ from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.sampling.hf import HFEngine
 from reasoning_lab.types import Completion, Example, Problem, Rollout, UserError, Verdict
 from tests.conftest import Compose
+from tests.support.composition import BARE
 from tests.support.tensors import embedding, projection
 from tests.support.twins import TWINS, save_twin, twin_model, twin_tokenizer
 
@@ -61,7 +62,7 @@ def rows(model: PreTrainedModel) -> int:
 
 @pytest.mark.parametrize("option", PARAMETERS)
 def test_option_is_pinned_and_has_the_published_size(option: str, composed: Compose) -> None:
-    model = composed(f"model={option}", "~stages.pretrain").root.model
+    model = composed(BARE, f"model={option}").root.model
     assert model.path is not None
     assert model.revision is not None
     assert len(bytes.fromhex(model.revision)) == 20
