@@ -46,6 +46,12 @@ def report_of(folder: Path) -> Path:
     return max((folder / "runs" / "recipes").glob("*/report.json"))
 
 
+def progress_lines(folder: Path) -> list[str]:
+    """What the first run's log says of its progress, without the times."""
+    log = min((folder / "runs" / "recipes").glob("*/log.txt")).read_text()
+    return re.findall(r"^\S+ \S+ (\[step .*)$", log, re.MULTILINE)
+
+
 def store_files(folder: Path) -> dict[str, int]:
     """Every file of every artifact with the time at which it was written."""
     root = folder / "runs" / "store"
@@ -172,6 +178,34 @@ def test_run_leaves_its_report(smoke_run: Path) -> None:
     assert (path.parent / "ladder.png").read_bytes().startswith(b"\x89PNG")
     # Tables of tokens stay for the next stage that reads the same.
     assert [path.name for path in (smoke_run / "runs" / "work").iterdir()] == ["tokens"]
+
+
+def test_each_step_of_a_run_says_how_far_it_is_and_what_it_left(smoke_run: Path) -> None:
+    lines, number = progress_lines(smoke_run), r"[\d,.e+-]+"
+    left = r"0:00:\d\d left of the stage, of the run (not known yet|at least 0:0\d:\d\d|0:00:\d\d)"
+    for step, policy in zip((1, 4, 6, 9, 11), POLICIES, strict=True):
+        title = rf"\[step {step} of 12\] {policy}:"
+        measure = "reward" if policy == "rl" else "loss"
+        steps = [
+            line
+            for line in lines
+            if re.fullmatch(
+                rf"{title} step (\d) of [24], {measure} {number}, learning rate {number}, "
+                rf"{number} tokens/s, {left}",
+                line,
+            )
+        ]
+        assert len(steps) == 2, lines
+        (end,) = [line for line in lines if f" {policy}: done" in line]
+        path = rf"\S*runs/store/{policy}/[0-9a-f]{{16}}"
+        assert re.fullmatch(rf"{title} done in \d+ s, {number} tokens trained.*; {path}", end), end
+        evaluation = rf"\[step {step + 1} of 12\] {policy}/heldout:"
+        sampled = rf"{evaluation} completion 14 of 14, {number} tokens/s, {left}"
+        assert any(re.fullmatch(sampled, line) for line in lines)
+        scored = rf"{evaluation} done in \d+ s, pass@1 {number}% of 14 problems; \S+"
+        assert any(re.fullmatch(scored, line) for line in lines)
+    solved = rf"\[step 3 of 12\] distill: problem 120 of 120, {number}% accepted, .* {left}"
+    assert any(re.fullmatch(solved, line) for line in lines)
 
 
 def test_an_artifact_names_the_versions_that_made_it(smoke_run: Path) -> None:
@@ -339,13 +373,16 @@ def test_interrupted_run_goes_on_where_it_was(
     assert stopped, err
     (state,) = (tmp_path / "runs" / "work").rglob("step-*")
     assert int(state.name.split("-")[1]) == int(stopped[1])
-    assert "[1/2] pretrain: started" in out.splitlines()
-    assert "pretrain: trains for 150 steps" in out.splitlines()
+    assert "[step 1 of 2] pretrain: started" in out.splitlines()
+    assert "[step 1 of 2] pretrain: step 1 of 150, loss " in out
+    assert progress_lines(tmp_path) == [line for line in out.splitlines() if line[:5] == "[step"]
+    for noise in ("Epoch", "v_num", "accelerator", "Warning", "\r"):
+        assert noise not in out + err
     assert store_files(tmp_path) == {}
     assert not list((tmp_path / "runs" / "store").rglob(".building-*"))
     capsys.readouterr()
     assert lab_here(*arguments, cwd=tmp_path) == 0
-    resumed = f"pretrain: goes on from step {stopped[1]} of 150"
+    resumed = f"[step 1 of 2] pretrain: goes on from step {stopped[1]} of 150"
     assert resumed in capsys.readouterr().out.splitlines()
     assert [row["stage"] for row in json.loads(report_of(tmp_path).read_text())["rows"]] == [
         "pretrain"

@@ -54,7 +54,7 @@ def run(folder: Path, command: list[str]) -> list[tuple[str, str]]:
         check=False,
     )
     assert process.returncode == 0, process.stderr
-    return re.findall(r"\[\d+/\d+\] (.+?): (reused|done)", process.stdout)
+    return re.findall(r"\[step \d+ of \d+\] (.+?): (reused|done)", process.stdout)
 
 
 def commands_for(reader: str) -> list[list[str]]:

@@ -80,7 +80,7 @@ def plan(recipe: Recipe) -> list[PlannedNode]:
 def run(recipe: Recipe) -> "RunResult":
     """Make what the store lacks and write the report, as the command does.
 
-    The run's folder has the report; the command's log and Hydra's files are written by the command.
+    The run's folder has the report and `log.txt`; only the command writes Hydra's files there.
 
     Returns:
         The records by stage and the report.

@@ -1,24 +1,23 @@
 """What a run, or a sweep of runs, would make and what it would reuse; makes nothing.
 
-Time and tokens come from artifacts of the store that differ from the node in their budget alone:
-what they took a row, times the rows that the node plans, if these are at most ten times as many.
-Where there is none, what the configs bound is told instead: tokens, memory and arithmetic at most,
-and about how many hours that arithmetic takes on a known device.
+Time and tokens are estimated from artifacts of the store (`estimates.py`). Where there is none that
+is alike, what the configs bound is told instead: tokens, memory and arithmetic at most, and about
+how many hours that arithmetic takes on a known device.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from reasoning_lab.commands.compose import Recipe
+from reasoning_lab.commands.estimates import Costs, at_most
 from reasoning_lab.commands.root_config import RootConfig
 from reasoning_lab.config.hardware import SHARDED, HardwareConfig
 from reasoning_lab.config.model import ModelConfig
 from reasoning_lab.graph.ledger import Ledger
-from reasoning_lab.graph.recipe import Node
-from reasoning_lab.graph.record import Record, fingerprint
+from reasoning_lab.graph.record import Record
 from reasoning_lab.graph.run import NodeState, plan
 from reasoning_lab.graph.stage import Stage, Workload
 from reasoning_lab.graph.store import Store
@@ -39,13 +38,6 @@ from reasoning_lab.models.footprint import (
 )
 from reasoning_lab.training.stage import TrainingStage
 from reasoning_lab.types import Sequences
-
-# What a budget is: it says how many rows there are, and not what one of them costs.
-_BUDGET_KEYS = frozenset(
-    ("length", "batch_size", "count", "validation", "learning_rate", "schedule")
-)
-_MOST_TIMES_ROWS = 10
-_Costs = Mapping[tuple[str, str], Record]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,24 +104,23 @@ def planned(recipes: Sequence[Recipe]) -> list[PlannedNode]:
     """Every node of every recipe, in the order in which they would run."""
     nodes: list[PlannedNode] = []
     records: dict[str, Record | None] = {}
-    stored: dict[str, _Costs] = {}
+    stored: dict[str, Costs] = {}
     for recipe in recipes:
         runs = recipe.root.paths.runs
         store = Store(Path(runs) / "store")
         if runs not in stored:
-            stored[runs] = _costs(store.artifacts())
+            stored[runs] = Costs(store.artifacts())
         nodes += [
             _priced(state, recipe, stored[runs]) for state in plan(recipe.nodes, store, records)
         ]
     return nodes
 
 
-def _priced(state: NodeState, recipe: Recipe, costs: _Costs) -> PlannedNode:
+def _priced(state: NodeState, recipe: Recipe, costs: Costs) -> PlannedNode:
     node = state.node
-    stage = _at_most(node)
+    stage = at_most(node)
     workload = stage.workload()
     rows = workload.rows
-    like = _like(node, costs)
     memory = _memory(recipe.root, stage, workload)
     return PlannedNode(
         stage=node.name,
@@ -141,25 +132,12 @@ def _priced(state: NodeState, recipe: Recipe, costs: _Costs) -> PlannedNode:
         rows=rows,
         steps=_steps(stage),
         at_most=stage is not node.stage,
-        train_tokens=_scaled(like, "train_tokens", rows),
-        wall_s=_scaled(like, "wall_s", rows),
+        train_tokens=costs.expected(node, "train_tokens", rows),
+        wall_s=costs.expected(node, "wall_s", rows),
         memory=memory,
         bounds=_bounds(recipe.root, workload, memory),
         warnings=[] if state.record is None else Ledger.of(state.record.ledger).warnings(),
     )
-
-
-def _at_most(node: Node) -> Stage:
-    """The stage with its length in steps, as far as the configs before it bound these."""
-    if not isinstance(node.stage, TrainingStage):
-        return node.stage
-    return node.stage.at_most(_input_rows(node))
-
-
-def _input_rows(node: Node) -> dict[str, int | None]:
-    """Rows of each input's artifact at most, by its kind; None = unknown."""
-    inputs = node.inputs.items()
-    return {kind: maker.stage.output_rows(_input_rows(maker)) for kind, maker in inputs}
 
 
 def _steps(stage: Stage) -> int | None:
@@ -234,46 +212,3 @@ def _architecture(model: ModelConfig) -> dict[str, Any]:
     if model.path is not None and config.is_file():
         architecture = json.loads(config.read_text(encoding="utf-8"))
     return {"vocab_size": model.vocab_size, **architecture}
-
-
-def _costs(artifacts: Iterable[Record]) -> _Costs:
-    """Those whose cost is known, by stage and fingerprint, and one by stage and work a row."""
-    records: dict[tuple[str, str], Record] = {}
-    for artifact in artifacts:
-        rows = artifact.metrics.get("planned_rows")
-        if not rows:
-            continue
-        records[artifact.stage, artifact.fingerprint] = artifact
-        alike = (artifact.stage, _work_of_a_row(artifact.identity))
-        # Of several, the one with the most work: start-up counts least in it.
-        if alike not in records or rows > records[alike].metrics["planned_rows"]:
-            records[alike] = artifact
-    return records
-
-
-def _like(node: Node, costs: _Costs) -> Record | None:
-    """An artifact whose cost says what the node's will be: its own, or a similar one."""
-    exact = costs.get((node.stage.name, node.fingerprint))
-    return exact or costs.get((node.stage.name, _work_of_a_row(node.identity)))
-
-
-def _work_of_a_row(identity: Mapping[str, Any]) -> str:
-    """A name of all that decides what a row takes: the identity without its budget."""
-    work = {key: identity[key] for key in ("config", "groups")}
-    return fingerprint({"work": _without_budget(work)})
-
-
-def _without_budget(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {k: _without_budget(v) for k, v in value.items() if k not in _BUDGET_KEYS}
-    return value
-
-
-def _scaled(like: Record | None, metric: str, rows: int | None) -> int | None:
-    """What the node's rows take; None = unknown, or too far from what was measured."""
-    if like is None or rows is None or not like.metrics.get(metric):
-        return None
-    measured_rows = int(like.metrics["planned_rows"])
-    if rows > _MOST_TIMES_ROWS * measured_rows:
-        return None
-    return round(float(like.metrics[metric]) * rows / measured_rows)

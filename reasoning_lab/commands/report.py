@@ -27,7 +27,7 @@ from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.report.comparisons import Claims
 from reasoning_lab.report.evidence import Completions, Evidence, GraphNode
 from reasoning_lab.report.rows import Row, StageResult
-from reasoning_lab.report.table import console_table, mean_cells, row_cells, sentences
+from reasoning_lab.report.table import console_table, heading, mean_cells, row_cells, sentences
 from reasoning_lab.report.write import write_report
 from reasoning_lab.system.files import timestamped_folder
 from reasoning_lab.types import UserError
@@ -174,7 +174,7 @@ def add_evidence(evidence: Evidence, recipe: Recipe, artifacts: Mapping[str, Rec
         if record is None:
             continue
         if isinstance(node.stage, EvaluateStage):
-            about = {"variant": variant, "seed": seed, "stage": _policy_name(node)}
+            about = {"variant": variant_label(variant), "seed": seed, "stage": _policy_name(node)}
             evidence.completions.append(
                 Completions(record.path, {**about, "benchmark": node.stage.benchmark_name})
             )
@@ -193,9 +193,10 @@ def publish(
     claims = Claims.of(results)
     paths = write_report(rows, claims, results, evidence, out_dir)
     if claims.means:
-        console.print(console_table("pass@1, mean over seeds", *mean_cells(claims.means)))
+        title = f"{heading(rows)}, mean over seeds"
+        console.print(console_table(title, *mean_cells(claims.means)))
     else:
-        console.print(console_table("pass@1 on held-out problems", *row_cells(rows)))
+        console.print(console_table(heading(rows), *row_cells(rows)))
     for sentence in sentences([*claims.stages, *claims.variants]):
         console.print(sentence.replace("**", ""), markup=False, soft_wrap=True)
     console.print(f"Report: {paths['html']}, {paths['markdown'].name}", soft_wrap=True)

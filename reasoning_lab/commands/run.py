@@ -11,12 +11,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import datasets
 import torch
-import transformers
 from rich.console import Console
 
 from reasoning_lab.commands.compose import Recipe
+from reasoning_lab.commands.estimates import Costs, position_in_run
 from reasoning_lab.commands.preflight import Preflight
 from reasoning_lab.commands.report import Report, add_evidence, publish, results_of
 from reasoning_lab.commands.root_config import RootConfig
@@ -28,12 +27,13 @@ from reasoning_lab.graph.record import Record
 from reasoning_lab.graph.run import Outcome, Work
 from reasoning_lab.graph.run import run as run_graph
 from reasoning_lab.graph.store import Store
-from reasoning_lab.launch.job import launched, run_job, tracker_of
+from reasoning_lab.launch.job import launched, quiet_libraries, run_job, tracker_of
 from reasoning_lab.launch.ray import check_ray
 from reasoning_lab.launch.slurm import check_slurm
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.report.evidence import Evidence
 from reasoning_lab.system import malloc
+from reasoning_lab.tracking.progress import LOG_FILE, Lines, RunPosition
 from reasoning_lab.tracking.tracker import Tracker
 from reasoning_lab.tracking.wandb import WandbRun, wandb_folder, wandb_mode
 from reasoning_lab.training.job import Job
@@ -91,10 +91,7 @@ def run(recipe: Recipe, out_dir: Path) -> RunResult:
         check_ray(root.hardware.ray)
     else:
         check_drives(root.hardware)
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    # Bars for work of milliseconds; ours and Lightning's tell of what takes time.
-    transformers.utils.logging.disable_progress_bar()
-    datasets.disable_progress_bars()
+    quiet_libraries()
     torch.set_num_threads(root.hardware.threads or torch.get_num_threads())
     malloc.return_freed_blocks()
     console = Console()
@@ -103,7 +100,7 @@ def run(recipe: Recipe, out_dir: Path) -> RunResult:
         log.warning(notice)
     with build_verifier(root.hardware) as verifier:
         Preflight(verifier).require([recipe])
-        recipe_run = RecipeRun(recipe, out_dir, verifier, console)
+        recipe_run = RecipeRun(recipe, out_dir, verifier, store)
         with closing(recipe_run):
             records = run_graph(recipe.nodes, store, recipe_run.execute, recipe_run)
     by_name = {node.name: records[node.fingerprint] for node in recipe.nodes}
@@ -118,19 +115,24 @@ def run(recipe: Recipe, out_dir: Path) -> RunResult:
     return RunResult(by_name, report)
 
 
-def print_ledger(console: Console, stage: str, ledger: Ledger, reused: bool) -> None:
+def print_ledger(lines: Lines, stage: str, ledger: Ledger, reused: bool) -> None:
     """Say what a stage dropped; of a reused artifact only what is worth a warning."""
     for line in () if reused else ledger.lines():
-        console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
+        lines.print(f"  {line}")
     for warning in ledger.warnings():
         log.warning("%s: %s.", stage, warning)
 
 
-def _score(metrics: Mapping[str, Any]) -> str:
-    """An evaluation's result in words, with the problems that it is over."""
-    dropped = metrics.get("unreadable_golds", 0)
-    without = f" ({dropped} with unreadable golds dropped)" if dropped else ""
-    return f"pass@1 {metrics['pass@1']:.1%} of {metrics['n']} problems{without}"
+def _counts(record: Record) -> list[str]:
+    """What a stage says at its end; what it dropped has lines of its own."""
+    metrics = record.metrics
+    if "pass@1" in metrics:
+        dropped = metrics.get("unreadable_golds", 0)
+        without = f" ({dropped} with unreadable golds dropped)" if dropped else ""
+        return [f"pass@1 {metrics['pass@1']:.1%} of {metrics['n']} problems{without}"]
+    tokens = metrics.get("train_tokens")
+    trained = [] if tokens is None else [f"{tokens:,} tokens trained"]
+    return [*trained, *Ledger.of(record.ledger).complete()]
 
 
 class RecipeRun:
@@ -140,7 +142,7 @@ class RecipeRun:
         recipe: The composed run.
         out_dir: This run's own folder; its place below the runs' folder names the W&B group.
         verifier: Shared by all stages.
-        console: Where progress is printed.
+        store: Where artifacts are; what they took says how long the run takes.
     """
 
     def __init__(
@@ -148,7 +150,7 @@ class RecipeRun:
         recipe: Recipe,
         out_dir: Path,
         verifier: Verifier,
-        console: Console,
+        store: Store,
     ) -> None:
         self._recipe = recipe
         self._root = recipe.root
@@ -157,9 +159,12 @@ class RecipeRun:
         self._words = [word for word in recipe.overrides if not word.startswith("hydra.")]
         self._group = f"{place or out_dir.name}-{recipe.variant}-seed{recipe.root.seed}"
         self._verifier = verifier
-        self._console = console
+        self._store = store
+        self._costs = Costs(store.artifacts())
+        self._log_file = out_dir.absolute() / LOG_FILE
+        out_dir.mkdir(parents=True, exist_ok=True)
+        self._lines = Lines(self._log_file)
         self._tracking_mode = wandb_mode(self._root.tracker)
-        self._finished = 0
         self._started_s = time.monotonic()
         self._tracker: Tracker = Tracker()
         self._inputs: Mapping[str, Record] = {}
@@ -182,6 +187,7 @@ class RecipeRun:
             hardware=root.hardware,
             benchmarks=root.benchmarks,
             tracking=tracking,
+            position=self._position(node),
         )
         if job.needs_launch:
             outcome = launched(job)
@@ -194,17 +200,17 @@ class RecipeRun:
 
     def started(self, node: Node) -> None:
         self._started_s = time.monotonic()
-        self._console.print(f"{self._title(node)}: started")
+        self._lines.print(f"{self._position(node).title(node.name)}: started")
 
     def finished(self, node: Node, record: Record, reused: bool) -> None:
         if not reused:
             self._tracker.log_artifact(record, list(self._inputs.values()))
+            self._costs.add(record)
             self.close()
         did = "reused" if reused else f"done in {time.monotonic() - self._started_s:.0f} s"
-        score = "" if "pass@1" not in record.metrics else f", {_score(record.metrics)}"
-        self._console.print(f"{self._title(node)}: {did}{score}")
-        print_ledger(self._console, node.name, Ledger.of(record.ledger), reused)
-        self._finished += 1
+        title = self._position(node).title(node.name)
+        self._lines.print(f"{title}: {', '.join([did, *_counts(record)])}; {record.path}")
+        print_ledger(self._lines, node.name, Ledger.of(record.ledger), reused)
 
     def close(self) -> None:
         """Finish the W&B run of the node at hand."""
@@ -223,8 +229,9 @@ class RecipeRun:
         tracker.log_ladder(rows, figure)
         tracker.finish()
 
-    def _title(self, node: Node) -> str:
-        return f"[{self._finished + 1}/{len(self._recipe.nodes)}] {node.name}"
+    def _position(self, node: Node) -> RunPosition:
+        nodes = self._recipe.nodes
+        return position_in_run(node, nodes, self._store, self._costs, self._log_file)
 
     def _tracking(self, node: Node) -> WandbRun | None:
         if self._tracking_mode == "disabled":

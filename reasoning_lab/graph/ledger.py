@@ -182,6 +182,14 @@ class Ledger:
         """One sentence a unit of which something was dropped."""
         return [_sentence(unit, flow) for unit, flow in self.flows.items() if flow.dropped]
 
+    def complete(self) -> list[str]:
+        """The count of each unit of which something came in and nothing was dropped."""
+        return [
+            f"{flow.taken:,} {_words(unit)}"
+            for unit, flow in self.flows.items()
+            if flow.taken and not flow.dropped
+        ]
+
     def warnings(self) -> list[str]:
         """One sentence for each unit of which more than a tenth was dropped unasked.
 

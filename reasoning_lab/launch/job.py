@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 import traceback
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from datetime import timedelta
@@ -39,6 +40,7 @@ from reasoning_lab.system import malloc
 from reasoning_lab.system.files import write_atomically
 from reasoning_lab.system.interrupts import Interrupted, forward_signals
 from reasoning_lab.system.ranks import rank
+from reasoning_lab.tracking.progress import Progress
 from reasoning_lab.tracking.tracker import Tracker
 from reasoning_lab.tracking.wandb import WandbRun, WandbTracker
 from reasoning_lab.training.context import StageContext
@@ -68,6 +70,7 @@ def run_job(
         benchmark_sources=benchmark_sources,
         verifier=verifier,
         tracker=tracker,
+        progress=Progress(job.name, job.position if rank() == 0 else None),
     )
     try:
         metrics = context.run_stage()
@@ -188,13 +191,25 @@ def process_group(hardware: HardwareConfig) -> Iterator[None]:
     logging.basicConfig(
         format="%(message)s", level=logging.INFO if rank() == 0 else logging.WARNING
     )
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    transformers.utils.logging.disable_progress_bar()
-    datasets.disable_progress_bars()
+    quiet_libraries()
     try:
         yield
     finally:
         dist.destroy_process_group()
+
+
+def quiet_libraries() -> None:
+    """Let libraries say only what is wrong; how far a stage is is said by its progress."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    # DeepSpeed sets its level when it is imported.
+    logging.getLogger("DeepSpeed").addFilter(_is_error)
+    warnings.filterwarnings("ignore", module=r"pytorch_lightning\.")
+    transformers.utils.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+
+
+def _is_error(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR
 
 
 def end_with_launcher() -> None:

@@ -226,7 +226,8 @@ def save_lengths(results: Sequence[StageResult], path: Path) -> None:
     """Draw boxes of the lengths of right and of wrong completions after every stage."""
     keys = list(dict.fromkeys((result.variant, result.benchmark) for result in results))
     stages = list(dict.fromkeys(result.stage for result in results))
-    figure, panels = _stage_panels([", ".join(key) for key in keys], stages, 0.9, 3.2)
+    titles = [f"{variant_label(variant)}, {benchmark}" for variant, benchmark in keys]
+    figure, panels = _stage_panels(titles, stages, 0.9, 3.2)
     for (variant, benchmark), panel in zip(keys, panels, strict=True):
         panel_results = [r for r in results if (r.variant, r.benchmark) == (variant, benchmark)]
         for side, right in ((-1, True), (1, False)):

@@ -23,6 +23,7 @@ from reasoning_lab.report.rows import Row
 from reasoning_lab.report.table import (
     TEXT_COLUMNS,
     comparison_cells,
+    heading,
     interval,
     mean_cells,
     p_value,
@@ -55,7 +56,7 @@ def html_page(rows: Sequence[Row], claims: Claims, evidence: Evidence, method: s
     }
     compressed = gzip.compress(json.dumps(data, allow_nan=False).encode(), mtime=0)
     parts = {
-        "title": "pass@1 on held-out problems",
+        "title": escape(heading(rows)),
         "about": escape(method),
         "policy": _content_security_policy(list(scripts.values())),
         "style": _asset("page.css"),
@@ -167,8 +168,7 @@ def _ladder(rows: Sequence[Row]) -> list[dict[str, Any]]:
     ]
     return [
         {
-            "line": ", ".join(f"{name} {getattr(row, name)}" for name in differing)
-            or row.benchmark,
+            "line": ", ".join(_line_label(name, row) for name in differing) or row.benchmark,
             "stage": row.stage,
             "mean": row.pass_at_1,
             "low": row.ci95[0],
@@ -176,6 +176,11 @@ def _ladder(rows: Sequence[Row]) -> list[dict[str, Any]]:
         }
         for row in rows
     ]
+
+
+def _line_label(name: str, row: Row) -> str:
+    value = getattr(row, name)
+    return variant_label(value) if name == "variant" else f"{name} {value}"
 
 
 def _variant_point(comparison: Comparison) -> dict[str, Any]:

@@ -25,6 +25,11 @@ _LATEX = {
 TEXT_COLUMNS = ("variant", "stage", "benchmark", "policy", "against", "unit", "dropped")
 
 
+def heading(rows: Sequence[Row]) -> str:
+    """What the numbers are, with the benchmarks by name."""
+    return f"pass@1 on {', '.join(dict.fromkeys(row.benchmark for row in rows))}"
+
+
 def markdown_table(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
     """A GitHub table, numbers aligned to the right."""
     rule = [":--" if name in TEXT_COLUMNS else "--:" for name in columns]
@@ -191,8 +196,8 @@ def latex_tables(rows: Sequence[Row], claims: Claims, method: str) -> str:
     """All tables of the report; a comment above each `tabular` names it."""
     parts = [f"% {method}\n"]
     if claims.means:
-        parts.append(_tabular("pass@1, mean over seeds", *mean_cells(claims.means)))
-    parts.append(_tabular("pass@1", *row_cells(rows)))
+        parts.append(_tabular(f"{heading(rows)}, mean over seeds", *mean_cells(claims.means)))
+    parts.append(_tabular(heading(rows), *row_cells(rows)))
     if claims.variants:
         parts.append(_tabular("variants, paired", *comparison_cells(claims.variants)))
     if claims.stages:

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from reasoning_lab.graph.recipe import variant_label
 from reasoning_lab.report.comparisons import Claims
 from reasoning_lab.report.evidence import LEDGER_COLUMNS, Evidence
 from reasoning_lab.report.figures import save_ablation, save_ladder, save_lengths
@@ -19,6 +20,7 @@ from reasoning_lab.report.page import html_page
 from reasoning_lab.report.rows import Row, StageResult
 from reasoning_lab.report.table import (
     comparison_cells,
+    heading,
     latex_tables,
     markdown_table,
     mean_cells,
@@ -97,7 +99,7 @@ def _markdown(
     rows: Sequence[Row], claims: Claims, evidence: Evidence, figures: Sequence[str]
 ) -> str:
     """The Markdown page: tables, figures, a sentence for each comparison, and the method."""
-    parts = ["# pass@1 on held-out problems\n"]
+    parts = [f"# {heading(rows)}\n"]
     if claims.means:
         means = markdown_table(*mean_cells(claims.means))
         parts += ["Mean over seeds:\n", means, "Each seed:\n"]
@@ -117,7 +119,10 @@ def _markdown(
         lines = groups.setdefault((comparison.variant, comparison.benchmark), [])
         lines.append(f"- {sentence(comparison)}\n")
     for (variant, benchmark), lines in groups.items():
-        parts += [f"On {benchmark} ({variant}), in percentage points:\n", "".join(lines)]
+        parts += [
+            f"On {benchmark} ({variant_label(variant)}), in percentage points:\n",
+            "".join(lines),
+        ]
     if "lengths" in figures:
         parts.append("![lengths of right and wrong completions](lengths.png)\n")
     if cells := evidence.ledger_cells():

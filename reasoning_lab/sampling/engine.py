@@ -6,7 +6,7 @@ All of them use the chat template of the model's tokenizer, so a prompt means th
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -14,6 +14,9 @@ from reasoning_lab.types import Completion, Problem
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+# Called with each batch of completions that has ended.
+OnProgress = Callable[[Sequence[Completion]], None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ last long completions go on. Each row has its own stream of uniform numbers and 
 the cumulative distribution.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from reasoning_lab.kernels.fused_decoder import FusedDecoder, can_decode_fused
 from reasoning_lab.models.chat import stop_token_ids, unused_ids_mask
 from reasoning_lab.models.policy import sampling_device, to_device
 from reasoning_lab.models.tokenizer import prompt_tokens
-from reasoning_lab.sampling.engine import Sampling, completions_of
+from reasoning_lab.sampling.engine import OnProgress, Sampling, completions_of
 from reasoning_lab.sampling.engine_check import check_engine, hf_remedy
 from reasoning_lab.types import Completion
 
@@ -52,7 +52,7 @@ class HFEngine:
         self._stop_ids = torch.tensor(stop_token_ids(model, tokenizer), device=model.device)
         self._unused_ids = unused_ids_mask(model, tokenizer)
         self._batch_size = batch_size
-        self._on_progress: Callable[[int], None] = lambda count: None
+        self._on_progress: OnProgress = lambda completions: None
         self._cache = cache
 
     def generate(
@@ -60,8 +60,8 @@ class HFEngine:
     ) -> list[Completion]:
         return self.complete(prompt_tokens(self._tokenizer, prompts), sampling, seeds)
 
-    def reporting_to(self, on_progress: Callable[[int], None]) -> "HFEngine":
-        """Have it called with the number of new completions when a batch ends; this engine."""
+    def reporting_to(self, on_progress: OnProgress) -> "HFEngine":
+        """Have it called with the new completions when a batch ends; this engine."""
         self._on_progress = on_progress
         return self
 
@@ -85,7 +85,7 @@ class HFEngine:
                 state = self._start_decoding([prompts[row] for row in rows], fused)
                 batch = self._generate_batch(state, sampling, [seeds[row] for row in rows])
                 completions.update(zip(rows, batch, strict=True))
-                self._on_progress(len(rows))
+                self._on_progress(batch)
         finally:
             self._model.train(was_training)
         return [completions[row] for row in range(len(prompts))]

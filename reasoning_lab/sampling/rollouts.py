@@ -4,14 +4,18 @@ from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
 
-from rich import get_console
-from rich.progress import Progress
-
 from reasoning_lab.config.benchmark import SamplingConfig
 from reasoning_lab.data.curation.selection import group_by_problem
 from reasoning_lab.data.shards import sample_in_shards
-from reasoning_lab.sampling.engine import Engine, Sampling, rollout_seeds, with_instruction
+from reasoning_lab.sampling.engine import (
+    Engine,
+    OnProgress,
+    Sampling,
+    rollout_seeds,
+    with_instruction,
+)
 from reasoning_lab.system.ranks import Peers, rank, rank_slice, world_size
+from reasoning_lab.tracking.progress import Progress, Task
 from reasoning_lab.types import Completion, Problem, Rollout, RolloutGroup
 from reasoning_lab.verify import Verifier
 
@@ -27,11 +31,11 @@ class RolloutSampler:
     """Samples groups of completions and verifies them; ranks share the problems.
 
     Args:
-        make_engine: Makes the engine from a callback, which the engine calls with the number of
+        make_engine: Makes the engine from a callback, which the engine may call with the
             completions that ended.
         verifier: Gives each completion its verdict.
         author: Names the policy in every rollout.
-        label: Text of the progress bar of `resumable_groups`.
+        progress: Is told of what `resumable_groups` has sampled.
         sync_weights: Gives the engine the policy's weights before each sampling. It gets the engine
             and the policy's version; every rank calls it.
         instruction: Appended to every problem, on a line of its own.
@@ -39,17 +43,16 @@ class RolloutSampler:
 
     def __init__(
         self,
-        make_engine: Callable[[Callable[[int], None]], Engine],
+        make_engine: Callable[[OnProgress], Engine],
         verifier: Verifier,
         author: str,
-        label: str,
+        progress: Progress,
         sync_weights: Callable[[Engine, int], None] = lambda engine, version: None,
         instruction: str = "",
     ) -> None:
-        # Anywhere but in a terminal the bar would leave an empty line.
-        self._progress = Progress(transient=True, disable=not get_console().is_terminal)
-        self._label = label
-        self._engine = make_engine(self._advance_progress)
+        self._progress = progress
+        self._task: Task | None = None
+        self._engine = make_engine(self._advance)
         self._verifier = verifier
         self._author = author
         self._sync_weights = sync_weights
@@ -97,25 +100,34 @@ class RolloutSampler:
         sampling: Sampling,
         seed: str,
         folder: Path,
+        part: str | None = None,
     ) -> list[RolloutGroup]:
         """As `groups`, in shards that are saved to `folder`, so that a resumed run reuses them.
 
-        Shows a progress bar. The rollouts have no logprobs.
+        The rollouts have no logprobs. `part` names the sampling where the stage does other work
+        as well, as in `Progress.task`.
         """
 
         def sample_shard(shard: Sequence[Problem]) -> list[Rollout]:
-            return self._sample(shard, sampling, rollout_seeds(shard, group_size, seed), 0)
+            before = task.done
+            sampled = self._sample(shard, sampling, rollout_seeds(shard, group_size, seed), 0)
+            if task.done == before:  # The engine has not told of its completions.
+                self._advance([rollout.completion for rollout in sampled])
+            return sampled
 
         self._sync_weights(self._engine, 0)
         shard_problems = max(1, _SHARD_ROLLOUTS // group_size)
         rollouts: list[Rollout] = []
         rank_problems = rank_slice(problems)
         folder = folder / f"{rank()}-of-{world_size()}" if world_size() > 1 else folder
-        with self._progress:
-            task = self._progress.add_task(self._label, total=len(rank_problems) * group_size)
+        total = len(rank_problems) * group_size * world_size()
+        with self._progress.task("completion", total, part) as task:
+            self._task = task
             for shard in sample_in_shards(folder, rank_problems, shard_problems, sample_shard):
                 rollouts += shard
-                self._progress.update(task, completed=len(rollouts))
+                if task.done < len(rollouts) * world_size():  # The shard was there already.
+                    task.start(len(rollouts) * world_size())
+            self._task = None
         return group_by_problem(self._gather_in_order(rollouts, len(problems), group_size))
 
     def _gather_in_order(
@@ -153,6 +165,8 @@ class RolloutSampler:
             )
         ]
 
-    def _advance_progress(self, completions: int) -> None:
-        for task in self._progress.task_ids[-1:]:
-            self._progress.advance(task, completions)
+    def _advance(self, completions: Sequence[Completion]) -> None:
+        """Count these, and as many of each other rank."""
+        if self._task is not None:
+            tokens = sum(len(completion.token_ids) for completion in completions)
+            self._task.advance(len(completions) * world_size(), tokens * world_size())

@@ -72,9 +72,6 @@ class Checkpoints(Checkpoint):
         """A kill may have left half a state of sharded processes."""
         if trainer.is_global_zero:
             remove(self.folder / _DRAFT)
-        if trainer.is_global_zero and self.step:
-            steps = self.optimization.steps
-            log.info("stages.%s goes on from step %d of %d.", self.stage, self.step, steps)
         trainer.strategy.barrier()
         self._saved_at = time.monotonic()
         # Not before: Lightning has set handlers of its own, which know nothing of states.

@@ -24,9 +24,10 @@ from reasoning_lab.graph.stage import Metrics
 from reasoning_lab.models.adapters import add_adapter
 from reasoning_lab.models.chat import add_missing_tokens
 from reasoning_lab.models.policy_artifact import Policy
-from reasoning_lab.sampling.engine import Engine
+from reasoning_lab.sampling.engine import Engine, OnProgress
 from reasoning_lab.sampling.hf import checked_engine
 from reasoning_lab.sampling.rollouts import RolloutSampler
+from reasoning_lab.tracking.progress import Progress
 from reasoning_lab.tracking.tracker import Tracker
 from reasoning_lab.training.job import Job
 from reasoning_lab.training.probe import check_student
@@ -45,6 +46,7 @@ class StageContext(Job):
         verifier: Checks answers.
         tracker: Where metrics and tables go.
         ledger: Counts what came in, what was dropped and why.
+        progress: Says how far the stage is.
     """
 
     source: ProblemSource
@@ -52,6 +54,7 @@ class StageContext(Job):
     verifier: Verifier
     tracker: Tracker
     ledger: Ledger = field(default_factory=Ledger)
+    progress: Progress = field(default_factory=Progress)
 
     def run_stage(self) -> Metrics:
         """Run the stage on its inputs."""
@@ -172,11 +175,11 @@ class StageContext(Job):
 
     def sampler_through(
         self,
-        engine: Callable[[Callable[[int], None]], Engine],
+        engine: Callable[[OnProgress], Engine],
         sync: Callable[[Engine, int], None] = lambda engine, version: None,
         instruction: str = "",
     ) -> RolloutSampler:
         """Draws verified rollouts through an engine; see `RolloutSampler`."""
         policy = self.inputs.get(Policy.kind)
         author = policy.author if isinstance(policy, Policy) else BASE
-        return RolloutSampler(engine, self.verifier, author, self.name, sync, instruction)
+        return RolloutSampler(engine, self.verifier, author, self.progress, sync, instruction)

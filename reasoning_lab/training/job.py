@@ -12,6 +12,7 @@ from reasoning_lab.config.components import SourceConfig
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.model import ModelConfig
 from reasoning_lab.graph.artifact import Artifact
+from reasoning_lab.tracking.progress import RunPosition
 from reasoning_lab.tracking.wandb import WandbRun
 from reasoning_lab.training.stage import LabStage, TrainingStage
 
@@ -32,6 +33,7 @@ class Job:
         hardware: Devices and sizes that change no result.
         benchmarks: What the run's policies are evaluated on.
         tracking: The W&B run; None = there is none.
+        position: Where in its run the stage is, for its progress.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Job:
     hardware: HardwareConfig
     benchmarks: Mapping[str, BenchmarkConfig] = field(default_factory=dict)
     tracking: WandbRun | None = None
+    position: RunPosition = field(default_factory=RunPosition)
 
     @property
     def tokens_dir(self) -> Path:

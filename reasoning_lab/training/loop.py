@@ -32,9 +32,9 @@ from reasoning_lab.training.checkpoints import (
     states_of,
 )
 from reasoning_lab.training.context import StageContext
-from reasoning_lab.training.micro_batches import PlannedBatches
-from reasoning_lab.training.progress import StageProgress
+from reasoning_lab.training.micro_batches import MicroBatch, PlannedBatches
 from reasoning_lab.training.schedules import optimizer_of, schedule_of
+from reasoning_lab.training.step_progress import TrainingProgress, in_words
 from reasoning_lab.training.strategies import drives_of, mean_over_ranks, shard, trainer_options
 
 # Batches come in one planned pass; what the policy is stands in its config.
@@ -56,6 +56,10 @@ class PolicyModule(pl.LightningModule):
 
     Attributes:
         weights: The trained policy's, on rank 0, where the policy itself holds only a shard.
+        train_tokens: Tokens that all ranks trained on; other batches than a `MicroBatch` are
+            counted by the stage.
+        last_metrics: What the last step measured, by the names under which it is logged; the
+            means of a step that is not logged are over this rank's micro-batches.
     """
 
     def __init__(
@@ -67,9 +71,17 @@ class PolicyModule(pl.LightningModule):
         self._optimizer = optimizer_of(optimization, stage)
         self._schedule = schedule_of(optimization)
         self.weights: dict[str, Tensor] | None = None
+        self.train_tokens = 0
+        self.last_metrics: dict[str, float | Tensor] = {}
         self._sums: dict[str, Tensor] = {}
         self._summed = 0
         self._step_metrics: dict[str, float | Tensor] = {}
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the next update."""
+        rate: float = self.trainer.optimizers[0].param_groups[0]["lr"]
+        return rate
 
     @property
     def parts(self) -> int:
@@ -94,6 +106,8 @@ class PolicyModule(pl.LightningModule):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         if self._summed == 0:
             self._step_started = time.monotonic()
+        if isinstance(batch, MicroBatch):
+            self.train_tokens += len(batch.tokens.input_ids) * world_size()
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step, and log its metrics before the state that holds them is saved."""
@@ -124,11 +138,12 @@ class PolicyModule(pl.LightningModule):
         means = {key: total / self._summed for key, total in self._sums.items()}
         self._sums, self._summed = {}, 0
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # Set by name.
-        if (self.global_step + 1) % every == 0:
-            averages = mean_over_ranks(means, self.device)
-            self._step_metrics = {f"train/{key}": value for key, value in averages.items()}
-            learning_rate = self.trainer.optimizers[0].param_groups[0]["lr"]
-            self._step_metrics["train/learning_rate"] = learning_rate
+        is_logged = (self.global_step + 1) % every == 0
+        if is_logged:
+            means = mean_over_ranks(means, self.device)
+        self.last_metrics = {f"train/{key}": value for key, value in means.items()}
+        self.last_metrics["train/learning_rate"] = self.learning_rate
+        self._step_metrics = self.last_metrics if is_logged else {}
 
 
 def fit(
@@ -162,13 +177,15 @@ def fit(
     history = History()
     records: dict[str, Record] = {"history": history}
     with (
+        context.progress.task(
+            "step", optimization.steps, measures=lambda: in_words(module.last_metrics)
+        ) as task,
         drives_of(context.hardware, context.work_dir) as drives,
         StopRequest(context.work_dir if rank() == 0 else None) as stop,
     ):
         checkpoints = Checkpoints(
             context.name, folder, optimization, accumulation, validate_every_steps, records, stop
         )
-        progress = StageProgress(context.name, optimization.steps, accumulation, history)
         options = trainer_options(
             context.hardware,
             context.model.dtype,
@@ -183,7 +200,7 @@ def fit(
             log_every_n_steps=optimization.log_every_steps,
             detect_anomaly=bool(optimization.detect_anomaly),
             val_check_interval=validate_every_steps and validate_every_steps * accumulation,
-            callbacks=[*callbacks, progress, checkpoints],
+            callbacks=[*callbacks, TrainingProgress(task, accumulation), checkpoints],
             plugins=[DirectIO()],
             default_root_dir=context.work_dir,
         )

@@ -12,11 +12,9 @@ No checker limits its own time or memory: the workers do. None evaluates an answ
 process. Only a user's checker may evaluate, in a separate process for each answer.
 """
 
+import importlib
 from collections.abc import Callable
 from typing import Any
-
-# Imported here so that the fork server imports it once for all workers.
-import reasoning_gym  # noqa: F401
 
 from reasoning_lab.config.targets import TRUSTED_VARIABLE, is_trusted
 from reasoning_lab.types import Problem, UserError, Verdict
@@ -26,6 +24,9 @@ from reasoning_lab.verify.math import is_readable_gold, math_verdict
 from reasoning_lab.verify.number import NumberWithUnit, parse_number, parse_number_answer
 from reasoning_lab.verify.user_checkers import check_with_user_checker, require_accepted_gold
 from reasoning_lab.verify.verdicts import UnreadableGoldError, refuse_gold, verdict_of
+
+# Imported here so that the fork server imports it once for all workers.
+importlib.import_module("reasoning_gym")
 
 
 def check(problem: Problem, answer: str) -> Verdict:

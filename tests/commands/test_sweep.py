@@ -14,7 +14,7 @@ from tests.support.composition import composed_recipe
 
 # `ablate=dpo` leaves `prefer` without a reader, so these two are one recipe.
 TWINS = "ablate=dpo,[prefer,dpo]"
-DONE = re.compile(r"^\[\d+/\d+\] (\S+): done", re.MULTILINE)
+DONE = re.compile(r"^\[step \d+ of \d+\] (\S+): done", re.MULTILINE)
 
 
 @pytest.fixture

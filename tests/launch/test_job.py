@@ -1,7 +1,6 @@
 """What a stage's own processes are told."""
 
 import gc
-import io
 import json
 import subprocess
 import sys
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from reasoning_lab.commands.run import print_ledger
 from reasoning_lab.config.benchmark import BenchmarkConfig
@@ -26,6 +24,7 @@ from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.launch.job import read_job, run_job, write_job
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.stages.rl.stage import RLStage
+from reasoning_lab.tracking.progress import Lines
 from reasoning_lab.tracking.tracker import Tracker
 from reasoning_lab.tracking.wandb import WandbRun
 from reasoning_lab.training.job import Job
@@ -164,15 +163,16 @@ def test_what_a_stage_drops_leaves_it_with_its_metrics(job: Job, source: TableSo
     ]
 
 
-def test_a_reused_artifact_repeats_only_its_warnings(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_reused_artifact_repeats_only_its_warnings(
+    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
     ledger = Ledger()
     ledger.take("things", 9)
     ledger.drop("things", "odd", 2)
     printed = []
     for reused in (False, True):
-        console = Console(file=io.StringIO(), width=20)
-        print_ledger(console, "sft", ledger, reused)
-        printed.append(console.file.getvalue())  # type: ignore[attr-defined]
+        print_ledger(Lines(None), "sft", ledger, reused)
+        printed.append(capsys.readouterr().out)
     assert printed == ["  7 of 9 things go on; dropped: 2 odd\n", ""]
     warning = "sft: more than a tenth of the things was dropped: 2 of 9 (22%), 2 odd."
     assert [record.message for record in caplog.records] == [warning] * 2

@@ -175,7 +175,7 @@ def test_it_opens_filters_and_typesets_without_a_network(browser: Any, tmp_path:
     zero = page.locator("#variants line[stroke=currentColor]").get_attribute("x1")
     assert float(page.locator("#variants circle").get_attribute("cx")) < float(zero)
     assert page.locator("#provenance path").count() == 1
-    assert page.title() == "pass@1 on held-out problems"
+    assert page.title() == "pass@1 on halves"
     assert opened.complaints == []
     assert opened.requests == [path.as_uri()]
     opened.close()

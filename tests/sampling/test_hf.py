@@ -2,6 +2,7 @@
 
 import copy
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -198,10 +199,10 @@ def test_seeds_separate_rollouts_of_one_prompt(
 def test_a_completion_ends_with_the_end_token_or_is_truncated(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    progress: list[int] = []
+    batches: list[Sequence[Completion]] = []
     completions = (
         HFEngine(model, tokenizer, 16)
-        .reporting_to(progress.append)
+        .reporting_to(batches.append)
         .complete(random_prompts(40), Sampling(1.0, 1.0, 9), range(40))
     )
     for completion in completions:
@@ -213,7 +214,7 @@ def test_a_completion_ends_with_the_end_token_or_is_truncated(
         words = [f"w{token}" for token in completion.token_ids if token not in (PAD, END)]
         assert completion.text.split() == words
     assert {completion.truncated for completion in completions} == {True, False}
-    assert progress == [16, 16, 8]
+    assert [len(batch) for batch in batches] == [16, 16, 8]
 
 
 def test_generation_does_not_change_the_model(

@@ -1,8 +1,7 @@
-"""Ctrl-C, SIGTERM and the clock save a state between two steps; what a stage says meanwhile."""
+"""Ctrl-C, SIGTERM and the clock save a state between two steps."""
 
 import os
 import pickle
-import re
 import signal
 import subprocess
 import sys
@@ -23,10 +22,10 @@ from reasoning_lab.system.interrupts import (
     sigterm_as_interrupt,
 )
 from reasoning_lab.tracking.tracker import Tracker
-from reasoning_lab.training import checkpoints, progress
+from reasoning_lab.training import checkpoints
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.types import UserError
-from tests.support.stages import STAGES, STEPS, assert_same, optimization, trained
+from tests.support.stages import STAGES, assert_same, optimization, trained
 
 
 class EachStep(Logger):
@@ -210,49 +209,6 @@ def test_how_often_states_are_saved_is_no_identity() -> None:
         optimization=optimization(checkpoint_every_minutes=1.0, checkpoint_every_steps=7),
     )
     assert changed.identity() == config.identity()
-
-
-def test_outside_a_terminal_a_line_a_minute_says_how_far_the_stage_is(
-    context: StageContext,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """By a clock on which every step takes half a minute and every micro-batch ends in it."""
-    steps = 0
-
-    def count(step: int) -> None:
-        nonlocal steps
-        steps = step + 1
-
-    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: 30.0 * steps))
-    trained("sft", replace(context, tracker=EachStepTracker(count)), tmp_path)
-    lines = [line for line in capsys.readouterr().out.splitlines() if line]
-    assert lines[0] == f"stage: trains for {STEPS} steps"
-    halves = [line.split(", loss ") for line in lines[1:]]
-    assert [start for start, _ in halves] == [f"stage: step {step} of 6" for step in (2, 4, 6)]
-    ends = [rest.split(", ", 1) for _, rest in halves]
-    assert [end for _, end in ends] == [
-        f"30.00 s a step, {left} left" for left in ("0:02:00", "0:01:00", "0:00:00")
-    ]
-    assert all(0 < float(loss) < 20 for loss, _ in ends)
-
-
-def test_in_a_terminal_one_bar_names_the_stage_its_step_and_reward(
-    context: StageContext,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.setenv("COLUMNS", "120")
-    trained("rl_ahead", context, tmp_path)
-    out = capsys.readouterr().out
-    assert "stage" in out
-    assert re.search(r"6/6.* reward -?\d\.\d{3}, .* 0:00:00 left", out)
-    assert "left" in out
-    for noise in ("Epoch", "v_num", "trains for"):
-        assert noise not in out
 
 
 def test_steps_without_a_group_that_trains_make_torch_say_nothing(

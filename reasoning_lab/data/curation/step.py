@@ -73,9 +73,15 @@ class StepCount:
 
 
 def curate(
-    rollouts: Sequence[Rollout], steps: Mapping[str, Step], context: CurationContext
+    rollouts: Sequence[Rollout],
+    steps: Mapping[str, Step],
+    context: CurationContext,
+    on_progress: Callable[[int], None] = lambda steps: None,
 ) -> tuple[list[Rollout], list[StepCount], list[Removal]]:
-    """Apply `steps` in order; return the remaining rollouts, the counts and the removals."""
+    """Apply `steps` in order; return the remaining rollouts, the counts and the removals.
+
+    `on_progress` is called with 1 after each step.
+    """
     remaining = list(rollouts)
     counts: list[StepCount] = []
     removals: list[Removal] = []
@@ -90,6 +96,7 @@ def curate(
         problems_in, problems_out = _problem_count(remaining), _problem_count(passed)
         counts.append(StepCount(name, len(remaining), len(passed), problems_in, problems_out))
         remaining = passed
+        on_progress(1)
     return remaining, counts, removals
 
 

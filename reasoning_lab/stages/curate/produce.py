@@ -40,7 +40,8 @@ def run(config: CurateStage, context: StageContext, corpus: Corpus) -> Metrics:
         {**context.benchmark_prompts(), **files},
     )
     steps = build_steps(config.steps, f"stages.{context.name}.steps")
-    remaining, counts, removals = curate(accepted, steps, curation_context)
+    with context.progress.task("curation step", len(steps)) as task:
+        remaining, counts, removals = curate(accepted, steps, curation_context, task.advance)
     _count(steps, counts, removals, context.ledger)
     if not remaining:
         last = next(count.step for count in counts if not count.rollouts_out)

@@ -15,9 +15,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 
-from rich import get_console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from reasoning_lab.data.artifacts import Corpus
 from reasoning_lab.data.card import CorpusSummary, data_card
 from reasoning_lab.data.corpus import RolloutWriter, write_prompt_ids
@@ -153,18 +150,6 @@ def _without_solutions(problem: Problem) -> Problem:
     return replace(problem, metadata=metadata)
 
 
-def _progress_bar() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rates]}"),
-        TimeRemainingColumn(),
-        transient=True,
-        disable=not get_console().is_terminal,
-    )
-
-
 def _distill(
     problems: Iterator[Problem],
     make_rollouts: Callable[[Sequence[Problem]], list[Rollout]],
@@ -175,16 +160,26 @@ def _distill(
     logged: dict[bool, list[Rollout]] = {True: [], False: []}
     summary = CorpusSummary()
     verdicts = summary.verdicts
-    bar = _progress_bar()
+    count, solved_now = config.problems.count, 0
+
+    def solve(shard: Sequence[Problem]) -> list[Rollout]:
+        nonlocal solved_now
+        solved_now = len(shard)
+        return make_rollouts(shard)
+
+    def accepted_frac() -> float:
+        return accepted.rows / max(1, verdicts.total())
+
     with (
         RolloutWriter(Corpus(context.out_dir).accepted_file) as accepted,
         RolloutWriter(Corpus(context.out_dir).rejected_file) as rejected,
-        bar,
+        context.progress.task(
+            "problem", count, measures=lambda: [f"{accepted_frac():.1%} accepted"]
+        ) as task,
     ):
-        task = bar.add_task(f"{context.name}: problems", total=config.problems.count, rates="")
         started = time.monotonic()
         shards = sample_in_shards(
-            context.work_dir / "train", problems, config.shard_problems, make_rollouts
+            context.work_dir / "train", problems, config.shard_problems, solve
         )
         for number, shard in enumerate(shards, start=1):
             for correct, writer in ((True, accepted), (False, rejected)):
@@ -195,12 +190,14 @@ def _distill(
             _count(shard, context.ledger)
             rate = len(shard) / (time.monotonic() - started)
             started = time.monotonic()
-            accepted_frac = accepted.rows / max(1, verdicts.total())
-            rates = {"rollouts_per_s": rate, "accepted_frac": accepted_frac}
+            rates = {"rollouts_per_s": rate, "accepted_frac": accepted_frac()}
             context.tracker.log({f"distill/{key}": value for key, value in rates.items()})
-            progress = f"{rate:,.0f}/s, {accepted_frac:.1%} accepted"
-            done = min(number * config.shard_problems, config.problems.count)
-            bar.update(task, completed=done, rates=progress)
+            if solved_now:
+                tokens = sum(len(rollout.completion.token_ids) for rollout in shard)
+                task.advance(solved_now, tokens)
+            else:
+                task.start(min(number * config.shard_problems, count))
+            solved_now = 0
     total = verdicts.total()
     if not accepted.rows:
         raise UserError(_none_accepted(total, config, context))

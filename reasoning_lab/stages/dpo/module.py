@@ -6,6 +6,7 @@ next-token term on the chosen completions holds up their likelihood (Pang et al.
 arXiv:2404.19733, equation 1).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,7 +30,13 @@ from reasoning_lab.models.policy import sampling_device, to_device
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.stages.dpo.stage import DPOStage
 from reasoning_lab.system.files import find_checksummed, rename_with_checksum
-from reasoning_lab.system.ranks import Peers, broadcast_from_rank0, rank, rank_slice
+from reasoning_lab.system.ranks import (
+    Peers,
+    broadcast_from_rank0,
+    rank,
+    rank_slice,
+    world_size,
+)
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.training.loop import PolicyModule, fit, micro_batches_per_step, save_trained
 from reasoning_lab.training.micro_batches import MicroBatch, micro_batches
@@ -135,7 +142,8 @@ def run(
     pairs = fitting_pairs(preferences, tokenizer, config.max_tokens, context)
     placed = to_device(student, sampling_device(context.hardware))
     size = context.hardware.micro_batch_size or _REFERENCE_BATCH_PAIRS
-    reference = stored_reference_logprobs(placed, pairs, context.work_dir, size)
+    with context.progress.task("pair", len(pairs), "reference logprobs") as task:
+        reference = stored_reference_logprobs(placed, pairs, context.work_dir, size, task.advance)
     tokens = pairs.chosen.lengths + pairs.rejected.lengths
     optimization = in_steps(config.optimization, context.name, len(pairs), tokens.mean(), "pairs")
     config = replace(config, optimization=optimization)
@@ -217,13 +225,17 @@ def fitting_pairs(
 
 
 def stored_reference_logprobs(
-    reference: PreTrainedModel, pairs: Pairs, folder: Path, batch_pairs: int
+    reference: PreTrainedModel,
+    pairs: Pairs,
+    folder: Path,
+    batch_pairs: int,
+    on_progress: Callable[[int], None] = lambda pairs: None,
 ) -> Tensor:
     """`reference_logprobs`, read again where a run goes on after a kill."""
     file = broadcast_from_rank0(lambda: find_checksummed(folder, "reference"))
     if file is not None:
         return load_file(file)["logprobs"]
-    logprobs = reference_logprobs(reference, pairs, batch_pairs)
+    logprobs = reference_logprobs(reference, pairs, batch_pairs, on_progress)
     if rank() == 0:
         folder.mkdir(parents=True, exist_ok=True)
         draft = folder / "reference.draft"
@@ -233,10 +245,16 @@ def stored_reference_logprobs(
 
 
 @torch.no_grad()
-def reference_logprobs(reference: PreTrainedModel, pairs: Pairs, batch_pairs: int) -> Tensor:
+def reference_logprobs(
+    reference: PreTrainedModel,
+    pairs: Pairs,
+    batch_pairs: int,
+    on_progress: Callable[[int], None] = lambda pairs: None,
+) -> Tensor:
     """`[pairs, 2]` float32: summed logprobs of chosen and rejected; ranks share one pass.
 
-    Pairs are read sorted by length, `batch_pairs` at a time.
+    Pairs are read sorted by length, `batch_pairs` at a time; `on_progress` is called with the
+    number of pairs that all ranks have read since its last call.
     """
     order = np.argsort(pairs.lengths, kind="stable")
     logprobs = torch.zeros(len(pairs), 2)
@@ -245,5 +263,6 @@ def reference_logprobs(reference: PreTrainedModel, pairs: Pairs, batch_pairs: in
         tokens = pairs.batch(rows).to(reference.device)
         sums = tokens.sum_by_document(token_logprobs(reference, tokens))
         logprobs[rows] = torch.stack(sums.chunk(2), dim=1).float().cpu()
+        on_progress(len(rows) * world_size())
     # Each pair is one rank's, and 0 on the others.
     return torch.stack(Peers().all_gather(logprobs)).sum(dim=0)

@@ -60,7 +60,6 @@ class RLModule(PolicyModule):
         config, context: The stage's; the config's length is in steps.
 
     Attributes:
-        train_tokens: Tokens of the prompts and completions that trained so far.
         rollouts: Rollouts sampled so far.
         ledger: Groups and rollouts of all steps so far; part of the training state.
     """
@@ -87,13 +86,12 @@ class RLModule(PolicyModule):
         self._health = Health()
         needs_reference = config.kl.weight or config.kl.log_every_steps
         self._reference = Reference(policy) if needs_reference else None
-        self.train_tokens = 0
         self.rollouts = 0
         self.ledger = Ledger()
 
     def training_step(self, batch: PromptBatch, index: int) -> None:
         started = time.monotonic()
-        policy_version = self.global_step
+        policy_version, learning_rate = self.global_step, self.learning_rate
         sampling = step_sampling(self._config, batch.step)
         step_rollouts = self._prefetcher.rollouts(self._collector, batch, policy_version)
         sampled = time.monotonic()
@@ -129,6 +127,7 @@ class RLModule(PolicyModule):
         for warning in self._health.warnings(rollouts):
             log.warning("stages.%s: %s.", self._name, warning)
         metrics |= {f"rollout/{key}": float(value) for key, value in rollouts.items()}
+        self.last_metrics = {"train/learning_rate": learning_rate, **metrics}
         is_logged = batch.step % self._config.optimization.log_every_steps == 0
         if step_rollouts.validation or is_logged:
             self.log_step(metrics, batch.step)

@@ -66,6 +66,7 @@ def screened_pool(
         step_sampling(config.at_most({}), 0),
         f"{context.seed}/screen",
         context.work_dir / "screening",
+        part="screening",
     )
     reasons = [screening_reason(config, group) for group in groups]
     pool = [group.problem for group, reason in zip(groups, reasons, strict=True) if reason is None]

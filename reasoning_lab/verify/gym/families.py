@@ -15,6 +15,7 @@ A family of a later version has no reviewed scorer, which may run an answer, so 
 
 import copy
 import re
+import warnings
 from functools import cache
 from typing import Any
 
@@ -22,6 +23,9 @@ from reasoning_lab.types import Problem, UserError, Verdict
 from reasoning_lab.verify.gym.expressions import NotInGrammarError
 from reasoning_lab.verify.gym.scorers import SCORERS
 from reasoning_lab.verify.verdicts import refuse_gold, verdict_of
+
+# A library of reasoning-gym's has source that Python finds fault with when it first compiles it.
+warnings.filterwarnings("ignore", category=SyntaxWarning, module=r".*\bcellpylib\b")
 
 PREFIX = "reasoning_gym/"
 

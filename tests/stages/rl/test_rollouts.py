@@ -14,6 +14,7 @@ from reasoning_lab.sampling.rollouts import RolloutSampler
 from reasoning_lab.stages.rl.records import PromptBatch, RewardedGroup, StepRollouts
 from reasoning_lab.stages.rl.rollouts import RolloutCollector, training_rows
 from reasoning_lab.stages.rl.stage import FilterConfig, RLStage
+from reasoning_lab.tracking.progress import Progress
 from reasoning_lab.types import Completion, Problem, UserError
 from reasoning_lab.verify import Verifier
 from tests.support.rl import rewarded_group, word_tokenizer
@@ -75,7 +76,7 @@ def collected(verifier: Verifier) -> Any:
             RLStage(group_size=4, max_new_tokens=MOST, optimization=optimization()), **changes
         )
         config.check("stages.rl", HardwareConfig())
-        sampler = RolloutSampler(lambda _: script, verifier, "policy", "")
+        sampler = RolloutSampler(lambda _: script, verifier, "policy", Progress())
         batch = PromptBatch(
             step, [problem(p) for p in prompts or lines], [problem(p) for p in replacements]
         )
