@@ -13,7 +13,7 @@ METHODS = ROOT / "reasoning_lab" / "METHODS.md"
 # One screen, and as much again for the files of a part of your own that a room shows.
 SCREEN, WITH_FILES = 45, 60
 # The house's README follows three ways through the code.
-LONGER = {"reasoning_lab": 75, "stages": 70, "verify": 200}
+LONGER = {"reasoning_lab": 75}
 
 
 def links(page: Path) -> list[str]:
@@ -37,6 +37,16 @@ def test_the_readme_is_short_and_plain() -> None:
     sentences = prose(README)
     assert [s for s in sentences if len(s.split()) > 25] == []
     assert reading_ease(sentences) > 50
+
+
+def test_what_the_readme_shows_was_printed() -> None:
+    """The page of the experiment has the same lines, with the command and the commit."""
+    (printed,) = re.findall(
+        r"^```text\n(.*?)^```$", README.read_text(encoding="utf-8"), re.M | re.S
+    )
+    assert len(printed.splitlines()) == 10
+    page = ROOT / "experiments" / "001_tiny_recipe" / "README.md"
+    assert printed in page.read_text(encoding="utf-8")
 
 
 def test_reading_ease_by_hand() -> None:

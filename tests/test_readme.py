@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import lab_here
+from tests.conftest import lab, lab_here
 
 QUIET = ["tracker.mode=disabled", "hardware.threads=1"]
 ROOT = Path(__file__).parents[1]
@@ -93,12 +93,14 @@ def test_who_evaluates_and_exports_a_policy(smoke_run: Path, tmp_path: Path) -> 
     store = tmp_path / "runs" / "store"
     shutil.copytree(smoke_run / "runs" / "store", store)
     (policy,) = (store / "sft").glob("????????????????")
+    evaluate, export = (
+        [word.replace("FINGERPRINT", policy.name[:8]) for word in command[1:]]
+        for command in commands_for("I evaluate or export a model.")
+    )
     few = ["protocol.count=2", "protocol.samples=1", "protocol.max_new_tokens=4"]
-    for command, further in zip(
-        commands_for("I evaluate or export a model."), ([*QUIET, *few], []), strict=True
-    ):
-        words = [word.replace("FINGERPRINT", policy.name[:8]) for word in command[1:]]
-        assert lab_here(*words, *further, cwd=tmp_path) == 0
+    assert lab_here(*evaluate, *QUIET, *few, cwd=tmp_path) == 0
+    code, _, err = lab(*export, cwd=tmp_path)
+    assert code == 0, err
     assert (tmp_path / "policy" / "model.safetensors").is_file()
 
 

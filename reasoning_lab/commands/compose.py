@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 import reasoning_lab.stages
 from reasoning_lab.commands.root_config import RootConfig
 from reasoning_lab.config.benchmark import BenchmarkConfig
-from reasoning_lab.config.components import SourceConfig
+from reasoning_lab.config.components import SourceConfig, require_package
 from reasoning_lab.config.fields import check_values
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.hydra_errors import no_stage
@@ -24,7 +24,6 @@ from reasoning_lab.config.identity import identity_of
 from reasoning_lab.config.targets import (
     import_trusted,
     is_trusted,
-    require_package,
     user_code_hashes,
 )
 from reasoning_lab.data.sources.problem_source import ProblemSource

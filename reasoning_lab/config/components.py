@@ -6,6 +6,7 @@ kind takes code of the user's own with free options. Nothing here imports torch.
 """
 
 from dataclasses import dataclass, field, fields, is_dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -179,6 +180,15 @@ class CustomEngine(Custom, EngineConfig):
 
     def open(self, hardware: HardwareConfig) -> Any:
         return self.build(hardware=hardware)
+
+
+def require_package(name: str, key: str, extra: str, otherwise: str = "") -> None:
+    """Raise UserError unless the package `name`, which `extra` of the lab brings, is installed."""
+    if find_spec(name) is None:
+        raise UserError(
+            f"{key}: the package '{name}' is not installed; run pip install "
+            f"'reasoning-lab[{extra}]'{otherwise}"
+        )
 
 
 def register_component(kind: str, name: str, schema: type[Component]) -> None:

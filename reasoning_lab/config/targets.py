@@ -78,15 +78,6 @@ def check_path(path: str, key: str) -> None:
         )
 
 
-def require_package(name: str, key: str, extra: str, otherwise: str = "") -> None:
-    """Raise UserError unless the package `name`, which `extra` of the lab brings, is installed."""
-    if find_spec(name) is None:
-        raise UserError(
-            f"{key}: the package '{name}' is not installed; run pip install "
-            f"'reasoning-lab[{extra}]'{otherwise}"
-        )
-
-
 def import_trusted() -> None:
     """Import every package that the user trusts, which registers the schemas of its stages.
 

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from reasoning_lab.config.components import require_package
 from reasoning_lab.config.hardware import RayConfig
-from reasoning_lab.config.targets import require_package
 from reasoning_lab.launch.torchrun import Launch
 from reasoning_lab.types import UserError
 

@@ -14,8 +14,8 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from reasoning_lab.config.components import require_package
 from reasoning_lab.config.hardware import SlurmConfig
-from reasoning_lab.config.targets import require_package
 from reasoning_lab.launch.torchrun import Launch
 from reasoning_lab.types import UserError
 

@@ -15,10 +15,10 @@ from reasoning_lab.config.components import (
     JudgeConfig,
     TeacherConfig,
     register_component,
+    require_package,
 )
 from reasoning_lab.config.fields import FREE_KEYS, number
 from reasoning_lab.config.hardware import HardwareConfig
-from reasoning_lab.config.targets import require_package
 from reasoning_lab.data.teachers.teacher import AnswerPattern, SolutionWriter, boxed
 from reasoning_lab.models.think_tags import has_open_thought, merge_thoughts, strip_turn_end
 from reasoning_lab.sampling.engine import Engine, Sampling, rollout_seeds, with_instruction

@@ -109,7 +109,7 @@ def test_teacher_is_swapped_with_all_its_options(composed: Compose) -> None:
 def test_engine_composes_into_what_asks_it(
     engine: str, group: str, field: str, composed: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reasoning_lab.config.targets.find_spec", lambda name: name)
+    monkeypatch.setattr("reasoning_lab.config.components.find_spec", lambda name: name)
     at = f"stages.distill.{field}"
     words = [f"{at}.engine.model=some/model"]
     if engine == "custom":

@@ -106,7 +106,7 @@ def test_every_group_is_composed_with_every_model() -> None:
 def test_options_compose_with_every_model(
     chosen: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reasoning_lab.config.targets.find_spec", lambda name: name)
+    monkeypatch.setattr("reasoning_lab.config.components.find_spec", lambda name: name)
     problems = tmp_path / "problems.jsonl"
     problems.write_text('{"prompt": "1 + 1?", "gold": "2"}\n')
     config = composed_config(*overrides_of(chosen, problems))

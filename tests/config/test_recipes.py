@@ -34,7 +34,7 @@ def options() -> list[str]:
 
 @pytest.mark.parametrize("option", options())
 def test_option_composes_with_every_model(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reasoning_lab.config.targets.find_spec", lambda name: name)
+    monkeypatch.setattr("reasoning_lab.config.components.find_spec", lambda name: name)
     config = composed_config(option, *MISSING.get(option, []))
     for model in models().values():
         if model.path is None and option in ("recipe=evaluate", "recipe=paper"):

@@ -205,7 +205,7 @@ def test_a_package_that_is_missing_is_named(
     option: str, missing: str, composed: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "reasoning_lab.config.targets.find_spec", lambda name: None if name == missing else name
+        "reasoning_lab.config.components.find_spec", lambda name: None if name == missing else name
     )
     with pytest.raises(UserError, match=rf"'{missing}' is not installed"):
         composed(f"model/adapter={option}", f"seed={len(missing)}")

@@ -318,7 +318,7 @@ def test_an_impossible_engine_is_refused_at_composition(engine: EngineConfig, me
 
 
 def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reasoning_lab.config.targets.find_spec", lambda name: None)
+    monkeypatch.setattr("reasoning_lab.config.components.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"teacher\.engine: .*reasoning-lab\[vllm\]"):
         teacher(engine=VLLMEngineConfig("m")).check("teacher")
 

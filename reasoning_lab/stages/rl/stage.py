@@ -3,9 +3,9 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from typing import Any
 
+from reasoning_lab.config.components import require_package
 from reasoning_lab.config.fields import at_least, choice, fraction, number
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.problems import ProblemDraw, ProblemsConfig
@@ -253,11 +253,8 @@ def _check_vllm(key: str, hardware: HardwareConfig) -> None:
             )
     if limits.rollout_urls:
         return
-    if find_spec("vllm") is None:
-        raise UserError(
-            f"{key}: the package 'vllm' is not installed; run pip install 'reasoning-lab[vllm]', "
-            "name vLLM servers elsewhere by hardware.sampling.rollout_urls, or choose hf"
-        )
+    otherwise = "name vLLM servers elsewhere by hardware.sampling.rollout_urls, or choose hf"
+    require_package("vllm", key, "vllm", f", {otherwise}")
     if not served and max(limits.tensor_parallel_size, limits.data_parallel_size) > 1:
         raise UserError(
             f"{key}=vllm shares its process and its device with the trainer; set "
