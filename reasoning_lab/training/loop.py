@@ -166,8 +166,8 @@ def fit(
         Seconds that this call trained.
 
     Raises:
-        Interrupted: Ctrl-C or SIGTERM ended it, with its state saved for the next run.
-        KeyboardInterrupt: Likewise, before it trained.
+        Interrupted: Ctrl-C or SIGTERM ended it with its state saved; before it trained, it is
+            KeyboardInterrupt.
     """
     rank_batches = batches.rank_share() if module.automatic_optimization else batches
     accumulation = len(rank_batches) // optimization.steps
@@ -175,7 +175,6 @@ def fit(
     if context.hardware.activation_checkpointing:
         module.policy.gradient_checkpointing_enable({"use_reentrant": False})
     history = History()
-    records: dict[str, Record] = {"history": history}
     with (
         context.progress.task(
             "step", optimization.steps, measures=lambda: in_words(module.last_metrics)
@@ -183,16 +182,13 @@ def fit(
         drives_of(context.hardware, context.work_dir) as drives,
         StopRequest(context.work_dir if rank() == 0 else None) as stop,
     ):
+        records: dict[str, Record] = {"history": history}
         checkpoints = Checkpoints(
             context.name, folder, optimization, accumulation, validate_every_steps, records, stop
         )
-        options = trainer_options(
-            context.hardware,
-            context.model.dtype,
-            optimization.clip_norm,
-            accumulation if module.automatic_optimization else None,
-            drives,
-        )
+        steps = accumulation if module.automatic_optimization else None
+        hardware, dtype = context.hardware, context.model.dtype
+        options = trainer_options(hardware, dtype, optimization.clip_norm, steps, drives)
         trainer = pl.Trainer(
             **options,
             **_ONE_PASS,

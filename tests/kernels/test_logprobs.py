@@ -51,9 +51,9 @@ def _alone(model: Phi3ForCausalLM, example: Example, temperature: float = 1.0) -
 @pytest.mark.parametrize("temperature", [1.0, 0.4, 1.7])
 def test_a_batch_equals_documents_alone(model: Phi3ForCausalLM, temperature: float) -> None:
     examples = _examples((3, 9), (7, 2), (1, 1), (5, 14))
-    found = token_logprobs(model, completion_batch(examples), temperature)
+    computed = token_logprobs(model, completion_batch(examples), temperature)
     alone = [_alone(model, one, temperature)[len(one.prompt_ids) :] for one in examples]
-    torch.testing.assert_close(found, torch.cat(alone), rtol=0, atol=1e-5)
+    torch.testing.assert_close(computed, torch.cat(alone), rtol=0, atol=1e-5)
 
 
 @torch.no_grad()
@@ -76,18 +76,20 @@ def test_each_trained_part_equals_documents_alone(
     batch = token_batch([document_of(one, trained=part) for one in examples])
     starts = [1 if part is TrainedPart.SEQUENCE else len(one.prompt_ids) for one in examples]
     alone = [_alone(model, one)[start:] for one, start in zip(examples, starts, strict=True)]
-    found = token_logprobs(model, batch)
-    torch.testing.assert_close(found, torch.cat(alone), rtol=0, atol=1e-5)
+    computed = token_logprobs(model, batch)
+    torch.testing.assert_close(computed, torch.cat(alone), rtol=0, atol=1e-5)
     sums = torch.stack([logprobs.sum() for logprobs in alone])
-    torch.testing.assert_close(batch.sum_by_document(found), sums, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(batch.sum_by_document(computed), sums, rtol=1e-5, atol=1e-5)
 
 
 @torch.no_grad()
 def test_documents_of_a_batch_do_not_read_each_other(model: Phi3ForCausalLM) -> None:
     first, other, second = _examples((3, 5), (3, 5), (2, 9))
-    found = [token_logprobs(model, completion_batch([one, second]))[5:] for one in (first, other)]
-    torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-5)
-    torch.testing.assert_close(found[0], _alone(model, second)[2:], rtol=0, atol=1e-5)
+    computed = [
+        token_logprobs(model, completion_batch([one, second]))[5:] for one in (first, other)
+    ]
+    torch.testing.assert_close(computed[0], computed[1], rtol=0, atol=1e-5)
+    torch.testing.assert_close(computed[0], _alone(model, second)[2:], rtol=0, atol=1e-5)
 
 
 def test_the_vocabulary_projection_runs_for_trained_tokens_alone(model: Phi3ForCausalLM) -> None:
@@ -141,8 +143,8 @@ def test_accumulation_does_not_change_the_gradient(model: Phi3ForCausalLM) -> No
     expected = torch.cat([gradient_of(parameter).flatten() for parameter in model.parameters()])
     assert expected.abs().max() > 1e-2
     for accumulation in (1, 2, 4, 8):
-        found = _gradient(model, examples, accumulation)
-        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+        computed = _gradient(model, examples, accumulation)
+        torch.testing.assert_close(computed, expected, rtol=1e-5, atol=1e-6)
     model.zero_grad()
 
 

@@ -94,8 +94,9 @@ class NearDuplicates(Step):
             kept_with: dict[tuple[int, int], list[int]] = defaultdict(list)
             shared = _shared(bands)
             for place in np.flatnonzero(shared.any(axis=1)).tolist():
-                own = np.flatnonzero(shared[place])
-                keys = list(zip(own.tolist(), bands[place, own].tolist(), strict=True))
+                shared_bands = np.flatnonzero(shared[place])
+                hashes = bands[place, shared_bands].tolist()
+                keys = list(zip(shared_bands.tolist(), hashes, strict=True))
                 candidates = {other for key in keys for other in kept_with[key]}
                 shingles = self._shingles(prompt(place)) if candidates else set()
                 for other in sorted(candidates, key=ids.__getitem__):

@@ -199,23 +199,29 @@ def _distill(
             else:
                 task.start(min(number * config.shard_problems, count))
             solved_now = 0
-    total = verdicts.total()
     if not accepted.rows:
-        raise UserError(_none_accepted(total, config, context))
+        raise UserError(_none_accepted(verdicts.total(), config, context))
+    metrics = _finish(summary, accepted.rows, context)
+    context.tracker.log_rollouts("distill/rollouts", [*logged[True], *logged[False]])
+    return metrics
+
+
+def _finish(summary: CorpusSummary, accepted: int, context: StageContext) -> Metrics:
+    """Count the problems without a rollout, and write the card; the metrics."""
+    verdicts = summary.verdicts
     flow = context.ledger.flows["problems"]
     unanswered = flow.taken - flow.dropped[UNREADABLE_GOLD] - summary.problems.total()
     context.ledger.drop("problems", "no_rollout", unanswered)
     card = data_card(context.name, context.source.provenance(), summary, context.ledger)
     (context.out_dir / "README.md").write_text(card, encoding="utf-8")
     metrics: Metrics = {
-        "rollouts": total,
-        "accepted_frac": accepted.rows / total,
+        "rollouts": verdicts.total(),
+        "accepted_frac": accepted / verdicts.total(),
         "cut_off": summary.truncated,
         **{f"verdict/{verdict}": verdicts[verdict] for verdict in Verdict},
         **{f"judged/{verdict}": count for verdict, count in summary.judged.items() if count},
     }
     context.tracker.log({f"distill/{key}": value for key, value in metrics.items()})
-    context.tracker.log_rollouts("distill/rollouts", [*logged[True], *logged[False]])
     return metrics
 
 

@@ -193,7 +193,7 @@ def update(
     peers: Peers,
     reference: Reference | None,
 ) -> dict[str, float]:
-    """`config.epochs` optimizer steps over the same rollouts.
+    """`config.epochs` optimizer steps over the same rollouts; what is logged under `train/`.
 
     Args:
         module: Its policy learns; the weights are those that sampled.
@@ -201,9 +201,6 @@ def update(
         temperature: The one that sampled divides the logits.
         peers: Gather what is logged.
         reference: For the divergence; None = it is not measured.
-
-    Returns:
-        What is logged under `train/`.
     """
     tally, first_logprobs = Tally(peers), list[Tensor]()
     kl_terms = [
@@ -244,5 +241,5 @@ def update(
             tally.add(result)
         norm = clipped_step(module, optimizer, config.optimization.clip_norm)
     learning_rate = module.trainer.optimizers[0].param_groups[0]["lr"]
-    values = tally.values(config.epochs)
-    return {"gradient_norm": norm, **values, "learning_rate": float(learning_rate)}
+    rates = {"gradient_norm": norm, "learning_rate": float(learning_rate)}
+    return {**tally.values(config.epochs), **rates}

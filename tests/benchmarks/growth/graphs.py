@@ -85,11 +85,11 @@ def _seeds(count: int, runs: Path) -> list[Recipe]:
     overrides = ["tracker.mode=disabled", f"paths.runs={runs}"]
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         config = hydra.compose("config", overrides)
-    found = []
+    results = []
     for seed in range(count):
         config.seed = seed
-        found.append(replace(compose(config), variant=f"seed={seed}"))
-    return found
+        results.append(replace(compose(config), variant=f"seed={seed}"))
+    return results
 
 
 def _write_record(node: Node, store: Path) -> None:
@@ -112,13 +112,13 @@ def _write_record(node: Node, store: Path) -> None:
 
 def planning(size: int, stack: ExitStack) -> Callable[[], object]:
     runs = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-    found = _seeds(size, runs)
-    for recipe in found:
+    results = _seeds(size, runs)
+    for recipe in results:
         for node in recipe.nodes:
             _write_record(node, runs / "store")
 
     def work() -> None:
-        nodes = planned(found)
+        nodes = planned(results)
         plan_table(nodes)
         summary(nodes)
 

@@ -77,12 +77,12 @@ def test_pieces_are_short_and_lose_only_what_was_chosen(
 ) -> None:
     documents = [document_of(Example([], [n] * length)) for n, length in enumerate(lengths)]
     pieces = TokenTable.of_documents(documents).pieces(most, overlong)
-    kept: Counter[int] = Counter()
+    tokens_left: Counter[int] = Counter()
     for piece, length, trained in zip(pieces, pieces.lengths, pieces.trained_tokens, strict=True):
         assert len(piece) == length <= most
         assert piece.trained_tokens == trained == length - 1
-        kept.update(piece.token_ids.tolist())
+        tokens_left.update(piece.token_ids.tolist())
     for number, length in enumerate(lengths):
         expected = {"split": length, "truncate": min(length, most)}
         expected["drop"] = length if length <= most else 0
-        assert kept[number] == expected[overlong]
+        assert tokens_left[number] == expected[overlong]
