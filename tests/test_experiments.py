@@ -33,12 +33,6 @@ needs_gsm8k = pytest.mark.skipif(
     [
         [f"data.path={TRAIN}"],
         [
-            "data=word_problems",
-            "data.sources.gym.unreadable=drop",
-            "teacher@stages.distill.teacher=mixed",
-            f"data.sources.gsm8k.path={TRAIN}",
-        ],
-        [
             "data=mixture",
             "data@data.sources.gym=tiny",
             "data.sources.gsm8k.rows.level=1",
@@ -46,7 +40,7 @@ needs_gsm8k = pytest.mark.skipif(
             f"data.sources.gsm8k.path={TRAIN}",
         ],
     ],
-    ids=["gsm8k", "word problems", "mixture"],
+    ids=["gsm8k", "mixture"],
 )
 def test_gsm8k_has_what_its_experiment_asks_for(
     overrides: list[str], composed: Compose, tmp_path: Path
