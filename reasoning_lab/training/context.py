@@ -84,7 +84,10 @@ class StageContext(Job):
         trained: TrainedPart = TrainedPart.COMPLETION,
     ) -> TokenTable:
         """Rollouts as tokens, made once for every stage that reads them alike; see `tokenized`."""
-        return tokenized(rollouts, tokenizer, self.tokens_dir, trained)
+        with self.progress.task("rollout", len(rollouts), part="tokenising") as task:
+            return tokenized(
+                rollouts, tokenizer, self.tokens_dir, trained, on_progress=task.advance
+            )
 
     def problems(self, split: Split, draw: ProblemsConfig) -> list[Problem]:
         """What the source gives for a stage's `problems`, under the run's seed.

@@ -5,15 +5,16 @@ Documents of a row do not see each other (`reasoning_lab.kernels.rows`). Packing
 """
 
 from array import array
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from jaxtyping import Int, Num
 
-# More fill rows better, and take documents from farther apart.
-_TOGETHER = 1 << 14
+# More fill the ends of rows better, and take their documents from farther away.
+_WAITING = 1 << 14
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,41 +51,72 @@ class Rows:
 
 
 def pack(lengths: Sequence[int] | Int[np.ndarray, " D"], row_tokens: int) -> Rows:
-    """Best-fit decreasing: each document, the longest first, goes where the least room remains.
+    """Fill each row with the next documents, and its end with the waiting one that fits it best.
 
-    It works on some thousands of documents at a time, in their order, so that a row holds documents
-    from one part of a corpus and memory does not depend on how many there are.
+    Only the end of a row is chosen by length. A row of documents that are all chosen by length, as
+    in best-fit decreasing, holds one kind of them, and a policy learns less from such rows.
 
     Args:
         lengths: Tokens of each document, at least 1 and at most `row_tokens`.
         row_tokens: Tokens of a row.
     """
     sizes = np.asarray(lengths, np.int32)
+    waiting = _Waiting(sizes)
     documents, starts = array("i"), array("q")
-    for start in range(0, len(sizes), _TOGETHER):
-        for row in _best_fit(sizes[start : start + _TOGETHER], row_tokens):
-            starts.append(len(documents))
-            documents.extend(start + document for document in row)
+    while waiting:
+        starts.append(len(documents))
+        room = row_tokens
+        while (size := waiting.next_or_best(room)) is not None:
+            documents.append(waiting.take(size))
+            room -= size
     return Rows(np.array(documents, np.int32), np.array(starts, np.int64))
 
 
-def _best_fit(sizes: Int[np.ndarray, " D"], row_tokens: int) -> list[list[int]]:
-    rows: list[list[int]] = []
-    rows_with_room: dict[int, list[int]] = defaultdict(list)
-    # Bit t: there is a row with room for t more tokens.
-    rooms = 0
-    order = np.argsort(-sizes, kind="stable")
-    for document, size in zip(order.tolist(), sizes[order].tolist(), strict=True):
-        enough = rooms >> size
-        if enough:
-            room = size + (enough & -enough).bit_length() - 1
-            row = rows_with_room[room].pop()
-            if not rows_with_room[room]:
-                rooms ^= 1 << room
-            rows[row].append(document)
-        else:
-            room, row = row_tokens, len(rows)
-            rows.append([document])
-        rows_with_room[room - size].append(row)
-        rooms |= 1 << room - size
-    return rows
+class _Waiting:
+    """Documents that wait for a row, by length and in their order."""
+
+    def __init__(self, sizes: Int[np.ndarray, " D"]) -> None:
+        self._arriving = chain.from_iterable(
+            enumerate(sizes[start : start + _WAITING].tolist(), start)
+            for start in range(0, len(sizes), _WAITING)
+        )
+        self._in_order: deque[tuple[int, int]] = deque()
+        self._by_size: dict[int, deque[int]] = defaultdict(deque)
+        # Bit t: a document of t tokens waits.
+        self._sizes = 0
+        for _ in range(_WAITING):
+            self._admit()
+
+    def __bool__(self) -> bool:
+        return self._sizes > 0
+
+    def next_or_best(self, room: int) -> int | None:
+        """Tokens of the next document if any would leave room, else of the longest that fits."""
+        if room >= self._sizes.bit_length() and self:
+            # Earlier ones may have been taken for their length.
+            while self._is_taken(*self._in_order[0]):
+                self._in_order.popleft()
+            return self._in_order[0][1]
+        fitting = self._sizes & ((2 << room) - 1)
+        return fitting.bit_length() - 1 if fitting else None
+
+    def take(self, size: int) -> int:
+        """Remove the first document of `size` tokens, and admit another."""
+        alike = self._by_size[size]
+        document = alike.popleft()
+        if not alike:
+            self._sizes ^= 1 << size
+        self._admit()
+        return document
+
+    def _is_taken(self, document: int, size: int) -> bool:
+        alike = self._by_size[size]
+        return not alike or alike[0] > document
+
+    def _admit(self) -> None:
+        arrived = next(self._arriving, None)
+        if arrived is not None:
+            document, size = arrived
+            self._in_order.append(arrived)
+            self._by_size[size].append(document)
+            self._sizes |= 1 << size

@@ -9,8 +9,7 @@ those that are there.
 import json
 import logging
 import os
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import (
     FIRST_COMPLETED,
     Future,
@@ -49,7 +48,6 @@ _CALL_CHARACTERS = 1 << 20
 _FEW_BYTES = 8 << 20
 _READ = ["prompt", "text", "token_ids", "truncated"]
 _SUMMARY = "table.json"
-_LOGGED_EVERY_S = 10.0
 
 
 def tokenized(
@@ -58,6 +56,7 @@ def tokenized(
     folder: Path,
     trained: TrainedPart = TrainedPart.COMPLETION,
     processes: int | None = None,
+    on_progress: Callable[[int], object] = lambda rollouts: None,
 ) -> TokenTable:
     """The documents of rollouts, in their order.
 
@@ -68,6 +67,7 @@ def tokenized(
         trained: Which tokens carry loss.
         processes: How many tokenise; None = as many as there are cores, or none besides this one
             for a short text.
+        on_progress: Called with the number of rollouts of each shard that is there.
     """
     key = digest(
         {
@@ -83,7 +83,7 @@ def tokenized(
         table.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / f".{key}.lock"):
             if not _is_finished(table):
-                _write(rollouts, tokenizer, table, trained, processes)
+                _write(rollouts, tokenizer, table, trained, processes, on_progress)
     return _read(table)
 
 
@@ -110,6 +110,7 @@ def _write(
     table: Path,
     trained: TrainedPart,
     processes: int | None,
+    on_progress: Callable[[int], object],
 ) -> None:
     if (table / _SUMMARY).exists():
         log.warning("%s is damaged and is made again.", table)
@@ -118,14 +119,8 @@ def _write(
     if processes is None:
         few = rollouts.path.stat().st_size < _FEW_BYTES
         processes = 0 if few else len(os.sched_getaffinity(0))
-    total, done, started = len(rollouts), 0, time.monotonic()
-    logged = started
     for shard_rows in _mapped(_shards(rollouts, table), tokenizer, trained, processes):
-        done += shard_rows
-        now = time.monotonic()
-        if now - logged > _LOGGED_EVERY_S:
-            logged, left_s = now, (now - started) * (total - done) / done
-            log.info("Tokenised %s of %s rollouts; %.0f s left.", f"{done:,}", f"{total:,}", left_s)
+        on_progress(shard_rows)
     sizes = {shard.name: shard.stat().st_size for shard in sorted(table.glob("*.arrow"))}
     summary = json.dumps({"shard_bytes": sizes})
     write_atomically(table / _SUMMARY, lambda draft: draft.write_text(summary, encoding="utf-8"))
