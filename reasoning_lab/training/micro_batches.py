@@ -17,7 +17,7 @@ from jaxtyping import Int
 from reasoning_lab.kernels.batch import TokenBatch
 from reasoning_lab.system.ranks import rank, world_size
 
-# Micro-batches that wait beside the one that is trained on.
+# Micro-batches that wait for a GPU; on a CPU the thread would take a core from the step.
 _AHEAD = 2
 
 
@@ -116,6 +116,7 @@ def micro_batches(
     tokens = trained_tokens[parts].sum(axis=1, dtype=np.int64)
     step_tokens = tokens.reshape(len(plan), accumulation).sum(axis=1)
     weights = accumulation * tokens / step_tokens.repeat(accumulation)
+    ahead = _AHEAD if torch.cuda.is_available() else 0
     return PlannedBatches(
-        range(len(parts)), lambda number: make(parts[number], float(weights[number])), _AHEAD
+        range(len(parts)), lambda number: make(parts[number], float(weights[number])), ahead
     )

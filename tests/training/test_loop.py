@@ -267,12 +267,13 @@ def total(numbers: list[int]) -> torch.Tensor:
     return torch.tensor(sum(numbers))
 
 
-def test_steps_go_on_where_their_state_says() -> None:
+@pytest.mark.parametrize("ahead", [0, 1, 2, 5])
+def test_steps_go_on_where_their_state_says(ahead: int) -> None:
     plan = [[0], [1, 2], [3]]
-    steps = PlannedBatches(plan, total)
+    steps = PlannedBatches(plan, total, ahead)
     reading = iter(steps)
     assert [next(reading), next(reading)] == [0, 3]
-    resumed = PlannedBatches(plan, total)
+    resumed = PlannedBatches(plan, total, ahead)
     resumed.load_state_dict(steps.state_dict())
     assert list(resumed) == [3]
     assert list(resumed) == [0, 3, 3]
