@@ -31,8 +31,8 @@ define BEFORE_DEMO
 This installs the lab into $(VENV) (a few minutes, once). Then it trains a model of 0.8M parameters
 on the CPU from nothing to a reasoning model, in seven stages: it trains a base policy, distils a
 teacher's solutions, mid-trains and fine-tunes on them, makes preference pairs, trains on these by
-DPO and ends with RL. After each training it answers 600 held-out problems. That takes about 10
-minutes on two cores and writes to runs/. Ctrl-C stops it; the same command goes on from there.
+DPO and ends with RL. After each training it answers 600 held-out problems. That takes 6 to
+10 minutes on two cores and writes to runs/. Ctrl-C stops it; the same command goes on from there.
 endef
 define AFTER_DEMO
 

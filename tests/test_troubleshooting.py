@@ -16,8 +16,8 @@ MISTAKES = re.findall(r"^```bash\n(.+?)\n```\n\n```text\n(.+?)\n```$", PAGE, re.
 ADDED = " hydra/job_logging=none"
 
 
-def test_there_are_twelve() -> None:
-    assert len(MISTAKES) == len(re.findall(r"^## ", PAGE, re.M)) == 12
+def test_there_are_fifteen() -> None:
+    assert len(MISTAKES) == len(re.findall(r"^## ", PAGE, re.M)) == 15
 
 
 @pytest.mark.parametrize(("command", "message"), MISTAKES)
@@ -27,6 +27,10 @@ def test_a_mistake_ends_with_its_message(
     rows = [{"prompt": f"What is {n} + 4?", "gold": str(n + 4)} for n in range(600)]
     lines = "\n".join(json.dumps(row) for row in rows)
     (tmp_path / "problems.jsonl").write_text(lines, encoding="utf-8")
+    solved = [{**row, "solution": rf"It is \boxed{{{row['gold']}}}."} for row in rows]
+    solved[7]["gold"] = "11, see above"
+    lines = "\n".join(json.dumps(row) for row in solved)
+    (tmp_path / "solved.jsonl").write_text(lines, encoding="utf-8")
     program, *arguments = shlex.split(command.replace("\\\n", " "))
     assert program == "reasoning-lab"
     capsys.readouterr()

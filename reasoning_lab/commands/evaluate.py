@@ -75,5 +75,11 @@ def stored_policy(name: str, store: Path) -> Path | None:
     folders = sorted(folder.parent for folder in store.glob(f"*/{name}*/config.json"))
     if len(folders) == 1:
         return folders[0]
-    count = "several policies" if folders else "no policy"
-    raise UserError(f"model={name}: {count} in '{store}' begin so; give more of its fingerprint")
+    if folders:
+        raise UserError(
+            f"model={name}: several policies in '{store}' have a fingerprint that begins with "
+            f"'{name}'; give more of it"
+        )
+    raise UserError(
+        f"model={name}: no policy in '{store}' has a fingerprint that begins with '{name}'"
+    )

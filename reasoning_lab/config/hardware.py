@@ -106,7 +106,8 @@ class HardwareConfig:
             = the model's own forward as transformers has it, with the logits of all tokens in
             memory, for models whose logits are more than hidden states times a matrix.
         threads: CPU threads of torch; null = one a core.
-        micro_batch_size: Rows a forward pass, at most; null = the global batch at once.
+        micro_batch_size: Rows a forward pass, at most; null = the global batch at once. Except in
+            RL, one that is smaller than a device's share of `batch_size` divides that share.
         generation_batch_size: Rows decoded together.
         sampling: What engines may take of this machine, or of a server.
         verifier_workers: Processes that check answers.

@@ -37,7 +37,7 @@ class ModelConfig:
         revision: The hub commit of `path`.
         architecture: Arguments of the transformers config; `model_type` names the family, and each
             family has keys of its own, so that no schema lists them. With a
-            `path` only `plan` reads them, to reckon memory without the checkpoint.
+            `path` only `plan` reads them, to estimate memory without the checkpoint.
         vocab_size: Size of the tokenizer that is trained with a model from scratch.
         dtype: Precision of weights and arithmetic; mixed = training takes products in bfloat16 from
             weights that stay float32, so that steps too small for bfloat16 add up, and what

@@ -67,7 +67,7 @@ def dpo_loss(
         kind: One of those above.
         chosen: What policy and reference think of the chosen completions.
         rejected: What they think of the rejected ones.
-        beta: How dearly the policy pays for leaving the reference; > 0.
+        beta: How strongly the policy is held to the reference: the higher, the closer; > 0.
         label_smoothing: The share of pairs whose labels are taken to be swapped, in [0, 0.5]
             (Mitchell 2023, conservative DPO).
     """

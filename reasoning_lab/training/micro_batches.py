@@ -1,4 +1,4 @@
-"""What one backward pass reads, planned ahead, so that a resumed run goes on where it was.
+"""What one backward pass reads, planned ahead, so that a resumed run continues at the same place.
 
 Every stage makes its batches here: a step's rows cut into equal numbers of rows, each part with its
 share of the step's trained tokens.

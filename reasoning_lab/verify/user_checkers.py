@@ -272,7 +272,7 @@ def _parse_reply(step: Step, problem: Problem, reply: bytes) -> Any:
         raise UserError(
             f"{problem.origin}: '{function}' runs text as code ({refused_event}), so an answer "
             "could decide its own verdict; move that into read(answer) of a checker in two steps "
-            "(README, 'A verifier')"
+            "(reasoning_lab/YOUR_OWN.md, 'A verifier that evaluates')"
         )
     error_type = getattr(builtins, name, None)
     failure: Exception = RuntimeError(f"{name}: {message}")

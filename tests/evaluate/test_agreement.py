@@ -97,7 +97,7 @@ ROWS = [
         "math-verify takes the first of two boxes",
     ),
     ("math", "12", "First \\boxed{12}, no: \\boxed{11}", 0, 0, 0, ""),
-    ("math", "12", "The answer is 12.", 0, 1, 1, "what is not boxed is no answer here"),
+    ("math", "12", "The answer is 12.", 0, 1, 1, "only a boxed answer counts here"),
     (
         "math",
         "12",
@@ -139,8 +139,8 @@ ROWS = [
     ("number", "18", "\\boxed{1{,}8}", 0, 0, 0, ""),
     ("number", "18", "\\boxed{19}", 0, 0, 0, ""),
     ("number", "18", "\\boxed{36/2}", 1, 1, 0, "flexible-extract takes the last number"),
-    ("number", "18", "The answer is 18.", 0, 1, 1, "what is not boxed is no answer here"),
-    ("number", "18", "#### 18", 0, 1, 1, "what is not boxed is no answer here"),
+    ("number", "18", "The answer is 18.", 0, 1, 1, "only a boxed answer counts here"),
+    ("number", "18", "#### 18", 0, 1, 1, "only a boxed answer counts here"),
 ]
 
 

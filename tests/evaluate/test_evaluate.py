@@ -200,13 +200,15 @@ def test_model_is_found_by_whatever_names_it(tmp_path: Path) -> None:
     for model, refusal in [
         ("abcd", "no folder"),
         ("nowhere", "no folder.*checkpoint, tiny"),
-        ("abcdee", "no policy"),
+        ("abcdee", r"no policy in '.*' has a fingerprint that begins with 'abcdee'$"),
     ]:
         with pytest.raises(UserError, match=refusal):
             as_recipe([f"model={model}", runs], MODELS)
     (policy.parent / "abcdef9999999999").mkdir()
     (policy.parent / "abcdef9999999999" / "config.json").touch()
-    with pytest.raises(UserError, match="several policies"):
+    with pytest.raises(
+        UserError, match=r"several policies .* begins with 'abcdef'; give more of it$"
+    ):
         as_recipe(["model=abcdef", runs], MODELS)
     with pytest.raises(UserError, match="name what to evaluate"):
         as_recipe([runs], MODELS)

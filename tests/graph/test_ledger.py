@@ -1,4 +1,4 @@
-"""The ledger: counts, sentences, and a state that goes on where it was."""
+"""The ledger: counts, sentences, and a state that resumes."""
 
 import json
 from pathlib import Path

@@ -1,6 +1,7 @@
 """Packing: several whole documents in one row, so that every step reads about as many tokens.
 
-Documents of a row do not see each other (`reasoning_lab.kernels.rows`). A document is never split.
+Documents of a row do not see each other (`reasoning_lab.kernels.rows`). Packing splits none; where
+`overlong=split` asks for it, `limits.fit_to_rows` has cut them into parts before.
 """
 
 from array import array

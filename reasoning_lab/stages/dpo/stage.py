@@ -17,7 +17,7 @@ class DPOStage(TrainingStage):
 
     Attributes:
         loss: What is made of a pair; see `reasoning_lab.losses.dpo`.
-        beta: How dearly the policy pays for leaving the reference.
+        beta: How strongly the policy is held to the reference: the higher, the closer.
         beta_end: Reached linearly with the last step; null = `beta` throughout.
         label_smoothing: The share of pairs whose labels are taken to be swapped.
         sft_weight: Weight of the chosen completions' mean next-token loss; 0 = preferences alone.
