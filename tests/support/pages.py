@@ -9,7 +9,13 @@ ROOT = Path(__file__).parents[2]
 FOLDERS = ("conf", "experiments", "notebooks", "reasoning_lab", "tests")
 PAGES = [
     ROOT / "README.md",
-    *sorted(page for folder in FOLDERS for page in (ROOT / folder).rglob("*.md")),
+    *sorted(
+        page
+        for folder in FOLDERS
+        for page in (ROOT / folder).rglob("*.md")
+        # What notebooks left is no page.
+        if "runs" not in page.relative_to(ROOT).parts
+    ),
 ]
 
 
