@@ -144,7 +144,7 @@ def problem(name: str, gold: str = "7") -> Problem:
     ],
 )
 def test_no_text_runs_where_the_gold_is(name: str, answer: str) -> None:
-    with pytest.raises(UserError, match=rf"'user_module\.{name}.*' runs text as code .*README"):
+    with pytest.raises(UserError, match=rf"'user_module\.{name}.*' runs text as code .*YOUR_OWN"):
         check(problem(name), answer)
 
 
