@@ -39,7 +39,7 @@ define AFTER_DEMO
 Three next commands:
   $(BIN)/reasoning-lab '~stages.dpo'        leave a stage out: what does not follow it is reused
   $(BIN)/reasoning-lab -m seed=1,2          two more seeds; then: $(BIN)/reasoning-lab report seed=0,1,2
-  $(BIN)/reasoning-lab plan recipe=paper model=qwen3_0_6b hardware=gpu
+  $(BIN)/reasoning-lab plan experiment=gsm8k hardware=gpu
                                            what a real checkpoint would take; runs nothing
 endef
 export BEFORE_DEMO AFTER_DEMO
