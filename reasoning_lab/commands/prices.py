@@ -53,8 +53,8 @@ class Price:
             give it.
         devices: Devices that are taken meanwhile: all that `hardware` names, or those that a
             cluster is asked for.
-        device_hours: Hours of one device, of all of them together.
-        money: At `hardware.price_per_hour`.
+        device_s: Seconds of one device, of all of them together.
+        money: At `hardware.price_per_hour`; None = there is none.
     """
 
     train_tokens: Bounds
@@ -63,8 +63,8 @@ class Price:
     wall_s: Bounds
     measured: bool
     devices: int
-    device_hours: Bounds
-    money: Bounds
+    device_s: Bounds
+    money: Bounds | None
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,7 @@ def price(config: NodeConfig, costs: Costs) -> Price:
         flops = Bounds(_flops(config, *least), _flops(config, *most), extrapolated)
         seconds = Bounds(_seconds(config, *least), _seconds(config, *most), extrapolated)
     wall_s = measured_s or seconds
-    device_hours = wall_s.map(lambda count: count * config.devices / 3600)
+    device_s = wall_s.map(lambda count: count * config.devices)
     rate = hardware.price_per_hour
     return Price(
         train_tokens=trained,
@@ -200,8 +200,8 @@ def price(config: NodeConfig, costs: Costs) -> Price:
         wall_s=wall_s,
         measured=measured_s is not None,
         devices=config.devices,
-        device_hours=device_hours,
-        money=Bounds() if rate is None else device_hours.map(lambda count: count * rate),
+        device_s=device_s,
+        money=None if rate is None else device_s.map(lambda count: count / 3600 * rate),
     )
 
 

@@ -56,7 +56,7 @@ def main(arguments: Sequence[str]) -> None:
     lines += [summary(nodes), time_source(nodes, swept[0].root.hardware)]
     lines += [disk(nodes, models, unchecked), SIGNS]
     console = Console()
-    console.print(price_table(nodes))
+    console.print(price_table(nodes), "")
     console.print(needs_table(nodes))
     for line in lines:
         console.print(line, soft_wrap=True)
@@ -84,19 +84,15 @@ def price_table(nodes: Sequence[PlannedNode]) -> Table:
                 "tokens": between(tokens, _COUNTS),
                 "FLOPs": between(price.flops, ()),
                 "time": between(price.wall_s, _SECONDS),
-                "device h": between(price.device_hours, _PLAIN),
+                "device time": between(price.device_s, _SECONDS),
                 "money": between(price.money, _PLAIN),
             }
         )
-    once = {
-        name
-        for name, value in (("variant", "variant"), ("seed", "seed"))
-        if len({getattr(node, value) for node in nodes}) == 1
-    }
+    hidden = {name for name in ("variant", "seed") if len({row[name] for row in rows} - {""}) <= 1}
     # Where time is known, arithmetic is of less use.
-    if any(node.price.wall_s.most is not None and not node.price.measured for node in nodes):
-        once.add("FLOPs")
-    return _table([{k: v for k, v in row.items() if k not in once} for row in rows])
+    if any(node.price.wall_s.most is not None for node in nodes):
+        hidden.add("FLOPs")
+    return _table([{k: v for k, v in row.items() if k not in hidden} for row in rows])
 
 
 def needs_table(nodes: Sequence[PlannedNode]) -> Table:
@@ -213,10 +209,10 @@ def summary(nodes: Sequence[PlannedNode]) -> str:
     timed = [node for node in to_run if node.price.wall_s.most is not None]
     if timed:
         time = between(_total([node.price.wall_s for node in timed]), _SECONDS)
-        hours = between(_total([node.price.device_hours for node in timed]), _PLAIN)
-        line += f"; {time}, {hours} hours of a device"
-        if money := between(_total([node.price.money for node in timed]), _PLAIN):
-            line += f" at the price of {money}"
+        device_time = between(_total([node.price.device_s for node in timed]), _SECONDS)
+        line += f"; {time}, {device_time} of a device"
+        if prices := [node.price.money for node in timed if node.price.money]:
+            line += f" for {between(_total(prices), _PLAIN)}"
     if unknown := len(to_run) - len(timed):
         line += f"{' and' if timed else ';'} {unknown} whose time nothing says"
     return line + "."
