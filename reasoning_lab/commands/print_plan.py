@@ -19,7 +19,7 @@ from reasoning_lab.config.model import ModelConfig
 from reasoning_lab.graph.recipe import variant_label
 from reasoning_lab.graph.store import Store
 from reasoning_lab.models.bounds import Bounds
-from reasoning_lab.models.cost import ASSUMED_MFU, KERNEL_START_S, KERNELS_OF_LAYER
+from reasoning_lab.models.cost import ASSUMED_MFU, DEVICES, KERNEL_START_S, KERNELS_OF_LAYER
 from reasoning_lab.models.footprint import Footprint, is_known, parameter_count
 
 SIGNS = (
@@ -53,7 +53,8 @@ def main(arguments: Sequence[str]) -> None:
     distinct = [node for node in nodes if not node.repeated]
     lines += [f"{node.stage}: {warning}." for node in distinct for warning in node.warnings]
     models = [recipe.root.model for recipe in swept]
-    lines += [summary(nodes), time_source(nodes, swept[0].root.hardware)]
+    hardware = swept[0].root.hardware
+    lines += [*too_large(nodes, hardware), summary(nodes), time_source(nodes, hardware)]
     lines += [disk(nodes, models, unchecked), SIGNS]
     console = Console()
     console.print(price_table(nodes), "")
@@ -193,6 +194,26 @@ def _logits_and_more(memory: Footprint) -> str:
         "on each node's drives": memory.nvme,
     }
     return logits + "".join(f", {_size(size)} {what}" for what, size in parts.items() if size)
+
+
+def too_large(nodes: Sequence[PlannedNode], hardware: HardwareConfig) -> list[str]:
+    """A line on stages that a known GPU may be too small for."""
+    device = DEVICES.get(hardware.gpu_model or "")
+    names = {
+        node.stage: None
+        for node in nodes
+        if device is not None
+        and node.state == "run"
+        and node.needs.device is not None
+        and (node.needs.device.most or node.needs.device.least or 0) > device.memory_bytes
+    }
+    if device is None or not names:
+        return []
+    return [
+        f"May not fit the {_size(device.memory_bytes)} of one {hardware.gpu_model}: "
+        f"{', '.join(names)}; a smaller hardware.generation_batch_size or micro_batch_size takes "
+        "less."
+    ]
 
 
 def _size(count: float) -> str:

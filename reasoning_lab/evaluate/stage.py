@@ -9,7 +9,6 @@ from reasoning_lab.config.problems import ProblemDraw
 from reasoning_lab.evaluate.completions import Evaluation
 from reasoning_lab.graph.stage import Workload
 from reasoning_lab.models.policy_artifact import Policy
-from reasoning_lab.sampling.config import HFEngineConfig, VLLMEngineConfig
 from reasoning_lab.training.stage import LabStage
 from reasoning_lab.types import Sequences, Split
 
@@ -61,9 +60,5 @@ class EvaluateStage(LabStage):
     def workload(self) -> Workload:
         rows = self.benchmark.count * self.benchmark.samples
         written = Sequences(rows, self.benchmark.sampling.max_new_tokens)
-        return Workload(rows=rows, written=written, engine=self._engine_name())
-
-    def _engine_name(self) -> str:
-        if self.engine is None or isinstance(self.engine, HFEngineConfig):
-            return "hf"
-        return "vllm" if isinstance(self.engine, VLLMEngineConfig) else "server"
+        runtime = "hf" if self.engine is None else self.engine.runtime
+        return Workload(rows=rows, written=written, engine=runtime)

@@ -30,7 +30,7 @@ _PLANNED_DOCUMENT_BYTES = 25
 # A row of parquet: an id in eight bytes and as much text for each token; problem, answer and names.
 _STORED_TOKEN_BYTES = 16
 _STORED_ROW_BYTES = 8192
-# An artifact's record, its metrics, the configs of a model.
+# An artifact's record, its metrics, the configs of a model; what a state holds besides tensors.
 _SMALL_FILES_BYTES = 1e6
 # A token of tokenizer.json with its merges: 44 to 77 of the models in conf/model.
 _VOCABULARY_ENTRY_BYTES = 100
@@ -127,4 +127,4 @@ def states_bytes(state: float, steps: int | None, every_steps: int) -> Bounds:
     """
     least = 0 if steps is None else min(_KEPT_STATES, steps // every_steps)
     most = _KEPT_STATES + 1 if steps is None else min(_KEPT_STATES + 1, steps)
-    return Bounds(least * state, most * state)
+    return Bounds(least * state, most * (state + _SMALL_FILES_BYTES))
