@@ -252,15 +252,19 @@ def time_source(nodes: Sequence[PlannedNode], hardware: HardwareConfig) -> str:
         f"Time: {alike or 'none'} of {len(to_run)} by runs of like size in the store: the same "
         "settings, a tenth to ten times the rows, the same kind of devices"
     )
-    if hardware.gpu_model is not None and alike < len(to_run):
+    if alike == len(to_run):
+        return line + "."
+    if hardware.gpu_model is not None:
         line += (
             f"; the others by the data sheet of {hardware.gpu_model}. Assumed: training at "
             f"{ASSUMED_MFU:.0%} of its peak; decoding that reads weights and cache once a token, "
             f"and, but for vLLM, starts {KERNELS_OF_LAYER} kernels a layer in "
             f"{1e6 * KERNEL_START_S:.0f} µs each"
         )
-    elif hardware.accelerator != "cpu" and alike < len(to_run):
-        line += f". hardware.gpu_model gives the others: {', '.join(GPU_MODELS)}"
+    elif hardware.accelerator == "cpu":
+        line += "; on a CPU nothing else tells it"
+    else:
+        line += f"; hardware.gpu_model gives the others: {', '.join(GPU_MODELS)}"
     return line + "."
 
 
