@@ -34,7 +34,8 @@ _STORED_ROW_BYTES = 8192
 _SMALL_FILES_BYTES = 1e6
 # A token of tokenizer.json with its merges: 44 to 77 of the models in conf/model.
 _VOCABULARY_ENTRY_BYTES = 100
-# A document of a token table besides its tokens: three numbers, two runs of its mask, two offsets.
+# A document of a token table besides its tokens: two numbers, two runs of its mask, two offsets,
+# of four bytes each, and its share of a file's header.
 _TABLE_DOCUMENT_BYTES = 28
 # States kept beside the one that is being written.
 _KEPT_STATES = 2

@@ -10,6 +10,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.data.corpus import write_rollouts
+from reasoning_lab.data.tokens.documents import TrainedPart, document_of
+from reasoning_lab.data.tokens.table import arrow_table
 from reasoning_lab.models.bounds import Bounds
 from reasoning_lab.models.footprint import footprint, state_bytes
 from reasoning_lab.models.host import (
@@ -21,7 +23,7 @@ from reasoning_lab.models.host import (
     states_bytes,
     table_bytes,
 )
-from reasoning_lab.types import Completion, Problem, Rollout, Verdict
+from reasoning_lab.types import Completion, Example, Problem, Rollout, Verdict
 
 ADAMW = "torch.optim.AdamW"
 
@@ -52,6 +54,20 @@ def test_files_by_hand() -> None:
     assert policy_file_bytes(8e9, 1000) == Bounds(8e9, 8e9 + 1000 * 100 + 1e6)
     assert rollout_file_bytes(10, 500) == Bounds(0, 10 * 8192 + 500 * 16 + 1e6)
     assert table_bytes(10, 500) == Bounds(0, 500 * 4 + 10 * 28 + 1e6)
+
+
+def test_a_token_table_takes_four_bytes_a_token() -> None:
+    """Each of 100 documents has an untrained prompt; two lists have an offset more."""
+    documents = [
+        document_of(Example(range(3, 3 + row), range(50)), trained=TrainedPart.COMPLETION)
+        for row in range(1, 101)
+    ]
+    tokens = 100 * 50 + 5050
+    size = arrow_table(documents).nbytes
+    assert size == pytest.approx(4 * tokens + 100 * 24, abs=2 * 4)
+    most = table_bytes(100, tokens).most
+    assert most is not None
+    assert size < most
 
 
 @pytest.mark.parametrize(
