@@ -179,9 +179,8 @@ def price(config: NodeConfig, costs: Costs) -> Price:
         return replace(bounds, least=None) if bounds and config.is_bound else bounds
 
     hardware, work = config.root.hardware, config.work
-    trained = like(train_tokens) or _at_most(work.trained)
-    if work.trained is None and isinstance(config.stage, TrainingStage):
-        trained = like(train_tokens) or Bounds()
+    data_decides = work.trained is None and isinstance(config.stage, TrainingStage)
+    trained = like(train_tokens) or (Bounds() if data_decides else _at_most(work.trained))
     written = like(written_tokens) or _at_most(work.written)
     measured_s = like(seconds_on(hardware.kind))
     flops = seconds = Bounds()

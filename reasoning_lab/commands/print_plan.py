@@ -22,11 +22,11 @@ from reasoning_lab.models.bounds import Bounds
 from reasoning_lab.models.cost import ASSUMED_MFU, DEVICES, KERNEL_START_S, KERNELS_OF_LAYER
 from reasoning_lab.models.footprint import Footprint, is_known, parameter_count
 
-SIGNS = (
+LEGEND = (
     "≤ and ≥ are bounds by the config, of texts as long as they may be; ~ is what runs of like "
     "size took; ? is bounded by nothing. A model's own memory and disk are exact. What a process "
     "takes besides was measured on a CPU; what CUDA adds is assumed. Not in it: documents that are "
-    "left out as too long, a teacher's model, other programs."
+    "left out as too long, a teacher's model, vLLM's servers, other programs."
 )
 _FORMATS = ("format=json", "format=table")
 _TEXT = ("variant", "seed", "stage", "fingerprint", "state")
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str]) -> None:
     models = [recipe.root.model for recipe in swept]
     hardware = swept[0].root.hardware
     lines += [*too_large(nodes, hardware), summary(nodes), time_source(nodes, hardware)]
-    lines += [disk(nodes, models, unchecked), SIGNS]
+    lines += [disk(nodes, models, unchecked), LEGEND]
     console = Console()
     console.print(price_table(nodes), "")
     console.print(needs_table(nodes))

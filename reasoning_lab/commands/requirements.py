@@ -94,8 +94,7 @@ def requirements(
         return Requirements(artifact=size, work=nothing, tables=nothing)
     artifact, tables = _artifact(config, costs), _tables(config)
     work = _work(config, memory, artifact)
-    samples = config.work.written is not None and config.decoder is not None
-    if not config.is_known or (memory is None and not samples):
+    if not config.is_known or (memory is None and not _samples_here(config)):
         return Requirements(artifact=artifact, work=work, tables=tables)
     device = _device(config, memory)
     rank = rank_bytes(_process(config, memory, device))
@@ -111,6 +110,10 @@ def requirements(
     return Requirements(
         device=device, rank=rank, machine=machine, artifact=artifact, work=work, tables=tables
     )
+
+
+def _samples_here(config: NodeConfig) -> bool:
+    return config.work.written is not None and config.decoder is not None
 
 
 def _device(config: NodeConfig, memory: Footprint | None) -> Bounds:
@@ -220,6 +223,8 @@ def _work(config: NodeConfig, memory: Footprint | None, artifact: Bounds) -> Bou
     target = optimization.optimizer.target
     state = state_bytes(memory, config.root.model.dtype, target, hardware.strategy)
     states = states_bytes(state, optimization.planned_steps, optimization.checkpoint_every_steps)
+    if config.is_bound:  # So that there may be fewer steps.
+        states = replace(states, least=0)
     if written is None:
         return states
     rows = written.rows_in_memory or written.rows

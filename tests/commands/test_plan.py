@@ -10,7 +10,14 @@ from rich.console import Console
 from reasoning_lab.commands.estimates import Costs
 from reasoning_lab.commands.plan import PlannedNode, planned
 from reasoning_lab.commands.prices import NodeConfig, price
-from reasoning_lab.commands.print_plan import between, needs_table, price_table, summary
+from reasoning_lab.commands.print_plan import (
+    between,
+    disk,
+    needs_table,
+    price_table,
+    summary,
+    too_large,
+)
 from reasoning_lab.commands.requirements import requirements
 from reasoning_lab.config.components import EngineConfig
 from reasoning_lab.evaluate.stage import EvaluateStage
@@ -158,9 +165,11 @@ def test_disk_of_the_papers_mid_training() -> None:
     needs = plan(PAPER)["midtrain"].needs
     parameters = 3.836e9
     assert needs.artifact.least == pytest.approx(4 * parameters, rel=1e-3)
-    # 7,812 steps, of which every 200th leaves a state; two are kept while a third is written.
-    assert needs.work.least == pytest.approx(2 * 12 * parameters, rel=1e-3)
+    # At most 7,812 steps, of which every 200th leaves a state; two are kept beside the next.
+    assert needs.work.least == 0
     assert needs.work.most == pytest.approx(3 * 12 * parameters, rel=1e-3)
+    # RL takes 200 for certain, and saves every tenth.
+    assert plan(PAPER)["rl"].needs.work.least == pytest.approx(2 * 12 * parameters, rel=1e-3)
     # An epoch of 200,000 rollouts, each of at most a row of 16,384 tokens.
     assert needs.tables == Bounds(0, 200_000 * (4 * 16384 + 28) + 1e6)
     # Eight processes load the whole policy; what it samples is none of theirs.
@@ -175,6 +184,28 @@ def test_what_nothing_bounds_is_said_to_be_unknown() -> None:
     assert nodes["distill"].needs.artifact == Bounds(0)
     assert nodes["distill"].price.wall_s == Bounds()
     assert summary(list(nodes.values())).endswith("and 2 whose time nothing says.")
+
+
+def test_disk_of_the_cache_is_known_where_the_model_is() -> None:
+    recipe = composed_recipe(PAPER)
+    text = disk(planned([recipe]), [recipe.root.model], ["benchmarks.aime24"])
+    # 3.836 billion parameters of two or of four bytes.
+    assert "cache: microsoft/Phi-4-mini-instruct, 7.7–15.3 GB." in text
+    assert "without 2 whose texts nothing bounds" in text
+    assert text.endswith("neither checked nor sized: benchmarks.aime24.")
+    other = replace(recipe.root.model, architecture={"model_type": "other"})
+    assert "Phi-4-mini-instruct, of unknown size." in disk([], [other], [])
+
+
+def test_stages_that_may_not_fit_a_known_gpu_are_named() -> None:
+    """256 rows of 32,768 tokens of 112 KiB are 985 GB, and of 2,048 tokens 62."""
+    of_gsm8k = ["experiment=gsm8k", "hardware=gpu"]
+    hardware = composed_recipe(*of_gsm8k, "hardware.gpu_model=h100").root.hardware
+    nodes = list(plan(*of_gsm8k, "hardware.gpu_model=h100").values())
+    (line,) = too_large(nodes, hardware)
+    assert line.startswith("May not fit the 80.0 GB of one h100: base/gsm8k, ")
+    assert "prefer" not in line
+    assert too_large(nodes, composed_recipe(*of_gsm8k).root.hardware) == []
 
 
 @pytest.mark.parametrize(
