@@ -179,6 +179,33 @@ def test_disk_of_the_papers_mid_training() -> None:
     assert needs.machine.least == pytest.approx(8 * (4 * parameters + 0.25e9) + 0.1e9, rel=1e-3)
 
 
+def test_memory_and_disk_of_what_is_sampled() -> None:
+    """12 rows of 32,768 tokens of 128 KiB with a quarter of room, and logits of 200,064 words."""
+    nodes = plan(PAPER)
+    evaluation, rl = nodes["base/aime24"].needs, nodes["rl"].needs
+    cache = 1.25 * 12 * 32768 * 2**17 + 12 * 12 * 200064
+    assert evaluation.device is not None
+    assert evaluation.device.most == pytest.approx(2 * 3.836e9 + cache, rel=1e-4)
+    # 90 completions are in memory together, and of a step of RL 128 groups of 8 + 8.
+    assert evaluation.rank is not None
+    assert evaluation.rank.most == pytest.approx(4e9 + 4 * 3.836e9 + 100 * 90 * 32768, rel=1e-4)
+    of_step = 100 * 128 * 16 * 25600
+    assert rl.rank is not None
+    assert rl.rank.most == pytest.approx(4e9 + (2 * 4 + 2) * 3.836e9 + of_step, rel=1e-4)
+    assert evaluation.artifact == Bounds(0, 90 * (8192 + 16 * 32768) + 1e6)
+
+
+def test_disk_of_pairs_and_of_their_tokens() -> None:
+    """gsm8k: a pair of each of 2,000 problems at most, two documents; of eight rollouts each."""
+    nodes = plan("experiment=gsm8k")
+    prefer, dpo = nodes["prefer"].needs, nodes["dpo"].needs
+    problems, rollouts = 2_000, 16_000
+    row = 8192 + 16 * 2048
+    assert prefer.artifact == Bounds(0, 2 * problems * row + 1e6)
+    assert prefer.work == Bounds(0, rollouts * row + 1e6)
+    assert dpo.tables == Bounds(0, 2 * problems * (4 * 4096 + 28) + 1e6)
+
+
 def test_what_nothing_bounds_is_said_to_be_unknown() -> None:
     nodes = plan(PAPER)
     assert nodes["distill"].needs.artifact == Bounds(0)
@@ -198,7 +225,7 @@ def test_disk_of_the_cache_is_known_where_the_model_is() -> None:
 
 
 def test_stages_that_may_not_fit_a_known_gpu_are_named() -> None:
-    """256 rows of 32,768 tokens of 112 KiB are 985 GB, and of 2,048 tokens 62."""
+    """256 rows of 32,768 tokens of 112 KiB are 962 GB, and of 2,048 tokens 60."""
     of_gsm8k = ["experiment=gsm8k", "hardware=gpu"]
     hardware = composed_recipe(*of_gsm8k, "hardware.gpu_model=h100").root.hardware
     nodes = list(plan(*of_gsm8k, "hardware.gpu_model=h100").values())
