@@ -11,6 +11,7 @@ not count. Rows:
 - `second-start`: `seconds` to find and open a finished table.
 - `gather`: `ratio` of a micro-batch's gathering to a step of the 30M model on it.
 - `plan-10M-4096`, `plan-10M-16384`: rows and epochs of ten million lengths; `ratio` is the fill.
+- `prefer`: pairs of 200,000 rollouts of about 1,000 characters, as `prefer_teacher` makes them.
 - `prepare-ours`, `prepare-trl`: tokenise and pack the same 20,000 documents; `ratio` of seconds and
   of peak memory, ours to TRL's, on the first.
 """
@@ -20,11 +21,9 @@ import json
 import multiprocessing
 import random
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,12 +43,12 @@ from reasoning_lab.models.tokenizer import prompt_texts, train_tokenizer
 from reasoning_lab.training.next_token_training import document_batches
 from reasoning_lab.types import Completion, Problem, Rollout, Verdict
 
-from .footprint import resident
+from .footprint import in_child, peak_anonymous, resident
+from .lists import WORDS, prefer
 from .pairs.workload import SIZES, write_workload
 
 _LONG, _SHORT = (200, 7000), (20, 700)
 _ROW_TOKENS = 4096
-_WORDS = ("seven", "twelve", "is", "carry", "so", "we", "find", "19", "=", "+", "7", "12", "x", "y")
 
 
 def rollouts(tokens: int, lengths: tuple[int, int], seed: int = 0) -> Iterator[Rollout]:
@@ -58,7 +57,7 @@ def rollouts(tokens: int, lengths: tuple[int, int], seed: int = 0) -> Iterator[R
     number = written = 0
     while written < tokens:
         words = rng.randint(*lengths)
-        text = "<think>\n" + " ".join(rng.choices(_WORDS, k=words)) + "\n</think>\n\n\\boxed{19}"
+        text = "<think>\n" + " ".join(rng.choices(WORDS, k=words)) + "\n</think>\n\n\\boxed{19}"
         problem = Problem(f"What is {number} plus 12?", "19", "number", "sums")
         yield Rollout(problem, Completion([], text), "19", Verdict.CORRECT, "benchmark")
         number, written = number + 1, written + words
@@ -74,25 +73,6 @@ def write_corpus(path: Path, tokens: int, lengths: tuple[int, int]) -> Path:
                 some = []
         writer.write(some)
     return path
-
-
-@contextmanager
-def peak_anonymous() -> Iterator[Callable[[], int]]:
-    """The most anonymous memory within, in bytes, looked at every few milliseconds."""
-    most, over = resident("RssAnon"), threading.Event()
-
-    def watch() -> None:
-        nonlocal most
-        while not over.wait(0.005):
-            most = max(most, resident("RssAnon"))
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield lambda: max(most, resident("RssAnon"))
-    finally:
-        over.set()
-        thread.join()
 
 
 def train_peak(file: Path, model: Path, tables: Path, steps: int) -> int:
@@ -111,13 +91,6 @@ def train_peak(file: Path, model: Path, tables: Path, steps: int) -> int:
             optimizer.step()
             optimizer.zero_grad()
         return peak()
-
-
-def in_child(work: Callable[..., Any], *arguments: Any) -> Any:
-    """In a process that has done nothing else."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as child:
-        return child.submit(work, *arguments).result()
 
 
 class Bench:
@@ -348,6 +321,7 @@ def main() -> None:
             "gather": bench.gather,
             "plan-10M-4096": partial(in_child, plan_peak, 4096, 10_000_000),
             "plan-10M-16384": partial(in_child, plan_peak, 16_384, 10_000_000),
+            "prefer": partial(prefer, folder),
         }
         for name, work in rows.items():
             if not options.rows or name in options.rows:

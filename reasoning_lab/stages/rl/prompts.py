@@ -69,7 +69,7 @@ def screened_pool(
         part="screening",
     )
     reasons = [screening_reason(config, group) for group in groups]
-    pool = [group.problem for group, reason in zip(groups, reasons, strict=True) if reason is None]
+    pool = [problem for problem, reason in zip(problems, reasons, strict=True) if reason is None]
     dropped = Counter(reason for reason in reasons if reason is not None)
     for reason, count in dropped.items():
         context.ledger.drop("problems", reason.value, count, selected=reason in CONFIGURED_REASONS)
