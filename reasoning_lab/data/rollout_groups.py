@@ -26,7 +26,7 @@ class RolloutGroups:
     """
 
     def __init__(self, files: Sequence[RolloutFile]) -> None:
-        indices = [file.index() for file in files]
+        indices = [file.index for file in files]
         ids, firsts, numbers = np.unique(
             np.concatenate([index.problems for index in indices]),
             return_index=True,

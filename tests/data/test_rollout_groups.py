@@ -30,10 +30,10 @@ def grouped(rollouts: Sequence[Rollout]) -> list[list[Rollout]]:
 
 
 def two_files(order: str) -> tuple[list[Rollout], list[Rollout]]:
-    """Four rollouts of each of 1,500 problems; some problems are in one file alone."""
+    """Four rollouts of each of 2,500 problems; some problems are in one file alone."""
     rng = random.Random(0)
     files: tuple[list[Rollout], list[Rollout]] = ([], [])
-    for problem in range(1500):
+    for problem in range(2500):
         for sample in range(4):
             files[rng.random() < 0.4].append(
                 # These prompts read the same.
@@ -81,7 +81,7 @@ def test_rows_are_selected_across_row_groups(tmp_path: Path) -> None:
     for rows in (7, 500, 10**6):
         file = write(tmp_path / str(rows), rollouts, rows)
         assert list(file) == rollouts
-        for places in ([0], [len(rollouts) - 1], [6, 7, 3499, 3500], range(0, len(rollouts), 91)):
+        for places in ([0], [len(rollouts) - 1], [6, 7, 4095, 4096], range(0, len(rollouts), 91)):
             chosen = file.select(np.array(places))
             assert list(chosen) == [rollouts[place] for place in places]
             assert list(chosen.select(np.array([0]))) == [rollouts[places[0]]]
