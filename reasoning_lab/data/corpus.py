@@ -170,7 +170,9 @@ def subsample_rollouts(path: Path, max_count: int) -> list[Rollout]:
 
 def write_prompt_ids(folder: Path, ids: Iterable[str]) -> None:
     """Record the prompts that a stage trained on, for the held-out check."""
-    (folder / PROMPT_IDS).write_text("\n".join(sorted(set(ids))) + "\n")
+    numbers = np.unique(np.fromiter((int(name, 16) for name in ids), np.uint64))
+    with (folder / PROMPT_IDS).open("w") as file:
+        file.writelines(f"{number:016x}\n" for number in numbers)
 
 
 def read_prompt_ids(folder: Path) -> set[str]:

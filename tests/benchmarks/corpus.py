@@ -12,6 +12,7 @@ not count. Rows:
 - `gather`: `ratio` of a micro-batch's gathering to a step of the 30M model on it.
 - `plan-10M-4096`, `plan-10M-16384`: rows and epochs of ten million lengths; `ratio` is the fill.
 - `prefer`: pairs of 200,000 rollouts of about 1,000 characters, as `prefer_teacher` makes them.
+- `prompts`: the prompts of 20 steps of RL with dynamic sampling, from 200,000 problems.
 - `prepare-ours`, `prepare-trl`: tokenise and pack the same 20,000 documents; `ratio` of seconds and
   of peak memory, ours to TRL's, on the first.
 """
@@ -44,7 +45,7 @@ from reasoning_lab.training.next_token_training import document_batches
 from reasoning_lab.types import Completion, Problem, Rollout, Verdict
 
 from .footprint import in_child, peak_anonymous, resident
-from .lists import WORDS, prefer
+from .lists import WORDS, prefer, prompts
 from .pairs.workload import SIZES, write_workload
 
 _LONG, _SHORT = (200, 7000), (20, 700)
@@ -322,6 +323,7 @@ def main() -> None:
             "plan-10M-4096": partial(in_child, plan_peak, 4096, 10_000_000),
             "plan-10M-16384": partial(in_child, plan_peak, 16_384, 10_000_000),
             "prefer": partial(prefer, folder),
+            "prompts": partial(prompts, folder),
         }
         for name, work in rows.items():
             if not options.rows or name in options.rows:

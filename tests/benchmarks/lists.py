@@ -1,5 +1,6 @@
 """Memory of what reads many rollouts and needs few numbers of each: rows of `corpus`."""
 
+import json
 import random
 import time
 from collections.abc import Iterator
@@ -8,11 +9,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from reasoning_lab.config.optimization import OptimizationConfig
+from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.data.artifacts import Corpus
 from reasoning_lab.data.corpus import RolloutWriter
-from reasoning_lab.data.sources.config import ReasoningGymConfig
+from reasoning_lab.data.sources.config import FileConfig, ReasoningGymConfig
 from reasoning_lab.stages.prefer.stage import PreferTeacherStage
-from reasoning_lab.types import Completion, Problem, Rollout, Verdict
+from reasoning_lab.stages.rl.prompts import prompt_batches
+from reasoning_lab.stages.rl.stage import RLStage
+from reasoning_lab.types import Completion, Problem, Rollout, Split, Verdict
 from reasoning_lab.verify import Verifier
 from tests.support.contexts import data_context
 
@@ -66,3 +71,30 @@ def prefer_peak(folder: Path, corpus: Corpus) -> dict[str, Any]:
 
 def prefer(folder: Path, count: int = 200_000) -> dict[str, Any]:
     return dict(in_child(prefer_peak, folder, write_corpus(folder / "corpus", count)))
+
+
+def prompts_peak(folder: Path, count: int) -> dict[str, Any]:
+    """Of a process that draws the prompts of RL and reads those of some steps."""
+    options: Any = {"test_frac": 0.0, "validation_frac": 0.0}
+    source = FileConfig(path=str(folder / "problems.jsonl"), **options).build()
+    optimization = OptimizationConfig(length="20 steps", batch_size=64)
+    stage = RLStage(optimization=optimization, dynamic_sampling_rounds=1)
+    with Verifier(1, 10.0, 1024) as verifier, peak_anonymous() as peak:
+        context = data_context(folder, "rl", source, verifier)
+        before, start = resident("RssAnon"), time.perf_counter()
+        pool = context.problems(Split.TRAIN, ProblemsConfig([1], count))
+        for batch in prompt_batches(stage, pool, context.seed):
+            assert len(batch.problems) + len(batch.replacements) == count
+        return {
+            "problems": len(pool),
+            "seconds": time.perf_counter() - start,
+            "anonymous_bytes": peak() - before,
+        }
+
+
+def prompts(folder: Path, count: int = 200_000) -> dict[str, Any]:
+    with (folder / "problems.jsonl").open("w") as lines:
+        for number in range(count):
+            prompt = f"What is {number} plus 12? " + "Think before you answer. " * 12
+            lines.write(json.dumps({"prompt": prompt, "gold": "19", "level": 1}) + "\n")
+    return dict(in_child(prompts_peak, folder, count))

@@ -19,6 +19,7 @@ from jaxtyping import Int
 from reasoning_lab.data.artifacts import Corpus, Preferences
 from reasoning_lab.data.corpus import RolloutWriter, write_prompt_ids
 from reasoning_lab.data.curation.selection import preference_pairs
+from reasoning_lab.data.problem_file import ProblemFile
 from reasoning_lab.data.rollout_groups import RolloutGroups
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.graph.stage import Metrics
@@ -58,7 +59,7 @@ def from_both(
     """Pairs of the policy's rollouts and the teacher's of the same problems."""
     groups = _teacher_groups(corpus)
     chosen = _selected_problems(groups, config, context)
-    problems = [group.problem for group in groups.select(chosen)]
+    problems = ProblemFile((group.problem for group in groups.select(chosen)), context.work_dir)
     takes = {True: config.chosen_from, False: config.rejected_from}
 
     def of_both() -> Iterator[RolloutGroup]:
