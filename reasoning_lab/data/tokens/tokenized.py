@@ -27,8 +27,6 @@ from threading import Thread
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import Dataset, Features, concatenate_datasets
-from datasets.arrow_writer import ArrowWriter
 from filelock import FileLock
 from transformers import PreTrainedTokenizerBase
 
@@ -45,7 +43,7 @@ log = logging.getLogger(__name__)
 # Raised when the same text is given other tokens.
 _VERSION = 2
 # Characters that one call of the tokenizer reads: their tokens are Python integers for a while.
-_CALL_CHARACTERS = 1 << 20
+_CALL_CHARACTERS = 1 << 16
 # Compressed; a process needs seconds to start, in which this one tokenises as much.
 _FEW_BYTES = 8 << 20
 _SHARD_ROWS = 4096
@@ -104,6 +102,8 @@ def _read(table: Path) -> TokenTable:
     shards = sorted(table.glob("*.arrow"))
     if not shards:
         return TokenTable.of_documents([])
+    from datasets import Dataset, concatenate_datasets
+
     dataset = concatenate_datasets([Dataset.from_file(str(shard)) for shard in shards])
     return TokenTable.of(dataset.data.table)
 
@@ -200,14 +200,14 @@ def _write_shard(shard: _Shard, tokenizer: PreTrainedTokenizerBase, trained: Tra
     if shard.path.exists():
         return len(shard.rollouts)
     draft = shard.path.with_suffix(".draft")
-    with ArrowWriter(path=str(draft), features=Features.from_arrow_schema(COLUMNS)) as writer:
+    # The form that `datasets` maps into memory, without its import, which each worker would hold.
+    with pa.OSFile(str(draft), "wb") as file, pa.ipc.new_stream(file, COLUMNS) as writer:
         for rows in shard.rollouts.batches(_READ):
             start = 0
             for stop in _call_ends(rows):
                 documents = _documents(rows.slice(start, stop - start), tokenizer, trained)
                 writer.write_table(arrow_table(documents))
                 start = stop
-        writer.finalize()
     flush_and_rename(draft, shard.path)
     return len(shard.rollouts)
 
