@@ -98,7 +98,7 @@ def run(recipe: Recipe, out_dir: Path) -> RunResult:
     store = Store(Path(root.paths.runs) / "store")
     if notice := store.older_layout_notice():
         log.warning(notice)
-    with build_verifier(root.hardware) as verifier:
+    with store.running(recipe.needs), build_verifier(root.hardware) as verifier:
         Preflight(verifier).require([recipe])
         recipe_run = RecipeRun(recipe, out_dir, verifier, store)
         with closing(recipe_run):

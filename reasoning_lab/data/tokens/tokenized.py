@@ -33,7 +33,10 @@ from transformers import PreTrainedTokenizerBase
 from reasoning_lab.data.corpus import RolloutFile
 from reasoning_lab.data.tokens.documents import Document, TrainedPart, document_of
 from reasoning_lab.data.tokens.table import COLUMNS, TokenTable, arrow_table
+from reasoning_lab.graph.housekeeping import SOURCE_FILE
 from reasoning_lab.graph.record import digest
+from reasoning_lab.graph.stat_cache import StatCache
+from reasoning_lab.graph.store import lock_file
 from reasoning_lab.models.tokenizer import tokenize, tokenizer_identity
 from reasoning_lab.system.files import flush_and_rename, remove, sha256, write_atomically
 from reasoning_lab.types import Completion
@@ -69,10 +72,13 @@ def tokenized(
             for a short text.
         on_progress: Called with the number of rollouts of each shard that is there.
     """
+    file = rollouts.path
+    # Every process asks, so a file of an artifact is not hashed again.
+    source = StatCache(file.parent).known(file, file.name) or sha256(file)
     key = digest(
         {
             "version": _VERSION,
-            "file": sha256(rollouts.path),
+            "file": source,
             "rows": None if rollouts.rows is None else digest(rollouts.rows.tolist()),
             "tokenizer": tokenizer_identity(tokenizer),
             "trained": str(trained),
@@ -80,9 +86,12 @@ def tokenized(
     )[:16]
     table = folder / key
     if not _is_finished(table):
-        table.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / f".{key}.lock"):
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(lock_file(table)):
             if not _is_finished(table):
+                table.mkdir(exist_ok=True)
+                _remove_damaged(table)
+                (table / SOURCE_FILE).write_text(source, encoding="utf-8")
                 _write(rollouts, tokenizer, table, trained, processes, on_progress)
     return _read(table)
 
@@ -94,6 +103,14 @@ def _is_finished(table: Path) -> bool:
         return all((table / name).stat().st_size == size for name, size in sizes.items())
     except (OSError, ValueError, KeyError):
         return False
+
+
+def _remove_damaged(table: Path) -> None:
+    """Remove the shards of a table that was finished once."""
+    if (table / _SUMMARY).exists():
+        log.warning("%s is damaged and is made again.", table)
+        for entry in table.iterdir():
+            remove(entry)
 
 
 def _read(table: Path) -> TokenTable:
@@ -112,10 +129,6 @@ def _write(
     processes: int | None,
     on_progress: Callable[[int], object],
 ) -> None:
-    if (table / _SUMMARY).exists():
-        log.warning("%s is damaged and is made again.", table)
-        for entry in table.iterdir():
-            remove(entry)
     if processes is None:
         few = rollouts.path.stat().st_size < _FEW_BYTES
         processes = 0 if few else len(os.sched_getaffinity(0))
