@@ -235,7 +235,10 @@ def remove(store: Store, entry: Entry, running: Collection[str]) -> bool:
         begun = needed_by_runs(store.root) - set(running)
         if entry.fingerprint in begun or (begun and entry.kind == Kind.CACHE):
             return False
-        entry.path.rename(aside)
+        try:
+            entry.path.rename(aside)
+        except FileNotFoundError:
+            return True  # Another process was faster.
         if entry.record is not None:
             cache_file(entry.path).unlink(missing_ok=True)
         stack.close()
