@@ -41,7 +41,7 @@ from reasoning_lab.graph.recipe import (
     with_evaluations,
 )
 from reasoning_lab.graph.record import RECORD_FILE
-from reasoning_lab.system.files import content_hash
+from reasoning_lab.graph.stat_cache import folder_hash
 from reasoning_lab.training.stage import LabStage, TrainingStage
 from reasoning_lab.types import UserError
 
@@ -324,7 +324,7 @@ def _check_adapter(root: RootConfig) -> None:
 def _model_identity(root: RootConfig) -> Any:
     identity = identity_of(root.model)
     if root.model.path is not None and Path(root.model.path).is_dir():
-        identity["path"] = content_hash(Path(root.model.path))
+        identity["path"] = folder_hash(Path(root.model.path))
     return identity
 
 

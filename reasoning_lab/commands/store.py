@@ -89,8 +89,8 @@ def _prune(words: Sequence[str]) -> None:
         runs.add(recipe.root.paths.runs)
     if len(runs) > 1:
         raise UserError(
-            f"paths.runs: the recipes lie in several folders ({', '.join(sorted(runs))}); prune "
-            "one of them after the other"
+            f"paths.runs: the recipes lie in several folders ({', '.join(sorted(runs))}); choose "
+            "one by paths.runs=FOLDER"
         )
     store = _store(Path(*runs))
     running = needed_by_runs(store.root)
@@ -100,7 +100,8 @@ def _prune(words: Sequence[str]) -> None:
     if removable:
         console.print(_table(removable))
     stored = {entry.fingerprint for entry in everything if entry.record}
-    kept = [entry for entry in everything if entry not in removable]
+    paths = {entry.path for entry in removable}
+    kept = [entry for entry in everything if entry.path not in paths]
     lines = [
         f"Of the {len(needs)} artifacts that these recipes need, {len(needs & stored)} are stored.",
         f"To keep: {_counted(kept)}.",
@@ -111,10 +112,13 @@ def _prune(words: Sequence[str]) -> None:
     for line in lines:
         console.print(line, soft_wrap=True)
     if _YES in words:
-        left = [entry for entry in removable if not remove(store, entry, running)]
-        for entry in left:
-            console.print(f"Left {entry.path}: a process makes or needs it.", soft_wrap=True)
-        console.print(f"Removed: {_counted([one for one in removable if one not in left])}.")
+        removed = []
+        for entry in removable:
+            if remove(store, entry, running):
+                removed.append(entry)
+            else:
+                console.print(f"Left {entry.path}: a process makes or needs it.", soft_wrap=True)
+        console.print(f"Removed: {_counted(removed)}.")
     elif removable:
         console.print(f"Nothing was removed; add {_YES} to remove it.")
 

@@ -259,7 +259,14 @@ def damages(store: Store, hash_of: Callable[[Path], str]) -> Iterator[tuple[Path
             yield path, str(content)
             continue
         used_s, cache = last_use_s(path) or path.stat().st_mtime, StatCache(path, hash_of)
-        faults = list(content.damages(cache.computed))
+
+        def checksum(file: Path, name: str, cache: StatCache = cache) -> str:
+            try:
+                return cache.computed(file, name)
+            except OSError as error:  # Of a failing disk.
+                return f"{error.strerror}"
+
+        faults = list(content.damages(checksum))
         if faults:
             cache.forget()
         else:

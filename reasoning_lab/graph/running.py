@@ -34,13 +34,14 @@ def needed_by_runs(root: Path) -> set[str]:
     """Fingerprints that running recipes need; the files of runs that were killed are removed."""
     fingerprints: set[str] = set()
     for file in root.glob(f"{_NAME}*"):
-        with suppress(FileNotFoundError), file.open("r+", encoding="utf-8") as stream:
+        with suppress(FileNotFoundError), file.open(encoding="utf-8") as stream:
             try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except OSError:
                 fingerprints.update(stream.read().split())
                 continue
-            # An empty one may be of a run that has not got its lock yet.
+            # An empty one may be of a run that is about to lock it.
             if stream.read():
-                file.unlink(missing_ok=True)
+                with suppress(PermissionError):
+                    file.unlink()
     return fingerprints

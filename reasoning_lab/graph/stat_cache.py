@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from reasoning_lab.system.files import sha256, write_atomically
+from reasoning_lab.system.files import content_hash, sha256, write_atomically
 
 
 def cache_file(artifact: Path) -> Path:
@@ -29,6 +29,20 @@ def last_use_s(artifact: Path) -> float | None:
         return cache_file(artifact).stat().st_mtime
     except OSError:
         return None
+
+
+def sha256_of(file: Path, artifact: Path) -> str:
+    """SHA-256 (hex) of a file; of an artifact's, the known one while the file has not changed.
+
+    `artifact` is the folder, or a link to it, that `file` lies in.
+    """
+    name = file.relative_to(artifact).as_posix()
+    return StatCache(artifact.resolve()).known(file, name) or sha256(file)
+
+
+def folder_hash(folder: Path) -> str:
+    """The `content_hash` of a folder, which reads of an artifact only files that have changed."""
+    return content_hash(folder, lambda file: sha256_of(file, folder))
 
 
 class _HashedState(NamedTuple):

@@ -151,7 +151,8 @@ class Store:
             return None
         return (
             f"{self.root}: {older} of its artifacts, made by an earlier version, are not "
-            "reused; a policy among them can still be named by model.path; remove the others"
+            "reused; a policy among them can still be named by model.path; `reasoning-lab store "
+            "prune` removes the others"
         )
 
     def _path(self, stage: str, fingerprint: str) -> Path:
@@ -228,7 +229,7 @@ def _commit(out_dir: Path, path: Path, metadata: Metadata) -> Record:
     cache = StatCache(path)
     names = {entry.relative_to(out_dir).as_posix(): entry for entry in contents if entry.is_file()}
     files = {
-        name: FileRecord(file.stat().st_size, cache.sha256(file, name))
+        name: FileRecord(file.stat().st_size, cache.computed(file, name))
         for name, file in names.items()
     }
     record = Record(

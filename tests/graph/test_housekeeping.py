@@ -1,5 +1,6 @@
 """What a store's space goes to, what is removed and what never is, whatever interrupts it."""
 
+import errno
 import itertools
 import json
 import multiprocessing
@@ -362,14 +363,17 @@ def test_verifying_names_every_damage_and_leaves_the_last_use(store: Store) -> N
     hashed: list[Path] = []
 
     def hash_of(file: Path) -> str:
+        if file.parent == records[node("tune/test").fingerprint].path:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
         hashed.append(file)
         return sha256(file)
 
     assert dict(damages(store, hash_of)) == {
         base.path: "artifact.json cannot be read",
         records[node("teach").fingerprint].path: "inputs is missing",
+        records[node("tune/test").fingerprint].path: "inputs differs from its checksum",
     }
-    assert len(hashed) == len(NODES) - 2
+    assert len(hashed) == len(NODES) - 3
     assert last_use_s(tune.path) == 1
 
 

@@ -9,7 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from reasoning_lab.graph.stat_cache import StatCache, cache_file, last_use_s
+from reasoning_lab.graph.stat_cache import (
+    StatCache,
+    cache_file,
+    folder_hash,
+    last_use_s,
+    sha256_of,
+)
+from reasoning_lab.system.files import content_hash
 
 
 class Hasher:
@@ -144,3 +151,22 @@ def test_what_is_forgotten_is_hashed(artifact: Path) -> None:
     look_up(artifact)
     StatCache(artifact).forget()
     assert look_up(artifact)[1] == ["a", "b"]
+
+
+def test_a_file_of_an_artifact_is_hashed_only_if_it_has_changed(artifact: Path) -> None:
+    """The look-up remembers a wrong checksum, which shows whether it is asked."""
+    assert sha256_of(artifact / "a", artifact) == hashlib.sha256(b"a").hexdigest()
+    assert folder_hash(artifact) == content_hash(artifact)
+    look_up(artifact)
+    assert folder_hash(artifact) == content_hash(artifact)
+    cache = StatCache(artifact, lambda file: "f" * 64)
+    for name in ("a", "b"):
+        cache.computed(artifact / name, name)
+    cache.save()
+    link = artifact.parent.with_name("link")
+    link.symlink_to(artifact)
+    for folder in (artifact, link):
+        assert sha256_of(folder / "a", folder) == "f" * 64
+        assert folder_hash(folder) != content_hash(folder)
+    rewrite(artifact / "a")
+    assert sha256_of(artifact / "a", artifact) == hashlib.sha256(b"x").hexdigest()

@@ -35,10 +35,10 @@ from reasoning_lab.data.tokens.documents import Document, TrainedPart, document_
 from reasoning_lab.data.tokens.table import COLUMNS, TokenTable, arrow_table
 from reasoning_lab.graph.housekeeping import SOURCE_FILE
 from reasoning_lab.graph.record import digest
-from reasoning_lab.graph.stat_cache import StatCache
+from reasoning_lab.graph.stat_cache import sha256_of
 from reasoning_lab.graph.store import lock_file
 from reasoning_lab.models.tokenizer import tokenize, tokenizer_identity
-from reasoning_lab.system.files import flush_and_rename, remove, sha256, write_atomically
+from reasoning_lab.system.files import flush_and_rename, remove, write_atomically
 from reasoning_lab.types import Completion
 
 log = logging.getLogger(__name__)
@@ -72,9 +72,8 @@ def tokenized(
             for a short text.
         on_progress: Called with the number of rollouts of each shard that is there.
     """
-    file = rollouts.path
-    # Every process asks, so a file of an artifact is not hashed again.
-    source = StatCache(file.parent).known(file, file.name) or sha256(file)
+    # Every process of a stage asks for it.
+    source = sha256_of(rollouts.path, rollouts.path.parent)
     key = digest(
         {
             "version": _VERSION,
