@@ -4,6 +4,7 @@ import json
 import random
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -101,8 +102,9 @@ class RolloutFile(Collection[Rollout]):
         for batch in self.batches([*_PROBLEM_FIELDS, "metadata"]):
             yield from map(_problem, batch.to_pylist())
 
+    @cached_property
     def index(self) -> RolloutIndex:
-        """What selections need to know of each."""
+        """What selections need to know of each; read once."""
         return RolloutIndex.of_batches(self.batches(RolloutIndex.COLUMNS))
 
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:

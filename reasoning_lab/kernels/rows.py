@@ -55,12 +55,9 @@ def model_rows(model: PreTrainedModel, batch: TokenBatch) -> ModelRows:
         first_reads = batch.first_reads.numpy()
         if (first_reads != np.arange(tokens)).sum() > MOST_REPEATED_FRAC * tokens:
             return _document_row(model, batch, first_reads)
-    lengths = batch.lengths.numpy()
-    # FlashAttention takes any lengths; elsewhere attention takes documents of one length at once.
-    widths = lengths if batch.input_ids.device.type == "cuda" else _rounded(lengths)
-    if widths.sum() >= (1 - _MOST_PADDING_FRAC) * len(lengths) * longest:
+    if tokens >= (1 - _MOST_PADDING_FRAC) * len(batch.lengths) * longest:
         return padded_rows(batch)
-    return _document_row(model, batch, None, widths)
+    return _document_row(model, batch, None)
 
 
 def padded_rows(batch: TokenBatch) -> ModelRows:
@@ -75,43 +72,26 @@ def padded_rows(batch: TokenBatch) -> ModelRows:
 
 
 def _document_row(
-    model: PreTrainedModel,
-    batch: TokenBatch,
-    first_reads: Int[np.ndarray, " N"] | None,
-    widths: Int[np.ndarray, " D"] | None = None,
+    model: PreTrainedModel, batch: TokenBatch, first_reads: Int[np.ndarray, " N"] | None
 ) -> ModelRows:
-    """One row of documents, the longest first; with `first_reads` a shared prompt stands once.
-
-    A document repeats its last token up to its width; None = up to its length.
-    """
+    """One row of documents, the longest first; with `first_reads` a shared prompt stands once."""
     starts, lengths = batch.cu_seqlens[:-1].numpy(), batch.lengths.numpy()
-    widths = lengths if widths is None else widths
-    order = np.argsort(-widths, kind="stable")
-    row_lengths = widths[order]
-    last = np.repeat(lengths[order] - 1, row_lengths)
-    tokens = np.repeat(starts[order], row_lengths) + np.minimum(positions_within(row_lengths), last)
+    order = np.argsort(-lengths, kind="stable")
+    lengths = lengths[order]
+    tokens = np.repeat(starts[order], lengths) + positions_within(lengths)
     sources, reads = tokens, None
     if first_reads is not None:
         sources = tokens[first_reads[tokens] == tokens]
-    places = np.empty(len(batch.input_ids), dtype=np.int64)
-    # Backwards, so that a repeated token's place is its first.
-    places[sources[::-1]] = np.arange(len(sources))[::-1]
+    places = np.empty(len(tokens), dtype=np.int64)
+    places[sources] = np.arange(len(sources))
     if first_reads is not None:
         places = places[first_reads]
         reads = places[tokens]
     predictors = np.roll(places, 1)
     predictors[starts] = 0
     device = batch.input_ids.device
-    options = attend_within_documents(model, DocumentLayout.of(row_lengths, reads, device))
+    options = attend_within_documents(model, DocumentLayout.of(lengths, reads, device))
     return ModelRows(_moved(sources[None], device), _moved(predictors, device), options)
-
-
-def _rounded(lengths: Int[np.ndarray, " D"]) -> Int[np.ndarray, " D"]:
-    """Up to five binary digits, and to no more than the longest: fewer calls of attention."""
-    digits = np.floor(np.log2(lengths)).astype(np.int64) + 1
-    unit = 1 << np.maximum(0, digits - 5)
-    rounded: Int[np.ndarray, " D"] = np.minimum(-(-lengths // unit) * unit, lengths.max())
-    return rounded
 
 
 def _moved(values: Int[np.ndarray, "..."], device: torch.device) -> Tensor:

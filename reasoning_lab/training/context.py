@@ -133,8 +133,8 @@ class StageContext(Job):
         Returns:
             The rejected rollouts that stay.
         """
-        problems, rejected = np.unique(accepted.index().problems), corpus.rejected()
-        stays = np.isin(rejected.index().problems, problems)
+        problems, rejected = np.unique(accepted.index.problems), corpus.rejected()
+        stays = np.isin(rejected.index.problems, problems)
         remaining = rejected.select(np.flatnonzero(stays))
         self.ledger.take("rejected_rollouts", len(rejected))
         dropped = len(rejected) - len(remaining)

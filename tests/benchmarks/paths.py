@@ -17,11 +17,12 @@ from collections.abc import Callable
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-from reasoning_lab.data.tokens.batches import completion_batch, token_batch
+from reasoning_lab.data.tokens.batches import completion_batch, step_batches, token_batch
 from reasoning_lab.data.tokens.documents import TrainedPart, document_of
 from reasoning_lab.kernels import decoding, fused_ops, logit_chunks, logprobs, rows
 from reasoning_lab.kernels.batch import TokenBatch
@@ -70,9 +71,17 @@ def batch_of(step: str, size: Size) -> TokenBatch:
         examples = [Example([], ids(length, length)) for length in parts]
         return token_batch([document_of(one, trained=TrainedPart.SEQUENCE) for one in examples])
     count = {"sft": 1, "dpo": 2, "rl": size.group_size}[step]
-    prompts = [ids(8, 32) for _ in range(size.rl_prompts if step == "rl" else size.batch_size)]
     most = size.max_new_tokens // 2 if step == "rl" else size.row_tokens - 40
-    return completion_batch([Example(one, ids(16, most)) for one in prompts for _ in range(count)])
+    batch_size = size.rl_prompts if step == "rl" else size.batch_size
+    groups = []
+    for _ in range(16 * batch_size):
+        prompt = ids(8, 32)
+        groups.append([Example(prompt, ids(16, most)) for _ in range(count)])
+    chosen = range(batch_size)
+    if step != "rl":  # Training reads documents of like lengths together.
+        lengths = np.array([max(example.length for example in group) for group in groups])
+        chosen = step_batches(lengths, batch_size, 1, 0)[0]
+    return completion_batch([example for index in chosen for example in groups[index]])
 
 
 def step_of(step: str, size: Size, model: PreTrainedModel) -> Callable[[], None]:

@@ -1,7 +1,9 @@
 """Every stage option composes, every import path resolves, every mistake is one sentence."""
 
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import pytest
@@ -16,8 +18,10 @@ from reasoning_lab.config.folder import CONF
 from reasoning_lab.config.hydra_errors import is_composition_error, one_sentence
 from reasoning_lab.config.targets import factory, resolve
 from reasoning_lab.data.teachers.config import RecordedTeacherConfig
+from reasoning_lab.evaluate.stage import EvaluateStage
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.stages.distill.stage import DistillStage
+from reasoning_lab.training.stage import LabStage
 from reasoning_lab.types import UserError
 from tests.conftest import Compose
 from tests.support.composition import BARE, composed_config
@@ -135,6 +139,14 @@ def test_every_stage_of_the_lab_is_discovered() -> None:
         "preferences": {"prefer", "prefer_mixed", "prefer_teacher"},
         "policy": {"pretrain", "midtrain", "sft", "dpo", "rl"},
     }
+
+
+@pytest.mark.parametrize("stage", [*stage_classes().values(), EvaluateStage])
+def test_what_a_stage_runs_takes_what_the_stage_consumes(stage: type[LabStage]) -> None:
+    """The import path of `implementation` is a string, which no type checker follows."""
+    _, context, *inputs = signature(resolve_name(stage.implementation)).parameters
+    assert context == "context"
+    assert inputs == [artifact.kind for artifact in stage.consumes]
 
 
 @pytest.mark.parametrize(

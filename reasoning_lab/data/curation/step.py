@@ -98,7 +98,7 @@ def curate(
     Returns:
         The rollouts that stay, and what each step left.
     """
-    problems = np.unique(rollouts.index().problems, return_inverse=True)[1]
+    problems = np.unique(rollouts.index.problems, return_inverse=True)[1]
     places, remaining = np.arange(len(rollouts)), rollouts
     counts: list[StepCount] = []
     for name, step in steps.items():

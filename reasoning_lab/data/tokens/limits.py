@@ -61,8 +61,17 @@ def fit_to_rows(
 ) -> TokenTable:
     """The documents with at most `row_tokens` tokens each; `overlong` says what becomes of others.
 
-    The ledger, which has taken `unit`, counts documents that are dropped and tokens that are cut
-    off; the log says how many documents are split.
+    The ledger, which has taken `unit`, counts what is dropped: documents, tokens that are cut off,
+    and pieces without a trained token. The log says how many documents are split.
+
+    Args:
+        rollouts: What each document was made from.
+        documents: All of them.
+        row_tokens: Tokens of a row.
+        overlong: What is chosen.
+        unit: `documents`, or `validation_documents`.
+        ledger: The stage's.
+        stage: Its name, for messages.
 
     Raises:
         UserError: Nothing is left.
@@ -76,13 +85,15 @@ def fit_to_rows(
     count = int((documents.lengths > row_tokens).sum())
     if overlong is Overlong.TRUNCATE and count:
         tokens = int(documents.lengths.sum())
-        ledger.take("tokens", tokens)
-        ledger.drop("tokens", "truncated", tokens - int(pieces.lengths.sum()))
+        cut_unit = unit.replace("documents", "tokens")
+        ledger.take(cut_unit, tokens)
+        ledger.drop(cut_unit, "truncated", tokens - int(pieces.lengths.sum()))
     if overlong is Overlong.SPLIT and count:
         parts = count + len(pieces) - len(documents)
         log.info("%s: %d %s are longer and split into %d.", key, count, unit, parts)
     trained = np.flatnonzero(pieces.trained_tokens)
-    ledger.take("pieces", len(pieces))
-    ledger.drop("pieces", "no_trained_token", len(pieces) - len(trained), selected=True)
-    ledger.require_passed("pieces", f"{key}={row_tokens}", "raise it")
+    piece_unit = unit.replace("documents", "pieces")
+    ledger.take(piece_unit, len(pieces))
+    ledger.drop(piece_unit, "no_trained_token", len(pieces) - len(trained))
+    ledger.require_passed(piece_unit, f"{key}={row_tokens}", "raise it")
     return pieces.select(trained)

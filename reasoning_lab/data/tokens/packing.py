@@ -59,8 +59,15 @@ def pack(lengths: Sequence[int] | Int[np.ndarray, " D"], row_tokens: int) -> Row
     Args:
         lengths: Tokens of each document, at least 1 and at most `row_tokens`.
         row_tokens: Tokens of a row.
+
+    Raises:
+        ValueError: A document is longer than a row, or empty.
     """
     sizes = np.asarray(lengths, np.int32)
+    if len(sizes) and not 1 <= sizes.min() <= sizes.max() <= row_tokens:
+        raise ValueError(
+            f"documents of {sizes.min()} to {sizes.max()} tokens do not fit rows of {row_tokens}"
+        )
     waiting = _Waiting(sizes)
     documents, starts = array("i"), array("q")
     while waiting:

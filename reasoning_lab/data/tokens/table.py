@@ -23,8 +23,6 @@ COLUMNS = pa.schema(
         "mask_runs": pa.list_(pa.int32()),
         "prompt_length": pa.int32(),
         "trained_tokens": pa.int32(),
-        # The row of the file that it was made from.
-        "row": pa.int32(),
     }
 )
 
@@ -37,27 +35,33 @@ class Overlong(StrEnum):
     TRUNCATE = "truncate"
 
 
-def arrow_table(documents: Sequence[Document], rows: Int[np.ndarray, " D"]) -> pa.Table:
-    """The documents in the columns of `COLUMNS`; `rows` are their numbers in a file."""
+def arrow_table(documents: Sequence[Document]) -> pa.Table:
+    """The documents in the columns of `COLUMNS`."""
+    lengths = np.array([len(document) for document in documents], np.int64)
+    ends = np.cumsum(lengths)
+    starts = ends - lengths
+    token_ids, mask = (
+        np.concatenate([np.empty(0, dtype), *arrays])
+        for dtype, arrays in (
+            (np.int32, [document.token_ids for document in documents]),
+            (np.bool_, [document.loss_mask for document in documents]),
+        )
+    )
+    # A run begins with a document, whose first token is never trained, or where the mask changes.
+    run_starts = np.union1d(starts, np.flatnonzero(mask[1:] != mask[:-1]) + 1)
+    runs = np.diff(run_starts, append=len(mask))
     columns = {
-        "input_ids": _lists([document.token_ids for document in documents]),
-        "mask_runs": _lists([_mask_runs(document.loss_mask) for document in documents]),
+        "input_ids": _lists(token_ids, starts, len(token_ids)),
+        "mask_runs": _lists(runs, np.searchsorted(run_starts, starts), len(runs)),
         "prompt_length": [document.prompt_length for document in documents],
         "trained_tokens": [document.trained_tokens for document in documents],
-        "row": rows,
     }
     return pa.table(columns, schema=COLUMNS)
 
 
-def _lists(arrays: Sequence[np.ndarray]) -> pa.Array:
-    offsets = np.cumsum([0, *map(len, arrays)])
-    values = np.concatenate([np.empty(0, np.int32), *arrays]).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(values))
-
-
-def _mask_runs(mask: np.ndarray) -> np.ndarray:
-    changes = np.flatnonzero(np.diff(mask, prepend=False))
-    return np.diff(changes, prepend=0, append=len(mask))
+def _lists(values: np.ndarray, starts: np.ndarray, end: int) -> pa.Array:
+    offsets = pa.array(np.append(starts, end), pa.int32())
+    return pa.ListArray.from_arrays(offsets, pa.array(values, pa.int32()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,12 +69,10 @@ class TokenTable:
     """D documents, each a whole row of an Arrow table or a piece of one.
 
     Attributes:
-        rows: `[D]` int32, the row of the file that each was made from.
         lengths: `[D]` int32, tokens of each.
         trained_tokens: `[D]` int32, those that carry loss.
     """
 
-    rows: Int[np.ndarray, " D"]
     lengths: Int[np.ndarray, " D"]
     trained_tokens: Int[np.ndarray, " D"]
     _columns: "_Columns"
@@ -82,13 +84,13 @@ class TokenTable:
         """All documents of a table with the columns of `COLUMNS`."""
         columns = _Columns(table)
         numbers = np.arange(table.num_rows, dtype=np.int32)
-        rows, trained = (table[name].to_numpy() for name in ("row", "trained_tokens"))
-        return cls(rows, columns.lengths(), trained, columns, numbers, np.zeros_like(numbers))
+        trained = table["trained_tokens"].to_numpy()
+        return cls(columns.lengths(), trained, columns, numbers, np.zeros_like(numbers))
 
     @classmethod
     def of_documents(cls, documents: Sequence[Document]) -> Self:
         """A table in memory."""
-        return cls.of(arrow_table(documents, np.arange(len(documents))))
+        return cls.of(arrow_table(documents))
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -111,7 +113,6 @@ class TokenTable:
         """Some of the documents, in the order of `indices`."""
         return replace(
             self,
-            rows=self.rows[indices],
             lengths=self.lengths[indices],
             trained_tokens=self.trained_tokens[indices],
             _documents=self._documents[indices],

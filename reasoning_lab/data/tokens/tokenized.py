@@ -6,9 +6,11 @@ others wait. It is made in shards, each renamed into place, so a run that was ki
 those that are there.
 """
 
+import hashlib
 import json
 import logging
 import os
+import signal
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import (
     FIRST_COMPLETED,
@@ -72,13 +74,14 @@ def tokenized(
             for a short text.
         on_progress: Called with the number of rollouts of each shard that is there.
     """
+    rows = rollouts.rows
     # Every process of a stage asks for it.
     source = sha256_of(rollouts.path, rollouts.path.parent)
     key = digest(
         {
             "version": _VERSION,
             "file": source,
-            "rows": None if rollouts.rows is None else digest(rollouts.rows.tolist()),
+            "rows": None if rows is None else hashlib.sha256(rows.tobytes()).hexdigest(),
             "tokenizer": tokenizer_identity(tokenizer),
             "trained": str(trained),
         }
@@ -140,17 +143,16 @@ def _write(
 
 @dataclass(frozen=True)
 class _Shard:
-    """Rows of a file, the place of the first among the rollouts, and the table that they become."""
+    """Rows of a file, and the table that they become."""
 
     rows: pa.RecordBatch
-    start: int
     path: Path
 
 
 def _shards(rollouts: RolloutFile, table: Path) -> Iterator[_Shard]:
     start = 0
     for batch in rollouts.batches(_READ):
-        yield _Shard(batch, start, table / f"{start:010d}.arrow")
+        yield _Shard(batch, table / f"{start:010d}.arrow")
         start += len(batch)
 
 
@@ -188,6 +190,8 @@ def _start_worker(tokenizer: PreTrainedTokenizerBase, trained: TrainedPart) -> N
     global _worker
     _worker = tokenizer, trained
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    # Ctrl-C reaches every process of a terminal; the one that started this decides.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -211,8 +215,7 @@ def _write_shard(shard: _Shard, tokenizer: PreTrainedTokenizerBase, trained: Tra
         start = 0
         for stop in _call_ends(shard.rows):
             documents = _documents(shard.rows.slice(start, stop - start), tokenizer, trained)
-            rows = np.arange(shard.start + start, shard.start + stop)
-            writer.write_table(arrow_table(documents, rows))
+            writer.write_table(arrow_table(documents))
             start = stop
         writer.finalize()
     flush_and_rename(draft, shard.path)

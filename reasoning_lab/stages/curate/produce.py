@@ -13,6 +13,7 @@ import numpy as np
 
 from reasoning_lab.data.artifacts import Corpus
 from reasoning_lab.data.card import CorpusSummary, data_card
+from reasoning_lab.data.corpus import RolloutFile
 from reasoning_lab.data.curation.step import (
     CurationContext,
     Removal,
@@ -35,7 +36,9 @@ def run(config: CurateStage, context: StageContext, corpus: Corpus) -> Metrics:
     """Write the curated corpus as `distill` does, with the data card."""
     files = {Path(path).stem: read_prompts(path, "files") for path in config.files}
     benchmarks = {**context.benchmark_prompts(), **files}
-    curation_context = CurationContext(context.seed, pass_rates(corpus), benchmarks)
+    accepted = corpus.accepted()
+    rates = pass_rates(accepted, corpus.rejected())
+    curation_context = CurationContext(context.seed, rates, benchmarks)
     steps = build_steps(config.steps, f"stages.{context.name}.steps")
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in steps}
     removed: list[Rollout] = []
@@ -48,7 +51,7 @@ def run(config: CurateStage, context: StageContext, corpus: Corpus) -> Metrics:
             removed.append(removal.rollout)
 
     with context.progress.task("curation step", len(steps)) as task:
-        remaining, counts = curate(corpus.accepted(), steps, curation_context, note, task.advance)
+        remaining, counts = curate(accepted, steps, curation_context, note, task.advance)
     _count(steps, counts, rows, context.ledger)
     if not len(remaining):
         last = next(count.step for count in counts if not count.rollouts_out)
@@ -65,10 +68,10 @@ def run(config: CurateStage, context: StageContext, corpus: Corpus) -> Metrics:
     return _log_metrics(len(remaining), counts, removed, context)
 
 
-def pass_rates(corpus: Corpus) -> Callable[[str], float]:
+def pass_rates(accepted: RolloutFile, rejected: RolloutFile) -> Callable[[str], float]:
     """The pass rate of each problem of a corpus, by its id."""
-    accepted, rejected = corpus.accepted().index().problems, corpus.rejected().index().problems
-    ids, places = np.unique(np.concatenate([accepted, rejected]), return_inverse=True)
+    problems = np.concatenate([accepted.index.problems, rejected.index.problems])
+    ids, places = np.unique(problems, return_inverse=True)
     correct = np.bincount(places[: len(accepted)], minlength=len(ids))
     rates = correct / np.bincount(places)
     return lambda problem: float(rates[np.searchsorted(ids, np.uint64(int(problem, 16)))])

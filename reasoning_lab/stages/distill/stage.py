@@ -12,8 +12,8 @@ from reasoning_lab.config.fields import at_least, choice, number
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.problems import ProblemDraw, ProblemsConfig
 from reasoning_lab.data.artifacts import Corpus
-from reasoning_lab.graph.stat_cache import folder_hash
 from reasoning_lab.graph.stage import Workload
+from reasoning_lab.graph.stat_cache import folder_hash
 from reasoning_lab.training.stage import LabStage
 from reasoning_lab.types import Split
 

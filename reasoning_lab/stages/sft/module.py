@@ -25,7 +25,7 @@ def run(config: SFTStage, context: StageContext, policy: Policy, corpus: Corpus)
     """Write the fine-tuned policy."""
     student, tokenizer = context.load_student(policy)
     accepted = corpus.accepted()
-    index = accepted.index()
+    index = accepted.index
     subset = accepted.select(harder_subset(index, config.levels, config.count, context.seed))
     _count_subset(index, len(subset), config, context.ledger)
     if not len(subset):

@@ -34,3 +34,13 @@ def test_rows_hold_documents_of_all_lengths() -> None:
     means = [lengths[row].mean() for row in rows]
     # Of about 33 documents with a standard deviation of 12.
     assert np.std(means) < 3
+
+
+@pytest.mark.parametrize("lengths", [[3, 11], [0, 4]])
+def test_a_document_that_no_row_holds_is_refused(lengths: list[int]) -> None:
+    with pytest.raises(ValueError, match="do not fit rows of 10"):
+        pack(lengths, 10)
+
+
+def test_pack_of_nothing() -> None:
+    assert len(pack([], 10)) == 0

@@ -38,7 +38,6 @@ def test_a_table_gives_back_its_documents(part: TrainedPart) -> None:
     assert table.trained_tokens.tolist() == [document.trained_tokens for document in documents]
     chosen = table.select(np.array([7, 3, 50]))
     assert all(map(_is_same, chosen, [documents[7], documents[3], documents[50]]))
-    assert chosen.rows.tolist() == [7, 3, 50]
 
 
 def test_a_table_of_nothing() -> None:
@@ -60,7 +59,6 @@ def test_pieces_by_hand() -> None:
     ]
     assert [piece.prompt_length for piece in split] == [1, 3, 0, 0]
     assert split.trained_tokens.tolist() == [1, 0, 2, 1]
-    assert split.rows.tolist() == [0, 1, 1, 1]
     cut_off = table.pieces(5, Overlong.TRUNCATE)
     assert [piece.token_ids.tolist() for piece in cut_off] == [[9, 9], [1, 2, 3, 4, 5]]
     assert cut_off.trained_tokens.tolist() == [1, 2]
