@@ -35,7 +35,7 @@ from reasoning_lab.training.checkpoints import (
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.training.device_use import DeviceUse
 from reasoning_lab.training.micro_batches import MicroBatch, PlannedBatches
-from reasoning_lab.training.schedules import optimizer_of, schedule_of
+from reasoning_lab.training.schedules import Schedule, optimizer_of, schedule_of
 from reasoning_lab.training.step_progress import TrainingProgress, in_words
 from reasoning_lab.training.strategies import (
     clip,
@@ -68,6 +68,7 @@ class PolicyModule(pl.LightningModule):
         train_tokens: Tokens that all ranks trained on; other batches than a `MicroBatch` are
             counted by the stage.
         device_use: Of this rank, while it trains.
+        rate_factor: What a step's learning rate is multiplied by, beside its schedule.
         last_metrics: What the last step measured, by the names under which it is logged; the
             means of a step that is not logged are over this rank's micro-batches.
     """
@@ -84,6 +85,7 @@ class PolicyModule(pl.LightningModule):
         self.train_tokens = 0
         self.last_metrics: dict[str, float | Tensor] = {}
         self.device_use: DeviceUse | None = None
+        self.rate_factor: Schedule = lambda _: 1.0
         self._sums: dict[str, Tensor] = {}
         self._summed = 0
         self._step_metrics: dict[str, float | Tensor] = {}
@@ -106,7 +108,7 @@ class PolicyModule(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         named = self.policy.named_parameters()
         optimizer = self._optimizer([item for item in named if item[1].requires_grad])
-        schedule = LambdaLR(optimizer, self._schedule)
+        schedule = LambdaLR(optimizer, lambda step: self._schedule(step) * self.rate_factor(step))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
