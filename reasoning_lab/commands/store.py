@@ -69,7 +69,7 @@ def _store(runs: Path) -> Store:
 
 
 def _list(store: Store) -> None:
-    everything, console = entries(store), Console()
+    everything, console = entries(store), _console()
     console.print(_table(everything, _users(everything, store.root.parent)))
     free = shutil.disk_usage(store.root).free
     console.print(f"{_counted(everything)}; {decimal(free)} are free on this disk.")
@@ -96,7 +96,7 @@ def _prune(words: Sequence[str]) -> None:
     running = needed_by_runs(store.root)
     everything = entries(store)
     removable = unneeded(everything, needs, running)
-    console = Console()
+    console = _console()
     if removable:
         console.print(_table(removable))
     stored = {entry.fingerprint for entry in everything if entry.record}
@@ -110,14 +110,14 @@ def _prune(words: Sequence[str]) -> None:
     if running:
         lines.insert(1, "What running recipes need is kept, too.")
     for line in lines:
-        console.print(line, soft_wrap=True)
+        console.print(line)
     if _YES in words:
         removed = []
         for entry in removable:
             if remove(store, entry, running):
                 removed.append(entry)
             else:
-                console.print(f"Left {entry.path}: a process makes or needs it.", soft_wrap=True)
+                console.print(f"Left {entry.path}: a process makes or needs it.")
         console.print(f"Removed: {_counted(removed)}.")
     elif removable:
         console.print(f"Nothing was removed; add {_YES} to remove it.")
@@ -135,7 +135,7 @@ def _damaged(store: Store) -> bool:
     """Name each damaged file; whether there is one."""
     records = list(store.artifacts())
     total = sum(file.bytes for record in records for file in record.files.values())
-    console = Console()
+    console = _console()
     columns = (TextColumn("hashing"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("", total=total)
@@ -150,12 +150,17 @@ def _damaged(store: Store) -> bool:
 
         faults = list(damages(store, hashed))
     for path, fault in faults:
-        console.print(f"{path}: {fault}.", soft_wrap=True)
+        console.print(f"{path}: {fault}.")
     if faults:
         console.print("The next run that needs one of these artifacts makes it again.")
     else:
         console.print(f"{len(records)} artifacts, {decimal(total)}: every file is as recorded.")
     return bool(faults)
+
+
+def _console() -> Console:
+    """Prints paths as they are, whatever brackets they have."""
+    return Console(markup=False, highlight=False, soft_wrap=True)
 
 
 def _table(shown: Sequence[Entry], users: Mapping[str, str] | None = None) -> Table:

@@ -176,8 +176,8 @@ def unneeded(
         running: What `needed_by_runs` gave.
     """
     records = {entry.fingerprint: entry.record for entry in everything if entry.record}
-    needed = _with_inputs({*nodes, *running}, records)
-    unfinished = needed - records.keys()
+    named = {*nodes, *running}
+    needed, unfinished = _with_inputs(named, records), named - records.keys()
     sources = {
         file.sha256 for name in needed & records.keys() for file in records[name].files.values()
     }

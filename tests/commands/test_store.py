@@ -4,11 +4,13 @@ import os
 import re
 import shutil
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 
 from reasoning_lab.commands.sweep import by_experiment
 from reasoning_lab.graph.record import Record
+from reasoning_lab.graph.running import needed_by_runs
 from reasoning_lab.graph.store import Store
 from tests.conftest import SMOKE, lab_here
 from tests.support.composition import composed_recipe
@@ -69,6 +71,25 @@ def test_what_is_left_is_reused_whole(folder: Path, capsys: pytest.CaptureFixtur
     assert lab_here(*SMOKE, cwd=folder) == 0
     assert {record.path: record.path.stat().st_mtime_ns for record in stored(folder)} == before
     assert "done in" not in capsys.readouterr().out
+
+
+def test_a_run_declares_what_it_needs(folder: Path) -> None:
+    declared: set[str] = set()
+    ended = Event()
+
+    def watch() -> None:
+        while not ended.is_set():
+            declared.update(needed_by_runs(folder / "runs" / "store"))
+
+    watcher = Thread(target=watch)
+    watcher.start()
+    try:
+        assert lab_here(*SMOKE, cwd=folder) == 0
+    finally:
+        ended.set()
+        watcher.join()
+    assert declared == {node.fingerprint for node in composed_recipe(*SMOKE).nodes}
+    assert needed_by_runs(folder / "runs" / "store") == set()
 
 
 def test_the_checkpoint_of_a_recipe_is_needed(folder: Path) -> None:
