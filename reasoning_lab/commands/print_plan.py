@@ -29,10 +29,12 @@ LEGEND = (
     "left out as too long, a teacher's model, vLLM's servers, other programs."
 )
 _FORMATS = ("format=json", "format=table")
+_FOLDED, _LEAST_FOLDED = ("variant", "stage"), 14
 _TEXT = ("variant", "seed", "stage", "fingerprint", "state")
 _NEEDS = ("device", "rank", "machine", "artifact", "work", "tables")
 _COUNTS = (("T", 1e12), ("B", 1e9), ("M", 1e6), ("K", 1e3), ("", 1.0))
 _BYTES = ((" TB", 1e12), (" GB", 1e9), (" MB", 1e6), (" kB", 1e3), (" B", 1.0))
+_COLUMNS = 100
 _PLAIN = (("", 1.0),)
 _SECONDS = ((" h", 3600.0), (" min", 60.0), (" s", 1.0))
 
@@ -57,6 +59,8 @@ def main(arguments: Sequence[str]) -> None:
     lines += [*too_large(nodes, hardware), summary(nodes), time_source(nodes, hardware)]
     lines += [disk(nodes, models, unchecked), LEGEND]
     console = Console()
+    if not console.is_terminal:  # A pipe or a file has no width that would matter.
+        console.width = max(console.width, _COLUMNS)
     console.print(price_table(nodes), "")
     console.print(needs_table(nodes))
     for line in lines:
@@ -124,7 +128,8 @@ def _table(rows: Sequence[dict[str, str]]) -> Table:
             name,
             justify="left" if name in _TEXT else "right",
             overflow="fold",
-            no_wrap=name not in ("variant", "stage"),
+            no_wrap=name not in _FOLDED,
+            min_width=_LEAST_FOLDED if name in _FOLDED else None,
         )
     for row in rows:
         table.add_row(*(row[name] for name in names))
