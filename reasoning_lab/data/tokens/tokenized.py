@@ -33,9 +33,12 @@ from transformers import PreTrainedTokenizerBase
 from reasoning_lab.data.corpus import RolloutFile
 from reasoning_lab.data.tokens.documents import Document, TrainedPart, document_of
 from reasoning_lab.data.tokens.table import COLUMNS, TokenTable, arrow_table
+from reasoning_lab.graph.housekeeping import SOURCE_FILE
 from reasoning_lab.graph.record import digest
+from reasoning_lab.graph.stat_cache import sha256_of
+from reasoning_lab.graph.store import lock_file
 from reasoning_lab.models.tokenizer import tokenize, tokenizer_identity
-from reasoning_lab.system.files import flush_and_rename, remove, sha256, write_atomically
+from reasoning_lab.system.files import flush_and_rename, remove, write_atomically
 from reasoning_lab.types import Completion
 
 log = logging.getLogger(__name__)
@@ -71,10 +74,12 @@ def tokenized(
         on_progress: Called with the number of rollouts of each shard that is there.
     """
     rows = rollouts.rows
+    # Every process of a stage asks for it.
+    source = sha256_of(rollouts.path, rollouts.path.parent)
     key = digest(
         {
             "version": _VERSION,
-            "file": sha256(rollouts.path),
+            "file": source,
             "rows": None if rows is None else hashlib.sha256(rows.tobytes()).hexdigest(),
             "tokenizer": tokenizer_identity(tokenizer),
             "trained": str(trained),
@@ -82,9 +87,12 @@ def tokenized(
     )[:16]
     table = folder / key
     if not _is_finished(table):
-        table.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / f".{key}.lock"):
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(lock_file(table)):
             if not _is_finished(table):
+                table.mkdir(exist_ok=True)
+                _remove_damaged(table)
+                (table / SOURCE_FILE).write_text(source, encoding="utf-8")
                 _write(rollouts, tokenizer, table, trained, processes, on_progress)
     return _read(table)
 
@@ -96,6 +104,14 @@ def _is_finished(table: Path) -> bool:
         return all((table / name).stat().st_size == size for name, size in sizes.items())
     except (OSError, ValueError, KeyError):
         return False
+
+
+def _remove_damaged(table: Path) -> None:
+    """Remove the shards of a table that was finished once."""
+    if (table / _SUMMARY).exists():
+        log.warning("%s is damaged and is made again.", table)
+        for entry in table.iterdir():
+            remove(entry)
 
 
 def _read(table: Path) -> TokenTable:
@@ -116,10 +132,6 @@ def _write(
     processes: int | None,
     on_progress: Callable[[int], object],
 ) -> None:
-    if (table / _SUMMARY).exists():
-        log.warning("%s is damaged and is made again.", table)
-        for entry in table.iterdir():
-            remove(entry)
     if processes is None:
         few = rollouts.path.stat().st_size < _FEW_BYTES
         processes = 0 if few else len(os.sched_getaffinity(0))
