@@ -305,7 +305,7 @@ ENGINE_CHECKS = (
         "top_k of generation_config.json cuts off what the loss believes was sampled.",
         "https://github.com/vllm-project/vllm/pull/15281",
         _truncates_sampling,
-        FORWARD,
+        _DECODES,
     ),
     Check(
         "adapter-not-in-engine",
@@ -319,21 +319,21 @@ ENGINE_CHECKS = (
         "A completion that the limit cut off counts as one that ended, or the reverse.",
         "https://github.com/huggingface/trl/pull/7039",
         _truncation_unflagged,
-        FORWARD,
+        _DECODES,
     ),
     Check(
         "end-token-dropped",
         "The engine leaves out the end token, so the policy never learns to stop.",
         "https://github.com/vllm-project/vllm/issues/28185",
         _end_dropped,
-        FORWARD,
+        _DECODES,
     ),
     Check(
         "seed-ignored",
         "The same seed gives other completions, so no run can be repeated.",
         "https://github.com/vllm-project/vllm/issues/17524",
         _seed_ignored,
-        FORWARD,
+        _DECODES,
     ),
     Check(
         "vllm-differs",

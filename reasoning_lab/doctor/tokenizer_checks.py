@@ -7,7 +7,7 @@ from torch import Tensor
 from reasoning_lab.data.tokens.documents import document_of
 from reasoning_lab.doctor.check import Check, Result, not_applicable, ok, wrong
 from reasoning_lab.doctor.model_under_test import QUESTION, ModelUnderTest
-from reasoning_lab.models.chat import stop_token_ids
+from reasoning_lab.models.chat import stop_token_ids, unused_ids_mask
 from reasoning_lab.models.markup import Markup, plain_tokens
 from reasoning_lab.models.tokenizer import completion_tokens, prompt_tokens, render_chats
 from reasoning_lab.sampling.engine import completions_of
@@ -115,14 +115,18 @@ def _tokens_without_rows(model: ModelUnderTest) -> Result:
             f"model.path: the tokenizer has ids up to {needed - 1:,}, and the embedding "
             f"{rows:,} rows; call resize_token_embeddings, or take out the added tokens"
         )
-    spare = rows - len(model.tokenizer)
-    return ok(f"{spare:,} rows have no token, and are never sampled" if spare > 0 else "")
+    unused = unused_ids_mask(model.policy, model.tokenizer)
+    if unused is None:
+        return ok()
+    return ok(f"{int(unused.sum()):,} rows have no token, and are never sampled")
 
 
 def _markup_untrained(model: ModelUnderTest) -> Result:
     tokenizer, example = model.tokenizer, model.example
     ids = [*example.prompt_ids, *example.completion_ids]
-    controls = list(dict.fromkeys(Markup(tokenizer).controls_in(ids)))
+    # torch makes the row of padding zero, and `pad-equals-text` is about it.
+    padding = getattr(model.policy.get_input_embeddings(), "padding_idx", None)
+    controls = [t for t in dict.fromkeys(Markup(tokenizer).controls_in(ids)) if t != padding]
     for table in _embeddings(model):
         rows = table.detach()[controls].float()
         for place, token in enumerate(controls):
