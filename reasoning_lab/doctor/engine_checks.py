@@ -150,11 +150,11 @@ def _truncates_sampling(model: ModelUnderTest) -> Result:
     batch = completion_batch(examples).to(policy.device)
     with torch.no_grad(), evaluating(policy), reference_kernels(policy):
         logits, tokens = trained_logits(policy, batch)
-    ranks = (logits > logits.gather(1, tokens[:, None])).sum(1)
-    if int(ranks.max()) < _LIKELY_FRAC * len(model.tokenizer):
+    ranks = (logits >= logits.gather(1, tokens[:, None])).sum(1)
+    if int(ranks.max()) <= _LIKELY_FRAC * len(model.tokenizer):
         return wrong(
             f"model.path: at temperature {_HOT:g} and top_p 1, {len(ranks)} tokens in a row are "
-            f"among the {int(ranks.max()) + 1:,} likeliest; take top_k, top_p and min_p out of "
+            f"among the {int(ranks.max()):,} likeliest; take top_k, top_p and min_p out of "
             "generation_config.json, or start the server with --generation-config vllm"
         )
     return ok()
@@ -277,7 +277,7 @@ ENGINE_CHECKS = (
         "A prompt has other logprobs beside a longer one, as it reads its padding.",
         "https://github.com/unslothai/unsloth/pull/4078",
         _padding_differs,
-        (*FORWARD, "cache-differs"),
+        (*FORWARD, "cache-differs", "packing-leaks"),
     ),
     Check(
         "engine-differs-at-1",
@@ -298,7 +298,7 @@ ENGINE_CHECKS = (
         "A step that changes nothing moves the ratio of trainer and engine, or gradients are NaN.",
         "https://github.com/unslothai/unsloth/issues/4502",
         _rate_zero,
-        (*_SAMPLES, "engine-ignores-temperature", "dropout-in-training"),
+        (*_SAMPLES, "engine-ignores-temperature", "dropout-in-training", "fast-path-differs"),
     ),
     Check(
         "sampling-truncated-in-silence",

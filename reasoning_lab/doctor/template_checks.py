@@ -1,7 +1,7 @@
 """Checks of the chat template: what stands around a question, and before an answer."""
 
 import re
-from functools import partial
+from datetime import datetime
 
 from reasoning_lab.doctor.check import Check, Result, ok, wrong
 from reasoning_lab.doctor.model_under_test import QUESTION, ModelUnderTest
@@ -15,8 +15,10 @@ from reasoning_lab.types import Completion
 _MARK = "\ue006?\ue006"
 _ANSWER = "\ue007!\ue007"
 _CONTENT = "Let $x_1 \\le \\frac{3}{4}$ & y < 2:\n\n  Is é = 水?\n" + "How many? " * 80 + "End"
-_BEGINNINGS = ("the answer is 7", "So it is 7", "\\boxed{7}")
+_BEGINNINGS = ("it is 7", "the answer is 7", "So it is 7", "\\boxed{7}")
 _OPENED = re.compile(r"[<\[|]+(?:\w+:)?(?:think|thinking|thought|reasoning)[>\]|]+", re.IGNORECASE)
+
+_DATE_FORM = re.compile(r"strftime_now\(\s*['\"](.+?)['\"]")
 
 
 def _after_question(model: ModelUnderTest) -> str:
@@ -80,19 +82,13 @@ def _content_changed(model: ModelUnderTest) -> Result:
 
 
 def _date(model: ModelUnderTest) -> Result:
-    chat = [{"role": "user", "content": QUESTION}]
-    rendered = partial(
-        model.tokenizer.apply_chat_template, chat, tokenize=False, add_generation_prompt=True
-    )
-    usual, other = (
-        rendered(date_string="26 Jul 2024", strftime_now=lambda form, day=day: day)
-        for day in ("one day", "another")
-    )
-    if usual != other:
-        return wrong(
-            "model.path: the chat template writes today's date, so the same problem is another "
-            "prompt tomorrow; write a fixed date in place of strftime_now"
-        )
+    (text,) = prompt_texts(model.tokenizer, [QUESTION])
+    for form in _DATE_FORM.findall(str(model.tokenizer.chat_template)):
+        if (date := datetime.now().strftime(form)) in text:
+            return wrong(
+                f"model.path: the chat template writes today's date ({date}), so the same problem "
+                "is another prompt tomorrow; write a fixed date in place of strftime_now"
+            )
     return ok()
 
 
@@ -131,7 +127,7 @@ TEMPLATE_CHECKS = (
         "The template opens a thought, and so does what the model is trained on.",
         "https://github.com/huggingface/trl/issues/6966",
         _thought_opened_twice,
-        (*LOADS, "end-token-not-trained"),
+        (*LOADS, "end-token-not-trained", "thought-closed-by-template"),
     ),
     Check(
         "question-changed-by-template",

@@ -154,14 +154,16 @@ def _text_lost(model: ModelUnderTest) -> Result:
 
 
 def _data_as_markup(model: ModelUnderTest) -> Result:
-    tokenizer, markup = model.tokenizer, Markup(model.tokenizer)
-    hostile = f"{QUESTION} {' '.join(markup.ids)}"
-    plain, attacked = prompt_tokens(tokenizer, [QUESTION, hostile])
-    if markup.controls_in(plain) != markup.controls_in(attacked):
-        return wrong(
-            "model.path: control tokens in a problem's text reach the model as control tokens; "
-            "choose a checkpoint with a tokenizer.json"
-        )
+    tokenizer, added = model.tokenizer, model.tokenizer.added_tokens_decoder
+    (plain,) = prompt_tokens(tokenizer, [QUESTION])
+    marks = {token: added[token].content for token in plain if token in added}
+    (attacked,) = prompt_tokens(tokenizer, [f"{QUESTION} {' '.join(marks.values())}"])
+    for token, text in marks.items():
+        if attacked.count(token) > plain.count(token):
+            return wrong(
+                f"model.path: {text!r} in a problem's text becomes the template's own control "
+                "token; list it under the tokenizer's special tokens"
+            )
     return ok()
 
 
