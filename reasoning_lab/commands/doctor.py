@@ -2,14 +2,14 @@
 
 import sys
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from dataclasses import replace
 
 from reasoning_lab.commands.arguments import split_config_dir, take_values, to_overrides
 from reasoning_lab.commands.compose import Recipe
 from reasoning_lab.commands.evaluate import model_options, with_model
 from reasoning_lab.commands.sweep import recipes
 from reasoning_lab.data.sources.problem_source import draw_benchmark
-from reasoning_lab.doctor.check import Examined, State, run_checks
+from reasoning_lab.doctor.check import Check, Examined, State, run_checks
 from reasoning_lab.doctor.checks import CHECKS
 from reasoning_lab.doctor.model_under_test import ContextDemand, ModelUnderTest
 from reasoning_lab.training.stage import LabStage
@@ -19,6 +19,15 @@ from reasoning_lab.verify import build_verifier
 # Of each benchmark, and of each draw of a stage.
 _DRAWN_PROBLEMS = 8
 _LIST = "--list"
+_PAGE = f"""\
+# What `reasoning-lab doctor` checks
+
+`reasoning-lab doctor --list` prints this page. Each of {len(CHECKS)} checks comes from a public report.
+A test puts its bug into a sound checkpoint, and sees that this check names it and no other does.
+For `vllm-differs` there is no such test.
+
+| check | what goes wrong | reported at |
+|:--|:--|:--|"""
 # Without one of these a model is looked at for evaluation alone.
 _CHOOSE_STAGES = ("recipe=", "experiment=")
 
@@ -41,7 +50,10 @@ def main(arguments: Sequence[str]) -> None:
             list(_demands(recipe)),
             verifier,
         )
-        states = [_print(examined) for examined in run_checks(CHECKS, model)]
+        states = [
+            _print(f"[{number} of {len(CHECKS)}]", examined)
+            for number, examined in enumerate(run_checks(CHECKS, model), 1)
+        ]
     found = states.count(State.WRONG) + states.count(State.FAILED)
     counts = (f"{states.count(state)} {state}" for state in State if state in states)
     print(f"{model.path}: {', '.join(counts)}.")
@@ -50,9 +62,15 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def list_page() -> str:
-    """Every check as a Markdown table."""
-    rows = [f"| `{check.name}` | {check.goes_wrong} | <{check.source}> |" for check in CHECKS]
-    return "\n".join(["| check | what goes wrong | reported at |", "|:--|:--|:--|", *rows])
+    """Every check as a page in Markdown."""
+    rows = [f"| `{check.name}` | {check.goes_wrong} | {_link(check)} |" for check in CHECKS]
+    return "\n".join([_PAGE, *rows])
+
+
+def _link(check: Check) -> str:
+    """The report's repository and number, as GitHub writes them."""
+    owner, name, _, number = check.source.removeprefix("https://github.com/").split("/")
+    return f"[{owner}/{name}#{number}]({check.source})"
 
 
 def _composed(arguments: Sequence[str]) -> Recipe:
@@ -78,15 +96,15 @@ def _problems(recipe: Recipe) -> Iterator[Problem]:
     for name, benchmark in recipe.root.benchmarks.items():
         source = recipe.benchmark_sources.get(name, recipe.source)
         if source.is_local():
-            yield from islice(draw_benchmark(source, benchmark), _DRAWN_PROBLEMS)
+            few = min(benchmark.count, _DRAWN_PROBLEMS)
+            yield from draw_benchmark(source, replace(benchmark, count=few))
     if not recipe.source.is_local():
         return
     for name, stage in recipe.root.stages.items():
         for draw in stage.problem_draws(f"stages.{name}"):
             if draw.benchmark is None:
-                seed = recipe.root.seed if draw.seed is None else draw.seed
-                drawn = recipe.source.problems(draw.split, draw.levels, draw.count, seed)
-                yield from islice(drawn, _DRAWN_PROBLEMS)
+                few = min(draw.count, _DRAWN_PROBLEMS)
+                yield from recipe.source.problems(draw.split, draw.levels, few, recipe.root.seed)
 
 
 def _demands(recipe: Recipe) -> Iterator[ContextDemand]:
@@ -105,10 +123,11 @@ def _demands_of(key: str, stage: LabStage) -> Iterator[ContextDemand]:
         yield ContextDemand(limit.key, limit.tokens, after_prompt=False)
 
 
-def _print(examined: Examined) -> State:
+def _print(number: str, examined: Examined) -> State:
     """A line for the check as it ends, and one for what it says."""
     check, result = examined.check, examined.result
-    print(f"{check.name:<30} {result.state:<16} {examined.wall_s:5.1f} s", flush=True)
+    row = f"{number:<10} {check.name:<30} {result.state:<16} {examined.wall_s:5.1f} s"
+    print(row, flush=True)
     if result.sentence:
         print(f"    {result.sentence}")
     if result.state is State.WRONG:

@@ -282,7 +282,7 @@ ENGINE_CHECKS = (
     Check(
         "engine-differs-at-1",
         "The engine samples from other weights, or another model, than the trainer's.",
-        "https://github.com/vllm-project/vime/issues/64",
+        "https://github.com/huggingface/trl/issues/5312",
         partial(_engine_differs, temperature=1.0),
         _DECODES,
     ),
@@ -296,7 +296,7 @@ ENGINE_CHECKS = (
     Check(
         "ratio-not-1-at-rate-0",
         "A step that changes nothing moves the ratio of trainer and engine, or gradients are NaN.",
-        "https://github.com/unslothai/unsloth/issues/4502",
+        "https://github.com/allenai/open-instruct/issues/1473",
         _rate_zero,
         (*_SAMPLES, "engine-ignores-temperature", "dropout-in-training", "fast-path-differs"),
     ),

@@ -126,8 +126,8 @@ def _context_short(model: ModelUnderTest) -> Result:
         if prompt + demand.tokens > limit:
             before = f" after prompts of up to {prompt:,}" if prompt else ""
             return wrong(
-                f"{demand.key}: {demand.tokens:,} tokens{before} are asked for, and the model reads "
-                f"{limit:,} (max_position_embeddings); ask for fewer, or choose another model"
+                f"{demand.key}: {demand.tokens:,} tokens{before} are asked for, and the model "
+                f"reads {limit:,} (max_position_embeddings); ask for fewer, or choose another model"
             )
     return ok()
 

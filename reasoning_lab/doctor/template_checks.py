@@ -131,7 +131,7 @@ TEMPLATE_CHECKS = (
     ),
     Check(
         "question-changed-by-template",
-        "The template trims, cuts off or rewrites the text of a question.",
+        "The template cuts off or rewrites the text of a message.",
         "https://github.com/huggingface/transformers/issues/35433",
         _content_changed,
         LOADS,

@@ -178,7 +178,7 @@ TOKENIZER_CHECKS = (
     Check(
         "tokenizer-unreadable",
         "The tokenizer does not load, or its chat template fails or refuses a user's turn.",
-        "https://github.com/huggingface/transformers/pull/27634",
+        "https://github.com/unslothai/unsloth/issues/334",
         _loads,
     ),
     Check(

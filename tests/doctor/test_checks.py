@@ -173,7 +173,7 @@ CHATML = TWINS["qwen3"].template or ""
 R1 = TWINS["r1_distill_qwen"]
 DROPOUT = edit(CONFIG, lambda config: config.update(attention_dropout=0.5))
 DYNAMIC = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}
-TWO_TURN_ENDS = "generation_config.json"
+GENERATION = "generation_config.json"
 
 
 def user_problems(checker: str, gold: str = "{}") -> list[Problem]:
@@ -200,7 +200,12 @@ CASES = [
         "ends a turn with '<|im_end|>', which is no control token",
         replace(TWINS["qwen2_5"], special=["<|endoftext|>", "<|im_start|>"]),
     ),
-    Case("end-token-not-trained", "no end token", replace(TWINS["llama3_2"], end=None)),
+    Case(
+        "end-token-not-trained",
+        "no end token",
+        TWINS["llama3_2"],
+        edit("tokenizer_config.json", lambda content: content.update(eos_token=None)),
+    ),
     Case(
         "text-lost",
         "becomes 'a  b\\n\\n\\tc'",
@@ -265,7 +270,7 @@ CASES = [
     Case(
         "stops-on-text",
         "stops at token 5",
-        folder=edit(TWO_TURN_ENDS, lambda content: content["eos_token_id"].append(5)),
+        folder=edit(GENERATION, lambda content: content["eos_token_id"].append(5)),
     ),
     Case("pad-equals-text", "padding is <|User|>", replace(R1, pad="<|User|>")),
     Case("markup-never-trained", "<|im_start|>", folder=change_weights(empty_row)),
@@ -299,7 +304,7 @@ CASES = [
     Case(
         "sampling-truncated-in-silence",
         "take top_k",
-        folder=edit(TWO_TURN_ENDS, lambda content: content.update(do_sample=True, top_k=3)),
+        folder=edit(GENERATION, lambda content: content.update(do_sample=True, top_k=3)),
         engine=damage.GenerateEngine,
     ),
     Case(

@@ -193,7 +193,8 @@ class GenerateEngine:
     def _output(
         self, prompt: Sequence[int], sampling: Sampling, seed: int
     ) -> tuple[list[int], list[float], bool]:
-        own: GenerationConfig = self._policy.generation_config  # type: ignore[assignment]
+        policy: Any = self._policy
+        own = policy.generation_config
         greedy = sampling.temperature == 0
         config = GenerationConfig(
             do_sample=not greedy,
@@ -207,7 +208,7 @@ class GenerateEngine:
         )
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            drawn: Any = self._policy.generate(torch.tensor([list(prompt)]), config)
+            drawn = policy.generate(torch.tensor([list(prompt)]), config)
         ids = drawn.sequences[0, len(prompt) :].tolist()
         logprobs = [
             float((logits[0].float() / (sampling.temperature or 1.0)).log_softmax(-1)[token])
