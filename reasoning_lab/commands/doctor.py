@@ -22,7 +22,7 @@ _LIST = "--list"
 _PAGE = f"""\
 # What `reasoning-lab doctor` checks
 
-`reasoning-lab doctor --list` prints this page. Each of {len(CHECKS)} checks comes from a public report.
+`reasoning-lab doctor --list` prints this page. Each of {len(CHECKS)} checks has a public report.
 A test puts its bug into a sound checkpoint, and sees that this check names it and no other does.
 For `vllm-differs` there is no such test.
 
