@@ -200,7 +200,9 @@ def process_group(hardware: HardwareConfig) -> Iterator[None]:
 
 def quiet_libraries() -> None:
     """Let libraries say only what is wrong; how far a stage is is said by its progress."""
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    # The HTTP clients, of vLLM and of the hub, name each request.
+    for name in ("pytorch_lightning", "httpx", "httpx2"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     # DeepSpeed sets its level when it is imported.
     logging.getLogger("DeepSpeed").addFilter(_is_error)
     warnings.filterwarnings("ignore", module=r"pytorch_lightning\.")

@@ -157,7 +157,8 @@ class HubConfig(TableConfig):
         revision: The commit to read.
         splits: Our split to the dataset's, at least one. The dataset's splits under `test` and
             `validation` are held out unchanged; the fractions split the prompts of `train`.
-        streaming: Read the rows over the network without keeping the dataset's own files.
+        streaming: Read several files at a time over the network, and keep the columns that are used
+            instead of the dataset's own files.
         path: A local copy to read instead: a file, split by the fractions alone, or a folder that
             `datasets.load_dataset` can read; null = the hub.
         corrections: Prompt id to the `gold` that the dataset has and the `corrected` one, for golds
@@ -178,7 +179,8 @@ class HubConfig(TableConfig):
             UserError: `splits` names no split of ours, or a correction is malformed. Drawing
                 problems raises it where there is neither network nor copy.
         """
-        from reasoning_lab.data.sources.readers import file_rows, hub_rows
+        from reasoning_lab.data.sources.hub import hub_rows
+        from reasoning_lab.data.sources.readers import file_rows
         from reasoning_lab.data.sources.table_source import TableSource
 
         if not self.splits or not self.splits.keys() <= set(Split):

@@ -1,4 +1,4 @@
-"""Read rows of local files and of hub datasets, one at a time, each with its place.
+"""Read rows of local files, one at a time, each with its place; `hub.py` reads those of datasets.
 
 `table_source.py` turns them into problems. A reader's arguments name everything that decides its
 rows, because they identify the cached table. JSON files of benchmarks and audits are read here too:
@@ -100,47 +100,8 @@ def file_rows(path: str, content: str, used: Collection[str]) -> Read:
         yield ReadRow(row, f"{place}, {number}", f"{name}, {number}", None, columns)
 
 
-def hub_rows(
-    dataset: str,
-    config: str | None,
-    revision: str,
-    splits: Mapping[str, str],
-    streaming: bool,
-    folder: str | None,
-    content: str,
-    used: Collection[str],
-) -> Read:
-    """Yield the rows of a dataset, split by split."""
-    import datasets
-
-    for split, name in splits.items():
-        try:
-            dataset_rows = datasets.load_dataset(
-                folder or dataset,
-                config,
-                split=name,
-                revision=None if folder else revision,
-                streaming=streaming,
-            )
-            columns = dataset_rows.column_names
-            if columns is not None and (selected := _needed_columns(columns, used)):
-                dataset_rows = dataset_rows.select_columns(selected)
-            for number, row in enumerate(dataset_rows, start=1):
-                place = f"{folder or dataset} ({name}), row {number}"
-                row_name = f"{dataset} ({name}), row {number}"
-                yield ReadRow(row, place, row_name, Split(split), columns)
-        # Each storage and version raises its own error without a network.
-        except Exception as error:
-            problem = f"data.path: cannot read split '{name}' of '{folder}'"
-            remedy = "give a folder with that split, or name another in data.splits"
-            if folder is None:
-                problem = f"data.dataset: cannot load '{dataset}', split '{name}', at {revision}"
-                remedy = "connect once, so that it is cached, or give a local copy with data.path"
-            reason = f"{type(error).__name__}: {_reason(error)}"
-            raise UserError(f"{problem} ({reason}); {remedy}") from error
-
-
-def _needed_columns(columns: Sequence[str], used: Collection[str]) -> list[str]:
+def needed_columns(columns: Sequence[str], used: Collection[str]) -> list[str]:
+    """Those of `columns` that the `used` ones, which may be parts of a column, are read from."""
     roots = {root_of(column, columns) for column in used}
     return [name for name in columns if name in roots]
 
@@ -166,7 +127,7 @@ def _parquet_rows(
     for name in names:
         if names.count(name) > 1 and name in used:
             raise UserError(f"data.path: '{file}' has two columns '{name}'; rename one of them")
-    return names, _numbered_rows(file, _needed_columns(names, used) or list(names)[:1])
+    return names, _numbered_rows(file, needed_columns(names, used) or list(names)[:1])
 
 
 def _numbered_rows(file: Path, columns: list[str]) -> Iterator[tuple[str, Any]]:
@@ -182,12 +143,13 @@ def _parquet_errors(file: Path) -> Iterator[None]:
         yield
     except (OSError, pa.ArrowException) as error:
         raise UserError(
-            f"data.path: '{file}' is no readable parquet file ({_reason(error)}); give another, or "
-            "rename it after its real format"
+            f"data.path: '{file}' is no readable parquet file ({one_line(error)}); give another, "
+            "or rename it after its real format"
         ) from error
 
 
-def _reason(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """The error's message, cut short."""
     return " ".join(str(error).split())[:200]
 
 
@@ -199,7 +161,7 @@ def _python_rows(batch: pa.RecordBatch) -> list[Any]:
         if batch.num_rows > 1:
             single = (batch.slice(start, 1) for start in range(batch.num_rows))
             return list(chain.from_iterable(map(_python_rows, single)))
-        problem = f"a value cannot be read ({_reason(error)}); correct it"
+        problem = f"a value cannot be read ({one_line(error)}); correct it"
         return [RowError("malformed_row", problem)]
     for field in batch.schema:
         # Keep the shortest decimal digits, not those of the double that holds the value.
@@ -302,8 +264,8 @@ def open_binary(path: Path, key: str) -> Iterator[io.BufferedReader]:
                 yield stream
     except _READ_ERRORS as error:
         raise UserError(
-            f"{key}: cannot read '{path}' ({type(error).__name__}: {_reason(error)}); give a whole "
-            "file of JSON lines in UTF-8"
+            f"{key}: cannot read '{path}' ({type(error).__name__}: {one_line(error)}); give a "
+            "whole file of JSON lines in UTF-8"
         ) from error
 
 

@@ -1,0 +1,62 @@
+"""A streamed dataset, from a stand-in for the hub that cuts connections, and a killed reader."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from threading import Event
+
+from tests.support.hub import DATASET, REVISION, StandInHub, stand_in_hub
+from tests.support.sources import write_lines
+
+_READ = f"""
+import json, logging
+from reasoning_lab.data.sources.hub import hub_rows
+rows = hub_rows("{DATASET}", None, "{REVISION}", {{"train": "train"}}, True, None, "it", ["prompt"])
+for row in rows:
+    print(json.dumps([row.content, row.name, row.columns]))
+"""
+_FILES, _ROWS = 6, 50
+
+
+def reader(hub: StandInHub, home: Path) -> subprocess.Popen[str]:
+    environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(home)}
+    environment |= {"HF_HUB_OFFLINE": "0", "HF_DATASETS_CACHE": str(home / "datasets")}
+    return subprocess.Popen(
+        [sys.executable, "-c", _READ], env=environment, stdout=subprocess.PIPE, text=True
+    )
+
+
+def test_a_killed_reader_goes_on_with_the_files_that_it_lacks(tmp_path: Path) -> None:
+    folder, home = tmp_path / "dataset", tmp_path / "home"
+    folder.mkdir()
+    prompts = [[f"{file} plus {row}?" for row in range(_ROWS)] for file in range(_FILES)]
+    for number, texts in enumerate(prompts):
+        rows = [{"prompt": text, "unused": "x" * 500} for text in texts]
+        write_lines(folder / f"train-{number}.jsonl", rows)
+    with stand_in_hub(folder) as hub:
+        late = hub.waits["train-2.jsonl"] = Event()
+        hub.cut_off = {"train-0.jsonl", "train-3.jsonl"}
+        with reader(hub, home) as killed:
+            # The others are read while the third is awaited.
+            deadline = time.monotonic() + 120
+            while len(tables := list(home.rglob("*.arrow"))) < _FILES - 1:
+                assert time.monotonic() < deadline
+                assert killed.poll() is None
+                time.sleep(0.05)
+            killed.kill()
+        assert not hub.cut_off
+        assert "00002" not in {table.stem for table in tables}
+        late.set()
+        hub.requested.clear()
+        with reader(hub, home) as process:
+            output, _ = process.communicate(timeout=120)
+        # Columns are known from the start of the first file.
+        assert set(hub.requested) == {"train-0.jsonl", "train-2.jsonl"}
+    columns = ["prompt", "unused"]
+    assert [json.loads(line) for line in output.splitlines()] == [
+        [{"prompt": text}, f"{DATASET} (train), row {number}", columns]
+        for number, text in enumerate((text for texts in prompts for text in texts), start=1)
+    ]
