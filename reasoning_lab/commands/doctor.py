@@ -24,7 +24,7 @@ _PAGE = f"""\
 
 `reasoning-lab doctor --list` prints this page. Each of {len(CHECKS)} checks has a public report.
 A test puts its bug into a sound checkpoint, and sees that this check names it and no other does.
-For `vllm-differs` there is no such test.
+That of `vllm-differs` needs vLLM, and runs with `make test-vllm`.
 
 | check | what goes wrong | reported at |
 |:--|:--|:--|"""

@@ -51,6 +51,8 @@ _ANOTHER_ENGINE = "choose another engine, or report this as a bug of it"
 # Of a logit, so that greedy decoding chooses the token.
 _FORCED = 1e4
 _ADAPTER_STD = 0.1
+# Of a prompt and its completion; vLLM takes memory for so many.
+_VLLM_TOKENS = 1024
 
 
 def _compare(
@@ -242,9 +244,11 @@ def _adapter_lost(model: ModelUnderTest) -> Result:
 def _vllm_differs(model: ModelUnderTest) -> Result:
     if find_spec("vllm") is None:
         return not_applicable("vLLM is not installed")
-    dtype = model.options.sampling_dtype
-    revision, hardware = model.options.revision, model.hardware
-    with closing(VLLMEngine(model.path, revision, dtype, None, hardware)) as engine:
+    config = model.policy.config.get_text_config()
+    tokens = min(_VLLM_TOKENS, getattr(config, "max_position_embeddings", _VLLM_TOKENS))
+    options = model.options
+    vllm = VLLMEngine(model.path, options.revision, options.sampling_dtype, tokens, model.hardware)
+    with closing(vllm) as engine:
         remedy = "set stages.rl.rollout_engine=hf"
         return _compare(model, engine.generate, _TEMPERATURE, remedy)
 

@@ -361,6 +361,7 @@ def test_a_bug_is_named_and_nothing_else_is(case: Case, verifier: Verifier, tmp_
 def test_every_check_but_vllm_s_is_seen_to_fail() -> None:
     names = [check.name for check in CHECKS]
     assert len(set(names)) == len(names) >= 25
+    # `test_vllm.py` has that one.
     assert {*names} - {case.check for case in CASES} == {"vllm-differs"}
 
 
