@@ -11,12 +11,15 @@ not count. Rows:
 - `second-start`: `seconds` to find and open a finished table.
 - `gather`: `ratio` of a micro-batch's gathering to a step of the 30M model on it.
 - `plan-10M-4096`, `plan-10M-16384`: rows and epochs of ten million lengths; `ratio` is the fill.
+- `curate`: every shipped step on `--rollouts` rollouts and on half as many; `ratio` is the exponent
+  of time.
 - `prepare-ours`, `prepare-trl`: tokenise and pack the same 20,000 documents; `ratio` of seconds and
   of peak memory, ours to TRL's, on the first.
 """
 
 import argparse
 import json
+import math
 import multiprocessing
 import random
 import tempfile
@@ -26,14 +29,18 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from omegaconf import OmegaConf
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
+from reasoning_lab.config.folder import CONF
 from reasoning_lab.data.corpus import RolloutFile, RolloutWriter
+from reasoning_lab.data.curation.step import CurationContext, build_steps, curate
 from reasoning_lab.data.tokens.batches import step_batches
 from reasoning_lab.data.tokens.packing import pack
 from reasoning_lab.data.tokens.table import Overlong
@@ -49,6 +56,11 @@ from .pairs.workload import SIZES, write_workload
 
 _LONG, _SHORT = (200, 7000), (20, 700)
 _ROW_TOKENS = 4096
+_VOCABULARY = [
+    start + end
+    for start in ("tra", "lea", "mee", "gon", "app", "fri", "bro", "pai", "far", "wat")
+    for end in ("in", "ve", "ts", "ing", "le", "end", "ther", "nt", "mer", "er")
+]
 _WORDS = ("seven", "twelve", "is", "carry", "so", "we", "find", "19", "=", "+", "7", "12", "x", "y")
 
 
@@ -64,16 +76,15 @@ def rollouts(tokens: int, lengths: tuple[int, int], seed: int = 0) -> Iterator[R
         number, written = number + 1, written + words
 
 
-def write_corpus(path: Path, tokens: int, lengths: tuple[int, int]) -> Path:
+def write_all(path: Path, some: Iterator[Rollout]) -> Path:
     with RolloutWriter(path) as writer:
-        some: list[Rollout] = []
-        for rollout in rollouts(tokens, lengths):
-            some.append(rollout)
-            if len(some) == 1000:
-                writer.write(some)
-                some = []
-        writer.write(some)
+        while batch := list(islice(some, 1000)):
+            writer.write(batch)
     return path
+
+
+def write_corpus(path: Path, tokens: int, lengths: tuple[int, int]) -> Path:
+    return write_all(path, rollouts(tokens, lengths))
 
 
 @contextmanager
@@ -255,6 +266,45 @@ def plan_peak(row_tokens: int, count: int) -> dict[str, Any]:
         }
 
 
+def curated_rollouts(count: int) -> Iterator[Rollout]:
+    """Two of each problem; one problem in ten differs from the last in a word."""
+    rng = random.Random(0)
+    words: list[str] = []
+    for number in range(count // 2):
+        words = rng.choices(_VOCABULARY, k=30) if number % 10 else [*words[:-1], f"{number}"]
+        problem = Problem(" ".join([*words, "?"]), str(number), "number", f"family{number % 8}")
+        for sample in range(2):
+            chain = " ".join(rng.choices(_VOCABULARY, k=60))
+            text = f"<think>\n{chain} {sample}\n</think>\n\n\\boxed{{{number}}}"
+            yield Rollout(problem, Completion([], text), str(number), Verdict.CORRECT, "rule")
+
+
+def curate_peak(file: Path) -> dict[str, Any]:
+    options: Any = OmegaConf.to_container(OmegaConf.load(CONF / "stage" / "curate.yaml"))
+    steps = build_steps(options["steps"], "steps")
+    rng = random.Random(1)
+    benchmark = [" ".join(rng.choices(_VOCABULARY, k=30)) for _ in range(500)]
+    before = resident("RssAnon")
+    with peak_anonymous() as peak:
+        start = time.perf_counter()
+        context = CurationContext(0, lambda _: 0.5, {"benchmark": benchmark})
+        _, counts = curate(RolloutFile(file), steps, context)
+        return {
+            "documents": counts[0].rollouts_in,
+            "remaining": counts[-1].rollouts_out,
+            "seconds": time.perf_counter() - start,
+            "anonymous_bytes": peak() - before,
+        }
+
+
+def curated(folder: Path, count: int) -> dict[str, Any]:
+    half, whole = (
+        in_child(curate_peak, write_all(folder / f"curate-{n}.parquet", curated_rollouts(n)))
+        for n in (count // 2, count)
+    )
+    return {**whole, "ratio": math.log2(whole["seconds"] / half["seconds"])}
+
+
 def prepare_ours(file: Path, model: Path, folder: Path, processes: int) -> dict[str, Any]:
     before = resident("RssAnon")
     with peak_anonymous() as peak:
@@ -335,6 +385,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("rows", nargs="*", help="all by default")
     parser.add_argument("--tokens", type=int, default=100_000_000)
+    parser.add_argument("--rollouts", type=int, default=1_000_000)
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -348,6 +399,7 @@ def main() -> None:
             "gather": bench.gather,
             "plan-10M-4096": partial(in_child, plan_peak, 4096, 10_000_000),
             "plan-10M-16384": partial(in_child, plan_peak, 16_384, 10_000_000),
+            "curate": partial(curated, folder, options.rollouts),
         }
         for name, work in rows.items():
             if not options.rows or name in options.rows:
