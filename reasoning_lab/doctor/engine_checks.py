@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from reasoning_lab.data.tokens.batches import completion_batch
-from reasoning_lab.doctor.check import Check, Result, not_applicable, ok, wrong
+from reasoning_lab.doctor.check import Check, Result, State, not_applicable, ok, wrong
 from reasoning_lab.doctor.model_checks import FORWARD
 from reasoning_lab.doctor.model_under_test import QUESTION, ModelUnderTest
 from reasoning_lab.kernels.binding import reference_kernels
@@ -38,7 +38,7 @@ from reasoning_lab.sampling.engine_check import (
 )
 from reasoning_lab.sampling.hf import HFEngine
 from reasoning_lab.sampling.vllm import VLLMEngine
-from reasoning_lab.types import Completion, Example
+from reasoning_lab.types import Completion, Example, UserError
 
 _PROMPTS = (QUESTION, "How many days are there in two weeks?", "Is 7 a prime number?")
 _TEMPERATURE = 0.7
@@ -247,7 +247,12 @@ def _vllm_differs(model: ModelUnderTest) -> Result:
     config = model.policy.config.get_text_config()
     tokens = min(_VLLM_TOKENS, getattr(config, "max_position_embeddings", _VLLM_TOKENS))
     options = model.options
-    vllm = VLLMEngine(model.path, options.revision, options.sampling_dtype, tokens, model.hardware)
+    try:
+        vllm = VLLMEngine(
+            model.path, options.revision, options.sampling_dtype, tokens, model.hardware
+        )
+    except UserError as error:  # As where memory is short: it says nothing of the model.
+        return Result(State.FAILED, str(error))
     with closing(vllm) as engine:
         remedy = "set stages.rl.rollout_engine=hf"
         return _compare(model, engine.generate, _TEMPERATURE, remedy)

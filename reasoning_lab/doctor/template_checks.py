@@ -48,7 +48,7 @@ def _thought_closed(model: ModelUnderTest) -> Result:
     if THINK_CLOSE in after and not has_open_thought(after):
         return wrong(
             f"model.path: the chat template closes the thought before the model answers "
-            f"({after!r}); write a chat_template that thinks by default, as with enable_thinking"
+            f"({after!r}); write one that lets the model think, as with enable_thinking=true"
         )
     return ok()
 
@@ -61,8 +61,8 @@ def _thought_opened_twice(model: ModelUnderTest) -> Result:
     opened = _OPENED.findall(after + completion)
     if len(opened) > 1:
         return wrong(
-            f"model.path: the chat template opens a thought with {opened[0]}, and a solution "
-            f"opens {opened[1]} inside; have chat_template write {THINK_OPEN}, or nothing"
+            f"model.path: the chat template opens a thought with {opened[0]!r}, and a "
+            f"solution opens {opened[1]!r} inside; have it write {THINK_OPEN}, or nothing"
         )
     return ok(
         "the template opens the thought, and no completion does"
@@ -76,7 +76,7 @@ def _content_changed(model: ModelUnderTest) -> Result:
     if _CONTENT not in text:
         return wrong(
             "model.path: the chat template changes a question's text, so it is another question; "
-            "take the filter off message['content'] in chat_template"
+            "have it write message['content'] as it is"
         )
     return ok()
 

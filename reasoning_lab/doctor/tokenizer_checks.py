@@ -33,8 +33,8 @@ def _start_twice(model: ModelUnderTest) -> Result:
         return not_applicable("the tokenizer has no start token")
     if model.prompt_ids[:2] == [start, start]:
         return wrong(
-            f"model.path: a prompt begins with {model.tokenizer.bos_token} twice; take one out of "
-            "chat_template in tokenizer_config.json"
+            f"model.path: a prompt begins with {model.tokenizer.bos_token!r} twice; take one out "
+            "of the chat template"
         )
     return ok()
 
@@ -46,8 +46,8 @@ def _start_missing(model: ModelUnderTest) -> Result:
         return not_applicable("the tokenizer puts no start token before a text")
     if model.prompt_ids[0] != start:
         return wrong(
-            f"model.path: the tokenizer begins a text with {tokenizer.bos_token}, and the chat "
-            "template does not; begin chat_template with {{ bos_token }}"
+            f"model.path: the tokenizer begins a text with {tokenizer.bos_token!r}, and the chat "
+            "template does not; begin it with {{ bos_token }}"
         )
     return ok()
 
@@ -96,14 +96,17 @@ def _pad_frozen(model: ModelUnderTest) -> Result:
     example, head = model.example, policy.get_output_embeddings()
     read = [*example.prompt_ids, *example.completion_ids[:-1]]
     if padding not in read:
-        equal = padding == tokenizer.eos_token_id
-        return ok("it is the end token, which is trained, as masks go by position" * equal)
+        if padding != tokenizer.eos_token_id:
+            return ok()
+        return ok("padding is the end token, which is trained, as masks go by position")
     text = tokenizer.convert_ids_to_tokens(padding)
     if getattr(head, "weight", None) is embedding.weight:
-        return ok(f"it is {text}, which prompts contain; its row learns as an output's alone")
+        return ok(
+            f"padding is {text!r}, which prompts contain; its row learns as an output's alone"
+        )
     return wrong(
-        f"model.path: padding is {text}, which prompts contain, so this row of the embedding gets "
-        "no gradient; set pad_token_id in config.json to a token that no text contains"
+        f"model.path: padding is {text!r}, which prompts contain, so this row of the embedding "
+        "gets no gradient; set pad_token_id in config.json to a token that no text contains"
     )
 
 
@@ -130,10 +133,10 @@ def _markup_untrained(model: ModelUnderTest) -> Result:
     for table in _embeddings(model):
         rows = table.detach()[controls].float()
         for place, token in enumerate(controls):
-            twins = (rows == rows[place]).all(-1)
-            if not rows[place].any() or int(twins.sum()) > 1:
+            alike = (rows == rows[place]).all(-1)
+            if not rows[place].any() or int(alike.sum()) > 1:
                 return wrong(
-                    f"model.path: the row of {tokenizer.convert_ids_to_tokens(token)} in the "
+                    f"model.path: the row of {tokenizer.convert_ids_to_tokens(token)!r} in the "
                     "embedding is zero, or another control token's, so it was never trained; set "
                     "it to the mean of the rows, or take the checkpoint that was trained on chats"
                 )

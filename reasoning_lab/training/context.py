@@ -165,7 +165,7 @@ class StageContext(Job):
         """Draws verified rollouts from the policy through a configured engine."""
         options = engine.for_policy(str(policy.path), policy.revision, self.model.sampling_dtype)
         tokenizer = None
-        if engine.loads_checkpoints:
+        if engine.runtime != "server" or policy.path.is_dir():
             tokenizer = load_tokenizer(policy.path, policy.revision, "engine.model")
         return self.sampler_through(
             tokenizer, lambda on_progress: options.open(self.hardware), instruction=instruction
@@ -180,7 +180,7 @@ class StageContext(Job):
     ) -> RolloutSampler:
         """Draws verified rollouts through an engine; see `RolloutSampler`.
 
-        `tokenizer` is the policy's; None = a server has it, and its completions are whole.
+        `tokenizer` is the policy's; None = only a server has it.
         """
         policy = self.inputs.get(Policy.kind)
         author = policy.author if isinstance(policy, Policy) else BASE

@@ -190,7 +190,7 @@ CASES = [
     ),
     Case(
         "start-token-twice",
-        "<|begin_of_sentence|> twice",
+        "'<|begin_of_sentence|>' twice",
         R1,
         rewrite_template("{{ bos_token }}", "{{ bos_token }}{{ bos_token }}"),
     ),
@@ -233,12 +233,12 @@ CASES = [
     ),
     Case(
         "thought-opened-twice",
-        "opens a thought with [THINK]",
+        "opens a thought with '[THINK]'",
         folder=rewrite_template("assistant\n'", "assistant\n[THINK]'"),
     ),
     Case(
         "question-changed-by-template",
-        "filter off message['content']",
+        "message['content'] as it is",
         folder=rewrite_template("message['content']", "message['content'][:300]"),
     ),
     Case(
@@ -272,7 +272,7 @@ CASES = [
         "stops at token 5",
         folder=edit(GENERATION, lambda content: content["eos_token_id"].append(5)),
     ),
-    Case("pad-equals-text", "padding is <|User|>", replace(R1, pad="<|User|>")),
+    Case("pad-equals-text", "padding is '<|User|>'", replace(R1, pad="<|User|>")),
     Case("markup-never-trained", "<|im_start|>", folder=change_weights(empty_row)),
     Case(
         "logits-not-finite",
