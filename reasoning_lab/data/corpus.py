@@ -5,6 +5,7 @@ import random
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Self
 
@@ -108,23 +109,51 @@ class RolloutFile(Collection[Rollout]):
         return RolloutIndex.of_batches(self.batches(RolloutIndex.COLUMNS))
 
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-        """The rows as they are in the file, at most 4,096 at a time."""
+        """The rows as they are in the file, at most 4,096 at a time.
+
+        Row groups of the file that have none of the rows are not read.
+        """
         with pq.ParquetFile(self.path) as file:
-            if self.rows is None:
-                yield from file.iter_batches(_BATCH_ROWS, columns=columns)
-                return
             start = 0
-            for batch in file.iter_batches(_BATCH_ROWS, columns=columns):
-                first, end = np.searchsorted(self.rows, [start, start + len(batch)])
-                if first < end:
-                    yield batch.take(pa.array(self.rows[first:end] - start))
-                start += len(batch)
+            # One reader of all row groups would take more memory the more there are.
+            for groups, end in _adjacent_row_groups(file.metadata):
+                if self.rows is None:
+                    yield from file.iter_batches(_BATCH_ROWS, groups, columns)
+                elif len(rows := _within(self.rows, start, end)):
+                    yield from _taken(file.iter_batches(_BATCH_ROWS, groups, columns), rows)
+                start = end
 
     def write(self, path: Path) -> None:
         """Copy them to a new file."""
         with pq.ParquetWriter(path, _SCHEMA) as writer:
             for batch in self.batches():
                 writer.write_batch(batch.cast(_SCHEMA))
+
+
+def _adjacent_row_groups(metadata: pq.FileMetaData) -> Iterator[tuple[list[int], int]]:
+    """Numbers of row groups with some 4,096 rows together, and the row at which they end."""
+    sizes = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
+    ends = np.cumsum(sizes)
+    for _, members in groupby(range(len(sizes)), lambda number: ends[number] // _BATCH_ROWS):
+        groups = list(members)
+        yield groups, int(ends[groups[-1]])
+
+
+def _within(rows: Int[np.ndarray, " K"], start: int, end: int) -> Int[np.ndarray, " L"]:
+    """Those of ascending `rows` from `start` to before `end`, counted from `start`."""
+    return rows[slice(*np.searchsorted(rows, [start, end]))] - start
+
+
+def _taken(
+    batches: Iterable[pa.RecordBatch], rows: Int[np.ndarray, " K"]
+) -> Iterator[pa.RecordBatch]:
+    """What `batches` have at some rows, ascending."""
+    start = 0
+    for batch in batches:
+        chosen = _within(rows, start, start + len(batch))
+        if len(chosen):
+            yield batch.take(pa.array(chosen))
+        start += len(batch)
 
 
 def read_rollouts(path: Path) -> list[Rollout]:
@@ -141,7 +170,9 @@ def subsample_rollouts(path: Path, max_count: int) -> list[Rollout]:
 
 def write_prompt_ids(folder: Path, ids: Iterable[str]) -> None:
     """Record the prompts that a stage trained on, for the held-out check."""
-    (folder / PROMPT_IDS).write_text("\n".join(sorted(set(ids))) + "\n")
+    numbers = np.unique(np.fromiter((int(name, 16) for name in ids), np.uint64))
+    with (folder / PROMPT_IDS).open("w") as file:
+        file.writelines(f"{number:016x}\n" for number in numbers)
 
 
 def read_prompt_ids(folder: Path) -> set[str]:

@@ -68,12 +68,14 @@ def run(config: EvaluateStage, context: StageContext, policy: Policy) -> Metrics
         "problems", f"benchmarks.{name}", "correct its golds or its checker"
     )
     with closing(_sampler(config, context, policy)) as sampler:
-        groups = sampler.resumable_groups(
-            problems,
-            benchmark.samples,
-            sampling_from_config(benchmark.sampling),
-            f"{context.seed}/evaluate/{name}",
-            context.work_dir / "rollouts",
+        groups = list(
+            sampler.resumable_groups(
+                problems,
+                benchmark.samples,
+                sampling_from_config(benchmark.sampling),
+                f"{context.seed}/evaluate/{name}",
+                context.work_dir / "rollouts",
+            )
         )
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     _count(rollouts, context.ledger)

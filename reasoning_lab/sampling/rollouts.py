@@ -1,11 +1,10 @@
 """Verified rollouts of a policy, for every stage that samples one and for evaluation."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
 from reasoning_lab.config.benchmark import SamplingConfig
-from reasoning_lab.data.curation.selection import group_by_problem
 from reasoning_lab.data.shards import sample_in_shards
 from reasoning_lab.sampling.engine import (
     Engine,
@@ -91,11 +90,7 @@ class RolloutSampler:
         self._sync_weights(self._engine, policy_version)
         seeds = rank_slice(rollout_seeds(problems, group_size, seed))
         rank_rollouts = self._sample(rank_slice(problems), sampling, seeds, policy_version)
-        rollouts = self._gather_in_order(rank_rollouts, len(problems), group_size)
-        return [
-            RolloutGroup(problem, rollouts[index * group_size : (index + 1) * group_size])
-            for index, problem in enumerate(problems)
-        ]
+        return self._gather_groups(rank_rollouts, problems, group_size)
 
     def resumable_groups(
         self,
@@ -105,11 +100,11 @@ class RolloutSampler:
         seed: str,
         folder: Path,
         part: str | None = None,
-    ) -> list[RolloutGroup]:
+    ) -> Iterator[RolloutGroup]:
         """As `groups`, in shards that are saved to `folder`, so that a resumed run reuses them.
 
-        The rollouts have no logprobs. `part` names the sampling where the stage does other work
-        as well, as in `Progress.task`.
+        One shard is in memory at a time. The rollouts have no logprobs. `part` names the sampling
+        where the stage does other work as well, as in `Progress.task`.
         """
 
         def sample_shard(shard: Sequence[Problem]) -> list[Rollout]:
@@ -121,31 +116,32 @@ class RolloutSampler:
 
         self._sync_weights(self._engine, 0)
         shard_problems = max(1, _SHARD_ROLLOUTS // group_size)
-        rollouts: list[Rollout] = []
         rank_problems = rank_slice(problems)
         folder = folder / f"{rank()}-of-{world_size()}" if world_size() > 1 else folder
         total = len(rank_problems) * group_size * world_size()
         with self._progress.task("completion", total, part) as task:
             self._task = task
-            for shard in sample_in_shards(folder, rank_problems, shard_problems, sample_shard):
-                rollouts += shard
-                if task.done < len(rollouts) * world_size():  # The shard was there already.
-                    task.start(len(rollouts) * world_size())
+            shards = sample_in_shards(folder, rank_problems, shard_problems, sample_shard)
+            done, stride = 0, shard_problems * world_size()
+            for start in range(0, len(problems), stride):
+                shard = next(shards, [])  # The last problems may be too few for every rank.
+                done += len(shard) * world_size()
+                if task.done < done:  # The shard was there already.
+                    task.start(done)
+                yield from self._gather_groups(shard, problems[start : start + stride], group_size)
             self._task = None
-        return group_by_problem(self._gather_in_order(rollouts, len(problems), group_size))
 
-    def _gather_in_order(
-        self, rank_rollouts: list[Rollout], problems: int, group_size: int
-    ) -> list[Rollout]:
-        """The rollouts of all ranks, in the order of the problems that the ranks shared."""
+    def _gather_groups(
+        self, rank_rollouts: list[Rollout], problems: Sequence[Problem], group_size: int
+    ) -> list[RolloutGroup]:
+        """The groups of `problems`, which the ranks shared; every rank calls it."""
         gathered = self._peers.all_gather(rank_rollouts)
-        if len(gathered) == 1:
-            return rank_rollouts
-        rollouts = []
-        for problem in range(problems):
-            index, source_rank = divmod(problem, len(gathered))
-            rollouts += gathered[source_rank][index * group_size : (index + 1) * group_size]
-        return rollouts
+        groups = []
+        for number, problem in enumerate(problems):
+            index, source_rank = divmod(number, len(gathered))
+            rollouts = gathered[source_rank][index * group_size : (index + 1) * group_size]
+            groups.append(RolloutGroup(problem, rollouts))
+        return groups
 
     def _sample(
         self,

@@ -11,6 +11,7 @@ from reasoning_lab.config.components import EngineConfig
 from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.data.artifacts import Corpus
 from reasoning_lab.data.corpus import RolloutFile, write_prompt_ids
+from reasoning_lab.data.problem_file import ProblemFile
 from reasoning_lab.data.sources.problem_source import ProblemSource, draw_benchmark
 from reasoning_lab.data.sources.unreadable import ReadableGoldFilter, UnreadablePolicy
 from reasoning_lab.data.tokens.documents import TrainedPart
@@ -91,14 +92,14 @@ class StageContext(Job):
                 rollouts, tokenizer, self.tokens_dir, trained, on_progress=task.advance
             )
 
-    def problems(self, split: Split, draw: ProblemsConfig) -> list[Problem]:
+    def problems(self, split: Split, draw: ProblemsConfig) -> ProblemFile:
         """What the source gives for a stage's `problems`, under the run's seed.
 
         Raises:
             UserError: There are fewer, or golds cannot be read that the source does not drop.
         """
         drawn = self.source.problems(split, draw.levels, draw.count, self.seed)
-        return list(self.readable_golds().filter(drawn))
+        return ProblemFile(self.readable_golds().filter(drawn), self.work_dir)
 
     def readable_golds(self) -> ReadableGoldFilter:
         """Passes on what is drawn from the source and has a readable gold.

@@ -13,34 +13,29 @@ not count. Rows:
 - `plan-10M-4096`, `plan-10M-16384`: rows and epochs of ten million lengths; `ratio` is the fill.
 - `curate`: every shipped step on `--rollouts` rollouts and on half as many; `ratio` is the exponent
   of time.
+- `prefer`: pairs of 200,000 rollouts of about 1,000 characters, as `prefer_teacher` makes them.
+- `prompts`: the prompts of 20 steps of RL with dynamic sampling, from 200,000 problems.
 - `prepare-ours`, `prepare-trl`: tokenise and pack the same 20,000 documents; `ratio` of seconds and
   of peak memory, ours to TRL's, on the first.
 """
 
 import argparse
 import json
-import math
 import multiprocessing
 import random
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import OmegaConf
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
-from reasoning_lab.config.folder import CONF
-from reasoning_lab.data.corpus import RolloutFile, RolloutWriter
-from reasoning_lab.data.curation.step import CurationContext, build_steps, curate
+from reasoning_lab.data.corpus import RolloutFile
 from reasoning_lab.data.tokens.batches import step_batches
 from reasoning_lab.data.tokens.packing import pack
 from reasoning_lab.data.tokens.table import Overlong
@@ -51,17 +46,13 @@ from reasoning_lab.models.tokenizer import prompt_texts, train_tokenizer
 from reasoning_lab.training.next_token_training import document_batches
 from reasoning_lab.types import Completion, Problem, Rollout, Verdict
 
-from .footprint import resident
+from .curation import curated
+from .footprint import in_child, peak_anonymous, resident
+from .lists import WORDS, prefer, prompts, write_all
 from .pairs.workload import SIZES, write_workload
 
 _LONG, _SHORT = (200, 7000), (20, 700)
 _ROW_TOKENS = 4096
-_VOCABULARY = [
-    start + end
-    for start in ("tra", "lea", "mee", "gon", "app", "fri", "bro", "pai", "far", "wat")
-    for end in ("in", "ve", "ts", "ing", "le", "end", "ther", "nt", "mer", "er")
-]
-_WORDS = ("seven", "twelve", "is", "carry", "so", "we", "find", "19", "=", "+", "7", "12", "x", "y")
 
 
 def rollouts(tokens: int, lengths: tuple[int, int], seed: int = 0) -> Iterator[Rollout]:
@@ -70,40 +61,14 @@ def rollouts(tokens: int, lengths: tuple[int, int], seed: int = 0) -> Iterator[R
     number = written = 0
     while written < tokens:
         words = rng.randint(*lengths)
-        text = "<think>\n" + " ".join(rng.choices(_WORDS, k=words)) + "\n</think>\n\n\\boxed{19}"
+        text = "<think>\n" + " ".join(rng.choices(WORDS, k=words)) + "\n</think>\n\n\\boxed{19}"
         problem = Problem(f"What is {number} plus 12?", "19", "number", "sums")
         yield Rollout(problem, Completion([], text), "19", Verdict.CORRECT, "benchmark")
         number, written = number + 1, written + words
 
 
-def write_all(path: Path, some: Iterator[Rollout]) -> Path:
-    with RolloutWriter(path) as writer:
-        while batch := list(islice(some, 1000)):
-            writer.write(batch)
-    return path
-
-
 def write_corpus(path: Path, tokens: int, lengths: tuple[int, int]) -> Path:
     return write_all(path, rollouts(tokens, lengths))
-
-
-@contextmanager
-def peak_anonymous() -> Iterator[Callable[[], int]]:
-    """The most anonymous memory within, in bytes, looked at every few milliseconds."""
-    most, over = resident("RssAnon"), threading.Event()
-
-    def watch() -> None:
-        nonlocal most
-        while not over.wait(0.005):
-            most = max(most, resident("RssAnon"))
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield lambda: max(most, resident("RssAnon"))
-    finally:
-        over.set()
-        thread.join()
 
 
 def train_peak(file: Path, model: Path, tables: Path, steps: int) -> int:
@@ -122,13 +87,6 @@ def train_peak(file: Path, model: Path, tables: Path, steps: int) -> int:
             optimizer.step()
             optimizer.zero_grad()
         return peak()
-
-
-def in_child(work: Callable[..., Any], *arguments: Any) -> Any:
-    """In a process that has done nothing else."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as child:
-        return child.submit(work, *arguments).result()
 
 
 class Bench:
@@ -266,45 +224,6 @@ def plan_peak(row_tokens: int, count: int) -> dict[str, Any]:
         }
 
 
-def curated_rollouts(count: int) -> Iterator[Rollout]:
-    """Two of each problem; one problem in ten differs from the last in a word."""
-    rng = random.Random(0)
-    words: list[str] = []
-    for number in range(count // 2):
-        words = rng.choices(_VOCABULARY, k=30) if number % 10 else [*words[:-1], f"{number}"]
-        problem = Problem(" ".join([*words, "?"]), str(number), "number", f"family{number % 8}")
-        for sample in range(2):
-            chain = " ".join(rng.choices(_VOCABULARY, k=60))
-            text = f"<think>\n{chain} {sample}\n</think>\n\n\\boxed{{{number}}}"
-            yield Rollout(problem, Completion([], text), str(number), Verdict.CORRECT, "rule")
-
-
-def curate_peak(file: Path) -> dict[str, Any]:
-    options: Any = OmegaConf.to_container(OmegaConf.load(CONF / "stage" / "curate.yaml"))
-    steps = build_steps(options["steps"], "steps")
-    rng = random.Random(1)
-    benchmark = [" ".join(rng.choices(_VOCABULARY, k=30)) for _ in range(500)]
-    before = resident("RssAnon")
-    with peak_anonymous() as peak:
-        start = time.perf_counter()
-        context = CurationContext(0, lambda _: 0.5, {"benchmark": benchmark})
-        _, counts = curate(RolloutFile(file), steps, context)
-        return {
-            "documents": counts[0].rollouts_in,
-            "remaining": counts[-1].rollouts_out,
-            "seconds": time.perf_counter() - start,
-            "anonymous_bytes": peak() - before,
-        }
-
-
-def curated(folder: Path, count: int) -> dict[str, Any]:
-    half, whole = (
-        in_child(curate_peak, write_all(folder / f"curate-{n}.parquet", curated_rollouts(n)))
-        for n in (count // 2, count)
-    )
-    return {**whole, "ratio": math.log2(whole["seconds"] / half["seconds"])}
-
-
 def prepare_ours(file: Path, model: Path, folder: Path, processes: int) -> dict[str, Any]:
     before = resident("RssAnon")
     with peak_anonymous() as peak:
@@ -400,6 +319,8 @@ def main() -> None:
             "plan-10M-4096": partial(in_child, plan_peak, 4096, 10_000_000),
             "plan-10M-16384": partial(in_child, plan_peak, 16_384, 10_000_000),
             "curate": partial(curated, folder, options.rollouts),
+            "prefer": partial(prefer, folder),
+            "prompts": partial(prompts, folder),
         }
         for name, work in rows.items():
             if not options.rows or name in options.rows:

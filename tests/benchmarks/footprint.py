@@ -7,10 +7,14 @@ model was made; the framework is not in the prediction.
 """
 
 import json
+import multiprocessing
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +37,32 @@ STEPS = 3
 def resident(line: str) -> int:
     """Bytes of this process in `line` of /proc/self/status."""
     return 1024 * int(Path("/proc/self/status").read_text().split(f"{line}:")[1].split()[0])
+
+
+@contextmanager
+def peak_anonymous() -> Iterator[Callable[[], int]]:
+    """The most anonymous memory within, in bytes, looked at every few milliseconds."""
+    most, over = resident("RssAnon"), threading.Event()
+
+    def watch() -> None:
+        nonlocal most
+        while not over.wait(0.005):
+            most = max(most, resident("RssAnon"))
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield lambda: max(most, resident("RssAnon"))
+    finally:
+        over.set()
+        thread.join()
+
+
+def in_child(work: Callable[..., Any], *arguments: Any) -> Any:
+    """In a process that has done nothing else."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as child:
+        return child.submit(work, *arguments).result()
 
 
 def train(

@@ -1,19 +1,73 @@
-"""What the verifier reads of a completion."""
+"""What the verifier reads of a completion; groups that are sampled shard by shard."""
 
+import multiprocessing
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from datetime import timedelta
+from pathlib import Path
 
 import pytest
+import torch.distributed as dist
 
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.sampling.rollouts import RolloutSampler
 from reasoning_lab.tracking.progress import Progress
-from reasoning_lab.types import Completion, Problem, Verdict
+from reasoning_lab.types import Completion, Problem, RolloutGroup, Verdict
 from reasoning_lab.verify import Verifier
 from tests.support.scripted import ScriptedEngine
 
+# A shard has 1,024 rollouts, so that two ranks share these in 2 + 1 shards.
+PROBLEMS = [Problem(f"p{number}", "1", "number", "f") for number in range(5)]
+GROUP_SIZE = 512
 CUT_OFF = Completion([5], "Is it \\boxed{1}?", truncated=True)
 CLOSED = Completion([5], "It is.\n</think>\n\\boxed{1}")
+
+
+def groups(folder: Path) -> Iterator[RolloutGroup]:
+    """Of completions without an answer, which name their seeds: the verifier needs no worker."""
+    answers = {problem.prompt: f"about {problem.prompt}" for problem in PROBLEMS}
+    engine = ScriptedEngine("", answers, HardwareConfig())
+    sampler = RolloutSampler(lambda _: engine, Verifier(1, 1.0, 512), "policy", Progress())
+    return sampler.resumable_groups(PROBLEMS, GROUP_SIZE, Sampling(1.0, 1.0, 4), "seed", folder)
+
+
+def test_a_shard_is_sampled_when_its_groups_are_asked_for(tmp_path: Path) -> None:
+    ScriptedEngine.reset()
+    lazy = groups(tmp_path)
+    assert ScriptedEngine.calls == []
+    first = next(lazy)
+    assert len(ScriptedEngine.calls) == 1
+    every = [first, *lazy]
+    assert len(ScriptedEngine.calls) == 3
+    assert [group.problem for group in every] == PROBLEMS
+    for group in every:
+        assert all(rollout.problem == group.problem for rollout in group.rollouts)
+        assert len(set(texts(group))) == GROUP_SIZE
+    assert [texts(group) for group in groups(tmp_path)] == [texts(group) for group in every]
+    assert len(ScriptedEngine.calls) == 3
+
+
+def texts(group: RolloutGroup) -> list[str]:
+    return [rollout.completion.text for rollout in group.rollouts]
+
+
+def of_rank(rank: int, folder: Path) -> list[RolloutGroup]:
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{folder}/store",
+        rank=rank,
+        world_size=2,
+        timeout=timedelta(seconds=100),
+    )
+    return list(groups(folder / "rollouts"))
+
+
+@pytest.mark.distributed
+def test_ranks_with_unequal_numbers_of_shards_have_the_groups_of_one(tmp_path: Path) -> None:
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as ranks:
+        first, second = ranks.map(of_rank, range(2), [tmp_path] * 2)
+    assert first == second == list(groups(tmp_path / "alone"))
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +87,7 @@ def test_a_thought_that_the_template_opened_holds_no_answer(
     sampler = RolloutSampler(
         lambda _: engine, verifier, "policy", Progress(), thought_prefix=prefix
     )
-    groups = sampler.groups(problems, 1, Sampling(1.0, 1.0, 4), "0")
-    assert [group.rollouts[0].verdict for group in groups] == [of_cut_off, Verdict.CORRECT]
+    sampled = sampler.groups(problems, 1, Sampling(1.0, 1.0, 4), "0")
+    assert [group.rollouts[0].verdict for group in sampled] == [of_cut_off, Verdict.CORRECT]
     # What trains is what was sampled.
-    assert [group.rollouts[0].completion for group in groups] == [CUT_OFF, CLOSED]
+    assert [group.rollouts[0].completion for group in sampled] == [CUT_OFF, CLOSED]

@@ -1,6 +1,7 @@
 """Whose rollouts make a pair, and what is said of where they come from."""
 
 import json
+import random
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,13 @@ import pytest
 from reasoning_lab.config.benchmark import SamplingConfig
 from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.data.artifacts import Corpus
-from reasoning_lab.data.corpus import read_rollouts, write_rollouts
+from reasoning_lab.data.corpus import read_prompt_ids, read_rollouts, write_rollouts
+from reasoning_lab.data.curation.selection import group_by_problem, preference_pairs
+from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.stages.prefer.stage import PreferMixedStage, PreferTeacherStage
-from reasoning_lab.types import UserError
+from reasoning_lab.types import UserError, Verdict
+from tests.support.rollouts import rollout
 from tests.support.stages import run_stage
 
 
@@ -63,6 +67,9 @@ def test_each_side_comes_from_whom_it_should(
     assert 10 < metrics["pairs"] == len(written_pairs) <= 30
     author = {"teacher": "sage", "policy": "dpo-1"}
     assert {pair["chosen_author"] for pair in written_pairs} == {author[chosen_from]}
+    corpus_order = [one.problem.id for one in mixed.inputs["corpus"].accepted()]
+    places = [corpus_order.index(pair["prompt_id"]) for pair in written_pairs]
+    assert places == sorted(places)
     assert {pair["rejected_author"] for pair in written_pairs} == {author[rejected_from]}
     for side in ("chosen", "rejected"):
         rollouts = read_rollouts(mixed.out_dir / f"{side}.parquet")
@@ -95,3 +102,45 @@ def test_the_teachers_pairs_say_so_too(mixed: Any) -> None:
     assert len(written_pairs) == 60
     assert {pair["rejected_author"] for pair in written_pairs} == {"sage"}
     assert {pair["chosen_tokens"] for pair in written_pairs} == {None}
+
+
+@pytest.mark.parametrize("pairing", ["random", "length_matched"])
+def test_many_pairs_are_those_of_all_rollouts_in_memory(
+    pairing: str, context: Any, tmp_path: Path
+) -> None:
+    rng = random.Random(0)
+    rollouts = [
+        rollout(f"p{problem}", rng.choice((Verdict.CORRECT, Verdict.WRONG)), rng.randint(1, 9))
+        for problem in rng.choices(range(700), k=4800)
+    ]
+    corpus, out_dir = Corpus(tmp_path / "corpus"), tmp_path / "out"
+    sides = [[one for one in rollouts if one.correct is correct] for correct in (True, False)]
+    for path, side in zip((corpus.accepted_file, corpus.rejected_file), sides, strict=True):
+        path.parent.mkdir(exist_ok=True)
+        write_rollouts(path, side)
+    out_dir.mkdir()
+    placed = replace(context, out_dir=out_dir, inputs={"corpus": corpus}, ledger=Ledger())
+    metrics = run_stage(PreferTeacherStage(pairs_per_problem=2, pairing=pairing), placed)
+    groups = group_by_problem([*sides[0], *sides[1]])
+    expected = preference_pairs(groups, 2, context.seed, pairing)
+    assert metrics["pairs"] == len(expected) > 1024
+    assert read_rollouts(out_dir / "chosen.parquet") == [pair.chosen for pair in expected]
+    assert read_rollouts(out_dir / "rejected.parquet") == [pair.rejected for pair in expected]
+    assert read_prompt_ids(out_dir) == {group.problem.id for group in groups}
+    assert [pair["prompt_id"] for pair in pairs(out_dir)] == [
+        pair.chosen.problem.id for pair in expected
+    ]
+    counts = placed.ledger.as_json()
+    assert counts["groups"]["in"] == len(groups)
+    assert counts["rollouts"]["in"] == metrics["rollouts"] == 4800
+    assert counts["rollouts"]["out"] == 2 * len(expected)
+
+
+def test_without_a_pair_the_stage_says_so(context: Any, tmp_path: Path) -> None:
+    corpus, out_dir = Corpus(tmp_path), tmp_path / "out"
+    out_dir.mkdir()
+    write_rollouts(corpus.accepted_file, [rollout("a", Verdict.CORRECT)])
+    write_rollouts(corpus.rejected_file, [])
+    placed = replace(context, out_dir=out_dir, inputs={"corpus": corpus})
+    with pytest.raises(UserError, match="none of 1 problems has both a correct and an incorrect"):
+        run_stage(PreferTeacherStage(pairs_per_problem=1), placed)

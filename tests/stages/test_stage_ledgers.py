@@ -164,9 +164,11 @@ def test_the_subset_of_sft_is_a_selection(context: StageContext, tmp_path: Path)
 
 def test_groups_that_give_no_pair_are_counted(context: StageContext, tmp_path: Path) -> None:
     groups = [rollouts("a", 2, 1), rollouts("b", 2, 0), rollouts("c", 0, 1), rollouts("d", 3, 3)]
-    _write_corpus(tmp_path, [one for group in groups for one in group])
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    _write_corpus(corpus, [one for group in groups for one in group])
     ledger = Ledger()
-    placed = replace(context, out_dir=tmp_path, inputs={"corpus": Corpus(tmp_path)}, ledger=ledger)
+    placed = replace(context, out_dir=tmp_path, inputs={"corpus": Corpus(corpus)}, ledger=ledger)
     metrics = run_stage(PreferTeacherStage(pairs_per_problem=2), placed)
     assert metrics["pairs"] == 1 + 2
     assert ledger.as_json() == {

@@ -9,20 +9,37 @@ are written beside them.
 import json
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
+import numpy as np
+from jaxtyping import Int
+
 from reasoning_lab.data.artifacts import Corpus, Preferences
-from reasoning_lab.data.corpus import write_prompt_ids, write_rollouts
-from reasoning_lab.data.curation.selection import group_by_problem, preference_pairs
+from reasoning_lab.data.corpus import RolloutWriter, write_prompt_ids
+from reasoning_lab.data.curation.selection import preference_pairs
+from reasoning_lab.data.problem_file import ProblemFile
+from reasoning_lab.data.rollout_groups import RolloutGroups
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.graph.stage import Metrics
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.sampling.rollouts import sampling_from_config
 from reasoning_lab.stages.prefer.stage import PreferMixedStage, PreferStage, PreferTeacherStage
 from reasoning_lab.training.context import StageContext
-from reasoning_lab.types import PreferencePair, Problem, RolloutGroup, Split, UserError, Verdict
+from reasoning_lab.types import (
+    PreferencePair,
+    Problem,
+    Rollout,
+    RolloutGroup,
+    Split,
+    UserError,
+    Verdict,
+)
 from reasoning_lab.verify import verifier_version
+
+_BATCH_PAIRS = 1024
+_LOGGED_ROLLOUTS = 32
 
 
 def from_policy(config: PreferStage, context: StageContext, policy: Policy) -> Metrics:
@@ -40,27 +57,31 @@ def from_both(
     config: PreferMixedStage, context: StageContext, policy: Policy, corpus: Corpus
 ) -> Metrics:
     """Pairs of the policy's rollouts and the teacher's of the same problems."""
-    teacher_groups = _selected_teacher_groups(corpus, config, context)
-    problems = [group.problem for group in teacher_groups]
-    policy_groups = _policy_groups(policy, problems, config, context)
-    groups = []
-    for by_teacher, by_policy in zip(teacher_groups, policy_groups, strict=True):
-        rollouts = [
-            rollout
-            for author, group in (("policy", by_policy), ("teacher", by_teacher))
-            for rollout in group.rollouts
-            if (config.chosen_from if rollout.correct else config.rejected_from) in ("any", author)
-        ]
-        unused = len(by_policy.rollouts) + len(by_teacher.rollouts) - len(rollouts)
-        context.ledger.take("rollouts", unused)
-        context.ledger.drop("rollouts", "other_author", unused, selected=True)
-        groups.append(RolloutGroup(by_teacher.problem, rollouts))
-    return _write(groups, config, context)
+    groups = _teacher_groups(corpus)
+    chosen = _selected_problems(groups, config, context)
+    problems = ProblemFile((group.problem for group in groups.select(chosen)), context.work_dir)
+    takes = {True: config.chosen_from, False: config.rejected_from}
+
+    def of_both() -> Iterator[RolloutGroup]:
+        policy_groups = _policy_groups(policy, problems, config, context)
+        for by_teacher, by_policy in zip(groups.select(chosen), policy_groups, strict=True):
+            rollouts = [
+                rollout
+                for author, group in (("policy", by_policy), ("teacher", by_teacher))
+                for rollout in group.rollouts
+                if takes[rollout.correct] in ("any", author)
+            ]
+            unused = len(by_policy.rollouts) + len(by_teacher.rollouts) - len(rollouts)
+            context.ledger.take("rollouts", unused)
+            context.ledger.drop("rollouts", "other_author", unused, selected=True)
+            yield RolloutGroup(by_teacher.problem, rollouts)
+
+    return _write(of_both(), config, context)
 
 
 def _policy_groups(
     policy: Policy, problems: Sequence[Problem], config: PreferStage, context: StageContext
-) -> list[RolloutGroup]:
+) -> Iterator[RolloutGroup]:
     """Rollouts that the policy samples, one group a problem."""
     sampler = context.sampler(*context.load_policy(policy))
     return sampler.resumable_groups(
@@ -72,73 +93,88 @@ def _policy_groups(
     )
 
 
-def _selected_teacher_groups(
-    corpus: Corpus, config: PreferMixedStage, context: StageContext
-) -> list[RolloutGroup]:
-    """The teacher's rollouts of `config.problems.count` random problems of the corpus."""
+def _selected_problems(
+    groups: RolloutGroups, config: PreferMixedStage, context: StageContext
+) -> Int[np.ndarray, " K"]:
+    """Which problems of the corpus have pairs: `config.problems.count` random ones, in order."""
     selection = config.problems
-    all_groups = _teacher_groups(corpus)
-    groups = [group for group in all_groups if group.problem.level in selection.levels]
-    context.ledger.take("problems", len(all_groups))
-    context.ledger.drop("problems", "other_level", len(all_groups) - len(groups), selected=True)
-    if len(groups) < selection.count:
+    eligible = np.flatnonzero(np.isin(groups.levels, selection.levels))
+    context.ledger.take("problems", len(groups))
+    context.ledger.drop("problems", "other_level", len(groups) - len(eligible), selected=True)
+    if len(eligible) < selection.count:
         raise UserError(
-            f"stages.{context.name}.problems: the corpus has {len(groups)} problems at levels "
+            f"stages.{context.name}.problems: the corpus has {len(eligible)} problems at levels "
             f"{list(selection.levels)} and {selection.count} were asked for; ask for fewer, or "
             "distill more"
         )
-    context.ledger.drop("problems", "beyond_count", len(groups) - selection.count, selected=True)
-    return random.Random(f"{context.seed}/prefer").sample(groups, selection.count)
+    context.ledger.drop("problems", "beyond_count", len(eligible) - selection.count, selected=True)
+    drawn = random.Random(f"{context.seed}/prefer").sample(range(len(eligible)), selection.count)
+    chosen: Int[np.ndarray, " K"] = eligible[np.sort(drawn)]
+    return chosen
 
 
-def _teacher_groups(corpus: Corpus) -> list[RolloutGroup]:
+def _teacher_groups(corpus: Corpus) -> RolloutGroups:
     """The teacher's accepted and rejected rollouts, by problem."""
-    return group_by_problem([*corpus.accepted(), *corpus.rejected()])
+    return RolloutGroups([corpus.accepted(), corpus.rejected()])
 
 
 def _write(
-    groups: Sequence[RolloutGroup], config: PreferStage | PreferTeacherStage, context: StageContext
+    groups: Iterable[RolloutGroup], config: PreferStage | PreferTeacherStage, context: StageContext
 ) -> Metrics:
-    pairs = preference_pairs(groups, config.pairs_per_problem, context.seed, config.pairing)
-    _count(groups, len(pairs), context.ledger)
-    if not pairs:
+    preferences, verdicts = Preferences(context.out_dir), Counter[Verdict]()
+    problem_ids: list[str] = []
+    logged: list[Rollout] = []
+
+    def pairs() -> Iterator[PreferencePair]:
+        for group in groups:
+            of_problem = preference_pairs(
+                [group], config.pairs_per_problem, context.seed, config.pairing
+            )
+            _count(group, len(of_problem), context.ledger)
+            problem_ids.append(group.problem.id)
+            verdicts.update(rollout.verdict for rollout in group.rollouts)
+            yield from of_problem
+
+    remaining = pairs()
+    with (
+        RolloutWriter(preferences.chosen_file) as chosen,
+        RolloutWriter(preferences.rejected_file) as rejected,
+        preferences.pairs_file.open("w") as provenance,
+    ):
+        while some := list(islice(remaining, _BATCH_PAIRS)):
+            chosen.write([pair.chosen for pair in some])
+            rejected.write([pair.rejected for pair in some])
+            provenance.writelines(json.dumps(_provenance(pair)) + "\n" for pair in some)
+            both = [rollout for pair in some for rollout in (pair.chosen, pair.rejected)]
+            logged += both[: _LOGGED_ROLLOUTS - len(logged)]
+    if not chosen.rows:
         raise UserError(
-            f"stages.{context.name}: none of {len(groups)} problems has both a correct and an "
+            f"stages.{context.name}: none of {len(problem_ids)} problems has both a correct and an "
             "incorrect rollout; choose harder or easier problems, or sample more"
         )
-    preferences = Preferences(context.out_dir)
-    write_rollouts(preferences.chosen_file, [pair.chosen for pair in pairs])
-    write_rollouts(preferences.rejected_file, [pair.rejected for pair in pairs])
-    with preferences.pairs_file.open("w") as stream:
-        stream.writelines(json.dumps(_provenance(pair)) + "\n" for pair in pairs)
-    write_prompt_ids(context.out_dir, (group.problem.id for group in groups))
-    rollouts = [rollout for group in groups for rollout in group.rollouts]
-    verdicts = Counter(rollout.verdict for rollout in rollouts)
+    write_prompt_ids(context.out_dir, problem_ids)
     metrics = {
-        "pairs": len(pairs),
-        "rollouts": len(rollouts),
+        "pairs": chosen.rows,
+        "rollouts": verdicts.total(),
         **{f"verdict/{verdict}": verdicts[verdict] for verdict in Verdict},
     }
     context.tracker.log({f"prefer/{key}": value for key, value in metrics.items()})
-    sample = [rollout for pair in pairs[:16] for rollout in (pair.chosen, pair.rejected)]
-    context.tracker.log_rollouts("prefer/pairs", sample)
+    context.tracker.log_rollouts("prefer/pairs", logged)
     return metrics
 
 
-def _count(groups: Sequence[RolloutGroup], pairs: int, ledger: Ledger) -> None:
-    """Count the groups that give no pair, and the rollouts that are in none."""
-    rollouts, without_counterpart = 0, 0
-    for group in groups:
-        rollouts += len(group.rollouts)
-        ledger.take("groups")
-        correct = sum(rollout.correct for rollout in group.rollouts)
-        if not 0 < correct < len(group.rollouts):
-            ledger.drop("groups", "no_wrong_rollout" if correct else "no_correct_rollout")
-            without_counterpart += len(group.rollouts)
+def _count(group: RolloutGroup, pairs: int, ledger: Ledger) -> None:
+    """Count the group if it gives no pair, and its rollouts that are in none."""
+    rollouts = len(group.rollouts)
+    correct = sum(rollout.correct for rollout in group.rollouts)
+    ledger.take("groups")
     ledger.take("rollouts", rollouts)
-    ledger.drop("rollouts", "no_counterpart", without_counterpart, selected=True)
-    unpaired = rollouts - without_counterpart - 2 * pairs
-    ledger.drop("rollouts", "beyond_pairs_per_problem", unpaired, selected=True)
+    if 0 < correct < rollouts:
+        unpaired = rollouts - 2 * pairs
+        ledger.drop("rollouts", "beyond_pairs_per_problem", unpaired, selected=True)
+    else:
+        ledger.drop("groups", "no_wrong_rollout" if correct else "no_correct_rollout")
+        ledger.drop("rollouts", "no_counterpart", rollouts, selected=True)
 
 
 def _provenance(pair: PreferencePair) -> dict[str, Any]:

@@ -92,7 +92,7 @@ class PreferMixedStage(PreferStage):
     consumes = (Policy, Corpus)
     produces = Preferences
     reads = ("model",)
-    version = 2
+    version = 3
 
     chosen_from: str = choice("any", "policy", "teacher")
     rejected_from: str = choice("any", "policy", "teacher")

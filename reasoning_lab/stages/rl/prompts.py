@@ -2,12 +2,14 @@
 
 import logging
 import random
+from array import array
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
+from reasoning_lab.data.problem_file import Selected
 from reasoning_lab.sampling.rollouts import RolloutSampler
 from reasoning_lab.stages.rl.records import CONFIGURED_REASONS, DropReason, PromptBatch
 from reasoning_lab.stages.rl.rollouts import filter_reason, step_sampling
@@ -23,17 +25,16 @@ log = logging.getLogger(__name__)
 def prompt_batches(config: RLStage, pool: Sequence[Problem], seed: int) -> PlannedBatches:
     """The prompts of every step; a resumed run gets the same ones."""
     equal_lengths = np.ones(len(pool), np.int32)
-    steps = step_plan(equal_lengths, config.optimization, seed).tolist()
+    steps = step_plan(equal_lengths, config.optimization, seed)
 
     def batch(step: int) -> PromptBatch:
-        replacements = []
+        chosen = steps[step].tolist()
+        replacements = array("q")
         if config.dynamic_sampling_rounds:
-            chosen = set(steps[step])
-            replacements = [index for index in range(len(pool)) if index not in chosen]
+            taken = set(chosen)
+            replacements.extend(index for index in range(len(pool)) if index not in taken)
         random.Random(f"{seed}/{step}/spare").shuffle(replacements)
-        return PromptBatch(
-            step, [pool[index] for index in steps[step]], [pool[index] for index in replacements]
-        )
+        return PromptBatch(step, [pool[index] for index in chosen], Selected(pool, replacements))
 
     def batch_with_next(step: int) -> PromptBatch:
         prefetches = config.staleness and step + 1 < len(steps)
@@ -68,20 +69,25 @@ def screened_pool(
         context.work_dir / "screening",
         part="screening",
     )
-    reasons = [screening_reason(config, group) for group in groups]
-    pool = [group.problem for group, reason in zip(groups, reasons, strict=True) if reason is None]
-    dropped = Counter(reason for reason in reasons if reason is not None)
+    passing = array("q")
+    dropped = Counter[DropReason]()
+    for place, group in enumerate(groups):
+        reason = screening_reason(config, group)
+        if reason is None:
+            passing.append(place)
+        else:
+            dropped[reason] += 1
     for reason, count in dropped.items():
         context.ledger.drop("problems", reason.value, count, selected=reason in CONFIGURED_REASONS)
     counts = {f"rollout/screened_{reason}": count for reason, count in dropped.items()}
-    context.tracker.log({"rollout/screened": len(problems), "rollout/pool": len(pool)} | counts)
-    if not pool:
+    context.tracker.log({"rollout/screened": len(problems), "rollout/pool": len(passing)} | counts)
+    if not passing:
         listed = ", ".join(f"{count} {reason}" for reason, count in dropped.items())
         raise UserError(
             f"stages.{context.name}: no prompt of {len(problems)} passes the filters ({listed}); "
             "choose other levels, a larger screen_group_size or wider filters"
         )
-    return pool
+    return Selected(problems, passing)
 
 
 def screening_reason(config: RLStage, group: RolloutGroup) -> DropReason | None:

@@ -1,9 +1,12 @@
 """Which prompts are screened out, and which each step gets."""
 
+import random
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from reasoning_lab.data.problem_file import ProblemFile
 from reasoning_lab.stages.rl.prompts import prompt_batches, screening_reason
 from reasoning_lab.stages.rl.records import DropReason
 from reasoning_lab.stages.rl.stage import FilterConfig, RLStage
@@ -47,8 +50,22 @@ def test_steps_have_their_prompts_replacements_and_the_next_step() -> None:
             assert batch.next_batch is None
         else:
             assert batch.next_batch.problems == following.problems
-            assert batch.next_batch.replacements == following.replacements
+            assert list(batch.next_batch.replacements) == list(following.replacements)
     plain = RLStage(optimization=optimization(batch_size=3))
     for batch, filled in zip(prompt_batches(plain, POOL, seed=0), batches, strict=True):
         assert batch.problems == filled.problems
-        assert (batch.replacements, batch.next_batch) == ([], None)
+        assert (list(batch.replacements), batch.next_batch) == ([], None)
+
+
+def test_prompts_on_the_disk_are_those_of_a_list(tmp_path: Path) -> None:
+    config = RLStage(optimization=optimization(batch_size=3), dynamic_sampling_rounds=2)
+    from_disk = prompt_batches(config, ProblemFile(POOL, tmp_path), seed=4)
+    for batch in from_disk:
+        chosen = [POOL.index(problem) for problem in batch.problems]
+        others = [number for number in range(7) if number not in chosen]
+        random.Random(f"4/{batch.step}/spare").shuffle(others)
+        assert list(batch.replacements) == [POOL[number] for number in others]
+    from_list = list(prompt_batches(config, POOL, seed=4))
+    resumed = prompt_batches(config, ProblemFile(POOL, tmp_path), seed=4)
+    resumed.load_state_dict({"next": 2})
+    assert [batch.problems for batch in resumed] == [batch.problems for batch in from_list[2:]]
