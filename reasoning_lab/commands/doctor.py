@@ -54,10 +54,9 @@ def main(arguments: Sequence[str]) -> None:
             _print(f"[{number} of {len(CHECKS)}]", examined)
             for number, examined in enumerate(run_checks(CHECKS, model), 1)
         ]
-    found = states.count(State.WRONG) + states.count(State.FAILED)
     counts = (f"{states.count(state)} {state}" for state in State if state in states)
     print(f"{model.path}: {', '.join(counts)}.")
-    if found:
+    if State.WRONG in states or State.FAILED in states:
         sys.exit(1)
 
 

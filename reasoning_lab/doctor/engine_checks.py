@@ -1,7 +1,7 @@
 """Checks of the engine: whether it samples from the policy that is trained, and says what it did.
 
-The first two hold decoding with transformers, which stages use unless told otherwise, to the
-model's own forward; the others take whatever engine the model under test opens.
+The first two hold decoding with transformers, the stages' usual engine, to the model's own forward.
+The others take whatever engine the model under test opens.
 """
 
 import copy

@@ -30,11 +30,11 @@ def _no_generation_prompt(model: ModelUnderTest) -> Result:
     chat = [{"role": "user", "content": _MARK}, {"role": "assistant", "content": _ANSWER}]
     (text,) = render_chats(model.tokenizer, [chat], add_generation_prompt=False)
     header = _before_thought(text.partition(_ANSWER)[0].rpartition(_MARK)[2])
-    asked = _before_thought(_after_question(model))
-    if header != asked:
+    generation_prompt = _before_thought(_after_question(model))
+    if header != generation_prompt:
         return wrong(
-            f"model.path: before an answer the chat template writes {header!r}, and {asked!r} "
-            "where one is to be generated; write the same with add_generation_prompt"
+            f"model.path: before an answer the chat template writes {header!r}, and where one is "
+            f"to be generated {generation_prompt!r}; write the same with add_generation_prompt"
         )
     return ok()
 

@@ -1,6 +1,7 @@
 """Checks of the verifier, on the problems that the model is to be trained or evaluated on."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from reasoning_lab.data.teachers.teacher import boxed
 from reasoning_lab.doctor.check import Check, Result, not_applicable, ok, wrong
@@ -12,26 +13,36 @@ from reasoning_lab.sampling.engine import completions_of
 from reasoning_lab.types import Completion, Problem, Verdict
 
 _NO_PROBLEMS = not_applicable("no problem's data is on this machine")
+# Fewer are dropped and counted, or refused, when a stage draws its problems.
+_MOST_UNREADABLE_FRAC = 0.5
 
 
 def _gold_unreadable(model: ModelUnderTest) -> Result:
     if not model.problems:
         return _NO_PROBLEMS
     unreadable = model.verifier.unreadable_golds(model.problems)
-    if unreadable:
-        first = unreadable[0]
-        return wrong(
-            f"{first.origin}: '{first.checker}' cannot read the gold {first.gold[:60]!r}; correct "
-            "it, choose another checker, or set data.unreadable=drop"
-        )
-    return ok()
+    if not unreadable:
+        return ok()
+    first, counts = unreadable[0], f"{len(unreadable)} of {len(model.problems)} golds"
+    if len(unreadable) <= _MOST_UNREADABLE_FRAC * len(model.problems):
+        return ok(f"{counts} cannot be read, and their problems are left out")
+    return wrong(
+        f"{first.origin}: '{first.checker}' cannot read the gold {first.gold[:60]!r} ({counts}); "
+        "correct them, or choose another checker"
+    )
+
+
+def _readable(model: ModelUnderTest) -> list[Problem]:
+    unreadable = {problem.id for problem in model.verifier.unreadable_golds(model.problems)}
+    return [problem for problem in model.problems if problem.id not in unreadable]
 
 
 def _right_refused(model: ModelUnderTest) -> Result:
-    if not model.problems:
+    problems = _readable(model)
+    if not problems:
         return _NO_PROBLEMS
-    answers = [problem.gold for problem in model.problems]
-    for problem, verdict in zip(model.problems, _verdicts(model, answers), strict=True):
+    verdicts = _verdicts(model, problems, [problem.gold for problem in problems])
+    for problem, verdict in zip(problems, verdicts, strict=True):
         if verdict is not Verdict.CORRECT:
             return wrong(
                 f"{problem.origin}: '{problem.checker}' calls its own gold "
@@ -43,13 +54,13 @@ def _right_refused(model: ModelUnderTest) -> Result:
 def _wrong_credited(model: ModelUnderTest) -> Result:
     pairs = [
         (problem, other.gold)
-        for problem, other in zip(model.problems, model.problems[1:], strict=False)
+        for problem, other in pairwise(_readable(model))
         if problem.checker == other.checker and problem.gold != other.gold
     ]
     if not pairs:
         return not_applicable("there are no two problems of one checker with other golds")
     problems = [problem for problem, _ in pairs]
-    verdicts = _verdicts(model, [answer for _, answer in pairs], problems)
+    verdicts = _verdicts(model, problems, [answer for _, answer in pairs])
     for checker in dict.fromkeys(problem.checker for problem in problems):
         judged = [v for p, v in zip(problems, verdicts, strict=True) if p.checker == checker]
         if all(verdict is Verdict.CORRECT for verdict in judged):
@@ -61,12 +72,12 @@ def _wrong_credited(model: ModelUnderTest) -> Result:
 
 
 def _draft_credited(model: ModelUnderTest) -> Result:
-    if not model.problems:
+    problems = _readable(model)
+    if not problems:
         return _NO_PROBLEMS
-    drafts = [f"{THINK_OPEN}\nIs it {boxed(problem.gold)}?" for problem in model.problems]
-    texts = _decoded(model, model.problems, drafts)
-    verdicts = model.verifier.verify(model.problems, texts)
-    for problem, (_, verdict) in zip(model.problems, verdicts, strict=True):
+    drafts = [f"{THINK_OPEN}\nIs it {boxed(problem.gold)}?" for problem in problems]
+    verdicts = model.verifier.verify(problems, _decoded(model, problems, drafts))
+    for problem, (_, verdict) in zip(problems, verdicts, strict=True):
         if verdict is Verdict.CORRECT:
             return wrong(
                 f"model.path: a thought without an end counts as an answer ({problem.origin}), as "
@@ -77,10 +88,9 @@ def _draft_credited(model: ModelUnderTest) -> Result:
 
 
 def _verdicts(
-    model: ModelUnderTest, answers: Sequence[str], problems: Sequence[Problem] | None = None
+    model: ModelUnderTest, problems: Sequence[Problem], answers: Sequence[str]
 ) -> list[Verdict]:
     """Of boxed answers behind a thought, one for each problem."""
-    problems = model.problems if problems is None else problems
     solutions = [
         f"{THINK_OPEN}\nI think.\n{THINK_CLOSE}\nIt is {boxed(answer)}" for answer in answers
     ]

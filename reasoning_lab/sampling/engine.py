@@ -72,8 +72,8 @@ def completions_of(
     """The completion of each output: token ids, their logprobs, and whether it was truncated."""
     end = tokenizer.eos_token_id
     # The end token may be one that decoding does not leave out.
-    spoken = [ids[:-1] if ids[-1:] == [end] else ids for ids, _, _ in outputs]
-    texts = tokenizer.batch_decode(spoken, skip_special_tokens=True)
+    without_end = [ids[:-1] if ids[-1:] == [end] else ids for ids, _, _ in outputs]
+    texts = tokenizer.batch_decode(without_end, skip_special_tokens=True)
     return [
         Completion(ids, text, logprobs, truncated)
         for (ids, logprobs, truncated), text in zip(outputs, texts, strict=True)

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.model import AdapterConfig, ModelConfig
 from reasoning_lab.config.targets import TRUSTED_VARIABLE
-from reasoning_lab.doctor.check import Check, Examined, State, ok, run_checks, wrong
+from reasoning_lab.doctor.check import Examined, State, ok, run_checks
 from reasoning_lab.doctor.checks import CHECKS
 from reasoning_lab.doctor.model_under_test import (
     ContextDemand,
@@ -23,7 +23,7 @@ from reasoning_lab.doctor.model_under_test import (
 )
 from reasoning_lab.models.policy import build_policy, save_policy
 from reasoning_lab.models.tokenizer import train_tokenizer
-from reasoning_lab.types import Problem, UserError
+from reasoning_lab.types import Problem
 from reasoning_lab.verify import Verifier
 from tests.support import damage
 from tests.support.composition import models
@@ -319,7 +319,7 @@ CASES = [
     Case(
         "gold-unreadable",
         "cannot read the gold '11, see above'",
-        problems=[replace(PROBLEMS[0], gold="11, see above"), *PROBLEMS],
+        problems=[replace(problem, gold="11, see above") for problem in PROBLEMS],
     ),
     Case(
         "right-answer-refused", "its own gold", problems=user_problems("compares", "\\boxed{{{}}}")
@@ -353,9 +353,20 @@ def test_a_bug_is_named_and_nothing_else_is(case: Case, verifier: Verifier, tmp_
     if case.policy is not None:
         case.policy(model.policy)
     results = examined(model)
-    found = in_state(results, State.WRONG, State.FAILED)
-    assert found.keys() == {case.check}, found
-    assert case.says in found[case.check]
+    findings = in_state(results, State.WRONG, State.FAILED)
+    assert findings.keys() == {case.check}, findings
+    assert case.says in findings[case.check]
+
+
+def test_a_gold_that_cannot_be_read_is_left_out_like_in_a_stage(
+    verifier: Verifier, tmp_path: Path
+) -> None:
+    save(TWINS["qwen3"], tmp_path)
+    problems = [*PROBLEMS, replace(PROBLEMS[0], prompt="And then?", gold="11, see above")]
+    options = ModelConfig(path=str(tmp_path))
+    results = examined(ModelUnderTest(options, HARDWARE, problems, [], verifier))
+    assert in_state(results, State.WRONG, State.FAILED, State.NOT_RUN) == {}
+    assert results["gold-unreadable"].result.sentence.startswith("1 of 5 golds cannot be read")
 
 
 def test_every_check_but_vllm_s_is_seen_to_fail() -> None:
@@ -363,38 +374,3 @@ def test_every_check_but_vllm_s_is_seen_to_fail() -> None:
     assert len(set(names)) == len(names) >= 25
     # `test_vllm.py` has that one.
     assert {*names} - {case.check for case in CASES} == {"vllm-differs"}
-
-
-def test_a_check_needs_only_checks_before_it() -> None:
-    for place, check in enumerate(CHECKS):
-        assert {*check.needs} <= {earlier.name for earlier in CHECKS[:place]}, check.name
-
-
-def test_a_check_that_fails_takes_a_line_and_those_that_need_it_do_not_run(
-    verifier: Verifier,
-) -> None:
-    def fails(model: ModelUnderTest) -> Any:
-        raise KeyError("a key\nand more")
-
-    def refuses(model: ModelUnderTest) -> Any:
-        raise UserError("model.path: it is broken; mend it")
-
-    checks = [
-        Check("fails", "", "", fails),
-        Check("refuses", "", "", refuses),
-        Check("needs", "", "", lambda model: ok(), ("fails", "refuses")),
-        Check("needs-more", "", "", lambda model: ok(), ("needs",)),
-        Check("is-free", "", "", lambda model: ok("a note")),
-    ]
-    model = ModelUnderTest(ModelConfig(path="nowhere"), HARDWARE, [], [], verifier)
-    results = [one.result for one in run_checks(checks, model)]
-    assert [result.state for result in results] == [
-        State.FAILED,
-        State.WRONG,
-        State.NOT_RUN,
-        State.NOT_RUN,
-        State.OK,
-    ]
-    assert results[1] == wrong("model.path: it is broken; mend it")
-    assert "\n" not in results[0].sentence
-    assert "fails and refuses" in results[2].sentence

@@ -194,13 +194,13 @@ class GenerateEngine:
         self, prompt: Sequence[int], sampling: Sampling, seed: int
     ) -> tuple[list[int], list[float], bool]:
         policy: Any = self._policy
-        own = policy.generation_config
+        defaults = policy.generation_config
         greedy = sampling.temperature == 0
         config = GenerationConfig(
             do_sample=not greedy,
             temperature=None if greedy else sampling.temperature,
-            top_k=own.top_k,
-            eos_token_id=own.eos_token_id,
+            top_k=defaults.top_k,
+            eos_token_id=defaults.eos_token_id,
             pad_token_id=0,
             max_new_tokens=sampling.max_new_tokens,
             return_dict_in_generate=True,
@@ -214,7 +214,11 @@ class GenerateEngine:
             float((logits[0].float() / (sampling.temperature or 1.0)).log_softmax(-1)[token])
             for logits, token in zip(drawn.logits, ids, strict=True)
         ]
-        ends = own.eos_token_id if isinstance(own.eos_token_id, list) else [own.eos_token_id]
+        ends = (
+            defaults.eos_token_id
+            if isinstance(defaults.eos_token_id, list)
+            else [defaults.eos_token_id]
+        )
         return ids, logprobs, ids[-1] not in ends
 
     def close(self) -> None:
