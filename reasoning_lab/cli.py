@@ -82,6 +82,18 @@ SUBCOMMANDS = {
         },
         "reasoning-lab evaluate model=qwen3_0_6b 'benchmark=[math500]' protocol=greedy",
     ),
+    "doctor": Subcommand(
+        "model=X",
+        "is this model, template, engine and verifier what training assumes?",
+        "doctor",
+        {
+            "model=X": "a folder, a fingerprint in the store, a hub id, or an option of conf/model",
+            "recipe=NAME": "or experiment=NAME: also what its stages ask of the model",
+            "--list": "every check, what goes wrong and the public report that it comes from",
+            **_OVERRIDES,
+        },
+        "reasoning-lab doctor model=qwen3_0_6b",
+    ),
     "rescore": Subcommand(
         "path=FOLDER checker=NAME",
         "an evaluation's completions with another verifier",
