@@ -7,7 +7,7 @@ from reasoning_lab.verify.extraction import extract_answer
 from reasoning_lab.verify.verifier import Verifier, build_verifier
 
 # Raise this with every change of a verdict, and the versions of the stages that use verdicts too.
-VERDICT_RULES_VERSION = 3
+VERDICT_RULES_VERSION = 4
 
 __all__ = ["Verifier", "build_verifier", "extract_answer", "verifier_version"]
 
