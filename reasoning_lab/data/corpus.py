@@ -19,6 +19,7 @@ from reasoning_lab.types import Completion, Problem, Rollout, Verdict
 
 PROMPT_IDS = "prompt_ids.txt"
 _BATCH_ROWS = 4096
+_ROWS_AS_OBJECTS = 256
 # The fields whose values a column holds as they are.
 _PROBLEM_FIELDS = ("prompt", "gold", "checker", "family", "level")
 _ROLLOUT_FIELDS = ("answer", "author", "policy_version", "judge")
@@ -88,7 +89,9 @@ class RolloutFile(Collection[Rollout]):
 
     def __iter__(self) -> Iterator[Rollout]:
         for batch in self.batches():
-            yield from map(_rollout, batch.to_pylist())
+            # A token's number takes 8 bytes in the batch and 36 as an object.
+            for start in range(0, len(batch), _ROWS_AS_OBJECTS):
+                yield from map(_rollout, batch.slice(start, _ROWS_AS_OBJECTS).to_pylist())
 
     def __contains__(self, rollout: object) -> bool:
         return any(rollout == other for other in self)
@@ -161,11 +164,11 @@ def read_rollouts(path: Path) -> list[Rollout]:
     return list(RolloutFile(path))
 
 
-def subsample_rollouts(path: Path, max_count: int) -> list[Rollout]:
-    """Read at most `max_count` rollouts, in order; the selection is the same each time."""
+def subsample_rollouts(path: Path, max_count: int) -> RolloutFile:
+    """At most `max_count` rollouts, in order; the selection is the same each time."""
     rollouts = RolloutFile(path)
     chosen = random.Random(0).sample(range(len(rollouts)), min(max_count, len(rollouts)))
-    return list(rollouts.select(np.array(chosen, np.int64)))
+    return rollouts.select(np.array(chosen, np.int64))
 
 
 def write_prompt_ids(folder: Path, ids: Iterable[str]) -> None:

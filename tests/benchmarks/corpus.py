@@ -13,6 +13,7 @@ not count. Rows:
 - `plan-10M-4096`, `plan-10M-16384`: rows and epochs of ten million lengths; `ratio` is the fill.
 - `prefer`: pairs of 200,000 rollouts of about 1,000 characters, as `prefer_teacher` makes them.
 - `prompts`: the prompts of 20 steps of RL with dynamic sampling, from 200,000 problems.
+- `evaluate`: 200,000 completions of 250 tokens, written, read for a report, and verified again.
 - `prepare-ours`, `prepare-trl`: tokenise and pack the same 20,000 documents; `ratio` of seconds and
   of peak memory, ours to TRL's, on the first.
 """
@@ -45,7 +46,7 @@ from reasoning_lab.training.next_token_training import document_batches
 from reasoning_lab.types import Completion, Problem, Rollout, Verdict
 
 from .footprint import in_child, peak_anonymous, resident
-from .lists import WORDS, prefer, prompts
+from .lists import WORDS, evaluate, prefer, prompts
 from .pairs.workload import SIZES, write_workload
 
 _LONG, _SHORT = (200, 7000), (20, 700)
@@ -324,6 +325,7 @@ def main() -> None:
             "plan-10M-16384": partial(in_child, plan_peak, 16_384, 10_000_000),
             "prefer": partial(prefer, folder),
             "prompts": partial(prompts, folder),
+            "evaluate": partial(evaluate, folder),
         }
         for name, work in rows.items():
             if not options.rows or name in options.rows:
