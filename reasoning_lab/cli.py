@@ -57,7 +57,7 @@ SUBCOMMANDS = {
         "key=a,b",
         "what would run and what is reused; runs nothing",
         "print_plan",
-        {**_SWEEP, "format=json": "one JSON object in place of the table"},
+        {**_SWEEP, "format=json": "one JSON object in place of the tables"},
         "reasoning-lab plan ablate=none,rl seed=0,1",
     ),
     "report": Subcommand(

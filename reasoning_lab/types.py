@@ -175,6 +175,7 @@ class Sequences:
         rows_per_forward: Rows of one forward pass where `hardware` does not set it.
         sequences_per_row: 2 = a row is a pair, else 1.
         packed: True = a row holds several documents.
+        rows_in_memory: Rows that are in a process's memory at once; None = all.
     """
 
     rows: int
@@ -182,3 +183,4 @@ class Sequences:
     rows_per_forward: int = 1
     sequences_per_row: int = 1
     packed: bool = False
+    rows_in_memory: int | None = None

@@ -194,7 +194,8 @@ class RecipeRun:
         else:
             sources = self._recipe.source, self._recipe.benchmark_sources
             outcome = run_job(job, *sources, self._verifier, self._tracker)
-        metrics = {**outcome.metrics, "wandb_run": self._tracker.run_id}
+        made = {"hardware": root.hardware.kind, "wandb_run": self._tracker.run_id}
+        metrics = {**outcome.metrics, **made}
         versions = {package: version(package) for package in _PACKAGES}
         return replace(outcome, metrics=metrics, versions=versions)
 
@@ -231,7 +232,8 @@ class RecipeRun:
 
     def _position(self, node: Node) -> RunPosition:
         nodes = self._recipe.nodes
-        return position_in_run(node, nodes, self._store, self._costs, self._log_file)
+        kind = self._root.hardware.kind
+        return position_in_run(node, nodes, self._store, self._costs, kind, self._log_file)
 
     def _tracking(self, node: Node) -> WandbRun | None:
         if self._tracking_mode == "disabled":

@@ -87,6 +87,8 @@ class EngineConfig(Implementation):
     kind = "engine"
     # Whether it can be given the checkpoint of a stage.
     loads_checkpoints: ClassVar[bool] = True
+    # What decodes, by which a plan estimates time: hf or vllm, or a server elsewhere.
+    runtime: ClassVar[str] = "server"
 
     model: str = MISSING
 

@@ -1,5 +1,6 @@
 """Schema of `hardware`: where a run is made and how wide. None of it is identity; no torch here."""
 
+import os
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,7 @@ STRATEGIES = ("single", "ddp", "fsdp", "deepspeed1", "deepspeed2", "deepspeed3")
 SHARDED = ("fsdp", "deepspeed3")
 OFFLOADS = ("none", "cpu", "nvme")
 KERNELS = ("fused", "reference")
+GPU_MODELS = ("a10", "a100", "b200", "h100", "h200", "l4", "l40s", "rtx4090")
 
 
 @dataclass
@@ -89,7 +91,9 @@ class HardwareConfig:
 
     Attributes:
         accelerator: Lightning's name for the device: cpu, gpu or auto.
-        gpu_model: a100, h100 or h200, by which `plan` estimates hours; null = it estimates none.
+        gpu_model: The GPU, by which `plan` estimates hours; null = it estimates none.
+        price_per_hour: Of one device, in any currency, by which `plan` has a column of money; null
+            = it has none.
         devices: Devices of one machine that train a stage together, a process each.
         nodes: Machines that train a stage together, with `devices` each.
         slurm: Every stage is made as a job of a SLURM cluster; null = by this machine.
@@ -116,7 +120,8 @@ class HardwareConfig:
     """
 
     accelerator: str = placement("cpu")
-    gpu_model: str | None = placement(None, ("a100", "h100", "h200"))
+    gpu_model: str | None = placement(None, GPU_MODELS)
+    price_per_hour: float | None = number(None, least=0.0, placement=True)
     devices: int = number(1, least=1, placement=True)
     nodes: int = number(1, least=1, placement=True)
     slurm: SlurmConfig | None = field(default=None, metadata={"placement": True})
@@ -140,6 +145,13 @@ class HardwareConfig:
     def on_cluster(self) -> bool:
         """Whether stages are made on other machines than the command's."""
         return self.slurm is not None or self.ray is not None
+
+    @property
+    def kind(self) -> str:
+        """Devices on which a stage takes as long as on others of the same kind."""
+        if self.accelerator == "cpu":
+            return f"{self.world_size} x {self.threads or os.cpu_count()} threads of a CPU"
+        return f"{self.world_size} x {self.gpu_model or self.accelerator}"
 
     @property
     def world_size(self) -> int:

@@ -59,4 +59,6 @@ class EvaluateStage(LabStage):
 
     def workload(self) -> Workload:
         rows = self.benchmark.count * self.benchmark.samples
-        return Workload(rows=rows, written=Sequences(rows, self.benchmark.sampling.max_new_tokens))
+        written = Sequences(rows, self.benchmark.sampling.max_new_tokens)
+        runtime = "hf" if self.engine is None else self.engine.runtime
+        return Workload(rows=rows, written=written, engine=runtime)

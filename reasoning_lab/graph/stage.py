@@ -24,11 +24,13 @@ class Workload:
         rows: That it trains on or samples, by which its time is estimated; None = unknown.
         trained: What it trains on at most; None = nothing, or its data decides how long.
         written: What it writes at most; None = nothing.
+        engine: What writes it: hf or vllm, or a server elsewhere.
     """
 
     rows: int | None = None
     trained: Sequences | None = None
     written: Sequences | None = None
+    engine: str = "hf"
 
 
 @dataclass

@@ -21,8 +21,11 @@ from reasoning_lab.models.footprint import (
 
 # Assumed, not measured: well-tuned trainers of dense models reach it on these devices.
 ASSUMED_MFU = 0.4
-# Fraction of a device's memory for weights and cache where it only generates.
-_GENERATION_FRAC = 0.9
+# Kernels that transformers starts for one token in one layer, and outside of all layers together:
+# 32 to 56 and about 40, counted on a CPU as operations that are no views.
+KERNELS_OF_LAYER = 40
+# Assumed: what torch and CUDA take to start one.
+KERNEL_START_S = 5e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,23 +36,31 @@ class Device:
         flops_per_s: Peak FLOPs per second of dense bfloat16 products.
         memory_bytes: Device memory.
         bytes_per_s: Bandwidth of the device memory.
+        vllm_rows: vLLM's own limit on the rows that it decodes together: 1,024 from 70 GiB on,
+            except on an A100, and else 256 (`EngineArgs.get_batch_defaults`).
     """
 
     flops_per_s: float
     memory_bytes: float
     bytes_per_s: float
+    vllm_rows: int
 
 
-# NVIDIA's data sheets, SXM boards: A100 80 GB, H100, H200.
+# NVIDIA's data sheets; A100 of 80 GB, H100, H200 and B200 on SXM boards.
 DEVICES = {
-    "a100": Device(312e12, 80e9, 2.039e12),
-    "h100": Device(989e12, 80e9, 3.35e12),
-    "h200": Device(989e12, 141e9, 4.8e12),
+    "a10": Device(125e12, 24e9, 0.6e12, 256),
+    "a100": Device(312e12, 80e9, 2.039e12, 256),
+    "b200": Device(2250e12, 180e9, 8e12, 1024),
+    "h100": Device(989e12, 80e9, 3.35e12, 1024),
+    "h200": Device(989e12, 141e9, 4.8e12, 1024),
+    "l4": Device(121e12, 24e9, 0.3e12, 256),
+    "l40s": Device(362e12, 48e9, 0.864e12, 256),
+    "rtx4090": Device(165e12, 24e9, 1.008e12, 256),
 }
 
 
 def forward_flops(
-    architecture: Mapping[str, Any], vocab_size: int, rows: int, row_tokens: int
+    architecture: Mapping[str, Any], vocab_size: int, rows: int, row_tokens: float
 ) -> float:
     """FLOPs of the forward pass of `rows` rows of `row_tokens` tokens.
 
@@ -68,7 +79,7 @@ def forward_flops(
 
 
 def training_flops(
-    architecture: Mapping[str, Any], vocab_size: int, rows: int, row_tokens: int
+    architecture: Mapping[str, Any], vocab_size: int, rows: int, row_tokens: float
 ) -> float:
     """FLOPs of one forward pass and of the backward pass, which takes twice as many."""
     return 3 * forward_flops(architecture, vocab_size, rows, row_tokens)
@@ -79,29 +90,53 @@ def training_s(flops: float, device: Device, devices: int, mfu: float = ASSUMED_
     return flops / (device.flops_per_s * devices * mfu)
 
 
+@dataclass(frozen=True, slots=True)
+class Decoder:
+    """How an engine decodes.
+
+    Attributes:
+        rows: Most rows that one copy of the model decodes together.
+        copies: Copies of the model, which share the rows.
+        devices: Devices of one copy, which share its weights and products.
+        cache_bytes: Room of one copy for keys and values, which may hold fewer rows; None = it
+            takes what the rows need.
+        starts_kernels: True = each kernel is started by itself; False = a CUDA graph starts them.
+    """
+
+    rows: int
+    copies: int = 1
+    devices: int = 1
+    cache_bytes: float | None = None
+    starts_kernels: bool = True
+
+
 def generation_s(
     architecture: Mapping[str, Any],
     vocab_size: int,
     dtype: str,
     rows: int,
-    row_tokens: int,
-    batch_rows: int,
+    row_tokens: float,
+    decoder: Decoder,
     device: Device,
-    devices: int,
 ) -> float:
-    """Lower bound on the seconds in which `devices` devices generate `rows` completions.
+    """Seconds in which an engine generates `rows` completions of `row_tokens` tokens.
 
-    Each device holds the whole model and decodes `B` rows at a time: `batch_rows`, or fewer if its
-    memory cannot hold them at full length. One decoding step takes
-    `max((weights + B * cache * T / 2) / bandwidth, 2 N B / peak)` seconds. It reads all weights
-    once, and the keys and values of T / 2 tokens of every row on average. Left out: the prompts,
-    sampling, and batches that run empty.
+    A copy of the model decodes `B` rows at a time: `decoder.rows`, or fewer if there are no more or
+    its cache cannot hold them at full length. It takes `ceil(rows / copies / B)` rounds of
+    `row_tokens` steps. One step takes `max((weights + B * cache * T / 2) / bandwidth,
+    2 N B / (peak * MFU)) + starts` seconds. It reads all weights once, and the keys and values of
+    T / 2 tokens of every row on average. Left out: the prompts, and the exchange between devices.
     """
     vocab = architecture.get("vocab_size") or vocab_size
     weights = weight_bytes(architecture, vocab, dtype)
     cache = cache_bytes(architecture, dtype)
-    fitting_rows = (_GENERATION_FRAC * device.memory_bytes - weights) / (cache * row_tokens)
-    batch = max(1, min(batch_rows, int(fitting_rows), -(-rows // devices)))
+    copy_rows = -(-rows // decoder.copies)
+    batch = min(decoder.rows, copy_rows)
+    if decoder.cache_bytes is not None:
+        batch = max(1, min(batch, int(decoder.cache_bytes / (cache * row_tokens))))
     read_s = (weights + batch * cache * row_tokens / 2) / device.bytes_per_s
-    compute_s = forward_flops(architecture, vocab, batch, 1) / device.flops_per_s
-    return rows * row_tokens / (batch * devices) * max(read_s, compute_s)
+    compute_s = forward_flops(architecture, vocab, batch, 1) / (device.flops_per_s * ASSUMED_MFU)
+    step_s = max(read_s, compute_s) / decoder.devices
+    if decoder.starts_kernels:
+        step_s += KERNELS_OF_LAYER * (architecture["num_hidden_layers"] + 1) * KERNEL_START_S
+    return -(-copy_rows // batch) * row_tokens * step_s

@@ -253,6 +253,18 @@ def lora_parameter_count(architecture: Mapping[str, Any], rank: int) -> int:
     return int(architecture["num_hidden_layers"] * layer)
 
 
+def state_bytes(memory: Footprint, dtype: str, optimizer: str, strategy: str) -> int:
+    """Bytes of a training state on disk, whatever devices share: weights and optimizer.
+
+    Beside an adapter only its own weights are in it. Under ZeRO the optimizer's values and a copy
+    of the weights are float32.
+    """
+    size, masters = _BYTES[dtype], STRATEGIES[strategy].master_copies
+    values = _OPTIMIZER_STATES[optimizer.rpartition(".")[2]]
+    kept = 4 * masters + values * (4 if masters else size)
+    return (size + kept) * memory.trained
+
+
 def weight_bytes(architecture: Mapping[str, Any], vocab_size: int, dtype: str) -> int:
     """Bytes of all weights."""
     return _BYTES[dtype] * parameter_count(architecture, vocab_size)

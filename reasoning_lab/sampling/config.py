@@ -57,6 +57,8 @@ class HFEngineConfig(EngineConfig):
         dtype: Precision of weights and arithmetic: float32 or bfloat16.
     """
 
+    runtime: ClassVar[str] = "hf"
+
     revision: str | None = None
     dtype: str = field(default="float32", metadata={"choices": ("float32", "bfloat16")})
 
@@ -84,6 +86,8 @@ class VLLMEngineConfig(EngineConfig):
         dtype: Precision of weights and arithmetic, by vLLM's names; auto = the checkpoint's.
         max_model_tokens: Most tokens of a prompt and its completion; null = the model's own limit.
     """
+
+    runtime: ClassVar[str] = "vllm"
 
     revision: str | None = None
     dtype: str = field(

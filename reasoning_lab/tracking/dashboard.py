@@ -26,6 +26,7 @@ _LOSSES: Mapping[str, Sequence[str]] = {
     "loss": ("train/loss",),
     "validation loss": ("val/loss",),
     "learning rate": ("train/learning_rate",),
+    "gradient norm": ("train/gradient_norm",),
 }
 _PREFERENCES: Mapping[str, Sequence[str]] = {
     "reward margin": ("train/margin",),
@@ -42,7 +43,6 @@ _RL_HEALTH: Mapping[str, Sequence[str]] = {
     "entropy at temperature 1, nats a token": ("rollout/entropy",),
     "divergence from the reference": ("train/kl_to_reference",),
     "clipped": ("train/clip_low_frac", "train/clip_high_frac"),
-    "gradient norm": ("train/gradient_norm",),
     "engine against trainer": ("train/mismatch_mean", "train/mismatch_max"),
     "tokens of a completion": ("rollout/completion_tokens_mean", "rollout/completion_tokens_max"),
     "cut off": ("rollout/truncated_frac",),
@@ -56,6 +56,8 @@ _COST: Mapping[str, Sequence[str]] = {
     "seconds a step": ("time/step_s",),
     "sampling and training": ("time/generate_s", "time/train_s"),
     "tokens a second": ("time/generate_tokens_per_s", "time/train_tokens_per_s"),
+    "share of the device's peak": ("device/mfu",),
+    "most memory, bytes": ("device/peak_memory_bytes",),
 }
 METRICS = frozenset(
     metric

@@ -1,7 +1,8 @@
 """Each training step's metrics: to the tracker, and stored with the policy as curves.
 
 While a stage trains, its history is part of its training state, so a state contains the metrics of
-exactly its own steps. Times are left out, as they would change an artifact's files between runs.
+exactly its own steps. Times and the device's use are left out, as they would change an artifact's
+files between runs.
 """
 
 from argparse import Namespace
@@ -17,7 +18,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from reasoning_lab.tracking.tracker import GLOBAL_STEP, Tracker
 
 HISTORY = "history.parquet"
-_UNTRACKED_PREFIXES = ("time/", "epoch")
+_UNTRACKED_PREFIXES = ("time/", "device/", "epoch")
 
 Curves = dict[str, dict[int, float]]
 

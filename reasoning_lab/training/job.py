@@ -14,7 +14,7 @@ from reasoning_lab.config.model import ModelConfig
 from reasoning_lab.graph.artifact import Artifact
 from reasoning_lab.tracking.progress import RunPosition
 from reasoning_lab.tracking.wandb import WandbRun
-from reasoning_lab.training.stage import LabStage, TrainingStage
+from reasoning_lab.training.stage import LabStage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,5 +79,4 @@ class Job:
 
     @property
     def _is_spread(self) -> bool:
-        """Whether it is a training that a strategy spreads over processes."""
-        return isinstance(self.stage, TrainingStage) and self.hardware.strategy != "single"
+        return self.stage.is_spread(self.hardware)

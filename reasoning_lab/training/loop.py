@@ -13,6 +13,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -32,10 +33,18 @@ from reasoning_lab.training.checkpoints import (
     states_of,
 )
 from reasoning_lab.training.context import StageContext
+from reasoning_lab.training.device_use import DeviceUse
 from reasoning_lab.training.micro_batches import MicroBatch, PlannedBatches
-from reasoning_lab.training.schedules import optimizer_of, schedule_of
+from reasoning_lab.training.schedules import Schedule, optimizer_of, schedule_of
 from reasoning_lab.training.step_progress import TrainingProgress, in_words
-from reasoning_lab.training.strategies import drives_of, mean_over_ranks, shard, trainer_options
+from reasoning_lab.training.strategies import (
+    clip,
+    drives_of,
+    gradient_norm,
+    mean_over_ranks,
+    shard,
+    trainer_options,
+)
 
 # Batches come in one planned pass; what the policy is stands in its config.
 _ONE_PASS: dict[str, Any] = {
@@ -58,6 +67,8 @@ class PolicyModule(pl.LightningModule):
         weights: The trained policy's, on rank 0, where the policy itself holds only a shard.
         train_tokens: Tokens that all ranks trained on; other batches than a `MicroBatch` are
             counted by the stage.
+        device_use: Of this rank, while it trains.
+        rate_factor: What a step's learning rate is multiplied by, beside its schedule.
         last_metrics: What the last step measured, by the names under which it is logged; the
             means of a step that is not logged are over this rank's micro-batches.
     """
@@ -73,9 +84,12 @@ class PolicyModule(pl.LightningModule):
         self.weights: dict[str, Tensor] | None = None
         self.train_tokens = 0
         self.last_metrics: dict[str, float | Tensor] = {}
+        self.device_use: DeviceUse | None = None
+        self.rate_factor: Schedule = lambda _: 1.0
         self._sums: dict[str, Tensor] = {}
         self._summed = 0
         self._step_metrics: dict[str, float | Tensor] = {}
+        self._gradient_norm: Tensor | None = None
 
     @property
     def learning_rate(self) -> float:
@@ -94,7 +108,7 @@ class PolicyModule(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         named = self.policy.named_parameters()
         optimizer = self._optimizer([item for item in named if item[1].requires_grad])
-        schedule = LambdaLR(optimizer, self._schedule)
+        schedule = LambdaLR(optimizer, lambda step: self._schedule(step) * self.rate_factor(step))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
@@ -105,15 +119,32 @@ class PolicyModule(pl.LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         if self._summed == 0:
-            self._step_started = time.monotonic()
+            self._step_started, self._tokens_before = time.monotonic(), self.train_tokens
         if isinstance(batch, MicroBatch):
             self.train_tokens += len(batch.tokens.input_ids) * world_size()
+            if self.device_use:
+                self.device_use.add(batch.tokens.lengths)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip by the norm over all ranks, which is logged."""
+        assert gradient_clip_val is not None
+        self._gradient_norm = clip(optimizer, gradient_clip_val)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step, and log its metrics before the state that holds them is saved."""
         super().optimizer_step(*args, **kwargs)
+        seconds = time.monotonic() - self._step_started
+        use = self.device_use.metrics(seconds) if self.device_use else {}
         if self._step_metrics:
-            self.log_step(self._step_metrics, self.global_step)
+            norm = gradient_norm(self, self._gradient_norm)
+            tokens_per_s = (self.train_tokens - self._tokens_before) / seconds
+            measured = {"train/gradient_norm": norm, "time/train_tokens_per_s": tokens_per_s, **use}
+            self.log_step({**self._step_metrics, **measured}, self.global_step)
             self._step_metrics = {}
 
     def log_step(self, values: Mapping[str, float | Tensor], step: int) -> None:
@@ -174,6 +205,7 @@ def fit(
     folder = states_of(context.work_dir, context.hardware.strategy, accumulation)
     if context.hardware.activation_checkpointing:
         module.policy.gradient_checkpointing_enable({"use_reentrant": False})
+    module.device_use = DeviceUse(module.policy, context.hardware)
     history = History()
     with (
         context.progress.task(

@@ -46,6 +46,10 @@ class LabStage(Stage):
         """The longest document that it takes; None = any."""
         return None
 
+    def is_spread(self, hardware: HardwareConfig) -> bool:
+        """Whether a strategy spreads it over processes; else it is one process."""
+        return False
+
     def check(self, key: str, hardware: HardwareConfig) -> None:
         """Refuse what `hardware` cannot run, before anything runs; `key` is the stage's."""
 
@@ -100,6 +104,9 @@ class TrainingStage(LabStage):
     def frozen_copies(self) -> int:
         """Frozen policies that it keeps in memory beside the one that trains."""
         return 0
+
+    def is_spread(self, hardware: HardwareConfig) -> bool:
+        return hardware.strategy != "single"
 
     def check(self, key: str, hardware: HardwareConfig) -> None:
         self.check_optimizer(key, hardware)

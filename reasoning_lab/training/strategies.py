@@ -222,15 +222,24 @@ def clipped_step(
     module: pl.LightningModule, optimizer: Optimizer | LightningOptimizer, clip_norm: float
 ) -> float:
     """Clip the gradient by the norm over all ranks and step; returns that norm."""
-    strategy = module.trainer.strategy
-    if isinstance(strategy, ZeRO):
-        optimizer.step()
-        norm: Any = strategy.deepspeed_engine.get_global_grad_norm()
-        return float(norm)
-    learning = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    norm = torch.nn.utils.clip_grad_norm_(learning, clip_norm)
+    by_itself = isinstance(module.trainer.strategy, ZeRO)
+    norm = None if by_itself else clip(optimizer, clip_norm)
     optimizer.step()
-    return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+    return gradient_norm(module, norm)
+
+
+def clip(optimizer: Optimizer | LightningOptimizer, clip_norm: float) -> Tensor:
+    """Clip the gradient to a norm over all ranks; returns the one that it had."""
+    learning = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    return torch.nn.utils.clip_grad_norm_(learning, clip_norm)
+
+
+def gradient_norm(module: pl.LightningModule, clipped: Tensor | None) -> float:
+    """The gradient's norm over all ranks in the last step: what `clip` gave, or what ZeRO did."""
+    if clipped is None:
+        engine: Any = module.trainer.strategy.deepspeed_engine  # type: ignore[attr-defined]
+        return float(engine.get_global_grad_norm())
+    return float(clipped.full_tensor() if isinstance(clipped, DTensor) else clipped)
 
 
 def mean_over_ranks(values: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:

@@ -11,6 +11,8 @@ not count. Rows:
 - `second-start`: `seconds` to find and open a finished table.
 - `gather`: `ratio` of a micro-batch's gathering to a step of the 30M model on it.
 - `plan-10M-4096`, `plan-10M-16384`: rows and epochs of ten million lengths; `ratio` is the fill.
+- `curate`: every shipped step on `--rollouts` rollouts and on half as many; `ratio` is the exponent
+  of time.
 - `prefer`: pairs of 200,000 rollouts of about 1,000 characters, as `prefer_teacher` makes them.
 - `prompts`: the prompts of 20 steps of RL with dynamic sampling, from 200,000 problems.
 - `evaluate`: 200,000 completions of 250 tokens, written, read for a report, and verified again.
@@ -34,7 +36,7 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
-from reasoning_lab.data.corpus import RolloutFile, RolloutWriter
+from reasoning_lab.data.corpus import RolloutFile
 from reasoning_lab.data.tokens.batches import step_batches
 from reasoning_lab.data.tokens.packing import pack
 from reasoning_lab.data.tokens.table import Overlong
@@ -45,8 +47,9 @@ from reasoning_lab.models.tokenizer import prompt_texts, train_tokenizer
 from reasoning_lab.training.next_token_training import document_batches
 from reasoning_lab.types import Completion, Problem, Rollout, Verdict
 
+from .curation import curated
 from .footprint import in_child, peak_anonymous, resident
-from .lists import WORDS, evaluate, prefer, prompts
+from .lists import WORDS, evaluate, prefer, prompts, write_all
 from .pairs.workload import SIZES, write_workload
 
 _LONG, _SHORT = (200, 7000), (20, 700)
@@ -66,15 +69,7 @@ def rollouts(tokens: int, lengths: tuple[int, int], seed: int = 0) -> Iterator[R
 
 
 def write_corpus(path: Path, tokens: int, lengths: tuple[int, int]) -> Path:
-    with RolloutWriter(path) as writer:
-        some: list[Rollout] = []
-        for rollout in rollouts(tokens, lengths):
-            some.append(rollout)
-            if len(some) == 1000:
-                writer.write(some)
-                some = []
-        writer.write(some)
-    return path
+    return write_all(path, rollouts(tokens, lengths))
 
 
 def train_peak(file: Path, model: Path, tables: Path, steps: int) -> int:
@@ -310,6 +305,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("rows", nargs="*", help="all by default")
     parser.add_argument("--tokens", type=int, default=100_000_000)
+    parser.add_argument("--rollouts", type=int, default=1_000_000)
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -323,6 +319,7 @@ def main() -> None:
             "gather": bench.gather,
             "plan-10M-4096": partial(in_child, plan_peak, 4096, 10_000_000),
             "plan-10M-16384": partial(in_child, plan_peak, 16_384, 10_000_000),
+            "curate": partial(curated, folder, options.rollouts),
             "prefer": partial(prefer, folder),
             "prompts": partial(prompts, folder),
             "evaluate": partial(evaluate, folder),

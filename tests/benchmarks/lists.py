@@ -49,6 +49,13 @@ def groups(count: int) -> Iterator[list[Rollout]]:
         ]
 
 
+def write_all(path: Path, some: Iterator[Rollout]) -> Path:
+    with RolloutWriter(path) as writer:
+        while batch := list(islice(some, 1000)):
+            writer.write(batch)
+    return path
+
+
 def write_corpus(folder: Path, count: int) -> Corpus:
     folder.mkdir()
     corpus, remaining = Corpus(folder), groups(count)

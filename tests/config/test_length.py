@@ -5,6 +5,7 @@ import pytest
 
 from reasoning_lab.commands.plan import PlannedNode, planned
 from reasoning_lab.config.optimization import Length, OptimizationConfig
+from reasoning_lab.models.bounds import Bounds
 from reasoning_lab.training.step_plan import in_steps, step_plan
 from reasoning_lab.types import UserError
 from tests.support.composition import composed_recipe
@@ -95,9 +96,7 @@ def test_plan_bounds_epochs_by_the_configs() -> None:
     assert nodes_["rl"].steps == 2 * 8 // 4
     assert all(nodes_[stage].at_most for stage in ("pretrain", "midtrain", "sft", "dpo", "rl"))
     assert not nodes_["distill"].at_most
-    bounds = nodes_["midtrain"].bounds
-    assert bounds is not None
-    assert bounds.train_tokens == 480 * 512
+    assert nodes_["midtrain"].price.train_tokens == Bounds(None, 480 * 512)
 
 
 def test_plan_bounds_tokens_where_a_row_has_a_bound() -> None:

@@ -20,6 +20,7 @@ from reasoning_lab.kernels.batch import TokenBatch
 from reasoning_lab.kernels.binding import bind_kernels, mix_precision
 from reasoning_lab.kernels.logprobs import mean_logprob, token_logprobs, trained_logits
 from reasoning_lab.losses.next_token import next_token_loss
+from reasoning_lab.models.bounds import Bounds
 from reasoning_lab.models.footprint import (
     attention_widths,
     footprint,
@@ -259,8 +260,7 @@ def test_phi4_mini_from_its_config_alone(composed: Compose) -> None:
     assert node.memory.parameters == pytest.approx(3.84e9, rel=0.005)
     assert node.memory.weights == node.memory.gradients == 2 * node.memory.parameters
     assert node.memory.optimizer == 2 * 2 * node.memory.parameters
-    assert node.train_tokens is None
-    assert node.wall_s is None
+    assert (node.price.wall_s, node.price.measured) == (Bounds(), False)
 
 
 def test_plan_knows_that_norms_in_bfloat16_keep_less_on_a_gpu(composed: Compose) -> None:

@@ -50,7 +50,7 @@ class Ending:
 
 
 class Steps(Logger):
-    """Remembers the metrics of each step; times differ from run to run."""
+    """Remembers the metrics of each step; times and memory differ from run to run."""
 
     name = version = "steps"
 
@@ -61,7 +61,9 @@ class Steps(Logger):
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         self._ending.at("logging")
-        untimed = {key: value for key, value in metrics.items() if not key.startswith("time/")}
+        untimed = {
+            key: value for key, value in metrics.items() if not key.startswith(("time/", "device/"))
+        }
         self.lines.append((step, untimed))
         self._ending.at("logged")
 

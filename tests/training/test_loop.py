@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from reasoning_lab.config.hardware import HardwareConfig
-from reasoning_lab.config.optimization import OptimizerConfig, TrapezoidConfig
+from reasoning_lab.config.optimization import ConstantConfig, OptimizerConfig
 from reasoning_lab.data.artifacts import Preferences
 from reasoning_lab.data.corpus import read_rollouts, write_rollouts
 from reasoning_lab.graph.ledger import Ledger
@@ -181,30 +181,37 @@ def test_rl_without_a_prompt_in_reach_says_so(context: StageContext, tmp_path: P
         trained("rl", context, tmp_path, hopeless)
 
 
+@pytest.mark.parametrize("decay_on_stop", [0, 3])
 def test_midtrain_stops_when_validation_no_longer_improves(
-    context: StageContext, tmp_path: Path
+    decay_on_stop: int, context: StageContext, tmp_path: Path
 ) -> None:
     config = STAGES["midtrain"]
     # Steps this large only do harm, so the second and third validation are worse.
     wild = replace(
         config,  # type: ignore[call-arg]
         patience=2,
+        decay_on_stop=decay_on_stop,
         validate_every_steps=1,
         optimization=optimization(
             batch_size=2,
             length="30 steps",
             learning_rate=30.0,
-            schedule=TrapezoidConfig(decay_frac=0.5),
+            schedule=ConstantConfig(),
             optimizer=OptimizerConfig("torch.optim.SGD"),
             clip_norm=100.0,
         ),
     )
     metrics, states = saved_states("midtrain", context, tmp_path, wild)
-    assert metrics["steps"] < 30
+    losses = list(read_history(tmp_path / "out")["val/loss"].values())
+    decided_at = 2 + next(n for n in range(1, 30) if min(losses[n : n + 2]) >= min(losses[:n]))
+    assert metrics["steps"] == decided_at + decay_on_stop < 30
+    rates = list(read_history(tmp_path / "out")["train/learning_rate"].values())
+    assert rates == pytest.approx([30.0] * decided_at + [30.0, 20.0, 10.0][:decay_on_stop])
     # A kill after the decision does not undo it.
-    resumed = trained("midtrain", context, states[-1], wild)
-    assert {**resumed, "train_s": 0} == {**metrics, "train_s": 0}
-    assert_same(tmp_path, states[-1])
+    for state in states[decided_at - 1 :]:
+        resumed = trained("midtrain", context, state, wild)
+        assert {**resumed, "train_s": 0} == {**metrics, "train_s": 0}
+        assert_same(tmp_path, state)
 
 
 @pytest.mark.parametrize(("name", "counted"), [("sft", "examples"), ("dpo", "pairs")])

@@ -43,11 +43,12 @@ from reasoning_lab.types import Completion
 log = logging.getLogger(__name__)
 
 # Raised when the same text is given other tokens.
-_VERSION = 1
+_VERSION = 2
 # Characters that one call of the tokenizer reads: their tokens are Python integers for a while.
 _CALL_CHARACTERS = 1 << 20
 # Compressed; a process needs seconds to start, in which this one tokenises as much.
 _FEW_BYTES = 8 << 20
+_SHARD_ROWS = 4096
 _READ = ["prompt", "text", "token_ids", "truncated"]
 _SUMMARY = "table.json"
 
@@ -131,17 +132,17 @@ def _write(
 
 @dataclass(frozen=True)
 class _Shard:
-    """Rows of a file, and the table that they become."""
+    """Rollouts, which a worker reads for itself, and the table that they become."""
 
-    rows: pa.RecordBatch
+    rollouts: RolloutFile
     path: Path
 
 
 def _shards(rollouts: RolloutFile, table: Path) -> Iterator[_Shard]:
-    start = 0
-    for batch in rollouts.batches(_READ):
-        yield _Shard(batch, table / f"{start:010d}.arrow")
-        start += len(batch)
+    count = len(rollouts)
+    for start in range(0, count, _SHARD_ROWS):
+        rows = np.arange(start, min(start + _SHARD_ROWS, count))
+        yield _Shard(rollouts.select(rows), table / f"{start:010d}.arrow")
 
 
 def _mapped(
@@ -197,17 +198,18 @@ def _write_in_worker(shard: _Shard) -> int:
 
 def _write_shard(shard: _Shard, tokenizer: PreTrainedTokenizerBase, trained: TrainedPart) -> int:
     if shard.path.exists():
-        return len(shard.rows)
+        return len(shard.rollouts)
     draft = shard.path.with_suffix(".draft")
     with ArrowWriter(path=str(draft), features=Features.from_arrow_schema(COLUMNS)) as writer:
-        start = 0
-        for stop in _call_ends(shard.rows):
-            documents = _documents(shard.rows.slice(start, stop - start), tokenizer, trained)
-            writer.write_table(arrow_table(documents))
-            start = stop
+        for rows in shard.rollouts.batches(_READ):
+            start = 0
+            for stop in _call_ends(rows):
+                documents = _documents(rows.slice(start, stop - start), tokenizer, trained)
+                writer.write_table(arrow_table(documents))
+                start = stop
         writer.finalize()
     flush_and_rename(draft, shard.path)
-    return len(shard.rows)
+    return len(shard.rollouts)
 
 
 def _call_ends(rows: pa.RecordBatch) -> list[int]:

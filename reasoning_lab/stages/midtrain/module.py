@@ -1,12 +1,11 @@
 """Packed next-token training on every accepted chain of thought.
 
 Rows hold several whole documents that do not attend to each other; training stops when the
-loss on the corpus's validation problems no longer falls. The weights kept are the last.
+loss on the corpus's validation problems no longer falls. The weights kept are the last, at a
+learning rate that has fallen to 0.
 """
 
 import numpy as np
-import pytorch_lightning as pl
-from pytorch_lightning.callbacks import EarlyStopping
 from transformers import PreTrainedTokenizerBase
 
 from reasoning_lab.data.artifacts import Corpus
@@ -18,6 +17,7 @@ from reasoning_lab.data.tokens.table import Overlong, TokenTable
 from reasoning_lab.graph.stage import Metrics
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.stages.midtrain.stage import MidtrainStage
+from reasoning_lab.stages.midtrain.stopping import PatienceStopping
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.training.loop import fit, micro_batches_per_step, save_trained
 from reasoning_lab.training.next_token_training import (
@@ -27,13 +27,6 @@ from reasoning_lab.training.next_token_training import (
 )
 from reasoning_lab.training.step_plan import in_steps, step_plan
 from reasoning_lab.types import UserError
-
-
-class PatienceStopping(EarlyStopping):
-    """Early stopping that a run killed just after the decision keeps to when it goes on."""
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        trainer.should_stop = self.wait_count >= self.patience
 
 
 def run(config: MidtrainStage, context: StageContext, policy: Policy, corpus: Corpus) -> Metrics:
@@ -53,7 +46,9 @@ def run(config: MidtrainStage, context: StageContext, policy: Policy, corpus: Co
         validation = documents.select(memorized)
         validation_rows = pack(validation.lengths, config.row_tokens)
     module = NextTokenModule(student, optimization, context.name)
-    stop = PatienceStopping("val/loss", patience=config.patience, check_on_train_epoch_end=False)
+    decay_steps = config.decay_on_stop * config.validate_every_steps
+    stop = PatienceStopping(config.patience, decay_steps, optimization.steps, context.name)
+    module.rate_factor = stop.rate_factor
     train_s = fit(
         module,
         document_batches(documents, rows, plan, parts),

@@ -20,6 +20,8 @@ class MidtrainStage(TrainingStage):
         overlong: What becomes of a document with more tokens than a row: drop, split
             (each part is read on its own) or truncate.
         patience: Validations without a lower loss before training stops.
+        decay_on_stop: Periods between two validations over which the learning rate falls to 0
+            before training stops early; 0 = it stops at once, at the rate that it has.
         validate_every_steps: Optimizer steps between two validations.
         validation_batch_rows: Rows a validation batch.
     """
@@ -29,13 +31,14 @@ class MidtrainStage(TrainingStage):
     consumes = (Policy, Corpus)
     produces = Policy
     reads = ("model",)
-    version = 3
+    version = 4
     packs_rows = True
 
     row_tokens: int = at_least(2)
     trained: str = choice("sequence", "completion")
     overlong: str = choice("drop", "split", "truncate")
     patience: int = at_least(1)
+    decay_on_stop: int = number(1, least=0)
     validate_every_steps: int = at_least(1)
     validation_batch_rows: int = number(8, least=1, placement=True)
 

@@ -110,6 +110,9 @@ class RLModule(PolicyModule):
             self.device,
         )
         self.train_tokens += sum(len(part.tokens.input_ids) for part in step_batches)
+        if self.device_use:
+            for part in step_batches * self._config.epochs:
+                self.device_use.add(part.tokens.lengths)
         self.rollouts += len(step_rollouts.rollouts)
         step_rollouts.record(self.ledger)
         metrics = validation_metrics(step_rollouts.validation)
@@ -117,12 +120,12 @@ class RLModule(PolicyModule):
             metrics |= self._update(step_batches, sampling.temperature, batch.step)
         cast(LRScheduler, self.lr_schedulers()).step()
         trained_tokens = sum(part.trained_tokens for part in step_batches)
+        train_s = time.monotonic() - sampled
         metrics |= time_metrics(
-            step_rollouts,
-            sampled - started,
-            time.monotonic() - sampled,
-            self._config.epochs * trained_tokens,
+            step_rollouts, sampled - started, train_s, self._config.epochs * trained_tokens
         )
+        if self.device_use:
+            metrics |= self.device_use.metrics(train_s)
         rollouts = rollout_metrics(step_rollouts, entropy_nats, sampling, policy_version)
         for warning in self._health.warnings(rollouts):
             log.warning("stages.%s: %s.", self._name, warning)

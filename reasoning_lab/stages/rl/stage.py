@@ -221,10 +221,13 @@ class RLStage(TrainingStage):
         rows = prompts * self.group_size + screened + validated
         hard = prompts * self.filter.hard_rollouts
         trained = (prompts * self.group_size + hard) * self.epochs
+        of_step = self.optimization.batch_size * (self.group_size + self.filter.hard_rollouts)
+        in_memory = max(screened, of_step + validation.count * validation.samples)
         return Workload(
             rows=rows,
             trained=Sequences(trained, self.max_new_tokens, MICRO_BATCH_ROWS),
-            written=Sequences(rows + hard, self.max_new_tokens),
+            written=Sequences(rows + hard, self.max_new_tokens, rows_in_memory=in_memory),
+            engine=self.rollout_engine,
         )
 
     def epoch_rows(self, input_rows: Mapping[str, int | None]) -> int | None:

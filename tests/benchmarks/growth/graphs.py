@@ -13,7 +13,7 @@ import hydra
 
 from reasoning_lab.commands.compose import Recipe, compose, register_schemas
 from reasoning_lab.commands.plan import planned
-from reasoning_lab.commands.print_plan import plan_table, summary
+from reasoning_lab.commands.print_plan import needs_table, price_table, summary
 from reasoning_lab.commands.sweep import recipes
 from reasoning_lab.config.folder import CONF
 from reasoning_lab.graph.recipe import (
@@ -119,7 +119,8 @@ def planning(size: int, stack: ExitStack) -> Callable[[], object]:
 
     def work() -> None:
         nodes = planned(results)
-        plan_table(nodes)
+        price_table(nodes)
+        needs_table(nodes)
         summary(nodes)
 
     return work
