@@ -34,7 +34,7 @@ from reasoning_lab.training.context import StageContext
 from reasoning_lab.types import Problem, Rollout, RolloutGroup, UserError, Verdict
 from reasoning_lab.verify import verifier_version
 
-_BATCH_GROUPS = 256
+_BATCH_ROLLOUTS = 1024
 _LOGGED_ROLLOUTS = 64
 
 
@@ -87,7 +87,10 @@ def run(config: EvaluateStage, context: StageContext, policy: Policy) -> Metrics
             f"{context.seed}/evaluate/{name}",
             context.work_dir / "rollouts",
         )
-        measures = measured(_written(groups, completions.path, logged, context.ledger))
+        batch_groups = max(1, _BATCH_ROLLOUTS // benchmark.samples)
+        measures = measured(
+            _written(groups, batch_groups, completions.path, logged, context.ledger)
+        )
     further = metric_means(functions, RolloutGroups([completions])) if functions else {}
     metrics = {
         **measures,
@@ -104,14 +107,18 @@ def run(config: EvaluateStage, context: StageContext, policy: Policy) -> Metrics
 
 
 def _written(
-    groups: Iterator[RolloutGroup], path: Path, logged: list[Rollout], ledger: Ledger
+    groups: Iterator[RolloutGroup],
+    batch_groups: int,
+    path: Path,
+    logged: list[Rollout],
+    ledger: Ledger,
 ) -> Iterator[RolloutGroup]:
-    """Pass `groups` on, once their completions are written and counted; `logged` gets the first.
+    """Pass on `groups` whose completions are written and counted; `logged` gets the first.
 
     A completion that a server did not give counts as wrong in every metric.
     """
     with RolloutWriter(path) as writer:
-        while some := list(islice(groups, _BATCH_GROUPS)):
+        while some := list(islice(groups, batch_groups)):
             rollouts = [rollout for group in some for rollout in group.rollouts]
             writer.write(rollouts)
             logged += rollouts[: _LOGGED_ROLLOUTS - len(logged)]

@@ -86,6 +86,8 @@ def prefer_peak(folder: Path, corpus: Corpus) -> dict[str, Any]:
 
 
 def prefer(folder: Path, count: int = 200_000) -> dict[str, Any]:
+    folder = folder / "prefer"
+    folder.mkdir()
     return dict(in_child(prefer_peak, folder, write_corpus(folder / "corpus", count)))
 
 
@@ -114,6 +116,8 @@ def prompts_peak(folder: Path, count: int) -> dict[str, Any]:
 
 
 def prompts(folder: Path, count: int = 200_000) -> dict[str, Any]:
+    folder = folder / "prompts"
+    folder.mkdir()
     write_problems(folder, count)
     return dict(in_child(prompts_peak, folder, count))
 
