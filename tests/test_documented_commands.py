@@ -13,7 +13,7 @@ from tests.support.composition import composed_config
 from tests.support.pages import PAGES, ROOT, page_id, shell_lines
 
 # They read files, or the store.
-WITHOUT_RECIPE = ("audit", "rescore", "export", "convert", "reference")
+WITHOUT_RECIPE = ("audit", "rescore", "export", "convert", "reference", "store")
 SWEPT = ("plan", "report", "dashboard")
 # Its commands are mistakes, which `test_troubleshooting.py` makes.
 MISTAKES = ROOT / "conf" / "TROUBLESHOOTING.md"

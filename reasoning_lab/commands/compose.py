@@ -20,7 +20,7 @@ from reasoning_lab.config.components import SourceConfig, require_package
 from reasoning_lab.config.fields import check_values
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.hydra_errors import no_stage
-from reasoning_lab.config.identity import identity_of
+from reasoning_lab.config.identity import as_plain, identity_of
 from reasoning_lab.config.targets import (
     import_trusted,
     is_trusted,
@@ -41,7 +41,7 @@ from reasoning_lab.graph.recipe import (
     with_evaluations,
 )
 from reasoning_lab.graph.record import RECORD_FILE
-from reasoning_lab.system.files import content_hash
+from reasoning_lab.graph.stat_cache import folder_hash
 from reasoning_lab.training.stage import LabStage, TrainingStage
 from reasoning_lab.types import UserError
 
@@ -67,6 +67,32 @@ class Recipe:
     source: ProblemSource
     benchmark_sources: Mapping[str, ProblemSource]
     overrides: Sequence[str] = ()
+
+    @property
+    def needs(self) -> set[str]:
+        """Fingerprints of its nodes, and of stored artifacts that its settings name by path."""
+        store = (Path(self.root.paths.runs) / "store").resolve()
+        paths = [Path(text).resolve() for text in _texts(as_plain(self.root)) if _is_path(text)]
+        places = [path.relative_to(store).parts for path in paths if path.is_relative_to(store)]
+        named = {place[1] for place in places if len(place) > 1}
+        return {node.fingerprint for node in self.nodes} | named
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item)
+
+
+def _is_path(text: str) -> bool:
+    try:
+        return Path(text).exists()
+    except (OSError, ValueError):  # A prompt may be too long for a name, or hold a null byte.
+        return False
 
 
 def register_schemas() -> None:
@@ -298,7 +324,7 @@ def _check_adapter(root: RootConfig) -> None:
 def _model_identity(root: RootConfig) -> Any:
     identity = identity_of(root.model)
     if root.model.path is not None and Path(root.model.path).is_dir():
-        identity["path"] = content_hash(Path(root.model.path))
+        identity["path"] = folder_hash(Path(root.model.path))
     return identity
 
 

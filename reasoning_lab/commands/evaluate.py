@@ -17,15 +17,32 @@ _FINGERPRINT = re.compile(r"[0-9a-f]{6,16}")
 def main(arguments: Sequence[str]) -> None:
     """`model=X`, `benchmark=[Y]` and other overrides, also of a multirun."""
     config_dir, words = split_config_dir(arguments)
-    config_dirs = [CONF, *([] if config_dir is None else [Path(config_dir)])]
-    options = sorted(file.stem for path in config_dirs for file in (path / "model").glob("*.yaml"))
     # Hydra takes flags before or after the overrides, not between them.
     flags = [] if config_dir is None else ["--config-dir", config_dir]
-    hydra_app.main([*flags, *as_recipe(words, options)])
+    hydra_app.main([*flags, *as_recipe(words, model_options(config_dir))])
+
+
+def model_options(config_dir: str | None) -> list[str]:
+    """Names of the options of conf/model, and of the user's own folder."""
+    config_dirs = [CONF, *([] if config_dir is None else [Path(config_dir)])]
+    return sorted(file.stem for path in config_dirs for file in (path / "model").glob("*.yaml"))
 
 
 def as_recipe(arguments: Sequence[str], options: Sequence[str]) -> list[str]:
-    """The overrides that evaluate the model of `model=`.
+    """The overrides that evaluate the model of `model=`; see `with_model`.
+
+    Raises:
+        UserError: `model=` is missing, or there is no such model.
+    """
+    if not take_values(arguments, "model")[0][0]:
+        raise UserError(
+            "evaluate: name what to evaluate, as in evaluate model=FOLDER benchmark=[math500]"
+        )
+    return ["recipe=evaluate", *with_model(arguments, options)]
+
+
+def with_model(arguments: Sequence[str], options: Sequence[str]) -> list[str]:
+    """The overrides with that of `model=` as an option and its path.
 
     Args:
         arguments: Overrides with `model=`, which is an option of the group, a folder, a hub id,
@@ -34,21 +51,17 @@ def as_recipe(arguments: Sequence[str], options: Sequence[str]) -> list[str]:
         options: Names of the group's options.
 
     Raises:
-        UserError: `model=` is missing, or there is no such model.
+        UserError: There is no such model.
     """
     (model,), others = take_values(arguments, "model")
-    if not model:
-        raise UserError(
-            "evaluate: name what to evaluate, as in evaluate model=FOLDER benchmark=[math500]"
-        )
     if model in options:
-        return ["recipe=evaluate", f"model={model}", *others]
+        return [f"model={model}", *others]
     (runs, engine), _ = take_values(others, "paths.runs", "engine")
     store = Path(runs or PathsConfig().runs) / "store"
     names = model.split(",")
     paths = [name if engine == "openai" else _path(name, store, options) for name in names]
     model_path = ",".join(hydra_quoted(path) for path in paths)
-    return ["recipe=evaluate", "model=checkpoint", f"model.path={model_path}", *others]
+    return ["model=checkpoint", f"model.path={model_path}", *others]
 
 
 def _path(name: str, store: Path, options: Sequence[str]) -> str:

@@ -101,7 +101,7 @@ def run(recipe: Recipe, out_dir: Path) -> RunResult:
     with build_verifier(root.hardware) as verifier:
         Preflight(verifier).require([recipe])
         recipe_run = RecipeRun(recipe, out_dir, verifier, store)
-        with closing(recipe_run):
+        with store.running(recipe.needs), closing(recipe_run):
             records = run_graph(recipe.nodes, store, recipe_run.execute, recipe_run)
     by_name = {node.name: records[node.fingerprint] for node in recipe.nodes}
     rows, results = results_of(recipe, records)

@@ -81,6 +81,13 @@ def combinations(overrides: Sequence[str]) -> list[tuple[list[str], str]]:
     ]
 
 
+def by_experiment(overrides: Sequence[str]) -> list[list[str]]:
+    """The overrides for each value of `experiment`, whose files name sweeps of their own."""
+    named = [word for word in overrides if word.startswith("experiment=")]
+    others = [word for word in overrides if word not in named]
+    return [[*chosen, *others] for chosen, _ in combinations(named)]
+
+
 def swept_keys(overrides: Sequence[str]) -> list[str]:
     """The keys, or group choices, that take several values."""
     parsed = OverridesParser.create().parse_overrides(list(overrides))

@@ -18,8 +18,7 @@ from reasoning_lab.data.rollout_index import RolloutIndex
 from reasoning_lab.types import Completion, Problem, Rollout, Verdict
 
 PROMPT_IDS = "prompt_ids.txt"
-_BATCH_ROWS = 4096
-_ROWS_AS_OBJECTS = 256
+_BATCH_ROWS = 512
 # The fields whose values a column holds as they are.
 _PROBLEM_FIELDS = ("prompt", "gold", "checker", "family", "level")
 _ROLLOUT_FIELDS = ("answer", "author", "policy_version", "judge")
@@ -89,9 +88,7 @@ class RolloutFile(Collection[Rollout]):
 
     def __iter__(self) -> Iterator[Rollout]:
         for batch in self.batches():
-            # A token's number takes 8 bytes in the batch and 36 as an object.
-            for start in range(0, len(batch), _ROWS_AS_OBJECTS):
-                yield from map(_rollout, batch.slice(start, _ROWS_AS_OBJECTS).to_pylist())
+            yield from map(_rollout, batch.to_pylist())
 
     def __contains__(self, rollout: object) -> bool:
         return any(rollout == other for other in self)
@@ -112,7 +109,7 @@ class RolloutFile(Collection[Rollout]):
         return RolloutIndex.of_batches(self.batches(RolloutIndex.COLUMNS))
 
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-        """The rows as they are in the file, at most 4,096 at a time.
+        """The rows as they are in the file, at most 512 at a time.
 
         Row groups of the file that have none of the rows are not read.
         """
@@ -134,7 +131,7 @@ class RolloutFile(Collection[Rollout]):
 
 
 def _adjacent_row_groups(metadata: pq.FileMetaData) -> Iterator[tuple[list[int], int]]:
-    """Numbers of row groups with some 4,096 rows together, and the row at which they end."""
+    """Numbers of row groups with some 512 rows together, and the row at which they end."""
     sizes = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
     ends = np.cumsum(sizes)
     for _, members in groupby(range(len(sizes)), lambda number: ends[number] // _BATCH_ROWS):

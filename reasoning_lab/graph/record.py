@@ -7,7 +7,7 @@ its own content, so that a file that was altered is told from one that was writt
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -145,15 +145,24 @@ class Record(Metadata):
         text = json.dumps(_canonical(content), indent=2, allow_nan=False) + "\n"
         (folder / RECORD_FILE).write_text(text, encoding="utf-8")
 
-    def verify(self) -> None:
+    def verify(self, hash_of: Callable[[Path, str], str] | None = None) -> None:
         """Compare every file with its recorded size and checksum.
+
+        Args:
+            hash_of: Gives the SHA-256 of a file, from its path and its name in `files`; None = it
+                is computed.
 
         Raises:
             CorruptArtifactError: A file is missing or differs; the message names it.
         """
+        for damage in self.damages(hash_of or (lambda file, name: sha256(file))):
+            raise CorruptArtifactError(damage)
+
+    def damages(self, hash_of: Callable[[Path, str], str]) -> Iterator[str]:
+        """What is wrong with each file that is not as recorded; `hash_of` as for `verify`."""
         for name, record in self.files.items():
             file = self.path / name
             if not file.is_file():
-                raise CorruptArtifactError(f"{name} is missing")
-            if file.stat().st_size != record.bytes or sha256(file) != record.sha256:
-                raise CorruptArtifactError(f"{name} differs from its checksum")
+                yield f"{name} is missing"
+            elif file.stat().st_size != record.bytes or hash_of(file, name) != record.sha256:
+                yield f"{name} differs from its checksum"

@@ -5,7 +5,8 @@ verified and reused, what doesn't is built beside its final place and renamed in
 a reader never sees half an artifact. Layout: `<root>/<stage>/<fingerprint>/artifact.json`
 next to the stage's files, and `<root>/../work/<stage>-<fingerprint>/` for checkpoints.
 Follows marin's `execution/lazy.py` in keeping what a result is apart from where it ran.
-Simplified: POSIX file systems only, and every look-up reads the whole artifact.
+Simplified: POSIX file systems only. A look-up hashes a file only once it has changed, by its size
+and its time of change (`stat_cache.py`); what a disk loses in silence, `store verify` finds.
 """
 
 import errno
@@ -13,8 +14,8 @@ import logging
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import fields
 from pathlib import Path
 
@@ -27,7 +28,9 @@ from reasoning_lab.graph.record import (
     OlderLayoutError,
     Record,
 )
-from reasoning_lab.system.files import flush_and_rename, sha256
+from reasoning_lab.graph.running import declare_run
+from reasoning_lab.graph.stat_cache import StatCache
+from reasoning_lab.system.files import flush_and_rename
 from reasoning_lab.types import UserError
 
 log = logging.getLogger(__name__)
@@ -48,6 +51,20 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = Path(root)
 
+    @property
+    def work(self) -> Path:
+        """The folder of what unfinished stages have saved, and of what stages share meanwhile."""
+        return self.root.parent / "work"
+
+    def running(self, fingerprints: Iterable[str]) -> AbstractContextManager[object]:
+        """Keep artifacts, made or not, from being pruned until a `with` ends.
+
+        Raises:
+            UserError: The store's folder cannot be written.
+        """
+        with writing(self.root):
+            return declare_run(self.root, fingerprints)
+
     def lookup(self, stage: str, fingerprint: str) -> Record | None:
         """The verified artifact, or None when there is none to be used.
 
@@ -59,7 +76,7 @@ class Store:
             return _verified(path)
         except CorruptArtifactError:
             try:
-                lock = self._acquire(path, timeout_s=0)
+                lock = acquire(lock_file(path))
             except Timeout:
                 return None
         with lock:
@@ -92,12 +109,12 @@ class Store:
             Exception: Whatever `build` raised, after its `out_dir` was removed.
         """
         path = self._path(stage, fingerprint)
-        work_dir = self.root.parent / "work" / f"{stage}-{fingerprint}"
+        work_dir = self.work / f"{stage}-{fingerprint}"
         try:
-            lock = self._acquire(path, timeout_s=0)
+            lock = acquire(lock_file(path))
         except Timeout:
             log.info("Another process is making %s/%s; waiting.", stage, fingerprint)
-            lock = self._acquire(path, timeout_s=-1)
+            lock = acquire(lock_file(path), timeout_s=-1)
         with lock:
             artifact = self._lookup_locked(path)
             reused = artifact is not None
@@ -112,13 +129,14 @@ class Store:
         One with an unreadable record is passed over with a logged warning, one of an older layout
         without, see `older_layout_notice`.
         """
-        for path, content in self._records():
+        for path, content in self.records():
             if isinstance(content, Record):
                 yield content
             elif not isinstance(content, OlderLayoutError):
                 log.warning("Passed over %s: %s.", path, content)
 
-    def _records(self) -> Iterator[tuple[Path, Record | CorruptArtifactError]]:
+    def records(self) -> Iterator[tuple[Path, Record | CorruptArtifactError]]:
+        """Each committed artifact's folder, with its record or with why it cannot be read."""
         for path in sorted(self.root.glob("*/*")):
             if path.is_dir() and _FINGERPRINT.fullmatch(path.name):
                 try:
@@ -128,31 +146,19 @@ class Store:
 
     def older_layout_notice(self) -> str | None:
         """One sentence about artifacts of an earlier version of the lab; None = there are none."""
-        older = sum(isinstance(content, OlderLayoutError) for _, content in self._records())
+        older = sum(isinstance(content, OlderLayoutError) for _, content in self.records())
         if not older:
             return None
         return (
             f"{self.root}: {older} of its artifacts, made by an earlier version, are not "
-            "reused; a policy among them can still be named by model.path; remove the others"
+            "reused; a policy among them can still be named by model.path; `reasoning-lab store "
+            "prune` removes the others"
         )
 
     def _path(self, stage: str, fingerprint: str) -> Path:
         if not _STAGE.fullmatch(stage) or not _FINGERPRINT.fullmatch(fingerprint):
             raise ValueError(f"not a stage and a fingerprint: {stage!r}, {fingerprint!r}")
         return self.root / stage / fingerprint
-
-    def _acquire(self, path: Path, timeout_s: float) -> AbstractContextManager[object]:
-        """The artifact's lock until a `with` ends; -1 = wait for ever, else `Timeout` is raised."""
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            return FileLock(path.parent / f".{path.name}.lock").acquire(timeout=timeout_s)
-        except Timeout:
-            raise
-        except OSError as error:
-            raise UserError(
-                f"The folder {path.parent} cannot be written ({error.strerror}): free space "
-                "there or choose an output folder that you may write to."
-            ) from error
 
     def _lookup_locked(self, path: Path) -> Record | None:
         try:
@@ -184,15 +190,47 @@ class Store:
             shutil.rmtree(out_dir, ignore_errors=True)
 
 
+def lock_file(path: Path) -> Path:
+    """Whoever makes or removes what lies at `path` holds a lock on this file."""
+    return path.with_name(f".{path.name}.lock")
+
+
+def acquire(lock: Path, timeout_s: float = 0) -> AbstractContextManager[object]:
+    """The lock on a file until a `with` ends; -1 = wait for ever.
+
+    Raises:
+        Timeout: Another process holds it.
+        UserError: The folder cannot be written.
+    """
+    with writing(lock.parent):
+        return FileLock(lock).acquire(timeout=timeout_s)
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Make the folder, and say it in one sentence where nothing can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except Timeout:
+        raise
+    except OSError as error:
+        raise UserError(
+            f"The folder {folder} cannot be written ({error.strerror}): free space "
+            "there or choose an output folder that you may write to."
+        ) from error
+
+
 def _commit(out_dir: Path, path: Path, metadata: Metadata) -> Record:
     """Record, flush and publish `out_dir` as `path`, in that order."""
     contents = sorted(out_dir.rglob("*"))
     if links := [entry for entry in contents if entry.is_symlink()]:
         raise ValueError(f"{links[0].name} is a link; an artifact holds its own files")
+    cache = StatCache(path)
+    names = {entry.relative_to(out_dir).as_posix(): entry for entry in contents if entry.is_file()}
     files = {
-        entry.relative_to(out_dir).as_posix(): FileRecord(entry.stat().st_size, sha256(entry))
-        for entry in contents
-        if entry.is_file()
+        name: FileRecord(file.stat().st_size, cache.computed(file, name))
+        for name, file in names.items()
     }
     record = Record(
         path=path,
@@ -203,14 +241,16 @@ def _commit(out_dir: Path, path: Path, metadata: Metadata) -> Record:
     )
     record.write(out_dir)
     flush_and_rename(out_dir, path)
+    cache.save()
     return Record.read(path)
 
 
 def _verified(path: Path) -> Record | None:
     if not path.exists():
         return None
-    artifact = Record.read(path)
-    artifact.verify()
+    artifact, cache = Record.read(path), StatCache(path)
+    artifact.verify(cache.sha256)
+    cache.save()
     return artifact
 
 

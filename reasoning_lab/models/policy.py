@@ -6,11 +6,13 @@ generation config. Weights are never unpickled and remote code never runs.
 
 import copy
 import gc
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -103,16 +105,47 @@ def load_policy(
         UserError: There is no such model, or its weights are not safetensors.
     """
     tokenizer = load_tokenizer(path, revision, key)
+    model, _ = load_model(path, dtype, revision, key, kernels)
+    return model, tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class LoadReport:
+    """Weights that a checkpoint and its architecture do not share, by name.
+
+    Attributes:
+        missing: Of the architecture alone; their values are random.
+        unexpected: Of the checkpoint alone; nothing reads them.
+    """
+
+    missing: Sequence[str]
+    unexpected: Sequence[str]
+
+
+def load_model(
+    path: str | Path,
+    dtype: str,
+    revision: str | None = None,
+    key: str = "model.path",
+    kernels: str = "fused",
+) -> tuple[PreTrainedModel, LoadReport]:
+    """The model of `load_policy`, whose arguments it takes, and which weights were there."""
     try:
         config = AutoConfig.from_pretrained(path, revision=revision)
         fix_rope_factors(config, key)
-        model = AutoModelForCausalLM.from_pretrained(
-            path, config=config, revision=revision, dtype=_dtype(dtype), use_safetensors=True
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            path,
+            config=config,
+            revision=revision,
+            dtype=_dtype(dtype),
+            use_safetensors=True,
+            output_loading_info=True,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise _load_error(path, key, error) from error
+    model, info = loaded
     _set_kernels_and_precision(model, dtype, kernels)
-    return model, tokenizer
+    return model, LoadReport(sorted(info["missing_keys"]), sorted(info["unexpected_keys"]))
 
 
 def _set_kernels_and_precision(model: PreTrainedModel, dtype: str, kernels: str) -> None:

@@ -70,7 +70,10 @@ def completions_of(
     outputs: Sequence[tuple[list[int], Sequence[float], bool]],
 ) -> list[Completion]:
     """The completion of each output: token ids, their logprobs, and whether it was truncated."""
-    texts = tokenizer.batch_decode([ids for ids, _, _ in outputs], skip_special_tokens=True)
+    end = tokenizer.eos_token_id
+    # The end token may be one that decoding does not leave out.
+    without_end = [ids[:-1] if ids[-1:] == [end] else ids for ids, _, _ in outputs]
+    texts = tokenizer.batch_decode(without_end, skip_special_tokens=True)
     return [
         Completion(ids, text, logprobs, truncated)
         for (ids, logprobs, truncated), text in zip(outputs, texts, strict=True)

@@ -38,6 +38,8 @@ class RolloutSampler:
         sync_weights: Gives the engine the policy's weights before each sampling. It gets the engine
             and the policy's version; every rank calls it.
         instruction: Appended to every problem, on a line of its own.
+        thought_prefix: What the chat template writes of a thought; the verifier reads it before
+            each completion, so that a thought without an end holds no answer.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class RolloutSampler:
         progress: Progress,
         sync_weights: Callable[[Engine, int], None] = lambda engine, version: None,
         instruction: str = "",
+        thought_prefix: str = "",
     ) -> None:
         self._progress = progress
         self._task: Task | None = None
@@ -56,6 +59,7 @@ class RolloutSampler:
         self._author = author
         self._sync_weights = sync_weights
         self._instruction = instruction
+        self._thought_prefix = thought_prefix
         self._peers = Peers()
 
     def close(self) -> None:
@@ -152,7 +156,7 @@ class RolloutSampler:
         ]
         prompts = [with_instruction(problem.prompt, self._instruction) for problem in repeated]
         completions = self._engine.generate(prompts, sampling, list(chain.from_iterable(seeds)))
-        texts = [completion.text for completion in completions]
+        texts = [self._thought_prefix + completion.text for completion in completions]
         verdicts = self._verifier.verify(repeated, texts)
         return [
             Rollout(problem, completion, answer, verdict, self._author, policy_version)

@@ -25,12 +25,15 @@ def sha256(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def content_hash(path: Path) -> str:
-    """SHA-256 (hex) of a file, or of a folder's files with their relative names."""
+def content_hash(path: Path, hash_of: Callable[[Path], str] = sha256) -> str:
+    """SHA-256 (hex) of a file, or of a folder's files with their relative names.
+
+    `hash_of` gives that of each file.
+    """
     if path.is_file():
-        return sha256(path)
+        return hash_of(path)
     files = sorted(entry for entry in path.rglob("*") if entry.is_file())
-    names = {str(file.relative_to(path)): sha256(file) for file in files}
+    names = {str(file.relative_to(path)): hash_of(file) for file in files}
     text = json.dumps(names, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -22,7 +22,9 @@ from reasoning_lab.graph.recipe import BASE
 from reasoning_lab.graph.stage import Metrics
 from reasoning_lab.models.adapters import add_adapter
 from reasoning_lab.models.chat import add_missing_tokens
+from reasoning_lab.models.policy import load_tokenizer
 from reasoning_lab.models.policy_artifact import Policy
+from reasoning_lab.models.tokenizer import template_thought
 from reasoning_lab.sampling.engine import Engine, OnProgress
 from reasoning_lab.sampling.hf import checked_engine
 from reasoning_lab.sampling.rollouts import RolloutSampler
@@ -156,24 +158,34 @@ class StageContext(Job):
             UserError: Its decoding is not the model's forward; see `check_engine`.
         """
         engine = checked_engine(policy, tokenizer, self.hardware, f"stages.{self.name}")
-        return self.sampler_through(engine.reporting_to, instruction=instruction)
+        return self.sampler_through(tokenizer, engine.reporting_to, instruction=instruction)
 
     def engine_sampler(
         self, policy: Policy, engine: EngineConfig, instruction: str
     ) -> RolloutSampler:
         """Draws verified rollouts from the policy through a configured engine."""
         options = engine.for_policy(str(policy.path), policy.revision, self.model.sampling_dtype)
+        tokenizer = None
+        if engine.runtime != "server" or policy.path.is_dir():
+            tokenizer = load_tokenizer(policy.path, policy.revision, "engine.model")
         return self.sampler_through(
-            lambda on_progress: options.open(self.hardware), instruction=instruction
+            tokenizer, lambda on_progress: options.open(self.hardware), instruction=instruction
         )
 
     def sampler_through(
         self,
+        tokenizer: PreTrainedTokenizerBase | None,
         engine: Callable[[OnProgress], Engine],
         sync: Callable[[Engine, int], None] = lambda engine, version: None,
         instruction: str = "",
     ) -> RolloutSampler:
-        """Draws verified rollouts through an engine; see `RolloutSampler`."""
+        """Draws verified rollouts through an engine; see `RolloutSampler`.
+
+        `tokenizer` is the policy's; None = only a server has it.
+        """
         policy = self.inputs.get(Policy.kind)
         author = policy.author if isinstance(policy, Policy) else BASE
-        return RolloutSampler(engine, self.verifier, author, self.progress, sync, instruction)
+        opened = "" if tokenizer is None else template_thought(tokenizer)
+        return RolloutSampler(
+            engine, self.verifier, author, self.progress, sync, instruction, opened
+        )

@@ -19,6 +19,7 @@ import random
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from functools import partial
 from typing import Any
 
@@ -65,19 +66,28 @@ _MOST_COPIED_PARAMETERS = 2**27
 _COPY_BYTES = 6
 
 
+class Difference(StrEnum):
+    """A way in which training differs from the model's own forward."""
+
+    FORWARD_FAILS = "its own forward fails"
+    NOT_FINITE = "its own forward gives no finite numbers"
+    KERNELS = "the fused kernels give other logprobs than its own forward"
+    ROWS = "padded rows change a document's logprobs"
+
+
 @dataclass(slots=True)
-class _Findings:
+class Findings:
     """What differs, and the options that change it.
 
     Attributes:
-        differences: By what they are, how large.
+        differences: How large each is.
         options: Without repetition, in order; None = no option does.
     """
 
-    differences: dict[str, str] = field(default_factory=dict)
+    differences: dict[Difference, str] = field(default_factory=dict)
     options: dict[str | None, None] = field(default_factory=dict)
 
-    def add(self, difference: str, size: str, option: str | None) -> None:
+    def add(self, difference: Difference, size: str, option: str | None) -> None:
         self.differences[difference] = size
         self.options[option] = None
 
@@ -89,15 +99,26 @@ class _Findings:
 
 
 def check_student(policy: PreTrainedModel, hardware: HardwareConfig, stage: str) -> None:
-    """Hold the logprobs that a stage trains on to the model's own.
-
-    `policy` is whole, before any strategy divides it. It is left as it was, but that it reads
-    padded rows where documents of one row would read each other.
+    """Hold the logprobs that a stage trains on to the model's own; see `compare_training`.
 
     Raises:
         UserError: They differ; the sentence names the option that makes them equal.
     """
-    findings = _Findings()
+    findings = compare_training(policy, hardware)
+    kind = policy.config.model_type
+    if findings.differences:
+        raise UserError(f"stages.{stage}: with this model ('{kind}') {findings}")
+    if pads_documents(policy):
+        log.info("stages.%s: '%s' mixes documents of one row, so it reads them padded", stage, kind)
+
+
+def compare_training(policy: PreTrainedModel, hardware: HardwareConfig) -> Findings:
+    """How the logprobs that training computes differ from the model's own.
+
+    `policy` is whole, before any strategy divides it. It is left as it was, but that it reads
+    padded rows where documents of one row would read each other.
+    """
+    findings = Findings()
     with full_float32(), placed(policy, hardware):
         _compare(policy, findings)
         if _hides_leaks(policy):
@@ -106,15 +127,11 @@ def check_student(policy: PreTrainedModel, hardware: HardwareConfig, stage: str)
             _compare(precise, findings)
             if pads_documents(precise):
                 pad_documents(policy)
-    kind = policy.config.model_type
-    if findings.differences:
-        raise UserError(f"stages.{stage}: with this model ('{kind}') {findings}")
-    if pads_documents(policy):
-        log.info("stages.%s: '%s' mixes documents of one row, so it reads them padded", stage, kind)
+    return findings
 
 
 @torch.no_grad()
-def _compare(model: PreTrainedModel, findings: _Findings) -> None:
+def _compare(model: PreTrainedModel, findings: Findings) -> None:
     """Add to `findings` each path of training that is not the model's own forward."""
     documents = _documents(model.config)
     remedy = "hardware.kernels=reference" if has_kernels(model) else None
@@ -124,14 +141,14 @@ def _compare(model: PreTrainedModel, findings: _Findings) -> None:
             batch = completion_batch(documents[:1]).to(model.device)
             logits = attempt(lambda: trained_logits(model, batch)[0])
             if isinstance(logits, Exception):
-                findings.add("its own forward fails", first_line(logits), None)
+                findings.add(Difference.FORWARD_FAILS, first_line(logits), None)
                 return
             stack.enter_context(_typical_logits(model, float(logits.abs().max())))
             reference = alone_logprobs(model, documents)
             with rounding(model):
                 rounded = alone_logprobs(model, documents)
         if not reference.isfinite().any():
-            findings.add("its own forward gives no finite numbers", "NaN", None)
+            findings.add(Difference.NOT_FINITE, "NaN", None)
             return
 
         def difference(logprobs: Any, expected: Tensor) -> str:
@@ -143,7 +160,7 @@ def _compare(model: PreTrainedModel, findings: _Findings) -> None:
 
         alone = attempt(lambda: alone_logprobs(model, documents))
         if size := difference(alone, reference):
-            findings.add("the fused kernels give other logprobs than its own forward", size, remedy)
+            findings.add(Difference.KERNELS, size, remedy)
             # What else differs is what will when that option is set.
             stack.enter_context(reference_kernels(model))
             alone, remedy = reference, None
@@ -155,7 +172,7 @@ def _compare(model: PreTrainedModel, findings: _Findings) -> None:
             with reference_kernels(model):
                 padded = attempt(lambda: read_logprobs(model, together))
             option = None if difference(padded, reference) else remedy
-            findings.add("padded rows change a document's logprobs", size, option)
+            findings.add(Difference.ROWS, size, option)
 
 
 def _documents(config: Any) -> list[Example]:

@@ -17,7 +17,7 @@ not count. Rows:
 - `prompts`: the prompts of 20 steps of RL with dynamic sampling, from 200,000 problems.
 - `evaluate`: 200,000 completions of 250 tokens, written, read for a report, and verified again.
 - `prepare-ours`, `prepare-trl`: tokenise and pack the same 20,000 documents; `ratio` of seconds and
-  of peak memory, ours to TRL's, on the first.
+  `memory_ratio` of the peaks of all processes, ours to TRL's, on the first.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from reasoning_lab.data.corpus import RolloutFile
 from reasoning_lab.data.tokens.batches import step_batches
@@ -51,6 +51,7 @@ from .curation import curated
 from .footprint import in_child, peak_anonymous, resident
 from .lists import WORDS, evaluate, prefer, prompts, write_all
 from .pairs.workload import SIZES, write_workload
+from .preparation import prepared
 
 _LONG, _SHORT = (200, 7000), (20, 700)
 _ROW_TOKENS = 4096
@@ -225,82 +226,6 @@ def plan_peak(row_tokens: int, count: int) -> dict[str, Any]:
         }
 
 
-def prepare_ours(file: Path, model: Path, folder: Path, processes: int) -> dict[str, Any]:
-    before = resident("RssAnon")
-    with peak_anonymous() as peak:
-        start = time.perf_counter()
-        table = tokenized(
-            RolloutFile(file), AutoTokenizer.from_pretrained(model), folder, processes=processes
-        ).pieces(_ROW_TOKENS, Overlong.TRUNCATE)
-        rows = pack(table.lengths, _ROW_TOKENS)
-        return {
-            "tokens": int(table.lengths.sum()),
-            "documents": len(table),
-            "rows": len(rows),
-            "seconds": time.perf_counter() - start,
-            "anonymous_bytes": peak() - before,
-        }
-
-
-def prepare_trl(file: Path, model: Path, folder: Path, processes: int) -> dict[str, Any]:
-    """`SFTTrainer` with packing, from prompts and completions, up to its packed dataset."""
-    import datasets
-    from trl import SFTConfig, SFTTrainer
-
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    policy = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=512,
-            hidden_size=8,
-            intermediate_size=8,
-            num_hidden_layers=1,
-            num_attention_heads=1,
-        )
-    )
-
-    def rows() -> Iterator[dict[str, str]]:
-        for rollout in RolloutFile(file):
-            (prompt,) = prompt_texts(tokenizer, [rollout.problem.prompt])
-            yield {"prompt": prompt, "completion": rollout.completion.text}
-
-    before = resident("RssAnon")
-    with peak_anonymous() as peak:
-        dataset = datasets.Dataset.from_generator(rows, cache_dir=str(folder))
-        start = time.perf_counter()
-        trainer = SFTTrainer(
-            model=policy,
-            args=SFTConfig(
-                output_dir=str(folder),
-                packing=True,
-                max_length=_ROW_TOKENS,
-                dataset_num_proc=processes,
-                use_cpu=True,
-                report_to="none",
-                padding_free=True,
-            ),
-            train_dataset=dataset,
-            processing_class=tokenizer,
-        )
-        return {
-            "rows": len(trainer.train_dataset),  # type: ignore[arg-type]  # A `Dataset`.
-            "documents": len(dataset),
-            "seconds": time.perf_counter() - start,
-            "anonymous_bytes": peak() - before,
-        }
-
-
-def prepared(bench: Bench, folder: Path, processes: int) -> Iterator[dict[str, Any]]:
-    file = write_corpus(folder / "prepare.parquet", 20_000 * 1000, (500, 1500))
-    ours = in_child(prepare_ours, file, folder / "model", folder / "ours", processes)
-    trl = in_child(prepare_trl, file, folder / "model", folder / "trl", processes)
-    ratios = {
-        "ratio": ours["seconds"] / trl["seconds"],
-        "memory_ratio": ours["anonymous_bytes"] / trl["anonymous_bytes"],
-    }
-    yield {"name": "prepare-ours", **ours, **ratios}
-    yield {"name": "prepare-trl", **trl}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("rows", nargs="*", help="all by default")
@@ -328,7 +253,8 @@ def main() -> None:
             if not options.rows or name in options.rows:
                 print(json.dumps({"name": name, **work()}), flush=True)
         if not options.rows or "prepare" in options.rows:
-            for row in prepared(bench, folder, options.processes):
+            file = write_corpus(folder / "prepare.parquet", 20_000 * 1000, (500, 1500))
+            for row in prepared(file, folder, options.processes):
                 print(json.dumps(row), flush=True)
 
 

@@ -6,39 +6,25 @@ from typing import Any
 
 import pytest
 
-from reasoning_lab.graph.recipe import Node, RunIdentity, link, with_evaluations
+from reasoning_lab.graph.recipe import Node, RunIdentity, link
 from reasoning_lab.graph.record import Record
 from reasoning_lab.graph.run import Outcome, Work, plan, run
 from reasoning_lab.graph.stage import Stage
 from reasoning_lab.graph.store import Store
-from tests.support.toys import Choose, Clean, Grow, Learn, Measure, Model, Prefer, Text, Write
-
-RECIPE: dict[str, Stage] = {"base": Grow(), "teach": Write(), "clean": Clean(), "tune": Learn()}
-
-
-class Log:
-    """What an observer is told."""
-
-    def __init__(self) -> None:
-        self.events: list[tuple[str, ...]] = []
-
-    def started(self, node: Node) -> None:
-        self.events.append(("started", node.name))
-
-    def finished(self, node: Node, record: Record, reused: bool) -> None:
-        self.events.append(("reused" if reused else "made", node.name, record.stage))
-
-
-def nodes_of(stages: dict[str, Stage] = RECIPE, seed: int = 0) -> list[Node]:
-    identity = RunIdentity({"model": {}, "data": {}}, seed)
-    return with_evaluations(link(stages, identity, False), {"test": Measure()}, identity, None)
-
-
-def execute(work: Work) -> Outcome:
-    """Write the names of the inputs."""
-    stages = sorted(record.stage for record in work.inputs.values())
-    (work.out_dir / "inputs").write_text(" ".join(stages))
-    return Outcome({"score": len(stages)}, {"rows": {"in": 1, "out": 1, "dropped": {}}}, {"x": "1"})
+from tests.support.toys import (
+    RECIPE,
+    Choose,
+    Grow,
+    Learn,
+    Log,
+    Model,
+    Prefer,
+    Text,
+    Write,
+    execute,
+    never,
+    nodes_of,
+)
 
 
 @pytest.fixture
@@ -63,12 +49,8 @@ def test_each_node_is_made_once_from_its_inputs(store: Store) -> None:
     assert by_name["tune"].versions == {"x": "1"}
 
     again = Log()
-    run(nodes, store, _never, again)
+    run(nodes, store, never, again)
     assert {event for event, *_ in again.events} == {"reused"}
-
-
-def _never(work: Work) -> Outcome:
-    raise AssertionError(work.node.name)
 
 
 def test_a_run_goes_on_where_it_failed(store: Store) -> None:

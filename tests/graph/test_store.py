@@ -56,8 +56,8 @@ def store(tmp_path: Path) -> Store:
 
 
 def _names(store: Store, stage: str = "sft") -> list[str]:
-    """What lies visibly or hidden in the stage's folder, locks excepted."""
-    return sorted(p.name for p in (store.root / stage).iterdir() if p.suffix != ".lock")
+    """The folders that lie visibly or hidden in the stage's folder."""
+    return sorted(p.name for p in (store.root / stage).iterdir() if p.is_dir())
 
 
 def test_fingerprint_is_the_hash_of_sorted_compact_json() -> None:

@@ -1,4 +1,4 @@
-"""Groups that are sampled shard by shard, by one process and by several."""
+"""What the verifier reads of a completion; groups that are sampled shard by shard."""
 
 import multiprocessing
 from collections.abc import Iterator
@@ -13,13 +13,15 @@ from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.sampling.rollouts import RolloutSampler
 from reasoning_lab.tracking.progress import Progress
-from reasoning_lab.types import Problem, RolloutGroup
+from reasoning_lab.types import Completion, Problem, RolloutGroup, Verdict
 from reasoning_lab.verify import Verifier
 from tests.support.scripted import ScriptedEngine
 
 # A shard has 1,024 rollouts, so that two ranks share these in 2 + 1 shards.
 PROBLEMS = [Problem(f"p{number}", "1", "number", "f") for number in range(5)]
 GROUP_SIZE = 512
+CUT_OFF = Completion([5], "Is it \\boxed{1}?", truncated=True)
+CLOSED = Completion([5], "It is.\n</think>\n\\boxed{1}")
 
 
 def groups(folder: Path) -> Iterator[RolloutGroup]:
@@ -66,3 +68,26 @@ def test_ranks_with_unequal_numbers_of_shards_have_the_groups_of_one(tmp_path: P
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as ranks:
         first, second = ranks.map(of_rank, range(2), [tmp_path] * 2)
     assert first == second == list(groups(tmp_path / "alone"))
+
+
+@pytest.fixture(scope="module")
+def verifier() -> Iterator[Verifier]:
+    with Verifier(1, timeout_s=20, memory_mb=1024) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize(
+    ("prefix", "of_cut_off"), [("", Verdict.CORRECT), ("<think>\n", Verdict.UNPARSEABLE)]
+)
+def test_a_thought_that_the_template_opened_holds_no_answer(
+    prefix: str, of_cut_off: Verdict, verifier: Verifier
+) -> None:
+    problems = [Problem(prompt, "1", "number", "coins") for prompt in ("cut off", "closed")]
+    engine = ScriptedEngine("m", {"cut off": CUT_OFF, "closed": CLOSED}, HardwareConfig())
+    sampler = RolloutSampler(
+        lambda _: engine, verifier, "policy", Progress(), thought_prefix=prefix
+    )
+    sampled = sampler.groups(problems, 1, Sampling(1.0, 1.0, 4), "0")
+    assert [group.rollouts[0].verdict for group in sampled] == [of_cut_off, Verdict.CORRECT]
+    # What trains is what was sampled.
+    assert [group.rollouts[0].completion for group in sampled] == [CUT_OFF, CLOSED]

@@ -16,9 +16,9 @@ from reasoning_lab.data.tokens.documents import document_of
 from reasoning_lab.data.tokens.table import TokenTable
 from reasoning_lab.graph.record import Record
 from reasoning_lab.models.policy import load_policy
-from reasoning_lab.models.tokenizer import completion_tokens, prompt_tokens
+from reasoning_lab.models.tokenizer import tokenize
 from reasoning_lab.training.next_token_training import train_next_token
-from reasoning_lab.types import Example
+from reasoning_lab.types import Completion
 from reasoning_lab.verify import Verifier
 from tests.conftest import lab_here
 from tests.support.composition import composed_config
@@ -67,11 +67,13 @@ def save_coin_tosser(twin: Twin, folder: Path, work: Path, kernels: str = "fused
     raw = twin_tokenizer(twin, texts)
     save_twin(twin_model(twin, raw), raw, folder)
     model, tokenizer = load_policy(folder, "float32", kernels=kernels)
-    prompts = prompt_tokens(tokenizer, [prompt for prompt, _ in COINS])
-    answers = completion_tokens(tokenizer, [f"\\boxed{{{gold}}}" for _, gold in COINS])
-    documents = TokenTable.of_documents(
-        [document_of(Example(*pair)) for pair in zip(prompts, answers, strict=True)]
+    # A thought that the template opens is closed at once.
+    examples = tokenize(
+        tokenizer,
+        [prompt for prompt, _ in COINS],
+        [Completion([], f"\\boxed{{{gold}}}") for _, gold in COINS],
     )
+    documents = TokenTable.of_documents([document_of(example) for example in examples])
     training = OptimizationConfig(learning_rate=1e-2, length="40 steps", batch_size=16)
     work.mkdir()
     source = file_source(folder.parent / "coins.jsonl")

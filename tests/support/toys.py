@@ -1,8 +1,11 @@
-"""Stages and artifacts of three lines each, for tests of the graph: no torch, no language model."""
+"""Stages of three lines each and runs of them, for tests of the graph: no torch."""
 
 from dataclasses import dataclass
 
 from reasoning_lab.graph.artifact import Artifact
+from reasoning_lab.graph.recipe import Node, RunIdentity, link, with_evaluations
+from reasoning_lab.graph.record import Record
+from reasoning_lab.graph.run import Outcome, Work
 from reasoning_lab.graph.stage import Stage
 
 
@@ -64,3 +67,35 @@ class Measure(Stage):
 
 
 KNOWN = (Grow, Write, Clean, Learn, Choose, Prefer)
+
+RECIPE: dict[str, Stage] = {"base": Grow(), "teach": Write(), "clean": Clean(), "tune": Learn()}
+
+
+class Log:
+    """What an observer is told."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, ...]] = []
+
+    def started(self, node: Node) -> None:
+        self.events.append(("started", node.name))
+
+    def finished(self, node: Node, record: Record, reused: bool) -> None:
+        self.events.append(("reused" if reused else "made", node.name, record.stage))
+
+
+def nodes_of(stages: dict[str, Stage] = RECIPE, seed: int = 0) -> list[Node]:
+    identity = RunIdentity({"model": {}, "data": {}}, seed)
+    return with_evaluations(link(stages, identity, False), {"test": Measure()}, identity, None)
+
+
+def execute(work: Work) -> Outcome:
+    """Write the names of the inputs."""
+    stages = sorted(record.stage for record in work.inputs.values())
+    (work.out_dir / "inputs").write_text(" ".join(stages))
+    return Outcome({"score": len(stages)}, {"rows": {"in": 1, "out": 1, "dropped": {}}}, {"x": "1"})
+
+
+def never(work: Work) -> Outcome:
+    """For a run that must reuse everything."""
+    raise AssertionError(work.node.name)

@@ -27,17 +27,18 @@ from threading import Thread
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import Dataset, Features, concatenate_datasets
-from datasets.arrow_writer import ArrowWriter
 from filelock import FileLock
 from transformers import PreTrainedTokenizerBase
 
 from reasoning_lab.data.corpus import RolloutFile
 from reasoning_lab.data.tokens.documents import Document, TrainedPart, document_of
 from reasoning_lab.data.tokens.table import COLUMNS, TokenTable, arrow_table
+from reasoning_lab.graph.housekeeping import SOURCE_FILE
 from reasoning_lab.graph.record import digest
+from reasoning_lab.graph.stat_cache import sha256_of
+from reasoning_lab.graph.store import lock_file
 from reasoning_lab.models.tokenizer import tokenize, tokenizer_identity
-from reasoning_lab.system.files import flush_and_rename, remove, sha256, write_atomically
+from reasoning_lab.system.files import flush_and_rename, remove, write_atomically
 from reasoning_lab.types import Completion
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ log = logging.getLogger(__name__)
 # Raised when the same text is given other tokens.
 _VERSION = 2
 # Characters that one call of the tokenizer reads: their tokens are Python integers for a while.
-_CALL_CHARACTERS = 1 << 20
+_CALL_CHARACTERS = 1 << 16
 # Compressed; a process needs seconds to start, in which this one tokenises as much.
 _FEW_BYTES = 8 << 20
 _SHARD_ROWS = 4096
@@ -73,10 +74,12 @@ def tokenized(
         on_progress: Called with the number of rollouts of each shard that is there.
     """
     rows = rollouts.rows
+    # Every process of a stage asks for it.
+    source = sha256_of(rollouts.path, rollouts.path.parent)
     key = digest(
         {
             "version": _VERSION,
-            "file": sha256(rollouts.path),
+            "file": source,
             "rows": None if rows is None else hashlib.sha256(rows.tobytes()).hexdigest(),
             "tokenizer": tokenizer_identity(tokenizer),
             "trained": str(trained),
@@ -84,9 +87,12 @@ def tokenized(
     )[:16]
     table = folder / key
     if not _is_finished(table):
-        table.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / f".{key}.lock"):
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(lock_file(table)):
             if not _is_finished(table):
+                table.mkdir(exist_ok=True)
+                _remove_damaged(table)
+                (table / SOURCE_FILE).write_text(source, encoding="utf-8")
                 _write(rollouts, tokenizer, table, trained, processes, on_progress)
     return _read(table)
 
@@ -100,10 +106,20 @@ def _is_finished(table: Path) -> bool:
         return False
 
 
+def _remove_damaged(table: Path) -> None:
+    """Remove the shards of a table that was finished once."""
+    if (table / _SUMMARY).exists():
+        log.warning("%s is damaged and is made again.", table)
+        for entry in table.iterdir():
+            remove(entry)
+
+
 def _read(table: Path) -> TokenTable:
     shards = sorted(table.glob("*.arrow"))
     if not shards:
         return TokenTable.of_documents([])
+    from datasets import Dataset, concatenate_datasets
+
     dataset = concatenate_datasets([Dataset.from_file(str(shard)) for shard in shards])
     return TokenTable.of(dataset.data.table)
 
@@ -116,10 +132,6 @@ def _write(
     processes: int | None,
     on_progress: Callable[[int], object],
 ) -> None:
-    if (table / _SUMMARY).exists():
-        log.warning("%s is damaged and is made again.", table)
-        for entry in table.iterdir():
-            remove(entry)
     if processes is None:
         few = rollouts.path.stat().st_size < _FEW_BYTES
         processes = 0 if few else len(os.sched_getaffinity(0))
@@ -200,14 +212,14 @@ def _write_shard(shard: _Shard, tokenizer: PreTrainedTokenizerBase, trained: Tra
     if shard.path.exists():
         return len(shard.rollouts)
     draft = shard.path.with_suffix(".draft")
-    with ArrowWriter(path=str(draft), features=Features.from_arrow_schema(COLUMNS)) as writer:
+    # The form that `datasets` maps into memory, without its import, which each worker would hold.
+    with pa.OSFile(str(draft), "wb") as file, pa.ipc.new_stream(file, COLUMNS) as writer:
         for rows in shard.rollouts.batches(_READ):
             start = 0
             for stop in _call_ends(rows):
                 documents = _documents(rows.slice(start, stop - start), tokenizer, trained)
                 writer.write_table(arrow_table(documents))
                 start = stop
-        writer.finalize()
     flush_and_rename(draft, shard.path)
     return len(shard.rollouts)
 

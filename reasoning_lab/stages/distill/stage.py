@@ -13,7 +13,7 @@ from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.problems import ProblemDraw, ProblemsConfig
 from reasoning_lab.data.artifacts import Corpus
 from reasoning_lab.graph.stage import Workload
-from reasoning_lab.system.files import content_hash
+from reasoning_lab.graph.stat_cache import folder_hash
 from reasoning_lab.training.stage import LabStage
 from reasoning_lab.types import Split
 
@@ -67,7 +67,7 @@ class DistillStage(LabStage):
         for options in (identity["teacher"], identity["judge"] or {}):
             engine = options.get("engine")
             if engine is not None and Path(engine["model"]).is_dir():
-                engine["model"] = content_hash(Path(engine["model"]))
+                engine["model"] = folder_hash(Path(engine["model"]))
         return identity
 
     def workload(self) -> Workload:

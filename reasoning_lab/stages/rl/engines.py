@@ -73,6 +73,7 @@ def _vllm_in_process(
 ) -> RolloutSampler:
     folder = _checkpoint(context, policy, tokenizer)
     return context.sampler_through(
+        tokenizer,
         lambda on_progress: VLLMEngine(
             str(folder), None, context.model.sampling_dtype, None, context.hardware
         ),
@@ -100,6 +101,7 @@ def _vllm_servers(
             stack.enter_context(exclusive_server(url, context.work_dir.parent))
     shared = Path(hardware.weights_dir or context.work_dir.parent) / context.work_dir.name
     return context.sampler_through(
+        tokenizer,
         lambda on_progress: VLLMClient(policy, tokenizer, urls, hardware, shared / "weights"),
         lambda engine, version: cast(VLLMClient, engine).load(policy, version),
     )

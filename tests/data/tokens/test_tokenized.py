@@ -1,6 +1,8 @@
 """A file of rollouts becomes one table, whoever asks for it and whatever interrupts it."""
 
+import hashlib
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +16,8 @@ from transformers import PreTrainedTokenizerBase
 from reasoning_lab.data.corpus import RolloutFile, RolloutWriter
 from reasoning_lab.data.tokens.documents import TrainedPart, document_of
 from reasoning_lab.data.tokens.tokenized import tokenized
+from reasoning_lab.graph.housekeeping import SOURCE_FILE
+from reasoning_lab.graph.stat_cache import StatCache
 from reasoning_lab.models.tokenizer import tokenize_rollouts, train_tokenizer
 from reasoning_lab.types import Completion, Problem, Rollout, Verdict
 
@@ -81,6 +85,26 @@ def test_a_table_is_made_once_and_again_for_another_template(
         tokenizer.chat_template = template
     assert len(_files(tmp_path)) == 2 * len(first)
     assert len(other[0]) > len(tokenized(RolloutFile(file), tokenizer, tmp_path)[0])
+
+
+def test_a_table_names_its_source_which_is_hashed_once_as_part_of_an_artifact(
+    file: Path, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    rows = np.arange(3)
+    tokenized(RolloutFile(file, rows), tokenizer, tmp_path / "free")
+    (source,) = (tmp_path / "free").glob(f"*/{SOURCE_FILE}")
+    assert source.read_text() == hashlib.sha256(file.read_bytes()).hexdigest()
+
+    part = tmp_path / "distill" / "artifact" / file.name
+    part.parent.mkdir(parents=True)
+    shutil.copyfile(file, part)
+    time.sleep(0.05)  # Until the file system's clock has moved on.
+    look_up = StatCache(part.parent, lambda file: "f" * 64)
+    look_up.computed(part, part.name)
+    look_up.save()
+    tokenized(RolloutFile(part, rows), tokenizer, tmp_path / "part")
+    (source,) = (tmp_path / "part").glob(f"*/{SOURCE_FILE}")
+    assert source.read_text() == "f" * 64
 
 
 def test_a_damaged_table_is_named_and_made_again(

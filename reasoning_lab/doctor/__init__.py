@@ -1,0 +1,1 @@
+"""Is a model, with its template, engine and verifier, what training assumes?"""
