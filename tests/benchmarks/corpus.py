@@ -247,7 +247,7 @@ def main() -> None:
             "curate": partial(curated, folder, options.rollouts),
             "prefer": partial(prefer, folder),
             "prompts": partial(prompts, folder),
-            "evaluate": partial(evaluate, folder),
+            "evaluate": partial(evaluate, folder, folder / "model"),
         }
         for name, work in rows.items():
             if not options.rows or name in options.rows:

@@ -150,7 +150,7 @@ class RepeatingConfig(EngineConfig):
         return Repeating()
 
 
-def evaluate_peak(folder: Path, count: int) -> dict[str, Any]:
+def evaluate_peak(folder: Path, model: Path, count: int) -> dict[str, Any]:
     """Of a process that evaluates an engine."""
     source = problem_source(folder)
     benchmark = BenchmarkConfig(
@@ -166,7 +166,7 @@ def evaluate_peak(folder: Path, count: int) -> dict[str, Any]:
     with Verifier(1, 10.0, 1024) as verifier, peak_anonymous() as peak:
         context = data_context(folder, "evaluate", source, verifier, stage=stage)
         before, start = resident("RssAnon"), time.perf_counter()
-        replace(context, inputs={Policy.kind: Policy(folder)}).run_stage()
+        replace(context, inputs={Policy.kind: Policy(model)}).run_stage()
         return {
             "completions": count,
             "seconds": time.perf_counter() - start,
@@ -190,12 +190,12 @@ def rescore_peak(folder: Path) -> int:
         return peak() - before
 
 
-def evaluate(folder: Path, count: int = 200_000) -> dict[str, Any]:
+def evaluate(folder: Path, model: Path, count: int = 200_000) -> dict[str, Any]:
     folder = folder / "evaluate"
     folder.mkdir()
     write_problems(folder, count // _SAMPLES)
     return {
-        **in_child(evaluate_peak, folder, count),
+        **in_child(evaluate_peak, folder, model, count),
         "report_anonymous_bytes": in_child(samples_peak, folder / "out"),
         "rescore_anonymous_bytes": in_child(rescore_peak, folder / "out"),
     }
