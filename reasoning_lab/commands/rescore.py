@@ -5,23 +5,26 @@ unchanged.
 """
 
 import json
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 from reasoning_lab.commands.arguments import verified
 from reasoning_lab.config.hardware import HardwareConfig
-from reasoning_lab.data.corpus import read_rollouts, write_rollouts
-from reasoning_lab.data.curation.selection import group_by_problem
+from reasoning_lab.data.corpus import RolloutFile, RolloutWriter
+from reasoning_lab.data.rollout_groups import RolloutGroups
 from reasoning_lab.data.sources.unreadable import ReadableGoldFilter, UnreadablePolicy
-from reasoning_lab.evaluate.benchmark import correct_samples, measured
+from reasoning_lab.evaluate.benchmark import measured
 from reasoning_lab.evaluate.completions import COMPLETIONS
 from reasoning_lab.evaluate.statistics import Difference, Estimate, paired_difference, pass_at_1
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.system.files import write_atomically
-from reasoning_lab.types import UserError
-from reasoning_lab.verify import build_verifier, verifier_version
+from reasoning_lab.types import Problem, Rollout, UserError
+from reasoning_lab.verify import Verifier, build_verifier, verifier_version
+
+_BATCH_ROLLOUTS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,41 +69,56 @@ def rescore(
             f"path={folder}: the folder has no {COMPLETIONS}; give an evaluation's folder, "
             "runs/store/evaluate/FINGERPRINT"
         )
-    old = read_rollouts(folder / COMPLETIONS)
-    ledger = Ledger()
+    old, ledger = RolloutFile(folder / COMPLETIONS), Ledger()
+    before: dict[str, list[bool]] = defaultdict(list)
+    after: dict[str, list[bool]] = defaultdict(list)
+    changed = Counter[str]()
+    out_dir.mkdir(parents=True, exist_ok=True)
     with build_verifier(hardware) as verifier:
         golds = ReadableGoldFilter(
             verifier, ledger, lambda _: UnreadablePolicy("drop", 1.0, "rescore")
         )
-        distinct = {r.problem.id: r.problem for r in old}
+        distinct = {problem.id: problem for problem in old.problems()}
         if checker is not None:
             distinct = {key: replace(problem, checker=checker) for key, problem in distinct.items()}
         readable = {problem.id: problem for problem in golds.filter(distinct.values())}
         ledger.require_passed("problems", f"checker={checker}", "choose one that reads the golds")
-        old = [rollout for rollout in old if rollout.problem.id in readable]
-        problems = [readable[rollout.problem.id] for rollout in old]
-        verdicts = verifier.verify(problems, [rollout.completion.text for rollout in old])
-    new = [
-        replace(rollout, problem=problem, answer=answer, verdict=verdict, judge=None)
-        for rollout, problem, (answer, verdict) in zip(old, problems, verdicts, strict=True)
-    ]
-    groups = group_by_problem(new)
-    before, after = correct_samples(group_by_problem(old)), correct_samples(groups)
-    verdict_pairs = [(a.verdict, b.verdict) for a, b in zip(old, new, strict=True)]
-    out_dir.mkdir(parents=True, exist_ok=True)
+
+        def write(path: Path) -> None:
+            remaining = iter(old)
+            with RolloutWriter(path) as writer:
+                while some := list(islice(remaining, _BATCH_ROLLOUTS)):
+                    some = [rollout for rollout in some if rollout.problem.id in readable]
+                    new = _verified(some, readable, verifier)
+                    writer.write(new)
+                    for one, other in zip(some, new, strict=True):
+                        before[one.problem.id].append(one.correct)
+                        after[one.problem.id].append(other.correct)
+                        if one.verdict is not other.verdict:
+                            changed[f"{one.verdict} -> {other.verdict}"] += 1
+
+        completions = write_atomically(out_dir / COMPLETIONS, write)
     metrics = {
-        **measured(groups),
+        **measured(RolloutGroups([RolloutFile(completions)])),
         "unreadable_golds": len(golds.dropped),
         "verifier": verifier_version(),
         "rescored": str(folder),
     }
     text = json.dumps(metrics, indent=2)
     write_atomically(out_dir / "metrics.json", lambda path: path.write_text(text))
-    completions = write_atomically(out_dir / COMPLETIONS, lambda path: write_rollouts(path, new))
-    result = Rescored(
-        pass_at_1(before),
-        pass_at_1(after),
-        paired_difference(after, before),
-        dict(Counter(f"{a} -> {b}" for a, b in verdict_pairs if a is not b)),
-    )
+    stored, rescored = list(before.values()), list(after.values())
+    difference = paired_difference(rescored, stored)
+    result = Rescored(pass_at_1(stored), pass_at_1(rescored), difference, dict(changed))
     return result, completions, ledger
+
+
+def _verified(
+    rollouts: Sequence[Rollout], problems: Mapping[str, Problem], verifier: Verifier
+) -> list[Rollout]:
+    """The rollouts with new verdicts, each as a rollout of the problem of its id."""
+    asked = [problems[rollout.problem.id] for rollout in rollouts]
+    verdicts = verifier.verify(asked, [rollout.completion.text for rollout in rollouts])
+    return [
+        replace(rollout, problem=problem, answer=answer, verdict=verdict, judge=None)
+        for rollout, problem, (answer, verdict) in zip(rollouts, asked, verdicts, strict=True)
+    ]

@@ -161,11 +161,11 @@ def read_rollouts(path: Path) -> list[Rollout]:
     return list(RolloutFile(path))
 
 
-def subsample_rollouts(path: Path, max_count: int) -> list[Rollout]:
-    """Read at most `max_count` rollouts, in order; the selection is the same each time."""
+def subsample_rollouts(path: Path, max_count: int) -> RolloutFile:
+    """At most `max_count` rollouts, in order; the selection is the same each time."""
     rollouts = RolloutFile(path)
     chosen = random.Random(0).sample(range(len(rollouts)), min(max_count, len(rollouts)))
-    return list(rollouts.select(np.array(chosen, np.int64)))
+    return rollouts.select(np.array(chosen, np.int64))
 
 
 def write_prompt_ids(folder: Path, ids: Iterable[str]) -> None:

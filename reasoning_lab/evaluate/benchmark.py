@@ -6,16 +6,20 @@ the policy's lineage trained on.
 
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import astuple
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Int
 
 from reasoning_lab.config.benchmark import BenchmarkConfig
-from reasoning_lab.data.corpus import read_prompt_ids, write_rollouts
+from reasoning_lab.data.corpus import RolloutWriter, read_prompt_ids
+from reasoning_lab.data.rollout_groups import RolloutGroups
 from reasoning_lab.data.sources.problem_source import ProblemSource, draw_benchmark
 from reasoning_lab.data.sources.unreadable import ReadableGoldFilter, UnreadablePolicy
 from reasoning_lab.evaluate.completion_metrics import completion_metrics, metric_means
@@ -29,6 +33,9 @@ from reasoning_lab.sampling.rollouts import RolloutSampler, sampling_from_config
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.types import Problem, Rollout, RolloutGroup, UserError, Verdict
 from reasoning_lab.verify import verifier_version
+
+_BATCH_ROLLOUTS = 1024
+_LOGGED_ROLLOUTS = 64
 
 
 def benchmark_problems(
@@ -67,25 +74,26 @@ def run(config: EvaluateStage, context: StageContext, policy: Policy) -> Metrics
     context.ledger.require_passed(
         "problems", f"benchmarks.{name}", "correct its golds or its checker"
     )
-    with closing(_sampler(config, context, policy)) as sampler:
-        groups = list(
-            sampler.resumable_groups(
-                problems,
-                benchmark.samples,
-                sampling_from_config(benchmark.sampling),
-                f"{context.seed}/evaluate/{name}",
-                context.work_dir / "rollouts",
-            )
-        )
-    rollouts = [rollout for group in groups for rollout in group.rollouts]
-    _count(rollouts, context.ledger)
-    write_rollouts(Evaluation(context.out_dir).completions_file, rollouts)
     functions = completion_metrics(
         benchmark.metrics, benchmark.sampling.max_new_tokens, f"benchmarks.{name}.metrics"
     )
-    further = metric_means(functions, groups)
+    completions = Evaluation(context.out_dir).completions()
+    logged: list[Rollout] = []
+    with closing(_sampler(config, context, policy)) as sampler:
+        groups = sampler.resumable_groups(
+            problems,
+            benchmark.samples,
+            sampling_from_config(benchmark.sampling),
+            f"{context.seed}/evaluate/{name}",
+            context.work_dir / "rollouts",
+        )
+        batch_groups = max(1, _BATCH_ROLLOUTS // benchmark.samples)
+        measures = measured(
+            _written(groups, batch_groups, completions.path, logged, context.ledger)
+        )
+    further = metric_means(functions, RolloutGroups([completions])) if functions else {}
     metrics = {
-        **measured(groups),
+        **measures,
         **further,
         "unreadable_golds": len(golds.dropped),
         "verifier": verifier_version(),
@@ -94,15 +102,30 @@ def run(config: EvaluateStage, context: StageContext, policy: Policy) -> Metrics
     numbers = {key: value for key, value in metrics.items() if isinstance(value, int | float)}
     numbers |= {key: value[0] for key, value in further.items() if value is not None}
     context.tracker.log({f"eval/{name}/{key}": value for key, value in numbers.items()})
-    context.tracker.log_rollouts(f"eval/{name}/completions", rollouts[:64])
+    context.tracker.log_rollouts(f"eval/{name}/completions", logged)
     return metrics
 
 
-def _count(rollouts: Sequence[Rollout], ledger: Ledger) -> None:
-    """Count the completions; one that a server did not give counts as wrong in every metric."""
-    ledger.take("completions", len(rollouts))
-    empty = [rollout.problem.origin for rollout in rollouts if not rollout.completion.answered]
-    ledger.drop("completions", "not_answered", len(empty), origins=empty)
+def _written(
+    groups: Iterator[RolloutGroup],
+    batch_groups: int,
+    path: Path,
+    logged: list[Rollout],
+    ledger: Ledger,
+) -> Iterator[RolloutGroup]:
+    """Pass on `groups` whose completions are written and counted; `logged` gets the first.
+
+    A completion that a server did not give counts as wrong in every metric.
+    """
+    with RolloutWriter(path) as writer:
+        while some := list(islice(groups, batch_groups)):
+            rollouts = [rollout for group in some for rollout in group.rollouts]
+            writer.write(rollouts)
+            logged += rollouts[: _LOGGED_ROLLOUTS - len(logged)]
+            empty = [one.problem.origin for one in rollouts if not one.completion.answered]
+            ledger.take("completions", len(rollouts))
+            ledger.drop("completions", "not_answered", len(empty), origins=empty)
+            yield from some
 
 
 def _sampler(config: EvaluateStage, context: StageContext, policy: Policy) -> RolloutSampler:
@@ -118,7 +141,7 @@ def _lineage(policy: Policy, context: StageContext) -> list[Path]:
     return list(dict.fromkeys(record.path for record in [*policy.ancestors(), *base]))
 
 
-def measured(groups: Sequence[RolloutGroup]) -> Metrics:
+def measured(groups: Iterable[RolloutGroup]) -> Metrics:
     """What a benchmark's verified completions say.
 
     pass@1 with its interval; pass@k over all samples, and maj@k over the first k of them, for
@@ -128,11 +151,19 @@ def measured(groups: Sequence[RolloutGroup]) -> Metrics:
     completions, null where there is none or the engine gives no tokens; the mean of each family.
 
     Args:
-        groups: One a problem, equally large.
+        groups: One a problem, equally large; read once.
     """
-    correct = correct_samples(groups)
-    rollouts = [rollout for group in groups for rollout in group.rollouts]
-    verdicts = Counter(rollout.verdict for rollout in rollouts)
+    correct: list[list[bool]] = []
+    votes: list[list[str | None]] = []
+    lengths, truncated = array("q"), 0
+    verdicts, families = Counter[Verdict](), defaultdict[str, list[float]](list)
+    for group in groups:
+        correct.append([rollout.correct for rollout in group.rollouts])
+        votes.append([_vote(rollout) for rollout in group.rollouts])
+        lengths.extend(len(rollout.completion.token_ids) for rollout in group.rollouts)
+        truncated += sum(rollout.completion.truncated for rollout in group.rollouts)
+        verdicts.update(rollout.verdict for rollout in group.rollouts)
+        families[group.problem.family].append(group.pass_rate)
     estimate = pass_at_1(correct)
     runs = [pass_at_1(run[:, None]) for run in np.asarray(correct).T]
     metrics: Metrics = {
@@ -146,16 +177,17 @@ def measured(groups: Sequence[RolloutGroup]) -> Metrics:
     doublings = [2**power for power in range(1, estimate.samples.bit_length())]
     for k in sorted({*doublings, estimate.samples} - {1}):
         metrics[f"pass@{k}"] = [*astuple(pass_at_k(correct, k))[:3]]
-        votes = [[_vote(rollout) for rollout in group.rollouts[:k]] for group in groups]
-        metrics[f"maj@{k}"] = [*astuple(majority(votes, [row[:k] for row in correct]))[:3]]
+        first_votes, first_correct = [row[:k] for row in votes], [row[:k] for row in correct]
+        metrics[f"maj@{k}"] = [*astuple(majority(first_votes, first_correct))[:3]]
+    tokens, right = np.array(lengths), np.array(correct).ravel()
     return {
         **metrics,
-        "completion_tokens": _mean_tokens(rollouts),
-        "correct_tokens": _mean_tokens([r for r in rollouts if r.correct]),
-        "wrong_tokens": _mean_tokens([r for r in rollouts if not r.correct]),
-        "truncated_frac": float(np.mean([r.completion.truncated for r in rollouts])),
-        **{f"{verdict}_frac": verdicts[verdict] / len(rollouts) for verdict in Verdict},
-        "families": family_means(groups),
+        "completion_tokens": _mean_tokens(tokens),
+        "correct_tokens": _mean_tokens(tokens[right]),
+        "wrong_tokens": _mean_tokens(tokens[~right]),
+        "truncated_frac": truncated / len(tokens),
+        **{f"{verdict}_frac": verdicts[verdict] / len(tokens) for verdict in Verdict},
+        "families": {family: float(np.mean(families[family])) for family in sorted(families)},
     }
 
 
@@ -170,19 +202,5 @@ def _vote(rollout: Rollout) -> str | None:
     return rollout.answer if rollout.verdict in (Verdict.CORRECT, Verdict.WRONG) else None
 
 
-def _mean_tokens(rollouts: Sequence[Rollout]) -> float | None:
-    lengths = [len(rollout.completion.token_ids) for rollout in rollouts]
-    return float(np.mean(lengths)) if any(lengths) else None
-
-
-def correct_samples(groups: Sequence[RolloutGroup]) -> list[list[bool]]:
-    """`[P][S]`, True = correct."""
-    return [[rollout.correct for rollout in group.rollouts] for group in groups]
-
-
-def family_means(groups: Sequence[RolloutGroup]) -> Mapping[str, float]:
-    """Mean pass rate of each problem family."""
-    rates: dict[str, list[float]] = {}
-    for group in groups:
-        rates.setdefault(group.problem.family, []).append(group.pass_rate)
-    return {family: float(np.mean(rates[family])) for family in sorted(rates)}
+def _mean_tokens(lengths: Int[np.ndarray, " N"]) -> float | None:
+    return float(np.mean(lengths)) if lengths.any() else None

@@ -5,7 +5,7 @@ names say what it needs, such as `completion`, `gold` or `verdict`. It returns a
 where it cannot judge. A problem is the unit of the interval, as everywhere in an evaluation.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -31,20 +31,22 @@ def completion_metrics(
 
 
 def metric_means(
-    metrics: Mapping[str, WeightedRewards], groups: Sequence[RolloutGroup]
+    metrics: Mapping[str, WeightedRewards], groups: Iterable[RolloutGroup]
 ) -> dict[str, list[float] | None]:
     """Mean and ends of the 95% interval of each metric, by `metric/NAME`.
 
     Args:
-        groups: One a problem. A completion that a metric cannot judge is left out of its mean, and
-            so is a problem without any other; None = fewer than two problems are left.
+        groups: One a problem; read once. A completion that a metric cannot judge is left out of
+            its mean, and so is a problem without any other; None = fewer than two problems are
+            left.
     """
-    means = {}
-    for name, metric in metrics.items():
-        values = [
-            [sum(terms.values()) for rollout in group.rollouts if (terms := metric.terms(rollout))]
-            for group in groups
-        ]
-        of_problems = [float(np.mean(row)) for row in values if row]
-        means[f"{PREFIX}{name}"] = mean_with_interval(of_problems) if len(of_problems) > 1 else None
-    return means
+    of_problems: dict[str, list[float]] = {name: [] for name in metrics}
+    for group in groups:
+        for name, metric in metrics.items():
+            terms = [metric.terms(rollout) for rollout in group.rollouts]
+            if values := [sum(judged.values()) for judged in terms if judged]:
+                of_problems[name].append(float(np.mean(values)))
+    return {
+        f"{PREFIX}{name}": mean_with_interval(means) if len(means) > 1 else None
+        for name, means in of_problems.items()
+    }

@@ -1,5 +1,6 @@
 """The stored completions of an evaluation, as far as statistics need them."""
 
+from array import array
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -7,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from reasoning_lab.data.corpus import RolloutFile
 from reasoning_lab.graph.artifact import Artifact
 from reasoning_lab.types import Verdict, prompt_id
 
@@ -26,17 +27,21 @@ class Evaluation(Artifact):
         """One row a completion, those of a problem in turn."""
         return self.path / COMPLETIONS
 
+    def completions(self) -> RolloutFile:
+        return RolloutFile(self.completions_file)
+
     def samples(self, samples: int) -> "Samples":
         """What statistics need of them; `samples` is their number a problem."""
-        columns = ["prompt", "verdict", "token_ids"]
-        table = pq.read_table(self.completions_file, columns=columns)
-        prompts = table["prompt"].to_pylist()[::samples]
-        correct = pc.equal(table["verdict"], str(Verdict.CORRECT)).to_numpy()
-        tokens = pc.list_value_length(table["token_ids"]).to_numpy()
+        ids: list[str] = []
+        correct, tokens = array("b"), array("q")
+        for batch in self.completions().batches(["prompt", "verdict", "token_ids"]):
+            firsts = batch["prompt"].to_pylist()[-len(tokens) % samples :: samples]
+            ids += map(prompt_id, firsts)
+            correct.extend(pc.equal(batch["verdict"], str(Verdict.CORRECT)).to_pylist())
+            tokens.extend(pc.list_value_length(batch["token_ids"]).to_pylist())
+        shape = (len(ids), samples)
         return Samples(
-            [prompt_id(prompt) for prompt in prompts],
-            correct.reshape(len(prompts), samples),
-            tokens.reshape(len(prompts), samples).astype(np.int64),
+            ids, np.array(correct, np.bool_).reshape(shape), np.array(tokens).reshape(shape)
         )
 
 

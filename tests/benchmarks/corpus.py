@@ -15,6 +15,7 @@ not count. Rows:
   of time.
 - `prefer`: pairs of 200,000 rollouts of about 1,000 characters, as `prefer_teacher` makes them.
 - `prompts`: the prompts of 20 steps of RL with dynamic sampling, from 200,000 problems.
+- `evaluate`: 200,000 completions of 250 tokens, written, read for a report, and verified again.
 - `prepare-ours`, `prepare-trl`: tokenise and pack the same 20,000 documents; `ratio` of seconds and
   `memory_ratio` of the peaks of all processes, ours to TRL's, on the first.
 """
@@ -48,7 +49,7 @@ from reasoning_lab.types import Completion, Problem, Rollout, Verdict
 
 from .curation import curated
 from .footprint import in_child, peak_anonymous, resident
-from .lists import WORDS, prefer, prompts, write_all
+from .lists import WORDS, evaluate, prefer, prompts, write_all
 from .pairs.workload import SIZES, write_workload
 from .preparation import prepared
 
@@ -246,6 +247,7 @@ def main() -> None:
             "curate": partial(curated, folder, options.rollouts),
             "prefer": partial(prefer, folder),
             "prompts": partial(prompts, folder),
+            "evaluate": partial(evaluate, folder, folder / "model"),
         }
         for name, work in rows.items():
             if not options.rows or name in options.rows:
