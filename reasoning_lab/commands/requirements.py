@@ -160,7 +160,10 @@ def _process(config: NodeConfig, memory: Footprint | None, device: Bounds) -> Pr
     written, hardware, model = config.work.written, config.root.hardware, config.root.model
     sampled = 0
     if written is not None:
-        sampled = (written.rows_in_memory or written.rows) * written.tokens
+        rows = written.rows_in_memory or written.rows
+        if not isinstance(config.stage, TrainingStage):  # Each rank is given the shards of all.
+            rows = min(written.rows, rows * config.ranks)
+        sampled = rows * written.tokens
     loaded = config.sampling_weights
     if memory is not None:
         loaded = weight_bytes(config.architecture, config.vocab_size, model.dtype)

@@ -9,6 +9,9 @@ from omegaconf import MISSING
 from reasoning_lab.config.components import SourceConfig
 from reasoning_lab.config.fields import FREE_KEYS, MAX_SEED, at_least, choice, fraction, number
 
+# Rollouts that a process samples and saves at a time, where a stage only samples.
+SHARD_ROLLOUTS = 1024
+
 
 @dataclass
 class SamplingConfig:

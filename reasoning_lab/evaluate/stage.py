@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from reasoning_lab.config.benchmark import BenchmarkConfig
+from reasoning_lab.config.benchmark import SHARD_ROLLOUTS, BenchmarkConfig
 from reasoning_lab.config.components import EngineConfig
 from reasoning_lab.config.problems import ProblemDraw
 from reasoning_lab.evaluate.completions import Evaluation
@@ -59,6 +59,8 @@ class EvaluateStage(LabStage):
 
     def workload(self) -> Workload:
         rows = self.benchmark.count * self.benchmark.samples
-        written = Sequences(rows, self.benchmark.sampling.max_new_tokens)
+        in_memory = min(rows, max(SHARD_ROLLOUTS, self.benchmark.samples))
+        tokens = self.benchmark.sampling.max_new_tokens
+        written = Sequences(rows, tokens, rows_in_memory=in_memory)
         runtime = "hf" if self.engine is None else self.engine.runtime
         return Workload(rows=rows, written=written, engine=runtime)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
-from reasoning_lab.config.benchmark import SamplingConfig
+from reasoning_lab.config.benchmark import SHARD_ROLLOUTS, SamplingConfig
 from reasoning_lab.data.shards import sample_in_shards
 from reasoning_lab.sampling.engine import (
     Engine,
@@ -17,8 +17,6 @@ from reasoning_lab.system.ranks import Peers, rank, rank_slice, world_size
 from reasoning_lab.tracking.progress import Progress, Task
 from reasoning_lab.types import Completion, Problem, Rollout, RolloutGroup
 from reasoning_lab.verify import Verifier
-
-_SHARD_ROLLOUTS = 1024
 
 
 def sampling_from_config(config: SamplingConfig) -> Sampling:
@@ -115,7 +113,7 @@ class RolloutSampler:
             return sampled
 
         self._sync_weights(self._engine, 0)
-        shard_problems = max(1, _SHARD_ROLLOUTS // group_size)
+        shard_problems = max(1, SHARD_ROLLOUTS // group_size)
         rank_problems = rank_slice(problems)
         folder = folder / f"{rank()}-of-{world_size()}" if world_size() > 1 else folder
         total = len(rank_problems) * group_size * world_size()

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from reasoning_lab.config.benchmark import SamplingConfig
+from reasoning_lab.config.benchmark import SHARD_ROLLOUTS, SamplingConfig
 from reasoning_lab.config.fields import at_least, choice
 from reasoning_lab.config.problems import CorpusSelection, ProblemDraw, ProblemsConfig
 from reasoning_lab.data.artifacts import Corpus, Preferences
@@ -47,7 +47,10 @@ class PreferStage(LabStage):
 
     def workload(self) -> Workload:
         rows = self.problems.count * self.group_size
-        return Workload(rows=rows, written=Sequences(rows, self.sampling.max_new_tokens))
+        # A shard, and the pairs that are not written yet.
+        in_memory = min(rows, 3 * max(SHARD_ROLLOUTS, self.group_size))
+        tokens = self.sampling.max_new_tokens
+        return Workload(rows=rows, written=Sequences(rows, tokens, rows_in_memory=in_memory))
 
     def output_rows(self, input_rows: Mapping[str, int | None]) -> int | None:
         return self.problems.count * self.pairs_per_problem
