@@ -38,10 +38,13 @@ def as_recipe(arguments: Sequence[str], options: Sequence[str]) -> list[str]:
         raise UserError(
             "evaluate: name what to evaluate, as in evaluate model=FOLDER benchmark=[math500]"
         )
-    return ["recipe=evaluate", *with_model(arguments, options)]
+    remedy = "check it, or add engine=openai for a server's model"
+    return ["recipe=evaluate", *with_model(arguments, options, remedy)]
 
 
-def with_model(arguments: Sequence[str], options: Sequence[str]) -> list[str]:
+def with_model(
+    arguments: Sequence[str], options: Sequence[str], remedy: str = "check it"
+) -> list[str]:
     """The overrides with that of `model=` as an option and its path.
 
     Args:
@@ -49,6 +52,7 @@ def with_model(arguments: Sequence[str], options: Sequence[str]) -> list[str]:
             the first digits of a stored policy's fingerprint, or a server's name for its model
             (engine=openai). A multirun takes several, separated by commas.
         options: Names of the group's options.
+        remedy: What to do where there is no such model.
 
     Raises:
         UserError: There is no such model.
@@ -59,12 +63,12 @@ def with_model(arguments: Sequence[str], options: Sequence[str]) -> list[str]:
     (runs, engine), _ = take_values(others, "paths.runs", "engine")
     store = Path(runs or PathsConfig().runs) / "store"
     names = model.split(",")
-    paths = [name if engine == "openai" else _path(name, store, options) for name in names]
+    paths = [name if engine == "openai" else _path(name, store, options, remedy) for name in names]
     model_path = ",".join(hydra_quoted(path) for path in paths)
     return ["model=checkpoint", f"model.path={model_path}", *others]
 
 
-def _path(name: str, store: Path, options: Sequence[str]) -> str:
+def _path(name: str, store: Path, options: Sequence[str], remedy: str) -> str:
     if Path(name).is_dir():
         return name
     if (stored := stored_policy(name, store)) is not None:
@@ -72,8 +76,8 @@ def _path(name: str, store: Path, options: Sequence[str]) -> str:
     if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name):
         return name
     raise UserError(
-        f"model={name}: no folder, no policy's fingerprint, no hub id (owner/name) and none of "
-        f"{', '.join(options)}; check it, or add engine=openai for a server's model"
+        f"model={name}: no folder, no fingerprint's first 6 to 16 digits, no hub id (owner/name) "
+        f"and none of {', '.join(options)}; {remedy}"
     )
 
 
@@ -85,7 +89,9 @@ def stored_policy(name: str, store: Path) -> Path | None:
     """
     if not _FINGERPRINT.fullmatch(name):
         return None
-    folders = sorted(folder.parent for folder in store.glob(f"*/{name}*/config.json"))
+    candidates = sorted(config.parent for config in store.glob(f"*/{name}*/config.json"))
+    # A damaged artifact that was set aside has another name.
+    folders = [folder for folder in candidates if _FINGERPRINT.fullmatch(folder.name)]
     if len(folders) == 1:
         return folders[0]
     if folders:

@@ -204,6 +204,10 @@ def test_model_is_found_by_whatever_names_it(tmp_path: Path) -> None:
     ]:
         with pytest.raises(UserError, match=refusal):
             as_recipe([f"model={model}", runs], MODELS)
+    damaged = policy.with_name(f"{policy.name}.corrupt-1")
+    damaged.mkdir()
+    (damaged / "config.json").touch()
+    assert path("abcdef", runs) == f'model.path="{policy}"'
     (policy.parent / "abcdef9999999999").mkdir()
     (policy.parent / "abcdef9999999999" / "config.json").touch()
     with pytest.raises(
