@@ -133,11 +133,14 @@ def _recipes(overrides: Sequence[str]) -> Iterator[Recipe]:
 
 def _damaged(store: Store) -> bool:
     """Name each damaged file; whether there is one."""
-    records = list(store.artifacts())
+    # Those that cannot be read are among the damages.
+    records = [content for _, content in store.records() if isinstance(content, Record)]
     total = sum(file.bytes for record in records for file in record.files.values())
     console = _console()
     columns = (TextColumn("hashing"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    terminal = Console(stderr=True)
+    hidden = not terminal.is_terminal
+    with Progress(*columns, console=terminal, transient=True, disable=hidden) as progress:
         task = progress.add_task("", total=total)
 
         def hashed(file: Path) -> str:
@@ -212,8 +215,10 @@ def _reported(report: Path) -> set[str]:
 def _counted(some: Sequence[Entry]) -> str:
     artifacts = sum(entry.record is not None for entry in some)
     others = len(some) - artifacts
-    beside = f" and {others} leftovers or caches" if others else ""
-    return f"{artifacts} artifacts{beside}, {decimal(sum(entry.bytes for entry in some))}"
+    counted = f"{artifacts} artifact{'' if artifacts == 1 else 's'}"
+    if others:
+        counted += f" and {others} {'leftover or cache' if others == 1 else 'leftovers or caches'}"
+    return f"{counted}, {decimal(sum(entry.bytes for entry in some))}"
 
 
 def _age(time_s: float | None) -> str:

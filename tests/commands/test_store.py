@@ -101,6 +101,13 @@ def test_the_checkpoint_of_a_recipe_is_needed(folder: Path) -> None:
     assert {record.stage for record in stored(folder)} == {"pretrain", "distill", "midtrain", "sft"}
 
 
+def test_one_is_not_several(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    draft = tmp_path / "runs" / "store" / "sft" / f".building-{'0' * 16}-1"
+    draft.mkdir(parents=True)
+    assert lab_here("store", cwd=tmp_path) == 0
+    assert "0 artifacts and 1 leftover or cache, 0 bytes;" in capsys.readouterr().out
+
+
 def test_each_experiment_is_kept_with_its_own_sweep() -> None:
     words = ["seed=0,1", "experiment=smoke,002_stage_ablation"]
     assert by_experiment(words) == [
@@ -167,3 +174,15 @@ def test_a_damaged_file_is_named(folder: Path, capsys: pytest.CaptureFixture[str
     assert out.endswith("The next run that needs one of these artifacts makes it again.\n")
     assert record.path.is_dir()
     assert Store(folder / "runs" / "store").lookup("dpo", record.fingerprint) is None
+
+
+def test_a_damaged_record_is_named_once(
+    folder: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    record = stored(folder)[0]
+    (record.path / "artifact.json").unlink()
+    assert lab_here("store", "verify", cwd=folder) == 1
+    out, err = capsys.readouterr()
+    path = record.path.relative_to(folder)
+    assert out.splitlines()[0] == f"{path}: artifact.json cannot be read."
+    assert (err, caplog.messages) == ("", [])
