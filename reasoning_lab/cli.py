@@ -84,7 +84,7 @@ SUBCOMMANDS = {
     ),
     "doctor": Subcommand(
         "model=X",
-        "is this model, template, engine and verifier what training assumes?",
+        "whether model, template, engine and verifier are what training assumes",
         "doctor",
         {
             "model=X": "a folder, a fingerprint in the store, a hub id, or an option of conf/model",
@@ -220,6 +220,9 @@ def main() -> None:
 
         if is_composition_error(error):
             _exit_with(one_sentence(error), 2)
+        if isinstance(error, NotADirectoryError | FileExistsError | PermissionError):
+            remedy = "check the path, or choose another output folder by paths.runs=FOLDER"
+            _exit_with(f"{error.filename}: {error.strerror}; {remedy}", 2)
         if not isinstance(error, OSError) or error.errno != errno.ENOSPC:
             raise
         _exit_with(f"the disk is full ({error.filename}); free some space, then {RESUME_HINT}", 1)

@@ -83,6 +83,16 @@ def test_missing_input_ends_in_one_sentence(
     assert_one_sentence(code, capsys.readouterr().err, "stages.midtrain", "corpus", "'distill'")
 
 
+def test_output_folder_that_is_a_file_ends_in_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert lab_here("experiment=smoke", "paths.runs=file", cwd=tmp_path) == 2
+    (sentence,) = capsys.readouterr().err.strip().splitlines()
+    assert "file/recipes/" in sentence
+    assert "Not a directory; check the path, or choose another" in sentence
+
+
 def test_missing_value_ends_in_one_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

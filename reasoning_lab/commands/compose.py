@@ -4,6 +4,7 @@ The last place that sees a DictConfig.
 """
 
 import importlib
+import json
 import pkgutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -217,6 +218,7 @@ def _check(root: RootConfig) -> None:
     _check_engine(root)
     _check_precision(root)
     _check_adapter(root)
+    _check_checkpoint(root)
     for name, stage in root.stages.items():
         # A file's `stages: {NAME: {}}` composes: OmegaConf makes it the base of all stages.
         if not hasattr(stage, "name"):
@@ -319,6 +321,23 @@ def _check_adapter(root: RootConfig) -> None:
                 f"model.adapter.target_modules: '{name}' is an embedding, and these don't learn "
                 "with an adapter; name linear layers of the blocks"
             )
+
+
+def _check_checkpoint(root: RootConfig) -> None:
+    """Of a local one; a server's model and a hub's have no files here."""
+    path = Path(root.model.path or "")
+    is_served = root.engine is not None and not root.engine.loads_checkpoints
+    if root.model.path is None or is_served or not path.exists():
+        return
+    try:
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        config = None
+    if not isinstance(config, dict):
+        raise UserError(
+            f"model.path={path}: there is no readable config.json in it; name the folder of a "
+            "Hugging Face checkpoint, or a hub id"
+        )
 
 
 def _model_identity(root: RootConfig) -> Any:

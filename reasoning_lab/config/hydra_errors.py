@@ -68,7 +68,7 @@ def check_subcommand(arguments: Sequence[str], subcommands: Sequence[str]) -> No
     """Refuse a word that is no subcommand, before Hydra takes it for an override.
 
     Raises:
-        UserError: It says which subcommand was meant, or that it must come first.
+        UserError: It says which subcommand was meant, that it must come first, or what it takes.
     """
     waiting = iter(arguments)
     for place, word in enumerate(waiting):
@@ -79,6 +79,10 @@ def check_subcommand(arguments: Sequence[str], subcommands: Sequence[str]) -> No
         elif word in subcommands:
             if place:
                 raise UserError(f"{word}: a subcommand comes first; write reasoning-lab {word} …")
+        elif place and (first := arguments[0]) in subcommands:
+            raise UserError(
+                f"{word}: {first} takes key=value; `reasoning-lab {first} --help` says which"
+            )
         else:
             near = difflib.get_close_matches(word, subcommands, n=1)
             remedy = f"did you mean '{near[0]}'?" if near else "an override has the form key=value"

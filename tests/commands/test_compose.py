@@ -166,6 +166,7 @@ def test_model_folder_is_identified_by_its_content(composed: Compose, tmp_path: 
     for name, weights in (("a", b"weights"), ("b", b"weights"), ("c", b"others")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "model.safetensors").write_bytes(weights)
+        (tmp_path / name / "config.json").write_text("{}")
 
     def identity(name: str) -> set[str]:
         recipe = composed("ablate=pretrain", f"model.path={tmp_path / name}")
@@ -173,6 +174,16 @@ def test_model_folder_is_identified_by_its_content(composed: Compose, tmp_path: 
 
     assert identity("a") == identity("b")
     assert not identity("a") & identity("c")
+
+
+@pytest.mark.parametrize("config", [None, "{", "[]"])
+def test_model_folder_without_a_config_is_refused(
+    config: str | None, composed: Compose, tmp_path: Path
+) -> None:
+    if config is not None:
+        (tmp_path / "config.json").write_text(config)
+    with pytest.raises(UserError, match=r"^model\.path=.*config\.json.*; name the folder of a"):
+        composed("model=checkpoint", f"model.path={tmp_path}", "~stages.pretrain")
 
 
 def test_data_file_is_identified_by_its_content(composed: Compose, tmp_path: Path) -> None:

@@ -75,6 +75,7 @@ def test_comma_is_a_sweep_or_wants_quotes(
         (["evalute", "model=x"], ["evalute", "did you mean 'evaluate'?"]),
         (["seed=1", "plan"], ["a subcommand comes first", "reasoning-lab plan"]),
         (["seed"], ["no such subcommand", "key=value"]),
+        (["plan", "smoke"], ["smoke: plan takes key=value", "reasoning-lab plan --help"]),
         (["experiment=null"], ["given null", "leave it out"]),
         (
             ["plan", "+stages.sft.optimization.optimizer.options.lr=1e-3"],
