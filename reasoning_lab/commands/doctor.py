@@ -12,6 +12,7 @@ from reasoning_lab.data.sources.problem_source import draw_benchmark
 from reasoning_lab.doctor.check import Check, Examined, State, run_checks
 from reasoning_lab.doctor.checks import CHECKS
 from reasoning_lab.doctor.model_under_test import ContextDemand, ModelUnderTest
+from reasoning_lab.launch.job import quiet_libraries
 from reasoning_lab.training.stage import LabStage
 from reasoning_lab.types import Problem, UserError
 from reasoning_lab.verify import build_verifier
@@ -30,17 +31,19 @@ That of `vllm-differs` needs vLLM, and runs with `make test-vllm`.
 |:--|:--|:--|"""
 # Without one of these a model is looked at for evaluation alone.
 _CHOOSE_STAGES = ("recipe=", "experiment=")
+_CHOOSE_MODEL = ("model=", "model.path=", *_CHOOSE_STAGES)
 
 
 def main(arguments: Sequence[str]) -> None:
     """Overrides of the config, as for a run; exits with 1 where something is wrong.
 
     Raises:
-        UserError: The overrides name several models, or none that exists.
+        UserError: The overrides name several models, none that exists, or one of a server.
     """
     if _LIST in arguments:
         print(list_page())
         return
+    quiet_libraries()
     recipe = _composed(arguments)
     with build_verifier(recipe.root.hardware) as verifier:
         model = ModelUnderTest(
@@ -50,13 +53,16 @@ def main(arguments: Sequence[str]) -> None:
             list(_demands(recipe)),
             verifier,
         )
-        states = [
-            _print(f"[{number} of {len(CHECKS)}]", examined)
+        states = {
+            examined.check.name: _print(f"[{number} of {len(CHECKS)}]", examined)
             for number, examined in enumerate(run_checks(CHECKS, model), 1)
-        ]
-    counts = (f"{states.count(state)} {state}" for state in State if state in states)
+        }
+    to_mend = [name for name, state in states.items() if state in (State.WRONG, State.FAILED)]
+    if to_mend:
+        print(f"To mend: {', '.join(to_mend)}.")
+    counts = (f"{count} {state}" for state in State if (count := [*states.values()].count(state)))
     print(f"{model.path}: {', '.join(counts)}.")
-    if State.WRONG in states or State.FAILED in states:
+    if to_mend:
         sys.exit(1)
 
 
@@ -74,6 +80,8 @@ def _link(check: Check) -> str:
 
 def _composed(arguments: Sequence[str]) -> Recipe:
     config_dir, words = split_config_dir(arguments)
+    if not any(word.startswith(_CHOOSE_MODEL) for word in words):
+        raise UserError("doctor: name what to look at, as in doctor model=FOLDER")
     if take_values(words, "model")[0][0]:
         words = with_model(words, model_options(config_dir))
     if not any(word.startswith(_CHOOSE_STAGES) for word in words):
@@ -82,7 +90,13 @@ def _composed(arguments: Sequence[str]) -> Recipe:
     composed = list(recipes(to_overrides([*flags, *words])))
     if len(composed) > 1:
         raise UserError("doctor: it looks at one model at a time; give one value of each key")
-    if composed[0].root.model.path is None:
+    root = composed[0].root
+    if root.engine is not None and not root.engine.loads_checkpoints:
+        raise UserError(
+            "engine: doctor reads a checkpoint, and a server shows none; leave the engine out, and "
+            "name the checkpoint that it serves by model="
+        )
+    if root.model.path is None:
         raise UserError(
             "doctor: this model is trained from scratch, so there is nothing to look at yet; name "
             "one, as in doctor model=FOLDER, or the fingerprint of a stored policy"

@@ -77,18 +77,21 @@ class Examined:
 
 def run_checks(checks: Sequence[Check], model: ModelUnderTest) -> Iterator[Examined]:
     """Run the checks in their order; yields each one as it ends."""
-    blocked: dict[str, None] = {}
+    # By the name of a check that is not ok: those to mend first, itself or what it waits for.
+    causes: dict[str, list[str]] = {}
     for check in checks:
         start = time.perf_counter()
-        result = _result(check, model, [name for name in check.needs if name in blocked])
+        waits_for = [cause for name in check.needs for cause in causes.get(name, ())]
+        result = _result(check, model, list(dict.fromkeys(waits_for)))
         if result.state in (State.WRONG, State.NOT_RUN, State.FAILED):
-            blocked[check.name] = None
+            causes[check.name] = waits_for or [check.name]
         yield Examined(check, result, time.perf_counter() - start)
 
 
-def _result(check: Check, model: ModelUnderTest, blocked: Sequence[str]) -> Result:
-    if blocked:
-        return Result(State.NOT_RUN, f"it needs {' and '.join(blocked)} to be well")
+def _result(check: Check, model: ModelUnderTest, waits_for: Sequence[str]) -> Result:
+    if waits_for:
+        verb = "is" if len(waits_for) == 1 else "are"
+        return Result(State.NOT_RUN, f"it is run once {' and '.join(waits_for)} {verb} ok")
     try:
         return check.examine(model)
     except UserError as error:

@@ -23,7 +23,8 @@ _TEXTS = (
 
 def _loads(model: ModelUnderTest) -> Result:
     """`load_tokenizer` refuses a tokenizer or a template that fails."""
-    assert model.tokenizer is not None
+    if not model.tokenizer.init_kwargs.get("chat_template"):
+        return ok("it has no chat template, so it gets a plain one")
     return ok()
 
 
@@ -72,6 +73,12 @@ def _end_untrained(model: ModelUnderTest) -> Result:
     document = document_of(model.example)
     if document.token_ids[-1] != end or not document.loss_mask[-1]:
         return wrong("model.path: the end token is not in the loss; report this as a bug")
+    configured = str(tokenizer.init_kwargs.get("eos_token") or tokenizer.eos_token)
+    if configured != tokenizer.eos_token:
+        return ok(
+            f"a completion ends with {tokenizer.eos_token!r}, as a turn does, and not with "
+            f"{configured!r}"
+        )
     return ok()
 
 

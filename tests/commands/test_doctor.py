@@ -25,7 +25,9 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_sound_model_passes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert lab_here("doctor", "model=twin", SHORT, cwd=folder) == 0
-    lines = capsys.readouterr().out.splitlines()
+    out, err = capsys.readouterr()
+    assert "Loading weights" not in err
+    lines = out.splitlines()
     rows = [line for line in lines if line.startswith("[")]
     assert [row.split()[3] for row in rows] == [check.name for check in CHECKS]
     assert lines[-1] == "twin: 37 ok, 4 not applicable."
@@ -40,7 +42,11 @@ def test_a_finding_is_named_with_its_report(
     out = capsys.readouterr().out
     assert "thought-closed-by-template     wrong" in out
     assert "Reported at https://github.com/huggingface/transformers/issues/37949" in out
-    assert out.splitlines()[-1] == "twin: 35 ok, 1 wrong, 4 not applicable, 1 not run."
+    assert "    it is run once thought-closed-by-template is ok" in out.splitlines()
+    assert out.splitlines()[-2:] == [
+        "To mend: thought-closed-by-template.",
+        "twin: 35 ok, 1 wrong, 4 not applicable, 1 not run.",
+    ]
 
 
 def test_the_stages_of_a_recipe_ask_for_their_context(
@@ -55,10 +61,13 @@ def test_the_stages_of_a_recipe_ask_for_their_context(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ([], "doctor: name what to look at"),
         (["model=tiny"], "set model.path"),
         (["model=tiny", "recipe=tiny"], "trained from scratch"),
         (["model=twin", "seed=0,1"], "one model at a time"),
-        (["model=absent"], "no folder"),
+        (["model=absent"], "none of checkpoint, "),
+        (["model=twin/config.json"], "there is no readable config.json in it"),
+        (["model=twin", "engine=openai", "hardware.sampling.url=http://127.0.0.1/v1"], "a server"),
     ],
 )
 def test_what_cannot_be_looked_at_ends_in_one_sentence(
@@ -67,6 +76,7 @@ def test_what_cannot_be_looked_at_ends_in_one_sentence(
     assert lab_here("doctor", *arguments, cwd=folder) == 2
     (sentence,) = capsys.readouterr().err.strip().splitlines()
     assert message in sentence
+    assert "add engine=openai" not in sentence
 
 
 def test_the_page_of_the_checks_is_what_the_command_prints() -> None:

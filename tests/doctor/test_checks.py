@@ -369,6 +369,27 @@ def test_a_gold_that_cannot_be_read_is_left_out_like_in_a_stage(
     assert results["gold-unreadable"].result.sentence.startswith("1 of 5 golds cannot be read")
 
 
+def test_what_the_lab_changes_of_a_tokenizer_is_noted(verifier: Verifier, tmp_path: Path) -> None:
+    save(TWINS["qwen3"], tmp_path)
+    model = ModelUnderTest(ModelConfig(path=str(tmp_path)), HARDWARE, [], [], verifier)
+    sound = examined(model)
+    assert sound["tokenizer-unreadable"].result == sound["end-token-not-trained"].result == ok()
+
+    edit("tokenizer_config.json", lambda content: content.update(eos_token="<|im_start|>"))(
+        tmp_path
+    )
+    model = ModelUnderTest(ModelConfig(path=str(tmp_path)), HARDWARE, [], [], verifier)
+    assert examined(model)["end-token-not-trained"].result == ok(
+        "a completion ends with '<|im_end|>', as a turn does, and not with '<|im_start|>'"
+    )
+
+    (tmp_path / "chat_template.jinja").unlink()
+    model = ModelUnderTest(ModelConfig(path=str(tmp_path)), HARDWARE, [], [], verifier)
+    assert examined(model)["tokenizer-unreadable"].result == ok(
+        "it has no chat template, so it gets a plain one"
+    )
+
+
 def test_every_check_but_vllm_s_is_seen_to_fail() -> None:
     names = [check.name for check in CHECKS]
     assert len(set(names)) == len(names) >= 25
