@@ -240,7 +240,7 @@ def summary(nodes: Sequence[PlannedNode]) -> str:
         if prices := [node.price.money for node in timed if node.price.money]:
             line += f" for {between(_total(prices), _PLAIN)}"
     if unknown := len(to_run) - len(timed):
-        line += f"{' and' if timed else ';'} {unknown} whose time nothing says"
+        line += f"{' and' if timed else ';'} {unknown} of unknown time"
     return line + "."
 
 

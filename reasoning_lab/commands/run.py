@@ -194,8 +194,8 @@ class RecipeRun:
         else:
             sources = self._recipe.source, self._recipe.benchmark_sources
             outcome = run_job(job, *sources, self._verifier, self._tracker)
-        made = {"hardware": root.hardware.kind, "wandb_run": self._tracker.run_id}
-        metrics = {**outcome.metrics, **made}
+        provenance = {"hardware": root.hardware.kind, "wandb_run": self._tracker.run_id}
+        metrics = {**outcome.metrics, **provenance}
         versions = {package: version(package) for package in _PACKAGES}
         return replace(outcome, metrics=metrics, versions=versions)
 

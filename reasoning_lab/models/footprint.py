@@ -31,6 +31,7 @@ _ATTENTION_ACTIVATIONS = {
     "qwen2": (2, 2),
     "qwen3": (4, 4),
 }
+_SIZES = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 # transformers' default, whatever the hidden size.
 _QWEN3_HEAD_DIM = 128
 # State values per parameter. Muon has one and its AdamW part two, so two is an upper bound.
@@ -221,8 +222,9 @@ def _divided(
 
 
 def is_known(architecture: Mapping[str, Any]) -> bool:
-    """Whether this module can estimate the architecture's family."""
-    return architecture.get("model_type") in _ATTENTION_ACTIVATIONS
+    """Whether this module can estimate it: a known family, with its sizes."""
+    sizes = (architecture.get(name) for name in _SIZES)
+    return architecture.get("model_type") in _ATTENTION_ACTIVATIONS and all(sizes)
 
 
 def parameter_count(architecture: Mapping[str, Any], vocab_size: int) -> int:

@@ -100,8 +100,8 @@ def machine_bytes(
     """
     verifier = (verifier_workers + 1) * _WORKER_BYTES + verifier_workers * verifier_memory_bytes
     libraries = LIBRARIES_ON_CPU if on_cpu else LIBRARIES_ON_GPU
-    own = (rank + Bounds(0, verifier)).map(lambda count: ranks * count)
-    return own + libraries + Bounds(0, tables.most)
+    processes = (rank + Bounds(0, verifier)).map(lambda count: ranks * count)
+    return processes + libraries + Bounds(0, tables.most)
 
 
 def policy_file_bytes(weights: float, vocab_size: int) -> Bounds:

@@ -210,7 +210,7 @@ def test_what_nothing_bounds_is_said_to_be_unknown() -> None:
     nodes = plan(PAPER)
     assert nodes["distill"].needs.artifact == Bounds(0)
     assert nodes["distill"].price.wall_s == Bounds()
-    assert summary(list(nodes.values())).endswith("and 2 whose time nothing says.")
+    assert summary(list(nodes.values())).endswith("and 2 of unknown time.")
 
 
 def test_disk_of_the_cache_is_known_where_the_model_is() -> None:

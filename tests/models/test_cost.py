@@ -229,7 +229,7 @@ def test_hours_say_what_they_assume(composed: Compose) -> None:
     assert "hardware.gpu_model gives the others: a10, " in time_source(
         unknown, recipe.root.hardware
     )
-    assert "21 whose time nothing says" in summary(unknown)
+    assert "21 of unknown time" in summary(unknown)
 
 
 def test_devices_share_a_stage_as_the_hardware_says(composed: Compose) -> None:

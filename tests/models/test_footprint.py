@@ -24,6 +24,7 @@ from reasoning_lab.models.bounds import Bounds
 from reasoning_lab.models.footprint import (
     attention_widths,
     footprint,
+    is_known,
     largest_module_count,
     lora_parameter_count,
     parameter_count,
@@ -330,3 +331,14 @@ def test_a_local_checkpoint_is_reckoned_by_its_own_config(
 def test_what_is_not_known_is_not_guessed() -> None:
     assert footprint({"model_type": "gpt2"}, VOCAB, "float32", ADAMW, CPU) is None
     assert footprint(architecture("llama"), VOCAB, "float32", "torch.optim.LBFGS", CPU) is None
+
+
+@pytest.mark.parametrize(
+    "size", ["hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"]
+)
+def test_a_config_without_a_size_is_not_estimated(size: str) -> None:
+    options = architecture("llama")
+    assert is_known(options)
+    del options[size]
+    assert not is_known(options)
+    assert footprint(options, VOCAB, "float32", ADAMW, CPU) is None
