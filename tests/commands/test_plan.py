@@ -210,7 +210,7 @@ def test_what_nothing_bounds_is_said_to_be_unknown() -> None:
     nodes = plan(PAPER)
     assert nodes["distill"].needs.artifact == Bounds(0)
     assert nodes["distill"].price.wall_s == Bounds()
-    assert summary(list(nodes.values())).endswith("and 2 of unknown time.")
+    assert summary(list(nodes.values())).endswith("and 3 of unknown time.")
 
 
 def test_disk_of_the_cache_is_known_where_the_model_is() -> None:
@@ -218,7 +218,7 @@ def test_disk_of_the_cache_is_known_where_the_model_is() -> None:
     text = disk(planned([recipe]), [recipe.root.model], ["benchmarks.aime24"])
     # 3.836 billion parameters of two or of four bytes.
     assert "cache: microsoft/Phi-4-mini-instruct, 7.7–15.3 GB." in text
-    assert "without 2 whose texts nothing bounds" in text
+    assert "without 3 whose texts nothing bounds" in text
     assert text.endswith("neither checked nor sized: benchmarks.aime24.")
     other = replace(recipe.root.model, architecture={"model_type": "other"})
     assert "Phi-4-mini-instruct, of unknown size." in disk([], [other], [])

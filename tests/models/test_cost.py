@@ -220,16 +220,16 @@ def test_hours_say_what_they_assume(composed: Compose) -> None:
     recipe = composed("experiment=phi4_mini_reasoning")
     known = planned([recipe])
     text = time_source(known, recipe.root.hardware)
-    assert "none of 21 by runs of like size" in text
+    assert "none of 22 by runs of like size" in text
     assert "data sheet of h100" in text
     assert "40% of its peak" in text
-    assert price_table(known).row_count == 21
+    assert price_table(known).row_count == 22
     recipe = composed("experiment=phi4_mini_reasoning", "hardware.gpu_model=null")
     unknown = planned([recipe])
     assert "hardware.gpu_model gives the others: a10, " in time_source(
         unknown, recipe.root.hardware
     )
-    assert "21 of unknown time" in summary(unknown)
+    assert "22 of unknown time" in summary(unknown)
 
 
 def test_devices_share_a_stage_as_the_hardware_says(composed: Compose) -> None:
