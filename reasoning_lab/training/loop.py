@@ -133,7 +133,7 @@ class PolicyModule(pl.LightningModule):
     ) -> None:
         """Clip by the norm over all ranks, which is logged."""
         assert gradient_clip_val is not None
-        self._gradient_norm = clip(optimizer, gradient_clip_val)
+        self._gradient_norm = clip(self, optimizer, gradient_clip_val)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step, and log its metrics before the state that holds them is saved."""

@@ -222,14 +222,20 @@ def clipped_step(
     module: pl.LightningModule, optimizer: Optimizer | LightningOptimizer, clip_norm: float
 ) -> float:
     """Clip the gradient by the norm over all ranks and step; returns that norm."""
-    by_itself = isinstance(module.trainer.strategy, ZeRO)
-    norm = None if by_itself else clip(optimizer, clip_norm)
+    norm = clip(module, optimizer, clip_norm)
     optimizer.step()
     return gradient_norm(module, norm)
 
 
-def clip(optimizer: Optimizer | LightningOptimizer, clip_norm: float) -> Tensor:
-    """Clip the gradient to a norm over all ranks; returns the one that it had."""
+def clip(
+    module: pl.LightningModule, optimizer: Optimizer | LightningOptimizer, clip_norm: float
+) -> Tensor | None:
+    """Clip the gradient to a norm over all ranks; returns the one that it had.
+
+    None = ZeRO clips by itself when it steps. Until then it has only a micro-batch's gradient.
+    """
+    if isinstance(module.trainer.strategy, ZeRO):
+        return None
     learning = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     return torch.nn.utils.clip_grad_norm_(learning, clip_norm)
 
