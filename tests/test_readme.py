@@ -86,7 +86,7 @@ def test_who_has_a_real_model_plans_it(tmp_path: Path, capsys: pytest.CaptureFix
     (command,) = commands_for("I have a real model.")
     assert lab_here(*command[1:], cwd=tmp_path) == 0
     out = capsys.readouterr().out
-    assert "11 to make, 0 to reuse" in out
+    assert "12 to make, 0 to reuse" in out
 
 
 def test_who_evaluates_and_exports_a_policy(smoke_run: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from reasoning_lab.evaluate.benchmark import measured
 from reasoning_lab.evaluate.completions import COMPLETIONS
 from reasoning_lab.evaluate.statistics import Difference, Estimate, paired_difference, pass_at_1
 from reasoning_lab.graph.ledger import Ledger
+from reasoning_lab.graph.record import CorruptArtifactError, Record
 from reasoning_lab.system.files import write_atomically
 from reasoning_lab.types import Problem, Rollout, UserError
 from reasoning_lab.verify import Verifier, build_verifier, verifier_version
@@ -70,6 +71,7 @@ def rescore(
             "runs/store/evaluate/FINGERPRINT"
         )
     old, ledger = RolloutFile(folder / COMPLETIONS), Ledger()
+    thought_prefix = _thought_prefix(folder)
     before: dict[str, list[bool]] = defaultdict(list)
     after: dict[str, list[bool]] = defaultdict(list)
     changed = Counter[str]()
@@ -89,7 +91,7 @@ def rescore(
             with RolloutWriter(path) as writer:
                 while some := list(islice(remaining, _BATCH_ROLLOUTS)):
                     some = [rollout for rollout in some if rollout.problem.id in readable]
-                    new = _verified(some, readable, verifier)
+                    new = _verified(some, readable, verifier, thought_prefix)
                     writer.write(new)
                     for one, other in zip(some, new, strict=True):
                         before[one.problem.id].append(one.correct)
@@ -102,6 +104,7 @@ def rescore(
         **measured(RolloutGroups([RolloutFile(completions)])),
         "unreadable_golds": len(golds.dropped),
         "verifier": verifier_version(),
+        "thought_prefix": thought_prefix,
         "rescored": str(folder),
     }
     text = json.dumps(metrics, indent=2)
@@ -112,12 +115,24 @@ def rescore(
     return result, completions, ledger
 
 
+def _thought_prefix(folder: Path) -> str:
+    """What the policy's chat template writes of a thought, before each completion."""
+    try:
+        return str(Record.read(folder).metrics.get("thought_prefix", ""))
+    except CorruptArtifactError:  # A copy without its record, or one of an earlier version.
+        return ""
+
+
 def _verified(
-    rollouts: Sequence[Rollout], problems: Mapping[str, Problem], verifier: Verifier
+    rollouts: Sequence[Rollout],
+    problems: Mapping[str, Problem],
+    verifier: Verifier,
+    thought_prefix: str,
 ) -> list[Rollout]:
     """The rollouts with new verdicts, each as a rollout of the problem of its id."""
     asked = [problems[rollout.problem.id] for rollout in rollouts]
-    verdicts = verifier.verify(asked, [rollout.completion.text for rollout in rollouts])
+    texts = [thought_prefix + rollout.completion.text for rollout in rollouts]
+    verdicts = verifier.verify(asked, texts)
     return [
         replace(rollout, problem=problem, answer=answer, verdict=verdict, judge=None)
         for rollout, problem, (answer, verdict) in zip(rollouts, asked, verdicts, strict=True)

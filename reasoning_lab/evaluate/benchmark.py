@@ -97,6 +97,7 @@ def run(config: EvaluateStage, context: StageContext, policy: Policy) -> Metrics
         **further,
         "unreadable_golds": len(golds.dropped),
         "verifier": verifier_version(),
+        "thought_prefix": sampler.thought_prefix,
         "problems": digest(problems),
     }
     numbers = {key: value for key, value in metrics.items() if isinstance(value, int | float)}

@@ -57,7 +57,7 @@ class RolloutSampler:
         self._author = author
         self._sync_weights = sync_weights
         self._instruction = instruction
-        self._thought_prefix = thought_prefix
+        self.thought_prefix = thought_prefix
         self._peers = Peers()
 
     def close(self) -> None:
@@ -154,7 +154,7 @@ class RolloutSampler:
         ]
         prompts = [with_instruction(problem.prompt, self._instruction) for problem in repeated]
         completions = self._engine.generate(prompts, sampling, list(chain.from_iterable(seeds)))
-        texts = [self._thought_prefix + completion.text for completion in completions]
+        texts = [self.thought_prefix + completion.text for completion in completions]
         verdicts = self._verifier.verify(repeated, texts)
         return [
             Rollout(problem, completion, answer, verdict, self._author, policy_version)

@@ -73,12 +73,13 @@ class StopRequest:
 
     def listen(self) -> None:
         """From now on, note a signal instead of letting it end the process."""
+        if _in_main_thread():
+            _install(dict.fromkeys(_SIGNALS, self._handle))
+        # The file says that signals are noted, so they must be by then.
         if self._work_dir is not None:
             self._work_dir.mkdir(parents=True, exist_ok=True)
             (self._work_dir / _STOP_FILE).unlink(missing_ok=True)
             (self._work_dir / _TRAINING_FILE).touch()
-        if _in_main_thread():
-            _install(dict.fromkeys(_SIGNALS, self._handle))
 
     @property
     def signum(self) -> int | None:

@@ -230,10 +230,7 @@ def clipped_step(
 def clip(
     module: pl.LightningModule, optimizer: Optimizer | LightningOptimizer, clip_norm: float
 ) -> Tensor | None:
-    """Clip the gradient to a norm over all ranks; returns the one that it had.
-
-    None = ZeRO clips by itself when it steps. Until then it has only a micro-batch's gradient.
-    """
+    """Clip the gradient to a norm over all ranks; the one that it had, or None = ZeRO will clip."""
     if isinstance(module.trainer.strategy, ZeRO):
         return None
     learning = [parameter for group in optimizer.param_groups for parameter in group["params"]]

@@ -18,7 +18,7 @@ from reasoning_lab.data.sources.row_mapping import RowMapping
 from reasoning_lab.evaluate.benchmark import digest, measured
 from reasoning_lab.evaluate.completions import COMPLETIONS
 from reasoning_lab.evaluate.statistics import majority
-from reasoning_lab.graph.record import Metadata
+from reasoning_lab.graph.record import Metadata, Record
 from reasoning_lab.graph.store import Store
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.types import (
@@ -300,6 +300,26 @@ def test_verdicts_given_once_more(tmp_path: Path) -> None:
     assert read_rollouts(folder / COMPLETIONS) == old
     with pytest.raises(UserError, match=r"the folder has no completions\.parquet"):
         rescore(tmp_path, None, HardwareConfig(), tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("thought_prefix", "verdict"), [("<think>\n", Verdict.UNPARSEABLE), ("", RIGHT)]
+)
+def test_a_draft_in_a_thought_that_the_template_opened_stays_without_credit(
+    thought_prefix: str, verdict: Verdict, tmp_path: Path
+) -> None:
+    problem = Problem("p", "10", "number", "f")
+    draft = Completion([1], "first \\boxed{10}, but", truncated=True)
+    rollout = Rollout(problem, draft, None, Verdict.UNPARSEABLE, "a")
+    folder = tmp_path / "evaluate" / f"{0:016x}"
+    folder.mkdir(parents=True)
+    write_rollouts(folder / COMPLETIONS, [rollout])
+    metadata: dict[str, Any] = {"kind": "evaluation", "identity": {}, "inputs": {}, "seed": 0}
+    names: dict[str, Any] = {"stage": "evaluate", "fingerprint": folder.name, "files": {}}
+    metrics = {"thought_prefix": thought_prefix}
+    Record(path=folder, metrics=metrics, **names, **metadata).write(folder)
+    _, path, _ = rescore(folder, None, HardwareConfig(), tmp_path / "new")
+    assert [one.verdict for one in read_rollouts(path)] == [verdict]
 
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
