@@ -178,7 +178,7 @@ def _table(shown: Sequence[Entry], users: Mapping[str, str] | None = None) -> Ta
         table.add_column("used by")
     for entry in shown:
         cells = [entry.kind, entry.stage, entry.fingerprint[:8], decimal(entry.bytes)]
-        cells += [_age(entry.made_s), _age(entry.used_s)]
+        cells += [_age(entry.changed_s), _age(entry.used_s)]
         table.add_row(*cells, *([] if users is None else [users.get(entry.fingerprint, "")]))
     return table
 

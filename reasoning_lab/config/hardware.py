@@ -91,7 +91,8 @@ class HardwareConfig:
 
     Attributes:
         accelerator: Lightning's name for the device: cpu, gpu or auto.
-        gpu_model: The GPU, by which `plan` estimates hours; null = it estimates none.
+        gpu_model: The GPU, by which `plan` estimates hours and a training logs `device/mfu`;
+            null = neither.
         price_per_hour: Of one device, in any currency, by which `plan` has a column of money; null
             = it has none.
         devices: Devices of one machine that train a stage together, a process each.

@@ -154,6 +154,8 @@ def _taken(
         if len(chosen):
             yield batch.take(pa.array(chosen))
         start += len(batch)
+        if start > rows[-1]:
+            return
 
 
 def read_rollouts(path: Path) -> list[Rollout]:

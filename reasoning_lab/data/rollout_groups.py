@@ -35,7 +35,7 @@ class RolloutGroups:
         in_order = np.argsort(firsts)
         places = np.empty(len(ids), np.int64)
         places[in_order] = np.arange(len(ids))
-        self._files = files
+        self._files, self._sizes = files, [len(index) for index in indices]
         self._problems = places[numbers]  # `[N]`, of each rollout.
         self.levels = np.concatenate([index.levels for index in indices])[firsts[in_order]]
 
@@ -56,7 +56,7 @@ class RolloutGroups:
 
     def _read(self, rows: Int[np.ndarray, " K"]) -> Iterator[Rollout]:
         start = 0
-        for file in self._files:
-            end = start + len(file)
+        for file, size in zip(self._files, self._sizes, strict=True):
+            end = start + size
             yield from file.select(rows[(start <= rows) & (rows < end)] - start)
             start = end

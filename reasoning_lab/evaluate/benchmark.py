@@ -119,14 +119,14 @@ def _written(
     A completion that a server did not give counts as wrong in every metric.
     """
     with RolloutWriter(path) as writer:
-        while some := list(islice(groups, batch_groups)):
-            rollouts = [rollout for group in some for rollout in group.rollouts]
+        while batch := list(islice(groups, batch_groups)):
+            rollouts = [rollout for group in batch for rollout in group.rollouts]
             writer.write(rollouts)
             logged += rollouts[: _LOGGED_ROLLOUTS - len(logged)]
             empty = [one.problem.origin for one in rollouts if not one.completion.answered]
             ledger.take("completions", len(rollouts))
             ledger.drop("completions", "not_answered", len(empty), origins=empty)
-            yield from some
+            yield from batch
 
 
 def _sampler(config: EvaluateStage, context: StageContext, policy: Policy) -> RolloutSampler:

@@ -57,7 +57,7 @@ class Entry:
         stage: The stage that made it, or the cache's name.
         fingerprint: Of the artifact, or the cache's key; empty = unknown.
         bytes: Of all its files.
-        made_s: When its folder last changed, in seconds since the epoch.
+        changed_s: When its folder last changed, in seconds since the epoch.
         used_s: When the artifact was last looked up; None = unknown.
         record: Of an artifact that a run can reuse.
         lock: File whose lock must be held to remove it; None = none is needed.
@@ -68,7 +68,7 @@ class Entry:
     stage: str
     fingerprint: str
     bytes: int
-    made_s: float
+    changed_s: float
     used_s: float | None
     record: Record | None
     lock: Path | None
@@ -136,7 +136,7 @@ def _entry(
             stage=stage,
             fingerprint=fingerprint,
             bytes=_bytes(path),
-            made_s=path.stat().st_mtime,
+            changed_s=path.stat().st_mtime,
             used_s=last_use_s(path),
             record=record,
             lock=lock,

@@ -26,16 +26,24 @@ class DeviceUse:
         self._on_gpu = sampling_device(hardware).type == "cuda"
         self._device = DEVICES.get(hardware.gpu_model or "") if self._on_gpu else None
         self._costs = training_costs(policy) if self._device else (0, 0)
-        self._flops = 0.0
+        self.start_step()
+
+    def start_step(self) -> None:
+        """Forget the passes of the step before."""
+        self._flops = torch.zeros((), dtype=torch.float64)
 
     def add(self, lengths: Int[Tensor, " D"]) -> None:
         """Count a forward and a backward pass over documents of so many tokens."""
         if self._device:
             token, squared = self._costs
-            self._flops += float(token * lengths.sum() + squared * lengths.square().sum())
+            tokens = lengths.double()
+            # Not a Python number, which would wait for the device.
+            self._flops = self._flops.to(lengths.device) + (
+                token * tokens.sum() + squared * tokens.square().sum()
+            )
 
     def metrics(self, seconds: float) -> dict[str, float]:
-        """What is logged of the passes since the last call, which took so many seconds."""
+        """What is logged of a step that has taken so many seconds."""
         peak = (
             torch.cuda.max_memory_allocated()
             if self._on_gpu
@@ -43,8 +51,7 @@ class DeviceUse:
         )
         values = {"device/peak_memory_bytes": float(peak)}
         if self._device:
-            values["device/mfu"] = self._flops / seconds / self._device.flops_per_s
-        self._flops = 0.0
+            values["device/mfu"] = float(self._flops) / seconds / self._device.flops_per_s
         return values
 
 

@@ -120,6 +120,8 @@ class PolicyModule(pl.LightningModule):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         if self._summed == 0:
             self._step_started, self._tokens_before = time.monotonic(), self.train_tokens
+            if self.device_use:
+                self.device_use.start_step()
         if isinstance(batch, MicroBatch):
             self.train_tokens += len(batch.tokens.input_ids) * world_size()
             if self.device_use:
@@ -138,10 +140,11 @@ class PolicyModule(pl.LightningModule):
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step, and log its metrics before the state that holds them is saved."""
         super().optimizer_step(*args, **kwargs)
-        seconds = time.monotonic() - self._step_started
-        use = self.device_use.metrics(seconds) if self.device_use else {}
         if self._step_metrics:
+            # Reading the norm waits for the device, whose time this is.
             norm = gradient_norm(self, self._gradient_norm)
+            seconds = time.monotonic() - self._step_started
+            use = self.device_use.metrics(seconds) if self.device_use else {}
             tokens_per_s = (self.train_tokens - self._tokens_before) / seconds
             measured = {"train/gradient_norm": norm, "time/train_tokens_per_s": tokens_per_s, **use}
             self.log_step({**self._step_metrics, **measured}, self.global_step)

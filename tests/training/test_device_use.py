@@ -65,6 +65,19 @@ def test_the_logged_norm_is_the_gradients_before_it_is_clipped(
     assert norm > 0.01
 
 
+def test_flops_of_a_step_are_a_share_of_the_device_s_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    model = model_of("llama", True)
+    token, squared = training_costs(model)
+    use = DeviceUse(model, HardwareConfig(accelerator="gpu", gpu_model="h100"))
+    use.add(torch.tensor([9, 9]))
+    use.start_step()
+    for lengths in ([3, 4], [5]):
+        use.add(torch.tensor(lengths))
+    flops = token * (3 + 4 + 5) + squared * (9 + 16 + 25)
+    assert use.metrics(2.0)["device/mfu"] == pytest.approx(flops / 2.0 / 989e12)
+
+
 def test_memory_of_a_process_on_a_cpu() -> None:
     use = DeviceUse(model_of("llama", True), HardwareConfig())
     use.add(torch.tensor([3, 4]))

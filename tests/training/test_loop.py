@@ -22,6 +22,7 @@ from reasoning_lab.tracking.history import read_history
 from reasoning_lab.training import loop as base
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.training.micro_batches import PlannedBatches
+from reasoning_lab.training.stage import LabStage
 from reasoning_lab.types import Completion, UserError
 from tests.support.stages import (
     STAGES,
@@ -181,37 +182,56 @@ def test_rl_without_a_prompt_in_reach_says_so(context: StageContext, tmp_path: P
         trained("rl", context, tmp_path, hopeless)
 
 
-@pytest.mark.parametrize("decay_on_stop", [0, 3])
-def test_midtrain_stops_when_validation_no_longer_improves(
-    decay_on_stop: int, context: StageContext, tmp_path: Path
-) -> None:
-    config = STAGES["midtrain"]
-    # Steps this large only do harm, so the second and third validation are worse.
-    wild = replace(
-        config,  # type: ignore[call-arg]
-        patience=2,
+def stopping_early(rate: float, decay_on_stop: int) -> LabStage:
+    """Midtraining whose steps are so large that they only do harm."""
+    return replace(
+        STAGES["midtrain"],
+        patience=2,  # type: ignore[call-arg]
         decay_on_stop=decay_on_stop,
         validate_every_steps=1,
         optimization=optimization(
             batch_size=2,
             length="30 steps",
-            learning_rate=30.0,
+            learning_rate=rate,
             schedule=ConstantConfig(),
             optimizer=OptimizerConfig("torch.optim.SGD"),
             clip_norm=100.0,
         ),
     )
+
+
+# The last falls for the steps that are left.
+@pytest.mark.parametrize("decay_on_stop", [0, 3, 100])
+def test_midtrain_stops_when_validation_no_longer_improves(
+    decay_on_stop: int, context: StageContext, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    wild = stopping_early(30.0, decay_on_stop)
     metrics, states = saved_states("midtrain", context, tmp_path, wild)
     losses = list(read_history(tmp_path / "out")["val/loss"].values())
     decided_at = 2 + next(n for n in range(1, 30) if min(losses[n : n + 2]) >= min(losses[:n]))
-    assert metrics["steps"] == decided_at + decay_on_stop < 30
+    decay_steps = min(decay_on_stop, 30 - decided_at)
+    assert metrics["steps"] == decided_at + decay_steps
     rates = list(read_history(tmp_path / "out")["train/learning_rate"].values())
-    assert rates == pytest.approx([30.0] * decided_at + [30.0, 20.0, 10.0][:decay_on_stop])
+    decay = [30.0 * (1 - step / decay_steps) for step in range(decay_steps)]
+    assert rates == pytest.approx([30.0] * decided_at + decay)
+    assert (
+        "the validation loss has not fallen for 2 validations at step "
+        f"{decided_at}; training ends after {decay_steps} steps more."
+    ) in caplog.text
     # A kill after the decision does not undo it.
-    for state in states[decided_at - 1 :]:
+    for state in states[decided_at - 1 :][:6]:
         resumed = trained("midtrain", context, state, wild)
         assert {**resumed, "train_s": 0} == {**metrics, "train_s": 0}
         assert_same(tmp_path, state)
+
+
+def test_midtrain_says_that_its_validation_loss_is_no_number(
+    context: StageContext, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    trained("midtrain", context, tmp_path, stopping_early(1e38, 0))
+    assert "the validation loss is not finite at step" in caplog.text
 
 
 @pytest.mark.parametrize(("name", "counted"), [("sft", "examples"), ("dpo", "pairs")])

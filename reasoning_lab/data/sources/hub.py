@@ -8,12 +8,12 @@ the files again that it had not finished, and no others.
 import hashlib
 import json
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
@@ -22,7 +22,7 @@ from reasoning_lab.system.files import flush_and_rename
 from reasoning_lab.types import Split, UserError
 
 if TYPE_CHECKING:
-    from datasets import Dataset, IterableDataset
+    from datasets import IterableDataset
 
 log = logging.getLogger(__name__)
 
@@ -72,8 +72,10 @@ def hub_rows(
             raise UserError(f"{problem} ({reason}); {remedy}") from error
 
 
-def _streamed(rows: "IterableDataset", identity: Sequence[str | None]) -> "Dataset":
-    """All rows of a stream, in its order, in memory-mapped tables; each file is read once.
+def _streamed(rows: "IterableDataset", identity: Sequence[str | None]) -> Iterator[dict[str, Any]]:
+    """All rows of a stream, in its order, from memory-mapped tables; each file is read once.
+
+    The rows of a file come as soon as it is read, so that a wrong mapping shows before the last.
 
     Args:
         rows: The columns to keep.
@@ -89,15 +91,14 @@ def _streamed(rows: "IterableDataset", identity: Sequence[str | None]) -> "Datas
     with FileLock(folder / ".lock"), ThreadPoolExecutor(_FILES_AT_A_TIME) as pool:
         try:
             files = [rows.shard(count, number) for number in range(count)]
-            for number, _ in enumerate(
-                pool.map(partial(_write_table, stopped=stopped), files, tables), start=1
-            ):
+            written = pool.map(partial(_write_table, stopped=stopped), files, tables)
+            for number, (table, _) in enumerate(zip(tables, written, strict=True), start=1):
                 log.info("Read file %d of %d of a streamed dataset.", number, count)
+                yield from datasets.Dataset.from_file(str(table))
         except BaseException:
             stopped.set()
             pool.shutdown(cancel_futures=True)
             raise
-    return datasets.concatenate_datasets([datasets.Dataset.from_file(str(t)) for t in tables])
 
 
 def _write_table(rows: "IterableDataset", path: Path, stopped: Event) -> None:

@@ -21,6 +21,7 @@ from concurrent.futures import (
 )
 from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from threading import Thread
 
@@ -168,28 +169,35 @@ def _mapped(
         for shard in shards:
             yield _write_shard(shard, tokenizer, trained)
         return
+    # A fork of a process that has threads may hang.
+    context = get_context("spawn")
+    stopped = context.Event()
     with ProcessPoolExecutor(
         processes,
-        # A fork of a process that has threads may hang.
-        mp_context=get_context("spawn"),
+        mp_context=context,
         initializer=_start_worker,
-        initargs=(tokenizer, trained),
+        initargs=(tokenizer, trained, stopped),
     ) as pool:
         running: set[Future[int]] = set()
-        for shard in shards:
-            running.add(pool.submit(_write_in_worker, shard))
-            if len(running) > 2 * processes:
-                finished, running = wait(running, return_when=FIRST_COMPLETED)
-                yield from (future.result() for future in finished)
-        yield from (future.result() for future in as_completed(running))
+        try:
+            for shard in shards:
+                running.add(pool.submit(_write_in_worker, shard))
+                if len(running) > 2 * processes:
+                    finished, running = wait(running, return_when=FIRST_COMPLETED)
+                    yield from (future.result() for future in finished)
+            yield from (future.result() for future in as_completed(running))
+        except BaseException:
+            # The pool waits for every shard that it has begun or queued.
+            stopped.set()
+            raise
 
 
-_worker: tuple[PreTrainedTokenizerBase, TrainedPart]
+_worker: tuple[PreTrainedTokenizerBase, TrainedPart, Event]
 
 
-def _start_worker(tokenizer: PreTrainedTokenizerBase, trained: TrainedPart) -> None:
+def _start_worker(tokenizer: PreTrainedTokenizerBase, trained: TrainedPart, stopped: Event) -> None:
     global _worker
-    _worker = tokenizer, trained
+    _worker = tokenizer, trained, stopped
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     # Ctrl-C reaches every process of a terminal; the one that started this decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -208,7 +216,13 @@ def _write_in_worker(shard: _Shard) -> int:
     return _write_shard(shard, *_worker)
 
 
-def _write_shard(shard: _Shard, tokenizer: PreTrainedTokenizerBase, trained: TrainedPart) -> int:
+def _write_shard(
+    shard: _Shard,
+    tokenizer: PreTrainedTokenizerBase,
+    trained: TrainedPart,
+    stopped: Event | None = None,
+) -> int:
+    """Write it unless it is there, and return its rows; gives up when `stopped` is set."""
     if shard.path.exists():
         return len(shard.rollouts)
     draft = shard.path.with_suffix(".draft")
@@ -217,6 +231,8 @@ def _write_shard(shard: _Shard, tokenizer: PreTrainedTokenizerBase, trained: Tra
         for rows in shard.rollouts.batches(_READ):
             start = 0
             for stop in _call_ends(rows):
+                if stopped is not None and stopped.is_set():
+                    return 0
                 documents = _documents(rows.slice(start, stop - start), tokenizer, trained)
                 writer.write_table(arrow_table(documents))
                 start = stop

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import EarlyStopping
+from pytorch_lightning.callbacks.early_stopping import EarlyStoppingReason
 
 log = logging.getLogger(__name__)
 
@@ -41,13 +42,13 @@ class PatienceStopping(EarlyStopping):
         super().on_validation_end(trainer, pl_module)
         if trainer.should_stop and self._decided_at is None:
             self._decided_at = trainer.global_step
+            exhausted = self.stopping_reason == EarlyStoppingReason.PATIENCE_EXHAUSTED
             log.info(
-                "stages.%s: the validation loss has not fallen for %d validations at step %d; "
-                "training ends after %d steps more.",
+                "stages.%s: the validation loss %s at step %d; training ends after %d steps more.",
                 self._stage,
-                self.patience,
+                f"has not fallen for {self.patience} validations" if exhausted else "is not finite",
                 self._decided_at,
-                self._decay_steps,
+                min(self._decay_steps, self._steps - self._decided_at),
             )
         trainer.should_stop = self._is_over(trainer.global_step)
 

@@ -141,11 +141,11 @@ def _write(
         RolloutWriter(preferences.rejected_file) as rejected,
         preferences.pairs_file.open("w") as provenance,
     ):
-        while some := list(islice(remaining, _BATCH_PAIRS)):
-            chosen.write([pair.chosen for pair in some])
-            rejected.write([pair.rejected for pair in some])
-            provenance.writelines(json.dumps(_provenance(pair)) + "\n" for pair in some)
-            both = [rollout for pair in some for rollout in (pair.chosen, pair.rejected)]
+        while batch := list(islice(remaining, _BATCH_PAIRS)):
+            chosen.write([pair.chosen for pair in batch])
+            rejected.write([pair.rejected for pair in batch])
+            provenance.writelines(json.dumps(_provenance(pair)) + "\n" for pair in batch)
+            both = [rollout for pair in batch for rollout in (pair.chosen, pair.rejected)]
             logged += both[: _LOGGED_ROLLOUTS - len(logged)]
     if not chosen.rows:
         raise UserError(

@@ -110,9 +110,6 @@ class RLModule(PolicyModule):
             self.device,
         )
         self.train_tokens += sum(len(part.tokens.input_ids) for part in step_batches)
-        if self.device_use:
-            for part in step_batches * self._config.epochs:
-                self.device_use.add(part.tokens.lengths)
         self.rollouts += len(step_rollouts.rollouts)
         step_rollouts.record(self.ledger)
         metrics = validation_metrics(step_rollouts.validation)

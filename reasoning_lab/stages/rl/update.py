@@ -239,6 +239,8 @@ def update(
             # The gradient becomes the mean over the ranks.
             backward(module, result.loss * world_size(), number == len(batches) - 1)
             tally.add(result)
+            if module.device_use:
+                module.device_use.add(batch.tokens.lengths)
         norm = clipped_step(module, optimizer, config.optimization.clip_norm)
     learning_rate = module.trainer.optimizers[0].param_groups[0]["lr"]
     rates = {"gradient_norm": norm, "learning_rate": float(learning_rate)}

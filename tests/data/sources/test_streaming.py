@@ -16,7 +16,7 @@ import json, logging
 from reasoning_lab.data.sources.hub import hub_rows
 rows = hub_rows("{DATASET}", None, "{REVISION}", {{"train": "train"}}, True, None, "it", ["prompt"])
 for row in rows:
-    print(json.dumps([row.content, row.name, row.columns]))
+    print(json.dumps([row.content, row.name, row.columns]), flush=True)
 """
 _FILES, _ROWS = 6, 50
 
@@ -46,6 +46,8 @@ def test_a_killed_reader_goes_on_with_the_files_that_it_lacks(tmp_path: Path) ->
                 assert time.monotonic() < deadline
                 assert killed.poll() is None
                 time.sleep(0.05)
+            # Their rows are there up to those of the third.
+            early = [killed.stdout.readline() for _ in range(2 * _ROWS)] if killed.stdout else []
             killed.kill()
         assert not hub.cut_off
         assert "00002" not in {table.stem for table in tables}
@@ -55,6 +57,7 @@ def test_a_killed_reader_goes_on_with_the_files_that_it_lacks(tmp_path: Path) ->
             output, _ = process.communicate(timeout=120)
         # Columns are known from the start of the first file.
         assert set(hub.requested) == {"train-0.jsonl", "train-2.jsonl"}
+    assert early == output.splitlines(keepends=True)[: 2 * _ROWS]
     columns = ["prompt", "unused"]
     assert [json.loads(line) for line in output.splitlines()] == [
         [{"prompt": text}, f"{DATASET} (train), row {number}", columns]

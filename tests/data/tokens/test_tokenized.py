@@ -170,3 +170,20 @@ def test_a_killed_process_loses_no_finished_shard_and_leaves_no_worker(
     while any(Path(f"/proc/{worker}").exists() for worker in workers):
         assert time.monotonic() < deadline, "a worker outlives the process that started it"
         time.sleep(0.05)
+
+
+def test_an_interrupted_process_does_not_wait_for_the_shards_that_it_has_queued(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    file, folder, rows = tmp_path / "many.parquet", tmp_path / "tokens", 5 * 4096
+    with RolloutWriter(file) as writer:
+        writer.write([_rollout(number, 100) for number in range(4096)] * 5)
+
+    def interrupt(rows: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tokenized(RolloutFile(file), tokenizer, folder, processes=1, on_progress=interrupt)
+    # Two more were queued; the second may have begun its last part.
+    assert 1 <= len(list(folder.rglob("*.arrow"))) <= 2
+    assert len(tokenized(RolloutFile(file), tokenizer, folder, processes=0)) == rows
