@@ -107,6 +107,8 @@ def _prune(words: Sequence[str]) -> None:
         f"To keep: {_counted(kept)}.",
         f"To remove: {_counted(removable)}.",
     ]
+    if not needs & stored:
+        lines.insert(1, "Check names and overrides: nothing of these recipes would remain.")
     if running:
         lines.insert(1, "What running recipes need is kept, too.")
     for line in lines:

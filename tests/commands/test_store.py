@@ -54,6 +54,7 @@ def test_a_prune_shows_what_it_would_remove(
     out = capsys.readouterr().out
     assert len(re.findall(r"^evaluation +evaluate", out, re.M)) == 5
     assert "Of the 12 artifacts that these recipes need, 7 are stored." in out
+    assert "Check names" not in out
     assert re.search(r"^To remove: 5 artifacts, ", out, re.M)
     assert "Nothing was removed; add --yes to remove it." in out
     assert len(stored(folder)) == 12
@@ -129,6 +130,7 @@ def test_all_seeds_of_an_experiment_are_needed(
     expected = len({node.fingerprint for recipe in recipes for node in recipe.nodes})
     out = capsys.readouterr().out
     assert f"Of the {expected} artifacts that these recipes need, 0 are stored." in out
+    assert "Check names and overrides" in out
 
 
 @pytest.mark.parametrize(
