@@ -124,5 +124,5 @@ def test_the_readme_s_lines_run(
     (lines,) = re.findall(r"^```python\n(.*?)^```$", section, re.M | re.S)
     words = '"experiment=smoke", "seed=1"'
     assert words in lines
-    exec(lines.replace(words, "*SMOKE"), {"SMOKE": SMOKE})
+    exec(lines.replace(words, "*SMOKE"), {"SMOKE": SMOKE, "__name__": "__main__"})
     assert re.search(r"\d+ accepted rollouts", capsys.readouterr().out)
