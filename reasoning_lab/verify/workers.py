@@ -27,7 +27,7 @@ from typing import TypeVar
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
 from reasoning_lab.config.targets import TRUSTED_VARIABLE, trusted_folders, trusted_packages
-from reasoning_lab.types import Problem
+from reasoning_lab.types import Problem, UserError
 from reasoning_lab.verify.sandbox import SandboxError, enter_sandbox
 from reasoning_lab.verify.user_checkers import start_checker_server, wait_for_checker_server
 
@@ -96,7 +96,14 @@ class WorkerPool:
                 context=context,
             )
             # Without this check, pebble would restart a worker that cannot start for ever.
-            self._pool.schedule(os.getpid).result(timeout=_START_TIMEOUT_S)
+            try:
+                self._pool.schedule(os.getpid).result(timeout=_START_TIMEOUT_S)
+            except TimeoutError:
+                self.close()
+                raise UserError(
+                    f"The verifier's workers did not start within {_START_TIMEOUT_S} s. They "
+                    "import the script that runs: put its lines below `if __name__ == '__main__':`"
+                ) from None
         return self._pool.schedule(
             _run_chunk, args=(function, items, self.timeout_s), timeout=self.timeout_s
         )
