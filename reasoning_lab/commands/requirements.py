@@ -43,7 +43,7 @@ class Requirements:
         rank: Memory of one process.
         machine: Memory of a machine: its processes, and once what they share.
         artifact: Disk of what it makes.
-        work: Disk while it is made: training states, rollouts so far.
+        work: Disk while the node runs: training states, rollouts so far.
         tables: Disk of the tokens that it trains on; they stay below `runs/work`.
     """
 

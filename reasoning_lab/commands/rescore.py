@@ -72,9 +72,7 @@ def rescore(
         )
     old, ledger = RolloutFile(folder / COMPLETIONS), Ledger()
     thought_prefix = _thought_prefix(folder)
-    before: dict[str, list[bool]] = defaultdict(list)
-    after: dict[str, list[bool]] = defaultdict(list)
-    changed = Counter[str]()
+    tally = _Tally()
     out_dir.mkdir(parents=True, exist_ok=True)
     with build_verifier(hardware) as verifier:
         golds = ReadableGoldFilter(
@@ -89,15 +87,11 @@ def rescore(
         def write(path: Path) -> None:
             remaining = iter(old)
             with RolloutWriter(path) as writer:
-                while some := list(islice(remaining, _BATCH_ROLLOUTS)):
-                    some = [rollout for rollout in some if rollout.problem.id in readable]
-                    new = _verified(some, readable, verifier, thought_prefix)
-                    writer.write(new)
-                    for one, other in zip(some, new, strict=True):
-                        before[one.problem.id].append(one.correct)
-                        after[one.problem.id].append(other.correct)
-                        if one.verdict is not other.verdict:
-                            changed[f"{one.verdict} -> {other.verdict}"] += 1
+                while batch := list(islice(remaining, _BATCH_ROLLOUTS)):
+                    stored = [rollout for rollout in batch if rollout.problem.id in readable]
+                    rescored = _verified(stored, readable, verifier, thought_prefix)
+                    writer.write(rescored)
+                    tally.add(stored, rescored)
 
         completions = write_atomically(out_dir / COMPLETIONS, write)
     metrics = {
@@ -109,10 +103,28 @@ def rescore(
     }
     text = json.dumps(metrics, indent=2)
     write_atomically(out_dir / "metrics.json", lambda path: path.write_text(text))
-    stored, rescored = list(before.values()), list(after.values())
-    difference = paired_difference(rescored, stored)
-    result = Rescored(pass_at_1(stored), pass_at_1(rescored), difference, dict(changed))
-    return result, completions, ledger
+    return tally.result(), completions, ledger
+
+
+class _Tally:
+    """Whether each problem's completions are correct, by both verdicts."""
+
+    def __init__(self) -> None:
+        self._before: dict[str, list[bool]] = defaultdict(list)
+        self._after: dict[str, list[bool]] = defaultdict(list)
+        self._changed = Counter[str]()
+
+    def add(self, stored: Sequence[Rollout], rescored: Sequence[Rollout]) -> None:
+        for old, new in zip(stored, rescored, strict=True):
+            self._before[old.problem.id].append(old.correct)
+            self._after[old.problem.id].append(new.correct)
+            if old.verdict is not new.verdict:
+                self._changed[f"{old.verdict} -> {new.verdict}"] += 1
+
+    def result(self) -> Rescored:
+        stored, rescored = list(self._before.values()), list(self._after.values())
+        difference = paired_difference(rescored, stored)
+        return Rescored(pass_at_1(stored), pass_at_1(rescored), difference, dict(self._changed))
 
 
 def _thought_prefix(folder: Path) -> str:
@@ -130,10 +142,10 @@ def _verified(
     thought_prefix: str,
 ) -> list[Rollout]:
     """The rollouts with new verdicts, each as a rollout of the problem of its id."""
-    asked = [problems[rollout.problem.id] for rollout in rollouts]
+    current = [problems[rollout.problem.id] for rollout in rollouts]
     texts = [thought_prefix + rollout.completion.text for rollout in rollouts]
-    verdicts = verifier.verify(asked, texts)
+    verdicts = verifier.verify(current, texts)
     return [
         replace(rollout, problem=problem, answer=answer, verdict=verdict, judge=None)
-        for rollout, problem, (answer, verdict) in zip(rollouts, asked, verdicts, strict=True)
+        for rollout, problem, (answer, verdict) in zip(rollouts, current, verdicts, strict=True)
     ]

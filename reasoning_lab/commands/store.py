@@ -101,10 +101,10 @@ def _prune(words: Sequence[str]) -> None:
         console.print(_table(removable))
     stored = {entry.fingerprint for entry in everything if entry.record}
     paths = {entry.path for entry in removable}
-    kept = [entry for entry in everything if entry.path not in paths]
+    remaining = [entry for entry in everything if entry.path not in paths]
     lines = [
         f"Of the {len(needs)} artifacts that these recipes need, {len(needs & stored)} are stored.",
-        f"To keep: {_counted(kept)}.",
+        f"To keep: {_counted(remaining)}.",
         f"To remove: {_counted(removable)}.",
     ]
     if not needs & stored:

@@ -177,7 +177,7 @@ class OptimizationConfig:
         optimizer: One of the group `optimizer`.
         learning_rate: The peak of the schedule.
         schedule: One of the group `schedule`.
-        clip_norm: Largest norm of the gradient.
+        clip_norm: Largest norm of the gradient; 0 = it is not clipped.
         length: `3 epochs`, `500 steps` or `2B tokens`: an epoch is one pass over the stage's rows,
             and tokens are those that it reads. Steps are full batches, so the last rows of a
             length may be left over.

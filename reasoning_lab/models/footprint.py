@@ -263,8 +263,8 @@ def state_bytes(memory: Footprint, dtype: str, optimizer: str, strategy: str) ->
     """
     size, masters = _BYTES[dtype], STRATEGIES[strategy].master_copies
     values = _OPTIMIZER_STATES[optimizer.rpartition(".")[2]]
-    kept = 4 * masters + values * (4 if masters else size)
-    return (size + kept) * memory.trained
+    optimizer_bytes = 4 * masters + values * (4 if masters else size)
+    return (size + optimizer_bytes) * memory.trained
 
 
 def weight_bytes(architecture: Mapping[str, Any], vocab_size: int, dtype: str) -> int:

@@ -5,6 +5,7 @@ weights, and so how a gradient is clipped, a checkpoint written and a whole weig
 starts from the whole policy in its own memory. With bfloat16, ZeRO keeps float32 master weights.
 """
 
+import math
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -230,11 +231,14 @@ def clipped_step(
 def clip(
     module: pl.LightningModule, optimizer: Optimizer | LightningOptimizer, clip_norm: float
 ) -> Tensor | None:
-    """Clip the gradient to a norm over all ranks; the one that it had, or None = ZeRO will clip."""
+    """Clip the gradient to a norm over all ranks; the one that it had, or None = ZeRO will clip.
+
+    With `clip_norm` 0 it is measured and left as it is.
+    """
     if isinstance(module.trainer.strategy, ZeRO):
         return None
     learning = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    return torch.nn.utils.clip_grad_norm_(learning, clip_norm)
+    return torch.nn.utils.clip_grad_norm_(learning, clip_norm or math.inf)
 
 
 def gradient_norm(module: pl.LightningModule, clipped: Tensor | None) -> float:
