@@ -76,7 +76,7 @@ def validation_metrics(groups: Sequence[RolloutGroup]) -> dict[str, float]:
 
 
 def time_metrics(
-    step_rollouts: StepRollouts, generate_s: float, train_s: float, trained_tokens: int
+    step_rollouts: StepRollouts, generate_s: float, train_s: float, train_tokens: int
 ) -> dict[str, float]:
     """Seconds and throughput of a step's two halves, logged under `time/`."""
     sampled = [record.rollout for record in step_rollouts.rollouts]
@@ -87,7 +87,7 @@ def time_metrics(
         "time/train_s": train_s,
         "time/generate_frac": generate_s / (generate_s + train_s),
         "time/generate_tokens_per_s": sampled_tokens / generate_s,
-        "time/train_tokens_per_s": trained_tokens / train_s,
+        "time/train_tokens_per_s": train_tokens / train_s,
     }
 
 

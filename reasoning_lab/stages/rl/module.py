@@ -109,17 +109,17 @@ class RLModule(PolicyModule):
             self._micro_batch_size,
             self.device,
         )
-        self.train_tokens += sum(len(part.tokens.input_ids) for part in step_batches)
+        train_tokens = sum(len(part.tokens.input_ids) for part in step_batches)
+        self.train_tokens += train_tokens
         self.rollouts += len(step_rollouts.rollouts)
         step_rollouts.record(self.ledger)
         metrics = validation_metrics(step_rollouts.validation)
         if step_batches:
             metrics |= self._update(step_batches, sampling.temperature, batch.step)
         cast(LRScheduler, self.lr_schedulers()).step()
-        trained_tokens = sum(part.trained_tokens for part in step_batches)
         train_s = time.monotonic() - sampled
         metrics |= time_metrics(
-            step_rollouts, sampled - started, train_s, self._config.epochs * trained_tokens
+            step_rollouts, sampled - started, train_s, self._config.epochs * train_tokens
         )
         if self.device_use:
             metrics |= self.device_use.metrics(train_s)

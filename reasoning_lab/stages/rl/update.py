@@ -42,10 +42,6 @@ class RolloutBatch(MicroBatch):
     advantages: Tensor
     weights: Tensor
 
-    @property
-    def trained_tokens(self) -> int:
-        return len(self.rollout_logprobs)
-
     def untrained(self) -> "RolloutBatch":
         """The same documents, of which no token is trained."""
         tokens = replace(self.tokens, loss_mask=torch.zeros_like(self.tokens.loss_mask))

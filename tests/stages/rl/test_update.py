@@ -23,7 +23,7 @@ def test_a_masked_rollout_is_in_no_gradient() -> None:
     # The first, of 2 tokens, is gone, 3 + 4 tokens are left.
     assert batch.advantages.tolist() == [0.0] * 3 + [-1.0] * 4
     assert batch.weights.tolist() == pytest.approx([1 / 7] * 7)
-    assert batch.trained_tokens == 7
+    assert len(batch.rollout_logprobs) == batch.tokens.loss_mask.sum() == 7
     assert batch.rollout_logprobs.sum().item() == pytest.approx(-3.5)
     groups = [rewarded_group(1.0, 0.0, -1.0)]
     (batch,) = rollout_batches(groups, tokenizer, config, None, device)
@@ -71,7 +71,7 @@ def test_an_idle_ranks_batch_has_a_gradient_of_zeros() -> None:
     (batch,) = rollout_batches(groups, tokenizer, config, None, device)
     assert rank_batches([batch]) == [batch]
     idle = batch.untrained()
-    assert idle.trained_tokens == 0
+    assert len(idle.rollout_logprobs) == idle.tokens.loss_mask.sum() == 0
     model = tiny_model("qwen3", 20, 0, 1, seed=4)
     for binds in (False, True):
         if binds:
