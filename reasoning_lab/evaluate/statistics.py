@@ -84,7 +84,7 @@ def pass_at_1(correct: npt.ArrayLike) -> Estimate:
     Raises:
         UserError: The array is ragged or empty, or has NaN or masked entries.
     """
-    verified = _complete(correct)
+    verified = complete(correct)
     return _estimate(verified.mean(axis=1), verified.shape[1])
 
 
@@ -100,7 +100,7 @@ def pass_at_k(correct: npt.ArrayLike, k: int) -> Estimate:
     Raises:
         UserError: The array is not complete, or k is not within 1 and S.
     """
-    verified = _complete(correct)
+    verified = complete(correct)
     samples = verified.shape[1]
     if not 1 <= k <= samples:
         raise UserError(f"pass@{k} needs k between 1 and the {samples} samples of each problem.")
@@ -125,7 +125,7 @@ def majority(votes: Sequence[Sequence[str | None]], correct: npt.ArrayLike) -> E
     Raises:
         UserError: The array is not complete.
     """
-    verified = _complete(correct)
+    verified = complete(correct)
     means = np.array(
         [_majority_score(answers, right) for answers, right in zip(votes, verified, strict=True)],
     )
@@ -160,7 +160,7 @@ def paired_difference(a: npt.ArrayLike, b: npt.ArrayLike) -> Difference:
     Raises:
         UserError: An array is not complete, or the two have different numbers of problems.
     """
-    first, second = _complete(a), _complete(b)
+    first, second = complete(a), complete(b)
     if len(first) != len(second):
         raise UserError(
             f"A paired difference compares the same problems, but one side has {len(first)} "
@@ -192,7 +192,7 @@ def over_seeds(runs: Sequence[npt.ArrayLike]) -> Verified:
     Raises:
         UserError: There is no run, a run is not complete, or shapes differ.
     """
-    verified = [_complete(run) for run in runs]
+    verified = [complete(run) for run in runs]
     shapes = sorted({run.shape for run in verified})
     if len(shapes) != 1:
         raise UserError(
@@ -229,7 +229,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(p) for p in corrected]
 
 
-def _complete(correct: npt.ArrayLike) -> Verified:
+def complete(correct: npt.ArrayLike) -> Verified:
     """`correct` as `[P, S]` bool, refused unless every problem has every sample."""
     try:
         numbers = np.ma.filled(np.ma.asarray(correct).astype(np.float64), np.nan)

@@ -2,7 +2,7 @@
 
 Two results are compared only on the same problems, with the seeds that both have pooled. p-values
 are corrected by Holm's method for the number of comparisons in a family: all between stages, and
-all between variants.
+all between variants. From three seeds on, the test over seeds decides what is said.
 """
 
 import dataclasses
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from reasoning_lab.evaluate.seed_inference import paired_difference_over_seeds
 from reasoning_lab.evaluate.statistics import (
     Difference,
     Estimate,
@@ -28,6 +29,8 @@ from reasoning_lab.types import UserError
 log = logging.getLogger(__name__)
 
 _BySeed = Mapping[int, StageResult]
+# Two say next to nothing of what a third would do.
+LEAST_SEEDS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +46,9 @@ class Comparison:
         seeds: The seeds that both have, pooled as further samples of the same problems.
         difference: pass@1 of the policy minus pass@1 of the baseline.
         p_corrected: The p-value, corrected for all comparisons of the family.
+        over_seeds: The same difference over further seeds and problems; None = there are fewer
+            than three seeds.
+        seeds_p_corrected: Its p-value, corrected for all comparisons of the family that have one.
     """
 
     benchmark: str
@@ -53,6 +59,15 @@ class Comparison:
     seeds: tuple[int, ...]
     difference: Difference
     p_corrected: float
+    over_seeds: Difference | None = None
+    seeds_p_corrected: float | None = None
+
+    @property
+    def decisive(self) -> tuple[Difference, float]:
+        """The interval and the corrected p-value that a claim rests on."""
+        if self.over_seeds is None or self.seeds_p_corrected is None:
+            return self.difference, self.p_corrected
+        return self.over_seeds, self.seeds_p_corrected
 
     def as_json(self) -> dict[str, Any]:
         """The comparison with the keys of `report.json`."""
@@ -68,6 +83,16 @@ class Comparison:
             "ci95": [self.difference.low, self.difference.high],
             "p_value": self.difference.p_value,
             "p_corrected": self.p_corrected,
+            **self._seeds_json(),
+        }
+
+    def _seeds_json(self) -> dict[str, Any]:
+        if self.over_seeds is None:
+            return {}
+        return {
+            "seeds_ci95": [self.over_seeds.low, self.over_seeds.high],
+            "seeds_p_value": self.over_seeds.p_value,
+            "seeds_p_corrected": self.seeds_p_corrected,
         }
 
 
@@ -212,10 +237,9 @@ def _compare(policy: _BySeed, baseline: _BySeed) -> Comparison | None:
             policy_result.benchmark,
         )
         return None
-    later, earlier = (
-        over_seeds([side[seed].by_problem() for seed in common]) for side in (policy, baseline)
-    )
-    difference = paired_difference(later, earlier)
+    later, earlier = ([side[seed].by_problem() for seed in common] for side in (policy, baseline))
+    difference = paired_difference(over_seeds(later), over_seeds(earlier))
+    enough = len(common) >= LEAST_SEEDS
     return Comparison(
         benchmark=policy_result.benchmark,
         variant=policy_result.variant,
@@ -225,6 +249,7 @@ def _compare(policy: _BySeed, baseline: _BySeed) -> Comparison | None:
         seeds=common,
         difference=difference,
         p_corrected=difference.p_value,
+        over_seeds=paired_difference_over_seeds(later, earlier) if enough else None,
     )
 
 
@@ -232,8 +257,14 @@ def _with_corrected_p(candidates: Sequence[Comparison | None]) -> list[Compariso
     """The comparisons of one family, with p-values corrected for their number."""
     comparisons = [comparison for comparison in candidates if comparison is not None]
     corrected = holm([comparison.difference.p_value for comparison in comparisons])
+    over_all_seeds = [c.over_seeds.p_value for c in comparisons if c.over_seeds is not None]
+    of_seeds = iter(holm(over_all_seeds))
     return [
-        dataclasses.replace(comparison, p_corrected=p)
+        dataclasses.replace(
+            comparison,
+            p_corrected=p,
+            seeds_p_corrected=None if comparison.over_seeds is None else next(of_seeds),
+        )
         for comparison, p in zip(comparisons, corrected, strict=True)
     ]
 

@@ -186,9 +186,10 @@ def save_ablation(comparisons: Sequence[Comparison], path: Path) -> None:
         variant_label(c.variant) + (f"\non {c.benchmark}" if len(benchmarks) > 1 else "")
         for c in comparisons
     ]
-    means = np.array([100 * c.difference.mean for c in comparisons])
-    low = np.array([100 * c.difference.low for c in comparisons])
-    high = np.array([100 * c.difference.high for c in comparisons])
+    decisive = [c.decisive for c in comparisons]
+    means = np.array([100 * difference.mean for difference, _ in decisive])
+    low = np.array([100 * difference.low for difference, _ in decisive])
+    high = np.array([100 * difference.high for difference, _ in decisive])
     positions = np.arange(len(comparisons))[::-1]
     figure = new_figure(7.2, 1.1 + 0.5 * len(comparisons))
     panel = figure.subplots()
@@ -202,11 +203,11 @@ def save_ablation(comparisons: Sequence[Comparison], path: Path) -> None:
         alpha=0.75,
     )
     panel.axvline(0, color=INK, linewidth=1)
-    for position, comparison, right in zip(
-        positions, comparisons, np.maximum(high, 0), strict=True
+    for position, (difference, p), right in zip(
+        positions, decisive, np.maximum(high, 0), strict=True
     ):
         panel.annotate(
-            f"{100 * comparison.difference.mean:+.1f} (p {p_value(comparison.p_corrected)})",
+            f"{100 * difference.mean:+.1f} (p {p_value(p)})",
             (right, position),
             xytext=(6, 0),
             textcoords="offset points",

@@ -185,7 +185,7 @@ def _line_label(name: str, row: Row) -> str:
 
 def _variant_point(comparison: Comparison) -> dict[str, Any]:
     """A line of the ablation figure: a variant's difference with its interval."""
-    difference = comparison.difference
+    difference, p = comparison.decisive
     return {
         "variant": variant_label(comparison.variant),
         "baseline": variant_label(comparison.baseline_variant),
@@ -193,7 +193,7 @@ def _variant_point(comparison: Comparison) -> dict[str, Any]:
         "mean": difference.mean,
         "low": difference.low,
         "high": difference.high,
-        "p": p_value(comparison.p_corrected),
+        "p": p_value(p),
     }
 
 

@@ -9,6 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from reasoning_lab.evaluate.completion_metrics import PREFIX
+from reasoning_lab.evaluate.statistics import Difference
 from reasoning_lab.graph.recipe import variant_label
 from reasoning_lab.report.comparisons import Claims, Comparison, StageMean
 from reasoning_lab.report.rows import Row
@@ -74,30 +75,49 @@ def mean_cells(means: Sequence[StageMean]) -> tuple[list[str], list[list[str]]]:
 
 
 def comparison_cells(comparisons: Sequence[Comparison]) -> tuple[list[str], list[list[str]]]:
-    """Columns and cells of paired comparisons, in percentage points."""
-    columns = ["policy", "against", "benchmark", "points", "95% interval", "p", "p corrected", "n"]
-    return columns, [
+    """Columns and cells of paired comparisons, in percentage points.
+
+    Those over seeds are there if any comparison has enough of them.
+    """
+    over_seeds = any(comparison.over_seeds for comparison in comparisons)
+    columns = ["policy", "against", "benchmark", "points", "95% interval", "p", "p corrected"]
+    columns += ["over seeds", "p over seeds", "p corrected over seeds"] if over_seeds else []
+    return [*columns, "n"], [
         [
             *labels(comparison),
             comparison.benchmark,
             f"{100 * comparison.difference.mean:+.1f}",
-            points(comparison),
+            points(comparison.difference),
             p_value(comparison.difference.p_value),
             p_value(comparison.p_corrected),
+            *(_seed_cells(comparison) if over_seeds else []),
             f"{comparison.difference.n:,}",
         ]
         for comparison in comparisons
     ]
 
 
+def _seed_cells(comparison: Comparison) -> list[str]:
+    difference, corrected = comparison.over_seeds, comparison.seeds_p_corrected
+    if difference is None or corrected is None:
+        return ["", "", ""]
+    return [points(difference), p_value(difference.p_value), p_value(corrected)]
+
+
 def sentence(comparison: Comparison) -> str:
-    """One comparison in words, in percentage points; the corrected p-value decides the verb."""
-    d, p = comparison.difference, comparison.p_corrected
-    p_text = p_value(p)
-    evidence = f"95% interval {points(comparison)}, p {p_text if '<' in p_text else f'= {p_text}'}"
-    evidence += f", n = {d.n}"
-    if len(comparison.seeds) > 1:
-        evidence += f", {len(comparison.seeds)} seeds"
+    """One comparison in words, in percentage points; the corrected p-value decides the verb.
+
+    From three seeds on it is that over seeds. With fewer, the sentence speaks of these policies.
+    """
+    d, p = comparison.decisive
+    seeds = len(comparison.seeds)
+    if comparison.over_seeds is None:
+        evidence = f"95% interval {points(d)}, {_equals(p)}, n = {d.n}, these policies"
+        evidence += f" of {seeds} seeds" if seeds > 1 else " alone"
+    else:
+        evidence = f"95% interval over seeds {points(d)}, {_equals(p)}, n = {d.n}, {seeds} seeds"
+        evidence += f"; over problems for these policies {points(comparison.difference)}, "
+        evidence += _equals(comparison.p_corrected)
     policy, baseline = (f"**{label}**" for label in labels(comparison))
     if p >= 0.05:
         return (
@@ -106,6 +126,11 @@ def sentence(comparison: Comparison) -> str:
         )
     verb, relation = ("gains", "over") if d.mean > 0 else ("loses", "against")
     return f"{policy} {verb} {100 * abs(d.mean):.1f} points {relation} {baseline} ({evidence})."
+
+
+def _equals(p: float) -> str:
+    text = p_value(p)
+    return f"p {text if '<' in text else f'= {text}'}"
 
 
 def sentences(comparisons: Sequence[Comparison]) -> list[str]:
@@ -131,9 +156,9 @@ def interval(low: float, high: float) -> str:
     return f"{100 * low:.1f}–{percent(high)}"
 
 
-def points(comparison: Comparison) -> str:
+def points(difference: Difference) -> str:
     """The interval of a difference, in percentage points."""
-    return f"{100 * comparison.difference.low:+.1f} to {100 * comparison.difference.high:+.1f}"
+    return f"{100 * difference.low:+.1f} to {100 * difference.high:+.1f}"
 
 
 def percent(fraction: float) -> str:

@@ -32,8 +32,9 @@ from reasoning_lab.types import UserError
 
 _METHOD = (
     "Intervals are 95% and clustered by problem; `over seeds` is Student's t over the seeds' "
-    "own means. Differences are paired over problems, with p from a sign-flip permutation test, "
-    "corrected by Holm's method for the number of comparisons in the same table."
+    "own means. Differences are paired over problems, with p from a sign-flip permutation test. "
+    "With three seeds or more they are over seeds and problems too, which then decides the words. "
+    "p is corrected by Holm's method for the number of comparisons in the same table."
 )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 from rich.console import Console
+from scipy import stats
 
 from reasoning_lab.evaluate.statistics import paired_difference
 from reasoning_lab.graph.ledger import Ledger
@@ -22,7 +23,13 @@ from reasoning_lab.report.comparisons import (
 )
 from reasoning_lab.report.evidence import Evidence, GraphNode
 from reasoning_lab.report.rows import Row, StageResult
-from reasoning_lab.report.table import console_table, latex_tables, mean_cells, row_cells
+from reasoning_lab.report.table import (
+    console_table,
+    latex_tables,
+    mean_cells,
+    row_cells,
+    sentence,
+)
 from reasoning_lab.report.write import write_report
 from reasoning_lab.types import UserError
 
@@ -154,7 +161,33 @@ def test_differences_are_written_in_words(tmp_path: Path) -> None:
         in (text)
     )
     assert "**dpo** and **sft** cannot be told apart: +2.5 points" in text
-    assert "p = 1.000, n = 40)" in text
+    assert "p = 1.000, n = 40, these policies alone)" in text
+
+
+def test_from_three_seeds_on_the_test_over_seeds_decides(tmp_path: Path) -> None:
+    """Gains of 2, 6 and 16 of 40 problems: p = 0.18 by t over three seeds, 0.001 over problems."""
+    gains = {0: 2, 1: 6, 2: 16}
+    results = [_result("sft", 10, seed=seed) for seed in gains]
+    results += [_result("rl", 10 + gain, seed=seed) for seed, gain in gains.items()]
+    two_seeds = [result for result in results if result.seed < 2]
+    expected = stats.ttest_1samp([gain / 40 for gain in gains.values()], 0)
+
+    (comparison,) = stage_differences(results)
+
+    assert comparison.over_seeds is not None
+    assert comparison.over_seeds.p_value >= expected.pvalue > 0.15
+    assert comparison.p_corrected < 0.01
+    written = _written(tmp_path, stages=[comparison])
+    text = written["markdown"].read_text()
+    assert (
+        "**rl** and **sft** cannot be told apart: +20.0 points (95% interval over seeds -" in text
+    )
+    assert "3 seeds; over problems for these policies +" in text
+    (difference,) = json.loads(written["json"].read_text())["differences"]
+    assert difference["seeds_p_value"] == comparison.over_seeds.p_value
+    (fewer,) = stage_differences(two_seeds)
+    assert fewer.over_seeds is None
+    assert "these policies of 2 seeds" in sentence(fewer)
 
 
 def test_a_loss_is_called_a_loss(tmp_path: Path) -> None:
@@ -198,7 +231,10 @@ def test_seeds_are_pooled_and_counted(tmp_path: Path) -> None:
     assert comparison.seeds == (0, 1)
     assert comparison.difference == paired_difference(a, b)
     assert comparison.difference.mean == pytest.approx(0.15)
-    assert "n = 40, 2 seeds)" in _written(tmp_path, stages=[comparison])["markdown"].read_text()
+    assert (
+        "n = 40, these policies of 2 seeds)"
+        in _written(tmp_path, stages=[comparison])["markdown"].read_text()
+    )
 
 
 def test_mean_over_seeds(tmp_path: Path) -> None:
