@@ -14,6 +14,7 @@ from reasoning_lab.commands.plan import PlannedNode, planned
 from reasoning_lab.commands.preflight import check_data
 from reasoning_lab.commands.prices import architecture_of
 from reasoning_lab.commands.sweep import recipes
+from reasoning_lab.config.components import missing_packages_noted
 from reasoning_lab.config.hardware import GPU_MODELS, HardwareConfig
 from reasoning_lab.config.model import ModelConfig
 from reasoning_lab.graph.recipe import variant_label
@@ -42,7 +43,8 @@ _SECONDS = ((" h", 3600.0), (" min", 60.0), (" s", 1.0))
 def main(arguments: Sequence[str]) -> None:
     """Plan a recipe, or every combination of swept overrides; `format=json` for programs."""
     words = [word for word in arguments if word not in _FORMATS]
-    swept = list(recipes(to_sweep(words)))
+    with missing_packages_noted() as missing:
+        swept = list(recipes(to_sweep(words)))
     unchecked = check_data(swept, local_only=True)
     nodes = planned(swept)
     if "format=json" in arguments:
@@ -54,6 +56,7 @@ def main(arguments: Sequence[str]) -> None:
     # What the artifacts that are reused dropped much of.
     distinct = [node for node in nodes if not node.repeated]
     lines += [f"{node.stage}: {warning}." for node in distinct for warning in node.warnings]
+    lines += [f"Not on this machine: {sentence}." for sentence in dict.fromkeys(missing)]
     models = [recipe.root.model for recipe in swept]
     hardware = swept[0].root.hardware
     lines += [*too_large(nodes, hardware), summary(nodes), time_source(nodes, hardware)]
@@ -64,7 +67,7 @@ def main(arguments: Sequence[str]) -> None:
     console.print(price_table(nodes), "")
     console.print(needs_table(nodes))
     for line in lines:
-        console.print(line, soft_wrap=True)
+        console.print(line, soft_wrap=True, markup=False)  # Extras stand in brackets.
 
 
 def price_table(nodes: Sequence[PlannedNode]) -> Table:

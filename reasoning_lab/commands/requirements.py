@@ -130,8 +130,9 @@ def _device(config: NodeConfig, memory: Footprint | None) -> Bounds:
     if trained is None or sampling is None:
         return Bounds(states)
     training = memory.peak(_rows_at_once(trained, config) * trained.tokens) - states
-    # vLLM keeps what it has while the policy trains.
-    return Bounds(states, states + (training + sampling if by_vllm else max(training, sampling)))
+    # Unless it sleeps, vLLM keeps what it has while the policy trains.
+    beside = by_vllm and not config.root.hardware.sampling.sleep
+    return Bounds(states, states + (training + sampling if beside else max(training, sampling)))
 
 
 def _sampling_bytes(config: NodeConfig, written: Sequences) -> float | None:

@@ -5,6 +5,9 @@ is registered here as `/schema/KIND`, and an option file names it in its default
 kind takes code of the user's own with free options. Nothing here imports torch.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -184,13 +187,32 @@ class CustomEngine(Custom, EngineConfig):
         return self.build(hardware=hardware)
 
 
+_missing_packages: ContextVar[list[str] | None] = ContextVar("missing_packages", default=None)
+
+
 def require_package(name: str, key: str, extra: str, otherwise: str = "") -> None:
     """Raise UserError unless the package `name`, which `extra` of the lab brings, is installed."""
-    if find_spec(name) is None:
-        raise UserError(
-            f"{key}: the package '{name}' is not installed; run pip install "
-            f"'reasoning-lab[{extra}]'{otherwise}"
-        )
+    if find_spec(name) is not None:
+        return
+    sentence = (
+        f"{key}: the package '{name}' is not installed; run pip install "
+        f"'reasoning-lab[{extra}]'{otherwise}"
+    )
+    missing = _missing_packages.get()
+    if missing is None:
+        raise UserError(sentence)
+    missing.append(sentence)
+
+
+@contextmanager
+def missing_packages_noted() -> Iterator[list[str]]:
+    """What only composes may lack packages; yields a sentence for each that a run would want."""
+    missing: list[str] = []
+    token = _missing_packages.set(missing)
+    try:
+        yield missing
+    finally:
+        _missing_packages.reset(token)
 
 
 def register_component(kind: str, name: str, schema: type[Component]) -> None:

@@ -25,7 +25,7 @@ from reasoning_lab.graph.record import Metadata
 from reasoning_lab.graph.store import Store
 from reasoning_lab.models.bounds import Bounds
 from reasoning_lab.sampling.config import OpenAIEngineConfig, VLLMEngineConfig
-from tests.support.composition import composed_recipe
+from tests.support.composition import PHI4_BY_TRANSFORMERS, composed_recipe
 
 SECONDS = ((" h", 3600.0), (" min", 60.0), (" s", 1.0))
 
@@ -113,12 +113,9 @@ def test_measured_tokens_give_a_gpu_a_lower_time(tmp_path: Path) -> None:
     assert 0.4 * bound.most < measured.most < 0.5 * bound.most
 
 
-PAPER = "experiment=phi4_mini_reasoning"
-
-
 def test_a_single_process_decodes_while_the_other_devices_wait() -> None:
     """30 problems, 3 samples: 90 rows are 8 rounds of 12, on one of eight devices."""
-    node = plan(PAPER, "hardware.price_per_hour=2.5")["base/aime24"]
+    node = plan(*PHI4_BY_TRANSFORMERS, "hardware.price_per_hour=2.5")["base/aime24"]
     read = (2 * 3.836e9 + 12 * 32768 / 2 * 2 * 2 * 1024 * 32) / 3.35e12
     seconds = 8 * 32768 * (read + 40 * 33 * 5e-6)
     assert node.price.devices == 8
@@ -126,17 +123,17 @@ def test_a_single_process_decodes_while_the_other_devices_wait() -> None:
     assert node.price.device_s.most == pytest.approx(8 * seconds, rel=1e-3)
     assert node.price.money is not None
     assert node.price.money.most == pytest.approx(8 * seconds / 3600 * 2.5, rel=1e-3)
-    assert plan(PAPER)["base/aime24"].price.money is None
+    assert plan(*PHI4_BY_TRANSFORMERS)["base/aime24"].price.money is None
 
 
 def test_a_cluster_is_asked_for_no_more_than_a_stage_takes() -> None:
-    slurm = plan(PAPER, "hardware=slurm", "hardware.gpu_model=h100")
+    slurm = plan(*PHI4_BY_TRANSFORMERS, "hardware=slurm", "hardware.gpu_model=h100")
     assert (slurm["base/aime24"].price.devices, slurm["midtrain"].price.devices) == (1, 16)
 
 
 def answered_by(engine: EngineConfig) -> NodeConfig:
     """The base model on AIME 2024, as if the engine's package were there."""
-    recipe = composed_recipe(PAPER)
+    recipe = composed_recipe(*PHI4_BY_TRANSFORMERS)
     (node,) = (node for node in recipe.nodes if node.name == "base/aime24")
     assert isinstance(node.stage, EvaluateStage)
     return NodeConfig(replace(node, stage=replace(node.stage, engine=engine)), recipe.root)
@@ -162,14 +159,16 @@ def test_a_server_elsewhere_takes_no_memory_here() -> None:
 
 def test_disk_of_the_papers_mid_training() -> None:
     """float32 weights, a state of three such values each, tables of four bytes a token."""
-    needs = plan(PAPER)["midtrain"].needs
+    needs = plan(*PHI4_BY_TRANSFORMERS)["midtrain"].needs
     parameters = 3.836e9
     assert needs.artifact.least == pytest.approx(4 * parameters, rel=1e-3)
     # At most 7,812 steps, of which every 200th leaves a state; two are kept beside the next.
     assert needs.work.least == 0
     assert needs.work.most == pytest.approx(3 * 12 * parameters, rel=1e-3)
     # RL takes 200 for certain, and saves every tenth.
-    assert plan(PAPER)["rl"].needs.work.least == pytest.approx(2 * 12 * parameters, rel=1e-3)
+    assert plan(*PHI4_BY_TRANSFORMERS)["rl"].needs.work.least == pytest.approx(
+        2 * 12 * parameters, rel=1e-3
+    )
     # An epoch of 200,000 rollouts, each of at most a row of 16,384 tokens.
     assert needs.tables == Bounds(0, 200_000 * (4 * 16384 + 28) + 1e6)
     # Eight processes load the whole policy; what it samples is none of theirs.
@@ -181,7 +180,7 @@ def test_disk_of_the_papers_mid_training() -> None:
 
 def test_memory_and_disk_of_what_is_sampled() -> None:
     """12 rows of 32,768 tokens of 128 KiB with a quarter of room, and logits of 200,064 words."""
-    nodes = plan(PAPER)
+    nodes = plan(*PHI4_BY_TRANSFORMERS)
     evaluation, rl = nodes["base/aime24"].needs, nodes["rl"].needs
     cache = 1.25 * 12 * 32768 * 2**17 + 12 * 12 * 200064
     assert evaluation.device is not None
@@ -207,14 +206,14 @@ def test_disk_of_pairs_and_of_their_tokens() -> None:
 
 
 def test_what_nothing_bounds_is_said_to_be_unknown() -> None:
-    nodes = plan(PAPER)
+    nodes = plan(*PHI4_BY_TRANSFORMERS)
     assert nodes["distill"].needs.artifact == Bounds(0)
     assert nodes["distill"].price.wall_s == Bounds()
     assert summary(list(nodes.values())).endswith("and 3 of unknown time.")
 
 
 def test_disk_of_the_cache_is_known_where_the_model_is() -> None:
-    recipe = composed_recipe(PAPER)
+    recipe = composed_recipe(*PHI4_BY_TRANSFORMERS)
     text = disk(planned([recipe]), [recipe.root.model], ["benchmarks.aime24"])
     # 3.836 billion parameters of two or of four bytes.
     assert "cache: microsoft/Phi-4-mini-instruct, 7.7–15.3 GB." in text
@@ -259,7 +258,7 @@ def test_bounds_are_written(bounds: Bounds | None, text: str) -> None:
 @pytest.mark.parametrize(
     "overrides",
     [
-        [PAPER, "hardware.price_per_hour=2.5"],
+        [*PHI4_BY_TRANSFORMERS, "hardware.price_per_hour=2.5"],
         ["experiment=gsm8k"],
         ["experiment=smoke"],
     ],

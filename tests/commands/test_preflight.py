@@ -13,7 +13,7 @@ from reasoning_lab.graph.record import Metadata
 from reasoning_lab.graph.store import Store
 from reasoning_lab.verify import Verifier
 from tests.conftest import lab_here
-from tests.support.composition import composed_recipe
+from tests.support.composition import PHI4_BY_TRANSFORMERS, composed_recipe
 
 Complaints = Callable[..., list[str]]
 
@@ -152,7 +152,7 @@ def test_other_options_of_a_generator_are_another_draw(complaints: Complaints) -
 
 
 def test_plan_fetches_nothing(verifier: Verifier) -> None:
-    recipe = composed_recipe("experiment=phi4_mini_reasoning")
+    recipe = composed_recipe(*PHI4_BY_TRANSFORMERS)
     preflight = Preflight(verifier, local_only=True)
     assert preflight.complaints(recipe) == []
     assert {"stages.distill.problems", "benchmarks.aime24"} <= set(preflight.unchecked)

@@ -30,6 +30,7 @@ from reasoning_lab.models.cost import (
 )
 from reasoning_lab.models.footprint import STRATEGIES as DIVISIONS
 from tests.conftest import Compose
+from tests.support.composition import PHI4_BY_TRANSFORMERS
 
 SMALL = {
     "model_type": "llama",
@@ -143,7 +144,7 @@ ADAPTED = ("model/adapter=lora", "model.dtype=bfloat16")
 
 
 def nodes_of(composed: Compose, *overrides: str) -> dict[str, PlannedNode]:
-    nodes = planned([composed("experiment=phi4_mini_reasoning", *ALONE, *overrides)])
+    nodes = planned([composed(*PHI4_BY_TRANSFORMERS, *ALONE, *overrides)])
     return {node.stage: node for node in nodes}
 
 
@@ -217,14 +218,14 @@ def test_what_the_data_decides_is_not_bounded(composed: Compose) -> None:
 
 
 def test_hours_say_what_they_assume(composed: Compose) -> None:
-    recipe = composed("experiment=phi4_mini_reasoning")
+    recipe = composed(*PHI4_BY_TRANSFORMERS)
     known = planned([recipe])
     text = time_source(known, recipe.root.hardware)
     assert "none of 22 by runs of like size" in text
     assert "data sheet of h100" in text
     assert "40% of its peak" in text
     assert price_table(known).row_count == 22
-    recipe = composed("experiment=phi4_mini_reasoning", "hardware.gpu_model=null")
+    recipe = composed(*PHI4_BY_TRANSFORMERS, "hardware.gpu_model=null")
     unknown = planned([recipe])
     assert "hardware.gpu_model gives the others: a10, " in time_source(
         unknown, recipe.root.hardware
@@ -236,9 +237,7 @@ def test_devices_share_a_stage_as_the_hardware_says(composed: Compose) -> None:
     """Eight devices take an eighth of the hours, and of fsdp's weights, gradients and moments."""
     one = nodes_of(composed)["midtrain"].price
     (eight,) = (
-        node
-        for node in planned([composed("experiment=phi4_mini_reasoning")])
-        if node.stage == "midtrain"
+        node for node in planned([composed(*PHI4_BY_TRANSFORMERS)]) if node.stage == "midtrain"
     )
     assert one.wall_s.most is not None
     assert eight.price.wall_s.most == pytest.approx(one.wall_s.most / 8)
@@ -247,7 +246,7 @@ def test_devices_share_a_stage_as_the_hardware_says(composed: Compose) -> None:
     assert eight.memory.weights + eight.memory.gradients == pytest.approx(8 * 3.836e9 / 8, rel=1e-3)
     (adapted,) = (
         node
-        for node in planned([composed("experiment=phi4_mini_reasoning", *ALONE, *ADAPTED)])
+        for node in planned([composed(*PHI4_BY_TRANSFORMERS, *ALONE, *ADAPTED)])
         if node.stage == "midtrain"
     )
     assert adapted.memory is not None

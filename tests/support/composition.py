@@ -13,6 +13,15 @@ from reasoning_lab.config.folder import CONF
 
 # The recipe without a stage, for what is asked of other groups alone.
 BARE = "recipe=evaluate"
+# The last rung with transformers in place of vLLM, which an environment may lack.
+PHI4_BY_TRANSFORMERS = (
+    "experiment=phi4_mini_reasoning",
+    "engine=hf",
+    "stages.rl.rollout_engine=hf",
+    "hardware.generation_batch_size=12",
+    "hardware.sampling.data_parallel_size=1",
+    "hardware.sampling.memory_frac=0.9",
+)
 # Overrides of one value; the others choose options, add or remove.
 _VALUE = re.compile(r"(seed|ablate|(?!hydra\.)\w+(\.\w+)+)=")
 

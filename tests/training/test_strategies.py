@@ -13,9 +13,10 @@ from reasoning_lab.commands.plan import planned
 from reasoning_lab.training.strategies import check_drives, drives_of, zero_config
 from reasoning_lab.types import UserError
 from tests.conftest import Compose
+from tests.support.composition import PHI4_BY_TRANSFORMERS
 
 ON_DRIVES = (
-    "experiment=phi4_mini_reasoning",
+    *PHI4_BY_TRANSFORMERS,
     "hardware=h100x8_zero3",
     "model.dtype=bfloat16",
     "hardware.offload=nvme",
@@ -48,7 +49,7 @@ def test_drives_without_the_operator_are_refused(
     monkeypatch.setattr(AsyncIOBuilder, "is_compatible", lambda self: False)
     with pytest.raises(UserError, match=r"^hardware\.offload=nvme: .* 'async_io' here; install"):
         check_drives(composed(*ON_DRIVES).root.hardware)
-    check_drives(composed("experiment=phi4_mini_reasoning").root.hardware)
+    check_drives(composed(*PHI4_BY_TRANSFORMERS).root.hardware)
 
 
 @pytest.mark.parametrize(
