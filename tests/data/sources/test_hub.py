@@ -83,11 +83,10 @@ def test_a_local_copy_takes_the_place_of_the_hub(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"data\.path: there is no file"):
         hub("some/numbers", path=str(tmp_path / "gone"))
     first = hub("some/numbers", path=str(folder), first_rows=15)
-    assert {split: len(problems) for split, problems in everything(first).items()} == {
-        Split.TRAIN: 12,
-        Split.VALIDATION: 3,
-        Split.TEST: 10,
-    }
+    by_split = everything(first)
+    assert {p.gold for p in by_split[Split.TEST]} == {f"test {n}" for n in range(40, 50)}
+    trained = [*by_split[Split.TRAIN], *by_split[Split.VALIDATION]]
+    assert {p.gold for p in trained} == {f"train {n}" for n in range(15)}
     with pytest.raises(UserError, match=r"data\.first_rows: .* is a file, which is read whole"):
         hub("some/numbers", path=str(folder / "train.jsonl"), first_rows=15)
 
