@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from huggingface_hub import get_token
+from huggingface_hub.constants import ENDPOINT
 from omegaconf import DictConfig, OmegaConf
 
 from reasoning_lab.config.components import SourceConfig
@@ -25,7 +26,6 @@ from tests.support.dataset_reading import LEVELS, Reading, read_dataset
 from tests.support.hub import online, stand_in_hub
 from tests.support.layouts import BENCHMARKS, DATASETS, Layout, Row, write_dataset
 
-HUB = "https://huggingface.co"
 FIRST_ROWS = 200
 CASES = [("data", name) for name in DATASETS] + [("benchmark", name) for name in BENCHMARKS]
 # Of the first rows: least fractions of problems whose gold is read, and of verified solutions. A
@@ -156,7 +156,7 @@ def test_the_first_rows_of_the_hub_are_read(
     if name == "gpqa_diamond" and get_token() is None:
         pytest.skip("GPQA's owners ask for a login: hf auth login, or HF_TOKEN")
     options, source = hub_source(composed, kind, name, first_rows=FIRST_ROWS)
-    with online(HUB, tmp_path):
+    with online(ENDPOINT, tmp_path):
         reading = read_dataset(source, LEVELS, tmp_path, verifier)
     assert 0 < reading.rows["in"] <= FIRST_ROWS * len(options.splits)
     assert reading.problems
