@@ -6,6 +6,7 @@
 #   make test-vllm  the engines against the real vLLM, in an environment of its own (.venv-vllm)
 #   make test-notebooks  run every notebook from its beginning, at smoke size
 #   make test-distributed  DDP, FSDP and DeepSpeed in two processes each (minutes)
+#   make test-hub   the first rows of every shipped dataset of the hub; needs a network
 #   make test-gpu   a GPU's results against a CPU's; skips without a GPU
 #   make bench      ours and TRL's, transformers' and math-verify's in turn; BENCH=sft,dpo picks pairs
 #   make check      ruff, mypy, import-linter
@@ -20,7 +21,7 @@ BIN := $(VENV)/bin
 PARALLEL := -n 2 --dist loadfile
 PYTHONS := $(or $(PYTHON),python3.11 python3 python3.12 python3.13)
 
-.PHONY: help announce-demo demo test test-long test-notebooks test-vllm test-distributed test-gpu bench check install
+.PHONY: help announce-demo demo test test-long test-notebooks test-vllm test-distributed test-gpu test-hub bench check install
 # Two pips at once would break the environment.
 .NOTPARALLEL:
 
@@ -70,6 +71,10 @@ test-distributed: $(VENV)/dev.stamp
 
 test-gpu: $(VENV)/dev.stamp
 	@$(BIN)/pytest -m gpu tests/test_gpu.py
+
+# Some hundreds of megabytes: of a dataset in one JSON file all is read. HF_TOKEN opens GPQA.
+test-hub: $(VENV)/dev.stamp
+	@$(BIN)/pytest -m hub tests/data/sources/test_hub_datasets.py
 
 # 45 minutes on two idle cores; on busy ones the ratios are wrong.
 bench: $(VENV)/dev.stamp

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 import reasoning_lab.stages
 from reasoning_lab.commands.root_config import RootConfig
 from reasoning_lab.config.benchmark import BenchmarkConfig
-from reasoning_lab.config.components import SourceConfig, require_package
+from reasoning_lab.config.components import SourceConfig, require_package, schema_node
 from reasoning_lab.config.fields import check_values
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.hydra_errors import no_stage
@@ -103,7 +103,7 @@ def register_schemas() -> None:
         importlib.import_module(f"reasoning_lab.{package}.config")
     store = ConfigStore.instance()
     for name, stage in stage_classes().items():
-        store.store(group="schema", name=name, node=stage)
+        store.store(group="schema", name=name, node=schema_node(stage))
 
 
 def _option_of(group: str, *, _root_: DictConfig) -> str:

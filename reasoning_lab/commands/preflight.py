@@ -18,6 +18,7 @@ from reasoning_lab.data.artifacts import Corpus
 from reasoning_lab.data.sources.config import ReasoningGymConfig
 from reasoning_lab.data.sources.problem_source import ProblemSource, draw_benchmark
 from reasoning_lab.data.sources.unreadable import ReadableGoldFilter, UnreadablePolicy, errors_under
+from reasoning_lab.data.sources.weighted_draw import by_level
 from reasoning_lab.data.teachers.teacher import Teacher
 from reasoning_lab.data.tokens.document_length import shortest_document
 from reasoning_lab.graph.ledger import Ledger
@@ -155,7 +156,8 @@ class Preflight:
         if self._local_only and not source.is_local():
             self.unchecked[draw.key] = None
             return DrawnProblems()
-        kind = repr((options, source.content(), draw.split, list(draw.levels), golds))
+        levels = (list(draw.levels), draw.level_weights)
+        kind = repr((options, source.content(), draw.split, levels, golds))
         drawn = _DRAWS.setdefault(kind, {})
         if or_larger:
             larger = (d for n, d in drawn.items() if n >= draw.count and not d.refusal)
@@ -180,7 +182,8 @@ class Preflight:
                 return draw_benchmark(source, benchmark)
             count = min(draw.count, _MOST_GENERATED) if generated else draw.count
             seed = recipe.root.seed if draw.seed is None else draw.seed
-            return source.problems(draw.split, draw.levels, count, seed)
+            weighted = by_level(source, draw.level_weights)
+            return weighted.problems(draw.split, draw.levels, count, seed)
 
         examples: dict[str, Problem] = {}
         levels: Counter[int] = Counter()

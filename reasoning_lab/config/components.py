@@ -217,9 +217,14 @@ def missing_packages_noted() -> Iterator[list[str]]:
 
 def register_component(kind: str, name: str, schema: type[Component]) -> None:
     """Make `schema` the type of options whose defaults have `{/schema/KIND@_here_: NAME}`."""
+    ConfigStore.instance().store(group=f"schema/{kind}", name=name, node=schema_node(schema))
+
+
+def schema_node(schema: type[Any]) -> DictConfig:
+    """A structured config to whose free mappings Hydra adds keys without a `+`."""
     node: DictConfig = OmegaConf.structured(schema)
     _open_free_mappings(node, schema)
-    ConfigStore.instance().store(group=f"schema/{kind}", name=name, node=node)
+    return node
 
 
 def _open_free_mappings(node: DictConfig, schema: type[Any]) -> None:

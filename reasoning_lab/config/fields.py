@@ -17,6 +17,9 @@ T = TypeVar("T")
 # Metadata of a mapping to which any key may be added, also without Hydra's `+`.
 FREE_KEYS = {"free": True}
 
+# Such a mapping that is identity only where it has a key, as `identity_of` has it.
+FREE_KEYS_WHEN_SET = {**FREE_KEYS, "when_set": True}
+
 # The largest seed that numpy and Lightning take.
 MAX_SEED = 2**32 - 1
 

@@ -28,11 +28,12 @@ class Component:
 def identity_of(value: Any) -> Any:
     """`value` as plain data without its placement fields; what a fingerprint is made of.
 
-    A field that is identity `when_set` is left out while it is null: it then decides nothing.
+    A field that is identity `when_set` is left out while it is null or an empty mapping: it then
+    decides nothing.
     """
 
     def decides(item: dataclasses.Field[Any], content: Any) -> bool:
-        unset = item.metadata.get("when_set", False) and content is None
+        unset = item.metadata.get("when_set", False) and content in (None, {})
         return not unset and not item.metadata.get("placement", False)
 
     return _plain(value, Component, decides, str)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import MISSING
 
 from reasoning_lab.config.components import SourceConfig, register_component
-from reasoning_lab.config.fields import FREE_KEYS, choice, fraction
+from reasoning_lab.config.fields import FREE_KEYS, choice, fraction, number
 from reasoning_lab.data.sources.problem_source import ProblemSource, check_fractions
 from reasoning_lab.data.sources.row_mapping import RowMapping
 from reasoning_lab.data.sources.unreadable import UnreadablePolicy
@@ -159,6 +159,8 @@ class HubConfig(TableConfig):
             `validation` are held out unchanged; the fractions split the prompts of `train`.
         streaming: Read several files at a time over the network, and keep the columns that are used
             instead of the dataset's own files.
+        first_rows: Read only so many rows from the beginning of each split, without downloading the
+            rest; null = all.
         path: A local copy to read instead: a file, split by the fractions alone, or a folder that
             `datasets.load_dataset` can read; null = the hub.
         corrections: Prompt id to the `gold` that the dataset has and the `corrected` one, for golds
@@ -170,6 +172,7 @@ class HubConfig(TableConfig):
     revision: str = MISSING
     splits: dict[str, str] = MISSING
     streaming: bool = False
+    first_rows: int | None = number(None, least=1, when_set=True)
     corrections: dict[str, dict[str, str]] = field(default_factory=dict, metadata=FREE_KEYS)
 
     def build(self) -> "TableSource":
@@ -197,12 +200,18 @@ class HubConfig(TableConfig):
         label = f"data: '{self.path or self.dataset}'"
         arguments: dict[str, Any] = {"content": self.content()}
         if self.path is not None and Path(self.path).is_file():
+            if self.first_rows is not None:
+                raise UserError(
+                    f"data.first_rows: '{self.path}' is a file, which is read whole; shorten the "
+                    "file, or leave first_rows out"
+                )
             arguments["path"] = self.path
             return TableSource(self, label, file_rows, arguments, self.corrections)
         # The held-out splits come first: of equal prompts the first row decides the split.
         ordered = {split: self.splits[split] for split in reversed(Split) if split in self.splits}
         arguments |= {"dataset": self.dataset, "config": self.config, "revision": self.revision}
         arguments |= {"splits": ordered, "streaming": self.streaming, "folder": self.path}
+        arguments["first_rows"] = self.first_rows
         return TableSource(self, label, hub_rows, arguments, self.corrections)
 
     def content(self) -> str:

@@ -37,10 +37,11 @@ def hub_rows(
     splits: Mapping[str, str],
     streaming: bool,
     folder: str | None,
+    first_rows: int | None,
     content: str,
     used: Collection[str],
 ) -> Read:
-    """Yield the rows of a dataset, split by split."""
+    """Yield the rows of a dataset, or the first of them, split by split."""
     import datasets
 
     for split, name in splits.items():
@@ -50,12 +51,14 @@ def hub_rows(
                 config,
                 split=name,
                 revision=None if folder else revision,
-                streaming=streaming,
+                streaming=streaming or first_rows is not None,
             )
             columns = rows.column_names
             if columns is not None and (selected := needed_columns(columns, used)):
                 rows = rows.select_columns(selected)
-            if streaming:
+            if first_rows is not None:
+                rows = rows.take(first_rows)
+            elif streaming:
                 rows = _streamed(rows, [content, config, name, *(rows.column_names or [])])
             for number, row in enumerate(rows, start=1):
                 place = f"{folder or dataset} ({name}), row {number}"

@@ -1,12 +1,13 @@
 """A mixture of problem sources, e.g. generated arithmetic beside a dataset's word problems."""
 
 import dataclasses
-import random
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 from reasoning_lab.data.sources.config import MixtureConfig
 from reasoning_lab.data.sources.problem_source import ProblemSource, check_fractions
 from reasoning_lab.data.sources.unreadable import UnreadablePolicy, errors_under
+from reasoning_lab.data.sources.weighted_draw import weighted_draw
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.types import Problem, Split, UserError
 
@@ -77,52 +78,19 @@ class MixtureSource:
     def problems(
         self, split: Split, levels: Sequence[int], count: int, seed: int
     ) -> Iterator[Problem]:
-        """Yield `count` distinct problems; the sources alternate at random by their shares."""
-        remaining = self._shares(count)
-        seen: set[int] = set()
-        streams = {
-            name: self._unseen_problems(name, split, levels, remaining[name], seed, seen)
+        """Yield `count` distinct problems; the sources alternate at random by their shares.
+
+        None is yielded that another source holds out.
+        """
+        draws = {
+            name: partial(self._source_problems, name, split, levels, seed=seed)
             for name in self._sources
         }
-        rng = random.Random(seed)
-        while sum(remaining.values()):
-            (name,) = rng.choices(list(remaining), weights=list(remaining.values()))
-            remaining[name] -= 1
-            yield next(streams[name])
 
-    def _shares(self, count: int) -> dict[str, int]:
-        """Round the shares to sum to `count`; the largest remainders are rounded up."""
-        total = sum(self._weights.values())
-        exact = {name: count * weight / total for name, weight in self._weights.items()}
-        shares = {name: int(share) for name, share in exact.items()}
-        by_remainder = sorted(exact, key=lambda name: shares[name] - exact[name])
-        for name in by_remainder[: count - sum(shares.values())]:
-            shares[name] += 1
-        return shares
+        def is_not_held_out(problem: Problem) -> bool:
+            return self.fixed_split(problem.id) in (None, split)
 
-    def _unseen_problems(
-        self,
-        name: str,
-        split: Split,
-        levels: Sequence[int],
-        count: int,
-        seed: int,
-        seen: set[int],
-    ) -> Iterator[Problem]:
-        """Yield `count` problems that no source has yielded and none holds out."""
-        yielded, requested = 0, count
-        while yielded < count:
-            for problem in self._source_problems(name, split, levels, requested, seed):
-                number = int(problem.id, 16)
-                if number in seen or self.fixed_split(problem.id) not in (None, split):
-                    continue
-                seen.add(number)
-                yielded += 1
-                yield problem
-                if yielded == count:
-                    return
-            # Other sources had yielded some of them: draw a longer stream, which repeats these.
-            requested += count - yielded
+        return weighted_draw(draws, self._weights, count, seed, is_not_held_out)
 
     def _source_problems(
         self, name: str, split: Split, levels: Sequence[int], count: int, seed: int

@@ -6,15 +6,17 @@ a source counts or refuses.
 """
 
 import random
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from decimal import Decimal
+from dataclasses import dataclass, field, fields, replace
 from string import ascii_uppercase
 from typing import Any
 
-from reasoning_lab.config.fields import FREE_KEYS
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from reasoning_lab.config.fields import FREE_KEYS, FREE_KEYS_WHEN_SET
 from reasoning_lab.data.sources.multiple_choice import GOLD_NAMES, correct_letter, read_options
+from reasoning_lab.data.sources.row_levels import check_levels, mapped_level, read_level
 from reasoning_lab.data.sources.row_values import (
     RowError,
     answer_text,
@@ -30,8 +32,6 @@ from reasoning_lab.types import Problem, UserError
 from reasoning_lab.verify.extraction import extract_answer
 
 _AFTER = "after "
-_NUMBER = re.compile(r"(?<![\w.,])-?\d+(?:[.,]\d+)*(?!\d)")
-_MAX_LEVEL = 2**31 - 1
 
 
 @dataclass
@@ -53,6 +53,10 @@ class RowMapping:
             empty text stands for a column that is empty or holds no answer.
         level: The level of all rows as a number, or a column of levels: whole numbers, or texts
             with one number, e.g. `Level 3`. A row without a value has level 1.
+        levels: What the values of that column mean: text to level, e.g. `{easy: 1, hard: 2}`, or
+            lowest number of a range to level, e.g. `{0: 3, 0.25: 2, 0.75: 1}` for pass rates. A
+            list of truth values counts as the fraction that is true, and the empty text stands for
+            a missing value. Without any, the value is the level.
         options: Column of 2 to 26 choices: a list, or a mapping of labels to texts. They become
             lines of the prompt, `A) …`, and gold becomes a letter.
         shuffled: Columns of wrong choices, where `gold` is the text of the right one. All choices
@@ -63,6 +67,9 @@ class RowMapping:
         checker: Which rule compares answers, e.g. `math`, `choice` or `number`.
         family: The name under which tables group these problems.
         family_column: Column of the family; replaces `family`.
+        cases: A column, and for each of its values what replaces the other keys, e.g.
+            `{domain: {math: {}, puzzle: {checker: choice, gold_in: whole}}}`. A row with another
+            value cannot be read, unless `only` leaves it out.
     """
 
     prompt: str = "prompt"
@@ -79,6 +86,8 @@ class RowMapping:
     checker: str = "math"
     family: str = "file"
     family_column: str | None = None
+    levels: dict[Any, int] = field(default_factory=dict, metadata=FREE_KEYS_WHEN_SET)
+    cases: dict[str, dict[str, Any]] = field(default_factory=dict, metadata=FREE_KEYS_WHEN_SET)
 
     def check(self, key: str) -> None:
         """Raise UserError for values that fit no row; `key` is where they stand in the config."""
@@ -88,12 +97,43 @@ class RowMapping:
             raise UserError(
                 f"{key}.gold_in: '{self.gold_in}' is unknown; choose whole, boxed or 'after MARK'"
             )
-        if isinstance(self.level, int) and not 1 <= self.level <= _MAX_LEVEL:
-            raise UserError(f"{key}.level: {self.level} is no level; give 1 or more, or a column")
+        check_levels(self.level, self.levels, key)
         if self.options is not None and self.shuffled:
             raise UserError(f"{key}.shuffled: {key}.options names choices too; give one of the two")
         if len(self.shuffled) >= len(ascii_uppercase):
             raise UserError(f"{key}.shuffled: {len(self.shuffled)} columns; give at most 25")
+        if self.cases:
+            self._check_cases(f"{key}.cases")
+
+    def _check_cases(self, key: str) -> None:
+        if len(self.cases) != 1:
+            raise UserError(f"{key}: it names {len(self.cases)} columns; name one")
+        (column,) = self.cases
+        names = {item.name for item in fields(self)} - {"only", "cases"}
+        for value, changes in self._by_value().items():
+            if not isinstance(changes, Mapping):
+                raise UserError(f"{key}: '{value}' is {changes!r}; give the keys that it replaces")
+            for name in changes:
+                if name not in names:
+                    listed = ", ".join(sorted(names))
+                    raise UserError(f"{key}: '{value}' has '{name}'; choose among {listed}")
+            try:
+                variant = OmegaConf.to_object(OmegaConf.structured(self._variant(changes)))
+            except OmegaConfBaseException as error:
+                reason = str(error).splitlines()[0]
+                raise UserError(
+                    f"{key}: '{value}' has a value of a wrong type ({reason})"
+                ) from error
+            assert isinstance(variant, RowMapping)
+            variant.check(f"{key}.{column}.{value}")
+
+    def _by_value(self) -> Mapping[str, Mapping[str, Any]]:
+        """What each value of the column of `cases` replaces."""
+        (by_value,) = self.cases.values()
+        return by_value
+
+    def _variant(self, changes: Mapping[str, Any]) -> "RowMapping":
+        return replace(self, cases={}, **changes)
 
     def columns(self) -> dict[str, str]:
         """The columns that some row must have, each with the config key that names it."""
@@ -112,6 +152,10 @@ class RowMapping:
         for key, column in pairs:
             if isinstance(column, str):
                 columns.setdefault(column, f"data.rows.{key}")
+        if self.cases:
+            columns |= dict.fromkeys(self.cases, "data.rows.cases")
+            for changes in self._by_value().values():
+                columns = self._variant(changes).columns() | columns
         return columns
 
     def selects(self, row: Mapping[str, Any]) -> bool:
@@ -121,13 +165,34 @@ class RowMapping:
             for column, required in self.only.items()
         )
 
+    def for_row(self, row: Mapping[str, Any]) -> "RowMapping | None":
+        """The mapping of a row: this one, or its case of this one; None = `only` leaves it out.
+
+        Raises:
+            RowError: `cases` does not have the row's value.
+        """
+        if not self.selects(row):
+            return None
+        if not self.cases:
+            return self
+        (column,) = self.cases
+        value = value_at(row, column)
+        by_value = self._by_value()
+        if not isinstance(value, str | int) or str(value) not in by_value:
+            raise RowError(
+                "unlisted_case",
+                f"'{column}' is {short_repr(value)}, which data.rows.cases.{column} does not have; "
+                "add it, or leave such rows out with data.rows.only",
+            )
+        return self._variant(by_value[str(value)])
+
     def problem(
         self, row: Mapping[str, Any], name: str, columns: Sequence[str] | None = None
     ) -> Problem | None:
         """The problem in a row; None when it has no gold and `no_gold` allows that.
 
         Args:
-            row: A row that `selects` accepts.
+            row: A row for which `for_row` gives this mapping.
             name: The row's file and line without folders, for the problem's metadata.
             columns: The dataset's columns, for an error; None = the row has all of them.
 
@@ -214,20 +279,9 @@ class RowMapping:
         if isinstance(self.level, int):
             return self.level
         value = value_at(row, self.level)
-        level = value
-        if is_missing(value) or (isinstance(value, str) and is_blank(value)):
-            level = 1
-        elif isinstance(value, str) and (match := _NUMBER.search(value)):
-            level = int(match[0]) if re.fullmatch(r"\d{1,10}", match[0]) else value
-        elif isinstance(value, float | Decimal) and float(value).is_integer():
-            level = int(value)
-        if not isinstance(level, int) or isinstance(level, bool) or not 1 <= level <= _MAX_LEVEL:
-            raise RowError(
-                "unreadable_level",
-                f"'{self.level}' is {short_repr(value)}; give an integer of at least 1, or "
-                "select other rows with data.rows.only",
-            )
-        return level
+        if self.levels:
+            return mapped_level(value, self.level, self.levels)
+        return read_level(value, self.level)
 
     def _solutions(self, row: Mapping[str, Any], column: str, columns: Iterable[str]) -> list[str]:
         value = value_at(row, column)

@@ -172,6 +172,10 @@ class TableSource:
             log.info("%s: %s.", self._label, sentence)
         for sentence in ledger.warnings():
             log.warning("%s: %s.", self._label, sentence)
+        levels, counts = np.unique(self._column("level")[used], return_counts=True)
+        if len(levels) > 1:
+            listed = (f"{n:,} of level {level}" for level, n in zip(levels, counts, strict=True))
+            log.info("%s: %d levels: %s.", self._label, len(levels), ", ".join(listed))
         self._check_corrections(used)
         return used, ledger
 
@@ -275,9 +279,10 @@ def _table_row(
 ) -> dict[str, Any]:
     if isinstance(row.content, RowError):
         raise row.content
-    if not columns.selects(row.content):
+    mapping = columns.for_row(row.content)
+    if mapping is None:
         return _dropped(row, _FILTERED)
-    problem = columns.problem(row.content, row.name, row.columns)
+    problem = mapping.problem(row.content, row.name, row.columns)
     if problem is None:
         return _dropped(row, _NO_GOLD)
     gold, problem_id = problem.gold, problem.id

@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.data.teachers.config import RecordedTeacherConfig
@@ -108,7 +109,16 @@ class RecordedTeacher:
         has_thoughts = any(map(self._thought_marks.has_closing, solutions)) or (
             self._thought_counts[file] > _THOUGHT_FRAC * self._solution_counts[file]
         )
-        return [self.completion(solution, has_thoughts) for solution in solutions[:samples]]
+        completions = [self.completion(text, has_thoughts) for text in solutions[:samples]]
+        return [self._with_boxed_letter(c) if _is_choice(problem) else c for c in completions]
+
+    def _with_boxed_letter(self, completion: Completion) -> Completion:
+        """Box the option that the text behind a thought names, unless it boxes one itself."""
+        thought, end, answer = completion.text.rpartition(THINK_CLOSE)
+        letter = self._answer_pattern.last_answer(answer)
+        if not end or completion.truncated or letter is None or extract_answer(answer) is not None:
+            return completion
+        return replace(completion, text=f"{thought}{end}{answer}\n{boxed(letter.strip())}")
 
     def completion(self, solution: str, has_thoughts: bool = False) -> Completion:
         """The solution as a thought and a boxed answer; without a box where it has no answer.
@@ -177,6 +187,10 @@ class _MarkPairs:
 
     def _is_opening(self, mark: re.Match[str]) -> bool:
         return mark[0].casefold() in self._openings
+
+
+def _is_choice(problem: Problem) -> bool:
+    return problem.checker == "choice"
 
 
 def _file_name(problem: Problem) -> str:

@@ -20,6 +20,7 @@ from reasoning_lab.data.card import CorpusSummary, data_card
 from reasoning_lab.data.corpus import RolloutWriter, write_prompt_ids
 from reasoning_lab.data.shards import sample_in_shards
 from reasoning_lab.data.sources.unreadable import UNREADABLE_GOLD
+from reasoning_lab.data.sources.weighted_draw import by_level
 from reasoning_lab.data.teachers.teacher import ObservingTeacher, SolutionWriter, Teacher
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.graph.stage import Metrics
@@ -35,7 +36,8 @@ _LOGGED_ROLLOUTS = 16
 def run(config: DistillStage, context: StageContext) -> Metrics:
     """Write the corpus and its data card."""
     teacher: Teacher = config.teacher.build()
-    source, levels, count = context.source, config.problems.levels, config.problems.count
+    source = by_level(context.source, config.problems.level_weights)
+    levels, count = config.problems.levels, config.problems.count
     observe = teacher.observe if isinstance(teacher, ObservingTeacher) else iter
 
     def train_problems() -> Iterator[Problem]:

@@ -48,18 +48,26 @@ class DistillStage(LabStage):
     shard_problems: int = number(1024, least=1, placement=True)
 
     def check(self, key: str, hardware: HardwareConfig) -> None:
-        """Refuse a teacher or a judge whose options are wrong."""
+        """Refuse a teacher, a judge or a draw whose options are wrong."""
+        self.problems.check(f"{key}.problems")
         self.teacher.check(f"{key}.teacher")
         if self.judge is not None:
             self.judge.check(f"{key}.judge")
 
     def problem_draws(self, key: str) -> list[ProblemDraw]:
-        levels, count = self.problems.levels, self.problems.count
+        levels, count, weights = (
+            self.problems.levels,
+            self.problems.count,
+            self.problems.level_weights,
+        )
         draws = (
             (f"{key}.problems", Split.TRAIN, count),
             (f"{key}.validation", Split.VALIDATION, self.validation),
         )
-        return [ProblemDraw(name, split, levels, n, self.teacher) for name, split, n in draws]
+        return [
+            ProblemDraw(name, split, levels, n, self.teacher, level_weights=weights)
+            for name, split, n in draws
+        ]
 
     def identity(self) -> dict[str, Any]:
         """Local models are identified by their content, not by their path."""

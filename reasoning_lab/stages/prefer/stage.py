@@ -6,13 +6,14 @@ from typing import ClassVar
 
 from reasoning_lab.config.benchmark import SHARD_ROLLOUTS, SamplingConfig
 from reasoning_lab.config.fields import at_least, choice
+from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.problems import CorpusSelection, ProblemDraw, ProblemsConfig
 from reasoning_lab.data.artifacts import Corpus, Preferences
 from reasoning_lab.graph.artifact import Artifact
 from reasoning_lab.graph.stage import Workload
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.training.stage import LabStage
-from reasoning_lab.types import Sequences, Split
+from reasoning_lab.types import Sequences, Split, UserError
 
 
 @dataclass
@@ -41,9 +42,17 @@ class PreferStage(LabStage):
     pairs_per_problem: int = at_least(1)
     pairing: str = choice("random", "length_matched")
 
+    def check(self, key: str, hardware: HardwareConfig) -> None:
+        """Refuse weights of levels that are no shares."""
+        self.problems.check(f"{key}.problems")
+
     def problem_draws(self, key: str) -> list[ProblemDraw]:
-        problems = self.problems
-        return [ProblemDraw(f"{key}.problems", Split.TRAIN, problems.levels, problems.count)]
+        levels, count, weights = (
+            self.problems.levels,
+            self.problems.count,
+            self.problems.level_weights,
+        )
+        return [ProblemDraw(f"{key}.problems", Split.TRAIN, levels, count, level_weights=weights)]
 
     def workload(self) -> Workload:
         rows = self.problems.count * self.group_size
@@ -99,6 +108,14 @@ class PreferMixedStage(PreferStage):
 
     chosen_from: str = choice("any", "policy", "teacher")
     rejected_from: str = choice("any", "policy", "teacher")
+
+    def check(self, key: str, hardware: HardwareConfig) -> None:
+        """Refuse weights of levels, because the corpus's problems were drawn already."""
+        if self.problems.level_weights:
+            raise UserError(
+                f"{key}.problems.level_weights: this stage takes the corpus's problems as they "
+                "were distilled; give weights to the stage that distils, and none here"
+            )
 
     def problem_draws(self, key: str) -> list[ProblemDraw]:
         """None: its problems are the corpus's."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from omegaconf import MISSING
 
 from reasoning_lab.config.fields import at_least, number
+from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.problems import ProblemDraw, ProblemsConfig
 from reasoning_lab.data.teachers.config import ProceduralTeacherConfig
 from reasoning_lab.models.policy_artifact import Policy
@@ -36,9 +37,21 @@ class PretrainStage(TrainingStage):
     steps_per_row: int = at_least(1)
     problems: ProblemsConfig = field(default_factory=ProblemsConfig)
 
+    def check(self, key: str, hardware: HardwareConfig) -> None:
+        super().check(key, hardware)
+        self.problems.check(f"{key}.problems")
+
     def problem_draws(self, key: str) -> list[ProblemDraw]:
-        levels, count = self.problems.levels, self.problems.count
-        return [ProblemDraw(f"{key}.problems", Split.TRAIN, levels, count, _TEACHER)]
+        levels, count, weights = (
+            self.problems.levels,
+            self.problems.count,
+            self.problems.level_weights,
+        )
+        return [
+            ProblemDraw(
+                f"{key}.problems", Split.TRAIN, levels, count, _TEACHER, level_weights=weights
+            )
+        ]
 
     def epoch_rows(self, input_rows: Mapping[str, int | None]) -> int | None:
         """Answers, and the documents of single steps beside them."""

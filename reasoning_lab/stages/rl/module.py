@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_lab.data.corpus import write_prompt_ids
+from reasoning_lab.data.sources.weighted_draw import by_level
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.graph.stage import Metrics
 from reasoning_lab.models.policy_artifact import Policy
@@ -178,7 +179,7 @@ def run(config: RLStage, context: StageContext, policy: Policy) -> Metrics:
     student, tokenizer = context.load_student(policy)
     problems = context.problems(Split.TRAIN, config.problems)
     prefetcher = RolloutPrefetcher(student, config.staleness, context.hardware.strategy)
-    validation = context.source.problems(
+    validation = by_level(context.source, config.problems.level_weights).problems(
         Split.VALIDATION, config.problems.levels, config.validation.count, 0
     )
     sampling_policy = prefetcher.sampling_policy

@@ -179,6 +179,7 @@ class RLStage(TrainingStage):
     def check(self, key: str, hardware: HardwareConfig) -> None:
         """Refuse impossible rewards, filters and engines; any micro-batch size is possible."""
         self.check_optimizer(key, hardware)
+        self.problems.check(f"{key}.problems")
         WeightedRewards(self.rewards, self.max_new_tokens, f"{key}.rewards")
         if not self.has_group_baseline:
             self._check_group_filters(key)
@@ -201,11 +202,14 @@ class RLStage(TrainingStage):
                 )
 
     def problem_draws(self, key: str) -> list[ProblemDraw]:
-        levels, count = self.problems.levels, self.validation.count
-        draws = [ProblemDraw(f"{key}.problems", Split.TRAIN, levels, self.problems.count)]
-        if count:
-            draws.append(ProblemDraw(f"{key}.validation.count", Split.VALIDATION, levels, count))
-        return draws
+        draws = [(f"{key}.problems", Split.TRAIN, self.problems.count)]
+        if self.validation.count:
+            draws.append((f"{key}.validation.count", Split.VALIDATION, self.validation.count))
+        levels, weights = self.problems.levels, self.problems.level_weights
+        return [
+            ProblemDraw(name, split, levels, count, level_weights=weights)
+            for name, split, count in draws
+        ]
 
     def frozen_copies(self) -> int:
         return int(bool(self.kl.weight or self.kl.log_every_steps)) + self.staleness

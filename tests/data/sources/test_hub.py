@@ -1,4 +1,4 @@
-"""Datasets of the hub without a hub, the shipped ones, and mixtures of sources."""
+"""Datasets of the hub without a hub, and mixtures of sources."""
 
 import shutil
 from collections import Counter
@@ -6,16 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from omegaconf import DictConfig, OmegaConf
 
 from reasoning_lab.config.components import SourceConfig
-from reasoning_lab.config.folder import CONF
 from reasoning_lab.data.sources.config import FileConfig, HubConfig, MixtureConfig
 from reasoning_lab.data.sources.problem_source import split_of
 from reasoning_lab.data.sources.row_mapping import RowMapping
 from reasoning_lab.data.sources.table_source import TableSource
 from reasoning_lab.types import Problem, Split, UserError
-from tests.conftest import Compose
 from tests.support.sources import GOOD, everything, write_lines
 
 
@@ -85,106 +82,19 @@ def test_a_local_copy_takes_the_place_of_the_hub(tmp_path: Path) -> None:
         hub("some/numbers", path=str(folder), splits={"train": "dev"})
     with pytest.raises(UserError, match=r"data\.path: there is no file"):
         hub("some/numbers", path=str(tmp_path / "gone"))
+    first = hub("some/numbers", path=str(folder), first_rows=15)
+    by_split = everything(first)
+    assert {p.gold for p in by_split[Split.TEST]} == {f"test {n}" for n in range(40, 50)}
+    trained = [*by_split[Split.TRAIN], *by_split[Split.VALIDATION]]
+    assert {p.gold for p in trained} == {f"train {n}" for n in range(15)}
+    with pytest.raises(UserError, match=r"data\.first_rows: .* is a file, which is read whole"):
+        hub("some/numbers", path=str(folder / "train.jsonl"), first_rows=15)
 
 
 @pytest.mark.parametrize("splits", [{}, {"train": "train", "dev": "dev"}])
 def test_splits_that_are_not_ours_are_refused(splits: dict[str, str]) -> None:
     with pytest.raises(UserError, match=r"data\.splits: .*must name"):
         hub("some/numbers", splits=splits)
-
-
-def schemas_of(path: Path) -> list[Any]:
-    """The defaults list of an option."""
-    option = OmegaConf.load(path)
-    assert isinstance(option, DictConfig)
-    return list(option.get("defaults", []))
-
-
-HUB_OPTIONS = [
-    path.stem
-    for path in sorted((CONF / "data").glob("*.yaml"))
-    if {"/schema/data@_here_": "hub"} in schemas_of(path)
-]
-# A row of each dataset as its card or the code of others shows it, cut short.
-SHIPPED_ROWS: dict[str, tuple[dict[str, Any], str]] = {
-    "gsm8k": ({"question": "Q?", "answer": "1+1=<<1+1=2>>2\n#### 2"}, "2"),
-    "math": (
-        {"problem": "Q?", "level": "Level 3", "type": "Algebra", "solution": "So $\\boxed{2}$."},
-        "2",
-    ),
-    "aqua_rat": (
-        {"question": "Q?", "options": ["A)1", "B)2"], "rationale": "So B.", "correct": "B"},
-        "B",
-    ),
-    "metamathqa": (
-        {
-            "query": "Q?",
-            "type": "GSM_Rephrased",
-            "original_question": "Q",
-            "response": "So #### 2\nThe answer is: 2",
-        },
-        "2",
-    ),
-    "openr1_math": (
-        {
-            "problem": "Q?",
-            "answer": "2",
-            "problem_type": "Algebra",
-            "question_type": "math-word-problem",
-            "generations": ["<think>a</think>\\boxed{2}", "<think>b</think>\\boxed{3}"],
-        },
-        "2",
-    ),
-    "openthoughts": (
-        {
-            "problem": "Q?",
-            "domain": "math",
-            "ground_truth_solution": "So $\\boxed{2}$.",
-            "deepseek_reasoning": "hm",
-            "deepseek_solution": "\\boxed{2}",
-        },
-        "2",
-    ),
-    "bespoke_stratos": (
-        {
-            "messages": [
-                {"role": "user", "content": "Q?"},
-                {"role": "assistant", "content": "<|begin_of_thought|>…\\boxed{2}"},
-            ]
-        },
-        "2",
-    ),
-    "numinamath": (
-        {
-            "problem": "Q?",
-            "answer": "2",
-            "solution": "So 2.",
-            "source": "olympiads",
-            "question_type": "math-word-problem",
-            "problem_is_valid": "Yes",
-            "solution_is_valid": "Yes",
-        },
-        "2",
-    ),
-    "deepscaler": ({"problem": "Q?", "answer": "2", "solution": ""}, "2"),
-}
-
-
-@pytest.mark.parametrize("option", HUB_OPTIONS)
-def test_shipped_dataset_is_pinned_and_maps_its_rows(option: str, composed: Compose) -> None:
-    options = composed(f"data={option}").root.data
-    assert isinstance(options, HubConfig)
-    source = options.build()
-    assert len(options.revision) == 40
-    assert source.content() == f"{options.dataset}@{options.revision}"
-    row, gold = SHIPPED_ROWS[option]
-    assert options.rows.selects(row)
-    problem = options.rows.problem(row, "row 1")
-    assert problem is not None
-    assert problem.prompt.startswith("Q?")
-    assert problem.gold == gold
-    assert problem.level == (3 if option == "math" else 1)
-    assert bool(problem.metadata["solutions"]) is (option != "deepscaler")
 
 
 def file_options(path: Path, **rows: Any) -> FileConfig:

@@ -12,7 +12,9 @@ import pytest
 from reasoning_lab.data.sources.problem_source import ProblemSource
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.types import UserError
+from reasoning_lab.verify import Verifier
 from tests.conftest import Compose
+from tests.support.dataset_reading import LEVELS, read_dataset
 
 FAULTS = Path(__file__).parents[4] / "shared" / "faults" / "data"
 
@@ -132,6 +134,40 @@ def test_a_layout_that_does_not_fit_is_refused(
         source_of(composed, file, option, rows)
     assert sentence in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+# What becomes of recorded solutions by file: as many as there are rows unless it says otherwise.
+# Half of OpenR1's chains are cut off, some of the others are wrong, and a few golds are unreadable.
+# DeepScaleR's rows have a solution each second time. NuminaMath's here say their answer in words.
+OUTCOMES: dict[str, dict[str, int]] = {
+    "deepscaler.json": {"accepted": 30},
+    "openr1.parquet": {"accepted": 56, "cut_off": 56},
+    "openr1_hard.parquet": {"accepted": 36, "wrong": 18, "cut_off": 54},
+}
+CHAINS = [
+    (file, option, rows, OUTCOMES.get(file, {"accepted": used}))
+    for file, option, rows, used, _ in LOADED
+    if option not in ("jsonl", "numinamath")
+]
+
+
+@pytest.mark.parametrize(("file", "option", "rows", "outcomes"), CHAINS)
+def test_recorded_solutions_become_tokens(
+    composed: Compose,
+    tmp_path: Path,
+    verifier: Verifier,
+    file: str,
+    option: str,
+    rows: dict[str, Any],
+    outcomes: dict[str, int],
+) -> None:
+    words = [f"data.rows.{key}={value}" for key, value in rows.items()]
+    fractions = ["data.test_frac=0.0", "data.validation_frac=0.0"]
+    source = composed(f"data={option}", f"data.path={FAULTS / file}", *fractions, *words).source
+    reading = read_dataset(source, LEVELS, tmp_path, verifier)
+    assert +reading.rollouts == outcomes
+    assert len(reading.documents) == reading.curated == outcomes["accepted"]
+    assert min(reading.trained) > 0
 
 
 def test_levels_of_math_that_are_none_are_left_out(composed: Compose) -> None:

@@ -8,13 +8,15 @@ import time
 from pathlib import Path
 from threading import Event
 
-from tests.support.hub import DATASET, REVISION, StandInHub, stand_in_hub
+from reasoning_lab.data.sources.hub import hub_rows
+from tests.support.hub import DATASET, REVISION, StandInHub, online, stand_in_hub
 from tests.support.sources import write_lines
 
 _READ = f"""
 import json, logging
 from reasoning_lab.data.sources.hub import hub_rows
-rows = hub_rows("{DATASET}", None, "{REVISION}", {{"train": "train"}}, True, None, "it", ["prompt"])
+splits = {{"train": "train"}}
+rows = hub_rows("{DATASET}", None, "{REVISION}", splits, True, None, None, "it", ["prompt"])
 for row in rows:
     print(json.dumps([row.content, row.name, row.columns]), flush=True)
 """
@@ -27,6 +29,22 @@ def reader(hub: StandInHub, home: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", _READ], env=environment, stdout=subprocess.PIPE, text=True
     )
+
+
+def test_only_the_first_rows_are_asked_of_the_hub(tmp_path: Path) -> None:
+    folder = tmp_path / "dataset"
+    folder.mkdir()
+    for number in range(9):
+        prompts = [{"prompt": f"{number}.{row}?", "gold": "1"} for row in range(20)]
+        write_lines(folder / f"train-{number}.jsonl", prompts)
+    with stand_in_hub(folder) as hub, online(hub.url, tmp_path):
+        splits = {"train": "train"}
+        rows = list(hub_rows(DATASET, None, REVISION, splits, False, None, 25, "it", ["prompt"]))
+        # `datasets` looks a file ahead.
+        assert set(hub.requested) <= {f"train-{number}.jsonl" for number in range(4)}
+    assert [row.content for row in rows if isinstance(row.content, dict)] == [
+        {"prompt": f"{n // 20}.{n % 20}?"} for n in range(25)
+    ]
 
 
 def test_a_killed_reader_goes_on_with_the_files_that_it_lacks(tmp_path: Path) -> None:

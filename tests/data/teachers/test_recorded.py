@@ -303,3 +303,24 @@ def test_a_family_without_worked_solutions_is_refused_by_its_name() -> None:
     [problem] = ReasoningGymConfig({"gcd": {1: {}}}, 0.1, 0.1).problems(Split.TRAIN, [1], 1, 0)
     with pytest.raises(UserError, match=f"problem {problem.id} .*has no recorded solutions"):
         TEACHER([problem], 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("checker", "solution", "box"),
+    [
+        ("choice", "The answer is **C: a clock**.", "C"),
+        ("choice", "Answer: A? No.\n\n**Answer:** B", "B"),
+        # A box of its own counts alone, and prose without a letter gets none.
+        ("choice", "The answer is B, so \\boxed{D}", "D"),
+        ("choice", "It has two hands.", None),
+        ("math", "The answer is B", None),
+    ],
+)
+def test_a_letter_in_prose_behind_a_thought_is_boxed_where_there_are_choices(
+    checker: str, solution: str, box: str | None
+) -> None:
+    text = f"<think>\nIs the answer A?\n</think>\n{solution}"
+    problem = Problem("?", "B", checker, "f", metadata={"solutions": [text]})
+    ((completion,),) = TEACHER([problem], 1, 0)
+    assert extract_answer(completion.text) == box
+    assert completion.text.startswith(text)
