@@ -228,7 +228,10 @@ def _watch(job_id: str, task: SlurmTask) -> tuple[str | None, str]:
             return f"it ended as {state.lower()}", state
         # Often at first, then rarely: all users share SLURM's controller.
         if ended_at is None and now - asked >= min(_LONGEST_POLL_S, 2 + (now - started) / 10):
-            state, asked = slurm_commands.state_of(job_id) or state, now
+            before, state = state, slurm_commands.state_of(job_id) or state
+            asked = now
+            if state != before:
+                log.info("%s: SLURM job %s is %s", task.launch.name, job_id, state.lower())
             if state not in slurm_commands.ACTIVE:
                 ended_at = now
             elif state == "PENDING" and is_stop_requested(task.work_dir):

@@ -152,7 +152,7 @@ def test_time_limits_in_the_middle_of_a_stage(
     assert log.count("goes on from step") == 3
 
 
-def on_one_machine(job: Job, minutes: int, **options: int) -> Job:
+def on_one_machine(job: Job, minutes: int, **options: Any) -> Job:
     """The job on one machine with this time limit."""
     slurm = SlurmConfig(time_limit_minutes=minutes, **options)
     return replace(job, hardware=replace(job.hardware, slurm=slurm))
@@ -175,7 +175,7 @@ def test_job_that_makes_no_step_is_refused(
 RECIPE = [
     *SMOKE,
     *("~stages.distill", "~stages.midtrain", "~stages.sft", "~stages.prefer", "~stages.dpo"),
-    *("~stages.rl", "stages.pretrain.optimization.length=300 steps"),
+    *("~stages.rl", "stages.pretrain.optimization.length=150 steps"),
     "stages.pretrain.optimization.checkpoint_every_steps=2",
 ]
 PLACED = [*ON_CPUS, "hardware.strategy=single", "hardware.gpu_model=null"]
@@ -183,9 +183,13 @@ PLACED = [*ON_CPUS, "hardware.strategy=single", "hardware.gpu_model=null"]
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What the recipe leaves when it runs on this machine."""
+    """What the recipe leaves where nothing happens to its jobs."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    assert lab_here(*RECIPE, cwd=folder) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        for key, value in install(folder / "cluster").items():
+            patch.setenv(key, value)
+        patch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+        assert lab_here(*RECIPE, *PLACED, cwd=folder) == 0
     return contents(folder)
 
 
