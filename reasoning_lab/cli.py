@@ -62,6 +62,16 @@ SUBCOMMANDS = {
         {**_SWEEP, "format=json": "one JSON object in place of the tables"},
         "reasoning-lab plan ablate=none,rl seed=0,1",
     ),
+    "submit": Subcommand(
+        "key=value",
+        "the run as a SLURM job that submits its stages, and goes on without this shell",
+        "submit",
+        {
+            **_OVERRIDES,
+            "-m key=a,b": "one run for each combination, or the sweep that the experiment names",
+        },
+        "reasoning-lab submit experiment=gsm8k hardware=slurm",
+    ),
     "report": Subcommand(
         "key=a,b",
         "one report over those runs; runs nothing",

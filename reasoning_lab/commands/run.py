@@ -29,7 +29,8 @@ from reasoning_lab.graph.run import run as run_graph
 from reasoning_lab.graph.store import Store
 from reasoning_lab.launch.job import launched, quiet_libraries, run_job, tracker_of
 from reasoning_lab.launch.ray import check_ray
-from reasoning_lab.launch.slurm import check_slurm
+from reasoning_lab.launch.slurm import check_limits
+from reasoning_lab.launch.slurm_commands import check_slurm
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.report.evidence import Evidence
 from reasoning_lab.system import malloc
@@ -86,6 +87,7 @@ def run(recipe: Recipe, out_dir: Path) -> RunResult:
     """
     root = recipe.root
     if root.hardware.slurm is not None:
+        check_limits(root.hardware.slurm)
         check_slurm()
     elif root.hardware.ray is not None:
         check_ray(root.hardware.ray)

@@ -54,20 +54,47 @@ class SamplingHardwareConfig:
 
 
 @dataclass
+class SlurmControllerConfig:
+    """What the job of `reasoning-lab submit` asks of the cluster: it runs the command itself.
+
+    Attributes:
+        time_limit_minutes: Of one start; at its end the job requeues itself and goes on.
+        cpus: CPU cores.
+        memory_gb: Memory.
+        sbatch: Further options of sbatch, as those of the stages; it takes none of theirs.
+    """
+
+    time_limit_minutes: int = number(1440, least=2, placement=True)
+    cpus: int = number(2, least=1, placement=True)
+    memory_gb: int = number(8, least=1, placement=True)
+    sbatch: dict[str, Any] = field(default_factory=dict, metadata={"placement": True})
+
+
+@dataclass
 class SlurmConfig:
     """What each stage that is made as a job of a SLURM cluster asks of it.
 
     Attributes:
-        time_limit_minutes: Of one stage; training goes on from its last state when the command is
-            given again.
+        time_limit_minutes: Of one start; near its end the job saves its training state and requeues
+            itself.
+        signal_delay_s: Seconds before the time limit at which it does so; a step and a state should
+            fit in.
+        restarts_without_progress: How often in a row a stage starts again that has saved nothing in
+            between, before it is given up.
         cpus_per_device: CPU cores of each process.
         sbatch: Further options of sbatch by their long names, without the dashes in front:
             partition, account, mem, …; a flag's value is true.
+        controller: The job of `reasoning-lab submit`.
     """
 
-    time_limit_minutes: int = number(1440, least=1, placement=True)
+    time_limit_minutes: int = number(1440, least=2, placement=True)
+    signal_delay_s: int = number(300, least=1, placement=True)
+    restarts_without_progress: int = number(3, least=0, placement=True)
     cpus_per_device: int = number(8, least=1, placement=True)
     sbatch: dict[str, Any] = field(default_factory=dict, metadata={"placement": True})
+    controller: SlurmControllerConfig = field(
+        default_factory=SlurmControllerConfig, metadata={"placement": True}
+    )
 
 
 @dataclass
@@ -76,11 +103,14 @@ class RayConfig:
 
     Attributes:
         address: The cluster's; null = RAY_ADDRESS, or the one that this machine belongs to.
+        restarts_without_progress: How often in a row a stage that lost a machine starts again
+            without having saved anything in between, before it is given up.
         cpus_per_device: CPU cores of each process.
         resources: Further resources that each machine has, by the cluster's own names.
     """
 
     address: str | None = placement(None)
+    restarts_without_progress: int = number(3, least=0, placement=True)
     cpus_per_device: int = number(8, least=1, placement=True)
     resources: dict[str, float] = field(default_factory=dict, metadata={"placement": True})
 

@@ -10,6 +10,7 @@ import contextlib
 import json
 import logging
 import os
+import signal
 import sys
 import tempfile
 import threading
@@ -33,12 +34,12 @@ from reasoning_lab.config.targets import from_plain
 from reasoning_lab.data.sources.problem_source import ProblemSource
 from reasoning_lab.graph.run import Outcome
 from reasoning_lab.launch.ray import run_on_ray
-from reasoning_lab.launch.slurm import run_on_slurm
-from reasoning_lab.launch.torchrun import Launch
+from reasoning_lab.launch.slurm import OUT, run_on_slurm
+from reasoning_lab.launch.torchrun import MISTAKES, OUTCOME, STOPPED, Launch
 from reasoning_lab.models.policy import free_memory
 from reasoning_lab.system import malloc
-from reasoning_lab.system.files import write_atomically
-from reasoning_lab.system.interrupts import Interrupted, forward_signals
+from reasoning_lab.system.files import empty_folder, write_atomically
+from reasoning_lab.system.interrupts import Interrupted, clear_requests, forward_signals
 from reasoning_lab.system.ranks import rank
 from reasoning_lab.tracking.progress import Progress
 from reasoning_lab.tracking.tracker import Tracker
@@ -48,9 +49,7 @@ from reasoning_lab.training.job import Job
 from reasoning_lab.types import UserError
 from reasoning_lab.verify import Verifier, build_verifier
 
-_JOB, _OUTCOME = "job.yaml", "outcome.json"
-_MISTAKE = "mistake-{}.txt"
-_STOPPED = "stopped.json"
+_JOB = "job.yaml"
 # Silent processes are given up for lost; the longest silence is a slow rank's sampling.
 _SILENCE = timedelta(hours=2)
 
@@ -95,30 +94,47 @@ def launched(job: Job) -> Outcome:
         Interrupted: Ctrl-C or SIGTERM ended it.
     """
     folder = job.work_dir.absolute() / "launch"
-    folder.mkdir(parents=True, exist_ok=True)
     launch = Launch(job.name, job.machines, job.processes, job.gpus, folder)
-    mistakes = folder.glob(_MISTAKE.format("*"))
-    for stale in [folder / _OUTCOME, folder / _STOPPED, *mistakes, *launch.logs()]:
-        stale.unlink(missing_ok=True)
-    write_job(job, folder)
     with forward_signals(job.work_dir):
-        if job.hardware.slurm is not None:
-            wrong = run_on_slurm(job.hardware.slurm, launch)
-        elif job.hardware.ray is not None:
-            wrong = run_on_ray(job.hardware.ray, launch)
-        else:
-            wrong = launch.run_here()
-            wrong = wrong and (launch.failed_process() or "the processes ended too early")
-        if (folder / _STOPPED).exists():
-            raise Interrupted(*json.loads((folder / _STOPPED).read_text(encoding="utf-8")))
+        wrong = _run(job, launch)
+        if (folder / STOPPED).exists():
+            raise Interrupted(*json.loads((folder / STOPPED).read_text(encoding="utf-8")))
     if wrong is None:
-        return Outcome(**json.loads((folder / _OUTCOME).read_text(encoding="utf-8")))
-    for mistake in sorted(folder.glob(_MISTAKE.format("*"))):
+        return Outcome(**json.loads((folder / OUTCOME).read_text(encoding="utf-8")))
+    for mistake in sorted(folder.glob(MISTAKES.format("*"))):
         raise UserError(mistake.read_text(encoding="utf-8"))
     raise UserError(
         f"stages.{job.name}: {wrong}; the logs in {folder} tell more; run the same command again "
         "to go on from the last checkpoint"
     )
+
+
+def _run(job: Job, launch: Launch) -> str | None:
+    """Run the job where its hardware says; the failure in words, or None."""
+
+    def prepare(out_dir: Path) -> None:
+        empty_folder(launch.folder)
+        write_job(replace(job, out_dir=out_dir), launch.folder)
+
+    if job.hardware.slurm is not None:
+        # The job outlives this command, and the store removes a killed command's folder.
+        out_dir = launch.folder / OUT
+        wrong = run_on_slurm(
+            job.hardware.slurm,
+            launch,
+            job.work_dir.absolute(),
+            as_plain(job.hardware),
+            lambda: prepare(out_dir),
+        )
+        if wrong is None:
+            out_dir.rename(job.out_dir)
+        return wrong
+    prepare(job.out_dir)
+    clear_requests(job.work_dir)
+    if job.hardware.ray is not None:
+        return run_on_ray(job.hardware.ray, launch, job.work_dir, job.out_dir)
+    wrong = launch.run_here()
+    return wrong and (launch.failed_process() or "the processes ended too early")
 
 
 def write_job(job: Job, folder: Path) -> None:
@@ -163,14 +179,17 @@ def work(folder: Path, verifier: Verifier) -> None:
         if rank() == 0:
             content = json.dumps([str(stop), stop.signum])
             write_atomically(
-                folder / _STOPPED, lambda draft: draft.write_text(content, encoding="utf-8")
+                folder / STOPPED, lambda draft: draft.write_text(content, encoding="utf-8")
             )
         raise
     except UserError as mistake:
-        (folder / _MISTAKE.format(rank())).write_text(str(mistake), encoding="utf-8")
+        (folder / MISTAKES.format(rank())).write_text(str(mistake), encoding="utf-8")
         raise
     if rank() == 0:
-        (folder / _OUTCOME).write_text(json.dumps(asdict(outcome)), encoding="utf-8")
+        content = json.dumps(asdict(outcome))
+        write_atomically(
+            folder / OUTCOME, lambda draft: draft.write_text(content, encoding="utf-8")
+        )
 
 
 @contextlib.contextmanager
@@ -226,6 +245,7 @@ def end_with_launcher() -> None:
 
 def main() -> None:
     """Do this rank's part of the job in the folder that the command line names."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # torchrun ignores it.
     end_with_launcher()
     folder = Path(sys.argv[1])
     try:

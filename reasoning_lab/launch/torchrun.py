@@ -4,13 +4,17 @@ torchrun and its ranks end with the process that started them.
 """
 
 import contextlib
+import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+# What the ranks leave in the launch's folder: the stage's outcome, a stop, a mistake of each rank.
+OUTCOME, STOPPED, MISTAKES = "outcome.json", "stopped.json", "mistake-{}.txt"
 _POLL_S = 0.5
 _TERMINATION_TIMEOUT_S = 40.0
 # torchrun's own report of each failed process.
@@ -89,8 +93,9 @@ def _torchrun(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Start torchrun with `options` on the job in `folder`; its processes have ended afterwards.
 
-    The terminal's Ctrl-C does not reach torchrun. This process decides when it stops: the ranks
-    end when their standard input is closed.
+    Neither the terminal's Ctrl-C nor the SIGTERM that a cluster sends to all processes ends
+    torchrun, which would give its ranks 30 seconds for their state. This process decides when it
+    stops: the ranks end when their standard input is closed.
     """
     command = [sys.executable, "-m", "torch.distributed.run", *options]
     with log_file.open("w", encoding="utf-8") as log:
@@ -99,6 +104,8 @@ def _torchrun(
             stdin=subprocess.PIPE,
             stderr=log,
             start_new_session=True,
+            env={**os.environ, "TORCHELASTIC_SIGNALS_TO_HANDLE": "SIGINT"},
+            preexec_fn=_only_sigint,
         )
         try:
             yield process
@@ -106,12 +113,17 @@ def _torchrun(
             _terminate(process)
 
 
+def _only_sigint() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def _terminate(process: subprocess.Popen[bytes]) -> None:
     """End torchrun; its ranks end by themselves once their standard input is closed."""
     assert process.stdin is not None
     process.stdin.close()
     if process.poll() is None:
-        process.terminate()
+        process.send_signal(signal.SIGINT)
         try:
             process.wait(_TERMINATION_TIMEOUT_S)
         except subprocess.TimeoutExpired:

@@ -86,6 +86,19 @@ def find_checksummed(folder: Path, stem: str) -> Path | None:
     return None
 
 
+def checksummed_names(folder: Path) -> frozenset[str]:
+    """Everything below `folder` that `rename_with_checksum` has named; contents are not read."""
+    names = (path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+    return frozenset(name for name in names if _CHECKSUM_SUFFIX.search(name))
+
+
+def empty_folder(folder: Path) -> None:
+    """Make `folder` with its parents, or remove everything in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for entry in folder.iterdir():
+        remove(entry)
+
+
 def remove(path: Path) -> None:
     """Delete a file or a folder, if it exists."""
     if path.is_dir():

@@ -16,6 +16,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Self
 
+from reasoning_lab.system.files import write_atomically
+
 RESUME_HINT = "run the same command again to go on where it was"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _TRAINING_FILE, _STOP_FILE = "training", "stop"
@@ -102,10 +104,8 @@ def forward_signals(work_dir: Path) -> Iterator[None]:
     """Forward signals to the processes of a stage, whose training then saves its state.
 
     The signal ends this process if no training runs, at a second Ctrl-C, and after the training
-    has ended by itself.
+    has ended by itself. Whoever starts the processes calls `clear_requests` before.
     """
-    for name in (_TRAINING_FILE, _STOP_FILE):
-        (work_dir / name).unlink(missing_ok=True)
     requested: int | None = None
 
     def forward(signum: int, frame: FrameType | None) -> None:
@@ -113,18 +113,36 @@ def forward_signals(work_dir: Path) -> Iterator[None]:
         is_repeated, requested = requested is not None, signum
         if is_repeated and signum != signal.SIGINT:
             return
-        if is_repeated or not (work_dir / _TRAINING_FILE).exists():
+        if is_repeated or not request_stop(work_dir, signum):
             raise Interrupted(f"Stopped; {RESUME_HINT}.", signum)
-        # The rename lets a reader see the whole number or no file.
-        draft = work_dir / f".{_STOP_FILE}"
-        draft.write_text(str(signum), encoding="utf-8")
-        draft.replace(work_dir / _STOP_FILE)
         _print_notice()
 
     with _handled_by(forward, *_SIGNALS):
         yield
     if requested is not None:
         raise Interrupted(f"Stopped; {RESUME_HINT}.", requested)
+
+
+def request_stop(work_dir: Path, signum: int) -> bool:
+    """Ask the training of a stage to save its state and end; False = none runs."""
+    if not (work_dir / _TRAINING_FILE).exists():
+        return False
+    # No reader sees half a number.
+    write_atomically(
+        work_dir / _STOP_FILE, lambda draft: draft.write_text(str(signum), encoding="utf-8")
+    )
+    return True
+
+
+def is_stop_requested(work_dir: Path) -> bool:
+    """Whether the training of a stage has been asked to end."""
+    return (work_dir / _STOP_FILE).exists()
+
+
+def clear_requests(work_dir: Path) -> None:
+    """Forget what processes of the stage that have ended left behind."""
+    for name in (_TRAINING_FILE, _STOP_FILE):
+        (work_dir / name).unlink(missing_ok=True)
 
 
 @contextmanager

@@ -11,13 +11,20 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from reasoning_lab.config.hardware import RayConfig
+from reasoning_lab.launch.job import launched
 from reasoning_lab.launch.ray import check_ray, reserve_machines
 from reasoning_lab.training.job import Job
+from reasoning_lab.types import UserError
 from tests.conftest import lab_here
 from tests.support.launches import (
+    after_first_checkpoint,
     assert_equals_one_process,
     assert_processes_end_with_command,
     error_of_killed_rank,
+    file_checksums,
+    last_step,
+    stage_processes,
+    with_length,
     with_many_steps,
     with_placement,
 )
@@ -78,6 +85,53 @@ def test_lost_machine_ends_all_in_one_sentence(
     assert error_of_killed_rank(job, tmp_path).startswith(
         "stages.sft: the process of rank 1 was killed by signal 9; "
     )
+
+
+def test_stage_that_loses_a_machine_ends_in_the_same_bytes(
+    jobs: dict[str, Job],
+    tmp_path: Path,
+    cluster: "Cluster",
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It waits for another machine, and goes on there from its last state."""
+    job = with_length(jobs["sft"], 200)
+    whole = on_two_machines(with_placement(job, tmp_path / "whole", "ddp"))
+    again = on_two_machines(with_placement(job, tmp_path / "again", "ddp"))
+    outcome = launched(whole)
+    reached = []
+
+    def lose_a_machine() -> None:
+        cluster.remove_node(next(iter(cluster.worker_nodes)))
+        reached.append(last_step(again.work_dir))
+        cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20, resources={"drive": 1})
+
+    after_first_checkpoint(again.work_dir, lose_a_machine)
+    outcome_again = launched(again)
+    assert 0 < reached[0] < 200
+    assert "sft: a machine of the Ray cluster was lost" in caplog.text
+    assert file_checksums(again.out_dir) == file_checksums(whole.out_dir)
+    assert outcome_again.ledger == outcome.ledger
+    assert not stage_processes(tmp_path)
+
+
+def test_stage_that_loses_machines_without_progress_is_given_up(
+    jobs: dict[str, Job],
+    tmp_path: Path,
+    cluster: "Cluster",
+) -> None:
+    job = on_two_machines(with_placement(with_length(jobs["sft"], 200), tmp_path / "job", "ddp"))
+    ray = RayConfig(cpus_per_device=1, restarts_without_progress=0)
+    job = replace(job, hardware=replace(job.hardware, ray=ray))
+
+    def lose_a_machine() -> None:
+        while not stage_processes(tmp_path):
+            time.sleep(0.05)
+        cluster.remove_node(next(iter(cluster.worker_nodes)))
+        cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20, resources={"drive": 1})
+
+    threading.Thread(target=lose_a_machine, daemon=True).start()
+    with pytest.raises(UserError, match=r"^stages\.sft: .* was lost .*, with nothing saved since"):
+        launched(job)
 
 
 def test_processes_end_with_a_command_that_is_killed(

@@ -25,6 +25,7 @@ from reasoning_lab.data.sources.table_source import TableSource
 from reasoning_lab.graph.artifact import Artifact
 from reasoning_lab.launch.job import launched, run_job, write_job
 from reasoning_lab.stages.pretrain.stage import PretrainStage
+from reasoning_lab.system.files import sha256
 from reasoning_lab.tracking.tracker import Tracker
 from reasoning_lab.training.checkpoints import last_checkpoint
 from reasoning_lab.training.context import StageContext
@@ -118,9 +119,25 @@ def jobs(context: StageContext, source: TableSource) -> dict[str, Job]:
 
 def with_many_steps(job: Job) -> Job:
     """The job with so many steps that it does not end by itself."""
+    return with_length(job, 4000)
+
+
+def with_length(job: Job, steps: int) -> Job:
+    """The job with so many steps, and a state at every second one."""
     config: Any = job.stage
-    longer = replace(config.optimization, length="4000 steps", checkpoint_every_steps=2)
-    return replace(job, stage=replace(config, optimization=longer))
+    length = replace(config.optimization, length=f"{steps} steps", checkpoint_every_steps=2)
+    return replace(job, stage=replace(config, optimization=length))
+
+
+def last_step(work: Path) -> int:
+    """The step of the newest state that was saved below `work`; 0 = there is none."""
+    return max((int(path.name.split("-")[1]) for path in work.rglob("step-*-*")), default=0)
+
+
+def file_checksums(folder: Path) -> dict[str, str]:
+    """The checksum of each file below `folder`, by its relative name."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): sha256(path) for path in files}
 
 
 def stage_processes(folder: Path) -> dict[int, str]:
