@@ -20,6 +20,7 @@ from reasoning_lab.data.sources.hub import hub_rows
 from reasoning_lab.data.sources.layouts import assumed_rows, layout_rows
 from reasoning_lab.data.sources.readers import file_rows, one_line
 from reasoning_lab.data.sources.row_values import RowError
+from reasoning_lab.graph.record import digest
 from reasoning_lab.types import UserError
 
 # Rows that are looked at; of these those of a split, at least of a level, and that give no problem.
@@ -85,18 +86,18 @@ class Sampler:
         if not isinstance(options, TableConfig):
             return SampledSource(options, options)
         rows, corrections = self._rows(options, key)
-        if isinstance(options, HubConfig):
-            options = replace(options, streaming=False, corrections=corrections)
-        options = _with_fractions(options)
+        table: TableConfig = _with_fractions(options)
+        if isinstance(table, HubConfig):
+            table = replace(table, streaming=False, corrections=corrections)
         cut_rows = {split: [_cut(row, self.factor) for row in of] for split, of in rows.items()}
         place = self.folder / re.sub(r"\W+", "-", key)
         return SampledSource(
-            _written(options, place / "cut", cut_rows), _written(options, place / "whole", rows)
+            _written(table, place / "cut", cut_rows), _written(table, place / "whole", rows)
         )
 
     def _rows(
         self, options: TableConfig, key: str
-    ) -> tuple[dict[str | None, list[dict[str, Any]]], Mapping[str, Mapping[str, str]]]:
+    ) -> tuple[dict[str | None, list[dict[str, Any]]], dict[str, dict[str, str]]]:
         """Rows by the dataset's own split, and the corrections that hold for them."""
         corrections: dict[str, dict[str, str]] = getattr(options, "corrections", {})
         if isinstance(options, FileConfig) or options.path is not None:
@@ -237,6 +238,10 @@ def _written(
     options: TableConfig, place: Path, rows: Mapping[str | None, Sequence[Mapping[str, Any]]]
 ) -> TableConfig:
     """The source of these rows: a file where it read a file, else a dataset."""
+    # `datasets` caches a folder by its name and its card, whatever its files hold.
+    place = place.with_name(
+        f"{place.name}-{digest(json.dumps(list(rows.items()), default=str))[:8]}"
+    )
     place.mkdir(parents=True, exist_ok=True)
     if None in rows:
         place = place / f"{Path(str(options.path)).stem}.jsonl"

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from reasoning_lab.commands.arguments import to_overrides
-from reasoning_lab.commands.print_plan import between
+from reasoning_lab.commands.print_plan import between, summary
 from reasoning_lab.commands.rehearsal import Rehearsal, rehearse
 from reasoning_lab.commands.rehearsal_steps import State
 from reasoning_lab.commands.sweep import settings
@@ -71,6 +71,9 @@ def lines(rehearsal: Rehearsal, words: Sequence[str]) -> Iterator[str]:
     yield from _section("Lengths in tokens, of real rows, against limits", _length_lines(rehearsal))
     if rehearsal.golds[0]:
         yield f"Golds: {rehearsal.golds[1]} of {rehearsal.golds[0]} cannot be read."
+    plan = rehearsal.real_plan
+    if plan:
+        yield f"Planned for the run itself: {summary(plan)}"
     yield from _section("Measured, and planned for the small recipe", _measured_lines(rehearsal))
     yield from _section("Not seen here", rehearsal.unseen)
     failed = [s.name for s in rehearsal.steps.done if s.state is State.FAILED]

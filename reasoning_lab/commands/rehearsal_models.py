@@ -1,0 +1,113 @@
+"""A small model in place of each checkpoint that a rehearsed run names."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from reasoning_lab.commands.compose import Recipe
+from reasoning_lab.commands.root_config import RootConfig
+from reasoning_lab.commands.shrink import require_folder, with_models
+from reasoning_lab.config.components import EngineConfig
+from reasoning_lab.config.model import ModelConfig
+from reasoning_lab.data.sources.problem_source import draw_benchmark
+from reasoning_lab.evaluate.stage import EvaluateStage
+from reasoning_lab.models.twin_building import make_twin, narrowed, teach
+from reasoning_lab.sampling.engine import with_instruction
+from reasoning_lab.training.stage import LabStage
+from reasoning_lab.types import Problem
+
+# Prompts with golds that a twin learns.
+_TAUGHT_PROBLEMS = 64
+
+
+class Twins:
+    """A small model in place of each checkpoint that the settings name.
+
+    Args:
+        folder: Where they are written.
+        model: The run's.
+        online: Whether the hub may be asked.
+        recipe: On a few rows, which the twins learn.
+    """
+
+    def __init__(self, folder: Path, model: ModelConfig, online: bool, recipe: Recipe) -> None:
+        self._folder, self._online = folder, online
+        self._answers = list(islice(_answers(recipe), _TAUGHT_PROBLEMS))
+        self.notes: list[str] = []
+        # By whose tokenizer lengths are counted.
+        self.tokenizer_model = model
+        if model.path is None:
+            self._model = replace(model, architecture=narrowed(model.architecture))
+            self.notes.append("model.architecture: two layers, and narrow ones if it is wide")
+            return
+        path = self._twin(str(model.path), model.revision, model.architecture, "model.path")
+        self._model = replace(model, path=path, revision=None)
+
+    def into(self, root: RootConfig) -> RootConfig:
+        """The settings with twins in place of checkpoints."""
+
+        def twin_of(engine: EngineConfig, key: str) -> EngineConfig:
+            revision = getattr(engine, "revision", None)
+            path = self._twin(engine.model, revision, {}, f"{key}.model")
+            dtype = getattr(engine, "dtype", "float32")
+            return engine.for_policy(path, None, dtype)
+
+        root = with_models(root, twin_of)
+        engine = root.engine
+        if engine is not None and engine.loads_checkpoints and self._model.path is not None:
+            engine = replace(engine, model=self._model.path)
+        return replace(root, model=self._model, engine=engine)
+
+    def _twin(
+        self, path: str, revision: str | None, architecture: Mapping[str, Any], key: str
+    ) -> str:
+        require_folder(path, key)
+        folder = self._folder / path.strip("/.~").replace("/", "--")
+        if folder.is_dir():
+            return str(folder)
+        texts = [f"{prompt}\n{gold}" for prompt, gold in self._answers]
+        made = make_twin(path, revision, architecture, folder, texts, key, self._online)
+        self.notes.append(
+            f"{key}: a random model of the family of '{path}', two layers of 64 channels, which "
+            "has learned a few answers"
+        )
+        if not made.has_config:
+            self.notes.append(f"{key}: its architecture is what the options say of it")
+        if not made.has_tokenizer:
+            self.notes.append(
+                f"{key}: its tokenizer and its chat template are stand-ins, as '{path}' is neither "
+                "on this machine nor to be reached; doctor looks at the real ones"
+            )
+        teach(folder, self._answers)
+        return str(folder)
+
+
+def _answers(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """Prompts and golds of the problems that the nodes draw."""
+    seen: set[str] = set()
+    for node in recipe.nodes:
+        assert isinstance(node.stage, LabStage)
+        instruction = ""
+        problems: Iterator[Problem] = iter(())
+        if isinstance(node.stage, EvaluateStage):
+            name = node.stage.benchmark_name
+            benchmark = recipe.root.benchmarks[name]
+            instruction = benchmark.instruction
+            problems = draw_benchmark(recipe.benchmark_sources.get(name, recipe.source), benchmark)
+        else:
+            draws = node.stage.problem_draws(f"stages.{node.name}")
+            problems = chain.from_iterable(
+                islice(
+                    recipe.source.problems(d.split, d.levels, d.count, recipe.root.seed),
+                    _TAUGHT_PROBLEMS,
+                )
+                for d in draws
+                if d.benchmark is None
+            )
+        for problem in problems:
+            prompt = with_instruction(problem.prompt, instruction)
+            if prompt not in seen:
+                seen.add(prompt)
+                yield prompt, problem.gold
