@@ -16,6 +16,7 @@ import httpx
 from huggingface_hub import constants
 
 from reasoning_lab.commands.compose import Recipe, linked
+from reasoning_lab.commands.doctor import context_demands, sample_problems
 from reasoning_lab.commands.plan import PlannedNode, planned
 from reasoning_lab.commands.preflight import check_data
 from reasoning_lab.commands.print_plan import too_large
@@ -27,7 +28,12 @@ from reasoning_lab.commands.rehearsal_steps import Steps
 from reasoning_lab.commands.root_config import RootConfig
 from reasoning_lab.commands.shrink import shrunk, with_installed_engines
 from reasoning_lab.config.model import ModelConfig
+from reasoning_lab.data.sources.config import ReasoningGymConfig
 from reasoning_lab.data.sources.problem_source import draw_benchmark
+from reasoning_lab.doctor.check import State as CheckState
+from reasoning_lab.doctor.check import run_checks
+from reasoning_lab.doctor.checks import CHECKS
+from reasoning_lab.doctor.model_under_test import ModelUnderTest
 from reasoning_lab.training.stage import LabStage
 from reasoning_lab.types import Problem, UserError
 from reasoning_lab.verify import build_verifier
@@ -120,8 +126,11 @@ def rehearse(root: RootConfig, folder: Path, online: bool | None = None) -> Rehe
         return rehearsal
     with steps.step("lengths", "stages"):
         _look_at_lengths(rehearsal, root, linked(whole), twins.tokenizer_model, sampler.stand_ins)
+    if twins.has_tokenizer:
+        with steps.step("doctor", "model.path"):
+            _examine(root, linked(cut))
     with steps.step("golds", "data"):
-        rehearsal.golds = _read_golds(linked(whole))
+        rehearsal.golds = _read_golds(linked(whole), sampler.stand_ins)
     small_recipe: list[Recipe] = []
     with steps.step("small settings", "stages"):
         small_recipe.append(linked(cut))
@@ -216,20 +225,48 @@ def _look_at_lengths(
         raise UserError("; ".join(complaints))
 
 
-def _read_golds(sample: Recipe) -> tuple[int, int]:
-    """How many golds were read, and how many of them no checker reads.
+def _examine(root: RootConfig, small: Recipe) -> None:
+    """Run the doctor's checks on the twin, which has the checkpoint's tokenizer and template.
+
+    Raises:
+        UserError: Something is wrong; each finding is a sentence.
+    """
+    with build_verifier(small.root.hardware) as verifier:
+        model = ModelUnderTest(
+            small.root.model,
+            small.root.hardware,
+            list(sample_problems(small)),
+            list(context_demands(root)),
+            verifier,
+        )
+        wrong = [
+            f"{one.check.name}: {one.result.sentence}"
+            for one in run_checks(CHECKS, model)
+            if one.result.state in (CheckState.WRONG, CheckState.FAILED)
+        ]
+    if wrong:
+        raise UserError("\n".join(wrong))
+
+
+def _read_golds(sample: Recipe, stand_ins: Sequence[str]) -> tuple[int, int]:
+    """How many golds of real rows were read, and how many of them no checker reads.
 
     Raises:
         UserError: None can be read.
     """
     problems: list[Problem] = []
     for draw in _draws(sample):
+        key = "data" if draw.benchmark is None else f"benchmarks.{draw.benchmark}.data"
+        source = sample.benchmark_sources.get(draw.benchmark or "", sample.source)
+        if isinstance(source, ReasoningGymConfig) or any(one.startswith(key) for one in stand_ins):
+            continue
         if draw.benchmark is not None:
-            source = sample.benchmark_sources.get(draw.benchmark, sample.source)
             problems += draw_benchmark(source, sample.root.benchmarks[draw.benchmark])
         else:
-            drawn = sample.source.problems(draw.split, draw.levels, draw.count, sample.root.seed)
+            drawn = source.problems(draw.split, draw.levels, draw.count, sample.root.seed)
             problems += islice(drawn, _READ_PROBLEMS)
+    if not problems:
+        return 0, 0
     distinct = list({problem.id: problem for problem in problems}.values())
     with build_verifier(sample.root.hardware) as verifier:
         unreadable = verifier.unreadable_golds(distinct)

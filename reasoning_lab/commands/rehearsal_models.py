@@ -13,7 +13,7 @@ from reasoning_lab.config.components import EngineConfig
 from reasoning_lab.config.model import ModelConfig
 from reasoning_lab.data.sources.problem_source import draw_benchmark
 from reasoning_lab.evaluate.stage import EvaluateStage
-from reasoning_lab.models.twin_building import make_twin, narrowed, teach
+from reasoning_lab.models.twin_building import MadeTwin, make_twin, narrowed, teach
 from reasoning_lab.sampling.engine import with_instruction
 from reasoning_lab.training.stage import LabStage
 from reasoning_lab.types import Problem
@@ -36,6 +36,9 @@ class Twins:
         self._folder, self._online = folder, online
         self._answers = list(islice(_answers(recipe), _TAUGHT_PROBLEMS))
         self.notes: list[str] = []
+        self._made: dict[str, MadeTwin] = {}
+        # Whether the student's own tokenizer was there.
+        self.has_tokenizer = False
         # By whose tokenizer lengths are counted.
         self.tokenizer_model = model
         if model.path is None:
@@ -44,6 +47,9 @@ class Twins:
             return
         path = self._twin(str(model.path), model.revision, model.architecture, "model.path")
         self._model = replace(model, path=path, revision=None)
+        self.has_tokenizer = self._made[path].has_tokenizer
+        if self.has_tokenizer:
+            self.tokenizer_model = self._model
 
     def into(self, root: RootConfig) -> RootConfig:
         """The settings with twins in place of checkpoints."""
@@ -75,6 +81,7 @@ class Twins:
         )
         if not made.has_config:
             self.notes.append(f"{key}: its architecture is what the options say of it")
+        self._made[str(folder)] = made
         if not made.has_tokenizer:
             self.notes.append(
                 f"{key}: its tokenizer and its chat template are stand-ins, as '{path}' is neither "
