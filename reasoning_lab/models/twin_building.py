@@ -155,7 +155,8 @@ def narrowed(architecture: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(keys := small.get("num_key_value_heads"), int) and not is_narrow:
         small["num_key_value_heads"] = 1 if keys < heads else 2
     if kinds := small.get("layer_types"):
-        small["layer_types"] = (list(dict.fromkeys(kinds)) * 2)[:2]
+        depth = next((small[key] for key in _DEPTHS if key in small), 2)
+        small["layer_types"] = (list(dict.fromkeys(kinds)) * 2)[:depth]
     rotated = int(_HEAD * small.get("partial_rotary_factor", 1.0)) // 2
     for key in ("rope_scaling", "rope_parameters"):
         if isinstance(small.get(key), Mapping):
