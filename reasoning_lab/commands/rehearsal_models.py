@@ -6,10 +6,13 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from reasoning_lab.commands.compose import Recipe
 from reasoning_lab.commands.root_config import RootConfig
 from reasoning_lab.commands.shrink import require_folder, with_models
 from reasoning_lab.config.components import EngineConfig
+from reasoning_lab.config.folder import CONF
 from reasoning_lab.config.model import ModelConfig
 from reasoning_lab.data.sources.problem_source import draw_benchmark
 from reasoning_lab.evaluate.stage import EvaluateStage
@@ -56,7 +59,7 @@ class Twins:
 
         def twin_of(engine: EngineConfig, key: str) -> EngineConfig:
             revision = getattr(engine, "revision", None)
-            path = self._twin(engine.model, revision, {}, f"{key}.model")
+            path = self._twin(engine.model, revision, known_architecture(engine.model), key)
             dtype = getattr(engine, "dtype", "float32")
             return engine.for_policy(path, None, dtype)
 
@@ -89,6 +92,15 @@ class Twins:
             )
         teach(folder, self._answers)
         return str(folder)
+
+
+def known_architecture(path: str) -> dict[str, Any]:
+    """What conf/model says of a checkpoint; of one that it does not name, a common family."""
+    for file in sorted((CONF / "model").glob("*.yaml")):
+        option = yaml.safe_load(file.read_text(encoding="utf-8"))
+        if option.get("path") == path:
+            return {**option["architecture"]}
+    return {"model_type": "llama", "hidden_size": 1024, "intermediate_size": 4096}
 
 
 def _answers(recipe: Recipe) -> Iterator[tuple[str, str]]:

@@ -99,7 +99,8 @@ def _length_lines(rehearsal: Rehearsal) -> list[str]:
 
 def _measured_lines(rehearsal: Rehearsal) -> list[str]:
     rows = []
-    for one in rehearsal.measured:
+    # Evaluations are alike; `rehearsal.json` has them too.
+    for one in (one for one in rehearsal.measured if "/" not in one.name):
         needs = one.planned.needs
         sizes = f"{_size(one.disk_bytes)} on disk (planned {between(needs.artifact, _BYTES)})"
         if one.peak_bytes is not None:

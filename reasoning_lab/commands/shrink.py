@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from reasoning_lab.commands.root_config import RootConfig
@@ -23,7 +24,7 @@ from reasoning_lab.sampling.config import HFEngineConfig, VLLMEngineConfig
 from reasoning_lab.training.stage import LabStage, TrainingStage
 from reasoning_lab.types import UserError
 
-# From a name, a value and what its field declares to the value that takes its place.
+# From a key, a value and what its field declares to the value that takes its place.
 Change = Callable[[str, Any, Mapping[str, Any]], Any]
 
 # Tokens of the longest length; no length is cut below the second number.
@@ -68,19 +69,23 @@ class Shrunk:
     notes: Sequence[str]
 
 
-def transformed(value: Any, change: Change, name: str = "", declared: Any = None) -> Any:
+def transformed(value: Any, change: Change, key: str = "", declared: Any = None) -> Any:
     """`value` with each of its parts replaced by what `change` makes of it, innermost first."""
+
+    def part(name: str, content: Any, of_field: Any = None) -> Any:
+        return transformed(content, change, f"{key}.{name}".lstrip("."), of_field)
+
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         parts = {
-            item.name: transformed(getattr(value, item.name), change, item.name, item.metadata)
+            item.name: part(item.name, getattr(value, item.name), item.metadata)
             for item in dataclasses.fields(value)
         }
         value = replace(value, **parts)
     elif isinstance(value, Mapping):
-        value = {key: transformed(item, change, str(key)) for key, item in value.items()}
+        value = {name: part(str(name), content) for name, content in value.items()}
     elif isinstance(value, list):
-        value = [transformed(item, change, name) for item in value]
-    return change(name, value, declared or {})
+        value = [transformed(item, change, key) for item in value]
+    return change(key, value, declared or {})
 
 
 def with_installed_engines(root: RootConfig) -> tuple[RootConfig, list[str]]:
@@ -93,21 +98,21 @@ def with_installed_engines(root: RootConfig) -> tuple[RootConfig, list[str]]:
         return root, []
     replaced: dict[str, None] = {}
 
-    def change(name: str, value: Any, declared: Mapping[str, Any]) -> Any:
+    def change(key: str, value: Any, declared: Mapping[str, Any]) -> Any:
         if isinstance(value, VLLMEngineConfig):
-            replaced[name] = None
+            replaced[key] = None
             dtype = "bfloat16" if value.dtype in ("half", "float16", "bfloat16") else "float32"
             return HFEngineConfig(model=value.model, revision=value.revision, dtype=dtype)
         if value == "vllm" and "hf" in declared.get("choices", ()):
-            replaced[name] = None
+            replaced[key] = None
             return "hf"
         return value
 
     changed: RootConfig = transformed(root, change)
     notes = [
-        f"{name}: vLLM is not installed, so transformers takes its place; "
+        f"{key}: vLLM is not installed, so transformers takes its place; "
         "pip install 'reasoning-lab[vllm]' to rehearse it"
-        for name in replaced
+        for key in replaced
     ]
     return changed, notes
 
@@ -116,8 +121,8 @@ def longest_tokens(root: RootConfig) -> int:
     """The largest of all lengths in tokens; 0 = there is none."""
     lengths = [0]
 
-    def change(name: str, value: Any, declared: Mapping[str, Any]) -> Any:
-        if _is_length(name, value):
+    def change(key: str, value: Any, declared: Mapping[str, Any]) -> Any:
+        if _is_length(key, value):
             lengths.append(value)
         return value
 
@@ -136,8 +141,9 @@ def shrunk(root: RootConfig, runs: str) -> Shrunk:
     factor = min(1.0, _LONGEST_TOKENS / max(1, longest_tokens(root)))
     world = min(root.hardware.world_size, _DEVICES)
 
-    def change(name: str, value: Any, declared: Mapping[str, Any]) -> Any:
-        if _is_length(name, value):
+    def change(key: str, value: Any, declared: Mapping[str, Any]) -> Any:
+        name = key.rpartition(".")[2]
+        if _is_length(key, value):
             return min(value, max(_LEAST_TOKENS, math.ceil(factor * value)))
         if value == "all" and name in _MOST:
             return _MOST[name]
@@ -174,8 +180,8 @@ def shrunk(root: RootConfig, runs: str) -> Shrunk:
     return Shrunk(small, factor, notes)
 
 
-def _is_length(name: str, value: Any) -> bool:
-    return name.endswith("_tokens") and isinstance(value, int) and not isinstance(value, bool)
+def _is_length(key: str, value: Any) -> bool:
+    return key.endswith("_tokens") and isinstance(value, int) and not isinstance(value, bool)
 
 
 def _at_most(value: Any, most: int) -> int:
@@ -268,24 +274,21 @@ def _shrunk_hardware(root: RootConfig, world: int) -> tuple[HardwareConfig, list
     return small, notes
 
 
-def with_models(root: RootConfig, twin_of: Callable[[EngineConfig, str], EngineConfig]) -> Any:
+def with_models(
+    root: RootConfig, twin_of: Callable[[EngineConfig, str], EngineConfig]
+) -> RootConfig:
     """The settings with the checkpoint of every engine of a stage replaced by `twin_of` it."""
-    stages: dict[str, LabStage] = {}
-    for key, stage in root.stages.items():
 
-        def change(name: str, value: Any, declared: Mapping[str, Any], key: str = key) -> Any:
-            if isinstance(value, EngineConfig) and value.loads_checkpoints:
-                return twin_of(value, f"stages.{key} ({name})")
-            return value
+    def change(key: str, value: Any, declared: Mapping[str, Any]) -> Any:
+        if isinstance(value, EngineConfig) and value.loads_checkpoints:
+            return twin_of(value, f"{key}.model")
+        return value
 
-        stages[key] = transformed(stage, change)
-    return replace(root, stages=stages)
+    return replace(root, stages=transformed(root.stages, change, "stages"))
 
 
 def require_folder(path: str, key: str) -> None:
     """Refuse a path of a model that names a folder of this machine which is not there."""
-    from pathlib import Path
-
     is_path = path.startswith(("/", "./", "../", "~")) or path.count("/") > 1
     if is_path and not Path(path).is_dir():
         raise UserError(f"{key}: there is no folder '{path}'; check the path")

@@ -138,7 +138,7 @@ def test_transformers_takes_the_place_of_vllm_where_it_is_missing(composed: Comp
     stages = {**root.stages, "rl": type(stage)(**{**vars(stage), "rollout_engine": "vllm"})}
     changed, notes = with_installed_engines(RootConfig(**{**vars(root), "stages": stages}))
     assert changed.stages["rl"].rollout_engine == "hf"  # type: ignore[attr-defined]
-    assert notes[0].startswith("rollout_engine: vLLM is not installed")
+    assert notes[0].startswith("stages.rl.rollout_engine: vLLM is not installed")
 
 
 def test_models_of_teachers_are_replaced_and_the_students_are_not(composed: Compose) -> None:
@@ -149,5 +149,5 @@ def test_models_of_teachers_are_replaced_and_the_students_are_not(composed: Comp
         "stages.distill.teacher.engine.model=some/teacher",
     ).root
     changed = with_models(root, lambda engine, key: engine.for_policy("twin", None, "float32"))
-    assert changed.stages["distill"].teacher.engine.model == "twin"
+    assert changed.stages["distill"].teacher.engine.model == "twin"  # type: ignore[attr-defined]
     assert changed.model == root.model
