@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,11 @@ import yaml
 
 from reasoning_lab.commands.compose import Recipe
 from reasoning_lab.commands.root_config import RootConfig
-from reasoning_lab.commands.shrink import require_folder, with_models
+from reasoning_lab.commands.shrink import require_folder, transformed, with_models
 from reasoning_lab.config.components import EngineConfig
 from reasoning_lab.config.folder import CONF
 from reasoning_lab.config.model import ModelConfig
 from reasoning_lab.data.sources.problem_source import draw_benchmark
-from reasoning_lab.evaluate.stage import EvaluateStage
 from reasoning_lab.models.twin_building import MadeTwin, make_twin, narrowed, teach
 from reasoning_lab.sampling.engine import with_instruction
 from reasoning_lab.training.stage import LabStage
@@ -37,7 +36,7 @@ class Twins:
 
     def __init__(self, folder: Path, model: ModelConfig, online: bool, recipe: Recipe) -> None:
         self._folder, self._online = folder, online
-        self._answers = list(islice(_answers(recipe), _TAUGHT_PROBLEMS))
+        self._answers = list(_answers(recipe))
         self.notes: list[str] = []
         self._made: dict[str, MadeTwin] = {}
         # Whether the student's own tokenizer was there.
@@ -104,29 +103,31 @@ def known_architecture(path: str) -> dict[str, Any]:
 
 
 def _answers(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    """Prompts and golds of the problems that the nodes draw."""
-    seen: set[str] = set()
+    """Prompts and golds of problems that the nodes draw, with each instruction of the settings."""
+    instructions = {"": None}
+
+    def change(key: str, value: Any, declared: Mapping[str, Any]) -> Any:
+        if key.endswith(".instruction") and isinstance(value, str):
+            instructions[value] = None
+        return value
+
+    transformed(recipe.root.stages, change)
+    transformed(recipe.root.benchmarks, change)
+    distinct = {problem.id: problem for problem in _problems(recipe)}
+    for problem in islice(distinct.values(), _TAUGHT_PROBLEMS):
+        for instruction in instructions:
+            yield with_instruction(problem.prompt, instruction), problem.gold
+
+
+def _problems(recipe: Recipe) -> Iterator[Problem]:
     for node in recipe.nodes:
         assert isinstance(node.stage, LabStage)
-        instruction = ""
-        problems: Iterator[Problem] = iter(())
-        if isinstance(node.stage, EvaluateStage):
-            name = node.stage.benchmark_name
-            benchmark = recipe.root.benchmarks[name]
-            instruction = benchmark.instruction
-            problems = draw_benchmark(recipe.benchmark_sources.get(name, recipe.source), benchmark)
-        else:
-            draws = node.stage.problem_draws(f"stages.{node.name}")
-            problems = chain.from_iterable(
-                islice(
-                    recipe.source.problems(d.split, d.levels, d.count, recipe.root.seed),
-                    _TAUGHT_PROBLEMS,
+        for draw in node.stage.problem_draws(f"stages.{node.name}"):
+            if draw.benchmark is not None:
+                source = recipe.benchmark_sources.get(draw.benchmark, recipe.source)
+                yield from draw_benchmark(source, recipe.root.benchmarks[draw.benchmark])
+            else:
+                drawn = recipe.source.problems(
+                    draw.split, draw.levels, draw.count, recipe.root.seed
                 )
-                for d in draws
-                if d.benchmark is None
-            )
-        for problem in problems:
-            prompt = with_instruction(problem.prompt, instruction)
-            if prompt not in seen:
-                seen.add(prompt)
-                yield prompt, problem.gold
+                yield from islice(drawn, _TAUGHT_PROBLEMS)

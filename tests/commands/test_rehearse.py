@@ -5,6 +5,7 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,6 @@ from reasoning_lab.commands.compose import typed
 from reasoning_lab.commands.rehearsal import Rehearsal, rehearse
 from reasoning_lab.commands.rehearsal_steps import State
 from reasoning_lab.types import UserError
-from tests.conftest import lab
 from tests.support.composition import composed_config
 from tests.support.sources import write_lines
 from tests.support.twins import TWINS, save_twin, twin_model, twin_tokenizer
@@ -52,6 +52,12 @@ def failure(rehearsal: Rehearsal, step: str) -> str:
     assert [one.name for one in failed][:1] == [step], rehearsal.steps.done
     assert not rehearsal.passed
     return failed[0].sentence
+
+
+def command(*words: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own."""
+    arguments = [sys.executable, "-m", "reasoning_lab", *words]
+    return subprocess.run(arguments, capture_output=True, text=True, check=False, **options)
 
 
 def own_problems(folder: Path, gold: str = "{}", solution: str = "{} apples.") -> list[str]:
@@ -213,17 +219,9 @@ def test_a_tracker_that_cannot_be_imported_is_named(
 def test_a_full_disk_is_named(tmp_path: Path, checkpoint: Path) -> None:
     """No file may grow beyond 100 kB, and the model's has more."""
     size = 100_000
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "reasoning_lab", "rehearse"),
-            *of_model(checkpoint),
-            *RL,
-            *QUIET,
-        ],
+    done = command(
+        *("rehearse", *of_model(checkpoint), *RL, *QUIET),
         cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),
     )
     assert done.returncode == 1, done.stderr
@@ -232,11 +230,12 @@ def test_a_full_disk_is_named(tmp_path: Path, checkpoint: Path) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("experiment", ["smoke", "phi4_mini_reasoning"])
 def test_shipped_experiments_pass(experiment: str, tmp_path: Path) -> None:
-    code, out, err = lab("rehearse", f"experiment={experiment}", "format=json", cwd=tmp_path)
-    assert code == 0, out + err
-    result = json.loads(out[out.index("{\n") :])
+    done = command("rehearse", f"experiment={experiment}", "format=json", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads(done.stdout[done.stdout.index("\n{\n") :])
     assert result["passed"]
     assert {step["state"] for step in result["steps"]} == {"passed"}
     names = [step["name"] for step in result["steps"]]
