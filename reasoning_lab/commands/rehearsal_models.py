@@ -75,7 +75,7 @@ class Twins:
         folder = self._folder / path.strip("/.~").replace("/", "--")
         if folder.is_dir():
             return str(folder)
-        texts = [f"{prompt}\n{gold}" for prompt, gold in self._answers]
+        texts = [f"{prompt}\n{gold}" for prompt, gold in self._answers] or [path]
         made = make_twin(path, revision, architecture, folder, texts, key, self._online)
         self.notes.append(
             f"{key}: a random model of the family of '{path}', two layers of 64 channels, which "
@@ -89,7 +89,8 @@ class Twins:
                 f"{key}: its tokenizer and its chat template are stand-ins, as '{path}' is neither "
                 "on this machine nor to be reached; doctor looks at the real ones"
             )
-        teach(folder, self._answers)
+        if self._answers:
+            teach(folder, self._answers)
         return str(folder)
 
 

@@ -1,6 +1,7 @@
 """The steps of a rehearsal: how each ended, and an error as one sentence that names a key."""
 
 import errno
+import os
 import time
 import traceback
 from collections.abc import Iterator, Sequence
@@ -11,7 +12,8 @@ from pathlib import Path
 
 from reasoning_lab.types import UserError
 
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# What says that a file could not be written whole: the system, and torch's archives.
+_NO_SPACE = (*map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)), "] . unexpected pos")
 _MOST_CHARACTERS = 300
 
 
@@ -77,7 +79,8 @@ def sentence_of(error: Exception, key: str) -> str:
     """An error as one sentence; one of the lab's own is one already."""
     if isinstance(error, UserError):
         return str(error)
-    if isinstance(error, OSError) and error.errno in _NO_SPACE:
+    # Not by its class: torch, safetensors and Arrow have errors of their own.
+    if any(words in str(error) for words in _NO_SPACE):
         return (
             f"{key}: the disk is full, or a file may not grow ({error}); free some space, or "
             "choose another folder by paths.runs=FOLDER"
