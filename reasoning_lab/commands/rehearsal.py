@@ -12,15 +12,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import httpx
-from huggingface_hub import constants
-
 from reasoning_lab.commands.compose import Recipe, linked
 from reasoning_lab.commands.doctor import context_demands, sample_problems
 from reasoning_lab.commands.plan import PlannedNode, planned
 from reasoning_lab.commands.preflight import check_data
 from reasoning_lab.commands.print_plan import too_large
-from reasoning_lab.commands.rehearsal_data import Sampler
+from reasoning_lab.commands.rehearsal_data import Sampler, hub_answers
 from reasoning_lab.commands.rehearsal_lengths import LengthLimit, length_limits
 from reasoning_lab.commands.rehearsal_models import Twins
 from reasoning_lab.commands.rehearsal_run import Measured, run_small, skip_all
@@ -40,7 +37,6 @@ from reasoning_lab.verify import build_verifier
 
 # Whose golds are read, of each draw.
 _READ_PROBLEMS = 64
-_ASK_TIMEOUT_S = 5.0
 _UNSEEN = (
     "whether it learns: a few steps of a random model teach nothing, and its pass@1 says nothing",
     "the checkpoint's own weights, and what its size takes: see plan",
@@ -139,17 +135,6 @@ def rehearse(root: RootConfig, folder: Path, online: bool | None = None) -> Rehe
     else:
         skip_all(recipe, steps, ["small settings"])
     return rehearsal
-
-
-def hub_answers() -> bool:
-    """Whether the hub can be asked from here."""
-    if constants.HF_HUB_OFFLINE:
-        return False
-    try:
-        httpx.head(constants.ENDPOINT, timeout=_ASK_TIMEOUT_S)
-    except httpx.HTTPError:
-        return False
-    return True
 
 
 def _too_large(nodes: Sequence[PlannedNode], root: RootConfig) -> list[str]:

@@ -12,7 +12,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import httpx
 import yaml
+from huggingface_hub import constants
 
 from reasoning_lab.config.components import SourceConfig
 from reasoning_lab.data.sources.config import FileConfig, HubConfig, MixtureConfig, TableConfig
@@ -25,6 +27,7 @@ from reasoning_lab.types import UserError
 
 # Rows that are looked at; of these those of a split, at least of a level, and that give no problem.
 _READ_ROWS, _SPLIT_ROWS, _LEVEL_ROWS, _UNUSED_ROWS = 2000, 96, 32, 8
+_ASK_TIMEOUT_S = 5.0
 # Of the hub: one file's beginning.
 _STREAMED_ROWS = 200
 # A few dozen prompts are split by fractions that leave some of each.
@@ -33,6 +36,17 @@ _LEAST_FRAC = 0.2
 _LEAST_CHARACTERS = 240
 # A line that a reader of the text looks for: marks of thoughts, the answer.
 _KEPT_LINE = re.compile(r"<[|\w/:]+>|\[/?\w+\]|\\boxed|####|(?i:answer)")
+
+
+def hub_answers() -> bool:
+    """Whether the hub can be asked from here."""
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        httpx.head(constants.ENDPOINT, timeout=_ASK_TIMEOUT_S)
+    except httpx.HTTPError:
+        return False
+    return True
 
 
 class SampledSource(NamedTuple):

@@ -122,8 +122,11 @@ def _documents(sample: Recipe, node: Node) -> list[tuple[str, str]]:
     teacher = draw.teacher.build()
     seed = sample.root.seed
     documents = []
+    # More than the small recipe draws, where there are more.
+    available = sample.source.available(draw.split, draw.levels)
+    count = max(draw.count, min(_DOCUMENTS, available or 0))
     try:
-        for problem in sample.source.problems(draw.split, draw.levels, draw.count, seed):
+        for problem in sample.source.problems(draw.split, draw.levels, count, seed):
             if not teacher.refusal(problem):
                 texts = teacher.preview(problem, seed)
                 documents += [(problem.prompt, text) for text in texts]
