@@ -104,6 +104,17 @@ SUBCOMMANDS = {
         },
         "reasoning-lab doctor model=qwen3_0_6b",
     ),
+    "rehearse": Subcommand(
+        "key=value",
+        "every stage, evaluation and report of a run, small and in minutes on this machine",
+        "rehearse",
+        {
+            "experiment=NAME": "or any other overrides of the config, as for a run",
+            "format=json": "one JSON object in place of the list",
+            "--config-dir FOLDER": "a folder with options of your own",
+        },
+        "reasoning-lab rehearse experiment=gsm8k hardware=h100x8",
+    ),
     "rescore": Subcommand(
         "path=FOLDER checker=NAME",
         "an evaluation's completions with another verifier",

@@ -54,6 +54,11 @@ def test_wheel_carries_what_the_reports_page_is_made_of(installed: Path) -> None
     assert sorted(path.name for path in theirs.iterdir()) == names
 
 
+def test_wheel_carries_the_layouts_of_datasets(installed: Path) -> None:
+    place = Path("reasoning_lab/data/sources/layouts.jsonl")
+    assert (installed / place).read_bytes() == (ROOT / place).read_bytes()
+
+
 def test_installed_wheel_composes_the_default_recipe_anywhere(
     installed: Path, tmp_path: Path
 ) -> None:

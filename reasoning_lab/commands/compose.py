@@ -150,6 +150,15 @@ def compose(config: DictConfig) -> Recipe:
     Raises:
         UserError: When the stages cannot be linked or a value is missing or impossible.
     """
+    return linked(typed(config))
+
+
+def typed(config: DictConfig) -> RootConfig:
+    """The config as dataclasses, with each benchmark under the protocol.
+
+    Raises:
+        UserError: A key is unknown, or a value is missing or out of bounds.
+    """
     if config.engine is not None and OmegaConf.is_missing(config.engine, "model"):
         config.engine.model = config.model.path or BASE
     root: RootConfig = OmegaConf.to_object(config)  # type: ignore[assignment]
@@ -157,6 +166,15 @@ def compose(config: DictConfig) -> Recipe:
     root.benchmarks = {
         name: root.protocol.applied(benchmark) for name, benchmark in root.benchmarks.items()
     }
+    return root
+
+
+def linked(root: RootConfig) -> Recipe:
+    """The recipe of typed settings.
+
+    Raises:
+        UserError: When the stages cannot be linked or a value is impossible.
+    """
     _check(root)
     for name, stage in root.stages.items():
         if isinstance(stage, TrainingStage):

@@ -7,6 +7,7 @@ from dataclasses import replace
 from reasoning_lab.commands.arguments import split_config_dir, take_values, to_overrides
 from reasoning_lab.commands.compose import Recipe
 from reasoning_lab.commands.evaluate import model_options, with_model
+from reasoning_lab.commands.root_config import RootConfig
 from reasoning_lab.commands.sweep import recipes
 from reasoning_lab.data.sources.problem_source import draw_benchmark
 from reasoning_lab.doctor.check import Check, Examined, State, run_checks
@@ -49,8 +50,8 @@ def main(arguments: Sequence[str]) -> None:
         model = ModelUnderTest(
             recipe.root.model,
             recipe.root.hardware,
-            list(_problems(recipe)),
-            list(_demands(recipe)),
+            list(sample_problems(recipe)),
+            list(context_demands(recipe.root)),
             verifier,
         )
         states = {
@@ -104,7 +105,7 @@ def _composed(arguments: Sequence[str]) -> Recipe:
     return composed[0]
 
 
-def _problems(recipe: Recipe) -> Iterator[Problem]:
+def sample_problems(recipe: Recipe) -> Iterator[Problem]:
     """A few problems of each benchmark and stage, where their data is on this machine."""
     for name, benchmark in recipe.root.benchmarks.items():
         source = recipe.benchmark_sources.get(name, recipe.source)
@@ -120,11 +121,12 @@ def _problems(recipe: Recipe) -> Iterator[Problem]:
                 yield from recipe.source.problems(draw.split, draw.levels, few, recipe.root.seed)
 
 
-def _demands(recipe: Recipe) -> Iterator[ContextDemand]:
-    for name, benchmark in recipe.root.benchmarks.items():
+def context_demands(root: RootConfig) -> Iterator[ContextDemand]:
+    """What stages and benchmarks ask of a context."""
+    for name, benchmark in root.benchmarks.items():
         key = f"benchmarks.{name}.sampling.max_new_tokens"
         yield ContextDemand(key, benchmark.sampling.max_new_tokens, after_prompt=True)
-    for name, stage in recipe.root.stages.items():
+    for name, stage in root.stages.items():
         yield from _demands_of(f"stages.{name}", stage)
 
 

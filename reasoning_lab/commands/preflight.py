@@ -108,10 +108,10 @@ class Preflight:
 
     def _corpus_complaints(self, recipe: Recipe, node: Node) -> Iterator[str]:
         """Levels, counts and lengths that the corpus which reaches `node` cannot have."""
-        corpus_draw = _corpus_draw(node)
-        if corpus_draw is None or corpus_draw.teacher is None:
+        draw = corpus_draw(node)
+        if draw is None or draw.teacher is None:
             return
-        drawn = self._drawn(recipe, corpus_draw)
+        drawn = self._drawn(recipe, draw)
         if drawn.refusal or not drawn.levels:
             return
         key = f"stages.{node.name}"
@@ -121,13 +121,13 @@ class Preflight:
                 there = f"{problems:,} problems are" if problems else "no problem is"
                 yield (
                     f"{selection.key}: {there} at levels {list(selection.levels)} of the corpus, "
-                    f"and {selection.least:,} are needed; {corpus_draw.key} brings levels "
+                    f"and {selection.least:,} are needed; {draw.key} brings levels "
                     f"{sorted(drawn.levels)}; choose among these, or ask for fewer"
                 )
         limit = _lab_stage(node).document_limit(key)
         if limit is None:
             return
-        teacher: Teacher = corpus_draw.teacher.build()
+        teacher: Teacher = draw.teacher.build()
         texts = [
             f"{problem.prompt}{text}"
             for problem in drawn.sample
@@ -213,7 +213,7 @@ def _draws(node: Node) -> Sequence[ProblemDraw]:
     return _lab_stage(node).problem_draws(f"stages.{node.name}")
 
 
-def _corpus_draw(node: Node) -> ProblemDraw | None:
+def corpus_draw(node: Node) -> ProblemDraw | None:
     """The problems of the corpus that reaches the node; None = no corpus does."""
     maker = node.inputs.get(Corpus.kind)
     while maker is not None:

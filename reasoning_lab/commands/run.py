@@ -3,8 +3,8 @@
 import logging
 import re
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -85,6 +85,21 @@ def run(recipe: Recipe, out_dir: Path) -> RunResult:
         UserError: Something that the run needs is missing or impossible.
         Interrupted: Ctrl-C or SIGTERM stopped it; what was trained so far is saved.
     """
+    with opened(recipe, out_dir) as recipe_run:
+        records = run_graph(recipe.nodes, recipe_run.store, recipe_run.execute, recipe_run)
+    return RunResult(
+        {node.name: records[node.fingerprint] for node in recipe.nodes},
+        write_report(recipe, records, recipe_run, out_dir),
+    )
+
+
+@contextmanager
+def opened(recipe: Recipe, out_dir: Path) -> Iterator["RecipeRun"]:
+    """What executes the recipe's nodes, once everything that the run needs is there.
+
+    Raises:
+        UserError: As `run` does.
+    """
     root = recipe.root
     if root.hardware.slurm is not None:
         check_limits(root.hardware.slurm)
@@ -96,7 +111,6 @@ def run(recipe: Recipe, out_dir: Path) -> RunResult:
     quiet_libraries()
     torch.set_num_threads(root.hardware.threads or torch.get_num_threads())
     malloc.return_freed_blocks()
-    console = Console()
     store = Store(Path(root.paths.runs) / "store")
     if notice := store.older_layout_notice():
         log.warning(notice)
@@ -104,17 +118,26 @@ def run(recipe: Recipe, out_dir: Path) -> RunResult:
         Preflight(verifier).require([recipe])
         recipe_run = RecipeRun(recipe, out_dir, verifier, store)
         with store.running(recipe.needs), closing(recipe_run):
-            records = run_graph(recipe.nodes, store, recipe_run.execute, recipe_run)
-    by_name = {node.name: records[node.fingerprint] for node in recipe.nodes}
+            yield recipe_run
+
+
+def write_report(
+    recipe: Recipe, records: Mapping[str, Record], recipe_run: "RecipeRun", out_dir: Path
+) -> Report | None:
+    """Write, print and track the report of a recipe whose nodes are made; None = no benchmark.
+
+    `records` are by fingerprint.
+    """
+    console = Console()
     rows, results = results_of(recipe, records)
     if not rows:
         console.print("No benchmark was asked for, so there is nothing to report.")
-        return RunResult(by_name, None)
+        return None
     evidence = Evidence()
     add_evidence(evidence, recipe, records)
     report = publish(rows, results, evidence, out_dir, console)
     recipe_run.summarize([row.as_json() for row in rows], report.paths["ladder"])
-    return RunResult(by_name, report)
+    return report
 
 
 def print_ledger(lines: Lines, stage: str, ledger: Ledger, reused: bool) -> None:
@@ -145,6 +168,9 @@ class RecipeRun:
         out_dir: This run's own folder; its place below the runs' folder names the W&B group.
         verifier: Shared by all stages.
         store: Where artifacts are; what they took says how long the run takes.
+
+    Attributes:
+        store: Likewise.
     """
 
     def __init__(
@@ -161,7 +187,7 @@ class RecipeRun:
         self._words = [word for word in recipe.overrides if not word.startswith("hydra.")]
         self._group = f"{place or out_dir.name}-{recipe.variant}-seed{recipe.root.seed}"
         self._verifier = verifier
-        self._store = store
+        self.store = store
         self._costs = Costs(store.artifacts())
         self._log_file = out_dir.absolute() / LOG_FILE
         out_dir.mkdir(parents=True, exist_ok=True)
@@ -235,7 +261,7 @@ class RecipeRun:
     def _position(self, node: Node) -> RunPosition:
         nodes = self._recipe.nodes
         kind = self._root.hardware.kind
-        return position_in_run(node, nodes, self._store, self._costs, kind, self._log_file)
+        return position_in_run(node, nodes, self.store, self._costs, kind, self._log_file)
 
     def _tracking(self, node: Node) -> WandbRun | None:
         if self._tracking_mode == "disabled":

@@ -12,7 +12,8 @@ import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from reasoning_lab.commands.compose import Recipe, compose
+from reasoning_lab.commands.compose import Recipe, compose, typed
+from reasoning_lab.commands.root_config import RootConfig
 from reasoning_lab.config.folder import CONF
 from reasoning_lab.graph.recipe import NO_ABLATION
 from reasoning_lab.types import UserError
@@ -43,6 +44,18 @@ def recipes(overrides: Sequence[str]) -> Iterator[Recipe]:
             variant = label if without == NO_ABLATION else f"{label}, without {without}"
             recipe = dataclasses.replace(recipe, variant=variant)
         yield dataclasses.replace(recipe, overrides=combination)
+
+
+def settings(overrides: Sequence[str]) -> RootConfig:
+    """The typed settings of one run, which `linked` makes a recipe of.
+
+    Raises:
+        UserError: An override sweeps, or a value is missing or out of bounds.
+    """
+    (combination, _), *others = combinations(overrides)
+    if others:
+        raise UserError(f"{swept_keys(overrides)[0]}: give one value; this takes one run at a time")
+    return typed(_config(combination, {}))
 
 
 def _config(combination: list[str], configs: dict[tuple[str, ...], DictConfig]) -> DictConfig:

@@ -20,6 +20,12 @@ _TERMINATION_TIMEOUT_S = 40.0
 # torchrun's own report of each failed process.
 _FAILED_PROCESS = re.compile(r"^\s*rank\s*:\s*(\d+) .*\n\s*exitcode\s*:\s*(-?\d+) ", re.MULTILINE)
 
+# The last line of a traceback.
+_ERROR = re.compile(
+    r"^(?:\[rank\d+\]: *)?([A-Za-z_][\w.]*(?:Error|Exception)): *(.*)$", re.MULTILINE
+)
+_MOST_CHARACTERS = 300
+
 
 @dataclass(frozen=True, slots=True)
 class Launch:
@@ -83,8 +89,18 @@ class Launch:
         for exit_code, rank in killed or failed:
             if exit_code < 0:
                 return f"the process of rank {rank} was killed by signal {-exit_code}"
-            return f"the process of rank {rank} failed with exit code {exit_code}"
+            error = next((e for text in logs if (e := _first_error(text))), None)
+            because = f" ({error})" if error else ""
+            return f"the process of rank {rank} failed with exit code {exit_code}{because}"
         return None
+
+
+def _first_error(log: str) -> str | None:
+    """The first error that a process of ours ended with, in one line."""
+    errors = (
+        match for match in _ERROR.findall(log) if not match[0].startswith("torch.distributed")
+    )
+    return next((f"{name}: {said}"[:_MOST_CHARACTERS] for name, said in errors), None)
 
 
 @contextlib.contextmanager

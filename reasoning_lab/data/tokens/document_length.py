@@ -22,12 +22,17 @@ def shortest_document(texts: Sequence[str], model: ModelConfig) -> int | None:
     Returns:
         None where there is no text, or a checkpoint's tokenizer is not on this machine.
     """
+    return min(document_lengths(texts, model) or [], default=None)
+
+
+def document_lengths(texts: Sequence[str], model: ModelConfig) -> list[int] | None:
+    """Tokens of each of `texts`, as `shortest_document` counts them."""
     if not texts:
-        return None
+        return []
     tokenizer = _trained(texts, model.vocab_size) if model.path is None else _local(model)
     if tokenizer is None:
         return None
-    return min(len(encoding.ids) for encoding in tokenizer.encode_batch(list(texts)))
+    return [len(encoding.ids) for encoding in tokenizer.encode_batch(list(texts))]
 
 
 def _trained(texts: Sequence[str], vocab_size: int) -> Tokenizer:
