@@ -15,7 +15,7 @@ from reasoning_lab.sampling.engine import (
 )
 from reasoning_lab.system.ranks import Peers, rank, rank_slice, world_size
 from reasoning_lab.tracking.progress import Progress, Task
-from reasoning_lab.types import Completion, Problem, Rollout, RolloutGroup
+from reasoning_lab.types import Completion, Problem, Prompt, Rollout, RolloutGroup
 from reasoning_lab.verify import Verifier
 
 
@@ -65,7 +65,7 @@ class RolloutSampler:
         self._engine.close()
 
     def generate(
-        self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]
+        self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int]
     ) -> list[Completion]:
         """Unverified completions of the policy that came in; every rank calls it."""
         self._sync_weights(self._engine, 0)
@@ -152,7 +152,9 @@ class RolloutSampler:
         repeated = [
             problem for problem, of_problem in zip(problems, seeds, strict=True) for _ in of_problem
         ]
-        prompts = [with_instruction(problem.prompt, self._instruction) for problem in repeated]
+        prompts = [
+            with_instruction(problem.model_prompt, self._instruction) for problem in repeated
+        ]
         completions = self._engine.generate(prompts, sampling, list(chain.from_iterable(seeds)))
         texts = [self.thought_prefix + completion.text for completion in completions]
         verdicts = self._verifier.verify(repeated, texts)
