@@ -52,12 +52,13 @@ def ensure_chat_template(tokenizer: PreTrainedTokenizerBase) -> None:
         tokenizer.eos_token = tokenizer.convert_ids_to_tokens(control_ids[0])
 
 
-def set_system_prompt(tokenizer: PreTrainedTokenizerBase, text: str) -> None:
+def set_system_prompt(tokenizer: PreTrainedTokenizerBase, text: str, key: str) -> None:
     """Have the chat template begin with a system prompt where a chat has no system message.
 
     Args:
         tokenizer: It has a chat template, which a policy is saved with.
         text: The system prompt.
+        key: The config key of the text, for the error.
 
     Raises:
         UserError: The template shows no such text, or fails.
@@ -66,10 +67,10 @@ def set_system_prompt(tokenizer: PreTrainedTokenizerBase, text: str) -> None:
     render = partial(chat_texts, tokenizer)
     # Of several by name, this one is for chats without tools.
     if isinstance(templates, dict):
-        default = with_system_prompt(templates["default"], text, render)
+        default = with_system_prompt(templates["default"], text, key, render)
         tokenizer.chat_template = {**templates, "default": default}
     else:
-        tokenizer.chat_template = with_system_prompt(str(templates), text, render)
+        tokenizer.chat_template = with_system_prompt(str(templates), text, key, render)
     render([(Message("user", "?"),)])
 
 

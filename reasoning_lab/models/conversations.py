@@ -68,12 +68,13 @@ def goes_into_user_turn(roles: Sequence[str], render: Render) -> bool:
     )
 
 
-def with_system_prompt(template: str, text: str, render: Render) -> str:
+def with_system_prompt(template: str, text: str, key: str, render: Render) -> str:
     """The template of a policy whose system prompt is `text`, where no message is the system's.
 
     Args:
         template: Returned as it is, if it is the result of an earlier call.
         text: Jinja reads it as a string and never as code.
+        key: The config key of the text, for the error.
         render: Renders in `template`.
 
     Raises:
@@ -81,7 +82,13 @@ def with_system_prompt(template: str, text: str, render: Render) -> str:
     """
     if template.startswith((_prefix(_SYSTEM_TURN, text), _prefix(_IN_USER_TURN, text))):
         return template
-    in_user_turn = goes_into_user_turn(("system", "user"), render)
+    try:
+        in_user_turn = goes_into_user_turn(("system", "user"), render)
+    except UserError as error:
+        raise UserError(
+            f"{key}: the chat template shows it neither in a system's nor in a user's turn; "
+            "correct chat_template in the checkpoint's folder, or leave it out"
+        ) from error
     return _prefix(_IN_USER_TURN if in_user_turn else _SYSTEM_TURN, text) + template
 
 

@@ -168,7 +168,7 @@ def load_tokenizer(
         raise _load_error(path, key, error) from error
     ensure_chat_template(tokenizer)
     if system_prompt is not None:
-        set_system_prompt(tokenizer, system_prompt)
+        set_system_prompt(tokenizer, system_prompt, f"{key.partition('.')[0]}.system_prompt")
     return tokenizer
 
 

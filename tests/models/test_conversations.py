@@ -31,6 +31,7 @@ CHAT = (
     Message("user", "And 3 more?"),
 )
 QUESTION = CHAT[-1].content
+KEY = "model.system_prompt"
 # Their templates refuse a system message, or leave it out.
 WITHOUT_SYSTEM = ("r1_distill_qwen", "opens_without_break", "opens_with_more", "gemma", "mistral")
 # Text that is code where it is not escaped.
@@ -159,7 +160,9 @@ def test_only_the_last_answer_is_trained(family: str) -> None:
     trained = document.token_ids[document.loss_mask].tolist()
     assert trained == list(example.completion_ids)
     opened = template_thought(tokenizer)
-    assert opened + tokenizer.decode(trained[:-1]).removeprefix("\n") in (
+    written = tokenizer.decode(trained[:-1])
+    assert isinstance(written, str)
+    assert opened + written.removeprefix("\n") in (
         f"{opened}2 + 3\n</think>\n\\boxed{{5}}",
         "<think>\n2 + 3\n</think>\n\\boxed{5}",
     )
@@ -184,7 +187,7 @@ def test_a_thought_may_be_opened_by_what_the_system_says() -> None:
 def test_a_system_prompt_stands_where_a_system_message_would(family: str, text: str) -> None:
     tokenizer = tokenizer_of(family)
     by_message = prompt_texts(tokenizer, [(Message("system", text), CHAT[-1]), CHAT])
-    set_system_prompt(tokenizer, text)
+    set_system_prompt(tokenizer, text, KEY)
     # What data says of the system counts before it.
     assert prompt_texts(tokenizer, [QUESTION, CHAT]) == by_message
     assert text.strip() in by_message[0]
@@ -197,7 +200,7 @@ def test_a_system_prompt_stands_where_a_system_message_would(family: str, text: 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip))
 def test_any_text_is_a_system_prompt(text: str) -> None:
     tokenizer = tokenizer_of("qwen3")
-    set_system_prompt(tokenizer, text)
+    set_system_prompt(tokenizer, text, KEY)
     assert prompt_texts(tokenizer, ["?"]) == [
         f"<|im_start|>system\n{text}<|im_end|>\n<|im_start|>user\n?<|im_end|>\n"
         "<|im_start|>assistant\n"
@@ -207,14 +210,14 @@ def test_any_text_is_a_system_prompt(text: str) -> None:
 @pytest.mark.parametrize("family", ["qwen3", "gemma"])
 def test_a_system_prompt_is_saved_once_and_may_be_replaced(family: str, tmp_path: Path) -> None:
     tokenizer = tokenizer_of(family)
-    set_system_prompt(tokenizer, "Be brief.")
+    set_system_prompt(tokenizer, "Be brief.", KEY)
     template = tokenizer.chat_template
     tokenizer.save_pretrained(tmp_path)
     again = AutoTokenizer.from_pretrained(tmp_path)
     ensure_chat_template(again)
-    set_system_prompt(again, "Be brief.")
+    set_system_prompt(again, "Be brief.", KEY)
     assert again.chat_template == template
-    set_system_prompt(again, "Be long.")
+    set_system_prompt(again, "Be long.", KEY)
     system = Message("system", "Be long.")
     assert prompt_texts(again, ["?"]) == prompt_texts(tokenizer, [(system, Message("user", "?"))])
 
@@ -228,7 +231,7 @@ def test_a_system_prompt_changes_nothing_else_of_a_template() -> None:
             "{% endfor %}\n"
         )
         expected = prompt_texts(tokenizer, [(Message("system", "s"), Message("user", "u"))])
-        set_system_prompt(tokenizer, "s")
+        set_system_prompt(tokenizer, "s", KEY)
         assert prompt_texts(tokenizer, ["u"]) == expected
 
 
@@ -236,7 +239,7 @@ def test_a_named_template_gets_the_system_prompt() -> None:
     tokenizer = tokenizer_of("qwen3")
     plain = tokenizer.chat_template
     tokenizer.chat_template = {"default": plain, "tool_use": "tools"}
-    set_system_prompt(tokenizer, "Be brief.")
+    set_system_prompt(tokenizer, "Be brief.", KEY)
     assert "Be brief." in prompt_texts(tokenizer, ["?"])[0]
     assert tokenizer.chat_template["tool_use"] == "tools"
 
@@ -244,5 +247,7 @@ def test_a_named_template_gets_the_system_prompt() -> None:
 def test_a_template_that_shows_no_text_has_no_system_prompt() -> None:
     tokenizer = tokenizer_of("qwen3")
     tokenizer.chat_template = "{{ messages[-1]['content'][:3] }}"
-    with pytest.raises(UserError, match=r"^model: .* \(system, user\); correct chat_template"):
-        set_system_prompt(tokenizer, "Be brief.")
+    with pytest.raises(
+        UserError, match=r"^model\.system_prompt: the chat template shows it neither"
+    ):
+        set_system_prompt(tokenizer, "Be brief.", KEY)

@@ -39,7 +39,7 @@ def run(config: PretrainStage, context: StageContext) -> Metrics:
     texts = [*(problem.prompt for problem in problems), *thoughts, "Wait, "]
     tokenizer = train_tokenizer(texts, context.model.vocab_size)
     if context.model.system_prompt is not None:
-        set_system_prompt(tokenizer, context.model.system_prompt)
+        set_system_prompt(tokenizer, context.model.system_prompt, "model.system_prompt")
     prompts = prompt_tokens(tokenizer, [problem.model_prompt for problem in problems])
     golds = completion_tokens(tokenizer, [boxed(problem.gold) for problem in problems])
     answers = list(map(Example, prompts, golds))
