@@ -33,7 +33,7 @@ from reasoning_lab.tracking.progress import Progress
 from reasoning_lab.tracking.tracker import Tracker
 from reasoning_lab.training.job import Job
 from reasoning_lab.training.probe import check_student
-from reasoning_lab.types import Problem, Split
+from reasoning_lab.types import Message, Problem, Split
 from reasoning_lab.verify import Verifier
 
 
@@ -193,7 +193,10 @@ class StageContext(Job):
         """
         policy = self.inputs.get(Policy.kind)
         author = policy.author if isinstance(policy, Policy) else BASE
-        opened = "" if tokenizer is None else template_thought(tokenizer)
+
+        def thought_of(earlier: tuple[Message, ...]) -> str:
+            return "" if tokenizer is None else template_thought(tokenizer, earlier)
+
         return RolloutSampler(
-            engine, self.verifier, author, self.progress, sync, instruction, opened
+            engine, self.verifier, author, self.progress, sync, instruction, thought_of
         )

@@ -168,6 +168,15 @@ def test_only_the_last_answer_is_trained(family: str) -> None:
     )
 
 
+def test_an_earlier_answer_has_one_thought() -> None:
+    tokenizer = tokenizer_of("qwen3")
+    answer = "<think>One.</think><think>Two.</think> 2"
+    (ids,) = prompt_tokens(tokenizer, [(CHAT[1], Message("assistant", answer), CHAT[3])])
+    marks = [mark for mark in controls(tokenizer, ids) if "think" in mark]
+    assert marks == ["<think>", "</think>"]
+    assert "<think>One.Two.</think> 2<|im_end|>" in str(tokenizer.decode(ids))
+
+
 def test_a_thought_may_be_opened_by_what_the_system_says() -> None:
     tokenizer = tokenizer_of("qwen3")
     tokenizer.chat_template = (
