@@ -106,6 +106,13 @@ class EngineConfig(Implementation):
         if is_path and not Path(self.model).is_dir():
             raise UserError(f"{key}.model: there is no folder '{self.model}'; check the path")
 
+    def arguments(self) -> dict[str, Any]:
+        """The options by name; a system prompt only where there is one."""
+        arguments = super().arguments()
+        if self.system_prompt is None:
+            del arguments["system_prompt"]
+        return arguments
+
     def open(self, hardware: HardwareConfig) -> Any:
         """An `Engine` with these options."""
         raise self.not_chosen()
