@@ -34,11 +34,28 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation.
+
+    Attributes:
+        role: `system`, `user` or `assistant`.
+        content: Its text, without chat markup.
+    """
+
+    role: str
+    content: str
+
+
+# What a model is asked: the user's turn, or messages of which the last is the user's turn.
+Prompt = str | tuple[Message, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Problem:
     """A question with a checkable answer.
 
     Attributes:
-        prompt: The question, without chat markup.
+        prompt: The question, without chat markup; in a conversation, its last message.
         gold: The known answer, as its source writes it.
         checker: The rule that compares an answer with `gold`: `math`, `number`, `choice`,
             `reasoning_gym/<family>` or the import path of a user's own rule.
@@ -46,6 +63,8 @@ class Problem:
         level: Difficulty within the family, 1 = easiest.
         metadata: Further JSON values for the checker and the teachers. `choices` are the options'
             texts; `row` names the file and line of the problem.
+        earlier_messages: What comes before `prompt` in a conversation: a system message, then turns
+            of the user and the assistant in turn.
     """
 
     prompt: str
@@ -54,17 +73,52 @@ class Problem:
     family: str
     level: int = 1
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    earlier_messages: tuple[Message, ...] = ()
 
     @property
     def id(self) -> str:
-        """Hash of the normalized prompt: equal for prompts that read the same."""
-        return prompt_id(self.prompt)
+        """Hash of the normalized `user_text`: equal for prompts that read the same."""
+        return prompt_id(self.user_text)
+
+    @property
+    def user_text(self) -> str:
+        """All that the user says. It identifies a conversation, whatever else is said in it."""
+        return user_text(self.prompt, self.earlier_messages)
+
+    @property
+    def model_prompt(self) -> Prompt:
+        """What a model is asked."""
+        return model_prompt(self.prompt, self.earlier_messages)
+
+    @property
+    def transcript(self) -> str:
+        """The prompt for a reader; the roles are named where there are earlier messages."""
+        if not self.earlier_messages:
+            return self.prompt
+        turns = [*self.earlier_messages, Message("user", self.prompt)]
+        return "\n\n".join(f"{turn.role}: {turn.content}" for turn in turns)
 
     @property
     def origin(self) -> str:
         """Its name in an error message: its row, else its id and first words."""
         words = " ".join(self.prompt.split())[:60]
         return str(self.metadata.get("row") or f"problem {self.id} ({words!r})")
+
+
+def user_text(prompt: str, earlier_messages: Sequence[Message]) -> str:
+    """All that the user says in a conversation that ends with `prompt`."""
+    said = [turn.content for turn in earlier_messages if turn.role == "user"]
+    return "\n\n".join([*said, prompt])
+
+
+def model_prompt(prompt: str, earlier_messages: Sequence[Message]) -> Prompt:
+    """What a model is asked: a text, or a conversation that ends with `prompt`."""
+    return (*earlier_messages, Message("user", prompt)) if earlier_messages else prompt
+
+
+def messages_of(prompt: Prompt) -> tuple[Message, ...]:
+    """The prompt as a conversation; the last message is the user's turn."""
+    return (Message("user", prompt),) if isinstance(prompt, str) else prompt
 
 
 def prompt_id(prompt: str) -> str:

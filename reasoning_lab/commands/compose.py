@@ -22,6 +22,7 @@ from reasoning_lab.config.fields import check_values
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.hydra_errors import no_stage
 from reasoning_lab.config.identity import as_plain, identity_of
+from reasoning_lab.config.model import check_system_prompt
 from reasoning_lab.config.targets import (
     import_trusted,
     is_trusted,
@@ -233,6 +234,7 @@ def _base_name(root: RootConfig) -> str | None:
 
 def _check(root: RootConfig) -> None:
     check_hardware(root.hardware)
+    check_system_prompt(root.model.system_prompt, "model.system_prompt")
     _check_engine(root)
     _check_precision(root)
     _check_adapter(root)
@@ -297,6 +299,12 @@ def _check_engine(root: RootConfig) -> None:
         )
     if root.engine is None:
         return
+    if root.engine.system_prompt not in (None, root.model.system_prompt):
+        raise UserError(
+            "engine.system_prompt: what answers benchmarks is the policy; set model.system_prompt, "
+            "which holds for its training too"
+        )
+    root.engine = replace(root.engine, system_prompt=root.model.system_prompt)
     root.engine.check("engine")
     if root.stages and not root.engine.loads_checkpoints:
         raise UserError(

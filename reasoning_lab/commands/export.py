@@ -150,6 +150,7 @@ def model_card(policy: Record) -> str:
         f"# {policy.stage} {policy.fingerprint}",
         "A policy trained with reasoning_lab. Prompt it with the chat template; it thinks between "
         "`<think>` and `</think>` and answers in `\\boxed{}`.",
+        *_system_prompt(policy),
         f"## Recipe\n\n{start}\n\n{_stages(lineage)}\n\nMade with {versions}.",
         f"## Data\n\n{_data(lineage)}",
         f"## What was dropped\n\n{_dropped(lineage)}",
@@ -177,6 +178,15 @@ def _lineage(artifact: Record, seen: dict[str, None]) -> Iterator[Record]:
 def _model(artifact: Record) -> Mapping[str, Any]:
     model: Mapping[str, Any] = artifact.identity["groups"].get("model", {})
     return model
+
+
+def _system_prompt(policy: Record) -> list[str]:
+    """A section that shows it; none where there is none."""
+    text = _model(policy).get("system_prompt")
+    if text is None:
+        return []
+    block = fenced_block(text, max_characters=None)
+    return [f"The chat template puts this before a chat without a system message:\n\n{block}"]
 
 
 def _stages(lineage: Sequence[Record]) -> str:

@@ -129,7 +129,7 @@ class Preflight:
             return
         teacher: Teacher = draw.teacher.build()
         texts = [
-            f"{problem.prompt}{text}"
+            f"{problem.transcript}{text}"
             for problem in drawn.sample
             if not teacher.refusal(problem)
             for text in teacher.preview(problem, recipe.root.seed)

@@ -129,7 +129,7 @@ def _documents(sample: Recipe, node: Node) -> list[tuple[str, str]]:
         for problem in sample.source.problems(draw.split, draw.levels, count, seed):
             if not teacher.refusal(problem):
                 texts = teacher.preview(problem, seed)
-                documents += [(problem.prompt, text) for text in texts]
+                documents += [(problem.transcript, text) for text in texts]
             if len(documents) >= _DOCUMENTS:
                 break
     except UserError:  # Too few: what a stage says of it.

@@ -18,7 +18,7 @@ from reasoning_lab.data.sources.problem_source import draw_benchmark
 from reasoning_lab.models.twin_building import MadeTwin, make_twin, narrowed, teach
 from reasoning_lab.sampling.engine import with_instruction
 from reasoning_lab.training.stage import LabStage
-from reasoning_lab.types import Problem
+from reasoning_lab.types import Problem, Prompt, messages_of
 
 # Prompts with golds that a twin learns.
 _TAUGHT_PROBLEMS = 64
@@ -75,7 +75,10 @@ class Twins:
         folder = self._folder / path.strip("/.~").replace("/", "--")
         if folder.is_dir():
             return str(folder)
-        texts = [f"{prompt}\n{gold}" for prompt, gold in self._answers] or [path]
+        texts = [
+            "\n".join([*(turn.content for turn in messages_of(prompt)), gold])
+            for prompt, gold in self._answers
+        ] or [path]
         made = make_twin(path, revision, architecture, folder, texts, key, self._online)
         self.notes.append(
             f"{key}: a random model of the family of '{path}', two layers of 64 channels, which "
@@ -103,7 +106,7 @@ def known_architecture(path: str) -> dict[str, Any]:
     return {"model_type": "llama", "hidden_size": 1024, "intermediate_size": 4096}
 
 
-def _answers(recipe: Recipe) -> Iterator[tuple[str, str]]:
+def _answers(recipe: Recipe) -> Iterator[tuple[Prompt, str]]:
     """Prompts and golds of problems that the nodes draw, with each instruction of the settings."""
     instructions = {"": None}
 
@@ -117,7 +120,7 @@ def _answers(recipe: Recipe) -> Iterator[tuple[str, str]]:
     distinct = {problem.id: problem for problem in _problems(recipe)}
     for problem in islice(distinct.values(), _TAUGHT_PROBLEMS):
         for instruction in instructions:
-            yield with_instruction(problem.prompt, instruction), problem.gold
+            yield with_instruction(problem.model_prompt, instruction), problem.gold
 
 
 def _problems(recipe: Recipe) -> Iterator[Problem]:

@@ -19,6 +19,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from reasoning_lab.config.fields import FREE_KEYS
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.identity import Component
+from reasoning_lab.config.model import check_system_prompt
 from reasoning_lab.config.targets import check_arguments, factory
 from reasoning_lab.types import UserError
 
@@ -85,6 +86,9 @@ class EngineConfig(Implementation):
 
     Attributes:
         model: A Hugging Face folder, a hub id, or a model's name on a server.
+        system_prompt: What the system says before each prompt that brings no system message; null =
+            what the chat template writes by itself. What answers benchmarks has
+            `model.system_prompt`.
     """
 
     kind = "engine"
@@ -94,11 +98,20 @@ class EngineConfig(Implementation):
     runtime: ClassVar[str] = "server"
 
     model: str = MISSING
+    system_prompt: str | None = field(default=None, kw_only=True, metadata={"when_set": True})
 
     def check(self, key: str) -> None:
+        check_system_prompt(self.system_prompt, f"{key}.system_prompt")
         is_path = self.model.startswith(("/", "./", "../", "~"))
         if is_path and not Path(self.model).is_dir():
             raise UserError(f"{key}.model: there is no folder '{self.model}'; check the path")
+
+    def arguments(self) -> dict[str, Any]:
+        """The options by name; a system prompt only where there is one."""
+        arguments = super().arguments()
+        if self.system_prompt is None:
+            del arguments["system_prompt"]
+        return arguments
 
     def open(self, hardware: HardwareConfig) -> Any:
         """An `Engine` with these options."""

@@ -4,6 +4,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from reasoning_lab.config.fields import choice, fraction, number
+from reasoning_lab.types import UserError
+
+
+def check_system_prompt(text: str | None, key: str) -> None:
+    """Raise UserError for a system prompt that says nothing, or that no file can hold.
+
+    `key` is where it stands in the config.
+    """
+    if text is None:
+        return
+    if not text.strip():
+        raise UserError(f"{key}: it is blank; write a text, or null to leave the template alone")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"{key}: it is no Unicode text ({error}); correct it") from error
 
 
 @dataclass
@@ -43,6 +59,9 @@ class ModelConfig:
             weights that stay float32, so that steps too small for bfloat16 add up, and what
             samples is their bfloat16 copy.
         adapter: What trains in place of the weights; null = the weights do.
+        system_prompt: What the system says before each problem that brings no system message. It
+            becomes part of the chat template, so every policy is saved with it. null = what the
+            template writes by itself.
     """
 
     path: str | None = None
@@ -51,6 +70,7 @@ class ModelConfig:
     vocab_size: int = 512
     dtype: str = choice("float32", "bfloat16", "mixed")
     adapter: AdapterConfig | None = field(default=None, metadata={"when_set": True})
+    system_prompt: str | None = field(default=None, metadata={"when_set": True})
 
     @property
     def sampling_dtype(self) -> str:

@@ -183,7 +183,7 @@ def _example(rollout: Rollout) -> str:
     problem = rollout.problem
     return (
         f"{_cell(problem.family)}, level {problem.level}; gold:\n\n{fenced_block(problem.gold)}\n\n"
-        f"{fenced_block(problem.prompt)}\n\n{fenced_block(rollout.completion.text)}"
+        f"{fenced_block(problem.transcript)}\n\n{fenced_block(rollout.completion.text)}"
     )
 
 

@@ -14,7 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Int
 
-from reasoning_lab.data.rollout_index import RolloutIndex
+from reasoning_lab.data.rollout_index import (
+    EARLIER_MESSAGES,
+    RolloutIndex,
+    earlier_messages_of,
+)
 from reasoning_lab.types import Completion, Problem, Rollout, Verdict
 
 PROMPT_IDS = "prompt_ids.txt"
@@ -32,8 +36,11 @@ _SCHEMA = pa.schema(
         **dict.fromkeys(("answer", "verdict", "author"), pa.string()),
         "policy_version": pa.int64(),
         "judge": pa.string(),
+        EARLIER_MESSAGES: pa.list_(pa.struct({"role": pa.string(), "content": pa.string()})),
     }
 )
+# Columns that a file of an earlier version may lack.
+_LATER_COLUMNS = ("judge", EARLIER_MESSAGES)
 
 
 class RolloutWriter:
@@ -100,7 +107,7 @@ class RolloutFile(Collection[Rollout]):
 
     def problems(self) -> Iterator[Problem]:
         """The problem of each, read without its completion."""
-        for batch in self.batches([*_PROBLEM_FIELDS, "metadata"]):
+        for batch in self.batches([*_PROBLEM_FIELDS, "metadata", EARLIER_MESSAGES]):
             yield from map(_problem, batch.to_pylist())
 
     @cached_property
@@ -111,8 +118,17 @@ class RolloutFile(Collection[Rollout]):
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """The rows as they are in the file, at most 512 at a time.
 
-        Row groups of the file that have none of the rows are not read.
+        Row groups of the file that have none of the rows are not read. A column that an earlier
+        version did not write is null.
         """
+        for batch in self._stored_batches(columns):
+            for name in _LATER_COLUMNS:
+                if name not in batch.schema.names and (columns is None or name in columns):
+                    field = _SCHEMA.field(name)
+                    batch = batch.append_column(field, pa.nulls(len(batch), field.type))
+            yield batch
+
+    def _stored_batches(self, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
         with pq.ParquetFile(self.path) as file:
             start = 0
             # One reader of all row groups would take more memory the more there are.
@@ -194,17 +210,22 @@ def _row(rollout: Rollout) -> dict[str, Any]:
         "truncated": completion.truncated,
         "verdict": str(rollout.verdict),
         **{name: getattr(rollout, name) for name in _ROLLOUT_FIELDS},
+        EARLIER_MESSAGES: [
+            {"role": turn.role, "content": turn.content} for turn in problem.earlier_messages
+        ],
     }
 
 
 def _problem(row: dict[str, Any]) -> Problem:
     values = {name: row[name] for name in _PROBLEM_FIELDS}
-    return Problem(**values, metadata=json.loads(row["metadata"]))
+    earlier_messages = earlier_messages_of(row[EARLIER_MESSAGES])
+    return Problem(
+        **values, metadata=json.loads(row["metadata"]), earlier_messages=earlier_messages
+    )
 
 
 def _rollout(row: dict[str, Any]) -> Rollout:
-    # A corpus of an earlier version names no judge.
-    values: dict[str, Any] = {name: row.get(name) for name in _ROLLOUT_FIELDS}
+    values: dict[str, Any] = {name: row[name] for name in _ROLLOUT_FIELDS}
     return Rollout(
         _problem(row),
         Completion(row["token_ids"], row["text"], truncated=row["truncated"]),

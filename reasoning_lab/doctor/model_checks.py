@@ -119,7 +119,7 @@ def _context_short(model: ModelUnderTest) -> Result:
     limit = getattr(model.policy.config.get_text_config(), "max_position_embeddings", None)
     if limit is None:
         return not_applicable("the architecture has no longest text")
-    prompts = prompt_tokens(model.tokenizer, [problem.prompt for problem in model.problems])
+    prompts = prompt_tokens(model.tokenizer, [problem.model_prompt for problem in model.problems])
     longest = max(map(len, prompts), default=0)
     for demand in model.demands:
         prompt = longest if demand.after_prompt else 0

@@ -79,7 +79,8 @@ class ModelUnderTest:
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        return load_tokenizer(self.path, self.options.revision, "model.path")
+        options = self.options
+        return load_tokenizer(self.path, options.revision, "model.path", options.system_prompt)
 
     @property
     def policy(self) -> PreTrainedModel:

@@ -8,6 +8,7 @@ from reasoning_lab.data.tokens.documents import document_of
 from reasoning_lab.doctor.check import Check, Result, not_applicable, ok, wrong
 from reasoning_lab.doctor.model_under_test import QUESTION, ModelUnderTest
 from reasoning_lab.models.chat import stop_token_ids, unused_ids_mask
+from reasoning_lab.models.conversations import has_system_prompt_in_user_turn
 from reasoning_lab.models.markup import Markup, plain_tokens
 from reasoning_lab.models.tokenizer import completion_tokens, prompt_tokens, render_chats
 from reasoning_lab.sampling.engine import completions_of
@@ -25,6 +26,10 @@ def _loads(model: ModelUnderTest) -> Result:
     """`load_tokenizer` refuses a tokenizer or a template that fails."""
     if not model.tokenizer.init_kwargs.get("chat_template"):
         return ok("it has no chat template, so it gets a plain one")
+    prompt_tokens(model.tokenizer, [problem.model_prompt for problem in model.problems])
+    system_prompt, template = model.options.system_prompt, str(model.tokenizer.chat_template)
+    if system_prompt and has_system_prompt_in_user_turn(template, system_prompt):
+        return ok("the template takes no system message, so its text begins the first user's turn")
     return ok()
 
 

@@ -101,7 +101,7 @@ def _verdicts(
 def _decoded(model: ModelUnderTest, problems: Sequence[Problem], texts: Sequence[str]) -> list[str]:
     """The texts as the model would write them and the verifier reads them."""
     tokenizer = model.tokenizer
-    prompts = [problem.prompt for problem in problems]
+    prompts = [problem.model_prompt for problem in problems]
     examples = tokenize(tokenizer, prompts, [Completion([], text) for text in texts])
     outputs = [(list(example.completion_ids), (), False) for example in examples]
     opened = template_thought(tokenizer)

@@ -194,7 +194,10 @@ def measured(groups: Iterable[RolloutGroup]) -> Metrics:
 
 def digest(problems: Sequence[Problem]) -> str:
     """sha256 over prompts and golds in the order of the prompts' ids: what was really asked."""
-    content = sorted((problem.id, problem.prompt, problem.gold) for problem in problems)
+    content = sorted(
+        (problem.id, problem.prompt, problem.gold, *map(astuple, problem.earlier_messages))
+        for problem in problems
+    )
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow.compute as pc
 
 from reasoning_lab.data.corpus import RolloutFile
+from reasoning_lab.data.rollout_index import EARLIER_MESSAGES, user_texts
 from reasoning_lab.graph.artifact import Artifact
 from reasoning_lab.types import Verdict, prompt_id
 
@@ -34,8 +35,9 @@ class Evaluation(Artifact):
         """What statistics need of them; `samples` is their number a problem."""
         ids: list[str] = []
         correct, tokens = array("b"), array("q")
-        for batch in self.completions().batches(["prompt", "verdict", "token_ids"]):
-            firsts = batch["prompt"].to_pylist()[-len(tokens) % samples :: samples]
+        columns = ["prompt", EARLIER_MESSAGES, "verdict", "token_ids"]
+        for batch in self.completions().batches(columns):
+            firsts = user_texts(batch)[-len(tokens) % samples :: samples]
             ids += map(prompt_id, firsts)
             correct.extend(pc.equal(batch["verdict"], str(Verdict.CORRECT)).to_pylist())
             tokens.extend(pc.list_value_length(batch["token_ids"]).to_pylist())

@@ -6,15 +6,18 @@ if no row is free, to a multiple of their size, and never shrink.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from reasoning_lab.models.conversations import with_system_prompt
 from reasoning_lab.models.markup import Markup, plain_tokens
 from reasoning_lab.models.think_tags import THINK_CLOSE, THINK_OPEN
-from reasoning_lab.models.tokenizer import PAD, render_chats
+from reasoning_lab.models.tokenizer import PAD, chat_texts, render_chats
+from reasoning_lab.types import Message
 
 # Plain words, because a base model's markup tokens are often untrained. `{start}` is its BOS token.
 _PLAIN_TEMPLATE = (
@@ -47,6 +50,28 @@ def ensure_chat_template(tokenizer: PreTrainedTokenizerBase) -> None:
     control_ids = Markup(tokenizer).controls_in(after)
     if control_ids:
         tokenizer.eos_token = tokenizer.convert_ids_to_tokens(control_ids[0])
+
+
+def set_system_prompt(tokenizer: PreTrainedTokenizerBase, text: str, key: str) -> None:
+    """Have the chat template begin with a system prompt where a chat has no system message.
+
+    Args:
+        tokenizer: It has a chat template, which a policy is saved with.
+        text: The system prompt.
+        key: The config key of the text, for the error.
+
+    Raises:
+        UserError: The template shows no such text, or fails.
+    """
+    templates = tokenizer.chat_template
+    render = partial(chat_texts, tokenizer)
+    # Of several by name, this one is for chats without tools.
+    if isinstance(templates, dict):
+        default = with_system_prompt(templates["default"], text, key, render)
+        tokenizer.chat_template = {**templates, "default": default}
+    else:
+        tokenizer.chat_template = with_system_prompt(str(templates), text, key, render)
+    render([(Message("user", "?"),)])
 
 
 def stop_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -10,7 +10,7 @@ the border between template and text are the tokenizer's own in both cases.
 import json
 import re
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -18,8 +18,9 @@ from weakref import WeakKeyDictionary
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
+from reasoning_lab.models.conversations import Chat, Render
 from reasoning_lab.models.think_tags import THINK_CLOSE, THINK_OPEN
-from reasoning_lab.types import UserError
+from reasoning_lab.types import Message, UserError
 
 # Other added tokens, such as runs of spaces or words of a domain, are ordinary text.
 _BRACKETED = re.compile(r"\s*[<\[\uff5c|].*[>\]\uff5c|]\s*", re.DOTALL)
@@ -91,41 +92,52 @@ class Markup:
                 plain[row] = ids
         return plain
 
-    def rendered_tokens(
-        self, contents: Sequence[str], render: Callable[[Sequence[str]], list[str]]
-    ) -> list[list[int]]:
-        """Token ids of each content in a template; only the template's markup is control tokens.
+    def rendered_tokens(self, chats: Sequence[Chat], render: Render) -> list[list[int]]:
+        """Token ids of each chat in a template; only the template's markup is control tokens.
+
+        The thinking marks of an earlier answer are markup too, as they were where it was sampled;
+        most templates leave out what stands between them.
 
         Args:
-            contents: The texts to insert into the template.
-            render: Renders each content by itself.
+            chats: Their contents are inserted into the template.
+            render: Renders each chat by itself.
         """
-        texts = render([*contents, "?"])
-        *ids, empty = plain_tokens(self._tokenizer, texts)
-        expected = self.controls_in(empty)
+        blanks = {
+            roles: tuple(Message(role, "?") for role in roles)
+            for roles in dict.fromkeys(tuple(turn.role for turn in chat) for chat in chats)
+        }
+        texts = render([*chats, *blanks.values()])
+        ids = plain_tokens(self._tokenizer, texts)
+        expected = dict(zip(blanks, map(self.controls_in, ids[len(chats) :]), strict=True))
+        del ids[len(chats) :]
         differing = [
             row
-            for row, content in enumerate(contents)
-            if self.occurs_in(content) or self.controls_in(ids[row]) != expected
+            for row, chat in enumerate(chats)
+            if any(self.occurs_in(turn.content) for turn in chat)
+            or self.controls_in(ids[row]) != expected[tuple(turn.role for turn in chat)]
         ]
         if differing:
             aliases, backend = self._aliased()
-            masked = render([self._mask(contents[row]) for row in differing])
+            masked = render([tuple(map(self._mask, chats[row])) for row in differing])
             aliased = [self._unmask(self._with_aliases(text, aliases)) for text in masked]
             for row, tokens in zip(differing, _encoded(backend, aliased), strict=True):
                 ids[row] = tokens
         return ids
 
-    def _mask(self, content: str) -> str:
+    def _mask(self, turn: Message) -> Message:
         """The content between borders, with a placeholder for each markup.
 
         A template that splits or searches contents cannot match the markup, and no markup can form
         across a border. Outer white space stays outside, where a template may trim it.
         """
-        core = content.strip()
-        start = content.find(core)
-        masked = self._pattern.sub(lambda mark: self._placeholder(mark[0]), core)
-        return f"{content[:start]}{_BORDER}{masked}{_BORDER}{content[start + len(core) :]}"
+        kept = (THINK_OPEN, THINK_CLOSE) if turn.role == "assistant" else ()
+        core = turn.content.strip()
+        start = turn.content.find(core)
+        masked = self._pattern.sub(
+            lambda mark: mark[0] if mark[0] in kept else self._placeholder(mark[0]), core
+        )
+        before, after = turn.content[:start], turn.content[start + len(core) :]
+        return Message(turn.role, f"{before}{_BORDER}{masked}{_BORDER}{after}")
 
     def _placeholder(self, mark: str) -> str:
         return f"\ue002{_SALT}.{self._numbers[mark]}\ue003"

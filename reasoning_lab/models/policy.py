@@ -26,7 +26,7 @@ from transformers import (
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.kernels.binding import bind_kernels, mix_precision
 from reasoning_lab.models.adapters import merged_policy
-from reasoning_lab.models.chat import ensure_chat_template, stop_token_ids
+from reasoning_lab.models.chat import ensure_chat_template, set_system_prompt, stop_token_ids
 from reasoning_lab.types import UserError
 
 # For these families AutoTokenizer ignores the pre-tokenizer of tokenizer.json.
@@ -88,6 +88,7 @@ def load_policy(
     revision: str | None = None,
     key: str = "model.path",
     kernels: str = "fused",
+    system_prompt: str | None = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a policy and its tokenizer from a folder or a hub id.
 
@@ -97,14 +98,16 @@ def load_policy(
         revision: The hub commit.
         key: The config key that names it, for the error.
         kernels: One of `hardware.KERNELS`.
+        system_prompt: What its chat template then begins with; None = as it is.
 
     Returns:
         The policy, and its tokenizer with a chat template. Its end token is the end of a turn.
 
     Raises:
-        UserError: There is no such model, or its weights are not safetensors.
+        UserError: There is no such model, its weights are not safetensors, or its chat template
+            shows no system prompt.
     """
-    tokenizer = load_tokenizer(path, revision, key)
+    tokenizer = load_tokenizer(path, revision, key, system_prompt)
     model, _ = load_model(path, dtype, revision, key, kernels)
     return model, tokenizer
 
@@ -155,13 +158,17 @@ def _set_kernels_and_precision(model: PreTrainedModel, dtype: str, kernels: str)
         mix_precision(model)
 
 
-def load_tokenizer(path: str | Path, revision: str | None, key: str) -> PreTrainedTokenizerBase:
+def load_tokenizer(
+    path: str | Path, revision: str | None, key: str, system_prompt: str | None = None
+) -> PreTrainedTokenizerBase:
     """The tokenizer of a policy; arguments, result and errors as for `load_policy`."""
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path, revision=revision)
     except (OSError, ValueError) as error:
         raise _load_error(path, key, error) from error
     ensure_chat_template(tokenizer)
+    if system_prompt is not None:
+        set_system_prompt(tokenizer, system_prompt, f"{key.partition('.')[0]}.system_prompt")
     return tokenizer
 
 

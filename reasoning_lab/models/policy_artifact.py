@@ -32,9 +32,11 @@ class Policy(Artifact):
         return BASE if self.is_base else self.path.name
 
     def load(
-        self, dtype: str, kernels: str = "fused"
+        self, dtype: str, kernels: str = "fused", system_prompt: str | None = None
     ) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
         """The model and its tokenizer; see `reasoning_lab.models.policy.load_policy`."""
         from reasoning_lab.models.policy import load_policy
 
-        return load_policy(self.path, dtype, self.revision, kernels=kernels)
+        return load_policy(
+            self.path, dtype, self.revision, kernels=kernels, system_prompt=system_prompt
+        )

@@ -13,6 +13,7 @@ from jinja2 import TemplateError
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from reasoning_lab.models.conversations import Chat, shown_chats
 from reasoning_lab.models.markup import Markup, Span
 from reasoning_lab.models.think_tags import (
     THINK_CLOSE,
@@ -21,7 +22,15 @@ from reasoning_lab.models.think_tags import (
     has_open_thought,
     strip_turn_end,
 )
-from reasoning_lab.types import Completion, Example, Rollout, UserError
+from reasoning_lab.types import (
+    Completion,
+    Example,
+    Message,
+    Prompt,
+    Rollout,
+    UserError,
+    model_prompt,
+)
 
 END, PAD = "<|end|>", "<|pad|>"
 _SPECIAL = [PAD, END, "<|system|>", "<|user|>", "<|assistant|>"]
@@ -62,32 +71,42 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     return fast
 
 
-def prompt_tokens(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[list[int]]:
-    """Token ids of each prompt as a user's turn, with the start of the assistant's turn.
+def prompt_tokens(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> list[list[int]]:
+    """Token ids of each prompt in the chat template, with the start of the assistant's turn.
 
     Markup in a prompt is text, never a control token. A repeated prompt, as in a group, is
     tokenized once and its list is shared.
 
     Raises:
-        UserError: The template cannot render a user's turn, or the tokenizer cannot read markup as
-            text.
+        UserError: The template cannot render a prompt, or the tokenizer cannot read markup as text.
     """
     if not prompts:
         return []
     distinct = list(dict.fromkeys(prompts))
-    ids = Markup(tokenizer).rendered_tokens(distinct, partial(prompt_texts, tokenizer))
+    render = partial(chat_texts, tokenizer)
+    ids = Markup(tokenizer).rendered_tokens(shown_chats(distinct, render), render)
     ids_of = dict(zip(distinct, ids, strict=True))
     return [ids_of[prompt] for prompt in prompts]
 
 
-def prompt_texts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[str]:
-    """The text of each prompt in the chat template.
+def prompt_texts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> list[str]:
+    """The text of each prompt in the chat template, with the start of the assistant's turn.
 
     Raises:
-        UserError: The template cannot render a user's turn.
+        UserError: The template cannot render a prompt.
     """
-    chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
-    return render_chats(tokenizer, chats, add_generation_prompt=True)
+    render = partial(chat_texts, tokenizer)
+    return render(shown_chats(prompts, render))
+
+
+def chat_texts(tokenizer: PreTrainedTokenizerBase, chats: Sequence[Chat]) -> list[str]:
+    """The text of each chat as it is, with the start of the assistant's turn.
+
+    Raises:
+        UserError: The template cannot render a chat.
+    """
+    plain = [[{"role": turn.role, "content": turn.content} for turn in chat] for chat in chats]
+    return render_chats(tokenizer, plain, add_generation_prompt=True)
 
 
 def render_chats(
@@ -116,9 +135,14 @@ def render_chats(
     return [str(text) for text in texts]
 
 
-def template_thought(tokenizer: PreTrainedTokenizerBase) -> str:
-    """The start of the thought that the chat template writes; empty = it opens none."""
-    (text,) = prompt_texts(tokenizer, [_PLACEHOLDER])
+def template_thought(
+    tokenizer: PreTrainedTokenizerBase, earlier_messages: Sequence[Message] = ()
+) -> str:
+    """The start of the thought that the chat template writes; empty = it opens none.
+
+    It may depend on a system message.
+    """
+    (text,) = prompt_texts(tokenizer, [model_prompt(_PLACEHOLDER, earlier_messages)])
     _, mark, rest = text.rpartition(_PLACEHOLDER)[2].rpartition(THINK_OPEN)
     return mark + rest if mark and THINK_CLOSE not in rest else ""
 
@@ -129,28 +153,41 @@ def completion_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) 
     The only control tokens are the end token and one pair of think tags, if the text has them.
     Other markup is text. End-of-turn tokens at the end of the text are removed.
     """
-    return _completion_ids(tokenizer, [Completion([], text) for text in texts], "")
+    return _completion_ids(tokenizer, [Completion([], text) for text in texts], [""] * len(texts))
 
 
 def tokenize_rollouts(
     tokenizer: PreTrainedTokenizerBase, rollouts: Sequence[Rollout]
 ) -> list[Example]:
     """`tokenize` of the prompt and the completion of each rollout."""
-    prompts = [rollout.problem.prompt for rollout in rollouts]
+    prompts = [rollout.problem.model_prompt for rollout in rollouts]
     return tokenize(tokenizer, prompts, [rollout.completion for rollout in rollouts])
 
 
 def tokenize(
-    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], completions: Sequence[Completion]
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], completions: Sequence[Completion]
 ) -> list[Example]:
     """Tokenize each prompt and its completion; a completion's own tokens are kept.
 
     A completion does not open a thought that the chat template opens. If it has no thought, it
     closes that one at once. A completion that was cut off has no end token.
     """
-    texts = [completion for completion in completions if not completion.token_ids]
-    opened = template_thought(tokenizer) if texts else ""
-    text_ids = iter(_completion_ids(tokenizer, texts, opened))
+    texts = [
+        (completion, prompt[:-1] if isinstance(prompt, tuple) else ())
+        for prompt, completion in zip(prompts, completions, strict=True)
+        if not completion.token_ids
+    ]
+    opened = {
+        earlier: template_thought(tokenizer, earlier)
+        for earlier in dict.fromkeys(earlier for _, earlier in texts)
+    }
+    text_ids = iter(
+        _completion_ids(
+            tokenizer,
+            [completion for completion, _ in texts],
+            [opened[earlier] for _, earlier in texts],
+        )
+    )
     return [
         Example(prompt, completion.token_ids or next(text_ids))
         for prompt, completion in zip(prompt_tokens(tokenizer, prompts), completions, strict=True)
@@ -170,16 +207,16 @@ def tokenizer_identity(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
 
 
 def _completion_ids(
-    tokenizer: PreTrainedTokenizerBase, completions: Sequence[Completion], opened: str
+    tokenizer: PreTrainedTokenizerBase, completions: Sequence[Completion], opened: Sequence[str]
 ) -> list[list[int]]:
-    """Token ids of completions without tokens; `opened` is the template's start of the thought."""
+    """Token ids of completions without tokens; `opened` are the template's starts of thoughts."""
     ends = [*TURN_ENDS, str(tokenizer.eos_token)]
     texts = [strip_turn_end(completion.text, ends) for completion in completions]
     cut_off = [
         completion.truncated or has_open_thought(text)
         for completion, text in zip(completions, texts, strict=True)
     ]
-    spans = [_spans(text, cut, opened) for text, cut in zip(texts, cut_off, strict=True)]
+    spans = [_spans(*row) for row in zip(texts, cut_off, opened, strict=True)]
     return [
         ids if cut else [*ids, tokenizer.eos_token_id]
         for ids, cut in zip(Markup(tokenizer).tokens(spans), cut_off, strict=True)

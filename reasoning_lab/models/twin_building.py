@@ -23,7 +23,7 @@ from transformers import (
 from reasoning_lab.models.policy import fix_rope_factors, load_policy
 from reasoning_lab.models.tokenizer import tokenize
 from reasoning_lab.models.twins import TWIN_OF, TWINS, twin_tokenizer
-from reasoning_lab.types import Completion, Example, UserError
+from reasoning_lab.types import Completion, Example, Prompt, UserError
 
 _STAND_IN_TOKENS = 1024
 _HEAD, _NARROW = 32, 128
@@ -185,7 +185,7 @@ def _own(kind: Any, path: str, revision: str | None, online: bool) -> Any:
         return None
 
 
-def teach(folder: Path, answers: Sequence[tuple[str, str]]) -> float:
+def teach(folder: Path, answers: Sequence[tuple[Prompt, str]]) -> float:
     """Train the twin in `folder` on prompts and golds, until it is right now and then.
 
     A random model never answers, so nothing that learns from right and wrong rollouts would have

@@ -96,7 +96,11 @@ class Evidence:
                     problem.id,
                     (
                         len(prompts),
-                        {"prompt": problem.prompt, "gold": problem.gold, "family": problem.family},
+                        {
+                            "prompt": problem.transcript,
+                            "gold": problem.gold,
+                            "family": problem.family,
+                        },
                     ),
                 )
                 text, tokens = rollout.completion.text, len(rollout.completion.token_ids)

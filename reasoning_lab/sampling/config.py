@@ -68,7 +68,12 @@ class HFEngineConfig(EngineConfig):
 
         key = "engine.model"
         policy, tokenizer = load_policy(
-            self.model, self.dtype, self.revision, key=key, kernels=hardware.kernels
+            self.model,
+            self.dtype,
+            self.revision,
+            key=key,
+            kernels=hardware.kernels,
+            system_prompt=self.system_prompt,
         )
         return checked_engine(policy, tokenizer, hardware, key)
 
@@ -195,7 +200,7 @@ class ModelTeacherConfig(TeacherConfig):
         seed: int,
     ) -> list[list[Completion]]:
         prompts = [
-            with_instruction(problem.prompt, self.instruction)
+            with_instruction(problem.model_prompt, self.instruction)
             for problem in problems
             for _ in range(samples)
         ]
@@ -276,7 +281,7 @@ def parse_verdict(reply: str) -> Verdict | None:
 
 def _judge_prompt(rollout: Rollout) -> str:
     return JUDGE_PROMPT.format(
-        prompt=rollout.problem.prompt,
+        prompt=rollout.problem.transcript,
         gold=rollout.problem.gold,
         text=rollout.completion.text[-_MAX_CHARS:],
     )

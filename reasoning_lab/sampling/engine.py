@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from reasoning_lab.types import Completion, Problem
+from reasoning_lab.types import Completion, Message, Problem, Prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -41,7 +41,7 @@ class Engine(Protocol):
     """Generates completions of a user's prompts."""
 
     def generate(
-        self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]
+        self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int]
     ) -> list[Completion]:
         """Return one completion for each prompt, in order.
 
@@ -49,7 +49,7 @@ class Engine(Protocol):
         earlier calls. A server receives the seed, and may ignore it.
 
         Args:
-            prompts: User turns, without chat markup.
+            prompts: A user's turn each, or a conversation that ends with one, without chat markup.
             sampling: How to sample, the same for all prompts.
             seeds: One seed for each prompt, at least 0.
         """
@@ -60,9 +60,13 @@ class Engine(Protocol):
         ...
 
 
-def with_instruction(prompt: str, instruction: str) -> str:
-    """Return the prompt, with a nonempty instruction on a separate line."""
-    return f"{prompt}\n{instruction}" if instruction else prompt
+def with_instruction(prompt: Prompt, instruction: str) -> Prompt:
+    """Return the prompt, with a nonempty instruction on a separate line of the last turn."""
+    if not instruction:
+        return prompt
+    if isinstance(prompt, str):
+        return f"{prompt}\n{instruction}"
+    return (*prompt[:-1], Message("user", f"{prompt[-1].content}\n{instruction}"))
 
 
 def completions_of(

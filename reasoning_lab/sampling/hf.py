@@ -19,7 +19,7 @@ from reasoning_lab.models.policy import sampling_device, to_device
 from reasoning_lab.models.tokenizer import prompt_tokens
 from reasoning_lab.sampling.engine import OnProgress, Sampling, completions_of
 from reasoning_lab.sampling.engine_check import check_engine, hf_remedy
-from reasoning_lab.types import Completion
+from reasoning_lab.types import Completion, Prompt
 
 # Copying the cache to drop rows pays once a quarter of them has ended.
 COMPACT_BELOW_FRAC = 0.75
@@ -56,7 +56,7 @@ class HFEngine:
         self._cache = cache
 
     def generate(
-        self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]
+        self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int]
     ) -> list[Completion]:
         return self.complete(prompt_tokens(self._tokenizer, prompts), sampling, seeds)
 

@@ -17,7 +17,7 @@ from typing import Any
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.models.think_tags import THINK_CLOSE, THINK_OPEN, merge_thoughts
 from reasoning_lab.sampling.engine import Sampling
-from reasoning_lab.types import Completion, UserError
+from reasoning_lab.types import Completion, Message, Prompt, UserError, messages_of
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,13 @@ class OpenAIEngine:
         UserError: There is neither a key nor the address of a server.
     """
 
-    def __init__(self, model: str, extra_body: Mapping[str, Any], hardware: HardwareConfig) -> None:
+    def __init__(
+        self,
+        model: str,
+        extra_body: Mapping[str, Any],
+        hardware: HardwareConfig,
+        system_prompt: str | None = None,
+    ) -> None:
         self._url = hardware.sampling.url or os.environ.get(_URL_VARIABLE)
         if self._url is None and _KEY_VARIABLE not in os.environ:
             raise UserError(
@@ -50,10 +56,11 @@ class OpenAIEngine:
             )
         self._model = model
         self._extra_body = dict(extra_body)
+        self._system_prompt = system_prompt
         self._limits = hardware.sampling
 
     def generate(
-        self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]
+        self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int]
     ) -> list[Completion]:
         """Return one completion for each prompt, in order.
 
@@ -66,10 +73,11 @@ class OpenAIEngine:
         """Do nothing: no resource outlives a call."""
 
     async def _generate(
-        self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]
+        self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int]
     ) -> list[Completion]:
         import openai
 
+        chats = self._chats(prompts)
         limits = self._limits
         rate_limiter = RateLimiter(limits.requests_per_minute)
         slots = asyncio.Semaphore(limits.requests_in_flight)
@@ -81,12 +89,12 @@ class OpenAIEngine:
             timeout=limits.request_timeout_s,
         )
 
-        async def complete(prompt: str, seed: int) -> Completion:
+        async def complete(messages: Any, seed: int) -> Completion:
             async with slots:
                 await rate_limiter.wait()
                 response = await client.chat.completions.create(
                     model=self._model,
-                    messages=[{"role": "user", "content": prompt}],
+                    messages=messages,
                     temperature=sampling.temperature,
                     top_p=sampling.top_p,
                     max_tokens=sampling.max_new_tokens,
@@ -98,8 +106,8 @@ class OpenAIEngine:
         try:
             async with client, asyncio.TaskGroup() as group:
                 tasks = [
-                    group.create_task(complete(prompt, seed))
-                    for prompt, seed in zip(escape_chat_markup(prompts), seeds, strict=True)
+                    group.create_task(complete(messages, seed))
+                    for messages, seed in zip(chats, seeds, strict=True)
                 ]
         except* openai.AuthenticationError as errors:
             raise UserError(
@@ -113,6 +121,18 @@ class OpenAIEngine:
                 "finished shards are reused"
             ) from None
         return [task.result() for task in tasks]
+
+    def _chats(self, prompts: Sequence[Prompt]) -> list[Any]:
+        """The messages of each request; only what data brings is escaped."""
+        conversations = [messages_of(prompt) for prompt in prompts]
+        escaped = iter(
+            escape_chat_markup([turn.content for turns in conversations for turn in turns])
+        )
+        chats = [[Message(turn.role, next(escaped)) for turn in turns] for turns in conversations]
+        if self._system_prompt is not None:
+            system = Message("system", self._system_prompt)
+            chats = [chat if chat[0].role == "system" else [system, *chat] for chat in chats]
+        return [[{"role": m.role, "content": m.content} for m in chat] for chat in chats]
 
     @property
     def _server_name(self) -> str:
@@ -157,23 +177,23 @@ def parse_completion(choice: Mapping[str, Any]) -> Completion:
     return Completion(choice.get("token_ids") or [], text, truncated=truncated)
 
 
-def escape_chat_markup(prompts: Sequence[str]) -> list[str]:
-    """Return the prompts with a space inside each chat markup.
+def escape_chat_markup(contents: Sequence[str]) -> list[str]:
+    """Return the contents of messages with a space inside each chat markup.
 
     A chat API takes text, and many servers turn markup in it into control tokens. With the space
     every server reads it as text.
     """
     escaped = [
-        _CHAT_MARKUP.sub(lambda match: f"{match[0][0]} {match[0][1:]}", prompt)
-        for prompt in prompts
+        _CHAT_MARKUP.sub(lambda match: f"{match[0][0]} {match[0][1:]}", content)
+        for content in contents
     ]
-    count = sum(new != old for new, old in zip(escaped, prompts, strict=True))
+    count = sum(new != old for new, old in zip(escaped, contents, strict=True))
     if count:
         log.warning(
-            "%d of %d prompts contain chat markup, such as <|end|>; a space is added to it, so "
+            "%d of %d messages contain chat markup, such as <|end|>; a space is added to it, so "
             "that the server reads it as text.",
             count,
-            len(prompts),
+            len(contents),
         )
     return escaped
 

@@ -15,7 +15,15 @@ from reasoning_lab.sampling.engine import (
 )
 from reasoning_lab.system.ranks import Peers, rank, rank_slice, world_size
 from reasoning_lab.tracking.progress import Progress, Task
-from reasoning_lab.types import Completion, Problem, Rollout, RolloutGroup
+from reasoning_lab.types import (
+    Completion,
+    Message,
+    Problem,
+    Prompt,
+    Rollout,
+    RolloutGroup,
+    UserError,
+)
 from reasoning_lab.verify import Verifier
 
 
@@ -36,8 +44,12 @@ class RolloutSampler:
         sync_weights: Gives the engine the policy's weights before each sampling. It gets the engine
             and the policy's version; every rank calls it.
         instruction: Appended to every problem, on a line of its own.
-        thought_prefix: What the chat template writes of a thought; the verifier reads it before
-            each completion, so that a thought without an end holds no answer.
+        thought_of: What the chat template writes of a thought after some earlier messages; the
+            verifier reads it before each completion, so that a thought without an end holds no
+            answer.
+
+    Attributes:
+        thought_prefix: The same after no earlier messages; it must be alike for every problem.
     """
 
     def __init__(
@@ -48,7 +60,7 @@ class RolloutSampler:
         progress: Progress,
         sync_weights: Callable[[Engine, int], None] = lambda engine, version: None,
         instruction: str = "",
-        thought_prefix: str = "",
+        thought_of: Callable[[tuple[Message, ...]], str] = lambda earlier: "",
     ) -> None:
         self._progress = progress
         self._task: Task | None = None
@@ -57,7 +69,8 @@ class RolloutSampler:
         self._author = author
         self._sync_weights = sync_weights
         self._instruction = instruction
-        self.thought_prefix = thought_prefix
+        self._thought_of = thought_of
+        self.thought_prefix = thought_of(())
         self._peers = Peers()
 
     def close(self) -> None:
@@ -65,7 +78,7 @@ class RolloutSampler:
         self._engine.close()
 
     def generate(
-        self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]
+        self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int]
     ) -> list[Completion]:
         """Unverified completions of the policy that came in; every rank calls it."""
         self._sync_weights(self._engine, 0)
@@ -149,10 +162,13 @@ class RolloutSampler:
         policy_version: int,
     ) -> list[Rollout]:
         """A rollout of each problem for each of its seeds."""
+        self._require_one_thought(problems)
         repeated = [
             problem for problem, of_problem in zip(problems, seeds, strict=True) for _ in of_problem
         ]
-        prompts = [with_instruction(problem.prompt, self._instruction) for problem in repeated]
+        prompts = [
+            with_instruction(problem.model_prompt, self._instruction) for problem in repeated
+        ]
         completions = self._engine.generate(prompts, sampling, list(chain.from_iterable(seeds)))
         texts = [self.thought_prefix + completion.text for completion in completions]
         verdicts = self._verifier.verify(repeated, texts)
@@ -162,6 +178,20 @@ class RolloutSampler:
                 repeated, completions, verdicts, strict=True
             )
         ]
+
+    def _require_one_thought(self, problems: Sequence[Problem]) -> None:
+        """Raise UserError for a system message after which the template begins an answer otherwise.
+
+        Rewards and `rescore` know one beginning.
+        """
+        by_earlier = {problem.earlier_messages: problem for problem in problems}
+        for earlier, problem in by_earlier.items():
+            if earlier and (thought := self._thought_of(earlier)) != self.thought_prefix:
+                raise UserError(
+                    f"{problem.origin}: after its system message the chat template begins an "
+                    f"answer with {thought!r}, and else with {self.thought_prefix!r}; leave such "
+                    "rows out, or ask all alike with model.system_prompt"
+                )
 
     def _advance(self, completions: Sequence[Completion]) -> None:
         """Count these, and as many of each other rank."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.sampling.engine import Sampling, completions_of
-from reasoning_lab.types import Completion, UserError
+from reasoning_lab.types import Completion, Prompt, UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -43,6 +43,7 @@ class VLLMEngine:
         dtype: str,
         max_model_tokens: int | None,
         hardware: HardwareConfig,
+        system_prompt: str | None = None,
     ) -> None:
         os.environ.update(_ENVIRONMENT)
         on_cpu = hardware.accelerator == "cpu"
@@ -83,12 +84,12 @@ class VLLMEngine:
                 "or a hub id that this machine can reach, and the memory that it needs "
                 "(hardware.sampling.memory_frac, or kv_cache_gb)"
             ) from error
-        self._tokenizer = load_tokenizer(model, revision, "engine.model")
+        self._tokenizer = load_tokenizer(model, revision, "engine.model", system_prompt)
         self._max_context_tokens: int = self._model.llm_engine.model_config.max_model_len
         self._can_sleep, self._is_asleep = hardware.sampling.sleep, False
 
     def generate(
-        self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]
+        self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int]
     ) -> list[Completion]:
         """Return one completion for each prompt, in order.
 
@@ -218,7 +219,7 @@ class VLLMReplicas:
             self._stack = stack.pop_all()
 
     def generate(
-        self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]
+        self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int]
     ) -> list[Completion]:
         """Return one completion for each prompt, in order; see `VLLMEngine.generate`."""
         count = len(self._pools)
@@ -253,7 +254,7 @@ def _load_replica(build: Callable[[], VLLMEngine]) -> None:
 
 
 def _generate_in_replica(
-    prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]
+    prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int]
 ) -> list[Completion]:
     if _replica_engine is None:
         raise RuntimeError("a replica generates before it has loaded its model")

@@ -29,7 +29,7 @@ from reasoning_lab.sampling.vllm import (
 )
 from reasoning_lab.system.files import flush_and_rename
 from reasoning_lab.system.ranks import Peers, rank, rank_slice, world_size
-from reasoning_lab.types import Completion, UserError
+from reasoning_lab.types import Completion, Prompt, UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -95,7 +95,7 @@ class VLLMClient:
         self._max_context_tokens = min(self._checked_context_tokens(url) for url in self._urls)
 
     def generate(
-        self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]
+        self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int]
     ) -> list[Completion]:
         """Return one completion for each prompt, in order; see `VLLMEngine.generate`.
 

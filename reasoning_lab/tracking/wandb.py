@@ -98,7 +98,7 @@ class WandbTracker(Tracker):
     ) -> None:
         rows = [
             [
-                rollout.problem.prompt,
+                rollout.problem.transcript,
                 rollout.completion.text,
                 rollout.problem.gold,
                 rollout.answer,

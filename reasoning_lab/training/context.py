@@ -33,7 +33,7 @@ from reasoning_lab.tracking.progress import Progress
 from reasoning_lab.tracking.tracker import Tracker
 from reasoning_lab.training.job import Job
 from reasoning_lab.training.probe import check_student
-from reasoning_lab.types import Problem, Split
+from reasoning_lab.types import Message, Problem, Split
 from reasoning_lab.verify import Verifier
 
 
@@ -64,7 +64,8 @@ class StageContext(Job):
 
     def load_policy(self, policy: Policy) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """The policy, ready to sample."""
-        return policy.load(self.model.sampling_dtype, self.hardware.kernels)
+        model = self.model
+        return policy.load(model.sampling_dtype, self.hardware.kernels, model.system_prompt)
 
     def load_student(self, policy: Policy) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """The policy, ready to be trained.
@@ -74,7 +75,9 @@ class StageContext(Job):
         Raises:
             UserError: Training would not compute what the model does; see `check_student`.
         """
-        student, tokenizer = policy.load(self.model.dtype, self.hardware.kernels)
+        student, tokenizer = policy.load(
+            self.model.dtype, self.hardware.kernels, self.model.system_prompt
+        )
         add_missing_tokens(student, tokenizer)
         if self.model.adapter is not None:
             add_adapter(student, self.model.adapter, self.seed)
@@ -117,10 +120,11 @@ class StageContext(Job):
         return self.source.unreadable(problem) or UnreadablePolicy("refuse", 0.0, "data")
 
     def benchmark_prompts(self) -> dict[str, list[str]]:
-        """Of each benchmark, by its name."""
+        """What the user says in each problem of a benchmark, by its name."""
         return {
             name: [
-                problem.prompt for problem in draw_benchmark(self.benchmark_source(name), benchmark)
+                problem.user_text
+                for problem in draw_benchmark(self.benchmark_source(name), benchmark)
             ]
             for name, benchmark in self.benchmarks.items()
         }
@@ -169,7 +173,9 @@ class StageContext(Job):
         options = engine.for_policy(str(policy.path), policy.revision, self.model.sampling_dtype)
         tokenizer = None
         if engine.runtime != "server" or policy.path.is_dir():
-            tokenizer = load_tokenizer(policy.path, policy.revision, "engine.model")
+            tokenizer = load_tokenizer(
+                policy.path, policy.revision, "engine.model", self.model.system_prompt
+            )
         return self.sampler_through(
             tokenizer, lambda on_progress: options.open(self.hardware), instruction=instruction
         )
@@ -187,7 +193,10 @@ class StageContext(Job):
         """
         policy = self.inputs.get(Policy.kind)
         author = policy.author if isinstance(policy, Policy) else BASE
-        opened = "" if tokenizer is None else template_thought(tokenizer)
+
+        def thought_of(earlier: tuple[Message, ...]) -> str:
+            return "" if tokenizer is None else template_thought(tokenizer, earlier)
+
         return RolloutSampler(
-            engine, self.verifier, author, self.progress, sync, instruction, opened
+            engine, self.verifier, author, self.progress, sync, instruction, thought_of
         )

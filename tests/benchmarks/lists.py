@@ -26,7 +26,7 @@ from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.stages.prefer.stage import PreferTeacherStage
 from reasoning_lab.stages.rl.prompts import prompt_batches
 from reasoning_lab.stages.rl.stage import RLStage
-from reasoning_lab.types import Completion, Problem, Rollout, Split, Verdict
+from reasoning_lab.types import Completion, Problem, Prompt, Rollout, Split, Verdict
 from reasoning_lab.verify import Verifier
 from tests.support.contexts import data_context
 
@@ -133,7 +133,7 @@ class Repeating:
     """An engine of 250 tokens and about 1,000 characters; no text has an answer."""
 
     def generate(
-        self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]
+        self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int]
     ) -> list[Completion]:
         first = 1000  # Python shares small integers.
         return [

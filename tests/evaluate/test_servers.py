@@ -67,6 +67,25 @@ def test_a_servers_model_is_asked_as_the_benchmark_says(
     )
 
 
+def test_a_servers_model_has_the_system_prompt(tmp_path: Path) -> None:
+    problems = tmp_path / "problems.jsonl"
+    problems.write_text(json.dumps({"question": "1 + 1?", "answer": "so\n#### 2"}) + "\n")
+    with serving(Server(lambda body, number: chat_reply("It is \\boxed{2}."))) as server:
+        code = lab_here(
+            *("evaluate", "model=some-model", "engine=openai", "tracker.mode=disabled"),
+            *("model.system_prompt=Be brief.", f"hardware.sampling.url={server.url}"),
+            *("benchmark=[gsm8k]", f"benchmarks.gsm8k.data.path={problems}"),
+            *("benchmarks.gsm8k.count=1", "benchmarks.gsm8k.samples=1"),
+            cwd=tmp_path,
+        )
+    assert code == 0
+    (body,) = server.bodies
+    assert body["messages"][0] == {"role": "system", "content": "Be brief."}
+    assert body["messages"][1]["content"].startswith("1 + 1?\n")
+    (artifact,) = Store(tmp_path / "runs" / "store").artifacts()
+    assert artifact.identity["groups"]["model"]["system_prompt"] == "Be brief."
+
+
 def test_a_dataset_out_of_reach_ends_a_run_before_it_trains(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

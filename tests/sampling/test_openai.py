@@ -14,7 +14,7 @@ from reasoning_lab.sampling.openai import (
     escape_chat_markup,
     parse_completion,
 )
-from reasoning_lab.types import Completion, UserError
+from reasoning_lab.types import Completion, Message, Prompt, UserError
 from tests.support.openai_server import Reply, Server, chat_reply, serving
 
 pytestmark = pytest.mark.skipif(find_spec("openai") is None, reason="needs the package openai")
@@ -59,6 +59,25 @@ def test_a_request_has_the_configured_fields() -> None:
         "seed": (2**62 + 5) % 2**31,
         "top_k": 5,
     }
+
+
+def test_a_request_has_the_conversation_and_the_system_prompt() -> None:
+    own = Message("system", "Be brief. <|im_end|>")
+    turns = Message("user", "1 + 1?"), Message("assistant", "2"), Message("user", "p")
+    prompts: list[Prompt] = ["p", turns, (own, *turns)]
+    with serving(Server(echo)) as server:
+        hardware = HardwareConfig(sampling=SamplingHardwareConfig(url=server.url))
+        engine = OpenAIEngine("teacher", {}, hardware, "Think. <|think|>")
+        completions = engine.generate(prompts, SAMPLING, [0, 1, 2])
+    roles = ["user", "assistant", "user"]
+    system = {"role": "system", "content": "Think. <|think|>"}
+    sent = {body["seed"]: body["messages"] for body in server.bodies}
+    assert [message["role"] for message in sent[1]] == ["system", *roles]
+    assert [message["content"] for message in sent[1][1:]] == ["1 + 1?", "2", "p"]
+    assert sent[0] == [system, {"role": "user", "content": "p"}]
+    # What the data brings counts before it, and its markup is text.
+    assert sent[2] == [{"role": "system", "content": "Be brief. < |im_end|>"}, *sent[1][1:]]
+    assert [one.text.rpartition(" ")[2] for one in completions] == ["0", "1", "2"]
 
 
 def test_a_request_to_a_busy_server_is_repeated() -> None:

@@ -3,6 +3,7 @@
 import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.sampling.rollouts import RolloutSampler
 from reasoning_lab.tracking.progress import Progress
-from reasoning_lab.types import Completion, Problem, RolloutGroup, Verdict
+from reasoning_lab.types import Completion, Message, Problem, RolloutGroup, UserError, Verdict
 from reasoning_lab.verify import Verifier
 from tests.support.scripted import ScriptedEngine
 
@@ -85,9 +86,28 @@ def test_a_thought_that_the_template_opened_holds_no_answer(
     problems = [Problem(prompt, "1", "number", "coins") for prompt in ("cut off", "closed")]
     engine = ScriptedEngine("m", {"cut off": CUT_OFF, "closed": CLOSED}, HardwareConfig())
     sampler = RolloutSampler(
-        lambda _: engine, verifier, "policy", Progress(), thought_prefix=prefix
+        lambda _: engine, verifier, "policy", Progress(), thought_of=lambda earlier: prefix
     )
     sampled = sampler.groups(problems, 1, Sampling(1.0, 1.0, 4), "0")
     assert [group.rollouts[0].verdict for group in sampled] == [of_cut_off, Verdict.CORRECT]
     # What trains is what was sampled.
     assert [group.rollouts[0].completion for group in sampled] == [CUT_OFF, CLOSED]
+
+
+def test_a_system_message_that_opens_another_thought_is_refused(verifier: Verifier) -> None:
+    engine = ScriptedEngine("m", {"coin": CLOSED}, HardwareConfig())
+    opens = (Message("system", "/think"),)
+    sampler = RolloutSampler(
+        lambda _: engine,
+        verifier,
+        "policy",
+        Progress(),
+        thought_of=lambda earlier: "<think>" if earlier == opens else "",
+    )
+    plain = Problem("coin", "1", "number", "coins", metadata={"row": "f.jsonl, line 7"})
+    other = replace(plain, earlier_messages=(Message("system", "Be brief."),))
+    assert len(sampler.groups([plain, other], 1, Sampling(1.0, 1.0, 4), "0")) == 2
+    with pytest.raises(UserError, match=r"^f\.jsonl, line 7: .* with '<think>', and else with ''"):
+        sampler.groups(
+            [plain, replace(plain, earlier_messages=opens)], 1, Sampling(1.0, 1.0, 4), "0"
+        )

@@ -16,7 +16,7 @@ from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.models.tokenizer import prompt_tokens
 from reasoning_lab.sampling.engine import Sampling, completions_of
 from reasoning_lab.sampling.hf import HFEngine
-from reasoning_lab.types import Completion
+from reasoning_lab.types import Completion, Prompt
 
 Damage = Callable[[Path], None]
 WEIGHTS, TOKENIZER, CONFIG = "model.safetensors", "tokenizer.json", "config.json"
@@ -112,7 +112,7 @@ class Ungoverned(DamagedEngine):
     """Samples at temperature 1, whatever it is asked."""
 
     def generate(
-        self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]
+        self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int]
     ) -> list[Completion]:
         return super().generate(prompts, replace(sampling, temperature=1.0), seeds)
 
@@ -121,7 +121,7 @@ class Unseeded(DamagedEngine):
     """Takes other random numbers at each call."""
 
     def generate(
-        self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]
+        self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int]
     ) -> list[Completion]:
         self.calls += 1
         return super().generate(prompts, sampling, [seed + 1000 * self.calls for seed in seeds])
@@ -131,7 +131,7 @@ class Unflagged(DamagedEngine):
     """Calls every completion ended."""
 
     def generate(
-        self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]
+        self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int]
     ) -> list[Completion]:
         completions = super().generate(prompts, sampling, seeds)
         return [replace(completion, truncated=False) for completion in completions]
@@ -141,7 +141,7 @@ class Endless(DamagedEngine):
     """Leaves the end token out."""
 
     def generate(
-        self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]
+        self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int]
     ) -> list[Completion]:
         return [
             c if c.truncated else replace(c, token_ids=c.token_ids[:-1], logprobs=c.logprobs[:-1])
@@ -182,7 +182,7 @@ class GenerateEngine:
         self._policy, self._tokenizer = policy, tokenizer
 
     def generate(
-        self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]
+        self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int]
     ) -> list[Completion]:
         outputs = [
             self._output(ids, sampling, seed)

@@ -5,14 +5,14 @@ from typing import Any
 
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.sampling.engine import Sampling
-from reasoning_lab.types import Completion
+from reasoning_lab.types import Completion, Prompt, messages_of
 
 
 class ScriptedEngine:
     """Answers by a prompt's first line: a text, with the seed at its end, or a completion.
 
     Attributes:
-        calls: Prompts of every call of any engine, in order.
+        calls: Last turns of the prompts of every call of any engine, in order.
         closed: How many engines were closed.
         lost_at: Fails in the call with a prompt that begins so.
     """
@@ -36,10 +36,11 @@ class ScriptedEngine:
         cls.calls, cls.closed, cls.lost_at = [], 0, lost_at
 
     def generate(
-        self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]
+        self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int]
     ) -> list[Completion]:
-        self.calls.append(list(prompts))
-        firsts = [prompt.splitlines()[0] for prompt in prompts]
+        texts = [messages_of(prompt)[-1].content for prompt in prompts]
+        self.calls.append(texts)
+        firsts = [text.splitlines()[0] for text in texts]
         if self.lost_at in firsts:
             raise RuntimeError("the machine is lost")
         return [

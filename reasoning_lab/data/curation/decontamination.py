@@ -44,7 +44,7 @@ class Decontaminate(Step):
         ]
 
         def overlap(problem: Problem) -> str | None:
-            words = normalized_words(problem.prompt)
+            words = normalized_words(problem.user_text)
             return next((match for index in indexes if (match := index.match(words))), None)
 
         return by_problem(rollouts, overlap)

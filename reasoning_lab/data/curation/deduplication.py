@@ -30,7 +30,7 @@ class DuplicateProblems(Step):
         first_spellings: dict[int, int] = {}
         for rollout in rollouts:
             problem = rollout.problem
-            spelling = hash((problem.prompt, problem.gold))
+            spelling = hash((problem.model_prompt, problem.gold))
             same = first_spellings.setdefault(int(problem.id, 16), spelling) == spelling
             yield None if same else f"another spelling of problem {problem.id}"
 
@@ -79,9 +79,9 @@ class NearDuplicates(Step):
                     if (number := int(problem.id, 16)) not in seen:
                         seen.add(number)
                         ids.append(number)
-                        file.write(problem.prompt.encode("utf-8", "surrogatepass"))
+                        file.write(problem.user_text.encode("utf-8", "surrogatepass"))
                         ends.append(file.tell())
-                        yield problem.prompt
+                        yield problem.user_text
 
             bands = self._bands(prompts())
             file.flush()

@@ -15,6 +15,11 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from reasoning_lab.config.fields import FREE_KEYS, FREE_KEYS_WHEN_SET
+from reasoning_lab.data.sources.messages import (
+    Conversation,
+    is_conversation,
+    read_conversation,
+)
 from reasoning_lab.data.sources.multiple_choice import GOLD_NAMES, correct_letter, read_options
 from reasoning_lab.data.sources.row_levels import check_levels, mapped_level, read_level
 from reasoning_lab.data.sources.row_values import (
@@ -28,7 +33,7 @@ from reasoning_lab.data.sources.row_values import (
     text_problem,
     value_at,
 )
-from reasoning_lab.types import Problem, UserError
+from reasoning_lab.types import Message, Problem, UserError
 from reasoning_lab.verify.extraction import extract_answer
 
 _AFTER = "after "
@@ -39,10 +44,14 @@ class RowMapping:
     """Which column of a row holds what; `data.rows` in a config.
 
     A column may be a path into nested values, e.g. `messages.0.content`. A step into a list of
-    messages may be a role: `messages.user.content`.
+    messages may be a role: `messages.user.content`, or a position from the end:
+    `messages.-1.content`.
 
     Attributes:
-        prompt: Column of the question.
+        prompt: Column of the question: a text, or a list of messages. Of these the last one of the
+            user is the question, those before it stay before it, and an answer behind it is the
+            solution where `solutions` names no column.
+        system: Column of the system message; a row without one has none.
         gold: Column of the known answer.
         gold_in: Where the answer is in that column: `whole`, `boxed` (its last \\boxed{}), or
             `after MARK` (the text after the last MARK).
@@ -88,6 +97,7 @@ class RowMapping:
     family_column: str | None = None
     levels: dict[Any, int] = field(default_factory=dict, metadata=FREE_KEYS_WHEN_SET)
     cases: dict[str, dict[str, Any]] = field(default_factory=dict, metadata=FREE_KEYS_WHEN_SET)
+    system: str | None = field(default=None, metadata={"when_set": True})
 
     def check(self, key: str) -> None:
         """Raise UserError for values that fit no row; `key` is where they stand in the config."""
@@ -147,6 +157,7 @@ class RowMapping:
             ("thought", self.thought),
             *(("only", column) for column in self.only),
             ("family_column", self.family_column),
+            ("system", self.system),
         ]
         columns: dict[str, str] = {}
         for key, column in pairs:
@@ -203,7 +214,8 @@ class RowMapping:
         gold = self._gold(row, known_columns)
         if gold is None:
             return None
-        prompt = _text(row, self.prompt, "prompt", known_columns)
+        conversation = self._conversation(row, known_columns)
+        prompt = conversation.prompt
         metadata: dict[str, Any] = {"row": name}
         texts: list[str] = []
         if self.shuffled:
@@ -220,6 +232,8 @@ class RowMapping:
             metadata["choices"] = texts
         if self.solutions is not None:
             metadata["solutions"] = self._solutions(row, self.solutions, known_columns)
+        elif conversation.solution is not None:
+            metadata["solutions"] = self._with_thought(row, [conversation.solution], known_columns)
         family = self.family
         if self.family_column is not None:
             value = value_at(row, self.family_column)
@@ -229,7 +243,20 @@ class RowMapping:
                 if is_integer
                 else _text(row, self.family_column, "family_column", known_columns)
             )
-        return Problem(prompt, gold, self.checker, family, self._level(row), metadata)
+        level, earlier = self._level(row), conversation.earlier
+        return Problem(prompt, gold, self.checker, family, level, metadata, earlier)
+
+    def _conversation(self, row: Mapping[str, Any], columns: Iterable[str]) -> Conversation:
+        system = None if self.system is None else value_at(row, self.system)
+        if is_missing(system) or (isinstance(system, str) and is_blank(system)):
+            system = None
+        elif self.system is not None:
+            system = _text(row, self.system, "system", columns)
+        value = value_at(row, self.prompt)
+        if is_conversation(value):
+            return read_conversation(value, self.prompt, system)
+        prompt = _text(row, self.prompt, "prompt", columns)
+        return Conversation(() if system is None else (Message("system", system),), prompt, None)
 
     def _gold(self, row: Mapping[str, Any], columns: Iterable[str]) -> str | None:
         value = value_at(row, self.gold)
@@ -295,6 +322,11 @@ class RowMapping:
         solutions = [text.strip() for text in texts if text and text.strip()]
         for text in solutions:
             _check_text(text, column)
+        return self._with_thought(row, solutions, columns)
+
+    def _with_thought(
+        self, row: Mapping[str, Any], solutions: list[str], columns: Iterable[str]
+    ) -> list[str]:
         if self.thought is None or not solutions:
             return solutions
         thought = _text(row, self.thought, "thought", columns)

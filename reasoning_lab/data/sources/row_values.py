@@ -56,7 +56,8 @@ class JsonFloat(float):
 def value_at(row: Any, column: str) -> Any:
     """The value at a dotted path; None where the path does not exist.
 
-    A step into a list is a position from 0, or the role of a message (the first one of that role).
+    A step into a list is a position from 0, one from the end as in -1, or the role of a message
+    (the first one of that role).
     """
     if isinstance(row, Mapping) and column in row:
         return row[column]
@@ -72,8 +73,9 @@ def value_at(row: Any, column: str) -> Any:
 
 
 def _element(values: Sequence[Any], step: str) -> Any:
-    if step.isdecimal():
-        return values[int(step)] if len(step) < 10 and int(step) < len(values) else None
+    if step.removeprefix("-").isdecimal():
+        is_there = len(step) < 10 and -len(values) <= int(step) < len(values)
+        return values[int(step)] if is_there else None
     messages = (value for value in values if isinstance(value, Mapping))
     return next((m for m in messages if step in [m.get(key) for key in _ROLE_KEYS]), None)
 

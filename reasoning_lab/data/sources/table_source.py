@@ -26,7 +26,7 @@ from reasoning_lab.data.sources.row_mapping import RowMapping
 from reasoning_lab.data.sources.row_values import RowError, missing_column, root_of
 from reasoning_lab.data.sources.unreadable import UnreadablePolicy
 from reasoning_lab.graph.ledger import Ledger
-from reasoning_lab.types import Problem, Split, UserError
+from reasoning_lab.types import Message, Problem, Split, UserError
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ _BATCH_PROBLEMS = 1024
 _SPLITS = tuple(Split)
 # Values of the column `split`: the prompt's hash decides the split; the row is not used.
 _HASHED, _UNUSED = -1, -2
-_TEXTS = ("prompt", "gold", "checker", "family", "metadata")
+_TEXTS = ("prompt", "earlier_messages", "gold", "checker", "family", "metadata")
 # Reasons that a mapping asks for; every other reason is a row that cannot be read.
 _FILTERED, _NO_GOLD = "filtered", "no_gold"
 _SHOWN_COMPLAINTS = 3
@@ -105,9 +105,11 @@ class TableSource:
         chosen = np.random.default_rng(seed).permutation(matching)[:count]
         for start in range(0, count, _BATCH_PROBLEMS):
             batch = self._table[chosen[start : start + _BATCH_PROBLEMS]]
-            names = ("prompt", "gold", "checker", "family", "level", "metadata")
-            for *values, metadata in zip(*(batch[name] for name in names), strict=True):
-                yield Problem(**dict(zip(names, [*values, json.loads(metadata)], strict=True)))
+            names = ("prompt", "gold", "checker", "family", "level", "metadata", "earlier_messages")
+            for *values, metadata, earlier in zip(*(batch[name] for name in names), strict=True):
+                turns = tuple(Message(*turn) for turn in json.loads(earlier))
+                parsed = [*values, json.loads(metadata), turns]
+                yield Problem(**dict(zip(names, parsed, strict=True)))
 
     def available(self, split: Split, levels: Sequence[int]) -> int:
         return len(self._matching(split, levels))
@@ -294,6 +296,7 @@ def _table_row(
         "split": _HASHED if row.split in (None, Split.TRAIN) else _SPLITS.index(row.split),
         "level": problem.level,
         "prompt": problem.prompt,
+        "earlier_messages": json.dumps([(m.role, m.content) for m in problem.earlier_messages]),
         "gold": gold,
         "checker": problem.checker,
         "family": problem.family,

@@ -39,7 +39,7 @@ def drop_too_long(
         tokens = lengths[too_long].tolist()
         problems = rollouts.select(too_long).problems()
         dropped = [
-            {"origin": problem.origin, "prompt": problem.prompt, "tokens": count}
+            {"origin": problem.origin, "prompt": problem.transcript, "tokens": count}
             for count, problem in zip(tokens, problems, strict=True)
         ]
         longest = dropped[tokens.index(max(tokens))]["origin"]

@@ -32,6 +32,7 @@ from filelock import FileLock
 from transformers import PreTrainedTokenizerBase
 
 from reasoning_lab.data.corpus import RolloutFile
+from reasoning_lab.data.rollout_index import EARLIER_MESSAGES, earlier_messages_of
 from reasoning_lab.data.tokens.documents import Document, TrainedPart, document_of
 from reasoning_lab.data.tokens.table import COLUMNS, TokenTable, arrow_table
 from reasoning_lab.graph.housekeeping import SOURCE_FILE
@@ -40,7 +41,7 @@ from reasoning_lab.graph.stat_cache import sha256_of
 from reasoning_lab.graph.store import lock_file
 from reasoning_lab.models.tokenizer import tokenize, tokenizer_identity
 from reasoning_lab.system.files import flush_and_rename, remove, write_atomically
-from reasoning_lab.types import Completion
+from reasoning_lab.types import Completion, model_prompt
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ _CALL_CHARACTERS = 1 << 16
 # Compressed; a process needs seconds to start, in which this one tokenises as much.
 _FEW_BYTES = 8 << 20
 _SHARD_ROWS = 4096
-_READ = ["prompt", "text", "token_ids", "truncated"]
+_READ = ["prompt", EARLIER_MESSAGES, "text", "token_ids", "truncated"]
 _SUMMARY = "table.json"
 
 
@@ -242,8 +243,12 @@ def _write_shard(
 
 def _call_ends(rows: pa.RecordBatch) -> list[int]:
     """Where calls of the tokenizer end, so that each reads about `_CALL_CHARACTERS`."""
-    characters = pc.add(pc.utf8_length(rows["prompt"]), pc.utf8_length(rows["text"]))
-    calls = np.cumsum(characters.to_numpy()) // _CALL_CHARACTERS
+    characters = pc.add(pc.utf8_length(rows["prompt"]), pc.utf8_length(rows["text"])).to_numpy()
+    earlier = [
+        sum(len(turn["content"]) for turn in turns or ())
+        for turns in rows[EARLIER_MESSAGES].to_pylist()
+    ]
+    calls = np.cumsum(characters + np.array(earlier, np.int64)) // _CALL_CHARACTERS
     return [*(np.flatnonzero(np.diff(calls)) + 1).tolist(), len(rows)]
 
 
@@ -257,5 +262,9 @@ def _documents(
             columns["token_ids"], columns["text"], columns["truncated"], strict=True
         )
     ]
-    examples = tokenize(tokenizer, columns["prompt"], completions)
+    prompts = [
+        model_prompt(prompt, earlier_messages_of(turns))
+        for prompt, turns in zip(columns["prompt"], columns[EARLIER_MESSAGES], strict=True)
+    ]
+    examples = tokenize(tokenizer, prompts, completions)
     return [document_of(example, trained=trained) for example in examples]

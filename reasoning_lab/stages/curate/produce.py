@@ -45,7 +45,7 @@ def run(config: CurateStage, context: StageContext, corpus: Corpus) -> Metrics:
 
     def note(removal: Removal) -> None:
         problem = removal.rollout.problem
-        row = {"origin": problem.origin, "problem": problem.id, "prompt": problem.prompt}
+        row = {"origin": problem.origin, "problem": problem.id, "prompt": problem.transcript}
         rows[removal.step].append({**row, "detail": removal.reason})
         if len(removed) < _LOGGED_ROLLOUTS:
             removed.append(removal.rollout)

@@ -14,6 +14,7 @@ from reasoning_lab.data.teachers.teacher import boxed
 from reasoning_lab.data.tokens.documents import document_of
 from reasoning_lab.data.tokens.table import TokenTable
 from reasoning_lab.graph.stage import Metrics
+from reasoning_lab.models.chat import set_system_prompt
 from reasoning_lab.models.markup import plain_tokens
 from reasoning_lab.models.policy import build_policy
 from reasoning_lab.models.tokenizer import (
@@ -37,7 +38,9 @@ def run(config: PretrainStage, context: StageContext) -> Metrics:
     thoughts = [teacher.texts(problem, 1, context.seed)[0] for problem in problems]
     texts = [*(problem.prompt for problem in problems), *thoughts, "Wait, "]
     tokenizer = train_tokenizer(texts, context.model.vocab_size)
-    prompts = prompt_tokens(tokenizer, [problem.prompt for problem in problems])
+    if context.model.system_prompt is not None:
+        set_system_prompt(tokenizer, context.model.system_prompt, "model.system_prompt")
+    prompts = prompt_tokens(tokenizer, [problem.model_prompt for problem in problems])
     golds = completion_tokens(tokenizer, [boxed(problem.gold) for problem in problems])
     answers = list(map(Example, prompts, golds))
     steps = single_steps(thoughts)

@@ -269,7 +269,7 @@ def training_rows(
     """The rollouts that train in an update's groups, tokenized and weighted."""
     trained = [(record, len(group.compared)) for group in groups for record in group.trained]
     rollouts = [record.rollout for record, _ in trained]
-    prompts = prompt_tokens(tokenizer, [rollout.problem.prompt for rollout in rollouts])
+    prompts = prompt_tokens(tokenizer, [rollout.problem.model_prompt for rollout in rollouts])
     weights = token_weights(
         config.aggregation,
         [len(rollout.completion.token_ids) for rollout in rollouts],

@@ -114,7 +114,7 @@ def entropy(
     """
     count = min(_ENTROPY_ROLLOUTS, len(rollouts))
     read = [rollouts[number * len(rollouts) // count] for number in range(count)]
-    prompts = prompt_tokens(tokenizer, [rollout.problem.prompt for rollout in read])
+    prompts = prompt_tokens(tokenizer, [rollout.problem.model_prompt for rollout in read])
     examples = [
         Example(prompt, rollout.completion.token_ids)
         for prompt, rollout in zip(prompts, read, strict=True)

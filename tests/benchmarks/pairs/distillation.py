@@ -32,7 +32,7 @@ from reasoning_lab.stages.distill.stage import DistillStage
 from reasoning_lab.tracking.tracker import Tracker
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.training.stage import LabStage
-from reasoning_lab.types import Completion, Problem, Split
+from reasoning_lab.types import Completion, Problem, Prompt, Split
 from reasoning_lab.verify import build_verifier
 from tests.support.sources import file_source
 
@@ -60,7 +60,7 @@ class PersistentEngine(VLLMEngine):
     tokens = 0
 
     def generate(
-        self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]
+        self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int]
     ) -> list[Completion]:
         completions = super().generate(prompts, sampling, seeds)
         self.tokens += sum(len(completion.token_ids) for completion in completions)

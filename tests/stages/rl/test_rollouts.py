@@ -15,7 +15,7 @@ from reasoning_lab.stages.rl.records import PromptBatch, RewardedGroup, StepRoll
 from reasoning_lab.stages.rl.rollouts import RolloutCollector, training_rows
 from reasoning_lab.stages.rl.stage import FilterConfig, RLStage
 from reasoning_lab.tracking.progress import Progress
-from reasoning_lab.types import Completion, Problem, UserError
+from reasoning_lab.types import Completion, Problem, Prompt, UserError
 from reasoning_lab.verify import Verifier
 from tests.support.rl import rewarded_group, word_tokenizer
 from tests.support.stages import optimization
@@ -42,10 +42,11 @@ class Script:
         self.seeds: dict[str, list[int]] = {prompt: [] for prompt in lines}
 
     def generate(
-        self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]
+        self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int]
     ) -> list[Completion]:
         completions = []
         for prompt, seed in zip(prompts, seeds, strict=True):
+            assert isinstance(prompt, str)
             self.seeds[prompt].append(seed)
             text, tokens = self._lines[prompt].pop(0)
             ids = [7] * tokens
