@@ -162,6 +162,7 @@ class Sampler:
                 {split: name},
                 False,
                 str(path),
+                None,
                 "",
                 columns,
             )
