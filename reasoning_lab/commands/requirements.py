@@ -226,7 +226,12 @@ def _work(config: NodeConfig, memory: Footprint | None, artifact: Bounds) -> Bou
     optimization = stage.optimization
     target = optimization.optimizer.target
     state = state_bytes(memory, config.root.model.dtype, target, hardware.strategy)
-    states = states_bytes(state, optimization.planned_steps, optimization.checkpoint_every_steps)
+    states = states_bytes(
+        state,
+        optimization.planned_steps,
+        optimization.checkpoint_every_steps,
+        optimization.keep_checkpoints,
+    )
     if config.is_bound:  # So that there may be fewer steps.
         states = replace(states, least=0)
     if written is None:

@@ -1,9 +1,9 @@
 """The state that a killed training goes on from: written whole or not at all, checked when read.
 
 Lightning collects the state, a folder where ranks hold shards; here it is sealed with its
-checksum, flushed and renamed into place, and the one before it is kept until then. Where a
-validation follows a step, the state is saved after it: Lightning skips that validation on
-resuming, and early stopping would miss what it saw.
+checksum, flushed and renamed into place; only then are older ones removed. Where a validation
+follows a step, the state is saved after it: Lightning skips that validation on resuming, and early
+stopping would miss what it saw.
 """
 
 import json
@@ -26,7 +26,6 @@ from reasoning_lab.system.ranks import Peers, rank, world_size
 
 log = logging.getLogger(__name__)
 
-_KEPT = 2
 _PATTERN = "step-*"
 _DRAFT = "draft"
 
@@ -128,7 +127,7 @@ class Checkpoints(Checkpoint):
         trainer.save_checkpoint(draft, weights_only=False)
         if trainer.is_global_zero:
             rename_with_checksum(draft, f"step-{self.step:08d}")
-            for old in sorted(self.folder.glob(_PATTERN))[:-_KEPT]:
+            for old in sorted(self.folder.glob(_PATTERN))[: -self.optimization.keep_checkpoints]:
                 remove(old)
         trainer.strategy.barrier()
         self._saved_at = time.monotonic()

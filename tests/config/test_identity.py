@@ -119,6 +119,7 @@ PLACED = {
     ("kl", "log_every_steps"),
     ("optimization", "checkpoint_every_minutes"),
     ("optimization", "checkpoint_every_steps"),
+    ("optimization", "keep_checkpoints"),
     ("optimization", "log_every_steps"),
     ("packing",),
     ("shard_problems",),
