@@ -124,6 +124,7 @@ PLACED = {
     ("packing",),
     ("shard_problems",),
     ("table_every_steps",),
+    ("validation", "table_rollouts"),
     ("validation_batch_rows",),
 }
 
