@@ -209,7 +209,8 @@ def fit(
     Args:
         batches: `optimization.steps` times as many micro-batches as a step has on all ranks.
         optimization: Its length is in steps.
-        validation: Batches for `validation_step`, every `validate_every_steps` optimizer steps.
+        validation: Batches for `validation_step`, every `validate_every_steps` optimizer steps; a
+            training that is shorter is validated when it ends.
 
     Returns:
         Seconds that this call trained.
@@ -225,6 +226,8 @@ def fit(
         module.policy.gradient_checkpointing_enable({"use_reentrant": False})
     module.device_use = DeviceUse(module.policy, context.hardware)
     choice, steps = context.training.weights, optimization.steps
+    if validate_every_steps is not None:
+        validate_every_steps = min(validate_every_steps, steps)
     if choice != "last":
         module.best_weights = BestWeights(choice, module.policy, folder, steps, context.name)
     best = module.best_weights

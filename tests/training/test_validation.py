@@ -101,6 +101,20 @@ def test_validation_loss_of_sft_is_that_of_the_corpus_s_validation_rollouts(
         trained("sft", mixed, tmp_path / "none", config)
 
 
+@pytest.mark.parametrize("name", ["midtrain", "sft"])
+def test_training_that_is_shorter_than_the_rhythm_is_validated_when_it_ends(
+    name: str, context: StageContext, tmp_path: Path
+) -> None:
+    """As with `length: 1 epoch` of a small corpus."""
+    config: Any = replace(STAGES[name], validate_every_steps=50)  # type: ignore[call-arg]
+    trained(name, context, tmp_path / "rare", config)
+    often: Any = replace(config, validate_every_steps=STEPS)
+    trained(name, context, tmp_path / "once", often)
+    rare, once = (read_history(tmp_path / which / "out")["val/loss"] for which in ("rare", "once"))
+    assert rare == once
+    assert list(once) == [STEPS - 1]
+
+
 def test_problems_are_identity_where_they_are_validated() -> None:
     for name in ("sft", "midtrain", "dpo"):
         config = STAGES[name]
