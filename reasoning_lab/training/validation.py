@@ -12,12 +12,10 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from reasoning_lab.config.validation import ValidationConfig
 from reasoning_lab.data.sources.weighted_draw import by_level
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.sampling.rollouts import RolloutSampler
-from reasoning_lab.tracking.tracker import Tracker
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.training.loop import PolicyModule
 from reasoning_lab.training.stage import TrainingStage
@@ -70,20 +68,9 @@ class PolicyValidation(Callback):
 
     def _validate(self, module: pl.LightningModule, step: int) -> None:
         copy_weights(self._policy, self._model)
-        context = self._context
-        groups = validation_groups(
-            context.training, self._problems, self._sampler, context.seed, step
-        )
-        metrics = validation_metrics(groups)
-        cast(PolicyModule, module).log_validation(metrics, step)
-        log_validation_table(context.tracker, context.training.validation, groups, step)
-        log.info(
-            "stages.%s: pass@1 %.1f%% on %d validation problems after step %d.",
-            context.name,
-            100 * metrics["val/pass@1"],
-            len(groups),
-            step,
-        )
+        stage, seed = self._context.training, self._context.seed
+        groups = validation_groups(stage, self._problems, self._sampler, seed, step)
+        log_validation(cast(PolicyModule, module), self._context, groups, step)
 
 
 def policy_validation(
@@ -145,11 +132,23 @@ def validation_metrics(groups: Sequence[RolloutGroup]) -> dict[str, float]:
     }
 
 
-def log_validation_table(
-    tracker: Tracker, config: ValidationConfig, groups: Sequence[RolloutGroup], step: int
+def log_validation(
+    module: PolicyModule, context: StageContext, groups: Sequence[RolloutGroup], step: int
 ) -> None:
-    """Log the first completions of a validation with their verdicts, and the step."""
+    """Log, show and keep what the policy's completions after `step` steps say; at least one group.
+
+    The tracker gets the first of them as a table, with their verdicts.
+    """
+    metrics = validation_metrics(groups)
+    module.log_validation(metrics, step)
     rollouts = [rollout for group in groups for rollout in group.rollouts]
-    rows = rollouts[: config.table_rollouts]
+    rows = rollouts[: context.training.validation.table_rollouts]
     if rows:
-        tracker.log_rollouts(_TABLE, rows, {"step": [step] * len(rows)})
+        context.tracker.log_rollouts(_TABLE, rows, {"step": [step] * len(rows)})
+    log.info(
+        "stages.%s: pass@1 %.1f%% on %d validation problems after step %d.",
+        context.name,
+        100 * metrics["val/pass@1"],
+        len(groups),
+        step,
+    )

@@ -46,13 +46,15 @@ def state_weights(folder: Path) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("name", BEST)
 def test_policy_has_the_weights_of_the_step_with_the_best_measure(
-    name: str, context: StageContext, tmp_path: Path
+    name: str, context: StageContext, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")
     metrics, states = saved_states(name, context, tmp_path)
     metric, behind, choose = BEST[name]
     values = read_history(tmp_path / "out")[metric]
     assert STEPS - behind in values
     best = choose(values)
+    assert "training ends after" not in caplog.text  # As it would say of early stopping.
     assert len(set(values.values())) > 1
     assert (metrics["weights_step"], metrics[metric]) == (best + behind, values[best])
     expected = state_weights(states[best + behind - 1])

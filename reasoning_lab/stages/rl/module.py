@@ -43,11 +43,7 @@ from reasoning_lab.system.ranks import Peers
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.training.loop import PolicyModule, best_metrics, fit, save_trained
 from reasoning_lab.training.step_plan import in_steps
-from reasoning_lab.training.validation import (
-    log_validation_table,
-    validation_metrics,
-    validation_problems,
-)
+from reasoning_lab.training.validation import log_validation, validation_problems
 from reasoning_lab.types import RolloutGroup, Split
 
 log = logging.getLogger(__name__)
@@ -85,8 +81,7 @@ class RLModule(PolicyModule):
         self._prefetcher = prefetcher
         self._config = config
         self._micro_batch_size = context.hardware.micro_batch_size
-        self._tracker = context.tracker
-        self._name = context.name
+        self._context = context
         self._peers = Peers()
         self._health = Health()
         needs_reference = config.kl.weight or config.kl.log_every_steps
@@ -131,7 +126,7 @@ class RLModule(PolicyModule):
             metrics |= self.device_use.metrics(train_s)
         rollouts = rollout_metrics(step_rollouts, entropy_nats, sampling, policy_version)
         for warning in self._health.warnings(rollouts):
-            log.warning("stages.%s: %s.", self._name, warning)
+            log.warning("stages.%s: %s.", self._context.name, warning)
         metrics |= {f"rollout/{key}": float(value) for key, value in rollouts.items()}
         self.last_metrics = {"train/learning_rate": learning_rate, **metrics}
         is_logged = batch.step % self._config.optimization.log_every_steps == 0
@@ -170,8 +165,7 @@ class RLModule(PolicyModule):
 
     def _validated(self, groups: Sequence[RolloutGroup], step: int) -> None:
         if groups:
-            self.log_validation(validation_metrics(groups), step)
-            log_validation_table(self._tracker, self._config.validation, groups, step)
+            log_validation(self, self._context, groups, step)
 
     def _log_table(self, step_rollouts: StepRollouts) -> None:
         records = [
@@ -179,7 +173,7 @@ class RLModule(PolicyModule):
             for group in step_rollouts.trained_groups[:_TABLE_GROUPS]
             for record in group.compared[:_TABLE_ROLLOUTS]
         ]
-        self._tracker.log_rollouts(
+        self._context.tracker.log_rollouts(
             "rollout/samples",
             [record.rollout for record in records],
             {
