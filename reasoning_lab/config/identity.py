@@ -32,7 +32,8 @@ def identity_of(value: Any) -> Any:
     """
 
     def decides(item: dataclasses.Field[Any], content: Any) -> bool:
-        unset = item.metadata.get("when_set", False) and content == _default_of(item)
+        may_be_unset = item.metadata.get("when_set", False)
+        unset = may_be_unset and identity_of(content) == identity_of(_default_of(item))
         return not unset and not item.metadata.get("placement", False)
 
     return _plain(value, Component, decides, str)
