@@ -4,7 +4,6 @@ Everything on the card is read from the store: the stages from each `artifact.js
 licences from the corpora's cards, and results from the evaluations of these policies.
 """
 
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ import yaml
 
 from reasoning_lab.commands.arguments import take_values
 from reasoning_lab.commands.evaluate import stored_policy
+from reasoning_lab.commands.hub_upload import require_token, upload
 from reasoning_lab.commands.root_config import PathsConfig
 from reasoning_lab.data.artifacts import Corpus
 from reasoning_lab.data.card import fenced_block, markdown_table
@@ -23,13 +23,12 @@ from reasoning_lab.graph.ledger import DROPPED_ROWS, TABLE_COLUMNS, Ledger
 from reasoning_lab.graph.recipe import BASE
 from reasoning_lab.graph.record import RECORD_FILE, CorruptArtifactError, Record
 from reasoning_lab.graph.store import Store
-from reasoning_lab.models.policy_artifact import Policy
+from reasoning_lab.models.policy_artifact import LAST_WEIGHTS, Policy
 from reasoning_lab.types import UserError
 
 # Files of an artifact that only the lab reads.
 _INTERNAL_FILES = (RECORD_FILE, PROMPT_IDS, DROPPED_ROWS, "history.parquet")
 _CARD = "README.md"
-_TOKEN_VARIABLE = "HF_TOKEN"
 _SOURCE_LINES = ("- Problems:", "- Revision:", "- Licence of", "- Completions")
 _LIMITS = """\
 - It was trained on problems whose answers a program can check, and measured on nothing but what the
@@ -49,7 +48,7 @@ def main(arguments: Sequence[str]) -> None:
             "with push=OWNER/NAME and paths.runs=FOLDER, and nothing else"
         )
     if repository:
-        check_token(repository)
+        require_token(f"push={repository}")
     print(f"Card: {export(model, Path(runs or PathsConfig().runs), Path(out))}")
     if repository:
         print(f"Pushed, private: {push(Path(out), repository)}")
@@ -78,49 +77,41 @@ def export(model: str, runs: Path, folder: Path) -> Path:
         raise UserError(f"model={model}: {error}; run its recipe again to replace it") from error
     if artifact.kind != Policy.kind:
         raise UserError(f"model={model}: it is a {artifact.kind}, not a policy")
-    for name in artifact.files:
-        if name not in _INTERNAL_FILES:
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(artifact.path / name, folder / name)
+    for name in published_files(artifact):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(artifact.path / name, folder / name)
     card = folder / _CARD
     card.write_text(model_card(artifact), encoding="utf-8")
     return card
+
+
+def published_files(policy: Record) -> list[str]:
+    """Files of a policy's artifact that make it a model; last weights beside the best are not."""
+    hidden = f"{LAST_WEIGHTS}/"
+    return [
+        name for name in policy.files if name not in _INTERNAL_FILES and not name.startswith(hidden)
+    ]
 
 
 def push(folder: Path, repository: str) -> str:
     """Upload an exported folder to a private repository of the hub and return its URL.
 
     Raises:
-        UserError: There is no token in the environment, or the hub refuses or cannot be reached.
+        UserError: The hub refuses or cannot be reached.
     """
-    from huggingface_hub import HfApi
-
-    token = check_token(repository)
+    files = {
+        path.relative_to(folder).as_posix(): path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
     try:
-        api = HfApi(token=token)
-        url = api.create_repo(repository, private=True, exist_ok=True)
-        api.upload_folder(repo_id=repository, folder_path=folder)
+        return upload(repository, files, f"Upload {folder.name}")
     except Exception as error:  # Errors of several libraries: no network, no access, no such name.
         reason = str(error).strip().splitlines()[0]
         raise UserError(
             f"push={repository}: the upload failed ({reason}); '{folder}' is complete, so "
             "upload it later"
         ) from error
-    return str(url)
-
-
-def check_token(repository: str) -> str:
-    """The hub's token, which is read only from the environment.
-
-    Raises:
-        UserError: The token is not set.
-    """
-    token = os.environ.get(_TOKEN_VARIABLE)
-    if not token:
-        raise UserError(
-            f"push={repository}: {_TOKEN_VARIABLE} is not set; set it to a token with write access"
-        )
-    return token
 
 
 def model_card(policy: Record) -> str:

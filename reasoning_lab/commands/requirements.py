@@ -203,7 +203,9 @@ def _artifact(config: NodeConfig, costs: Costs) -> Bounds:
         if not config.is_known:
             return Bounds(0)
         weights = weight_bytes(config.architecture, config.vocab_size, model.dtype)
-        return policy_file_bytes(weights, config.vocab_size)
+        policy = policy_file_bytes(weights, config.vocab_size)
+        keeps_last = isinstance(stage, TrainingStage) and stage.keep_last
+        return policy + policy if keeps_last else policy
     if like := costs.expected(config.node, file_bytes, config.work.rows):
         return like
     if written is None:
@@ -226,9 +228,18 @@ def _work(config: NodeConfig, memory: Footprint | None, artifact: Bounds) -> Bou
     optimization = stage.optimization
     target = optimization.optimizer.target
     state = state_bytes(memory, config.root.model.dtype, target, hardware.strategy)
-    states = states_bytes(state, optimization.planned_steps, optimization.checkpoint_every_steps)
+    states = states_bytes(
+        state,
+        optimization.planned_steps,
+        optimization.checkpoint_every_steps,
+        optimization.keep_checkpoints,
+    )
     if config.is_bound:  # So that there may be fewer steps.
         states = replace(states, least=0)
+    if stage.weights != "last":
+        # Those of each state, the best so far, and one that is being written.
+        of_best = weight_bytes(config.architecture, config.vocab_size, config.root.model.dtype)
+        states += Bounds(0, (optimization.keep_checkpoints + 2) * of_best)
     if written is None:
         return states
     rows = written.rows_in_memory or written.rows

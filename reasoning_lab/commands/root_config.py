@@ -12,6 +12,7 @@ from reasoning_lab.config.fields import MAX_SEED, number, placement
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.model import ModelConfig
 from reasoning_lab.config.optimization import DebugConfig
+from reasoning_lab.config.publish import PublishConfig
 from reasoning_lab.config.tracker import TrackerConfig
 from reasoning_lab.training.stage import LabStage
 
@@ -44,6 +45,7 @@ class RootConfig:
         engine: What answers benchmarks; null = transformers in this process.
         hardware: Where and how wide a recipe runs; changes no result's identity.
         tracker: Where metrics are logged.
+        publish: Whether policies are pushed to the hub.
         paths: Where output goes.
         debug: What every training stage does otherwise while a mistake is looked for.
     """
@@ -58,6 +60,7 @@ class RootConfig:
     engine: EngineConfig | None = None
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
+    publish: PublishConfig = field(default_factory=PublishConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)
     debug: DebugConfig = field(default_factory=DebugConfig)
 

@@ -17,6 +17,7 @@ from rich.console import Console
 from reasoning_lab.commands.compose import Recipe
 from reasoning_lab.commands.estimates import Costs, position_in_run
 from reasoning_lab.commands.preflight import Preflight
+from reasoning_lab.commands.publish import Publisher, check_publish
 from reasoning_lab.commands.report import Report, add_evidence, publish, results_of
 from reasoning_lab.commands.root_config import RootConfig
 from reasoning_lab.config.identity import as_plain
@@ -87,6 +88,7 @@ def run(recipe: Recipe, out_dir: Path) -> RunResult:
     """
     with opened(recipe, out_dir) as recipe_run:
         records = run_graph(recipe.nodes, recipe_run.store, recipe_run.execute, recipe_run)
+        recipe_run.publisher.update_cards()
     return RunResult(
         {node.name: records[node.fingerprint] for node in recipe.nodes},
         write_report(recipe, records, recipe_run, out_dir),
@@ -108,6 +110,8 @@ def opened(recipe: Recipe, out_dir: Path) -> Iterator["RecipeRun"]:
         check_ray(root.hardware.ray)
     else:
         check_drives(root.hardware)
+    policies = [node.name for node in recipe.nodes if node.produces is Policy]
+    check_publish(root.publish, policies)
     quiet_libraries()
     torch.set_num_threads(root.hardware.threads or torch.get_num_threads())
     malloc.return_freed_blocks()
@@ -171,6 +175,7 @@ class RecipeRun:
 
     Attributes:
         store: Likewise.
+        publisher: Pushes the policies to the hub, if that is asked for.
     """
 
     def __init__(
@@ -192,6 +197,7 @@ class RecipeRun:
         self._log_file = out_dir.absolute() / LOG_FILE
         out_dir.mkdir(parents=True, exist_ok=True)
         self._lines = Lines(self._log_file)
+        self.publisher = Publisher(self._root.publish)
         self._tracking_mode = wandb_mode(self._root.tracker)
         self._started_s = time.monotonic()
         self._tracker: Tracker = Tracker()
@@ -239,6 +245,8 @@ class RecipeRun:
         did = "reused" if reused else f"done in {time.monotonic() - self._started_s:.0f} s"
         title = self._position(node).title(node.name)
         self._lines.print(f"{title}: {', '.join([did, *_counts(record)])}; {record.path}")
+        if (url := self.publisher.publish(node.name, record)) is not None:
+            self._lines.print(f"{title}: published, {url}")
         print_ledger(self._lines, node.name, Ledger.of(record.ledger), reused)
 
     def close(self) -> None:

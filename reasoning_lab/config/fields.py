@@ -29,9 +29,13 @@ def placement(default: T, choices: Sequence[str] = ()) -> T:
     return dataclasses.field(default=default, metadata={"placement": True, "choices": choices})
 
 
-def choice(*choices: str) -> Any:
-    """Declare a field that takes one of `choices`, the first by default."""
-    return dataclasses.field(default=choices[0], metadata={"choices": choices})
+def choice(*choices: str, when_set: bool = False) -> Any:
+    """Declare a field that takes one of `choices`, the first by default.
+
+    `when_set`: it is identity only where it is not the default, as `identity_of` has it.
+    """
+    metadata = {"choices": choices, "when_set": when_set}
+    return dataclasses.field(default=choices[0], metadata=metadata)
 
 
 def at_least(least: int) -> Any:
@@ -48,7 +52,7 @@ def number(
 ) -> Any:
     """Declare a number with a default and bounds, both allowed; null has none.
 
-    `when_set`: it is identity only where it is not null, as `identity_of` has it.
+    `when_set`: it is identity only where it is not the default, as `identity_of` has it.
     """
     metadata = {"least": least, "most": most, "placement": placement, "when_set": when_set}
     return dataclasses.field(default=default, metadata=metadata)

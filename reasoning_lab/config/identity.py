@@ -28,15 +28,20 @@ class Component:
 def identity_of(value: Any) -> Any:
     """`value` as plain data without its placement fields; what a fingerprint is made of.
 
-    A field that is identity `when_set` is left out while it is null or an empty mapping: it then
-    decides nothing.
+    A field that is identity `when_set` is left out while it has its default, which decides nothing.
     """
 
     def decides(item: dataclasses.Field[Any], content: Any) -> bool:
-        unset = item.metadata.get("when_set", False) and content in (None, {})
+        may_be_unset = item.metadata.get("when_set", False)
+        unset = may_be_unset and identity_of(content) == identity_of(_default_of(item))
         return not unset and not item.metadata.get("placement", False)
 
     return _plain(value, Component, decides, str)
+
+
+def _default_of(item: dataclasses.Field[Any]) -> Any:
+    factory = item.default_factory
+    return item.default if factory is dataclasses.MISSING else factory()
 
 
 def as_plain(value: Any, tagged: type = Component) -> Any:

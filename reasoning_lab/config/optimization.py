@@ -185,6 +185,9 @@ class OptimizationConfig:
         checkpoint_every_steps: How often the state is saved that a killed run resumes from.
         checkpoint_every_minutes: The same by the clock; whichever comes first. It is looked at
             between two steps.
+        keep_checkpoints: How many of the newest training states are kept. From one of several, a
+            stage goes on if the newest is damaged. They serve resumption alone, so all are removed
+            when the stage ends, where TRL's `save_total_limit` leaves its checkpoints.
         log_every_steps: How often metrics are sent to the tracker.
         overfit_batches: Every step reads one of so many batches; null = all rows are read.
         detect_anomaly: Whether torch looks for the operation that makes a gradient NaN, slowly. It
@@ -203,6 +206,7 @@ class OptimizationConfig:
     batch_size: int = at_least(1)
     checkpoint_every_steps: int = number(200, least=1, placement=True)
     checkpoint_every_minutes: float = number(10.0, least=0.1, placement=True)
+    keep_checkpoints: int = number(2, least=1, placement=True)
     log_every_steps: int = number(10, least=1, placement=True)
     overfit_batches: int | None = number(None, least=1, when_set=True)
     detect_anomaly: bool | None = field(default=None, metadata={"when_set": True})

@@ -47,7 +47,7 @@ class RunIdentity:
             "version": stage.version,
             "config": stage.identity(),
             "inputs": {kind: node.fingerprint for kind, node in inputs.items()},
-            "groups": {key: self.groups[key] for key in stage.reads},
+            "groups": {key: self.groups[key] for key in stage.groups_read()},
             "seed": self.seed,
         }
         classes = [f"{cls.__module__}.{cls.__qualname__}" for cls in type(stage).__mro__]

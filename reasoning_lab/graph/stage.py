@@ -41,7 +41,7 @@ class Stage:
         name: The name of its schema and of its folder in the store.
         consumes: Types of the artifacts that it needs from earlier stages.
         produces: Type of the artifact that it makes.
-        reads: Root config groups that its result depends on.
+        reads: Root config groups that its result depends on, whatever its knobs are.
         version: Raised when the algorithm changes, so that old artifacts are not reused.
         init_from: Where its learned input comes from: `previous`, `base` or the name of a stage.
         after: The stage that it follows in the recipe; null = it stays at its own place, which
@@ -61,6 +61,10 @@ class Stage:
         """Those knobs that decide the result, as plain data."""
         identity: dict[str, Any] = identity_of(self)
         return identity
+
+    def groups_read(self) -> tuple[str, ...]:
+        """Root config groups that its result depends on, with the knobs that it has."""
+        return self.reads
 
     def workload(self) -> Workload:
         """How much it will read and write."""

@@ -37,8 +37,6 @@ _VOCABULARY_ENTRY_BYTES = 100
 # A document of a token table besides its tokens: two numbers, two runs of its mask, two offsets,
 # of four bytes each, and its share of a file's header.
 _TABLE_DOCUMENT_BYTES = 28
-# States kept beside the one that is being written.
-_KEPT_STATES = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,12 +118,12 @@ def table_bytes(documents: float, tokens: float) -> Bounds:
     return Bounds(0, 4 * tokens + _TABLE_DOCUMENT_BYTES * documents + _SMALL_FILES_BYTES)
 
 
-def states_bytes(state: float, steps: int | None, every_steps: int) -> Bounds:
+def states_bytes(state: float, steps: int | None, every_steps: int, kept: int) -> Bounds:
     """All states on disk at once; None = it is not known how many steps there are.
 
-    One is written after `every_steps` steps, or earlier by the clock. Two are kept, and the one
-    before them is removed when a third has been written.
+    One is written after `every_steps` steps, or earlier by the clock. The newest `kept` are kept,
+    and the one before them is removed when the next has been written.
     """
-    least = 0 if steps is None else min(_KEPT_STATES, steps // every_steps)
-    most = _KEPT_STATES + 1 if steps is None else min(_KEPT_STATES + 1, steps)
+    least = 0 if steps is None else min(kept, steps // every_steps)
+    most = kept + 1 if steps is None else min(kept + 1, steps)
     return Bounds(least * state, most * (state + _SMALL_FILES_BYTES))

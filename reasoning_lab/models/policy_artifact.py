@@ -9,6 +9,9 @@ from reasoning_lab.graph.recipe import BASE
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+# The folder of the last weights in an artifact whose policy has the best.
+LAST_WEIGHTS = "last"
+
 
 @dataclass(frozen=True)
 class Policy(Artifact):

@@ -191,7 +191,11 @@ def _ladder(subject: Subject) -> list[PanelTypes]:
 
 
 def _tables(subject: Subject) -> list[PanelTypes]:
-    keys = ["rollout/samples", *(f"eval/{name}/completions" for name in subject.benchmarks)]
+    keys = [
+        "rollout/samples",
+        "val/samples",
+        *(f"eval/{name}/completions" for name in subject.benchmarks),
+    ]
     return [wr.WeavePanelSummaryTable(table_name=key) for key in keys]
 
 

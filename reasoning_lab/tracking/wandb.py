@@ -169,7 +169,9 @@ class WandbTracker(Tracker):
             job_type=about.job_type,
             tags=list(dict.fromkeys(t[:64] for t in (*config.tags, about.job_type, *about.tags))),
             config=dict(about.settings),
-            settings=wandb.Settings(silent=True, console="off", x_disable_stats=True),
+            settings=wandb.Settings(
+                silent=True, console="off", x_disable_stats=not config.system_metrics
+            ),
         )
         run.define_metric(GLOBAL_STEP)
         run.define_metric("*", step_metric=GLOBAL_STEP, step_sync=True)

@@ -1,9 +1,9 @@
 """The state that a killed training goes on from: written whole or not at all, checked when read.
 
 Lightning collects the state, a folder where ranks hold shards; here it is sealed with its
-checksum, flushed and renamed into place, and the one before it is kept until then. Where a
-validation follows a step, the state is saved after it: Lightning skips that validation on
-resuming, and early stopping would miss what it saw.
+checksum, flushed and renamed into place; only then are older ones removed. Where a validation
+follows a step, the state is saved after it: Lightning skips that validation on resuming, and early
+stopping would miss what it saw.
 """
 
 import json
@@ -23,10 +23,10 @@ from reasoning_lab.config.optimization import OptimizationConfig
 from reasoning_lab.system.files import matches_checksum, remove, rename_with_checksum
 from reasoning_lab.system.interrupts import RESUME_HINT, Interrupted, StopRequest
 from reasoning_lab.system.ranks import Peers, rank, world_size
+from reasoning_lab.training.best_weights import BestWeights
 
 log = logging.getLogger(__name__)
 
-_KEPT = 2
 _PATTERN = "step-*"
 _DRAFT = "draft"
 
@@ -52,8 +52,9 @@ class Checkpoints(Checkpoint):
         optimization: How often one is saved, and of how many steps.
         accumulation: Micro-batches an optimizer step.
         validate_every_steps: Optimizer steps between two validations; None = there is none.
-        records: What is saved with the training state and goes on with it, by name.
+        records: What is saved with the training state and goes on with it, by name; so is `best`.
         stop: Says when the stage is to stop.
+        best: Keeps the best weights beside the states; None = the last are the policy.
         step: Optimizer steps that are trained.
     """
 
@@ -64,6 +65,7 @@ class Checkpoints(Checkpoint):
     validate_every_steps: int | None
     records: Mapping[str, Record]
     stop: StopRequest
+    best: BestWeights | None = None
     step: int = field(default=0, init=False)
     _saved_at: float = field(default=0.0, init=False)
     _peers: Peers = field(default_factory=Peers, init=False)
@@ -81,17 +83,28 @@ class Checkpoints(Checkpoint):
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
         self.step, rest = divmod(index + 1, self.accumulation)
-        validates = self.validate_every_steps and self.step % self.validate_every_steps == 0
+        every = self.validate_every_steps
+        validates = every and (self.step % every == 0 or self._ends_with_validation)
         if not rest and not validates:
             self._end_step(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._end_step(trainer)
 
+    @property
+    def _ends_with_validation(self) -> bool:
+        """Whether this is the last step, and its validation follows."""
+        last = self.step == self.optimization.steps
+        return last and self.best is not None and self.best.by_loss
+
+    @property
+    def _records(self) -> Mapping[str, Record]:
+        return self.records if self.best is None else {**self.records, "best": self.best}
+
     def state_dict(self) -> dict[str, Any]:
         on_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
         # As text: a state is read without running what it holds, whatever a record is made of.
-        records = {name: json.dumps(item.state_dict()) for name, item in self.records.items()}
+        records = {name: json.dumps(item.state_dict()) for name, item in self._records.items()}
         of_this_rank = {"cpu": torch.get_rng_state(), "cuda": on_gpus, "records": records}
         return {"step": self.step, "of_rank": self._peers.all_gather(of_this_rank)}
 
@@ -101,7 +114,7 @@ class Checkpoints(Checkpoint):
         torch.set_rng_state(of_this_rank["cpu"].cpu())
         if len(of_this_rank["cuda"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all([device.cpu() for device in of_this_rank["cuda"]])
-        for name, record in self.records.items():
+        for name, record in self._records.items():
             record.load_state_dict(json.loads(of_this_rank["records"][name]))
 
     def _end_step(self, trainer: pl.Trainer) -> None:
@@ -128,8 +141,12 @@ class Checkpoints(Checkpoint):
         trainer.save_checkpoint(draft, weights_only=False)
         if trainer.is_global_zero:
             rename_with_checksum(draft, f"step-{self.step:08d}")
-            for old in sorted(self.folder.glob(_PATTERN))[:-_KEPT]:
+            states = sorted(self.folder.glob(_PATTERN))
+            for old in states[: -self.optimization.keep_checkpoints]:
                 remove(old)
+            if self.best is not None:
+                kept = states[-self.optimization.keep_checkpoints :]
+                self.best.keep_for(self.step, [int(path.name.split("-")[1]) for path in kept])
         trainer.strategy.barrier()
         self._saved_at = time.monotonic()
 

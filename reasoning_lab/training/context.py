@@ -33,6 +33,7 @@ from reasoning_lab.tracking.progress import Progress
 from reasoning_lab.tracking.tracker import Tracker
 from reasoning_lab.training.job import Job
 from reasoning_lab.training.probe import check_student
+from reasoning_lab.training.stage import TrainingStage
 from reasoning_lab.types import Message, Problem, Split
 from reasoning_lab.verify import Verifier
 
@@ -57,6 +58,11 @@ class StageContext(Job):
     tracker: Tracker
     ledger: Ledger = field(default_factory=Ledger)
     progress: Progress = field(default_factory=Progress)
+
+    @property
+    def training(self) -> TrainingStage:
+        """What every training stage has, of this one; the defaults where it is none."""
+        return self.stage if isinstance(self.stage, TrainingStage) else TrainingStage()
 
     def run_stage(self) -> Metrics:
         """Run the stage on its inputs."""

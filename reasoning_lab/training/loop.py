@@ -4,6 +4,7 @@ A training stage gives its LightningModule and an ordered plan of batches to `fi
 checkpoints and resumption are Lightning's.
 """
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,12 +20,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.optimization import OptimizationConfig
+from reasoning_lab.graph.stage import Metrics
 from reasoning_lab.models.adapters import has_adapter, trainable_weights
 from reasoning_lab.models.policy import save_policy
+from reasoning_lab.models.policy_artifact import LAST_WEIGHTS
 from reasoning_lab.system import malloc
 from reasoning_lab.system.interrupts import StopRequest
 from reasoning_lab.system.ranks import broadcast_from_rank0, rank, world_size
 from reasoning_lab.tracking.history import History
+from reasoning_lab.training.best_weights import BestWeights
 from reasoning_lab.training.checkpoints import (
     Checkpoints,
     DirectIO,
@@ -45,6 +49,8 @@ from reasoning_lab.training.strategies import (
     shard,
     trainer_options,
 )
+
+log = logging.getLogger(__name__)
 
 # Batches come in one planned pass; what the policy is stands in its config.
 _ONE_PASS: dict[str, Any] = {
@@ -69,6 +75,7 @@ class PolicyModule(pl.LightningModule):
             counted by the stage.
         device_use: Of this rank, while it trains.
         rate_factor: What a step's learning rate is multiplied by, beside its schedule.
+        best_weights: What keeps them while it trains; None = the last are the stage's policy.
         last_metrics: What the last step measured, by the names under which it is logged; the
             means of a step that is not logged are over this rank's micro-batches.
     """
@@ -82,6 +89,7 @@ class PolicyModule(pl.LightningModule):
         self._optimizer = optimizer_of(optimization, stage)
         self._schedule = schedule_of(optimization)
         self.weights: dict[str, Tensor] | None = None
+        self.best_weights: BestWeights | None = None
         self.train_tokens = 0
         self.last_metrics: dict[str, float | Tensor] = {}
         self.device_use: DeviceUse | None = None
@@ -161,6 +169,13 @@ class PolicyModule(pl.LightningModule):
         for logger in self.loggers:
             logger.log_metrics(metrics, step)
 
+    def log_validation(self, values: Mapping[str, float], step: int) -> None:
+        """Log what a validation after `step` steps measured; the best weights go by it."""
+        for logger in self.loggers:
+            logger.log_metrics(dict(values), step)
+        if self.best_weights is not None:
+            self.best_weights.observe(values, step)
+
     def log_train(self, values: Mapping[str, float | Tensor]) -> None:
         """Log the mean over a step's micro-batches under `train/`, with the learning rate."""
         for key, value in values.items():
@@ -194,7 +209,8 @@ def fit(
     Args:
         batches: `optimization.steps` times as many micro-batches as a step has on all ranks.
         optimization: Its length is in steps.
-        validation: Batches for `validation_step`, every `validate_every_steps` optimizer steps.
+        validation: Batches for `validation_step`, every `validate_every_steps` optimizer steps; a
+            training that is shorter is validated when it ends.
 
     Returns:
         Seconds that this call trained.
@@ -209,21 +225,34 @@ def fit(
     if context.hardware.activation_checkpointing:
         module.policy.gradient_checkpointing_enable({"use_reentrant": False})
     module.device_use = DeviceUse(module.policy, context.hardware)
+    choice, steps = context.training.weights, optimization.steps
+    if validate_every_steps is not None:
+        validate_every_steps = min(validate_every_steps, steps)
+    if choice != "last":
+        module.best_weights = BestWeights(choice, module.policy, folder, steps, context.name)
+    best = module.best_weights
     history = History()
     with (
         context.progress.task(
-            "step", optimization.steps, measures=lambda: in_words(module.last_metrics)
+            "step", steps, measures=lambda: in_words(module.last_metrics)
         ) as task,
         drives_of(context.hardware, context.work_dir) as drives,
         StopRequest(context.work_dir if rank() == 0 else None) as stop,
     ):
         records: dict[str, Record] = {"history": history}
         checkpoints = Checkpoints(
-            context.name, folder, optimization, accumulation, validate_every_steps, records, stop
+            context.name,
+            folder,
+            optimization,
+            accumulation,
+            validate_every_steps,
+            records,
+            stop,
+            best,
         )
-        steps = accumulation if module.automatic_optimization else None
+        accumulated = accumulation if module.automatic_optimization else None
         hardware, dtype = context.hardware, context.model.dtype
-        options = trainer_options(hardware, dtype, optimization.clip_norm, steps, drives)
+        options = trainer_options(hardware, dtype, optimization.clip_norm, accumulated, drives)
         trainer = pl.Trainer(
             **options,
             **_ONE_PASS,
@@ -231,7 +260,12 @@ def fit(
             log_every_n_steps=optimization.log_every_steps,
             detect_anomaly=bool(optimization.detect_anomaly),
             val_check_interval=validate_every_steps and validate_every_steps * accumulation,
-            callbacks=[*callbacks, TrainingProgress(task, accumulation), checkpoints],
+            callbacks=[
+                *callbacks,
+                *([best] if best else []),
+                TrainingProgress(task, accumulation),
+                checkpoints,
+            ],
             plugins=[DirectIO()],
             default_root_dir=context.work_dir,
         )
@@ -269,6 +303,34 @@ def micro_batches_per_step(batch_size: int, hardware: HardwareConfig) -> int:
 def save_trained(
     module: PolicyModule, tokenizer: PreTrainedTokenizerBase, context: StageContext
 ) -> None:
-    """Write the trained policy; rank 0 does."""
-    if rank() == 0:
-        save_policy(module.policy, tokenizer, context.out_dir, module.weights)
+    """Write the trained policy, with the weights that the stage chooses; rank 0 does.
+
+    Raises:
+        UserError: The best weights were damaged on the disk.
+    """
+    if rank() != 0:
+        return
+    best = module.best_weights
+    if best is not None and best.value is None:
+        log.warning(
+            "stages.%s.weights=%s: no validation gave a number, so the last weights are kept.",
+            context.name,
+            context.training.weights,
+        )
+    elif best is not None:
+        if context.training.keep_last:
+            save_policy(module.policy, tokenizer, context.out_dir / LAST_WEIGHTS, module.weights)
+        weights = best.load()
+        if module.weights is not None:
+            module.weights |= weights
+        elif missing := module.policy.load_state_dict(weights, strict=False).unexpected_keys:
+            raise ValueError(f"the policy has no weights of the names {missing}")
+    save_policy(module.policy, tokenizer, context.out_dir, module.weights)
+
+
+def best_metrics(module: PolicyModule) -> Metrics:
+    """Which weights the policy has, where they are not the last: the step and its measure."""
+    best = module.best_weights
+    if best is None or best.value is None:
+        return {}
+    return {"weights_step": best.step, best.metric: best.value}

@@ -16,9 +16,16 @@ from reasoning_lab.kernels.batch import TokenBatch
 from reasoning_lab.kernels.logprobs import mean_logprob, trained_logits
 from reasoning_lab.system.ranks import world_size
 from reasoning_lab.training.context import StageContext
-from reasoning_lab.training.loop import PolicyModule, fit, micro_batches_per_step, save_trained
+from reasoning_lab.training.loop import (
+    PolicyModule,
+    best_metrics,
+    fit,
+    micro_batches_per_step,
+    save_trained,
+)
 from reasoning_lab.training.micro_batches import MicroBatch, PlannedBatches, micro_batches
 from reasoning_lab.training.step_plan import in_steps, step_plan
+from reasoning_lab.training.validation import policy_validation
 
 TokenLoss = Callable[[Tensor, Tensor], Tensor]
 
@@ -107,10 +114,18 @@ def train_next_token(
     optimization: OptimizationConfig,
     context: StageContext,
     loss: TokenLoss | None = None,
+    validation: PlannedBatches | None = None,
+    validate_every_steps: int | None = None,
 ) -> Metrics:
     """Train on documents, `batch_size` of them a step, and write the policy.
 
-    `loss`, as in `NextTokenModule`, is taken on trained tokens only.
+    Args:
+        policy, tokenizer: What learns.
+        documents: What it learns from.
+        optimization: How it steps.
+        context: The stage's.
+        loss: As in `NextTokenModule`, on trained tokens only.
+        validation, validate_every_steps: As in `fit`.
     """
     lengths = documents.lengths
     optimization = in_steps(
@@ -120,11 +135,15 @@ def train_next_token(
     parts = micro_batches_per_step(optimization.batch_size, context.hardware)
     batches = document_batches(documents, Rows.single(len(documents)), plan, parts)
     module = NextTokenModule(policy, optimization, context.name, loss)
-    train_s = fit(module, batches, context, optimization)
+    callbacks = policy_validation(context, policy, tokenizer)
+    train_s = fit(
+        module, batches, context, optimization, callbacks, validation, validate_every_steps
+    )
     save_trained(module, tokenizer, context)
     return {
         "examples": len(documents),
         "train_tokens": int(lengths[plan].sum()),
         "train_s": train_s,
         "planned_rows": optimization.planned_rows,
+        **best_metrics(module),
     }

@@ -9,12 +9,14 @@ from dataclasses import dataclass, field, replace
 from pkgutil import resolve_name
 from typing import Any, ClassVar, Self
 
+from reasoning_lab.config.fields import choice
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.optimization import Length, OptimizationConfig
 from reasoning_lab.config.problems import CorpusSelection, DocumentLimit, ProblemDraw
 from reasoning_lab.config.targets import check_path
+from reasoning_lab.config.validation import ValidationConfig
 from reasoning_lab.graph.stage import Metrics, Stage, Workload
-from reasoning_lab.types import Sequences, UserError
+from reasoning_lab.types import Sequences, Split, UserError
 
 
 @dataclass
@@ -62,21 +64,82 @@ class TrainingStage(LabStage):
         sequences_per_row: As in `Sequences`.
         packs_rows: True = a row holds several documents.
         optimization: How.
+        validation: pass@1 on validation problems while it trains.
+        weights: Which weights the stage's policy is: the last, or the best of those that were
+            validated. `best_loss` has the lowest validation loss, `best_pass@1` the highest pass@1
+            on the problems of `validation`. Of equal ones the earliest counts. The last weights
+            are always validated.
+        keep_last: Whether the last weights are kept beside the best, in the folder `last` of the
+            artifact.
     """
 
     sequences_per_row: ClassVar[int] = 1
     packs_rows: ClassVar[bool] = False
 
     optimization: OptimizationConfig = field(default_factory=OptimizationConfig)
+    validation: ValidationConfig = field(
+        default_factory=ValidationConfig, metadata={"when_set": True}
+    )
+    weights: str = choice("last", "best_loss", "best_pass@1", when_set=True)
+    keep_last: bool = field(default=False, metadata={"when_set": True})
+
+    @property
+    def has_validation_loss(self) -> bool:
+        """Whether a loss is measured on validation documents while it trains."""
+        return False
+
+    @property
+    def validation_levels(self) -> Sequence[int] | None:
+        """Difficulty levels of the validation problems; None = they must be given."""
+        return self.validation.levels
+
+    @property
+    def validation_level_weights(self) -> Mapping[int, float]:
+        """Shares of these levels; empty = as the source has them."""
+        return {}
+
+    @property
+    def validation_max_new_tokens(self) -> int | None:
+        """Token limit of a validation completion; None = it must be given."""
+        return self.validation.max_new_tokens
+
+    def groups_read(self) -> tuple[str, ...]:
+        """Validation problems come from `data`."""
+        reads_more = self.validation.count and "data" not in self.reads
+        return (*self.reads, "data") if reads_more else self.reads
+
+    def problem_draws(self, key: str) -> list[ProblemDraw]:
+        count, levels = self.validation.count, self.validation_levels
+        if not count or levels is None:
+            return []
+        name, weights = f"{key}.validation.count", self.validation_level_weights
+        return [ProblemDraw(name, Split.VALIDATION, levels, count, level_weights=weights)]
 
     def workload(self) -> Workload:
         rows, tokens = self.optimization.planned_rows, self.row_tokens_at_most()
+        written = self._validation_completions()
         if rows is None or tokens is None:
-            return Workload(rows=rows)
+            return Workload(rows=rows, written=written)
         sequences = self.sequences_per_row
         size = self.optimization.batch_size
         trained = Sequences(rows * sequences, tokens // sequences, size, sequences, self.packs_rows)
-        return Workload(rows=rows, trained=trained)
+        return Workload(rows=rows, trained=trained, written=written)
+
+    def validation_rollouts(self) -> int | None:
+        """Completions of all its validations at most; None = its steps are unknown."""
+        steps, validation = self.optimization.planned_steps, self.validation
+        if steps is None:
+            return None
+        # One before the first step, and one after the last.
+        times = 2 + (steps - 1) // validation.every_steps
+        return times * validation.count * validation.samples
+
+    def _validation_completions(self) -> Sequences | None:
+        rollouts, tokens = self.validation_rollouts(), self.validation_max_new_tokens
+        if not rollouts or tokens is None:
+            return None
+        in_memory = self.validation.count * self.validation.samples
+        return Sequences(rollouts, tokens, rows_in_memory=in_memory)
 
     def epoch_rows(self, input_rows: Mapping[str, int | None]) -> int | None:
         """Rows of one pass over its data at most; None = unknown.
@@ -110,6 +173,7 @@ class TrainingStage(LabStage):
 
     def check(self, key: str, hardware: HardwareConfig) -> None:
         self.check_optimizer(key, hardware)
+        self.check_validation(key)
         size, micro = self.optimization.batch_size, hardware.micro_batch_size
         world = hardware.world_size
         among = f"hardware.devices={hardware.devices}"
@@ -124,6 +188,33 @@ class TrainingStage(LabStage):
             raise UserError(
                 f"hardware.micro_batch_size={micro} does not divide "
                 f"{key}.optimization.batch_size={size}{of}; choose a divisor"
+            )
+
+    def check_validation(self, key: str) -> None:
+        """Refuse a validation without its limits, and best weights that nothing measures."""
+        if self.validation.count:
+            for name, given, example in (
+                ("levels", self.validation_levels, "[1]"),
+                ("max_new_tokens", self.validation_max_new_tokens, "512"),
+            ):
+                if given is None:
+                    raise UserError(
+                        f"{key}.validation.{name}: the stage has none of its own to take; give it, "
+                        f"as in {key}.validation.{name}={example}"
+                    )
+        if self.weights == "best_pass@1" and not self.validation.count:
+            raise UserError(
+                f"{key}.weights=best_pass@1: no problem is validated; set {key}.validation.count"
+            )
+        if self.weights == "best_loss" and not self.has_validation_loss:
+            raise UserError(
+                f"{key}.weights=best_loss: the stage measures no validation loss; set "
+                f"{key}.validate_every_steps, which sft has, or choose best_pass@1 or last"
+            )
+        if self.keep_last and self.weights == "last":
+            raise UserError(
+                f"{key}.keep_last: the last weights are the policy itself; leave it out, or set "
+                f"{key}.weights to best_loss or best_pass@1"
             )
 
     def check_optimizer(self, key: str, hardware: HardwareConfig) -> None:

@@ -5,6 +5,7 @@ weights, and so how a gradient is clipped, a checkpoint written and a whole weig
 starts from the whole policy in its own memory. With bfloat16, ZeRO keeps float32 master weights.
 """
 
+import copy
 import math
 import shutil
 from collections.abc import Iterator, Mapping
@@ -24,8 +25,10 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
-from reasoning_lab.config.hardware import HardwareConfig
+from reasoning_lab.config.hardware import SHARDED, HardwareConfig
+from reasoning_lab.kernels.binding import mixes_precision
 from reasoning_lab.kernels.logprobs import use_shared_forward
+from reasoning_lab.models.adapters import has_adapter
 from reasoning_lab.system.ranks import rank, world_size
 from reasoning_lab.types import UserError
 
@@ -186,10 +189,46 @@ def whole_weights(policy: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
             yield name, parameter.detach()
 
 
+def gathered_weights(policy: PreTrainedModel) -> dict[str, Tensor]:
+    """A copy of every parameter on the CPU of rank 0, empty elsewhere; every rank calls it.
+
+    Beside an adapter it has what learns alone.
+    """
+    names = [name for name, _ in policy.named_parameters()]
+    if has_adapter(policy):
+        names = [name for name, value in policy.named_parameters() if value.requires_grad]
+    weights = {}
+    for name, weight in whole_weights(policy):
+        if rank() == 0 and name in names:
+            weights[name] = weight.cpu().clone()
+    return weights
+
+
+def sampling_model(
+    policy: PreTrainedModel, strategy: str, is_apart: bool = False
+) -> PreTrainedModel:
+    """What samples while `policy` trains: the policy itself, or a copy for `copy_weights`.
+
+    It is a copy where no process holds whole weights, and where it is to be apart from the policy.
+    A bfloat16 copy samples for a policy of mixed precision. Call it before a strategy divides the
+    policy.
+    """
+    mixed = mixes_precision(policy)
+    if not (is_apart or mixed or strategy in SHARDED):
+        return policy
+    model: PreTrainedModel = copy.deepcopy(policy).eval()
+    for parameter in model.parameters() if mixed else ():
+        # Buffers keep their precision: positions are too large for bfloat16.
+        parameter.data = parameter.data.bfloat16()
+    return model
+
+
 @torch.no_grad()
-def copy_weights(policy: PreTrainedModel, copy: PreTrainedModel) -> None:
-    """Bring `copy`, which is whole on every rank, up to the policy's weights."""
-    targets = dict(copy.named_parameters())
+def copy_weights(policy: PreTrainedModel, target: PreTrainedModel) -> None:
+    """Bring `target`, a whole copy on every rank, up to the policy's weights."""
+    if target is policy:
+        return
+    targets = dict(target.named_parameters())
     for name, weight in whole_weights(policy):
         if targets[name].requires_grad:  # Beside an adapter the others stay as they were.
             targets[name].copy_(weight)
@@ -202,10 +241,7 @@ def _keep_whole(module: pl.LightningModule | None) -> None:
     policy = cast(PreTrainedModel, module.policy)
     buffers = dict(policy.named_buffers())
     state = {name: buffers[name].cpu() for name in policy.state_dict() if name in buffers}
-    for name, weight in whole_weights(policy):
-        if rank() == 0:
-            state[name] = weight.cpu().clone()
-    module.weights = state  # type: ignore[assignment]
+    module.weights = state | gathered_weights(policy)  # type: ignore[assignment]
 
 
 def backward(module: pl.LightningModule, loss: Tensor, last: bool) -> None:

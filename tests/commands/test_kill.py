@@ -53,6 +53,18 @@ SETTINGS: dict[str, tuple[int, int, list[str]]] = {
             "stages.rl.validation={count: 6, every_steps: 2}",
         ],
     ),
+    "best weights": (
+        3,
+        2,
+        [
+            *(f"stages.{name}.keep_last=true" for name in ("midtrain", "sft", "dpo", "rl")),
+            *(f"stages.{name}.weights=best_loss" for name in ("midtrain", "sft")),
+            *(f"stages.{name}.weights=best_pass@1" for name in ("dpo", "rl")),
+            "stages.sft.validate_every_steps=2",
+            "stages.dpo.validation={count: 6, every_steps: 2, max_new_tokens: 16, levels: [1]}",
+            "stages.rl.validation={count: 6, every_steps: 2}",
+        ],
+    ),
 }
 LONGEST_S = 15.0
 # What a clock measured, and the checksum of the record that holds it.

@@ -194,6 +194,28 @@ def test_memory_and_disk_of_what_is_sampled() -> None:
     assert evaluation.artifact == Bounds(0, 90 * (8192 + 16 * 32768) + 1e6)
 
 
+def test_best_weights_take_disk_and_validation_takes_writing() -> None:
+    """Weights of 3.2 MB: of each state that is kept, the best so far, and one being written."""
+    plain, best = (
+        plan(),
+        plan(
+            "stages.midtrain.weights=best_loss",
+            "stages.midtrain.keep_last=true",
+            "stages.midtrain.optimization.keep_checkpoints=3",
+            "stages.midtrain.validation={count: 10, every_steps: 400, max_new_tokens: 20}",
+            "stages.midtrain.validation={samples: 2, levels: [1]}",
+        ),
+    )
+    before, after = plain["midtrain"].needs, best["midtrain"].needs
+    assert after.artifact == before.artifact + before.artifact
+    # Before the first step, after steps 400 and 800, and after the last.
+    assert best["midtrain"].price.written_tokens.most == 4 * 10 * 2 * 20
+    more_states = plan("stages.midtrain.optimization.keep_checkpoints=3")["midtrain"].needs.work
+    assert after.work.most is not None
+    assert more_states.most is not None
+    assert after.work.most - more_states.most > 5 * 3.2e6
+
+
 def test_disk_of_pairs_and_of_their_tokens() -> None:
     """gsm8k: a pair of each of 2,000 problems at most, two documents; of eight rollouts each."""
     nodes = plan("experiment=gsm8k")

@@ -119,10 +119,12 @@ PLACED = {
     ("kl", "log_every_steps"),
     ("optimization", "checkpoint_every_minutes"),
     ("optimization", "checkpoint_every_steps"),
+    ("optimization", "keep_checkpoints"),
     ("optimization", "log_every_steps"),
     ("packing",),
     ("shard_problems",),
     ("table_every_steps",),
+    ("validation", "table_rollouts"),
     ("validation_batch_rows",),
 }
 

@@ -31,12 +31,14 @@ from tests.support.launches import (
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(600)]
 
 STRATEGIES = ["ddp", "fsdp", "deepspeed1", "deepspeed2", "deepspeed3"]
-# Variants of SFT and midtraining, and the strategies that are tested with them.
+# Variants of stages, and the strategies that are tested with them.
 VARIANTS = {
     "lora": ["ddp"],
     "mixed": ["ddp", "fsdp"],
     "reference": ["fsdp", "deepspeed3"],
     "padded": ["fsdp"],
+    "best": ["ddp", "fsdp", "deepspeed2", "deepspeed3"],
+    "best_rl": ["ddp", "fsdp"],
 }
 CASES = [(strategy, name) for strategy in STRATEGIES for name in NAMES] + [
     (strategy, name) for name, strategies in VARIANTS.items() for strategy in strategies

@@ -79,7 +79,11 @@ def test_states_of_a_training_that_saves_every_tenth_step(
 ) -> None:
     """The clock may save one after any step."""
     least, most = states
-    assert states_bytes(100.0, steps, 10) == Bounds(100 * least, (100 + 1e6) * most)
+    assert states_bytes(100.0, steps, 10, kept=2) == Bounds(100 * least, (100 + 1e6) * most)
+
+
+def test_as_many_states_as_are_kept_and_the_one_that_is_written() -> None:
+    assert states_bytes(100.0, 500, 10, kept=5) == Bounds(500, (100 + 1e6) * 6)
 
 
 def test_a_state_is_as_large_as_what_torch_saves(tmp_path: Path) -> None:

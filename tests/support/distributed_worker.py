@@ -33,13 +33,15 @@ def main() -> None:
     logits_at_once = logit_chunks.LOGITS_AT_ONCE
 
     def keep(draft: Path, stem: str) -> Path:
-        """As `rename_with_checksum`; also keeps a stage's first state for a resumption."""
+        """As `rename_with_checksum`; also keeps a stage's first state, and its best weights."""
         path = rename_with_checksum(draft, stem)
         first_state = root / "kept" / path.parent.parent.name / path.parent.name
         if not first_state.exists():
             first_state.mkdir(parents=True)
             copy = shutil.copytree if path.is_dir() else shutil.copy2
             copy(path, first_state / path.name)
+            for best in path.parent.glob("best-*"):
+                shutil.copy2(best, first_state)
         return path
 
     hardware = launch.read_job(folders[0]).hardware

@@ -32,7 +32,7 @@ from reasoning_lab.training.context import StageContext
 from reasoning_lab.training.job import Job
 from reasoning_lab.types import UserError
 from reasoning_lab.verify import Verifier
-from tests.support.stages import STAGES, optimization, weights
+from tests.support.stages import COINS, STAGES, optimization, weights
 
 NAMES = ["pretrain", "midtrain", "sft", "dpo", "rl"]
 # DeepSpeed leaves matrices of fewer than 100,000 values whole; these have more.
@@ -59,12 +59,13 @@ def config_of(name: str) -> Any:
         if name in STAGES
         else PretrainStage(steps_frac=0.5, steps_per_row=2, problems=ProblemsConfig([1], 60))
     )
-    steps = 4 if name == "rl" else 10
+    is_rl = name.startswith("rl")
+    steps = 4 if is_rl else 10
     sgd = optimization(
         optimizer=OptimizerConfig("torch.optim.SGD", options={"momentum": 0.9}),
         learning_rate=3e-3,
         # Some of the steps are clipped.
-        clip_norm=0.3 if name == "rl" else 4.0,
+        clip_norm=0.3 if is_rl else 4.0,
         length=f"{steps} steps",
         checkpoint_every_steps=steps // 2,
     )
@@ -113,6 +114,9 @@ def jobs(context: StageContext, source: TableSource) -> dict[str, Job]:
     reference = replace(sft.hardware, kernels="reference")
     jobs["reference"] = replace(sft, hardware=reference)
     jobs["padded"] = replace(jobs["midtrain"], hardware=reference)
+    watched = replace(config, weights="best_pass@1", validation=COINS, validate_every_steps=5)
+    jobs["best"] = replace(sft, stage=watched)
+    jobs["best_rl"] = replace(jobs["rl"], stage=config_of("rl_best"))
     jobs["mixed"] = replace(sft, stage=small_steps, model=replace(context.model, dtype="mixed"))
     return jobs
 

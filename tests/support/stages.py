@@ -15,11 +15,13 @@ from safetensors.torch import load_file
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.model import ModelConfig
 from reasoning_lab.config.optimization import (
+    ConstantConfig,
     OptimizationConfig,
     OptimizerConfig,
     TrapezoidConfig,
 )
 from reasoning_lab.config.problems import ProblemsConfig
+from reasoning_lab.config.validation import ValidationConfig
 from reasoning_lab.data.artifacts import Corpus, Preferences
 from reasoning_lab.data.corpus import write_rollouts
 from reasoning_lab.data.sources.table_source import TableSource
@@ -33,7 +35,7 @@ from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.models.tokenizer import tokenize_rollouts, train_tokenizer
 from reasoning_lab.stages.dpo.stage import DPOStage
 from reasoning_lab.stages.midtrain.stage import MidtrainStage
-from reasoning_lab.stages.rl.stage import FilterConfig, KLConfig, RLStage, ValidationConfig
+from reasoning_lab.stages.rl.stage import FilterConfig, KLConfig, RLStage
 from reasoning_lab.stages.sft.stage import SFTStage
 from reasoning_lab.system.files import rename_with_checksum
 from reasoning_lab.tracking.tracker import Tracker
@@ -210,6 +212,40 @@ STAGES: dict[str, TrainingStage] = {
         validation=ValidationConfig(count=5, every_steps=2),
     ),
 }
+# Its steps are so large that the best weights are seldom the last.
+WILD = optimization(learning_rate=3e-2, schedule=ConstantConfig())
+COINS = ValidationConfig(
+    count=5, every_steps=2, samples=4, temperature=1.0, max_new_tokens=12, levels=[1]
+)
+STAGES |= {
+    "sft_best": replace(
+        STAGES["sft"],
+        weights="best_loss",
+        keep_last=True,
+        validate_every_steps=4,  # type: ignore[call-arg]
+        validation=COINS,
+        optimization=WILD,
+    ),
+    "midtrain_best": replace(
+        STAGES["midtrain"],
+        weights="best_loss",
+        validate_every_steps=1,  # type: ignore[call-arg]
+        optimization=replace(WILD, learning_rate=1e-1),
+    ),
+    "dpo_best": replace(
+        STAGES["dpo"],
+        weights="best_pass@1",
+        validation=replace(COINS, every_steps=4),
+        optimization=replace(WILD, learning_rate=1e-3),
+    ),
+    "rl_best": replace(
+        RL,
+        screen_group_size=0,
+        weights="best_pass@1",
+        validation=COINS,
+        optimization=replace(WILD, learning_rate=1e-2),
+    ),
+}
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -256,7 +292,8 @@ def saved_states(
         state_folders.append(folder / stem)
         states = state_folders[-1] / "work" / path.parent.name
         states.mkdir(parents=True)
-        shutil.copy(path, states)
+        for kept in (path, *path.parent.glob("best-*")):
+            shutil.copy(kept, states)
         return path
 
     with pytest.MonkeyPatch.context() as patch:

@@ -50,7 +50,7 @@ def test_workspace_has_every_section() -> None:
     assert list(sections) == [
         *("Stage ladder", "Losses", "Preferences", "RL health", "Rollouts", "Sweep", "Cost")
     ]
-    assert texts(spec) >= METRICS | {"ladder/heldout/pass@1", "rollout/samples"}
+    assert texts(spec) >= METRICS | {"ladder/heldout/pass@1", "rollout/samples", "val/samples"}
     assert "eval/heldout/completions" in texts(sections["Rollouts"])
     assert {"config:seed.value", "config:variant.value"} <= texts(sections["Sweep"])
 

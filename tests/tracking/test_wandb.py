@@ -99,10 +99,10 @@ def rollout(verdict: Verdict) -> Rollout:
     return Rollout(problem, Completion([1, 2], "\\boxed{2}"), "2", verdict, "author")
 
 
-def tracker_in(folder: Path, offline: bool = True) -> WandbTracker:
+def tracker_in(folder: Path, offline: bool = True, system_metrics: bool = False) -> WandbTracker:
     return WandbTracker(
         WandbRun(
-            config=TrackerConfig(tags=["mine"]),
+            config=TrackerConfig(tags=["mine"], system_metrics=system_metrics),
             offline=offline,
             folder=folder,
             run_id="abc123",
@@ -133,6 +133,22 @@ def test_offline_run_is_written(tmp_path: Path) -> None:
     assert "verdict" in content["columns"]
     column = content["columns"].index("verdict")
     assert [row[column] for row in content["data"]] == ["correct", "wrong"]
+
+
+@pytest.mark.parametrize("system_metrics", [False, True])
+def test_system_metrics_are_measured_where_they_are_asked_for(
+    system_metrics: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_X_STATS_SAMPLING_INTERVAL", "0.1")
+    wandb.teardown()  # Its process reads the environment once.
+    tracker = tracker_in(tmp_path, system_metrics=system_metrics)
+    tracker.log({"train/loss": 0.5})
+    time.sleep(0.5)
+    tracker.finish()
+    wandb.teardown()
+    stats = {key for entry in records(tmp_path, "stats") for key in entry["item"]}
+    assert ("proc.memory.rssMB" in stats) is system_metrics
+    assert bool(stats) is system_metrics
 
 
 def records(folder: Path, kind: str) -> list[Any]:

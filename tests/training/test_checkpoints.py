@@ -29,6 +29,9 @@ SETTINGS = [
     ("rl", 2, 2),
     ("rl_options", 1, 1),
     ("rl_ahead", 2, 2),
+    ("sft_best", 1, 1),
+    ("midtrain_best", 3, 3),
+    ("rl_best", 2, 1),
 ]
 
 
@@ -99,7 +102,8 @@ def attempt(
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*")}
+    contents = [file for file in folder.rglob("*") if file.is_file()]
+    return {str(file.relative_to(folder)): file.read_bytes() for file in contents}
 
 
 @pytest.mark.parametrize(("name", "every_steps", "log_every_steps"), SETTINGS)

@@ -202,11 +202,20 @@ def test_states_are_saved_by_the_clock_too(
     assert states(tmp_path / "both") == [3, 4]
 
 
-def test_how_often_states_are_saved_is_no_identity() -> None:
+@pytest.mark.parametrize("kept", [1, 3])
+def test_as_many_states_are_kept_as_asked(kept: int, context: StageContext, tmp_path: Path) -> None:
+    often = seldom("sft", checkpoint_every_steps=1, keep_checkpoints=kept)
+    trained("sft", context, tmp_path, often)
+    assert states(tmp_path) == [*range(7 - kept, 7)]
+
+
+def test_how_states_are_saved_and_kept_is_no_identity() -> None:
     config = STAGES["sft"]
     changed = replace(
         config,
-        optimization=optimization(checkpoint_every_minutes=1.0, checkpoint_every_steps=7),
+        optimization=optimization(
+            checkpoint_every_minutes=1.0, checkpoint_every_steps=7, keep_checkpoints=9
+        ),
     )
     assert changed.identity() == config.identity()
 

@@ -37,9 +37,16 @@ from reasoning_lab.system.ranks import (
     world_size,
 )
 from reasoning_lab.training.context import StageContext
-from reasoning_lab.training.loop import PolicyModule, fit, micro_batches_per_step, save_trained
+from reasoning_lab.training.loop import (
+    PolicyModule,
+    best_metrics,
+    fit,
+    micro_batches_per_step,
+    save_trained,
+)
 from reasoning_lab.training.micro_batches import MicroBatch, micro_batches
 from reasoning_lab.training.step_plan import in_steps, step_plan
+from reasoning_lab.training.validation import policy_validation
 from reasoning_lab.types import UserError
 
 # Read by the reference at once, where hardware names no micro-batch.
@@ -156,13 +163,15 @@ def run(
     module = DPOModule(student, config, context.name)
     parts = micro_batches_per_step(optimization.batch_size, context.hardware)
     batches = micro_batches(plan, pairs.chosen.trained_tokens, parts, make)
-    train_s = fit(module, batches, context, optimization)
+    callbacks = policy_validation(context, student, tokenizer)
+    train_s = fit(module, batches, context, optimization, callbacks)
     save_trained(module, tokenizer, context)
     return {
         "train_tokens": int(tokens[plan].sum()),
         "train_s": train_s,
         "pairs": len(pairs),
         "planned_rows": optimization.planned_rows,
+        **best_metrics(module),
     }
 
 

@@ -1,8 +1,8 @@
 """Packed next-token training on every accepted chain of thought.
 
 Rows hold several whole documents that do not attend to each other; training stops when the
-loss on the corpus's validation problems no longer falls. The weights kept are the last, at a
-learning rate that has fallen to 0.
+loss on the corpus's validation problems no longer falls. The weights are the last, at a learning
+rate that has fallen to 0, unless `weights` says otherwise.
 """
 
 import numpy as np
@@ -19,13 +19,19 @@ from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.stages.midtrain.stage import MidtrainStage
 from reasoning_lab.stages.midtrain.stopping import PatienceStopping
 from reasoning_lab.training.context import StageContext
-from reasoning_lab.training.loop import fit, micro_batches_per_step, save_trained
+from reasoning_lab.training.loop import (
+    best_metrics,
+    fit,
+    micro_batches_per_step,
+    save_trained,
+)
 from reasoning_lab.training.next_token_training import (
     NextTokenModule,
     document_batches,
     validation_batches,
 )
 from reasoning_lab.training.step_plan import in_steps, step_plan
+from reasoning_lab.training.validation import policy_validation
 from reasoning_lab.types import UserError
 
 
@@ -54,7 +60,7 @@ def run(config: MidtrainStage, context: StageContext, policy: Policy, corpus: Co
         document_batches(documents, rows, plan, parts),
         context,
         optimization,
-        [stop],
+        [stop, *policy_validation(context, student, tokenizer)],
         validation_batches(validation, validation_rows, config.validation_batch_rows),
         config.validate_every_steps,
     )
@@ -68,6 +74,7 @@ def run(config: MidtrainStage, context: StageContext, policy: Policy, corpus: Co
         "rows": len(rows),
         "packing_frac": row_lengths.mean() / config.row_tokens,
         "val_loss": float(stop.best_score),
+        **best_metrics(module),
     }
 
 

@@ -42,6 +42,10 @@ class MidtrainStage(TrainingStage):
     validate_every_steps: int = at_least(1)
     validation_batch_rows: int = number(8, least=1, placement=True)
 
+    @property
+    def has_validation_loss(self) -> bool:
+        return True
+
     def document_limit(self, key: str) -> DocumentLimit | None:
         if self.overlong != "drop":
             return None

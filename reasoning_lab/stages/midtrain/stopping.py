@@ -40,7 +40,8 @@ class PatienceStopping(EarlyStopping):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_validation_end(trainer, pl_module)
-        if trainer.should_stop and self._decided_at is None:
+        stops = self.stopping_reason != EarlyStoppingReason.NOT_STOPPED
+        if stops and self._decided_at is None:
             self._decided_at = trainer.global_step
             exhausted = self.stopping_reason == EarlyStoppingReason.PATIENCE_EXHAUSTED
             log.info(

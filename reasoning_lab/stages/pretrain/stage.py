@@ -1,6 +1,6 @@
 """The `pretrain` stage: a base policy from nothing, in place of a pretrained checkpoint."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from omegaconf import MISSING
@@ -47,11 +47,18 @@ class PretrainStage(TrainingStage):
             self.problems.count,
             self.problems.level_weights,
         )
-        return [
-            ProblemDraw(
-                f"{key}.problems", Split.TRAIN, levels, count, _TEACHER, level_weights=weights
-            )
-        ]
+        draw = ProblemDraw(
+            f"{key}.problems", Split.TRAIN, levels, count, _TEACHER, level_weights=weights
+        )
+        return [draw, *super().problem_draws(key)]
+
+    @property
+    def validation_levels(self) -> Sequence[int] | None:
+        return self.validation.levels or self.problems.levels
+
+    @property
+    def validation_level_weights(self) -> Mapping[int, float]:
+        return {} if self.validation.levels else self.problems.level_weights
 
     def epoch_rows(self, input_rows: Mapping[str, int | None]) -> int | None:
         """Answers, and the documents of single steps beside them."""

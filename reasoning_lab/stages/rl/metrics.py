@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.stages.rl.records import DropReason, RewardedRollout, StepRollouts
-from reasoning_lab.types import Rollout, RolloutGroup, Verdict
+from reasoning_lab.types import Rollout, Verdict
 
 _WINDOW_STEPS = 10
 _COLLAPSED_ENTROPY_FRAC = 0.25
@@ -61,17 +61,6 @@ def _reward_means(records: Sequence[RewardedRollout]) -> dict[str, float]:
     return {
         "reward_mean": sum(rewards) / max(len(rewards), 1),
         **{f"reward/{name}_mean": sum(term[name] for term in terms) / len(terms) for name in names},
-    }
-
-
-def validation_metrics(groups: Sequence[RolloutGroup]) -> dict[str, float]:
-    """Accuracy on the validation problems, logged under `val/`; empty without groups."""
-    if not groups:
-        return {}
-    rollouts = [rollout for group in groups for rollout in group.rollouts]
-    return {
-        "val/pass@1": sum(group.pass_rate for group in groups) / len(groups),
-        "val/truncated_frac": _truncated_frac(rollouts),
     }
 
 

@@ -7,6 +7,7 @@ makes one update of them (`update.py`), whose logits are divided by the temperat
 import logging
 import time
 import warnings
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Any, cast
@@ -15,7 +16,6 @@ from torch.optim.lr_scheduler import LRScheduler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_lab.data.corpus import write_prompt_ids
-from reasoning_lab.data.sources.weighted_draw import by_level
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.graph.stage import Metrics
 from reasoning_lab.models.policy_artifact import Policy
@@ -25,7 +25,6 @@ from reasoning_lab.stages.rl.metrics import (
     Health,
     rollout_metrics,
     time_metrics,
-    validation_metrics,
 )
 from reasoning_lab.stages.rl.prefetcher import RolloutPrefetcher
 from reasoning_lab.stages.rl.prompts import prompt_batches, screened_pool
@@ -42,9 +41,10 @@ from reasoning_lab.stages.rl.update import (
 )
 from reasoning_lab.system.ranks import Peers
 from reasoning_lab.training.context import StageContext
-from reasoning_lab.training.loop import PolicyModule, fit, save_trained
+from reasoning_lab.training.loop import PolicyModule, best_metrics, fit, save_trained
 from reasoning_lab.training.step_plan import in_steps
-from reasoning_lab.types import Split
+from reasoning_lab.training.validation import log_validation, validation_problems
+from reasoning_lab.types import RolloutGroup, Split
 
 log = logging.getLogger(__name__)
 
@@ -81,8 +81,7 @@ class RLModule(PolicyModule):
         self._prefetcher = prefetcher
         self._config = config
         self._micro_batch_size = context.hardware.micro_batch_size
-        self._tracker = context.tracker
-        self._name = context.name
+        self._context = context
         self._peers = Peers()
         self._health = Health()
         needs_reference = config.kl.weight or config.kl.log_every_steps
@@ -95,6 +94,7 @@ class RLModule(PolicyModule):
         policy_version, learning_rate = self.global_step, self.learning_rate
         sampling = step_sampling(self._config, batch.step)
         step_rollouts = self._prefetcher.rollouts(self._collector, batch, policy_version)
+        self._validated(step_rollouts.validation, batch.step)
         sampled = time.monotonic()
         entropy_nats = entropy(
             self.policy,
@@ -114,7 +114,7 @@ class RLModule(PolicyModule):
         self.train_tokens += train_tokens
         self.rollouts += len(step_rollouts.rollouts)
         step_rollouts.record(self.ledger)
-        metrics = validation_metrics(step_rollouts.validation)
+        metrics: dict[str, float] = {}
         if step_batches:
             metrics |= self._update(step_batches, sampling.temperature, batch.step)
         cast(LRScheduler, self.lr_schedulers()).step()
@@ -126,12 +126,14 @@ class RLModule(PolicyModule):
             metrics |= self.device_use.metrics(train_s)
         rollouts = rollout_metrics(step_rollouts, entropy_nats, sampling, policy_version)
         for warning in self._health.warnings(rollouts):
-            log.warning("stages.%s: %s.", self._name, warning)
+            log.warning("stages.%s: %s.", self._context.name, warning)
         metrics |= {f"rollout/{key}": float(value) for key, value in rollouts.items()}
         self.last_metrics = {"train/learning_rate": learning_rate, **metrics}
         is_logged = batch.step % self._config.optimization.log_every_steps == 0
         if step_rollouts.validation or is_logged:
             self.log_step(metrics, batch.step)
+        if self.best_weights is not None and batch.step + 1 == self._config.optimization.steps:
+            self._validate_last(batch.step + 1)
         if batch.step % self._config.table_every_steps == 0:
             self._log_table(step_rollouts)
 
@@ -156,13 +158,22 @@ class RLModule(PolicyModule):
         values = update(self, batches, self._config, temperature, self._peers, reference)
         return {f"train/{key}": float(value) for key, value in values.items()}
 
+    def _validate_last(self, step: int) -> None:
+        """The weights that no step follows are validated as well where the best are looked for."""
+        self._prefetcher.update()
+        self._validated(self._collector.validate(step, self.global_step), step)
+
+    def _validated(self, groups: Sequence[RolloutGroup], step: int) -> None:
+        if groups:
+            log_validation(self, self._context, groups, step)
+
     def _log_table(self, step_rollouts: StepRollouts) -> None:
         records = [
             record
             for group in step_rollouts.trained_groups[:_TABLE_GROUPS]
             for record in group.compared[:_TABLE_ROLLOUTS]
         ]
-        self._tracker.log_rollouts(
+        self._context.tracker.log_rollouts(
             "rollout/samples",
             [record.rollout for record in records],
             {
@@ -179,9 +190,6 @@ def run(config: RLStage, context: StageContext, policy: Policy) -> Metrics:
     student, tokenizer = context.load_student(policy)
     problems = context.problems(Split.TRAIN, config.problems)
     prefetcher = RolloutPrefetcher(student, config.staleness, context.hardware.strategy)
-    validation = by_level(context.source, config.problems.level_weights).problems(
-        Split.VALIDATION, config.problems.levels, config.validation.count, 0
-    )
     sampling_policy = prefetcher.sampling_policy
     with (
         rollout_sampler(config, context, student, sampling_policy, tokenizer) as sampler,
@@ -200,7 +208,7 @@ def run(config: RLStage, context: StageContext, policy: Policy) -> Metrics:
             config,
             context.seed,
             sampler,
-            list(context.readable_golds().filter(validation, "validation_problems")),
+            validation_problems(context),
             f"stages.{context.name}",
             template_thought(tokenizer),
         )
@@ -219,4 +227,5 @@ def run(config: RLStage, context: StageContext, policy: Policy) -> Metrics:
         "pool": len(pool),
         "rollouts": module.rollouts,
         "planned_rows": config.workload().rows,
+        **best_metrics(module),
     }

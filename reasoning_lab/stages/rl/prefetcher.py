@@ -4,19 +4,16 @@ The copy takes the policy's weights before each update. What a step learns from 
 sampled exactly one update ago, however fast the machine is.
 """
 
-import copy
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from transformers import PreTrainedModel
 
-from reasoning_lab.config.hardware import SHARDED
-from reasoning_lab.kernels.binding import mixes_precision
 from reasoning_lab.models.adapters import trainable_weights
 from reasoning_lab.stages.rl.records import PromptBatch, StepRollouts
 from reasoning_lab.stages.rl.rollouts import RolloutCollector
-from reasoning_lab.training.strategies import copy_weights
+from reasoning_lab.training.strategies import copy_weights, sampling_model
 
 
 class RolloutPrefetcher:
@@ -25,22 +22,16 @@ class RolloutPrefetcher:
     Args:
         policy: The policy that learns.
         staleness: 0 = each step's rollouts are sampled when it begins.
-        strategy: `hardware.strategy`. Where no process holds whole weights, a copy samples too. A
-            bfloat16 copy also samples for a policy of mixed precision.
+        strategy: `hardware.strategy`.
 
     Attributes:
-        sampling_policy: The model that samples: the policy itself, or the copy.
+        sampling_policy: The model that samples: the policy itself, or a copy; see `sampling_model`.
     """
 
     def __init__(self, policy: PreTrainedModel, staleness: int, strategy: str) -> None:
         self._policy = policy
         self._prefetches = staleness > 0
-        mixed = mixes_precision(policy)
-        copied = self._prefetches or strategy in SHARDED or mixed
-        self.sampling_policy = copy.deepcopy(policy).eval() if copied else policy
-        for parameter in self.sampling_policy.parameters() if mixed else ():
-            # Buffers keep their precision: positions are too large for bfloat16.
-            parameter.data = parameter.data.bfloat16()
+        self.sampling_policy = sampling_model(policy, strategy, is_apart=self._prefetches)
         self._policy_version = 0
         self._pending: Future[StepRollouts] | None = None
         self._worker = ThreadPoolExecutor(1)
@@ -53,18 +44,21 @@ class RolloutPrefetcher:
         `collector` samples with `sampling_policy`; the policy has seen `policy_version` updates.
         """
         if not self._prefetches:
-            if self.sampling_policy is not self._policy:
-                copy_weights(self._policy, self.sampling_policy)
+            self.update()
             return collector.collect(batch, policy_version)
         pending, self._pending = self._pending, None
         step_rollouts = (
             pending.result() if pending else collector.collect(batch, self._policy_version)
         )
-        copy_weights(self._policy, self.sampling_policy)
+        self.update()
         self._policy_version = policy_version
         if batch.next_batch is not None:
             self._pending = self._worker.submit(collector.collect, batch.next_batch, policy_version)
         return step_rollouts
+
+    def update(self) -> None:
+        """Bring what samples up to the policy's weights; every rank calls it."""
+        copy_weights(self._policy, self.sampling_policy)
 
     def close(self) -> None:
         """Wait for rollouts that are still being sampled."""

@@ -38,6 +38,7 @@ from reasoning_lab.stages.rl.records import (
     TrainingRow,
 )
 from reasoning_lab.stages.rl.stage import RLStage
+from reasoning_lab.training.validation import validation_groups
 from reasoning_lab.types import Example, Problem, Rollout, RolloutGroup, UserError
 
 
@@ -73,7 +74,8 @@ class RolloutCollector:
             UserError: A reward returned something other than a number, or judged no rollout of the
                 first step.
         """
-        validation = self._validate(batch.step, policy_version)
+        is_due = batch.step % self.config.validation.every_steps == 0
+        validation = self.validate(batch.step, policy_version) if is_due else []
         groups: list[RewardedGroup] = []
         prompts, replacements = batch.problems, batch.replacements
         for round_number in range(1 + self.config.dynamic_sampling_rounds):
@@ -88,16 +90,12 @@ class RolloutCollector:
             self._require_judged(groups)
         return StepRollouts(self._estimate_advantages(groups), validation)
 
-    def _validate(self, step: int, policy_version: int) -> list[RolloutGroup]:
-        validation = self.config.validation
-        if not self.validation or step % validation.every_steps:
+    def validate(self, step: int, policy_version: int) -> list[RolloutGroup]:
+        """Completions of the validation problems before step `step`; empty without problems."""
+        if not self.validation:
             return []
-        return self.sampler.groups(
-            self.validation,
-            validation.samples,
-            Sampling(validation.temperature, validation.top_p, self.config.max_new_tokens),
-            f"{self.seed}/{step}/validation",
-            policy_version,
+        return validation_groups(
+            self.config, self.validation, self.sampler, self.seed, step, policy_version
         )
 
     def _sample(

@@ -1,7 +1,7 @@
 """The `rl` stage: policy-gradient training with verifiable rewards (paper, step 4)."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +9,7 @@ from reasoning_lab.config.components import require_package
 from reasoning_lab.config.fields import at_least, choice, fraction, number
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.problems import ProblemDraw, ProblemsConfig
+from reasoning_lab.config.validation import ValidationConfig
 from reasoning_lab.graph.stage import Workload
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.rewards.weighted import WeightedRewards
@@ -85,25 +86,6 @@ class KLConfig:
     log_every_steps: int = number(10, least=0, placement=True)
 
 
-@dataclass
-class ValidationConfig:
-    """Accuracy on validation problems during training.
-
-    Attributes:
-        count: Number of problems, at the levels of `problems`, the same for every seed; 0 = none.
-        every_steps: How often the policy is validated, beginning with the one that came in.
-        samples: Completions a problem.
-        temperature: Sampling temperature of these completions.
-        top_p: Nucleus sampling of these completions.
-    """
-
-    count: int = number(0, least=0)
-    every_steps: int = number(10, least=1)
-    samples: int = number(1, least=1)
-    temperature: float = number(0.6, least=0.0)
-    top_p: float = number(0.95, least=0.001, most=1.0)
-
-
 def _correctness() -> dict[str, Any]:
     return {"correctness": {"_target_": "reasoning_lab.rewards.correctness", "weight": 1.0}}
 
@@ -143,7 +125,6 @@ class RLStage(TrainingStage):
         epochs: Optimizer steps over the same rollouts.
         importance_cap: Largest importance weight between the trainer's and the engine's logprobs;
             null = no correction, the engine's are taken as the old policy's.
-        validation: Accuracy on validation problems during training.
         table_every_steps: How often a table of rollouts is logged.
     """
 
@@ -173,6 +154,7 @@ class RLStage(TrainingStage):
     kl: KLConfig = field(default_factory=KLConfig)
     epochs: int = number(1, least=1)
     importance_cap: float | None = number(None, least=1.0)
+    # Identity also where nothing is validated, as it was before the other stages had it.
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     table_every_steps: int = number(20, least=1, placement=True)
 
@@ -180,6 +162,12 @@ class RLStage(TrainingStage):
         """Refuse impossible rewards, filters and engines; any micro-batch size is possible."""
         self.check_optimizer(key, hardware)
         self.problems.check(f"{key}.problems")
+        self.check_validation(key)
+        if self.weights != "last" and self.staleness:
+            raise UserError(
+                f"{key}.weights={self.weights}: with staleness={self.staleness} a copy is "
+                f"validated that is an update behind; set {key}.staleness=0, or {key}.weights=last"
+            )
         WeightedRewards(self.rewards, self.max_new_tokens, f"{key}.rewards")
         if not self.has_group_baseline:
             self._check_group_filters(key)
@@ -202,14 +190,27 @@ class RLStage(TrainingStage):
                 )
 
     def problem_draws(self, key: str) -> list[ProblemDraw]:
-        draws = [(f"{key}.problems", Split.TRAIN, self.problems.count)]
-        if self.validation.count:
-            draws.append((f"{key}.validation.count", Split.VALIDATION, self.validation.count))
-        levels, weights = self.problems.levels, self.problems.level_weights
-        return [
-            ProblemDraw(name, split, levels, count, level_weights=weights)
-            for name, split, count in draws
-        ]
+        problems = self.problems
+        draw = ProblemDraw(
+            f"{key}.problems",
+            Split.TRAIN,
+            problems.levels,
+            problems.count,
+            level_weights=problems.level_weights,
+        )
+        return [draw, *super().problem_draws(key)]
+
+    @property
+    def validation_levels(self) -> Sequence[int] | None:
+        return self.validation.levels or self.problems.levels
+
+    @property
+    def validation_max_new_tokens(self) -> int | None:
+        return self.validation.max_new_tokens or self.max_new_tokens
+
+    @property
+    def validation_level_weights(self) -> Mapping[int, float]:
+        return {} if self.validation.levels else self.problems.level_weights
 
     def frozen_copies(self) -> int:
         return int(bool(self.kl.weight or self.kl.log_every_steps)) + self.staleness

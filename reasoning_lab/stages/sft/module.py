@@ -5,17 +5,22 @@ write it: this is where it learns when to stop.
 """
 
 import numpy as np
+from transformers import PreTrainedTokenizerBase
 
 from reasoning_lab.data.artifacts import Corpus
+from reasoning_lab.data.corpus import RolloutFile
 from reasoning_lab.data.curation.selection import harder_subset
 from reasoning_lab.data.rollout_index import RolloutIndex
 from reasoning_lab.data.tokens.limits import drop_too_long
+from reasoning_lab.data.tokens.packing import Rows
+from reasoning_lab.data.tokens.table import TokenTable
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.graph.stage import Metrics
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.stages.sft.stage import SFTStage
 from reasoning_lab.training.context import StageContext
-from reasoning_lab.training.next_token_training import train_next_token
+from reasoning_lab.training.micro_batches import PlannedBatches
+from reasoning_lab.training.next_token_training import train_next_token, validation_batches
 from reasoning_lab.types import UserError
 
 _UNIT = "rollouts"
@@ -33,23 +38,55 @@ def run(config: SFTStage, context: StageContext, policy: Policy, corpus: Corpus)
             f"stages.{context.name}.levels: the corpus has no accepted rollout at levels "
             f"{list(config.levels)}; choose levels that were distilled"
         )
-    documents = context.documents(subset, tokenizer)
-    short = drop_too_long(
-        subset,
-        documents.lengths,
-        config.max_tokens,
-        _UNIT,
-        context.ledger,
-        f"stages.{context.name}.max_tokens",
-    )
     return train_next_token(
         student,
-        documents.select(short),
+        _documents(subset, tokenizer, config, context, _UNIT),
         tokenizer,
         config.optimization,
         context,
         config.token_loss(),
+        _validation(corpus, tokenizer, config, context),
+        config.validate_every_steps,
     )
+
+
+def _documents(
+    rollouts: RolloutFile,
+    tokenizer: PreTrainedTokenizerBase,
+    config: SFTStage,
+    context: StageContext,
+    unit: str,
+) -> TokenTable:
+    """The documents of rollouts that are not too long; the ledger counts the others as `unit`."""
+    documents = context.documents(rollouts, tokenizer)
+    key = f"stages.{context.name}.max_tokens"
+    short = drop_too_long(rollouts, documents.lengths, config.max_tokens, unit, context.ledger, key)
+    return documents.select(short)
+
+
+def _validation(
+    corpus: Corpus, tokenizer: PreTrainedTokenizerBase, config: SFTStage, context: StageContext
+) -> PlannedBatches | None:
+    """The corpus's validation rollouts at the stage's levels; None = no loss is measured on them.
+
+    Raises:
+        UserError: There is none.
+    """
+    if config.validate_every_steps is None:
+        return None
+    unit, rollouts = "validation_rollouts", corpus.validation()
+    at_levels = np.flatnonzero(np.isin(rollouts.index.levels, config.levels))
+    if not len(at_levels):
+        raise UserError(
+            f"stages.{context.name}.validate_every_steps: the corpus has no validation rollout at "
+            f"levels {list(config.levels)}; distill more problems, of which some are for "
+            "validation, or leave it out"
+        )
+    context.ledger.take(unit, len(rollouts))
+    context.ledger.drop(unit, "other_level", len(rollouts) - len(at_levels), selected=True)
+    documents = _documents(rollouts.select(at_levels), tokenizer, config, context, unit)
+    rows = Rows.single(len(documents))
+    return validation_batches(documents, rows, config.validation_batch_rows)
 
 
 def _count_subset(index: RolloutIndex, subset: int, config: SFTStage, ledger: Ledger) -> None:

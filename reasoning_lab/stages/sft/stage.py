@@ -1,6 +1,6 @@
 """The `sft` stage: fine-tuning on a compact, harder subset (paper, step 2)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,9 @@ class SFTStage(TrainingStage):
         count: Its most examples.
         max_tokens: Examples with more, prompt and completion together, are left out of it; null =
             none is.
+        validate_every_steps: Optimizer steps between two measurements of the loss on the corpus's
+            validation rollouts, at the same levels; null = it is not measured.
+        validation_batch_rows: Rollouts a batch of these.
     """
 
     name = "sft"
@@ -34,6 +37,16 @@ class SFTStage(TrainingStage):
     levels: list[int] = MISSING
     count: int = at_least(1)
     max_tokens: int | None = number(None, least=2, when_set=True)
+    validate_every_steps: int | None = number(None, least=1, when_set=True)
+    validation_batch_rows: int = number(8, least=1, placement=True)
+
+    @property
+    def has_validation_loss(self) -> bool:
+        return self.validate_every_steps is not None
+
+    @property
+    def validation_levels(self) -> Sequence[int] | None:
+        return self.validation.levels or self.levels
 
     def corpus_selections(self, key: str) -> list[CorpusSelection]:
         return [CorpusSelection(f"{key}.levels", self.levels)]

@@ -3,13 +3,14 @@
 import pytest
 
 from reasoning_lab.sampling.engine import Sampling
-from reasoning_lab.stages.rl.metrics import rollout_metrics, validation_metrics
+from reasoning_lab.stages.rl.metrics import rollout_metrics
 from reasoning_lab.stages.rl.records import (
     DropReason,
     RewardedGroup,
     RewardedRollout,
     StepRollouts,
 )
+from reasoning_lab.training.validation import validation_metrics
 from tests.support.rl import rewarded_group
 from tests.support.rollouts import group
 

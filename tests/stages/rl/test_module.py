@@ -8,12 +8,12 @@ import pytest
 
 from reasoning_lab.config.optimization import TrapezoidConfig
 from reasoning_lab.config.problems import ProblemsConfig
+from reasoning_lab.config.validation import ValidationConfig
 from reasoning_lab.stages.rl.stage import (
     FilterConfig,
     KLConfig,
     RLStage,
     TemperatureConfig,
-    ValidationConfig,
 )
 from reasoning_lab.types import UserError, Verdict
 from tests.support.rl import TableTracker
