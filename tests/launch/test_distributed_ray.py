@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ray.cluster_utils import Cluster
 
 # Imported by the fixture: it takes seconds, and `make test` collects this file too.
-pytestmark = [pytest.mark.distributed, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.distributed, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")

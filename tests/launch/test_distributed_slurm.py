@@ -33,7 +33,7 @@ from tests.support.launches import (
 )
 from tests.support.slurm_cluster import ask, install, jobs_of, options_of, record_of
 
-pytestmark = [pytest.mark.distributed, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.distributed, pytest.mark.timeout(1800)]
 
 
 def on_two_machines(job: Job) -> Job:
