@@ -19,6 +19,7 @@ from reasoning_lab.config.benchmark import ProtocolConfig
 from reasoning_lab.config.components import EngineConfig
 from reasoning_lab.config.hardware import HardwareConfig, SamplingHardwareConfig
 from reasoning_lab.config.optimization import Length, OptimizationConfig
+from reasoning_lab.config.publish import PublishConfig
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.sampling.config import HFEngineConfig, VLLMEngineConfig
 from reasoning_lab.training.stage import LabStage, TrainingStage
@@ -168,6 +169,8 @@ def shrunk(root: RootConfig, runs: str) -> Shrunk:
     if tracker.mode in ("auto", "online"):
         tracker = replace(tracker, mode="offline")
         notes.append("tracker.mode: offline, so that no server is written to")
+    if root.publish.repository is not None:
+        notes.append("publish.repository: nothing is pushed")
     small = replace(
         root,
         stages=stages,
@@ -175,6 +178,7 @@ def shrunk(root: RootConfig, runs: str) -> Shrunk:
         protocol=ProtocolConfig(),  # It is applied already.
         hardware=hardware,
         tracker=tracker,
+        publish=PublishConfig(),
         paths=replace(root.paths, runs=runs),
     )
     return Shrunk(small, factor, notes)

@@ -154,3 +154,9 @@ def test_models_of_teachers_are_replaced_and_the_students_are_not(composed: Comp
     changed = with_models(root, lambda engine, key: engine.for_policy("twin", None, "float32"))
     assert changed.stages["distill"].teacher.engine.model == "twin"  # type: ignore[attr-defined]
     assert changed.model == root.model
+
+
+def test_a_rehearsal_pushes_nothing(composed: Compose) -> None:
+    small = shrunk(composed("experiment=smoke", "publish.repository=me/tiny").root, "runs")
+    assert small.root.publish.repository is None
+    assert "publish.repository: nothing is pushed" in small.notes
