@@ -11,7 +11,12 @@ from typing import Any, ClassVar, Self
 
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.optimization import Length, OptimizationConfig
-from reasoning_lab.config.problems import CorpusSelection, DocumentLimit, ProblemDraw
+from reasoning_lab.config.problems import (
+    CorpusSelection,
+    CountProblems,
+    DocumentLimit,
+    ProblemDraw,
+)
 from reasoning_lab.config.targets import check_path
 from reasoning_lab.graph.stage import Metrics, Stage, Workload
 from reasoning_lab.types import Sequences, UserError
@@ -37,6 +42,10 @@ class LabStage(Stage):
     def problem_draws(self, key: str) -> Sequence[ProblemDraw]:
         """The problems that it draws; `key` is the stage's."""
         return []
+
+    def with_counts(self, key: str, count: CountProblems) -> Self:
+        """The stage with a number in place of each `all` that `count` knows."""
+        return self
 
     def corpus_selections(self, key: str) -> Sequence[CorpusSelection]:
         """What it takes of the corpus that reaches it."""

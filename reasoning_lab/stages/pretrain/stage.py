@@ -1,13 +1,14 @@
 """The `pretrain` stage: a base policy from nothing, in place of a pretrained checkpoint."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 from omegaconf import MISSING
 
 from reasoning_lab.config.fields import at_least, number
 from reasoning_lab.config.hardware import HardwareConfig
-from reasoning_lab.config.problems import ProblemDraw, ProblemsConfig
+from reasoning_lab.config.problems import CountProblems, ProblemDraw, ProblemsConfig
 from reasoning_lab.data.teachers.config import ProceduralTeacherConfig
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.training.stage import TrainingStage
@@ -42,20 +43,21 @@ class PretrainStage(TrainingStage):
         self.problems.check(f"{key}.problems")
 
     def problem_draws(self, key: str) -> list[ProblemDraw]:
-        levels, count, weights = (
-            self.problems.levels,
-            self.problems.count,
-            self.problems.level_weights,
-        )
+        levels, weights = self.problems.levels, self.problems.level_weights
+        count = self.problems.known_count
         return [
             ProblemDraw(
                 f"{key}.problems", Split.TRAIN, levels, count, _TEACHER, level_weights=weights
             )
         ]
 
+    def with_counts(self, key: str, count: CountProblems) -> Self:
+        return replace(self, problems=self.problems.with_counts(f"{key}.problems", count))
+
     def epoch_rows(self, input_rows: Mapping[str, int | None]) -> int | None:
         """Answers, and the documents of single steps beside them."""
-        return self.problems.count + self.step_documents(self.problems.count)
+        answers = self.problems.known_count
+        return None if answers is None else answers + self.step_documents(answers)
 
     def step_documents(self, answers: int) -> int:
         """Documents of single steps beside so many answers."""

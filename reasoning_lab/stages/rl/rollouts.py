@@ -63,7 +63,7 @@ class RolloutCollector:
     def __post_init__(self) -> None:
         config, key = self.config, f"{self.key}.rewards"
         self._rewards = WeightedRewards(
-            config.rewards, config.max_new_tokens, key, self.thought_prefix
+            config.rewards, config.completion_tokens, key, self.thought_prefix
         )
 
     def collect(self, batch: PromptBatch, policy_version: int) -> StepRollouts:
@@ -95,7 +95,7 @@ class RolloutCollector:
         return self.sampler.groups(
             self.validation,
             validation.samples,
-            Sampling(validation.temperature, validation.top_p, self.config.max_new_tokens),
+            Sampling(validation.temperature, validation.top_p, self.config.completion_tokens),
             f"{self.seed}/{step}/validation",
             policy_version,
         )
@@ -205,7 +205,7 @@ class RolloutCollector:
 def step_sampling(config: RLStage, step: int) -> Sampling:
     """How a step samples: untruncated, so that engine and trainer have one distribution."""
     temperature = config.temperature.at(step, config.optimization.steps)
-    return Sampling(temperature, 1.0, config.max_new_tokens)
+    return Sampling(temperature, 1.0, config.completion_tokens)
 
 
 def filter_reason(config: RLStage, group: RolloutGroup) -> DropReason | None:
@@ -276,7 +276,7 @@ def training_rows(
         [compared for _, compared in trained],
         config.optimization.batch_size,
         config.group_size,
-        config.max_new_tokens,
+        config.completion_tokens,
     )
     return [
         TrainingRow(

@@ -1,14 +1,19 @@
 """The `rl` stage: policy-gradient training with verifiable rewards (paper, step 4)."""
 
 import re
+import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 from reasoning_lab.config.components import require_package
-from reasoning_lab.config.fields import at_least, choice, fraction, number
+from reasoning_lab.config.fields import AUTO, at_least, choice, fraction, number
 from reasoning_lab.config.hardware import HardwareConfig
-from reasoning_lab.config.problems import ProblemDraw, ProblemsConfig
+from reasoning_lab.config.problems import (
+    CountProblems,
+    ProblemDraw,
+    ProblemsConfig,
+)
 from reasoning_lab.graph.stage import Workload
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.rewards.weighted import WeightedRewards
@@ -118,7 +123,8 @@ class RLStage(TrainingStage):
             pass `filter` and, for `signal=correctness`, are not solved or failed every time; 0 =
             no screening. There is none for `reinforce_pp`, which learns from such prompts too.
         group_size: Rollouts a prompt and step; `optimization.batch_size` counts prompts.
-        max_new_tokens: Token limit at which a rollout is truncated.
+        max_new_tokens: Token limit at which a rollout is truncated; `auto` = see
+            `reasoning_lab.training.completion_limit`.
         rollout_engine: Engine that samples the rollouts: hf, or vllm, which gets the policy's
             weights before each step. vLLM runs in the process of a single trainer, else in a
             server that rank 0 starts, or in those of `hardware.sampling.rollout_urls`.
@@ -157,7 +163,7 @@ class RLStage(TrainingStage):
     problems: ProblemsConfig = field(default_factory=ProblemsConfig)
     screen_group_size: int = number(0, least=0)
     group_size: int = at_least(2)
-    max_new_tokens: int = at_least(1)
+    max_new_tokens: int | str = at_least(1, AUTO)
     rollout_engine: str = choice("hf", "vllm")
     staleness: int = number(0, least=0, most=1)
     temperature: TemperatureConfig = field(default_factory=TemperatureConfig)
@@ -180,7 +186,9 @@ class RLStage(TrainingStage):
         """Refuse impossible rewards, filters and engines; any micro-batch size is possible."""
         self.check_optimizer(key, hardware)
         self.problems.check(f"{key}.problems")
-        WeightedRewards(self.rewards, self.max_new_tokens, f"{key}.rewards")
+        # What `auto` is gets known later; then the rewards are checked again.
+        tokens = self.max_new_tokens if isinstance(self.max_new_tokens, int) else sys.maxsize
+        WeightedRewards(self.rewards, tokens, f"{key}.rewards")
         if not self.has_group_baseline:
             self._check_group_filters(key)
         if self.rollout_engine == "vllm":
@@ -190,6 +198,17 @@ class RLStage(TrainingStage):
     def has_group_baseline(self) -> bool:
         """Whether a rollout is compared with its group; False = with the whole update."""
         return self.advantage not in _GLOBAL_BASELINE
+
+    @property
+    def completion_tokens(self) -> int:
+        """Most tokens of a rollout, once `auto` is a number.
+
+        Raises:
+            ValueError: It is none yet.
+        """
+        if isinstance(self.max_new_tokens, str):
+            raise ValueError(f"how many tokens are {self.max_new_tokens}? ask completion_limit")
+        return self.max_new_tokens
 
     def _check_group_filters(self, key: str) -> None:
         defaults = FilterConfig()
@@ -202,7 +221,7 @@ class RLStage(TrainingStage):
                 )
 
     def problem_draws(self, key: str) -> list[ProblemDraw]:
-        draws = [(f"{key}.problems", Split.TRAIN, self.problems.count)]
+        draws = [(f"{key}.problems", Split.TRAIN, self.problems.known_count)]
         if self.validation.count:
             draws.append((f"{key}.validation.count", Split.VALIDATION, self.validation.count))
         levels, weights = self.problems.levels, self.problems.level_weights
@@ -211,21 +230,27 @@ class RLStage(TrainingStage):
             for name, split, count in draws
         ]
 
+    def with_counts(self, key: str, count: CountProblems) -> Self:
+        return replace(self, problems=self.problems.with_counts(f"{key}.problems", count))
+
     def frozen_copies(self) -> int:
         return int(bool(self.kl.weight or self.kl.log_every_steps)) + self.staleness
 
     def workload(self) -> Workload:
         """As if no prompt were dropped or replaced, and every rollout trained."""
         steps, validation = self.optimization.planned_steps, self.validation
-        if steps is None:
+        pool = self.problems.known_count
+        if steps is None or pool is None:
             return Workload()
         prompts = steps * self.optimization.batch_size
         validated = -(-steps // validation.every_steps) * validation.count * validation.samples
-        screened = self.problems.count * self.screen_group_size if self.has_group_baseline else 0
+        screened = pool * self.screen_group_size if self.has_group_baseline else 0
         rows = prompts * self.group_size + screened + validated
         hard = prompts * self.filter.hard_rollouts
         trained = (prompts * self.group_size + hard) * self.epochs
         of_step = self.optimization.batch_size * (self.group_size + self.filter.hard_rollouts)
+        if isinstance(self.max_new_tokens, str):
+            return Workload(rows=rows, engine=self.rollout_engine)
         in_memory = max(screened, of_step + validation.count * validation.samples)
         return Workload(
             rows=rows,
@@ -236,11 +261,12 @@ class RLStage(TrainingStage):
 
     def epoch_rows(self, input_rows: Mapping[str, int | None]) -> int | None:
         """Screening may leave fewer prompts."""
-        return self.problems.count
+        return self.problems.known_count
 
     def row_tokens_at_most(self) -> int | None:
         """Of a group whose rollouts are all as long as they may be."""
-        return self.group_size * self.max_new_tokens
+        tokens = self.max_new_tokens
+        return None if isinstance(tokens, str) else self.group_size * tokens
 
 
 def _check_vllm(key: str, hardware: HardwareConfig) -> None:
