@@ -1,4 +1,4 @@
-"""How many problems `all` is, where the data is on this machine, and what a protocol makes of it."""
+"""How many problems `all` is where the data is at hand, and what a protocol makes of it."""
 
 from collections.abc import Mapping
 from functools import partial

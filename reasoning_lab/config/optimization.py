@@ -8,7 +8,7 @@ from typing import Literal, Self, cast
 from omegaconf import MISSING
 
 from reasoning_lab.config.components import Targeted, register_component
-from reasoning_lab.config.fields import at_least, fraction, number
+from reasoning_lab.config.fields import at_least, fraction, number, placement
 from reasoning_lab.types import UserError
 
 Unit = Literal["steps", "epochs", "tokens"]
@@ -185,6 +185,10 @@ class OptimizationConfig:
         checkpoint_every_steps: How often the state is saved that a killed run resumes from.
         checkpoint_every_minutes: The same by the clock; whichever comes first. It is looked at
             between two steps.
+        keep_state: Whether the state of the last step is kept in `runs/work/states` for a longer
+            training; it takes the disk of the weights and the optimizer's state.
+        continues: The length of an earlier run of this stage, whose last state this one goes on
+            from; see `reasoning_lab.training.continuing`. null = it begins anew.
         log_every_steps: How often metrics are sent to the tracker.
         overfit_batches: Every step reads one of so many batches; null = all rows are read.
         detect_anomaly: Whether torch looks for the operation that makes a gradient NaN, slowly. It
@@ -203,6 +207,8 @@ class OptimizationConfig:
     batch_size: int = at_least(1)
     checkpoint_every_steps: int = number(200, least=1, placement=True)
     checkpoint_every_minutes: float = number(10.0, least=0.1, placement=True)
+    keep_state: bool = placement(False)
+    continues: str | None = field(default=None, metadata={"when_set": True})
     log_every_steps: int = number(10, least=1, placement=True)
     overfit_batches: int | None = number(None, least=1, when_set=True)
     detect_anomaly: bool | None = field(default=None, metadata={"when_set": True})
@@ -211,6 +217,8 @@ class OptimizationConfig:
         """Write equal lengths alike; one that cannot be read is refused by the stage's check."""
         with contextlib.suppress(UserError):
             self.length = str(Length.parse(self.length, "length"))
+            if self.continues is not None:
+                self.continues = str(Length.parse(self.continues, "continues"))
 
     @property
     def planned_steps(self) -> int | None:

@@ -135,13 +135,24 @@ class TrainingStage(LabStage):
                 f"{key}.optimization.batch_size={size}{of}; choose a divisor"
             )
 
+    def _check_continues(self, key: str, length: Length) -> None:
+        """Refuse to go on from a run that is not shorter."""
+        if self.optimization.continues is None:
+            return
+        shorter = Length.parse(self.optimization.continues, key)
+        if shorter.unit == length.unit and shorter.amount >= length.amount:
+            raise UserError(
+                f"{key}={shorter}: this run has {length}, which is no more; give it a longer length"
+            )
+
     def check_optimizer(self, key: str, hardware: HardwareConfig) -> None:
         """Refuse an optimizer with a rate of its own, or one that shards would change.
 
         A length that cannot be read is refused as well.
         """
         optimizer, schedule = self.optimization.optimizer, self.optimization.schedule
-        Length.parse(self.optimization.length, f"{key}.optimization.length")
+        length = Length.parse(self.optimization.length, f"{key}.optimization.length")
+        self._check_continues(f"{key}.optimization.continues", length)
         check_path(optimizer.target, f"{key}.optimization.optimizer._target_")
         check_path(schedule.target, f"{key}.optimization.schedule._target_")
         if "lr" in optimizer.options:
