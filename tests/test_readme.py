@@ -64,7 +64,9 @@ def commands_for(reader: str) -> list[list[str]]:
     return [shlex.split(line) for line in block.replace("\\\n", " ").splitlines()]
 
 
-def test_who_has_problems_makes_a_corpus_of_them(tmp_path: Path) -> None:
+def test_who_has_problems_runs_all_steps_on_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (command,) = commands_for("I have problems of my own.")
     (example,) = re.findall(r"A line is `(\{.+\})`", README)
     row = {"prompt": "2 + 3?", "gold": "5", "solution": r"2 + 3 = \boxed{5}"}
@@ -72,14 +74,20 @@ def test_who_has_problems_makes_a_corpus_of_them(tmp_path: Path) -> None:
     rows = [
         {"prompt": f"{a} + {b}?", "gold": f"{a + b}", "solution": rf"{a} + {b} = \boxed{{{a + b}}}"}
         for a in range(30)
-        for b in range(30)
+        for b in range(10)
     ]
     text = "\n".join(map(json.dumps, rows))
     (tmp_path / "problems.jsonl").write_text(text, encoding="utf-8")
-    assert lab_here(*command[1:], *QUIET, cwd=tmp_path) == 0
+    assert lab_here("plan", *command[1:], cwd=tmp_path) == 0
+    assert "11 to make, 0 to reuse" in capsys.readouterr().out
+    corpus_alone = [f"~stages.{stage}" for stage in ("midtrain", "sft", "prefer", "dpo", "rl")]
+    words = [*command[1:], *corpus_alone, "benchmark=[]", *QUIET]
+    assert lab_here(*words, cwd=tmp_path) == 0
     (record,) = (tmp_path / "runs" / "store" / "distill").glob("*/artifact.json")
-    metrics = json.loads(record.read_text())["metrics"]
-    assert (metrics["rollouts"], metrics["accepted_frac"]) == (300, 1.0)
+    distilled = json.loads(record.read_text())
+    count = distilled["ledger"]["problems"]["in"]
+    assert 200 < count < 250
+    assert (distilled["metrics"]["rollouts"], distilled["metrics"]["accepted_frac"]) == (count, 1.0)
 
 
 def test_who_has_a_real_model_plans_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,6 +15,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 import reasoning_lab.stages
+from reasoning_lab.commands.problem_counts import apply_protocol, resolve_counts
 from reasoning_lab.commands.root_config import RootConfig
 from reasoning_lab.config.benchmark import BenchmarkConfig
 from reasoning_lab.config.components import SourceConfig, require_package, schema_node
@@ -22,7 +23,7 @@ from reasoning_lab.config.fields import check_values
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.hydra_errors import no_stage
 from reasoning_lab.config.identity import as_plain, identity_of
-from reasoning_lab.config.model import check_system_prompt
+from reasoning_lab.config.model import ModelConfig, check_system_prompt
 from reasoning_lab.config.targets import (
     import_trusted,
     is_trusted,
@@ -30,7 +31,6 @@ from reasoning_lab.config.targets import (
 )
 from reasoning_lab.data.sources.problem_source import ProblemSource
 from reasoning_lab.data.sources.unreadable import errors_under
-from reasoning_lab.evaluate.completion_metrics import completion_metrics
 from reasoning_lab.evaluate.stage import EvaluateStage
 from reasoning_lab.graph.recipe import (
     BASE,
@@ -98,8 +98,9 @@ def _is_path(text: str) -> bool:
 
 
 def register_schemas() -> None:
-    """Give Hydra what the options refer to: schemas of stages and components, `option_of`."""
+    """Give Hydra what the options refer to: schemas of stages and components, and resolvers."""
     OmegaConf.register_new_resolver("option_of", _option_of, replace=True)
+    OmegaConf.register_new_resolver("student", _student, replace=True)
     for package in ("data.sources", "data.teachers", "sampling"):
         importlib.import_module(f"reasoning_lab.{package}.config")
     store = ConfigStore.instance()
@@ -110,6 +111,13 @@ def register_schemas() -> None:
 def _option_of(group: str, *, _root_: DictConfig) -> str:
     """The chosen option of `group`, for a defaults list: Hydra itself reads no dots in names."""
     return str(dict(_root_)[group])
+
+
+def _student(key: str, *, _root_: DictConfig) -> str | None:
+    """The checkpoint as an engine names it: its `model`, `revision` or `dtype`."""
+    model: ModelConfig = OmegaConf.to_object(_root_.model)  # type: ignore[assignment]
+    names = {"model": model.path or BASE, "revision": model.revision, "dtype": model.sampling_dtype}
+    return names[key]
 
 
 def stage_classes() -> dict[str, type[LabStage]]:
@@ -187,6 +195,8 @@ def linked(root: RootConfig) -> Recipe:
         for name, benchmark in root.benchmarks.items()
         if benchmark.data is not None
     }
+    resolve_counts(root, source, sources)
+    apply_protocol(root)
     groups = {
         "model": _model_identity(root),
         "data": _data_identity(root.data, source),
@@ -244,9 +254,6 @@ def _check(root: RootConfig) -> None:
         if not hasattr(stage, "name"):
             raise UserError(no_stage(f"stages.{name}"))
         stage.check(f"stages.{name}", root.hardware)
-    for name, benchmark in root.benchmarks.items():
-        tokens = benchmark.sampling.max_new_tokens
-        completion_metrics(benchmark.metrics, tokens, f"benchmarks.{name}.metrics")
 
 
 def check_hardware(hardware: HardwareConfig) -> None:

@@ -110,14 +110,14 @@ def sample_problems(recipe: Recipe) -> Iterator[Problem]:
     for name, benchmark in recipe.root.benchmarks.items():
         source = recipe.benchmark_sources.get(name, recipe.source)
         if source.is_local():
-            few = min(benchmark.count, _DRAWN_PROBLEMS)
+            few = min(benchmark.known_count or _DRAWN_PROBLEMS, _DRAWN_PROBLEMS)
             yield from draw_benchmark(source, replace(benchmark, count=few))
     if not recipe.source.is_local():
         return
     for name, stage in recipe.root.stages.items():
         for draw in stage.problem_draws(f"stages.{name}"):
             if draw.benchmark is None:
-                few = min(draw.count, _DRAWN_PROBLEMS)
+                few = min(draw.count or _DRAWN_PROBLEMS, _DRAWN_PROBLEMS)
                 yield from recipe.source.problems(draw.split, draw.levels, few, recipe.root.seed)
 
 
@@ -125,7 +125,7 @@ def context_demands(root: RootConfig) -> Iterator[ContextDemand]:
     """What stages and benchmarks ask of a context."""
     for name, benchmark in root.benchmarks.items():
         key = f"benchmarks.{name}.sampling.max_new_tokens"
-        yield ContextDemand(key, benchmark.sampling.max_new_tokens, after_prompt=True)
+        yield ContextDemand(key, benchmark.sampling.completion_tokens, after_prompt=True)
     for name, stage in root.stages.items():
         yield from _demands_of(f"stages.{name}", stage)
 

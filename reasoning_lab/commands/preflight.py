@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from reasoning_lab.commands.compose import Recipe
-from reasoning_lab.config.problems import ProblemDraw
+from reasoning_lab.config.fields import ALL
+from reasoning_lab.config.problems import CorpusSelection, ProblemDraw, in_words
 from reasoning_lab.data.artifacts import Corpus
 from reasoning_lab.data.sources.config import ReasoningGymConfig
-from reasoning_lab.data.sources.problem_source import ProblemSource, draw_benchmark
+from reasoning_lab.data.sources.problem_source import ProblemSource, draw_benchmark, number_of
 from reasoning_lab.data.sources.unreadable import ReadableGoldFilter, UnreadablePolicy, errors_under
 from reasoning_lab.data.sources.weighted_draw import by_level
 from reasoning_lab.data.teachers.teacher import Teacher
@@ -88,7 +89,7 @@ class Preflight:
             node for node in recipe.nodes if store.record(node.stage.name, node.fingerprint) is None
         ]
         # A larger draw stands for the smaller ones of its kind.
-        for draw in sorted((d for n in nodes for d in _draws(n)), key=lambda d: -d.count):
+        for draw in sorted((d for n in nodes for d in _draws(n)), key=lambda d: -(d.count or 0)):
             self._drawn(recipe, draw, or_larger=True)
         for node in nodes:
             for draw in _draws(node):
@@ -116,14 +117,7 @@ class Preflight:
             return
         key = f"stages.{node.name}"
         for selection in _lab_stage(node).corpus_selections(key):
-            problems = sum(drawn.levels.get(level, 0) for level in selection.levels)
-            if problems < selection.least:
-                there = f"{problems:,} problems are" if problems else "no problem is"
-                yield (
-                    f"{selection.key}: {there} at levels {list(selection.levels)} of the corpus, "
-                    f"and {selection.least:,} are needed; {draw.key} brings levels "
-                    f"{sorted(drawn.levels)}; choose among these, or ask for fewer"
-                )
+            yield from _selection_complaints(selection, draw, drawn.levels)
         limit = _lab_stage(node).document_limit(key)
         if limit is None:
             return
@@ -156,18 +150,24 @@ class Preflight:
         if self._local_only and not source.is_local():
             self.unchecked[draw.key] = None
             return DrawnProblems()
-        levels = (list(draw.levels), draw.level_weights)
-        kind = repr((options, source.content(), draw.split, levels, golds))
+        levels = None if draw.levels is None else list(draw.levels)
+        kind = repr((options, source.content(), draw.split, levels, draw.level_weights, golds))
+        try:
+            count = number_of(source, draw.split, levels, draw.count or ALL, draw.key)
+        except UserError as error:
+            return DrawnProblems(str(error).removeprefix(f"{draw.key}: "))
         drawn = _DRAWS.setdefault(kind, {})
         if or_larger:
-            larger = (d for n, d in drawn.items() if n >= draw.count and not d.refusal)
+            larger = (d for n, d in drawn.items() if n >= count and not d.refusal)
             if (one := next(larger, None)) is not None:
                 return one
-        if draw.count not in drawn:
-            drawn[draw.count] = self._draw(recipe, source, draw)
-        return drawn[draw.count]
+        if count not in drawn:
+            drawn[count] = self._draw(recipe, source, draw, count)
+        return drawn[count]
 
-    def _draw(self, recipe: Recipe, source: ProblemSource, draw: ProblemDraw) -> DrawnProblems:
+    def _draw(
+        self, recipe: Recipe, source: ProblemSource, draw: ProblemDraw, wanted: int
+    ) -> DrawnProblems:
         benchmark = None if draw.benchmark is None else recipe.root.benchmarks[draw.benchmark]
         # A generator gives each problem a gold that its family reads.
         generated = isinstance(source, ReasoningGymConfig)
@@ -180,7 +180,7 @@ class Preflight:
         def problems() -> Iterator[Problem]:
             if benchmark is not None:
                 return draw_benchmark(source, benchmark)
-            count = min(draw.count, _MOST_GENERATED) if generated else draw.count
+            count = min(wanted, _MOST_GENERATED) if generated else wanted
             seed = recipe.root.seed if draw.seed is None else draw.seed
             weighted = by_level(source, draw.level_weights)
             return weighted.problems(draw.split, draw.levels, count, seed)
@@ -201,6 +201,28 @@ class Preflight:
         except UserError as error:
             refusal = str(error)
         return DrawnProblems(refusal, examples, levels, sample)
+
+
+def _selection_complaints(
+    selection: CorpusSelection, draw: ProblemDraw, levels: Mapping[int, int]
+) -> Iterator[str]:
+    """What a stage selects of a corpus that `draw` cannot bring; it has `levels` by number."""
+    least, possible = selection.least, {*levels, *(draw.corpus_levels or ())}
+    problems = sum(
+        count
+        for level, count in levels.items()
+        if selection.levels is None or level in selection.levels
+    )
+    # Pass rates, of which nothing is known yet, may bring any problem to such a level.
+    if draw.corpus_levels and (selection.levels is None or possible & {*selection.levels}):
+        problems = sum(levels.values())
+    if problems < least:
+        there = f"{problems:,} problems are" if problems else "no problem is"
+        yield (
+            f"{selection.key}: {there} at {in_words(selection.levels)} of the corpus, and "
+            f"{least:,} are needed; {draw.key} brings levels {sorted(possible)}; choose among "
+            "these, or ask for fewer"
+        )
 
 
 def _lab_stage(node: Node) -> LabStage:

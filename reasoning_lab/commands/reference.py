@@ -159,6 +159,9 @@ def _value(
         return ", ".join(f"`{choice}`" for choice in choices)
     kinds = [kind for kind in get_args(hint) or (hint,) if kind is not type(None)]
     kind = _KINDS.get(get_origin(hint)) or _KINDS.get(kinds[0], "any")
+    if words := item.metadata.get("words"):
+        listed = " or ".join(f"`{word}`" for word in words)
+        return f"{_KINDS[int]}, {item.metadata['least']:g} or more; or {listed}"
     least, most = item.metadata.get("least"), item.metadata.get("most")
     if least is not None and most is not None:
         return f"{kind}, {least:g} to {most:g}" if most < 1e6 else f"{kind}, {least:g} to {most:,}"

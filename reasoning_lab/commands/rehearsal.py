@@ -24,9 +24,10 @@ from reasoning_lab.commands.rehearsal_run import Measured, run_small, skip_all
 from reasoning_lab.commands.rehearsal_steps import Steps
 from reasoning_lab.commands.root_config import RootConfig
 from reasoning_lab.commands.shrink import shrunk, with_installed_engines
+from reasoning_lab.config.fields import ALL
 from reasoning_lab.config.model import ModelConfig
 from reasoning_lab.data.sources.config import ReasoningGymConfig
-from reasoning_lab.data.sources.problem_source import draw_benchmark
+from reasoning_lab.data.sources.problem_source import draw_benchmark, number_of
 from reasoning_lab.doctor.check import State as CheckState
 from reasoning_lab.doctor.check import run_checks
 from reasoning_lab.doctor.checks import CHECKS
@@ -248,7 +249,8 @@ def _read_golds(sample: Recipe, stand_ins: Sequence[str]) -> tuple[int, int]:
         if draw.benchmark is not None:
             problems += draw_benchmark(source, sample.root.benchmarks[draw.benchmark])
         else:
-            drawn = source.problems(draw.split, draw.levels, draw.count, sample.root.seed)
+            count = number_of(source, draw.split, draw.levels, draw.count or ALL, draw.key)
+            drawn = source.problems(draw.split, draw.levels, count, sample.root.seed)
             problems += islice(drawn, _READ_PROBLEMS)
     if not problems:
         return 0, 0

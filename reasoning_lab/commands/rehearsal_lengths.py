@@ -104,7 +104,7 @@ def length_limits(root: RootConfig, sample: Recipe, model: ModelConfig) -> list[
         limits += [
             _measured(
                 f"benchmarks.{name}.sampling.{_COMPLETION_LIMIT}",
-                benchmark.sampling.max_new_tokens,
+                benchmark.sampling.completion_tokens,
                 "solutions",
                 completions,
                 model,
@@ -124,7 +124,7 @@ def _documents(sample: Recipe, node: Node) -> list[tuple[str, str]]:
     documents = []
     # More than the small recipe draws, where there are more.
     available = sample.source.available(draw.split, draw.levels)
-    count = max(draw.count, min(_DOCUMENTS, available or 0))
+    count = max(draw.count or 0, min(_DOCUMENTS, available or 0))
     try:
         for problem in sample.source.problems(draw.split, draw.levels, count, seed):
             if not teacher.refusal(problem):

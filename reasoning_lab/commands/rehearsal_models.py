@@ -12,9 +12,10 @@ from reasoning_lab.commands.compose import Recipe
 from reasoning_lab.commands.root_config import RootConfig
 from reasoning_lab.commands.shrink import require_folder, transformed, with_models
 from reasoning_lab.config.components import EngineConfig
+from reasoning_lab.config.fields import ALL
 from reasoning_lab.config.folder import CONF
 from reasoning_lab.config.model import ModelConfig
-from reasoning_lab.data.sources.problem_source import draw_benchmark
+from reasoning_lab.data.sources.problem_source import draw_benchmark, number_of
 from reasoning_lab.models.twin_building import MadeTwin, make_twin, narrowed, teach
 from reasoning_lab.sampling.engine import with_instruction
 from reasoning_lab.training.stage import LabStage
@@ -131,7 +132,8 @@ def _problems(recipe: Recipe) -> Iterator[Problem]:
                 source = recipe.benchmark_sources.get(draw.benchmark, recipe.source)
                 yield from draw_benchmark(source, recipe.root.benchmarks[draw.benchmark])
             else:
-                drawn = recipe.source.problems(
-                    draw.split, draw.levels, draw.count, recipe.root.seed
+                count = number_of(
+                    recipe.source, draw.split, draw.levels, draw.count or ALL, draw.key
                 )
+                drawn = recipe.source.problems(draw.split, draw.levels, count, recipe.root.seed)
                 yield from islice(drawn, _TAUGHT_PROBLEMS)

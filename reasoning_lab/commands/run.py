@@ -38,9 +38,11 @@ from reasoning_lab.system import malloc
 from reasoning_lab.tracking.progress import LOG_FILE, Lines, RunPosition
 from reasoning_lab.tracking.tracker import Tracker
 from reasoning_lab.tracking.wandb import WandbRun, wandb_folder, wandb_mode
-from reasoning_lab.training.job import Job
-from reasoning_lab.training.stage import LabStage
+from reasoning_lab.training.continuing import continued_run, missing_state
+from reasoning_lab.training.job import Job, states_folder
+from reasoning_lab.training.stage import LabStage, TrainingStage
 from reasoning_lab.training.strategies import check_drives
+from reasoning_lab.types import UserError
 from reasoning_lab.verify import Verifier, build_verifier
 
 log = logging.getLogger(__name__)
@@ -120,6 +122,7 @@ def opened(recipe: Recipe, out_dir: Path) -> Iterator["RecipeRun"]:
         log.warning(notice)
     with build_verifier(root.hardware) as verifier:
         Preflight(verifier).require([recipe])
+        _require_kept_states(recipe, store)
         recipe_run = RecipeRun(recipe, out_dir, verifier, store)
         with store.running(recipe.needs), closing(recipe_run):
             yield recipe_run
@@ -142,6 +145,17 @@ def write_report(
     report = publish(rows, results, evidence, out_dir, console)
     recipe_run.summarize([row.as_json() for row in rows], report.paths["ladder"])
     return report
+
+
+def _require_kept_states(recipe: Recipe, store: Store) -> None:
+    """Refuse a stage that goes on from a run of which no state is kept."""
+    for node in recipe.nodes:
+        continued = continued_run(node.identity)
+        if continued is None or store.record(node.stage.name, node.fingerprint) is not None:
+            continue
+        folder = states_folder(store.work) / continued
+        if not folder.is_dir() and isinstance(node.stage, TrainingStage):
+            raise UserError(missing_state(node.name, node.stage.optimization, folder))
 
 
 def print_ledger(lines: Lines, stage: str, ledger: Ledger, reused: bool) -> None:
@@ -221,6 +235,8 @@ class RecipeRun:
             hardware=root.hardware,
             benchmarks=root.benchmarks,
             tracking=tracking,
+            fingerprint=node.fingerprint,
+            continued_run=continued_run(node.identity),
             position=self._position(node),
         )
         if job.needs_launch:

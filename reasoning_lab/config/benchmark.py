@@ -7,7 +7,17 @@ from typing import Any
 from omegaconf import MISSING
 
 from reasoning_lab.config.components import SourceConfig
-from reasoning_lab.config.fields import FREE_KEYS, MAX_SEED, at_least, choice, fraction, number
+from reasoning_lab.config.fields import (
+    ALL,
+    AUTO,
+    FREE_KEYS,
+    MAX_SEED,
+    at_least,
+    choice,
+    fraction,
+    number,
+)
+from reasoning_lab.config.problems import known_count
 
 # Rollouts that a process samples and saves at a time, where a stage only samples.
 SHARD_ROLLOUTS = 1024
@@ -20,12 +30,25 @@ class SamplingConfig:
     Attributes:
         temperature: Divides the logits; 0 = greedy.
         top_p: Nucleus sampling: the likeliest tokens with this probability in sum; 1.0 = all.
-        max_new_tokens: Token limit at which a completion is truncated.
+        max_new_tokens: Token limit at which a completion is truncated; `auto` = see
+            `reasoning_lab.training.completion_limit`. A benchmark, which is the same for all
+            policies, has a number.
     """
 
     temperature: float = number(MISSING, least=0.0)
     top_p: float = number(1.0, least=0.001, most=1.0)
-    max_new_tokens: int = at_least(1)
+    max_new_tokens: int | str = at_least(1, AUTO)
+
+    @property
+    def completion_tokens(self) -> int:
+        """Most tokens of a completion, once `auto` is a number.
+
+        Raises:
+            ValueError: It is none yet.
+        """
+        if isinstance(self.max_new_tokens, str):
+            raise ValueError(f"how many tokens are {self.max_new_tokens}? ask completion_limit")
+        return self.max_new_tokens
 
 
 @dataclass
@@ -36,8 +59,8 @@ class BenchmarkConfig:
         data: A source of its own; null = the run's.
         instruction: Follows every problem on a line of its own; empty = none.
         split: test, or validation for tuning; no training problem is in either.
-        levels: Difficulty levels of the problems.
-        count: Number of problems; a source with fewer is refused.
+        levels: Difficulty levels of the problems; null = all.
+        count: Number of problems, of which a source must have as many; or `all` of the split.
         seed: Draws the problems; independent of the run's seed, so all runs meet the same.
         samples: Completions a problem.
         sampling: How these are drawn.
@@ -50,14 +73,20 @@ class BenchmarkConfig:
     data: SourceConfig | None = None
     instruction: str = ""
     split: str = choice("test", "validation")
-    levels: list[int] = MISSING
-    count: int = at_least(1)
+    levels: list[int] | None = MISSING
+    # OmegaConf fails on a union at the top of a mapping's values; `check_values` checks it.
+    count: Any = at_least(1, ALL)  # noqa: RUF009
     seed: int = number(0, least=0, most=MAX_SEED)
     samples: int = at_least(1)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     unreadable: str = choice("drop", "refuse")
     max_unreadable_frac: float = fraction(0.5)
     metrics: dict[str, Any] = field(default_factory=dict, metadata=FREE_KEYS)
+
+    @property
+    def known_count(self) -> int | None:
+        """The number of problems; None = all, of data that is not on this machine."""
+        return known_count(self.count)
 
 
 @dataclass
@@ -79,9 +108,11 @@ class ProtocolConfig:
     max_new_tokens: int | None = number(None, least=1)
 
     def applied(self, benchmark: BenchmarkConfig) -> BenchmarkConfig:
-        """`benchmark` under this protocol."""
+        """`benchmark` under this protocol; a count of `all` stays until its number is known."""
         given = {key: value for key, value in vars(self).items() if value is not None}
         samples = given.pop("samples", benchmark.samples)
-        count = min(given.pop("count", benchmark.count), benchmark.count)
+        count = benchmark.count
+        if (most := given.pop("count", None)) is not None:
+            count = count if isinstance(count, str) else min(most, count)
         sampling = dataclasses.replace(benchmark.sampling, **given)
         return dataclasses.replace(benchmark, count=count, samples=samples, sampling=sampling)

@@ -19,6 +19,10 @@ FREE_KEYS = {"free": True}
 
 # Such a mapping that is identity only where it has a key, as `identity_of` has it.
 FREE_KEYS_WHEN_SET = {**FREE_KEYS, "when_set": True}
+# In place of a number of problems: as many as there are.
+ALL = "all"
+# In place of a number of tokens: as the documents need; see `data.tokens.automatic`.
+AUTO = "auto"
 
 # The largest seed that numpy and Lightning take.
 MAX_SEED = 2**32 - 1
@@ -38,9 +42,9 @@ def choice(*choices: str, when_set: bool = False) -> Any:
     return dataclasses.field(default=choices[0], metadata=metadata)
 
 
-def at_least(least: int) -> Any:
-    """Declare a number without a default that is `least` or more."""
-    return number(MISSING, least=least)
+def at_least(least: int, *words: str) -> Any:
+    """Declare a number without a default that is `least` or more, or one of `words`."""
+    return number(MISSING, least=least, words=words)
 
 
 def number(
@@ -49,12 +53,15 @@ def number(
     most: float | None = None,
     placement: bool = False,
     when_set: bool = False,
+    words: Sequence[str] = (),
 ) -> Any:
     """Declare a number with a default and bounds, both allowed; null has none.
 
     `when_set`: it is identity only where it is not the default, as `identity_of` has it.
+    `words`: Texts that may take the number's place, such as `all`.
     """
-    metadata = {"least": least, "most": most, "placement": placement, "when_set": when_set}
+    metadata: dict[str, Any] = {"least": least, "most": most, "words": words}
+    metadata |= {"placement": placement, "when_set": when_set}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -80,6 +87,14 @@ def check_values(value: Any, key: str = "") -> None:
             if content is None:
                 continue
             choices, least, most = (declared[name].get(key) for key in ("choices", "least", "most"))
+            words = declared[name].get("words")
+            if words and not isinstance(content, int):
+                if content not in words:
+                    kinds = " or ".join(["an integer", *words])
+                    raise UserError(
+                        f"{where}={content}: '{content}' is not an integer; give {kinds}"
+                    )
+                continue
             if choices and content not in choices:
                 listed = f"{', '.join(choices[:-1])} or {choices[-1]}"
                 raise UserError(f"{where}: '{content}' is unknown; choose {listed}")

@@ -222,6 +222,8 @@ def _wrong_type(fault: ValidationError) -> str:
     if match := _WANTED.search(message):
         kind = _KINDS.get(match[1], f"a value of type {match[1]}")
         return f"{where}: '{fault.value}' is not {kind}; give {kind}"
+    if "Union[int, str]" in message:
+        return f"{where}: '{fault.value}' is not an integer; give an integer"
     if "ListConfig" in message:
         return f"{where}: '{fault.value}' is not a list; write [{fault.value}]"
     if "Dict[" in message or "subclass of" in message:

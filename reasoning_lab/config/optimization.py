@@ -8,7 +8,7 @@ from typing import Literal, Self, cast
 from omegaconf import MISSING
 
 from reasoning_lab.config.components import Targeted, register_component
-from reasoning_lab.config.fields import at_least, fraction, number
+from reasoning_lab.config.fields import at_least, fraction, number, placement
 from reasoning_lab.types import UserError
 
 Unit = Literal["steps", "epochs", "tokens"]
@@ -188,6 +188,10 @@ class OptimizationConfig:
         keep_checkpoints: How many of the newest training states are kept. From one of several, a
             stage goes on if the newest is damaged. They serve resumption alone, so all are removed
             when the stage ends, where TRL's `save_total_limit` leaves its checkpoints.
+        keep_state: Whether the state of the last step is kept in `runs/work/states` for a longer
+            training; it takes the disk of the weights and the optimizer's state.
+        continues: The length of an earlier run of this stage, whose last state this one goes on
+            from; see `reasoning_lab.training.continuing`. null = it begins anew.
         log_every_steps: How often metrics are sent to the tracker.
         overfit_batches: Every step reads one of so many batches; null = all rows are read.
         detect_anomaly: Whether torch looks for the operation that makes a gradient NaN, slowly. It
@@ -207,6 +211,8 @@ class OptimizationConfig:
     checkpoint_every_steps: int = number(200, least=1, placement=True)
     checkpoint_every_minutes: float = number(10.0, least=0.1, placement=True)
     keep_checkpoints: int = number(2, least=1, placement=True)
+    keep_state: bool = placement(False)
+    continues: str | None = field(default=None, metadata={"when_set": True})
     log_every_steps: int = number(10, least=1, placement=True)
     overfit_batches: int | None = number(None, least=1, when_set=True)
     detect_anomaly: bool | None = field(default=None, metadata={"when_set": True})
@@ -215,6 +221,8 @@ class OptimizationConfig:
         """Write equal lengths alike; one that cannot be read is refused by the stage's check."""
         with contextlib.suppress(UserError):
             self.length = str(Length.parse(self.length, "length"))
+            if self.continues is not None:
+                self.continues = str(Length.parse(self.continues, "continues"))
 
     @property
     def planned_steps(self) -> int | None:

@@ -1,13 +1,17 @@
 """Which problems a stage draws, and what it takes of a corpus."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 from omegaconf import MISSING
 
 from reasoning_lab.config.components import TeacherConfig
-from reasoning_lab.config.fields import FREE_KEYS_WHEN_SET, at_least
+from reasoning_lab.config.fields import ALL, FREE_KEYS_WHEN_SET, at_least
 from reasoning_lab.types import Split, UserError
+
+# From a split, levels, a count and its config key to the number that `all` is, where it is known.
+CountProblems = Callable[[Split, Sequence[int] | None, int | str, str], int | str]
 
 
 @dataclass
@@ -15,14 +19,14 @@ class ProblemsConfig:
     """Which problems a stage draws from the training split of the data source.
 
     Attributes:
-        levels: Difficulty levels; a source without levels of its own has level 1.
-        count: Number of problems.
+        levels: Difficulty levels; a source without levels of its own has level 1. null = all.
+        count: Number of problems, or `all` that the split has at these levels.
         level_weights: Level to its share of the problems, in any unit; every level has one, from
             0. Without any, all problems at these levels are as likely.
     """
 
-    levels: list[int] = MISSING
-    count: int = at_least(1)
+    levels: list[int] | None = MISSING
+    count: int | str = at_least(1, ALL)
     level_weights: dict[int, float] = field(default_factory=dict, metadata=FREE_KEYS_WHEN_SET)
 
     def check(self, key: str) -> None:
@@ -30,16 +34,36 @@ class ProblemsConfig:
         weights = self.level_weights
         if not weights:
             return
-        if sorted(weights) != sorted(set(self.levels)):
+        if self.levels is None or sorted(weights) != sorted(set(self.levels)):
             raise UserError(
                 f"{key}.level_weights: it names levels {sorted(weights)}, and {key}.levels are "
-                f"{list(self.levels)}; give each level one weight"
+                f"{self.levels or 'all'}; give each level one weight"
             )
         if min(weights.values()) < 0 or not sum(weights.values()):
             raise UserError(
                 f"{key}.level_weights: {dict(weights)} are no shares; give numbers of at least 0, "
                 "one of them above"
             )
+
+    @property
+    def known_count(self) -> int | None:
+        """The number; None = all, of data that is not on this machine."""
+        return known_count(self.count)
+
+    def with_counts(self, key: str, count: CountProblems) -> Self:
+        """The same with a number in place of `all`; `key` is where this stands in the config."""
+        number = count(Split.TRAIN, self.levels, self.count, f"{key}.count")
+        return replace(self, count=number)
+
+
+def known_count(count: int | str) -> int | None:
+    """The number of problems; None = `all`, of which composition does not know the number."""
+    return None if isinstance(count, str) else count
+
+
+def in_words(levels: Sequence[int] | None) -> str:
+    """`levels` for a message: `levels [1, 2]`, or `any level` where None stands for all."""
+    return "any level" if levels is None else f"levels {list(levels)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,22 +73,24 @@ class ProblemDraw:
     Attributes:
         key: The config key that asks for them.
         split: Of the source.
-        levels: Difficulty levels.
-        count: How many.
+        levels: Difficulty levels; None = all.
+        count: How many; None = all.
         teacher: The teacher that must be able to work them; None = nobody works them.
         benchmark: The benchmark whose source they come from; None = the run's source.
         seed: Of the draw; None = the run's.
         level_weights: Level to its share of them; empty = as the source has them.
+        corpus_levels: Levels that a corpus of them may have, where these are not the problems' own.
     """
 
     key: str
     split: Split
-    levels: Sequence[int]
-    count: int
+    levels: Sequence[int] | None
+    count: int | None
     teacher: TeacherConfig | None = None
     benchmark: str | None = None
     seed: int | None = None
     level_weights: Mapping[int, float] = field(default_factory=dict)
+    corpus_levels: Sequence[int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +99,12 @@ class CorpusSelection:
 
     Attributes:
         key: The config key that asks for it.
-        levels: Difficulty levels.
+        levels: Difficulty levels; None = all.
         least: Problems at these levels without which the stage cannot run.
     """
 
     key: str
-    levels: Sequence[int]
+    levels: Sequence[int] | None
     least: int = 1
 
 

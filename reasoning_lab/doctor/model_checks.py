@@ -12,7 +12,7 @@ from reasoning_lab.doctor.model_under_test import ModelUnderTest
 from reasoning_lab.doctor.tokenizer_checks import LOADS
 from reasoning_lab.kernels.binding import pads_documents, reference_kernels
 from reasoning_lab.kernels.logprobs import trained_logits
-from reasoning_lab.models.policy import fix_rope_factors
+from reasoning_lab.models.policy import context_tokens, fix_rope_factors
 from reasoning_lab.models.tokenizer import prompt_tokens
 from reasoning_lab.sampling.engine_check import alone_logprobs, evaluating
 from reasoning_lab.training.probe import Difference
@@ -116,7 +116,7 @@ def _packing_leak(model: ModelUnderTest) -> Result:
 
 
 def _context_short(model: ModelUnderTest) -> Result:
-    limit = getattr(model.policy.config.get_text_config(), "max_position_embeddings", None)
+    limit = context_tokens(model.policy)
     if limit is None:
         return not_applicable("the architecture has no longest text")
     prompts = prompt_tokens(model.tokenizer, [problem.model_prompt for problem in model.problems])

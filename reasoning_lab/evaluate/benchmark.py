@@ -75,7 +75,7 @@ def run(config: EvaluateStage, context: StageContext, policy: Policy) -> Metrics
         "problems", f"benchmarks.{name}", "correct its golds or its checker"
     )
     functions = completion_metrics(
-        benchmark.metrics, benchmark.sampling.max_new_tokens, f"benchmarks.{name}.metrics"
+        benchmark.metrics, benchmark.sampling.completion_tokens, f"benchmarks.{name}.metrics"
     )
     completions = Evaluation(context.out_dir).completions()
     logged: list[Rollout] = []

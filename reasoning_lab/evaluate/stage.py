@@ -51,16 +51,19 @@ class EvaluateStage(LabStage):
                 f"benchmarks.{self.benchmark_name}",
                 Split(benchmark.split),
                 benchmark.levels,
-                benchmark.count,
+                benchmark.known_count,
                 benchmark=self.benchmark_name,
                 seed=benchmark.seed,
             )
         ]
 
     def workload(self) -> Workload:
-        rows = self.benchmark.count * self.benchmark.samples
-        in_memory = min(rows, max(SHARD_ROLLOUTS, self.benchmark.samples))
-        tokens = self.benchmark.sampling.max_new_tokens
-        written = Sequences(rows, tokens, rows_in_memory=in_memory)
         runtime = "hf" if self.engine is None else self.engine.runtime
+        count = self.benchmark.known_count
+        if count is None:
+            return Workload(engine=runtime)
+        rows = count * self.benchmark.samples
+        in_memory = min(rows, max(SHARD_ROLLOUTS, self.benchmark.samples))
+        tokens = self.benchmark.sampling.completion_tokens
+        written = Sequences(rows, tokens, rows_in_memory=in_memory)
         return Workload(rows=rows, written=written, engine=runtime)

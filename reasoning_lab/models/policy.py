@@ -203,6 +203,12 @@ def fix_rope_factors(config: PreTrainedConfig, key: str) -> None:
         rope["short_factor"] = list(rope["long_factor"])
 
 
+def context_tokens(model: PreTrainedModel) -> int | None:
+    """The longest text that the model reads, in tokens; None = any."""
+    tokens: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return tokens
+
+
 def sampling_device(hardware: HardwareConfig) -> torch.device:
     """The device of a policy that only samples; Lightning places policies that train."""
     gpu = hardware.accelerator != "cpu" and torch.cuda.is_available()

@@ -2,7 +2,7 @@
 
 Prompts are sorted by length. Rows that have ended leave the batch, so they cost nothing while the
 last long completions go on. Each row has its own stream of uniform numbers and samples by inverting
-the cumulative distribution.
+the cumulative distribution. A text ends where the model's context does, as vLLM has it.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.kernels.decoding import Decoding, Rereading
 from reasoning_lab.kernels.fused_decoder import FusedDecoder, can_decode_fused
 from reasoning_lab.models.chat import stop_token_ids, unused_ids_mask
-from reasoning_lab.models.policy import sampling_device, to_device
+from reasoning_lab.models.policy import context_tokens, sampling_device, to_device
 from reasoning_lab.models.tokenizer import prompt_tokens
 from reasoning_lab.sampling.engine import OnProgress, Sampling, completions_of
 from reasoning_lab.sampling.engine_check import check_engine, hf_remedy
@@ -74,8 +74,11 @@ class HFEngine:
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]
     ) -> list[Completion]:
         """Like `generate`, with prompts as token ids."""
-        order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]), reverse=True)
-        completions: dict[int, Completion] = {}
+        limits = [self._room(prompt, sampling.max_new_tokens) for prompt in prompts]
+        written = [row for row, limit in enumerate(limits) if limit > 0]
+        order = sorted(written, key=lambda row: len(prompts[row]), reverse=True)
+        empty = Completion([], "", truncated=True)
+        completions: dict[int, Completion] = dict.fromkeys(range(len(prompts)), empty)
         was_training = self._model.training
         self._model.eval()
         fused = FusedDecoder(self._model) if can_decode_fused(self._model) else None
@@ -83,7 +86,9 @@ class HFEngine:
             for start in range(0, len(order), self._batch_size):
                 rows = order[start : start + self._batch_size]
                 state = self._start_decoding([prompts[row] for row in rows], fused)
-                batch = self._generate_batch(state, sampling, [seeds[row] for row in rows])
+                batch = self._generate_batch(
+                    state, sampling, [seeds[row] for row in rows], [limits[row] for row in rows]
+                )
                 completions.update(zip(rows, batch, strict=True))
                 self._on_progress(batch)
         finally:
@@ -100,30 +105,45 @@ class HFEngine:
             return Decoding(self._model, fused, prompts, pad_id)
         return Rereading(self._model, prompts, pad_id)
 
+    def _room(self, prompt: Sequence[int], max_new_tokens: int) -> int:
+        """Tokens that may follow a prompt in the model's context, at most `max_new_tokens`."""
+        context = context_tokens(self._model)
+        return max_new_tokens if context is None else min(max_new_tokens, context - len(prompt))
+
     def _generate_batch(
-        self, state: Decoding | Rereading, sampling: Sampling, seeds: Sequence[int]
+        self,
+        state: Decoding | Rereading,
+        sampling: Sampling,
+        seeds: Sequence[int],
+        limits: Sequence[int],
     ) -> list[Completion]:
-        device = self._model.device
+        """`limits` are the most tokens of each row, at least 1."""
+        device, most = self._model.device, max(limits)
         end_id = int(self._stop_ids[0])
-        uniforms = _uniforms(seeds, sampling.max_new_tokens).to(device)
-        tokens = torch.full((len(seeds), sampling.max_new_tokens), end_id, device=device)
+        uniforms = _uniforms(seeds, most).to(device)
+        tokens = torch.full((len(seeds), most), end_id, device=device)
         logprobs = torch.zeros(tokens.shape, device=device)
-        lengths = torch.full((len(seeds),), sampling.max_new_tokens, device=device)
+        lengths = torch.tensor(limits, device=device)
+        row_limits, is_limited = lengths.clone(), min(limits) < most
         ended = torch.zeros(len(seeds), dtype=torch.bool, device=device)
-        for step in range(sampling.max_new_tokens):
+        for step in range(most):
             rows = state.rows
             sampled, sampled_logprobs = sample(
                 state.logits, sampling, uniforms[rows, step], self._unused_ids
             )
             alive = ~ended[rows]
+            if is_limited:
+                alive &= row_limits[rows] > step
             tokens[rows, step] = torch.where(alive, sampled, end_id)
             logprobs[rows, step] = sampled_logprobs
             stopping = alive & torch.isin(sampled, self._stop_ids)
             lengths[rows[stopping]] = step + 1
             ended[rows[stopping]] = True
             alive = alive & ~stopping
+            if is_limited:
+                alive &= row_limits[rows] > step + 1
             alive_count = int(alive.sum())
-            if alive_count == 0 or step + 1 == sampling.max_new_tokens:
+            if alive_count == 0 or step + 1 == most:
                 break
             if alive_count < COMPACT_BELOW_FRAC * len(rows):
                 state.select(alive.nonzero()[:, 0])

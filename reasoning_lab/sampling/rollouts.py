@@ -29,7 +29,7 @@ from reasoning_lab.verify import Verifier
 
 def sampling_from_config(config: SamplingConfig) -> Sampling:
     """The engine's sampling options for `resumable_groups`, which needs no logprobs."""
-    return Sampling(config.temperature, config.top_p, config.max_new_tokens, logprobs=False)
+    return Sampling(config.temperature, config.top_p, config.completion_tokens, logprobs=False)
 
 
 class RolloutSampler:

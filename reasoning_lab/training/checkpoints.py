@@ -117,6 +117,15 @@ class Checkpoints(Checkpoint):
         for name, record in self._records.items():
             record.load_state_dict(json.loads(of_this_rank["records"][name]))
 
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """A longer training goes on after what was the last batch of a shorter one.
+
+        Whether a batch is the last follows from the number of batches.
+        """
+        checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"] = False
+
     def _end_step(self, trainer: pl.Trainer) -> None:
         """Save the state if it is time, or if the stage is to stop.
 
@@ -127,7 +136,8 @@ class Checkpoints(Checkpoint):
         late = waited_minutes >= self.optimization.checkpoint_every_minutes
         # Clocks and signals differ from rank to rank; a signal's number is more than 1.
         wish = self._peers.all_reduce_max(self.stop.signum or int(late))
-        if wish or self.step % self.optimization.checkpoint_every_steps == 0:
+        kept = self.optimization.keep_state and self.step == self.optimization.steps
+        if wish or kept or self.step % self.optimization.checkpoint_every_steps == 0:
             self._save(trainer)
         if wish > 1:
             raise Interrupted(
@@ -178,6 +188,11 @@ def states_of(work_dir: Path, strategy: str, accumulation: int) -> Path:
             ", ".join(others),
         )
     return folder
+
+
+def step_of(state: Path) -> int:
+    """Optimizer steps that were trained when it was saved."""
+    return int(state.name.split("-")[1].split(".")[0])
 
 
 def last_checkpoint(folder: Path) -> Path | None:

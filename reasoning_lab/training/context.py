@@ -12,7 +12,7 @@ from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.data.artifacts import Corpus
 from reasoning_lab.data.corpus import RolloutFile, write_prompt_ids
 from reasoning_lab.data.problem_file import ProblemFile
-from reasoning_lab.data.sources.problem_source import ProblemSource, draw_benchmark
+from reasoning_lab.data.sources.problem_source import ProblemSource, draw_benchmark, number_of
 from reasoning_lab.data.sources.unreadable import ReadableGoldFilter, UnreadablePolicy
 from reasoning_lab.data.sources.weighted_draw import by_level
 from reasoning_lab.data.tokens.documents import TrainedPart
@@ -108,8 +108,10 @@ class StageContext(Job):
         Raises:
             UserError: There are fewer, or golds cannot be read that the source does not drop.
         """
+        key = f"stages.{self.name}.problems.count"
+        count = number_of(self.source, split, draw.levels, draw.count, key)
         source = by_level(self.source, draw.level_weights)
-        drawn = source.problems(split, draw.levels, draw.count, self.seed)
+        drawn = source.problems(split, draw.levels, count, self.seed)
         return ProblemFile(self.readable_golds().filter(drawn), self.work_dir)
 
     def readable_golds(self) -> ReadableGoldFilter:

@@ -17,6 +17,11 @@ from reasoning_lab.tracking.wandb import WandbRun
 from reasoning_lab.training.stage import LabStage
 
 
+def states_folder(work: Path) -> Path:
+    """Where the last states of finished trainings are kept, below the folder of all work."""
+    return work / "states"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """A stage on its inputs.
@@ -33,6 +38,9 @@ class Job:
         hardware: Devices and sizes that change no result.
         benchmarks: What the run's policies are evaluated on.
         tracking: The W&B run; None = there is none.
+        fingerprint: Of the artifact that is made.
+        continued_run: Fingerprint of the run whose last state the stage goes on from; None = it
+            begins anew.
         position: Where in its run the stage is, for its progress.
     """
 
@@ -47,12 +55,19 @@ class Job:
     hardware: HardwareConfig
     benchmarks: Mapping[str, BenchmarkConfig] = field(default_factory=dict)
     tracking: WandbRun | None = None
+    fingerprint: str = ""
+    continued_run: str | None = None
     position: RunPosition = field(default_factory=RunPosition)
 
     @property
     def tokens_dir(self) -> Path:
         """Where tokenised corpora are kept, for all stages of a store."""
         return self.work_dir.parent / "tokens"
+
+    @property
+    def kept_states(self) -> Path:
+        """Where the last states of finished trainings are kept, by their fingerprints."""
+        return states_folder(self.work_dir.parent)
 
     @property
     def machines(self) -> int:

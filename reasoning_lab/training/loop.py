@@ -37,6 +37,7 @@ from reasoning_lab.training.checkpoints import (
     states_of,
 )
 from reasoning_lab.training.context import StageContext
+from reasoning_lab.training.continuing import keep_last_state, kept_state
 from reasoning_lab.training.device_use import DeviceUse
 from reasoning_lab.training.micro_batches import MicroBatch, PlannedBatches
 from reasoning_lab.training.schedules import Schedule, optimizer_of, schedule_of
@@ -74,6 +75,7 @@ class PolicyModule(pl.LightningModule):
         train_tokens: Tokens that all ranks trained on; other batches than a `MicroBatch` are
             counted by the stage.
         device_use: Of this rank, while it trains.
+        is_continued: Whether it goes on from the state of a shorter training.
         rate_factor: What a step's learning rate is multiplied by, beside its schedule.
         best_weights: What keeps them while it trains; None = the last are the stage's policy.
         last_metrics: What the last step measured, by the names under which it is logged; the
@@ -94,6 +96,7 @@ class PolicyModule(pl.LightningModule):
         self.last_metrics: dict[str, float | Tensor] = {}
         self.device_use: DeviceUse | None = None
         self.rate_factor: Schedule = lambda _: 1.0
+        self.is_continued = False
         self._sums: dict[str, Tensor] = {}
         self._summed = 0
         self._step_metrics: dict[str, float | Tensor] = {}
@@ -109,6 +112,17 @@ class PolicyModule(pl.LightningModule):
     def parts(self) -> int:
         """Micro-batches of an optimizer step, on all ranks."""
         return self.trainer.accumulate_grad_batches * world_size()
+
+    def on_train_start(self) -> None:
+        """A shorter training's state has that one's rate for the next step."""
+        if not self.is_continued:
+            return
+        for scheduler in self.trainer.lr_scheduler_configs:
+            rates = scheduler.scheduler
+            assert isinstance(rates, LambdaLR)
+            factor = self._schedule(rates.last_epoch) * self.rate_factor(rates.last_epoch)
+            for group, peak in zip(rates.optimizer.param_groups, rates.base_lrs, strict=True):
+                group["lr"] = peak * factor
 
     def configure_model(self) -> None:
         shard(self, self.policy)
@@ -269,7 +283,12 @@ def fit(
             plugins=[DirectIO()],
             default_root_dir=context.work_dir,
         )
-        train_s = _resume(trainer, module, rank_batches, validation, folder)
+        before = None
+        if broadcast_from_rank0(lambda: last_checkpoint(folder)) is None:
+            before = kept_state(context, optimization, folder)
+        module.is_continued = before is not None
+        train_s = _resume(trainer, module, rank_batches, validation, folder, before)
+        keep_last_state(context, optimization, folder)
     history.write(context.out_dir)
     return train_s
 
@@ -280,10 +299,11 @@ def _resume(
     batches: PlannedBatches,
     validation: PlannedBatches | None,
     states: Path,
+    before: Path | None,
 ) -> float:
-    """Train from the last state in `states`, if there is one; seconds that it took."""
+    """Train from the last state in `states`, else from `before`; seconds that it took."""
     module.train()  # A loaded policy comes in evaluation mode, and Lightning keeps what it finds.
-    last = broadcast_from_rank0(lambda: last_checkpoint(states))
+    last = before or broadcast_from_rank0(lambda: last_checkpoint(states))
     started = time.monotonic()
     try:
         with malloc.tuned_for_training(module.policy.get_memory_footprint()):

@@ -12,7 +12,12 @@ from typing import Any, ClassVar, Self
 from reasoning_lab.config.fields import choice
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.optimization import Length, OptimizationConfig
-from reasoning_lab.config.problems import CorpusSelection, DocumentLimit, ProblemDraw
+from reasoning_lab.config.problems import (
+    CorpusSelection,
+    CountProblems,
+    DocumentLimit,
+    ProblemDraw,
+)
 from reasoning_lab.config.targets import check_path
 from reasoning_lab.config.validation import ValidationConfig
 from reasoning_lab.graph.stage import Metrics, Stage, Workload
@@ -40,6 +45,10 @@ class LabStage(Stage):
         """The problems that it draws; `key` is the stage's."""
         return []
 
+    def with_counts(self, key: str, count: CountProblems) -> Self:
+        """The stage with a number in place of each `all` that `count` knows."""
+        return self
+
     def corpus_selections(self, key: str) -> Sequence[CorpusSelection]:
         """What it takes of the corpus that reaches it."""
         return []
@@ -63,6 +72,7 @@ class TrainingStage(LabStage):
     Attributes:
         sequences_per_row: As in `Sequences`.
         packs_rows: True = a row holds several documents.
+        samples_rollouts: True = it samples, so it has a token limit of its own.
         optimization: How.
         validation: pass@1 on validation problems while it trains.
         weights: Which weights the stage's policy is: the last, or the best of those that were
@@ -75,6 +85,7 @@ class TrainingStage(LabStage):
 
     sequences_per_row: ClassVar[int] = 1
     packs_rows: ClassVar[bool] = False
+    samples_rollouts: ClassVar[bool] = False
 
     optimization: OptimizationConfig = field(default_factory=OptimizationConfig)
     validation: ValidationConfig = field(
@@ -90,7 +101,7 @@ class TrainingStage(LabStage):
 
     @property
     def validation_levels(self) -> Sequence[int] | None:
-        """Difficulty levels of the validation problems; None = they must be given."""
+        """Difficulty levels of the validation problems; None = all."""
         return self.validation.levels
 
     @property
@@ -100,7 +111,7 @@ class TrainingStage(LabStage):
 
     @property
     def validation_max_new_tokens(self) -> int | None:
-        """Token limit of a validation completion; None = it must be given."""
+        """Token limit of a validation completion; None = it must be given, or the data has it."""
         return self.validation.max_new_tokens
 
     def groups_read(self) -> tuple[str, ...]:
@@ -110,7 +121,7 @@ class TrainingStage(LabStage):
 
     def problem_draws(self, key: str) -> list[ProblemDraw]:
         count, levels = self.validation.count, self.validation_levels
-        if not count or levels is None:
+        if not count:
             return []
         name, weights = f"{key}.validation.count", self.validation_level_weights
         return [ProblemDraw(name, Split.VALIDATION, levels, count, level_weights=weights)]
@@ -192,16 +203,12 @@ class TrainingStage(LabStage):
 
     def check_validation(self, key: str) -> None:
         """Refuse a validation without its limits, and best weights that nothing measures."""
-        if self.validation.count:
-            for name, given, example in (
-                ("levels", self.validation_levels, "[1]"),
-                ("max_new_tokens", self.validation_max_new_tokens, "512"),
-            ):
-                if given is None:
-                    raise UserError(
-                        f"{key}.validation.{name}: the stage has none of its own to take; give it, "
-                        f"as in {key}.validation.{name}={example}"
-                    )
+        limit = self.validation_max_new_tokens
+        if self.validation.count and limit is None and not self.samples_rollouts:
+            raise UserError(
+                f"{key}.validation.max_new_tokens: the stage has none of its own to take; give it, "
+                f"as in {key}.validation.max_new_tokens=512"
+            )
         if self.weights == "best_pass@1" and not self.validation.count:
             raise UserError(
                 f"{key}.weights=best_pass@1: no problem is validated; set {key}.validation.count"
@@ -217,13 +224,24 @@ class TrainingStage(LabStage):
                 f"{key}.weights to best_loss or best_pass@1"
             )
 
+    def _check_continues(self, key: str, length: Length) -> None:
+        """Refuse to go on from a run that is not shorter."""
+        if self.optimization.continues is None:
+            return
+        shorter = Length.parse(self.optimization.continues, key)
+        if shorter.unit == length.unit and shorter.amount >= length.amount:
+            raise UserError(
+                f"{key}={shorter}: this run has {length}, which is no more; give it a longer length"
+            )
+
     def check_optimizer(self, key: str, hardware: HardwareConfig) -> None:
         """Refuse an optimizer with a rate of its own, or one that shards would change.
 
         A length that cannot be read is refused as well.
         """
         optimizer, schedule = self.optimization.optimizer, self.optimization.schedule
-        Length.parse(self.optimization.length, f"{key}.optimization.length")
+        length = Length.parse(self.optimization.length, f"{key}.optimization.length")
+        self._check_continues(f"{key}.optimization.continues", length)
         check_path(optimizer.target, f"{key}.optimization.optimizer._target_")
         check_path(schedule.target, f"{key}.optimization.schedule._target_")
         if "lr" in optimizer.options:

@@ -90,7 +90,7 @@ def validation_problems(context: StageContext) -> list[Problem]:
     """
     stage = context.training
     count, levels = stage.validation.count, stage.validation_levels
-    if not count or levels is None:
+    if not count:
         return []
     source = by_level(context.source, stage.validation_level_weights)
     drawn = source.problems(Split.VALIDATION, levels, count, 0)
@@ -110,7 +110,7 @@ def validation_groups(
     `policy_version` counts the updates that it has seen.
     """
     validation, max_new_tokens = stage.validation, stage.validation_max_new_tokens
-    assert max_new_tokens is not None  # As `check_validation` has it.
+    assert max_new_tokens is not None  # As `check_validation` has it, or `auto` is a number.
     return sampler.groups(
         problems,
         validation.samples,

@@ -242,6 +242,7 @@ def sentence_of(*overrides: str) -> str:
         ("stage@stages.sft=sfx", ["stage=sfx", "did you mean 'sft'?"]),
         ("stage@stages.sfz=sft", ["stage@stages.sfz=sft", "did you mean 'stage@stages.sft'?"]),
         ("stages.sft.count=abc", ["stages.sft.count=abc", "is not an integer"]),
+        ("stages.sft.count=1.5", ["stages.sft.count=1.5", "is not an integer"]),
         ("stages.rl.clip_low=abc", ["stages.rl.clip_low=abc", "is not a number"]),
         ("stages.sft.levels=2", ["stages.sft.levels=2", "write [2]"]),
         ("stages.sft.levels=[a]", ["stages.sft.levels[0]=a", "is not an integer"]),

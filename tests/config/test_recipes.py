@@ -14,6 +14,7 @@ from tests.support.composition import composed_config, composed_recipe, models
 # What an option cannot know by itself.
 MISSING = {
     "recipe=evaluate": ["model.path=some/model"],
+    "recipe=own": ["model.path=some/model", "data=gsm8k"],
     "recipe=paper": ["model.path=some/model"],
     "experiment=004_smollm2_gsm8k": ["stages.distill.teacher.engine.model=some/model"],
 }
@@ -37,7 +38,7 @@ def test_option_composes_with_every_model(option: str, monkeypatch: pytest.Monke
     monkeypatch.setattr("reasoning_lab.config.components.find_spec", lambda name: name)
     config = composed_config(option, *MISSING.get(option, []))
     for model in models().values():
-        if model.path is None and option in ("recipe=evaluate", "recipe=paper"):
+        if model.path is None and option in ("recipe=evaluate", "recipe=own", "recipe=paper"):
             continue
         config.model = model
         if model.path is None and "pretrain" not in config.stages:

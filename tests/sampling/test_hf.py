@@ -341,3 +341,20 @@ def test_a_prompt_that_comes_twice_has_the_tokens_that_it_has_alone(
     tokens = prompt_tokens(tokenizer, prompts)
     assert tokens == [prompt_tokens(tokenizer, [prompt])[0] for prompt in prompts]
     assert tokens == [[2, 4, 5, 3], [2, 6, 3], [2, 4, 5, 3]]
+
+
+def test_a_text_ends_where_the_context_does(tokenizer: PreTrainedTokenizerFast) -> None:
+    """Prompts leave no room, room for 3 tokens, and more than is asked for."""
+    policy = tiny_model("qwen3", VOCAB, PAD, END, seed=1, max_position_embeddings=12)
+    prompts = [[2] * 12, [2] * 9, [2, 3]]
+    engine = HFEngine(policy, tokenizer, batch_size=3)
+    sampling, seeds = Sampling(1.0, 1.0, 6), [5, 6, 7]
+    full, short, free = engine.complete(prompts, sampling, seeds)
+    assert (full.token_ids, full.text, full.truncated) == ([], "", True)
+    unlimited = tiny_model("qwen3", VOCAB, PAD, END, seed=1, max_position_embeddings=64)
+    unbounded = HFEngine(unlimited, tokenizer, batch_size=3).complete(prompts, sampling, seeds)
+    assert len(unbounded[1].token_ids) > 3
+    assert list(short.token_ids) == list(unbounded[1].token_ids[:3])
+    assert short.truncated
+    assert (free.token_ids, free.text) == (unbounded[2].token_ids, unbounded[2].text)
+    assert free.logprobs == pytest.approx(unbounded[2].logprobs, abs=1e-5)

@@ -120,7 +120,7 @@ def test_validation_documents_are_counted_apart(context: StageContext, tmp_path:
 @pytest.mark.parametrize(
     ("stage", "kind", "emptied", "message"),
     [
-        ("midtrain", "corpus", ["validation"], "the corpus has no validation documents; distill"),
+        ("midtrain", "corpus", ["accepted"], "the corpus has no accepted rollout; distill more"),
         ("dpo", "preferences", ["chosen", "rejected"], "the preferences have no pair; sample"),
     ],
 )
@@ -134,6 +134,17 @@ def test_what_is_empty_from_the_start_is_refused(
     placed = replace(context, inputs={**context.inputs, kind: copied})
     with pytest.raises(UserError, match=f"stages.stage: {message}"):
         trained(stage, placed, tmp_path)
+
+
+def test_midtrain_without_validation_documents_trains_to_its_end(
+    context: StageContext, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(context.inputs["corpus"].path, tmp_path / "corpus")
+    write_rollouts(tmp_path / "corpus" / "validation.parquet", [])
+    placed = replace(context, inputs={**context.inputs, "corpus": Corpus(tmp_path / "corpus")})
+    metrics = trained("midtrain", placed, tmp_path / "trained")
+    assert metrics["steps"] == STAGES["midtrain"].optimization.steps
+    assert "no validation documents, so training does not stop early" in caplog.text
 
 
 def test_the_subset_of_sft_is_a_selection(context: StageContext, tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from typing import ClassVar
 import numpy as np
 from omegaconf import MISSING
 
-from reasoning_lab.config.fields import at_least, choice, fraction, number
+from reasoning_lab.config.fields import ALL, at_least, choice, fraction, number
+from reasoning_lab.config.problems import known_count
 from reasoning_lab.data.curation.selection import harder_subset
 from reasoning_lab.data.curation.step import CurationContext, DropReasons, Step, by_problem
 from reasoning_lab.data.rollout_index import RolloutIndex
@@ -181,16 +182,17 @@ class HarderSubset(Step):
     """Keeps the compact, representative, harder subset of the paper's second step.
 
     Attributes:
-        levels: Difficulty levels that stay.
-        count: Most rollouts that stay.
+        levels: Difficulty levels that stay; null = all.
+        count: Most rollouts that stay; `all` = the longest of each problem.
     """
 
     selects: ClassVar[bool] = True
-    levels: list[int] = MISSING
-    count: int = at_least(1)
+    levels: list[int] | None = MISSING
+    count: int | str = at_least(1, ALL)
 
     def drop_reasons(self, rollouts: Collection[Rollout], context: CurationContext) -> DropReasons:
         index = RolloutIndex.of(rollouts)
         stays = np.zeros(len(index), np.bool_)
-        stays[harder_subset(index, self.levels, self.count, context.seed)] = True
+        count = known_count(self.count)
+        stays[harder_subset(index, self.levels, count, context.seed)] = True
         return (None if one else "not in the subset" for one in stays)

@@ -5,24 +5,25 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from reasoning_lab.data.rollout_index import RolloutIndex
 from reasoning_lab.types import PreferencePair, Rollout, RolloutGroup
 
 
 def harder_subset(
-    rollouts: RolloutIndex, levels: Sequence[int], count: int, seed: int
+    rollouts: RolloutIndex, levels: Sequence[int] | None, count: int | None, seed: int
 ) -> Int[np.ndarray, " K"]:
     """A compact, representative, harder subset (paper, step 2).
 
-    Compact: only the longest rollout of each problem. Harder: only `levels`. Representative: the
-    families take turns, so each has the same share until it runs out.
+    Compact: only the longest rollout of each problem. Harder: only `levels`; None
+    = all. Representative: the families take turns, so each has the same share until it runs out.
+    A count of None keeps all.
 
     Returns:
         Indices into `rollouts`, ascending.
     """
-    eligible = np.flatnonzero(np.isin(rollouts.levels, levels))
+    eligible = np.flatnonzero(at_levels(rollouts.levels, levels))
     problems = rollouts.problems[eligible]
     longest_first = np.lexsort((-rollouts.characters[eligible], problems))
     _, firsts = np.unique(problems[longest_first], return_index=True)
@@ -34,6 +35,16 @@ def harder_subset(
     turns = np.empty_like(by_family)
     turns[by_family] = np.arange(len(shuffled)) - np.repeat(np.cumsum(members) - members, members)
     return np.sort(shuffled[np.lexsort((families, turns))[:count]])
+
+
+def at_levels(
+    levels: Int[np.ndarray, " N"], wanted: Sequence[int] | None
+) -> Bool[np.ndarray, " N"]:
+    """Which of `levels` are among the wanted ones; None = all are."""
+    if wanted is None:
+        return np.full(len(levels), True)
+    mask: Bool[np.ndarray, " N"] = np.isin(levels, wanted)
+    return mask
 
 
 def group_by_problem(rollouts: Iterable[Rollout]) -> list[RolloutGroup]:

@@ -1,7 +1,9 @@
 """Options of the problem sources; what draws problems is imported when it is needed."""
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +22,8 @@ from reasoning_lab.verify.gym.families import require_reviewed_family
 
 if TYPE_CHECKING:
     from reasoning_lab.data.sources.table_source import TableSource
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -72,11 +76,11 @@ class ReasoningGymConfig(SourceConfig):
     def record_rows(self, ledger: Ledger) -> None:
         """Count nothing: problems are generated, not read from rows."""
 
-    def available(self, split: Split, levels: Sequence[int]) -> int | None:
+    def available(self, split: Split, levels: Sequence[int] | None) -> int | None:
         return None
 
     def problems(
-        self, split: Split, levels: Sequence[int], count: int, seed: int
+        self, split: Split, levels: Sequence[int] | None, count: int, seed: int
     ) -> Iterator[Problem]:
         from reasoning_lab.data.sources.reasoning_gym import draw_problems
 
@@ -119,7 +123,8 @@ class TableConfig(SourceConfig):
 class FileConfig(TableConfig):
     """Problems from a local file: JSON lines, a JSON array, or parquet.
 
-    The user can edit its rows, so unreadable ones are refused unless the options say `drop`.
+    The user can edit its rows, so unreadable ones are refused unless the options say `drop`. Where
+    `rows` does not name a column, one of the usual names is taken; see `named_columns`.
 
     Attributes:
         path: The file.
@@ -136,13 +141,19 @@ class FileConfig(TableConfig):
         Raises:
             UserError: The file is missing, or a row is malformed; the row's line is named.
         """
+        from reasoning_lab.data.sources.column_names import named_columns
         from reasoning_lab.data.sources.readers import file_rows
         from reasoning_lab.data.sources.table_source import TableSource
 
         if Path(self.path).is_dir():
             raise UserError(f"data.path: '{self.path}' is a folder; give a file")
+        label = f"data.path: '{self.path}'"
         arguments = {"path": self.path, "content": self.content()}
-        return TableSource(self, f"data.path: '{self.path}'", file_rows, arguments, {})
+        found = named_columns(self.rows, partial(file_rows, **arguments))
+        if found.taken:
+            listed = ", ".join(f"{key}={value}" for key, value in found.taken.items())
+            log.info("%s: by the names of its columns, data.rows has %s.", label, listed)
+        return TableSource(replace(self, rows=found.rows), label, file_rows, arguments, {})
 
 
 @dataclass(kw_only=True)

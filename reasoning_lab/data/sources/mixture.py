@@ -72,11 +72,11 @@ class MixtureSource:
             with errors_under(f"data.sources.{name}"):
                 source.record_rows(ledger)
 
-    def available(self, split: Split, levels: Sequence[int]) -> int | None:
+    def available(self, split: Split, levels: Sequence[int] | None) -> int | None:
         return None
 
     def problems(
-        self, split: Split, levels: Sequence[int], count: int, seed: int
+        self, split: Split, levels: Sequence[int] | None, count: int, seed: int
     ) -> Iterator[Problem]:
         """Yield `count` distinct problems; the sources alternate at random by their shares.
 
@@ -93,7 +93,7 @@ class MixtureSource:
         return weighted_draw(draws, self._weights, count, seed, is_not_held_out)
 
     def _source_problems(
-        self, name: str, split: Split, levels: Sequence[int], count: int, seed: int
+        self, name: str, split: Split, levels: Sequence[int] | None, count: int, seed: int
     ) -> Iterator[Problem]:
         """Yield the problems of one source; its errors name its own key."""
         with errors_under(f"data.sources.{name}"):

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 from reasoning_lab.config.benchmark import BenchmarkConfig
+from reasoning_lab.config.problems import in_words
 from reasoning_lab.data.sources.unreadable import UnreadablePolicy
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.types import Problem, Split, UserError
@@ -13,10 +14,11 @@ class ProblemSource(Protocol):
     """Draws problems by split and level; a prompt belongs to one split only."""
 
     def problems(
-        self, split: Split, levels: Sequence[int], count: int, seed: int
+        self, split: Split, levels: Sequence[int] | None, count: int, seed: int
     ) -> Iterator[Problem]:
         """Yield exactly `count` problems with distinct prompts, in an order fixed by `seed`.
 
+        Levels of None are all levels.
         Keeps in memory one block of problems and the ids of all earlier ones.
 
         Raises:
@@ -36,7 +38,7 @@ class ProblemSource(Protocol):
         """Count the `rows` that the source read, and those without a problem by reason."""
         ...
 
-    def available(self, split: Split, levels: Sequence[int]) -> int | None:
+    def available(self, split: Split, levels: Sequence[int] | None) -> int | None:
         """How many problems `problems` can yield; None = unlimited or unknown."""
         ...
 
@@ -61,7 +63,8 @@ def draw_benchmark(source: ProblemSource, benchmark: BenchmarkConfig) -> Iterato
     Raises:
         UserError: There are fewer for another reason, as `ProblemSource.problems` raises it.
     """
-    split, count = Split(benchmark.split), benchmark.count
+    split = Split(benchmark.split)
+    count = number_of(source, split, benchmark.levels, benchmark.count, "benchmark count")
     available = source.available(split, benchmark.levels)
     if available is not None and 0 < available < count:
         ledger = Ledger()
@@ -69,6 +72,38 @@ def draw_benchmark(source: ProblemSource, benchmark: BenchmarkConfig) -> Iterato
         if count - available <= ledger.flows["rows"].unplanned:
             count = available
     return source.problems(split, benchmark.levels, count, benchmark.seed)
+
+
+def number_of(
+    source: ProblemSource,
+    split: Split,
+    levels: Sequence[int] | None,
+    count: int | str,
+    key: str,
+) -> int:
+    """The number of problems that `count` stands for: itself, or how many there are for `all`.
+
+    Raises:
+        UserError: There is none, or nothing says how many there are; it names `key`.
+    """
+    if isinstance(count, int):
+        return count
+    found = {part: source.available(part, levels) for part in Split}
+    available = found[split]
+    if available is None:
+        raise UserError(
+            f"{key}={count}: this source does not say how many problems it has, as a generator or "
+            "a mixture does not; give a number"
+        )
+    if not available:
+        name = source.provenance()["name"]
+        counted = ", ".join(f"{part} {number}" for part, number in found.items())
+        enlarged = "lower data.test_frac" if split is Split.TRAIN else f"raise data.{split}_frac"
+        raise UserError(
+            f"{key}={count}: '{name}' has no {split} prompt at {in_words(levels)} ({counted}); "
+            f"add rows or {enlarged}"
+        )
+    return available
 
 
 def split_of(problem_id: str, test_frac: float, validation_frac: float) -> Split:

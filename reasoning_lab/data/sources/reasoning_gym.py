@@ -8,6 +8,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from reasoning_lab.config.problems import in_words
 from reasoning_lab.data.sources.config import ReasoningGymConfig
 from reasoning_lab.data.sources.problem_source import split_of
 from reasoning_lab.types import Problem, Split, UserError
@@ -20,7 +21,7 @@ _MAX_DRAWS = 2000
 
 
 def draw_problems(
-    config: ReasoningGymConfig, split: Split, levels: Sequence[int], count: int, seed: int
+    config: ReasoningGymConfig, split: Split, levels: Sequence[int] | None, count: int, seed: int
 ) -> Iterator[Problem]:
     """Yield `count` problems of `split` with distinct prompts; the families take turns.
 
@@ -34,11 +35,11 @@ def draw_problems(
         generated_problems(family, level, options, seed)
         for family, by_level in config.families.items()
         for level, options in by_level.items()
-        if level in levels
+        if levels is None or level in levels
     ]
     if not streams:
         raise UserError(
-            f"data: no family has a level in {list(levels)}; add such a level, or choose others"
+            f"data: no family is at {in_words(levels)}; add such a level, or choose others"
         )
     seen: set[int] = set()
 
@@ -68,8 +69,8 @@ def draw_problems(
                     block.append(problem)
         if len(block) < block_size:
             raise UserError(
-                f"data: only {yielded + len(block)} distinct {split} prompts at levels "
-                f"{list(levels)}, {count} asked for; ask for fewer, or widen the families"
+                f"data: only {yielded + len(block)} distinct {split} prompts at "
+                f"{in_words(levels)}, {count} asked for; ask for fewer, or widen the families"
             )
         rng.shuffle(block)
         yield from block[: count - yielded]

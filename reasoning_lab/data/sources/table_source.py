@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from reasoning_lab.config.problems import in_words
 from reasoning_lab.data.sources.config import TableConfig
 from reasoning_lab.data.sources.problem_source import check_fractions
 from reasoning_lab.data.sources.readers import Read, ReadRow
@@ -90,7 +91,7 @@ class TableSource:
         return self.config.provenance()
 
     def problems(
-        self, split: Split, levels: Sequence[int], count: int, seed: int
+        self, split: Split, levels: Sequence[int] | None, count: int, seed: int
     ) -> Iterator[Problem]:
         """Yield `count` problems with distinct prompts."""
         matching = self._matching(split, levels)
@@ -99,8 +100,8 @@ class TableSource:
                 "lower data.test_frac" if split is Split.TRAIN else f"raise data.{split}_frac"
             )
             raise UserError(
-                f"{self._label} has {len(matching)} distinct {split} prompts at levels "
-                f"{list(levels)}, {count} asked for; ask for fewer, add rows or {fraction}"
+                f"{self._label} has {len(matching)} distinct {split} prompts at "
+                f"{in_words(levels)}, {count} asked for; ask for fewer, add rows or {fraction}"
             )
         chosen = np.random.default_rng(seed).permutation(matching)[:count]
         for start in range(0, count, _BATCH_PROBLEMS):
@@ -111,11 +112,11 @@ class TableSource:
                 parsed = [*values, json.loads(metadata), turns]
                 yield Problem(**dict(zip(names, parsed, strict=True)))
 
-    def available(self, split: Split, levels: Sequence[int]) -> int:
+    def available(self, split: Split, levels: Sequence[int] | None) -> int:
         return len(self._matching(split, levels))
 
-    def _matching(self, split: Split, levels: Sequence[int]) -> NDArray[np.int64]:
-        """`[M] int64`, the numbers of the rows of a split and of levels."""
+    def _matching(self, split: Split, levels: Sequence[int] | None) -> NDArray[np.int64]:
+        """`[M] int64`, the numbers of the rows of a split and of levels; None = all levels."""
         ids, (rows, _) = self._ids, self._rows
         row_split, level = self._column("split")[rows], self._column("level")[rows]
         position = (ids[rows].view(np.uint64) >> np.uint64(32)) / 2**32  # As in `split_of`.
@@ -126,9 +127,10 @@ class TableSource:
             _SPLITS.index(Split.TRAIN),
         )
         splits = np.where(row_split == _HASHED, hashed, row_split)
-        matching: NDArray[np.int64] = rows[
-            (splits == _SPLITS.index(split)) & np.isin(level, list(levels))
-        ]
+        matches = splits == _SPLITS.index(split)
+        if levels is not None:
+            matches &= np.isin(level, list(levels))
+        matching: NDArray[np.int64] = rows[matches]
         return matching
 
     def fixed_split(self, problem_id: str) -> Split | None:

@@ -15,7 +15,7 @@ class Drawable(Protocol):
     """What problems are drawn from: a source, or a view of one."""
 
     def problems(
-        self, split: Split, levels: Sequence[int], count: int, seed: int
+        self, split: Split, levels: Sequence[int] | None, count: int, seed: int
     ) -> Iterator[Problem]:
         """As `ProblemSource.problems`."""
         ...
@@ -34,10 +34,11 @@ class WeightedLevels:
     weights: Mapping[int, float]
 
     def problems(
-        self, split: Split, levels: Sequence[int], count: int, seed: int
+        self, split: Split, levels: Sequence[int] | None, count: int, seed: int
     ) -> Iterator[Problem]:
         """Yield `count` distinct problems; the levels alternate at random by their shares."""
-        draws = {level: partial(self._level_problems, split, level, seed=seed) for level in levels}
+        wanted = self.weights if levels is None else levels
+        draws = {level: partial(self._level_problems, split, level, seed=seed) for level in wanted}
         return weighted_draw(draws, self.weights, count, seed)
 
     def _level_problems(self, split: Split, level: int, count: int, seed: int) -> Iterator[Problem]:

@@ -5,9 +5,11 @@ kinds of slip, as a sampled teacher does. One kind is noticed and repaired ("Wai
 not, so the answer is wrong and rejection sampling has something to reject.
 """
 
+import logging
 import random
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 from omegaconf import MISSING
@@ -18,6 +20,8 @@ from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.data.teachers.solvers import SOLVERS, Scratchpad
 from reasoning_lab.data.teachers.teacher import ObservingTeacher, SolutionWriter, Teacher, boxed
 from reasoning_lab.types import Completion, Problem, UserError
+
+log = logging.getLogger(__name__)
 
 # "answer is (B)", "Option B"; "B is correct"; what "answer is:" says; a letter alone at the end.
 ANSWER_PATTERN = (
@@ -135,16 +139,50 @@ class MixedTeacherConfig(TeacherConfig):
         self.otherwise.check(f"{key}.otherwise")
 
     def build(self) -> Teacher:
-        return MixedTeacher(self)
+        return MixedTeacher(
+            self.procedural.build(), self.otherwise.build(), lambda one: one.family in SOLVERS
+        )
+
+
+@dataclass
+class RecordedOrModelConfig(TeacherConfig):
+    """A problem's recorded solutions where it has some, else another teacher, such as a model.
+
+    Attributes:
+        recorded: Options of the recorded teacher.
+        otherwise: The other teacher; a model is loaded only if a problem has no solution.
+    """
+
+    recorded: RecordedTeacherConfig = field(default_factory=RecordedTeacherConfig)
+    otherwise: TeacherConfig = MISSING
+
+    def check(self, key: str) -> None:
+        self.recorded.check(f"{key}.recorded")
+        self.otherwise.check(f"{key}.otherwise")
+
+    def build(self) -> Teacher:
+        return MixedTeacher(
+            self.recorded.build(),
+            self.otherwise.build(),
+            lambda one: bool(one.metadata.get("solutions")),
+        )
 
 
 class MixedTeacher:
-    """Two teachers for one mixture of problems: a problem's family decides which one solves it."""
+    """Two teachers for one mixture of problems.
 
-    def __init__(self, config: MixedTeacherConfig) -> None:
-        self._procedural = config.procedural.build()
-        self._otherwise: Teacher = config.otherwise.build()
-        self.name = f"{self._procedural.name}, {self._otherwise.name}"
+    Args:
+        first: Solves the problems for which `knows` holds.
+        otherwise: Solves all others; it is opened when the first of them comes.
+        knows: Of a problem.
+    """
+
+    def __init__(
+        self, first: Teacher, otherwise: Teacher, knows: Callable[[Problem], bool]
+    ) -> None:
+        self._first, self._otherwise, self._knows = first, otherwise, knows
+        self._observed: Counter[bool] = Counter()
+        self.name = f"{first.name}, {otherwise.name}"
 
     def refusal(self, problem: Problem) -> str | None:
         return self._teacher_for(problem).refusal(problem)
@@ -153,30 +191,46 @@ class MixedTeacher:
         return self._teacher_for(problem).preview(problem, seed)
 
     def _teacher_for(self, problem: Problem) -> Teacher:
-        return self._procedural if problem.family in SOLVERS else self._otherwise
+        return self._first if self._knows(problem) else self._otherwise
 
     def observe(self, problems: Iterator[Problem]) -> Iterator[Problem]:
-        """Yield the problems unchanged; the other teacher may need to see them."""
-        other = self._otherwise
-        return other.observe(problems) if isinstance(other, ObservingTeacher) else problems
+        """Yield the problems unchanged; a teacher may need to see those that it solves."""
+        for problem in problems:
+            teacher = self._teacher_for(problem)
+            if isinstance(teacher, ObservingTeacher):
+                yield from teacher.observe(iter([problem]))
+            else:
+                yield problem
+            self._observed[self._knows(problem)] += 1
 
     @contextmanager
     def open(self, hardware: HardwareConfig) -> Iterator[SolutionWriter]:
-        with (
-            self._procedural.open(hardware) as write_by_rule,
-            self._otherwise.open(hardware) as write_otherwise,
-        ):
+        """What writes; the log says how many of the observed problems each teacher solves."""
+        log.info(
+            "Of %s problems %s have '%s' as teacher, and %s have '%s'.",
+            f"{self._observed.total():,}",
+            f"{self._observed[True]:,}",
+            self._first.name,
+            f"{self._observed[False]:,}",
+            self._otherwise.name,
+        )
+        with ExitStack() as opened:
+            write_first = opened.enter_context(self._first.open(hardware))
+            writers = {True: write_first}
 
             def write(
                 problems: Sequence[Problem], samples: int, seed: int
             ) -> list[list[Completion]]:
-                by_rule = [problem for problem in problems if problem.family in SOLVERS]
-                others = [problem for problem in problems if problem.family not in SOLVERS]
+                by_first = [problem for problem in problems if self._knows(problem)]
+                others = [problem for problem in problems if not self._knows(problem)]
+                if others and False not in writers:
+                    writers[False] = opened.enter_context(self._otherwise.open(hardware))
                 completions = {
-                    True: iter(write_by_rule(by_rule, samples, seed)),
-                    False: iter(write_otherwise(others, samples, seed)),
+                    solves: iter(writers[solves](part, samples, seed))
+                    for solves, part in ((True, by_first), (False, others))
+                    if part
                 }
-                return [next(completions[problem.family in SOLVERS]) for problem in problems]
+                return [next(completions[self._knows(problem)]) for problem in problems]
 
             yield write
 
@@ -184,3 +238,4 @@ class MixedTeacher:
 register_component("teacher", "procedural", ProceduralTeacherConfig)
 register_component("teacher", "recorded", RecordedTeacherConfig)
 register_component("teacher", "mixed", MixedTeacherConfig)
+register_component("teacher", "recorded_or_model", RecordedOrModelConfig)

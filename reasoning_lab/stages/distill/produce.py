@@ -18,7 +18,9 @@ from functools import partial
 from reasoning_lab.data.artifacts import Corpus
 from reasoning_lab.data.card import CorpusSummary, data_card
 from reasoning_lab.data.corpus import RolloutWriter, write_prompt_ids
+from reasoning_lab.data.curation.selection import group_by_problem
 from reasoning_lab.data.shards import sample_in_shards
+from reasoning_lab.data.sources.problem_source import number_of
 from reasoning_lab.data.sources.unreadable import UNREADABLE_GOLD
 from reasoning_lab.data.sources.weighted_draw import by_level
 from reasoning_lab.data.teachers.teacher import ObservingTeacher, SolutionWriter, Teacher
@@ -36,12 +38,17 @@ _LOGGED_ROLLOUTS = 16
 def run(config: DistillStage, context: StageContext) -> Metrics:
     """Write the corpus and its data card."""
     teacher: Teacher = config.teacher.build()
-    source = by_level(context.source, config.problems.level_weights)
-    levels, count = config.problems.levels, config.problems.count
+    source, levels = context.source, config.problems.levels
+    key = f"stages.{context.name}"
+    count = number_of(source, Split.TRAIN, levels, config.problems.count, f"{key}.problems.count")
+    validation_count = number_of(
+        source, Split.VALIDATION, levels, config.validation, f"{key}.validation"
+    )
+    weighted = by_level(source, config.problems.level_weights)
     observe = teacher.observe if isinstance(teacher, ObservingTeacher) else iter
 
     def train_problems() -> Iterator[Problem]:
-        return source.problems(Split.TRAIN, levels, count, context.seed)
+        return weighted.problems(Split.TRAIN, levels, count, context.seed)
 
     # The first pass reports mistakes in the data before the teacher starts.
     readable = context.readable_golds()
@@ -49,7 +56,7 @@ def run(config: DistillStage, context: StageContext) -> Metrics:
     write_prompt_ids(context.out_dir, (problem.id for problem in observed))
     validation_problems = list(
         readable.filter(
-            observe(source.problems(Split.VALIDATION, levels, config.validation, context.seed)),
+            observe(weighted.problems(Split.VALIDATION, levels, validation_count, context.seed)),
             "validation_problems",
         )
     )
@@ -58,7 +65,8 @@ def run(config: DistillStage, context: StageContext) -> Metrics:
             _make_rollouts, config, context, teacher.name, write_solutions, judge
         )
         problems = readable.without_dropped(train_problems())
-        metrics = _distill(problems, partial(make_rollouts, config.rollouts), config, context)
+        write_rollouts = partial(make_rollouts, config.rollouts)
+        metrics = _distill(problems, count, write_rollouts, config, context)
         validation = make_rollouts(1, validation_problems)
     _drop_rejected("validation_problems", validation, context.ledger)
     unanswered = len(validation_problems) - len(validation)
@@ -155,20 +163,21 @@ def _without_solutions(problem: Problem) -> Problem:
 
 def _distill(
     problems: Iterator[Problem],
+    count: int,
     make_rollouts: Callable[[Sequence[Problem]], list[Rollout]],
     config: DistillStage,
     context: StageContext,
 ) -> Metrics:
-    """Solve `problems` shard by shard, and log the progress."""
+    """Solve `problems`, of which there are `count`, shard by shard, and log the progress."""
     logged: dict[bool, list[Rollout]] = {True: [], False: []}
     summary = CorpusSummary()
     verdicts = summary.verdicts
-    count, solved_now = config.problems.count, 0
+    solved_now = 0
 
     def solve(shard: Sequence[Problem]) -> list[Rollout]:
         nonlocal solved_now
         solved_now = len(shard)
-        return make_rollouts(shard)
+        return _with_levels(make_rollouts(shard), config.level_pass_rates)
 
     def accepted_frac() -> float:
         return accepted.rows / max(1, verdicts.total())
@@ -206,6 +215,21 @@ def _distill(
     metrics = _finish(summary, accepted.rows, context)
     context.tracker.log_rollouts("distill/rollouts", [*logged[True], *logged[False]])
     return metrics
+
+
+def _with_levels(rollouts: Sequence[Rollout], pass_rates: Sequence[float] | None) -> list[Rollout]:
+    """`rollouts` at the levels that their problems' pass rates have; see `level_pass_rates`."""
+    levels = {
+        group.problem.id: 1 + sum(group.pass_rate < bound for bound in pass_rates or ())
+        for group in group_by_problem(rollouts)
+        if pass_rates is not None and len(group.rollouts) > 1
+    }
+
+    def at_level(rollout: Rollout) -> Rollout:
+        level = levels.get(rollout.problem.id, rollout.problem.level)
+        return replace(rollout, problem=replace(rollout.problem, level=level))
+
+    return [at_level(rollout) for rollout in rollouts]
 
 
 def _finish(summary: CorpusSummary, accepted: int, context: StageContext) -> Metrics:

@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reasoning_lab.data.artifacts import Preferences
+from reasoning_lab.data.tokens.automatic import length_table, token_limit
 from reasoning_lab.data.tokens.batches import token_batch
 from reasoning_lab.data.tokens.limits import drop_too_long
 from reasoning_lab.data.tokens.table import TokenTable
@@ -25,7 +26,7 @@ from reasoning_lab.graph.stage import Metrics
 from reasoning_lab.kernels.batch import TokenBatch
 from reasoning_lab.kernels.logprobs import token_logprobs
 from reasoning_lab.losses.dpo import DPOLoss, SideLogprobs, dpo_loss
-from reasoning_lab.models.policy import sampling_device, to_device
+from reasoning_lab.models.policy import context_tokens, sampling_device, to_device
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.stages.dpo.stage import DPOStage
 from reasoning_lab.system.files import find_checksummed, rename_with_checksum
@@ -36,6 +37,7 @@ from reasoning_lab.system.ranks import (
     rank_slice,
     world_size,
 )
+from reasoning_lab.training.completion_limit import DOCUMENT_TOKENS
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.training.loop import (
     PolicyModule,
@@ -145,7 +147,8 @@ def run(
 ) -> Metrics:
     """Write the preference-optimized policy."""
     student, tokenizer = context.load_student(policy)
-    pairs = fitting_pairs(preferences, tokenizer, config.max_tokens, context)
+    longest = context_tokens(student)
+    pairs = fitting_pairs(preferences, tokenizer, config.max_tokens, context, longest)
     placed = to_device(student, sampling_device(context.hardware))
     size = context.hardware.micro_batch_size or _REFERENCE_BATCH_PAIRS
     with context.progress.task("pair", len(pairs), "reference logprobs") as task:
@@ -170,6 +173,7 @@ def run(
         "train_tokens": int(tokens[plan].sum()),
         "train_s": train_s,
         "pairs": len(pairs),
+        DOCUMENT_TOKENS: length_table(pairs.lengths),
         "planned_rows": optimization.planned_rows,
         **best_metrics(module),
     }
@@ -203,12 +207,14 @@ class Pairs:
 def fitting_pairs(
     preferences: Preferences,
     tokenizer: PreTrainedTokenizerBase,
-    max_tokens: int | None,
+    max_tokens: int | str | None,
     context: StageContext,
+    longest_tokens: int | None = None,
 ) -> Pairs:
     """The pairs of which no side is empty or too long; the ledger counts the others.
 
-    A completion that was cut off before its first token has nothing to learn from.
+    A completion that was cut off before its first token has nothing to learn from. The model reads
+    `longest_tokens` at most, None = any, which matters where `max_tokens` is `auto`.
 
     Raises:
         UserError: There is none, or none is left.
@@ -227,7 +233,11 @@ def fitting_pairs(
     chosen = sides[0].select(np.flatnonzero(written))
     pairs = pairs.select(np.flatnonzero(written))
     key = f"stages.{context.name}.max_tokens"
-    return pairs.select(drop_too_long(chosen, pairs.lengths, max_tokens, "pairs", ledger, key))
+    limit = None
+    if len(pairs):
+        limit = token_limit(max_tokens, length_table(pairs.lengths), longest_tokens, key)
+    fitting = drop_too_long(chosen, pairs.lengths, limit, "pairs", ledger, key)
+    return pairs.select(fitting)
 
 
 def stored_reference_logprobs(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from omegaconf import MISSING
 
-from reasoning_lab.config.fields import choice, number
+from reasoning_lab.config.fields import AUTO, choice, number
 from reasoning_lab.data.artifacts import Preferences
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.training.stage import TrainingStage
@@ -22,7 +22,7 @@ class DPOStage(TrainingStage):
         label_smoothing: The share of pairs whose labels are taken to be swapped.
         sft_weight: Weight of the chosen completions' mean next-token loss; 0 = preferences alone.
         max_tokens: Pairs of which a side has more, prompt and completion together, are left out;
-            null = none is.
+            null = none is, `auto` = as for `row_tokens` of `midtrain`.
     """
 
     name = "dpo"
@@ -38,10 +38,11 @@ class DPOStage(TrainingStage):
     beta_end: float | None = number(None, least=1e-6)
     label_smoothing: float = number(0.0, least=0.0, most=0.5)
     sft_weight: float = number(0.0, least=0.0)
-    max_tokens: int | None = number(None, least=2, when_set=True)
+    max_tokens: int | str | None = number(None, least=2, when_set=True, words=[AUTO])
 
     def epoch_rows(self, input_rows: Mapping[str, int | None]) -> int | None:
         return input_rows.get(Preferences.kind)
 
     def row_tokens_at_most(self) -> int | None:
-        return None if self.max_tokens is None else 2 * self.max_tokens
+        tokens = self.max_tokens
+        return None if tokens is None or isinstance(tokens, str) else 2 * tokens

@@ -10,15 +10,17 @@ import json
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
+from reasoning_lab.config.problems import in_words
 from reasoning_lab.data.artifacts import Corpus, Preferences
 from reasoning_lab.data.corpus import RolloutWriter, write_prompt_ids
-from reasoning_lab.data.curation.selection import preference_pairs
+from reasoning_lab.data.curation.selection import at_levels, preference_pairs
 from reasoning_lab.data.problem_file import ProblemFile
 from reasoning_lab.data.rollout_groups import RolloutGroups
 from reasoning_lab.graph.ledger import Ledger
@@ -26,6 +28,7 @@ from reasoning_lab.graph.stage import Metrics
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.sampling.rollouts import sampling_from_config
 from reasoning_lab.stages.prefer.stage import PreferMixedStage, PreferStage, PreferTeacherStage
+from reasoning_lab.training.completion_limit import completion_limit
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.types import (
     PreferencePair,
@@ -84,10 +87,12 @@ def _policy_groups(
 ) -> Iterator[RolloutGroup]:
     """Rollouts that the policy samples, one group a problem."""
     sampler = context.sampler(*context.load_policy(policy))
+    key = f"stages.{context.name}.sampling.max_new_tokens"
+    tokens = completion_limit(config.sampling.max_new_tokens, policy, key)
     return sampler.resumable_groups(
         problems,
         config.group_size,
-        sampling_from_config(config.sampling),
+        sampling_from_config(replace(config.sampling, max_new_tokens=tokens)),
         f"{context.seed}/prefer",
         context.work_dir / "rollouts",
     )
@@ -98,17 +103,18 @@ def _selected_problems(
 ) -> Int[np.ndarray, " K"]:
     """Which problems of the corpus have pairs: `config.problems.count` random ones, in order."""
     selection = config.problems
-    eligible = np.flatnonzero(np.isin(groups.levels, selection.levels))
+    eligible = np.flatnonzero(at_levels(groups.levels, selection.levels))
+    count = len(eligible) if selection.known_count is None else selection.known_count
     context.ledger.take("problems", len(groups))
     context.ledger.drop("problems", "other_level", len(groups) - len(eligible), selected=True)
-    if len(eligible) < selection.count:
+    if len(eligible) < max(count, 1):
         raise UserError(
-            f"stages.{context.name}.problems: the corpus has {len(eligible)} problems at levels "
-            f"{list(selection.levels)} and {selection.count} were asked for; ask for fewer, or "
-            "distill more"
+            f"stages.{context.name}.problems: the corpus has {len(eligible)} problems at "
+            f"{in_words(selection.levels)} and {selection.count} were asked for; ask for fewer, "
+            "or distill more"
         )
-    context.ledger.drop("problems", "beyond_count", len(eligible) - selection.count, selected=True)
-    drawn = random.Random(f"{context.seed}/prefer").sample(range(len(eligible)), selection.count)
+    context.ledger.drop("problems", "beyond_count", len(eligible) - count, selected=True)
+    drawn = random.Random(f"{context.seed}/prefer").sample(range(len(eligible)), count)
     chosen: Int[np.ndarray, " K"] = eligible[np.sort(drawn)]
     return chosen
 
@@ -150,7 +156,8 @@ def _write(
     if not chosen.rows:
         raise UserError(
             f"stages.{context.name}: none of {len(problem_ids)} problems has both a correct and an "
-            "incorrect rollout; choose harder or easier problems, or sample more"
+            "incorrect rollout; choose harder or easier problems, sample more, or leave out this "
+            "stage and the one that trains on its pairs"
         )
     write_prompt_ids(context.out_dir, problem_ids)
     metrics = {

@@ -1,13 +1,18 @@
 """Preference pairs of the policy's own rollouts, of the teacher's, or of both: three stages."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Self
 
 from reasoning_lab.config.benchmark import SHARD_ROLLOUTS, SamplingConfig
 from reasoning_lab.config.fields import at_least, choice
 from reasoning_lab.config.hardware import HardwareConfig
-from reasoning_lab.config.problems import CorpusSelection, ProblemDraw, ProblemsConfig
+from reasoning_lab.config.problems import (
+    CorpusSelection,
+    CountProblems,
+    ProblemDraw,
+    ProblemsConfig,
+)
 from reasoning_lab.data.artifacts import Corpus, Preferences
 from reasoning_lab.graph.artifact import Artifact
 from reasoning_lab.graph.stage import Workload
@@ -47,22 +52,27 @@ class PreferStage(LabStage):
         self.problems.check(f"{key}.problems")
 
     def problem_draws(self, key: str) -> list[ProblemDraw]:
-        levels, count, weights = (
-            self.problems.levels,
-            self.problems.count,
-            self.problems.level_weights,
-        )
+        levels, weights = self.problems.levels, self.problems.level_weights
+        count = self.problems.known_count
         return [ProblemDraw(f"{key}.problems", Split.TRAIN, levels, count, level_weights=weights)]
 
+    def with_counts(self, key: str, count: CountProblems) -> Self:
+        return replace(self, problems=self.problems.with_counts(f"{key}.problems", count))
+
     def workload(self) -> Workload:
-        rows = self.problems.count * self.group_size
+        if self.problems.known_count is None:
+            return Workload()
+        rows = self.problems.known_count * self.group_size
         # A shard, and the pairs that are not written yet.
         in_memory = min(rows, 3 * max(SHARD_ROLLOUTS, self.group_size))
         tokens = self.sampling.max_new_tokens
+        if isinstance(tokens, str):
+            return Workload(rows=rows)
         return Workload(rows=rows, written=Sequences(rows, tokens, rows_in_memory=in_memory))
 
     def output_rows(self, input_rows: Mapping[str, int | None]) -> int | None:
-        return self.problems.count * self.pairs_per_problem
+        problems = self.problems.known_count
+        return None if problems is None else problems * self.pairs_per_problem
 
 
 @dataclass
@@ -121,6 +131,9 @@ class PreferMixedStage(PreferStage):
         """None: its problems are the corpus's."""
         return []
 
+    def with_counts(self, key: str, count: CountProblems) -> Self:
+        return self
+
     def corpus_selections(self, key: str) -> list[CorpusSelection]:
-        problems = self.problems
-        return [CorpusSelection(f"{key}.problems", problems.levels, problems.count)]
+        levels, least = self.problems.levels, self.problems.known_count or 1
+        return [CorpusSelection(f"{key}.problems", levels, least)]

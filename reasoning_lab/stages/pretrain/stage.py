@@ -1,13 +1,14 @@
 """The `pretrain` stage: a base policy from nothing, in place of a pretrained checkpoint."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 from omegaconf import MISSING
 
 from reasoning_lab.config.fields import at_least, number
 from reasoning_lab.config.hardware import HardwareConfig
-from reasoning_lab.config.problems import ProblemDraw, ProblemsConfig
+from reasoning_lab.config.problems import CountProblems, ProblemDraw, ProblemsConfig
 from reasoning_lab.data.teachers.config import ProceduralTeacherConfig
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.training.stage import TrainingStage
@@ -42,11 +43,8 @@ class PretrainStage(TrainingStage):
         self.problems.check(f"{key}.problems")
 
     def problem_draws(self, key: str) -> list[ProblemDraw]:
-        levels, count, weights = (
-            self.problems.levels,
-            self.problems.count,
-            self.problems.level_weights,
-        )
+        levels, weights = self.problems.levels, self.problems.level_weights
+        count = self.problems.known_count
         draw = ProblemDraw(
             f"{key}.problems", Split.TRAIN, levels, count, _TEACHER, level_weights=weights
         )
@@ -60,9 +58,13 @@ class PretrainStage(TrainingStage):
     def validation_level_weights(self) -> Mapping[int, float]:
         return {} if self.validation.levels else self.problems.level_weights
 
+    def with_counts(self, key: str, count: CountProblems) -> Self:
+        return replace(self, problems=self.problems.with_counts(f"{key}.problems", count))
+
     def epoch_rows(self, input_rows: Mapping[str, int | None]) -> int | None:
         """Answers, and the documents of single steps beside them."""
-        return self.problems.count + self.step_documents(self.problems.count)
+        answers = self.problems.known_count
+        return None if answers is None else answers + self.step_documents(answers)
 
     def step_documents(self, answers: int) -> int:
         """Documents of single steps beside so many answers."""

@@ -40,6 +40,7 @@ from reasoning_lab.stages.rl.update import (
     update,
 )
 from reasoning_lab.system.ranks import Peers
+from reasoning_lab.training.completion_limit import completion_limit
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.training.loop import PolicyModule, best_metrics, fit, save_trained
 from reasoning_lab.training.step_plan import in_steps
@@ -188,6 +189,9 @@ def run(config: RLStage, context: StageContext, policy: Policy) -> Metrics:
     # The schedule advances at steps without a group that trains, also before the first update.
     warnings.filterwarnings("ignore", r"Detected call of `lr_scheduler\.step\(\)`")
     student, tokenizer = context.load_student(policy)
+    key = f"stages.{context.name}"
+    tokens = completion_limit(config.max_new_tokens, policy, f"{key}.max_new_tokens")
+    config = replace(config, max_new_tokens=tokens)
     problems = context.problems(Split.TRAIN, config.problems)
     prefetcher = RolloutPrefetcher(student, config.staleness, context.hardware.strategy)
     sampling_policy = prefetcher.sampling_policy
@@ -200,7 +204,7 @@ def run(config: RLStage, context: StageContext, policy: Policy) -> Metrics:
             config.optimization,
             context.name,
             len(pool),
-            config.group_size * config.max_new_tokens,
+            config.group_size * config.completion_tokens,
             "prompts",
         )
         config = replace(config, optimization=optimization)
@@ -209,14 +213,14 @@ def run(config: RLStage, context: StageContext, policy: Policy) -> Metrics:
             context.seed,
             sampler,
             validation_problems(context),
-            f"stages.{context.name}",
+            key,
             template_thought(tokenizer),
         )
         module = RLModule(student, tokenizer, collector, prefetcher, config, context)
         batches = prompt_batches(config, pool, context.seed)
         train_s = fit(module, batches, context, optimization)
     remedy = "choose other levels, a larger group_size, wider filters or signal=reward"
-    module.ledger.require_passed("groups", f"stages.{context.name}", remedy)
+    module.ledger.require_passed("groups", key, remedy)
     context.ledger.merge(module.ledger)
     save_trained(module, tokenizer, context)
     write_prompt_ids(context.out_dir, (problem.id for problem in problems))
@@ -225,6 +229,7 @@ def run(config: RLStage, context: StageContext, policy: Policy) -> Metrics:
         "train_s": train_s,
         "problems": len(problems),
         "pool": len(pool),
+        "max_new_tokens": tokens,
         "rollouts": module.rollouts,
         "planned_rows": config.workload().rows,
         **best_metrics(module),

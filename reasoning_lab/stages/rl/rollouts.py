@@ -64,7 +64,7 @@ class RolloutCollector:
     def __post_init__(self) -> None:
         config, key = self.config, f"{self.key}.rewards"
         self._rewards = WeightedRewards(
-            config.rewards, config.max_new_tokens, key, self.thought_prefix
+            config.rewards, config.completion_tokens, key, self.thought_prefix
         )
 
     def collect(self, batch: PromptBatch, policy_version: int) -> StepRollouts:
@@ -203,7 +203,7 @@ class RolloutCollector:
 def step_sampling(config: RLStage, step: int) -> Sampling:
     """How a step samples: untruncated, so that engine and trainer have one distribution."""
     temperature = config.temperature.at(step, config.optimization.steps)
-    return Sampling(temperature, 1.0, config.max_new_tokens)
+    return Sampling(temperature, 1.0, config.completion_tokens)
 
 
 def filter_reason(config: RLStage, group: RolloutGroup) -> DropReason | None:
@@ -274,7 +274,7 @@ def training_rows(
         [compared for _, compared in trained],
         config.optimization.batch_size,
         config.group_size,
-        config.max_new_tokens,
+        config.completion_tokens,
     )
     return [
         TrainingRow(

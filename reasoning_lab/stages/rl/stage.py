@@ -1,14 +1,15 @@
 """The `rl` stage: policy-gradient training with verifiable rewards (paper, step 4)."""
 
 import re
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 from reasoning_lab.config.components import require_package
-from reasoning_lab.config.fields import at_least, choice, fraction, number
+from reasoning_lab.config.fields import AUTO, at_least, choice, fraction, number
 from reasoning_lab.config.hardware import HardwareConfig
-from reasoning_lab.config.problems import ProblemDraw, ProblemsConfig
+from reasoning_lab.config.problems import CountProblems, ProblemDraw, ProblemsConfig
 from reasoning_lab.config.validation import ValidationConfig
 from reasoning_lab.graph.stage import Workload
 from reasoning_lab.models.policy_artifact import Policy
@@ -100,7 +101,8 @@ class RLStage(TrainingStage):
             pass `filter` and, for `signal=correctness`, are not solved or failed every time; 0 =
             no screening. There is none for `reinforce_pp`, which learns from such prompts too.
         group_size: Rollouts a prompt and step; `optimization.batch_size` counts prompts.
-        max_new_tokens: Token limit at which a rollout is truncated.
+        max_new_tokens: Token limit at which a rollout is truncated; `auto` = see
+            `reasoning_lab.training.completion_limit`.
         rollout_engine: Engine that samples the rollouts: hf, or vllm, which gets the policy's
             weights before each step. vLLM runs in the process of a single trainer, else in a
             server that rank 0 starts, or in those of `hardware.sampling.rollout_urls`.
@@ -134,11 +136,12 @@ class RLStage(TrainingStage):
     produces = Policy
     reads = ("model", "data")
     version = 3
+    samples_rollouts = True
 
     problems: ProblemsConfig = field(default_factory=ProblemsConfig)
     screen_group_size: int = number(0, least=0)
     group_size: int = at_least(2)
-    max_new_tokens: int = at_least(1)
+    max_new_tokens: int | str = at_least(1, AUTO)
     rollout_engine: str = choice("hf", "vllm")
     staleness: int = number(0, least=0, most=1)
     temperature: TemperatureConfig = field(default_factory=TemperatureConfig)
@@ -168,7 +171,9 @@ class RLStage(TrainingStage):
                 f"{key}.weights={self.weights}: with staleness={self.staleness} a copy is "
                 f"validated that is an update behind; set {key}.staleness=0, or {key}.weights=last"
             )
-        WeightedRewards(self.rewards, self.max_new_tokens, f"{key}.rewards")
+        # What `auto` is gets known later; then the rewards are checked again.
+        tokens = self.max_new_tokens if isinstance(self.max_new_tokens, int) else sys.maxsize
+        WeightedRewards(self.rewards, tokens, f"{key}.rewards")
         if not self.has_group_baseline:
             self._check_group_filters(key)
         if self.rollout_engine == "vllm":
@@ -178,6 +183,17 @@ class RLStage(TrainingStage):
     def has_group_baseline(self) -> bool:
         """Whether a rollout is compared with its group; False = with the whole update."""
         return self.advantage not in _GLOBAL_BASELINE
+
+    @property
+    def completion_tokens(self) -> int:
+        """Most tokens of a rollout, once `auto` is a number.
+
+        Raises:
+            ValueError: It is none yet.
+        """
+        if isinstance(self.max_new_tokens, str):
+            raise ValueError(f"how many tokens are {self.max_new_tokens}? ask completion_limit")
+        return self.max_new_tokens
 
     def _check_group_filters(self, key: str) -> None:
         defaults = FilterConfig()
@@ -190,14 +206,9 @@ class RLStage(TrainingStage):
                 )
 
     def problem_draws(self, key: str) -> list[ProblemDraw]:
-        problems = self.problems
-        draw = ProblemDraw(
-            f"{key}.problems",
-            Split.TRAIN,
-            problems.levels,
-            problems.count,
-            level_weights=problems.level_weights,
-        )
+        levels, weights = self.problems.levels, self.problems.level_weights
+        count = self.problems.known_count
+        draw = ProblemDraw(f"{key}.problems", Split.TRAIN, levels, count, level_weights=weights)
         return [draw, *super().problem_draws(key)]
 
     @property
@@ -206,11 +217,15 @@ class RLStage(TrainingStage):
 
     @property
     def validation_max_new_tokens(self) -> int | None:
-        return self.validation.max_new_tokens or self.max_new_tokens
+        own = None if isinstance(self.max_new_tokens, str) else self.max_new_tokens
+        return self.validation.max_new_tokens or own
 
     @property
     def validation_level_weights(self) -> Mapping[int, float]:
         return {} if self.validation.levels else self.problems.level_weights
+
+    def with_counts(self, key: str, count: CountProblems) -> Self:
+        return replace(self, problems=self.problems.with_counts(f"{key}.problems", count))
 
     def frozen_copies(self) -> int:
         return int(bool(self.kl.weight or self.kl.log_every_steps)) + self.staleness
@@ -218,15 +233,18 @@ class RLStage(TrainingStage):
     def workload(self) -> Workload:
         """As if no prompt were dropped or replaced, and every rollout trained."""
         steps, validation = self.optimization.planned_steps, self.validation
-        if steps is None:
+        pool = self.problems.known_count
+        if steps is None or pool is None:
             return Workload()
         prompts = steps * self.optimization.batch_size
         validated = -(-steps // validation.every_steps) * validation.count * validation.samples
-        screened = self.problems.count * self.screen_group_size if self.has_group_baseline else 0
+        screened = pool * self.screen_group_size if self.has_group_baseline else 0
         rows = prompts * self.group_size + screened + validated
         hard = prompts * self.filter.hard_rollouts
         trained = (prompts * self.group_size + hard) * self.epochs
         of_step = self.optimization.batch_size * (self.group_size + self.filter.hard_rollouts)
+        if isinstance(self.max_new_tokens, str):
+            return Workload(rows=rows, engine=self.rollout_engine)
         in_memory = max(screened, of_step + validation.count * validation.samples)
         return Workload(
             rows=rows,
@@ -237,11 +255,12 @@ class RLStage(TrainingStage):
 
     def epoch_rows(self, input_rows: Mapping[str, int | None]) -> int | None:
         """Screening may leave fewer prompts."""
-        return self.problems.count
+        return self.problems.known_count
 
     def row_tokens_at_most(self) -> int | None:
         """Of a group whose rollouts are all as long as they may be."""
-        return self.group_size * self.max_new_tokens
+        tokens = self.max_new_tokens
+        return None if isinstance(tokens, str) else self.group_size * tokens
 
 
 def _check_vllm(key: str, hardware: HardwareConfig) -> None:

@@ -7,17 +7,19 @@ write it: this is where it learns when to stop.
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from reasoning_lab.config.problems import in_words, known_count
 from reasoning_lab.data.artifacts import Corpus
-from reasoning_lab.data.corpus import RolloutFile
-from reasoning_lab.data.curation.selection import harder_subset
+from reasoning_lab.data.curation.selection import at_levels, harder_subset
 from reasoning_lab.data.rollout_index import RolloutIndex
+from reasoning_lab.data.tokens.automatic import length_table, token_limit
 from reasoning_lab.data.tokens.limits import drop_too_long
 from reasoning_lab.data.tokens.packing import Rows
-from reasoning_lab.data.tokens.table import TokenTable
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.graph.stage import Metrics
+from reasoning_lab.models.policy import context_tokens
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.stages.sft.stage import SFTStage
+from reasoning_lab.training.completion_limit import DOCUMENT_TOKENS
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.training.micro_batches import PlannedBatches
 from reasoning_lab.training.next_token_training import train_next_token, validation_batches
@@ -31,41 +33,38 @@ def run(config: SFTStage, context: StageContext, policy: Policy, corpus: Corpus)
     student, tokenizer = context.load_student(policy)
     accepted = corpus.accepted()
     index = accepted.index
-    subset = accepted.select(harder_subset(index, config.levels, config.count, context.seed))
+    count = known_count(config.count)
+    subset = accepted.select(harder_subset(index, config.levels, count, context.seed))
     _count_subset(index, len(subset), config, context.ledger)
     if not len(subset):
         raise UserError(
-            f"stages.{context.name}.levels: the corpus has no accepted rollout at levels "
-            f"{list(config.levels)}; choose levels that were distilled"
+            f"stages.{context.name}.levels: the corpus has no accepted rollout at "
+            f"{in_words(config.levels)}; it has levels {np.unique(index.levels).tolist()}, of "
+            "which to choose, and null takes all"
         )
-    return train_next_token(
+    documents = context.documents(subset, tokenizer)
+    table, key = length_table(documents.lengths), f"stages.{context.name}.max_tokens"
+    max_tokens = token_limit(config.max_tokens, table, context_tokens(student), key)
+    short = drop_too_long(subset, documents.lengths, max_tokens, _UNIT, context.ledger, key)
+    metrics = train_next_token(
         student,
-        _documents(subset, tokenizer, config, context, _UNIT),
+        documents.select(short),
         tokenizer,
         config.optimization,
         context,
         config.token_loss(),
-        _validation(corpus, tokenizer, config, context),
+        _validation(corpus, tokenizer, max_tokens, config, context),
         config.validate_every_steps,
     )
-
-
-def _documents(
-    rollouts: RolloutFile,
-    tokenizer: PreTrainedTokenizerBase,
-    config: SFTStage,
-    context: StageContext,
-    unit: str,
-) -> TokenTable:
-    """The documents of rollouts that are not too long; the ledger counts the others as `unit`."""
-    documents = context.documents(rollouts, tokenizer)
-    key = f"stages.{context.name}.max_tokens"
-    short = drop_too_long(rollouts, documents.lengths, config.max_tokens, unit, context.ledger, key)
-    return documents.select(short)
+    return {**metrics, DOCUMENT_TOKENS: table, "max_tokens": max_tokens}
 
 
 def _validation(
-    corpus: Corpus, tokenizer: PreTrainedTokenizerBase, config: SFTStage, context: StageContext
+    corpus: Corpus,
+    tokenizer: PreTrainedTokenizerBase,
+    max_tokens: int | None,
+    config: SFTStage,
+    context: StageContext,
 ) -> PlannedBatches | None:
     """The corpus's validation rollouts at the stage's levels; None = no loss is measured on them.
 
@@ -75,25 +74,28 @@ def _validation(
     if config.validate_every_steps is None:
         return None
     unit, rollouts = "validation_rollouts", corpus.validation()
-    at_levels = np.flatnonzero(np.isin(rollouts.index.levels, config.levels))
-    if not len(at_levels):
+    eligible = np.flatnonzero(at_levels(rollouts.index.levels, config.levels))
+    if not len(eligible):
         raise UserError(
             f"stages.{context.name}.validate_every_steps: the corpus has no validation rollout at "
-            f"levels {list(config.levels)}; distill more problems, of which some are for "
-            "validation, or leave it out"
+            f"{in_words(config.levels)}; distill more problems, of which some are for validation, "
+            "or leave it out"
         )
     context.ledger.take(unit, len(rollouts))
-    context.ledger.drop(unit, "other_level", len(rollouts) - len(at_levels), selected=True)
-    documents = _documents(rollouts.select(at_levels), tokenizer, config, context, unit)
-    rows = Rows.single(len(documents))
-    return validation_batches(documents, rows, config.validation_batch_rows)
+    context.ledger.drop(unit, "other_level", len(rollouts) - len(eligible), selected=True)
+    chosen = rollouts.select(eligible)
+    documents = context.documents(chosen, tokenizer)
+    key = f"stages.{context.name}.max_tokens"
+    short = drop_too_long(chosen, documents.lengths, max_tokens, unit, context.ledger, key)
+    rows = Rows.single(len(short))
+    return validation_batches(documents.select(short), rows, config.validation_batch_rows)
 
 
 def _count_subset(index: RolloutIndex, subset: int, config: SFTStage, ledger: Ledger) -> None:
     """Count what `harder_subset` leaves out, as it was asked to."""
-    at_levels = index.problems[np.isin(index.levels, config.levels)]
-    problems = len(np.unique(at_levels))
+    eligible = index.problems[at_levels(index.levels, config.levels)]
+    problems = len(np.unique(eligible))
     ledger.take(_UNIT, len(index))
-    ledger.drop(_UNIT, "other_level", len(index) - len(at_levels), selected=True)
-    ledger.drop(_UNIT, "not_longest_of_problem", len(at_levels) - problems, selected=True)
+    ledger.drop(_UNIT, "other_level", len(index) - len(eligible), selected=True)
+    ledger.drop(_UNIT, "not_longest_of_problem", len(eligible) - problems, selected=True)
     ledger.drop(_UNIT, "beyond_count", problems - subset, selected=True)

@@ -6,8 +6,8 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from reasoning_lab.config.fields import at_least, number
-from reasoning_lab.config.problems import CorpusSelection, DocumentLimit
+from reasoning_lab.config.fields import ALL, AUTO, at_least, number
+from reasoning_lab.config.problems import CorpusSelection, DocumentLimit, known_count
 from reasoning_lab.data.artifacts import Corpus
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.training.stage import TrainingStage
@@ -18,10 +18,10 @@ class SFTStage(TrainingStage):
     """Which accepted rollouts are learned from.
 
     Attributes:
-        levels: Difficulty levels of the subset.
-        count: Its most examples.
+        levels: Difficulty levels of the subset; null = all.
+        count: Its most examples; `all` = one of each problem.
         max_tokens: Examples with more, prompt and completion together, are left out of it; null =
-            none is.
+            none is, `auto` = as for `row_tokens` of `midtrain`.
         validate_every_steps: Optimizer steps between two measurements of the loss on the corpus's
             validation rollouts, at the same levels; null = it is not measured.
         validation_batch_rows: Rollouts a batch of these.
@@ -34,9 +34,9 @@ class SFTStage(TrainingStage):
     reads = ("model",)
     version = 2
 
-    levels: list[int] = MISSING
-    count: int = at_least(1)
-    max_tokens: int | None = number(None, least=2, when_set=True)
+    levels: list[int] | None = MISSING
+    count: int | str = at_least(1, ALL)
+    max_tokens: int | str | None = number(None, least=2, when_set=True, words=[AUTO])
     validate_every_steps: int | None = number(None, least=1, when_set=True)
     validation_batch_rows: int = number(8, least=1, placement=True)
 
@@ -52,16 +52,17 @@ class SFTStage(TrainingStage):
         return [CorpusSelection(f"{key}.levels", self.levels)]
 
     def document_limit(self, key: str) -> DocumentLimit | None:
-        if self.max_tokens is None:
+        if self.max_tokens is None or isinstance(self.max_tokens, str):
             return None
         return DocumentLimit(f"{key}.max_tokens", self.max_tokens)
 
     def epoch_rows(self, input_rows: Mapping[str, int | None]) -> int | None:
         rollouts = input_rows.get(Corpus.kind)
-        return self.count if rollouts is None else min(self.count, rollouts)
+        known = [rows for rows in (known_count(self.count), rollouts) if rows is not None]
+        return min(known, default=None)
 
     def row_tokens_at_most(self) -> int | None:
-        return self.max_tokens
+        return None if isinstance(self.max_tokens, str) else self.max_tokens
 
     def token_loss(self) -> Callable[..., Any] | None:
         """What is minimised, of `[K, V]` logits and `[K]` targets; None = the next-token loss."""

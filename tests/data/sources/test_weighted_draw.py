@@ -43,8 +43,9 @@ class SharedPrompts:
     """A generator that makes every second prompt of level 2 as one of level 1, too."""
 
     def problems(
-        self, split: Split, levels: Sequence[int], count: int, seed: int
+        self, split: Split, levels: Sequence[int] | None, count: int, seed: int
     ) -> Iterator[Problem]:
+        assert levels is not None
         (level,) = levels
         for n in range(count):
             name = f"both {n}" if n % 2 else f"{level} {n}"
