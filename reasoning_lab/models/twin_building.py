@@ -4,6 +4,7 @@
 tokenizer and the chat template, as far as these can be had, with two narrow layers.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,8 @@ _NOT_THE_TWINS = (
 
 # The twin is right about this often when it has learned enough; it stops there, or at the steps.
 _TAUGHT_FRAC, _TAUGHT_STEPS, _TAUGHT_ROWS, _TAUGHT_RATE = 0.3, 240, 16, 3e-3
+# Of the tokens that no completion has.
+_SAMPLED_TOKENS = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +206,9 @@ def teach(folder: Path, answers: Sequence[tuple[Prompt, str]]) -> float:
     right = 0.0
     for _ in range(_TAUGHT_STEPS):
         chosen = torch.randperm(len(examples), generator=generator)[:_TAUGHT_ROWS].tolist()
-        logprobs, rows = _completion_logprobs(model, [examples[index] for index in chosen])
+        logprobs, rows = _completion_logprobs(
+            model, [examples[index] for index in chosen], generator
+        )
         optimizer.zero_grad()
         (-logprobs.mean()).backward()
         optimizer.step()
@@ -216,9 +221,12 @@ def teach(folder: Path, answers: Sequence[tuple[Prompt, str]]) -> float:
 
 
 def _completion_logprobs(
-    model: PreTrainedModel, examples: Sequence[Example]
+    model: PreTrainedModel, examples: Sequence[Example], generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """`[K]` logprobs of all completions' tokens, and `[K]` the row that each is of."""
+    """`[K]` logprobs of all completions' tokens, and `[K]` the row that each is of.
+
+    Of a vocabulary of 150,000 tokens those that do not occur are sampled, so they are estimates.
+    """
     ids = [torch.tensor([*e.prompt_ids, *e.completion_ids]) for e in examples]
     lengths = torch.tensor([len(row) for row in ids])
     padded = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True)
@@ -227,7 +235,14 @@ def _completion_logprobs(
     mask = (places >= starts[:, None]) & (places < lengths[:, None])
     attention = (places < lengths[:, None]).long()
     hidden = model.base_model(input_ids=padded, attention_mask=attention)[0]
-    head = model.get_output_embeddings()
-    logits = head(hidden[:, :-1][mask[:, 1:]]).float()
-    logprobs = torch.log_softmax(logits, -1).gather(1, padded[mask][:, None])[:, 0]
+    known, targets = padded[mask].unique(return_inverse=True)
+    weight = model.get_output_embeddings().weight
+    # Each that is drawn stands for as many that were not.
+    count = min(_SAMPLED_TOKENS, len(weight))
+    others = torch.randperm(len(weight), generator=generator)[:count]
+    others = others[~torch.isin(others, known)]
+    logits = hidden[:, :-1][mask[:, 1:]] @ weight[torch.cat([known, others])].T
+    share = torch.zeros(len(known) + len(others))
+    share[len(known) :] = math.log((len(weight) - len(known)) / max(1, len(others)))
+    logprobs = torch.log_softmax(logits + share, -1).gather(1, targets[:, None])[:, 0]
     return logprobs, mask.nonzero()[:, 0]
