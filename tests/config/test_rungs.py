@@ -34,6 +34,8 @@ def test_the_papers_recipe_lacks_nothing_and_has_no_number_of_the_toy(model: str
     for benchmark in config.benchmarks.values():
         assert benchmark.sampling.max_new_tokens >= 32768
     assert "curate" in config.stages
+    assert config.stages.distill.level_pass_rates == [0.75, 0.25]
+    assert list(config.stages.sft.levels) == [2, 3]
     for stage in config.stages.values():
         if "optimization" in stage:
             assert stage.optimization.learning_rate <= 1e-5
