@@ -16,7 +16,7 @@ class ValidationConfig:
         temperature: Sampling temperature of these completions.
         top_p: Nucleus sampling of these completions.
         max_new_tokens: Token limit of a completion; null = the stage's own.
-        levels: Difficulty levels of the problems; null = the stage's own.
+        levels: Difficulty levels of the problems; null = the stage's own, or all.
         table_rollouts: Completions of each validation that the tracker gets as a table.
     """
 

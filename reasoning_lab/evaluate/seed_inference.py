@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import t as student
+from scipy.special import stdtr, stdtrit
 
 from reasoning_lab.evaluate.statistics import Difference, complete
 from reasoning_lab.types import UserError
@@ -61,9 +61,9 @@ def paired_difference_over_seeds(
         return Difference(mean, mean, mean, 1.0 if mean == 0 else 2.0 ** (1 - seeds), problems)
     freedom = total**2 / (of_seeds**2 / (seeds - 1) + of_problems**2 / max(1, problems - 1))
     tests = [(np.sqrt(of_seeds), seeds - 1), (np.sqrt(total), freedom)]
-    half = max(float(student.isf(_TAIL, df) * error) for error, df in tests)
+    half = max(float(-stdtrit(df, _TAIL) * error) for error, df in tests)
     p_value = max(
-        2 * float(student.sf(abs(mean) / error, df)) if error > 0 else 0.0 for error, df in tests
+        2 * float(stdtr(df, -abs(mean) / error)) if error > 0 else 0.0 for error, df in tests
     )
     return Difference(mean, max(mean - half, -1.0), min(mean + half, 1.0), p_value, problems)
 

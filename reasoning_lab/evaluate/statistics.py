@@ -231,6 +231,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 def complete(correct: npt.ArrayLike) -> Verified:
     """`correct` as `[P, S]` bool, refused unless every problem has every sample."""
+    # Masked arrays are of a class of their own.
+    is_plain = type(correct) is np.ndarray and correct.dtype == np.bool_
+    if is_plain and correct.ndim == 2 and correct.size:
+        return correct
     try:
         numbers = np.ma.filled(np.ma.asarray(correct).astype(np.float64), np.nan)
     except (TypeError, ValueError):

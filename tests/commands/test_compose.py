@@ -305,7 +305,10 @@ def test_mistake_is_one_clear_sentence(override: str, parts: list[str]) -> None:
     ("text", "parts"),
     [
         ("stages: {sft: {cuont: 3}}", ["experiment/mine.yaml", "stages.sft.cuont", "'count'"]),
-        ("stages: {sft: {count: a}}", ["experiment/mine.yaml", "stages.sft.count=a", "integer"]),
+        (
+            "stages: {distill: {rollouts: a}}",
+            ["experiment/mine.yaml", "stages.distill.rollouts=a", "integer"],
+        ),
         (
             "stages: {mine: {count: 3}}",
             ["experiment/mine.yaml: stages.mine: a stage", "+stage@stages.mine=sft"],

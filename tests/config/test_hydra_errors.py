@@ -151,7 +151,7 @@ def test_smoke_composes_with_any_benchmark(benchmark: str) -> None:
         options.count,
         options.samples,
         options.sampling.max_new_tokens,
-    ) == (21, 1, 16)
+    ) == (21, 1, 32)
 
 
 def test_evaluated_checkpoint_has_its_own_name() -> None:

@@ -120,6 +120,7 @@ PLACED = {
     ("optimization", "checkpoint_every_minutes"),
     ("optimization", "checkpoint_every_steps"),
     ("optimization", "keep_checkpoints"),
+    ("optimization", "keep_state"),
     ("optimization", "log_every_steps"),
     ("packing",),
     ("shard_problems",),

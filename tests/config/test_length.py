@@ -103,7 +103,7 @@ def test_plan_bounds_tokens_where_a_row_has_a_bound() -> None:
     length = "stages.{}.optimization.length=1M tokens"
     nodes_ = nodes(*(length.format(stage) for stage in ("midtrain", "sft", "rl")))
     assert nodes_["midtrain"].steps == 1_000_000 // (2 * 512)
-    assert nodes_["rl"].steps == 1_000_000 // (4 * 8 * 16)
+    assert nodes_["rl"].steps == 1_000_000 // (4 * 8 * 32)
     # A row of SFT may have any length here.
     assert (nodes_["sft"].steps, nodes_["sft"].rows, nodes_["sft"].at_most) == (None, None, False)
 

@@ -17,7 +17,6 @@ from reasoning_lab.config.optimization import OptimizerConfig
 from reasoning_lab.config.validation import ValidationConfig
 from reasoning_lab.models.policy import save_policy
 from reasoning_lab.models.policy_artifact import Policy
-from reasoning_lab.stages.dpo.stage import DPOStage
 from reasoning_lab.stages.midtrain.stage import MidtrainStage
 from reasoning_lab.stages.rl.stage import RLStage
 from reasoning_lab.stages.sft.stage import SFTStage
@@ -182,10 +181,6 @@ COUNTED = ValidationConfig(count=5)
 @pytest.mark.parametrize(
     ("stage", "sentence"),
     [
-        (
-            DPOStage(beta=0.1, validation=COUNTED),
-            r"k\.validation\.levels: .* as in k\.validation\.levels=\[1\]",
-        ),
         (
             SFTStage(levels=[2], count=3, validation=COUNTED),
             r"k\.validation\.max_new_tokens: .*=512",

@@ -16,7 +16,8 @@ OPTIONS = [
     f"{kind}={name}"
     for kind in ("data", "benchmark")
     for name in sorted(file.stem for file in (CONF / kind).glob("*.yaml"))
-    if (kind, name) not in (("data", "custom"), ("data", "jsonl"))
+    # Those are of the user's own data.
+    if (kind, name) not in (("data", "custom"), ("data", "jsonl"), ("benchmark", "own"))
 ]
 
 

@@ -60,7 +60,7 @@ def test_options_that_reasoning_gym_refuses_name_their_key() -> None:
         list(ReasoningGymConfig(families, 0.1, 0.1).problems(Split.TRAIN, [2], 5, 0))
     with pytest.raises(UserError, match=r"data\.families\.gdc\.2: reasoning-gym refuses"):
         list(ReasoningGymConfig({"gdc": {2: {}}}, 0.1, 0.1).problems(Split.TRAIN, [2], 5, 0))
-    with pytest.raises(UserError, match=r"no family has a level in \[7\]"):
+    with pytest.raises(UserError, match=r"no family is at levels \[7\]"):
         list(source_of("gcd").problems(Split.TRAIN, [7], 5, 0))
 
 
