@@ -11,6 +11,7 @@ Simplified: problems count as independent draws, and families are not clusters.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -231,10 +232,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 def complete(correct: npt.ArrayLike) -> Verified:
     """`correct` as `[P, S]` bool, refused unless every problem has every sample."""
-    # Masked arrays are of a class of their own.
-    is_plain = type(correct) is np.ndarray and correct.dtype == np.bool_
-    if is_plain and correct.ndim == 2 and correct.size:
-        return correct
+    if isinstance(correct, np.ndarray) and not isinstance(correct, np.ma.MaskedArray):
+        plain: npt.NDArray[Any] = correct
+        if plain.dtype == np.bool_ and plain.ndim == 2 and plain.size:
+            return plain
     try:
         numbers = np.ma.filled(np.ma.asarray(correct).astype(np.float64), np.nan)
     except (TypeError, ValueError):
