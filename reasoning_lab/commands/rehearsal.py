@@ -43,6 +43,7 @@ _UNSEEN = (
     "whether it learns: a few steps of a random model teach nothing, and its pass@1 says nothing",
     "the checkpoint's own weights, and what its size takes: see plan",
     "a GPU, its kernels and its memory: see make test-gpu and plan",
+    "the other runs of a sweep: rehearse one by its values, as in ablate=sft",
     "more than two processes, several machines, a cluster's queue",
     "W&B's server and a push to the hub",
 )

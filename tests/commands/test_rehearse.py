@@ -12,6 +12,7 @@ import pytest
 from reasoning_lab.commands.compose import typed
 from reasoning_lab.commands.rehearsal import Rehearsal, rehearse
 from reasoning_lab.commands.rehearsal_steps import State
+from reasoning_lab.commands.rehearse import main
 from reasoning_lab.config.components import missing_packages_noted
 from reasoning_lab.types import UserError
 from tests.support.composition import composed_config, composed_recipe
@@ -258,3 +259,8 @@ def test_the_plan_is_that_of_the_run_also_where_vllm_is_not_installed(
         recipe = composed_recipe(*QUIET, *words, f"paths.runs={tmp_path / 'runs'}")
     fingerprints = [node.fingerprint for node in recipe.nodes]
     assert [node.fingerprint for node in rehearsal.real_plan] == fingerprints
+
+
+def test_a_sweep_is_refused_and_not_taken_for_its_first_run() -> None:
+    with pytest.raises(UserError, match="one run at a time; leave -m out"):
+        main(["-m", "experiment=002_stage_ablation"])
