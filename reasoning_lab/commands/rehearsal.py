@@ -24,6 +24,7 @@ from reasoning_lab.commands.rehearsal_run import Measured, run_small, skip_all
 from reasoning_lab.commands.rehearsal_steps import Steps
 from reasoning_lab.commands.root_config import RootConfig
 from reasoning_lab.commands.shrink import shrunk, with_installed_engines
+from reasoning_lab.config.components import missing_packages_noted
 from reasoning_lab.config.fields import ALL
 from reasoning_lab.config.model import ModelConfig
 from reasoning_lab.data.sources.config import ReasoningGymConfig
@@ -42,6 +43,7 @@ _UNSEEN = (
     "whether it learns: a few steps of a random model teach nothing, and its pass@1 says nothing",
     "the checkpoint's own weights, and what its size takes: see plan",
     "a GPU, its kernels and its memory: see make test-gpu and plan",
+    "the other runs of a sweep: rehearse one by its values, as in ablate=sft",
     "more than two processes, several machines, a cluster's queue",
     "W&B's server and a push to the hub",
 )
@@ -93,14 +95,15 @@ def rehearse(root: RootConfig, folder: Path, online: bool | None = None) -> Rehe
         UserError: The settings are impossible, as a run would refuse them.
     """
     rehearsal = Rehearsal(folder)
-    root, rehearsal.notes = with_installed_engines(root)
+    run, (root, rehearsal.notes) = root, with_installed_engines(root)
     recipe = linked(root)
     folder.mkdir(parents=True)
     steps = rehearsal.steps
     with steps.step("settings and local data", "data"):
-        rehearsal.real_plan = planned([recipe])
+        with missing_packages_noted():
+            rehearsal.real_plan = planned([linked(run)])
         check_data([recipe], local_only=True)
-    rehearsal.warnings += _too_large(rehearsal.real_plan, root)
+    rehearsal.warnings += _too_large(rehearsal.real_plan, run)
     small = shrunk(root, str(folder / "runs"))
     rehearsal.factor = small.factor
     rehearsal.notes += small.notes

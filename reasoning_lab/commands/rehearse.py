@@ -6,13 +6,14 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from reasoning_lab.commands.arguments import to_overrides
+from reasoning_lab.commands.arguments import is_multirun, to_overrides
 from reasoning_lab.commands.print_plan import between, summary
 from reasoning_lab.commands.rehearsal import Rehearsal, rehearse
 from reasoning_lab.commands.rehearsal_steps import State
 from reasoning_lab.commands.sweep import settings
 from reasoning_lab.models.bounds import Bounds
 from reasoning_lab.system.files import timestamped_folder
+from reasoning_lab.types import UserError
 
 _JSON = "format=json"
 _FORMATS = (_JSON, "format=table")
@@ -23,8 +24,12 @@ def main(arguments: Sequence[str]) -> None:
     """Overrides as for a run, perhaps `format=json`; exits with 1 unless everything passed.
 
     Raises:
-        UserError: The settings are impossible, as a run would refuse them.
+        UserError: The settings are impossible, as a run would refuse them, or those of a sweep.
     """
+    if is_multirun(arguments):
+        raise UserError(
+            "rehearse: it takes one run at a time; leave -m out and give each key one value"
+        )
     words = [word for word in arguments if word not in _FORMATS]
     root = settings(to_overrides(words))
     folder = timestamped_folder(Path(root.paths.runs) / "rehearsals")

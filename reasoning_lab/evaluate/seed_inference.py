@@ -16,6 +16,9 @@ from reasoning_lab.evaluate.statistics import Difference, complete
 from reasoning_lab.types import UserError
 
 _TAIL = 0.025
+# Means that are equal differ by about 1e-16 where they are added in another order; a variance below
+# this is theirs alone, as one answer of 10^9 more or less gives a larger one.
+_ROUNDING_VARIANCE = 1e-24
 
 
 def paired_difference_over_seeds(
@@ -55,10 +58,12 @@ def paired_difference_over_seeds(
     mean = float(differences.mean())
     of_seeds, of_problems, between = _variances(differences)
     # Seeds that agree to the last answer do so by chance: their completions scatter all the same.
-    of_seeds = of_seeds or between
+    if of_seeds < _ROUNDING_VARIANCE:
+        of_seeds = between
     total = of_seeds + of_problems
-    if total == 0:
-        return Difference(mean, mean, mean, 1.0 if mean == 0 else 2.0 ** (1 - seeds), problems)
+    if total < _ROUNDING_VARIANCE:
+        is_zero = mean**2 < _ROUNDING_VARIANCE
+        return Difference(mean, mean, mean, 1.0 if is_zero else 2.0 ** (1 - seeds), problems)
     freedom = total**2 / (of_seeds**2 / (seeds - 1) + of_problems**2 / max(1, problems - 1))
     tests = [(np.sqrt(of_seeds), seeds - 1), (np.sqrt(total), freedom)]
     half = max(float(-stdtrit(df, _TAIL) * error) for error, df in tests)

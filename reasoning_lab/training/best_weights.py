@@ -24,6 +24,8 @@ from reasoning_lab.types import UserError
 
 log = logging.getLogger(__name__)
 
+# The files of the weights, in the folder of the training states.
+WEIGHTS_PATTERN = "best-*"
 _LOSS, _PASS_AT_1 = "val/loss", "val/pass@1"
 _METRICS = {"best_loss": _LOSS, "best_pass@1": _PASS_AT_1}
 
@@ -132,7 +134,7 @@ class BestWeights(Callback):
     def _remove_unneeded(self) -> None:
         needed = {self.step, self._at_start, *self._of_states.values()}
         stems = {_stem(step) for step in needed if step is not None}
-        for path in self._folder.glob("best-*"):
+        for path in self._folder.glob(WEIGHTS_PATTERN):
             if path.name.rpartition("-")[0] not in stems:
                 remove(path)
 

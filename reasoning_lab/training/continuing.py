@@ -20,6 +20,7 @@ from reasoning_lab.config.optimization import OptimizationConfig
 from reasoning_lab.graph.record import fingerprint
 from reasoning_lab.system.files import remove
 from reasoning_lab.system.ranks import broadcast_from_rank0, rank
+from reasoning_lab.training.best_weights import WEIGHTS_PATTERN
 from reasoning_lab.training.checkpoints import last_checkpoint, step_of
 from reasoning_lab.training.job import Job
 from reasoning_lab.training.schedules import schedule_of
@@ -40,6 +41,8 @@ def continued_run(identity: Mapping[str, Any]) -> str | None:
 
 def kept_state(job: Job, optimization: OptimizationConfig, states: Path) -> Path | None:
     """The state that the stage goes on from; None = it begins anew.
+
+    The best weights of the shorter run, which the state names, are linked beside the stage's own.
 
     Args:
         job: The stage's; every rank calls it.
@@ -72,6 +75,8 @@ def kept_state(job: Job, optimization: OptimizationConfig, states: Path) -> Path
             f"the next has {longer(step):.3g} of the peak"
         )
     log.info("%s: it goes on after %s steps, %s.", key, f"{step:,}", told)
+    if rank() == 0:
+        _link_best_weights(folder, states)
     return state
 
 
@@ -102,9 +107,17 @@ def keep_last_state(job: Job, optimization: OptimizationConfig, states: Path) ->
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.iterdir():
         remove(old)
+    _link_best_weights(states, folder)
     # The stage's own stays until its artifact is there, for a kill may come before.
     if state.is_dir():
         shutil.copytree(state, folder / state.name, copy_function=os.link)
     else:
         os.link(state, folder / state.name)
     log.info("stages.%s: its last state is kept in %s.", job.name, folder)
+
+
+def _link_best_weights(source: Path, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in source.glob(WEIGHTS_PATTERN):
+        if not (folder / file.name).exists():
+            os.link(file, folder / file.name)

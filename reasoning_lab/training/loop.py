@@ -240,12 +240,12 @@ def fit(
         module.policy.gradient_checkpointing_enable({"use_reentrant": False})
     module.device_use = DeviceUse(module.policy, context.hardware)
     choice, steps = context.training.weights, optimization.steps
-    if validate_every_steps is not None:
-        validate_every_steps = min(validate_every_steps, steps)
+    every = validate_every_steps and min(validate_every_steps, steps)
     if choice != "last":
         module.best_weights = BestWeights(choice, module.policy, folder, steps, context.name)
     best = module.best_weights
     history = History()
+    records: dict[str, Record] = {"history": history}
     with (
         context.progress.task(
             "step", steps, measures=lambda: in_words(module.last_metrics)
@@ -253,44 +253,48 @@ def fit(
         drives_of(context.hardware, context.work_dir) as drives,
         StopRequest(context.work_dir if rank() == 0 else None) as stop,
     ):
-        records: dict[str, Record] = {"history": history}
         checkpoints = Checkpoints(
-            context.name,
-            folder,
-            optimization,
-            accumulation,
-            validate_every_steps,
-            records,
-            stop,
-            best,
+            context.name, folder, optimization, accumulation, every, records, stop, best
         )
-        accumulated = accumulation if module.automatic_optimization else None
-        hardware, dtype = context.hardware, context.model.dtype
-        options = trainer_options(hardware, dtype, optimization.clip_norm, accumulated, drives)
-        trainer = pl.Trainer(
-            **options,
-            **_ONE_PASS,
-            logger=[logger for logger in (context.tracker.lightning_logger, history) if logger],
-            log_every_n_steps=optimization.log_every_steps,
-            detect_anomaly=bool(optimization.detect_anomaly),
-            val_check_interval=validate_every_steps and validate_every_steps * accumulation,
-            callbacks=[
-                *callbacks,
-                *([best] if best else []),
-                TrainingProgress(task, accumulation),
-                checkpoints,
-            ],
-            plugins=[DirectIO()],
-            default_root_dir=context.work_dir,
+        called = [*callbacks, *([best] if best else []), TrainingProgress(task, accumulation)]
+        # A state is saved when all others have seen its step.
+        called.append(checkpoints)
+        trainer = _trainer(
+            module, context, optimization, accumulation, drives, history, called, every
         )
-        before = None
-        if broadcast_from_rank0(lambda: last_checkpoint(folder)) is None:
-            before = kept_state(context, optimization, folder)
+        is_new = broadcast_from_rank0(lambda: last_checkpoint(folder)) is None
+        before = kept_state(context, optimization, folder) if is_new else None
         module.is_continued = before is not None
         train_s = _resume(trainer, module, rank_batches, validation, folder, before)
         keep_last_state(context, optimization, folder)
     history.write(context.out_dir)
     return train_s
+
+
+def _trainer(
+    module: PolicyModule,
+    context: StageContext,
+    optimization: OptimizationConfig,
+    accumulation: int,
+    drives: Path | None,
+    history: History,
+    callbacks: Sequence[Callback],
+    validate_every_steps: int | None,
+) -> pl.Trainer:
+    """Lightning's trainer; `callbacks` are called in their order, and checkpoints last."""
+    accumulated = accumulation if module.automatic_optimization else None
+    hardware, dtype = context.hardware, context.model.dtype
+    return pl.Trainer(
+        **trainer_options(hardware, dtype, optimization.clip_norm, accumulated, drives),
+        **_ONE_PASS,
+        logger=[logger for logger in (context.tracker.lightning_logger, history) if logger],
+        log_every_n_steps=optimization.log_every_steps,
+        detect_anomaly=bool(optimization.detect_anomaly),
+        val_check_interval=validate_every_steps and validate_every_steps * accumulation,
+        callbacks=[*callbacks],
+        plugins=[DirectIO()],
+        default_root_dir=context.work_dir,
+    )
 
 
 def _resume(

@@ -12,8 +12,10 @@ import pytest
 from reasoning_lab.commands.compose import typed
 from reasoning_lab.commands.rehearsal import Rehearsal, rehearse
 from reasoning_lab.commands.rehearsal_steps import State
+from reasoning_lab.commands.rehearse import main
+from reasoning_lab.config.components import missing_packages_noted
 from reasoning_lab.types import UserError
-from tests.support.composition import composed_config
+from tests.support.composition import composed_config, composed_recipe
 from tests.support.sources import write_lines
 from tests.support.twins import TWINS, save_twin, twin_model, twin_tokenizer
 
@@ -242,3 +244,23 @@ def test_shipped_experiments_pass(experiment: str, tmp_path: Path) -> None:
     assert names[-3:] == ["report", "tracked runs", "export"]
     # The user's own store has nothing of it.
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["rehearsals"]
+
+
+def test_the_plan_is_that_of_the_run_also_where_vllm_is_not_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Policies that another engine's rollouts trained are others; here no twin can be made."""
+    monkeypatch.setattr("reasoning_lab.commands.shrink.find_spec", lambda name: None)
+    words = [*of_model(Path("nobody/nothing")), *RL, "stages.rl.rollout_engine=vllm"]
+    rehearsal = rehearsed(tmp_path, *words)
+    assert "nobody/nothing" in failure(rehearsal, "model")
+    assert any("transformers takes its place" in note for note in rehearsal.notes)
+    with missing_packages_noted():
+        recipe = composed_recipe(*QUIET, *words, f"paths.runs={tmp_path / 'runs'}")
+    fingerprints = [node.fingerprint for node in recipe.nodes]
+    assert [node.fingerprint for node in rehearsal.real_plan] == fingerprints
+
+
+def test_a_sweep_is_refused_and_not_taken_for_its_first_run() -> None:
+    with pytest.raises(UserError, match="one run at a time; leave -m out"):
+        main(["-m", "experiment=002_stage_ablation"])

@@ -64,6 +64,27 @@ def test_where_problems_differ_alike_in_all_seeds_it_is_wider_by_hand() -> None:
     assert difference.low == pytest.approx(0.5 - stats.t.isf(0.025, 3) * np.sqrt(1 / 12))
 
 
+def answers(*correct: int) -> np.ndarray:
+    """Three samples of each problem, of which so many are correct."""
+    return np.arange(3)[None, :] < np.array(correct)[:, None]
+
+
+def test_seeds_that_agree_but_for_the_rounding_of_their_means_are_no_evidence() -> None:
+    """Thirds added in another order give means that differ by 1e-17, not by nothing."""
+    generator = np.random.default_rng(0)
+    right = [1, 2, 0, 3, 1, 2, 1, 1, 2, 0, 1]
+    worse = [0, 1, 0, 3, 1, 2, 0, 1, 2, 0, 1]
+    a = [answers(*generator.permutation(right)) for _ in range(3)]
+    b = [answers(*generator.permutation(worse)) for _ in range(3)]
+    differences = np.array([x.mean(1) - y.mean(1) for x, y in zip(a, b, strict=True)])
+    assert 0 < np.ptp(differences.mean(1)) < 1e-15
+    assert paired_difference_over_seeds(a, b).p_value > 0.05
+    # The same difference at every problem of every seed: three equal signs, one in four by chance.
+    same = paired_difference_over_seeds([answers(*[1] * 9)] * 3, [answers(*[0] * 9)] * 3)
+    assert same.p_value == 0.25
+    assert (same.low, same.high) == pytest.approx((1 / 3, 1 / 3))
+
+
 def test_sides_are_symmetric_and_equal_ones_do_not_differ() -> None:
     a, b = simulated(np.random.default_rng(3), seeds=4, training_noise=0.02)
     there, back = paired_difference_over_seeds(a, b), paired_difference_over_seeds(b, a)

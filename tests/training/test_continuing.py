@@ -110,3 +110,14 @@ def test_it_is_another_run_than_one_in_one_go() -> None:
     assert continued_run(once.identity) is None
     with pytest.raises(UserError, match="give it a longer length"):
         composed_recipe("experiment=smoke", names[0], "stages.sft.optimization.continues=5 steps")
+
+
+@pytest.mark.parametrize("name", ["midtrain_best", "dpo_best"])
+def test_best_weights_of_the_shorter_run_count_in_the_longer(
+    name: str, context: StageContext, tmp_path: Path
+) -> None:
+    """So the policy is that of a run in one go, also where its best step is the shorter run's."""
+    continued = longer(name, ConstantConfig(), context, tmp_path)
+    trained(name, context, tmp_path / "once", stage(name, LONG, ConstantConfig()))
+    in_one_go = weights(tmp_path / "once" / "out")
+    assert all(torch.equal(continued[key], in_one_go[key]) for key in in_one_go)
