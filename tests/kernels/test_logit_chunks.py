@@ -219,7 +219,8 @@ def test_no_tensor_holds_all_logits(step: str, kind: str, monkeypatch: pytest.Mo
     assert every <= largest_allocation(run) <= every + 4096
     monkeypatch.setattr(logit_chunks, "LOGITS_AT_ONCE", at_once * vocab)
     head = 4 * vocab * 64
-    assert largest_allocation(run) <= max(4 * at_once * vocab, head) < every / 9
+    most = max(4 * at_once * vocab, head)
+    assert largest_allocation(run) <= most + 4096 < every / 9
 
 
 @pytest.mark.parametrize(
