@@ -113,11 +113,17 @@ def _option_of(group: str, *, _root_: DictConfig) -> str:
     return str(dict(_root_)[group])
 
 
-def _student(key: str, *, _root_: DictConfig) -> str | None:
-    """The checkpoint as an engine names it: its `model`, `revision` or `dtype`."""
+def _student(key: str, engine_model: str | None = None, *, _root_: DictConfig) -> str | None:
+    """What an engine needs to know of the checkpoint: its `model`, `dtype`, `revision`, ….
+
+    An engine with another model, `engine_model`, gets no revision and no system prompt.
+    """
     model: ModelConfig = OmegaConf.to_object(_root_.model)  # type: ignore[assignment]
-    names = {"model": model.path or BASE, "revision": model.revision, "dtype": model.sampling_dtype}
-    return names[key]
+    name = model.path or BASE
+    values = {"model": name, "dtype": model.sampling_dtype}
+    of_checkpoint = {"revision": model.revision, "system_prompt": model.system_prompt}
+    is_checkpoint = engine_model in (None, name)
+    return {**values, **(of_checkpoint if is_checkpoint else dict.fromkeys(of_checkpoint))}[key]
 
 
 def stage_classes() -> dict[str, type[LabStage]]:
