@@ -151,11 +151,12 @@ class RowMapping:
         With `cases` these are the cases' own: a key that each of them replaces names no column.
         """
         if self.cases:
-            columns = dict.fromkeys(self.only, "data.rows.only")
-            columns |= dict.fromkeys(self.cases, "data.rows.cases")
-            for changes in self._by_value().values():
-                columns = self._variant(changes).columns() | columns
-            return columns
+            selecting = dict.fromkeys(self.only, "data.rows.only")
+            selecting |= dict.fromkeys(self.cases, "data.rows.cases")
+            variants = [self._variant(changes) for changes in self._by_value().values()]
+            return {
+                column: key for one in variants for column, key in one.columns().items()
+            } | selecting
         pairs: list[tuple[str, str | int | None]] = [
             ("prompt", self.prompt),
             ("gold", self.gold),
