@@ -281,7 +281,7 @@ def subcommand_page(name: str) -> str:
 
 def _dispatch(arguments: Sequence[str]) -> None:
     """Call the subcommand that the first argument names, or run a recipe."""
-    from reasoning_lab.commands.compose import register_schemas
+    from reasoning_lab.commands.schemas import register_schemas
     from reasoning_lab.config.hydra_errors import check_subcommand
 
     subcommand = SUBCOMMANDS.get(arguments[0]) if arguments else None

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import chi2
 
-from reasoning_lab.commands.compose import register_schemas
+from reasoning_lab.commands.schemas import register_schemas
 from reasoning_lab.commands.sweep import recipes
 from reasoning_lab.evaluate.completions import Evaluation
 from reasoning_lab.evaluate.statistics import Difference, over_seeds, paired_difference

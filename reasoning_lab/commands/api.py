@@ -20,9 +20,10 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.initialize import get_gh_backup, restore_gh_from_backup
 
 from reasoning_lab.commands.arguments import config_dir_override
-from reasoning_lab.commands.compose import Recipe, register_schemas
+from reasoning_lab.commands.compose import Recipe
 from reasoning_lab.commands.plan import PlannedNode, planned
 from reasoning_lab.commands.preflight import check_data
+from reasoning_lab.commands.schemas import register_schemas
 from reasoning_lab.commands.sweep import recipes, with_sweep
 from reasoning_lab.config.hydra_errors import is_composition_error, one_sentence
 from reasoning_lab.graph.artifact import Artifact

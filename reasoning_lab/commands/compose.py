@@ -3,30 +3,25 @@
 The last place that sees a DictConfig.
 """
 
-import importlib
 import json
-import pkgutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-import reasoning_lab.stages
 from reasoning_lab.commands.problem_counts import apply_protocol, resolve_counts
 from reasoning_lab.commands.root_config import RootConfig
+from reasoning_lab.commands.schemas import stage_classes
 from reasoning_lab.config.benchmark import BenchmarkConfig
-from reasoning_lab.config.components import SourceConfig, require_package, schema_node
+from reasoning_lab.config.components import SourceConfig, require_package
 from reasoning_lab.config.fields import check_values
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.hydra_errors import no_stage
 from reasoning_lab.config.identity import as_plain, identity_of
-from reasoning_lab.config.model import ModelConfig, check_system_prompt
+from reasoning_lab.config.model import check_system_prompt
 from reasoning_lab.config.targets import (
-    import_trusted,
-    is_trusted,
     user_code_hashes,
 )
 from reasoning_lab.data.sources.problem_source import ProblemSource
@@ -44,10 +39,8 @@ from reasoning_lab.graph.recipe import (
 )
 from reasoning_lab.graph.record import RECORD_FILE
 from reasoning_lab.graph.stat_cache import folder_hash
-from reasoning_lab.training.stage import LabStage, TrainingStage
+from reasoning_lab.training.stage import TrainingStage
 from reasoning_lab.types import UserError
-
-_STAGES = f"{reasoning_lab.stages.__name__}."
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,62 +88,6 @@ def _is_path(text: str) -> bool:
         return Path(text).exists()
     except (OSError, ValueError):  # A prompt may be too long for a name, or hold a null byte.
         return False
-
-
-def register_schemas() -> None:
-    """Give Hydra what the options refer to: schemas of stages and components, and resolvers."""
-    OmegaConf.register_new_resolver("option_of", _option_of, replace=True)
-    OmegaConf.register_new_resolver("student", _student, replace=True)
-    for package in ("data.sources", "data.teachers", "sampling"):
-        importlib.import_module(f"reasoning_lab.{package}.config")
-    store = ConfigStore.instance()
-    for name, stage in stage_classes().items():
-        store.store(group="schema", name=name, node=schema_node(stage))
-
-
-def _option_of(group: str, *, _root_: DictConfig) -> str:
-    """The chosen option of `group`, for a defaults list: Hydra itself reads no dots in names."""
-    return str(dict(_root_)[group])
-
-
-def _student(key: str, *, _root_: DictConfig) -> str | None:
-    """The checkpoint as an engine names it: its `model`, `revision` or `dtype`."""
-    model: ModelConfig = OmegaConf.to_object(_root_.model)  # type: ignore[assignment]
-    names = {"model": model.path or BASE, "revision": model.revision, "dtype": model.sampling_dtype}
-    return names[key]
-
-
-def stage_classes() -> dict[str, type[LabStage]]:
-    """Every stage of the lab and of the packages that the user trusts, by its name.
-
-    Raises:
-        UserError: A class lacks `@dataclass`, or has the name of another.
-    """
-    import_trusted()
-    for module in pkgutil.iter_modules(reasoning_lab.stages.__path__):
-        if module.ispkg:
-            importlib.import_module(f"reasoning_lab.stages.{module.name}.stage")
-    classes: dict[str, type[LabStage]] = {}
-    for cls in _subclasses(LabStage):
-        path = f"{cls.__module__}.{cls.__qualname__}"
-        if not hasattr(cls, "name") or not (path.startswith(_STAGES) or is_trusted(path)):
-            continue
-        if "__dataclass_fields__" not in vars(cls):
-            raise UserError(f"{path}: a stage is a dataclass; write @dataclass above the class")
-        if cls.name in classes:
-            other = classes[cls.name]
-            raise UserError(
-                f"{path}: the stage {other.__module__}.{other.__qualname__} has the name "
-                f"'{cls.name}' too; give one of them another"
-            )
-        classes[cls.name] = cls
-    return classes
-
-
-def _subclasses(cls: type[LabStage]) -> Iterator[type[LabStage]]:
-    for subclass in cls.__subclasses__():
-        yield subclass
-        yield from _subclasses(subclass)
 
 
 def compose(config: DictConfig) -> Recipe:

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from reasoning_lab.config.benchmark import BenchmarkConfig, ProtocolConfig
@@ -63,7 +62,3 @@ class RootConfig:
     publish: PublishConfig = field(default_factory=PublishConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)
     debug: DebugConfig = field(default_factory=DebugConfig)
-
-
-ConfigStore.instance().store(group="schema", name="root", node=RootConfig)
-ConfigStore.instance().store(group="schema", name="benchmark", node=BenchmarkConfig)

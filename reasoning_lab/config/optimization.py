@@ -18,6 +18,8 @@ _ELEMENTWISE = ("Adam", "AdamW", "Adamax", "NAdam", "RAdam", "SGD", "RMSprop", "
 
 _FORM = re.compile(r"(\d+(?:\.\d+)?)\s*([KMB]?)\s*(step|epoch|token)s?", re.IGNORECASE)
 _SIZES = {"B": 10**9, "M": 10**6, "K": 10**3}
+# Between the lengths of runs that went on from each other.
+LENGTHS_SEPARATOR = " then "
 _REMEDY = "write a length like 3 epochs, 500 steps or 2B tokens"
 
 
@@ -49,6 +51,11 @@ class Length:
         if amount <= 0 or (unit != "epochs" and not amount.is_integer()):
             raise UserError(f"{key}: '{text}' is not a whole number above 0 of {unit}; {_REMEDY}")
         return cls(amount, unit)
+
+    @classmethod
+    def parse_all(cls, text: str, key: str) -> list[Self]:
+        """Read what is between the words `then`, each as `parse` does."""
+        return [cls.parse(part, key) for part in text.split(LENGTHS_SEPARATOR)]
 
     def __str__(self) -> str:
         """The shortest text that `parse` reads as this length."""
@@ -191,7 +198,8 @@ class OptimizationConfig:
         keep_state: Whether the state of the last step is kept in `runs/work/states` for a longer
             training; it takes the disk of the weights and the optimizer's state.
         continues: The length of an earlier run of this stage, whose last state this one goes on
-            from; see `reasoning_lab.training.continuing`. null = it begins anew.
+            from; see `reasoning_lab.training.continuing`. If that one went on from others, all
+            lengths in their order: `1 epoch then 2 epochs`. null = it begins anew.
         log_every_steps: How often metrics are sent to the tracker.
         overfit_batches: Every step reads one of so many batches; null = all rows are read.
         detect_anomaly: Whether torch looks for the operation that makes a gradient NaN, slowly. It
@@ -222,7 +230,8 @@ class OptimizationConfig:
         with contextlib.suppress(UserError):
             self.length = str(Length.parse(self.length, "length"))
             if self.continues is not None:
-                self.continues = str(Length.parse(self.continues, "continues"))
+                lengths = Length.parse_all(self.continues, "continues")
+                self.continues = LENGTHS_SEPARATOR.join(map(str, lengths))
 
     @property
     def planned_steps(self) -> int | None:

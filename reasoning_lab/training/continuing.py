@@ -5,7 +5,8 @@ length of the run whose state a longer one begins with. The steps are those that
 would read, as a longer plan begins with the shorter one. The learning rate is the longer run's from
 there on, and what it was before was the shorter run's. Where the two schedules agree on all steps
 so far, as a constant one without warm-up does, the result is that of a run in one go. What else
-changes over a run, RL's temperature and DPO's beta, goes by the steps of each run.
+changes over a run, RL's temperature and DPO's beta, goes by the steps of each run. A run that went
+on from another is named by all lengths in their order, as in `1 epoch then 2 epochs`.
 """
 
 import logging
@@ -16,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from reasoning_lab.config.optimization import OptimizationConfig
+from reasoning_lab.config.optimization import LENGTHS_SEPARATOR, OptimizationConfig
 from reasoning_lab.graph.record import fingerprint
 from reasoning_lab.system.files import remove
 from reasoning_lab.system.ranks import broadcast_from_rank0, rank
@@ -32,10 +33,13 @@ log = logging.getLogger(__name__)
 def continued_run(identity: Mapping[str, Any]) -> str | None:
     """The fingerprint of the run that a training stage of this identity goes on from."""
     optimization = dict(identity["config"].get("optimization", {}))
-    length = optimization.pop("continues", None)
-    if length is None:
+    lengths = optimization.pop("continues", None)
+    if lengths is None:
         return None
-    config = {**identity["config"], "optimization": {**optimization, "length": length}}
+    earlier, separator, optimization["length"] = lengths.rpartition(LENGTHS_SEPARATOR)
+    if separator:
+        optimization["continues"] = earlier
+    config = {**identity["config"], "optimization": optimization}
     return fingerprint({**identity, "config": config})
 
 
@@ -85,7 +89,8 @@ def missing_state(stage: str, optimization: OptimizationConfig, folder: Path) ->
     key = f"stages.{stage}.optimization"
     return (
         f"{key}.continues={optimization.continues}: there is no state of that run in '{folder}'; "
-        f"make it with {key}.keep_state=true, on as many devices, once its artifact is removed"
+        f"make it with {key}.keep_state=true, on as many devices, once its artifact is removed; if "
+        "that run went on from another, name all lengths, as in '1 epoch then 2 epochs'"
     )
 
 

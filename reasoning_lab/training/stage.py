@@ -6,6 +6,7 @@ how long a document may be, and what of `hardware` it cannot use.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pkgutil import resolve_name
 from typing import Any, ClassVar, Self
 
@@ -228,11 +229,13 @@ class TrainingStage(LabStage):
         """Refuse to go on from a run that is not shorter."""
         if self.optimization.continues is None:
             return
-        shorter = Length.parse(self.optimization.continues, key)
-        if shorter.unit == length.unit and shorter.amount >= length.amount:
-            raise UserError(
-                f"{key}={shorter}: this run has {length}, which is no more; give it a longer length"
-            )
+        lengths = [*Length.parse_all(self.optimization.continues, key), length]
+        for shorter, longer in pairwise(lengths):
+            if shorter.unit == longer.unit and shorter.amount >= longer.amount:
+                raise UserError(
+                    f"{key}={self.optimization.continues}: a run of {longer} goes on from one of "
+                    f"{shorter}, which is no less; give it a longer length"
+                )
 
     def check_optimizer(self, key: str, hardware: HardwareConfig) -> None:
         """Refuse an optimizer with a rate of its own, or one that shards would change.

@@ -7,7 +7,7 @@ import hydra
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-from reasoning_lab.commands.compose import register_schemas
+from reasoning_lab.commands.schemas import register_schemas
 from reasoning_lab.config.folder import CONF
 from reasoning_lab.config.optimization import DebugConfig, OptimizationConfig, OptimizerConfig
 from reasoning_lab.tracking.history import read_history

@@ -9,8 +9,8 @@ import pytest
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from reasoning_lab.commands.compose import register_schemas
 from reasoning_lab.commands.reference import field_docs, nested_schemas, reference
+from reasoning_lab.commands.schemas import register_schemas
 from reasoning_lab.config.folder import CONF
 from tests.conftest import lab
 

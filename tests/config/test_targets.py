@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from reasoning_lab.commands.compose import stage_classes
+from reasoning_lab.commands.schemas import stage_classes
 from reasoning_lab.config.components import TeacherConfig
 from reasoning_lab.config.targets import TRUSTED_VARIABLE, import_trusted, user_code_hashes
 from reasoning_lab.data.artifacts import Corpus

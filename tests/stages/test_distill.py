@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from reasoning_lab.config import targets
-from reasoning_lab.config.components import CustomEngine, CustomTeacher, EngineConfig, TeacherConfig
+from reasoning_lab.config.components import CustomEngine, CustomTeacher, EngineConfig
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.data.corpus import read_prompt_ids, read_rollouts
@@ -91,35 +91,6 @@ def config(**changes: Any) -> DistillStage:
         ),
         **changes,
     )
-
-
-@dataclass
-class ChangingTeacher(TeacherConfig):
-    """Writes other solutions of a problem in turn."""
-
-    answers: dict[str, list[str]] = field(default_factory=dict)
-
-    name = "changing"
-
-    def build(self) -> "ChangingTeacher":
-        return self
-
-    def open(self, hardware: HardwareConfig) -> AbstractContextManager[SolutionWriter]:
-        return nullcontext(self._write)
-
-    def refusal(self, problem: Problem) -> str | None:
-        return None
-
-    def preview(self, problem: Problem, seed: int) -> Sequence[str]:
-        return []
-
-    def _write(
-        self, problems: Sequence[Problem], samples: int, seed: int
-    ) -> list[list[Completion]]:
-        return [
-            [Completion([], f"<think>\n{text}") for text in self.answers[problem.prompt][:samples]]
-            for problem in problems
-        ]
 
 
 def written(context: StageContext) -> dict[str, list[Rollout]]:
@@ -392,34 +363,3 @@ def test_a_judge_decides_what_the_verifier_cannot_read_and_signs_it(context: Sta
 )
 def test_a_reply_counts_by_its_last_word(reply: str, verdict: Verdict | None) -> None:
     assert parse_verdict(reply) is verdict
-
-
-def test_pass_rates_are_levels(context: StageContext) -> None:
-    """Of a problem's four rollouts so many are right: 4, 3, 2, 1, then 0."""
-    right = {f"number {n}": 4 - n % 5 for n in range(2 * PROBLEMS)}
-    answers = {
-        prompt: [f"hm\n</think>\n\\boxed{{{prompt[7:] if k < count else -1}}}" for k in range(4)]
-        for prompt, count in right.items()
-    }
-    bounds = [0.75, 0.25]
-    scripted_teacher = ChangingTeacher(answers)
-    run(config(teacher=scripted_teacher, rollouts=4, level_pass_rates=bounds), context)
-    accepted = written(context)["accepted"]
-    levels = {rollout.problem.prompt: rollout.problem.level for rollout in accepted}
-    expected = {4: 1, 3: 1, 2: 2, 1: 2}
-    assert levels == {prompt: expected[right[prompt]] for prompt in levels}
-    assert set(levels.values()) == {1, 2}
-    rejected = {rollout.problem.level for rollout in written(context)["rejected"]}
-    assert rejected == {1, 2, 3}
-
-
-def test_one_rollout_says_nothing_of_difficulty(context: StageContext) -> None:
-    run(config(rollouts=1, level_pass_rates=[1.0]), context)
-    corpus = written(context)
-    assert {one.problem.level for one in corpus["accepted"] + corpus["rejected"]} == {1}
-
-
-@pytest.mark.parametrize("bounds", [[], [0.25, 0.75], [0.5, 0.5], [1.5], [0.5, 0.0]])
-def test_bounds_that_do_not_fall_are_refused(bounds: list[float]) -> None:
-    with pytest.raises(UserError, match="no falling pass rates"):
-        config(level_pass_rates=bounds).check("stages.distill", HardwareConfig())

@@ -6,10 +6,15 @@ from functools import cache, lru_cache
 import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from reasoning_lab.commands.compose import Recipe, compose, register_schemas
+from reasoning_lab.commands.compose import Recipe, compose
+from reasoning_lab.commands.schemas import register_schemas
 from reasoning_lab.config.folder import CONF
+from reasoning_lab.config.hydra_errors import is_composition_error, one_sentence
+from reasoning_lab.types import UserError
 
 # The recipe without a stage, for what is asked of other groups alone.
 BARE = "recipe=evaluate"
@@ -60,3 +65,16 @@ def models() -> dict[str, DictConfig]:
     return {
         name: composed_config(BARE, f"model={name}", *path.get(name, [])).model for name in names
     }
+
+
+def sentence_of(*overrides: str) -> str:
+    """What a user is told of overrides that do not compose."""
+    try:
+        compose(composed_config(*overrides))
+    except UserError as error:
+        return str(error)
+    except (HydraException, OmegaConfBaseException, ValueError, AttributeError) as error:
+        if is_composition_error(error):
+            return one_sentence(error)
+        raise
+    raise AssertionError(f"{overrides} composes")

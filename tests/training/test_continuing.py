@@ -109,7 +109,24 @@ def test_it_is_another_run_than_one_in_one_go() -> None:
     assert continued_run(continued.identity) == short.fingerprint == fingerprint(short.identity)
     assert continued_run(once.identity) is None
     with pytest.raises(UserError, match="give it a longer length"):
-        composed_recipe("experiment=smoke", names[0], "stages.sft.optimization.continues=5 steps")
+        composed_recipe("experiment=smoke", names[0], continues)
+
+
+def test_a_run_that_went_on_is_gone_on_from() -> None:
+    """By all lengths, as one that did not go on has the same length and is another run."""
+    key = "stages.sft.optimization"
+    second, third = (
+        next(
+            node for node in composed_recipe("experiment=smoke", *words).nodes if node.name == "sft"
+        )
+        for words in (
+            (f"{key}.length=9 steps", f"{key}.continues=5 steps"),
+            (f"{key}.length=11 steps", f"{key}.continues=5 steps then 9 steps"),
+        )
+    )
+    assert continued_run(third.identity) == second.fingerprint
+    with pytest.raises(UserError, match="a run of 5 steps goes on from one of 9 steps"):
+        composed_recipe("experiment=smoke", f"{key}.continues=9 steps then 5 steps")
 
 
 @pytest.mark.parametrize("name", ["midtrain_best", "dpo_best"])

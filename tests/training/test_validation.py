@@ -97,8 +97,12 @@ def test_validation_loss_of_sft_is_that_of_the_corpus_s_validation_rollouts(
     assert losses[0] == losses[1]
     assert ledger.as_json()["validation_rollouts"]["dropped"] == {"other_level": 3}
     write_rollouts(corpus.validation_file, at_two)
-    with pytest.raises(UserError, match=r"stages\.stage\.validate_every_steps: .* \[1\]"):
+    with pytest.raises(UserError, match=r"validate_every_steps: .* levels \[1\]; it has .* \[2\]"):
         trained("sft", mixed, tmp_path / "none", config)
+    # As for a corpus with levels by pass rate, which validation rollouts have none of.
+    config = replace(config, validation=replace(config.validation, levels=[2]))
+    trained("sft", mixed, tmp_path / "named", config)
+    assert list(read_history(tmp_path / "named" / "out")["val/loss"]) == [1, 3, 5]
 
 
 @pytest.mark.parametrize("name", ["midtrain", "sft"])

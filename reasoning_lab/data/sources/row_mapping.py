@@ -146,7 +146,17 @@ class RowMapping:
         return replace(self, cases={}, **changes)
 
     def columns(self) -> dict[str, str]:
-        """The columns that some row must have, each with the config key that names it."""
+        """The columns that some row must have, each with the config key that names it.
+
+        With `cases` these are the cases' own: a key that each of them replaces names no column.
+        """
+        if self.cases:
+            selecting = dict.fromkeys(self.only, "data.rows.only")
+            selecting |= dict.fromkeys(self.cases, "data.rows.cases")
+            variants = [self._variant(changes) for changes in self._by_value().values()]
+            return {
+                column: key for one in variants for column, key in one.columns().items()
+            } | selecting
         pairs: list[tuple[str, str | int | None]] = [
             ("prompt", self.prompt),
             ("gold", self.gold),
@@ -163,10 +173,6 @@ class RowMapping:
         for key, column in pairs:
             if isinstance(column, str):
                 columns.setdefault(column, f"data.rows.{key}")
-        if self.cases:
-            columns |= dict.fromkeys(self.cases, "data.rows.cases")
-            for changes in self._by_value().values():
-                columns = self._variant(changes).columns() | columns
         return columns
 
     def selects(self, row: Mapping[str, Any]) -> bool:

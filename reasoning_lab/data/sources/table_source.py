@@ -99,9 +99,12 @@ class TableSource:
             fraction = (
                 "lower data.test_frac" if split is Split.TRAIN else f"raise data.{split}_frac"
             )
+            present = np.unique(self._column("level")[self._rows[0]]).tolist()
+            others = "" if levels is None else f", choose among its levels {present}"
             raise UserError(
                 f"{self._label} has {len(matching)} distinct {split} prompts at "
-                f"{in_words(levels)}, {count} asked for; ask for fewer, add rows or {fraction}"
+                f"{in_words(levels)}, {count} asked for; ask for fewer{others}, add rows or "
+                f"{fraction}"
             )
         chosen = np.random.default_rng(seed).permutation(matching)[:count]
         for start in range(0, count, _BATCH_PROBLEMS):

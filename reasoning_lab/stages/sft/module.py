@@ -66,7 +66,7 @@ def _validation(
     config: SFTStage,
     context: StageContext,
 ) -> PlannedBatches | None:
-    """The corpus's validation rollouts at the stage's levels; None = no loss is measured on them.
+    """The corpus's validation rollouts at `validation_levels`; None = no loss is measured on them.
 
     Raises:
         UserError: There is none.
@@ -74,12 +74,13 @@ def _validation(
     if config.validate_every_steps is None:
         return None
     unit, rollouts = "validation_rollouts", corpus.validation()
-    eligible = np.flatnonzero(at_levels(rollouts.index.levels, config.levels))
+    eligible = np.flatnonzero(at_levels(rollouts.index.levels, config.validation_levels))
     if not len(eligible):
         raise UserError(
             f"stages.{context.name}.validate_every_steps: the corpus has no validation rollout at "
-            f"{in_words(config.levels)}; distill more problems, of which some are for validation, "
-            "or leave it out"
+            f"{in_words(config.validation_levels)}; it has levels "
+            f"{np.unique(rollouts.index.levels).tolist()}, of which to choose in "
+            f"stages.{context.name}.validation.levels, or leave it out"
         )
     context.ledger.take(unit, len(rollouts))
     context.ledger.drop(unit, "other_level", len(rollouts) - len(eligible), selected=True)

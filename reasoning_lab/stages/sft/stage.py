@@ -23,7 +23,7 @@ class SFTStage(TrainingStage):
         max_tokens: Examples with more, prompt and completion together, are left out of it; null =
             none is, `auto` = as for `row_tokens` of `midtrain`.
         validate_every_steps: Optimizer steps between two measurements of the loss on the corpus's
-            validation rollouts, at the same levels; null = it is not measured.
+            validation rollouts, at the levels of `validation`; null = it is not measured.
         validation_batch_rows: Rollouts a batch of these.
     """
 

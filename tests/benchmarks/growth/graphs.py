@@ -11,9 +11,10 @@ from typing import Any
 
 import hydra
 
-from reasoning_lab.commands.compose import Recipe, compose, register_schemas
+from reasoning_lab.commands.compose import Recipe, compose
 from reasoning_lab.commands.plan import planned
 from reasoning_lab.commands.print_plan import needs_table, price_table, summary
+from reasoning_lab.commands.schemas import register_schemas
 from reasoning_lab.commands.sweep import recipes
 from reasoning_lab.config.folder import CONF
 from reasoning_lab.graph.recipe import (

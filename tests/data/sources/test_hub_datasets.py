@@ -24,7 +24,8 @@ from tests.conftest import Compose
 from tests.support.composition import BARE
 from tests.support.dataset_reading import LEVELS, Reading, read_dataset
 from tests.support.hub import online, stand_in_hub
-from tests.support.layouts import BENCHMARKS, DATASETS, Layout, Row, write_dataset
+from tests.support.layout import Layout, Row, write_dataset
+from tests.support.layouts import BENCHMARKS, DATASETS
 
 FIRST_ROWS = 200
 CASES = [("data", name) for name in DATASETS] + [("benchmark", name) for name in BENCHMARKS]

@@ -72,6 +72,16 @@ def test_a_column_of_a_case_that_is_not_there_is_named(tmp_path: Path) -> None:
         file_source(write_lines(tmp_path / "rows.jsonl", rows), rows={"cases": cases})
 
 
+def test_a_column_that_every_case_replaces_need_not_be_there(tmp_path: Path) -> None:
+    rows = [
+        {"kind": "sum", "prompt": "1+1?", "total": "2", "word": None},
+        {"kind": "word", "prompt": "A or B?", "total": None, "word": "B"},
+    ]
+    cases = {"kind": {"sum": {"gold": "total"}, "word": {"gold": "word", "checker": "choice"}}}
+    source = file_source(write_lines(tmp_path / "rows.jsonl", rows), rows={"cases": cases})
+    assert {problem.gold for problem in source.problems(Split.TRAIN, [1], 2, 0)} == {"2", "B"}
+
+
 @pytest.mark.parametrize(
     ("cases", "sentence"),
     [
