@@ -25,8 +25,8 @@ FAST = [
 ]
 # So small a model knows no instruction, and one epoch says as much as three.
 SMALL = [
-    *("benchmarks.own.instruction=", "benchmarks.own.sampling.max_new_tokens=48"),
-    *("model.dtype=float32", "stages.rl.optimization.length=2 steps"),
+    *("benchmarks.own.sampling.max_new_tokens=48", "model.dtype=float32"),
+    "stages.rl.optimization.length=2 steps",
     *("tracker.mode=disabled", "hardware.threads=1", "data.unreadable=drop"),
 ]
 
@@ -80,9 +80,9 @@ def test_recorded_solutions_teach(solutions_run: Path) -> None:
     dropped = distill["ledger"]["rows"]["dropped"]
     assert dropped["malformed_row"] == dropped["missing_gold"] == dropped["duplicate_prompt"] == 1
     assert distill["metrics"]["accepted_frac"] > 0.9
-    # 96 is what the longest of these few documents has, prompt and markup included.
+    # 128 is more than the longest of these few documents has, prompts and markup included.
     assert records["midtrain"]["metrics"]["row_tokens"] == 256
-    assert records["sft"]["metrics"]["document_tokens"]["longest"] < 96
+    assert records["sft"]["metrics"]["document_tokens"]["longest"] < 128
     assert records["rl"]["metrics"]["max_new_tokens"] == 256
     assert records["prefer"]["metrics"]["pairs"] > 0
 

@@ -29,6 +29,8 @@ from tests.support.layouts import BENCHMARKS, DATASETS
 
 FIRST_ROWS = 200
 CASES = [("data", name) for name in DATASETS] + [("benchmark", name) for name in BENCHMARKS]
+# One of each kind: a gold in a solution, several chains a problem, choices.
+QUICK = (("data", "gsm8k"), ("data", "openr1_math"), ("benchmark", "gpqa_diamond"))
 # Of the first rows: least fractions of problems whose gold is read, and of verified solutions. A
 # dataset may have many rows without a gold at its beginning, and human solutions that box nothing.
 MOST_UNREADABLE_FRAC = 0.1
@@ -93,7 +95,13 @@ def test_no_option_of_the_hub_is_forgotten() -> None:
         assert {path.stem for path in paths if reads_the_hub(path)} == set(cases)
 
 
-@pytest.mark.parametrize(("kind", "name"), CASES)
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        pytest.param(*case, marks=[] if case in QUICK else [pytest.mark.long], id="-".join(case))
+        for case in CASES
+    ],
+)
 def test_a_dataset_is_read_from_its_rows_to_tokens(
     kind: str, name: str, composed: Compose, tmp_path: Path, verifier: Verifier
 ) -> None:
