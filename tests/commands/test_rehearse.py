@@ -233,9 +233,11 @@ def test_a_full_disk_is_named(tmp_path: Path, checkpoint: Path) -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("experiment", ["smoke", "phi4_mini_reasoning"])
-def test_shipped_experiments_pass(experiment: str, tmp_path: Path) -> None:
-    done = command("rehearse", f"experiment={experiment}", "format=json", cwd=tmp_path)
+@pytest.mark.parametrize(
+    "words", [["experiment=smoke"], ["experiment=gsm8k", "hardware=h100x8"]], ids=["smoke", "fsdp"]
+)
+def test_shipped_experiments_pass(words: list[str], tmp_path: Path) -> None:
+    done = command("rehearse", *words, "format=json", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads(done.stdout[done.stdout.index("\n{\n") :])
     assert result["passed"]

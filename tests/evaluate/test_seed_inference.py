@@ -132,11 +132,10 @@ def test_a_null_difference_is_rarely_called_one() -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("seeds", [3, 5, 8, 10])
-@pytest.mark.parametrize("noise", [0.0, 0.01, 0.02])
+@pytest.mark.parametrize("seeds", [3, 10])
+@pytest.mark.parametrize("noise", [0.0, 0.02])
 def test_false_alarms_and_power_of_ten_thousand_draws(noise: float, seeds: int) -> None:
     false_alarms, _ = rates(10_000, seeds, noise)
     power, power_of_t_test = rates(2_000, seeds, noise, difference=0.03)
-    print(f"noise {noise}, {seeds} seeds: {false_alarms:.3f}, {power:.3f} of {power_of_t_test:.3f}")
     assert false_alarms <= 0.06
     assert power >= 0.9 * power_of_t_test
