@@ -3,6 +3,7 @@
 What happens to them comes at random moments, which the message of a failure names.
 """
 
+import os
 import random
 import signal
 import subprocess
@@ -34,6 +35,10 @@ from tests.support.launches import (
 from tests.support.slurm_cluster import ask, install, jobs_of, options_of, record_of
 
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(1800)]
+# Whole recipes under a controller take minutes each.
+of_controllers = pytest.mark.skipif(
+    not os.environ.get("LAB_SLURM_CONTROLLERS"), reason="set LAB_SLURM_CONTROLLERS=1 to run them"
+)
 
 
 def on_two_machines(job: Job) -> Job:
@@ -220,6 +225,7 @@ def test_command_that_was_killed_finds_its_job(
     )
 
 
+@of_controllers
 def test_submitted_recipe_ends_without_a_shell(
     undisturbed: dict[str, Any],
     tmp_path: Path,
@@ -245,6 +251,7 @@ def test_submitted_recipe_ends_without_a_shell(
     )
 
 
+@of_controllers
 def test_cancelled_controller_cancels_the_stage(
     tmp_path: Path,
     cluster: Path,  # noqa: F811
@@ -263,6 +270,7 @@ def test_cancelled_controller_cancels_the_stage(
     assert "stages.pretrain: stopped, with its state saved at step" in log
 
 
+@of_controllers
 def test_ctrl_c_stops_the_job_with_its_state_saved(
     tmp_path: Path,
     cluster: Path,  # noqa: F811
