@@ -20,7 +20,7 @@ from reasoning_lab.config.components import SourceConfig
 from reasoning_lab.data.sources.config import FileConfig, HubConfig, MixtureConfig, TableConfig
 from reasoning_lab.data.sources.hub import hub_rows
 from reasoning_lab.data.sources.layouts import assumed_rows, layout_rows
-from reasoning_lab.data.sources.readers import file_rows, one_line
+from reasoning_lab.data.sources.readers import file_rows
 from reasoning_lab.data.sources.row_values import RowError
 from reasoning_lab.graph.record import digest
 from reasoning_lab.types import UserError
@@ -120,9 +120,9 @@ class Sampler:
         reason = "is not on this machine"
         if self.online:
             try:
-                return _streamed_rows(options), corrections
+                return _dataset_rows(options, None, _STREAMED_ROWS), corrections
             except UserError as error:
-                reason = str(error)
+                reason = f"cannot be read ({error})"
         self.stand_ins.append(key)
         shipped = f"{key}: '{options.dataset}' {reason}; made-up rows in its layout stand for it"
         rows: dict[str | None, list[dict[str, Any]]] = {}
@@ -145,53 +145,41 @@ class Sampler:
         return rows, {}
 
     def _local_rows(self, options: TableConfig) -> dict[str | None, list[dict[str, Any]]]:
-        path, columns = Path(str(options.path)), list(options.rows.columns())
-        if isinstance(options.rows.level, str):
-            columns.append(options.rows.level)
-        rows: dict[str | None, list[dict[str, Any]]] = {}
-        if path.is_file():
-            read = file_rows(path=str(path), content="", used=columns)
-            rows[None] = _selected((row.content for row in islice(read, _READ_ROWS)), options)
-            return rows
-        assert isinstance(options, HubConfig)
-        for split, name in options.splits.items():
-            read = hub_rows(
-                options.dataset,
-                options.config,
-                options.revision,
-                {split: name},
-                False,
-                str(path),
-                None,
-                "",
-                columns,
-            )
-            rows[name] = _selected((row.content for row in islice(read, _READ_ROWS)), options)
-        return rows
+        path = Path(str(options.path))
+        if not path.is_file():
+            assert isinstance(options, HubConfig)
+            return _dataset_rows(options, str(path), None)
+        read = file_rows(path=str(path), content="", used=_columns(options))
+        return {None: _selected((row.content for row in islice(read, _READ_ROWS)), options)}
 
 
-def _streamed_rows(options: HubConfig) -> dict[str | None, list[dict[str, Any]]]:
-    """The first rows of each split, of the hub.
+def _columns(options: TableConfig) -> list[str]:
+    level = options.rows.level
+    return [*options.rows.columns(), *([level] if isinstance(level, str) else [])]
+
+
+def _dataset_rows(
+    options: HubConfig, folder: str | None, first_rows: int | None
+) -> dict[str | None, list[dict[str, Any]]]:
+    """Rows of each split, of a folder or of the hub.
 
     Raises:
         UserError: It cannot be reached, or lacks the dataset or the split.
     """
-    import datasets
-
     rows: dict[str | None, list[dict[str, Any]]] = {}
-    for name in options.splits.values():
-        try:
-            stream = datasets.load_dataset(
-                options.dataset,
-                options.config,
-                split=name,
-                revision=options.revision,
-                streaming=True,
-            )
-            rows[name] = _selected(islice(stream, _STREAMED_ROWS), options)
-        except Exception as error:  # Errors of several libraries: no network, no access, no name.
-            reason = f"{type(error).__name__}: {one_line(error)}"
-            raise UserError(f"cannot be read ({reason})") from error
+    for split, name in options.splits.items():
+        read = hub_rows(
+            options.dataset,
+            options.config,
+            options.revision,
+            {split: name},
+            False,
+            folder,
+            first_rows,
+            "",
+            _columns(options),
+        )
+        rows[name] = _selected((row.content for row in islice(read, _READ_ROWS)), options)
     return rows
 
 

@@ -39,7 +39,7 @@ class Twins:
         self._folder, self._online = folder, online
         self._answers = list(_answers(recipe))
         self.notes: list[str] = []
-        self._made: dict[str, MadeTwin] = {}
+        self._twins: dict[str, MadeTwin] = {}
         # Whether the student's own tokenizer was there.
         self.has_tokenizer = False
         # By whose tokenizer lengths are counted.
@@ -50,7 +50,7 @@ class Twins:
             return
         path = self._twin(str(model.path), model.revision, model.architecture, "model.path")
         self._model = replace(model, path=path, revision=None)
-        self.has_tokenizer = self._made[path].has_tokenizer
+        self.has_tokenizer = self._twins[path].has_tokenizer
         if self.has_tokenizer:
             self.tokenizer_model = self._model
 
@@ -80,15 +80,15 @@ class Twins:
             "\n".join([*(turn.content for turn in messages_of(prompt)), gold])
             for prompt, gold in self._answers
         ] or [path]
-        made = make_twin(path, revision, architecture, folder, texts, key, self._online)
+        twin = make_twin(path, revision, architecture, folder, texts, key, self._online)
         self.notes.append(
             f"{key}: a random model of the family of '{path}', two layers of 64 channels, which "
             "has learned a few answers"
         )
-        if not made.has_config:
+        if not twin.has_config:
             self.notes.append(f"{key}: its architecture is what the options say of it")
-        self._made[str(folder)] = made
-        if not made.has_tokenizer:
+        self._twins[str(folder)] = twin
+        if not twin.has_tokenizer:
             self.notes.append(
                 f"{key}: its tokenizer and its chat template are stand-ins, as '{path}' is neither "
                 "on this machine nor to be reached; doctor looks at the real ones"

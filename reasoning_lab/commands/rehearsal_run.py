@@ -49,7 +49,7 @@ def skip_all(recipe: Recipe, steps: Steps, waits_for: Sequence[str]) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _MadeNodes:
+class _NewNodes:
     """Passes on what is made; what is found again is of no interest."""
 
     run: RecipeRun
@@ -85,9 +85,9 @@ def run_small(recipe: Recipe, steps: Steps, folder: Path) -> list[Measured]:
                 key = f"benchmarks.{node.stage.benchmark_name}"
             with steps.step(node.name, key):
                 with peak_memory() as peak:
-                    made = run_graph(_lineage(node), run.store, run.execute, _MadeNodes(run))
-                records |= made
-                record = made[node.fingerprint]
+                    lineage = run_graph(_lineage(node), run.store, run.execute, _NewNodes(run))
+                records |= lineage
+                record = lineage[node.fingerprint]
                 measured.append(_measured(node, plans[node.name], record, peak))
         names = [node.name for node in recipe.nodes]
         if steps.has_failed(names):
@@ -139,8 +139,10 @@ def _check_tracked(recipe: Recipe, steps: Steps, records: Mapping[str, Record]) 
         return
     folder = wandb_folder(Path(recipe.root.paths.runs)) / "wandb"
     with steps.step("tracked runs", "tracker.mode"):
-        kept = " ".join(path.name for path in folder.glob("offline-run-*"))
-        lost = [f"{r.stage}-{r.fingerprint}" for r in records.values() if r.fingerprint not in kept]
+        tracked = " ".join(path.name for path in folder.glob("offline-run-*"))
+        lost = [
+            f"{r.stage}-{r.fingerprint}" for r in records.values() if r.fingerprint not in tracked
+        ]
         if lost:
             raise UserError(
                 f"tracker.mode=offline: W&B kept nothing of {', '.join(lost)} in {folder}; the log "

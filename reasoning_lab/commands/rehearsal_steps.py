@@ -85,7 +85,7 @@ def sentence_of(error: Exception, key: str) -> str:
             f"{key}: the disk is full, or a file may not grow ({error}); free some space, or "
             "choose another folder by paths.runs=FOLDER"
         )
-    said = " ".join(str(error).split())[:_MOST_CHARACTERS]
+    message = " ".join(str(error).split())[:_MOST_CHARACTERS]
     frame = traceback.extract_tb(error.__traceback__)[-1]
     place = f"{Path(frame.filename).name}, line {frame.lineno}"
-    return f"{key}: it failed with {type(error).__name__}: {said or 'no message'} ({place})"
+    return f"{key}: it failed with {type(error).__name__}: {message or 'no message'} ({place})"

@@ -68,10 +68,10 @@ def named_columns(rows: RowMapping, read: Callable[..., Read]) -> NamedColumns:
                 taken["gold_in"] = f"after {_ANSWER_MARK}"
                 taken.setdefault("solutions", gold)
     changed = {key: name for key, name in taken.items() if getattr(rows, key) != name}
-    found = copy(rows)
+    mapping = copy(rows)
     for key, name in changed.items():
-        setattr(found, key, name)
-    return NamedColumns(found, changed)
+        setattr(mapping, key, name)
+    return NamedColumns(mapping, changed)
 
 
 def _only(names: Sequence[str], columns: Collection[str]) -> str | None:
@@ -101,7 +101,7 @@ def _gold_in(solutions: Sequence[str]) -> str | None:
     return "boxed" if _most(extract_answer(text) is not None for text in solutions) else None
 
 
-def _most(found: Iterable[bool]) -> bool:
+def _most(flags: Iterable[bool]) -> bool:
     """Whether more than half of some truth values are true."""
-    values = list(found)
+    values = list(flags)
     return 2 * sum(values) > len(values)

@@ -149,11 +149,11 @@ class FileConfig(TableConfig):
             raise UserError(f"data.path: '{self.path}' is a folder; give a file")
         label = f"data.path: '{self.path}'"
         arguments = {"path": self.path, "content": self.content()}
-        found = named_columns(self.rows, partial(file_rows, **arguments))
-        if found.taken:
-            listed = ", ".join(f"{key}={value}" for key, value in found.taken.items())
+        named = named_columns(self.rows, partial(file_rows, **arguments))
+        if named.taken:
+            listed = ", ".join(f"{key}={value}" for key, value in named.taken.items())
             log.info("%s: by the names of its columns, data.rows has %s.", label, listed)
-        return TableSource(replace(self, rows=found.rows), label, file_rows, arguments, {})
+        return TableSource(replace(self, rows=named.rows), label, file_rows, arguments, {})
 
 
 @dataclass(kw_only=True)

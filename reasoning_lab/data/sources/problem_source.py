@@ -88,8 +88,8 @@ def number_of(
     """
     if isinstance(count, int):
         return count
-    found = {part: source.available(part, levels) for part in Split}
-    available = found[split]
+    counts = {part: source.available(part, levels) for part in Split}
+    available = counts[split]
     if available is None:
         raise UserError(
             f"{key}={count}: this source does not say how many problems it has, as a generator or "
@@ -97,7 +97,7 @@ def number_of(
         )
     if not available:
         name = source.provenance()["name"]
-        counted = ", ".join(f"{part} {number}" for part, number in found.items())
+        counted = ", ".join(f"{part} {number}" for part, number in counts.items())
         enlarged = "lower data.test_frac" if split is Split.TRAIN else f"raise data.{split}_frac"
         raise UserError(
             f"{key}={count}: '{name}' has no {split} prompt at {in_words(levels)} ({counted}); "
