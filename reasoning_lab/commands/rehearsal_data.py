@@ -117,14 +117,12 @@ class Sampler:
         if isinstance(options, FileConfig) or options.path is not None:
             return self._local_rows(options), corrections
         assert isinstance(options, HubConfig)
-        reason = "is not on this machine"
+        # What the hub refuses now, it would refuse the run.
         if self.online:
-            try:
-                return _dataset_rows(options, None, _STREAMED_ROWS), corrections
-            except UserError as error:
-                reason = f"cannot be read ({error})"
+            return _dataset_rows(options, None, _STREAMED_ROWS), corrections
         self.stand_ins.append(key)
-        shipped = f"{key}: '{options.dataset}' {reason}; made-up rows in its layout stand for it"
+        absent = f"{key}: '{options.dataset}' is not on this machine"
+        shipped = f"{absent}; made-up rows in its layout stand for it"
         rows: dict[str | None, list[dict[str, Any]]] = {}
         for split in options.splits.values():
             known = layout_rows(options.dataset, options.config, split, _SPLIT_ROWS)
@@ -132,8 +130,8 @@ class Sampler:
                 name = f"{options.dataset} {split}"
                 known = assumed_rows(options.rows, self.levels, name, _SPLIT_ROWS)
                 shipped = (
-                    f"{key}: '{options.dataset}' {reason}, and its layout is not known; made-up "
-                    f"rows with the columns that {key}.rows names stand for it"
+                    f"{absent}, and its layout is not known; made-up rows with the columns that "
+                    f"{key}.rows names stand for it"
                 )
             elif not known:
                 raise UserError(

@@ -140,3 +140,14 @@ def test_with_a_network_rows_are_the_datasets_first_ones(tmp_path: Path) -> None
     assert notes == []
     first = {row["q"] for row in rows[:200]}
     assert set(names) <= first
+
+
+def test_what_a_reachable_hub_refuses_is_no_made_up_row(tmp_path: Path) -> None:
+    """A wrong name would stop the run too; no hub of this test has such a dataset."""
+    options = HubConfig(
+        dataset="nobody/nothing", revision="0" * 40, splits={"train": "train"}, rows=MAPPING
+    )
+    connected = Sampler(tmp_path / "sampled", 1.0, online=True, levels=[1])
+    with pytest.raises(UserError, match=r"^data\.dataset: cannot load 'nobody/nothing', split 'tr"):
+        connected.sampled(options, "data")
+    assert connected.notes == connected.stand_ins == []
