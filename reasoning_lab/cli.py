@@ -76,8 +76,34 @@ SUBCOMMANDS = {
         "key=a,b",
         "one report over those runs; runs nothing",
         "report",
-        _SWEEP,
+        {
+            **_SWEEP,
+            "outcomes=FOLDER": "also write each verdict into an experiment's folder",
+            "path=FOLDER": "in place of the others: the report of an experiment's outcomes",
+        },
         "reasoning-lab report seed=0,1,2",
+    ),
+    "watch": Subcommand(
+        "",
+        "a page on this machine over what runs and what is in the store; Ctrl-C ends it",
+        "watch",
+        {
+            "paths.runs=FOLDER": "where the runs are; runs by default",
+            "port=N": "of the page, on 127.0.0.1; a free one by default",
+        },
+        "reasoning-lab watch port=8080",
+    ),
+    "reproduce": Subcommand(
+        "NNN",
+        "an experiment with new seeds: equivalent to its page, different, or undecided",
+        "reproduce",
+        {
+            "NNN": "an experiment's number, name or folder, with an expected.json",
+            "seeds=A,B": "other seeds than the page's; the lowest two by default",
+            **_OVERRIDES,
+        },
+        "reasoning-lab reproduce my_experiment seeds=3,4",
+        has_actions=True,
     ),
     "evaluate": Subcommand(
         "model=X benchmark=[Y]",

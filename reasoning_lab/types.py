@@ -46,6 +46,8 @@ class Message:
     content: str
 
 
+# The domain of a problem whose source names none.
+DEFAULT_DOMAIN = "mathematics"
 # What a model is asked: the user's turn, or messages of which the last is the user's turn.
 Prompt = str | tuple[Message, ...]
 
@@ -58,13 +60,15 @@ class Problem:
         prompt: The question, without chat markup; in a conversation, its last message.
         gold: The known answer, as its source writes it.
         checker: The rule that compares an answer with `gold`: `math`, `number`, `choice`,
-            `reasoning_gym/<family>` or the import path of a user's own rule.
+            `python`, `instructions`, `reasoning_gym/<family>` or the import path of a user's rule.
         family: The kind of problem; tables and stratified selection group by it.
         level: Difficulty within the family, 1 = easiest.
         metadata: Further JSON values for the checker and the teachers. `choices` are the options'
-            texts; `row` names the file and line of the problem.
+            texts; `instructions` are on the form of the response, beside another checker's gold;
+            `row` names the file and line of the problem.
         earlier_messages: What comes before `prompt` in a conversation: a system message, then turns
             of the user and the assistant in turn.
+        domain: The field that it belongs to, such as `mathematics` or `logic`; it has families.
     """
 
     prompt: str
@@ -74,6 +78,7 @@ class Problem:
     level: int = 1
     metadata: Mapping[str, Any] = field(default_factory=dict)
     earlier_messages: tuple[Message, ...] = ()
+    domain: str = DEFAULT_DOMAIN
 
     @property
     def id(self) -> str:
@@ -161,9 +166,14 @@ class Rollout:
         answer: The answer that the verifier extracted from the text; None = there was none.
         verdict: The verdict on the answer.
         author: A policy's fingerprint or a teacher's name.
-        policy_version: Number of updates of the sampling policy in its stage; 0 outside RL.
+        policy_version: Number of updates of the sampling policy in its stage, at the first token;
+            0 outside RL.
         judge: The model that gave the verdict because the verifier could not read the answer;
             None = the verifier gave it.
+        passed_frac: The fraction of the problem's tests that the answer passed, in [0, 1]; None =
+            its checker has no tests.
+        token_versions: The policy version that sampled each token, where updates came in between;
+            empty = `policy_version` sampled all of them.
     """
 
     problem: Problem
@@ -173,10 +183,17 @@ class Rollout:
     author: str
     policy_version: int = 0
     judge: str | None = None
+    passed_frac: float | None = None
+    token_versions: Sequence[int] = ()
 
     @property
     def correct(self) -> bool:
         return self.verdict is Verdict.CORRECT
+
+    @property
+    def last_policy_version(self) -> int:
+        """Of the last token."""
+        return self.token_versions[-1] if self.token_versions else self.policy_version
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,7 +86,10 @@ def lab_here(*arguments: str, cwd: Path) -> int:
     """Exit code of the command, run in this process: importing torch again takes seconds."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(cwd)
-        quiet = [] if arguments[0] in ("export", "store") else ["hydra/job_logging=none"]
+        composes = arguments[0] not in ("export", "store") and not (
+            arguments[0] == "report" and any(word.startswith("path=") for word in arguments)
+        )
+        quiet = ["hydra/job_logging=none"] if composes else []
         patch.setattr(sys, "argv", ["reasoning-lab", *arguments, *quiet])
         patch.setenv("HYDRA_FULL_ERROR", "1")
         GlobalHydra.instance().clear()

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from reasoning_lab.commands.sweep import combinations
-from reasoning_lab.data.corpus import read_prompt_ids, read_rollouts, write_prompt_ids
+from reasoning_lab.data.corpus import read_rollouts
 from reasoning_lab.data.sources.config import ReasoningGymConfig
+from reasoning_lab.data.trained_prompts import TrainedPrompts
 from reasoning_lab.evaluate.benchmark import benchmark_problems
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.graph.record import Record
@@ -23,22 +24,13 @@ from reasoning_lab.graph.store import Store
 from reasoning_lab.types import Split, UserError, Verdict
 from tests.conftest import SMOKE, lab, lab_here, start_lab
 from tests.support.composition import composed_recipe
+from tests.support.trained import trained_ids
 
 POLICIES = ["pretrain", "midtrain", "sft", "dpo", "rl"]
 # Scripts outside the repository read these.
 ROW_KEYS = {
-    "variant",
-    "stage",
-    "seed",
-    "benchmark",
-    "n",
-    "samples",
-    "pass@1",
-    "ci95",
-    "completion_tokens",
-    "train_tokens",
-    "wall_s",
-    "fingerprint",
+    *("variant", "stage", "seed", "benchmark", "n", "samples", "pass@1", "ci95"),
+    *("completion_tokens", "train_tokens", "wall_s", "fingerprint"),
 }
 
 
@@ -153,7 +145,10 @@ def test_plan_of_nothing_made_yet(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 def test_plan_after_a_run_says_cached(smoke_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
-    assert lab_here("plan", "format=json", *SMOKE, "stages.rl.clip_low=0.1", cwd=smoke_run) == 0
+    assert (
+        lab_here("plan", "format=json", *SMOKE, "stages.rl.policy_loss.clip_low=0.1", cwd=smoke_run)
+        == 0
+    )
     nodes = json.loads(capsys.readouterr().out)["nodes"]
     states = {node["stage"]: node["state"] for node in nodes}
     assert {stage for stage, state in states.items() if state == "run"} == {"rl", "rl/heldout"}
@@ -233,7 +228,11 @@ def test_report_looks_at_the_store_alone(
     assert lab_here("report", *SMOKE, "seed=0", cwd=smoke_run) == 0
     path = re.search(r"Report: (runs/reports/[^/]+)/report.html", capsys.readouterr().out)
     assert path is not None
-    assert json.loads((smoke_run / path[1] / "report.json").read_text()) == report
+    again = json.loads((smoke_run / path[1] / "report.json").read_text())
+    # Each names the words that it was given.
+    (command,), (command_before,) = (of["run"].pop("command") for of in (again, report))
+    assert set(command.split()) - set(command_before.split()) <= {"seed=0"}
+    assert again == report
     assert store_files(smoke_run) == before
 
 
@@ -248,15 +247,17 @@ def test_report_refuses_what_is_not_complete(
 
 
 def test_a_report_names_what_was_swept() -> None:
-    runs = combinations(["seed=0,1", "ablate=none,[dpo,rl]", "stages.rl.clip_low=0.1,0.2", "a=b"])
+    runs = combinations(
+        ["seed=0,1", "ablate=none,[dpo,rl]", "stages.rl.policy_loss.clip_low=0.1,0.2", "a=b"]
+    )
     assert len(runs) == 8
     assert runs[0] == (
-        ["seed=0", "ablate=none", "stages.rl.clip_low=0.1", "a=b"],
-        "stages.rl.clip_low=0.1",
+        ["seed=0", "ablate=none", "stages.rl.policy_loss.clip_low=0.1", "a=b"],
+        "stages.rl.policy_loss.clip_low=0.1",
     )
-    assert runs[-1][0] == ["seed=1", "ablate=[dpo,rl]", "stages.rl.clip_low=0.2", "a=b"]
+    assert runs[-1][0] == ["seed=1", "ablate=[dpo,rl]", "stages.rl.policy_loss.clip_low=0.2", "a=b"]
     with pytest.raises(UserError, match="is an interval"):
-        combinations(["stages.rl.clip_low=interval(0,1)"])
+        combinations(["stages.rl.policy_loss.clip_low=interval(0,1)"])
 
 
 def test_run_leaves_every_artifact(smoke_run: Path) -> None:
@@ -295,7 +296,7 @@ def test_held_out_prompts_were_never_trained_on(smoke_run: Path) -> None:
         for rollout in read_rollouts(artifact.path / "completions.parquet")
     }
     assert len(held_out) == 14
-    trained = {artifact.stage: read_prompt_ids(artifact.path) for artifact in records}
+    trained = {artifact.stage: trained_ids(artifact.path) for artifact in records}
     assert {stage for stage, ids in trained.items() if ids} == {
         "pretrain",
         "distill",
@@ -328,10 +329,10 @@ def test_leaked_prompt_is_refused(tmp_path: Path) -> None:
     clean, leaky = tmp_path / "clean", tmp_path / "leaky"
     for folder in (clean, leaky):
         folder.mkdir()
-    write_prompt_ids(clean, (p.id for p in source.problems(Split.TRAIN, [2], 50, 0)))
+    TrainedPrompts.of(source.problems(Split.TRAIN, [2], 50, 0)).write(clean)
     problems = benchmark_problems(source, benchmark, "heldout", [clean])
     assert len(problems) == 14
-    write_prompt_ids(leaky, [problem.id for problem in problems[3:5]])
+    TrainedPrompts.of(problems[3:5]).write(leaky)
     with pytest.raises(UserError, match=r"benchmarks\.heldout: 2 of its 14 prompts.*leaky"):
         benchmark_problems(source, benchmark, "heldout", [clean, leaky])
 
@@ -355,9 +356,8 @@ def wait_for(path: Path, process: Any) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_run_goes_on_where_it_was(
     number: signal.Signals, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,7 +13,7 @@ from tests.support.composition import composed_config
 from tests.support.pages import PAGES, ROOT, page_id, shell_lines
 
 # They read files, or the store.
-WITHOUT_RECIPE = ("audit", "rescore", "export", "convert", "reference", "store")
+WITHOUT_RECIPE = ("audit", "rescore", "export", "convert", "reference", "store", "watch")
 SWEPT = ("plan", "report", "dashboard")
 # Its commands are mistakes, which `test_troubleshooting.py` makes.
 MISTAKES = ROOT / "conf" / "TROUBLESHOOTING.md"
@@ -39,8 +39,9 @@ def overrides_of(arguments: list[str]) -> list[str]:
     """One combination of what the command composes; swept values become their first."""
     subcommand = arguments[0] if arguments and arguments[0] in SUBCOMMANDS else ""
     is_sweep = subcommand in SWEPT or "-m" in arguments
-    skipped = ("-", "hydra", "format=", "job")
-    words = [word for word in arguments[bool(subcommand) :] if not word.startswith(skipped)]
+    skipped = ("-", "hydra", "format=", "job", "path=", "outcomes=", "seeds=")
+    first = 1 + (subcommand == "reproduce") if subcommand else 0
+    words = [word for word in arguments[first:] if not word.startswith(skipped)]
     if subcommand == "evaluate":
         names = ["model=qwen3_0_6b" if word.startswith("model=") else word for word in words]
         return as_recipe(names, ["qwen3_0_6b"])

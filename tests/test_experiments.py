@@ -1,10 +1,13 @@
-"""A write-up and the config that made it come in pairs; `smoke` alone tells nothing."""
+"""A write-up, the config that made it and what it expects belong together."""
 
 from pathlib import Path
 
 import pytest
 
+from reasoning_lab.commands import api as lab
 from reasoning_lab.commands.preflight import check_data
+from reasoning_lab.commands.reproduce import check_runs, experiment_folder
+from reasoning_lab.report.expected import EXPECTED, checked_expected
 from reasoning_lab.types import UserError
 from tests.conftest import Compose
 
@@ -20,6 +23,15 @@ def test_each_numbered_experiment_has_its_config_and_each_config_its_write_up() 
     configured = {path.stem for path in ROOT.glob("conf/experiment/[0-9]*_*")}
     assert written
     assert written == configured
+
+
+def test_what_a_page_expects_follows_from_its_outcomes_and_its_config_ends_in_it() -> None:
+    for folder in sorted(path.parent for path in ROOT.glob(f"experiments/*/{EXPECTED}")):
+        assert experiment_folder(folder.name) == folder
+        assert (folder / "README.md").is_file()
+        expected, outcomes = checked_expected(folder)
+        runs = lab.sweep(*expected.overrides, f"seed={max(outcomes.seeds) + 1}")
+        check_runs(expected, outcomes, runs)
 
 
 needs_gsm8k = pytest.mark.skipif(

@@ -22,7 +22,7 @@ from reasoning_lab.kernels.fused_ops import unbind_fused_ops
 from reasoning_lab.kernels.logprobs import token_logprobs
 from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.sampling.hf import HFEngine
-from reasoning_lab.tracking.history import read_history
+from reasoning_lab.tracking.curves import read_history
 from reasoning_lab.training.job import Job
 from reasoning_lab.verify import Verifier
 from tests.conftest import SMOKE, lab

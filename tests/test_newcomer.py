@@ -1,4 +1,4 @@
-"""Six small changes that a newcomer makes, as the README of each room describes them.
+"""Seven small changes that a newcomer makes, as the README of each room describes them.
 
 Each is one Python file or none, and one YAML file, in a folder of the user's. The test writes the
 very text of the README and runs its command.
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet
 import pytest
 
 from reasoning_lab.graph.record import RECORD_FILE
@@ -128,3 +129,17 @@ def test_a_checker(
     assert (audited["n"], audited["agree"]) == (2, 2)
     assert lab_here("--config-dir", "my_conf", "--cfg", "job", "data=number_sets", cwd=folder) == 0
     assert "checker: my_checker.same_numbers" in capsys.readouterr().out
+
+
+def test_a_family_of_problems(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    change = change_in("data")
+    assert sum(len(text.splitlines()) for text in change.files.values()) < 40
+    shorter = [*without("midtrain", "sft", "prefer", "dpo", "rl"), "benchmark=[]"]
+    apply(change, folder, monkeypatch, *QUIET, *shorter)
+    corpus = newest(folder, "distill")
+    assert set(corpus["identity"]["code"]) == {"my_family.count_bits"}
+    store = folder / "runs" / "store" / "distill" / corpus["fingerprint"]
+    rows = pyarrow.parquet.read_table(store / "accepted.parquet").to_pylist()
+    solved = [str(row) for row in rows if "binary representation" in str(row)]
+    assert len(solved) > 10
+    assert all(" halved = " in text for text in solved)

@@ -74,6 +74,7 @@ def test_installed_wheel_composes_the_default_recipe_anywhere(
 PLANNING = [
     *("cli", "commands.compose", "commands.plan", "commands.root_config", "types"),
     *("graph.recipe", "graph.run", "graph.store"),
+    *("commands.watch", "report.server", "tracking.trackers"),
     *("stages.rl.stage", "stages.midtrain.stage", "evaluate.stage", "models.policy_artifact"),
 ]
 

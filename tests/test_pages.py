@@ -12,8 +12,9 @@ README = ROOT / "README.md"
 METHODS = ROOT / "reasoning_lab" / "METHODS.md"
 # One screen, and a few lines more where a room shows the files of a part of your own.
 SCREEN, WITH_FILES = 45, 48
-# The house's README follows three ways through the code.
-LONGER = {"reasoning_lab": 75}
+# The house's README follows three ways through the code, that of data shows a family of problems,
+# and that of losses has a table of methods.
+LONGER = {"reasoning_lab": 75, "data": 75, "losses": 75}
 
 
 def links(page: Path) -> list[str]:

@@ -160,9 +160,20 @@ def test_a_reward(folder: Path) -> None:
 
 
 @pytest.mark.long
+def test_a_policy_loss(folder: Path) -> None:
+    status = dict(run(folder, COMMANDS[4]))
+    assert status["dpo"] == "reused"
+    assert status["rl"] == "done"
+    records = (folder / "runs" / "store" / "rl").glob("*/artifact.json")
+    identity = json.loads(max(records, key=os.path.getmtime).read_text())["identity"]
+    assert identity["code"].keys() == {"my_rules.penalized"}
+    assert identity["config"]["policy_loss"]["options"] == {"penalty": 0.2}
+
+
+@pytest.mark.long
 def test_a_benchmark_with_a_verifier_and_a_model(folder: Path) -> None:
-    assert len(COMMANDS) == 5
-    assert run(folder, COMMANDS[4]) == [("my_checkpoint/sorting", "done")]
+    assert len(COMMANDS) == 6
+    assert run(folder, COMMANDS[5]) == [("my_checkpoint/sorting", "done")]
     records = (folder / "runs" / "store" / "evaluate").glob("*/artifact.json")
     latest = json.loads(max(records, key=os.path.getmtime).read_text())
     assert latest["metrics"]["n"] == 3

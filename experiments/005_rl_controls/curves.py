@@ -20,7 +20,7 @@ from reasoning_lab.graph.recipe import Node
 from reasoning_lab.graph.record import Record
 from reasoning_lab.graph.store import Store
 from reasoning_lab.report.figures import COLOURS, INK, new_figure, save_figure, style_axes
-from reasoning_lab.tracking.history import read_history
+from reasoning_lab.tracking.curves import read_history
 
 ARMS = ("bare", "uniform", "rebalanced", "annealed", "controlled")
 SEEDS = (0, 1, 2)

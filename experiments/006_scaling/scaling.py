@@ -7,7 +7,8 @@ all-reduce of S bytes among n devices sends 2 S (n - 1) / n from each, a reduce-
 all-gather S (n - 1) / n (Rajbhandari et al. 2020, arXiv:1910.02054, section 7: ZeRO-1 and 2 send
 what DDP sends, ZeRO-3 and FSDP half as much again). Generation is a discrete-event simulation
 with a stated seed: lengths are lognormal, a device decodes its rows together, and a token of each
-takes what reading the weights and the rows' keys and values takes.
+takes what reading the weights and the rows' keys and values takes. Partial rollouts go through the
+queue of the stage `rl`.
 """
 
 import heapq
@@ -21,7 +22,13 @@ import yaml
 
 from reasoning_lab.config.folder import CONF
 from reasoning_lab.config.hardware import HardwareConfig
-from reasoning_lab.models.cost import ASSUMED_MFU, DEVICES, training_flops, training_s
+from reasoning_lab.models.cost import (
+    ASSUMED_MFU,
+    DEVICES,
+    forward_flops,
+    training_flops,
+    training_s,
+)
 from reasoning_lab.models.footprint import (
     STRATEGIES,
     cache_bytes,
@@ -30,6 +37,7 @@ from reasoning_lab.models.footprint import (
     weight_bytes,
 )
 from reasoning_lab.report.figures import COLOURS, INK, new_figure, save_figure, style_axes
+from reasoning_lab.stages.rl.rollout_queue import FinishedGroup, RolloutQueue
 
 SEED = 0
 H100 = DEVICES["h100"]
@@ -55,6 +63,9 @@ NODE, PORT_BYTES_PER_S = 8, 50e9
 # Rollouts: 128 prompts of 8, mean 6,000 tokens, cut at 25,600; the spread is assumed.
 ROLLOUTS, MEAN_TOKENS, SIGMA, MOST_TOKENS = 1024, 6000, 0.8, 25600
 RL_STEPS = 20
+SLOTS, GROUP_SIZE = 64, 8
+# How far ahead partial rollouts are sampled, and the steps before the queue is in its rhythm.
+STALENESS, FIRST_STEPS = 4, 8
 
 
 def sent_bytes(strategy: str, parameters: int, devices: int) -> float:
@@ -92,13 +103,24 @@ def _drained(ordered: npt.NDArray[np.int64]) -> float:
     return total
 
 
-def continuous_s(device_lengths: npt.NDArray[np.int64], slots: int) -> float:
-    """One device's rollouts, each slot refilled as soon as its row ends."""
-    waiting, now_tokens, total = list(device_lengths[::-1]), 0, 0.0
+def continuous_s(
+    device_lengths: npt.NDArray[np.int64],
+    slots: int,
+    earlier_tokens: npt.NDArray[np.int64] | None = None,
+) -> float:
+    """One device's rollouts, each slot refilled as soon as its row ends.
+
+    `earlier_tokens` are those that each row has already; None = none.
+    """
+    if earlier_tokens is None:
+        earlier_tokens = np.zeros_like(device_lengths)
+    waiting = list(zip(device_lengths[::-1], earlier_tokens[::-1], strict=True))
+    now_tokens, total = 0, 0.0
     running: list[tuple[int, int]] = []  # When it ends and when it began, in decoding steps.
     while waiting or running:
         while waiting and len(running) < slots:
-            heapq.heappush(running, (now_tokens + int(waiting.pop()), now_tokens))
+            tokens, earlier = (int(count) for count in waiting.pop())
+            heapq.heappush(running, (now_tokens + tokens, now_tokens - earlier))
         ends, _ = heapq.heappop(running)
         rows = len(running) + 1
         age = now_tokens - np.mean([began for _, began in running] or [now_tokens])
@@ -112,12 +134,11 @@ def rl_step_s(
 ) -> tuple[float, float, float]:
     """Means of a step: the slowest device's drawing, the mean device's, and training."""
     rng = np.random.default_rng(SEED)
-    slots = 64
     slowest, mean, training = [], [], []
     for _ in range(RL_STEPS):
         token_counts = lengths(rng, ROLLOUTS, sigma)
         seconds = [
-            sampling_s(device_lengths, slots)
+            sampling_s(device_lengths, SLOTS)
             for device_lengths in np.array_split(token_counts, devices)
         ]
         slowest.append(max(seconds))
@@ -125,6 +146,79 @@ def rl_step_s(
         flops = training_flops(PHI, VOCAB, 1, int(token_counts.mean())) * len(token_counts)
         training.append(training_s(flops, H100, devices))
     return float(np.mean(slowest)), float(np.mean(mean)), float(np.mean(training))
+
+
+class PartialRollouts:
+    """Groups that go on over updates, in the queue of the stage; rows are spread over devices.
+
+    Devices wait for the slowest at the end of a round. Tokens of earlier weights are read again.
+    """
+
+    def __init__(self, devices: int, sigma: float) -> None:
+        self._devices, self._sigma = devices, sigma
+        self._rng = np.random.default_rng(SEED)
+        self.queue = RolloutQueue(ROLLOUTS // GROUP_SIZE, STALENESS)
+        # By place in the run, of each rollout of a group.
+        self._left: dict[int, npt.NDArray[np.int64]] = {}
+        self._tokens: dict[int, npt.NDArray[np.int64]] = {}
+        # By place, tokens by the step before which they were sampled.
+        self.of_steps: dict[int, dict[int, int]] = {}
+
+    def sample_s(self, step: int, trained: int) -> float:
+        """Let the groups go on until `step` has its batch, by the weights after `trained` steps."""
+        seconds, queue = 0.0, self.queue
+        while queue.lacks(step):
+            first = queue.begun
+            queue.begin([[]] * queue.room(step, step + STALENESS), trained)
+            for place in range(first, queue.begun):
+                self._left[place] = lengths(self._rng, GROUP_SIZE, self._sigma)
+                self._tokens[place] = np.zeros(GROUP_SIZE, np.int64)
+                self.of_steps[place] = {}
+            seconds += self._round_s([group.place for group in queue.unfinished], trained)
+            ended = [group for group in queue.unfinished if not self._left[group.place].any()]
+            queue.update(
+                [group for group in queue.unfinished if self._left[group.place].any()],
+                [FinishedGroup(group.place, group.first_step, []) for group in ended],
+            )
+        return seconds
+
+    def _round_s(self, places: list[int], trained: int) -> float:
+        most, devices = self.queue.round_tokens(MOST_TOKENS), self._devices
+        reread = [
+            forward_flops(PHI, VOCAB, 1, int(count))
+            for place in places
+            if self.of_steps[place] and trained not in self.of_steps[place]
+            for count in self._tokens[place][self._left[place] > 0]
+        ]
+        new = np.concatenate([np.minimum(self._left[place], most) for place in places])
+        tokens = np.concatenate([self._tokens[place] for place in places])
+        rows = [np.flatnonzero(new)[device::devices] for device in range(devices)]
+        seconds = max(continuous_s(new[of_device], SLOTS, tokens[of_device]) for of_device in rows)
+        for place, of_place in zip(places, new.reshape(-1, GROUP_SIZE), strict=True):
+            self._left[place] -= of_place
+            self._tokens[place] += of_place
+            before = self.of_steps[place].get(trained, 0)
+            self.of_steps[place][trained] = before + int(of_place.sum())
+        return seconds + training_s(sum(reread), H100, devices)
+
+
+def partial_step_s(devices: int, sigma: float, training: float) -> tuple[float, float]:
+    """Mean of a step with partial rollouts, and of the age of its tokens in steps."""
+    rollouts = PartialRollouts(devices, sigma)
+    rollouts.sample_s(0, 0)
+    seconds, ages, counts = [], 0, 0
+    for step in range(FIRST_STEPS + RL_STEPS):
+        taken, stale = rollouts.queue.take(step)
+        assert not stale
+        elapsed = max(training, rollouts.sample_s(step + 1, step))
+        if step < FIRST_STEPS:
+            continue
+        seconds.append(elapsed)
+        for group in taken:
+            for sampled_at, count in rollouts.of_steps[group.place].items():
+                ages += (step - sampled_at) * count
+                counts += count
+    return float(np.mean(seconds)), ages / counts
 
 
 def memory_table() -> None:
@@ -174,9 +268,9 @@ def rollout_table() -> dict[str, list[float]]:
     """RL steps: drawing in fixed batches or continuously; one after the other or at once."""
     print(
         "| devices | spread | fixed batches s | idle | continuous s | idle | train s | in turn s |"
-        " ahead, shared s | ahead, halves s |"
+        " ahead, shared s | ahead, halves s | partial s | age |"
     )
-    print("| --: " * 10 + "|")
+    print("| --: " * 12 + "|")
     ratios: dict[str, list[float]] = {"fixed batches": [], "continuous": []}
     for devices in (8, 64, 128, 1024):
         for sigma in (0.4, SIGMA):
@@ -186,10 +280,11 @@ def rollout_table() -> dict[str, list[float]]:
             # Half of the devices draw while the other half train: both take twice as long.
             half_slow, _, _ = rl_step_s(devices // 2, sigma, continuous_s)
             ahead = max(half_slow, 2 * train)
+            partial, age = partial_step_s(devices, sigma, train)
             print(
                 f"| {devices:,} | {sigma} | {slow:.0f} | {1 - mean / slow:.0%} | {slow_c:.0f} | "
                 f"{1 - mean_c / slow_c:.0%} | {train:.1f} | {in_turn:.0f} | "
-                f"{max(slow_c, train):.0f} | {ahead:.0f} |"
+                f"{max(slow_c, train):.0f} | {ahead:.0f} | {partial:.0f} | {age:.1f} |"
             )
             if sigma == SIGMA:
                 ratios["fixed batches"].append(slow / train)

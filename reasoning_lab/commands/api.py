@@ -32,8 +32,10 @@ from reasoning_lab.system.files import timestamped_folder
 from reasoning_lab.types import UserError
 
 if TYPE_CHECKING:
+    from reasoning_lab.commands.rehearsal import Rehearsal
     from reasoning_lab.commands.report import Report
     from reasoning_lab.commands.run import RunResult
+    from reasoning_lab.doctor.check import Examined
 
 
 def compose(*overrides: str, config_dir: str | Path | None = None) -> Recipe:
@@ -76,6 +78,31 @@ def plan(recipe: Recipe) -> list[PlannedNode]:
     """
     check_data([recipe], local_only=True)
     return planned([recipe])
+
+
+def doctor(recipe: Recipe) -> "list[Examined]":
+    """Look whether the recipe's model is what training assumes: every check with its result.
+
+    Raises:
+        UserError: The model is trained from scratch, or a server's.
+    """
+    from reasoning_lab.commands.doctor import examine
+
+    return list(examine(recipe))
+
+
+def rehearse(recipe: Recipe) -> "Rehearsal":
+    """Run every stage of these settings, shrunk, in minutes on this machine.
+
+    Returns:
+        Its steps, measures and warnings; `passed` says whether every step did.
+
+    Raises:
+        UserError: The settings are impossible, as a run would refuse them.
+    """
+    from reasoning_lab.commands.rehearse import rehearse_in_new_folder
+
+    return rehearse_in_new_folder(recipe.root)
 
 
 def run(recipe: Recipe) -> "RunResult":

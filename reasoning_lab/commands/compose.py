@@ -3,7 +3,6 @@
 The last place that sees a DictConfig.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from reasoning_lab.commands.schemas import stage_classes
 from reasoning_lab.config.benchmark import BenchmarkConfig
 from reasoning_lab.config.components import SourceConfig, require_package
 from reasoning_lab.config.fields import check_values
+from reasoning_lab.config.frozen_policy import check_checkpoint
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.hydra_errors import no_stage
 from reasoning_lab.config.identity import as_plain, identity_of
@@ -39,6 +39,7 @@ from reasoning_lab.graph.recipe import (
 )
 from reasoning_lab.graph.record import RECORD_FILE
 from reasoning_lab.graph.stat_cache import folder_hash
+from reasoning_lab.tracking.trackers import check_trackers
 from reasoning_lab.training.stage import TrainingStage
 from reasoning_lab.types import UserError
 
@@ -186,6 +187,7 @@ def _check(root: RootConfig) -> None:
     _check_precision(root)
     _check_adapter(root)
     _check_checkpoint(root)
+    check_trackers(root.tracker)
     for name, stage in root.stages.items():
         # A file's `stages: {NAME: {}}` composes: OmegaConf makes it the base of all stages.
         if not hasattr(stage, "name"):
@@ -295,19 +297,9 @@ def _check_adapter(root: RootConfig) -> None:
 
 def _check_checkpoint(root: RootConfig) -> None:
     """Of a local one; a server's model and a hub's have no files here."""
-    path = Path(root.model.path or "")
     is_served = root.engine is not None and not root.engine.loads_checkpoints
-    if root.model.path is None or is_served or not path.exists():
-        return
-    try:
-        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        config = None
-    if not isinstance(config, dict):
-        raise UserError(
-            f"model.path={path}: there is no readable config.json in it; name the folder of a "
-            "Hugging Face checkpoint, or a hub id"
-        )
+    if root.model.path is not None and not is_served:
+        check_checkpoint(root.model.path, "model.path")
 
 
 def _model_identity(root: RootConfig) -> Any:

@@ -46,25 +46,40 @@ def main(arguments: Sequence[str]) -> None:
         return
     quiet_libraries()
     recipe = _composed(arguments)
-    with build_verifier(recipe.root.hardware) as verifier:
-        model = ModelUnderTest(
-            recipe.root.model,
-            recipe.root.hardware,
-            list(sample_problems(recipe)),
-            list(context_demands(recipe.root)),
-            verifier,
-        )
-        states = {
-            examined.check.name: _print(f"[{number} of {len(CHECKS)}]", examined)
-            for number, examined in enumerate(run_checks(CHECKS, model), 1)
-        }
+    states = {
+        examined.check.name: _print(f"[{number} of {len(CHECKS)}]", examined)
+        for number, examined in enumerate(examine(recipe), 1)
+    }
     to_mend = [name for name, state in states.items() if state in (State.WRONG, State.FAILED)]
     if to_mend:
         print(f"To mend: {', '.join(to_mend)}.")
     counts = (f"{count} {state}" for state in State if (count := [*states.values()].count(state)))
-    print(f"{model.path}: {', '.join(counts)}.")
+    print(f"{recipe.root.model.path}: {', '.join(counts)}.")
     if to_mend:
         sys.exit(1)
+
+
+def examine(recipe: Recipe) -> Iterator[Examined]:
+    """Run every check on a recipe's model; yields each one as it ends.
+
+    Raises:
+        UserError: The recipe has no model to look at, or one of a server.
+    """
+    root = recipe.root
+    if root.engine is not None and not root.engine.loads_checkpoints:
+        raise UserError(
+            "engine: doctor reads a checkpoint, and a server shows none; leave the engine out, and "
+            "name the checkpoint that it serves by model="
+        )
+    if root.model.path is None:
+        raise UserError(
+            "doctor: this model is trained from scratch, so there is nothing to look at yet; name "
+            "one, as in doctor model=FOLDER, or the fingerprint of a stored policy"
+        )
+    with build_verifier(root.hardware) as verifier:
+        problems, demands = list(sample_problems(recipe)), list(context_demands(root))
+        model = ModelUnderTest(root.model, root.hardware, problems, demands, verifier)
+        yield from run_checks(CHECKS, model)
 
 
 def list_page() -> str:
@@ -91,17 +106,6 @@ def _composed(arguments: Sequence[str]) -> Recipe:
     composed = list(recipes(to_overrides([*flags, *words])))
     if len(composed) > 1:
         raise UserError("doctor: it looks at one model at a time; give one value of each key")
-    root = composed[0].root
-    if root.engine is not None and not root.engine.loads_checkpoints:
-        raise UserError(
-            "engine: doctor reads a checkpoint, and a server shows none; leave the engine out, and "
-            "name the checkpoint that it serves by model="
-        )
-    if root.model.path is None:
-        raise UserError(
-            "doctor: this model is trained from scratch, so there is nothing to look at yet; name "
-            "one, as in doctor model=FOLDER, or the fingerprint of a stored policy"
-        )
     return composed[0]
 
 

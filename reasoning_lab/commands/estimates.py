@@ -6,7 +6,6 @@ least and the most of them. Time is compared on the same kind of devices alone.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from reasoning_lab.graph.recipe import Node
@@ -105,7 +104,7 @@ def _middle(bounds: Bounds | None) -> float | None:
 
 
 def position_in_run(
-    node: Node, nodes: Sequence[Node], store: Store, costs: Costs, kind: str, log_file: Path
+    node: Node, nodes: Sequence[Node], store: Store, costs: Costs, kind: str
 ) -> RunPosition:
     """Which of the run's `nodes` it is, and how long those after it are expected to take."""
     step = 1 + [other.fingerprint for other in nodes].index(node.fingerprint)
@@ -119,7 +118,6 @@ def position_in_run(
         steps=len(nodes),
         later_s=sum(seconds for seconds in later if seconds is not None),
         later_unknown=later.count(None),
-        log_file=log_file,
     )
 
 

@@ -17,7 +17,7 @@ from reasoning_lab.commands.hub_upload import require_token, upload
 from reasoning_lab.commands.root_config import PathsConfig
 from reasoning_lab.data.artifacts import Corpus
 from reasoning_lab.data.card import fenced_block, markdown_table
-from reasoning_lab.data.corpus import PROMPT_IDS
+from reasoning_lab.data.trained_prompts import PROMPT_IDS
 from reasoning_lab.evaluate.completions import Evaluation
 from reasoning_lab.graph.ledger import DROPPED_ROWS, TABLE_COLUMNS, Ledger
 from reasoning_lab.graph.recipe import BASE

@@ -7,26 +7,29 @@ complaints come at once. `plan` asks the same, of data that is on this machine.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from reasoning_lab.commands.compose import Recipe
+from reasoning_lab.config.components import SourceConfig
 from reasoning_lab.config.fields import ALL
-from reasoning_lab.config.problems import CorpusSelection, ProblemDraw, in_words
+from reasoning_lab.config.problems import WHOLE_SPLIT, CorpusSelection, ProblemDraw, in_words
 from reasoning_lab.data.artifacts import Corpus
-from reasoning_lab.data.sources.config import ReasoningGymConfig
+from reasoning_lab.data.sources.config import MixtureConfig, ReasoningGymConfig
+from reasoning_lab.data.sources.mixture import weighted
 from reasoning_lab.data.sources.problem_source import ProblemSource, draw_benchmark, number_of
+from reasoning_lab.data.sources.streams import stream_of
 from reasoning_lab.data.sources.unreadable import ReadableGoldFilter, UnreadablePolicy, errors_under
-from reasoning_lab.data.sources.weighted_draw import by_level
 from reasoning_lab.data.teachers.teacher import Teacher
 from reasoning_lab.data.tokens.document_length import shortest_document
+from reasoning_lab.data.trained_prompts import seen_kinds
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.graph.recipe import Node
 from reasoning_lab.graph.store import Store
 from reasoning_lab.training.stage import LabStage
-from reasoning_lab.types import Problem, UserError
+from reasoning_lab.types import Problem, Split, UserError
 from reasoning_lab.verify import Verifier, build_verifier
 
 _SAMPLED_PROBLEMS = 64
@@ -41,6 +44,7 @@ class DrawnProblems:
     Attributes:
         refusal: Why they cannot be drawn; empty = they can.
         examples: The first problem of each family.
+        kinds: The families with their levels.
         levels: How many there are at each level.
         sample: The first few, of which documents are written.
     """
@@ -49,6 +53,7 @@ class DrawnProblems:
     examples: Mapping[str, Problem] = field(default_factory=dict)
     levels: Mapping[int, int] = field(default_factory=dict)
     sample: Sequence[Problem] = ()
+    kinds: Collection[tuple[str, int]] = ()
 
 
 # By source, split and levels, then by count: a sweep's runs ask for the same, one after the other.
@@ -95,12 +100,14 @@ class Preflight:
             for draw in _draws(node):
                 lines += self._draw_complaints(recipe, draw)
             lines += self._corpus_complaints(recipe, node)
+        lines += self._seen_complaints(recipe, nodes)
         return list(dict.fromkeys(lines))
 
     def _draw_complaints(self, recipe: Recipe, draw: ProblemDraw) -> Iterator[str]:
         drawn = self._drawn(recipe, draw, or_larger=True)
         if drawn.refusal:
-            yield f"{draw.key}: {drawn.refusal}"
+            named = drawn.refusal.startswith(draw.key)
+            yield drawn.refusal if named else f"{draw.key}: {drawn.refusal}"
         if draw.teacher is None:
             return
         teacher: Teacher = draw.teacher.build()
@@ -135,6 +142,23 @@ class Preflight:
                 f"the shortest has about {shortest:,} tokens; raise it"
             )
 
+    def _seen_complaints(self, recipe: Recipe, nodes: Sequence[Node]) -> Iterator[str]:
+        """Benchmarks of which a stage draws what they must be the first to show."""
+        draws = [draw for node in recipe.nodes for draw in _draws(node)]
+        training = [draw for draw in draws if draw.split is Split.TRAIN]
+        for benchmark in (draw for node in nodes for draw in _draws(node)):
+            if benchmark.benchmark is None:
+                continue
+            unseen = recipe.root.benchmarks[benchmark.benchmark].unseen
+            held_out = self._drawn(recipe, benchmark, or_larger=True).kinds
+            for draw in training if unseen != "prompts" else ():
+                trained = self._drawn(recipe, draw, or_larger=True).kinds
+                if seen := seen_kinds(held_out, trained, unseen):
+                    yield (
+                        f"{benchmark.key}.unseen={unseen}: {draw.key} draws {seen}; take that out "
+                        "of the stage's data, or leave this benchmark out"
+                    )
+
     def _drawn(self, recipe: Recipe, draw: ProblemDraw, or_larger: bool = False) -> DrawnProblems:
         """What drawing shows; the seed decides which problems come, not whether there are enough.
 
@@ -151,9 +175,14 @@ class Preflight:
             self.unchecked[draw.key] = None
             return DrawnProblems()
         levels = None if draw.levels is None else list(draw.levels)
-        kind = repr((options, source.content(), draw.split, levels, draw.level_weights, golds))
+        if _is_generated(options):
+            # They are sampled, and each of their streams has what any other has.
+            draw = replace(draw, stream=WHOLE_SPLIT)
+        stream = stream_of(source, draw.stream, draw.key)
+        weights, bounds = draw.weights, list(draw.stream)
+        kind = repr((options, source.content(), draw.split, levels, weights, bounds, golds))
         try:
-            count = number_of(source, draw.split, levels, draw.count or ALL, draw.key)
+            count = number_of(stream, draw.split, levels, draw.count or ALL, draw.key)
         except UserError as error:
             return DrawnProblems(str(error).removeprefix(f"{draw.key}: "))
         drawn = _DRAWS.setdefault(kind, {})
@@ -169,8 +198,8 @@ class Preflight:
         self, recipe: Recipe, source: ProblemSource, draw: ProblemDraw, wanted: int
     ) -> DrawnProblems:
         benchmark = None if draw.benchmark is None else recipe.root.benchmarks[draw.benchmark]
-        # A generator gives each problem a gold that its family reads.
-        generated = isinstance(source, ReasoningGymConfig)
+        options = recipe.root.data if benchmark is None else benchmark.data or recipe.root.data
+        generated = _is_generated(options)
 
         def policy_of(problem: Problem) -> UnreadablePolicy:
             if benchmark is None:
@@ -182,11 +211,12 @@ class Preflight:
                 return draw_benchmark(source, benchmark)
             count = min(wanted, _MOST_GENERATED) if generated else wanted
             seed = recipe.root.seed if draw.seed is None else draw.seed
-            weighted = by_level(source, draw.level_weights)
-            return weighted.problems(draw.split, draw.levels, count, seed)
+            drawable = weighted(source, draw.weights, draw.stream, draw.key)
+            return drawable.problems(draw.split, draw.levels, count, seed)
 
         examples: dict[str, Problem] = {}
         levels: Counter[int] = Counter()
+        kinds: set[tuple[str, int]] = set()
         sample: list[Problem] = []
         golds = ReadableGoldFilter(self._verifier, Ledger(), policy_of)
         has_source = benchmark is not None and benchmark.data is not None
@@ -196,11 +226,19 @@ class Preflight:
                 for problem in problems() if generated else golds.filter(problems()):
                     examples.setdefault(problem.family, problem)
                     levels[problem.level] += 1
+                    kinds.add((problem.family, problem.level))
                     if len(sample) < _SAMPLED_PROBLEMS:
                         sample.append(problem)
         except UserError as error:
             refusal = str(error)
-        return DrawnProblems(refusal, examples, levels, sample)
+        return DrawnProblems(refusal, examples, levels, sample, kinds)
+
+
+def _is_generated(options: SourceConfig) -> bool:
+    """Whether generators alone make the problems, whose families read the golds that they give."""
+    if isinstance(options, MixtureConfig):
+        return all(map(_is_generated, options.sources.values()))
+    return isinstance(options, ReasoningGymConfig)
 
 
 def _selection_complaints(

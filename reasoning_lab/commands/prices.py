@@ -10,6 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from reasoning_lab.commands.estimates import (
     Amount,
     Costs,
@@ -19,6 +21,7 @@ from reasoning_lab.commands.estimates import (
     written_tokens,
 )
 from reasoning_lab.commands.root_config import RootConfig
+from reasoning_lab.config.folder import CONF
 from reasoning_lab.config.model import ModelConfig
 from reasoning_lab.graph.recipe import Node
 from reasoning_lab.graph.stage import Workload
@@ -101,6 +104,19 @@ class NodeConfig:
         """The policy's."""
         return architecture_of(self.root.model)
 
+    @cached_property
+    def graders(self) -> list[tuple[dict[str, Any], str]]:
+        """Architecture and dtype of each policy that it reads and does not train."""
+        return [
+            (
+                self.architecture
+                if grader.path is None
+                else architecture_of(known_model(grader.path)),
+                grader.dtype or self.root.model.sampling_dtype,
+            )
+            for grader in self.stage.frozen_policies().values()
+        ]
+
     @property
     def vocab_size(self) -> int:
         """Of the architecture."""
@@ -111,6 +127,11 @@ class NodeConfig:
     def is_known(self) -> bool:
         """Whether the model's family can be estimated."""
         return is_known(self.architecture)
+
+    @property
+    def graders_known(self) -> bool:
+        """Whether those of its graders can."""
+        return all(is_known(architecture) for architecture, _ in self.graders)
 
     @property
     def device(self) -> Device | None:
@@ -141,6 +162,15 @@ class NodeConfig:
         of_engine = engine.tensor_parallel_size * engine.data_parallel_size
         return self.machines * max(self.ranks, of_engine)
 
+    @property
+    def _vllm_copies(self) -> int:
+        """Copies of vLLM's model that sample at once: one beside each rank, unless ranks share."""
+        engine = self.root.hardware.sampling
+        copies = max(engine.data_parallel_size, len(engine.rollout_urls))
+        if engine.tensor_parallel_size > 1 or engine.rollout_urls:
+            return copies
+        return max(copies, self.machines * self.ranks)
+
     @cached_property
     def decoder(self) -> Decoder | None:
         """How its engine decodes; None = a server elsewhere does."""
@@ -155,7 +185,7 @@ class NodeConfig:
             cache = max(0.0, share - self.sampling_weights)
         return Decoder(
             self.device.vllm_rows if self.device else _VLLM_ROWS,
-            copies=max(engine.data_parallel_size, len(engine.rollout_urls)),
+            copies=self._vllm_copies,
             devices=engine.tensor_parallel_size,
             cache_bytes=cache,
             starts_kernels=False,
@@ -171,6 +201,16 @@ def architecture_of(model: ModelConfig) -> dict[str, Any]:
     return {"vocab_size": model.vocab_size, **architecture}
 
 
+def known_model(path: str) -> ModelConfig:
+    """What conf/model says of a checkpoint; without an architecture if no option names it."""
+    for file in sorted((CONF / "model").glob("*.yaml")):
+        option = yaml.safe_load(file.read_text(encoding="utf-8"))
+        if option.get("path") == path:
+            architecture, vocab_size = option["architecture"], option["vocab_size"]
+            return ModelConfig(path, architecture=architecture, vocab_size=vocab_size)
+    return ModelConfig(path)
+
+
 def price(config: NodeConfig, costs: Costs) -> Price:
     """What a node costs, by what artifacts of the store took and by its config."""
 
@@ -184,7 +224,7 @@ def price(config: NodeConfig, costs: Costs) -> Price:
     written = like(written_tokens) or _at_most(work.written)
     measured_s = like(seconds_on(hardware.kind))
     flops = seconds = Bounds()
-    if config.is_known and (work.trained or work.written):
+    if config.is_known and config.graders_known and (work.trained or work.written):
         least, most = (trained.least, written.least), (trained.most, written.most)
         extrapolated = trained.extrapolated or written.extrapolated
         flops = Bounds(_flops(config, *least), _flops(config, *most), extrapolated)
@@ -222,10 +262,18 @@ def _flops(config: NodeConfig, trained: float | None, written: float | None) -> 
 
 
 def _training_flops(config: NodeConfig, tokens: float) -> float:
-    rows = config.work.trained
+    """Of training on so many tokens, and of the forward passes of those that grade them."""
+    rows, graded = config.work.trained, config.work.graded
     if rows is None:
         return 0.0
-    return training_flops(config.architecture, config.vocab_size, rows.rows, tokens / rows.rows)
+    row_tokens = tokens / rows.rows
+    training = training_flops(config.architecture, config.vocab_size, rows.rows, row_tokens)
+    if graded is None:
+        return training
+    return training + sum(
+        forward_flops(architecture, architecture["vocab_size"], graded.rows, row_tokens)
+        for architecture, _ in config.graders
+    )
 
 
 def _seconds(config: NodeConfig, trained: float | None, written: float | None) -> float | None:

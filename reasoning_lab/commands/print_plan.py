@@ -27,7 +27,7 @@ LEGEND = (
     "≤ and ≥ are bounds by the config, of texts as long as they may be; ~ is what runs of like "
     "size took; ? is bounded by nothing. A model's own memory and disk are exact. What a process "
     "takes besides was measured on a CPU; what CUDA adds is assumed. Not in it: documents that are "
-    "left out as too long, a teacher's model, vLLM's servers, other programs."
+    "left out as too long, a model that writes solutions, vLLM's servers, other programs."
 )
 _FORMATS = ("format=json", "format=table")
 _FOLDED, _LEAST_FOLDED = ("variant", "stage"), 14

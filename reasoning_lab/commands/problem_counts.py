@@ -1,11 +1,11 @@
 """How many problems `all` is where the data is at hand, and what a protocol makes of it."""
 
 from collections.abc import Mapping
-from functools import partial
 
 from reasoning_lab.commands.root_config import RootConfig
-from reasoning_lab.config.problems import CountProblems
+from reasoning_lab.config.problems import WHOLE_SPLIT, CountProblems
 from reasoning_lab.data.sources.problem_source import ProblemSource, number_of
+from reasoning_lab.data.sources.streams import stream_of
 from reasoning_lab.evaluate.completion_metrics import completion_metrics
 from reasoning_lab.types import Split, UserError
 
@@ -30,7 +30,7 @@ def resolve_counts(
     for name, benchmark in root.benchmarks.items():
         count = _counter(benchmark_sources.get(name, source))
         split, key = Split(benchmark.split), f"benchmarks.{name}.count"
-        benchmark.count = count(split, benchmark.levels, benchmark.count, key)
+        benchmark.count = count(split, benchmark.levels, benchmark.count, key, WHOLE_SPLIT)
 
 
 def apply_protocol(root: RootConfig) -> None:
@@ -40,6 +40,7 @@ def apply_protocol(root: RootConfig) -> None:
         UserError: A benchmark has no one limit for all policies, or a metric is impossible.
     """
     for name, benchmark in root.benchmarks.items():
+        benchmark.check(f"benchmarks.{name}")
         applied = root.benchmarks[name] = root.protocol.applied(benchmark)
         if applied.known_count is None and root.protocol.count is not None:
             applied.count = root.protocol.count
@@ -53,6 +54,8 @@ def apply_protocol(root: RootConfig) -> None:
 
 
 def _counter(source: ProblemSource) -> CountProblems:
-    if source.is_local():
-        return partial(number_of, source)
-    return lambda split, levels, count, key: count
+    if not source.is_local():
+        return lambda split, levels, count, key, stream: count
+    return lambda split, levels, count, key, stream: number_of(
+        stream_of(source, stream, key.removesuffix(".count")), split, levels, count, key
+    )

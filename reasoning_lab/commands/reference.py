@@ -60,6 +60,8 @@ def _section(
 ) -> str:
     """A heading, the schema's summary and its table, without the fields of `hidden`."""
     summary = (inspect.getdoc(schema) or "").partition("\n\n")[0]
+    if extended := _extended(schema):
+        summary += f" Its other keys are those of [`{extended.name}`](#stage-{extended.name})."
     skipped = {item.name for item in dataclasses.fields(hidden)} if hidden else set()
     rows = _rows(schema, shared, skipped=skipped)
     table = ["| key | value | default | meaning |", "|:--|:--|:--|:--|", *rows] if rows else []
@@ -112,8 +114,18 @@ def _shared(schemas: Iterable[type[Any]]) -> list[type[Any]]:
 
 
 def _fields(schema: type[Any]) -> Iterator[tuple[dataclasses.Field[Any], Any]]:
-    hints = get_type_hints(schema)
-    return ((item, hints[item.name]) for item in dataclasses.fields(schema))
+    """The fields with their types; of a stage that extends another, those that it declares."""
+    hints, extended = get_type_hints(schema), _extended(schema)
+    of_other = {item.name for item in dataclasses.fields(extended)} if extended else set()
+    inherited = of_other - vars(schema).get("__annotations__", {}).keys()
+    items = (item for item in dataclasses.fields(schema) if item.name not in inherited)
+    return ((item, hints[item.name]) for item in items)
+
+
+def _extended(schema: type[Any]) -> type[LabStage] | None:
+    """The stage that a stage extends; None = it extends none that has an option."""
+    stages = (cls for cls in schema.__mro__[1:] if issubclass(cls, LabStage))
+    return next((cls for cls in stages if "name" in vars(cls)), None)
 
 
 def _is_chosen(schema: type[Any]) -> bool:

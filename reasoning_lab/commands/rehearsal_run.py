@@ -121,8 +121,12 @@ def _measured(node: Node, plan: PlannedNode, record: Record, peak: PeakMemory) -
     )
 
 
+def _uses_wandb(root: RootConfig) -> bool:
+    return "wandb" in root.tracker.backends and root.tracker.mode != "disabled"
+
+
 def _require_tracker(root: RootConfig) -> None:
-    if root.tracker.mode == "disabled":
+    if not _uses_wandb(root):
         return
     try:
         importlib.import_module("wandb")
@@ -135,7 +139,7 @@ def _require_tracker(root: RootConfig) -> None:
 
 def _check_tracked(recipe: Recipe, steps: Steps, records: Mapping[str, Record]) -> None:
     """Whether W&B kept a run of every node; its failures cost a run only a warning."""
-    if recipe.root.tracker.mode == "disabled" or steps.has_failed(["tracker"]):
+    if not _uses_wandb(recipe.root) or steps.has_failed(["tracker"]):
         return
     folder = wandb_folder(Path(recipe.root.paths.runs)) / "wandb"
     with steps.step("tracked runs", "tracker.mode"):

@@ -10,6 +10,7 @@ from reasoning_lab.commands.arguments import is_multirun, to_overrides
 from reasoning_lab.commands.print_plan import between, summary
 from reasoning_lab.commands.rehearsal import Rehearsal, rehearse
 from reasoning_lab.commands.rehearsal_steps import State
+from reasoning_lab.commands.root_config import RootConfig
 from reasoning_lab.commands.sweep import settings
 from reasoning_lab.models.bounds import Bounds
 from reasoning_lab.system.files import timestamped_folder
@@ -31,17 +32,25 @@ def main(arguments: Sequence[str]) -> None:
             "rehearse: it takes one run at a time; leave -m out and give each key one value"
         )
     words = [word for word in arguments if word not in _FORMATS]
-    root = settings(to_overrides(words))
-    folder = timestamped_folder(Path(root.paths.runs) / "rehearsals")
-    rehearsal = rehearse(root, folder)
-    content = json.dumps(as_json(rehearsal), indent=2)
-    (folder / "rehearsal.json").write_text(content, encoding="utf-8")
+    rehearsal = rehearse_in_new_folder(settings(to_overrides(words)))
     if _JSON in arguments:
-        print(content)
+        print(_json(rehearsal))
     else:
         print("\n".join(lines(rehearsal, words)))
     if not rehearsal.passed:
         sys.exit(1)
+
+
+def rehearse_in_new_folder(root: RootConfig) -> Rehearsal:
+    """Rehearse a run; its output and `rehearsal.json` go below `paths.runs`."""
+    folder = timestamped_folder(Path(root.paths.runs) / "rehearsals")
+    rehearsal = rehearse(root, folder)
+    (folder / "rehearsal.json").write_text(_json(rehearsal), encoding="utf-8")
+    return rehearsal
+
+
+def _json(rehearsal: Rehearsal) -> str:
+    return json.dumps(as_json(rehearsal), indent=2)
 
 
 def as_json(rehearsal: Rehearsal) -> dict[str, object]:

@@ -56,9 +56,9 @@ class Requirements:
 
 
 def memory_of(config: NodeConfig) -> Footprint | None:
-    """What training takes of a device; None = it is no training, or the family is unknown."""
+    """What training takes of a device; None = it is no training, or a family is unknown."""
     stage, model, hardware = config.stage, config.root.model, config.root.hardware
-    if not isinstance(stage, TrainingStage):
+    if not isinstance(stage, TrainingStage) or not config.graders_known:
         return None
     memory = footprint(
         config.architecture,
@@ -70,11 +70,17 @@ def memory_of(config: NodeConfig) -> Footprint | None:
         lora_rank=model.adapter.rank if model.adapter else None,
         packed=config.work.trained is not None and config.work.trained.packed,
     )
+    if memory is None:
+        return None
+    # What grades and what samples is whole on every device.
+    copies = memory.copies + sum(
+        weight_bytes(architecture, architecture["vocab_size"], dtype)
+        for architecture, dtype in config.graders
+    )
     has_copy = hardware.strategy in SHARDED or model.dtype == "mixed"
-    if memory is None or not has_copy or not config.work.written:
-        return memory
-    # What samples is whole on every device.
-    return replace(memory, copies=memory.copies + config.sampling_weights)
+    if has_copy and config.work.written:
+        copies += config.sampling_weights
+    return replace(memory, copies=copies)
 
 
 def requirements(
@@ -94,7 +100,8 @@ def requirements(
         return Requirements(artifact=size, work=nothing, tables=nothing)
     artifact, tables = _artifact(config, costs), _tables(config)
     work = _work(config, memory, artifact)
-    if not config.is_known or (memory is None and not _samples_here(config)):
+    is_known = config.is_known and config.graders_known
+    if not is_known or (memory is None and not _samples_here(config)):
         return Requirements(artifact=artifact, work=work, tables=tables)
     device = _device(config, memory)
     rank = rank_bytes(_process(config, memory, device))

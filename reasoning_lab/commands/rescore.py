@@ -144,8 +144,8 @@ def _verified(
     """The rollouts with new verdicts, each as a rollout of the problem of its id."""
     current = [problems[rollout.problem.id] for rollout in rollouts]
     texts = [thought_prefix + rollout.completion.text for rollout in rollouts]
-    verdicts = verifier.verify(current, texts)
+    judgements = verifier.judge(current, texts)
     return [
-        replace(rollout, problem=problem, answer=answer, verdict=verdict, judge=None)
-        for rollout, problem, (answer, verdict) in zip(rollouts, current, verdicts, strict=True)
+        judgement.applied_to(replace(rollout, problem=problem, judge=None))
+        for rollout, problem, judgement in zip(rollouts, current, judgements, strict=True)
     ]

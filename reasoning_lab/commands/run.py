@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean
@@ -28,16 +29,19 @@ from reasoning_lab.graph.record import Record
 from reasoning_lab.graph.run import Outcome, Work
 from reasoning_lab.graph.run import run as run_graph
 from reasoning_lab.graph.store import Store
-from reasoning_lab.launch.job import launched, quiet_libraries, run_job, tracker_of
+from reasoning_lab.launch.job import launched, quiet_libraries, run_job
 from reasoning_lab.launch.ray import check_ray
 from reasoning_lab.launch.slurm import check_limits
 from reasoning_lab.launch.slurm_commands import check_slurm
 from reasoning_lab.models.policy_artifact import Policy
+from reasoning_lab.models.same_tokenizer import require_same_tokenizer
 from reasoning_lab.report.evidence import Evidence
 from reasoning_lab.system import malloc
+from reasoning_lab.system.commit import code_commit
+from reasoning_lab.tracking.live import LiveRun
 from reasoning_lab.tracking.progress import LOG_FILE, Lines, RunPosition
-from reasoning_lab.tracking.tracker import Tracker
-from reasoning_lab.tracking.wandb import WandbRun, wandb_folder, wandb_mode
+from reasoning_lab.tracking.tracker import TrackedRun, Tracker
+from reasoning_lab.tracking.trackers import modes_of, tracker_of
 from reasoning_lab.training.continuing import continued_run, missing_state
 from reasoning_lab.training.job import Job, states_folder
 from reasoning_lab.training.stage import LabStage, TrainingStage
@@ -123,8 +127,9 @@ def opened(recipe: Recipe, out_dir: Path) -> Iterator["RecipeRun"]:
     with build_verifier(root.hardware) as verifier:
         Preflight(verifier).require([recipe])
         _require_kept_states(recipe, store)
+        _require_same_tokenizers(recipe, store)
         recipe_run = RecipeRun(recipe, out_dir, verifier, store)
-        with store.running(recipe.needs), closing(recipe_run):
+        with store.running(recipe.needs), recipe_run.live, closing(recipe_run):
             yield recipe_run
 
 
@@ -158,6 +163,24 @@ def _require_kept_states(recipe: Recipe, store: Store) -> None:
             raise UserError(missing_state(node.name, node.stage.optimization, folder))
 
 
+def _require_same_tokenizers(recipe: Recipe, store: Store) -> None:
+    """Refuse checkpoints that cannot grade the student's tokens, before earlier stages train.
+
+    A tokenizer that the recipe itself makes is compared when the stage that names a grader starts.
+    """
+    model = recipe.root.model
+    for node in recipe.nodes:
+        assert isinstance(node.stage, LabStage)
+        if model.path is None or store.record(node.stage.name, node.fingerprint) is not None:
+            continue
+        student = Policy(Path(model.path), revision=model.revision)
+        for knob, grader in node.stage.frozen_policies().items():
+            if grader.path is not None:
+                checkpoint = Policy(Path(grader.path), revision=grader.revision)
+                named = grader.named(f"stages.{node.name}.{knob}")
+                require_same_tokenizer(student, checkpoint, model.system_prompt, named)
+
+
 def print_ledger(lines: Lines, stage: str, ledger: Ledger, reused: bool) -> None:
     """Say what a stage dropped; of a reused artifact only what is worth a warning."""
     for line in () if reused else ledger.lines():
@@ -189,6 +212,7 @@ class RecipeRun:
 
     Attributes:
         store: Likewise.
+        live: What is written down of the run while it goes.
         publisher: Pushes the policies to the hub, if that is asked for.
     """
 
@@ -211,8 +235,9 @@ class RecipeRun:
         self._log_file = out_dir.absolute() / LOG_FILE
         out_dir.mkdir(parents=True, exist_ok=True)
         self._lines = Lines(self._log_file)
+        self.live = LiveRun(out_dir, self._about(), [_live_node(node) for node in recipe.nodes])
         self.publisher = Publisher(self._root.publish)
-        self._tracking_mode = wandb_mode(self._root.tracker)
+        self._tracker_modes = modes_of(self._root.tracker)
         self._started_s = time.monotonic()
         self._tracker: Tracker = Tracker()
         self._inputs: Mapping[str, Record] = {}
@@ -222,7 +247,8 @@ class RecipeRun:
         node, root = work.node, self._root
         assert isinstance(node.stage, LabStage)
         tracking = self._tracking(node)
-        self._tracker, self._inputs = tracker_of(tracking), work.inputs
+        position = self._position(node)
+        self._inputs = work.inputs
         job = Job(
             name=node.name,
             stage=node.stage,
@@ -237,20 +263,30 @@ class RecipeRun:
             tracking=tracking,
             fingerprint=node.fingerprint,
             continued_run=continued_run(node.identity),
-            position=self._position(node),
+            position=position,
         )
+        # The processes of a launched stage write its metrics down themselves.
+        live_dir = None if job.needs_launch else position.live_dir
+        self._tracker = tracker_of(tracking, live_dir)
         if job.needs_launch:
             outcome = launched(job)
         else:
             sources = self._recipe.source, self._recipe.benchmark_sources
             outcome = run_job(job, *sources, self._verifier, self._tracker)
-        provenance = {"hardware": root.hardware.kind, "wandb_run": self._tracker.run_id}
+        wandb_run = tracking.run_id if tracking and "wandb" in tracking.modes else None
+        provenance = {
+            "hardware": root.hardware.kind,
+            "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "commit": code_commit(),
+            "wandb_run": wandb_run,
+        }
         metrics = {**outcome.metrics, **provenance}
         versions = {package: version(package) for package in _PACKAGES}
         return replace(outcome, metrics=metrics, versions=versions)
 
     def started(self, node: Node) -> None:
         self._started_s = time.monotonic()
+        self.live.started(node.fingerprint)
         self._lines.print(f"{self._position(node).title(node.name)}: started")
 
     def finished(self, node: Node, record: Record, reused: bool) -> None:
@@ -258,6 +294,7 @@ class RecipeRun:
             self._tracker.log_artifact(record, list(self._inputs.values()))
             self._costs.add(record)
             self.close()
+        self.live.finished(node.fingerprint, reused)
         did = "reused" if reused else f"done in {time.monotonic() - self._started_s:.0f} s"
         title = self._position(node).title(node.name)
         self._lines.print(f"{title}: {', '.join([did, *_counts(record)])}; {record.path}")
@@ -266,41 +303,48 @@ class RecipeRun:
         print_ledger(self._lines, node.name, Ledger.of(record.ledger), reused)
 
     def close(self) -> None:
-        """Finish the W&B run of the node at hand."""
+        """Finish the trackers' run of the node at hand."""
         self._tracker.finish()
         self._tracker = Tracker()
 
     def summarize(self, rows: Sequence[Mapping[str, Any]], figure: Path) -> None:
-        """A W&B run with the complete ladder, so that reused stages leave no hole in a group."""
-        if self._tracking_mode == "disabled":
+        """A run with the complete ladder, so that reused stages leave no hole in a group."""
+        if not self._tracker_modes:
             return
         variant = self._recipe.variant
         name = " ".join(self._words) or variant_label(variant)
         settings = {**as_plain(self._root), "variant": variant}
         slug = re.sub(r"[^\w-]+", "-", self._group)  # What a run's id may hold.
-        tracker = tracker_of(self._wandb("summary", name, f"summary-{slug}", settings))
+        tracker = tracker_of(self._tracked("summary", name, f"summary-{slug}", settings))
         tracker.log_ladder(rows, figure)
         tracker.finish()
+
+    def _about(self) -> dict[str, Any]:
+        """What a page says of the run."""
+        label, seed = variant_label(self._recipe.variant), self._root.seed
+        return {"title": " ".join(self._words), "variant": label, "seed": seed}
 
     def _position(self, node: Node) -> RunPosition:
         nodes = self._recipe.nodes
         kind = self._root.hardware.kind
-        return position_in_run(node, nodes, self.store, self._costs, kind, self._log_file)
+        position = position_in_run(node, nodes, self.store, self._costs, kind)
+        live_dir = self.live.stage_dir(node.fingerprint)
+        return replace(position, log_file=self._log_file, live_dir=live_dir)
 
-    def _tracking(self, node: Node) -> WandbRun | None:
-        if self._tracking_mode == "disabled":
+    def _tracking(self, node: Node) -> TrackedRun | None:
+        if not self._tracker_modes:
             return None
         settings = {"seed": self._root.seed, **as_plain(node.stage)}
         run_id = f"{node.stage.name}-{node.fingerprint}"
-        return self._wandb(node.stage.name, node.name, run_id, settings)
+        return self._tracked(node.stage.name, node.name, run_id, settings)
 
-    def _wandb(
+    def _tracked(
         self, job_type: str, name: str, run_id: str, settings: Mapping[str, Any]
-    ) -> WandbRun:
-        return WandbRun(
+    ) -> TrackedRun:
+        return TrackedRun(
             config=self._root.tracker,
-            offline=self._tracking_mode == "offline",
-            folder=wandb_folder(Path(self._root.paths.runs)),
+            modes=self._tracker_modes,
+            runs_dir=Path(self._root.paths.runs),
             run_id=run_id,
             name=name,
             group=self._group,
@@ -308,6 +352,15 @@ class RecipeRun:
             tags=[variant_label(self._recipe.variant), *self._words],
             settings=settings,
         )
+
+
+def _live_node(node: Node) -> dict[str, Any]:
+    return {
+        "name": node.name,
+        "stage": node.stage.name,
+        "fingerprint": node.fingerprint,
+        "inputs": [maker.fingerprint for maker in node.inputs.values()],
+    }
 
 
 def _artifacts(
@@ -321,4 +374,6 @@ def _artifacts(
         elif root.model.path is not None:
             base = Policy(Path(root.model.path), is_base=True, revision=root.model.revision)
             artifacts[consumed.kind] = base
+    for argument, further in stage.named_inputs().items():
+        artifacts[argument] = further.type(inputs[argument].path)
     return artifacts

@@ -23,6 +23,7 @@ _STAGES = f"{reasoning_lab.stages.__name__}."
 def register_schemas() -> None:
     """Give Hydra what the options refer to: schemas of stages and components, and resolvers."""
     OmegaConf.register_new_resolver("option_of", _option_of, replace=True)
+    OmegaConf.register_new_resolver("domain_teacher", _domain_teacher, replace=True)
     OmegaConf.register_new_resolver("student", _student, replace=True)
     for package in ("data.sources", "data.teachers", "sampling"):
         importlib.import_module(f"reasoning_lab.{package}.config")
@@ -36,6 +37,15 @@ def register_schemas() -> None:
 def _option_of(group: str, *, _root_: DictConfig) -> str:
     """The chosen option of `group`, for a defaults list: Hydra itself reads no dots in names."""
     return str(dict(_root_)[group])
+
+
+def _domain_teacher(otherwise: str, *, _root_: DictConfig) -> str:
+    """The teacher that the chosen option of `domain` names, for a defaults list, else `otherwise`.
+
+    An option cannot override the teacher itself, as not every recipe has a stage with one. Hydra
+    knows what it names as the choice of a group without files.
+    """
+    return str(dict(_root_).get("domain/distill_teacher@distill_teacher", otherwise))
 
 
 def _student(key: str, engine_model: str | None = None, *, _root_: DictConfig) -> str | None:

@@ -19,6 +19,7 @@ from reasoning_lab.config.benchmark import ProtocolConfig
 from reasoning_lab.config.components import EngineConfig
 from reasoning_lab.config.hardware import HardwareConfig, SamplingHardwareConfig
 from reasoning_lab.config.optimization import Length, OptimizationConfig
+from reasoning_lab.config.problems import WHOLE_SPLIT
 from reasoning_lab.config.publish import PublishConfig
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.sampling.config import HFEngineConfig, VLLMEngineConfig
@@ -38,7 +39,7 @@ _MOST = {
     "validation_problems": 4,
     "samples": 2,
     "rollouts": 2,
-    "group_size": 4,
+    "group_size": 8,
     "screen_group_size": 4,
     "hard_rollouts": 4,
     "dynamic_sampling_rounds": 2,
@@ -50,7 +51,11 @@ _MOST = {
     "checkpoint_every_steps": 1,
 }
 _BENCHMARK_PROBLEMS = 4
+# So few problems of a teacher that seldom slips might all be solved, and leave no pairs.
+_SLIP_RATE = 0.2
 _STEPS, _TOKENS, _DEVICES, _ROWS_OF_DEVICE = 2, 8192, 2, 2
+# Prompts of a step that samples: a policy that is seldom right gives few of them a signal.
+_PROMPTS_OF_DEVICE = 8
 # Of a stage that makes a policy from nothing, which shall be right now and then.
 _FIRST_STEPS, _FIRST_PROBLEMS, _FIRST_BATCH = 120, 400, 16
 
@@ -141,15 +146,21 @@ def shrunk(root: RootConfig, runs: str) -> Shrunk:
     """
     factor = min(1.0, _LONGEST_TOKENS / max(1, longest_tokens(root)))
     world = min(root.hardware.world_size, _DEVICES)
+    slips: list[str] = []
 
     def change(key: str, value: Any, declared: Mapping[str, Any]) -> Any:
         name = key.rpartition(".")[2]
         if _is_length(key, value):
             return min(value, max(_LEAST_TOKENS, math.ceil(factor * value)))
+        if name == "stream" and isinstance(value, list):
+            return list(WHOLE_SPLIT)  # A few dozen prompts are too few for several stages.
         if value == "all" and name in _MOST:
             return _MOST[name]
         if name in _MOST and isinstance(value, int) and not isinstance(value, bool):
             return min(value, _MOST[name])
+        if name == "unnoticed_slip_rate" and 0 < value < _SLIP_RATE:
+            slips.append(key)
+            return _SLIP_RATE
         return value
 
     stages = {
@@ -165,6 +176,10 @@ def shrunk(root: RootConfig, runs: str) -> Shrunk:
         for name, benchmark in root.benchmarks.items()
     }
     hardware, notes = _shrunk_hardware(root, world)
+    if partial := [name for name, stage in root.stages.items() if _has_stream(stage)]:
+        notes.append(f"problems.stream: {', '.join(partial)} share the few prompts that are read")
+    if slips:
+        notes.append(f"unnoticed_slip_rate: {_SLIP_RATE}, so that a few dozen problems leave pairs")
     tracker = root.tracker
     if tracker.mode in ("auto", "online"):
         tracker = replace(tracker, mode="offline")
@@ -184,6 +199,11 @@ def shrunk(root: RootConfig, runs: str) -> Shrunk:
     return Shrunk(small, factor, notes)
 
 
+def _has_stream(stage: LabStage) -> bool:
+    """Whether the stage draws from a part of the training split."""
+    return any(tuple(draw.stream) != WHOLE_SPLIT for draw in stage.problem_draws(""))
+
+
 def _is_length(key: str, value: Any) -> bool:
     return key.endswith("_tokens") and isinstance(value, int) and not isinstance(value, bool)
 
@@ -197,7 +217,8 @@ def _shrunk_stage(stage: LabStage, change: Change, world: int, small_world: int)
     small: LabStage = transformed(stage, change)
     if not isinstance(small, TrainingStage) or not isinstance(stage, TrainingStage):
         return small
-    rows_of_device = min(_ROWS_OF_DEVICE, max(1, stage.optimization.batch_size // world))
+    most = _PROMPTS_OF_DEVICE if stage.samples_rollouts else _ROWS_OF_DEVICE
+    rows_of_device = min(most, max(1, stage.optimization.batch_size // world))
     size = small_world * rows_of_device
     if Policy in stage.consumes:
         return replace(small, optimization=_shrunk_length(small.optimization, size))

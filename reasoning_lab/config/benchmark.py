@@ -18,6 +18,7 @@ from reasoning_lab.config.fields import (
     number,
 )
 from reasoning_lab.config.problems import known_count
+from reasoning_lab.types import UserError
 
 # Rollouts that a process samples and saves at a time, where a stage only samples.
 SHARD_ROLLOUTS = 1024
@@ -66,8 +67,13 @@ class BenchmarkConfig:
         sampling: How these are drawn.
         unreadable: drop = problems whose gold cannot be read are left out and counted; or refuse.
         max_unreadable_frac: Largest fraction of the problems that may be dropped.
+        unseen: What of the problems no stage of a policy may have trained on: `prompts` = these and
+            their twins; `levels` = no problem of their family and level either; `families` = none
+            of their families.
         metrics: Further metrics by name, each `_target_` and options of a function that gives a
             completion a number; see `reasoning_lab.evaluate.completion_metrics`.
+        token_budgets: Parts of `sampling.max_new_tokens`, from 0 to 1, at which pass@1 is measured
+            as if they were the limit; see `reasoning_lab.evaluate.token_budgets`.
     """
 
     data: SourceConfig | None = None
@@ -81,7 +87,18 @@ class BenchmarkConfig:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     unreadable: str = choice("drop", "refuse")
     max_unreadable_frac: float = fraction(0.5)
+    unseen: str = choice("prompts", "levels", "families")
     metrics: dict[str, Any] = field(default_factory=dict, metadata=FREE_KEYS)
+    token_budgets: list[float] = field(default_factory=list, metadata={"when_set": True})
+
+    def check(self, key: str) -> None:
+        """Raise UserError for budgets that are none; `key` is where this stands in the config."""
+        for budget in self.token_budgets:
+            if not 0 < budget <= 1:
+                raise UserError(
+                    f"{key}.token_budgets: {budget:g} is no part of the token limit; give numbers "
+                    "above 0, up to 1, like [0.25, 0.5]"
+                )
 
     @property
     def known_count(self) -> int | None:

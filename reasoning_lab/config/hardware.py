@@ -20,16 +20,17 @@ class SamplingHardwareConfig:
 
     Attributes:
         tensor_parallel_size: Devices that share one copy of vLLM's model.
-        data_parallel_size: Copies of vLLM's model, each in a process of its own.
+        data_parallel_size: Copies of vLLM's model, each in a process of its own, for stages of one
+            process; in RL each of several ranks has a copy.
         memory_frac: vLLM's share of a GPU's memory.
         kv_cache_gb: Memory of vLLM's keys and values; null = what is left of `memory_frac`.
         sleep: Whether vLLM gives its memory of the device back between two samplings, for a
-            trainer that shares it; needs a GPU.
+            trainer that shares it; needs a GPU, and no server.
         cache: Whether transformers keeps what it has read between two tokens; false = it reads the
             whole text again for each, which is slow and right for models that need another cache.
         url: The OpenAI-compatible server; null = OPENAI_BASE_URL, or else OpenAI's.
         rollout_urls: vLLM servers that draw the rollouts of reinforcement learning and are given
-            the policy's weights; empty = the stage has a vLLM of its own.
+            the policy's weights; empty = each rank has a vLLM of its own.
         weights_dir: Where they read these weights; null = the stage's work folder, which a server
             on this machine sees.
         requests_in_flight: Most requests that wait for the server's answer at a time.

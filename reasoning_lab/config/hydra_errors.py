@@ -217,6 +217,12 @@ def _wrong_type(fault: ValidationError) -> str:
     where = f"{fault.full_key}={fault.value}"
     if fault.key != "stages" and _NOT_A_STAGE.search(str(fault)):
         return no_stage(f"stages.{fault.key}")
+    if "value: {" in message:
+        name = fault.full_key
+        return (
+            f"{name}: it is no key yet of the mapping that holds it; write the mapping, as "
+            f"MAPPING={{{name}: {{KEY: value}}}}"
+        )
     if fault.value is None:
         return f"{fault.full_key}=null: it cannot be empty; give a value"
     if match := _WANTED.search(message):

@@ -10,8 +10,24 @@ from reasoning_lab.config.components import TeacherConfig
 from reasoning_lab.config.fields import ALL, FREE_KEYS_WHEN_SET, at_least
 from reasoning_lab.types import Split, UserError
 
-# From a split, levels, a count and its config key to the number that `all` is, where it is known.
-CountProblems = Callable[[Split, Sequence[int] | None, int | str, str], int | str]
+# Bounds of a stream that is all of the training split.
+WHOLE_SPLIT = (0.0, 1.0)
+# From a split, levels, a count, its config key and a stream of the training split to the number
+# that `all` is, where it is known.
+CountProblems = Callable[[Split, Sequence[int] | None, int | str, str, Sequence[float]], int | str]
+
+
+@dataclass(frozen=True, slots=True)
+class DrawWeights:
+    """How a draw is weighed; an empty mapping leaves the shares to the data source.
+
+    Attributes:
+        levels: Level to its share, in any unit.
+        sources: Source of a mixture to its share, in the unit of the mixture's own weights.
+    """
+
+    levels: Mapping[int, float] = field(default_factory=dict)
+    sources: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -23,14 +39,30 @@ class ProblemsConfig:
         count: Number of problems, or `all` that the split has at these levels.
         level_weights: Level to its share of the problems, in any unit; every level has one, from
             0. Without any, all problems at these levels are as likely.
+        source_weights: Source of `data=mixture` to the weight that it has in this draw, in place
+            of its `data.weights`. Other sources keep theirs.
+        stream: The part of the training split that they come from, as two bounds from 0 to 1.
+            Stages whose streams do not overlap share no prompt and no twin of one; `[0, 1]` = all.
     """
 
     levels: list[int] | None = MISSING
     count: int | str = at_least(1, ALL)
     level_weights: dict[int, float] = field(default_factory=dict, metadata=FREE_KEYS_WHEN_SET)
+    source_weights: dict[str, float] = field(default_factory=dict, metadata=FREE_KEYS_WHEN_SET)
+    stream: list[float] = field(default_factory=lambda: list(WHOLE_SPLIT))
+
+    @property
+    def weights(self) -> DrawWeights:
+        """The weights of the levels and of a mixture's sources."""
+        return DrawWeights(self.level_weights, self.source_weights)
 
     def check(self, key: str) -> None:
-        """Raise UserError for weights that are no shares; `key` is where this stands."""
+        """Raise UserError for a stream or weights that are none; `key` is where this stands."""
+        if len(self.stream) != 2 or not 0 <= self.stream[0] < self.stream[1] <= 1:
+            raise UserError(
+                f"{key}.stream: {self.stream} are no bounds of a part; give two rising numbers "
+                "from 0 to 1, like [0, 0.5]"
+            )
         weights = self.level_weights
         if not weights:
             return
@@ -50,9 +82,20 @@ class ProblemsConfig:
         """The number; None = all, of data that is not on this machine."""
         return known_count(self.count)
 
+    def draw(self, key: str) -> "ProblemDraw":
+        """The draw of these problems; `key` is where this stands in the config."""
+        return ProblemDraw(
+            key,
+            Split.TRAIN,
+            self.levels,
+            self.known_count,
+            weights=self.weights,
+            stream=self.stream,
+        )
+
     def with_counts(self, key: str, count: CountProblems) -> Self:
         """The same with a number in place of `all`; `key` is where this stands in the config."""
-        number = count(Split.TRAIN, self.levels, self.count, f"{key}.count")
+        number = count(Split.TRAIN, self.levels, self.count, f"{key}.count", self.stream)
         return replace(self, count=number)
 
 
@@ -78,8 +121,9 @@ class ProblemDraw:
         teacher: The teacher that must be able to work them; None = nobody works them.
         benchmark: The benchmark whose source they come from; None = the run's source.
         seed: Of the draw; None = the run's.
-        level_weights: Level to its share of them; empty = as the source has them.
+        weights: Of its levels and of a mixture's sources.
         corpus_levels: Levels that a corpus of them may have, where these are not the problems' own.
+        stream: The part of the training split that they come from; see `ProblemsConfig`.
     """
 
     key: str
@@ -89,8 +133,9 @@ class ProblemDraw:
     teacher: TeacherConfig | None = None
     benchmark: str | None = None
     seed: int | None = None
-    level_weights: Mapping[int, float] = field(default_factory=dict)
+    weights: DrawWeights = DrawWeights()
     corpus_levels: Sequence[int] | None = None
+    stream: Sequence[float] = WHOLE_SPLIT
 
 
 @dataclass(frozen=True, slots=True)

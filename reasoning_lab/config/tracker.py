@@ -7,18 +7,22 @@ from reasoning_lab.config.fields import number, placement
 
 @dataclass
 class TrackerConfig:
-    """Weights & Biases; offline by itself when there is no key or no server.
+    """Trackers; Weights & Biases goes offline by itself when there is no key or no server.
 
     Attributes:
-        mode: auto, online, offline or disabled.
-        project: W&B project.
+        backends: What shows a run, several at once if you like: wandb, trackio, or a class of your
+            own as MODULE.CLASS.
+        mode: auto, online, offline or disabled; trackio is never online.
+        project: W&B project; trackio's too.
         entity: W&B user or team; null = the key's own.
         tags: Put on every run.
-        system_metrics: Whether W&B measures processor, memory, disk, network and GPUs while a stage
-            runs, every 15 s. Off by default, as a thread of each run then reads them.
+        system_metrics: Whether the tracker measures processor, memory, disk, network and GPUs while
+            a stage runs, W&B every 15 s, trackio every 10 s. Off by default, as a thread of each
+            run then reads them.
         connect_timeout_s: How long `auto` waits for the server before it goes offline.
     """
 
+    backends: list[str] = field(default_factory=lambda: ["wandb"], metadata={"placement": True})
     mode: str = placement("auto", ("auto", "online", "offline", "disabled"))
     project: str = placement("reasoning-lab")
     entity: str | None = placement(None)

@@ -39,8 +39,8 @@ class CorpusSummary:
     Attributes:
         verdicts: All rollouts.
         judged: Those that a judge decided.
-        accepted: Accepted rollouts by family and level.
-        problems: Distinct problems by family and level.
+        accepted: Accepted rollouts by domain, family and level.
+        problems: Distinct problems by domain, family and level.
         examples: Accepted rollouts of the first few distinct problems.
         lengths: Lengths in characters of the accepted (True) and the rejected (False) completions.
     """
@@ -48,8 +48,8 @@ class CorpusSummary:
     verdicts: Counter[Verdict] = field(default_factory=Counter)
     judged: Counter[Verdict] = field(default_factory=Counter)
     authors: Counter[str] = field(default_factory=Counter)
-    accepted: Counter[tuple[str, int]] = field(default_factory=Counter)
-    problems: Counter[tuple[str, int]] = field(default_factory=Counter)
+    accepted: Counter[tuple[str, str, int]] = field(default_factory=Counter)
+    problems: Counter[tuple[str, str, int]] = field(default_factory=Counter)
     truncated: int = 0
     examples: list[Rollout] = field(default_factory=list)
     lengths: "dict[bool, array[int]]" = field(
@@ -61,7 +61,7 @@ class CorpusSummary:
         """Count the rollouts and collect the first few examples."""
         for rollout in rollouts:
             problem = rollout.problem
-            group = (problem.family, problem.level)
+            group = (problem.domain, problem.family, problem.level)
             self.verdicts[rollout.verdict] += 1
             self.judged[rollout.verdict] += rollout.judge is not None
             self.truncated += rollout.completion.truncated
@@ -148,15 +148,17 @@ def _counts(summary: CorpusSummary) -> str:
         for verdict in Verdict
     ]
     groups = [
-        (family, str(level), f"{n:,}", f"{summary.accepted[family, level]:,}")
-        for (family, level), n in sorted(summary.problems.items())
+        (*group[:2], str(group[2]), f"{n:,}", f"{summary.accepted[group]:,}")
+        for group, n in sorted(summary.problems.items())
     ]
-    total = ("all", "", f"{summary.problems.total():,}", f"{summary.accepted.total():,}")
+    total = ("all", "", "", f"{summary.problems.total():,}", f"{summary.accepted.total():,}")
     return "\n\n".join(
         [
             markdown_table(("verdict", "rollouts", "of these a judge's"), verdicts),
             f"Truncated, at a limit or before the end of the thought: {summary.truncated:,}.",
-            markdown_table(("family", "level", "problems", "accepted rollouts"), [*groups, total]),
+            markdown_table(
+                ("domain", "family", "level", "problems", "accepted rollouts"), [*groups, total]
+            ),
         ]
     )
 

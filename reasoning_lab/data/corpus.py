@@ -19,13 +19,12 @@ from reasoning_lab.data.rollout_index import (
     RolloutIndex,
     earlier_messages_of,
 )
-from reasoning_lab.types import Completion, Problem, Rollout, Verdict
+from reasoning_lab.types import DEFAULT_DOMAIN, Completion, Problem, Rollout, Verdict
 
-PROMPT_IDS = "prompt_ids.txt"
 _BATCH_ROWS = 512
 # The fields whose values a column holds as they are.
-_PROBLEM_FIELDS = ("prompt", "gold", "checker", "family", "level")
-_ROLLOUT_FIELDS = ("answer", "author", "policy_version", "judge")
+_PROBLEM_FIELDS = ("prompt", "gold", "checker", "family", "level", "domain")
+_ROLLOUT_FIELDS = ("answer", "author", "policy_version", "judge", "passed_frac")
 _SCHEMA = pa.schema(
     {
         **dict.fromkeys(("prompt", "gold", "checker", "family"), pa.string()),
@@ -37,10 +36,12 @@ _SCHEMA = pa.schema(
         "policy_version": pa.int64(),
         "judge": pa.string(),
         EARLIER_MESSAGES: pa.list_(pa.struct({"role": pa.string(), "content": pa.string()})),
+        "domain": pa.string(),
+        "passed_frac": pa.float64(),
     }
 )
 # Columns that a file of an earlier version may lack.
-_LATER_COLUMNS = ("judge", EARLIER_MESSAGES)
+_LATER_COLUMNS = ("judge", EARLIER_MESSAGES, "domain", "passed_frac")
 
 
 class RolloutWriter:
@@ -143,7 +144,7 @@ class RolloutFile(Collection[Rollout]):
         """Copy them to a new file."""
         with pq.ParquetWriter(path, _SCHEMA) as writer:
             for batch in self.batches():
-                writer.write_batch(batch.cast(_SCHEMA))
+                writer.write_batch(batch.select(_SCHEMA.names).cast(_SCHEMA))
 
 
 def _adjacent_row_groups(metadata: pq.FileMetaData) -> Iterator[tuple[list[int], int]]:
@@ -186,19 +187,6 @@ def subsample_rollouts(path: Path, max_count: int) -> RolloutFile:
     return rollouts.select(np.array(chosen, np.int64))
 
 
-def write_prompt_ids(folder: Path, ids: Iterable[str]) -> None:
-    """Record the prompts that a stage trained on, for the held-out check."""
-    numbers = np.unique(np.fromiter((int(name, 16) for name in ids), np.uint64))
-    with (folder / PROMPT_IDS).open("w") as file:
-        file.writelines(f"{number:016x}\n" for number in numbers)
-
-
-def read_prompt_ids(folder: Path) -> set[str]:
-    """Read the ids that `write_prompt_ids` wrote; empty where a stage drew no problem."""
-    path = folder / PROMPT_IDS
-    return set(path.read_text().split()) if path.exists() else set()
-
-
 def _row(rollout: Rollout) -> dict[str, Any]:
     problem, completion = rollout.problem, rollout.completion
     return {
@@ -218,6 +206,7 @@ def _row(rollout: Rollout) -> dict[str, Any]:
 
 def _problem(row: dict[str, Any]) -> Problem:
     values = {name: row[name] for name in _PROBLEM_FIELDS}
+    values["domain"] = values["domain"] or DEFAULT_DOMAIN
     earlier_messages = earlier_messages_of(row[EARLIER_MESSAGES])
     return Problem(
         **values, metadata=json.loads(row["metadata"]), earlier_messages=earlier_messages

@@ -21,7 +21,8 @@ from reasoning_lab.doctor.model_checks import FORWARD
 from reasoning_lab.doctor.model_under_test import QUESTION, ModelUnderTest
 from reasoning_lab.kernels.binding import reference_kernels
 from reasoning_lab.kernels.logprobs import trained_logits
-from reasoning_lab.losses.policy_gradient import grpo_loss
+from reasoning_lab.losses.policy_gradient import weighted_loss
+from reasoning_lab.losses.policy_losses import clip
 from reasoning_lab.models.adapters import add_adapter
 from reasoning_lab.models.chat import stop_token_ids
 from reasoning_lab.models.tokenizer import prompt_tokens
@@ -33,7 +34,7 @@ from reasoning_lab.sampling.engine_check import (
     excess_of,
     hf_remedy,
     read_logprobs,
-    rounding,
+    rounded_logprobs,
     times_rounding,
 )
 from reasoning_lab.sampling.hf import HFEngine
@@ -108,15 +109,18 @@ def _rate_zero(model: ModelUnderTest) -> Result:
     batch = completion_batch(examples)
     with torch.no_grad(), evaluating(policy):
         expected = read_logprobs(policy, batch, temperature)
-        with rounding(policy, _sampling_dtype(model)):
-            rounded = read_logprobs(policy, batch, temperature)
+        rounded = rounded_logprobs(
+            policy, lambda: read_logprobs(policy, batch, temperature), _sampling_dtype(model)
+        )
     policy.train()
     try:
         optimizer = torch.optim.SGD(policy.parameters(), lr=0.0)
         logprobs = read_logprobs(policy, batch, temperature)
         advantages = torch.linspace(-1, 1, len(logprobs), device=policy.device)
         weights = torch.full_like(advantages, 1 / len(advantages))
-        grpo_loss(logprobs, behavior, advantages, weights, 0.2, 0.2).loss.backward()
+        lengths = batch.trained_lengths.to(policy.device)
+        losses = clip(logprobs, behavior, advantages, lengths).losses
+        weighted_loss(losses, weights).backward()
         if name := _broken_gradient(policy):
             return wrong(
                 f"model.path: the gradient of {name} is not finite on a short text; set "

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from itertools import pairwise
 
-from reasoning_lab.data.teachers.teacher import boxed
 from reasoning_lab.doctor.check import Check, Result, not_applicable, ok, wrong
 from reasoning_lab.doctor.model_under_test import ModelUnderTest
 from reasoning_lab.doctor.tokenizer_checks import LOADS
@@ -11,8 +10,10 @@ from reasoning_lab.models.think_tags import THINK_CLOSE, THINK_OPEN
 from reasoning_lab.models.tokenizer import template_thought, tokenize
 from reasoning_lab.sampling.engine import completions_of
 from reasoning_lab.types import Completion, Problem, Verdict
+from reasoning_lab.verify.extraction import BOXED, answer_form, boxed
 
 _NO_PROBLEMS = not_applicable("no problem's data is on this machine")
+_NO_BOXES = not_applicable("no problem has a readable answer that belongs into a box")
 # Fewer are dropped and counted, or refused, when a stage draws its problems.
 _MOST_UNREADABLE_FRAC = 0.5
 
@@ -32,15 +33,17 @@ def _gold_unreadable(model: ModelUnderTest) -> Result:
     )
 
 
-def _readable(model: ModelUnderTest) -> list[Problem]:
+def _boxed_problems(model: ModelUnderTest) -> list[Problem]:
+    """Those with a readable gold that a model would put into a box."""
     unreadable = {problem.id for problem in model.verifier.unreadable_golds(model.problems)}
-    return [problem for problem in model.problems if problem.id not in unreadable]
+    readable = [problem for problem in model.problems if problem.id not in unreadable]
+    return [problem for problem in readable if answer_form(problem.checker) is BOXED]
 
 
 def _right_refused(model: ModelUnderTest) -> Result:
-    problems = _readable(model)
+    problems = _boxed_problems(model)
     if not problems:
-        return _NO_PROBLEMS
+        return _NO_BOXES if model.problems else _NO_PROBLEMS
     verdicts = _verdicts(model, problems, [problem.gold for problem in problems])
     for problem, verdict in zip(problems, verdicts, strict=True):
         if verdict is not Verdict.CORRECT:
@@ -54,7 +57,7 @@ def _right_refused(model: ModelUnderTest) -> Result:
 def _wrong_credited(model: ModelUnderTest) -> Result:
     pairs = [
         (problem, other.gold)
-        for problem, other in pairwise(_readable(model))
+        for problem, other in pairwise(_boxed_problems(model))
         if problem.checker == other.checker and problem.gold != other.gold
     ]
     if not pairs:
@@ -72,9 +75,9 @@ def _wrong_credited(model: ModelUnderTest) -> Result:
 
 
 def _draft_credited(model: ModelUnderTest) -> Result:
-    problems = _readable(model)
+    problems = _boxed_problems(model)
     if not problems:
-        return _NO_PROBLEMS
+        return _NO_BOXES if model.problems else _NO_PROBLEMS
     drafts = [f"{THINK_OPEN}\nIs it {boxed(problem.gold)}?" for problem in problems]
     verdicts = model.verifier.verify(problems, _decoded(model, problems, drafts))
     for problem, (_, verdict) in zip(problems, verdicts, strict=True):

@@ -8,7 +8,7 @@ import hashlib
 import json
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import astuple
 from itertools import islice
@@ -18,16 +18,19 @@ import numpy as np
 from jaxtyping import Int
 
 from reasoning_lab.config.benchmark import BenchmarkConfig
-from reasoning_lab.data.corpus import RolloutWriter, read_prompt_ids
+from reasoning_lab.data.corpus import RolloutFile, RolloutWriter
 from reasoning_lab.data.rollout_groups import RolloutGroups
 from reasoning_lab.data.sources.problem_source import ProblemSource, draw_benchmark
 from reasoning_lab.data.sources.unreadable import ReadableGoldFilter, UnreadablePolicy
+from reasoning_lab.data.trained_prompts import TrainedPrompts, seen_kinds
 from reasoning_lab.evaluate.completion_metrics import completion_metrics, metric_means
 from reasoning_lab.evaluate.completions import Evaluation
 from reasoning_lab.evaluate.stage import EvaluateStage
 from reasoning_lab.evaluate.statistics import majority, pass_at_1, pass_at_k
+from reasoning_lab.evaluate.token_budgets import budget_means
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.graph.stage import Metrics
+from reasoning_lab.models.policy import load_tokenizer
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.sampling.rollouts import RolloutSampler, sampling_from_config
 from reasoning_lab.training.context import StageContext
@@ -41,21 +44,28 @@ _LOGGED_ROLLOUTS = 64
 def benchmark_problems(
     source: ProblemSource, config: BenchmarkConfig, name: str, lineage: Sequence[Path]
 ) -> list[Problem]:
-    """The benchmark's problems, once it is sure that none was trained on.
+    """The benchmark's problems, once it is sure that none was trained on, nor a twin of one.
 
     `lineage` are the artifact folders of every stage that the policy comes from.
 
     Raises:
-        UserError: When a prompt was trained on; it names the stage's artifact.
+        UserError: When a prompt, a twin of it, or what else the benchmark's `unseen` says was
+            trained on; it names the stage's artifact.
     """
     problems = list(draw_benchmark(source, config))
-    ids = {problem.id for problem in problems}
+    held_out = TrainedPrompts.of(problems)
     for folder in lineage:
-        shared = ids & read_prompt_ids(folder)
-        if shared:
+        trained = TrainedPrompts.read(folder)
+        if shared := int(held_out.in_common(trained).sum()):
             raise UserError(
-                f"benchmarks.{name}: {len(shared)} of its {len(ids)} prompts were trained on in "
-                f"'{folder}'; take them out of the stage's data"
+                f"benchmarks.{name}: {shared} of its {len(held_out)} prompts, or twins of them, "
+                f"were trained on in '{folder}'; take them out of the stage's data"
+            )
+        kinds = (held_out.families_and_levels, trained.families_and_levels)
+        if seen := seen_kinds(*kinds, config.unseen):
+            raise UserError(
+                f"benchmarks.{name}.unseen={config.unseen}: '{folder}' trained on {seen}; take "
+                "that out of the stage's data, or leave this benchmark out"
             )
     return problems
 
@@ -74,12 +84,15 @@ def run(config: EvaluateStage, context: StageContext, policy: Policy) -> Metrics
     context.ledger.require_passed(
         "problems", f"benchmarks.{name}", "correct its golds or its checker"
     )
-    functions = completion_metrics(
-        benchmark.metrics, benchmark.sampling.completion_tokens, f"benchmarks.{name}.metrics"
-    )
     completions = Evaluation(context.out_dir).completions()
     logged: list[Rollout] = []
     with closing(_sampler(config, context, policy)) as sampler:
+        functions = completion_metrics(
+            benchmark.metrics,
+            benchmark.sampling.completion_tokens,
+            f"benchmarks.{name}.metrics",
+            sampler.thought_prefix,
+        )
         groups = sampler.resumable_groups(
             problems,
             benchmark.samples,
@@ -92,6 +105,7 @@ def run(config: EvaluateStage, context: StageContext, policy: Policy) -> Metrics
             _written(groups, batch_groups, completions.path, logged, context.ledger)
         )
     further = metric_means(functions, RolloutGroups([completions])) if functions else {}
+    further |= _within_budgets(config, context, policy, completions, sampler.thought_prefix)
     metrics = {
         **measures,
         **further,
@@ -100,11 +114,25 @@ def run(config: EvaluateStage, context: StageContext, policy: Policy) -> Metrics
         "thought_prefix": sampler.thought_prefix,
         "problems": digest(problems),
     }
-    numbers = {key: value for key, value in metrics.items() if isinstance(value, int | float)}
-    numbers |= {key: value[0] for key, value in further.items() if value is not None}
-    context.tracker.log({f"eval/{name}/{key}": value for key, value in numbers.items()})
+    context.tracker.log(tracked_metrics(name, metrics, further))
     context.tracker.log_rollouts(f"eval/{name}/completions", logged)
     return metrics
+
+
+def tracked_metrics(
+    name: str, metrics: Metrics, further: Mapping[str, Sequence[float] | None]
+) -> dict[str, float]:
+    """What a tracker gets of a benchmark's metrics, all under `eval/NAME/`.
+
+    These are the single numbers, the means of the `further` metrics, and pass@1 of each domain
+    where the problems are of several.
+    """
+    numbers = {key: value for key, value in metrics.items() if isinstance(value, int | float)}
+    numbers |= {key: value[0] for key, value in further.items() if value is not None}
+    domains: dict[str, Metrics] = metrics["domains"]
+    if len(domains) > 1:
+        numbers |= {f"{domain}/pass@1": value["pass@1"] for domain, value in domains.items()}
+    return {f"eval/{name}/{key}": value for key, value in numbers.items()}
 
 
 def _written(
@@ -136,6 +164,28 @@ def _sampler(config: EvaluateStage, context: StageContext, policy: Policy) -> Ro
     return context.sampler(*context.load_policy(policy), instruction)
 
 
+def _within_budgets(
+    config: EvaluateStage,
+    context: StageContext,
+    policy: Policy,
+    completions: RolloutFile,
+    thought_prefix: str,
+) -> dict[str, list[float] | None]:
+    """pass@1 by token budget; nothing without budgets, or where only a server has the tokenizer."""
+    budgets, benchmark = config.benchmark.token_budgets, config.benchmark
+    remote = config.engine is not None and config.engine.runtime == "server"
+    if not budgets or (remote and not policy.path.is_dir()):
+        return {}
+    return budget_means(
+        budgets,
+        benchmark.sampling.completion_tokens,
+        RolloutGroups([completions]),
+        load_tokenizer(policy.path, policy.revision, "model.path"),
+        context.verifier,
+        thought_prefix,
+    )
+
+
 def _lineage(policy: Policy, context: StageContext) -> list[Path]:
     """Artifact folders of all whose problems reached the policy, or the base it comes from."""
     base = [] if context.model.path is None else Policy(Path(context.model.path)).ancestors()
@@ -149,7 +199,8 @@ def measured(groups: Iterable[RolloutGroup]) -> Metrics:
     k = 2, 4, … and all, each with its interval; pass@1 of each sample alone, likewise (a run, where
     the protocol speaks of runs);
     fractions of the verdicts and of what was cut off; lengths in tokens of right and of wrong
-    completions, null where there is none or the engine gives no tokens; the mean of each family.
+    completions, null where there is none or the engine gives no tokens; the mean of each family;
+    pass@1 of each domain with its interval and its number of problems.
 
     Args:
         groups: One a problem, equally large; read once.
@@ -158,6 +209,7 @@ def measured(groups: Iterable[RolloutGroup]) -> Metrics:
     votes: list[list[str | None]] = []
     lengths, truncated = array("q"), 0
     verdicts, families = Counter[Verdict](), defaultdict[str, list[float]](list)
+    domains = defaultdict[str, list[list[bool]]](list)
     for group in groups:
         correct.append([rollout.correct for rollout in group.rollouts])
         votes.append([_vote(rollout) for rollout in group.rollouts])
@@ -165,6 +217,7 @@ def measured(groups: Iterable[RolloutGroup]) -> Metrics:
         truncated += sum(rollout.completion.truncated for rollout in group.rollouts)
         verdicts.update(rollout.verdict for rollout in group.rollouts)
         families[group.problem.family].append(group.pass_rate)
+        domains[group.problem.domain].append(correct[-1])
     estimate = pass_at_1(correct)
     runs = [pass_at_1(run[:, None]) for run in np.asarray(correct).T]
     metrics: Metrics = {
@@ -189,7 +242,13 @@ def measured(groups: Iterable[RolloutGroup]) -> Metrics:
         "truncated_frac": truncated / len(tokens),
         **{f"{verdict}_frac": verdicts[verdict] / len(tokens) for verdict in Verdict},
         "families": {family: float(np.mean(families[family])) for family in sorted(families)},
+        "domains": {domain: _domain_metrics(domains[domain]) for domain in sorted(domains)},
     }
+
+
+def _domain_metrics(correct: Sequence[Sequence[bool]]) -> Metrics:
+    estimate = pass_at_1(correct)
+    return {"pass@1": estimate.mean, "ci95": [estimate.low, estimate.high], "n": estimate.n}
 
 
 def digest(problems: Sequence[Problem]) -> str:

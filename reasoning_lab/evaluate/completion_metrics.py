@@ -18,15 +18,22 @@ PREFIX = "metric/"
 
 
 def completion_metrics(
-    options: Mapping[str, Any], max_new_tokens: int, key: str
+    options: Mapping[str, Any], max_new_tokens: int, key: str, thought_prefix: str = ""
 ) -> dict[str, WeightedRewards]:
-    """The functions that a benchmark's `metrics` names, checked; `key` is that key.
+    """The functions that a benchmark's `metrics` names, checked.
+
+    Args:
+        options: The `metrics`: by name, `_target_` and the function's options.
+        max_new_tokens: Most tokens of a completion.
+        key: The config key of `options`, for errors.
+        thought_prefix: What the chat template writes of the thought before a completion.
 
     Raises:
         UserError: A function does not exist, or an option is impossible.
     """
     return {
-        name: WeightedRewards({name: term}, max_new_tokens, key) for name, term in options.items()
+        name: WeightedRewards({name: term}, max_new_tokens, key, thought_prefix)
+        for name, term in options.items()
     }
 
 

@@ -29,7 +29,7 @@ class EvaluateStage(LabStage):
     consumes = (Policy,)
     produces = Evaluation
     reads = ("model",)
-    version = 2
+    version = 3
 
     benchmark_name: str = ""
     benchmark: BenchmarkConfig = field(default_factory=BenchmarkConfig)

@@ -67,7 +67,7 @@ class Node:
     Attributes:
         name: Its name in the recipe.
         stage: The stage and its knobs.
-        inputs: Kind of artifact to the node that makes it.
+        inputs: Kind of artifact, or name of a further input, to the node that makes it.
         identity: Everything that went into the fingerprint.
         fingerprint: 16 hex digits.
     """
@@ -155,25 +155,33 @@ def link(
         for wanted in stage.consumes:
             maker = latest.get(wanted.kind)
             if wanted.learned and stage.init_from != "previous":
-                maker = _named_maker(name, stage.init_from, nodes)
+                maker = _start(name, stage.init_from, nodes)
             if maker is not None:
                 inputs[wanted.kind] = maker
             elif not (wanted.learned and has_base):
                 raise UserError(_no_maker(wanted, name, known))
+        for argument, further in stage.named_inputs().items():
+            makers = {key: node for key, node in nodes.items() if node.produces is further.type}
+            inputs[argument] = _maker(f"stages.{name}.{further.key}", further.stage, makers)
         nodes[name] = latest[stage.produces.kind] = run.node(name, stage, inputs)
     return _needed(list(nodes.values()))
 
 
-def _named_maker(name: str, init_from: str, earlier: Mapping[str, Node]) -> Node | None:
+def _start(name: str, init_from: str, earlier: Mapping[str, Node]) -> Node | None:
     """The earlier node that stage `name` starts from; None = the base."""
     if init_from == BASE:
         return None
-    if init_from not in earlier:
+    return _maker(f"stages.{name}.init_from", init_from, earlier, f"previous, {BASE} or ")
+
+
+def _maker(key: str, maker: str, earlier: Mapping[str, Node], words: str = "") -> Node:
+    """The earlier node `maker`, which `key` names; `words` could stand there too."""
+    if maker not in earlier:
         raise UserError(
-            f"stages.{name}.init_from: there is no earlier stage '{init_from}'; "
-            f"choose previous, base or among {', '.join(earlier) or 'none'}"
+            f"{key}: there is no earlier stage '{maker}'; "
+            f"choose {words}among {', '.join(earlier) or 'none'}"
         )
-    return earlier[init_from]
+    return earlier[maker]
 
 
 def _no_maker(wanted: type[Artifact], name: str, known: Iterable[type[Stage]]) -> str:

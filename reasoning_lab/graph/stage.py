@@ -24,13 +24,30 @@ class Workload:
         rows: That it trains on or samples, by which its time is estimated; None = unknown.
         trained: What it trains on at most; None = nothing, or its data decides how long.
         written: What it writes at most; None = nothing.
+        graded: What each frozen policy that it names reads at most; None = nothing.
         engine: What writes it: hf or vllm, or a server elsewhere.
     """
 
     rows: int | None = None
     trained: Sequences | None = None
     written: Sequences | None = None
+    graded: Sequences | None = None
     engine: str = "hf"
+
+
+@dataclass(frozen=True, slots=True)
+class NamedInput:
+    """An artifact of one stage that another asks for by that stage's name.
+
+    Attributes:
+        key: The knob that has the name, below those of the stage that asks.
+        stage: The name.
+        type: The artifact's type.
+    """
+
+    key: str
+    stage: str
+    type: type[Artifact]
 
 
 @dataclass
@@ -65,6 +82,10 @@ class Stage:
     def groups_read(self) -> tuple[str, ...]:
         """Root config groups that its result depends on, with the knobs that it has."""
         return self.reads
+
+    def named_inputs(self) -> Mapping[str, NamedInput]:
+        """Further inputs, beside those that it consumes, by their names as arguments of `run`."""
+        return {}
 
     def workload(self) -> Workload:
         """How much it will read and write."""

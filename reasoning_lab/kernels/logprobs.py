@@ -31,6 +31,9 @@ from reasoning_lab.losses.next_token import next_token_loss
 P = ParamSpec("P")
 T = TypeVar("T")
 
+# From states, `[K, H]`, to logits, `[K, V]`.
+Project = Callable[[Tensor], Tensor]
+
 
 def use_shared_forward(model: PreTrainedModel) -> None:
     """Have all of these go through a method of the model, to which a strategy adds hooks."""
@@ -81,7 +84,8 @@ def mean_logprob(model: PreTrainedModel, batch: TokenBatch) -> Float[Tensor, ""]
         return -_cross_entropy(head, states, targets, size, "mean")
     if size == len(targets):
         return -next_token_loss(head(states).float(), targets)
-    return _logprobs_by_chunks(head, states, targets, 1.0, size).mean()
+    (logprobs,) = _by_chunks(_logprobs_of, head, states, targets, 1.0, size)
+    return logprobs.mean()
 
 
 @_in_forward
@@ -91,22 +95,42 @@ def token_logprobs(
     """Log-probability of every trained token, float32."""
     head, states, targets, size = _trained_states(model, batch)
     if size == len(targets):
-        return _projected_logprobs(head, states, targets, temperature)
+        return _logprobs_of(head, states, targets, temperature)[0]
     if is_plain(head):
         return -_cross_entropy(head, states / temperature, targets, size, "none")
-    return _logprobs_by_chunks(head, states, targets, temperature, size)
+    (logprobs,) = _by_chunks(_logprobs_of, head, states, targets, temperature, size)
+    return logprobs
+
+
+@_in_forward
+def token_logprobs_and_entropies(
+    model: PreTrainedModel, batch: TokenBatch, temperature: float = 1.0
+) -> tuple[Float[Tensor, " K"], Float[Tensor, " K"]]:
+    """Log-probability of every trained token, and the entropy in nats that it was drawn with.
+
+    Both are of softmax(logits / temperature), float32, with gradient. Chunks are computed again in
+    the backward pass. They have half as many tokens as without entropies, whose gradient reads
+    twice as many tensors of a chunk's size.
+    """
+    head, states, targets, size = _trained_states(model, batch)
+    function = _logprobs_and_entropies_of
+    logprobs, entropies = _by_chunks(function, head, states, targets, temperature, -(-size // 2))
+    return logprobs, entropies
 
 
 @torch.no_grad()
 @_in_forward
-def token_entropies(model: PreTrainedModel, batch: TokenBatch) -> Float[Tensor, " K"]:
-    """Entropy in nats of softmax(logits) that each trained token is drawn from, float32.
+def token_entropies(
+    model: PreTrainedModel, batch: TokenBatch, temperature: float = 1.0
+) -> Float[Tensor, " K"]:
+    """Entropy in nats that each trained token is drawn with, float32, without gradient.
 
-    At temperature 1, whatever the temperature that sampled, so that steps can be compared.
-    Without gradient.
+    Of softmax(logits / temperature). At temperature 1, whatever the temperature that sampled,
+    steps can be compared.
     """
-    head, states, _, size = _trained_states(model, batch)
-    return torch.cat([_entropies_of(head(chunk)) for chunk in states.split(max(1, size))])
+    head, states, targets, size = _trained_states(model, batch)
+    (entropies,) = _by_chunks(_entropies_of, head, states, targets, temperature, size)
+    return entropies
 
 
 def _trained_states(model: PreTrainedModel, batch: TokenBatch) -> tuple[Any, Tensor, Tensor, int]:
@@ -129,14 +153,38 @@ def _trained_states(model: PreTrainedModel, batch: TokenBatch) -> tuple[Any, Ten
     return head, states, targets, _chunk_size(head, targets)
 
 
-def _entropies_of(logits: Tensor) -> Tensor:
-    entropies: Tensor = torch.special.entr(logits.float().softmax(-1)).sum(-1)
-    return entropies
+def _entropies_of(
+    project: Project, states: Tensor, targets: Tensor, temperature: float
+) -> tuple[Tensor, ...]:
+    probabilities = _logits_at(project, states, temperature).softmax(-1)
+    return (torch.special.entr(probabilities).sum(-1),)
+
+
+def _logprobs_and_entropies_of(
+    project: Project, states: Tensor, targets: Tensor, temperature: float
+) -> tuple[Tensor, ...]:
+    logprobs = F.log_softmax(_logits_at(project, states, temperature), dim=-1)
+    probabilities = logprobs.exp()
+    # What has no probability adds none, and its gradient is not 0 * infinity.
+    entropies = -(probabilities * logprobs.masked_fill(probabilities == 0, 0.0)).sum(-1)
+    return logprobs.gather(1, targets[:, None])[:, 0], entropies
+
+
+def _logprobs_of(
+    project: Project, states: Tensor, targets: Tensor, temperature: float
+) -> tuple[Tensor, ...]:
+    logits = _logits_at(project, states, temperature)
+    return (-F.cross_entropy(logits, targets, reduction="none"),)
+
+
+def _logits_at(project: Project, states: Tensor, temperature: float) -> Tensor:
+    logits = project(states).float()
+    return logits if temperature == 1.0 else logits / temperature
 
 
 def _chunk_size(head: Any, targets: Tensor) -> int:
-    # ZeRO-3 gathers the weights at each call, which ranks must do equally often.
-    if _is_divided(head):
+    # ZeRO-3 gathers weights at each call of a part with weights, which ranks do equally often.
+    if _is_divided(head) and list(head.children()):
         return len(targets)
     most = logit_chunks.most_chunk_tokens(head.out_features, targets.device.type == "cpu")
     return logit_chunks.chunk_size(len(targets), most)
@@ -166,20 +214,44 @@ def _cross_entropy(head: Any, states: Tensor, targets: Tensor, size: int, reduct
     )
 
 
-def _logprobs_by_chunks(
-    head: Any, states: Tensor, targets: Tensor, temperature: float, size: int
-) -> Tensor:
-    chunks = zip(states.split(size), targets.split(size), strict=True)
-    return torch.cat(
-        [
-            checkpoint(_projected_logprobs, head, *chunk, temperature, use_reentrant=False)
+def _by_chunks(
+    function: Callable[[Project, Tensor, Tensor, float], tuple[Tensor, ...]],
+    head: Any,
+    states: Tensor,
+    targets: Tensor,
+    temperature: float,
+    size: int,
+) -> tuple[Tensor, ...]:
+    """Results of all tokens, of which so many have logits at once, in the backward pass too."""
+
+    def compute(project: Project, states: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
+        chunks = zip(states.split(max(1, size)), targets.split(max(1, size)), strict=True)
+        parts = [
+            checkpoint(function, project, *chunk, temperature, use_reentrant=False)
             for chunk in chunks
         ]
-    )
+        return tuple(torch.cat(results) for results in zip(*parts, strict=True))
+
+    if not _is_divided(head):
+        return compute(head, states, targets)
+    return _gathered_once(head, compute, states, targets)
 
 
-def _projected_logprobs(head: Any, states: Tensor, targets: Tensor, temperature: float) -> Tensor:
-    logits: Tensor = head(states).float()
-    if temperature != 1.0:
-        logits = logits / temperature
-    return -F.cross_entropy(logits, targets, reduction="none")
+def _gathered_once(
+    head: Any,
+    compute: Callable[[Project, Tensor, Tensor], tuple[Tensor, ...]],
+    states: Tensor,
+    targets: Tensor,
+) -> tuple[Tensor, ...]:
+    """Have `compute` project by a head whose weights ZeRO-3 gathers once, and once backwards.
+
+    Its hooks around one call of the head do so, and ranks must call it equally often: each has
+    chunks of its own number, so all of them are inside of one call.
+    """
+    project = head.forward
+    head.forward = lambda states, targets: compute(project, states, targets)
+    try:
+        results: tuple[Tensor, ...] = head(states, targets)
+    finally:
+        del head.forward
+    return results

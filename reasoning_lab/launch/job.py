@@ -31,7 +31,9 @@ import yaml
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.identity import as_plain
 from reasoning_lab.config.targets import from_plain
+from reasoning_lab.data.sources.draw_counts import draws_counted
 from reasoning_lab.data.sources.problem_source import ProblemSource
+from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.graph.run import Outcome
 from reasoning_lab.launch.ray import run_on_ray
 from reasoning_lab.launch.slurm import OUT, run_on_slurm
@@ -43,7 +45,7 @@ from reasoning_lab.system.interrupts import Interrupted, clear_requests, forward
 from reasoning_lab.system.ranks import rank
 from reasoning_lab.tracking.progress import Progress
 from reasoning_lab.tracking.tracker import Tracker
-from reasoning_lab.tracking.wandb import WandbRun, WandbTracker
+from reasoning_lab.tracking.trackers import tracker_of
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.training.job import Job
 from reasoning_lab.types import UserError
@@ -63,27 +65,25 @@ def run_job(
 ) -> Outcome:
     """Fill the job's `out_dir`, in this process."""
     pl.seed_everything(job.seed, verbose=False)
+    ledger = Ledger()
     context = StageContext(
         **vars(job),
         source=source,
         benchmark_sources=benchmark_sources,
         verifier=verifier,
         tracker=tracker,
-        progress=Progress(job.name, job.position if rank() == 0 else None),
+        ledger=ledger,
+        progress=Progress(job.name, job.position if rank() == 0 else None, ledger),
     )
     try:
-        metrics = context.run_stage()
+        with draws_counted(ledger):
+            metrics = context.run_stage()
     finally:
         # A trainer refers to itself, so its model would stay beside the next stage's.
         free_memory()
-    context.ledger.write_rows(job.out_dir)
-    tracker.log(context.ledger.metrics())
-    return Outcome(metrics, context.ledger.as_json())
-
-
-def tracker_of(run: WandbRun | None) -> Tracker:
-    """The tracker of a job's W&B run, or of none."""
-    return Tracker() if run is None else WandbTracker(run)
+    ledger.write_rows(job.out_dir)
+    tracker.log(ledger.metrics())
+    return Outcome(metrics, ledger.as_json())
 
 
 def launched(job: Job) -> Outcome:
@@ -162,7 +162,7 @@ def work(folder: Path, verifier: Verifier) -> None:
         with contextlib.ExitStack() as stack:
             tracker: Tracker = Tracker()
             if rank() == 0:
-                tracker = tracker_of(job.tracking)
+                tracker = tracker_of(job.tracking, job.position.live_dir)
                 stack.callback(tracker.finish)
             else:
                 # What every rank writes beside the policy counts on rank 0 alone.

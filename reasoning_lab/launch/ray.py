@@ -7,6 +7,7 @@ from its last state on machines that are free.
 
 import logging
 import os
+import re
 import socket
 import time
 import uuid
@@ -33,6 +34,13 @@ _LOSS_TIMEOUT_S = 60.0
 _CONNECT_TIMEOUT_S = 10.0
 # Environment variables that each machine sets for itself.
 _MACHINE_VARIABLES = ("CUDA_", "RAY_")
+_SECRET_NAME = re.compile(
+    r"PASSWORD|PASSWD|PASSPHRASE|SECRET|CREDENTIAL|CONNECTION_STRING|_PWD$"
+    r"|(?:^|_|API)(?:TOKEN|KEY|PASS|PAT|AUTH|DSN)S?(?:_|$)",
+    re.IGNORECASE,
+)
+# An address with a user, mostly with a password behind it, as proxies and databases have.
+_SECRET_VALUE = re.compile(r"://[^/\s]*@")
 
 
 def check_ray(config: RayConfig) -> None:
@@ -115,7 +123,7 @@ def _start(config: RayConfig, launch: Launch) -> str | None:
     cpus, nodes = float(config.cpus_per_device * launch.processes), launch.nodes
     resources = {"CPU": cpus, "GPU": float(launch.gpus)} | config.resources
     resources = {key: value for key, value in resources.items() if value}
-    attempt = uuid.uuid4().hex
+    attempt, variables = uuid.uuid4().hex, variables_of_tasks(launch.name)
     (launch.folder / _ATTEMPT).write_text(attempt, encoding="utf-8")
     for log_file in launch.logs():
         log_file.unlink()
@@ -132,7 +140,7 @@ def _start(config: RayConfig, launch: Launch) -> str | None:
         taken = {"num_cpus": resources["CPU"], "num_gpus": launch.gpus}
         tasks = [
             remote_on(node, _run_on_machine, **taken).remote(
-                launch, node, first, attempt, Path.cwd(), dict(os.environ)
+                launch, node, first, attempt, Path.cwd(), variables
             )
             for node in range(nodes)
         ]
@@ -217,6 +225,25 @@ def _as_losses() -> Iterator[None]:
     except ray.exceptions.RayError as error:
         reason = f"a machine of the Ray cluster was lost ({type(error).__name__})"
         raise MachineLostError(reason) from error
+
+
+def variables_of_tasks(name: str) -> dict[str, str]:
+    """This process's environment without secrets, by their names or as a part of an address.
+
+    Ray shows a task's arguments to everyone who may look at the cluster.
+    """
+    secrets = sorted(
+        variable
+        for variable, value in os.environ.items()
+        if _SECRET_NAME.search(variable) or _SECRET_VALUE.search(value)
+    )
+    if secrets:
+        log.info(
+            "%s: the machines of the Ray cluster are not given %s; they need their own",
+            name,
+            ", ".join(secrets),
+        )
+    return {key: value for key, value in os.environ.items() if key not in secrets}
 
 
 def _free_address() -> tuple[str, int]:

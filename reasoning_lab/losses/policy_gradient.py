@@ -1,48 +1,21 @@
-"""Clipped policy-gradient loss over rollouts, in parts that GRPO and its kin share.
+"""From what each token costs to the loss of an update, in parts that all policy losses share.
 
-Shao et al. 2024 (arXiv:2402.03300), equation 3: the smaller of the plain and the clipped gain of
-each token, minus an optional divergence from the reference. What differs between the algorithms
-is how a token weighs (`token_weights`), how advantages are made
-(`reasoning_lab.losses.advantages`) and the two clip bounds, which are DAPO's (Yu et al. 2025,
-arXiv:2503.14476).
+Shao et al. 2024 (arXiv:2402.03300), equation 3, has all of them: a policy loss of each token
+(`policy_losses.py`), a divergence from the reference, and a mean. What differs between the
+algorithms is the policy loss, how advantages are made (`advantages.py`) and how a token weighs
+(`token_weights`). An entropy bonus, importance weights (`importance.py`) and a mask of tokens whose
+entropy is low can go with any.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-
-class GRPOLoss(NamedTuple):
-    """What K trained tokens cost.
-
-    Attributes:
-        loss: `[]` float.
-        clipped_low: `[K]` bool, tokens that would fall further, but for the lower bound.
-        clipped_high: `[K]` bool, tokens that would rise further, but for the upper one.
-        kl_to_reference: `[K]` float, detached; None without a reference.
-    """
-
-    loss: Float[Tensor, ""]
-    clipped_low: Bool[Tensor, " K"]
-    clipped_high: Bool[Tensor, " K"]
-    kl_to_reference: Float[Tensor, " K"] | None
-
-
-class KLTerm(NamedTuple):
-    """How much leaving the reference costs.
-
-    Attributes:
-        reference_logprobs: `[K]`, without gradient.
-        estimator: k1, k2 or k3.
-        weight: Of the estimate in each token's loss; 0 = it is only logged.
-    """
-
-    reference_logprobs: Float[Tensor, " K"]
-    estimator: str
-    weight: float
+# Entropies that differ by less are equal: float32 rounds them by less, whatever the micro-batch.
+_TIE_NATS = 1e-5
 
 
 def token_weights(
@@ -50,7 +23,7 @@ def token_weights(
     completion_tokens: Sequence[int],
     group_sizes: Sequence[int],
     prompts: int,
-    group_size: int,
+    group_size: int | Sequence[int],
     max_new_tokens: int,
 ) -> list[float]:
     """What a token of each rollout weighs, over all rollouts of an update.
@@ -72,7 +45,7 @@ def token_weights(
         group_sizes: Rollouts that each rollout is compared with, itself and those included whose
             tokens are masked.
         prompts: Prompts of the step, before any is dropped.
-        group_size: Rollouts of a prompt as configured.
+        group_size: Rollouts of a prompt as configured, for all prompts or for each rollout's.
         max_new_tokens: Most tokens of a rollout.
     """
     if aggregation == "sequence":
@@ -84,66 +57,62 @@ def token_weights(
     if aggregation == "token":
         return [1 / max(sum(completion_tokens), 1)] * rollouts
     if aggregation == "constant":
-        return [1 / (prompts * group_size * max_new_tokens)] * rollouts
+        sizes = [group_size] * rollouts if isinstance(group_size, int) else group_size
+        return [1 / (prompts * size * max_new_tokens) for size in sizes]
     raise ValueError(f"aggregation '{aggregation}' is unknown")
 
 
-def grpo_loss(
-    policy_logprobs: Float[Tensor, " K"],
-    behavior_logprobs: Float[Tensor, " K"],
-    advantages: Float[Tensor, " K"],
+def weighted_loss(
+    losses: Float[Tensor, " K"],
     weights: Float[Tensor, " K"],
-    clip_low: float,
-    clip_high: float,
-    correction: Float[Tensor, " K"] | None = None,
-    kl: KLTerm | None = None,
-) -> GRPOLoss:
-    """Loss whose descent raises the probability of rollouts with a positive advantage.
+    factors: Float[Tensor, " K"] | None = None,
+    divergences: Float[Tensor, " K"] | None = None,
+    kl_weight: float = 0.0,
+) -> Float[Tensor, ""]:
+    """The loss of an update, or of a part of it: a sum over tokens.
 
     Args:
-        policy_logprobs: `[K]`, with gradient, at the temperature that sampled.
-        behavior_logprobs: `[K]`, of the policy as it was when it sampled, at the same temperature.
-        advantages: `[K]`, each token's is its rollout's.
+        losses: `[K]`, with gradient; see `policy_losses`.
         weights: `[K]`, each token's is its rollout's; see `token_weights`.
-        clip_low: The ratio is not pushed below 1 - clip_low; in [0, 1].
-        clip_high: The ratio is not pushed above 1 + clip_high; >= 0.
-        correction: `[K]`, multiplies each token's gain; see `importance_weights`.
-        kl: The divergence from a reference.
+        factors: `[K]`, multiply each token's policy loss: importance weights, or 0 = a token that
+            does not train. The weights of the others stay as they are.
+        divergences: `[K]`, with gradient; see `kl_to_reference`.
+        kl_weight: Of the divergence in each token's loss; 0 = it is not in the loss.
     """
-    ratios = (policy_logprobs - behavior_logprobs).exp()
-    plain = ratios * advantages
-    clipped = ratios.clamp(1 - clip_low, 1 + clip_high) * advantages
-    losses = -torch.minimum(plain, clipped)
-    if correction is not None:
-        losses = losses * correction
-    divergence = None
-    if kl is not None:
-        divergence = kl_to_reference(kl.estimator, policy_logprobs, kl.reference_logprobs)
-        if kl.weight:
-            losses = losses + kl.weight * divergence
-    bound = clipped < plain
-    return GRPOLoss(
-        (losses * weights).sum(),
-        bound & (ratios < 1),
-        bound & (ratios > 1),
-        None if divergence is None else divergence.detach(),
-    )
+    if factors is not None:
+        losses = losses * factors
+    if divergences is not None and kl_weight:
+        losses = losses + kl_weight * divergences
+    return (losses * weights).sum()
 
 
-def importance_weights(
-    behavior_logprobs: Float[Tensor, " K"], rollout_logprobs: Float[Tensor, " K"], most: float
-) -> Float[Tensor, " K"]:
-    """Truncated importance weights between the trainer's policy and the engine's, `[K]`.
-
-    The engine computes the same policy with other kernels, so its tokens come from a slightly
-    different distribution (Yao et al. 2025, truncated importance sampling).
+def entropy_bonus(
+    entropies: Float[Tensor, " K"], trained_tokens: int, mask: Bool[Tensor, " K"] | None = None
+) -> Float[Tensor, ""]:
+    """The share of these tokens in the mean entropy of an update, in nats.
 
     Args:
-        behavior_logprobs: `[K]`, the trainer's, of the weights that sampled.
-        rollout_logprobs: `[K]`, the engine's.
-        most: Where a weight is cut.
+        entropies: `[K]`, with gradient.
+        trained_tokens: Of the whole update, less those that its masks leave out.
+        mask: `[K]`, True = the token counts; None = all do.
     """
-    return (behavior_logprobs - rollout_logprobs).detach().exp().clamp(max=most)
+    return (entropies if mask is None else entropies[mask]).sum() / max(trained_tokens, 1)
+
+
+def top_entropy_threshold(entropies: Float[Tensor, " K"], top_frac: float) -> float:
+    """The entropy from which on a token is among the `top_frac` with the highest.
+
+    Wang et al. 2025, "Beyond the 80/20 rule" (arXiv:2506.01939): few tokens, those at which a
+    thought forks, carry what RL learns. Between two tokens it is interpolated, as TRL does. It is
+    lower by a hundred-thousandth of a nat: rollouts that begin alike have tokens of one entropy but
+    for rounding, and these train together or not at all.
+
+    Args:
+        entropies: `[K]`, of all trained tokens of an update, in any order; one at least.
+        top_frac: In (0, 1].
+    """
+    quantile = np.quantile(entropies.double().cpu().numpy(), 1 - top_frac)
+    return float(quantile) - _TIE_NATS
 
 
 def kl_to_reference(

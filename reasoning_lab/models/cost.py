@@ -5,7 +5,7 @@ per token in the forward pass and 4 in the backward pass, 6 in all; attention ad
 these FLOPs at a fraction of the device's peak, the model-FLOPs utilisation (MFU; Chowdhery et al.
 2022, arXiv:2204.02311, appendix B). A forward pass that activation checkpointing repeats therefore
 lowers the MFU and adds no FLOPs. Left out: norms, rotations, the loss, padding, and the forward
-passes of frozen policies.
+passes of frozen copies of the policy.
 """
 
 from collections.abc import Mapping

@@ -164,7 +164,7 @@ def footprint(
     if not is_known(architecture) or states is None:
         return None
     on_cpu, checkpointed = hardware.accelerator == "cpu", hardware.activation_checkpointing
-    all_logits = hardware.strategy == "deepspeed3" or hardware.kernels == "reference"
+    all_logits = hardware.kernels == "reference"
     size = _BYTES[dtype]
     hidden, layers = architecture["hidden_size"], architecture["num_hidden_layers"]
     vocab = architecture.get("vocab_size") or vocab_size

@@ -176,7 +176,8 @@ def _load_error(path: str | Path, key: str, error: Exception) -> UserError:
     first_line = str(error).strip().splitlines()[0]
     return UserError(
         f"{key}: cannot load '{path}' ({first_line}); give a Hugging Face folder with "
-        "safetensors, or a hub id that this machine can reach"
+        "safetensors, or a hub id that this machine can reach; conf/MODELS.md makes a small one "
+        "without a hub"
     )
 
 

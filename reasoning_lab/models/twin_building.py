@@ -188,19 +188,18 @@ def _own(kind: Any, path: str, revision: str | None, online: bool) -> Any:
         return None
 
 
-def teach(folder: Path, answers: Sequence[tuple[Prompt, str]]) -> float:
-    """Train the twin in `folder` on prompts and golds, until it is right now and then.
+def teach(folder: Path, solutions: Sequence[tuple[Prompt, str]]) -> float:
+    """Train the twin in `folder` on prompts and solutions, until it is right now and then.
 
     A random model never answers, so nothing that learns from right and wrong rollouts would have
-    any. The twin learns a short thought with the gold behind it, by heart and not well.
+    any. The twin learns the solutions by heart, and not well.
 
     Returns:
         The mean probability of these completions.
     """
     model, tokenizer = load_policy(folder, "float32", kernels="reference")
-    texts = [f"<think>\nSo it is {gold}.\n</think>\n\\boxed{{{gold}}}" for _, gold in answers]
-    completions = [Completion([], text) for text in texts]
-    examples = tokenize(tokenizer, [prompt for prompt, _ in answers], completions)
+    completions = [Completion([], solution) for _, solution in solutions]
+    examples = tokenize(tokenizer, [prompt for prompt, _ in solutions], completions)
     optimizer = torch.optim.AdamW(model.parameters(), lr=_TAUGHT_RATE, weight_decay=0.0)
     generator = torch.Generator().manual_seed(0)
     right = 0.0

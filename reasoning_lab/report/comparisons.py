@@ -2,7 +2,8 @@
 
 Two results are compared only on the same problems, with the seeds that both have pooled. p-values
 are corrected by Holm's method for the number of comparisons in a family: all between stages, and
-all between variants. From three seeds on, the test over seeds decides what is said.
+all between variants. Those on one domain of a benchmark are families of their own. From three seeds
+on, the test over seeds decides what is said.
 """
 
 import dataclasses
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from reasoning_lab.evaluate.seed_inference import paired_difference_over_seeds
+from reasoning_lab.evaluate.seed_inference import LEAST_SEEDS, paired_difference_over_seeds
 from reasoning_lab.evaluate.statistics import (
     Difference,
     Estimate,
@@ -29,8 +30,6 @@ from reasoning_lab.types import UserError
 log = logging.getLogger(__name__)
 
 _BySeed = Mapping[int, StageResult]
-# Two say next to nothing of what a third would do.
-LEAST_SEEDS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +48,7 @@ class Comparison:
         over_seeds: The same difference over further seeds and problems; None = there are fewer
             than three seeds.
         seeds_p_corrected: Its p-value, corrected for all comparisons of the family that have one.
+        domain: As in `Row`.
     """
 
     benchmark: str
@@ -61,6 +61,7 @@ class Comparison:
     p_corrected: float
     over_seeds: Difference | None = None
     seeds_p_corrected: float | None = None
+    domain: str | None = None
 
     @property
     def decisive(self) -> tuple[Difference, float]:
@@ -84,6 +85,7 @@ class Comparison:
             "p_value": self.difference.p_value,
             "p_corrected": self.p_corrected,
             **self._seeds_json(),
+            **({} if self.domain is None else {"domain": self.domain}),
         }
 
     def _seeds_json(self) -> dict[str, Any]:
@@ -249,13 +251,21 @@ def _compare(policy: _BySeed, baseline: _BySeed) -> Comparison | None:
         seeds=common,
         difference=difference,
         p_corrected=difference.p_value,
+        domain=policy_result.domain,
         over_seeds=paired_difference_over_seeds(later, earlier) if enough else None,
     )
 
 
 def _with_corrected_p(candidates: Sequence[Comparison | None]) -> list[Comparison]:
-    """The comparisons of one family, with p-values corrected for their number."""
+    """The comparisons with corrected p-values: those on whole benchmarks, then those on domains."""
     comparisons = [comparison for comparison in candidates if comparison is not None]
+    whole = [comparison for comparison in comparisons if comparison.domain is None]
+    of_domains = [comparison for comparison in comparisons if comparison.domain is not None]
+    return [*_corrected_family(whole), *_corrected_family(of_domains)]
+
+
+def _corrected_family(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """The comparisons of one family, with p-values corrected for their number."""
     corrected = holm([comparison.difference.p_value for comparison in comparisons])
     over_all_seeds = [c.over_seeds.p_value for c in comparisons if c.over_seeds is not None]
     of_seeds = iter(holm(over_all_seeds))

@@ -3,19 +3,20 @@
 It is read from finished artifacts, for the HTML page (`page.py`).
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from reasoning_lab.data.corpus import subsample_rollouts
 from reasoning_lab.evaluate.completions import COMPLETIONS
 from reasoning_lab.graph.ledger import TABLE_COLUMNS, Ledger
-from reasoning_lab.tracking.history import read_history
+from reasoning_lab.report.overlap import PromptOverlap
+from reasoning_lab.tracking.curves import in_order, points_of, read_history
 
 LEDGER_COLUMNS = ("stage", *TABLE_COLUMNS)
 MAX_ROLLOUTS = 10_000
-_MAX_CURVE_POINTS = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +33,34 @@ class Completions:
 
 
 @dataclass(frozen=True, slots=True)
+class Training:
+    """A policy that was trained.
+
+    Attributes:
+        folder: The artifact's folder.
+        labels: `variant`, `seed` and `stage`.
+    """
+
+    folder: Path
+    labels: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class GraphNode:
     """A node of the graph, as the page shows it.
 
     Attributes:
-        name: Its name in the recipe.
+        name: Its name in the recipe, with the seed.
         fingerprint: Its artifact's fingerprint.
         inputs: Fingerprints of its input artifacts.
         wall_s: Seconds that it took; None = unknown.
         ledger: Counts of inputs, outputs and drops, in the form of `Ledger.as_json`.
+        overlap: Its prompts that earlier stages trained on; None = it has none, or is the first.
+        finished_at: When it was done, ISO 8601 in UTC; None = unknown, as all below.
+        hardware: On what it ran.
+        commit: Of the lab's code.
+        versions: Package -> version that ran.
+        variant: The first one that has it, in words.
     """
 
     name: str
@@ -48,6 +68,12 @@ class GraphNode:
     inputs: Sequence[str]
     wall_s: float | None
     ledger: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    overlap: PromptOverlap | None = None
+    finished_at: str | None = None
+    hardware: str | None = None
+    commit: str | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    variant: str = ""
 
 
 @dataclass(slots=True)
@@ -56,30 +82,60 @@ class Evidence:
 
     Attributes:
         completions: One entry for each evaluation.
-        policies: Label of the curves to the folder of each trained policy.
+        trainings: One entry for each trained policy.
         nodes: Fingerprint to node; each node once, inputs first.
         configs: Title to each recipe's config as YAML.
+        commands: The command of each recipe.
     """
 
     completions: list[Completions] = field(default_factory=list)
-    policies: dict[str, Path] = field(default_factory=dict)
+    trainings: list[Training] = field(default_factory=list)
     nodes: dict[str, GraphNode] = field(default_factory=dict)
     configs: dict[str, str] = field(default_factory=dict)
+    commands: list[str] = field(default_factory=list)
+
+    def node_names(self) -> dict[str, str]:
+        """Each node's name by fingerprint, with its variant where several have that name."""
+        counts = Counter(node.name for node in self.nodes.values())
+        return {
+            fingerprint: node.name if counts[node.name] == 1 else f"{node.name}, {node.variant}"
+            for fingerprint, node in self.nodes.items()
+        }
 
     def ledger_cells(self) -> list[list[str]]:
         """Rows of a table with `LEDGER_COLUMNS`, one for each stage and unit."""
+        names = self.node_names()
         return [
-            [node.name, *cells]
+            [names[node.fingerprint], *cells]
             for node in self.nodes.values()
             for cells in Ledger.of(node.ledger).cells()
         ]
 
     def ledgers(self) -> list[dict[str, Any]]:
         """The counts of each stage and unit, for `report.json`."""
+        names = self.node_names()
         return [
-            {"stage": node.name, "fingerprint": node.fingerprint, "unit": unit, **counts}
-            for node in self.nodes.values()
+            {"stage": names[fingerprint], "fingerprint": fingerprint, "unit": unit, **counts}
+            for fingerprint, node in self.nodes.items()
             for unit, counts in node.ledger.items()
+        ]
+
+    def overlap_sentences(self) -> list[str]:
+        """How many prompts of each stage were trained on before it."""
+        names = self.node_names()
+        return [
+            node.overlap.sentence(names[fingerprint])
+            for fingerprint, node in self.nodes.items()
+            if node.overlap is not None
+        ]
+
+    def overlaps(self) -> list[dict[str, Any]]:
+        """The same in numbers, for `report.json`."""
+        names = self.node_names()
+        return [
+            {"stage": names[fingerprint], "fingerprint": fingerprint, **asdict(node.overlap)}
+            for fingerprint, node in self.nodes.items()
+            if node.overlap is not None
         ]
 
     def rollouts(self) -> dict[str, Any]:
@@ -99,6 +155,7 @@ class Evidence:
                         {
                             "prompt": problem.transcript,
                             "gold": problem.gold,
+                            "domain": problem.domain,
                             "family": problem.family,
                         },
                     ),
@@ -110,12 +167,11 @@ class Evidence:
         return {"sources": sources, "prompts": [p for _, p in prompts.values()], "rollouts": rows}
 
     def curves(self) -> list[dict[str, Any]]:
-        """Every metric of every policy that has a history, thinned to 400 points per curve."""
+        """Every metric of every policy that has a history, thinned to some 400 points a curve."""
         curves = []
-        for label, folder in self.policies.items():
-            for metric, values in read_history(folder).items():
-                points = [[step, value] for step, value in values.items() if value == value]
-                stride = -(-len(points) // _MAX_CURVE_POINTS)
-                if points:
-                    curves.append({"metric": metric, "label": label, "points": points[::stride]})
-        return sorted(curves, key=lambda curve: (curve["metric"] != "train/loss", curve["metric"]))
+        for training in self.trainings:
+            history = read_history(training.folder)
+            points = {metric: points_of(history[metric]) for metric in in_order(history)}
+            if metrics := {metric: line for metric, line in points.items() if line}:
+                curves.append({**training.labels, "metrics": metrics})
+        return curves

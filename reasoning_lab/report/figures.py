@@ -77,8 +77,10 @@ def save_ladder(rows: Sequence[Row], path: Path) -> None:
     """Draw pass@1 after every stage with its 95% interval.
 
     Each variant has a panel, each benchmark a colour and a marker. Several seeds are drawn side by
-    side, and the line goes through their mean.
+    side, and the line goes through their mean. Domains are drawn if there are colours for all.
     """
+    if len({row.benchmark for row in rows}) > len(COLOURS):
+        rows = [row for row in rows if row.domain is None]
     variants = list(dict.fromkeys(row.variant for row in rows))
     stages = list(dict.fromkeys(row.stage for row in rows))
     benchmarks = list(dict.fromkeys(row.benchmark for row in rows))

@@ -7,22 +7,22 @@ policy forbids other scripts and all requests. Temml (MIT), which is included, t
 
 import base64
 import gzip
-import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
 from html import escape
-from importlib.resources import files
 from typing import Any
 
 from reasoning_lab.evaluate.statistics import across_seeds
 from reasoning_lab.graph.recipe import variant_label
 from reasoning_lab.report.comparisons import Claims, Comparison
 from reasoning_lab.report.evidence import LEDGER_COLUMNS, Evidence, GraphNode
+from reasoning_lab.report.head import head_facts
 from reasoning_lab.report.rows import Row
 from reasoning_lab.report.table import (
     TEXT_COLUMNS,
     comparison_cells,
+    filled,
     heading,
     interval,
     mean_cells,
@@ -31,8 +31,8 @@ from reasoning_lab.report.table import (
     row_cells,
     sentences,
 )
+from reasoning_lab.report.template import asset, content_security_policy, fill
 
-_ASSETS = files("reasoning_lab.report") / "assets"
 # The paper's stage ladder (arXiv 2504.21233), pass@1 in percent at temperature 0.6 and top-p 0.95,
 # by the names of our benchmarks: for orientation, as most runs have another model and problems.
 _PAPER: Mapping[str, Mapping[str, float]] = {
@@ -42,50 +42,45 @@ _PAPER: Mapping[str, Mapping[str, float]] = {
     "+ Rollout DPO": {"aime24": 50.0, "math500": 93.6, "gpqa_diamond": 49.0},
     "+ RL": {"aime24": 57.5, "math500": 94.6, "gpqa_diamond": 52.0},
 }
-_NODE_HEIGHT_PX, _ARC_WIDTH_PX = 22, 7
 
 
 def html_page(rows: Sequence[Row], claims: Claims, evidence: Evidence, method: str) -> str:
     """The complete HTML file; `method` says how intervals and p-values are computed."""
-    scripts = {name: _asset(f"{name}.js") for name in ("temml.min", "page")}
+    scripts = {name: asset(f"{name}.js") for name in ("temml.min", "components", "page")}
     data = {
         "ladder": _ladder(rows),
         "variants": [_variant_point(comparison) for comparison in claims.variants],
         "curves": evidence.curves(),
+        "nodes": [
+            _node(evidence.nodes[fingerprint], name)
+            for fingerprint, name in evidence.node_names().items()
+        ],
         **evidence.rollouts(),
     }
     compressed = gzip.compress(json.dumps(data, allow_nan=False).encode(), mtime=0)
     parts = {
         "title": escape(heading(rows)),
+        "head": _head(evidence),
         "about": escape(method),
-        "policy": _content_security_policy(list(scripts.values())),
-        "style": _asset("page.css"),
+        "policy": content_security_policy(list(scripts.values())),
+        "style": asset("page.css"),
+        "ablation": _ablation(claims.variants),
         "results": _results(rows, claims),
         "paper": _paper_style(rows),
-        "claims": _claims(claims),
+        "claims": _claims(claims.stages),
+        "seen": "".join(f"<p>{escape(one)}</p>" for one in evidence.overlap_sentences()),
         "dropped": _table(LEDGER_COLUMNS, evidence.ledger_cells()),
         "provenance": _provenance(evidence),
         "data": base64.b64encode(compressed).decode(),
         "temml": scripts["temml.min"],
+        "components": scripts["components"],
         "script": scripts["page"],
     }
-    return re.sub(r"\$([a-z]+)", lambda match: parts[match[1]], _asset("page.html"))
-
-
-def _asset(name: str) -> str:
-    return (_ASSETS / name).read_text(encoding="utf-8")
-
-
-def _content_security_policy(scripts: Sequence[str]) -> str:
-    """A policy under which only these scripts run and nothing is requested."""
-    hashes = [
-        f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
-        for script in scripts
-    ]
-    return f"default-src 'none'; style-src 'unsafe-inline'; script-src {' '.join(hashes)}"
+    return fill("page.html", parts)
 
 
 def _table(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+    columns, cells = filled(columns, cells)
     names = [' class="name"' if name in TEXT_COLUMNS else "" for name in columns]
 
     def line(tag: str, values: Sequence[str]) -> str:
@@ -109,6 +104,7 @@ def _paper_style(rows: Sequence[Row]) -> str:
     for row in rows:
         groups.setdefault((row.variant, row.stage), {}).setdefault(row.benchmark, []).append(row)
     benchmarks = list(dict.fromkeys(row.benchmark for row in rows))
+    is_shared = any(name in benchmarks for name in next(iter(_PAPER.values())))
     paper_benchmarks = [name for name in next(iter(_PAPER.values())) if name not in benchmarks]
     several = len({row.variant for row in rows}) > 1
     cells = [
@@ -132,8 +128,8 @@ def _paper_style(rows: Sequence[Row]) -> str:
     table = _table(["policy", *benchmarks, *paper_benchmarks], cells)
     note = "The paper's rows are of Phi-4-Mini, as reported; nothing here is paired with them."
     return (
-        f'<details open><summary>beside the paper</summary><div class="scroll">'
-        f'{table}</div><p class="dim">{note}</p></details>'
+        f"<details{' open' if is_shared else ''}><summary>beside the paper</summary>"
+        f'<div class="scroll">{table}</div><p class="dim">{note}</p></details>'
     )
 
 
@@ -144,19 +140,44 @@ def _mean_cell(rows: Sequence[Row]) -> str:
     return f"{percent(sum(means) / len(means))} ({interval(*across_seeds(means))} over seeds)"
 
 
-def _claims(claims: Claims) -> str:
-    parts = []
-    for title, comparisons in (("variants", claims.variants), ("stages", claims.stages)):
-        if comparisons:
-            parts.append(f"<h3>{title}</h3>{_sentences(comparisons)}")
-            parts.append(f'<div class="scroll">{_table(*comparison_cells(comparisons))}</div>')
-    return "".join(parts) or "<p>There is one policy, so nothing to compare.</p>"
+def _head(evidence: Evidence) -> str:
+    lines = [
+        f"<dt>{escape(name)}</dt><dd>{'<br>'.join(map(escape, values))}</dd>"
+        for name, values in head_facts(evidence).items()
+    ]
+    return f"<dl>{''.join(lines)}</dl>" if lines else ""
+
+
+def _ablation(comparisons: Sequence[Comparison]) -> str:
+    """The verdict on the variants, which is why several were run; empty without variants."""
+    if not comparisons:
+        return ""
+    return (
+        '<section id="ablation"><h2>What each variant changed</h2>'
+        f'<figure id="variants"></figure>{_claims(comparisons)}</section>'
+    )
+
+
+def _claims(comparisons: Sequence[Comparison]) -> str:
+    if not comparisons:
+        return "<p>There is one policy, so nothing to compare.</p>"
+    table = _table(*comparison_cells(comparisons))
+    return f'{_sentences(comparisons)}<div class="scroll">{table}</div>'
 
 
 def _sentences(comparisons: Sequence[Comparison]) -> str:
     bold = re.compile(r"[*]{2}(.+?)[*]{2}")
     lines = [bold.sub(r"<b>\1</b>", escape(sentence)) for sentence in sentences(comparisons)]
     return "<ul>" + "".join(f"<li>{line}</li>" for line in lines) + "</ul>"
+
+
+def _node(node: GraphNode, name: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "fingerprint": node.fingerprint,
+        "inputs": list(node.inputs),
+        "wall_s": node.wall_s,
+    }
 
 
 def _ladder(rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -202,36 +223,4 @@ def _provenance(evidence: Evidence) -> str:
         f"<details><summary>config: {escape(title)}</summary><pre>{escape(text)}</pre></details>"
         for title, text in evidence.configs.items()
     )
-    return f'<div class="scroll">{_graph(evidence.nodes)}</div>{configs}'
-
-
-def _graph(nodes: Mapping[str, GraphNode]) -> str:
-    """One line of text for each node, with arcs at the left from its input nodes."""
-    positions = {fingerprint: position for position, fingerprint in enumerate(nodes)}
-    arcs = [
-        (positions[source], positions[node.fingerprint])
-        for node in nodes.values()
-        for source in node.inputs
-        if source in positions
-    ]
-    left = 14 + _ARC_WIDTH_PX * max((end - start for start, end in arcs), default=0) * 3 // 4
-    shapes = []
-    for start, end in arcs:
-        y, to = ((position + 0.7) * _NODE_HEIGHT_PX for position in (start, end))
-        x = left - 6
-        bend = x - _ARC_WIDTH_PX * (end - start)
-        shapes.append(
-            f'<path d="M{x},{y} C{bend},{y} {bend},{to} {x},{to}" fill="none" stroke="currentColor"'
-            ' opacity="0.5"/>'
-        )
-    for node in nodes.values():
-        y = (positions[node.fingerprint] + 0.7) * _NODE_HEIGHT_PX + 4
-        duration = "" if node.wall_s is None else f", {node.wall_s:,.0f} s"
-        text = escape(f"{node.name}  {node.fingerprint}{duration}")
-        shapes.append(f'<text x="{left}" y="{y}">{text}</text>')
-    height = (len(nodes) + 0.5) * _NODE_HEIGHT_PX
-    width = left + 420
-    return (
-        f'<svg viewBox="0 0 {width} {height}" style="max-width: {width}px" role="img" '
-        f'aria-label="the graph of artifacts">{"".join(shapes)}</svg>'
-    )
+    return f'<div class="scroll" id="graph"></div>{configs}'

@@ -28,26 +28,44 @@ TEXT_COLUMNS = ("variant", "stage", "benchmark", "policy", "against", "unit", "d
 
 def heading(rows: Sequence[Row]) -> str:
     """What the numbers are, with the benchmarks by name."""
-    return f"pass@1 on {', '.join(dict.fromkeys(row.benchmark for row in rows))}"
+    benchmarks = dict.fromkeys(row.benchmark for row in rows if row.domain is None)
+    return f"pass@1 on {', '.join(benchmarks)}"
+
+
+def filled(
+    columns: Sequence[str], cells: Sequence[Sequence[str]]
+) -> tuple[list[str], list[list[str]]]:
+    """The columns that hold something, with their cells; all of a table without rows."""
+    places = [at for at in range(len(columns)) if not cells or any(line[at] for line in cells)]
+    return [columns[at] for at in places], [[line[at] for at in places] for line in cells]
 
 
 def markdown_table(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
-    """A GitHub table, numbers aligned to the right."""
+    """A GitHub table, numbers aligned to the right; a column without content is left out."""
+    columns, cells = filled(columns, cells)
     rule = [":--" if name in TEXT_COLUMNS else "--:" for name in columns]
     escaped = [[cell.replace("|", "\\|") for cell in line] for line in (columns, rule, *cells)]
     return "".join("| " + " | ".join(line) + " |\n" for line in escaped)
 
 
 def console_table(title: str, columns: Sequence[str], cells: Sequence[Sequence[str]]) -> Table:
-    """A table for a terminal; a narrow one folds names and never cuts numbers."""
+    """A table for a terminal; a narrow one folds names and never cuts numbers.
+
+    A domain stands without its benchmark, which is above it.
+    """
+    columns, cells = filled(columns, cells)
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=0, show_edge=False)
     for name in columns:
         if name in TEXT_COLUMNS:
             table.add_column(name, overflow="fold")
         else:
             table.add_column(name.replace(" ", "\n"), justify="right", no_wrap=True)
+    place = columns.index("benchmark") if "benchmark" in columns else None
     for line in cells:
-        table.add_row(*line)
+        shown = list(line)
+        if place is not None and "/" in line[place]:
+            shown[place] = f"/{line[place].partition('/')[2]}"
+        table.add_row(*shown)
     return table
 
 
@@ -77,13 +95,17 @@ def mean_cells(means: Sequence[StageMean]) -> tuple[list[str], list[list[str]]]:
 def comparison_cells(comparisons: Sequence[Comparison]) -> tuple[list[str], list[list[str]]]:
     """Columns and cells of paired comparisons, in percentage points.
 
-    Those over seeds are there if any comparison has enough of them.
+    Those over seeds are there if any comparison has enough of them, and the variant if stages of
+    several are compared.
     """
+    of_stages = [c for c in comparisons if c.variant == c.baseline_variant]
+    several = len({comparison.variant for comparison in of_stages}) > 1
     over_seeds = any(comparison.over_seeds for comparison in comparisons)
     columns = ["policy", "against", "benchmark", "points", "95% interval", "p", "p corrected"]
     columns += ["over seeds", "p over seeds", "p corrected over seeds"] if over_seeds else []
-    return [*columns, "n"], [
+    return [*(["variant"] if several else []), *columns, "n"], [
         [
+            *([variant_label(comparison.variant)] if several else []),
             *labels(comparison),
             comparison.benchmark,
             f"{100 * comparison.difference.mean:+.1f}",
@@ -134,14 +156,18 @@ def _equals(p: float) -> str:
 
 
 def sentences(comparisons: Sequence[Comparison]) -> list[str]:
-    """Each comparison in words; several variants with ladders are named in front."""
+    """Each comparison in words, with the benchmark in front where there are several.
+
+    So is the variant, where several have ladders.
+    """
     several = len({comparison.variant for comparison in comparisons}) > 1
-    return [
-        f"{variant_label(c.variant)}: {sentence(c)}"
-        if several and c.variant == c.baseline_variant
-        else sentence(c)
-        for c in comparisons
-    ]
+    several_benchmarks = len({comparison.benchmark for comparison in comparisons}) > 1
+    lines = []
+    for c in comparisons:
+        names = [variant_label(c.variant)] if several and c.variant == c.baseline_variant else []
+        names += [c.benchmark] if several_benchmarks else []
+        lines.append(f"{', '.join(names)}: {sentence(c)}" if names else sentence(c))
+    return lines
 
 
 def labels(comparison: Comparison) -> tuple[str, str]:
@@ -199,7 +225,7 @@ def _cell(row: Row, name: str) -> str:
         "samples": str(row.samples),
         "pass@all": _of_all("pass", row),
         "maj@all": _of_all("maj", row),
-        "cut off": percent(row.measured.get("truncated_frac", 0.0)),
+        "cut off": "" if row.domain else percent(row.measured.get("truncated_frac", 0.0)),
         "completion tokens": "" if tokens is None else f"{tokens:,.1f}",
         "train tokens": f"{row.train_tokens:,}",
         "seconds": f"{row.wall_s:,.0f}",
@@ -231,6 +257,7 @@ def latex_tables(rows: Sequence[Row], claims: Claims, method: str) -> str:
 
 
 def _tabular(name: str, columns: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+    columns, cells = filled(columns, cells)
     alignment = "".join("l" if column in TEXT_COLUMNS else "r" for column in columns)
     lines = [_latex_row(columns), "\\midrule\n", *map(_latex_row, cells)]
     return (

@@ -16,6 +16,7 @@ from reasoning_lab.graph.recipe import variant_label
 from reasoning_lab.report.comparisons import Claims
 from reasoning_lab.report.evidence import LEDGER_COLUMNS, Evidence
 from reasoning_lab.report.figures import save_ablation, save_ladder, save_lengths
+from reasoning_lab.report.head import head_facts, head_sentences
 from reasoning_lab.report.page import html_page
 from reasoning_lab.report.rows import Row, StageResult
 from reasoning_lab.report.table import (
@@ -26,15 +27,17 @@ from reasoning_lab.report.table import (
     mean_cells,
     row_cells,
     sentence,
+    sentences,
 )
 from reasoning_lab.system.files import write_atomically
 from reasoning_lab.types import UserError
 
 _METHOD = (
-    "Intervals are 95% and clustered by problem; `over seeds` is Student's t over the seeds' "
+    "Intervals are 95% and clustered by problem; those over seeds are Student's t over the seeds' "
     "own means. Differences are paired over problems, with p from a sign-flip permutation test. "
     "With three seeds or more they are over seeds and problems too, which then decides the words. "
-    "p is corrected by Holm's method for the number of comparisons in the same table."
+    "p is corrected by Holm's method for the number of comparisons in the same table; those on "
+    "single domains are counted apart."
 )
 
 
@@ -61,21 +64,16 @@ def write_report(
     """
     if not rows:
         raise UserError(f"{out_dir}: there is no evaluation to report; run a recipe that evaluates")
-    content = {
-        "rows": [row.as_json() for row in rows],
-        "differences": [comparison.as_json() for comparison in claims.stages],
-        "ablations": [comparison.as_json() for comparison in claims.variants],
-        "means": [mean.as_json() for mean in claims.means],
-    }
-    if ledgers := evidence.ledgers():
-        content["ledgers"] = ledgers
+    content = _content(rows, claims, evidence)
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
     out_dir.mkdir(parents=True, exist_ok=True)
+    whole = [result for result in results if result.domain is None]
+    variants = [comparison for comparison in claims.variants if comparison.domain is None]
     figures: dict[str, Callable[[Path], None]] = {"ladder": lambda path: save_ladder(rows, path)}
-    if results:
-        figures["lengths"] = lambda path: save_lengths(results, path)
-    if claims.variants:
-        figures["ablation"] = lambda path: save_ablation(claims.variants, path)
+    if whole:
+        figures["lengths"] = lambda path: save_lengths(whole, path)
+    if variants:
+        figures["ablation"] = lambda path: save_ablation(variants, path)
     files = {
         "json": ("report.json", text),
         "csv": ("report.csv", _csv([row.as_json() for row in rows])),
@@ -96,23 +94,43 @@ def write_report(
     return paths
 
 
+def _content(rows: Sequence[Row], claims: Claims, evidence: Evidence) -> dict[str, Any]:
+    """What `report.json` holds."""
+    content: dict[str, Any] = {
+        "rows": [row.as_json() for row in rows],
+        "differences": [comparison.as_json() for comparison in claims.stages],
+        "ablations": [comparison.as_json() for comparison in claims.variants],
+        "means": [mean.as_json() for mean in claims.means],
+    }
+    if facts := head_facts(evidence):
+        content["run"] = facts
+    if ledgers := evidence.ledgers():
+        content["ledgers"] = ledgers
+    if overlaps := evidence.overlaps():
+        content["prompts_seen_before"] = overlaps
+    return content
+
+
 def _markdown(
     rows: Sequence[Row], claims: Claims, evidence: Evidence, figures: Sequence[str]
 ) -> str:
     """The Markdown page: tables, figures, a sentence for each comparison, and the method."""
     parts = [f"# {heading(rows)}\n"]
+    if facts := head_sentences(evidence):
+        parts.append("".join(f"- {fact}\n" for fact in facts))
+    if claims.variants:
+        parts += [
+            "## What each variant changed\n",
+            "".join(f"- {line}\n" for line in sentences(claims.variants)),
+            markdown_table(*comparison_cells(claims.variants)),
+            "![difference of each variant to the full recipe](ablation.png)\n",
+            "## Results\n",
+        ]
     if claims.means:
         means = markdown_table(*mean_cells(claims.means))
         parts += ["Mean over seeds:\n", means, "Each seed:\n"]
     parts.append(markdown_table(*row_cells(rows)))
     parts.append("![pass@1 after each stage, with 95% intervals](ladder.png)\n")
-    if claims.variants:
-        parts += [
-            "## What each variant changed\n",
-            "".join(f"- {sentence(comparison)}\n" for comparison in claims.variants),
-            markdown_table(*comparison_cells(claims.variants)),
-            "![difference of each variant to the full recipe](ablation.png)\n",
-        ]
     if claims.stages:
         parts.append("## What each stage changed\n")
     groups: dict[tuple[str, str], list[str]] = {}
@@ -126,6 +144,8 @@ def _markdown(
         ]
     if "lengths" in figures:
         parts.append("![lengths of right and wrong completions](lengths.png)\n")
+    if overlaps := evidence.overlap_sentences():
+        parts += ["## Prompts seen before\n", "".join(f"- {one}\n" for one in overlaps)]
     if cells := evidence.ledger_cells():
         parts += ["## What was dropped\n", markdown_table(LEDGER_COLUMNS, cells)]
     parts.append(f"{_METHOD}\n")

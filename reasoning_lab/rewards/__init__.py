@@ -16,7 +16,14 @@ from reasoning_lab.rewards.options import (
     check_whole_number,
     finite_option,
 )
-from reasoning_lab.types import UserError, Verdict
+from reasoning_lab.types import Problem, UserError, Verdict
+from reasoning_lab.verify.extraction import extract_response
+from reasoning_lab.verify.instructions import (
+    InstructionError,
+    followed,
+    instructions_of,
+    read_instructions,
+)
 
 _NO_TAG = r"(?!</?think>)"
 _ONE_THOUGHT = re.compile(
@@ -52,6 +59,12 @@ def correctness(
         Verdict.UNPARSEABLE: unparseable,
         Verdict.TIMEOUT: timeout,
     }[verdict]
+
+
+@check_options(check_not_reversed)
+def tests_passed(passed_frac: float | None) -> float:
+    """The fraction of the problem's tests that the program passed; 0 where there are no tests."""
+    return passed_frac or 0.0
 
 
 @check_options(check_not_reversed)
@@ -138,3 +151,60 @@ def repetition(completion: str, ngram: int = 8) -> float:
     N-grams are of words, and of single characters where a script writes no spaces.
     """
     return -repeated_frac(completion, ngram) or 0.0
+
+
+def _check_instructions(options: Mapping[str, Any], weight: float, key: str) -> None:
+    check_not_reversed(options, weight, key)
+    if options["criterion"] not in ("strict", "loose"):
+        raise UserError(f"{key}.criterion: {options['criterion']!r}; choose strict or loose")
+    if options["instructions"] is not None:
+        try:
+            read_instructions(options["instructions"])
+        except InstructionError as error:
+            raise UserError(f"{key}.instructions: {error}; correct the list") from error
+
+
+@check_options(_check_instructions)
+def instructions(
+    completion: str,
+    problem: Problem,
+    instructions: Sequence[Mapping[str, Any]] | None = None,
+    criterion: str = "strict",
+    thought_prefix: str = "",
+) -> float:
+    """The fraction of the instructions on form that the response follows.
+
+    Zhou et al. 2023 (arXiv:2311.07911), accuracy of instructions. The response is what stands
+    behind the thought. The instructions are the problem's, or those of the config, in the form of
+    `data.rows.instructions`. 0 where there are none.
+    """
+    outcomes = _followed(completion, problem, instructions, criterion, thought_prefix)
+    return sum(outcomes) / len(outcomes) if outcomes else 0.0
+
+
+@check_options(_check_instructions)
+def all_instructions(
+    completion: str,
+    problem: Problem,
+    instructions: Sequence[Mapping[str, Any]] | None = None,
+    criterion: str = "strict",
+    thought_prefix: str = "",
+) -> float:
+    """1 where the response follows every instruction, else 0, also where there are none.
+
+    The accuracy of prompts in Zhou et al. 2023, strict or loose; see `instructions`.
+    """
+    outcomes = _followed(completion, problem, instructions, criterion, thought_prefix)
+    return float(bool(outcomes) and all(outcomes))
+
+
+def _followed(
+    completion: str,
+    problem: Problem,
+    listed: Sequence[Mapping[str, Any]] | None,
+    criterion: str,
+    thought_prefix: str,
+) -> list[bool]:
+    chosen = instructions_of(problem) if listed is None else read_instructions(listed)
+    response = extract_response(thought_prefix + completion)
+    return followed(chosen, response or "", criterion)

@@ -19,12 +19,15 @@ from reasoning_lab.config.targets import resolve
 from reasoning_lab.rewards.options import OPTION_CHECKS, finite_float, finite_option
 from reasoning_lab.types import Rollout, UserError
 
+# `prompt` is the user's last message; `problem` has what comes before it in a conversation.
 # `thought_prefix` is what the chat template writes of the thought before the completion begins.
 ROLLOUT_ARGUMENTS = (
     "prompt",
     "completion",
     "gold",
+    "problem",
     "verdict",
+    "passed_frac",
     "truncated",
     "completion_tokens",
     "max_new_tokens",
@@ -123,7 +126,9 @@ class WeightedRewards:
             "prompt": rollout.problem.prompt,
             "completion": rollout.completion.text,
             "gold": rollout.problem.gold,
+            "problem": rollout.problem,
             "verdict": rollout.verdict,
+            "passed_frac": rollout.passed_frac,
             "truncated": rollout.completion.truncated,
             "completion_tokens": len(rollout.completion.token_ids),
             "max_new_tokens": self._max_new_tokens,

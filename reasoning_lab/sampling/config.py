@@ -19,7 +19,7 @@ from reasoning_lab.config.components import (
 )
 from reasoning_lab.config.fields import FREE_KEYS, number
 from reasoning_lab.config.hardware import HardwareConfig
-from reasoning_lab.data.teachers.teacher import AnswerPattern, SolutionWriter, boxed
+from reasoning_lab.data.teachers.teacher import AnswerPattern, SolutionWriter
 from reasoning_lab.models.think_tags import has_open_thought, merge_thoughts, strip_turn_end
 from reasoning_lab.sampling.engine import Engine, Sampling, rollout_seeds, with_instruction
 from reasoning_lab.types import Completion, Problem, Rollout, Verdict
@@ -109,10 +109,9 @@ class VLLMEngineConfig(EngineConfig):
         from reasoning_lab.sampling.vllm import VLLMEngine, VLLMReplicas
 
         build = partial(VLLMEngine, **self.arguments(), hardware=hardware)
-        limits = hardware.sampling
-        if limits.data_parallel_size == 1:
+        if hardware.sampling.data_parallel_size == 1:
             return build()
-        return VLLMReplicas(build, limits.data_parallel_size, limits.tensor_parallel_size)
+        return VLLMReplicas(build, hardware)
 
     def for_policy(self, model: str, revision: str | None, dtype: str) -> Self:
         return replace(self, model=model, revision=revision, dtype=dtype)
@@ -217,7 +216,7 @@ class ModelTeacherConfig(TeacherConfig):
         self, completion: Completion, answers: AnswerPattern | None
     ) -> Completion:
         """Return the completion with one thought, and with a box unless it was truncated."""
-        from reasoning_lab.verify.extraction import extract_answer
+        from reasoning_lab.verify.extraction import boxed, extract_answer
 
         text = merge_thoughts(strip_turn_end(self.opening + completion.text))
         truncated = completion.truncated or has_open_thought(text)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # Called with each batch of completions that has ended.
 OnProgress = Callable[[Sequence[Completion]], None]
+# A completion before its first token; it stays so where its prompt leaves it no room.
+NOTHING_YET = Completion([], "", truncated=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,37 @@ class Engine(Protocol):
         ...
 
 
+class InterruptibleEngine(Engine, Protocol):
+    """An engine whose completions can stop before they end and go on later, by other weights."""
+
+    def extend(
+        self,
+        prompts: Sequence[Prompt],
+        started: Sequence[Completion],
+        sampling: Sampling,
+        seeds: Sequence[int],
+        most_tokens: int,
+    ) -> list[Completion]:
+        """Continue each completion by at most `most_tokens`, after its prompt and its own tokens.
+
+        The tokens so far are read again, so that nothing of earlier weights is left in a cache.
+
+        Args:
+            prompts: As in `generate`.
+            started: The completion of each prompt so far; one without tokens begins.
+            sampling: As in `generate`; `max_new_tokens` bounds whole completions.
+            seeds: One for each prompt, the same in each call; later tokens get other random numbers
+                than earlier ones.
+            most_tokens: At least 1.
+
+        Returns:
+            Whole completions: earlier tokens and their logprobs as they were, then the new ones. A
+            truncated one may be continued, unless it got fewer than `most_tokens` or has
+            `max_new_tokens`.
+        """
+        ...
+
+
 def with_instruction(prompt: Prompt, instruction: str) -> Prompt:
     """Return the prompt, with a nonempty instruction on a separate line of the last turn."""
     if not instruction:
@@ -84,16 +117,37 @@ def completions_of(
     ]
 
 
-def rollout_seeds(problems: Sequence[Problem], samples: int, seed: str) -> list[list[int]]:
+def extended_outputs(
+    started: Sequence[Completion], outputs: Sequence[tuple[list[int], Sequence[float], bool]]
+) -> list[tuple[list[int], Sequence[float], bool]]:
+    """Whole completions, as `completions_of` takes them; `outputs` have the new tokens alone."""
+    whole: list[tuple[list[int], Sequence[float], bool]] = []
+    for before, (ids, new_logprobs, truncated) in zip(started, outputs, strict=True):
+        logprobs: Sequence[float] = [*before.logprobs, *new_logprobs]
+        # An engine that gives none says so by an empty tuple.
+        whole.append(([*before.token_ids, *ids], logprobs or (), truncated))
+    return whole
+
+
+def extended_seed(seed: int, tokens: int) -> int:
+    """The seed after so many tokens, for an engine that cannot go on within a row of numbers."""
+    return random.Random(f"{seed}/{tokens}").getrandbits(63) if tokens else seed
+
+
+def rollout_seeds(
+    problems: Sequence[Problem], samples: int | Sequence[int], seed: str
+) -> list[list[int]]:
     """Return `samples` seeds for each problem, from `seed` and the problem's id.
 
-    A problem that occurs again gets the next samples' seeds.
+    A problem that occurs again gets the next samples' seeds. `samples` may be one number, or one
+    for each problem.
     """
+    counts = [samples] * len(problems) if isinstance(samples, int) else samples
     samples_drawn: Counter[str] = Counter()
     seeds = []
-    for problem in problems:
+    for problem, count in zip(problems, counts, strict=True):
         start = samples_drawn[problem.id]
-        samples_drawn[problem.id] += samples
-        keys = (f"{seed}/{problem.id}/{sample}" for sample in range(start, start + samples))
+        samples_drawn[problem.id] += count
+        keys = (f"{seed}/{problem.id}/{sample}" for sample in range(start, start + count))
         seeds.append([random.Random(key).getrandbits(63) for key in keys])
     return seeds

@@ -17,7 +17,13 @@ from reasoning_lab.kernels.fused_decoder import FusedDecoder, can_decode_fused
 from reasoning_lab.models.chat import stop_token_ids, unused_ids_mask
 from reasoning_lab.models.policy import context_tokens, sampling_device, to_device
 from reasoning_lab.models.tokenizer import prompt_tokens
-from reasoning_lab.sampling.engine import OnProgress, Sampling, completions_of
+from reasoning_lab.sampling.engine import (
+    NOTHING_YET,
+    OnProgress,
+    Sampling,
+    completions_of,
+    extended_outputs,
+)
 from reasoning_lab.sampling.engine_check import check_engine, hf_remedy
 from reasoning_lab.types import Completion, Prompt
 
@@ -60,6 +66,25 @@ class HFEngine:
     ) -> list[Completion]:
         return self.complete(prompt_tokens(self._tokenizer, prompts), sampling, seeds)
 
+    def extend(
+        self,
+        prompts: Sequence[Prompt],
+        started: Sequence[Completion],
+        sampling: Sampling,
+        seeds: Sequence[int],
+        most_tokens: int,
+    ) -> list[Completion]:
+        """As `InterruptibleEngine` has it.
+
+        Under the same weights a completion is, but for rounding, the one without an interruption.
+        """
+        prompt_ids = prompt_tokens(self._tokenizer, prompts)
+        limits = [
+            min(most_tokens, self._room(ids, sampling.max_new_tokens) - len(before.token_ids))
+            for ids, before in zip(prompt_ids, started, strict=True)
+        ]
+        return self._complete(prompt_ids, started, sampling, seeds, limits)
+
     def reporting_to(self, on_progress: OnProgress) -> "HFEngine":
         """Have it called with the new completions when a batch ends; this engine."""
         self._on_progress = on_progress
@@ -69,25 +94,43 @@ class HFEngine:
         """Drop the reference to the model."""
         del self._model
 
-    @torch.inference_mode()
     def complete(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]
     ) -> list[Completion]:
         """Like `generate`, with prompts as token ids."""
         limits = [self._room(prompt, sampling.max_new_tokens) for prompt in prompts]
+        started = [NOTHING_YET] * len(prompts)
+        return self._complete(prompts, started, sampling, seeds, limits)
+
+    @torch.inference_mode()
+    def _complete(
+        self,
+        prompts: Sequence[Sequence[int]],
+        started: Sequence[Completion],
+        sampling: Sampling,
+        seeds: Sequence[int],
+        limits: Sequence[int],
+    ) -> list[Completion]:
+        """`limits` are the most new tokens of each row; a row of none stays as it is."""
+        texts = [
+            [*prompt, *before.token_ids] for prompt, before in zip(prompts, started, strict=True)
+        ]
         written = [row for row, limit in enumerate(limits) if limit > 0]
-        order = sorted(written, key=lambda row: len(prompts[row]), reverse=True)
-        empty = Completion([], "", truncated=True)
-        completions: dict[int, Completion] = dict.fromkeys(range(len(prompts)), empty)
+        order = sorted(written, key=lambda row: len(texts[row]), reverse=True)
+        completions: dict[int, Completion] = dict(enumerate(started))
         was_training = self._model.training
         self._model.eval()
         fused = FusedDecoder(self._model) if can_decode_fused(self._model) else None
         try:
             for start in range(0, len(order), self._batch_size):
                 rows = order[start : start + self._batch_size]
-                state = self._start_decoding([prompts[row] for row in rows], fused)
+                state = self._start_decoding([texts[row] for row in rows], fused)
                 batch = self._generate_batch(
-                    state, sampling, [seeds[row] for row in rows], [limits[row] for row in rows]
+                    state,
+                    [started[row] for row in rows],
+                    sampling,
+                    [seeds[row] for row in rows],
+                    [limits[row] for row in rows],
                 )
                 completions.update(zip(rows, batch, strict=True))
                 self._on_progress(batch)
@@ -113,14 +156,16 @@ class HFEngine:
     def _generate_batch(
         self,
         state: Decoding | Rereading,
+        started: Sequence[Completion],
         sampling: Sampling,
         seeds: Sequence[int],
         limits: Sequence[int],
     ) -> list[Completion]:
-        """`limits` are the most tokens of each row, at least 1."""
+        """`limits` are the most new tokens of each row, at least 1."""
         device, most = self._model.device, max(limits)
         end_id = int(self._stop_ids[0])
-        uniforms = _uniforms(seeds, most).to(device)
+        starts = [len(before.token_ids) for before in started]
+        uniforms = _uniforms(seeds, most, starts).to(device)
         tokens = torch.full((len(seeds), most), end_id, device=device)
         logprobs = torch.zeros(tokens.shape, device=device)
         lengths = torch.tensor(limits, device=device)
@@ -149,15 +194,13 @@ class HFEngine:
                 state.select(alive.nonzero()[:, 0])
                 sampled = sampled[alive]
             state.append(sampled)
-        return completions_of(
-            self._tokenizer,
-            [
-                (ids[:length], values[:length], not stopped)
-                for ids, values, length, stopped in zip(
-                    *(part.tolist() for part in (tokens, logprobs, lengths, ended)), strict=True
-                )
-            ],
-        )
+        outputs = [
+            (ids[:length], values[:length], not stopped)
+            for ids, values, length, stopped in zip(
+                *(part.tolist() for part in (tokens, logprobs, lengths, ended)), strict=True
+            )
+        ]
+        return completions_of(self._tokenizer, extended_outputs(started, outputs))
 
 
 def checked_engine(
@@ -183,10 +226,14 @@ def checked_engine(
     return engine
 
 
-def _uniforms(seeds: Sequence[int], count: int) -> Tensor:
-    """Return `[B, count]` float32 in [0, 1); row i depends only on `seeds[i]`."""
+def _uniforms(seeds: Sequence[int], count: int, starts: Sequence[int]) -> Tensor:
+    """`[B, count]` float32 in [0, 1): row i has the numbers of `seeds[i]` from `starts[i]` on."""
     generator = torch.Generator()
-    return torch.stack([torch.rand(count, generator=generator.manual_seed(s)) for s in seeds])
+    rows = [
+        torch.rand(start + count, generator=generator.manual_seed(seed))[start:]
+        for seed, start in zip(seeds, starts, strict=True)
+    ]
+    return torch.stack(rows)
 
 
 def sample(

@@ -1,19 +1,24 @@
 """Verified rollouts of a policy, for every stage that samples one and for evaluation."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain
+from dataclasses import dataclass, replace
+from itertools import chain, islice
 from pathlib import Path
+from typing import cast
 
 from reasoning_lab.config.benchmark import SHARD_ROLLOUTS, SamplingConfig
 from reasoning_lab.data.shards import sample_in_shards
 from reasoning_lab.sampling.engine import (
+    NOTHING_YET,
     Engine,
+    InterruptibleEngine,
     OnProgress,
     Sampling,
     rollout_seeds,
     with_instruction,
 )
-from reasoning_lab.system.ranks import Peers, rank, rank_slice, world_size
+from reasoning_lab.system.ranks import Item, Peers, rank, rank_slice, world_size
 from reasoning_lab.tracking.progress import Progress, Task
 from reasoning_lab.types import (
     Completion,
@@ -30,6 +35,25 @@ from reasoning_lab.verify import Verifier
 def sampling_from_config(config: SamplingConfig) -> Sampling:
     """The engine's sampling options for `resumable_groups`, which needs no logprobs."""
     return Sampling(config.temperature, config.top_p, config.completion_tokens, logprobs=False)
+
+
+@dataclass(frozen=True, slots=True)
+class PartialRollout:
+    """A completion that an update may interrupt, before it is verified.
+
+    Attributes:
+        problem: What is asked.
+        seed: Fixes its random numbers.
+        completion: Its tokens so far.
+        token_versions: The policy version that sampled each of them.
+        ended: True = no token follows.
+    """
+
+    problem: Problem
+    seed: int
+    completion: Completion = NOTHING_YET
+    token_versions: Sequence[int] = ()
+    ended: bool = False
 
 
 class RolloutSampler:
@@ -50,6 +74,7 @@ class RolloutSampler:
 
     Attributes:
         thought_prefix: The same after no earlier messages; it must be alike for every problem.
+        sync_s: Seconds so far in which the engine was given weights.
     """
 
     def __init__(
@@ -68,10 +93,12 @@ class RolloutSampler:
         self._verifier = verifier
         self._author = author
         self._sync_weights = sync_weights
+        self.sync_s = 0.0
         self._instruction = instruction
         self._thought_of = thought_of
         self.thought_prefix = thought_of(())
         self._peers = Peers()
+        self._extended_version: int | None = None
 
     def close(self) -> None:
         """Free the engine's resources."""
@@ -81,27 +108,31 @@ class RolloutSampler:
         self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int]
     ) -> list[Completion]:
         """Unverified completions of the policy that came in; every rank calls it."""
-        self._sync_weights(self._engine, 0)
+        self._sync(0)
         return self._engine.generate(prompts, sampling, seeds)
 
     def groups(
         self,
         problems: Sequence[Problem],
-        group_size: int,
+        group_size: int | Sequence[int],
         sampling: Sampling,
         seed: str,
         policy_version: int = 0,
     ) -> list[RolloutGroup]:
         """`group_size` rollouts of each problem; `seed` and the prompt fix their random numbers.
 
+        `group_size` may be one number, or one for each problem.
+
         Returns:
             One group a problem, in order. A problem that occurs twice has two groups, each with its
             own random numbers.
         """
-        self._sync_weights(self._engine, policy_version)
-        seeds = rank_slice(rollout_seeds(problems, group_size, seed))
-        rank_rollouts = self._sample(rank_slice(problems), sampling, seeds, policy_version)
-        return self._gather_groups(rank_rollouts, problems, group_size)
+        self._sync(policy_version)
+        seeds = rollout_seeds(problems, group_size, seed)
+        rank_rollouts = self._sample(
+            rank_slice(problems), sampling, rank_slice(seeds), policy_version
+        )
+        return self._gather_groups(rank_rollouts, problems, list(map(len, seeds)))
 
     def resumable_groups(
         self,
@@ -125,7 +156,7 @@ class RolloutSampler:
                 self._advance([rollout.completion for rollout in sampled])
             return sampled
 
-        self._sync_weights(self._engine, 0)
+        self._sync(0)
         shard_problems = max(1, SHARD_ROLLOUTS // group_size)
         rank_problems = rank_slice(problems)
         folder = folder / f"{rank()}-of-{world_size()}" if world_size() > 1 else folder
@@ -139,20 +170,88 @@ class RolloutSampler:
                 done += len(shard) * world_size()
                 if task.done < done:  # The shard was there already.
                     task.start(done)
-                yield from self._gather_groups(shard, problems[start : start + stride], group_size)
+                part_problems = problems[start : start + stride]
+                sizes = [group_size] * len(part_problems)
+                yield from self._gather_groups(shard, part_problems, sizes)
             self._task = None
 
+    def extend(
+        self,
+        rollouts: Sequence[PartialRollout],
+        sampling: Sampling,
+        most_tokens: int,
+        policy_version: int,
+    ) -> list[PartialRollout]:
+        """Each rollout with at most `most_tokens` more; every rank calls it with the same ones.
+
+        Args:
+            rollouts: None has ended.
+            sampling: `max_new_tokens` bounds whole rollouts.
+            most_tokens: At least 1.
+            policy_version: Of the weights that sample; the engine gets them when it changes.
+        """
+        if policy_version != self._extended_version:
+            self._sync(policy_version)
+            self._extended_version = policy_version
+        of_rank = rank_slice(rollouts)
+        self._require_one_thought([rollout.problem for rollout in of_rank])
+        extended = cast(InterruptibleEngine, self._engine).extend(
+            [self._prompt(rollout.problem) for rollout in of_rank],
+            [rollout.completion for rollout in of_rank],
+            sampling,
+            [rollout.seed for rollout in of_rank],
+            most_tokens,
+        )
+        return self._gather(
+            [
+                _extended(before, completion, sampling.max_new_tokens, most_tokens, policy_version)
+                for before, completion in zip(of_rank, extended, strict=True)
+            ],
+            len(rollouts),
+        )
+
+    def verified(self, rollouts: Sequence[PartialRollout], policy_version: int) -> list[Rollout]:
+        """Rollouts that have ended, with their verdicts; every rank calls it with the same ones.
+
+        `policy_version` is that of the weights now, under which a rollout without a token ended.
+        """
+        of_rank = rank_slice(rollouts)
+        judged = self._judged(
+            [rollout.problem for rollout in of_rank],
+            [rollout.completion for rollout in of_rank],
+            policy_version,
+        )
+        with_versions = [
+            replace(
+                rollout,
+                policy_version=next(iter(before.token_versions), policy_version),
+                token_versions=before.token_versions,
+            )
+            for rollout, before in zip(judged, of_rank, strict=True)
+        ]
+        return self._gather(with_versions, len(rollouts))
+
+    def _sync(self, policy_version: int) -> None:
+        """Give the engine the weights of a version; every rank calls it."""
+        started = time.monotonic()
+        self._sync_weights(self._engine, policy_version)
+        self.sync_s += time.monotonic() - started
+
+    def _gather(self, of_rank: list[Item], count: int) -> list[Item]:
+        """All ranks' items, of which `rank_slice` gave each rank some; every rank calls it."""
+        gathered = self._peers.all_gather(of_rank)
+        places = (divmod(number, len(gathered)) for number in range(count))
+        return [gathered[source_rank][index] for index, source_rank in places]
+
     def _gather_groups(
-        self, rank_rollouts: list[Rollout], problems: Sequence[Problem], group_size: int
+        self, rank_rollouts: list[Rollout], problems: Sequence[Problem], sizes: Sequence[int]
     ) -> list[RolloutGroup]:
         """The groups of `problems`, which the ranks shared; every rank calls it."""
-        gathered = self._peers.all_gather(rank_rollouts)
-        groups = []
-        for number, problem in enumerate(problems):
-            index, source_rank = divmod(number, len(gathered))
-            rollouts = gathered[source_rank][index * group_size : (index + 1) * group_size]
-            groups.append(RolloutGroup(problem, rollouts))
-        return groups
+        of_ranks = [iter(rollouts) for rollouts in self._peers.all_gather(rank_rollouts)]
+        return [
+            RolloutGroup(problem, list(islice(of_ranks[number % len(of_ranks)], size)))
+            for number, (problem, size) in enumerate(zip(problems, sizes, strict=True))
+        ]
 
     def _sample(
         self,
@@ -166,16 +265,34 @@ class RolloutSampler:
         repeated = [
             problem for problem, of_problem in zip(problems, seeds, strict=True) for _ in of_problem
         ]
-        prompts = [
-            with_instruction(problem.model_prompt, self._instruction) for problem in repeated
-        ]
+        prompts = [self._prompt(problem) for problem in repeated]
         completions = self._engine.generate(prompts, sampling, list(chain.from_iterable(seeds)))
+        return self._judged(repeated, completions, policy_version)
+
+    def _prompt(self, problem: Problem) -> Prompt:
+        return with_instruction(problem.model_prompt, self._instruction)
+
+    def _judged(
+        self,
+        problems: Sequence[Problem],
+        completions: Sequence[Completion],
+        policy_version: int,
+    ) -> list[Rollout]:
+        """A rollout of each completion, with the verifier's verdict."""
         texts = [self.thought_prefix + completion.text for completion in completions]
-        verdicts = self._verifier.verify(repeated, texts)
+        judgements = self._verifier.judge(problems, texts)
         return [
-            Rollout(problem, completion, answer, verdict, self._author, policy_version)
-            for problem, completion, (answer, verdict) in zip(
-                repeated, completions, verdicts, strict=True
+            Rollout(
+                problem,
+                completion,
+                judgement.answer,
+                judgement.verdict,
+                self._author,
+                policy_version,
+                passed_frac=judgement.passed_frac,
+            )
+            for problem, completion, judgement in zip(
+                problems, completions, judgements, strict=True
             )
         ]
 
@@ -198,3 +315,20 @@ class RolloutSampler:
         if self._task is not None:
             tokens = sum(len(completion.token_ids) for completion in completions)
             self._task.advance(len(completions) * world_size(), tokens * world_size())
+
+
+def _extended(
+    before: PartialRollout,
+    completion: Completion,
+    max_new_tokens: int,
+    most_tokens: int,
+    policy_version: int,
+) -> PartialRollout:
+    new_tokens = len(completion.token_ids) - len(before.completion.token_ids)
+    has_limit = len(completion.token_ids) >= max_new_tokens or new_tokens < most_tokens
+    return replace(
+        before,
+        completion=completion,
+        token_versions=[*before.token_versions, *[policy_version] * new_tokens],
+        ended=has_limit or not completion.truncated,
+    )

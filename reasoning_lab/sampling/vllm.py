@@ -6,18 +6,25 @@ model takes to generate.
 
 import logging
 import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
-from multiprocessing import get_context
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import ExitStack, closing
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from reasoning_lab.config.hardware import HardwareConfig
-from reasoning_lab.sampling.engine import Sampling, completions_of
+from reasoning_lab.sampling.engine import (
+    NOTHING_YET,
+    Sampling,
+    completions_of,
+    extended_outputs,
+    extended_seed,
+)
+from reasoning_lab.sampling.engine_process import EngineProcess
 from reasoning_lab.types import Completion, Prompt, UserError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +32,24 @@ log = logging.getLogger(__name__)
 LOGPROBS_MODE = "processed_logprobs"
 # vLLM runs in this process, so that it takes new weights without a copy to another process.
 _ENVIRONMENT = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_LOGGING_LEVEL": "WARNING"}
+# torchrun sets these for a trainer's ranks; another process of vLLM must not see them.
+_TORCHRUN_PREFIXES = ("RANK", "LOCAL_", "ROLE_", "GROUP_", "WORLD_SIZE", "MASTER_", "TORCHELASTIC_")
+
+
+class Extension(NamedTuple):
+    """Tokens that vLLM adds to a text.
+
+    Attributes:
+        row: The place of the completion among those that are extended.
+        text: Its prompt and the tokens that it has.
+        seed: Of the new tokens.
+        most_tokens: At least 1.
+    """
+
+    row: int
+    text: list[int]
+    seed: int
+    most_tokens: int
 
 
 class VLLMEngine:
@@ -96,36 +121,59 @@ class VLLMEngine:
         A prompt that fills the model's context gets an empty, truncated completion. With top-p
         below 1 there are no logprobs, since vLLM's are of the truncated distribution.
         """
-        import vllm
+        started = [NOTHING_YET] * len(prompts)
+        return self.extend(prompts, started, sampling, seeds, sampling.max_new_tokens)
 
+    def extend(
+        self,
+        prompts: Sequence[Prompt],
+        started: Sequence[Completion],
+        sampling: Sampling,
+        seeds: Sequence[int],
+        most_tokens: int,
+    ) -> list[Completion]:
+        """As `InterruptibleEngine` has it; after an interruption a seed's random numbers differ."""
         from reasoning_lab.models.tokenizer import prompt_tokens
 
-        prompt_ids = prompt_tokens(self._tokenizer, prompts)
-        rows = rows_within_context(prompt_ids, self._max_context_tokens)
+        extensions = planned_extensions(
+            prompt_tokens(self._tokenizer, prompts),
+            started,
+            sampling,
+            seeds,
+            most_tokens,
+            self._max_context_tokens,
+        )
+        outputs = self._generate(extensions, sampling)
+        return extended_completions(self._tokenizer, started, extensions, outputs)
+
+    def _generate(
+        self, extensions: Sequence[Extension], sampling: Sampling
+    ) -> list[tuple[list[int], Sequence[float], bool]]:
+        """New tokens of each, their logprobs, and whether the limit ended them."""
+        import vllm
+
         options = [
             vllm.SamplingParams(
                 temperature=sampling.temperature,
                 top_p=sampling.top_p,
-                max_tokens=min(
-                    sampling.max_new_tokens, self._max_context_tokens - len(prompt_ids[row])
-                ),
-                seed=seeds[row],
+                max_tokens=extension.most_tokens,
+                seed=extension.seed,
                 # vLLM itself adds those of the model's generation config.
                 stop_token_ids=[self._tokenizer.eos_token_id],
                 logprobs=0 if has_logprobs(sampling) else None,
                 # vLLM's incremental decoding drops a character that the limit cuts in two.
                 detokenize=False,
             )
-            for row in rows
+            for extension in extensions
         ]
         self._wake_up()
         request_outputs = self._model.generate(
-            [vllm.TokensPrompt(prompt_token_ids=prompt_ids[row]) for row in rows],
+            [vllm.TokensPrompt(prompt_token_ids=extension.text) for extension in extensions],
             options,
             use_tqdm=False,
         )
         self._sleep()
-        outputs = []
+        outputs: list[tuple[list[int], Sequence[float], bool]] = []
         for request in request_outputs:
             output: Any = request.outputs[0]
             logprobs: list[float] = []
@@ -133,18 +181,12 @@ class VLLMEngine:
                 steps = zip(output.token_ids, output.logprobs, strict=True)
                 logprobs = [step[token].logprob for token, step in steps]
             outputs.append((list(output.token_ids), logprobs, output.finish_reason == "length"))
-        return with_empty(rows, completions_of(self._tokenizer, outputs), len(prompts))
+        return outputs
 
-    def load(self, policy: "PreTrainedModel") -> None:
-        """Load the weights of `policy`, with its adapter merged, and reset the prefix cache.
-
-        The policy must have the architecture of the engine's model.
-        """
+    def load_weights(self, weights: "Iterable[tuple[str, Tensor]]") -> None:
+        """Load weights of the model's architecture, by name, and reset the prefix cache."""
         self._wake_up()
-        from reasoning_lab.models.adapters import merged_weights
-
-        weights = iter(merged_weights(policy).items())
-        self._model.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
+        self._model.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})
         self._model.reset_prefix_cache()
 
     def _sleep(self) -> None:
@@ -166,17 +208,51 @@ class VLLMEngine:
         free_memory()
 
 
-def rows_within_context(prompt_ids: Sequence[Sequence[int]], max_tokens: int) -> list[int]:
-    """Return the rows whose prompts are shorter than the context; warn about the other rows."""
-    rows = [row for row, ids in enumerate(prompt_ids) if len(ids) < max_tokens]
-    if len(rows) < len(prompt_ids):
+def planned_extensions(
+    prompt_ids: Sequence[Sequence[int]],
+    started: Sequence[Completion],
+    sampling: Sampling,
+    seeds: Sequence[int],
+    most_tokens: int,
+    max_context_tokens: int,
+) -> list[Extension]:
+    """What `InterruptibleEngine.extend` asks of vLLM; the log warns of prompts without room.
+
+    Args:
+        prompt_ids: Of each prompt.
+        started, sampling, seeds, most_tokens: As in `InterruptibleEngine.extend`.
+        max_context_tokens: Most tokens of a prompt and its completion.
+    """
+    extensions = []
+    for row, (ids, before) in enumerate(zip(prompt_ids, started, strict=True)):
+        tokens = len(before.token_ids)
+        room = min(sampling.max_new_tokens, max_context_tokens - len(ids)) - tokens
+        if room > 0:
+            seed = extended_seed(seeds[row], tokens)
+            text = [*ids, *before.token_ids]
+            extensions.append(Extension(row, text, seed, min(most_tokens, room)))
+    full = sum(len(ids) >= max_context_tokens for ids in prompt_ids)
+    if full:
         log.warning(
             "%d of %d prompts fill vLLM's context of %d tokens and get no completion.",
-            len(prompt_ids) - len(rows),
+            full,
             len(prompt_ids),
-            max_tokens,
+            max_context_tokens,
         )
-    return rows
+    return extensions
+
+
+def extended_completions(
+    tokenizer: "PreTrainedTokenizerBase",
+    started: Sequence[Completion],
+    extensions: Sequence[Extension],
+    outputs: Sequence[tuple[list[int], Sequence[float], bool]],
+) -> list[Completion]:
+    """Whole completions from the new tokens of each extension; the others are as they were."""
+    whole = extended_outputs([started[one.row] for one in extensions], outputs)
+    completions = completions_of(tokenizer, whole)
+    by_row = {one.row: new for one, new in zip(extensions, completions, strict=True)}
+    return [by_row.get(row, before) for row, before in enumerate(started)]
 
 
 def has_logprobs(sampling: Sampling) -> bool:
@@ -184,52 +260,50 @@ def has_logprobs(sampling: Sampling) -> bool:
     return sampling.logprobs and (sampling.top_p == 1 or sampling.temperature == 0)
 
 
-def with_empty(
-    rows: Sequence[int], completions: Sequence[Completion], count: int
-) -> list[Completion]:
-    """The completions of `rows`, and of the other of `count` prompts empty, truncated ones."""
-    by_row = dict(zip(rows, completions, strict=True))
-    return [by_row.get(row, Completion([], "", truncated=True)) for row in range(count)]
-
-
 class VLLMReplicas:
     """Several vLLM engines, each in a process with separate devices; they share the prompts.
 
     Args:
         build: Builds each engine, in its process.
-        count: Number of engines.
-        devices: Number of devices of each engine.
+        hardware: Says how many, and how many devices each has.
 
     Raises:
         UserError: As in `VLLMEngine`.
     """
 
-    def __init__(self, build: Callable[[], VLLMEngine], count: int, devices: int) -> None:
+    def __init__(self, build: Callable[[], VLLMEngine], hardware: HardwareConfig) -> None:
+        count = hardware.sampling.data_parallel_size
+        devices = hardware.sampling.tensor_parallel_size
+        self._threads = ThreadPoolExecutor(count)
+
+        def replica(number: int) -> EngineProcess:
+            environment = vllm_environment(hardware, (number * devices, devices))
+            return EngineProcess(build, environment, None, f"copy {number} of vLLM")
+
         with ExitStack() as stack:
-            self._pools = [
-                stack.enter_context(
-                    ProcessPoolExecutor(
-                        1, get_context("spawn"), _select_devices, (rank * devices, devices)
-                    )
-                )
-                for rank in range(count)
-            ]
-            for future in [pool.submit(_load_replica, build) for pool in self._pools]:
-                future.result()
+            stack.callback(self._threads.shutdown)
+            futures = [self._threads.submit(replica, number) for number in range(count)]
+            wait(futures)
+            for future in futures:
+                if future.exception() is None:
+                    stack.enter_context(closing(future.result()))
+            self._replicas = [future.result() for future in futures]
             self._stack = stack.pop_all()
 
     def generate(
         self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int]
     ) -> list[Completion]:
         """Return one completion for each prompt, in order; see `VLLMEngine.generate`."""
-        count = len(self._pools)
+        count = len(self._replicas)
         futures = [
-            pool.submit(_generate_in_replica, prompts[rank::count], sampling, seeds[rank::count])
-            for rank, pool in enumerate(self._pools)
+            self._threads.submit(
+                replica.generate, prompts[number::count], sampling, seeds[number::count]
+            )
+            for number, replica in enumerate(self._replicas)
         ]
         completions = [Completion([], "")] * len(prompts)
-        for rank, future in enumerate(futures):
-            completions[rank::count] = future.result()
+        for number, future in enumerate(futures):
+            completions[number::count] = future.result()
         return completions
 
     def close(self) -> None:
@@ -237,25 +311,25 @@ class VLLMReplicas:
         self._stack.close()
 
 
-# The engine of this process, if it is a replica.
-_replica_engine: VLLMEngine | None = None
+def vllm_environment(
+    hardware: HardwareConfig, devices: tuple[int, int] | None = None
+) -> dict[str, str]:
+    """The environment of a process with a vLLM, beside trainers or other vLLMs.
 
+    Args:
+        hardware: Its threads, or else this process's, are those of the other.
+        devices: The first GPU of those that this process sees, and how many it gets; None = all.
+    """
+    import torch
 
-def _select_devices(first: int, count: int) -> None:
-    """Make `count` of the parent's devices visible to this process."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    devices = visible.split(",") if visible else [str(index) for index in range(first + count)]
-    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(devices[first : first + count])
-
-
-def _load_replica(build: Callable[[], VLLMEngine]) -> None:
-    global _replica_engine
-    _replica_engine = build()
-
-
-def _generate_in_replica(
-    prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int]
-) -> list[Completion]:
-    if _replica_engine is None:
-        raise RuntimeError("a replica generates before it has loaded its model")
-    return _replica_engine.generate(prompts, sampling, seeds)
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(_TORCHRUN_PREFIXES)}
+    if hardware.accelerator == "cpu":
+        threads = hardware.threads or torch.get_num_threads()
+        environment |= {"TORCHDYNAMO_DISABLE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+        return environment | {"OMP_NUM_THREADS": str(threads)}
+    if devices is not None:
+        first, count = devices
+        seen = environment.get("CUDA_VISIBLE_DEVICES")
+        names = seen.split(",") if seen else [str(number) for number in range(first + count)]
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(names[first : first + count])
+    return environment

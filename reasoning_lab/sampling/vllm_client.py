@@ -20,12 +20,13 @@ from reasoning_lab.config.hardware import SamplingHardwareConfig
 from reasoning_lab.models.chat import stop_token_ids
 from reasoning_lab.models.policy import save_policy
 from reasoning_lab.models.tokenizer import prompt_tokens
-from reasoning_lab.sampling.engine import Sampling, completions_of
+from reasoning_lab.sampling.engine import NOTHING_YET, Sampling
 from reasoning_lab.sampling.vllm import (
     LOGPROBS_MODE,
+    Extension,
+    extended_completions,
     has_logprobs,
-    rows_within_context,
-    with_empty,
+    planned_extensions,
 )
 from reasoning_lab.system.files import flush_and_rename
 from reasoning_lab.system.ranks import Peers, rank, rank_slice, world_size
@@ -103,7 +104,58 @@ class VLLMClient:
             UserError: A server refuses a request, fails for too long, or was started with less
                 context than the model has and the completions need.
         """
+        started = [NOTHING_YET] * len(prompts)
+        return self.extend(prompts, started, sampling, seeds, sampling.max_new_tokens)
+
+    def extend(
+        self,
+        prompts: Sequence[Prompt],
+        started: Sequence[Completion],
+        sampling: Sampling,
+        seeds: Sequence[int],
+        most_tokens: int,
+    ) -> list[Completion]:
+        """As `VLLMEngine.extend`.
+
+        Raises:
+            UserError: As in `generate`.
+        """
         prompt_ids = prompt_tokens(self._tokenizer, prompts)
+        self._require_context(prompt_ids, sampling)
+        extensions = planned_extensions(
+            prompt_ids, started, sampling, seeds, most_tokens, self._max_context_tokens
+        )
+        choices = self._choices(extensions, sampling)
+        outputs = [
+            (
+                choice["token_ids"],
+                choice["logprobs"]["token_logprobs"] if has_logprobs(sampling) else (),
+                choice["finish_reason"] == "length",
+            )
+            for choice in choices
+        ]
+        return extended_completions(self._tokenizer, started, extensions, outputs)
+
+    def _choices(self, extensions: Sequence[Extension], sampling: Sampling) -> list[Any]:
+        """The servers' answer for each extension, also where one is restarted meanwhile."""
+        choices: dict[int, Any] = {}
+        numbers, count = range(len(extensions)), len(self._rank_urls)
+        numbers_by_url = {url: numbers[start::count] for start, url in enumerate(self._rank_urls)}
+        while numbers_by_url:
+            futures = {
+                number: self._threads.submit(self._complete, url, extensions[number], sampling)
+                for url, of_url in numbers_by_url.items()
+                for number in of_url
+            }
+            choices |= {number: future.result() for number, future in futures.items()}
+            numbers_by_url = {
+                url: of_url for url, of_url in numbers_by_url.items() if self._was_restarted(url)
+            }
+            self._instances |= self._load_weights(list(numbers_by_url))
+        return [choices[number] for number in numbers]
+
+    def _require_context(self, prompt_ids: Sequence[Sequence[int]], sampling: Sampling) -> None:
+        """Raise UserError where servers have less context than the model, and it is needed."""
         needed_tokens = sampling.max_new_tokens + max(map(len, prompt_ids), default=0)
         if self._max_context_tokens < min(needed_tokens, self._model_context_tokens):
             raise UserError(
@@ -111,33 +163,6 @@ class VLLMClient:
                 f"servers have {self._max_context_tokens}; start them with "
                 f"--max-model-len {needed_tokens} or more"
             )
-        rows = rows_within_context(prompt_ids, self._max_context_tokens)
-        choices: dict[int, Any] = {}
-        rows_by_url = {
-            url: rows[start :: len(self._rank_urls)] for start, url in enumerate(self._rank_urls)
-        }
-        while rows_by_url:
-            futures = {
-                row: self._threads.submit(
-                    self._complete, url, prompt_ids[row], sampling, seeds[row]
-                )
-                for url, url_rows in rows_by_url.items()
-                for row in url_rows
-            }
-            choices |= {row: future.result() for row, future in futures.items()}
-            rows_by_url = {
-                url: url_rows for url, url_rows in rows_by_url.items() if self._was_restarted(url)
-            }
-            self._instances |= self._load_weights(list(rows_by_url))
-        outputs = [
-            (
-                choices[row]["token_ids"],
-                choices[row]["logprobs"]["token_logprobs"] if has_logprobs(sampling) else (),
-                choices[row]["finish_reason"] == "length",
-            )
-            for row in rows
-        ]
-        return with_empty(rows, completions_of(self._tokenizer, outputs), len(prompts))
 
     def load(self, policy: "PreTrainedModel", version: int) -> None:
         """Load the weights of `policy`, its adapter merged, on all servers; every rank calls it.
@@ -215,14 +240,14 @@ class VLLMClient:
         self._request(url, "POST", "/reset_prefix_cache?reset_running_requests=true", {}, _BUSY)
         return instance
 
-    def _complete(self, url: str, prompt: Sequence[int], sampling: Sampling, seed: int) -> Any:
+    def _complete(self, url: str, extension: Extension, sampling: Sampling) -> Any:
         body = {
             **_NEUTRAL_SAMPLING,
-            "prompt": prompt,
+            "prompt": extension.text,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
-            "max_tokens": min(sampling.max_new_tokens, self._max_context_tokens - len(prompt)),
-            "seed": seed,
+            "max_tokens": extension.most_tokens,
+            "seed": extension.seed,
             "stop_token_ids": self._stop_ids,
             "logprobs": 0,
             "return_token_ids": True,

@@ -20,15 +20,13 @@ from pathlib import Path
 import httpx
 
 from reasoning_lab.config.hardware import HardwareConfig
-from reasoning_lab.sampling.vllm import LOGPROBS_MODE
+from reasoning_lab.sampling.vllm import LOGPROBS_MODE, vllm_environment
 from reasoning_lab.types import UserError
 
 log = logging.getLogger(__name__)
 
 _SERVER = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
 _SHUTDOWN_TIMEOUT_S = 20.0
-# torchrun sets these for a trainer's ranks; the server's workers must not see them.
-_TORCHRUN_PREFIXES = ("RANK", "LOCAL_", "ROLE_", "GROUP_", "WORLD_SIZE", "MASTER_", "TORCHELASTIC_")
 
 
 @contextmanager
@@ -56,7 +54,7 @@ def running_server(
             stdin=subprocess.PIPE,
             stdout=stream,
             stderr=subprocess.STDOUT,
-            env=_environment(hardware),
+            env=vllm_environment(hardware) | {"VLLM_SERVER_DEV_MODE": "1"},
         )
     assert process.stdin is not None
     url = f"http://127.0.0.1:{port}"
@@ -90,16 +88,6 @@ def _options(model: Path, dtype: str, hardware: HardwareConfig, port: int) -> li
         # On a CPU vLLM crashes on a seeded request with a chunked prompt.
         options += ["--enforce-eager", "--no-enable-chunked-prefill"]
     return options
-
-
-def _environment(hardware: HardwareConfig) -> dict[str, str]:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(_TORCHRUN_PREFIXES)}
-    environment["VLLM_SERVER_DEV_MODE"] = "1"
-    if hardware.accelerator == "cpu":
-        environment |= {"TORCHDYNAMO_DISABLE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
-        if hardware.threads is not None:
-            environment["OMP_NUM_THREADS"] = str(hardware.threads)
-    return environment
 
 
 def _responds(url: str) -> bool:

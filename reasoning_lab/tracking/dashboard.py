@@ -18,53 +18,12 @@ from wandb_workspaces.workspaces import interface as ws
 
 from reasoning_lab.config.tracker import TrackerConfig
 from reasoning_lab.system.files import write_atomically
+from reasoning_lab.tracking.panels import BY_PART, COST, LEDGER, LOSSES, PREFERENCES, RL_HEALTH
 from reasoning_lab.tracking.tracker import GLOBAL_STEP
 from reasoning_lab.tracking.wandb import wandb_mode
 
-# Panel title to the metrics that the panel draws.
-_LOSSES: Mapping[str, Sequence[str]] = {
-    "loss": ("train/loss",),
-    "validation loss": ("val/loss",),
-    "learning rate": ("train/learning_rate",),
-    "gradient norm": ("train/gradient_norm",),
-}
-_PREFERENCES: Mapping[str, Sequence[str]] = {
-    "reward margin": ("train/margin",),
-    "preference accuracy": ("train/accuracy",),
-    "logprobs": ("train/chosen_logprobs", "train/rejected_logprobs"),
-    "length bias": ("train/length_bias",),
-}
-_RL_HEALTH: Mapping[str, Sequence[str]] = {
-    "reward": ("rollout/reward_mean",),
-    "accuracy on validation problems": ("val/pass@1",),
-    "verdicts": tuple(
-        f"rollout/{verdict}_frac" for verdict in ("correct", "wrong", "unparseable", "timeout")
-    ),
-    "entropy at temperature 1, nats a token": ("rollout/entropy",),
-    "divergence from the reference": ("train/kl_to_reference",),
-    "clipped": ("train/clip_low_frac", "train/clip_high_frac"),
-    "engine against trainer": ("train/mismatch_mean", "train/mismatch_max"),
-    "tokens of a completion": ("rollout/completion_tokens_mean", "rollout/completion_tokens_max"),
-    "cut off": ("rollout/truncated_frac",),
-    "prompts that train": ("rollout/groups_trained", "rollout/groups_without_signal"),
-    "dropped by a filter": ("rollout/groups_too_easy", "rollout/groups_uneven"),
-    "groups that cannot train": ("rollout/groups_unjudged", "rollout/groups_cut_off"),
-    "rollouts left out": ("rollout/unjudged", "rollout/balanced_away", "rollout/cut_off"),
-    "temperature": ("rollout/temperature",),
-}
-_COST: Mapping[str, Sequence[str]] = {
-    "seconds a step": ("time/step_s",),
-    "sampling and training": ("time/generate_s", "time/train_s"),
-    "tokens a second": ("time/generate_tokens_per_s", "time/train_tokens_per_s"),
-    "share of the device's peak": ("device/mfu",),
-    "most memory, bytes": ("device/peak_memory_bytes",),
-}
-METRICS = frozenset(
-    metric
-    for group in (_LOSSES, _PREFERENCES, _RL_HEALTH)
-    for metrics in group.values()
-    for metric in metrics
-)
+# W&B's own counter of what a run logged: a stage that trains nothing has no other axis.
+_LOGGED = "Step"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +49,13 @@ def workspace(subject: Subject, entity: str, project: str) -> ws.Workspace:
     """The workspace, with sections from the results to their cost."""
     panels = {
         "Stage ladder": _ladder(subject),
-        "Losses": _lines(_LOSSES),
-        "Preferences": _lines(_PREFERENCES),
-        "RL health": _lines(_RL_HEALTH),
+        "Losses": _lines(LOSSES),
+        "Preferences": _lines(PREFERENCES),
+        "RL health": [*_lines(RL_HEALTH), *_matching(BY_PART, GLOBAL_STEP)],
+        "What was dropped": _matching(LEDGER, _LOGGED),
         "Rollouts": _tables(subject),
         "Sweep": _sweep(subject),
-        "Cost": _lines(_COST),
+        "Cost": _lines(COST),
     }
     sections = [
         ws.Section(name=name, panels=section_panels, is_open=number < 2)
@@ -125,8 +85,9 @@ def report(subject: Subject, entity: str, project: str) -> wr.Report:
         *grid("Stage ladder", _ladder(subject), "summary"),
     ]
     for stage in subject.stages:
-        panels = _lines({**_LOSSES, **_PREFERENCES, **_RL_HEALTH, **_COST})
-        blocks += grid(stage, panels, stage)
+        panels = _lines({**LOSSES, **PREFERENCES, **RL_HEALTH, **COST})
+        blocks += grid(stage, [*panels, *_matching(BY_PART, GLOBAL_STEP)], stage)
+    blocks += grid("What was dropped", _matching(LEDGER, _LOGGED))
     blocks += grid("Rollouts", _tables(subject))
     if subject.swept:
         blocks += grid("Sweep", _sweep(subject), "summary")
@@ -178,6 +139,13 @@ def _lines(groups: Mapping[str, Sequence[str]]) -> list[PanelTypes]:
     return [
         wr.LinePlot(title=title, x=GLOBAL_STEP, y=list(metrics))
         for title, metrics in groups.items()
+    ]
+
+
+def _matching(patterns: Mapping[str, str], x: str) -> list[PanelTypes]:
+    """Panels of every metric that matches, whatever it is called in a run."""
+    return [
+        wr.LinePlot(title=title, x=x, metric_regex=pattern) for title, pattern in patterns.items()
     ]
 
 

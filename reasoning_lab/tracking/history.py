@@ -15,12 +15,10 @@ import pyarrow.parquet as pq
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
+from reasoning_lab.tracking.curves import HISTORY, Curves
 from reasoning_lab.tracking.tracker import GLOBAL_STEP, Tracker
 
-HISTORY = "history.parquet"
 _UNTRACKED_PREFIXES = ("time/", "device/", "epoch")
-
-Curves = dict[str, dict[int, float]]
 
 
 class _MetricsLogger(Logger):
@@ -83,13 +81,3 @@ class History(_MetricsLogger):
             "value": pa.array([self._curves[key][step] for key, step in rows], pa.float64()),
         }
         pq.write_table(pa.table(columns), folder / HISTORY)
-
-
-def read_history(folder: Path) -> Curves:
-    """Each metric's values by step, for the policy in `folder`; empty without a history file."""
-    if not (folder / HISTORY).exists():
-        return {}
-    curves: Curves = {}
-    for row in pq.read_table(folder / HISTORY).to_pylist():
-        curves.setdefault(row["metric"], {})[row["step"]] = row["value"]
-    return curves

@@ -13,13 +13,16 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
+
+from reasoning_lab.graph.ledger import Ledger
+from reasoning_lab.tracking.live import LiveProgress
 
 LOG_FILE = "log.txt"
 _LINE_EVERY_S = 30.0
@@ -70,6 +73,7 @@ class RunPosition:
         later_s: Seconds that later steps are expected to take, as far as the store tells.
         later_unknown: Later steps of which it does not tell.
         log_file: The run's log; None = there is none.
+        live_dir: Where the stage is written down while it is made; None = nowhere.
     """
 
     step: int = 1
@@ -77,6 +81,7 @@ class RunPosition:
     later_s: float = 0.0
     later_unknown: int = 0
     log_file: Path | None = None
+    live_dir: Path | None = None
 
     def title(self, stage: str) -> str:
         """What every line about `stage` begins with."""
@@ -105,6 +110,7 @@ class Task:
         measures: Gives what is to be said beside counts and rates; called for a line alone.
         emit: Takes a line.
         draw: Draws the live display anew; it takes about a millisecond.
+        publish: Writes down how far it is, likewise.
     """
 
     title: str
@@ -115,6 +121,7 @@ class Task:
     measures: Callable[[], Sequence[str]]
     emit: Callable[[str], None]
     draw: Callable[[], None] = lambda: None
+    publish: Callable[["Task"], None] = lambda task: None
     done: int = 0
     _first: int = 0
     _tokens: int = 0
@@ -151,6 +158,7 @@ class Task:
         if now - self._drawn_s >= _FRAME_EVERY_S:
             self._drawn_s = now
             self.draw()
+            self.publish(self)
 
     def report(self) -> None:
         """Emit a line, unless the last one says the same."""
@@ -164,6 +172,23 @@ class Task:
         bar = ProgressBar(total=self.total, completed=self.done, width=_BAR_COLUMNS)
         head.add_row(Text(f"{self.title}:"), bar, Text(self._count()))
         return Group(head, Text(f"  {', '.join(self._status())}"))
+
+    def snapshot(self) -> dict[str, Any]:
+        """The same as numbers, for a page; what is not known yet is null."""
+        counted, seconds = self.done - self._first, self._updated_s - self._started_s
+        left_s = seconds / counted * (self.total - self.done) if counted else None
+        return {
+            "part": self.part,
+            "unit": self.unit,
+            "done": self.done,
+            "total": self.total,
+            "units_per_s": counted / seconds if counted and seconds else None,
+            "tokens_per_s": self._tokens / seconds if self._tokens and seconds else None,
+            "left_s": left_s,
+            "later_s": self.position.later_s,
+            "later_unknown": self.position.later_unknown,
+            "updated": time.time(),
+        }
 
     def _count(self) -> str:
         part = f"{self.part}: " if self.part else ""
@@ -187,11 +212,19 @@ class Progress:
     Args:
         stage: Its name in the recipe.
         position: Where in its run it is; None = nothing is said, as another process reports.
+        ledger: The stage's, whose counts are written down with how far it is.
     """
 
-    def __init__(self, stage: str = "", position: RunPosition | None = None) -> None:
+    def __init__(
+        self,
+        stage: str = "",
+        position: RunPosition | None = None,
+        ledger: Ledger | None = None,
+    ) -> None:
         self._stage = stage
         self._position = position
+        folder = position and position.live_dir
+        self._live = LiveProgress(folder, ledger or Ledger()) if folder else None
 
     @contextmanager
     def task(
@@ -207,6 +240,7 @@ class Progress:
         silent = self._position is None
         is_live = lines.console.is_terminal and not silent
         emit = lines.log if is_live else _ignore if silent else lines.print
+        live = self._live
         task = Task(
             title=position.title(self._stage),
             unit=unit,
@@ -215,8 +249,12 @@ class Progress:
             part=part,
             measures=measures,
             emit=emit,
+            publish=lambda task: live.show(task.snapshot()) if live else None,
         )
         with ExitStack() as stack:
+            if live is not None:
+                live.show(task.snapshot())
+                stack.callback(lambda: live.end(task.snapshot()))
             if is_live:
                 task.draw = stack.enter_context(_live(task, lines.console)).refresh
                 task.draw()

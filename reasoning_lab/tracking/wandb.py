@@ -10,7 +10,6 @@ import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -19,7 +18,14 @@ from urllib.parse import urlsplit
 
 from reasoning_lab.config.tracker import TrackerConfig
 from reasoning_lab.graph.record import Record
-from reasoning_lab.tracking.tracker import GLOBAL_STEP, Tracker
+from reasoning_lab.tracking.tracker import (
+    GLOBAL_STEP,
+    TrackedRun,
+    Tracker,
+    ladder_points,
+    ladder_table,
+    rollout_table,
+)
 from reasoning_lab.types import Rollout
 
 log = logging.getLogger(__name__)
@@ -35,57 +41,21 @@ _ENVIRONMENT_MODES = {
     "dryrun": "offline",
     "disabled": "disabled",
 }
-_ROLLOUT_COLUMNS: list[str | int] = [
-    "problem",
-    "completion",
-    "gold",
-    "answer",
-    "verdict",
-    "family",
-    "level",
-    "tokens",
-    "judge",
-]
-
-
-@dataclass(frozen=True, kw_only=True)
-class WandbRun:
-    """What a W&B run is.
-
-    Attributes:
-        config: Project, entity and tags.
-        offline: True = store the run in `folder` until it is synced.
-        folder: Where W&B writes.
-        run_id: Identifies the run, so that a resumed stage continues it.
-        name: The name that W&B shows.
-        group: The recipe run.
-        job_type: The stage, or `summary`.
-        tags: Tags in addition to those of the config; cut to W&B's limit of 64 characters.
-        settings: The stage's resolved config.
-    """
-
-    config: TrackerConfig
-    offline: bool
-    folder: Path
-    run_id: str
-    name: str
-    group: str
-    job_type: str
-    tags: Sequence[str]
-    settings: Mapping[str, Any]
 
 
 class WandbTracker(Tracker):
     """One W&B run; a resumed stage logs the steps after its last state again, with equal values."""
 
-    def __init__(self, run: WandbRun) -> None:
-        from reasoning_lab.tracking.history import TrackerLogger  # Lightning takes a second.
-
-        self.run_id = run.run_id
-        self.lightning_logger = TrackerLogger(self)
+    def __init__(self, run: TrackedRun, mode: str) -> None:
         self._about = run
+        self._mode = mode
+        self._folder = wandb_folder(run.runs_dir)
         self._run: Any = None
         self._failed = False
+
+    @classmethod
+    def mode(cls, config: TrackerConfig) -> str:
+        return wandb_mode(config)
 
     def log(self, metrics: Mapping[str, Any]) -> None:
         self._call(lambda run: run.log(dict(metrics)))
@@ -96,26 +66,12 @@ class WandbTracker(Tracker):
         rollouts: Sequence[Rollout],
         extra_columns: Mapping[str, Sequence[float]] = MappingProxyType({}),
     ) -> None:
-        rows = [
-            [
-                rollout.problem.transcript,
-                rollout.completion.text,
-                rollout.problem.gold,
-                rollout.answer,
-                str(rollout.verdict),
-                rollout.problem.family,
-                rollout.problem.level,
-                len(rollout.completion.token_ids),
-                rollout.judge,
-                *(column[number] for column in extra_columns.values()),
-            ]
-            for number, rollout in enumerate(rollouts)
-        ]
-        self._call(lambda run: run.log({key: _table([*_ROLLOUT_COLUMNS, *extra_columns], rows)}))
+        columns, rows = rollout_table(rollouts, extra_columns)
+        self._call(lambda run: run.log({key: _table(columns, rows)}))
 
     def log_artifact(self, artifact: Record, inputs: Sequence[Record]) -> None:
         # W&B cannot look an input up while it is offline; the metadata still names it.
-        for upstream in [] if self._about.offline else inputs:
+        for upstream in [] if self._mode == "offline" else inputs:
             self._call(partial(_link_input, upstream))
         self._call(partial(_log_artifact, artifact))
 
@@ -145,8 +101,8 @@ class WandbTracker(Tracker):
                 "W&B failed (%s: %s), so run %s goes on without it; what it logged is in %s.",
                 type(error).__name__,
                 error,
-                self.run_id,
-                self._about.folder,
+                self._about.run_id,
+                self._folder,
             )
             # Without this the next run would use the same broken service process.
             with suppress(Exception):
@@ -156,14 +112,14 @@ class WandbTracker(Tracker):
         import wandb
 
         about, config = self._about, self._about.config
-        about.folder.mkdir(parents=True, exist_ok=True)
+        self._folder.mkdir(parents=True, exist_ok=True)
         run = wandb.init(
             project=config.project,
             entity=config.entity,
-            mode="offline" if about.offline else "online",
-            dir=str(about.folder),
+            mode="offline" if self._mode == "offline" else "online",
+            dir=str(self._folder),
             id=about.run_id,
-            resume=None if about.offline else "allow",
+            resume=None if self._mode == "offline" else "allow",
             name=about.name,
             group=about.group,
             job_type=about.job_type,
@@ -178,10 +134,10 @@ class WandbTracker(Tracker):
         return run
 
 
-def _table(columns: Sequence[str | int], rows: Sequence[Sequence[Any]]) -> Any:
+def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Any:
     import wandb
 
-    return wandb.Table(columns=list(columns), data=[list(row) for row in rows])
+    return wandb.Table(columns=list[str | int](columns), data=[list(row) for row in rows])
 
 
 def _link_input(artifact: Record, run: Any) -> None:
@@ -213,18 +169,11 @@ def _log_ladder(run: Any, rows: Sequence[Mapping[str, Any]], figure: Path) -> No
     import wandb
 
     run.define_metric("ladder/*", step_metric="ladder/stage")
-    stages = list(dict.fromkeys(row["stage"] for row in rows))
-    for row in rows:
-        key = f"ladder/{row['benchmark']}/pass@1"
-        run.log({"ladder/stage": stages.index(row["stage"]), key: row["pass@1"]})
-        run.summary[f"eval/{row['benchmark']}/pass@1"] = row["pass@1"]
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    cells = [[_cell(row.get(name)) for name in columns] for row in rows]
-    run.log({"report": _table(columns, cells), "report/ladder": wandb.Image(str(figure))})
-
-
-def _cell(value: Any) -> Any:
-    return str(value) if isinstance(value, list) else value
+    for stage, key, value in ladder_points(rows):
+        run.log({"ladder/stage": stage, f"ladder/{key}": value})
+        run.summary[f"eval/{key}"] = value
+    table = _table(*ladder_table(rows))
+    run.log({"report": table, "report/ladder": wandb.Image(str(figure))})
 
 
 def _artifact_name(artifact: Record) -> str:

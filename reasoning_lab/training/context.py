@@ -10,14 +10,16 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from reasoning_lab.config.components import EngineConfig
 from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.data.artifacts import Corpus
-from reasoning_lab.data.corpus import RolloutFile, write_prompt_ids
+from reasoning_lab.data.corpus import RolloutFile
 from reasoning_lab.data.problem_file import ProblemFile
+from reasoning_lab.data.sources.mixture import weighted
 from reasoning_lab.data.sources.problem_source import ProblemSource, draw_benchmark, number_of
+from reasoning_lab.data.sources.streams import stream_of
 from reasoning_lab.data.sources.unreadable import ReadableGoldFilter, UnreadablePolicy
-from reasoning_lab.data.sources.weighted_draw import by_level
 from reasoning_lab.data.tokens.documents import TrainedPart
 from reasoning_lab.data.tokens.table import TokenTable
 from reasoning_lab.data.tokens.tokenized import tokenized
+from reasoning_lab.data.trained_prompts import TrainedPrompts
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.graph.recipe import BASE
 from reasoning_lab.graph.stage import Metrics
@@ -108,9 +110,10 @@ class StageContext(Job):
         Raises:
             UserError: There are fewer, or golds cannot be read that the source does not drop.
         """
-        key = f"stages.{self.name}.problems.count"
-        count = number_of(self.source, split, draw.levels, draw.count, key)
-        source = by_level(self.source, draw.level_weights)
+        key = f"stages.{self.name}.problems"
+        counted = stream_of(self.source, draw.stream, key)
+        count = number_of(counted, split, draw.levels, draw.count, f"{key}.count")
+        source = weighted(self.source, draw.weights, draw.stream, key)
         drawn = source.problems(split, draw.levels, count, self.seed)
         return ProblemFile(self.readable_golds().filter(drawn), self.work_dir)
 
@@ -160,7 +163,7 @@ class StageContext(Job):
         accepted.write(selection.accepted_file)
         remaining.write(selection.rejected_file)
         shutil.copyfile(corpus.validation_file, selection.validation_file)
-        write_prompt_ids(self.out_dir, (f"{problem:016x}" for problem in problems.tolist()))
+        TrainedPrompts.of(accepted.problems()).write(self.out_dir)
         return remaining
 
     def sampler(

@@ -5,8 +5,10 @@ length of the run whose state a longer one begins with. The steps are those that
 would read, as a longer plan begins with the shorter one. The learning rate is the longer run's from
 there on, and what it was before was the shorter run's. Where the two schedules agree on all steps
 so far, as a constant one without warm-up does, the result is that of a run in one go. What else
-changes over a run, RL's temperature and DPO's beta, goes by the steps of each run. A run that went
-on from another is named by all lengths in their order, as in `1 epoch then 2 epochs`.
+changes over a run, RL's temperature and DPO's beta, goes by the steps of each run. RL that samples
+ahead has sampled nothing beyond the shorter run's end, so its next rollouts are of the state's own
+weights. A run that went on from another is named by all lengths in their order, as in
+`1 epoch then 2 epochs`.
 """
 
 import logging

@@ -13,7 +13,7 @@ from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.model import ModelConfig
 from reasoning_lab.graph.artifact import Artifact
 from reasoning_lab.tracking.progress import RunPosition
-from reasoning_lab.tracking.wandb import WandbRun
+from reasoning_lab.tracking.tracker import TrackedRun
 from reasoning_lab.training.stage import LabStage
 
 
@@ -37,7 +37,7 @@ class Job:
         data: Options of the problem source.
         hardware: Devices and sizes that change no result.
         benchmarks: What the run's policies are evaluated on.
-        tracking: The W&B run; None = there is none.
+        tracking: The trackers' run; None = there is none.
         fingerprint: Of the artifact that is made.
         continued_run: Fingerprint of the run whose last state the stage goes on from; None = it
             begins anew.
@@ -54,7 +54,7 @@ class Job:
     data: SourceConfig = field(default_factory=SourceConfig)
     hardware: HardwareConfig
     benchmarks: Mapping[str, BenchmarkConfig] = field(default_factory=dict)
-    tracking: WandbRun | None = None
+    tracking: TrackedRun | None = None
     fingerprint: str = ""
     continued_run: str | None = None
     position: RunPosition = field(default_factory=RunPosition)

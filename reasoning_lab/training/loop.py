@@ -27,7 +27,7 @@ from reasoning_lab.models.policy_artifact import LAST_WEIGHTS
 from reasoning_lab.system import malloc
 from reasoning_lab.system.interrupts import StopRequest
 from reasoning_lab.system.ranks import broadcast_from_rank0, rank, world_size
-from reasoning_lab.tracking.history import History
+from reasoning_lab.tracking.history import History, TrackerLogger
 from reasoning_lab.training.best_weights import BestWeights
 from reasoning_lab.training.checkpoints import (
     Checkpoints,
@@ -287,7 +287,7 @@ def _trainer(
     return pl.Trainer(
         **trainer_options(hardware, dtype, optimization.clip_norm, accumulated, drives),
         **_ONE_PASS,
-        logger=[logger for logger in (context.tracker.lightning_logger, history) if logger],
+        logger=[TrackerLogger(context.tracker), history],
         log_every_n_steps=optimization.log_every_steps,
         detect_anomaly=bool(optimization.detect_anomaly),
         val_check_interval=validate_every_steps and validate_every_steps * accumulation,

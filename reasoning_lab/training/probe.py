@@ -49,7 +49,7 @@ from reasoning_lab.sampling.engine_check import (
     is_quantized,
     placed,
     read_logprobs,
-    rounding,
+    rounded_logprobs,
     times_rounding,
 )
 from reasoning_lab.types import Example, UserError
@@ -145,8 +145,7 @@ def _compare(model: PreTrainedModel, findings: Findings) -> None:
                 return
             stack.enter_context(_typical_logits(model, float(logits.abs().max())))
             reference = alone_logprobs(model, documents)
-            with rounding(model):
-                rounded = alone_logprobs(model, documents)
+            rounded = rounded_logprobs(model, lambda: alone_logprobs(model, documents))
         if not reference.isfinite().any():
             findings.add(Difference.NOT_FINITE, "NaN", None)
             return

@@ -7,21 +7,26 @@ how long a document may be, and what of `hardware` it cannot use.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, ClassVar, Self
 
 from reasoning_lab.config.fields import choice
+from reasoning_lab.config.frozen_policy import FrozenPolicyConfig
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.optimization import Length, OptimizationConfig
 from reasoning_lab.config.problems import (
     CorpusSelection,
     CountProblems,
     DocumentLimit,
+    DrawWeights,
     ProblemDraw,
 )
 from reasoning_lab.config.targets import check_path
 from reasoning_lab.config.validation import ValidationConfig
-from reasoning_lab.graph.stage import Metrics, Stage, Workload
+from reasoning_lab.graph.stage import Metrics, NamedInput, Stage, Workload
+from reasoning_lab.graph.stat_cache import folder_hash
+from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.types import Sequences, Split, UserError
 
 
@@ -41,6 +46,26 @@ class LabStage(Stage):
             return super().run(*context, **inputs)
         metrics: Metrics = resolve_name(self.implementation)(self, *context, **inputs)
         return metrics
+
+    def frozen_policies(self) -> Mapping[str, FrozenPolicyConfig]:
+        """Policies that it reads and does not train, by the knob that names each."""
+        return {}
+
+    def identity(self) -> dict[str, Any]:
+        """The knobs; of a frozen policy's folder its content, wherever it lies."""
+        identity = super().identity()
+        for knob, policy in self.frozen_policies().items():
+            if policy.path is not None and Path(policy.path).is_dir():
+                identity[knob]["path"] = folder_hash(Path(policy.path))
+        return identity
+
+    def named_inputs(self) -> dict[str, NamedInput]:
+        """The frozen policies that earlier stages make."""
+        return {
+            knob: NamedInput(f"{knob}.stage", policy.stage, Policy)
+            for knob, policy in self.frozen_policies().items()
+            if policy.stage is not None
+        }
 
     def problem_draws(self, key: str) -> Sequence[ProblemDraw]:
         """The problems that it draws; `key` is the stage's."""
@@ -106,9 +131,9 @@ class TrainingStage(LabStage):
         return self.validation.levels
 
     @property
-    def validation_level_weights(self) -> Mapping[int, float]:
-        """Shares of these levels; empty = as the source has them."""
-        return {}
+    def validation_weights(self) -> DrawWeights:
+        """Weights of these levels and of a mixture's sources."""
+        return DrawWeights()
 
     @property
     def validation_max_new_tokens(self) -> int | None:
@@ -124,8 +149,8 @@ class TrainingStage(LabStage):
         count, levels = self.validation.count, self.validation_levels
         if not count:
             return []
-        name, weights = f"{key}.validation.count", self.validation_level_weights
-        return [ProblemDraw(name, Split.VALIDATION, levels, count, level_weights=weights)]
+        name, weights = f"{key}.validation.count", self.validation_weights
+        return [ProblemDraw(name, Split.VALIDATION, levels, count, weights=weights)]
 
     def workload(self) -> Workload:
         rows, tokens = self.optimization.planned_rows, self.row_tokens_at_most()
@@ -177,7 +202,7 @@ class TrainingStage(LabStage):
         return replace(self, optimization=self.optimization.in_steps(rows or 0, tokens or 1))
 
     def frozen_copies(self) -> int:
-        """Frozen policies that it keeps in memory beside the one that trains."""
+        """Frozen copies of the policy that it keeps in memory beside the one that trains."""
         return 0
 
     def is_spread(self, hardware: HardwareConfig) -> bool:

@@ -8,7 +8,7 @@ starts from the whole policy in its own memory. With bfloat16, ZeRO keeps float3
 import copy
 import math
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -223,15 +223,29 @@ def sampling_model(
     return model
 
 
-@torch.no_grad()
 def copy_weights(policy: PreTrainedModel, target: PreTrainedModel) -> None:
     """Bring `target`, a whole copy on every rank, up to the policy's weights."""
-    if target is policy:
-        return
+    if target is not policy:
+        load_weights(target, whole_weights(policy))
+
+
+@torch.no_grad()
+def load_weights(target: PreTrainedModel, weights: Iterable[tuple[str, Tensor]]) -> None:
+    """Copy weights of the policy, by name, to its copy `target`."""
     targets = dict(target.named_parameters())
-    for name, weight in whole_weights(policy):
+    for name, weight in weights:
         if targets[name].requires_grad:  # Beside an adapter the others stay as they were.
             targets[name].copy_(weight)
+
+
+def snapshot(policy: PreTrainedModel, target: PreTrainedModel) -> list[tuple[str, Tensor]]:
+    """The policy's weights now, for `load_weights` later; every rank calls it."""
+    targets = dict(target.named_parameters())
+    return [
+        (name, weight.to(targets[name].dtype, copy=True))
+        for name, weight in whole_weights(policy)
+        if targets[name].requires_grad
+    ]
 
 
 def _keep_whole(module: pl.LightningModule | None) -> None:

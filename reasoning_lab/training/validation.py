@@ -6,13 +6,14 @@ training is the same with and without it. RL samples its validation beside its r
 
 import logging
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Any, cast
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from reasoning_lab.data.sources.weighted_draw import by_level
+from reasoning_lab.data.sources.mixture import weighted
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.sampling.rollouts import RolloutSampler
@@ -92,7 +93,7 @@ def validation_problems(context: StageContext) -> list[Problem]:
     count, levels = stage.validation.count, stage.validation_levels
     if not count:
         return []
-    source = by_level(context.source, stage.validation_level_weights)
+    source = weighted(context.source, stage.validation_weights)
     drawn = source.problems(Split.VALIDATION, levels, count, 0)
     return list(context.readable_golds().filter(drawn, "validation_problems"))
 
@@ -121,14 +122,22 @@ def validation_groups(
 
 
 def validation_metrics(groups: Sequence[RolloutGroup]) -> dict[str, float]:
-    """Accuracy on the validation problems, logged under `val/`; empty without groups."""
+    """Accuracy on the validation problems, logged under `val/`; empty without groups.
+
+    Where they are of several domains, each has its own accuracy too.
+    """
     if not groups:
         return {}
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     truncated = sum(rollout.completion.truncated for rollout in rollouts)
+    pass_rates: dict[str, list[float]] = {}
+    for group in groups:
+        pass_rates.setdefault(group.problem.domain, []).append(group.pass_rate)
+    of_domains = {f"val/{name}/pass@1": fmean(pass_rates[name]) for name in sorted(pass_rates)}
     return {
-        "val/pass@1": sum(group.pass_rate for group in groups) / len(groups),
+        "val/pass@1": fmean(group.pass_rate for group in groups),
         "val/truncated_frac": truncated / len(rollouts),
+        **(of_domains if len(of_domains) > 1 else {}),
     }
 
 

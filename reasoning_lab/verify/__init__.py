@@ -8,8 +8,10 @@ from reasoning_lab.verify.verifier import Verifier, build_verifier
 
 # Raise this with every change of a verdict, and the versions of the stages that use verdicts too.
 VERDICT_RULES_VERSION = 4
+# The lab's own checkers, beside the families of reasoning-gym and those of the user.
+CHECKERS = ("math", "number", "choice", "instructions", "python")
 
-__all__ = ["Verifier", "build_verifier", "extract_answer", "verifier_version"]
+__all__ = ["CHECKERS", "Verifier", "build_verifier", "extract_answer", "verifier_version"]
 
 
 @cache

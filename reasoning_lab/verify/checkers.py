@@ -5,21 +5,30 @@ The checkers are:
 - `math`: a formula, list, interval, relation, time or word, see `math.py` and `DECISIONS.md`;
 - `number`: one exact number with its unit, see `number.py`;
 - `choice`: the letter of an option, see `choice.py`;
+- `instructions`: the form of the whole response, see the package `instructions`;
 - `reasoning_gym/<family>`: the scorer of that family, see the package `gym`;
 - `my_package.my_checker`: a checker of the user, see `user_checkers.py`.
+
+Programs are not compared but run, so the checker `python` is not here; see the package `programs`.
 
 No checker limits its own time or memory: the workers do. None evaluates an answer as code in this
 process. Only a user's checker may evaluate, in a separate process for each answer.
 """
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from reasoning_lab.config.targets import TRUSTED_VARIABLE, is_trusted
 from reasoning_lab.types import Problem, UserError, Verdict
 from reasoning_lab.verify.choice import LETTERS, SEVERAL_OPTIONS, parse_choice
 from reasoning_lab.verify.gym.families import family_verdict, require_scorable_gold
+from reasoning_lab.verify.instructions import (
+    Instruction,
+    InstructionError,
+    followed,
+    parse_instructions,
+)
 from reasoning_lab.verify.math import is_readable_gold, math_verdict
 from reasoning_lab.verify.number import NumberWithUnit, parse_number, parse_number_answer
 from reasoning_lab.verify.user_checkers import check_with_user_checker, require_accepted_gold
@@ -73,8 +82,8 @@ def _checker(problem: Problem) -> _Checker:
     except KeyError:
         raise UserError(
             f"{problem.origin}: unknown checker '{problem.checker}'; use "
-            f"{', '.join(repr(name) for name in _CHECKERS)}, 'reasoning_gym/<family>', or a "
-            f"function of a package that {TRUSTED_VARIABLE} names"
+            f"{', '.join(repr(name) for name in _CHECKERS)}, 'python', 'reasoning_gym/<family>', "
+            f"or a function of a package that {TRUSTED_VARIABLE} names"
         ) from None
 
 
@@ -108,6 +117,17 @@ def _check_choice(problem: Problem, answer: str) -> Verdict:
     return verdict_of(None if letter is None else letter == gold)
 
 
+def _parse_instructions_gold(problem: Problem) -> Sequence[Instruction]:
+    try:
+        return parse_instructions(problem.gold)
+    except InstructionError as error:
+        refuse_gold(problem, details=f" ({error})")
+
+
+def _check_instructions(problem: Problem, answer: str) -> Verdict:
+    return verdict_of(all(followed(_parse_instructions_gold(problem), answer, "strict")))
+
+
 def _choices(problem: Problem) -> tuple[str, ...]:
     choices = problem.metadata.get("choices") or ()
     if (
@@ -126,4 +146,5 @@ _CHECKERS: dict[str, _Checker] = {
     "math": (_parse_math_gold, _check_math),
     "number": (_parse_number_gold, _check_number),
     "choice": (_parse_choice_gold, _check_choice),
+    "instructions": (_parse_instructions_gold, _check_instructions),
 }

@@ -1,10 +1,13 @@
 r"""Extract the final answer from a completion's text: the first step of verification.
 
-The recipe's format is `<think>...</think>` and then `\boxed{answer}`. Boxes inside a thought are
-drafts and don't count, whether the thought ends or not.
+Most checkers take the last box, `python` a fenced program, `instructions` the whole response.
+
+The recipe's format is `<think>...</think>` and then the answer, e.g. `\boxed{answer}`. Boxes and
+programs inside a thought are drafts and don't count, whether the thought ends or not.
 """
 
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -26,6 +29,8 @@ _JOINING = re.compile(
     r"\s*(?:(?:\\text\s*\{)?\s*(?:and|or)(?![A-Za-z])\s*\}?)?[\s$\\()\[\]]*(?:[A-Za-z](?:_\{?[0-9]\}?)?\s*=\s*)?[\s$]*"
 )
 _MAX_JOINING_CHARS = 40
+_FENCE = re.compile(r"(?P<indent>[ \t]*)(?P<marks>`{3,}|~{3,})[ \t]*(?P<label>[^`\n]*?)[ \t]*")
+_PROGRAM_LABELS = ("", "python", "python3", "py")
 
 
 @dataclass(slots=True)
@@ -60,6 +65,39 @@ def extract_answer(text: str) -> str | None:
         contents.append(_with_sign(content, final[max(0, box.command - 2) : box.command]))
         next_command = box.command
     return ", ".join(dict.fromkeys(reversed(contents)))
+
+
+def extract_response(text: str) -> str | None:
+    """Return all text behind the thought, stripped; None where there is none."""
+    return _remove_thoughts(text).strip() or None
+
+
+def extract_program(text: str) -> str | None:
+    """Return the content of the last fenced block of Python, or of no language.
+
+    Only text behind the thought counts. A block that is never closed hides the blocks before it;
+    an empty block and one of another language do not.
+
+    Returns:
+        The program with its indentation; None when there is no such block.
+    """
+    program: str | None = None
+    opening: re.Match[str] | None = None
+    lines: list[str] = []
+    for line in _remove_thoughts(text).splitlines():
+        fence = _FENCE.fullmatch(line)
+        if opening is None:
+            opening, lines = fence, []
+        elif (
+            fence is not None and not fence["label"] and fence["marks"].startswith(opening["marks"])
+        ):
+            if opening["label"].lower() in _PROGRAM_LABELS and any(map(str.strip, lines)):
+                program = "\n".join(line.removeprefix(opening["indent"]) for line in lines)
+            opening = None
+        else:
+            lines.append(line)
+    is_open = opening is not None and opening["label"].lower() in _PROGRAM_LABELS
+    return None if is_open else program
 
 
 def _remove_thoughts(text: str) -> str:
@@ -138,3 +176,51 @@ def _unwrap_box(content: str) -> str:
 def nesting_depth(text: str) -> int:
     """Return how many brackets of any kind are open at once, at most; kinds need not match."""
     return max(accumulate((c in "([{") - (c in ")]}") for c in text), default=0)
+
+
+def boxed(answer: str) -> str:
+    """Write an answer in a box."""
+    return f"\\boxed{{{answer}}}"
+
+
+def fenced(program: str) -> str:
+    """Write a program as a block of Markdown; a text that has blocks of its own stays as it is."""
+    return program if "```" in program else f"```python\n{program}\n```"
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerForm:
+    """What an answer looks like in a completion, and how large it may be.
+
+    Attributes:
+        extract: Returns the answer in a text, or None.
+        max_chars: Most characters.
+        max_nesting: Most brackets that are open at once; None = any number.
+        may_be_gold: Whether an answer that repeats the gold's text is correct.
+    """
+
+    extract: Callable[[str], str | None]
+    max_chars: int
+    max_nesting: int | None
+    may_be_gold: bool = True
+
+    def allows(self, answer: str) -> bool:
+        """Return whether an answer is small enough to be checked."""
+        if len(answer) > self.max_chars:
+            return False
+        return self.max_nesting is None or nesting_depth(answer) <= self.max_nesting
+
+
+# math-verify's time doubles with each level from here on; published answers have 4 at most.
+BOXED = AnswerForm(extract_answer, max_chars=2_000, max_nesting=12)
+# As long as the longest completions; all that is checked of a response takes linear time.
+RESPONSE = AnswerForm(extract_response, max_chars=200_000, max_nesting=None, may_be_gold=False)
+# Programs are not compared but run.
+PROGRAM = AnswerForm(extract_program, max_chars=50_000, max_nesting=None)
+# By checker; an answer to every other checker's problems is in a box.
+_ANSWER_FORMS: Mapping[str, AnswerForm] = {"instructions": RESPONSE, "python": PROGRAM}
+
+
+def answer_form(checker: str) -> AnswerForm:
+    """Return the form of the answers that a checker judges."""
+    return _ANSWER_FORMS.get(checker, BOXED)

@@ -25,6 +25,7 @@ from reasoning_lab.config.targets import TRUSTED_VARIABLE
 
 _NO_NEW_PRIVS = 38
 _PARENT_DEATH_SIGNAL = 1
+_CHILD_SUBREAPER = 36
 # A user's checker may need these variables; none of them is a secret.
 ALLOWED_VARIABLES = (TRUSTED_VARIABLE, "LANG", "LC_ALL", "TZ", "OMP_NUM_THREADS")
 
@@ -62,12 +63,25 @@ _FORBIDDEN = {
     "mount": (165, 40), "umount2": (166, 39), "unshare": (272, 97), "setns": (308, 268),
     "add_key": (248, 217), "request_key": (249, 218), "keyctl": (250, 219), "bpf": (321, 280),
     "perf_event_open": (298, 241), "userfaultfd": (323, 282), "io_uring_setup": (425, 425),
+    "io_setup": (206, 0), "memfd_create": (319, 279), "memfd_secret": (447, 447),
+    "open_by_handle_at": (304, 265), "setxattrat": (463, 463), "removexattrat": (466, 466),
+    "file_setattr": (469, 469), "shmctl": (31, 195), "semctl": (66, 191), "semop": (65, 193),
+    "semtimedop": (220, 192), "msgctl": (71, 187), "msgsnd": (69, 189), "msgrcv": (70, 188),
+    "sched_setattr": (314, 274), "sched_setparam": (142, 118), "process_mrelease": (448, 448),
+    "kcmp": (312, 272),
 }  # fmt: skip
 # The process of one answer may not use these either: it starts no process and changes no limit.
 _FORBIDDEN_IN_CHILD = {
     "clone": (56, 220), "fork": (57, None), "vfork": (58, None), "clone3": (435, 435),
     "prctl": (157, 167), "prlimit64": (302, 261), "setrlimit": (160, 164), "seccomp": (317, 277),
+    "ioctl": (16, 29), "setsid": (112, 157), "setpgid": (109, 154),
 }  # fmt: skip
+# Commands of fcntl that choose who gets which signal when a pipe is ready.
+_FCNTL = (72, 25)
+_F_SETOWN, _F_SETSIG, _F_SETOWN_EX = 8, 10, 15
+_CAPGET, _CAPSET = (125, 90), (126, 91)
+_CAPABILITY_VERSION = 0x20080522
+_READ_ANY_FILE = 1 << 1
 _PRLIMIT = (302, 261)
 _SECCOMP = (317, 277)
 _SET_FILTER, _ALL_THREADS = 1, 1
@@ -105,6 +119,7 @@ def enter_sandbox(readable: Sequence[Path]) -> None:
         raise SandboxError("this kernel has no Landlock")
     _clear_environment()
     _libc().prctl(_NO_NEW_PRIVS, 1, 0, 0, 0)
+    _drop_capabilities()
     _restrict_files([*_python_folders(), *readable])
     _restrict_system_calls(children_allowed=True)
     _sandboxed.append(True)
@@ -130,6 +145,27 @@ def end_with_parent(parent: int) -> None:
         _libc().prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of this process's descendants whose own parent ends."""
+    if sys.platform == "linux":
+        _libc().prctl(_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def _drop_capabilities() -> None:
+    """Give up what root may do beyond reading files, which Landlock limits.
+
+    Changing its user would also free a process from ending with its parent.
+    """
+    header = struct.pack("=Ii", _CAPABILITY_VERSION, 0)
+    sets = ctypes.create_string_buffer(24)
+    column = list(_AUDIT_ARCHITECTURES).index(platform.machine())
+    _system_call(_CAPGET[column], header, sets)
+    effective, permitted, *_ = struct.unpack("=6I", sets.raw)
+    remaining = _READ_ANY_FILE & permitted
+    content = struct.pack("=6I", effective & remaining, remaining, 0, 0, 0, 0)
+    _system_call(_CAPSET[column], header, content)
 
 
 def _clear_environment() -> None:
@@ -190,12 +226,12 @@ def _restrict_system_calls(children_allowed: bool) -> None:
 
 @cache
 def _filter_program(children_allowed: bool) -> bytes:
-    """A BPF program that refuses system calls, and prlimit of other processes."""
+    """A BPF program that refuses system calls, prlimit of other processes and signals by fcntl."""
     machine = platform.machine()
     column = list(_AUDIT_ARCHITECTURES).index(machine)
     table = _FORBIDDEN if children_allowed else _FORBIDDEN_IN_CHILD
     numbers = [row[column] for row in table.values()]
-    # Offsets in seccomp_data: 0 the number, 4 the architecture, 16 the first argument.
+    # Offsets in seccomp_data: 0 the number, 4 the architecture, 16 and 24 the first arguments.
     steps: list[tuple[int, int, int, int]] = [
         (_LOAD_WORD, 0, 0, 4),
         (_JUMP_EQUAL, 1, 0, _AUDIT_ARCHITECTURES[machine]),
@@ -205,18 +241,24 @@ def _filter_program(children_allowed: bool) -> bytes:
     checks = [(_JUMP_EQUAL, number) for number in numbers if number is not None]
     if machine == "x86_64":
         checks.insert(0, (_JUMP_AT_LEAST, _X32))
-    # Five steps follow the checks: three that test prlimit, then allow and refuse.
-    steps += [
-        (kind, len(checks) - position + 3, 0, value)
-        for position, (kind, value) in enumerate(checks)
-    ]
-    steps += [
+    tail = [
         (_JUMP_EQUAL, 0, 2, _PRLIMIT[column]),
         (_LOAD_WORD, 0, 0, 16),
-        (_JUMP_EQUAL, 0, 1, 0),
+        (_JUMP_EQUAL, 5, 6, 0),
+        (_JUMP_EQUAL, 0, 4, _FCNTL[column]),
+        (_LOAD_WORD, 0, 0, 24),
+        (_JUMP_EQUAL, 3, 0, _F_SETOWN),
+        (_JUMP_EQUAL, 2, 0, _F_SETSIG),
+        (_JUMP_EQUAL, 1, 0, _F_SETOWN_EX),
         (_RETURN, 0, 0, _ALLOW),
         (_RETURN, 0, 0, _REFUSE),
     ]
+    # Each check jumps to the last step, which refuses.
+    steps += [
+        (kind, len(checks) - position + len(tail) - 2, 0, value)
+        for position, (kind, value) in enumerate(checks)
+    ]
+    steps += tail
     return b"".join(struct.pack("=HBBI", *step) for step in steps)
 
 
@@ -230,7 +272,7 @@ def _landlock_version() -> int:
     return int(_libc().syscall(_CREATE_RULESET, None, 0, _ABI_VERSION))
 
 
-def _system_call(number: int, *arguments: int | bytes) -> int:
+def _system_call(number: int, *arguments: int | bytes | ctypes.Array[ctypes.c_char]) -> int:
     result = int(_libc().syscall(number, *arguments))
     if result < 0:
         raise SandboxError(ctypes.get_errno(), f"system call {number} is refused")

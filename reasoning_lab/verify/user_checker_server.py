@@ -29,6 +29,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from reasoning_lab.config.targets import resolve, trusted_folders
+from reasoning_lab.verify.programs.values import read_exactly
 from reasoning_lab.verify.sandbox import (
     SandboxError,
     end_with_parent,
@@ -138,15 +139,6 @@ def _wait_for_child(child: int, child_ended: int, requests: int) -> None:
             os._exit(1)
         with suppress(BlockingIOError):
             os.read(child_ended, MAX_REPLY_BYTES)
-
-
-def read_exactly(descriptor: int, size: int) -> bytes:
-    """Read `size` bytes and not one more; the result is empty when the pipe is closed."""
-    parts = []
-    while size and (part := os.read(descriptor, min(size, MAX_REPLY_BYTES))):
-        parts.append(part)
-        size -= len(part)
-    return b"" if size else b"".join(parts)
 
 
 def _serve_one(

@@ -30,6 +30,7 @@ from typing import Any
 from reasoning_lab.config.targets import TRUSTED_VARIABLE, resolve
 from reasoning_lab.types import Problem, UserError, Verdict
 from reasoning_lab.verify import user_checker_server
+from reasoning_lab.verify.programs.values import write_all
 from reasoning_lab.verify.sandbox import ALLOWED_VARIABLES, is_sandboxed
 from reasoning_lab.verify.user_checker_server import Step
 from reasoning_lab.verify.verdicts import refuse_gold, verdict_of
@@ -180,7 +181,7 @@ class _CheckerServer:
         payload = pickle.dumps((token, arguments))
         size = user_checker_server.PAYLOAD_SIZE.pack(len(payload))
         try:
-            _write_all(self._requests, header + path.encode() + size + payload)
+            write_all(self._requests, header + path.encode() + size + payload)
             reply = self._read_reply(limit_s)
         except OSError as error:
             _discard_server(self)
@@ -247,12 +248,6 @@ def _remaining_cpu_s() -> int:
     """Return the CPU seconds that this process may still use, at least one; 0 = no limit."""
     soft, _ = resource.getrlimit(resource.RLIMIT_CPU)
     return 0 if soft == resource.RLIM_INFINITY else max(1, math.ceil(soft - time.process_time()))
-
-
-def _write_all(descriptor: int, content: bytes) -> None:
-    view = memoryview(content)
-    while view:
-        view = view[os.write(descriptor, view) :]
 
 
 def _parse_reply(step: Step, problem: Problem, reply: bytes) -> Any:

@@ -53,6 +53,7 @@ class WorkerPool:
         self.timeout_s = timeout_s
         self.memory_mb = memory_mb
         self._pool: ProcessPool | None = None
+        self._preparations: list[Callable[[], None]] = []
 
     def close(self) -> None:
         """End the workers, busy ones too; a later `map` starts new ones."""
@@ -60,6 +61,11 @@ class WorkerPool:
             self._pool.stop()
             self._pool.join()
             self._pool = None
+
+    def prepare(self, function: Callable[[], None]) -> None:
+        """Have workers call a function before they enter the sandbox; running ones are ended."""
+        self._preparations.append(function)
+        self.close()
 
     def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result | None]:
         """Return the results in order; None = the item exceeded a limit or killed its worker.
@@ -92,7 +98,11 @@ class WorkerPool:
             self._pool = ProcessPool(
                 max_workers=self._workers,
                 initializer=_start_worker,
-                initargs=(self.memory_mb, os.environ.get(TRUSTED_VARIABLE, "")),
+                initargs=(
+                    self.memory_mb,
+                    os.environ.get(TRUSTED_VARIABLE, ""),
+                    self._preparations,
+                ),
                 context=context,
             )
             # Without this check, pebble would restart a worker that cannot start for ever.
@@ -133,7 +143,7 @@ def _result_of_item(future: ProcessFuture[list[Result]]) -> Result | None:
     return future.result()[0]
 
 
-def _start_worker(memory_mb: int, trusted: str) -> None:
+def _start_worker(memory_mb: int, trusted: str, preparations: Sequence[Callable[[], None]]) -> None:
     # The environment of the fork server is that of its own start.
     os.environ[TRUSTED_VARIABLE] = trusted
     # A sandboxed worker cannot start this server, and no fork of a worker may serve answers.
@@ -142,6 +152,8 @@ def _start_worker(memory_mb: int, trusted: str) -> None:
     checkers = importlib.import_module(_CHECKERS)
     # The first parse builds tables for some 0.2 s, which should count against no answer.
     checkers.check(Problem("warm-up", gold="\\frac{1}{2}", checker="math", family=""), "2")
+    for prepare in preparations:
+        prepare()
     wait_for_checker_server()
     if sys.platform == "linux":
         pages = int(Path("/proc/self/statm").read_text().split()[0])

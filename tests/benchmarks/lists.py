@@ -24,7 +24,7 @@ from reasoning_lab.evaluate.stage import EvaluateStage
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.stages.prefer.stage import PreferTeacherStage
-from reasoning_lab.stages.rl.prompts import prompt_batches
+from reasoning_lab.stages.rl.prompts import PromptPlan, prompt_batches
 from reasoning_lab.stages.rl.stage import RLStage
 from reasoning_lab.types import Completion, Problem, Prompt, Rollout, Split, Verdict
 from reasoning_lab.verify import Verifier
@@ -106,7 +106,7 @@ def prompts_peak(folder: Path, count: int) -> dict[str, Any]:
         context = data_context(folder, "rl", source, verifier)
         before, start = resident("RssAnon"), time.perf_counter()
         pool = context.problems(Split.TRAIN, ProblemsConfig([1], count))
-        for batch in prompt_batches(stage, pool, context.seed):
+        for batch in prompt_batches(PromptPlan(stage, pool, context.seed)):
             assert len(batch.problems) + len(batch.replacements) == count
         return {
             "problems": len(pool),

@@ -8,6 +8,9 @@ has the variance p (1 - p); its mean over Beta(1.2, 0.8) is 0.16, as in `test_se
 
 With `simulate` it prints how often the report's test over seeds calls one of 10,000 simulated null
 differences significant, and how often it and the t-test find one of 3 points, of 2,000.
+
+With `equivalence` it prints what `reproduce` says of 10,000 simulated pairs of runs, by margins of
+5 points: in how many per cent of the cases it is wrong, and in how many right.
 """
 
 import sys
@@ -50,9 +53,28 @@ def simulate() -> None:
             print(f"{noise} {seeds}: {alarms:.3f}; {power_of_test:.3f} of {power_of_t:.3f}")
 
 
+def equivalence() -> None:
+    """Errors and power of the equivalence test, by training noise and seeds."""
+    from tests.evaluate.test_equivalence import rates
+
+    margin = 0.05
+    print(
+        "| noise | page's seeds | new seeds | equivalent, a margin apart | different, equal |"
+        f" equivalent, equal | different, two margins apart |\n|{' --: |' * 7}"
+    )
+    for noise in (0.0, 0.01, 0.02):
+        for earlier, new in ((3, 1), (3, 2), (3, 5), (8, 1), (8, 2), (8, 5)):
+            equal, apart, far = (
+                rates(10_000, earlier, new, noise, shift, margin)
+                for shift in (0.0, margin, 2 * margin)
+            )
+            cells = [f"{100 * rate:.1f}" for rate in (apart[0], equal[1], equal[0], far[1])]
+            print(f"| {100 * noise:g} | {earlier} | {new} | {' | '.join(cells)} |", flush=True)
+
+
 def main() -> None:
-    if sys.argv[1:] == ["simulate"]:
-        simulate()
+    if sys.argv[1:] in (["simulate"], ["equivalence"]):
+        {"simulate": simulate, "equivalence": equivalence}[sys.argv[1]]()
         return
     columns = " | ".join(f"{100 * noise:g} points of noise" for noise in NOISES)
     print(f"| difference | completions | {columns} |\n| --: | --: |{' --: |' * len(NOISES)}")

@@ -149,7 +149,7 @@ def test_both_sides_do_equal_work(
     assert (rounds[0]["flops"] > 0) == (name in ("midtrain", "sft", "dpo", "generation"))
 
 
-@pytest.mark.long
+@pytest.mark.soak
 def test_command_measures_a_pair_and_leaves_out_another(tmp_path: Path) -> None:
     names = "sft,generation,distillation"
     arguments = [names, "--size", "smoke", "--threads", "1", "--out", str(tmp_path)]

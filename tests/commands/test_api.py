@@ -126,3 +126,8 @@ def test_the_readme_s_lines_run(
     assert words in lines
     exec(lines.replace(words, "*SMOKE"), {"SMOKE": SMOKE, "__name__": "__main__"})
     assert re.search(r"\d+ accepted rollouts", capsys.readouterr().out)
+
+
+def test_a_model_from_scratch_has_nothing_to_look_at() -> None:
+    with pytest.raises(UserError, match=r"^doctor: this model is trained from scratch"):
+        lab.doctor(lab.compose("experiment=smoke"))

@@ -1,7 +1,7 @@
 """Every stage option composes, every import path resolves, and content is identity."""
 
 from dataclasses import dataclass
-from inspect import signature
+from inspect import Parameter, signature
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -32,7 +32,8 @@ STAGE_OPTIONS = sorted(path.stem for path in (CONF / "stage").glob("*.yaml"))
 
 @pytest.mark.parametrize("option", STAGE_OPTIONS)
 def test_stage_option_composes_into_its_own_schema(option: str, composed: Compose) -> None:
-    root = composed(*[f"+stage@stages.my_{name}={name}" for name in STAGE_OPTIONS]).root
+    added = [f"+stage@stages.my_{name}={name}" for name in STAGE_OPTIONS]
+    root = composed(*added, "stages.my_opd.teacher.stage=my_midtrain").root
     config = root.stages[f"my_{option}"]
     assert isinstance(config, stage_classes()[config.name])
     assert set(config.reads) <= {"model", "data", "benchmarks"}
@@ -134,14 +135,18 @@ def test_every_stage_of_the_lab_is_discovered() -> None:
     assert names == {
         "corpus": {"curate", "distill"},
         "preferences": {"prefer", "prefer_mixed", "prefer_teacher"},
-        "policy": {"pretrain", "midtrain", "sft", "dpo", "rl"},
+        "policy": {"pretrain", "midtrain", "sft", "dpo", "rl", "opd"},
     }
 
 
 @pytest.mark.parametrize("stage", [*stage_classes().values(), EvaluateStage])
 def test_what_a_stage_runs_takes_what_the_stage_consumes(stage: type[LabStage]) -> None:
-    """The import path of `implementation` is a string, which no type checker follows."""
-    _, context, *inputs = signature(resolve_name(stage.implementation)).parameters
+    """The import path of `implementation` is a string, which no type checker follows.
+
+    What a stage may name besides has a default.
+    """
+    parameters = signature(resolve_name(stage.implementation)).parameters.values()
+    _, context, *inputs = (one.name for one in parameters if one.default is Parameter.empty)
     assert context == "context"
     assert inputs == [artifact.kind for artifact in stage.consumes]
 

@@ -30,7 +30,10 @@ STAGE_OPTIONS = sorted(path.stem for path in (CONF / "stage").glob("*.yaml"))
         ("stage@stages.sfz=sft", ["stage@stages.sfz=sft", "did you mean 'stage@stages.sft'?"]),
         ("stages.sft.count=abc", ["stages.sft.count=abc", "is not an integer"]),
         ("stages.sft.count=1.5", ["stages.sft.count=1.5", "is not an integer"]),
-        ("stages.rl.clip_low=abc", ["stages.rl.clip_low=abc", "is not a number"]),
+        (
+            "stages.rl.policy_loss.clip_low=abc",
+            ["stages.rl.policy_loss.clip_low=abc", "is not a number"],
+        ),
         ("stages.sft.levels=2", ["stages.sft.levels=2", "write [2]"]),
         ("stages.sft.levels=[a]", ["stages.sft.levels[0]=a", "is not an integer"]),
         ("stages.sft.optimization=3", ["is not a mapping", "keys below stages.sft.optimization"]),

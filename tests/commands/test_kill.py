@@ -1,6 +1,6 @@
 """Killed at any moment, a run ends in the same bits and loses little.
 
-`LAB_KILLS=10 pytest -m long tests/commands/test_kill.py -s` kills ten times in each setting.
+`LAB_KILLS=10 pytest -m "long or soak" tests/commands/test_kill.py -s` kills ten times a setting.
 """
 
 import json
@@ -66,9 +66,11 @@ SETTINGS: dict[str, tuple[int, int, list[str]]] = {
         ],
     ),
 }
+# These two have between them what the others have, but for a state at every step.
+RICHEST = ("all of it", "best weights")
 LONGEST_S = 15.0
-# What a clock measured, and the checksum of the record that holds it.
-CLOCKED = ("wall_s", "train_s")
+# What a clock says, and the checksum of the record that holds it.
+CLOCKED = ("wall_s", "train_s", "finished_at")
 SEAL = "record_sha256"
 
 
@@ -125,9 +127,14 @@ def killed(words: Sequence[str], folder: Path, after_s: float) -> str | None:
     return None
 
 
-@pytest.mark.long
 @pytest.mark.timeout(120 * (5 + KILLS))
-@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize(
+    "setting",
+    [
+        pytest.param(name, marks=pytest.mark.long if name in RICHEST else pytest.mark.soak)
+        for name in SETTINGS
+    ],
+)
 def test_killed_anywhere_ends_in_the_same_bits(setting: str, tmp_path: Path) -> None:
     words = recipe(setting)
     whole = tmp_path / "whole"

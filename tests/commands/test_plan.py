@@ -27,6 +27,7 @@ from reasoning_lab.models.bounds import Bounds
 from reasoning_lab.sampling.config import OpenAIEngineConfig, VLLMEngineConfig
 from tests.support.composition import PHI4_BY_TRANSFORMERS, composed_recipe
 
+TEACHER = "Qwen/Qwen2.5-0.5B"
 SECONDS = ((" h", 3600.0), (" min", 60.0), (" s", 1.0))
 
 
@@ -192,6 +193,47 @@ def test_memory_and_disk_of_what_is_sampled() -> None:
     assert rl.rank is not None
     assert rl.rank.most == pytest.approx(4e9 + (2 * 4 + 2) * 3.836e9 + of_step, rel=1e-4)
     assert evaluation.artifact == Bounds(0, 90 * (8192 + 16 * 32768) + 1e6)
+
+
+def test_a_teacher_is_in_memory_and_reads_what_trains() -> None:
+    """Qwen2.5's 494,032,768 parameters beside SmolLM2; its forward pass is all that RL has not."""
+    small = ("recipe=evaluate", "model=smollm2_135m", "data=tiny", "benchmark=[]")
+    rl, opd = (
+        plan(
+            *small,
+            f"+stage@stages.{name}={name}",
+            f"stages.{name}.problems.count=64",
+            f"stages.{name}.group_size=4",
+            f"stages.{name}.max_new_tokens=100",
+            f"stages.{name}.epochs=2",
+            f"stages.{name}.optimization.length=3 steps",
+            f"stages.{name}.optimization.batch_size=8",
+            *([f"stages.opd.teacher.path={TEACHER}"] if name == "opd" else []),
+            *words,
+        )[name]
+        for name, words in (("rl", []), ("opd", ["stages.opd.teacher.dtype=bfloat16"]))
+    )
+    assert rl.memory is not None
+    assert opd.memory is not None
+    assert opd.memory.copies - rl.memory.copies == 2 * 494_032_768
+    # 24 layers with queries of 896; the table of embeddings is the projection too.
+    tokens = 3 * 8 * 4 * 100
+    expected = tokens * 2 * (494_032_768 + 24 * 896 * 100)
+    assert rl.price.flops.most is not None
+    assert opd.price.flops.most is not None
+    assert opd.price.flops.most - rl.price.flops.most == pytest.approx(expected, rel=0.01)
+
+
+def test_a_teacher_that_nothing_describes_leaves_memory_and_work_unknown() -> None:
+    node = plan(
+        "recipe=evaluate",
+        "model=smollm2_135m",
+        "data=tiny",
+        "benchmark=[]",
+        "+stage@stages.opd=opd",
+        "stages.opd.teacher.path=some/model",
+    )["opd"]
+    assert (node.memory, node.needs.device, node.price.flops) == (None, None, Bounds())
 
 
 def test_best_weights_take_disk_and_validation_takes_writing() -> None:

@@ -151,6 +151,11 @@ def test_other_options_of_a_generator_are_another_draw(complaints: Complaints) -
     assert {line.split(":")[0] for line in of(2)} >= {"stages.pretrain.problems"}
 
 
+def test_weights_of_sources_want_a_mixture(complaints: Complaints) -> None:
+    (line,) = complaints("stages.rl.problems.source_weights={logic: 1}")
+    assert line.startswith("stages.rl.problems: source_weights: the data is no mixture")
+
+
 def test_plan_fetches_nothing(verifier: Verifier) -> None:
     recipe = composed_recipe(*PHI4_BY_TRANSFORMERS)
     preflight = Preflight(verifier, local_only=True)
@@ -179,3 +184,20 @@ def test_document_length_of_a_model_from_scratch() -> None:
 
 def test_document_length_of_a_checkpoint_that_is_not_here() -> None:
     assert shortest_document(["abcd"], ModelConfig(path="nobody/nothing")) is None
+
+
+def test_a_family_that_a_benchmark_must_be_the_first_to_show(complaints: Complaints) -> None:
+    lines = complaints(
+        "benchmark=[heldout_unseen]", "+data.families.lcm={1: {min_value: 2, max_value: 20}}"
+    )
+    # The teacher knows no such family either, which is said too.
+    seen = [
+        line for line in lines if line.startswith("benchmarks.heldout_unseen.unseen=families: ")
+    ]
+    assert [line.partition("stages.")[2].split()[0] for line in seen] == [
+        "pretrain.problems",
+        "distill.problems",
+        "rl.problems",
+    ]
+    assert all("draws family lcm" in line for line in seen)
+    assert complaints("benchmark=[heldout_hard]") == []

@@ -89,10 +89,10 @@ def test_the_parts_of_a_mixture_have_rows_in_their_layouts(tmp_path: Path) -> No
     of = sampler(tmp_path)
     cut = of.sampled(options, "data").cut
     drawn = problems(cut, count=20)
-    # Six, three and one of ten.
+    # Ten, nine and one of twenty.
     families = [problem.family for problem in drawn]
-    assert families.count("openthoughts") == 6
-    assert families.count("bespoke_stratos") == 2
+    assert families.count("openthoughts") == 9
+    assert families.count("bespoke_stratos") == 1
     assert of.stand_ins == [f"data.sources.{name}" for name in options.sources]
     assert len(of.notes) == 3
 

@@ -125,6 +125,25 @@ def test_a_model_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.long
+def test_a_policy_that_the_recipe_makes_stands_for_a_teacher(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    rehearsal = rehearsed(
+        tmp_path,
+        "experiment=smoke",
+        "ablate=[midtrain,sft,prefer,dpo,rl]",
+        "benchmark=[]",
+        "+stage@stages.opd=opd",
+        f"stages.opd.teacher.path={checkpoint}",
+        "stages.opd.problems={count: 8, stream: [0, 1]}",
+        "stages.opd.max_new_tokens=32",
+    )
+    assert rehearsal.passed, rehearsal.steps.done
+    (note,) = (note for note in rehearsal.notes if note.startswith("stages.opd.teacher.path: "))
+    assert note.endswith(f"what pretrain makes stands for '{checkpoint}', as the tokenizer is new")
+
+
 def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "deepspeed", None)
     with pytest.raises(UserError, match=r"^hardware\.strategy=deepspeed2: the package 'deepspeed'"):
@@ -231,10 +250,13 @@ def test_a_full_disk_is_named(tmp_path: Path, checkpoint: Path) -> None:
     assert "paths.runs=FOLDER" in done.stdout
 
 
-@pytest.mark.long
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize(
-    "words", [["experiment=smoke"], ["experiment=gsm8k", "hardware=h100x8"]], ids=["smoke", "fsdp"]
+    "words",
+    [
+        pytest.param(["experiment=smoke"], id="smoke", marks=pytest.mark.long),
+        pytest.param(["experiment=gsm8k", "hardware=h100x8"], id="fsdp", marks=pytest.mark.soak),
+    ],
 )
 def test_shipped_experiments_pass(words: list[str], tmp_path: Path) -> None:
     done = command("rehearse", *words, "format=json", cwd=tmp_path)

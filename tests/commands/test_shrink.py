@@ -75,10 +75,11 @@ def test_clusters_are_left_out_and_that_is_said(option: str, composed: Compose) 
 
 
 def test_trainings_take_a_few_steps_of_batches_that_processes_divide(paper: RootConfig) -> None:
-    for stage in shrunk(paper, "runs").root.stages.values():
+    """Two rows a process, and eight prompts of RL, of which some shall have a signal."""
+    for name, stage in shrunk(paper, "runs").root.stages.items():
         if optimization := getattr(stage, "optimization", None):
             assert optimization.length in ("1 epoch", "2 steps")
-            assert optimization.batch_size == 4
+            assert optimization.batch_size == (16 if name == "rl" else 4)
 
 
 def test_what_is_learned_and_how_stays(paper: RootConfig) -> None:
@@ -160,3 +161,15 @@ def test_a_rehearsal_pushes_nothing(composed: Compose) -> None:
     small = shrunk(composed("experiment=smoke", "publish.repository=me/tiny").root, "runs")
     assert small.root.publish.repository is None
     assert "publish.repository: nothing is pushed" in small.notes
+
+
+@pytest.mark.parametrize(("rate", "expected"), [(0.02, 0.2), (0.4, 0.4), (0.0, 0.0)])
+def test_a_teacher_that_seldom_slips_does_so_often_enough_for_pairs(
+    rate: float, expected: float, composed: Compose
+) -> None:
+    """One that never slips leaves no pairs in the run either, which the rehearsal must find."""
+    root = composed(f"stages.distill.teacher.unnoticed_slip_rate={rate}").root
+    small = shrunk(root, "runs")
+    teacher = small.root.stages["distill"].teacher  # type: ignore[attr-defined]
+    assert teacher.unnoticed_slip_rate == expected
+    assert any("unnoticed_slip_rate" in note for note in small.notes) == (rate != expected)

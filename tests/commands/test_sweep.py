@@ -34,6 +34,7 @@ def planned(folder: Path, capsys: pytest.CaptureFixture[str], *overrides: str) -
     return nodes
 
 
+@pytest.mark.long
 def test_ablation_makes_what_its_plan_counts_and_the_second_call_nothing(
     finished_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -103,7 +104,10 @@ def test_an_experiment_may_bring_its_sweep(
 def test_sweep_that_searches_cannot_be_planned(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert lab_here("plan", "-m", "stages.rl.clip_low=interval(0.1,0.3)", cwd=tmp_path) == 2
+    assert (
+        lab_here("plan", "-m", "stages.rl.policy_loss.clip_low=interval(0.1,0.3)", cwd=tmp_path)
+        == 2
+    )
     assert "hydra/sweeper: this one searches" in capsys.readouterr().err
 
 

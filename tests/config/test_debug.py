@@ -10,7 +10,7 @@ from hydra.core.global_hydra import GlobalHydra
 from reasoning_lab.commands.schemas import register_schemas
 from reasoning_lab.config.folder import CONF
 from reasoning_lab.config.optimization import DebugConfig, OptimizationConfig, OptimizerConfig
-from reasoning_lab.tracking.history import read_history
+from reasoning_lab.tracking.curves import read_history
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.training.stage import TrainingStage
 from tests.support.composition import composed_recipe

@@ -16,6 +16,7 @@ from tests.support.composition import composed_config, models
 
 # Groups whose options need a whole run, which the named files compose with every model.
 ELSEWHERE = {
+    "test_domains.py": {"domain"},
     "test_hardware.py": {"hardware"},
     "test_recipes.py": {
         "debug",
@@ -30,12 +31,15 @@ ELSEWHERE = {
 PLACES = {
     "engine": "engine@stages.my_distill.teacher.engine",
     "judge": "+judge@stages.my_distill.judge",
+    "policy_loss": "policy_loss@stages.rl.policy_loss",
     "stage": "+stage@stages.my_stage",
     "teacher": "teacher@stages.my_second_distill.teacher",
 }
 NAMED = "reasoning_lab.data"
 # What an option cannot know by itself; the place of its keys stands before the colon.
 GIVEN = {
+    # A generator or a mixture beside it has no `all`.
+    "benchmark=own": ["count=20"],
     "data=custom": [
         f"_target_={NAMED}.sources.config.ReasoningGymConfig",
         "options={families: {gcd: {1: {}}}, test_frac: 0.1, validation_frac: 0.1}",
@@ -50,6 +54,8 @@ GIVEN = {
         'options.answer_pattern="= (.+)"',
     ],
     "judge=model": ["engine.model=some/model"],
+    "policy_loss=custom": ["_target_=reasoning_lab.losses.policy_losses.clip"],
+    "stage=opd": ["teacher.path=some/model"],
     "teacher=custom": [
         f"_target_={NAMED}.teachers.config.ProceduralTeacherConfig",
         "options={noticed_slip_rate: 0.0, unnoticed_slip_rate: 0.0}",
@@ -87,9 +93,12 @@ def overrides_of(chosen: dict[str, str], problems: Path) -> list[str]:
     for group, option in chosen.items():
         place = PLACES.get(group, group)
         words.append(f"{place}=[{option}]" if group == "benchmark" else f"{place}={option}")
-        key = place.rpartition("@")[2]
+        key = f"benchmarks.{option}" if group == "benchmark" else place.rpartition("@")[2]
         for given in GIVEN.get(f"{group}={option}", []):
             words.append(f"{key}.{given.replace('%s', str(problems))}")
+    if chosen["benchmark"] == "own":
+        # It takes all problems, and a generator does not say how many it has.
+        words.append("benchmarks.own.count=5")
     return words
 
 

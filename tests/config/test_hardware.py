@@ -28,9 +28,8 @@ def composed_hardware(option: str) -> DictConfig:
 @pytest.fixture(scope="module")
 def whole() -> DictConfig:
     """Every shipped stage in one recipe; the training ones step AdamW on 32 rows."""
-    config = composed_config(
-        "benchmark=[]", *[f"+stage@stages.my_{name}={name}" for name in STAGES]
-    )
+    added = [f"+stage@stages.my_{name}={name}" for name in STAGES]
+    config = composed_config("benchmark=[]", *added, "stages.my_opd.teacher.stage=my_midtrain")
     with open_dict(config):
         for stage in config.stages.values():
             if "optimization" in stage:

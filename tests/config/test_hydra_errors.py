@@ -88,6 +88,14 @@ def test_comma_is_a_sweep_or_wants_quotes(
             ["plan", "+stages.sft.optimization.optimizer.lr=1e-3"],
             ["stages.sft.optimization.optimizer.lr=0.001", "there is no such key"],
         ),
+        (
+            ["plan", "stages.rl.domains.logic.group_size=4"],
+            ["logic: it is no key yet", "MAPPING={logic: {KEY: value}}"],
+        ),
+        (
+            ["plan", "stages.rl.domains={logic: {group_size: 1}}"],
+            ["stages.rl.domains.logic.group_size: 1 is too small"],
+        ),
     ],
 )
 def test_mistakes_are_told_with_their_remedy(

@@ -9,7 +9,7 @@ import pytest
 
 from reasoning_lab.config.fields import check_values
 from reasoning_lab.config.identity import identity_of
-from reasoning_lab.stages.rl.stage import FilterConfig
+from reasoning_lab.stages.rl.options import FilterConfig
 from reasoning_lab.types import UserError
 from tests.conftest import Compose
 from tests.support.composition import composed_recipe
@@ -123,6 +123,8 @@ PLACED = {
     ("optimization", "keep_state"),
     ("optimization", "log_every_steps"),
     ("packing",),
+    ("second_verifier", "count"),
+    ("second_verifier", "every_steps"),
     ("shard_problems",),
     ("table_every_steps",),
     ("validation", "table_rollouts"),

@@ -65,5 +65,7 @@ def test_the_reference_has_every_key_of_the_root_and_of_a_stage() -> None:
     text = reference()
     for key in ("hardware.sampling.url`°", "kl.weight`", "filter.balance`", "protocol.samples`"):
         assert f"| `{key}" in text
-    (row,) = [line for line in text.splitlines() if line.startswith("| `clip_low`")]
-    assert row == "| `clip_low` | number, 0 to 1 | `0.2` | Lower clip of the probability ratio. |"
+    (row,) = [line for line in text.splitlines() if line.startswith("| `max_ratio`")]
+    assert (
+        row == "| `max_ratio` | number, 1 or more | `20.0` | Where an importance weight is cut. |"
+    )

@@ -69,9 +69,9 @@ def test_size_counts_accepted_rollouts(rollouts: int, size: str) -> None:
         "| correct | 6 | 0 |",
         "| wrong | 1 | 0 |",
         "| timeout | 1 | 0 |",
-        "| f | 1 | 2 | 5 |",
-        "| g | 2 | 1 | 1 |",
-        "| all |  | 3 | 6 |",
+        "| mathematics | f | 1 | 2 | 5 |",
+        "| mathematics | g | 2 | 1 | 1 |",
+        "| all |  |  | 3 | 6 |",
         # Lengths 1 to 5 and 12 (with 0-based rank 2.5, the median is between 3 and 4).
         "| accepted | 1 | 1 | 2 | 4 | 5 | 10 | 12 |",
         # Lengths 0 and 9.

@@ -3,7 +3,7 @@
 import pytest
 
 from reasoning_lab.evaluate.completion_metrics import completion_metrics, metric_means
-from reasoning_lab.types import UserError
+from reasoning_lab.types import Completion, Problem, Rollout, RolloutGroup, UserError, Verdict
 from tests.support.rollouts import group
 
 KEY = "benchmarks.sums.metrics"
@@ -30,3 +30,14 @@ def test_a_completion_that_cannot_be_judged_is_left_out() -> None:
 def test_an_unknown_function_is_refused() -> None:
     with pytest.raises(UserError, match=r"benchmarks\.sums\.metrics\.verdict\._target_"):
         completion_metrics({"verdict": {"_target_": "reasoning_lab.rewards.missing"}}, 16, KEY)
+
+
+def test_a_metric_knows_the_thought_that_the_template_opened() -> None:
+    options = {"title": {"_target_": "reasoning_lab.rewards.all_instructions"}}
+    gold = '[{"id": "detectable_format:title"}]'
+    problem = Problem("Write.", gold, "instructions", "f")
+    texts = ["Is it <<this>>?", "I think.</think><<Title>>"]
+    rollouts = [Rollout(problem, Completion([1], t), t, Verdict.WRONG, "p") for t in texts]
+    groups = [RolloutGroup(problem, [rollout]) for rollout in rollouts]
+    means = metric_means(completion_metrics(options, 16, KEY, "<think>\n"), groups)
+    assert (means["metric/title"] or [])[0] == 0.5

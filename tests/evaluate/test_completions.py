@@ -41,7 +41,8 @@ def write(folder: Path, rollouts: list[Rollout]) -> Evaluation:
 def test_samples_are_those_of_each_problem(tmp_path: Path) -> None:
     every = groups(1700)  # No batch of rows ends with a problem.
     evaluation = write(tmp_path, [one for group in every for one in group])
-    ids, correct, tokens = evaluation.samples(SAMPLES)
+    ids, correct, tokens, domains = evaluation.samples(SAMPLES)
+    assert domains == ["mathematics"] * 1700
     assert ids == [group[0].problem.id for group in every]
     assert correct.tolist() == [[one.correct for one in group] for group in every]
     assert tokens.tolist() == [[len(one.completion.token_ids) for one in group] for group in every]

@@ -15,7 +15,7 @@ from reasoning_lab.config.benchmark import BenchmarkConfig, ProtocolConfig, Samp
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.data.corpus import read_rollouts, write_rollouts
 from reasoning_lab.data.sources.row_mapping import RowMapping
-from reasoning_lab.evaluate.benchmark import digest, measured
+from reasoning_lab.evaluate.benchmark import digest, measured, tracked_metrics
 from reasoning_lab.evaluate.completions import COMPLETIONS
 from reasoning_lab.evaluate.statistics import majority
 from reasoning_lab.graph.record import Metadata, Record
@@ -95,6 +95,26 @@ def test_what_is_measured_by_hand() -> None:
     silent = measured([rollouts("p", ("1", RIGHT), tokens=0)])
     assert silent["completion_tokens"] is silent["correct_tokens"] is silent["wrong_tokens"] is None
     assert not [key for key in silent if key.startswith("maj@")]
+
+
+def test_pass_at_1_of_each_domain_by_hand() -> None:
+    groups = [rollouts(name, ("1", RIGHT), ("2", WRONG)) for name in "abc"]
+    groups += [rollouts("d", ("1", RIGHT), ("1", RIGHT))]
+    logic = replace(groups[0].problem, domain="logic")
+    metrics = measured([RolloutGroup(logic, groups[0].rollouts), *groups[1:]])
+    domains = metrics["domains"]
+    assert {name: value["n"] for name, value in domains.items()} == {"logic": 1, "mathematics": 3}
+    assert domains["logic"]["pass@1"] == 0.5
+    assert domains["mathematics"]["pass@1"] == pytest.approx(2 / 3)
+    low, high = domains["mathematics"]["ci95"]
+    assert 0 < low < 2 / 3 < high < 1
+    tracked = tracked_metrics("held", metrics, {"metric/lines": [2.5, 2.0, 3.0], "metric/x": None})
+    assert tracked["eval/held/logic/pass@1"] == 0.5
+    assert tracked["eval/held/mathematics/pass@1"] == pytest.approx(2 / 3)
+    assert (tracked["eval/held/pass@1"], tracked["eval/held/metric/lines"]) == (0.625, 2.5)
+    assert not {"eval/held/domains", "eval/held/metric/x"} & tracked.keys()
+    alone = tracked_metrics("held", measured(groups), {})
+    assert "eval/held/mathematics/pass@1" not in alone
 
 
 def test_digest_tells_what_was_asked() -> None:

@@ -14,6 +14,7 @@ from reasoning_lab.types import UserError
 from tests.support.toys import (
     KNOWN,
     Choose,
+    Follow,
     Grow,
     Learn,
     Measure,
@@ -127,6 +128,24 @@ def test_init_from_a_later_or_unknown_stage_is_refused() -> None:
         tune = replace(RECIPE["tune"], init_from=start)
         with pytest.raises(UserError, match=rf"stages\.tune\.init_from.*'{start}'.*base, teach"):
             linked({**RECIPE, "tune": tune})
+
+
+def test_a_named_input_is_what_that_stage_makes() -> None:
+    nodes = linked({**RECIPE, "follow": Follow(guide="mid"), "again": Follow(guide="follow")})
+    assert inputs(nodes)["follow"] == {"model": "prefer", "guide": "mid"}
+    assert inputs(nodes)["again"] == {"model": "follow", "guide": "follow"}
+    other = linked({**RECIPE, "follow": Follow(guide="tune")})["follow"]
+    assert other.fingerprint != nodes["follow"].fingerprint
+
+
+@pytest.mark.parametrize("guide", ["nobody", "later", "teach"])
+def test_a_named_input_that_no_earlier_stage_makes_is_refused(guide: str) -> None:
+    stages = {**ablated(RECIPE, "prefer"), "follow": Follow(guide=guide), "later": Grow()}
+    with pytest.raises(UserError) as refusal:
+        linked(stages)
+    assert str(refusal.value) == (
+        f"stages.follow.guide: there is no earlier stage '{guide}'; choose among base, mid, tune"
+    )
 
 
 def test_checkpoint_replaces_the_first_policy() -> None:

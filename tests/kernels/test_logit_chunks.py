@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.profiler import ProfilerActivity, profile
 from transformers import PreTrainedModel
 
 from reasoning_lab.data.tokens.batches import completion_batch, token_batch
@@ -20,9 +19,11 @@ from reasoning_lab.kernels.logprobs import (
     mean_logprob,
     token_entropies,
     token_logprobs,
+    token_logprobs_and_entropies,
     trained_logits,
 )
 from reasoning_lab.types import Example
+from tests.support.tensors import largest_allocation
 from tests.support.tiny import tiny_model
 
 VOCAB, PAD = 61, 0
@@ -158,6 +159,56 @@ def test_entropies_are_those_of_the_models_own_distributions(
     torch.testing.assert_close(entropies, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("tokens", [1, 7, 1000])
+@pytest.mark.parametrize("build", HEADS)
+def test_entropies_with_a_gradient_are_those_of_the_whole_logits(
+    build: Callable[[], PreTrainedModel], tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build()
+    if build is not low_precision:  # Rounding of float32 differs from one CPU to another.
+        model.double()
+    factors = torch.randn(2, TRAINED, generator=torch.Generator().manual_seed(1))
+    logits, targets = padded_logits(model)
+    entropies = torch.distributions.Categorical(logits=logits / 0.7).entropy()
+    chosen = -F.cross_entropy(logits / 0.7, targets, reduction="none")
+    slope = gradients(model, (factors * torch.stack([chosen, entropies])).sum())
+    monkeypatch.setattr(logit_chunks, "LOGITS_AT_ONCE", tokens * VOCAB)
+    values = torch.stack(token_logprobs_and_entropies(model, batch(), 0.7))
+    torch.testing.assert_close(values, torch.stack([chosen, entropies]), rtol=1e-4, atol=1e-5)
+    near: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5}
+    if build is low_precision:
+        near = {"rtol": 3e-2, "atol": 3e-2}
+    ours = gradients(model, (factors * values).sum())
+    torch.testing.assert_close(ours, slope, **near)
+    ours = gradients(model, (factors * values_of_reference(model)).sum())
+    torch.testing.assert_close(ours, slope, **near)
+    at_temperature = token_entropies(model, batch(), 0.7)
+    torch.testing.assert_close(at_temperature, entropies, rtol=1e-4, atol=1e-5)
+
+
+def values_of_reference(model: PreTrainedModel) -> Tensor:
+    """`[2, K]`, logprobs and entropies by the model's own forward pass."""
+    with reference_kernels(model):
+        return torch.stack(token_logprobs_and_entropies(model, batch(), 0.7))
+
+
+@pytest.mark.parametrize("logit", [-1e4, float("-inf")])
+def test_a_token_without_probability_leaves_entropies_and_their_gradient_finite(
+    logit: float,
+) -> None:
+    model = biased()
+    with torch.no_grad():
+        model.lm_head.bias[VOCAB - 1] = logit
+        model.lm_head.weight[VOCAB - 1] = 0.0
+    tokens = batch()
+    tokens.input_ids[tokens.input_ids == VOCAB - 1] = 2
+    logprobs, entropies = token_logprobs_and_entropies(model, tokens)
+    assert logprobs.isfinite().all()
+    assert entropies.isfinite().all()
+    slope = gradients(model, entropies.sum())
+    assert all(values.isfinite().all() for values in slope.values())
+
+
 def test_one_part_is_the_plain_formula_to_the_bit() -> None:
     model = plain()
     logits, targets = trained_logits(model, batch())
@@ -183,22 +234,8 @@ def test_without_a_trained_token_the_mean_is_a_differentiable_0(
     assert mean == 0
 
 
-def largest_allocation(run: Callable[[], object]) -> int:
-    """Bytes of the largest tensor that was made, inside torch's own operations too."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        run()
-    assert profiler.profiler is not None
-    sizes = []
-    pending = list(profiler.profiler.kineto_results.experimental_event_tree())
-    while pending:
-        event = pending.pop()
-        pending += event.children
-        sizes.append(getattr(event.typed[1], "alloc_size", 0))
-    return max(sizes)
-
-
 @pytest.mark.parametrize("kind", ["float32", "bfloat16", "biased"])
-@pytest.mark.parametrize("step", ["mean", "tokens"])
+@pytest.mark.parametrize("step", ["mean", "tokens", "entropies"])
 def test_no_tensor_holds_all_logits(step: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     vocab, tokens, at_once = 2000, 600, 50
     model = bound(tiny_model("llama", vocab, PAD, 1, seed=0))
@@ -211,12 +248,18 @@ def test_no_tensor_holds_all_logits(step: str, kind: str, monkeypatch: pytest.Mo
     rows = token_batch([document_of(one, trained=TrainedPart.SEQUENCE) for one in examples])
 
     def run() -> None:
-        value = mean_logprob(model, rows) if step == "mean" else token_logprobs(model, rows).sum()
+        if step == "mean":
+            value = mean_logprob(model, rows)
+        elif step == "tokens":
+            value = token_logprobs(model, rows).sum()
+        else:
+            value = torch.stack(token_logprobs_and_entropies(model, rows)).sum()
         value.backward()
 
     every = 4 * tokens * vocab
-    # A product in bfloat16 may take some bytes of alignment besides.
-    assert every <= largest_allocation(run) <= every + 4096
+    if step != "entropies":  # These have half as many logits at once.
+        # A product in bfloat16 may take some bytes of alignment besides.
+        assert every <= largest_allocation(run) <= every + 4096
     monkeypatch.setattr(logit_chunks, "LOGITS_AT_ONCE", at_once * vocab)
     head = 4 * vocab * 64
     most = max(4 * at_once * vocab, head)

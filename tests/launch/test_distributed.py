@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from reasoning_lab.launch.job import launched
-from reasoning_lab.tracking.history import read_history
+from reasoning_lab.tracking.curves import read_history
 from reasoning_lab.training.job import Job
 from reasoning_lab.types import UserError
 from tests.conftest import SMOKE, lab, start_lab
@@ -39,6 +39,9 @@ VARIANTS = {
     "padded": ["fsdp"],
     "best": ["ddp", "fsdp", "deepspeed2", "deepspeed3"],
     "best_rl": ["ddp", "fsdp"],
+    "objective": ["ddp", "deepspeed3"],
+    "opd": ["ddp", "fsdp", "deepspeed3"],
+    "curriculum": ["ddp"],
 }
 CASES = [(strategy, name) for strategy in STRATEGIES for name in NAMES] + [
     (strategy, name) for name, strategies in VARIANTS.items() for strategy in strategies

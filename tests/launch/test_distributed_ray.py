@@ -1,8 +1,6 @@
 """Stages on a simulated Ray cluster: two machines equal one process, and end together."""
 
-import contextlib
 import logging
-import os
 import threading
 import time
 from collections.abc import Iterator
@@ -21,6 +19,7 @@ from tests.conftest import lab_here
 from tests.support.launches import (
     after_first_checkpoint,
     assert_equals_one_process,
+    assert_processes_end,
     assert_processes_end_with_command,
     error_of_killed_rank,
     file_checksums,
@@ -40,19 +39,22 @@ pytestmark = [pytest.mark.distributed, pytest.mark.timeout(1800)]
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator["Cluster"]:
-    """A cluster of two machines with one core each, in RAY_ADDRESS."""
+    """A cluster in RAY_ADDRESS: a head, and four machines of one core, of which tests lose two."""
     ray: Any = pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
-    small: dict[str, Any] = {
-        "num_cpus": 1,
-        "object_store_memory": 80 * 2**20,
+    memory = 80 * 2**20
+    head = {
+        "num_cpus": 0,
+        "resources": {"drive": 1},
+        "object_store_memory": memory,
         "include_dashboard": False,
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        started = Cluster(initialize_head=True, head_node_args=small)
-        started.add_node(**small, resources={"drive": 1})
+        started = Cluster(initialize_head=True, head_node_args=head)
+        for _ in range(4):
+            started.add_node(num_cpus=1, object_store_memory=memory)
         patch.setenv("RAY_ADDRESS", started.address)
         yield started
         ray.shutdown()
@@ -89,31 +91,30 @@ def test_lost_machine_ends_all_in_one_sentence(
     )
 
 
-# Ray's simulated cluster does not always let a second machine join where the first was, and a stage
-# that waits for it waits for ever.
-joins_again = pytest.mark.skipif(
-    not os.environ.get("LAB_RAY_RESTARTS"), reason="set LAB_RAY_RESTARTS=1 to lose Ray's machines"
-)
+def machine_of_a_rank(cluster: "Cluster", folder: Path) -> Any:
+    """The machine that runs a process of the stage whose files are in `folder`."""
+    while not (ranks := stage_processes(folder)):
+        time.sleep(0.05)
+    ancestors = [pid := next(iter(ranks))]
+    while pid > 1:
+        status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+        pid = int(status.rpartition(")")[2].split()[1])
+        ancestors.append(pid)
+    machines = {
+        process.process.pid: machine
+        for machine in cluster.worker_nodes
+        for process in machine.all_processes["raylet"]
+    }
+    return next(machines[pid] for pid in ancestors if pid in machines)
 
 
-def replace_a_machine(cluster: "Cluster") -> None:
-    """Kill a machine, and let another one join later."""
-    cluster.remove_node(next(iter(cluster.worker_nodes)))
-    for _ in range(5):
-        # Ray gives a machine 30 seconds to start, which is short where others compute.
-        with contextlib.suppress(Exception):
-            cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20, resources={"drive": 1})
-            return
-
-
-@joins_again
 def test_stage_that_loses_a_machine_ends_in_the_same_bytes(
     jobs: dict[str, Job],
     tmp_path: Path,
     cluster: "Cluster",
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """It waits for another machine, and goes on there from its last state."""
+    """It goes on from its last state on a machine that is free."""
     job = with_length(jobs["sft"], 60)
     whole = on_two_machines(with_placement(job, tmp_path / "whole", "ddp"))
     again = on_two_machines(with_placement(job, tmp_path / "again", "ddp"))
@@ -122,7 +123,7 @@ def test_stage_that_loses_a_machine_ends_in_the_same_bytes(
 
     def lose_a_machine() -> None:
         reached.append(last_step(again.work_dir))
-        replace_a_machine(cluster)
+        cluster.remove_node(machine_of_a_rank(cluster, tmp_path), allow_graceful=False)
 
     after_first_checkpoint(again.work_dir, lose_a_machine)
     outcome_again = launched(again)
@@ -130,27 +131,34 @@ def test_stage_that_loses_a_machine_ends_in_the_same_bytes(
     assert "sft: a machine of the Ray cluster was lost" in caplog.text
     assert file_checksums(again.out_dir) == file_checksums(whole.out_dir)
     assert outcome_again.ledger == outcome.ledger
-    assert not stage_processes(tmp_path)
+    assert_processes_end(tmp_path)
 
 
-@joins_again
 def test_stage_that_loses_machines_without_progress_is_given_up(
     jobs: dict[str, Job],
     tmp_path: Path,
     cluster: "Cluster",
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Its processes know the command's environment, but none of its secrets."""
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setenv("LAB_SETTING", "shared")
+    environments = []
     job = on_two_machines(with_placement(with_length(jobs["sft"], 60), tmp_path / "job", "ddp"))
     ray = RayConfig(cpus_per_device=1, restarts_without_progress=0)
     job = replace(job, hardware=replace(job.hardware, ray=ray))
 
     def lose_a_machine() -> None:
-        while not stage_processes(tmp_path):
-            time.sleep(0.05)
-        replace_a_machine(cluster)
+        machine = machine_of_a_rank(cluster, tmp_path)
+        pid = next(iter(stage_processes(tmp_path)))
+        environments.append(Path(f"/proc/{pid}/environ").read_bytes())
+        cluster.remove_node(machine, allow_graceful=False)
 
     threading.Thread(target=lose_a_machine, daemon=True).start()
     with pytest.raises(UserError, match=r"^stages\.sft: .* was lost .*, with nothing saved since"):
         launched(job)
+    assert b"LAB_SETTING=shared" in environments[0]
+    assert b"hf_secret" not in environments[0]
 
 
 def test_processes_end_with_a_command_that_is_killed(

@@ -24,10 +24,10 @@ from tests.conftest import SMOKE, lab, lab_here, start_lab
 from tests.launch.test_slurm import ON_CPUS, cluster  # noqa: F401
 from tests.support.launches import (
     assert_equals_one_process,
+    assert_processes_end,
     error_of_killed_rank,
     file_checksums,
     last_step,
-    stage_processes,
     with_length,
     with_many_steps,
     with_placement,
@@ -134,7 +134,7 @@ def test_preempted_and_lost_it_ends_in_the_same_bytes(
     assert record_of(cluster, 2)["restarts"] == 3, met
     assert file_checksums(again.out_dir) == file_checksums(whole.out_dir), met
     assert outcome_again.ledger == outcome.ledger
-    assert not stage_processes(tmp_path)
+    assert_processes_end(tmp_path)
 
 
 def test_time_limits_in_the_middle_of_a_stage(
@@ -174,13 +174,13 @@ def test_job_that_makes_no_step_is_refused(
     job = on_one_machine(with_placement(jobs["sft"], tmp_path / "job", "single", 1), 2, **options)
     with pytest.raises(UserError, match=r"^stages\.sft: SLURM job 1: it started 2 times in a row"):
         launched(job)
-    assert not stage_processes(tmp_path)
+    assert_processes_end(tmp_path)
 
 
 RECIPE = [
     *SMOKE,
     *("~stages.distill", "~stages.midtrain", "~stages.sft", "~stages.prefer", "~stages.dpo"),
-    *("~stages.rl", "stages.pretrain.optimization.length=150 steps"),
+    *("~stages.rl", "stages.pretrain.optimization.length=400 steps"),
     "stages.pretrain.optimization.checkpoint_every_steps=2",
 ]
 PLACED = [*ON_CPUS, "hardware.strategy=single", "hardware.gpu_model=null"]
@@ -265,7 +265,7 @@ def test_cancelled_controller_cancels_the_stage(
     ):
         time.sleep(0.2)
     assert record_of(cluster, 1)["state"] == "CANCELLED"
-    assert not stage_processes(tmp_path)
+    assert_processes_end(tmp_path)
     log = "".join(path.read_text() for path in tmp_path.glob("runs/submitted/*/slurm-1.log"))
     assert "stages.pretrain: stopped, with its state saved at step" in log
 
@@ -284,4 +284,4 @@ def test_ctrl_c_stops_the_job_with_its_state_saved(
     while record_of(cluster, 1)["state"] == "RUNNING":
         time.sleep(0.1)
     assert record_of(cluster, 1)["restarts"] == 0
-    assert not stage_processes(tmp_path)
+    assert_processes_end(tmp_path)

@@ -25,8 +25,7 @@ from reasoning_lab.launch.job import read_job, run_job, write_job
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.stages.rl.stage import RLStage
 from reasoning_lab.tracking.progress import Lines
-from reasoning_lab.tracking.tracker import Tracker
-from reasoning_lab.tracking.wandb import WandbRun
+from reasoning_lab.tracking.tracker import TrackedRun, Tracker
 from reasoning_lab.training.job import Job
 from reasoning_lab.training.stage import LabStage
 from reasoning_lab.verify import Verifier
@@ -53,10 +52,10 @@ def test_a_job_is_read_as_it_was_written(tmp_path: Path) -> None:
         data=MixtureConfig({"gym": ReasoningGymConfig({"sum": {1: {"a": 2}}})}, {"gym": 1.0}),
         hardware=HardwareConfig(sampling=SamplingHardwareConfig(rollout_urls=["http://one", "b"])),
         benchmarks={"heldout": BenchmarkConfig(levels=[1], count=2, samples=1)},
-        tracking=WandbRun(
+        tracking=TrackedRun(
             config=TrackerConfig(tags=["mine"]),
-            offline=True,
-            folder=tmp_path / "wandb",
+            modes={"wandb": "offline"},
+            runs_dir=tmp_path,
             run_id="abc",
             name="rl",
             group="recipe",

@@ -191,7 +191,11 @@ WAITING = "touch {test}/started; while [ ! -e {test}/go ]; do sleep 0.1; done; "
 def killed_command(tmp_path: Path, cluster: Path) -> None:
     """Submit a job that waits for the file `go`, and kill the command when it runs."""
     replace_srun(cluster, WAITING)
-    process = subprocess.Popen([sys.executable, "-c", COMMAND, str(tmp_path / "work")])
+    process = subprocess.Popen(
+        [sys.executable, "-c", COMMAND, str(tmp_path / "work")],
+        # Below nohup the signal would be ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+    )
     when((tmp_path / "started").exists)
     process.send_signal(signal.SIGHUP)
     assert process.wait() == -signal.SIGHUP

@@ -124,7 +124,15 @@ def test_the_engine_samples_the_adapted_policy(
 
 @pytest.mark.parametrize(
     ("name", "adapter"),
-    [*((name, LORA) for name in STAGES), ("sft", QLORA), ("rl_ahead", QLORA)],
+    [
+        ("sft_best", LORA),
+        ("rl_ahead", QLORA),
+        *(
+            pytest.param(name, adapter, marks=pytest.mark.long)
+            for name, adapter in [*((name, LORA) for name in STAGES), ("sft", QLORA)]
+            if name != "sft_best"
+        ),
+    ],
     ids=lambda value: getattr(value, "kind", value),
 )
 def test_resumed_stage_is_the_uninterrupted_one_to_the_bit(

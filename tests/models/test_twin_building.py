@@ -90,7 +90,9 @@ def test_an_architecture_that_cannot_be_built_is_refused(tmp_path: Path) -> None
 def test_a_taught_twin_is_right_now_and_then_and_ends(tmp_path: Path) -> None:
     make("r1_distill_qwen_1_5b", tmp_path)
     answers = [(f"Problem {number}: count.", str(2 + number % 4)) for number in range(16)]
-    assert 0.1 < teach(tmp_path, answers) < 0.9
+    text = "<think>\nSo it is {0}.\n</think>\n\\boxed{{{0}}}"
+    solutions = [(prompt, text.format(gold)) for prompt, gold in answers]
+    assert 0.1 < teach(tmp_path, solutions) < 0.9
     engine = HFEngine(*load_policy(tmp_path, "float32"), 64)
     prompts = [prompt for prompt, _ in answers for _ in range(4)]
     completions = engine.generate(prompts, Sampling(1.0, 1.0, 64), list(range(64)))

@@ -1,7 +1,5 @@
 """The report's page in a real browser: offline, on a phone, in the dark, with hostile rollouts."""
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +9,15 @@ import pytest
 from reasoning_lab.data.corpus import write_rollouts
 from reasoning_lab.evaluate.completions import COMPLETIONS
 from reasoning_lab.report.comparisons import Claims
-from reasoning_lab.report.evidence import Completions, Evidence, GraphNode
+from reasoning_lab.report.evidence import Completions, Evidence, GraphNode, Training
 from reasoning_lab.report.page import html_page
 from reasoning_lab.report.rows import Row, StageResult
 from reasoning_lab.tracking.history import History
 from reasoning_lab.types import Completion, Problem, Rollout, Verdict
+from tests.support.browser import HOSTILE, Opened, phone
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-HOSTILE = (
-    "<script>document.title = 'owned'</script></script>"
-    "<img src=http://127.0.0.1:9/x onerror=alert(1)>"
-)
 LINK = "$\\href{http://127.0.0.1:9}{x}$"
 LEDGER = {"documents": {"in": 9, "out": 7, "dropped": {HOSTILE: 2}}}
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 
 
 def evidence_of(folder: Path, count: int) -> Evidence:
@@ -54,18 +45,19 @@ def evidence_of(folder: Path, count: int) -> Evidence:
         policy = folder / f"policy-{stage}"
         policy.mkdir()
         history.write(policy)
-        evidence.policies[stage] = policy
+        about = {"variant": "the full recipe", "seed": 0, "stage": stage}
+        evidence.trainings.append(Training(policy, about))
     evidence.nodes = {
-        "a": GraphNode("sft (seed 0)", "a", [], 81.0, LEDGER),
+        "a": GraphNode("sft (seed 0)", "a", [], 81.0, LEDGER, commit=HOSTILE),
         "b": GraphNode("rl (seed 0)", "b", ["a"], None),
     }
     evidence.configs["the full recipe, seed 0"] = f"seed: 0\nnote: '{HOSTILE}'\n"
     return evidence
 
 
-def page_of(folder: Path, rollouts: int = 100) -> Path:
+def page_of(folder: Path, rollouts: int = 100, other: str = "rl") -> Path:
     rows, results = [], []
-    for variant, stage, right in (("none", "sft", 20), ("none", "rl", 30), ("rl", "sft", 20)):
+    for variant, stage, right in (("none", "sft", 20), ("none", "rl", 30), (other, "sft", 20)):
         about: dict[str, Any] = {
             "variant": variant,
             "stage": stage,
@@ -107,45 +99,17 @@ def test_tables_need_no_script(tmp_path: Path) -> None:
     assert "<td>75.0%</td>" in text
     assert '<td class="name">paper: + RL</td><td></td><td>57.5%</td>' in text
     assert "<b>rl</b> gains 25.0 points over <b>sft</b>" in text
+    # What the variants say comes first.
+    assert text.index('id="ablation"') < text.index('id="results"') < text.index('id="claims"')
+    assert "<dt>took</dt><dd>0:01:21 for 1 step" in text
     assert "<img src=http" not in text
     assert "content=\"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-" in text
     assert text == page_of(tmp_path / "again").read_text()
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if CHROMIUM is None:
-        pytest.skip("there is no Chromium here")
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield started
-        started.close()
-
-
-class Opened:
-    """The page in a tab without a network, with what it asked for and complained of."""
-
-    def __init__(self, browser: Any, path: Path, **options: Any) -> None:
-        self._context = browser.new_context(offline=True, **options)
-        self.page = self._context.new_page()
-        self.complaints: list[str] = []
-        self.requests: list[str] = []
-        for event in ("console", "pageerror", "dialog"):
-            self.page.on(
-                event, lambda event: self.complaints.append(str(getattr(event, "text", event)))
-            )
-        self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.goto(path.as_uri())
-        self.page.wait_for_selector("body[data-ready=yes]")
-
-    def close(self) -> None:
-        self._context.close()
-
-
 def test_it_opens_filters_and_typesets_without_a_network(browser: Any, tmp_path: Path) -> None:
     path = page_of(tmp_path)
-    opened = Opened(browser, path)
+    opened = Opened(browser, path.as_uri(), offline=True)
     page = opened.page
     assert page.locator("#count").inner_text() == "100 of 100 rollouts, 20 shown"
     page.select_option("#filter-verdict", "wrong")
@@ -164,10 +128,23 @@ def test_it_opens_filters_and_typesets_without_a_network(browser: Any, tmp_path:
     assert page.locator("article [href]").count() == 0
     page.fill("#filter-text", "")
     page.select_option("#filter-verdict", "")
+    page.select_option("#filter-stage", "")
     page.click("#more")
     assert page.locator("article").count() == 40
-    page.select_option("#metric", "rollout/entropy")
-    assert page.locator("#curves path").count() == 2
+    page.locator("article button").first.click()
+    assert page.locator("#count").inner_text() == "2 rollouts of one problem"
+    headers = page.locator(".beside article header").all_inner_texts()
+    assert [header.split(" · ")[1] for header in headers] == ["sft", "rl"]
+    page.click("#all-problems")
+    assert page.locator("#count").inner_text() == "100 of 100 rollouts, 20 shown"
+    # Each stage has an axis of its own.
+    captions = page.locator("#curves figcaption").all_inner_texts()
+    assert captions == [f"train/loss by step of {stage}. ■ {stage}" for stage in ("sft", "rl")]
+    page.select_option("[data-stage=rl] select", "rollout/entropy")
+    rl, sft = (page.locator(f"[data-stage={stage}] figure") for stage in ("rl", "sft"))
+    assert rl.inner_text().strip().endswith("rollout/entropy by step of rl. ■ rl")
+    assert "train/loss" in sft.inner_text()
+    assert rl.locator("path").count() == sft.locator("path").count() == 1
     assert page.locator("#ladder circle").count() == 3
     change = page.locator("#variants text", has_text="without rl")
     # Ten of 40 problems lost and none won: 2 / 2^10 = 0.00195, up to the resampling's error.
@@ -183,20 +160,17 @@ def test_it_opens_filters_and_typesets_without_a_network(browser: Any, tmp_path:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_is_readable_on_a_phone(browser: Any, tmp_path: Path, scheme: str) -> None:
-    opened = Opened(
-        browser,
-        page_of(tmp_path),
-        viewport={"width": 390, "height": 800},
-        color_scheme=scheme,
-    )
+    swept = "stages.rl.optimization.learning_rate=0.00025"
+    path = page_of(tmp_path, other=swept)
+    opened = Opened(browser, path.as_uri(), offline=True, **phone(scheme))
     page = opened.page
+    name, figure = (
+        page.locator(f"#variants {of}").bounding_box() for of in ("text.variant", "svg")
+    )
+    assert name["x"] + name["width"] <= figure["x"] + figure["width"]
     # Nothing is wider than the phone; wide tables scroll by themselves.
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     assert page.locator("#ladder svg").get_attribute("viewBox").split()[2] < "390"
-    colours = page.evaluate(
-        "[getComputedStyle(document.body).color, getComputedStyle(document.body).backgroundColor]"
-    )
-    ink, paper = (sum(map(int, c.strip("rgba()").split(",")[:3])) / 3 for c in colours)
-    assert (paper > 200 > 60 > ink) if scheme == "light" else (ink > 200 > 60 > paper)
+    assert opened.scheme() == scheme
     assert opened.complaints == []
     opened.close()

@@ -134,6 +134,16 @@ def test_what_was_dropped_is_in_every_format(tmp_path: Path) -> None:
     ]
 
 
+def test_two_stages_of_one_name_are_told_apart_by_their_variant() -> None:
+    def node(name: str, fingerprint: str, variant: str) -> GraphNode:
+        ledger = {"pairs": {"in": 2, "out": 2, "dropped": {}}}
+        return GraphNode(name, fingerprint, [], None, ledger, variant=variant)
+
+    nodes = [node("sft", "a", "x=1"), node("rl", "b", "x=1"), node("rl", "c", "x=2")]
+    evidence = Evidence(nodes={one.fingerprint: one for one in nodes})
+    assert [cells[0] for cells in evidence.ledger_cells()] == ["sft", "rl, x=1", "rl, x=2"]
+
+
 def test_markdown_shows_the_numbers(tmp_path: Path) -> None:
     text = _written(tmp_path)["markdown"].read_text()
     assert (

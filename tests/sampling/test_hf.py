@@ -21,7 +21,7 @@ from reasoning_lab.kernels.fused_decoder import can_decode_fused
 from reasoning_lab.kernels.logprobs import token_logprobs
 from reasoning_lab.models.tokenizer import prompt_tokens
 from reasoning_lab.sampling import hf
-from reasoning_lab.sampling.engine import Sampling
+from reasoning_lab.sampling.engine import NOTHING_YET, Sampling
 from reasoning_lab.sampling.hf import HFEngine, sample
 from reasoning_lab.types import Completion, Example
 from tests.support.tiny import tiny_model, tiny_phi3
@@ -183,6 +183,39 @@ def test_completions_do_not_depend_on_batching_or_order(
         [prompts[row] for row in order], sampling, [seeds[row] for row in order]
     )
     assert_equal_completions(shuffled, [alone[row] for row in order])
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_an_interrupted_completion_goes_on_as_if_it_had_not_been(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, cache: bool
+) -> None:
+    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    prompts = [" ".join(f"w{token}" for token in prompt) for prompt in random_prompts(12)]
+    sampling, seeds = Sampling(1.1, 1.0, 20), range(12)
+    engine = HFEngine(model, tokenizer, 5, cache)
+    whole = engine.generate(prompts, sampling, seeds)
+    assert {completion.truncated for completion in whole} == {True, False}
+    completions = [NOTHING_YET] * 12
+    # 7, 14 and 20 tokens: the last part is bounded by the whole completion's limit.
+    for limit in (7, 14, 20):
+        going_on = [row for row, one in enumerate(completions) if one.truncated]
+        extended = engine.extend(
+            [prompts[row] for row in going_on],
+            [completions[row] for row in going_on],
+            sampling,
+            [seeds[row] for row in going_on],
+            7,
+        )
+        for row, completion in zip(going_on, extended, strict=True):
+            before = completions[row].token_ids
+            assert completion.token_ids[: len(before)] == list(before)
+            completions[row] = completion
+        lengths = [len(completion.token_ids) for completion in completions]
+        assert lengths == [min(limit, len(completion.token_ids)) for completion in whole]
+    assert_equal_completions(completions, whole)
+    assert [completion.text for completion in completions] == [one.text for one in whole]
+    # What has all its tokens stays as it is.
+    assert engine.extend(prompts[:1], whole[:1], Sampling(1.1, 1.0, 1), [0], 7) == whole[:1]
 
 
 def test_seeds_separate_rollouts_of_one_prompt(

@@ -8,14 +8,18 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import torch
 import torch.distributed as dist
 
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.sampling.engine import Sampling
-from reasoning_lab.sampling.rollouts import RolloutSampler
+from reasoning_lab.sampling.rollouts import PartialRollout, RolloutSampler
 from reasoning_lab.tracking.progress import Progress
 from reasoning_lab.types import Completion, Message, Problem, RolloutGroup, UserError, Verdict
 from reasoning_lab.verify import Verifier
+from reasoning_lab.verify.sandbox import is_available
+from tests.support.programs import code_problem, fenced
+from tests.support.schedules import TellingEngine, Weight
 from tests.support.scripted import ScriptedEngine
 
 # A shard has 1,024 rollouts, so that two ranks share these in 2 + 1 shards.
@@ -53,7 +57,7 @@ def texts(group: RolloutGroup) -> list[str]:
     return [rollout.completion.text for rollout in group.rollouts]
 
 
-def of_rank(rank: int, folder: Path) -> list[RolloutGroup]:
+def join(rank: int, folder: Path) -> None:
     dist.init_process_group(
         "gloo",
         init_method=f"file://{folder}/store",
@@ -61,7 +65,49 @@ def of_rank(rank: int, folder: Path) -> list[RolloutGroup]:
         world_size=2,
         timeout=timedelta(seconds=100),
     )
+
+
+def of_rank(rank: int, folder: Path) -> list[RolloutGroup]:
+    join(rank, folder)
     return list(groups(folder / "rollouts"))
+
+
+def in_parts() -> list[tuple[list[int], list[int], Verdict, str]]:
+    """Rollouts of 1, 2, 1, 2 and 1 parts, by weights that change after the first part."""
+    policy = Weight()
+    engine = TellingEngine(policy, lambda seed: (seed, f"a text of {seed}"))
+    sampler = RolloutSampler(lambda _: engine, Verifier(1, 1.0, 512), "policy", Progress())
+    problems = [*PROBLEMS[:4], PROBLEMS[0]]
+    partials = [
+        PartialRollout(problem, tokens)
+        for problem, tokens in zip(problems, (2, 5, 3, 4, 1), strict=True)
+    ]
+    sampling, ended = Sampling(1.0, 1.0, 9), []
+    for version in (0, 1):
+        with torch.no_grad():
+            policy.updates.fill_(version)
+        partials = sampler.extend(partials, sampling, 3, version)
+        ended += [one for one in partials if one.ended]
+        partials = [one for one in partials if not one.ended]
+    assert partials == []
+    nothing = PartialRollout(PROBLEMS[0], 0, ended=True)
+    assert [one.policy_version for one in sampler.verified([nothing, *ended[:1]], 1)] == [1, 0]
+    rollouts = sampler.verified(ended, 1)
+    assert [one.problem for one in rollouts] == [one.problem for one in ended]
+    return [
+        (
+            list(one.completion.token_ids),
+            list(one.token_versions),
+            one.verdict,
+            one.completion.text,
+        )
+        for one in rollouts
+    ]
+
+
+def in_parts_of_rank(rank: int, folder: Path) -> list[tuple[list[int], list[int], Verdict, str]]:
+    join(rank, folder)
+    return in_parts()
 
 
 @pytest.mark.distributed
@@ -69,6 +115,22 @@ def test_ranks_with_unequal_numbers_of_shards_have_the_groups_of_one(tmp_path: P
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as ranks:
         first, second = ranks.map(of_rank, range(2), [tmp_path] * 2)
     assert first == second == list(groups(tmp_path / "alone"))
+
+
+def test_a_rollout_in_parts_has_the_version_of_each_token() -> None:
+    versions = [versions for _, versions, _, _ in in_parts()]
+    # 2, 3 and 1 tokens end in the first part; 5 and 4 have 3 of it.
+    assert versions == [[0, 0], [0, 0, 0], [0], [0, 0, 0, 1, 1], [0, 0, 0, 1]]
+    for tokens, of_tokens, verdict, text in in_parts():
+        assert tokens == of_tokens
+        assert (verdict, text) == (Verdict.UNPARSEABLE, f"a text of {len(tokens)}")
+
+
+@pytest.mark.distributed
+def test_ranks_have_the_rollouts_in_parts_of_one(tmp_path: Path) -> None:
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as ranks:
+        first, second = ranks.map(in_parts_of_rank, range(2), [tmp_path] * 2)
+    assert first == second == in_parts()
 
 
 @pytest.fixture(scope="module")
@@ -111,3 +173,15 @@ def test_a_system_message_that_opens_another_thought_is_refused(verifier: Verifi
         sampler.groups(
             [plain, replace(plain, earlier_messages=opens)], 1, Sampling(1.0, 1.0, 4), "0"
         )
+
+
+@pytest.mark.skipif(not is_available(), reason="this kernel has no Landlock")
+def test_a_rollout_says_which_fraction_of_the_tests_it_passed(verifier: Verifier) -> None:
+    problem = code_problem("def one(): pass\none.x = 2", ["assert one() == 1", "assert one.x == 2"])
+    engine = ScriptedEngine(
+        "m", {problem.prompt: Completion([1], fenced("def one(): return 1"))}, HardwareConfig()
+    )
+    sampler = RolloutSampler(lambda _: engine, verifier, "policy", Progress())
+    [group] = sampler.groups([problem], 1, Sampling(1.0, 1.0, 4), "0")
+    assert group.rollouts[0].verdict is Verdict.WRONG
+    assert group.rollouts[0].passed_frac == 0.5

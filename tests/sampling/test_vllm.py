@@ -31,11 +31,12 @@ from reasoning_lab.sampling.config import (
     ModelTeacherConfig,
     VLLMEngineConfig,
 )
-from reasoning_lab.sampling.engine import Sampling
+from reasoning_lab.sampling.engine import NOTHING_YET, Sampling
 from reasoning_lab.sampling.engine_check import check_engine
 from reasoning_lab.sampling.openai import OpenAIEngine
 from reasoning_lab.sampling.vllm import VLLMEngine, VLLMReplicas
-from reasoning_lab.stages.rl.stage import KLConfig, RLStage, TemperatureConfig
+from reasoning_lab.stages.rl.options import KLConfig, TemperatureConfig
+from reasoning_lab.stages.rl.stage import RLStage
 from reasoning_lab.types import Completion, Example, Problem, UserError
 from reasoning_lab.verify import Verifier
 from tests.support.contexts import data_context
@@ -160,6 +161,21 @@ def test_a_seed_fixes_a_completion_in_every_batch(engine: VLLMEngine) -> None:
     assert [one.text for one in other_seeds] != [one.text for one in together]
 
 
+def test_an_interrupted_completion_goes_on_after_its_tokens(engine: VLLMEngine, tiny: Path) -> None:
+    greedy, hot = Sampling(0.0, 1.0, 24), Sampling(1.0, 1.0, 24)
+    started = engine.extend(PROMPTS, [NOTHING_YET] * 12, greedy, range(12), 5)
+    assert {len(one.token_ids) for one in started} == {5}
+    whole = engine.extend(PROMPTS, started, greedy, range(12), 99)
+    assert_same_tokens(whole, engine.generate(PROMPTS, greedy, range(12)))
+    assert all(len(one.logprobs) == len(one.token_ids) for one in whole)
+    # A seed's later random numbers are not its first ones again.
+    started = engine.extend(PROMPTS, [NOTHING_YET] * 12, hot, range(12), 5)
+    twice = [engine.extend(PROMPTS, started, hot, range(12), 5) for _ in range(2)]
+    assert_same_tokens(*twice)
+    parts = [(list(one.token_ids[:5]), list(one.token_ids[5:])) for one in twice[0]]
+    assert any(first != second for first, second in parts)
+
+
 def test_a_prompt_that_fills_the_context_gets_no_completion(
     engine: VLLMEngine, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -211,7 +227,6 @@ def to_be_brief(**options: Any) -> RLStage:
         temperature=TemperatureConfig(start=1.2, end=0.8),
         signal="reward",
         rewards={"short": {"_target_": "reasoning_lab.rewards.linear_length"}},
-        importance_cap=2.0,
         kl=KLConfig(log_every_steps=1),
         optimization=optimization(**options),
     )
@@ -239,12 +254,12 @@ def test_reinforcement_learning_samples_from_the_weights_of_the_moment(
             inputs={"policy": Policy(tiny, is_base=adapter is not None)},
         )
         run_stage(config, replace(context, tracker=tracker, hardware=HARDWARE))
-    steps = [values for _, values in sorted(tracker.lightning_logger.steps.items())]
-    learned = [values for values in steps if "train/mismatch_max" in values]
+    steps = [values for _, values in sorted(tracker.steps.items())]
+    learned = [values for values in steps if "mismatch/logprob_difference_max" in values]
     assert len(learned) >= 3
     # The policy goes far, and the engine with it.
     assert learned[-1]["train/kl_to_reference"] > 0.1
-    assert max(values["train/mismatch_max"] for values in learned) < 2e-2
+    assert max(values["mismatch/logprob_difference_max"] for values in learned) < 2e-2
 
 
 def test_a_model_teaches_through_vllm(smol: Path) -> None:

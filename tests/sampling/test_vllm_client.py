@@ -11,9 +11,10 @@ from transformers import PreTrainedModel
 
 from reasoning_lab.config.hardware import SamplingHardwareConfig
 from reasoning_lab.models.policy import build_policy, load_policy, save_policy
-from reasoning_lab.models.tokenizer import train_tokenizer
-from reasoning_lab.sampling.engine import Sampling
+from reasoning_lab.models.tokenizer import prompt_tokens, train_tokenizer
+from reasoning_lab.sampling.engine import NOTHING_YET, Sampling
 from reasoning_lab.sampling.hf import HFEngine
+from reasoning_lab.sampling.vllm import planned_extensions
 from reasoning_lab.sampling.vllm_client import VLLMClient
 from reasoning_lab.types import Completion, UserError
 from tests.support.vllm_stand_in import Reply, StandIn, running_stand_in
@@ -93,6 +94,55 @@ def test_completions_are_those_of_the_weights_that_were_loaded_last(
     assert len(server.bodies["/reset_prefix_cache"]) == 2
     assert snapshots == ["3"]
     assert not (tmp_path / "weights").exists()
+
+
+def test_an_interrupted_completion_goes_on_by_the_weights_of_the_moment(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    first, second = perturbed(checkpoint, 0.1), perturbed(checkpoint, 0.2)
+    _, tokenizer = load_policy(checkpoint, "float32")
+    ids = prompt_tokens(tokenizer, PROMPTS)
+    with (
+        running_stand_in(StandIn(checkpoint)) as server,
+        engine(tmp_path, checkpoint, server.url) as client,
+    ):
+        client.load(first, 0)
+        started = client.extend(PROMPTS, [NOTHING_YET] * 6, SAMPLING, SEEDS, 5)
+        client.load(second, 1)
+        whole = client.extend(PROMPTS, started, SAMPLING, SEEDS, 99)
+        requests = server.bodies["/v1/completions"][6:]
+    going_on = [row for row, completion in enumerate(started) if len(completion.token_ids) == 5]
+    assert len(going_on) > 3
+    texts = [[*ids[row], *started[row].token_ids] for row in going_on]
+    # The prompt and the tokens so far are read again, other random numbers follow, and 7 of 12
+    # tokens are left.
+    assert sorted(request["prompt"] for request in requests) == sorted(texts)
+    assert {request["max_tokens"] for request in requests} == {7}
+    assert not {request["seed"] for request in requests} & set(SEEDS)
+    by_prompt = {tuple(request["prompt"]): request["seed"] for request in requests}
+    seeds = [by_prompt[tuple(text)] for text in texts]
+    rest = HFEngine(second, tokenizer, 8).complete(texts, Sampling(0.9, 1.0, 7), seeds)
+    for row, more in zip(going_on, rest, strict=True):
+        before, after = started[row], whole[row]
+        assert list(after.token_ids) == [*before.token_ids, *more.token_ids]
+        logprobs = [*before.logprobs, *more.logprobs]
+        assert list(after.logprobs) == pytest.approx(logprobs, abs=1e-5)
+        assert after.truncated is more.truncated
+        assert after.text.startswith(before.text)
+
+
+def test_an_extension_has_the_room_that_its_completion_and_the_context_leave() -> None:
+    prompts = [[1, 2, 3], [1] * 9, [1] * 8, [4], [5]]
+    started = [Completion([7] * tokens, "", truncated=True) for tokens in (0, 0, 1, 4, 6)]
+    extensions = planned_extensions(prompts, started, Sampling(1.0, 1.0, 6), range(5), 4, 10)
+    # At most 4 of 6 new ones; 10 - 9; 10 - 8 - 1; 6 - 4; and the last has its 6 tokens.
+    assert [(one.row, one.most_tokens) for one in extensions] == [(0, 4), (1, 1), (2, 1), (3, 2)]
+    assert [one.text for one in extensions] == [[1, 2, 3], [1] * 9, [*[1] * 8, 7], [4, 7, 7, 7, 7]]
+    seeds = [one.seed for one in extensions]
+    assert seeds[:2] == [0, 1]
+    assert len({*seeds, 2, 3}) == 6
+    again = planned_extensions(prompts, started, Sampling(1.0, 1.0, 6), range(5), 4, 10)
+    assert again == extensions
 
 
 def test_each_of_several_servers_gets_its_share(checkpoint: Path, tmp_path: Path) -> None:

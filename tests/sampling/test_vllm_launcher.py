@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -22,13 +21,19 @@ from reasoning_lab.data.sources.config import FileConfig
 from reasoning_lab.launch.job import launched, run_job, write_job
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.sampling.vllm_launcher import running_server
-from reasoning_lab.tracking.history import Curves, read_history
+from reasoning_lab.tracking.curves import Curves, read_history
 from reasoning_lab.tracking.tracker import Tracker
 from reasoning_lab.training.checkpoints import last_checkpoint
 from reasoning_lab.training.job import Job
 from reasoning_lab.verify import Verifier
 from tests.sampling.test_vllm import COMPLETION_TOKENS, sums, tiny, to_be_brief  # noqa: F401 - a fixture
-from tests.support.launches import after_first_checkpoint, max_weight_difference, stage_processes
+from tests.support.engine_processes import engines_of, live
+from tests.support.launches import (
+    after_first_checkpoint,
+    assert_processes_end,
+    max_weight_difference,
+    stage_processes,
+)
 from tests.support.relay import Relay, relaying
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
@@ -125,7 +130,7 @@ def test_two_trainers_with_a_server_each_learn_what_one_does(
     curves = read_history(pair.out_dir)
     # The policy goes far, and the servers with it.
     assert curves["train/kl_to_reference"][STEPS - 1] > 0.05
-    assert max(curves["train/mismatch_max"].values()) < 1e-4
+    assert max(curves["mismatch/logprob_difference_max"].values()) < 1e-4
     same_training(pair, alone)
     # Each rank sent its share of the requests to a separate server, and none twice.
     # The requests of the engine check, before the first step, are shorter.
@@ -158,36 +163,50 @@ def test_a_push_that_is_lost_shows_in_the_mismatch(job: Job, server: str, tmp_pa
     pushes = iter(range(STEPS))
     with relaying(Relay(server, lambda path: "rpc" in path and next(pushes) == 2)) as relay:
         curves = trained_here(with_servers(job, tmp_path / "run", [relay.url]))
-    mismatch = curves["train/mismatch_max"]
+    mismatch = curves["mismatch/logprob_difference_max"]
     assert mismatch[2] > 1e-2
     assert max(mismatch[step] for step in (0, 1, 3)) < 1e-4
 
 
-def servers_of_others() -> list[int]:
-    """Process groups of the servers that trainers of this machine have started."""
-    groups = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (entry / "cmdline").read_bytes()
-            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            continue
-        if b"reasoning_lab.sampling.vllm_launcher" in command and parent != os.getpid():
-            groups.append(int(entry.name))
-    return groups
+def test_a_server_ends_with_a_program_that_is_killed(tiny: Path, tmp_path: Path) -> None:  # noqa: F811
+    code = (
+        "import pathlib, sys; from reasoning_lab.sampling.vllm_launcher import running_server; "
+        "from tests.sampling.test_vllm_launcher import HARDWARE; model, log = sys.argv[1:]\n"
+        "with running_server(pathlib.Path(model), 'float32', HARDWARE, pathlib.Path(log)) as url:\n"
+        "    print(url, flush=True); input()"
+    )
+    program = subprocess.Popen(
+        [sys.executable, "-c", code, str(tiny), str(tmp_path / "log")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert program.stdout is not None
+    assert program.stdout.readline().startswith(b"http://")
+    (group,) = children_of(program.pid)
+    assert live(group) >= 3
+    program.kill()
+    program.wait()
+    assert_ends(group)
 
 
-def live(group: int) -> int:
-    """Processes of a group that have not ended."""
-    states = []
+def children_of(parent: int) -> list[int]:
+    children = []
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            state, _, member = (entry / "stat").read_text().rpartition(")")[2].split()[:3]
-            states += [state] if int(member) == group else []
-    return len([state for state in states if state != "Z"])
+            if int((entry / "stat").read_text().rpartition(")")[2].split()[1]) == parent:
+                children.append(int(entry.name))
+    return children
 
 
-def test_a_server_of_the_trainers_own_ends_with_a_command_that_is_killed(
+def assert_ends(group: int) -> None:
+    """Soon no process of the group is left."""
+    deadline = time.monotonic() + 120
+    while live(group) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not live(group)
+
+
+def test_engines_of_the_trainers_own_end_with_a_command_that_is_killed(
     job: Job, tmp_path: Path
 ) -> None:
     stage: Any = job.stage
@@ -202,23 +221,22 @@ def test_a_server_of_the_trainers_own_ends_with_a_command_that_is_killed(
     groups: list[int] = []
 
     def kill() -> None:
-        groups.extend(servers_of_others())
-        assert live(groups[0]) >= 3
+        groups.extend(engines_of(pair.work_dir).values())
+        assert all(live(group) for group in groups)
         command.kill()
 
     command = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
     after_first_checkpoint(pair.work_dir, kill).join()
     assert command.wait() == -signal.SIGKILL
-    deadline = time.monotonic() + 120
-    while (live(groups[0]) or stage_processes(tmp_path)) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert not live(groups[0])
-    assert not stage_processes(tmp_path)
+    assert len(groups) == 2
+    for group in groups:
+        assert_ends(group)
+    assert_processes_end(tmp_path)
     (states,) = pair.work_dir.glob("ddp-2x*")
     newest = last_checkpoint(states)
     assert newest is not None
     state = torch.load(newest, weights_only=True)
     (saved,) = [values for values in state["callbacks"].values() if "of_rank" in values]
     history = json.loads(saved["of_rank"][0]["records"]["history"])
-    _, mismatch = history["train/mismatch_max"]
+    _, mismatch = history["mismatch/logprob_difference_max"]
     assert max(mismatch) < 1e-4

@@ -11,7 +11,7 @@ import pytest
 from reasoning_lab.config.benchmark import BenchmarkConfig
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.data.artifacts import Corpus
-from reasoning_lab.data.corpus import RolloutFile, read_prompt_ids, read_rollouts, write_rollouts
+from reasoning_lab.data.corpus import RolloutFile, read_rollouts, write_rollouts
 from reasoning_lab.data.curation.step import (
     CurationContext,
     DropReasons,
@@ -31,6 +31,7 @@ from tests.conftest import SMOKE, Compose, lab_here
 from tests.support.contexts import data_context
 from tests.support.sources import file_source
 from tests.support.stages import run_stage
+from tests.support.trained import trained_ids
 
 KEY = "stages.curate.steps"
 FILTERS = "reasoning_lab.data.curation.filters"
@@ -173,7 +174,7 @@ def test_stage_writes_what_is_left_and_why_the_rest_is_not(context: StageContext
     assert prompts(out / "accepted.parquet") == ["a", "b", "b"]
     assert prompts(out / "rejected.parquet") == ["a"]
     assert prompts(out / "validation.parquet") == ["v"]
-    assert read_prompt_ids(out) == {rollout(name).problem.id for name in "ab"}
+    assert trained_ids(out) == {rollout(name).problem.id for name in "ab"}
     context.ledger.write_rows(out)
     dropped = [json.loads(line) for line in (out / "dropped.jsonl").read_text().splitlines()]
     assert [(row["unit"], row["reason"], row["prompt"][:5]) for row in dropped] == [
@@ -214,7 +215,7 @@ def test_stage_writes_what_is_left_and_why_the_rest_is_not(context: StageContext
     }
     card = (out / "README.md").read_text()
     assert "| leaks | 4 | 3 | 3 | 2 |" in card
-    assert "| all |  | 2 | 3 |" in card
+    assert "| all |  |  | 2 | 3 |" in card
     assert "| rollouts | 5 | 3 | 1 hardness, 1 leaks |" in card
 
 

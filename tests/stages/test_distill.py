@@ -12,7 +12,7 @@ from reasoning_lab.config import targets
 from reasoning_lab.config.components import CustomEngine, CustomTeacher, EngineConfig
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.problems import ProblemsConfig
-from reasoning_lab.data.corpus import read_prompt_ids, read_rollouts
+from reasoning_lab.data.corpus import read_rollouts
 from reasoning_lab.data.teachers.teacher import SolutionWriter
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.sampling.config import (
@@ -31,6 +31,7 @@ from reasoning_lab.verify import Verifier
 from tests.support.contexts import data_context
 from tests.support.scripted import ScriptedEngine
 from tests.support.sources import file_source
+from tests.support.trained import trained_ids
 
 SCRIPTED = "tests.support.scripted.ScriptedEngine"
 
@@ -111,7 +112,7 @@ def test_accepted_and_rejected_are_what_the_verifier_says(context: StageContext)
     assert Verdict.CORRECT not in {rollout.verdict for rollout in corpus["rejected"]}
     assert metrics["accepted_frac"] == len(corpus["accepted"]) / (2 * PROBLEMS)
     trained = {rollout.problem.id for rollout in corpus["accepted"] + corpus["rejected"]}
-    assert read_prompt_ids(context.out_dir) == trained
+    assert trained_ids(context.out_dir) == trained
     assert not trained & {rollout.problem.id for rollout in corpus["validation"]}
 
 

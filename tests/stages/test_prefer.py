@@ -11,7 +11,7 @@ import pytest
 from reasoning_lab.config.benchmark import SamplingConfig
 from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.data.artifacts import Corpus
-from reasoning_lab.data.corpus import read_prompt_ids, read_rollouts, write_rollouts
+from reasoning_lab.data.corpus import read_rollouts, write_rollouts
 from reasoning_lab.data.curation.selection import group_by_problem, preference_pairs
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.models.policy_artifact import Policy
@@ -19,6 +19,7 @@ from reasoning_lab.stages.prefer.stage import PreferMixedStage, PreferTeacherSta
 from reasoning_lab.types import UserError, Verdict
 from tests.support.rollouts import rollout
 from tests.support.stages import run_stage
+from tests.support.trained import trained_ids
 
 
 @pytest.fixture
@@ -126,7 +127,7 @@ def test_many_pairs_are_those_of_all_rollouts_in_memory(
     assert metrics["pairs"] == len(expected) > 1024
     assert read_rollouts(out_dir / "chosen.parquet") == [pair.chosen for pair in expected]
     assert read_rollouts(out_dir / "rejected.parquet") == [pair.rejected for pair in expected]
-    assert read_prompt_ids(out_dir) == {group.problem.id for group in groups}
+    assert trained_ids(out_dir) == {group.problem.id for group in groups}
     assert [pair["prompt_id"] for pair in pairs(out_dir)] == [
         pair.chosen.problem.id for pair in expected
     ]

@@ -16,7 +16,7 @@ from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.models.policy import load_policy
 from reasoning_lab.models.tokenizer import tokenize_rollouts
 from reasoning_lab.stages.prefer.stage import PreferTeacherStage
-from reasoning_lab.tracking.history import read_history
+from reasoning_lab.tracking.curves import read_history
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.types import Completion, Problem, Rollout, UserError, Verdict
 from tests.support.stages import RL, STAGES, STEPS, run_stage, saved_states, trained

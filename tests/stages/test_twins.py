@@ -37,6 +37,7 @@ RUN = [
     "data.path=coins.jsonl",
     "data.rows.solutions=solution",
     "teacher@stages.distill.teacher=recorded",
+    *(f"stages.{name}.problems.stream=[0,1]" for name in ("distill", "prefer", "rl")),
     "stages.distill={problems: {levels: [1], count: 60}, validation: 8, rollouts: 1}",
     "stages.midtrain={row_tokens: 128, validate_every_steps: 2, optimization: {length: 2 steps}}",
     "stages.sft={levels: [1], count: 40, optimization: {length: 2 steps, batch_size: 8}}",
@@ -90,7 +91,10 @@ def config() -> DictConfig:
     return composed_config(*RUN)
 
 
-@pytest.mark.parametrize("name", TWINS)
+@pytest.mark.parametrize(
+    "name",
+    [name if name == "phi4_mini" else pytest.param(name, marks=pytest.mark.long) for name in TWINS],
+)
 def test_every_stage_runs_from_a_checkpoint_of_the_kind(
     name: str, config: DictConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

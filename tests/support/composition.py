@@ -1,5 +1,6 @@
 """Configs and recipes as the command composes them; Hydra takes a third of a second for one."""
 
+import os
 import re
 from functools import cache, lru_cache
 
@@ -14,6 +15,7 @@ from reasoning_lab.commands.compose import Recipe, compose
 from reasoning_lab.commands.schemas import register_schemas
 from reasoning_lab.config.folder import CONF
 from reasoning_lab.config.hydra_errors import is_composition_error, one_sentence
+from reasoning_lab.config.targets import TRUSTED_VARIABLE
 from reasoning_lab.types import UserError
 
 # The recipe without a stage, for what is asked of other groups alone.
@@ -31,9 +33,15 @@ PHI4_BY_TRANSFORMERS = (
 _VALUE = re.compile(r"(seed|ablate|(?!hydra\.)\w+(\.\w+)+)=")
 
 
+@cache
+def _register_schemas(trusted: str) -> None:
+    """Register them once for each value of the variable that names trusted packages."""
+    register_schemas()
+
+
 def composed_config(*overrides: str) -> DictConfig:
     """The root config under `overrides`; `compose` makes a recipe of it."""
-    register_schemas()
+    _register_schemas(os.environ.get(TRUSTED_VARIABLE, ""))
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         return hydra.compose("config", overrides=list(overrides))

@@ -18,13 +18,16 @@ from reasoning_lab.config.folder import CONF
 from reasoning_lab.config.hardware import SHARDED, HardwareConfig
 from reasoning_lab.config.model import AdapterConfig, ModelConfig
 from reasoning_lab.config.optimization import OptimizerConfig
+from reasoning_lab.config.policy_loss import GSPOConfig
 from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.data.sources.config import FileConfig, ReasoningGymConfig
 from reasoning_lab.data.sources.row_mapping import RowMapping
 from reasoning_lab.data.sources.table_source import TableSource
 from reasoning_lab.graph.artifact import Artifact
 from reasoning_lab.launch.job import launched, run_job, write_job
+from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.stages.pretrain.stage import PretrainStage
+from reasoning_lab.stages.rl.options import EntropyConfig, ImportanceConfig
 from reasoning_lab.system.files import sha256
 from reasoning_lab.tracking.tracker import Tracker
 from reasoning_lab.training.checkpoints import last_checkpoint
@@ -59,7 +62,7 @@ def config_of(name: str) -> Any:
         if name in STAGES
         else PretrainStage(steps_frac=0.5, steps_per_row=2, problems=ProblemsConfig([1], 60))
     )
-    is_rl = name.startswith("rl")
+    is_rl = config.samples_rollouts
     steps = 4 if is_rl else 10
     sgd = optimization(
         optimizer=OptimizerConfig("torch.optim.SGD", options={"momentum": 0.9}),
@@ -74,8 +77,9 @@ def config_of(name: str) -> Any:
 
 def inputs_of(name: str, context: StageContext) -> dict[str, Artifact]:
     """Those of the context's artifacts that the stage consumes."""
-    consumed = config_of(name).consumes
-    return {artifact.kind: context.inputs[artifact.kind] for artifact in consumed}
+    config = config_of(name)
+    inputs = {artifact.kind: context.inputs[artifact.kind] for artifact in config.consumes}
+    return inputs | dict.fromkeys(config.named_inputs(), context.inputs[Policy.kind])
 
 
 @pytest.fixture(scope="session")
@@ -117,6 +121,17 @@ def jobs(context: StageContext, source: TableSource) -> dict[str, Job]:
     watched = replace(config, weights="best_pass@1", validation=COINS, validate_every_steps=5)
     jobs["best"] = replace(sft, stage=watched)
     jobs["best_rl"] = replace(jobs["rl"], stage=config_of("rl_best"))
+    jobs["curriculum"] = replace(jobs["rl"], stage=config_of("rl_curriculum"))
+    jobs["opd"] = replace(jobs["rl"], stage=config_of("opd"), inputs=inputs_of("opd", context))
+    # What reads the whole update's tokens, whichever rank has them.
+    objective: Any = replace(
+        config_of("rl"),
+        epochs=2,
+        policy_loss=GSPOConfig(clip_low=0.01, clip_high=0.01),
+        entropy=EntropyConfig(bonus=0.05, top_frac=0.5),
+        importance=ImportanceConfig("mask", "sequence", 0.5, 2.0),
+    )
+    jobs["objective"] = replace(jobs["rl"], stage=objective)
     jobs["mixed"] = replace(sft, stage=small_steps, model=replace(context.model, dtype="mixed"))
     return jobs
 
@@ -158,6 +173,14 @@ def stage_processes(folder: Path) -> dict[int, str]:
             ranks = [word[5:] for word in environ if word.startswith("RANK=")]
             processes[int(entry.name)] = ranks[0] if ranks else ""
     return processes
+
+
+def assert_processes_end(folder: Path) -> None:
+    """Soon no process of a stage whose files are in `folder` is left."""
+    deadline = time.monotonic() + 120
+    while stage_processes(folder) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not stage_processes(folder)
 
 
 def after_first_checkpoint(work: Path, action: Callable[[], None]) -> threading.Thread:
@@ -268,10 +291,7 @@ def assert_processes_end_with_command(job: Job, root: Path) -> None:
     command = subprocess.Popen([sys.executable, "-c", code, str(folder)])
     after_first_checkpoint(job.work_dir, command.kill).join()
     command.wait()
-    deadline = time.monotonic() + 120
-    while stage_processes(root) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert not stage_processes(root)
+    assert_processes_end(root)
 
 
 def assert_equals_one_process(job: Job, single: tuple[Path, Any]) -> None:

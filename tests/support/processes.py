@@ -18,6 +18,20 @@ def fork_server_children() -> set[int]:
     return {pid for pid, parent in parent_of.items() if parent_of.get(parent) == os.getpid()}
 
 
+def program_servers() -> set[int]:
+    """Pids of the servers of programs that this process started."""
+    servers = set()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = stat.read_text().rpartition(") ")[2].split()[1]
+            command = (stat.parent / "cmdline").read_bytes()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(parent) == os.getpid() and b"verify.programs.server" in command:
+            servers.add(int(stat.parent.name))
+    return servers
+
+
 def settled_children() -> set[int]:
     """The same, once it has not changed for a second: a worker that was killed is replaced late."""
     children, since = fork_server_children(), time.monotonic()

@@ -1,40 +1,30 @@
 """What tests of reinforcement learning share: recorded metrics and tables, and rewarded groups."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from pytorch_lightning.loggers.logger import Logger
+import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from reasoning_lab.stages.rl.records import DropReason, RewardedGroup, RewardedRollout
-from reasoning_lab.tracking.tracker import Tracker
+from reasoning_lab.tracking.tracker import GLOBAL_STEP, Tracker
 from reasoning_lab.types import Completion, Problem, Rollout, Verdict
 
 
-class MetricsLogger(Logger):
-    """Keeps what each step logged."""
-
-    name = version = "steps"
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.steps: dict[int, dict[str, float]] = {}
-
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        self.steps.setdefault(step or 0, {}).update(metrics)
-
-    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        pass
-
-
 class TableTracker(Tracker):
-    """Keeps metrics and tables of rollouts."""
+    """Keeps what each step logged, and tables of rollouts."""
 
     def __init__(self) -> None:
-        self.lightning_logger: Any = MetricsLogger()
+        self.steps: dict[int, dict[str, float]] = {}
         self.tables: list[tuple[list[Rollout], dict[str, list[float]]]] = []
+
+    def log(self, metrics: Mapping[str, Any]) -> None:
+        if GLOBAL_STEP in metrics:
+            values = {key: metrics[key] for key in metrics if key != GLOBAL_STEP}
+            self.steps.setdefault(metrics[GLOBAL_STEP], {}).update(values)
 
     def log_rollouts(
         self,
@@ -56,12 +46,12 @@ def word_tokenizer() -> PreTrainedTokenizerFast:
     return fast
 
 
-def rewarded_group(*rewards: float, masked: int = 0) -> RewardedGroup:
+def rewarded_group(*rewards: float, masked: int = 0, domain: str = "mathematics") -> RewardedGroup:
     """Rollouts of 2, 3, 4, … tokens, whose rewards are their advantages too.
 
     The first `masked` of them are truncated and do not train.
     """
-    problem = Problem("w4 w5", "w6", "math", "f")
+    problem = Problem("w4 w5", "w6", "math", "f", domain=domain)
     records = []
     for index, reward in enumerate(rewards):
         tokens, is_masked = index + 2, index < masked
@@ -70,3 +60,17 @@ def rewarded_group(*rewards: float, masked: int = 0) -> RewardedGroup:
         dropped = DropReason.CUT_OFF if is_masked else None
         records.append(RewardedRollout(rollout, {"r": reward}, reward, reward, dropped))
     return RewardedGroup(problem, records)
+
+
+def jittered(group: RewardedGroup, seed: int) -> RewardedGroup:
+    """The group with other tokens, and logprobs of an engine that is somewhat off."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def of(record: RewardedRollout) -> RewardedRollout:
+        count = len(record.rollout.completion.token_ids)
+        tokens = torch.randint(4, 20, (count,), generator=generator).tolist()
+        logprobs = (-2.9 + 0.3 * torch.randn(count, generator=generator)).tolist()
+        completion = replace(record.rollout.completion, token_ids=tokens, logprobs=logprobs)
+        return replace(record, rollout=replace(record.rollout, completion=completion))
+
+    return group.with_compared(of(record) for record in group.compared)

@@ -1,5 +1,7 @@
 """Rollouts with given verdicts and lengths."""
 
+from dataclasses import replace
+
 from reasoning_lab.types import Completion, Problem, Rollout, RolloutGroup, Verdict
 
 
@@ -15,7 +17,9 @@ def rollout(
     return Rollout(problem, Completion(list(range(tokens)), text), "1", verdict, "a")
 
 
-def group(verdicts: str, lengths: list[int] | None = None) -> RolloutGroup:
+def group(
+    verdicts: str, lengths: list[int] | None = None, domain: str = "mathematics"
+) -> RolloutGroup:
     """One rollout a letter: c(orrect), w(rong), u(nparseable), t(imeout)."""
     names = {word[0]: word for word in Verdict}
     lengths = lengths or [3 + number for number in range(len(verdicts))]
@@ -23,4 +27,5 @@ def group(verdicts: str, lengths: list[int] | None = None) -> RolloutGroup:
         rollout("p", Verdict(names[letter]), tokens)
         for letter, tokens in zip(verdicts, lengths, strict=True)
     ]
-    return RolloutGroup(rollouts[0].problem, rollouts)
+    problem = replace(rollouts[0].problem, domain=domain)
+    return RolloutGroup(problem, [replace(one, problem=problem) for one in rollouts])

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers.logger import Logger
 from safetensors.torch import load_file
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from reasoning_lab.config.frozen_policy import FrozenPolicyConfig
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.model import ModelConfig
 from reasoning_lab.config.optimization import (
@@ -20,6 +21,7 @@ from reasoning_lab.config.optimization import (
     OptimizerConfig,
     TrapezoidConfig,
 )
+from reasoning_lab.config.policy_loss import CISPOConfig
 from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.config.validation import ValidationConfig
 from reasoning_lab.data.artifacts import Corpus, Preferences
@@ -35,10 +37,18 @@ from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.models.tokenizer import tokenize_rollouts, train_tokenizer
 from reasoning_lab.stages.dpo.stage import DPOStage
 from reasoning_lab.stages.midtrain.stage import MidtrainStage
-from reasoning_lab.stages.rl.stage import FilterConfig, KLConfig, RLStage
+from reasoning_lab.stages.rl.options import (
+    CurriculumConfig,
+    FilterConfig,
+    ImportanceConfig,
+    KLConfig,
+    TemperatureConfig,
+)
+from reasoning_lab.stages.rl.stage import OPDStage, RLStage
 from reasoning_lab.stages.sft.stage import SFTStage
 from reasoning_lab.system.files import rename_with_checksum
-from reasoning_lab.tracking.tracker import Tracker
+from reasoning_lab.tracking.panels import is_placed
+from reasoning_lab.tracking.tracker import GLOBAL_STEP, Tracker
 from reasoning_lab.training import checkpoints
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.training.next_token_training import train_next_token
@@ -125,7 +135,7 @@ def context(
         source=source,
         hardware=HardwareConfig(),
         verifier=verifier,
-        tracker=Tracker(),
+        tracker=PanelTracker(),
     )
     save_coin_tosser(accepted, stage_context)
     return replace(stage_context, inputs=inputs)
@@ -136,39 +146,52 @@ def save_coin_tosser(accepted: list[Rollout], context: StageContext) -> None:
     texts = [rollout.problem.prompt + rollout.completion.text for rollout in accepted]
     tokenizer = train_tokenizer(texts, context.model.vocab_size)
     policy = build_policy(context.model.architecture, tokenizer, "float32", 0)
-    boxes = [Completion([], f"\\boxed{{{rollout.problem.gold}}}") for rollout in accepted]
+    learn_golds(policy, tokenizer, accepted, context, 30)
+
+
+def learn_golds(
+    policy: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rollouts: list[Rollout],
+    context: StageContext,
+    steps: int,
+) -> None:
+    """Train on the golds alone, in a box each, and save the policy in the context's `out_dir`."""
+    boxes = [Completion([], f"\\boxed{{{rollout.problem.gold}}}") for rollout in rollouts]
     examples = tokenize_rollouts(
         tokenizer,
-        [replace(rollout, completion=box) for rollout, box in zip(accepted, boxes, strict=True)],
+        [replace(rollout, completion=box) for rollout, box in zip(rollouts, boxes, strict=True)],
     )
     config = optimization(
-        length="30 steps", batch_size=16, learning_rate=1e-2, checkpoint_every_steps=999
+        length=f"{steps} steps", batch_size=16, learning_rate=1e-2, checkpoint_every_steps=999
     )
     documents = TokenTable.of_documents([document_of(example) for example in examples])
     train_next_token(policy, documents, tokenizer, config, context)
 
 
-class StepLogger(Logger):
-    """Remembers which steps were trained, and in how many seconds."""
-
-    name = version = "steps"
+class PanelTracker(Tracker):
+    """Refuses a metric that no panel draws and that is not said to be without one."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.seconds: dict[int, float] = {}
+        self.keys: set[str] = set()
 
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        if step is not None and "train/learning_rate" in metrics:
-            assert step not in self.seconds
-            self.seconds[step] = metrics["time/step_s"]
-
-    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        pass
+    def log(self, metrics: Mapping[str, Any]) -> None:
+        self.keys |= metrics.keys()
+        homeless = [key for key in metrics if not is_placed(key)]
+        assert not homeless, f"reasoning_lab/tracking/panels.py has no place for {homeless}"
 
 
 class StepTracker(Tracker):
+    """Remembers which steps were trained, and in how many seconds."""
+
     def __init__(self) -> None:
-        self.lightning_logger: Any = StepLogger()
+        self.seconds: dict[int, float] = {}
+
+    def log(self, metrics: Mapping[str, Any]) -> None:
+        if "train/learning_rate" in metrics:
+            step = metrics[GLOBAL_STEP]
+            assert step not in self.seconds
+            self.seconds[step] = metrics["time/step_s"]
 
 
 RL = RLStage(
@@ -203,12 +226,52 @@ STAGES: dict[str, TrainingStage] = {
         aggregation="sequence",
         kl=KLConfig(weight=0.05, estimator="k2"),
         epochs=2,
-        importance_cap=2.0,
+        importance=ImportanceConfig("truncate"),
+    ),
+    "opd": OPDStage(
+        problems=ProblemsConfig([1], 40),
+        teacher=FrozenPolicyConfig(stage="before"),
+        reward_weight=1.0,
+        group_size=4,
+        max_new_tokens=12,
+        policy_loss=CISPOConfig(),
+        optimization=optimization(learning_rate=3e-4),
     ),
     "rl_ahead": replace(
         RL,
         screen_group_size=0,
         staleness=1,
+        validation=ValidationConfig(count=5, every_steps=2),
+    ),
+    "rl_far_ahead": replace(
+        RL,
+        screen_group_size=0,
+        staleness=3,
+        dynamic_sampling_rounds=2,
+        validation=ValidationConfig(count=5, every_steps=2),
+    ),
+    # Groups of two tosses are often of one verdict, and then their prompts rest.
+    "rl_curriculum": replace(
+        RL,
+        screen_group_size=0,
+        group_size=2,
+        staleness=2,
+        dynamic_sampling_rounds=1,
+        curriculum=CurriculumConfig(
+            "learnability", half_life_steps=3.0, rest_steps=2, rest_rollouts=2
+        ),
+    ),
+    # Hot, so that completions end at different lengths; in every step some are shorter.
+    "rl_partial": replace(
+        RL,
+        screen_group_size=0,
+        group_size=4,
+        max_new_tokens=24,
+        temperature=TemperatureConfig(start=1.6, end=1.4),
+        signal="reward",
+        rewards={"short": {"_target_": "reasoning_lab.rewards.linear_length"}},
+        staleness=4,
+        partial_rollouts="continue",
         validation=ValidationConfig(count=5, every_steps=2),
     ),
 }
@@ -268,9 +331,14 @@ def trained(
 
 
 def run_stage(stage: LabStage, context: StageContext) -> Metrics:
-    """Run `stage` in a context that may hold inputs which it does not consume."""
+    """Run `stage` in a context that may hold inputs which it does not consume.
+
+    What it names besides is the policy that comes in.
+    """
     consumed_kinds = {artifact.kind for artifact in stage.consumes}
     inputs = {kind: artifact for kind, artifact in context.inputs.items() if kind in consumed_kinds}
+    if named := stage.named_inputs():
+        inputs |= dict.fromkeys(named, context.inputs[Policy.kind])
     return replace(context, stage=stage, inputs=inputs).run_stage()
 
 

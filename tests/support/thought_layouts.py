@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -187,7 +188,7 @@ OPENTHOUGHTS_DOMAINS = Layout(
         "metadata/train-00000-of-00001.parquet": [
             *_OPENTHOUGHTS_MATH,
             _OPENTHOUGHTS_CODE,
-            _OPENTHOUGHTS_SCIENCE,
+            replace(_OPENTHOUGHTS_SCIENCE, dropped="no_gold"),
             Row(
                 _openthoughts(
                     _RIDDLE, "B", "A clock has both.\n\nThe answer is **B: a clock**.", "puzzle"

@@ -1,12 +1,13 @@
 """Stages of three lines each and runs of them, for tests of the graph: no torch."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from reasoning_lab.graph.artifact import Artifact
 from reasoning_lab.graph.recipe import Node, RunIdentity, link, with_evaluations
 from reasoning_lab.graph.record import Record
 from reasoning_lab.graph.run import Outcome, Work
-from reasoning_lab.graph.stage import Stage
+from reasoning_lab.graph.stage import NamedInput, Stage
 
 
 class Model(Artifact):
@@ -59,6 +60,17 @@ class Choose(Stage):
 class Prefer(Stage):
     name, consumes, produces, reads = "prefer", (Model, Choices), Model, ("model",)
     size: int = 1
+
+
+@dataclass
+class Follow(Stage):
+    """It learns from the model of a stage that it names."""
+
+    name, consumes, produces = "follow", (Model,), Model
+    guide: str = "base"
+
+    def named_inputs(self) -> Mapping[str, NamedInput]:
+        return {"guide": NamedInput("guide", self.guide, Model)}
 
 
 @dataclass

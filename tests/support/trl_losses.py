@@ -4,6 +4,7 @@ Its import takes seconds, so that collecting the tests leaves it to the first ca
 """
 
 from collections import defaultdict
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,12 +12,37 @@ import torch
 from torch import Tensor
 
 
+def padded_rollouts(seed: int = 1) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Policy, behavior and reference logprobs, advantages, mask of six rollouts of 1 to 8 tokens.
+
+    `[6, 8]`, as TRL has them, and `[6]` advantages.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    mask = torch.arange(8) < torch.tensor([8, 3, 1, 6, 5, 2])[:, None]
+    old = -3 * torch.rand(6, 8, generator=generator)
+    policy, reference = (
+        (old + 0.4 * torch.randn(6, 8, generator=generator)).clamp(max=-0.01) for _ in range(2)
+    )
+    return policy, old, reference, torch.randn(6, generator=generator), mask
+
+
+def of_tokens(of_rollouts: Tensor, mask: Tensor) -> Tensor:
+    """`[K]`, each token's is its rollout's."""
+    return of_rollouts[:, None].expand(mask.shape)[mask]
+
+
 def _accelerator() -> SimpleNamespace:
     def same(value: Tensor, **_: Any) -> Tensor:
         return value
 
     return SimpleNamespace(
-        device="cpu", gather=same, gather_for_metrics=same, reduce=same, num_processes=1
+        device="cpu",
+        gather=same,
+        gather_for_metrics=same,
+        reduce=same,
+        pad_across_processes=same,
+        num_processes=1,
+        sync_gradients=True,
     )
 
 
@@ -86,22 +112,43 @@ def trl_grpo(
     kl_weight: float = 0.0,
     reference: Tensor | None = None,
     correction: Tensor | None = None,
+    *,
+    level: str = "token",
+    temperatures: tuple[float, float] = (1.0, 1.05),
+    entropies: Tensor | None = None,
+    top_entropy_frac: float = 1.0,
+    entropy_bonus: float = 0.0,
 ) -> tuple[Tensor, dict[str, float]]:
-    """TRL's loss and metrics for a batch of rollouts; all but `advantages`, `[B]`, are `[B, T]`."""
+    """TRL's loss and metrics for a batch of rollouts; all but `advantages`, `[B]`, are `[B, T]`.
+
+    Args:
+        kind: TRL's loss_type.
+        clip: TRL's epsilon and epsilon_high.
+        correction: Importance weights, or `[B, 1]` of whole rollouts.
+        level: Of the ratio: token or sequence.
+        temperatures: Of SAPO's positive and other advantages.
+        entropies: Of each token; None = 0.
+    """
     from trl import GRPOTrainer
 
     def per_token(*_: Any, **__: Any) -> tuple[Tensor, Tensor, None]:
-        return logprobs, torch.zeros(logprobs.shape), None
+        return logprobs, torch.zeros(logprobs.shape) if entropies is None else entropies, None
 
     trainer = SimpleNamespace(
         _get_per_token_logps_and_entropies=per_token,
         accelerator=_accelerator(),
         model=SimpleNamespace(training=True),
-        args=SimpleNamespace(use_bias_correction_kl=False, delta=None, steps_per_generation=1),
+        args=SimpleNamespace(
+            use_bias_correction_kl=False,
+            delta=None,
+            steps_per_generation=1,
+            sapo_temperature_pos=temperatures[0],
+            sapo_temperature_neg=temperatures[1],
+        ),
         aux_loss_enabled=False,
-        top_entropy_quantile=1.0,
+        top_entropy_quantile=top_entropy_frac,
         off_policy_mask_threshold=None,
-        importance_sampling_level="token",
+        importance_sampling_level=level,
         beta=kl_weight,
         loss_type=kind,
         epsilon_low=clip[0],
@@ -110,7 +157,9 @@ def trl_grpo(
         vllm_importance_sampling_correction=True,
         current_gradient_accumulation_steps=1,
         max_completion_length=max_new_tokens,
-        _entropy_bonus_enabled=False,
+        _entropy_bonus_enabled=entropy_bonus > 0,
+        entropy_coef=entropy_bonus,
+        use_adaptive_entropy=False,
         _metrics={"train": defaultdict(list)},
     )
     mask = completion_mask.to(logprobs.dtype)
@@ -125,6 +174,40 @@ def trl_grpo(
         "importance_sampling_ratio": correction,
         "num_items_in_batch": mask.sum(),
     }
+    high_entropy_mask: Any = GRPOTrainer.get_high_entropy_mask
+    trainer.get_high_entropy_mask = partial(high_entropy_mask, trainer)
     compute_loss: Any = GRPOTrainer._compute_loss
     loss = compute_loss(trainer, None, inputs)
     return loss, {key: values[-1] for key, values in trainer._metrics["train"].items()}
+
+
+def trl_opd(
+    logits: Tensor,
+    tokens: Tensor,
+    completion_mask: Tensor,
+    teacher: Tensor,
+    rollout: Tensor | None = None,
+    temperature: float = 1.0,
+) -> Tensor:
+    """TRL's loss of on-policy distillation, without the weights by place that it can add.
+
+    Args:
+        logits: `[B, T, V]`, that predict each completion token.
+        tokens, completion_mask: `[B, T]`.
+        teacher: `[B, T]` logprobs of the tokens.
+        rollout: `[B, T]`, the policy's when it sampled; None = it is that one.
+        temperature: Divides the logits.
+    """
+    from trl.experimental.iw_opd import IWOPDTrainer
+
+    trainer = SimpleNamespace(
+        temperature=temperature,
+        iw_opd_gamma=0.0,
+        iw_opd_epsilon=1e-8,
+        model=SimpleNamespace(training=True),
+        _metrics={"train": defaultdict(list)},
+    )
+    labels = tokens.masked_fill(~completion_mask, -100)
+    compute_loss: Any = IWOPDTrainer._compute_iw_opd_loss
+    loss: Tensor = compute_loss(trainer, logits, tokens, labels, teacher, rollout)
+    return loss

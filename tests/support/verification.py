@@ -9,25 +9,35 @@ from reasoning_lab.verify.checkers import check
 
 # Families that the lab ships, with the options that its data sources use.
 SHIPPED_FAMILIES: dict[str, dict[str, Any]] = {
+    "aiw": {"task_type_weights": [0, 1, 0]},
     "basic_arithmetic": {},
     "bitwise_arithmetic": {},
+    "caesar_cipher": {},
     "calendar_arithmetic": {},
     "chain_sum": {},
     "complex_arithmetic": {},
     "count_primes": {},
+    "course_schedule": {},
     "decimal_chain_sum": {"max_decimal_places": 3},
     "dice": {},
+    "family_relationships": {},
     "fraction_simplification": {},
     "gcd": {},
     "gsm_symbolic": {},
+    "knights_knaves": {},
     "lcm": {},
     "leg_counting": {},
+    "letter_counting": {},
+    "path_star": {},
     "polynomial_equations": {"max_degree": 3},
     "polynomial_multiplication": {"max_polynomials": 2},
     "prime_factorization": {},
     "products": {},
     "simple_equations": {},
     "simple_integration": {"max_terms": 3},
+    "spell_backward": {},
+    "syllogism": {},
+    "word_sorting": {},
 }
 # Further families whose scorer the lab replaces: it evaluates text, or accepts wrong answers.
 REPLACED_FAMILIES = [

@@ -1,16 +1,26 @@
 """The W&B workspace and report: they show logged metrics, and reach W&B or a file."""
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from reasoning_lab.tracking.dashboard import METRICS, Subject, report, workspace
-from reasoning_lab.tracking.history import read_history
+from reasoning_lab.stages.rl.options import (
+    CurriculumConfig,
+    EntropyConfig,
+    ImportanceConfig,
+    SecondVerifierConfig,
+)
+from reasoning_lab.stages.rl.stage import RLStage
+from reasoning_lab.tracking import live
+from reasoning_lab.tracking.dashboard import Subject, report, workspace
+from reasoning_lab.tracking.panels import BY_PART, LEDGER, METRICS, is_placed
 from reasoning_lab.training.context import StageContext
 from tests.conftest import SMOKE, lab_here
-from tests.support.stages import trained
+from tests.support.stages import STAGES, PanelTracker, trained
 from tests.tracking.test_wandb import online
 
 SUBJECT = Subject("a=1", "reasoning-lab -m a=1,2", ["sft", "rl"], ["heldout"], ["seed", "variant"])
@@ -33,11 +43,62 @@ def test_every_metric_of_a_panel_is_logged(
     context: StageContext,
     tmp_path: Path,
 ) -> None:
-    logged: set[str] = set()
-    for name in ("midtrain", "dpo", "rl_ahead"):
-        trained(name, context, tmp_path / name)
-        logged |= read_history(tmp_path / name / "out").keys()
-    assert METRICS - logged == set()
+    ahead, opd = STAGES["rl_ahead"], STAGES["opd"]
+    assert isinstance(ahead, RLStage)
+    assert isinstance(opd, RLStage)
+    stages = {
+        "midtrain": STAGES["midtrain"],
+        "dpo": STAGES["dpo"],
+        "rl": replace(
+            ahead,
+            entropy=EntropyConfig(bonus=0.1, top_frac=0.5),
+            importance=ImportanceConfig("mask"),
+            second_verifier=SecondVerifierConfig(count=2, every_steps=1),
+            curriculum=CurriculumConfig("learnability"),
+        ),
+        "opd": opd,
+    }
+    tracker = PanelTracker()
+    for name, stage in stages.items():
+        short = replace(stage, optimization=replace(stage.optimization, length="3 steps"))
+        trained(name, replace(context, tracker=tracker), tmp_path / name, short)
+    # The share of the peak needs a GPU whose peak is known.
+    assert METRICS - tracker.keys == {"device/mfu"}
+
+
+def test_every_metric_that_a_run_logs_has_its_place(smoke_run: Path) -> None:
+    """The stages' own tests see to those that only an option logs; see `PanelTracker`."""
+    lines = [
+        json.loads(line)
+        for file in smoke_run.glob(f"runs/recipes/*/live/*/{live.METRICS}")
+        for line in file.read_text().splitlines()
+    ]
+    keys = set().union(*lines) - {"step"}
+    assert {"distill/accepted_frac", "prefer/pairs", "eval/heldout/n", "train/loss"} <= keys
+    assert [key for key in sorted(keys) if not is_placed(key)] == []
+
+
+@pytest.mark.parametrize(
+    ("metric", "panel"),
+    [
+        ("dropped/documents/too_long", "dropped, by unit and reason"),
+        ("ledger/documents/in", "in and out, by unit"),
+        ("rollout/reward/correctness_mean", "reward, by term"),
+        ("rollout/reward_mean", ""),
+        ("rollout/logic/reward_mean", "reward, by domain"),
+        ("val/logic/pass@1", "accuracy on validation problems, by domain"),
+        ("distill/verdict/wrong", "solutions of the teacher, by verdict"),
+    ],
+)
+def test_a_metric_is_in_one_panel_by_a_part_of_its_name(metric: str, panel: str) -> None:
+    patterns = {**BY_PART, **LEDGER}
+    matching = [title for title, pattern in patterns.items() if re.search(pattern, metric)]
+    assert matching == ([panel] if panel else [])
+
+
+def test_a_new_metric_has_no_place() -> None:
+    assert not is_placed("train/new")
+    assert not is_placed("rollout/new")
 
 
 def test_workspace_has_every_section() -> None:
@@ -48,9 +109,11 @@ def test_workspace_has_every_section() -> None:
     }
     assert all(sections.values())
     assert list(sections) == [
-        *("Stage ladder", "Losses", "Preferences", "RL health", "Rollouts", "Sweep", "Cost")
+        *("Stage ladder", "Losses", "Preferences", "RL health", "What was dropped"),
+        *("Rollouts", "Sweep", "Cost"),
     ]
     assert texts(spec) >= METRICS | {"ladder/heldout/pass@1", "rollout/samples", "val/samples"}
+    assert texts(spec) >= {*BY_PART.values(), *LEDGER.values()}
     assert "eval/heldout/completions" in texts(sections["Rollouts"])
     assert {"config:seed.value", "config:variant.value"} <= texts(sections["Sweep"])
 
@@ -60,7 +123,7 @@ def test_report_has_each_stages_own_runs() -> None:
     grids = [block for block in spec["spec"]["blocks"] if block["type"] == "panel-grid"]
     filters = [runs["filters"]["filters"] for grid in grids for runs in grid["metadata"]["runSets"]]
     values = [[rule["value"] for rule in rules] for rules in filters]
-    assert values == [["summary"], ["sft"], ["rl"], [], ["summary"]]
+    assert values == [["summary"], ["sft"], ["rl"], [], [], ["summary"]]
     assert SUBJECT.command in texts(spec)
 
 

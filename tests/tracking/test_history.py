@@ -4,7 +4,8 @@ import json
 import math
 from pathlib import Path
 
-from reasoning_lab.tracking.history import History, read_history
+from reasoning_lab.tracking.curves import read_history
+from reasoning_lab.tracking.history import History
 
 
 def test_a_resumed_history_has_the_steps_of_its_state_and_no_times(tmp_path: Path) -> None:

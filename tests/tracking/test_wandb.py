@@ -17,8 +17,10 @@ import wandb
 from reasoning_lab.config.tracker import TrackerConfig
 from reasoning_lab.graph.record import Metadata, Record
 from reasoning_lab.graph.store import Store
-from reasoning_lab.tracking.wandb import WandbRun, WandbTracker, wandb_folder, wandb_mode
-from reasoning_lab.types import Completion, Problem, Rollout, Verdict
+from reasoning_lab.tracking.history import TrackerLogger
+from reasoning_lab.tracking.wandb import WandbTracker, wandb_folder, wandb_mode
+from reasoning_lab.types import Verdict
+from tests.support.tracking import rollout, tracked_run
 from tests.support.wandb_server import WandbServer
 
 UNUSED_ADDRESS = "http://127.0.0.1:9"
@@ -27,7 +29,7 @@ UNUSED_ADDRESS = "http://127.0.0.1:9"
 @pytest.fixture(autouse=True)
 def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No key, no mode, and a home without a netrc."""
-    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL", "NETRC"):
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_DIR", "WANDB_BASE_URL", "NETRC"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
 
@@ -94,37 +96,19 @@ def test_folder_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert wandb_folder(Path("runs")) == tmp_path
 
 
-def rollout(verdict: Verdict) -> Rollout:
-    problem = Problem("1 + 1?", "2", "math", "sums")
-    return Rollout(problem, Completion([1, 2], "\\boxed{2}"), "2", verdict, "author")
-
-
-def tracker_in(folder: Path, offline: bool = True, system_metrics: bool = False) -> WandbTracker:
-    return WandbTracker(
-        WandbRun(
-            config=TrackerConfig(tags=["mine"], system_metrics=system_metrics),
-            offline=offline,
-            folder=folder,
-            run_id="abc123",
-            name="sft",
-            group="recipe-7",
-            job_type="sft",
-            tags=["sft", "stages.rl.clip_low=0.1", "x" * 80],
-            settings={"seed": 0, "optimization": {"steps": 3}},
-        )
-    )
+def tracker_in(folder: Path, mode: str = "offline", system_metrics: bool = False) -> WandbTracker:
+    config = TrackerConfig(tags=["mine"], system_metrics=system_metrics)
+    return WandbTracker(tracked_run(folder, {"wandb": mode}, config), mode)
 
 
 def test_offline_run_is_written(tmp_path: Path) -> None:
     tracker = tracker_in(tmp_path / "runs")
-    logger = tracker.lightning_logger
-    assert logger is not None
-    logger.log_metrics({"train/loss": 0.5}, step=7)
+    TrackerLogger(tracker).log_metrics({"train/loss": 0.5}, step=7)
     tracker.log_rollouts("samples", [rollout(Verdict.CORRECT), rollout(Verdict.WRONG)])
     tracker.finish()
     run = records(tmp_path / "runs", "run")[0]
     assert (run["run_group"], run["job_type"], run["run_id"]) == ("recipe-7", "sft", "abc123")
-    assert set(run["tags"]) == {"mine", "sft", "stages.rl.clip_low=0.1", "x" * 64}
+    assert set(run["tags"]) == {"mine", "sft", "stages.rl.policy_loss.clip_low=0.1", "x" * 64}
     assert run["config"]["update"]["optimization"]["steps"] == 3
     first = records(tmp_path / "runs", "history")[0]["item"]
     assert (first["train/loss"], first["trainer/global_step"]) == (0.5, 7)
@@ -197,7 +181,7 @@ def test_online_run_sends_the_artifact_and_links_its_inputs(
 ) -> None:
     with online(monkeypatch) as server:
         assert wandb_mode(TrackerConfig()) == "online"
-        tracker = tracker_in(tmp_path / "runs", offline=False)
+        tracker = tracker_in(tmp_path / "runs", mode="online")
         tracker.log({"train/loss": 0.5})
         tracker.log_artifact(
             stored_artifact(tmp_path, "sft"), [stored_artifact(tmp_path, "midtrain")]
@@ -219,7 +203,7 @@ def test_input_that_wandb_lacks_is_not_linked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with online(monkeypatch, lacks="ArtifactMembershipByName") as server:
-        tracker = tracker_in(tmp_path / "runs", offline=False)
+        tracker = tracker_in(tmp_path / "runs", mode="online")
         tracker.log_artifact(
             stored_artifact(tmp_path, "sft"), [stored_artifact(tmp_path, "midtrain")]
         )
@@ -233,7 +217,7 @@ def test_killed_wandb_process_is_a_warning(
 ) -> None:
     """A reply without an artifact kills W&B's process; a training only logs a warning."""
     with online(monkeypatch, lacks="CreateArtifact"):
-        tracker = tracker_in(tmp_path / "runs", offline=False)
+        tracker = tracker_in(tmp_path / "runs", mode="online")
         tracker.log_artifact(stored_artifact(tmp_path, "sft"), [])
         deadline = time.monotonic() + 30
         while "goes on without it" not in caplog.text and time.monotonic() < deadline:

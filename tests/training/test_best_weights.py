@@ -20,7 +20,7 @@ from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.stages.midtrain.stage import MidtrainStage
 from reasoning_lab.stages.rl.stage import RLStage
 from reasoning_lab.stages.sft.stage import SFTStage
-from reasoning_lab.tracking.history import read_history
+from reasoning_lab.tracking.curves import read_history
 from reasoning_lab.training.best_weights import BestWeights
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.types import UserError

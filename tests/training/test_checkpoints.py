@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pytorch_lightning.loggers.logger import Logger
 
 from reasoning_lab.graph.stage import Metrics
 from reasoning_lab.system.files import rename_with_checksum
-from reasoning_lab.tracking.tracker import Tracker
+from reasoning_lab.tracking.tracker import GLOBAL_STEP, Tracker
 from reasoning_lab.training import checkpoints
 from reasoning_lab.training.context import StageContext
 from tests.support.stages import STAGES, trained
@@ -28,6 +27,7 @@ SETTINGS = [
     ("dpo", 3, 3),
     ("rl", 2, 2),
     ("rl_options", 1, 1),
+    ("opd", 2, 2),
     ("rl_ahead", 2, 2),
     ("sft_best", 1, 1),
     ("midtrain_best", 3, 3),
@@ -52,36 +52,26 @@ class Ending:
             raise EndedError
 
 
-class Steps(Logger):
+class StepsTracker(Tracker):
     """Remembers the metrics of each step; times and memory differ from run to run."""
 
-    name = version = "steps"
-
     def __init__(self, ending: Ending) -> None:
-        super().__init__()
         self._ending = ending
-        self.lines: list[tuple[int | None, dict[str, float]]] = []
+        self.lines: list[tuple[int, dict[str, float]]] = []
 
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+    def log(self, metrics: Mapping[str, Any]) -> None:
+        if GLOBAL_STEP not in metrics:
+            return
         self._ending.at("logging")
-        untimed = {
-            key: value for key, value in metrics.items() if not key.startswith(("time/", "device/"))
-        }
-        self.lines.append((step, untimed))
+        left_out = ("time/", "device/", GLOBAL_STEP)
+        untimed = {key: value for key, value in metrics.items() if not key.startswith(left_out)}
+        self.lines.append((metrics[GLOBAL_STEP], untimed))
         self._ending.at("logged")
-
-    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        pass
-
-
-class StepsTracker(Tracker):
-    def __init__(self, ending: Ending) -> None:
-        self.lightning_logger: Any = Steps(ending)
 
 
 def attempt(
     name: str, context: StageContext, folder: Path, config: Any, ending: Ending
-) -> tuple[Metrics | None, list[tuple[int | None, dict[str, float]]]]:
+) -> tuple[Metrics | None, list[tuple[int, dict[str, float]]]]:
     """Metrics of the stage, None = it ended before; and what its tracker was given."""
 
     def sealing(draft: Path, stem: str) -> Path:
@@ -98,7 +88,7 @@ def attempt(
         except EndedError:
             (folder / "out").rmdir()
             metrics = None
-    return metrics, tracker.lightning_logger.lines
+    return metrics, tracker.lines
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -115,7 +105,7 @@ def test_ended_around_states_leaves_the_same_files_and_tells_every_step(
     config = replace(config, optimization=replace(config.optimization, **rhythm))
     expected, whole = attempt(name, context, tmp_path / "whole", config, Ending("never", 1))
     assert expected is not None
-    logged: list[tuple[int | None, dict[str, float]]] = []
+    logged: list[tuple[int, dict[str, float]]] = []
     metrics = None
     for number, moment in enumerate(islice(cycle(MOMENTS), MOST_ATTEMPTS)):
         metrics, lines = attempt(name, context, tmp_path / "part", config, Ending(*moment))

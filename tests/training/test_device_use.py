@@ -13,7 +13,7 @@ from reasoning_lab.config.optimization import OptimizerConfig
 from reasoning_lab.models.adapters import add_adapter
 from reasoning_lab.models.cost import training_flops
 from reasoning_lab.models.footprint import lora_parameter_count
-from reasoning_lab.tracking.history import read_history
+from reasoning_lab.tracking.curves import read_history
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.training.device_use import DeviceUse, training_costs
 from tests.support.stages import STAGES, optimization, trained, weights

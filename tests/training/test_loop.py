@@ -18,7 +18,7 @@ from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.models.policy import load_policy, save_policy
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.models.tokenizer import tokenize_rollouts
-from reasoning_lab.tracking.history import read_history
+from reasoning_lab.tracking.curves import read_history
 from reasoning_lab.training import loop as base
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.training.micro_batches import PlannedBatches
@@ -48,7 +48,7 @@ def test_resumed_stage_is_the_uninterrupted_one_to_the_bit(
         tracker = StepTracker()
         resumed = trained(name, replace(context, tracker=tracker), folder)
         if name != "rl_options":  # Two optimizer steps a batch, and none where nothing trains.
-            assert list(tracker.lightning_logger.seconds) == list(range(number, STEPS))
+            assert list(tracker.seconds) == list(range(number, STEPS))
         assert_same(tmp_path, folder)
         assert {**resumed, "train_s": 0} == {**expected, "train_s": 0}
         whole, part = read_history(tmp_path / "out"), read_history(folder / "out")
@@ -85,9 +85,7 @@ def test_a_step_is_timed_from_the_first_of_its_micro_batches(
     divided = replace(context, hardware=HardwareConfig(micro_batch_size=1), tracker=tracker)
     with torch.nn.modules.module.register_module_forward_pre_hook(count):
         trained("sft", divided, tmp_path)
-    assert tracker.lightning_logger.seconds == dict.fromkeys(
-        range(STEPS), optimization().batch_size
-    )
+    assert tracker.seconds == dict.fromkeys(range(STEPS), optimization().batch_size)
 
 
 def test_damaged_state_is_named_and_the_one_before_it_used(
@@ -101,7 +99,7 @@ def test_damaged_state_is_named_and_the_one_before_it_used(
     shutil.move(tmp_path / "out", tmp_path / "whole" / "out")
     tracker = StepTracker()
     trained("sft", replace(context, tracker=tracker), tmp_path)
-    assert list(tracker.lightning_logger.seconds) == [STEPS - 1]
+    assert list(tracker.seconds) == [STEPS - 1]
     assert f"{newest} is damaged" in caplog.text
     assert older.exists()
     assert_same(tmp_path / "whole", tmp_path)

@@ -13,7 +13,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from pytorch_lightning.loggers.logger import Logger
 
 from reasoning_lab.system.interrupts import (
     Interrupted,
@@ -21,33 +20,22 @@ from reasoning_lab.system.interrupts import (
     forward_signals,
     sigterm_as_interrupt,
 )
-from reasoning_lab.tracking.tracker import Tracker
+from reasoning_lab.tracking.tracker import GLOBAL_STEP, Tracker
 from reasoning_lab.training import checkpoints
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.types import UserError
 from tests.support.stages import STAGES, assert_same, optimization, trained
 
 
-class EachStep(Logger):
+class EachStepTracker(Tracker):
     """Does something as soon as a step is logged."""
 
-    name = version = "steps"
-
     def __init__(self, act: Callable[[int], None]) -> None:
-        super().__init__()
         self._act = act
 
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        if step is not None and any(key.startswith("train/") for key in metrics):
-            self._act(step)
-
-    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        pass
-
-
-class EachStepTracker(Tracker):
-    def __init__(self, act: Callable[[int], None]) -> None:
-        self.lightning_logger: Any = EachStep(act)
+    def log(self, metrics: Mapping[str, Any]) -> None:
+        if any(key.startswith("train/") for key in metrics):
+            self._act(metrics[GLOBAL_STEP])
 
 
 def states(folder: Path) -> list[int]:

@@ -15,7 +15,7 @@ from reasoning_lab.models.policy import load_policy, save_policy
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.stages.pretrain.stage import PretrainStage
-from reasoning_lab.tracking.history import read_history
+from reasoning_lab.tracking.curves import read_history
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.types import Split, UserError
 from tests.support.rl import TableTracker

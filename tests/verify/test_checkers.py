@@ -17,6 +17,8 @@ from tests.support.verification import verdict
         ("number", "9" * 5_000),
         ("choice", "K"),
         ("choice", "A or B"),
+        ("instructions", '[{"id": "keywords:existence"}]'),
+        ("instructions", '[{"id": "a:b"}]'),
         ("reasoning_gym/complex_arithmetic", "5"),
     ],
 )
@@ -28,7 +30,7 @@ def test_an_unreadable_gold_is_an_error_with_its_row(checker: str, gold: str) ->
     assert len(error) < 400
 
 
-@pytest.mark.parametrize("checker", ["math", "number", "choice"])
+@pytest.mark.parametrize("checker", ["math", "number", "choice", "instructions"])
 def test_no_answer_is_checked_against_an_unreadable_gold(checker: str) -> None:
     for answer in ("???", "5", "A", ""):
         with pytest.raises(UnreadableGoldError, match=r"line 7: .*can't read the gold '\?\?\?'"):

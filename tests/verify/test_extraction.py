@@ -5,6 +5,7 @@ import time
 import pytest
 
 from reasoning_lab.verify import extract_answer
+from reasoning_lab.verify.extraction import extract_program
 from tests.support.verification import boxed
 
 
@@ -68,3 +69,43 @@ def test_megabytes_are_extracted_in_linear_time(text: str, answer: str | None) -
     assert extract_answer(text) == answer
     # Quadratic time would be 10^12 steps.
     assert time.process_time() - start < 3
+
+
+@pytest.mark.parametrize(
+    ("text", "program"),
+    [
+        ("```python\nx = 1\n```", "x = 1"),
+        ("It is\n\n```\nx = 1\ny = 2\n```\nas asked.", "x = 1\ny = 2"),
+        ("```Python3\nx = 1\n```", "x = 1"),
+        ("```py\nx = 1\n```\nor, better,\n~~~\nx = 2\n~~~", "x = 2"),
+        ("<think>```\nx = 1\n```</think>\n```\nx = 2\n```", "x = 2"),
+        ("<think>\n```\nx = 1\n```\n</think>\nNo program.", None),
+        ("<think>\n```\nx = 1\n```", None),
+        ("</think>\n```\nx = 1\n```", "x = 1"),
+        # Only the output of a program, or how it is called.
+        ("```python\nx = 1\n```\nprints\n```text\n1\n```", "x = 1"),
+        ("```bash\npython x.py\n```", None),
+        ("```python\nx = 1\n```\n```python\n\n```", "x = 1"),
+        # The body of a function keeps its indentation, and a block in a list loses the list's.
+        ("```python\n    return 1\n```", "    return 1"),
+        ("1. So:\n   ```python\n   def f():\n       return 1\n   ```", "def f():\n    return 1"),
+        # A longer fence holds a shorter one.
+        ("````\ns = '''\n```\n'''\n````", "s = '''\n```\n'''"),
+        ("```python\nx = 1\n```\n```python\nx = 2", None),
+        ("```python\nx = 1", None),
+        ("```python x = 1```", None),
+        ("x = 1", None),
+        (boxed("x = 1"), None),
+        ("", None),
+    ],
+)
+def test_the_program_is_the_last_block_behind_the_thought(text: str, program: str | None) -> None:
+    assert extract_program(text) == program
+
+
+@pytest.mark.parametrize("unit", ["```\n", "```\nx\n", " " * 99 + "`", "~~~a`"])
+def test_a_program_is_extracted_in_linear_time(unit: str) -> None:
+    text = unit * (1_000_000 // len(unit))
+    start = time.process_time()
+    extract_program(text)
+    assert time.process_time() - start < 5

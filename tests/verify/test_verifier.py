@@ -1,6 +1,7 @@
 """From completions to verdicts: order, limits, unreadable golds, and hostile answers."""
 
 import gc
+import json
 import time
 import weakref
 from collections.abc import Iterator
@@ -34,6 +35,10 @@ def choice(gold: str) -> Problem:
 def on_line(line: int, gold: str, checker: str) -> Problem:
     row = {"row": f"gsm8k.jsonl, line {line}"}
     return Problem(f"question {line}?", gold, checker, "rows", metadata=row)
+
+
+def instructions(*listed: dict[str, object]) -> Problem:
+    return Problem("a text?", json.dumps(listed), "instructions", "instructions")
 
 
 GCD = gym_problem("gcd", "12")
@@ -256,3 +261,29 @@ def test_a_gold_is_parsed_once_for_all_problems_that_share_it() -> None:
 def test_texts_and_problems_must_pair(verifier: Verifier) -> None:
     with pytest.raises(ValueError, match="zip"):
         verifier.verify([GCD, GCD], [boxed("12")])
+
+
+def test_instructions_are_checked_on_the_whole_response_behind_the_thought(
+    verifier: Verifier,
+) -> None:
+    no_comma = instructions({"id": "punctuation:no_comma"})
+    french = instructions({"id": "language:response_language", "language": "fr"})
+    expected = [
+        (no_comma, "<think>a, b</think>\n No comma \\boxed{5}. ", "No comma \\boxed{5}.", CORRECT),
+        (no_comma, "One, two.", "One, two.", WRONG),
+        (no_comma, "<think>It never ends", None, UNPARSEABLE),
+        (no_comma, "x" * 200_001, "x" * 200_001, UNPARSEABLE),
+        (french, "Bonjour, je suis un chat noir.", "Bonjour, je suis un chat noir.", CORRECT),
+        (french, "Hello, I am a black cat.", "Hello, I am a black cat.", WRONG),
+        # What repeats the gold follows no instruction by that.
+        (french, french.gold, french.gold, WRONG),
+    ]
+    problems = [problem for problem, *_ in expected]
+    outcomes = verifier.verify(problems, [text for _, text, *_ in expected])
+    assert outcomes == [(answer, verdict) for *_, answer, verdict in expected]
+
+
+def test_instructions_that_cannot_be_checked_are_unreadable_golds(verifier: Verifier) -> None:
+    unknown = instructions({"id": "count:emoji"})
+    readable = instructions({"id": "detectable_format:title"})
+    assert verifier.unreadable_golds([readable, unknown]) == [unknown]

@@ -4,7 +4,7 @@ import re
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
@@ -17,6 +17,7 @@ from reasoning_lab.data.curation.step import CurationContext, DropReasons, Step,
 from reasoning_lab.data.rollout_index import RolloutIndex
 from reasoning_lab.rewards.ngrams import repeated_frac, text_units
 from reasoning_lab.types import Problem, Rollout, UserError
+from reasoning_lab.verify.extraction import BOXED, answer_form
 
 _COMMAND = re.compile(r"\\[a-zA-Z]+")
 _LETTERS = re.compile(r"[^\W\d_]{2,}")
@@ -89,6 +90,9 @@ class Length(CompletionFilter):
 class Format(CompletionFilter):
     """Keeps completions that open with one thought and have an answer after it.
 
+    Where a problem's answer belongs into no box, such as a response that follows instructions, no
+    `answer` is required, nor a thought: recorded responses have none.
+
     Attributes:
         opening: The mark that opens the thought; "" where the prompt's template writes it.
         closing: The mark that ends the thought; "" = no thought is required.
@@ -104,6 +108,19 @@ class Format(CompletionFilter):
             raise UserError(
                 f"{key}.closing: a thought that opens must close; give the mark that ends it"
             )
+
+    def drop_reasons(self, rollouts: Collection[Rollout], context: CurationContext) -> DropReasons:
+        unboxed = replace(self, answer="")
+        marks = [mark for mark in (self.opening, self.closing) if mark]
+
+        def drop_reason(rollout: Rollout) -> str | None:
+            text = rollout.completion.text
+            if answer_form(rollout.problem.checker) is BOXED:
+                return self.drop_reason(text)
+            has_thought = any(mark in text for mark in marks)
+            return unboxed.drop_reason(text) if has_thought else None
+
+        return map(drop_reason, rollouts)
 
     def drop_reason(self, text: str) -> str | None:
         for mark in (self.opening, self.closing):

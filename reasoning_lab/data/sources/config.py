@@ -11,13 +11,17 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import MISSING
 
 from reasoning_lab.config.components import SourceConfig, register_component
-from reasoning_lab.config.fields import FREE_KEYS, choice, fraction, number
+from reasoning_lab.config.fields import FREE_KEYS, FREE_KEYS_WHEN_SET, choice, fraction, number
+from reasoning_lab.config.targets import check_path
+from reasoning_lab.data.sources.canonical import FORMS_VERSION
+from reasoning_lab.data.sources.domains import check_domain
+from reasoning_lab.data.sources.gym_golds import CORRECTIONS_VERSION, has_corrected_golds
 from reasoning_lab.data.sources.problem_source import ProblemSource, check_fractions
 from reasoning_lab.data.sources.row_mapping import RowMapping
 from reasoning_lab.data.sources.unreadable import UnreadablePolicy
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.system.files import content_hash
-from reasoning_lab.types import Problem, Split, UserError
+from reasoning_lab.types import DEFAULT_DOMAIN, Problem, Split, UserError
 from reasoning_lab.verify.gym.families import require_reviewed_family
 
 if TYPE_CHECKING:
@@ -34,25 +38,40 @@ class ReasoningGymConfig(SourceConfig):
         families: Family name to level to the options of that family's dataset in reasoning-gym.
         test_frac: Fraction of all prompts that is held out for benchmarks.
         validation_frac: Fraction of all prompts that early stopping and tuning may look at.
+        domain: The domain of the problems.
+        solvers: Family name to the import path of the function that solves its problems for the
+            procedural teacher, where it knows no solver or yours is to take its place.
     """
 
     families: dict[str, dict[int, dict[str, Any]]] = field(default_factory=dict)
     test_frac: float = fraction(0.05)
     validation_frac: float = fraction(0.05)
+    domain: str = field(default=DEFAULT_DOMAIN, metadata={"when_set": True})
+    solvers: dict[str, str] = field(default_factory=dict, metadata=FREE_KEYS_WHEN_SET)
 
     def build(self) -> ProblemSource:
         """The source.
 
         Raises:
-            UserError: The fractions overlap, or the lab cannot verify a family.
+            UserError: The fractions overlap, the domain is no name, the lab cannot verify a
+                family, or a solver is none that a config may name.
         """
         check_fractions(self.test_frac, self.validation_frac)
+        check_domain(self.domain, "data.domain")
         for family in self.families:
             require_reviewed_family(family, f"data.families.{family}")
+        for family, path in self.solvers.items():
+            key = f"data.solvers.{family}"
+            if family not in self.families:
+                raise UserError(f"{key}: data.families has no '{family}'; correct the name")
+            check_path(path, key)
         return self
 
     def content(self) -> str:
-        return f"reasoning-gym {version('reasoning-gym')}"
+        corrected = any(has_corrected_golds(family) for family in self.families)
+        return f"reasoning-gym {version('reasoning-gym')}, forms {FORMS_VERSION}" + (
+            f", golds corrected {CORRECTIONS_VERSION}" if corrected else ""
+        )
 
     def is_local(self) -> bool:
         return True

@@ -59,8 +59,14 @@ def assumed_rows(
     solution = "<think>\n{work}\n</think>\n\\boxed{{gold}}"
     golds = {"whole": "{gold}", "boxed": "\\boxed{{gold}}"}
     gold = golds.get(mapping.gold_in, f"{{work}} {mapping.gold_in.removeprefix('after ')} {{gold}}")
+    ids, arguments = ["keywords:existence"], [{"keywords": ["{gold}"], "letter": None}]
+    listed = [{"id": ids[0], **arguments[0]}]
     values: dict[str | None, Any] = {
+        mapping.instructions: listed if mapping.instruction_arguments is None else ids,
+        mapping.instruction_arguments: arguments,
+        mapping.checker_column: mapping.checker,
         mapping.family_column: "{topic}",
+        mapping.domain_column: "{topic}",
         mapping.options: "{choices}",
         mapping.solutions: [solution, solution.replace("{gold}", "{wrong}")],
         mapping.thought: "{work}",
@@ -71,6 +77,8 @@ def assumed_rows(
     if mapping.solutions != mapping.gold:
         values[mapping.gold] = "{letter}" if mapping.options is not None else gold
     values[mapping.prompt] = "{prompt}"
+    if mapping.tests:
+        values |= _program_values(mapping)
     rows = []
     for number, texts in enumerate(_texts(name, count)):
         row: dict[str, Any] = {}
@@ -85,6 +93,21 @@ def assumed_rows(
                 _put(row, column.split("."), value)
         rows.append(_filled(row, texts))
     return rows
+
+
+def _program_values(mapping: RowMapping) -> dict[str | None, Any]:
+    """What the columns of a program and its tests hold."""
+    body = "    return number"
+    parts: dict[str, Any] = {
+        "shown": ["assert same({gold}) == {gold}"],
+        "hidden": ["assert same({wrong}) == {wrong}"],
+        "setup": "",
+        "entry_point": "same",
+    }
+    columns: dict[str | None, Any] = {column: parts[part] for part, column in mapping.tests.items()}
+    if "entry_point" in mapping.tests:
+        return {**columns, mapping.prompt: "def same(number):\n    # {prompt}", mapping.gold: body}
+    return {**columns, mapping.gold: f"def same(number):\n{body}"}
 
 
 def _wrong_texts() -> list[str]:
@@ -137,6 +160,7 @@ def _texts(seed: str, count: int) -> list[dict[str, Any]]:
                 "work": f"{begin}\n{first} + {second} = {gold}, which is all.",
                 "wrong_work": f"{begin}\n{first} + {second} = {wrong}, which is all.",
                 "letter": ascii_uppercase[choices.index(str(gold))],
+                "place": choices.index(str(gold)),
                 "labelled": [f"{ascii_uppercase[i]}){text}" for i, text in enumerate(choices)],
                 "choices": choices,
                 "number": gold,

@@ -5,8 +5,9 @@
 labels (ARC); and a list of label-text pairs (CommonsenseQA).
 """
 
+import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from string import ascii_uppercase
 from typing import Any
 
@@ -16,7 +17,9 @@ from reasoning_lab.data.sources.row_values import (
     is_blank,
     is_missing,
     short_repr,
+    text_at,
     text_problem,
+    value_at,
 )
 
 GOLD_NAMES = ("label", "text", "index_from_0", "index_from_1")
@@ -89,6 +92,34 @@ def _texts(values: Sequence[Any], column: str, value: Any) -> list[str]:
                 f"{_REMEDY}",
             )
     return [text.strip() for text in texts if text is not None]
+
+
+def wrong_choices(
+    row: Mapping[str, Any], gold: str, shuffled: Sequence[str], columns: Iterable[str]
+) -> list[str]:
+    """The texts of the columns that `data.rows.shuffled` names, a text or a list of texts each.
+
+    Raises:
+        RowError: One is missing, empty or equal to `gold`, or there are more than 25.
+    """
+    paths: list[str] = []
+    for column in shuffled:
+        value = value_at(row, column)
+        is_list = isinstance(value, list) and value
+        paths += [f"{column}.{place}" for place in range(len(value))] if is_list else [column]
+    texts = [text_at(row, path, "shuffled", columns) for path in paths[: len(ascii_uppercase)]]
+    problem = "" if len(texts) < len(ascii_uppercase) else f"there are {len(paths)} wrong choices"
+    if gold in texts:
+        problem = f"the right choice is {gold!r}, and so is a wrong one"
+    if problem:
+        raise RowError("malformed_options", f"{problem}; give at most 25 others, correct the row")
+    return texts
+
+
+def shuffled_by(question: str, texts: Sequence[str], correct: str) -> tuple[list[str], str]:
+    """The options in an order that the question alone decides, and the letter of `correct`."""
+    shuffled = random.Random(question).sample(list(texts), len(texts))
+    return shuffled, ascii_uppercase[shuffled.index(correct)]
 
 
 def correct_letter(

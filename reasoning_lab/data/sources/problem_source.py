@@ -1,4 +1,4 @@
-"""The protocol of a problem source, and how prompts are split."""
+"""The protocol of a problem source, and how problems are split."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
@@ -74,8 +74,20 @@ def draw_benchmark(source: ProblemSource, benchmark: BenchmarkConfig) -> Iterato
     return source.problems(split, benchmark.levels, count, benchmark.seed)
 
 
+class CountedSource(Protocol):
+    """What may know how many problems it has: a source, or a stream of one."""
+
+    def available(self, split: Split, levels: Sequence[int] | None) -> int | None:
+        """As `ProblemSource.available`."""
+        ...
+
+    def provenance(self) -> Mapping[str, str]:
+        """As `ProblemSource.provenance`."""
+        ...
+
+
 def number_of(
-    source: ProblemSource,
+    source: CountedSource,
     split: Split,
     levels: Sequence[int] | None,
     count: int | str,
@@ -106,9 +118,9 @@ def number_of(
     return available
 
 
-def split_of(problem_id: str, test_frac: float, validation_frac: float) -> Split:
-    """The split that a prompt belongs to, from its id, which is a uniform hash."""
-    position = int(problem_id[:8], 16) / 16**8
+def split_of(form_id: str, test_frac: float, validation_frac: float) -> Split:
+    """The split that problems of one canonical form belong to; its id is a uniform hash."""
+    position = int(form_id[:8], 16) / 16**8
     if position < test_frac:
         return Split.TEST
     return Split.VALIDATION if position < test_frac + validation_frac else Split.TRAIN

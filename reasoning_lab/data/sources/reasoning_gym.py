@@ -1,60 +1,65 @@
-"""Problems from reasoning-gym families, split by prompt.
+"""Problems from reasoning-gym families, split by canonical form.
 
-A prompt's split is a function of the prompt alone. No seed, level or count can draw a held-out
-prompt for training.
+A problem's split is a function of its form alone (`canonical.py`). No seed, level or count can draw
+a held-out prompt for training, nor a twin of one.
 """
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from reasoning_lab.config.problems import in_words
+from reasoning_lab.data.sources.canonical import form_id
 from reasoning_lab.data.sources.config import ReasoningGymConfig
+from reasoning_lab.data.sources.draw_counts import note_draw
+from reasoning_lab.data.sources.gym_golds import corrected_gold
 from reasoning_lab.data.sources.problem_source import split_of
-from reasoning_lab.types import Problem, Split, UserError
+from reasoning_lab.data.teachers.solvers import SOLVER_KEY
+from reasoning_lab.types import DEFAULT_DOMAIN, Problem, Split, UserError
 
 # Spacing between derived seeds: reasoning-gym uses seed + index for problem number index.
 _SEED_STRIDE = 10**7
 _BLOCK_PROBLEMS = 2**15
-# A family without a new prompt in so many draws has run out of prompts.
+# A family without a new form in so many draws has run out of them.
 _MAX_DRAWS = 2000
 
 
 def draw_problems(
     config: ReasoningGymConfig, split: Split, levels: Sequence[int] | None, count: int, seed: int
 ) -> Iterator[Problem]:
-    """Yield `count` problems of `split` with distinct prompts; the families take turns.
+    """Yield `count` problems of `split` with distinct forms; the families take turns.
 
-    If a small family runs out of prompts, the others yield its share. Problems are shuffled
+    If a small family runs out of forms, the others yield its share. Problems are shuffled
     within blocks, so a million need no more memory than their ids.
 
+    The `draws` that are counted are distinct prompts of the split; those of a form that was drawn
+    already are dropped as a `twin`.
+
     Raises:
-        UserError: There are fewer, or no family has a level.
+        UserError: There are fewer, which are yielded first; or no family has a level.
     """
-    streams = [
-        generated_problems(family, level, options, seed)
-        for family, by_level in config.families.items()
-        for level, options in by_level.items()
-        if levels is None or level in levels
-    ]
-    if not streams:
-        raise UserError(
-            f"data: no family is at {in_words(levels)}; add such a level, or choose others"
-        )
-    seen: set[int] = set()
+    streams = _family_streams(config, levels, seed)
+    seen_prompts: set[int] = set()
+    seen_forms: set[int] = set()
 
     def next_unseen(stream: Iterator[Problem]) -> Problem | None:
-        """The next unseen problem of `split`; None after `_MAX_DRAWS` draws without one."""
+        """The next problem of `split` and of an unseen form; None after `_MAX_DRAWS` others."""
         for _ in range(_MAX_DRAWS):
             problem = next(stream)
-            name = problem.id
-            if int(name, 16) in seen:
+            name = int(problem.id, 16)
+            if name in seen_prompts:
                 continue
-            if split_of(name, config.test_frac, config.validation_frac) is split:
-                seen.add(int(name, 16))
-                return problem
+            form = form_id(problem)
+            if split_of(form, config.test_frac, config.validation_frac) is not split:
+                continue
+            seen_prompts.add(name)
+            if int(form, 16) not in seen_forms:
+                seen_forms.add(int(form, 16))
+                return _with_solver(problem, config)
         return None
 
+    arguments = (split, None if levels is None else tuple(levels), seed)
     rng = random.Random(seed)
     yielded = 0
     while yielded < count:
@@ -67,18 +72,49 @@ def draw_problems(
                     streams.remove(stream)
                 else:
                     block.append(problem)
-        if len(block) < block_size:
-            raise UserError(
-                f"data: only {yielded + len(block)} distinct {split} prompts at "
-                f"{in_words(levels)}, {count} asked for; ask for fewer, or widen the families"
-            )
+        twins = len(seen_prompts) - len(seen_forms)
+        note_draw(config, arguments, "draws", len(seen_prompts), {"twin": twins})
         rng.shuffle(block)
         yield from block[: count - yielded]
         yielded += len(block)
+        if len(block) < block_size:
+            raise UserError(
+                f"data: only {yielded} distinct {split} prompts at {in_words(levels)}, "
+                f"{count} asked for; ask for fewer, or widen the families"
+            )
+
+
+def _family_streams(
+    config: ReasoningGymConfig, levels: Sequence[int] | None, seed: int
+) -> list[Iterator[Problem]]:
+    """One stream of problems for each family and level that is asked for."""
+    streams = [
+        generated_problems(family, level, options, seed, config.domain)
+        for family, by_level in config.families.items()
+        for level, options in by_level.items()
+        if levels is None or level in levels
+    ]
+    if not streams:
+        raise UserError(
+            f"data: no family is at {in_words(levels)}; add such a level, or choose others"
+        )
+    return streams
+
+
+def _with_solver(problem: Problem, config: ReasoningGymConfig) -> Problem:
+    """The problem with the import path of its solver, if the config names one."""
+    path = config.solvers.get(problem.family)
+    if path is None:
+        return problem
+    return replace(problem, metadata={**problem.metadata, SOLVER_KEY: path})
 
 
 def generated_problems(
-    family: str, level: int, options: Mapping[str, Any], seed: int
+    family: str,
+    level: int,
+    options: Mapping[str, Any],
+    seed: int,
+    domain: str = DEFAULT_DOMAIN,
 ) -> Iterator[Problem]:
     """Generate problems of one family and level without regard to splits; prompts may repeat.
 
@@ -105,9 +141,10 @@ def generated_problems(
             metadata["solutions"] = [metadata["answer_cot"]]
         yield Problem(
             prompt=entry["question"].strip(),
-            gold=entry["answer"],
+            gold=corrected_gold(family, entry, dataset.config),
             checker=f"reasoning_gym/{family}",
             family=family,
             level=level,
             metadata=metadata,
+            domain=domain,
         )

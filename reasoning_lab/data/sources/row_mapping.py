@@ -5,7 +5,6 @@ is untrusted, so every value is checked. An unreadable row raises a `RowError` w
 a source counts or refuses.
 """
 
-import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from string import ascii_uppercase
@@ -14,27 +13,40 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from reasoning_lab.config.fields import FREE_KEYS, FREE_KEYS_WHEN_SET
+from reasoning_lab.config.fields import FREE_KEYS, FREE_KEYS_WHEN_SET, choice
+from reasoning_lab.data.sources.domains import check_domain, row_domain
 from reasoning_lab.data.sources.messages import (
     Conversation,
     is_conversation,
     read_conversation,
 )
-from reasoning_lab.data.sources.multiple_choice import GOLD_NAMES, correct_letter, read_options
+from reasoning_lab.data.sources.multiple_choice import (
+    GOLD_NAMES,
+    correct_letter,
+    read_options,
+    shuffled_by,
+    wrong_choices,
+)
+from reasoning_lab.data.sources.row_checkers import row_checker
+from reasoning_lab.data.sources.row_instructions import instructions_gold, row_instructions
 from reasoning_lab.data.sources.row_levels import check_levels, mapped_level, read_level
+from reasoning_lab.data.sources.row_programs import PYTHON, check_tests, program_problem
+from reasoning_lab.data.sources.row_solutions import read_solutions, with_thought
 from reasoning_lab.data.sources.row_values import (
     RowError,
     answer_text,
+    check_text,
     is_blank,
     is_missing,
-    missing_column,
+    missing_column_error,
+    nested_paths,
     root_of,
     short_repr,
-    text_problem,
+    text_at,
     value_at,
 )
-from reasoning_lab.types import Message, Problem, UserError
-from reasoning_lab.verify.extraction import extract_answer
+from reasoning_lab.types import DEFAULT_DOMAIN, Message, Problem, UserError
+from reasoning_lab.verify.extraction import extract_answer, fenced
 
 _AFTER = "after "
 
@@ -68,8 +80,9 @@ class RowMapping:
             a missing value. Without any, the value is the level.
         options: Column of 2 to 26 choices: a list, or a mapping of labels to texts. They become
             lines of the prompt, `A) …`, and gold becomes a letter.
-        shuffled: Columns of wrong choices, where `gold` is the text of the right one. All choices
-            are shuffled by the question and become lines of the prompt, as with `options`.
+        shuffled: Columns of wrong choices, a text or a list of texts each, where `gold` is the text
+            of the right one. All choices are shuffled by the question and become lines of the
+            prompt, as with `options`.
         solutions: Column of the dataset's own worked solutions, a text or a list of texts.
         thought: Column of the thinking that led to the solution.
         only: Column to the value that a row must have there, or a list of such values.
@@ -79,6 +92,20 @@ class RowMapping:
         cases: A column, and for each of its values what replaces the other keys, e.g.
             `{domain: {math: {}, puzzle: {checker: choice, gold_in: whole}}}`. A row with another
             value cannot be read, unless `only` leaves it out.
+        domain: The domain of these problems, such as `mathematics` or `logic`.
+        domain_column: Column of the domain; replaces `domain`.
+        option_order: The order of `options`: `dataset` = as they are, or `question` = shuffled by
+            the question, where the dataset's right one always stands at the same place.
+        checker_column: Column of the checker's name, one of the lab's own; a row without one has
+            `checker`. A row of another checker than `choice` may have no `options`.
+        instructions: Column of instructions on the form of the response: a list of mappings, each
+            of its `id` and its arguments, or a list of ids. They are the gold of the checker
+            `instructions`; beside another one they are for the reward of that name.
+        instruction_arguments: Column of a list of the ids' arguments, a mapping for each.
+        tests: Part to column, for the checker `python`. `shown` and `hidden` are tests, a text or a
+            list of texts each, and the prompt shows the first. `setup` is code that runs before
+            them. `entry_point` is the name of the function that they call; the prompt is then code
+            to complete, and gold the rest of it.
     """
 
     prompt: str = "prompt"
@@ -98,6 +125,13 @@ class RowMapping:
     levels: dict[Any, int] = field(default_factory=dict, metadata=FREE_KEYS_WHEN_SET)
     cases: dict[str, dict[str, Any]] = field(default_factory=dict, metadata=FREE_KEYS_WHEN_SET)
     system: str | None = field(default=None, metadata={"when_set": True})
+    domain: str = field(default=DEFAULT_DOMAIN, metadata={"when_set": True})
+    domain_column: str | None = field(default=None, metadata={"when_set": True})
+    option_order: str = choice("dataset", "question", when_set=True)
+    checker_column: str | None = field(default=None, metadata={"when_set": True})
+    instructions: str | None = field(default=None, metadata={"when_set": True})
+    instruction_arguments: str | None = field(default=None, metadata={"when_set": True})
+    tests: dict[str, str] = field(default_factory=dict, metadata=FREE_KEYS_WHEN_SET)
 
     def check(self, key: str) -> None:
         """Raise UserError for values that fit no row; `key` is where they stand in the config."""
@@ -108,12 +142,20 @@ class RowMapping:
                 f"{key}.gold_in: '{self.gold_in}' is unknown; choose whole, boxed or 'after MARK'"
             )
         check_levels(self.level, self.levels, key)
+        check_domain(self.domain, f"{key}.domain")
         if self.options is not None and self.shuffled:
             raise UserError(f"{key}.shuffled: {key}.options names choices too; give one of the two")
         if len(self.shuffled) >= len(ascii_uppercase):
             raise UserError(f"{key}.shuffled: {len(self.shuffled)} columns; give at most 25")
+        if self.instruction_arguments is not None and self.instructions is None:
+            raise UserError(
+                f"{key}.instruction_arguments: there is no column of their ids; name it in "
+                f"{key}.instructions"
+            )
         if self.cases:
             self._check_cases(f"{key}.cases")
+        elif self.checker_column is None:
+            check_tests(self.tests, self.checker, f"{key}.tests")
 
     def _check_cases(self, key: str) -> None:
         if len(self.cases) != 1:
@@ -159,7 +201,7 @@ class RowMapping:
             } | selecting
         pairs: list[tuple[str, str | int | None]] = [
             ("prompt", self.prompt),
-            ("gold", self.gold),
+            ("gold", None if self._gold_is_instructions else self.gold),
             ("level", None if self.level == "level" else self.level),
             ("options", self.options),
             *(("shuffled", column) for column in self.shuffled),
@@ -167,13 +209,24 @@ class RowMapping:
             ("thought", self.thought),
             *(("only", column) for column in self.only),
             ("family_column", self.family_column),
+            ("domain_column", self.domain_column),
             ("system", self.system),
+            ("checker_column", self.checker_column),
+            ("instructions", self.instructions),
+            ("instruction_arguments", self.instruction_arguments),
+            *((f"tests.{part}", column) for part, column in self.tests.items()),
         ]
         columns: dict[str, str] = {}
         for key, column in pairs:
             if isinstance(column, str):
                 columns.setdefault(column, f"data.rows.{key}")
         return columns
+
+    @property
+    def _gold_is_instructions(self) -> bool:
+        """Whether every row's instructions are its gold."""
+        is_checker = self.checker == "instructions" and self.checker_column is None
+        return is_checker and self.instructions is not None
 
     def selects(self, row: Mapping[str, Any]) -> bool:
         """Whether the row has the values that `only` requires."""
@@ -217,51 +270,91 @@ class RowMapping:
             RowError: The row lacks what the mapping names.
         """
         known_columns = row if columns is None else columns
-        gold = self._gold(row, known_columns)
+        checker = row_checker(row, self.checker, self.checker_column)
+        metadata: dict[str, Any] = {"row": name}
+        gold: str | None = None
+        if self.instructions is not None:
+            instructions = row_instructions(
+                row, self.instructions, self.instruction_arguments, known_columns
+            )
+            if checker == "instructions":
+                gold = instructions_gold(instructions, self.instructions)
+            elif instructions:
+                metadata["instructions"] = instructions
+        if gold is None:
+            gold = self._gold(row, known_columns)
         if gold is None:
             return None
         conversation = self._conversation(row, known_columns)
         prompt = conversation.prompt
-        metadata: dict[str, Any] = {"row": name}
-        texts: list[str] = []
-        if self.shuffled:
-            texts = self._shuffled(row, gold, prompt, known_columns)
-            gold = ascii_uppercase[texts.index(gold)]
-        elif self.options is not None:
-            if root_of(self.options, known_columns) is None:
-                raise _missing_column(self.options, "options", known_columns)
-            texts, labels = read_options(value_at(row, self.options), self.options)
-            gold = correct_letter(gold, texts, labels, self.gold_names, self.gold)
-        if texts:
-            lettered = zip(ascii_uppercase, texts, strict=False)
+        choices, gold = self._choices(row, prompt, gold, checker, known_columns)
+        if choices:
+            lettered = zip(ascii_uppercase, choices, strict=False)
             prompt = "\n".join([prompt, *(f"{letter}) {text}" for letter, text in lettered)])
-            metadata["choices"] = texts
+            metadata["choices"] = choices
+        solutions = None if conversation.solution is None else [conversation.solution]
         if self.solutions is not None:
-            metadata["solutions"] = self._solutions(row, self.solutions, known_columns)
-        elif conversation.solution is not None:
-            metadata["solutions"] = self._with_thought(row, [conversation.solution], known_columns)
-        family = self.family
-        if self.family_column is not None:
-            value = value_at(row, self.family_column)
-            is_integer = isinstance(value, int) and not isinstance(value, bool)
-            family = (
-                str(value)
-                if is_integer
-                else _text(row, self.family_column, "family_column", known_columns)
-            )
-        level, earlier = self._level(row), conversation.earlier
-        return Problem(prompt, gold, self.checker, family, level, metadata, earlier)
+            solutions = read_solutions(row, self.solutions)
+        if solutions is not None:
+            metadata["solutions"] = with_thought(row, solutions, self.thought, known_columns)
+        if self.tests and checker == PYTHON:
+            code = value_at(row, self.gold) if self.gold_in == "whole" else gold
+            program = program_problem(row, self.tests, prompt, str(code), known_columns)
+            prompt, gold = program.prompt, program.gold
+            metadata |= program.metadata
+            if solutions is not None:
+                metadata["solutions"] = [fenced(text) for text in metadata["solutions"]]
+        return Problem(
+            prompt,
+            gold,
+            checker,
+            self._label(row, "family", known_columns),
+            self._level(row),
+            metadata,
+            conversation.earlier,
+            row_domain(self._label(row, "domain", known_columns), self.domain_column),
+        )
+
+    def _choices(
+        self, row: Mapping[str, Any], prompt: str, gold: str, checker: str, columns: Iterable[str]
+    ) -> tuple[list[str], str]:
+        """The row's choices in the order of its question, and the gold."""
+        if self.shuffled:
+            wrong = wrong_choices(row, gold, self.shuffled, columns)
+            return shuffled_by(prompt, [gold, *wrong], gold)
+        # In a mixed corpus, rows of other checkers need none.
+        needs_none = self.checker_column is not None and checker != "choice"
+        if self.options is None or (needs_none and is_missing(value_at(row, self.options))):
+            return [], gold
+        if root_of(self.options, columns) is None:
+            raise missing_column_error(self.options, "options", columns)
+        texts, labels = read_options(value_at(row, self.options), self.options)
+        gold = correct_letter(gold, texts, labels, self.gold_names, self.gold)
+        if self.option_order == "question":
+            return shuffled_by(prompt, texts, texts[ascii_uppercase.index(gold)])
+        return texts, gold
+
+    def _label(self, row: Mapping[str, Any], key: str, columns: Iterable[str]) -> str:
+        """The row's `family` or `domain`: of its column where one is named, a text or a number."""
+        column: str | None = getattr(self, f"{key}_column")
+        if column is None:
+            label: str = getattr(self, key)
+            return label
+        value = value_at(row, column)
+        if isinstance(value, int) and not isinstance(value, bool):
+            return str(value)
+        return text_at(row, column, f"{key}_column", columns)
 
     def _conversation(self, row: Mapping[str, Any], columns: Iterable[str]) -> Conversation:
         system = None if self.system is None else value_at(row, self.system)
         if is_missing(system) or (isinstance(system, str) and is_blank(system)):
             system = None
         elif self.system is not None:
-            system = _text(row, self.system, "system", columns)
+            system = text_at(row, self.system, "system", columns)
         value = value_at(row, self.prompt)
         if is_conversation(value):
             return read_conversation(value, self.prompt, system)
-        prompt = _text(row, self.prompt, "prompt", columns)
+        prompt = text_at(row, self.prompt, "prompt", columns)
         return Conversation(() if system is None else (Message("system", system),), prompt, None)
 
     def _gold(self, row: Mapping[str, Any], columns: Iterable[str]) -> str | None:
@@ -279,34 +372,22 @@ class RowMapping:
             raise RowError(
                 "unreadable_gold",
                 f"'{self.gold}' is {short_repr(value)}; give one text or finite number"
-                f"{_nested_paths(value, self.gold)}",
+                f"{nested_paths(value, self.gold)}",
             )
         gold = (answer or "").strip()
         if gold in self.no_gold:
             return None
         if not gold or is_blank(gold):
             if whole is None and root_of(self.gold, columns) is None:
-                raise _missing_column(self.gold, "gold", columns)
+                raise missing_column_error(self.gold, "gold", columns)
             missing_part = "" if self.gold_in == "whole" else f", without an answer {self.gold_in}"
             raise RowError(
                 "missing_gold",
                 f"'{self.gold}' is {short_repr(value)}{missing_part}; give a non-empty string, or "
                 "skip such rows with data.rows.no_gold=['']",
             )
-        _check_text(gold, self.gold)
+        check_text(gold, self.gold)
         return gold
-
-    def _shuffled(
-        self, row: Mapping[str, Any], gold: str, prompt: str, columns: Iterable[str]
-    ) -> list[str]:
-        """The right and the wrong choices in the order of the prompt."""
-        wrong_choices = [_text(row, column, "shuffled", columns) for column in self.shuffled]
-        if gold in wrong_choices:
-            raise RowError(
-                "malformed_options",
-                f"'{self.gold}' is {gold!r}, and so is a wrong choice; correct the row",
-            )
-        return random.Random(prompt).sample([gold, *wrong_choices], 1 + len(wrong_choices))
 
     def _level(self, row: Mapping[str, Any]) -> int:
         if isinstance(self.level, int):
@@ -315,61 +396,3 @@ class RowMapping:
         if self.levels:
             return mapped_level(value, self.level, self.levels)
         return read_level(value, self.level)
-
-    def _solutions(self, row: Mapping[str, Any], column: str, columns: Iterable[str]) -> list[str]:
-        value = value_at(row, column)
-        texts = [value] if isinstance(value, str) or value is None else value
-        if not isinstance(texts, Sequence) or not all(isinstance(t, str | None) for t in texts):
-            raise RowError(
-                "malformed_solutions",
-                f"'{column}' is {short_repr(value)}; give a text or a list of texts, or "
-                "name another column in data.rows.solutions",
-            )
-        solutions = [text.strip() for text in texts if text and text.strip()]
-        for text in solutions:
-            _check_text(text, column)
-        return self._with_thought(row, solutions, columns)
-
-    def _with_thought(
-        self, row: Mapping[str, Any], solutions: list[str], columns: Iterable[str]
-    ) -> list[str]:
-        if self.thought is None or not solutions:
-            return solutions
-        thought = _text(row, self.thought, "thought", columns)
-        return [f"<think>\n{thought}\n</think>\n{solution}" for solution in solutions]
-
-
-def _text(row: Mapping[str, Any], column: str, key: str, columns: Iterable[str]) -> str:
-    value = value_at(row, column)
-    if value is None and root_of(column, columns) is None:
-        raise _missing_column(column, key, columns)
-    if not isinstance(value, str) or is_blank(value):
-        is_absent = is_missing(value) or isinstance(value, str)
-        raise RowError(
-            f"missing_{key}" if is_absent else f"unreadable_{key}",
-            f"'{column}' is {short_repr(value)}; give a non-empty string, or name another "
-            f"column in data.rows.{key}{_nested_paths(value, column)}",
-        )
-    _check_text(value, column)
-    return value.strip()
-
-
-def _check_text(text: str, column: str) -> None:
-    problem = text_problem(text)
-    if problem is not None:
-        raise RowError("malformed_text", f"'{column}' {problem}; correct the row")
-
-
-def _missing_column(column: str, key: str, columns: Iterable[str]) -> RowError:
-    return RowError(
-        f"missing_{key}", f"{missing_column(column, columns)}; name one in data.rows.{key}"
-    )
-
-
-def _nested_paths(value: Any, column: str) -> str:
-    """Paths to a text inside a nested value, for an error; empty for any other value."""
-    while isinstance(value, list) and value and isinstance(value[0], list | Mapping):
-        column, value = f"{column}.0", value[0]
-    if isinstance(value, Mapping) and value:
-        return f", e.g. {', '.join(f'{column}.{name}' for name in list(value)[:4])}"
-    return f", e.g. {column}.0" if isinstance(value, list) and value else ""

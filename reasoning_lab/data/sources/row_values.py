@@ -161,3 +161,46 @@ def missing_column(column: str, columns: Iterable[str]) -> str:
     closest = difflib.get_close_matches(column, names, n=1)
     suggestion = f"; did you mean '{closest[0]}'?" if closest else ""
     return f"there is no column '{column}'; the columns are {listed}{more}{suggestion}"
+
+
+def text_at(row: Mapping[str, Any], column: str, key: str, columns: Iterable[str]) -> str:
+    """The text of a column that `data.rows.KEY` names, without the spaces around it.
+
+    Raises:
+        RowError: The column is missing, or has no text that can be used.
+    """
+    value = value_at(row, column)
+    if value is None and root_of(column, columns) is None:
+        raise missing_column_error(column, key, columns)
+    if not isinstance(value, str) or is_blank(value):
+        is_absent = is_missing(value) or isinstance(value, str)
+        raise RowError(
+            f"missing_{key}" if is_absent else f"unreadable_{key}",
+            f"'{column}' is {short_repr(value)}; give a non-empty string, or name another "
+            f"column in data.rows.{key}{nested_paths(value, column)}",
+        )
+    check_text(value, column)
+    return value.strip()
+
+
+def check_text(text: str, column: str) -> None:
+    """Raise RowError for a text that cannot be used."""
+    problem = text_problem(text)
+    if problem is not None:
+        raise RowError("malformed_text", f"'{column}' {problem}; correct the row")
+
+
+def missing_column_error(column: str, key: str, columns: Iterable[str]) -> RowError:
+    """What to say of a column that `data.rows.KEY` names and the dataset lacks."""
+    return RowError(
+        f"missing_{key}", f"{missing_column(column, columns)}; name one in data.rows.{key}"
+    )
+
+
+def nested_paths(value: Any, column: str) -> str:
+    """Paths to a text inside a nested value, for an error; empty for any other value."""
+    while isinstance(value, list) and value and isinstance(value[0], list | Mapping):
+        column, value = f"{column}.0", value[0]
+    if isinstance(value, Mapping) and value:
+        return f", e.g. {', '.join(f'{column}.{name}' for name in list(value)[:4])}"
+    return f", e.g. {column}.0" if isinstance(value, list) and value else ""

@@ -20,6 +20,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from reasoning_lab.config.problems import in_words
+from reasoning_lab.data.sources.canonical import form_id
 from reasoning_lab.data.sources.config import TableConfig
 from reasoning_lab.data.sources.problem_source import check_fractions
 from reasoning_lab.data.sources.readers import Read, ReadRow
@@ -33,9 +34,10 @@ log = logging.getLogger(__name__)
 
 _BATCH_PROBLEMS = 1024
 _SPLITS = tuple(Split)
-# Values of the column `split`: the prompt's hash decides the split; the row is not used.
+# Values of the column `split`: the canonical form's hash decides the split; the row is not used.
 _HASHED, _UNUSED = -1, -2
-_TEXTS = ("prompt", "earlier_messages", "gold", "checker", "family", "metadata")
+_TEXTS = ("prompt", "earlier_messages", "gold", "checker", "family", "domain", "metadata")
+_FIELDS = ("prompt", "gold", "checker", "family", "domain", "level", "metadata", "earlier_messages")
 # Reasons that a mapping asks for; every other reason is a row that cannot be read.
 _FILTERED, _NO_GOLD = "filtered", "no_gold"
 _SHOWN_COMPLAINTS = 3
@@ -109,20 +111,20 @@ class TableSource:
         chosen = np.random.default_rng(seed).permutation(matching)[:count]
         for start in range(0, count, _BATCH_PROBLEMS):
             batch = self._table[chosen[start : start + _BATCH_PROBLEMS]]
-            names = ("prompt", "gold", "checker", "family", "level", "metadata", "earlier_messages")
-            for *values, metadata, earlier in zip(*(batch[name] for name in names), strict=True):
+            for *values, metadata, earlier in zip(*(batch[name] for name in _FIELDS), strict=True):
                 turns = tuple(Message(*turn) for turn in json.loads(earlier))
                 parsed = [*values, json.loads(metadata), turns]
-                yield Problem(**dict(zip(names, parsed, strict=True)))
+                yield Problem(**dict(zip(_FIELDS, parsed, strict=True)))
 
     def available(self, split: Split, levels: Sequence[int] | None) -> int:
         return len(self._matching(split, levels))
 
     def _matching(self, split: Split, levels: Sequence[int] | None) -> NDArray[np.int64]:
         """`[M] int64`, the numbers of the rows of a split and of levels; None = all levels."""
-        ids, (rows, _) = self._ids, self._rows
+        rows, _ = self._rows
         row_split, level = self._column("split")[rows], self._column("level")[rows]
-        position = (ids[rows].view(np.uint64) >> np.uint64(32)) / 2**32  # As in `split_of`.
+        forms = self._column("form")[rows].view(np.uint64)
+        position = (forms >> np.uint64(32)) / 2**32  # As in `split_of`.
         test_frac, validation_frac = self.config.test_frac, self.config.validation_frac
         hashed = np.select(
             [position < test_frac, position < test_frac + validation_frac],
@@ -204,7 +206,7 @@ class TableSource:
         import datasets
         from datasets.exceptions import DatasetGenerationError
 
-        kinds = {"id": "int64", "split": "int8", "level": "int32"}
+        kinds = {"id": "int64", "form": "int64", "split": "int8", "level": "int32"}
         kinds |= dict.fromkeys(_TEXTS, "large_string")
         try:
             with _without_progress_bars():
@@ -298,6 +300,7 @@ def _table_row(
         gold = correction["corrected"]
     return {
         "id": _signed_id(problem_id),
+        "form": _signed_id(form_id(problem)),
         "split": _HASHED if row.split in (None, Split.TRAIN) else _SPLITS.index(row.split),
         "level": problem.level,
         "prompt": problem.prompt,
@@ -305,6 +308,7 @@ def _table_row(
         "gold": gold,
         "checker": problem.checker,
         "family": problem.family,
+        "domain": problem.domain,
         "metadata": json.dumps(problem.metadata),
     }
 
@@ -313,7 +317,7 @@ def _dropped(row: ReadRow, reason: str, complaint: str = "") -> dict[str, Any]:
     """The table's row for an unused row: its reason, and the complaint where it is unreadable."""
     texts = dict.fromkeys(_TEXTS, "") | {"gold": reason, "prompt": complaint}
     metadata = json.dumps({"row": row.name})
-    return {"id": 0, "split": _UNUSED, "level": 0, **texts, "metadata": metadata}
+    return {"id": 0, "form": 0, "split": _UNUSED, "level": 0, **texts, "metadata": metadata}
 
 
 def _signed_id(problem_id: str) -> int:

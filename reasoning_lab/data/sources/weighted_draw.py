@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, TypeVar
 
+from reasoning_lab.data.sources.canonical import form_id
 from reasoning_lab.types import Problem, Split
 
 Name = TypeVar("Name")
@@ -45,11 +46,6 @@ class WeightedLevels:
         return self.source.problems(split, [level], count, seed)
 
 
-def by_level(source: Drawable, weights: Mapping[int, float]) -> Drawable:
-    """The source with levels by weight; without weights they are as in the source."""
-    return WeightedLevels(source, weights) if weights else source
-
-
 def weighted_draw(
     draws: Mapping[Name, Callable[[int], Iterator[Problem]]],
     weights: Mapping[Name, float],
@@ -57,7 +53,7 @@ def weighted_draw(
     seed: int,
     accepts: Callable[[Problem], bool] = lambda problem: True,
 ) -> Iterator[Problem]:
-    """Yield `count` distinct problems; the draws alternate at random by their shares.
+    """Yield `count` problems of distinct forms; the draws alternate at random by their shares.
 
     Args:
         draws: From a number to so many distinct problems; more begin with the same ones.
@@ -93,11 +89,11 @@ def _unseen(
     seen: set[int],
     accepts: Callable[[Problem], bool],
 ) -> Iterator[Problem]:
-    """Yield `count` accepted problems that no stream has yielded."""
+    """Yield `count` accepted problems of forms that no stream has yielded."""
     yielded, requested = 0, count
     while yielded < count:
         for problem in draw(requested):
-            number = int(problem.id, 16)
+            number = int(form_id(problem), 16)
             if number in seen or not accepts(problem):
                 continue
             seen.add(number)

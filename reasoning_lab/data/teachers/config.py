@@ -17,9 +17,10 @@ from omegaconf import MISSING
 from reasoning_lab.config.components import TeacherConfig, register_component
 from reasoning_lab.config.fields import fraction
 from reasoning_lab.config.hardware import HardwareConfig
-from reasoning_lab.data.teachers.solvers import SOLVERS, Scratchpad
-from reasoning_lab.data.teachers.teacher import ObservingTeacher, SolutionWriter, Teacher, boxed
+from reasoning_lab.data.teachers.solvers import SOLVERS, Scratchpad, solve, solver_of
+from reasoning_lab.data.teachers.teacher import ObservingTeacher, SolutionWriter, Teacher
 from reasoning_lab.types import Completion, Problem, UserError
+from reasoning_lab.verify.extraction import boxed
 
 log = logging.getLogger(__name__)
 
@@ -65,12 +66,14 @@ class ProceduralTeacherConfig(TeacherConfig):
         return nullcontext(self._write)
 
     def refusal(self, problem: Problem) -> str | None:
-        if problem.family in SOLVERS:
+        if solver_of(problem) is not None:
             return None
+        is_generated = problem.checker.startswith("reasoning_gym/")
+        remedy = "name one in data.solvers" if is_generated else "draw problems of these families"
         return (
             f"the procedural teacher has no solver for the problem family '{problem.family}' "
-            f"({problem.origin}); it knows {', '.join(sorted(SOLVERS))}; draw problems of "
-            "these families, choose another teacher, or remove the stage whose teacher is fixed"
+            f"({problem.origin}); it knows {', '.join(sorted(SOLVERS))}; {remedy}, choose another "
+            "teacher, or remove the stage whose teacher is fixed"
         )
 
     def preview(self, problem: Problem, seed: int) -> Sequence[str]:
@@ -90,13 +93,14 @@ class ProceduralTeacherConfig(TeacherConfig):
         Raises:
             UserError: The problem's family has no solver.
         """
-        if (refusal := self.refusal(problem)) is not None:
-            raise UserError(f"teacher: {refusal}")
+        solver = solver_of(problem)
+        if solver is None:
+            raise UserError(f"teacher: {self.refusal(problem)}")
         texts = []
         for sample in range(samples):
             rng = random.Random(f"{problem.id}/{seed}/{sample}")
             pad = Scratchpad(rng, self.noticed_slip_rate, self.unnoticed_slip_rate)
-            answer = SOLVERS[problem.family](problem.metadata, pad)
+            answer = solve(solver, problem, pad)
             texts.append("<think>\n" + "\n".join(pad.lines) + "\n</think>\n" + boxed(answer))
         return texts
 
@@ -140,7 +144,9 @@ class MixedTeacherConfig(TeacherConfig):
 
     def build(self) -> Teacher:
         return MixedTeacher(
-            self.procedural.build(), self.otherwise.build(), lambda one: one.family in SOLVERS
+            self.procedural.build(),
+            self.otherwise.build(),
+            lambda one: solver_of(one) is not None,
         )
 
 

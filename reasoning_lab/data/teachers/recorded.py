@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.data.teachers.config import RecordedTeacherConfig
-from reasoning_lab.data.teachers.teacher import AnswerPattern, boxed
+from reasoning_lab.data.teachers.teacher import AnswerPattern
 from reasoning_lab.models.think_tags import (
     THINK_CLOSE,
     THINK_OPEN,
@@ -22,7 +22,13 @@ from reasoning_lab.models.think_tags import (
     strip_turn_end,
 )
 from reasoning_lab.types import Completion, Problem, UserError
-from reasoning_lab.verify.extraction import extract_answer
+from reasoning_lab.verify.extraction import (
+    BOXED,
+    AnswerForm,
+    answer_form,
+    boxed,
+    extract_answer,
+)
 
 _THOUGHT_MARKS = (
     ("<think>", "</think>"),
@@ -80,7 +86,10 @@ class RecordedTeacher:
         )
 
     def preview(self, problem: Problem, seed: int) -> Sequence[str]:
-        return [self.completion(text).text for text in self._solutions(problem)[:1]]
+        return [
+            self.completion(text, form=answer_form(problem.checker)).text
+            for text in self._solutions(problem)[:1]
+        ]
 
     def _solutions(self, problem: Problem) -> list[str]:
         if (refusal := self.refusal(problem)) is not None:
@@ -104,12 +113,12 @@ class RecordedTeacher:
         return [self._completions(problem, samples) for problem in problems]
 
     def _completions(self, problem: Problem, samples: int) -> list[Completion]:
-        solutions = self._solutions(problem)
+        solutions, form = self._solutions(problem), answer_form(problem.checker)
         file = _file_name(problem)
         has_thoughts = any(map(self._thought_marks.has_closing, solutions)) or (
             self._thought_counts[file] > _THOUGHT_FRAC * self._solution_counts[file]
         )
-        completions = [self.completion(text, has_thoughts) for text in solutions[:samples]]
+        completions = [self.completion(text, has_thoughts, form) for text in solutions[:samples]]
         return [self._with_boxed_letter(c) if _is_choice(problem) else c for c in completions]
 
     def _with_boxed_letter(self, completion: Completion) -> Completion:
@@ -120,9 +129,12 @@ class RecordedTeacher:
             return completion
         return replace(completion, text=f"{thought}{end}{answer}\n{boxed(letter.strip())}")
 
-    def completion(self, solution: str, has_thoughts: bool = False) -> Completion:
+    def completion(
+        self, solution: str, has_thoughts: bool = False, form: AnswerForm = BOXED
+    ) -> Completion:
         """The solution as a thought and a boxed answer; without a box where it has no answer.
 
+        A solution without a thought stays as it is where the answer's form is no box.
         `has_thoughts`: the dataset's solutions have thoughts, so a solution without the end of a
         thought was cut off.
         """
@@ -133,6 +145,8 @@ class RecordedTeacher:
             return Completion([], merge_thoughts(text), truncated=cut_off)
         if has_thoughts or cut_off:
             return Completion([], f"{THINK_OPEN}\n{text}", truncated=True)
+        if form is not BOXED:
+            return Completion([], text)
         return Completion([], self._from_unmarked(text))
 
     def _from_unmarked(self, solution: str) -> str:

@@ -48,11 +48,6 @@ class ObservingTeacher(Protocol):
         ...
 
 
-def boxed(answer: str) -> str:
-    """Write an answer in the final-answer format of the recipe."""
-    return f"\\boxed{{{answer}}}"
-
-
 class AnswerPattern:
     """A regular expression that matches a final answer in prose.
 

@@ -17,13 +17,15 @@ from functools import partial
 
 from reasoning_lab.data.artifacts import Corpus
 from reasoning_lab.data.card import CorpusSummary, data_card
-from reasoning_lab.data.corpus import RolloutWriter, write_prompt_ids
+from reasoning_lab.data.corpus import RolloutWriter
 from reasoning_lab.data.curation.selection import group_by_problem
 from reasoning_lab.data.shards import sample_in_shards
+from reasoning_lab.data.sources.mixture import weighted
 from reasoning_lab.data.sources.problem_source import number_of
+from reasoning_lab.data.sources.streams import stream_of
 from reasoning_lab.data.sources.unreadable import UNREADABLE_GOLD
-from reasoning_lab.data.sources.weighted_draw import by_level
 from reasoning_lab.data.teachers.teacher import ObservingTeacher, SolutionWriter, Teacher
+from reasoning_lab.data.trained_prompts import TrainedPrompts
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.graph.stage import Metrics
 from reasoning_lab.models.think_tags import has_open_thought
@@ -38,25 +40,26 @@ _LOGGED_ROLLOUTS = 16
 def run(config: DistillStage, context: StageContext) -> Metrics:
     """Write the corpus and its data card."""
     teacher: Teacher = config.teacher.build()
-    source, levels = context.source, config.problems.levels
-    key = f"stages.{context.name}"
+    levels, key = config.problems.levels, f"stages.{context.name}"
+    stream, stream_key = config.problems.stream, f"{key}.problems"
+    source = stream_of(context.source, stream, stream_key)
     count = number_of(source, Split.TRAIN, levels, config.problems.count, f"{key}.problems.count")
     validation_count = number_of(
         source, Split.VALIDATION, levels, config.validation, f"{key}.validation"
     )
-    weighted = by_level(source, config.problems.level_weights)
+    drawable = weighted(context.source, config.problems.weights, stream, stream_key)
     observe = teacher.observe if isinstance(teacher, ObservingTeacher) else iter
 
     def train_problems() -> Iterator[Problem]:
-        return weighted.problems(Split.TRAIN, levels, count, context.seed)
+        return drawable.problems(Split.TRAIN, levels, count, context.seed)
 
     # The first pass reports mistakes in the data before the teacher starts.
     readable = context.readable_golds()
     observed = readable.filter(observe(train_problems()))
-    write_prompt_ids(context.out_dir, (problem.id for problem in observed))
+    TrainedPrompts.of(observed).write(context.out_dir)
     validation_problems = list(
         readable.filter(
-            observe(weighted.problems(Split.VALIDATION, levels, validation_count, context.seed)),
+            observe(drawable.problems(Split.VALIDATION, levels, validation_count, context.seed)),
             "validation_problems",
         )
     )
@@ -140,18 +143,12 @@ def _make_rollouts(
     ]
     rejects_truncated = config.truncated == "reject"
     to_verify = [r for r in rollouts if not (rejects_truncated and r.completion.truncated)]
-    verdicts = context.verifier.verify(
+    judgements = context.verifier.judge(
         [rollout.problem for rollout in to_verify],
         [rollout.completion.text for rollout in to_verify],
     )
-    verified = iter(
-        judge(
-            [
-                replace(rollout, answer=answer, verdict=verdict)
-                for rollout, (answer, verdict) in zip(to_verify, verdicts, strict=True)
-            ]
-        )
-    )
+    judged = zip(judgements, to_verify, strict=True)
+    verified = iter(judge([judgement.applied_to(rollout) for judgement, rollout in judged]))
     return [r if rejects_truncated and r.completion.truncated else next(verified) for r in rollouts]
 
 

@@ -11,6 +11,7 @@ from reasoning_lab.config.components import JudgeConfig, TeacherConfig
 from reasoning_lab.config.fields import ALL, at_least, choice, number
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.problems import (
+    WHOLE_SPLIT,
     CountProblems,
     ProblemDraw,
     ProblemsConfig,
@@ -46,7 +47,7 @@ class DistillStage(LabStage):
     implementation = "reasoning_lab.stages.distill.produce.run"
     produces = Corpus
     reads = ("data",)
-    version = 2
+    version = 3
 
     teacher: TeacherConfig = MISSING
     judge: JudgeConfig | None = None
@@ -75,28 +76,23 @@ class DistillStage(LabStage):
             self.judge.check(f"{key}.judge")
 
     def problem_draws(self, key: str) -> list[ProblemDraw]:
-        levels, bounds = self.problems.levels, self.level_pass_rates
+        bounds = self.level_pass_rates
         corpus_levels = None if bounds is None else range(1, len(bounds) + 2)
-        draws = (
-            (f"{key}.problems", Split.TRAIN, self.problems.count),
-            (f"{key}.validation", Split.VALIDATION, self.validation),
+        train = replace(
+            self.problems.draw(f"{key}.problems"), teacher=self.teacher, corpus_levels=corpus_levels
         )
-        return [
-            ProblemDraw(
-                name,
-                split,
-                levels,
-                known_count(n),
-                self.teacher,
-                level_weights=self.problems.level_weights,
-                corpus_levels=corpus_levels,
-            )
-            for name, split, n in draws
-        ]
+        validation = replace(
+            train,
+            key=f"{key}.validation",
+            split=Split.VALIDATION,
+            count=known_count(self.validation),
+            stream=WHOLE_SPLIT,
+        )
+        return [train, validation]
 
     def with_counts(self, key: str, count: CountProblems) -> Self:
         levels, validation_key = self.problems.levels, f"{key}.validation"
-        validation = count(Split.VALIDATION, levels, self.validation, validation_key)
+        validation = count(Split.VALIDATION, levels, self.validation, validation_key, WHOLE_SPLIT)
         problems = self.problems.with_counts(f"{key}.problems", count)
         return replace(self, problems=problems, validation=validation)
 

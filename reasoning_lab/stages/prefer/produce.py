@@ -19,10 +19,11 @@ from jaxtyping import Int
 
 from reasoning_lab.config.problems import in_words
 from reasoning_lab.data.artifacts import Corpus, Preferences
-from reasoning_lab.data.corpus import RolloutWriter, write_prompt_ids
+from reasoning_lab.data.corpus import RolloutWriter
 from reasoning_lab.data.curation.selection import at_levels, preference_pairs
 from reasoning_lab.data.problem_file import ProblemFile
 from reasoning_lab.data.rollout_groups import RolloutGroups
+from reasoning_lab.data.trained_prompts import TrainedPromptsBuilder
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.graph.stage import Metrics
 from reasoning_lab.models.policy_artifact import Policy
@@ -128,7 +129,7 @@ def _write(
     groups: Iterable[RolloutGroup], config: PreferStage | PreferTeacherStage, context: StageContext
 ) -> Metrics:
     preferences, verdicts = Preferences(context.out_dir), Counter[Verdict]()
-    problem_ids: list[str] = []
+    prompts = TrainedPromptsBuilder()
     logged: list[Rollout] = []
 
     def pairs() -> Iterator[PreferencePair]:
@@ -137,7 +138,7 @@ def _write(
                 [group], config.pairs_per_problem, context.seed, config.pairing
             )
             _count(group, len(of_problem), context.ledger)
-            problem_ids.append(group.problem.id)
+            prompts.add(group.problem)
             verdicts.update(rollout.verdict for rollout in group.rollouts)
             yield from of_problem
 
@@ -155,11 +156,11 @@ def _write(
             logged += both[: _LOGGED_ROLLOUTS - len(logged)]
     if not chosen.rows:
         raise UserError(
-            f"stages.{context.name}: none of {len(problem_ids)} problems has both a correct and an "
+            f"stages.{context.name}: none of {prompts.added} problems has both a correct and an "
             "incorrect rollout; choose harder or easier problems, sample more, or leave out this "
             "stage and the one that trains on its pairs"
         )
-    write_prompt_ids(context.out_dir, problem_ids)
+    prompts.build().write(context.out_dir)
     metrics = {
         "pairs": chosen.rows,
         "rollouts": verdicts.total(),

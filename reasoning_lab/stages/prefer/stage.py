@@ -8,6 +8,7 @@ from reasoning_lab.config.benchmark import SHARD_ROLLOUTS, SamplingConfig
 from reasoning_lab.config.fields import at_least, choice
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.problems import (
+    WHOLE_SPLIT,
     CorpusSelection,
     CountProblems,
     ProblemDraw,
@@ -18,7 +19,7 @@ from reasoning_lab.graph.artifact import Artifact
 from reasoning_lab.graph.stage import Workload
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.training.stage import LabStage
-from reasoning_lab.types import Sequences, Split, UserError
+from reasoning_lab.types import Sequences, UserError
 
 
 @dataclass
@@ -39,7 +40,7 @@ class PreferStage(LabStage):
     consumes: ClassVar[tuple[type[Artifact], ...]] = (Policy,)
     produces = Preferences
     reads: ClassVar[tuple[str, ...]] = ("model", "data")
-    version = 2
+    version = 3
 
     problems: ProblemsConfig = field(default_factory=ProblemsConfig)
     group_size: int = at_least(2)
@@ -52,9 +53,7 @@ class PreferStage(LabStage):
         self.problems.check(f"{key}.problems")
 
     def problem_draws(self, key: str) -> list[ProblemDraw]:
-        levels, weights = self.problems.levels, self.problems.level_weights
-        count = self.problems.known_count
-        return [ProblemDraw(f"{key}.problems", Split.TRAIN, levels, count, level_weights=weights)]
+        return [self.problems.draw(f"{key}.problems")]
 
     def with_counts(self, key: str, count: CountProblems) -> Self:
         return replace(self, problems=self.problems.with_counts(f"{key}.problems", count))
@@ -120,12 +119,18 @@ class PreferMixedStage(PreferStage):
     rejected_from: str = choice("any", "policy", "teacher")
 
     def check(self, key: str, hardware: HardwareConfig) -> None:
-        """Refuse weights of levels, because the corpus's problems were drawn already."""
-        if self.problems.level_weights:
+        """Refuse weights and a stream, because the corpus's problems were drawn already."""
+        if tuple(self.problems.stream) != WHOLE_SPLIT:
             raise UserError(
-                f"{key}.problems.level_weights: this stage takes the corpus's problems as they "
-                "were distilled; give weights to the stage that distils, and none here"
+                f"{key}.problems.stream: this stage takes the corpus's problems, whose stream the "
+                "stage that distils has; leave it out"
             )
+        for name in ("level_weights", "source_weights"):
+            if getattr(self.problems, name):
+                raise UserError(
+                    f"{key}.problems.{name}: this stage takes the corpus's problems as they were "
+                    "distilled; give weights to the stage that distils, and none here"
+                )
 
     def problem_draws(self, key: str) -> list[ProblemDraw]:
         """None: its problems are the corpus's."""

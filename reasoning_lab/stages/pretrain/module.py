@@ -8,11 +8,10 @@ checkpoint have no such stage.
 import random
 from collections.abc import Sequence
 
-from reasoning_lab.data.corpus import write_prompt_ids
 from reasoning_lab.data.teachers.config import ProceduralTeacherConfig
-from reasoning_lab.data.teachers.teacher import boxed
 from reasoning_lab.data.tokens.documents import document_of
 from reasoning_lab.data.tokens.table import TokenTable
+from reasoning_lab.data.trained_prompts import TrainedPrompts
 from reasoning_lab.graph.stage import Metrics
 from reasoning_lab.models.chat import set_system_prompt
 from reasoning_lab.models.markup import plain_tokens
@@ -26,7 +25,8 @@ from reasoning_lab.stages.pretrain.stage import PretrainStage
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.training.next_token_training import train_next_token
 from reasoning_lab.training.probe import check_student
-from reasoning_lab.types import Example, Split
+from reasoning_lab.types import Example, Split, UserError
+from reasoning_lab.verify.extraction import boxed
 
 _RESULT = " = "
 
@@ -48,9 +48,13 @@ def run(config: PretrainStage, context: StageContext) -> Metrics:
     operations = plain_tokens(tokenizer, [operation for operation, _ in distinct])
     results = plain_tokens(tokenizer, [result for _, result in distinct])
     example_of = dict(zip(distinct, map(Example, operations, results), strict=True))
-    sheets = worksheets(
-        steps, config.step_documents(len(answers)), config.steps_per_row, context.seed
-    )
+    step_documents = config.step_documents(len(answers))
+    if step_documents and not steps:
+        raise UserError(
+            f"stages.{context.name}.steps_frac: no line of the teacher's chains has '{_RESULT}', "
+            "so there are no single steps; set it to 0, or let the solver write results behind that"
+        )
+    sheets = worksheets(steps, step_documents, config.steps_per_row, context.seed)
     hardware, model = context.hardware, context.model
     policy = build_policy(
         model.architecture, tokenizer, model.dtype, context.seed, hardware.kernels
@@ -62,7 +66,7 @@ def run(config: PretrainStage, context: StageContext) -> Metrics:
     ]
     table = TokenTable.of_documents(documents)
     metrics = train_next_token(policy, table, tokenizer, config.optimization, context)
-    write_prompt_ids(context.out_dir, (problem.id for problem in problems))
+    TrainedPrompts.of(problems).write(context.out_dir)
     return {**metrics, "examples": len(answers) + sum(map(len, sheets))}
 
 

@@ -8,11 +8,10 @@ from omegaconf import MISSING
 
 from reasoning_lab.config.fields import at_least, number
 from reasoning_lab.config.hardware import HardwareConfig
-from reasoning_lab.config.problems import CountProblems, ProblemDraw, ProblemsConfig
+from reasoning_lab.config.problems import CountProblems, DrawWeights, ProblemDraw, ProblemsConfig
 from reasoning_lab.data.teachers.config import ProceduralTeacherConfig
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.training.stage import TrainingStage
-from reasoning_lab.types import Split
 
 # Who works the problems, whatever the recipe distills with; its slips are the stage's business.
 _TEACHER = ProceduralTeacherConfig(noticed_slip_rate=0.0, unnoticed_slip_rate=0.0)
@@ -32,7 +31,7 @@ class PretrainStage(TrainingStage):
     implementation = "reasoning_lab.stages.pretrain.module.run"
     produces = Policy
     reads = ("model", "data")
-    version = 2
+    version = 3
 
     steps_frac: float = number(MISSING, least=0.0, most=0.99)
     steps_per_row: int = at_least(1)
@@ -43,11 +42,7 @@ class PretrainStage(TrainingStage):
         self.problems.check(f"{key}.problems")
 
     def problem_draws(self, key: str) -> list[ProblemDraw]:
-        levels, weights = self.problems.levels, self.problems.level_weights
-        count = self.problems.known_count
-        draw = ProblemDraw(
-            f"{key}.problems", Split.TRAIN, levels, count, _TEACHER, level_weights=weights
-        )
+        draw = replace(self.problems.draw(f"{key}.problems"), teacher=_TEACHER)
         return [draw, *super().problem_draws(key)]
 
     @property
@@ -55,8 +50,9 @@ class PretrainStage(TrainingStage):
         return self.validation.levels or self.problems.levels
 
     @property
-    def validation_level_weights(self) -> Mapping[int, float]:
-        return {} if self.validation.levels else self.problems.level_weights
+    def validation_weights(self) -> DrawWeights:
+        weights = self.problems.weights
+        return replace(weights, levels={}) if self.validation.levels else weights
 
     def with_counts(self, key: str, count: CountProblems) -> Self:
         return replace(self, problems=self.problems.with_counts(f"{key}.problems", count))

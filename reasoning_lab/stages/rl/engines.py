@@ -4,6 +4,7 @@ import logging
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -11,14 +12,16 @@ import torch
 from filelock import FileLock, Timeout
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from reasoning_lab.models.adapters import merged_weights
 from reasoning_lab.models.policy import save_policy
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.sampling.engine_check import check_engine, hf_remedy
+from reasoning_lab.sampling.engine_process import EngineProcess
 from reasoning_lab.sampling.rollouts import RolloutSampler
-from reasoning_lab.sampling.vllm import VLLMEngine
+from reasoning_lab.sampling.vllm import VLLMEngine, vllm_environment
 from reasoning_lab.sampling.vllm_client import VLLMClient
 from reasoning_lab.sampling.vllm_launcher import running_server
-from reasoning_lab.stages.rl.stage import RLStage
+from reasoning_lab.stages.rl.stage import RLStage, uses_servers
 from reasoning_lab.system.ranks import broadcast_from_rank0, rank
 from reasoning_lab.training.context import StageContext
 
@@ -47,10 +50,12 @@ def rollout_sampler(
     with ExitStack() as stack:
         if config.rollout_engine == "hf":
             sampler = context.sampler(policy, tokenizer)
-        elif context.hardware.strategy == "single" and not context.hardware.sampling.rollout_urls:
+        elif uses_servers(context.hardware):
+            sampler = _vllm_servers(context, policy, tokenizer, stack)
+        elif context.hardware.strategy == "single":
             sampler = _vllm_in_process(context, policy, tokenizer)
         else:
-            sampler = _vllm_servers(context, policy, tokenizer, stack)
+            sampler = _vllm_of_rank(context, policy, tokenizer)
         stack.enter_context(closing(sampler))
         uses_hf = config.rollout_engine == "hf"
         key = f"stages.{context.name}"
@@ -77,7 +82,28 @@ def _vllm_in_process(
         lambda on_progress: VLLMEngine(
             str(folder), None, context.model.sampling_dtype, None, context.hardware
         ),
-        lambda engine, version: cast(VLLMEngine, engine).load(policy),
+        lambda engine, version: cast(VLLMEngine, engine).load_weights(
+            merged_weights(policy).items()
+        ),
+    )
+
+
+def _vllm_of_rank(
+    context: StageContext, policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> RolloutSampler:
+    """Each rank has a vLLM beside it, on the rank's device."""
+    folder = broadcast_from_rank0(lambda: _checkpoint(context, policy, tokenizer))
+    hardware = context.hardware
+    device = torch.cuda.current_device() if torch.cuda.is_available() else 0
+    environment = vllm_environment(hardware, (device, 1))
+    build = partial(VLLMEngine, str(folder), None, context.model.sampling_dtype, None, hardware)
+    output = context.work_dir / f"vllm-{rank()}.log"
+    return context.sampler_through(
+        tokenizer,
+        lambda on_progress: EngineProcess(build, environment, output, f"vLLM of rank {rank()}"),
+        lambda engine, version: cast(EngineProcess, engine).load(
+            lambda: merged_weights(policy), version
+        ),
     )
 
 

@@ -1,22 +1,30 @@
 """What a step of reinforcement learning logs of its rollouts, and warnings from it in words."""
 
+import random
 from collections import Counter, deque
 from collections.abc import Collection, Mapping, Sequence
 
 from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.stages.rl.records import DropReason, RewardedRollout, StepRollouts
 from reasoning_lab.types import Rollout, Verdict
+from reasoning_lab.verify import Verifier
+from reasoning_lab.verify.second_verifier import read_again
 
 _WINDOW_STEPS = 10
 _COLLAPSED_ENTROPY_FRAC = 0.25
 _RUNAWAY_LENGTH_RATIO = 2.0
 _HIGH_TRUNCATED_FRAC = 0.5
+# Nats a token: over a thousand tokens the two policies share little.
+_HIGH_MISMATCH_KL = 0.01
+_LOW_SAMPLE_FRAC = 0.5
 
 
 def rollout_metrics(
     step_rollouts: StepRollouts, entropy: float, sampling: Sampling, policy_version: int
 ) -> dict[str, float]:
     """Metrics of all rollouts that a step sampled, logged under `rollout/`.
+
+    Where they are of several domains, each has its mean reward and its fraction of correct ones.
 
     Args:
         step_rollouts: At least one rollout.
@@ -29,6 +37,8 @@ def rollout_metrics(
     verdicts = Counter(rollout.verdict for rollout in rollouts)
     lengths = [len(rollout.completion.token_ids) for rollout in rollouts]
     dropped, dropped_groups = step_rollouts.dropped_rollouts, step_rollouts.dropped_groups
+    fresh = step_rollouts.fresh_rollouts
+    oldest = min(record.rollout.policy_version for record in fresh)
     return {
         **_reward_means(records),
         **{f"{verdict}_frac": verdicts[verdict] / len(rollouts) for verdict in Verdict},
@@ -47,21 +57,81 @@ def rollout_metrics(
         "groups_uneven": dropped_groups[DropReason.UNEVEN],
         "groups_unjudged": dropped_groups[DropReason.UNJUDGED],
         "groups_cut_off": dropped_groups[DropReason.CUT_OFF],
+        "groups_stale": dropped_groups[DropReason.STALE],
         "groups_trained": len(step_rollouts.trained_groups),
-        "policy_version": rollouts[0].policy_version,
-        "staleness": policy_version - rollouts[0].policy_version,
+        "policy_version": oldest,
+        "staleness": policy_version - oldest,
+        **age_metrics([record.rollout for record in fresh], policy_version),
+        **_domain_metrics(records),
     }
+
+
+def age_metrics(rollouts: Sequence[Rollout], policy_version: int) -> dict[str, float]:
+    """How many updates the policy has seen since the tokens of some rollouts were sampled.
+
+    `interrupted_frac` is the fraction of rollouts with tokens of several versions.
+
+    Args:
+        rollouts: One at least.
+        policy_version: Updates that the policy has seen.
+    """
+    tokens = Counter[int]()
+    for rollout in rollouts:
+        versions = rollout.token_versions
+        tokens.update(versions or {rollout.policy_version: len(rollout.completion.token_ids)})
+    ages = {policy_version - version: count for version, count in tokens.items() if count}
+    total = sum(ages.values())
+    mean = sum(age * count for age, count in ages.items()) / max(total, 1)
+    interrupted = sum(len(set(rollout.token_versions)) > 1 for rollout in rollouts)
+    return {
+        "age_mean": mean,
+        "age_max": max(ages, default=0),
+        "interrupted_frac": interrupted / len(rollouts),
+    }
+
+
+def _domain_metrics(records: Sequence[RewardedRollout]) -> dict[str, float]:
+    domains = sorted({record.rollout.problem.domain for record in records})
+    metrics = {}
+    for domain in domains if len(domains) > 1 else ():
+        of_domain = [one for one in records if one.rollout.problem.domain == domain]
+        correct = sum(record.rollout.correct for record in of_domain)
+        metrics[f"{domain}/reward_mean"] = _reward_means(of_domain)["reward_mean"]
+        metrics[f"{domain}/correct_frac"] = correct / len(of_domain)
+    return metrics
 
 
 def _reward_means(records: Sequence[RewardedRollout]) -> dict[str, float]:
-    """Means over the rollouts that every term judged; a step without any has a mean of 0."""
+    """Means over the rollouts that every term judged; a step without any has a mean of 0.
+
+    A term of one domain alone has the mean of its rollouts.
+    """
     rewards = [record.reward for record in records if record.reward is not None]
-    terms = [record.reward_terms for record in records if record.reward is not None]
-    names = terms[0] if terms else ()
+    terms: dict[str, list[float]] = {}
+    for record in records:
+        for name, value in record.reward_terms.items() if record.reward is not None else ():
+            terms.setdefault(name, []).append(value)
     return {
         "reward_mean": sum(rewards) / max(len(rewards), 1),
-        **{f"reward/{name}_mean": sum(term[name] for term in terms) / len(terms) for name in names},
+        **{f"reward/{name}_mean": sum(values) / len(values) for name, values in terms.items()},
     }
+
+
+def second_readings(
+    rollouts: Sequence[Rollout], count: int, verifier: Verifier, thought_prefix: str, seed: str
+) -> dict[str, float]:
+    """What a second verifier says of `count` random correct rollouts, logged under `rollout/`.
+
+    `second_verifier_disagreement` is the fraction that it calls otherwise, of those that it can
+    read; there is none where it can read none.
+    """
+    correct = [rollout for rollout in rollouts if rollout.correct]
+    sample = random.Random(seed).sample(correct, min(count, len(correct)))
+    reading = read_again(sample, verifier, thought_prefix)
+    metrics = {"rollout/second_verifier_read": float(reading.read)}
+    if reading.read:
+        metrics["rollout/second_verifier_disagreement"] = reading.disagreed / reading.read
+    return metrics
 
 
 def time_metrics(
@@ -98,7 +168,8 @@ class Health:
         Args:
             metrics: `entropy` (at temperature 1 in every step, so that annealing the sampling
                 temperature does not lower it), `completion_tokens_mean`, `truncated_frac` and
-                `groups_trained`.
+                `groups_trained`; of a step that trained, those of `mismatch_metrics` under
+                `mismatch/` too.
         """
         if len(self._first) < _WINDOW_STEPS:
             self._first.append(metrics)
@@ -132,7 +203,25 @@ class Health:
                 "prompts that are solved now and then, a larger group_size, or more "
                 "dynamic_sampling_rounds"
             )
+        if text := self._mismatch():
+            warnings["mismatch"] = text
         return warnings
+
+    def _mismatch(self) -> str:
+        """What to say of the engine and the trainer in the last steps that trained; may be ""."""
+        steps = [metrics for metrics in self._last if "mismatch/kl" in metrics]
+        if not steps:
+            return ""
+        names = ("kl", "effective_sample_frac", "outside_frac")
+        kl, counts, outside = (self._mean(steps, f"mismatch/{name}") for name in names)
+        if kl <= _HIGH_MISMATCH_KL and counts >= _LOW_SAMPLE_FRAC:
+            return ""
+        return (
+            f"the policy that samples is far from the one that trains: {kl:.3f} nats a token, "
+            f"{counts:.0%} of the importance weights count, {outside:.0%} lie outside their band; "
+            "set importance.mode=mask, sample in the trainer's precision, lower the learning rate "
+            "or staleness"
+        )
 
     @staticmethod
     def _mean(steps: Collection[Mapping[str, float]], key: str) -> float:

@@ -4,10 +4,11 @@ Each step gets its rollouts with their advantages (`rollouts.py` tells the way o
 makes one update of them (`update.py`), whose logits are divided by the temperature that sampled.
 """
 
+import copy
 import logging
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Any, cast
@@ -15,31 +16,42 @@ from typing import Any, cast
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from reasoning_lab.data.corpus import write_prompt_ids
+from reasoning_lab.data.trained_prompts import TrainedPrompts
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.graph.stage import Metrics
+from reasoning_lab.losses.policy_losses import PolicyLoss
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.models.tokenizer import template_thought
 from reasoning_lab.stages.rl.engines import rollout_sampler
+from reasoning_lab.stages.rl.graders import FrozenPolicy, Teacher
 from reasoning_lab.stages.rl.metrics import (
     Health,
     rollout_metrics,
+    second_readings,
     time_metrics,
 )
-from reasoning_lab.stages.rl.prefetcher import RolloutPrefetcher
-from reasoning_lab.stages.rl.prompts import prompt_batches, screened_pool
+from reasoning_lab.stages.rl.partial_rollouts import PartialRollouts
+from reasoning_lab.stages.rl.prefetcher import RolloutPrefetcher, RolloutSchedule
+from reasoning_lab.stages.rl.prompts import (
+    PromptPlan,
+    prompt_batches,
+    screened_pool,
+    warn_of_absent_domains,
+)
 from reasoning_lab.stages.rl.records import PromptBatch, StepRollouts
 from reasoning_lab.stages.rl.rollouts import RolloutCollector, step_sampling
 from reasoning_lab.stages.rl.stage import RLStage
 from reasoning_lab.stages.rl.update import (
-    Reference,
+    LOW_ENTROPY,
+    TOKEN_REASONS,
+    Objective,
     RolloutBatch,
     entropy,
     rank_batches,
     rollout_batches,
     update,
 )
-from reasoning_lab.system.ranks import Peers
+from reasoning_lab.system.ranks import Peers, rank
 from reasoning_lab.training.completion_limit import completion_limit
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.training.loop import PolicyModule, best_metrics, fit, save_trained
@@ -58,8 +70,12 @@ class RLModule(PolicyModule):
     Args:
         policy, tokenizer: Of the policy that learns.
         collector: Samples, rewards and selects a step's rollouts.
-        prefetcher: Decides when they are sampled, and by which weights.
-        config, context: The stage's; the config's length is in steps.
+        schedule: Decides when they are sampled, and by which weights.
+        plan: The prompts of every step.
+        config, context: The stage's; the config's length is in steps, and the mode of its
+            `importance` is not auto.
+        policy_loss: What `config.policy_loss` builds.
+        teacher: Grades each token; None = rewards alone do.
 
     Attributes:
         rollouts: Rollouts sampled so far.
@@ -71,30 +87,40 @@ class RLModule(PolicyModule):
         policy: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         collector: RolloutCollector,
-        prefetcher: RolloutPrefetcher,
+        schedule: RolloutSchedule,
+        plan: PromptPlan,
         config: RLStage,
         context: StageContext,
+        policy_loss: PolicyLoss,
+        teacher: Teacher | None,
     ) -> None:
         super().__init__(policy, config.optimization, context.name)
         self.automatic_optimization = False
         self._tokenizer = tokenizer
         self._collector = collector
-        self._prefetcher = prefetcher
+        self._rollout_schedule, self._plan = schedule, plan
         self._config = config
+        self._policy_loss = policy_loss
+        self._teacher = teacher
         self._micro_batch_size = context.hardware.micro_batch_size
         self._context = context
         self._peers = Peers()
         self._health = Health()
         needs_reference = config.kl.weight or config.kl.log_every_steps
-        self._reference = Reference(policy) if needs_reference else None
+        self._reference = FrozenPolicy(copy.deepcopy(policy)) if needs_reference else None
         self.rollouts = 0
         self.ledger = Ledger()
 
     def training_step(self, batch: PromptBatch, index: int) -> None:
-        started = time.monotonic()
+        started, sampler = time.monotonic(), self._collector.sampler
+        synced_s = sampler.sync_s
         policy_version, learning_rate = self.global_step, self.learning_rate
         sampling = step_sampling(self._config, batch.step)
-        step_rollouts = self._prefetcher.rollouts(self._collector, batch, policy_version)
+        step_rollouts = self._rollout_schedule.rollouts(
+            self._collector, self._plan, batch.step, policy_version
+        )
+        curriculum = self._plan.curriculum
+        curriculum_metrics = {} if curriculum is None else curriculum.metrics
         self._validated(step_rollouts.validation, batch.step)
         sampled = time.monotonic()
         entropy_nats = entropy(
@@ -118,17 +144,21 @@ class RLModule(PolicyModule):
         metrics: dict[str, float] = {}
         if step_batches:
             metrics |= self._update(step_batches, sampling.temperature, batch.step)
+            self._count_tokens(sum(len(part.weights) for part in step_batches), metrics)
         cast(LRScheduler, self.lr_schedulers()).step()
         train_s = time.monotonic() - sampled
         metrics |= time_metrics(
             step_rollouts, sampled - started, train_s, self._config.epochs * train_tokens
         )
+        metrics["time/sync_weights_s"] = sampler.sync_s - synced_s
         if self.device_use:
             metrics |= self.device_use.metrics(train_s)
         rollouts = rollout_metrics(step_rollouts, entropy_nats, sampling, policy_version)
-        for warning in self._health.warnings(rollouts):
+        for warning in self._health.warnings({**metrics, **rollouts}):
             log.warning("stages.%s: %s.", self._context.name, warning)
         metrics |= {f"rollout/{key}": float(value) for key, value in rollouts.items()}
+        metrics |= {f"curriculum/{key}": value for key, value in curriculum_metrics.items()}
+        metrics |= self._second_readings(step_rollouts, batch.step)
         self.last_metrics = {"train/learning_rate": learning_rate, **metrics}
         is_logged = batch.step % self._config.optimization.log_every_steps == 0
         if step_rollouts.validation or is_logged:
@@ -140,28 +170,68 @@ class RLModule(PolicyModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["rollouts"] = {"train_tokens": self.train_tokens, "sampled": self.rollouts}
-        checkpoint["prefetcher"] = self._prefetcher.state_dict()
+        checkpoint["schedule"] = self._rollout_schedule.state_dict()
+        if self._plan.curriculum is not None:
+            # After the schedule's, which waits for sampling that draws prompts.
+            checkpoint["curriculum"] = self._plan.curriculum.state_dict()
         checkpoint["ledger"] = self.ledger.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         counts = checkpoint["rollouts"]
         self.train_tokens, self.rollouts = counts["train_tokens"], counts["sampled"]
-        self._prefetcher.load_state_dict(checkpoint["prefetcher"])
+        self._rollout_schedule.load_state_dict(checkpoint["schedule"])
+        if self._plan.curriculum is not None:
+            self._plan.curriculum.load_state_dict(checkpoint["curriculum"])
         self.ledger.load_state_dict(checkpoint["ledger"])
 
     def _update(
         self, step_batches: list[RolloutBatch], temperature: float, step: int
     ) -> dict[str, float]:
-        """Train on the step's rollouts; what is logged under `train/`."""
+        """Train on the step's rollouts; what is logged of it."""
         kl, batches = self._config.kl, rank_batches(step_batches)
         measures_kl = kl.weight or (kl.log_every_steps and step % kl.log_every_steps == 0)
         reference = self._reference if measures_kl else None
-        values = update(self, batches, self._config, temperature, self._peers, reference)
-        return {f"train/{key}": float(value) for key, value in values.items()}
+        objective = Objective(
+            self.policy,
+            batches,
+            self._config,
+            self._policy_loss,
+            temperature,
+            self._peers,
+            reference,
+            self._teacher,
+        )
+        return update(self, objective)
+
+    def _count_tokens(self, trained: int, metrics: Mapping[str, float]) -> None:
+        """Count the update's completion tokens, `trained`, where some may be left out by reason."""
+        reasons = [reason for reason in TOKEN_REASONS if f"train/{reason}_frac" in metrics]
+        if not reasons:
+            return
+        self.ledger.take("completion_tokens", trained)
+        for reason in reasons:
+            count = round(metrics[f"train/{reason}_frac"] * trained)
+            self.ledger.drop("completion_tokens", reason, count, selected=reason == LOW_ENTROPY)
+
+    def _second_readings(self, step_rollouts: StepRollouts, step: int) -> dict[str, float]:
+        """What a second verifier says of a sample of the correct rollouts, at the steps it reads.
+
+        Only the process that logs asks it.
+        """
+        config = self._config.second_verifier
+        if rank() or not config.count or step % config.every_steps:
+            return {}
+        return second_readings(
+            [record.rollout for record in step_rollouts.rollouts],
+            config.count,
+            self._context.verifier,
+            self._collector.thought_prefix,
+            f"{self._context.seed}/{step}/second",
+        )
 
     def _validate_last(self, step: int) -> None:
         """The weights that no step follows are validated as well where the best are looked for."""
-        self._prefetcher.update()
+        self._rollout_schedule.update()
         self._validated(self._collector.validate(step, self.global_step), step)
 
     def _validated(self, groups: Sequence[RolloutGroup], step: int) -> None:
@@ -180,31 +250,46 @@ class RLModule(PolicyModule):
             {
                 "reward": [record.reward or 0.0 for record in records],
                 "advantage": [record.advantage for record in records],
+                "policy_version": [record.rollout.policy_version for record in records],
+                "last_policy_version": [record.rollout.last_policy_version for record in records],
             },
         )
 
 
-def run(config: RLStage, context: StageContext, policy: Policy) -> Metrics:
-    """Train the policy and write it."""
+def rollout_schedule(policy: PreTrainedModel, config: RLStage, strategy: str) -> RolloutSchedule:
+    """What becomes of rollouts that are unfinished at an update: `config.partial_rollouts`."""
+    if config.partial_rollouts == "continue":
+        return PartialRollouts(policy, config, strategy)
+    return RolloutPrefetcher(policy, config.staleness, strategy)
+
+
+def run(
+    config: RLStage, context: StageContext, policy: Policy, teacher: Teacher | None = None
+) -> Metrics:
+    """Train the policy, on the grades of a teacher too if there is one, and write it."""
     # The schedule advances at steps without a group that trains, also before the first update.
     warnings.filterwarnings("ignore", r"Detected call of `lr_scheduler\.step\(\)`")
-    student, tokenizer = context.load_student(policy)
     key = f"stages.{context.name}"
+    policy_loss = config.policy_loss.build(f"{key}.policy_loss")
+    student, tokenizer = context.load_student(policy)
     tokens = completion_limit(config.max_new_tokens, policy, f"{key}.max_new_tokens")
-    config = replace(config, max_new_tokens=tokens)
+    dtypes = {context.model.dtype, context.model.sampling_dtype}
+    importance = config.importance.resolved(config.rollout_engine != "hf" or len(dtypes) > 1)
+    config = replace(config, max_new_tokens=tokens, importance=importance)
     problems = context.problems(Split.TRAIN, config.problems)
-    prefetcher = RolloutPrefetcher(student, config.staleness, context.hardware.strategy)
-    sampling_policy = prefetcher.sampling_policy
+    warn_of_absent_domains(config.domains, problems, key)
+    schedule = rollout_schedule(student, config, context.hardware.strategy)
+    sampling_policy = schedule.sampling_policy
     with (
         rollout_sampler(config, context, student, sampling_policy, tokenizer) as sampler,
-        closing(prefetcher),
+        closing(schedule),
     ):
         pool = screened_pool(problems, config, sampler, context)
         optimization = in_steps(
             config.optimization,
             context.name,
             len(pool),
-            config.group_size * config.completion_tokens,
+            config.largest_group_size * config.completion_tokens,
             "prompts",
         )
         config = replace(config, optimization=optimization)
@@ -216,14 +301,18 @@ def run(config: RLStage, context: StageContext, policy: Policy) -> Metrics:
             key,
             template_thought(tokenizer),
         )
-        module = RLModule(student, tokenizer, collector, prefetcher, config, context)
-        batches = prompt_batches(config, pool, context.seed)
-        train_s = fit(module, batches, context, optimization)
+        plan = PromptPlan(config, pool, context.seed)
+        module = RLModule(
+            student, tokenizer, collector, schedule, plan, config, context, policy_loss, teacher
+        )
+        train_s = fit(module, prompt_batches(plan), context, optimization)
     remedy = "choose other levels, a larger group_size, wider filters or signal=reward"
     module.ledger.require_passed("groups", key, remedy)
     context.ledger.merge(module.ledger)
+    if plan.curriculum is not None:
+        plan.curriculum.record(context.ledger)
     save_trained(module, tokenizer, context)
-    write_prompt_ids(context.out_dir, (problem.id for problem in problems))
+    TrainedPrompts.of(problems).write(context.out_dir)
     return {
         "train_tokens": module.train_tokens,
         "train_s": train_s,

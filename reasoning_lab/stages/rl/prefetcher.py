@@ -1,60 +1,71 @@
-"""Rollouts of the next step while this one trains, from a copy of the policy.
+"""When each step's rollouts are sampled, and by which weights.
 
-The copy takes the policy's weights before each update. What a step learns from was therefore
-sampled exactly one update ago, however fast the machine is.
+With `staleness` k the rollouts of step t are sampled by the weights that were there before step
+t - k, in a thread, while the steps in between train. All is decided by numbers of steps, never by a
+clock. So a run learns from the same rollouts however fast the machine is, and a resumed run too.
+
+Here whole steps are sampled ahead: rollouts that are unfinished at an update are finished under the
+weights that began them. `partial_rollouts.py` has the other choice.
 """
 
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+from torch import Tensor
 from transformers import PreTrainedModel
 
-from reasoning_lab.models.adapters import trainable_weights
+from reasoning_lab.stages.rl.prompts import PromptPlan
 from reasoning_lab.stages.rl.records import PromptBatch, StepRollouts
 from reasoning_lab.stages.rl.rollouts import RolloutCollector
-from reasoning_lab.training.strategies import copy_weights, sampling_model
+from reasoning_lab.stages.rl.saved_rollouts import read_step, saved_step
+from reasoning_lab.training.strategies import (
+    copy_weights,
+    load_weights,
+    sampling_model,
+    snapshot,
+)
 
 
-class RolloutPrefetcher:
-    """Gives each step its rollouts; with `staleness` 1 they are sampled during the step before.
+class RolloutSchedule(ABC):
+    """Gives each step its rollouts.
 
     Args:
         policy: The policy that learns.
-        staleness: 0 = each step's rollouts are sampled when it begins.
         strategy: `hardware.strategy`.
+        is_apart: Whether sampling goes on while the policy trains.
 
     Attributes:
         sampling_policy: The model that samples: the policy itself, or a copy; see `sampling_model`.
     """
 
-    def __init__(self, policy: PreTrainedModel, staleness: int, strategy: str) -> None:
+    def __init__(self, policy: PreTrainedModel, strategy: str, is_apart: bool) -> None:
         self._policy = policy
-        self._prefetches = staleness > 0
-        self.sampling_policy = sampling_model(policy, strategy, is_apart=self._prefetches)
-        self._policy_version = 0
-        self._pending: Future[StepRollouts] | None = None
+        self.sampling_policy = sampling_model(policy, strategy, is_apart=is_apart)
         self._worker = ThreadPoolExecutor(1)
 
+    @abstractmethod
     def rollouts(
-        self, collector: RolloutCollector, batch: PromptBatch, policy_version: int
+        self, collector: RolloutCollector, plan: PromptPlan, step: int, policy_version: int
     ) -> StepRollouts:
-        """The step's rollouts; sampling for `batch.next_batch` begins in the background.
+        """The rollouts of `step`; sampling for later steps goes on in the background.
 
-        `collector` samples with `sampling_policy`; the policy has seen `policy_version` updates.
+        Args:
+            collector: Samples with `sampling_policy`.
+            plan: The prompts of every step.
+            step: Steps are asked for in their order.
+            policy_version: How many updates the policy has seen.
         """
-        if not self._prefetches:
-            self.update()
-            return collector.collect(batch, policy_version)
-        pending, self._pending = self._pending, None
-        step_rollouts = (
-            pending.result() if pending else collector.collect(batch, self._policy_version)
-        )
-        self.update()
-        self._policy_version = policy_version
-        if batch.next_batch is not None:
-            self._pending = self._worker.submit(collector.collect, batch.next_batch, policy_version)
-        return step_rollouts
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """What is sampled and has not been trained on; sampling that was begun is waited for."""
+
+    @abstractmethod
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` described."""
 
     def update(self) -> None:
         """Bring what samples up to the policy's weights; every rank calls it."""
@@ -64,12 +75,76 @@ class RolloutPrefetcher:
         """Wait for rollouts that are still being sampled."""
         self._worker.shutdown(cancel_futures=True)
 
+
+class RolloutPrefetcher(RolloutSchedule):
+    """Samples whole steps ahead, each by the weights before the step `staleness` steps earlier.
+
+    Args:
+        policy, strategy: As in `RolloutSchedule`.
+        staleness: 0 = each step's rollouts are sampled when it begins.
+    """
+
+    def __init__(self, policy: PreTrainedModel, staleness: int, strategy: str) -> None:
+        super().__init__(policy, strategy, is_apart=staleness > 0)
+        self._staleness = staleness
+        # Of the next step and those after it, in order.
+        self._sampled: deque[Future[StepRollouts]] = deque()
+        self._saved: list[dict[str, Any]] = []
+
+    def rollouts(
+        self, collector: RolloutCollector, plan: PromptPlan, step: int, policy_version: int
+    ) -> StepRollouts:
+        if not self._staleness:
+            self.update()
+            step_rollouts = collector.collect(plan[step], policy_version)
+            plan.observe_step(step, step_rollouts.groups)
+            return step_rollouts
+        self._resume(collector, plan, step)
+        if not self._sampled:
+            self.update()
+            for batch in plan[step : step + self._staleness]:
+                self._submit(collector, batch, policy_version, None)
+        step_rollouts = self._sampled.popleft().result()
+        plan.observe_step(step, step_rollouts.groups)
+        weights = None
+        if self._staleness == 1:  # Then nothing is being sampled now.
+            self.update()
+        else:
+            weights = snapshot(self._policy, self.sampling_policy)
+        for batch in plan[step + self._staleness : step + self._staleness + 1]:
+            self._submit(collector, batch, policy_version, weights)
+        return step_rollouts
+
+    def _submit(
+        self,
+        collector: RolloutCollector,
+        batch: PromptBatch,
+        policy_version: int,
+        weights: Sequence[tuple[str, Tensor]] | None,
+    ) -> None:
+        """Have a step sampled after all that was submitted before.
+
+        `weights` are those of `policy_version`; None = `sampling_policy` has them already.
+        """
+
+        def sample() -> StepRollouts:
+            if weights is not None:
+                load_weights(self.sampling_policy, weights)
+            return collector.collect(batch, policy_version)
+
+        self._sampled.append(self._worker.submit(sample))
+
+    def _resume(self, collector: RolloutCollector, plan: PromptPlan, step: int) -> None:
+        """Take what a state had of `step` and those after it."""
+        for number, state in enumerate(self._saved, start=step):
+            future: Future[StepRollouts] = Future()
+            future.set_result(read_step(state, plan[number], collector.validation))
+            self._sampled.append(future)
+        self._saved = []
+
     def state_dict(self) -> dict[str, Any]:
-        """The weights, and their version, that sample the next step's rollouts."""
-        weights = trainable_weights(self.sampling_policy) if self._prefetches else {}
-        return {"policy_version": self._policy_version, "weights": weights}
+        """A longer training that goes on from the last step has nothing sampled ahead."""
+        return {"steps": [saved_step(future.result()) for future in self._sampled]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._policy_version = state["policy_version"]
-        if self._prefetches:
-            self.sampling_policy.load_state_dict(state["weights"], strict=False)
+        self._saved = list(state["steps"])

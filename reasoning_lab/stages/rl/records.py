@@ -23,14 +23,11 @@ class PromptBatch:
         step: Its number, from 0.
         problems: Its prompts.
         replacements: Further prompts of the pool, in the order in which they replace dropped ones.
-        next_batch: The next step's prompts, where those are sampled during this step; None = they
-            are not, or this is the last step.
     """
 
     step: int
     problems: Sequence[Problem]
     replacements: Sequence[Problem] = ()
-    next_batch: "PromptBatch | None" = None
 
     def to(self, device: torch.device) -> "PromptBatch":
         return self
@@ -51,6 +48,8 @@ class DropReason(StrEnum):
     """An incorrect rollout that `filter.balance=equal` left out."""
     CUT_OFF = "cut_off"
     """The token limit truncated the rollout, under `overlong=mask`."""
+    STALE = "stale"
+    """Its first token is more than `staleness` steps older than the step that would train it."""
 
 
 # DropReasons that the user configured; the others may deserve a warning.
@@ -144,6 +143,12 @@ class StepRollouts:
     def rollouts(self) -> list[RewardedRollout]:
         """Of all groups; those of validation are not included."""
         return [rollout for group in self.groups for rollout in group.rollouts]
+
+    @property
+    def fresh_rollouts(self) -> list[RewardedRollout]:
+        """Of all groups but those that are too old to train."""
+        fresh = [group for group in self.groups if group.dropped is not DropReason.STALE]
+        return [rollout for group in fresh for rollout in group.rollouts]
 
     @property
     def trained_groups(self) -> list[RewardedGroup]:

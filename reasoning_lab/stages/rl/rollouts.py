@@ -17,8 +17,9 @@ therefore samples what it would have sampled, and no two rollouts of a run are t
 
 import random
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -62,10 +63,18 @@ class RolloutCollector:
     thought_prefix: str = ""
 
     def __post_init__(self) -> None:
-        config, key = self.config, f"{self.key}.rewards"
-        self._rewards = WeightedRewards(
-            config.rewards, config.completion_tokens, key, self.thought_prefix
-        )
+        self._rewards = self._weighted_rewards(self.config.rewards, f"{self.key}.rewards")
+        self._domain_rewards = {
+            name: self._weighted_rewards(domain.rewards, f"{self.key}.domains.{name}.rewards")
+            for name, domain in self.config.domains.items()
+            if domain.rewards
+        }
+
+    def _weighted_rewards(self, terms: Mapping[str, Any], key: str) -> WeightedRewards:
+        return WeightedRewards(terms, self.config.completion_tokens, key, self.thought_prefix)
+
+    def _rewards_of(self, problem: Problem) -> WeightedRewards:
+        return self._domain_rewards.get(problem.domain, self._rewards)
 
     def collect(self, batch: PromptBatch, policy_version: int) -> StepRollouts:
         """The step's rollouts with rewards, advantages and the reasons why some do not train.
@@ -79,14 +88,47 @@ class RolloutCollector:
         groups: list[RewardedGroup] = []
         prompts, replacements = batch.problems, batch.replacements
         for round_number in range(1 + self.config.dynamic_sampling_rounds):
-            seed = f"{self.seed}/{batch.step}" + (f"/{round_number}" if round_number else "")
+            seed = self.step_seed(batch.step) + (f"/{round_number}" if round_number else "")
             for sampled in self._sample(prompts, batch.step, seed, policy_version):
                 groups.append(self._select(self._reward(sampled), seed))
             missing = len(batch.problems) - sum(group.dropped is None for group in groups)
             prompts, replacements = replacements[:missing], replacements[missing:]
             if not prompts:
                 break
-        if batch.step == 0:
+        return self._with_advantages(groups, validation, batch.step)
+
+    def judge(
+        self,
+        step: int,
+        sampled: Sequence[tuple[RolloutGroup, int]],
+        stale: Sequence[tuple[RolloutGroup, int]],
+        validation: Sequence[RolloutGroup],
+    ) -> StepRollouts:
+        """As `collect`, of groups that have been sampled already.
+
+        Args:
+            step: The step that trains on them.
+            sampled: Verified groups, each with the step of the plan that it stands in.
+            stale: The same of groups that have become too old for it.
+            validation: Groups of the validation problems.
+
+        Raises:
+            UserError: As in `collect`.
+        """
+        groups = [
+            self._select(self._reward(group), self.step_seed(planned)) for group, planned in sampled
+        ]
+        too_old = [self._reward(group).drop(DropReason.STALE) for group, _ in stale]
+        return self._with_advantages([*groups, *too_old], validation, step)
+
+    def step_seed(self, step: int) -> str:
+        """What the random numbers of a step of the plan derive from."""
+        return f"{self.seed}/{step}"
+
+    def _with_advantages(
+        self, groups: Sequence[RewardedGroup], validation: Sequence[RolloutGroup], step: int
+    ) -> StepRollouts:
+        if step == 0:
             self._require_judged(groups)
         return StepRollouts(self._estimate_advantages(groups), validation)
 
@@ -103,9 +145,8 @@ class RolloutCollector:
     ) -> list[RolloutGroup]:
         """Verified rollouts of each prompt; hard prompts get more."""
         sampling, selection = step_sampling(self.config, step), self.config.filter
-        groups = self.sampler.groups(
-            prompts, self.config.group_size, sampling, seed, policy_version
-        )
+        sizes = [self.config.group_size_of(problem) for problem in prompts]
+        groups = self.sampler.groups(prompts, sizes, sampling, seed, policy_version)
         hard = [
             index
             for index, group in enumerate(groups)
@@ -127,13 +168,14 @@ class RolloutCollector:
 
     def _reward(self, group: RolloutGroup) -> RewardedGroup:
         """The group with each rollout's reward; those that cannot be judged are dropped."""
+        rewards = self._rewards_of(group.problem)
         rewarded = [
             RewardedRollout(rollout, {}, None, dropped=DropReason.UNJUDGED)
-            if (terms := self._rewards.terms(rollout)) is None
+            if (terms := rewards.terms(rollout)) is None
             else RewardedRollout(rollout, terms, sum(terms.values()))
             for rollout in group.rollouts
         ]
-        oversampled = len(rewarded) > self.config.group_size
+        oversampled = len(rewarded) > self.config.group_size_of(group.problem)
         return RewardedGroup(group.problem, rewarded, oversampled)
 
     def _select(self, group: RewardedGroup, seed: str) -> RewardedGroup:
@@ -160,6 +202,8 @@ class RolloutCollector:
 
     def _has_signal(self, groups: Sequence[RewardedGroup]) -> bool:
         """Whether rewards differ among all of these rollouts, and correctness where it must."""
+        if self.config.signal == "none":
+            return True
         compared = [record for group in groups for record in group.compared]
         rewards = {record.reward for record in compared}
         correct = {record.rollout.correct for record in compared}
@@ -168,13 +212,30 @@ class RolloutCollector:
     def _require_judged(self, groups: Sequence[RewardedGroup]) -> None:
         rollouts = [record for group in groups for record in group.rollouts]
         if all(record.dropped is DropReason.UNJUDGED for record in rollouts):
-            term = self._rewards.declining_key(rollouts[0].rollout)
+            first = rollouts[0].rollout
+            term = self._rewards_of(first.problem).declining_key(first)
             raise UserError(
                 f"{term}: it returned None for all {len(rollouts)} rollouts of the first step, so "
                 "nothing trains; return a number wherever it can judge"
             )
 
     def _estimate_advantages(self, groups: Sequence[RewardedGroup]) -> Sequence[RewardedGroup]:
+        """The groups with advantages; with `standardize_over=domain`, each domain's by themselves.
+
+        Else an easy domain raises the mean that a hard one is compared with, and a domain with
+        larger rewards shrinks the advantages of the others.
+        """
+        if self.config.standardize_over == "update":
+            return self._estimate_together(groups)
+        domains = [group.problem.domain for group in groups]
+        estimated: dict[int, RewardedGroup] = {}
+        for domain in dict.fromkeys(domains):
+            places = [place for place, name in enumerate(domains) if name == domain]
+            together = self._estimate_together([groups[place] for place in places])
+            estimated |= dict(zip(places, together, strict=True))
+        return [estimated[place] for place in range(len(groups))]
+
+    def _estimate_together(self, groups: Sequence[RewardedGroup]) -> Sequence[RewardedGroup]:
         """The groups with advantages, or all dropped where a whole update has no signal.
 
         Estimators over the whole update count the groups without a signal too, as in their papers,
@@ -273,7 +334,7 @@ def training_rows(
         [len(rollout.completion.token_ids) for rollout in rollouts],
         [compared for _, compared in trained],
         config.optimization.batch_size,
-        config.group_size,
+        [config.group_size_of(rollout.problem) for rollout in rollouts],
         config.completion_tokens,
     )
     return [

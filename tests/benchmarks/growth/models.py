@@ -20,7 +20,8 @@ from reasoning_lab.data.tokens.table import TokenTable
 from reasoning_lab.kernels.batch import TokenBatch
 from reasoning_lab.kernels.logprobs import mean_logprob
 from reasoning_lab.losses.advantages import ADVANTAGES
-from reasoning_lab.losses.policy_gradient import KLTerm, grpo_loss, token_weights
+from reasoning_lab.losses.policy_gradient import kl_to_reference, token_weights, weighted_loss
+from reasoning_lab.losses.policy_losses import clip
 from reasoning_lab.models.policy import load_policy
 from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.sampling.hf import HFEngine
@@ -140,6 +141,7 @@ def update(size: int, stack: ExitStack) -> Callable[[], object]:
     count = rollouts * tokens
     policy, behavior, reference = (-torch.rand(count, generator=generator) for _ in range(3))
     policy.requires_grad_()
+    lengths = torch.full((rollouts,), tokens)
 
     def work() -> None:
         for estimate in ADVANTAGES.values():
@@ -148,8 +150,9 @@ def update(size: int, stack: ExitStack) -> Callable[[], object]:
             )
             advantages = torch.cat(estimate(rewards)).repeat_interleave(tokens)
             token_weight = torch.tensor(weights).repeat_interleave(tokens)
-            kl = KLTerm(reference, "k3", 0.1)
-            grpo_loss(policy, behavior, advantages, token_weight, 0.2, 0.2, kl=kl).loss.backward()
+            losses = clip(policy, behavior, advantages, lengths).losses
+            divergences = kl_to_reference("k3", policy, reference)
+            weighted_loss(losses, token_weight, None, divergences, 0.1).backward()
 
     return work
 

@@ -24,10 +24,11 @@ from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.sampling.hf import HFEngine
 from reasoning_lab.stages.dpo.stage import DPOStage
 from reasoning_lab.stages.midtrain.stage import MidtrainStage
-from reasoning_lab.stages.rl.stage import KLConfig, RLStage, TemperatureConfig
+from reasoning_lab.stages.rl.options import KLConfig, TemperatureConfig
+from reasoning_lab.stages.rl.stage import RLStage
 from reasoning_lab.stages.sft.stage import SFTStage
 from reasoning_lab.system import malloc
-from reasoning_lab.tracking.history import read_history
+from reasoning_lab.tracking.curves import read_history
 from reasoning_lab.tracking.tracker import Tracker
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.training.stage import LabStage, TrainingStage

@@ -1,5 +1,7 @@
 """Each filter of curation: what it removes, why, and what it leaves."""
 
+from dataclasses import replace
+
 import pytest
 
 from reasoning_lab.data.curation.filters import (
@@ -11,6 +13,7 @@ from reasoning_lab.data.curation.filters import (
     Repetition,
 )
 from reasoning_lab.data.curation.step import Step
+from reasoning_lab.types import Problem
 from tests.support.curation import reasons, rollout
 
 
@@ -60,6 +63,15 @@ def test_format_asks_for_what_it_is_told() -> None:
     ]
     plain = Format(opening="", closing="", answer="####")
     assert of_texts(plain, "so #### 3", "so 3") == [None, "no '####' after the thought"]
+
+
+def test_a_response_needs_no_box_and_no_thought_but_one_that_ends() -> None:
+    problem = Problem("Write.", "[]", "instructions", "f")
+    texts = ["A text.", "<think>a</think> A text.", "<think>a", "<think> </think> A text."]
+    rows = [replace(rollout("p", text), problem=problem) for text in texts]
+    ended = "'</think>' occurs 0 times"
+    assert reasons(Format(), rows) == [None, None, ended, "the thought is empty"]
+    assert reasons(Format(opening=""), rows[:2]) == [None, None]
 
 
 def test_repetition_finds_loops_and_leaves_steps_of_a_proof() -> None:

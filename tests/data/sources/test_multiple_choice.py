@@ -100,3 +100,39 @@ def test_choices_become_lines_of_the_prompt(options: list[str]) -> None:
 def test_choices_that_are_none_are_refused(row: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         mapped({"options": "o"}, {"prompt": "?", **row})
+
+
+def test_the_question_alone_decides_an_order_that_the_dataset_does_not_fix() -> None:
+    # Published sets exist in which the first option is always the right one.
+    options = {"options": "o", "option_order": "question"}
+    letters = []
+    for number in range(60):
+        row = {"prompt": f"Question {number}?", "o": ["yes", "no", "perhaps"], "gold": "A"}
+        problem = mapped(options, row)
+        assert problem.gold == mapped(options, dict(row)).gold
+        assert problem.metadata["choices"]["ABC".index(problem.gold)] == "yes"
+        assert f"{problem.gold}) yes" in problem.prompt
+        letters.append(problem.gold)
+    assert min(map(letters.count, "ABC")) > 10
+
+
+def test_wrong_choices_may_be_a_list() -> None:
+    mapping = {"shuffled": ["wrong", "extra"]}
+    row = {"prompt": "?", "gold": "right", "wrong": ["w1", "w2"], "extra": "w3"}
+    problem = mapped(mapping, row)
+    assert sorted(problem.metadata["choices"]) == ["right", "w1", "w2", "w3"]
+    assert problem.metadata["choices"]["ABCD".index(problem.gold)] == "right"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (["w1", ""], r"'wrong\.1' is ''; give a non-empty string"),
+        ([], "'wrong' is \\[\\]; give a non-empty string"),
+        (["w1", "right"], "the right choice is 'right', and so is a wrong one"),
+        ([f"w{n}" for n in range(26)], "there are 26 wrong choices; give at most 25"),
+    ],
+)
+def test_wrong_choices_that_are_none_are_refused(wrong: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        mapped({"shuffled": ["wrong"]}, {"prompt": "?", "gold": "right", "wrong": wrong})

@@ -315,7 +315,8 @@ def test_corrections_meet_the_gold_that_they_name(
 def test_every_key_of_a_mapping_is_set_without_a_plus(composed: Compose) -> None:
     values = {"level": "grade", "no_gold": "[none]", "shuffled": "[w]", "only": "{kind: x}"}
     values |= {"gold_in": "boxed", "gold_names": "text", "levels": "{grade: 1}"}
-    values |= {"cases": "{kind: {x: {checker: number}}}"}
+    values |= {"cases": "{kind: {x: {checker: number}}}", "option_order": "question"}
+    values |= {"tests": "{shown: test_list}"}
     for option, key in (("gsm8k", "data"), ("mixture", "data.sources.gsm8k")):
         words = [f"{key}.rows.{f.name}={values.get(f.name, f.name)}" for f in fields(RowMapping)]
         words = [word for word in words if ".shuffled=" not in word]

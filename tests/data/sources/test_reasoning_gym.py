@@ -48,6 +48,16 @@ def test_problems_are_distinct_seeded_and_of_the_requested_levels() -> None:
     assert problems != list(source.problems(Split.TRAIN, [2], 140, 4))
 
 
+def test_all_problems_have_the_domain_of_their_source() -> None:
+    assert {one.domain for one in source_of("gcd").problems(Split.TRAIN, None, 9, 0)} == {
+        "mathematics"
+    }
+    logic = dataclasses.replace(source_of("gcd"), domain="logic")
+    assert {one.domain for one in logic.problems(Split.TRAIN, None, 9, 0)} == {"logic"}
+    with pytest.raises(UserError, match=r"data\.domain: 'a/b' is no name of a domain; give up to"):
+        dataclasses.replace(logic, domain="a/b").build()
+
+
 def test_too_small_a_family_says_how_many_it_has() -> None:
     families = {"count_primes": {1: {"max_n": 3}}}
     with pytest.raises(UserError, match=r"only \d+ distinct train prompts .*500 asked for"):

@@ -86,7 +86,7 @@ def test_a_column_that_every_case_replaces_need_not_be_there(tmp_path: Path) -> 
     ("cases", "sentence"),
     [
         ({"a": {}, "b": {}}, "names 2 columns; name one"),
-        ({"a": {"x": {"only": {}}}}, "'x' has 'only'; choose among checker, family"),
+        ({"a": {"x": {"only": {}}}}, "'x' has 'only'; choose among checker, checker_column"),
         ({"a": {"x": {"chekcer": "math"}}}, "'x' has 'chekcer'; choose among"),
         ({"a": {"x": {"no_gold": 3}}}, "'x' has a value of a wrong type"),
         ({"a": {"x": 3}}, "'x' is 3; give the keys that it replaces"),

@@ -9,7 +9,7 @@ import pytest
 
 from reasoning_lab.config.components import SourceConfig
 from reasoning_lab.config.problems import ProblemsConfig
-from reasoning_lab.data.corpus import read_prompt_ids, read_rollouts
+from reasoning_lab.data.corpus import read_rollouts
 from reasoning_lab.data.sources.config import FileConfig, MixtureConfig
 from reasoning_lab.data.sources.problem_source import ProblemSource
 from reasoning_lab.data.sources.row_mapping import RowMapping
@@ -28,6 +28,7 @@ from tests.conftest import Compose, lab_here
 from tests.support.contexts import data_context
 from tests.support.openai_server import Server, chat_reply, serving
 from tests.support.sources import file_source
+from tests.support.trained import trained_ids
 
 GOLDS = ["1", "2", "none", "4", "many", "6"]
 
@@ -126,7 +127,7 @@ def test_distillation_goes_on_without_them(tmp_path: Path, verifier: Verifier) -
     run(config, context)
     accepted = read_rollouts(context.out_dir / "accepted.parquet")
     assert {rollout.problem.gold for rollout in accepted} == set("01234567")
-    assert read_prompt_ids(context.out_dir) == {rollout.problem.id for rollout in accepted}
+    assert trained_ids(context.out_dir) == {rollout.problem.id for rollout in accepted}
 
 
 def test_a_benchmark_runs_on_the_others_and_says_how_many(

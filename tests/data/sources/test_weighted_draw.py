@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from reasoning_lab.config.identity import identity_of
-from reasoning_lab.config.problems import ProblemsConfig
-from reasoning_lab.data.sources.weighted_draw import by_level
+from reasoning_lab.config.problems import DrawWeights, ProblemsConfig
+from reasoning_lab.data.sources.mixture import weighted
+from reasoning_lab.data.sources.weighted_draw import WeightedLevels
 from reasoning_lab.types import Problem, Split, UserError
 from tests.conftest import Compose
 from tests.support.sources import file_source, write_lines
@@ -23,8 +24,9 @@ def test_levels_come_by_their_weights(tmp_path: Path) -> None:
         for n in range(120)
     ]
     source = file_source(write_lines(tmp_path / "rows.jsonl", rows))
-    weighted = by_level(source, {1: 1, 3: 3})
-    problems = list(weighted.problems(Split.TRAIN, [1, 3], 90, 0))
+    weights = DrawWeights({1: 1, 3: 3})
+    drawable = weighted(source, weights)
+    problems = list(drawable.problems(Split.TRAIN, [1, 3], 90, 0))
     assert len({problem.id for problem in problems}) == 90
     # 22.5 and 67.5: one of them is rounded up.
     levels = Counter(problem.level for problem in problems)
@@ -32,11 +34,11 @@ def test_levels_come_by_their_weights(tmp_path: Path) -> None:
     assert levels[1] in (22, 23)
     # They alternate, so that every part of a stage has both.
     assert 3 <= Counter(problem.level for problem in problems[:30])[1] <= 13
-    assert problems == list(weighted.problems(Split.TRAIN, [1, 3], 90, 0))
-    assert problems != list(weighted.problems(Split.TRAIN, [1, 3], 90, 1))
+    assert problems == list(drawable.problems(Split.TRAIN, [1, 3], 90, 0))
+    assert problems != list(drawable.problems(Split.TRAIN, [1, 3], 90, 1))
     with pytest.raises(UserError, match=r"120 distinct train prompts at levels \[3\], 150"):
-        list(weighted.problems(Split.TRAIN, [1, 3], 200, 0))
-    assert by_level(source, {}) is source
+        list(drawable.problems(Split.TRAIN, [1, 3], 200, 0))
+    assert weighted(source, DrawWeights()) is source
 
 
 class SharedPrompts:
@@ -53,7 +55,7 @@ class SharedPrompts:
 
 
 def test_a_prompt_that_two_levels_have_comes_once() -> None:
-    drawn = by_level(SharedPrompts(), {1: 1, 2: 1}).problems(Split.TRAIN, [1, 2], 40, 0)
+    drawn = WeightedLevels(SharedPrompts(), {1: 1, 2: 1}).problems(Split.TRAIN, [1, 2], 40, 0)
     problems = list(drawn)
     assert len({problem.id for problem in problems}) == 40
     assert Counter(problem.level for problem in problems) == {1: 20, 2: 20}
@@ -62,7 +64,7 @@ def test_a_prompt_that_two_levels_have_comes_once() -> None:
 def test_a_level_of_weight_zero_is_not_drawn(tmp_path: Path) -> None:
     rows = [{"prompt": f"{n}?", "gold": "1", "level": 1 + n % 2} for n in range(20)]
     source = file_source(write_lines(tmp_path / "rows.jsonl", rows))
-    problems = by_level(source, {1: 0, 2: 1}).problems(Split.TRAIN, [1, 2], 8, 0)
+    problems = WeightedLevels(source, {1: 0, 2: 1}).problems(Split.TRAIN, [1, 2], 8, 0)
     assert {problem.level for problem in problems} == {2}
 
 
@@ -83,7 +85,9 @@ def test_weights_that_are_no_shares_are_refused(weights: dict[int, float], sente
 def test_weights_are_identity_only_where_they_are_set() -> None:
     plain = ProblemsConfig([1, 2], 9)
     assert "level_weights" not in identity_of(plain)
+    assert "source_weights" not in identity_of(plain)
     assert identity_of(ProblemsConfig([1, 2], 9, {1: 1, 2: 3})) != identity_of(plain)
+    assert identity_of(ProblemsConfig([1, 2], 9, {}, {"gym": 2})) != identity_of(plain)
 
 
 @pytest.mark.parametrize("stage", ["pretrain", "distill", "prefer", "rl"])
@@ -92,20 +96,22 @@ def test_every_stage_that_draws_problems_draws_them_by_weight(
 ) -> None:
     key = f"stages.{stage}.problems"
     words = [f"{key}.levels=[1,3]", f"{key}.count=80", f"{key}.level_weights={{1: 1, 3: 3}}"]
+    words += [f"{key}.source_weights={{gym: 2}}"]
     option = ["stage@stages.prefer=prefer"] if stage == "prefer" else []
     recipe = composed("experiment=smoke", *option, *words)
     (node,) = [node for node in recipe.nodes if node.name == stage]
     draws: list[Any] = list(node.stage.problem_draws(f"stages.{stage}"))  # type: ignore[attr-defined]
     assert draws
-    assert all(draw.level_weights == {1: 1, 3: 3} for draw in draws)
+    assert all(draw.weights == DrawWeights({1: 1, 3: 3}, {"gym": 2}) for draw in draws)
     with pytest.raises(UserError, match=rf"{key}\.level_weights: it names levels"):
         composed("experiment=smoke", *option, f"{key}.levels=[1,2]", *words[1:])
 
 
-def test_pairs_of_a_corpus_take_no_weights(composed: Compose) -> None:
-    with pytest.raises(UserError, match=r"level_weights: this stage takes the corpus's problems"):
+@pytest.mark.parametrize("weights", ["level_weights={1: 1}", "source_weights={gym: 1}"])
+def test_pairs_of_a_corpus_take_no_weights(weights: str, composed: Compose) -> None:
+    with pytest.raises(UserError, match=r"_weights: this stage takes the corpus's problems"):
         composed(
             "experiment=smoke",
             "stage@stages.prefer=prefer_mixed",
-            "stages.prefer.problems.level_weights={1: 1}",
+            f"stages.prefer.problems.{weights}",
         )

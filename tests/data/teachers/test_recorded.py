@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from time import process_time
 from typing import Any
@@ -324,3 +325,12 @@ def test_a_letter_in_prose_behind_a_thought_is_boxed_where_there_are_choices(
     ((completion,),) = TEACHER([problem], 1, 0)
     assert extract_answer(completion.text) == box
     assert completion.text.startswith(text)
+
+
+def test_a_response_is_no_thought_and_gets_no_box() -> None:
+    solutions = {"solutions": ["A: 1.\n#### 1"]}
+    problem = Problem("Write.", "[]", "instructions", "f", metadata=solutions)
+    assert TEACHER([problem], 1, 0) == [[Completion([], "A: 1.\n#### 1")]]
+    assert TEACHER.preview(problem, 0) == ["A: 1.\n#### 1"]
+    thinking = replace(problem, metadata={"solutions": ["<reasoning>Hm.</reasoning>\nA title"]})
+    assert TEACHER.preview(thinking, 0) == ["<think>Hm.</think>\nA title"]

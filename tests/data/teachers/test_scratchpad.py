@@ -24,3 +24,22 @@ def test_a_slip_differs_and_keeps_the_sign(value: int, seed: int) -> None:
     slipped = pad.step("{}", value)
     assert slipped != value
     assert (slipped < 0) == (value < 0) or value == -1
+
+
+def test_a_slip_of_a_text_is_another_alternative() -> None:
+    pad = Scratchpad(random.Random(0), 0.0, 1.0)
+    assert {pad.step("{}", "no", ["yes", "no", "maybe"]) for _ in range(50)} == {"yes", "maybe"}
+    assert {pad.step("{}", 3, [3, 8]) for _ in range(5)} == {8}
+
+
+def test_a_text_without_another_alternative_never_slips() -> None:
+    for rates in ((1.0, 0.0), (0.0, 1.0)):
+        pad = Scratchpad(random.Random(0), *rates)
+        assert pad.step("a = {}", "b") == pad.step("a = {}", "b", ["b"]) == "b"
+        assert pad.lines == ["a = b", "a = b"]
+
+
+def test_a_noticed_slip_of_a_text_is_repaired() -> None:
+    pad = Scratchpad(random.Random(0), 1.0, 0.0)
+    assert pad.step("T and F = {}", "F", "TF") == "F"
+    assert pad.lines == ["T and F = T", "Wait, T and F = F"]

@@ -143,6 +143,7 @@ def children_of(parent: int) -> list[str]:
     return [child for task in tasks for child in task.read_text().split()]
 
 
+@pytest.mark.long
 def test_a_killed_process_loses_no_finished_shard_and_leaves_no_worker(
     tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:
@@ -172,6 +173,7 @@ def test_a_killed_process_loses_no_finished_shard_and_leaves_no_worker(
         time.sleep(0.05)
 
 
+@pytest.mark.long
 def test_an_interrupted_process_does_not_wait_for_the_shards_that_it_has_queued(
     tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:

@@ -14,7 +14,8 @@ from reasoning_lab.config.optimization import OptimizerConfig, TrapezoidConfig
 from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.launch.job import launched
 from reasoning_lab.stages.rl.engines import exclusive_server
-from reasoning_lab.tracking.history import read_history
+from reasoning_lab.stages.rl.options import ImportanceConfig
+from reasoning_lab.tracking.curves import read_history
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.training.job import Job
 from tests.support.launches import max_weight_difference, with_placement
@@ -36,6 +37,8 @@ def test_a_server_draws_what_the_policy_would_also_for_a_run_that_goes_on(
         screen_group_size=2,
         group_size=4,
         staleness=staleness,
+        # By default the server's completions would be weighted, and the policy's own not.
+        importance=ImportanceConfig("none"),
         optimization=optimization(
             optimizer=momentum,
             learning_rate=0.03,
@@ -60,7 +63,7 @@ def test_a_server_draws_what_the_policy_would_also_for_a_run_that_goes_on(
         server.restart()
         trained("rl", served, states[2], config)
     assert max_weight_difference(there, states[2] / "out") < 1e-6
-    mismatch = read_history(there)["train/mismatch_max"]
+    mismatch = read_history(there)["mismatch/logprob_difference_max"]
     assert mismatch[0] < 1e-4
     assert (max(mismatch.values()) < 1e-4) == (staleness == 0)
 
@@ -102,4 +105,4 @@ def test_servers_get_the_whole_weights_of_trainers_that_share_them(
         pushed = [Path(body["kwargs"]["weights_path"]) for body in server.bodies["/collective_rpc"]]
     curves = read_history(job.out_dir)
     assert [int(path.name) for path in pushed] == sorted(curves["rollout/policy_version"].values())
-    assert max(curves["train/mismatch_max"].values()) < 1e-4
+    assert max(curves["mismatch/logprob_difference_max"].values()) < 1e-4

@@ -5,19 +5,33 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import scipy.stats
 
 from reasoning_lab.config.optimization import TrapezoidConfig
+from reasoning_lab.config.policy_loss import (
+    CISPOConfig,
+    ClipConfig,
+    DPPOConfig,
+    GSPOConfig,
+    PolicyLossConfig,
+    ReinforceConfig,
+    SAPOConfig,
+)
 from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.config.validation import ValidationConfig
-from reasoning_lab.stages.rl.stage import (
+from reasoning_lab.graph.ledger import Ledger
+from reasoning_lab.stages.rl.options import (
+    EntropyConfig,
     FilterConfig,
+    ImportanceConfig,
     KLConfig,
-    RLStage,
+    SecondVerifierConfig,
     TemperatureConfig,
 )
+from reasoning_lab.stages.rl.stage import RLStage
 from reasoning_lab.types import UserError, Verdict
 from tests.support.rl import TableTracker
-from tests.support.stages import optimization, run_stage
+from tests.support.stages import RL, optimization, run_stage, trained
 
 BATCH, STEPS = 4, 6
 
@@ -26,7 +40,7 @@ BATCH, STEPS = 4, 6
 def run(context: Any, tmp_path: Path) -> Any:
     """Trains the coin tosser and gives its metrics, each step's values and the tables."""
 
-    def trained(**changes: Any) -> tuple[dict[str, Any], list[dict[str, float]], TableTracker]:
+    def train(**changes: Any) -> tuple[dict[str, Any], list[dict[str, float]], TableTracker]:
         tracker = TableTracker()
         config = RLStage(
             problems=ProblemsConfig([1], 40),
@@ -40,10 +54,10 @@ def run(context: Any, tmp_path: Path) -> Any:
             replace(config, **changes),
             replace(context, out_dir=folder / "out", work_dir=folder / "work", tracker=tracker),
         )
-        steps = tracker.lightning_logger.steps
+        steps = tracker.steps
         return metrics, [steps[step] for step in sorted(steps)], tracker
 
-    return trained
+    return train
 
 
 def values(steps: list[dict[str, float]], key: str) -> list[float]:
@@ -86,12 +100,105 @@ def test_engine_and_trainer_agree_and_the_first_step_stands_on_the_reference(run
         kl=KLConfig(log_every_steps=1),
         optimization=optimization(learning_rate=3e-3, batch_size=BATCH),
     )
-    assert max(values(steps, "train/mismatch_max")) < 1e-3
+    assert max(values(steps, "mismatch/logprob_difference_max")) < 1e-3
     far = values(steps, "train/kl_to_reference")
     assert abs(far[0]) < 1e-6
     assert far[-1] > 1e-4
     # At the weights that sampled nothing is clipped.
     assert values(steps, "train/clip_high_frac") == [0.0] * len(far)
+
+
+POLICY_LOSSES: dict[str, PolicyLossConfig] = {
+    "clip": ClipConfig(),
+    "gspo": GSPOConfig(),
+    "cispo": CISPOConfig(),
+    "dppo": DPPOConfig(),
+    "sapo": SAPOConfig(),
+    "reinforce": ReinforceConfig(),
+}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", POLICY_LOSSES)
+def test_each_policy_loss_learns_to_be_brief_over_several_epochs(run: Any, name: str) -> None:
+    _, steps, _ = run(
+        group_size=8,
+        epochs=3,
+        policy_loss=POLICY_LOSSES[name],
+        signal="reward",
+        rewards={"short": {"_target_": "reasoning_lab.rewards.linear_length"}},
+        optimization=optimization(learning_rate=3e-3, batch_size=BATCH, length="10 steps"),
+    )
+    tokens = values(steps, "rollout/completion_tokens_mean")
+    assert tokens[-1] < 0.4 * tokens[0]
+    fractions = [values(steps, f"train/clip_{bound}_frac") for bound in ("low", "high")]
+    if name in ("sapo", "reinforce"):
+        assert fractions == [[], []]
+    else:
+        assert [max(values) > 0 for values in fractions] == [name != "cispo", True]
+
+
+def test_later_epochs_are_clipped_by_sequences_and_entropy_is_rewarded(run: Any) -> None:
+    config = {
+        "group_size": 8,
+        "epochs": 3,
+        "policy_loss": GSPOConfig(),
+        "importance": ImportanceConfig("mask", "sequence", 0.5, 5.0),
+        "optimization": optimization(learning_rate=1e-2, batch_size=BATCH),
+    }
+    _, plain, _ = run(**config)
+    assert max(values(plain, "train/clip_high_frac")) > 0
+    assert not values(plain, "train/entropy")
+    _, rewarded, _ = run(**config, entropy=EntropyConfig(bonus=3.0, top_frac=0.5))
+    last = [steps[-1]["rollout/entropy"] for steps in (plain, rewarded)]
+    assert last[1] > 1.1 * last[0]
+    assert all(value > 0 for value in values(rewarded, "train/entropy"))
+
+
+def test_tokens_that_do_not_train_are_counted_by_reason(context: Any, tmp_path: Path) -> None:
+    config = replace(
+        RL,
+        staleness=1,
+        importance=ImportanceConfig("mask", "token", 0.95, 1.05),
+        entropy=EntropyConfig(top_frac=0.5),
+        optimization=optimization(learning_rate=3e-3),
+    )
+    ledger, tracker = Ledger(), TableTracker()
+    trained("rl", replace(context, tracker=tracker), tmp_path, config, ledger)
+    flow = ledger.flows["completion_tokens"]
+    steps = tracker.steps.values()
+    outside, low = (
+        values(list(steps), f"train/{reason}_frac") for reason in ("outside_band", "low_entropy")
+    )
+    # The first steps' rollouts are of the weights that they train.
+    assert outside[0] == 0 < max(outside)
+    assert flow.dropped["outside_band"] / flow.taken == pytest.approx(
+        sum(outside) / len(outside), rel=0.3
+    )
+    assert 0.3 < low[0] < 0.7
+    assert flow.passed > 0
+    # What has little entropy is left out by choice; of the band the user is warned.
+    assert flow.unplanned == flow.dropped["outside_band"]
+
+
+@pytest.mark.parametrize("steps", [30, pytest.param(200, marks=pytest.mark.long)])
+def test_without_learning_the_mismatch_stays_where_it_was(run: Any, steps: int) -> None:
+    still = optimization(learning_rate=0.0, batch_size=2, length=f"{steps} steps")
+    _, logged, _ = run(group_size=4, optimization=still, advantage="reinforce_pp", signal="reward")
+    measured = values(logged, "mismatch/logprob_difference_mean")
+    assert len(measured) > 0.8 * steps
+    # Student's t of the slope, of which 4 would be a trend.
+    slope = scipy.stats.linregress(range(len(measured)), measured)
+    assert abs(slope.slope) < 4 * slope.stderr
+    assert max(values(logged, "mismatch/kl")) < 1e-9
+    assert min(values(logged, "mismatch/effective_sample_frac")) > 1 - 1e-9
+    assert max(values(logged, "mismatch/outside_frac")) == 0.0
+
+
+def test_after_large_updates_the_engine_samples_from_the_new_weights(run: Any) -> None:
+    large = optimization(learning_rate=1e-2, batch_size=BATCH, length="10 steps")
+    _, steps, _ = run(group_size=8, optimization=large)
+    assert max(values(steps, "mismatch/logprob_difference_max")) < 1e-4
 
 
 def test_only_what_was_measured_is_logged(run: Any) -> None:
@@ -109,7 +216,7 @@ def test_later_epochs_leave_the_policy_that_sampled(run: Any) -> None:
         group_size=8, epochs=4, optimization=optimization(learning_rate=1e-2, batch_size=BATCH)
     )
     assert max(values(steps, "train/clip_high_frac")) > 0
-    assert max(values(steps, "train/mismatch_max")) < 1e-3
+    assert max(values(steps, "mismatch/logprob_difference_max")) < 1e-3
 
 
 @pytest.mark.parametrize("balance", ["all", "equal"])
@@ -150,12 +257,41 @@ def test_rollouts_ahead_are_those_of_the_weights_before_the_last_update(run: Any
     assert sampled_metrics(ahead, 0) == sampled_metrics(asleep, 0)
     assert sampled_metrics(ahead, 1) == sampled_metrics(asleep, 1) != sampled_metrics(awake, 1)
     assert sampled_metrics(ahead, 2) != sampled_metrics(asleep, 2)
-    assert ahead[1]["train/mismatch_max"] > 1e-2 > awake[1]["train/mismatch_max"]
+    assert (
+        ahead[1]["mismatch/logprob_difference_max"]
+        > 1e-2
+        > awake[1]["mismatch/logprob_difference_max"]
+    )
     # Without an update in between, ahead is the same as in turn.
     _, both, _ = run(group_size=8, optimization=still, staleness=1)
     assert [sampled_metrics(both, number) for number in range(STEPS)] == [
         sampled_metrics(asleep, number) for number in range(STEPS)
     ]
+
+
+def test_partial_rollouts_have_the_logprobs_of_the_versions_that_sampled_them(run: Any) -> None:
+    steady = TrapezoidConfig(decay_frac=0.5)
+    options: dict[str, Any] = {
+        "group_size": 4,
+        "max_new_tokens": 24,
+        "signal": "reward",
+        "rewards": {"short": {"_target_": "reasoning_lab.rewards.linear_length"}},
+        "temperature": TemperatureConfig(start=1.5, end=1.5),
+        "staleness": 4,
+        "partial_rollouts": "continue",
+    }
+    still = optimization(learning_rate=0.0, batch_size=BATCH, length="10 steps", schedule=steady)
+    _, asleep, _ = run(**options, optimization=still)
+    _, awake, _ = run(**options, optimization=replace(still, learning_rate=1e-2))
+    for steps in (asleep, awake):
+        assert max(values(steps, "rollout/interrupted_frac")) > 0.1
+        assert max(values(steps, "rollout/age_max")) <= 4
+        assert values(steps, "rollout/age_mean")[0] == 0 < values(steps, "rollout/age_mean")[-1]
+        assert values(steps, "rollout/rollouts") == [4 * BATCH] * 10
+        assert max(values(steps, "rollout/groups_stale")) == 0
+    # Weights that stay give each token the logprob that it was sampled with, also after a stop.
+    assert max(values(asleep, "mismatch/logprob_difference_max")) < 1e-4
+    assert max(values(awake, "mismatch/logprob_difference_max")) > 1e-2
 
 
 def test_validation_watches_and_changes_nothing(run: Any) -> None:
@@ -224,3 +360,10 @@ def test_annealing_is_no_collapse(run: Any, caplog: pytest.LogCaptureFixture) ->
     entropies = values(steps, "rollout/entropy")
     assert sum(entropies[-10:]) > 0.5 * sum(entropies[:10])
     assert "entropy collapses" not in caplog.text
+
+
+def test_a_second_verifier_reads_at_the_steps_that_are_asked_for(run: Any) -> None:
+    _, steps, _ = run(second_verifier=SecondVerifierConfig(count=4, every_steps=3))
+    assert [at for at, step in enumerate(steps) if "rollout/second_verifier_read" in step] == [0, 3]
+    _, steps, _ = run(second_verifier=SecondVerifierConfig(count=0, every_steps=1))
+    assert not values(steps, "rollout/second_verifier_read")

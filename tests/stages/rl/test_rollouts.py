@@ -11,9 +11,11 @@ from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.sampling.engine import Sampling, rollout_seeds
 from reasoning_lab.sampling.rollouts import RolloutSampler
+from reasoning_lab.stages.rl.options import DomainConfig, FilterConfig
+from reasoning_lab.stages.rl.prompts import warn_of_absent_domains
 from reasoning_lab.stages.rl.records import PromptBatch, RewardedGroup, StepRollouts
 from reasoning_lab.stages.rl.rollouts import RolloutCollector, training_rows
-from reasoning_lab.stages.rl.stage import FilterConfig, RLStage
+from reasoning_lab.stages.rl.stage import RLStage
 from reasoning_lab.tracking.progress import Progress
 from reasoning_lab.types import Completion, Problem, Prompt, UserError
 from reasoning_lab.verify import Verifier
@@ -58,7 +60,9 @@ class Script:
 
 
 def problem(prompt: str) -> Problem:
-    return Problem(prompt, "1", "number", "f")
+    """`logic: a` is a prompt of logic, and `a` one of mathematics."""
+    domain = prompt.rpartition(": ")[0] or "mathematics"
+    return Problem(prompt, "1", "number", "f", domain=domain)
 
 
 @pytest.fixture
@@ -159,6 +163,123 @@ def test_groups_without_signal_are_in_the_deviation_over_the_update(collected: A
     # Less the group's mean: -1, -1, 1, 1 and four times 0, so the variance is 4 / 8.
     (trained,) = result.trained_groups
     assert advantages(trained) == pytest.approx([-(2**0.5)] * 2 + [2**0.5] * 2, abs=1e-3)
+
+
+def test_each_domain_is_standardized_by_itself(collected: Any) -> None:
+    lines = {
+        "easy": [*group(WRONG, 2), *group(RIGHT, 2, 2, 2)],
+        "logic: hard": [*group(WRONG, 2, 2, 2), *group(RIGHT, 2)],
+        "chess: never": group(WRONG, 2, 2, 2, 2),
+    }
+    result, _ = collected(lines, advantage="reinforce_pp", standardize_over="domain")
+    # Means 1/2 and -1/2 of rewards -1 and 1, and the deviation is the root of 3/4.
+    far, near = 3**0.5, 3**-0.5
+    easy, hard = result.trained_groups
+    assert advantages(easy) == pytest.approx([-far, near, near, near], abs=1e-3)
+    assert advantages(hard) == pytest.approx([-near, -near, -near, far], abs=1e-3)
+    # A domain without a signal is dropped by itself.
+    assert [group.problem.domain for group in result.groups] == ["mathematics", "logic", "chess"]
+    assert result.dropped_groups == {"no_signal": 1}
+    assert_complete(result)
+    together, _ = collected(lines, advantage="reinforce_pp")
+    # Of twelve rewards four are 1: mean -1/3, deviation the root of 8/9.
+    assert advantages(together.groups[2]) == pytest.approx([-(0.5**0.5)] * 4, abs=1e-3)
+
+
+def test_the_deviation_of_a_domain_counts_its_groups_without_signal(collected: Any) -> None:
+    lines = {
+        "logic: both": [*group(WRONG, 2, 2), *group(RIGHT, 2, 2)],
+        "both": [*group(WRONG, 2, 2), *group(RIGHT, 2, 2)],
+        "logic: right": group(RIGHT, 2, 2, 2, 2),
+    }
+    options = {"advantage": "reinforce_pp_baseline", "standardize_over": "domain"}
+    result, _ = collected(lines, **options)
+    logic, other = map(advantages, result.trained_groups)
+    # The variance is 4 / 8 in logic, and 1 in mathematics.
+    assert logic == pytest.approx([-(2**0.5)] * 2 + [2**0.5] * 2, abs=1e-3)
+    assert other == pytest.approx([-1.0] * 2 + [1.0] * 2, abs=1e-3)
+
+
+def test_a_domain_has_rewards_and_a_group_size_of_its_own(collected: Any) -> None:
+    lines = {
+        "a": [*group(WRONG, 2, 2), *group(RIGHT, 2, 2)],
+        "logic: b": [*group(WRONG, 2, 6), *group(RIGHT, 10)],
+        "logic: c": group(RIGHT, 2, 2, 8),
+    }
+    domains = {"logic": DomainConfig(group_size=3, rewards={"short": LENGTH["length"]})}
+    result, script = collected(lines, signal="reward", advantage="dr_grpo", domains=domains)
+    assert {prompt: len(seeds) for prompt, seeds in script.seeds.items()} == {
+        "a": 4,
+        "logic: b": 3,
+        "logic: c": 3,
+    }
+    plain, long, short = (
+        [record.reward_terms for record in rewarded.rollouts] for rewarded in result.groups
+    )
+    assert plain == [{"correctness": -1.0}] * 2 + [{"correctness": 1.0}] * 2
+    # A tenth of ten tokens costs a tenth, and each group is compared with its own mean.
+    assert [row["short"] for row in long] == pytest.approx([-0.2, -0.6, -1.0])
+    assert [row["short"] for row in short] == pytest.approx([-0.2, -0.2, -0.8])
+    assert advantages(result.groups[1]) == pytest.approx([0.4, 0.0, -0.4], abs=1e-6)
+    assert not any(rewarded.oversampled for rewarded in result.groups)
+    assert_complete(result)
+    # Each prompt weighs alike, however many rollouts it has.
+    config = RLStage(
+        group_size=4,
+        max_new_tokens=MOST,
+        aggregation="constant",
+        domains=domains,
+        optimization=optimization(batch_size=3),
+    )
+    rows = training_rows(result.trained_groups, word_tokenizer(), config)
+    assert [row.token_weight for row in rows] == pytest.approx(
+        [1 / (3 * 4 * MOST)] * 4 + [1 / (3 * 3 * MOST)] * 6
+    )
+    assert config.largest_group_size == 4
+    assert config.row_tokens_at_most() == 4 * MOST
+
+
+@pytest.mark.parametrize(
+    ("domain", "changes", "text"),
+    [
+        (DomainConfig(), {}, r"stages\.rl\.domains\.logic: nothing is otherwise"),
+        (
+            DomainConfig(rewards={"short": {"_target_": "reasoning_lab.rewards.shrt"}}),
+            {},
+            r"stages\.rl\.domains\.logic\.rewards\.short\._target_: there is no",
+        ),
+        (
+            DomainConfig(rewards=LENGTH),
+            {"advantage": "reinforce_pp_baseline"},
+            r"stages\.rl\.domains: reinforce_pp_baseline .*standardize_over=domain",
+        ),
+    ],
+)
+def test_a_domain_that_cannot_be_is_refused(
+    domain: DomainConfig, changes: dict[str, Any], text: str
+) -> None:
+    config = RLStage(
+        group_size=2, max_new_tokens=9, optimization=optimization(), domains={"logic": domain}
+    )
+    with pytest.raises(UserError, match=text):
+        replace(config, **changes).check("stages.rl", HardwareConfig())
+
+
+def test_a_domain_that_no_prompt_is_of_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    problems = [problem("a"), problem("logic: b")]
+    warn_of_absent_domains(["logic", "mathematics"], problems, "stages.rl")
+    assert not caplog.messages
+    warn_of_absent_domains(["logic", "logik"], problems, "stages.rl")
+    (sentence,) = caplog.messages
+    assert sentence.startswith("stages.rl.domains.logik: no prompt")
+    assert "logic, mathematics;" in sentence
+
+
+@pytest.mark.parametrize("name", ["grpo", "dr_grpo", "rloo"])
+def test_an_estimator_of_groups_standardizes_nothing(name: str) -> None:
+    config = RLStage(group_size=2, max_new_tokens=9, optimization=optimization(), advantage=name)
+    with pytest.raises(UserError, match=r"stages\.rl\.standardize_over=domain: advantage=.*leave"):
+        replace(config, standardize_over="domain").check("stages.rl", HardwareConfig())
 
 
 @pytest.mark.parametrize(

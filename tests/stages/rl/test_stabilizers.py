@@ -4,10 +4,11 @@ from collections import Counter
 
 import pytest
 
+from reasoning_lab.stages.rl.options import TemperatureConfig
 from reasoning_lab.stages.rl.prompts import screening_reason
 from reasoning_lab.stages.rl.records import DropReason
 from reasoning_lab.stages.rl.rollouts import balanced_indices, length_variation
-from reasoning_lab.stages.rl.stage import RLStage, TemperatureConfig
+from reasoning_lab.stages.rl.stage import RLStage
 from tests.support.rollouts import group
 
 

@@ -1,18 +1,40 @@
 """The micro-batches of an update and their gradient, and a step's entropy."""
 
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor
 
+from reasoning_lab.config.optimization import OptimizationConfig
+from reasoning_lab.config.policy_loss import (
+    CISPOConfig,
+    ClipConfig,
+    DPPOConfig,
+    GSPOConfig,
+    ReinforceConfig,
+    SAPOConfig,
+)
 from reasoning_lab.data.tokens.batches import completion_batch
 from reasoning_lab.kernels.batch import TokenBatch
 from reasoning_lab.kernels.binding import bind_kernels
-from reasoning_lab.kernels.logprobs import token_logprobs
-from reasoning_lab.losses.policy_gradient import grpo_loss, token_weights
+from reasoning_lab.kernels.logprobs import token_entropies, token_logprobs
+from reasoning_lab.losses.policy_gradient import token_weights, weighted_loss
+from reasoning_lab.losses.policy_losses import clip
 from reasoning_lab.models.tokenizer import prompt_tokens
+from reasoning_lab.stages.rl.graders import FrozenPolicy, Teacher
+from reasoning_lab.stages.rl.options import EntropyConfig, ImportanceConfig, KLConfig
 from reasoning_lab.stages.rl.stage import RLStage
-from reasoning_lab.stages.rl.update import entropy, rank_batches, rollout_batches
+from reasoning_lab.stages.rl.update import (
+    Objective,
+    entropy,
+    rank_batches,
+    rollout_batches,
+)
+from reasoning_lab.system.ranks import Peers
 from reasoning_lab.types import Example
-from tests.support.rl import rewarded_group, word_tokenizer
+from tests.support.rl import jittered, rewarded_group, word_tokenizer
+from tests.support.tensors import gradient_of
 from tests.support.tiny import tiny_model
 
 
@@ -51,9 +73,8 @@ def test_gradient_padded_alone_and_joined_is_one() -> None:
             values.repeat_interleave(lengths) for values in (advantages, weights)
         )
         behavior_logprobs = logprobs.detach() + 0.1
-        loss = grpo_loss(
-            logprobs, behavior_logprobs, advantages_of_tokens, weights_of_tokens, 0.2, 0.2
-        ).loss
+        tokens = clip(logprobs, behavior_logprobs, advantages_of_tokens, lengths)
+        loss = weighted_loss(tokens.losses, weights_of_tokens)
         return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()))])
 
     padded = gradient([completion_batch(examples)])
@@ -78,10 +99,91 @@ def test_an_idle_ranks_batch_has_a_gradient_of_zeros() -> None:
             bind_kernels(model)
         model.zero_grad()
         logprobs = token_logprobs(model, idle.tokens)
-        result = grpo_loss(logprobs, idle.rollout_logprobs, idle.advantages, idle.weights, 0.2, 0.2)
-        result.loss.backward()
+        lengths = idle.tokens.trained_lengths
+        tokens = clip(logprobs, idle.rollout_logprobs, idle.advantages, lengths)
+        weighted_loss(tokens.losses, idle.weights).backward()
         slopes = [parameter.grad for parameter in model.parameters()]
         assert all(slope is not None and not slope.any() for slope in slopes)
+
+
+OBJECTIVES: dict[str, dict[str, Any]] = {
+    "clip": {"policy_loss": ClipConfig(clip_low=0.05, clip_high=0.05)},
+    "gspo": {
+        "policy_loss": GSPOConfig(clip_low=0.05, clip_high=0.05),
+        "importance": ImportanceConfig("mask", "sequence", 0.2, 1.5),
+    },
+    "cispo": {
+        "policy_loss": CISPOConfig(clip_high=0.05),
+        "entropy": EntropyConfig(bonus=0.3, top_frac=0.4),
+    },
+    "dppo": {
+        "policy_loss": DPPOConfig(clip_low=0.01, clip_high=0.01),
+        "importance": ImportanceConfig("truncate", "token", 0.0, 1.1),
+        "entropy": EntropyConfig(top_frac=0.2),
+    },
+    "sapo": {"policy_loss": SAPOConfig(), "entropy": EntropyConfig(bonus=0.3)},
+    "reinforce": {"policy_loss": ReinforceConfig(), "kl": KLConfig(weight=0.1)},
+    "teacher": {"policy_loss": CISPOConfig(clip_high=0.05)},
+}
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("aggregation", ["token", "sequence"])
+def test_no_cut_into_micro_batches_and_no_kernel_changes_the_objective(
+    name: str, aggregation: str
+) -> None:
+    options = {"importance": ImportanceConfig("none"), **OBJECTIVES[name]}
+    of_step = OptimizationConfig(batch_size=2)
+    config = RLStage(max_new_tokens=9, aggregation=aggregation, optimization=of_step, **options)
+    groups = [rewarded_group(1.0, 0.0, -1.0), rewarded_group(-0.5, 0.7)]
+    groups = [jittered(group, seed) for seed, group in enumerate(groups)]
+    model = tiny_model("qwen3", 20, 0, 1, seed=4)
+    policy_loss = config.policy_loss.build("policy_loss")
+
+    def gradient_and_metrics(rows: int | None) -> tuple[Tensor, dict[str, float]]:
+        batches = rollout_batches(groups, word_tokenizer(), config, rows, torch.device("cpu"))
+        frozen = FrozenPolicy(tiny_model("qwen3", 20, 0, 1, seed=5))
+        reference = frozen if config.kl.weight else None
+        teacher = Teacher(frozen, reward_weight=0.5) if name == "teacher" else None
+        objective = Objective(model, batches, config, policy_loss, 0.8, Peers(), reference, teacher)
+        model.zero_grad()
+        for number in range(len(batches)):
+            objective.loss(number).backward()
+        slopes = [gradient_of(parameter).flatten() for parameter in model.parameters()]
+        return torch.cat(slopes), objective.tally.values(1)
+
+    whole, metrics = gradient_and_metrics(None)
+    assert whole.abs().max() > 1e-3
+    assert metrics["mismatch/kl"] > 1e-3
+    for rows, binds in [(1, False), (2, False), (None, True), (1, True), (3, True)]:
+        if binds:
+            bind_kernels(model)
+        cut, cut_metrics = gradient_and_metrics(rows)
+        torch.testing.assert_close(cut, whole, atol=1e-5, rtol=1e-5)
+        assert cut_metrics == pytest.approx(metrics, abs=1e-5, rel=1e-4)
+
+
+def test_only_tokens_of_high_entropy_train_and_the_bonus_is_their_mean_entropy() -> None:
+    config = RLStage(
+        max_new_tokens=9,
+        policy_loss=ReinforceConfig(),
+        importance=ImportanceConfig("none"),
+        entropy=EntropyConfig(bonus=0.5, top_frac=0.4),
+    )
+    groups = [jittered(rewarded_group(1.0, 0.5, -1.0), 3)]
+    model = tiny_model("qwen3", 20, 0, 1, seed=4)
+    (batch,) = rollout_batches(groups, word_tokenizer(), config, None, torch.device("cpu"))
+    policy_loss = config.policy_loss.build("policy_loss")
+    objective = Objective(model, [batch], config, policy_loss, 0.8, Peers(), None)
+    loss = objective.loss(0)
+    entropies = token_entropies(model, batch.tokens, 0.8)
+    logprobs = token_logprobs(model, batch.tokens, 0.8)
+    # Four of nine, but the three rollouts' first tokens, the fourth to the sixth, are alike.
+    highest = entropies.argsort(descending=True)[:6]
+    assert float(entropies[highest[3:]].std()) < 1e-6 < float(entropies[highest[:4]].std())
+    expected = -(batch.advantages * logprobs)[highest].sum() / 9 - 0.5 * entropies[highest].mean()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert objective.tally.values(1)["train/low_entropy_frac"] == pytest.approx(3 / 9)
 
 
 @pytest.mark.parametrize("rows", [None, 1, 3])

@@ -16,7 +16,7 @@ from reasoning_lab.verify.gym.families import (
     REVIEWED_FAMILIES,
 )
 from reasoning_lab.verify.gym.scorers import SCORERS
-from tests.support.verification import SHIPPED_FAMILIES, generated_problems
+from tests.support.verification import SHIPPED_FAMILIES, generated_problems, gym_problem
 
 
 def test_every_family_of_reasoning_gym_has_one_kind() -> None:
@@ -70,6 +70,9 @@ def test_verdicts_are_those_of_reasoning_gym(family: str) -> None:
             # reasoning-gym parses a LaTeX fraction and ignores the text behind it.
             if answer.endswith(("}1", "$1")):
                 has_full_score = False
+            # reasoning-gym skips brackets and other words in an answer to this family.
+            if family == "knights_knaves" and answer != problem.gold:
+                has_full_score = has_full_score and answer in other_golds
             assert (check(problem, answer) is Verdict.CORRECT) is has_full_score, (
                 problem.gold,
                 answer,
@@ -81,3 +84,54 @@ def test_no_answer_changes_the_metadata_of_a_problem() -> None:
     before = repr(problem.metadata)
     check(problem, problem.gold)
     assert repr(problem.metadata) == before
+
+
+ISLAND = "Amelia is a hero, and Zoey is a villain."
+
+
+@pytest.mark.parametrize(
+    ("family", "gold", "answer", "expected"),
+    [
+        ("knights_knaves", ISLAND, "Zoey is a villain and Amelia is a hero", Verdict.CORRECT),
+        ("knights_knaves", ISLAND, "Amelia is a hero, Zoey is a villain", Verdict.CORRECT),
+        ("knights_knaves", ISLAND, "Amelia is a hero, and Zoey is a hero.", Verdict.WRONG),
+        ("knights_knaves", ISLAND, "Zoey is a villain.", Verdict.WRONG),
+        # Both roles of one person are no answer.
+        (
+            "knights_knaves",
+            ISLAND,
+            "Amelia is a hero, Amelia is a villain, and Zoey is a villain",
+            Verdict.WRONG,
+        ),
+        # reasoning-gym gives these the full score.
+        ("knights_knaves", ISLAND, f"It is false that {ISLAND}", Verdict.UNPARSEABLE),
+        ("knights_knaves", ISLAND, f"{ISLAND[:-1]} or hero", Verdict.UNPARSEABLE),
+        ("syllogism", "Yes", "No", Verdict.WRONG),
+        ("syllogism", "Yes", "Yes and No", Verdict.UNPARSEABLE),
+        ("aiw", "4", "4", Verdict.CORRECT),
+        ("aiw", "4", "5", Verdict.WRONG),
+        ("letter_counting", "2", "two", Verdict.UNPARSEABLE),
+        ("spell_backward", "enoiD", "enoid", Verdict.CORRECT),
+        ("spell_backward", "enoiD", "enoi", Verdict.WRONG),
+        ("spell_backward", "enoiD", "e n o i D", Verdict.UNPARSEABLE),
+        ("caesar_cipher", "AS YOU", "AS YOU", Verdict.CORRECT),
+        ("caesar_cipher", "AS YOU", "AS YOV", Verdict.WRONG),
+        ("word_sorting", "Only, act, way", "Only,act,way", Verdict.CORRECT),
+        ("word_sorting", "Only, act, way", "act, Only, way", Verdict.WRONG),
+        ("word_sorting", "Only, act, way", "Only act way", Verdict.UNPARSEABLE),
+        ("family_relationships", "mother-in-law", "Mother-in-law", Verdict.CORRECT),
+        ("family_relationships", "mother-in-law", "mother", Verdict.WRONG),
+        ("family_relationships", "mother", "mother or aunt", Verdict.UNPARSEABLE),
+        ("path_star", "1 4 8", "1  4 8", Verdict.CORRECT),
+        ("path_star", "1 4 8", "8 4 1", Verdict.WRONG),
+        ("path_star", "1 4 8", "1, 4, 8", Verdict.UNPARSEABLE),
+        ("course_schedule", "True", "False", Verdict.WRONG),
+        ("course_schedule", "True", "1", Verdict.UNPARSEABLE),
+    ],
+)
+def test_answers_to_the_families_of_words(
+    family: str, gold: str, answer: str, expected: Verdict
+) -> None:
+    problem = gym_problem(family, gold, sorted_words=["Only", "act", "way"])
+    assert gold_error(problem) is None
+    assert check(problem, answer) is expected
