@@ -3,7 +3,7 @@
 #   make demo       run the tiny recipe on the CPU; results in runs/
 #   make test       run the fast test suite
 #   make test-long  kill runs at random moments; launchers, sweepers (minutes)
-#   make test-soak  more kills, thousands of draws, a rehearsal under FSDP
+#   make test-soak  more kills, lost machines, thousands of draws, rarer pairs of parts (an hour)
 #   make test-vllm  the engines against the real vLLM, in an environment of its own (.venv-vllm)
 #   make test-notebooks  run every notebook from its beginning, at smoke size
 #   make test-distributed  DDP, FSDP and DeepSpeed in two processes each (minutes)
@@ -60,8 +60,9 @@ test-long: $(VENV)/dev.stamp
 	@$(BIN)/pytest -m long
 
 # What a landing does not wait for.
-test-soak: $(VENV)/dev.stamp
-	@$(BIN)/pytest -m soak
+test-soak: $(VENV)/dev.stamp .venv-vllm/dev.stamp
+	@$(BIN)/pytest -m "soak and not vllm"
+	@.venv-vllm/bin/pytest -m "soak and vllm" tests/sampling
 
 # A notebook takes longer than a test may. It starts without the runs of the last time.
 test-notebooks: $(VENV)/dev.stamp
@@ -69,10 +70,10 @@ test-notebooks: $(VENV)/dev.stamp
 	@$(BIN)/pytest --nbmake --timeout 600 notebooks
 
 test-vllm: .venv-vllm/dev.stamp
-	@.venv-vllm/bin/pytest -m vllm
+	@.venv-vllm/bin/pytest -m "vllm and not soak" tests/sampling tests/doctor tests/benchmarks
 
 test-distributed: $(VENV)/dev.stamp
-	@$(BIN)/pytest -m distributed
+	@$(BIN)/pytest -m "distributed and not soak"
 
 test-gpu: $(VENV)/dev.stamp
 	@$(BIN)/pytest -m gpu tests/test_gpu.py

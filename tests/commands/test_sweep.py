@@ -155,15 +155,19 @@ def twin_stages(folder: Path) -> list[str]:
     ]
 
 
-@pytest.mark.long
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "launcher",
     [
-        ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
-        ["hydra/launcher=submitit_local", "hydra.launcher.timeout_min=5"],
+        pytest.param(
+            ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"], id="joblib", marks=pytest.mark.long
+        ),
+        pytest.param(
+            ["hydra/launcher=submitit_local", "hydra.launcher.timeout_min=5"],
+            id="submitit",
+            marks=pytest.mark.soak,
+        ),
     ],
-    ids=["joblib", "submitit"],
 )
 def test_two_processes_that_need_the_same_stage_make_it_once(
     launcher: list[str], finished_run: Path

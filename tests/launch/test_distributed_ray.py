@@ -108,6 +108,7 @@ def machine_of_a_rank(cluster: "Cluster", folder: Path) -> Any:
     return next(machines[pid] for pid in ancestors if pid in machines)
 
 
+@pytest.mark.soak
 def test_stage_that_loses_a_machine_ends_in_the_same_bytes(
     jobs: dict[str, Job],
     tmp_path: Path,
@@ -134,6 +135,7 @@ def test_stage_that_loses_a_machine_ends_in_the_same_bytes(
     assert_processes_end(tmp_path)
 
 
+@pytest.mark.soak
 def test_stage_that_loses_machines_without_progress_is_given_up(
     jobs: dict[str, Job],
     tmp_path: Path,

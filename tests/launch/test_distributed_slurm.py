@@ -3,7 +3,6 @@
 What happens to them comes at random moments, which the message of a failure names.
 """
 
-import os
 import random
 import signal
 import subprocess
@@ -35,10 +34,6 @@ from tests.support.launches import (
 from tests.support.slurm_cluster import ask, install, jobs_of, options_of, record_of
 
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(1800)]
-# Whole recipes under a controller take minutes each.
-of_controllers = pytest.mark.skipif(
-    not os.environ.get("LAB_SLURM_CONTROLLERS"), reason="set LAB_SLURM_CONTROLLERS=1 to run them"
-)
 
 
 def on_two_machines(job: Job) -> Job:
@@ -137,6 +132,7 @@ def test_preempted_and_lost_it_ends_in_the_same_bytes(
     assert_processes_end(tmp_path)
 
 
+@pytest.mark.soak
 def test_time_limits_in_the_middle_of_a_stage(
     jobs: dict[str, Job],
     tmp_path: Path,
@@ -203,6 +199,7 @@ def wait_for_step(folder: Path, step: int) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.soak
 def test_command_that_was_killed_finds_its_job(
     undisturbed: dict[str, Any],
     tmp_path: Path,
@@ -225,7 +222,7 @@ def test_command_that_was_killed_finds_its_job(
     )
 
 
-@of_controllers
+@pytest.mark.soak
 def test_submitted_recipe_ends_without_a_shell(
     undisturbed: dict[str, Any],
     tmp_path: Path,
@@ -251,7 +248,7 @@ def test_submitted_recipe_ends_without_a_shell(
     )
 
 
-@of_controllers
+@pytest.mark.soak
 def test_cancelled_controller_cancels_the_stage(
     tmp_path: Path,
     cluster: Path,  # noqa: F811
@@ -270,7 +267,7 @@ def test_cancelled_controller_cancels_the_stage(
     assert "stages.pretrain: stopped, with its state saved at step" in log
 
 
-@of_controllers
+@pytest.mark.soak
 def test_ctrl_c_stops_the_job_with_its_state_saved(
     tmp_path: Path,
     cluster: Path,  # noqa: F811

@@ -73,7 +73,9 @@ def inside(job: Job, tmp_path_factory: pytest.TempPathFactory) -> Job:  # noqa: 
     return single
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp", "deepspeed3"])
+@pytest.mark.parametrize(
+    "strategy", ["ddp", pytest.param("fsdp", marks=pytest.mark.soak), "deepspeed3"]
+)
 def test_two_ranks_with_a_vllm_each_learn_what_one_does(
     strategy: str,
     job: Job,  # noqa: F811

@@ -1,6 +1,6 @@
 """Killed at any moment, RL trains on the same rollouts and writes the same bytes.
 
-`LAB_KILLS=20 pytest -m long tests/stages/rl/test_kills.py -s` kills twenty times in each setting.
+`LAB_KILLS=20 pytest -m "long or soak" tests/stages/rl/test_kills.py -s` kills twenty times in each setting.
 """
 
 import multiprocessing
@@ -23,6 +23,8 @@ from reasoning_lab.verify import Verifier
 from tests.support.stages import trained
 
 KILLS = int(os.environ.get("LAB_KILLS", "1"))
+# Their states hold all that those of the others do.
+RICHEST = ("rl_partial", "rl_curriculum")
 
 
 def train(name: str, values: Mapping[str, Any], folder: Path) -> None:
@@ -49,9 +51,14 @@ def contents(folder: Path) -> dict[str, str]:
     return {file.name: sha256(file) for file in sorted((folder / "out").iterdir())}
 
 
-@pytest.mark.long
 @pytest.mark.timeout(120 * (5 + KILLS))
-@pytest.mark.parametrize("name", ["rl", "rl_ahead", "rl_far_ahead", "rl_partial", "rl_curriculum"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(pytest.param(name, marks=pytest.mark.long) for name in RICHEST),
+        *(pytest.param(name, marks=pytest.mark.soak) for name in ("rl", "rl_ahead", "rl_far_ahead")),
+    ],
+)
 def test_killed_anywhere_ends_in_the_same_bytes(
     name: str, context: StageContext, tmp_path: Path
 ) -> None:
