@@ -3,7 +3,7 @@
 #   make demo       run the tiny recipe on the CPU; results in runs/
 #   make test       run the fast test suite
 #   make test-long  kill runs at random moments; launchers, sweepers (minutes)
-#   make test-soak  more kills, lost machines, thousands of draws, rarer pairs of parts (an hour)
+#   make test-soak  more kills, lost machines, thousands of draws, rarer pairs of parts
 #   make test-vllm  the engines against the real vLLM, in an environment of its own (.venv-vllm)
 #   make test-notebooks  run every notebook from its beginning, at smoke size
 #   make test-distributed  DDP, FSDP and DeepSpeed in two processes each (minutes)
