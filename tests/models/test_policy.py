@@ -36,6 +36,8 @@ PARAMETERS = {
     "smollm2_135m": 134_515_008,
     "r1_distill_qwen_1_5b": 1_777_088_000,
 }
+# Their widths.
+FROM_NOTHING = {"tiny": 128, "tiny_0_2m": 64}
 
 
 PROMPTS = {
@@ -72,9 +74,19 @@ def test_option_is_pinned_and_has_the_published_size(option: str, composed: Comp
 def test_every_option_with_a_checkpoint_is_held_to_its_size() -> None:
     assert {path.stem for path in (CONF / "model").glob("*.yaml")} == {
         *PARAMETERS,
-        "tiny",
+        *FROM_NOTHING,
         "checkpoint",
     }
+
+
+@pytest.mark.parametrize("option", FROM_NOTHING)
+def test_a_model_from_nothing_has_the_size_of_its_layers(option: str, composed: Compose) -> None:
+    """Four layers of attention, of a feed-forward of 2.75 widths, and of normalisation."""
+    model = composed(f"model={option}").root.model
+    width = FROM_NOTHING[option]
+    layer = 3 * width**2 + 3 * width * (width * 11 // 4) + 2 * width + 2 * 32
+    expected = 512 * width + 4 * layer + width
+    assert parameter_count(model.architecture, model.vocab_size) == expected
 
 
 @pytest.mark.parametrize("name", TWINS)
