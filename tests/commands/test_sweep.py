@@ -160,7 +160,9 @@ def twin_stages(folder: Path) -> list[str]:
     "launcher",
     [
         pytest.param(
-            ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"], id="joblib", marks=pytest.mark.long
+            ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
+            id="joblib",
+            marks=pytest.mark.long,
         ),
         pytest.param(
             ["hydra/launcher=submitit_local", "hydra.launcher.timeout_min=5"],

@@ -1,6 +1,7 @@
 """Killed at any moment, RL trains on the same rollouts and writes the same bytes.
 
-`LAB_KILLS=20 pytest -m "long or soak" tests/stages/rl/test_kills.py -s` kills twenty times in each setting.
+`LAB_KILLS=20 pytest -m "long or soak" tests/stages/rl/test_kills.py -s` kills twenty times in each
+setting.
 """
 
 import multiprocessing
@@ -56,7 +57,10 @@ def contents(folder: Path) -> dict[str, str]:
     "name",
     [
         *(pytest.param(name, marks=pytest.mark.long) for name in RICHEST),
-        *(pytest.param(name, marks=pytest.mark.soak) for name in ("rl", "rl_ahead", "rl_far_ahead")),
+        *(
+            pytest.param(name, marks=pytest.mark.soak)
+            for name in ("rl", "rl_ahead", "rl_far_ahead")
+        ),
     ],
 )
 def test_killed_anywhere_ends_in_the_same_bytes(
