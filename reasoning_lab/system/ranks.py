@@ -5,12 +5,15 @@ Without a process group there is one rank, 0 of 1, and nothing to exchange.
 
 import pickle
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
 Item = TypeVar("Item")
+# Silent processes are given up for lost; the longest silence is a slow rank's sampling.
+SILENCE = timedelta(hours=2)
 
 
 def rank() -> int:
@@ -45,7 +48,7 @@ class Peers:
     """
 
     def __init__(self) -> None:
-        self._group = dist.new_group(backend="gloo") if world_size() > 1 else None
+        self._group = dist.new_group(timeout=SILENCE, backend="gloo") if world_size() > 1 else None
 
     def all_gather(self, value: Item) -> list[Item]:
         """Every rank's `value`, in rank order; every rank calls this."""

@@ -1,6 +1,8 @@
 """Two processes in a process group, each of which calls one function."""
 
 import multiprocessing
+import os
+import traceback
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from datetime import timedelta
@@ -26,4 +28,9 @@ def _call(function: Callable[[Path], Result], rank: int, folder: Path) -> Result
         world_size=2,
         timeout=timedelta(seconds=100),
     )
-    return function(folder)
+    try:
+        return function(folder)
+    except BaseException:
+        # The pool ends the other rank too, which would wait for this one.
+        traceback.print_exc()
+        os._exit(1)
