@@ -18,7 +18,6 @@ import traceback
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
-from datetime import timedelta
 from pathlib import Path
 
 import datasets
@@ -42,7 +41,7 @@ from reasoning_lab.models.policy import free_memory
 from reasoning_lab.system import malloc
 from reasoning_lab.system.files import empty_folder, write_atomically
 from reasoning_lab.system.interrupts import Interrupted, clear_requests, forward_signals
-from reasoning_lab.system.ranks import rank
+from reasoning_lab.system.ranks import SILENCE, rank
 from reasoning_lab.tracking.progress import Progress
 from reasoning_lab.tracking.tracker import Tracker
 from reasoning_lab.tracking.trackers import tracker_of
@@ -52,8 +51,6 @@ from reasoning_lab.types import UserError
 from reasoning_lab.verify import Verifier, build_verifier
 
 _JOB = "job.yaml"
-# Silent processes are given up for lost; the longest silence is a slow rank's sampling.
-_SILENCE = timedelta(hours=2)
 
 
 def run_job(
@@ -204,7 +201,7 @@ def process_group(hardware: HardwareConfig) -> Iterator[None]:
         torch.set_num_threads(hardware.threads or max(1, cores // processes))
         malloc.return_freed_blocks()
     backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
-    dist.init_process_group(backend, timeout=_SILENCE)
+    dist.init_process_group(backend, timeout=SILENCE)
     if rank() != 0:
         os.dup2(2, 1)  # One rank's progress is enough.
     logging.basicConfig(

@@ -18,7 +18,8 @@ from reasoning_lab.sampling.engine import (
     rollout_seeds,
     with_instruction,
 )
-from reasoning_lab.system.ranks import Item, Peers, rank, rank_slice, world_size
+from reasoning_lab.sampling.remote import Outcome, merged, whole_groups
+from reasoning_lab.system.ranks import Peers, rank, rank_slice, world_size
 from reasoning_lab.tracking.progress import Progress, Task
 from reasoning_lab.types import (
     Completion,
@@ -47,6 +48,7 @@ class PartialRollout:
         completion: Its tokens so far.
         token_versions: The policy version that sampled each of them.
         ended: True = no token follows.
+        rank: The rank that samples it from its first token to its last, and alone has its tokens.
     """
 
     problem: Problem
@@ -54,6 +56,7 @@ class PartialRollout:
     completion: Completion = NOTHING_YET
     token_versions: Sequence[int] = ()
     ended: bool = False
+    rank: int = 0
 
 
 class RolloutSampler:
@@ -125,14 +128,15 @@ class RolloutSampler:
 
         Returns:
             One group a problem, in order. A problem that occurs twice has two groups, each with its
-            own random numbers.
+            own random numbers. Of rollouts that another rank drew, this one has what is in
+            `remote.py`.
         """
         self._sync(policy_version)
         seeds = rollout_seeds(problems, group_size, seed)
         rank_rollouts = self._sample(
             rank_slice(problems), sampling, rank_slice(seeds), policy_version
         )
-        return self._gather_groups(rank_rollouts, problems, list(map(len, seeds)))
+        return self._shared_groups(rank_rollouts, problems, list(map(len, seeds)))
 
     def resumable_groups(
         self,
@@ -147,6 +151,35 @@ class RolloutSampler:
 
         One shard is in memory at a time. The rollouts have no logprobs. `part` names the sampling
         where the stage does other work as well, as in `Progress.task`.
+        """
+        for shard in self._shards(problems, group_size, sampling, seed, folder, part):
+            yield from whole_groups(*shard, self._peers)
+
+    def resumable_shared_groups(
+        self,
+        problems: Sequence[Problem],
+        group_size: int,
+        sampling: Sampling,
+        seed: str,
+        folder: Path,
+        part: str | None = None,
+    ) -> Iterator[RolloutGroup]:
+        """As `resumable_groups`, but each rank has the tokens of what it drew alone."""
+        for shard in self._shards(problems, group_size, sampling, seed, folder, part):
+            yield from self._shared_groups(*shard)
+
+    def _shards(
+        self,
+        problems: Sequence[Problem],
+        group_size: int,
+        sampling: Sampling,
+        seed: str,
+        folder: Path,
+        part: str | None,
+    ) -> Iterator[tuple[list[Rollout], Sequence[Problem], list[int]]]:
+        """This rank's rollouts of a shard, and the problems and group sizes of all ranks' shards.
+
+        Arguments are those of `resumable_groups`.
         """
 
         def sample_shard(shard: Sequence[Problem]) -> list[Rollout]:
@@ -171,8 +204,7 @@ class RolloutSampler:
                 if task.done < done:  # The shard was there already.
                     task.start(done)
                 part_problems = problems[start : start + stride]
-                sizes = [group_size] * len(part_problems)
-                yield from self._gather_groups(shard, part_problems, sizes)
+                yield shard, part_problems, [group_size] * len(part_problems)
             self._task = None
 
     def extend(
@@ -185,7 +217,8 @@ class RolloutSampler:
         """Each rollout with at most `most_tokens` more; every rank calls it with the same ones.
 
         Args:
-            rollouts: None has ended.
+            rollouts: None has ended. Those that other ranks sample stay as they are, but for
+                `ended`.
             sampling: `max_new_tokens` bounds whole rollouts.
             most_tokens: At least 1.
             policy_version: Of the weights that sample; the engine gets them when it changes.
@@ -193,7 +226,7 @@ class RolloutSampler:
         if policy_version != self._extended_version:
             self._sync(policy_version)
             self._extended_version = policy_version
-        of_rank = rank_slice(rollouts)
+        of_rank = [rollout for rollout in rollouts if rollout.rank == rank()]
         self._require_one_thought([rollout.problem for rollout in of_rank])
         extended = cast(InterruptibleEngine, self._engine).extend(
             [self._prompt(rollout.problem) for rollout in of_rank],
@@ -202,20 +235,28 @@ class RolloutSampler:
             [rollout.seed for rollout in of_rank],
             most_tokens,
         )
-        return self._gather(
-            [
-                _extended(before, completion, sampling.max_new_tokens, most_tokens, policy_version)
-                for before, completion in zip(of_rank, extended, strict=True)
-            ],
-            len(rollouts),
-        )
+        longer = [
+            _extended(before, completion, sampling.max_new_tokens, most_tokens, policy_version)
+            for before, completion in zip(of_rank, extended, strict=True)
+        ]
+        of_ranks = self._peers.all_gather([one.ended for one in longer])
+        ended = merged((rollout.rank for rollout in rollouts), of_ranks)
+        known = iter(longer)
+        return [
+            next(known) if rollout.rank == rank() else replace(rollout, ended=has_ended)
+            for rollout, has_ended in zip(rollouts, ended, strict=True)
+        ]
 
     def verified(self, rollouts: Sequence[PartialRollout], policy_version: int) -> list[Rollout]:
-        """Rollouts that have ended, with their verdicts; every rank calls it with the same ones.
+        """Rollouts that have ended, with their verdicts; every rank calls it.
 
-        `policy_version` is that of the weights now, under which a rollout without a token ended.
+        What this rank has of those that others sampled is in `remote.py`.
+
+        Args:
+            rollouts: The same on every rank.
+            policy_version: Of the weights now, under which a rollout without a token ended.
         """
-        of_rank = rank_slice(rollouts)
+        of_rank = [rollout for rollout in rollouts if rollout.rank == rank()]
         judged = self._judged(
             [rollout.problem for rollout in of_rank],
             [rollout.completion for rollout in of_rank],
@@ -229,7 +270,9 @@ class RolloutSampler:
             )
             for rollout, before in zip(judged, of_rank, strict=True)
         ]
-        return self._gather(with_versions, len(rollouts))
+        return self._shared(
+            with_versions, [(rollout.problem, rollout.rank) for rollout in rollouts]
+        )
 
     def _sync(self, policy_version: int) -> None:
         """Give the engine the weights of a version; every rank calls it."""
@@ -237,20 +280,36 @@ class RolloutSampler:
         self._sync_weights(self._engine, policy_version)
         self.sync_s += time.monotonic() - started
 
-    def _gather(self, of_rank: list[Item], count: int) -> list[Item]:
-        """All ranks' items, of which `rank_slice` gave each rank some; every rank calls it."""
-        gathered = self._peers.all_gather(of_rank)
-        places = (divmod(number, len(gathered)) for number in range(count))
-        return [gathered[source_rank][index] for index, source_rank in places]
+    def _shared(
+        self, rank_rollouts: Sequence[Rollout], drawn: Sequence[tuple[Problem, int]]
+    ) -> list[Rollout]:
+        """All ranks' rollouts, of which each keeps its own; every rank calls it.
 
-    def _gather_groups(
-        self, rank_rollouts: list[Rollout], problems: Sequence[Problem], sizes: Sequence[int]
-    ) -> list[RolloutGroup]:
-        """The groups of `problems`, which the ranks shared; every rank calls it."""
-        of_ranks = [iter(rollouts) for rollouts in self._peers.all_gather(rank_rollouts)]
+        Args:
+            rank_rollouts: This rank's.
+            drawn: Of all ranks' rollouts, in one order, the problem and the rank that drew it.
+        """
+        of_ranks = self._peers.all_gather(list(map(Outcome.of, rank_rollouts)))
+        outcomes = merged((drawing for _, drawing in drawn), of_ranks)
+        known = iter(rank_rollouts)
         return [
-            RolloutGroup(problem, list(islice(of_ranks[number % len(of_ranks)], size)))
+            next(known) if drawing == rank() else outcome.rollout(problem, self._author, drawing)
+            for (problem, drawing), outcome in zip(drawn, outcomes, strict=True)
+        ]
+
+    def _shared_groups(
+        self, rank_rollouts: Sequence[Rollout], problems: Sequence[Problem], sizes: Sequence[int]
+    ) -> list[RolloutGroup]:
+        """The groups of `problems`, as `_shared` has their rollouts; every rank calls it."""
+        drawn = [
+            (problem, number % world_size())
             for number, (problem, size) in enumerate(zip(problems, sizes, strict=True))
+            for _ in range(size)
+        ]
+        rollouts = iter(self._shared(rank_rollouts, drawn))
+        return [
+            RolloutGroup(problem, list(islice(rollouts, size)))
+            for problem, size in zip(problems, sizes, strict=True)
         ]
 
     def _sample(

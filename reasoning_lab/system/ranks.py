@@ -3,13 +3,17 @@
 Without a process group there is one rank, 0 of 1, and nothing to exchange.
 """
 
+import pickle
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
 Item = TypeVar("Item")
+# Silent processes are given up for lost; the longest silence is a slow rank's sampling.
+SILENCE = timedelta(hours=2)
 
 
 def rank() -> int:
@@ -44,7 +48,7 @@ class Peers:
     """
 
     def __init__(self) -> None:
-        self._group = dist.new_group(backend="gloo") if world_size() > 1 else None
+        self._group = dist.new_group(timeout=SILENCE, backend="gloo") if world_size() > 1 else None
 
     def all_gather(self, value: Item) -> list[Item]:
         """Every rank's `value`, in rank order; every rank calls this."""
@@ -53,6 +57,38 @@ class Peers:
         values: list[Item | None] = [None] * world_size()
         dist.all_gather_object(values, value, group=self._group)
         return values  # type: ignore[return-value]
+
+    def all_to_all(self, values: Sequence[Item]) -> list[Item]:
+        """Send `values[i]` to rank i alone; what the ranks sent to this one, in rank order.
+
+        Every rank calls this.
+        """
+        if self._group is None:
+            return list(values)
+        payloads = [
+            pickle.dumps(None if to == rank() else value) for to, value in enumerate(values)
+        ]
+        sent_bytes = torch.tensor(list(map(len, payloads)))
+        received_bytes = torch.empty_like(sent_bytes)
+        dist.all_to_all_single(received_bytes, sent_bytes, group=self._group)
+        received = torch.empty(int(received_bytes.sum()), dtype=torch.uint8)
+        sent = torch.frombuffer(bytearray(b"".join(payloads)), dtype=torch.uint8)
+        splits = received_bytes.tolist(), sent_bytes.tolist()
+        dist.all_to_all_single(received, sent, *splits, group=self._group)
+        exchanged = [pickle.loads(part.numpy()) for part in received.split(splits[0])]
+        exchanged[rank()] = values[rank()]
+        return exchanged
+
+    def gather_on_rank0(self, value: Item) -> list[Item]:
+        """Every rank's `value` in rank order, on rank 0 alone; every rank calls this.
+
+        On another rank the list has its own value at its place, and None at the others.
+        """
+        others: list[Any] = [None] * (world_size() - 1)
+        gathered: list[Item] = self.all_to_all([value, *others])
+        if rank():
+            gathered[rank()] = value
+        return gathered
 
     def all_reduce_max(self, value: int) -> int:
         """The largest `value` of all ranks; every rank calls this."""

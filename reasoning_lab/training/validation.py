@@ -16,7 +16,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from reasoning_lab.data.sources.mixture import weighted
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.sampling.engine import Sampling
+from reasoning_lab.sampling.remote import whole_on_rank0
 from reasoning_lab.sampling.rollouts import RolloutSampler
+from reasoning_lab.system.ranks import Peers
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.training.loop import PolicyModule
 from reasoning_lab.training.stage import TrainingStage
@@ -49,6 +51,7 @@ class PolicyValidation(Callback):
         self._sampler = context.sampler(self._model, tokenizer)
         self._every_steps = context.training.validation.every_steps
         self._accumulation = 1
+        self._peers = Peers()
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._accumulation = trainer.accumulate_grad_batches
@@ -71,7 +74,7 @@ class PolicyValidation(Callback):
         copy_weights(self._policy, self._model)
         stage, seed = self._context.training, self._context.seed
         groups = validation_groups(stage, self._problems, self._sampler, seed, step)
-        log_validation(cast(PolicyModule, module), self._context, groups, step)
+        log_validation(cast(PolicyModule, module), self._context, groups, step, self._peers)
 
 
 def policy_validation(
@@ -142,17 +145,22 @@ def validation_metrics(groups: Sequence[RolloutGroup]) -> dict[str, float]:
 
 
 def log_validation(
-    module: PolicyModule, context: StageContext, groups: Sequence[RolloutGroup], step: int
+    module: PolicyModule,
+    context: StageContext,
+    groups: Sequence[RolloutGroup],
+    step: int,
+    peers: Peers,
 ) -> None:
     """Log, show and keep what the policy's completions after `step` steps say; at least one group.
 
-    The tracker gets the first of them as a table, with their verdicts.
+    The tracker gets the first of them as a table, with their verdicts; every rank calls it.
     """
     metrics = validation_metrics(groups)
     module.log_validation(metrics, step)
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     rows = rollouts[: context.training.validation.table_rollouts]
     if rows:
+        rows = whole_on_rank0(rows, peers)
         context.tracker.log_rollouts(_TABLE, rows, {"step": [step] * len(rows)})
     log.info(
         "stages.%s: pass@1 %.1f%% on %d validation problems after step %d.",

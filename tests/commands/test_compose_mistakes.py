@@ -67,6 +67,7 @@ STAGE_OPTIONS = sorted(path.stem for path in (CONF / "stage").glob("*.yaml"))
             "stages.rl.rollout_engine=vllm",
             ["stages.rl.rollout_engine", "reasoning-lab[vllm]", "hardware.sampling.rollout_urls"],
         ),
+        ("stages.prefer.rollout_engine=vllm", ["stages.prefer.rollout_engine", "[vllm]"]),
         ("stages.dpo.loss=simpo", ["stages.dpo.loss", "'simpo'", "sigmoid_norm"]),
         ("stages.sft.optimization.length=0 steps", ["optimization.length", "above 0 of steps"]),
         ("stages.sft.optimization.length=500", ["optimization.length", "'500'", "500 steps"]),

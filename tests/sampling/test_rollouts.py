@@ -1,24 +1,22 @@
 """What the verifier reads of a completion; groups that are sampled shard by shard."""
 
-import multiprocessing
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.sampling.engine import Sampling
+from reasoning_lab.sampling.remote import is_here
 from reasoning_lab.sampling.rollouts import PartialRollout, RolloutSampler
 from reasoning_lab.tracking.progress import Progress
 from reasoning_lab.types import Completion, Message, Problem, RolloutGroup, UserError, Verdict
 from reasoning_lab.verify import Verifier
 from reasoning_lab.verify.sandbox import is_available
 from tests.support.programs import code_problem, fenced
+from tests.support.rank_pairs import on_two_ranks
 from tests.support.schedules import TellingEngine, Weight
 from tests.support.scripted import ScriptedEngine
 
@@ -29,12 +27,14 @@ CUT_OFF = Completion([5], "Is it \\boxed{1}?", truncated=True)
 CLOSED = Completion([5], "It is.\n</think>\n\\boxed{1}")
 
 
-def groups(folder: Path) -> Iterator[RolloutGroup]:
+def groups(
+    folder: Path, sample: Callable[..., Iterator[RolloutGroup]] = RolloutSampler.resumable_groups
+) -> Iterator[RolloutGroup]:
     """Of completions without an answer, which name their seeds: the verifier needs no worker."""
     answers = {problem.prompt: f"about {problem.prompt}" for problem in PROBLEMS}
     engine = ScriptedEngine("", answers, HardwareConfig())
     sampler = RolloutSampler(lambda _: engine, Verifier(1, 1.0, 512), "policy", Progress())
-    return sampler.resumable_groups(PROBLEMS, GROUP_SIZE, Sampling(1.0, 1.0, 4), "seed", folder)
+    return sample(sampler, PROBLEMS, GROUP_SIZE, Sampling(1.0, 1.0, 4), "seed", folder)
 
 
 def test_a_shard_is_sampled_when_its_groups_are_asked_for(tmp_path: Path) -> None:
@@ -57,19 +57,10 @@ def texts(group: RolloutGroup) -> list[str]:
     return [rollout.completion.text for rollout in group.rollouts]
 
 
-def join(rank: int, folder: Path) -> None:
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/store",
-        rank=rank,
-        world_size=2,
-        timeout=timedelta(seconds=100),
-    )
-
-
-def of_rank(rank: int, folder: Path) -> list[RolloutGroup]:
-    join(rank, folder)
-    return list(groups(folder / "rollouts"))
+def of_rank(folder: Path) -> tuple[list[RolloutGroup], list[RolloutGroup]]:
+    """The groups whole, and then as the rank that drew them has them."""
+    saved = folder / "rollouts"
+    return list(groups(saved)), list(groups(saved, RolloutSampler.resumable_shared_groups))
 
 
 def in_parts() -> list[tuple[list[int], list[int], Verdict, str]]:
@@ -105,16 +96,21 @@ def in_parts() -> list[tuple[list[int], list[int], Verdict, str]]:
     ]
 
 
-def in_parts_of_rank(rank: int, folder: Path) -> list[tuple[list[int], list[int], Verdict, str]]:
-    join(rank, folder)
-    return in_parts()
-
-
 @pytest.mark.distributed
 def test_ranks_with_unequal_numbers_of_shards_have_the_groups_of_one(tmp_path: Path) -> None:
-    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as ranks:
-        first, second = ranks.map(of_rank, range(2), [tmp_path] * 2)
-    assert first == second == list(groups(tmp_path / "alone"))
+    (first, of_first), (second, of_second) = on_two_ranks(of_rank, tmp_path)
+    alone = list(groups(tmp_path / "alone"))
+    assert first == second == alone
+    for number, expected in enumerate(alone):
+        has, lacks = of_first[number], of_second[number]
+        if number % 2:
+            has, lacks = lacks, has
+        assert texts(has) == texts(expected)
+        assert lacks.problem == expected.problem
+        for one, other in zip(lacks.rollouts, expected.rollouts, strict=True):
+            assert not is_here(one)
+            assert (one.verdict, one.author) == (other.verdict, other.author)
+            assert len(one.completion.token_ids) == len(other.completion.token_ids)
 
 
 def test_a_rollout_in_parts_has_the_version_of_each_token() -> None:
@@ -124,13 +120,6 @@ def test_a_rollout_in_parts_has_the_version_of_each_token() -> None:
     for tokens, of_tokens, verdict, text in in_parts():
         assert tokens == of_tokens
         assert (verdict, text) == (Verdict.UNPARSEABLE, f"a text of {len(tokens)}")
-
-
-@pytest.mark.distributed
-def test_ranks_have_the_rollouts_in_parts_of_one(tmp_path: Path) -> None:
-    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as ranks:
-        first, second = ranks.map(in_parts_of_rank, range(2), [tmp_path] * 2)
-    assert first == second == in_parts()
 
 
 @pytest.fixture(scope="module")

@@ -17,10 +17,13 @@ import pytest
 import torch
 
 from reasoning_lab.commands.convert import convert
+from reasoning_lab.config.benchmark import SamplingConfig
 from reasoning_lab.config.hardware import HardwareConfig, SamplingHardwareConfig
 from reasoning_lab.config.model import AdapterConfig, ModelConfig
 from reasoning_lab.config.optimization import TrapezoidConfig
 from reasoning_lab.config.problems import ProblemsConfig
+from reasoning_lab.data.artifacts import Corpus, Preferences
+from reasoning_lab.data.corpus import read_rollouts, write_rollouts
 from reasoning_lab.data.tokens.batches import completion_batch
 from reasoning_lab.kernels.logprobs import token_logprobs
 from reasoning_lab.models.policy import build_policy, load_policy, save_policy
@@ -35,9 +38,10 @@ from reasoning_lab.sampling.engine import NOTHING_YET, Sampling
 from reasoning_lab.sampling.engine_check import check_engine
 from reasoning_lab.sampling.openai import OpenAIEngine
 from reasoning_lab.sampling.vllm import VLLMEngine, VLLMReplicas
+from reasoning_lab.stages.prefer.stage import PreferMixedStage
 from reasoning_lab.stages.rl.options import KLConfig, TemperatureConfig
 from reasoning_lab.stages.rl.stage import RLStage
-from reasoning_lab.types import Completion, Example, Problem, UserError
+from reasoning_lab.types import Completion, Example, Problem, Rollout, UserError, Verdict
 from reasoning_lab.verify import Verifier
 from tests.support.contexts import data_context
 from tests.support.rl import TableTracker
@@ -193,9 +197,11 @@ def test_more_prompt_tokens_than_a_step_reads_are_no_harm(engine: VLLMEngine) ->
     assert all(one.token_ids for one in completions)
 
 
+WIDE = HardwareConfig(sampling=SamplingHardwareConfig(kv_cache_gb=0.5, data_parallel_size=2))
+
+
 def test_replicas_complete_as_one_engine_does(engine: VLLMEngine, tiny: Path) -> None:
-    wide = HardwareConfig(sampling=SamplingHardwareConfig(kv_cache_gb=0.5, data_parallel_size=2))
-    replicas = VLLMEngineConfig(str(tiny), dtype="float32").open(wide)
+    replicas = VLLMEngineConfig(str(tiny), dtype="float32").open(WIDE)
     assert isinstance(replicas, VLLMReplicas)
     try:
         sampling = Sampling(1.0, 1.0, 20)
@@ -205,6 +211,44 @@ def test_replicas_complete_as_one_engine_does(engine: VLLMEngine, tiny: Path) ->
         )
     finally:
         replicas.close()
+
+
+def test_pairs_are_of_completions_that_replicas_drew(tiny: Path, tmp_path: Path) -> None:
+    """Wrong answers of the policy against a teacher's; greedy, so that transformers knows them."""
+    corpus = Corpus(tmp_path / "corpus")
+    corpus.path.mkdir()
+    problems = [Problem(prompt, "1", "math", "sum") for prompt in PROMPTS]
+    right = Completion([], "\\boxed{1}")
+    write_rollouts(
+        corpus.accepted_file,
+        [Rollout(problem, right, "1", Verdict.CORRECT, "sage") for problem in problems],
+    )
+    write_rollouts(corpus.rejected_file, [])
+    stage = PreferMixedStage(
+        problems=ProblemsConfig([1], len(PROMPTS)),
+        group_size=2,
+        sampling=SamplingConfig(temperature=0.0, max_new_tokens=COMPLETION_TOKENS),
+        rollout_engine="vllm",
+        chosen_from="teacher",
+        rejected_from="policy",
+        pairs_per_problem=1,
+    )
+    with Verifier(workers=1, timeout_s=20, memory_mb=1024) as verifier:
+        context = data_context(
+            tmp_path,
+            "prefer",
+            file_source(str(sums(tmp_path)), 0.0, 0.0, {}),
+            verifier,
+            inputs={"policy": Policy(tiny), "corpus": corpus},
+        )
+        run_stage(stage, replace(context, hardware=WIDE))
+    rejected = read_rollouts(Preferences(context.out_dir).rejected_file)
+    prompts = [one.problem.prompt for one in rejected]
+    assert sorted(prompts) == sorted(PROMPTS)
+    greedy = Sampling(0.0, 1.0, COMPLETION_TOKENS)
+    reference = HFEngineConfig(str(tiny)).open(HARDWARE)
+    expected = reference.generate(prompts, greedy, [0] * len(prompts))
+    assert_same_tokens([one.completion for one in rejected], expected)
 
 
 def sums(folder: Path) -> Path:

@@ -10,6 +10,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from reasoning_lab.stages.rl.records import DropReason, RewardedGroup, RewardedRollout
+from reasoning_lab.stages.rl.rollouts import training_rows
+from reasoning_lab.stages.rl.stage import RLStage
+from reasoning_lab.stages.rl.update import RolloutBatch, rollout_batches
+from reasoning_lab.system.ranks import Peers
 from reasoning_lab.tracking.tracker import GLOBAL_STEP, Tracker
 from reasoning_lab.types import Completion, Problem, Rollout, Verdict
 
@@ -60,6 +64,14 @@ def rewarded_group(*rewards: float, masked: int = 0, domain: str = "mathematics"
         dropped = DropReason.CUT_OFF if is_masked else None
         records.append(RewardedRollout(rollout, {"r": reward}, reward, reward, dropped))
     return RewardedGroup(problem, records)
+
+
+def micro_batches(
+    groups: Sequence[RewardedGroup], config: RLStage, most: int | None = None
+) -> list[RolloutBatch]:
+    """Those of one rank, of at most so many rows, tokenized by `word_tokenizer`."""
+    rows = training_rows(groups, word_tokenizer(), config)
+    return rollout_batches(rows, most, torch.device("cpu"), Peers())
 
 
 def jittered(group: RewardedGroup, seed: int) -> RewardedGroup:

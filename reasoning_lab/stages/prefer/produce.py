@@ -10,6 +10,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -27,7 +28,8 @@ from reasoning_lab.data.trained_prompts import TrainedPromptsBuilder
 from reasoning_lab.graph.ledger import Ledger
 from reasoning_lab.graph.stage import Metrics
 from reasoning_lab.models.policy_artifact import Policy
-from reasoning_lab.sampling.rollouts import sampling_from_config
+from reasoning_lab.sampling.config import VLLMEngineConfig
+from reasoning_lab.sampling.rollouts import RolloutSampler, sampling_from_config
 from reasoning_lab.stages.prefer.stage import PreferMixedStage, PreferStage, PreferTeacherStage
 from reasoning_lab.training.completion_limit import completion_limit
 from reasoning_lab.training.context import StageContext
@@ -87,16 +89,23 @@ def _policy_groups(
     policy: Policy, problems: Sequence[Problem], config: PreferStage, context: StageContext
 ) -> Iterator[RolloutGroup]:
     """Rollouts that the policy samples, one group a problem."""
-    sampler = context.sampler(*context.load_policy(policy))
     key = f"stages.{context.name}.sampling.max_new_tokens"
     tokens = completion_limit(config.sampling.max_new_tokens, policy, key)
-    return sampler.resumable_groups(
-        problems,
-        config.group_size,
-        sampling_from_config(replace(config.sampling, max_new_tokens=tokens)),
-        f"{context.seed}/prefer",
-        context.work_dir / "rollouts",
-    )
+    with closing(_sampler(policy, config, context)) as sampler:
+        yield from sampler.resumable_groups(
+            problems,
+            config.group_size,
+            sampling_from_config(replace(config.sampling, max_new_tokens=tokens)),
+            f"{context.seed}/prefer",
+            context.work_dir / "rollouts",
+        )
+
+
+def _sampler(policy: Policy, config: PreferStage, context: StageContext) -> RolloutSampler:
+    if config.rollout_engine == "vllm":
+        engine = VLLMEngineConfig(system_prompt=context.model.system_prompt)
+        return context.engine_sampler(policy, engine, "")
+    return context.sampler(*context.load_policy(policy))
 
 
 def _selected_problems(

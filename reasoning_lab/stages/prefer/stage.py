@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar, Self
 
 from reasoning_lab.config.benchmark import SHARD_ROLLOUTS, SamplingConfig
+from reasoning_lab.config.components import require_package
 from reasoning_lab.config.fields import at_least, choice
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.problems import (
@@ -30,6 +31,8 @@ class PreferStage(LabStage):
         problems: Drawn from the training split.
         group_size: Rollouts a problem.
         sampling: Sampling options of these rollouts.
+        rollout_engine: Engine that samples them: hf, or vllm, of which `hardware.sampling` spreads
+            copies over the devices.
         pairs_per_problem: Most pairs of one problem.
         pairing: How correct and incorrect rollouts are paired: random, or length_matched, which
             pairs those whose lengths differ least.
@@ -45,12 +48,19 @@ class PreferStage(LabStage):
     problems: ProblemsConfig = field(default_factory=ProblemsConfig)
     group_size: int = at_least(2)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    rollout_engine: str = choice("hf", "vllm", when_set=True)
     pairs_per_problem: int = at_least(1)
     pairing: str = choice("random", "length_matched")
 
     def check(self, key: str, hardware: HardwareConfig) -> None:
-        """Refuse weights of levels that are no shares."""
+        """Refuse weights of levels that are no shares, and vLLM where it is not installed."""
         self.problems.check(f"{key}.problems")
+        self.check_engine(key)
+
+    def check_engine(self, key: str) -> None:
+        """Refuse vLLM where it is not installed."""
+        if self.rollout_engine == "vllm":
+            require_package("vllm", f"{key}.rollout_engine", "vllm")
 
     def problem_draws(self, key: str) -> list[ProblemDraw]:
         return [self.problems.draw(f"{key}.problems")]
@@ -66,8 +76,9 @@ class PreferStage(LabStage):
         in_memory = min(rows, 3 * max(SHARD_ROLLOUTS, self.group_size))
         tokens = self.sampling.max_new_tokens
         if isinstance(tokens, str):
-            return Workload(rows=rows)
-        return Workload(rows=rows, written=Sequences(rows, tokens, rows_in_memory=in_memory))
+            return Workload(rows=rows, engine=self.rollout_engine)
+        written = Sequences(rows, tokens, rows_in_memory=in_memory)
+        return Workload(rows=rows, written=written, engine=self.rollout_engine)
 
     def output_rows(self, input_rows: Mapping[str, int | None]) -> int | None:
         problems = self.problems.known_count
@@ -120,6 +131,7 @@ class PreferMixedStage(PreferStage):
 
     def check(self, key: str, hardware: HardwareConfig) -> None:
         """Refuse weights and a stream, because the corpus's problems were drawn already."""
+        self.check_engine(key)
         if tuple(self.problems.stream) != WHOLE_SPLIT:
             raise UserError(
                 f"{key}.problems.stream: this stage takes the corpus's problems, whose stream the "

@@ -5,7 +5,9 @@ from collections import Counter, deque
 from collections.abc import Collection, Mapping, Sequence
 
 from reasoning_lab.sampling.engine import Sampling
+from reasoning_lab.sampling.remote import is_here
 from reasoning_lab.stages.rl.records import DropReason, RewardedRollout, StepRollouts
+from reasoning_lab.system.ranks import Peers
 from reasoning_lab.types import Rollout, Verdict
 from reasoning_lab.verify import Verifier
 from reasoning_lab.verify.second_verifier import read_again
@@ -118,19 +120,27 @@ def _reward_means(records: Sequence[RewardedRollout]) -> dict[str, float]:
 
 
 def second_readings(
-    rollouts: Sequence[Rollout], count: int, verifier: Verifier, thought_prefix: str, seed: str
+    rollouts: Sequence[Rollout],
+    count: int,
+    verifier: Verifier,
+    thought_prefix: str,
+    seed: str,
+    peers: Peers,
 ) -> dict[str, float]:
     """What a second verifier says of `count` random correct rollouts, logged under `rollout/`.
 
+    Each rank reads those that it drew, and every rank calls it.
     `second_verifier_disagreement` is the fraction that it calls otherwise, of those that it can
     read; there is none where it can read none.
     """
     correct = [rollout for rollout in rollouts if rollout.correct]
     sample = random.Random(seed).sample(correct, min(count, len(correct)))
-    reading = read_again(sample, verifier, thought_prefix)
-    metrics = {"rollout/second_verifier_read": float(reading.read)}
-    if reading.read:
-        metrics["rollout/second_verifier_disagreement"] = reading.disagreed / reading.read
+    readings = peers.all_gather(read_again(list(filter(is_here, sample)), verifier, thought_prefix))
+    read = sum(reading.read for reading in readings)
+    metrics = {"rollout/second_verifier_read": float(read)}
+    if read:
+        disagreed = sum(reading.disagreed for reading in readings)
+        metrics["rollout/second_verifier_disagreement"] = disagreed / read
     return metrics
 
 

@@ -22,6 +22,7 @@ from reasoning_lab.graph.stage import Metrics
 from reasoning_lab.losses.policy_losses import PolicyLoss
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.models.tokenizer import template_thought
+from reasoning_lab.sampling.remote import whole_on_rank0
 from reasoning_lab.stages.rl.engines import rollout_sampler
 from reasoning_lab.stages.rl.graders import FrozenPolicy, Teacher
 from reasoning_lab.stages.rl.metrics import (
@@ -38,20 +39,18 @@ from reasoning_lab.stages.rl.prompts import (
     screened_pool,
     warn_of_absent_domains,
 )
-from reasoning_lab.stages.rl.records import PromptBatch, StepRollouts
-from reasoning_lab.stages.rl.rollouts import RolloutCollector, step_sampling
+from reasoning_lab.stages.rl.records import PromptBatch, StepRollouts, TrainingRow
+from reasoning_lab.stages.rl.rollouts import RolloutCollector, step_sampling, training_rows
 from reasoning_lab.stages.rl.stage import RLStage
 from reasoning_lab.stages.rl.update import (
     LOW_ENTROPY,
     TOKEN_REASONS,
     Objective,
-    RolloutBatch,
     entropy,
-    rank_batches,
     rollout_batches,
     update,
 )
-from reasoning_lab.system.ranks import Peers, rank
+from reasoning_lab.system.ranks import Peers
 from reasoning_lab.training.completion_limit import completion_limit
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.training.loop import PolicyModule, best_metrics, fit, save_trained
@@ -129,22 +128,17 @@ class RLModule(PolicyModule):
             self._tokenizer,
             self._micro_batch_size,
             self.device,
+            self._peers,
         )
-        step_batches = rollout_batches(
-            step_rollouts.trained_groups,
-            self._tokenizer,
-            self._config,
-            self._micro_batch_size,
-            self.device,
-        )
-        train_tokens = sum(len(part.tokens.input_ids) for part in step_batches)
+        rows = training_rows(step_rollouts.trained_groups, self._tokenizer, self._config)
+        train_tokens = sum(row.example.length for row in rows)
         self.train_tokens += train_tokens
         self.rollouts += len(step_rollouts.rollouts)
         step_rollouts.record(self.ledger)
         metrics: dict[str, float] = {}
-        if step_batches:
-            metrics |= self._update(step_batches, sampling.temperature, batch.step)
-            self._count_tokens(sum(len(part.weights) for part in step_batches), metrics)
+        if rows:
+            metrics |= self._update(rows, sampling.temperature, batch.step)
+            self._count_tokens(sum(len(row.example.completion_ids) for row in rows), metrics)
         cast(LRScheduler, self.lr_schedulers()).step()
         train_s = time.monotonic() - sampled
         metrics |= time_metrics(
@@ -185,10 +179,11 @@ class RLModule(PolicyModule):
         self.ledger.load_state_dict(checkpoint["ledger"])
 
     def _update(
-        self, step_batches: list[RolloutBatch], temperature: float, step: int
+        self, rows: Sequence[TrainingRow], temperature: float, step: int
     ) -> dict[str, float]:
         """Train on the step's rollouts; what is logged of it."""
-        kl, batches = self._config.kl, rank_batches(step_batches)
+        kl = self._config.kl
+        batches = rollout_batches(rows, self._micro_batch_size, self.device, self._peers)
         measures_kl = kl.weight or (kl.log_every_steps and step % kl.log_every_steps == 0)
         reference = self._reference if measures_kl else None
         objective = Objective(
@@ -214,12 +209,9 @@ class RLModule(PolicyModule):
             self.ledger.drop("completion_tokens", reason, count, selected=reason == LOW_ENTROPY)
 
     def _second_readings(self, step_rollouts: StepRollouts, step: int) -> dict[str, float]:
-        """What a second verifier says of a sample of the correct rollouts, at the steps it reads.
-
-        Only the process that logs asks it.
-        """
+        """What a second verifier says of some correct rollouts, at the steps that it reads."""
         config = self._config.second_verifier
-        if rank() or not config.count or step % config.every_steps:
+        if not config.count or step % config.every_steps:
             return {}
         return second_readings(
             [record.rollout for record in step_rollouts.rollouts],
@@ -227,6 +219,7 @@ class RLModule(PolicyModule):
             self._context.verifier,
             self._collector.thought_prefix,
             f"{self._context.seed}/{step}/second",
+            self._peers,
         )
 
     def _validate_last(self, step: int) -> None:
@@ -236,7 +229,7 @@ class RLModule(PolicyModule):
 
     def _validated(self, groups: Sequence[RolloutGroup], step: int) -> None:
         if groups:
-            log_validation(self, self._context, groups, step)
+            log_validation(self, self._context, groups, step, self._peers)
 
     def _log_table(self, step_rollouts: StepRollouts) -> None:
         records = [
@@ -246,7 +239,7 @@ class RLModule(PolicyModule):
         ]
         self._context.tracker.log_rollouts(
             "rollout/samples",
-            [record.rollout for record in records],
+            whole_on_rank0([record.rollout for record in records], self._peers),
             {
                 "reward": [record.reward or 0.0 for record in records],
                 "advantage": [record.advantage for record in records],

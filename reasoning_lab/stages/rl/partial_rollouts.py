@@ -32,6 +32,7 @@ from reasoning_lab.stages.rl.saved_rollouts import (
     saved_partials,
 )
 from reasoning_lab.stages.rl.stage import RLStage
+from reasoning_lab.system.ranks import world_size
 from reasoning_lab.types import RolloutGroup
 
 
@@ -131,7 +132,7 @@ class PartialRollouts(RolloutSchedule):
                 ],
             )
 
-    def state_dict(self) -> dict[str, Any]:
+    def _rank_state(self) -> dict[str, Any]:
         if self._sampling is not None:
             self._sampling.result()
         queue, validation = self._queue, self._validation
@@ -147,7 +148,7 @@ class PartialRollouts(RolloutSchedule):
             "validation": None if validation is None else saved_groups(validation),
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def _load_rank_state(self, state: Mapping[str, Any]) -> None:
         self._saved = dict(state)
 
     def _resume(self, collector: RolloutCollector, plan: PromptPlan) -> None:
@@ -184,14 +185,19 @@ class PartialRollouts(RolloutSchedule):
 def _new_groups(
     collector: RolloutCollector, plan: PromptPlan, places: Sequence[int]
 ) -> list[list[PartialRollout]]:
-    """The rollouts of some places before their first token, with seeds as whole steps have them."""
+    """The rollouts of some places before their first token, with seeds as whole steps have them.
+
+    A group's place says which rank draws it.
+    """
     groups = []
     for step, of_step in groupby(places, lambda place: place // plan.batch_size):
         problems = plan.batch(step).problems
         sizes = list(map(collector.config.group_size_of, problems))
         seeds = rollout_seeds(problems, sizes, collector.step_seed(step))
-        for number in (place % plan.batch_size for place in of_step):
-            groups.append([PartialRollout(problems[number], seed) for seed in seeds[number]])
+        for place in of_step:
+            problem, rank = problems[place % plan.batch_size], place % world_size()
+            of_prompt = seeds[place % plan.batch_size]
+            groups.append([PartialRollout(problem, seed, rank=rank) for seed in of_prompt])
     return groups
 
 

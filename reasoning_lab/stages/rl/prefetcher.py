@@ -21,6 +21,7 @@ from reasoning_lab.stages.rl.prompts import PromptPlan
 from reasoning_lab.stages.rl.records import PromptBatch, StepRollouts
 from reasoning_lab.stages.rl.rollouts import RolloutCollector
 from reasoning_lab.stages.rl.saved_rollouts import read_step, saved_step
+from reasoning_lab.system.ranks import Peers, rank
 from reasoning_lab.training.strategies import (
     copy_weights,
     load_weights,
@@ -45,6 +46,7 @@ class RolloutSchedule(ABC):
         self._policy = policy
         self.sampling_policy = sampling_model(policy, strategy, is_apart=is_apart)
         self._worker = ThreadPoolExecutor(1)
+        self._peers = Peers()
 
     @abstractmethod
     def rollouts(
@@ -59,13 +61,24 @@ class RolloutSchedule(ABC):
             policy_version: How many updates the policy has seen.
         """
 
-    @abstractmethod
     def state_dict(self) -> dict[str, Any]:
-        """What is sampled and has not been trained on; sampling that was begun is waited for."""
+        """What is sampled and has not been trained on; sampling that was begun is waited for.
 
-    @abstractmethod
+        Every rank calls it. Rank 0, which writes the state, has what all of them know.
+        """
+        return {"of_rank": self._peers.gather_on_rank0(self._rank_state())}
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` described."""
+        self._load_rank_state(state["of_rank"][rank()])
+
+    @abstractmethod
+    def _rank_state(self) -> dict[str, Any]:
+        """What this rank knows."""
+
+    @abstractmethod
+    def _load_rank_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `_rank_state` described."""
 
     def update(self) -> None:
         """Bring what samples up to the policy's weights; every rank calls it."""
@@ -142,9 +155,9 @@ class RolloutPrefetcher(RolloutSchedule):
             self._sampled.append(future)
         self._saved = []
 
-    def state_dict(self) -> dict[str, Any]:
+    def _rank_state(self) -> dict[str, Any]:
         """A longer training that goes on from the last step has nothing sampled ahead."""
         return {"steps": [saved_step(future.result()) for future in self._sampled]}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def _load_rank_state(self, state: Mapping[str, Any]) -> None:
         self._saved = list(state["steps"])

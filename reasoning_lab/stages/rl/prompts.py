@@ -156,7 +156,7 @@ def screened_pool(
             config.advantage,
         )
         return problems
-    groups = sampler.resumable_groups(
+    groups = sampler.resumable_shared_groups(
         problems,
         config.screen_group_size,
         # The first step samples alike however many steps follow; the pool decides how many.

@@ -2,7 +2,8 @@
 
 `RolloutCollector.collect` does one step of it (paper, step 4):
 
-1. every prompt gets a group of rollouts, which the sampler verifies; hard prompts get more;
+1. every prompt gets a group of rollouts, which the sampler verifies; hard prompts get more. The
+   tokens stay on the rank that drew them (`reasoning_lab.sampling.remote`), and all decide alike;
 2. every rollout gets its reward, a weighted sum of terms (`reasoning_lab.rewards`);
 3. groups without a signal, filtered prompts and truncated rollouts are marked with the reason why
    they do not train; further prompts may replace dropped ones (DAPO's dynamic sampling);
@@ -29,6 +30,7 @@ from reasoning_lab.losses.policy_gradient import token_weights
 from reasoning_lab.models.tokenizer import prompt_tokens
 from reasoning_lab.rewards.weighted import WeightedRewards
 from reasoning_lab.sampling.engine import Sampling
+from reasoning_lab.sampling.remote import drawing_rank, is_here, merged
 from reasoning_lab.sampling.rollouts import RolloutSampler
 from reasoning_lab.stages.rl.records import (
     DropReason,
@@ -39,6 +41,7 @@ from reasoning_lab.stages.rl.records import (
     TrainingRow,
 )
 from reasoning_lab.stages.rl.stage import RLStage
+from reasoning_lab.system.ranks import Peers
 from reasoning_lab.training.validation import validation_groups
 from reasoning_lab.types import Example, Problem, Rollout, RolloutGroup, UserError
 
@@ -63,6 +66,8 @@ class RolloutCollector:
     thought_prefix: str = ""
 
     def __post_init__(self) -> None:
+        # Of its own, as groups may be judged while the sampler's thread exchanges others.
+        self._peers = Peers()
         self._rewards = self._weighted_rewards(self.config.rewards, f"{self.key}.rewards")
         self._domain_rewards = {
             name: self._weighted_rewards(domain.rewards, f"{self.key}.domains.{name}.rewards")
@@ -89,8 +94,8 @@ class RolloutCollector:
         prompts, replacements = batch.problems, batch.replacements
         for round_number in range(1 + self.config.dynamic_sampling_rounds):
             seed = self.step_seed(batch.step) + (f"/{round_number}" if round_number else "")
-            for sampled in self._sample(prompts, batch.step, seed, policy_version):
-                groups.append(self._select(self._reward(sampled), seed))
+            sampled = self._sample(prompts, batch.step, seed, policy_version)
+            groups += [self._select(group, seed) for group in self._rewarded(sampled)]
             missing = len(batch.problems) - sum(group.dropped is None for group in groups)
             prompts, replacements = replacements[:missing], replacements[missing:]
             if not prompts:
@@ -115,10 +120,12 @@ class RolloutCollector:
         Raises:
             UserError: As in `collect`.
         """
+        rewarded = self._rewarded([group for group, _ in (*sampled, *stale)])
         groups = [
-            self._select(self._reward(group), self.step_seed(planned)) for group, planned in sampled
+            self._select(group, self.step_seed(planned))
+            for group, (_, planned) in zip(rewarded, sampled, strict=False)
         ]
-        too_old = [self._reward(group).drop(DropReason.STALE) for group, _ in stale]
+        too_old = [group.drop(DropReason.STALE) for group in rewarded[len(sampled) :]]
         return self._with_advantages([*groups, *too_old], validation, step)
 
     def step_seed(self, step: int) -> str:
@@ -166,17 +173,26 @@ class RolloutCollector:
             groups[index] = RolloutGroup(more.problem, rollouts)
         return groups
 
-    def _reward(self, group: RolloutGroup) -> RewardedGroup:
-        """The group with each rollout's reward; those that cannot be judged are dropped."""
-        rewards = self._rewards_of(group.problem)
-        rewarded = [
-            RewardedRollout(rollout, {}, None, dropped=DropReason.UNJUDGED)
-            if (terms := rewards.terms(rollout)) is None
-            else RewardedRollout(rollout, terms, sum(terms.values()))
-            for rollout in group.rollouts
+    def _rewarded(self, groups: Sequence[RolloutGroup]) -> list[RewardedGroup]:
+        """The groups with each rollout's reward; those that cannot be judged are dropped.
+
+        A reward reads the text, so that the rank that drew a rollout computes it.
+        """
+        rollouts = [rollout for group in groups for rollout in group.rollouts]
+        of_rank = [
+            self._rewards_of(rollout.problem).terms(rollout)
+            for rollout in rollouts
+            if is_here(rollout)
         ]
-        oversampled = len(rewarded) > self.config.group_size_of(group.problem)
-        return RewardedGroup(group.problem, rewarded, oversampled)
+        terms = iter(merged(map(drawing_rank, rollouts), self._peers.all_gather(of_rank)))
+        return [
+            RewardedGroup(
+                group.problem,
+                [_rewarded_rollout(rollout, next(terms)) for rollout in group.rollouts],
+                len(group.rollouts) > self.config.group_size_of(group.problem),
+            )
+            for group in groups
+        ]
 
     def _select(self, group: RewardedGroup, seed: str) -> RewardedGroup:
         """The group with the reason why it, or some of its rollouts, do not train."""
@@ -212,12 +228,13 @@ class RolloutCollector:
     def _require_judged(self, groups: Sequence[RewardedGroup]) -> None:
         rollouts = [record for group in groups for record in group.rollouts]
         if all(record.dropped is DropReason.UNJUDGED for record in rollouts):
-            first = rollouts[0].rollout
-            term = self._rewards_of(first.problem).declining_key(first)
-            raise UserError(
-                f"{term}: it returned None for all {len(rollouts)} rollouts of the first step, so "
-                "nothing trains; return a number wherever it can judge"
-            )
+            # A rank that drew none leaves it to the others, which end it as well.
+            for first in (record.rollout for record in rollouts if is_here(record.rollout)):
+                term = self._rewards_of(first.problem).declining_key(first)
+                raise UserError(
+                    f"{term}: it returned None for all {len(rollouts)} rollouts of the first step, "
+                    "so nothing trains; return a number wherever it can judge"
+                )
 
     def _estimate_advantages(self, groups: Sequence[RewardedGroup]) -> Sequence[RewardedGroup]:
         """The groups with advantages; with `standardize_over=domain`, each domain's by themselves.
@@ -259,6 +276,12 @@ class RolloutCollector:
             else group
             for group in groups
         ]
+
+
+def _rewarded_rollout(rollout: Rollout, terms: Mapping[str, float] | None) -> RewardedRollout:
+    if terms is None:
+        return RewardedRollout(rollout, {}, None, dropped=DropReason.UNJUDGED)
+    return RewardedRollout(rollout, terms, sum(terms.values()))
 
 
 def step_sampling(config: RLStage, step: int) -> Sampling:

@@ -1,6 +1,7 @@
 """Sampled rollouts as a training state holds them: numbers in tensors, the rest in plain values.
 
-Problems are not saved. They are those of the plan, to which a group's place leads.
+Problems are not saved. They are those of the plan, to which a group's place leads. What one rank
+saves is what it has: tokens of what it drew, and lengths of the rest.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,6 +10,7 @@ from typing import Any
 
 import torch
 
+from reasoning_lab.sampling.remote import RemoteCompletion, RemoteTokens
 from reasoning_lab.sampling.rollouts import PartialRollout
 from reasoning_lab.stages.rl.records import (
     DropReason,
@@ -26,11 +28,20 @@ _REWARD_FIELDS = ("reward", "advantage")
 def saved_completions(
     completions: Sequence[Completion], token_versions: Sequence[Sequence[int]]
 ) -> dict[str, Any]:
-    """Completions, with the policy versions of their tokens, in four tensors and two lists."""
+    """Completions, with the policy versions of their tokens, in tensors and lists.
+
+    `remote` has the rank and the length of a completion that another rank drew.
+    """
+    remote = [
+        (one.rank, len(one.token_ids)) if isinstance(one, RemoteCompletion) else None
+        for one in completions
+    ]
+    known_ids = [() if isinstance(one, RemoteCompletion) else one.token_ids for one in completions]
     return {
         "text": [completion.text for completion in completions],
         "truncated": [completion.truncated for completion in completions],
-        "token_ids": _packed([one.token_ids for one in completions], torch.int64),
+        "remote": remote,
+        "token_ids": _packed(known_ids, torch.int64),
         "logprobs": _packed([one.logprobs for one in completions], torch.float64),
         "token_versions": _packed(token_versions, torch.int64),
     }
@@ -40,9 +51,14 @@ def read_completions(state: Mapping[str, Any]) -> list[tuple[Completion, list[in
     """What `saved_completions` was given."""
     parts = (_unpacked(state[name]) for name in ("token_ids", "logprobs", "token_versions"))
     return [
-        (Completion(ids, text, logprobs, truncated), versions)
-        for ids, logprobs, versions, text, truncated in zip(
-            *parts, state["text"], state["truncated"], strict=True
+        (
+            Completion(ids, text, logprobs, truncated)
+            if remote is None
+            else RemoteCompletion(RemoteTokens(remote[1]), text, (), truncated, rank=remote[0]),
+            versions,
+        )
+        for ids, logprobs, versions, text, truncated, remote in zip(
+            *parts, state["text"], state["truncated"], state["remote"], strict=True
         )
     ]
 
@@ -85,17 +101,19 @@ def saved_partials(rollouts: Sequence[PartialRollout]) -> dict[str, Any]:
         ),
         "seed": [rollout.seed for rollout in rollouts],
         "ended": [rollout.ended for rollout in rollouts],
+        "rank": [rollout.rank for rollout in rollouts],
     }
 
 
 def read_partials(state: Mapping[str, Any], problems: Sequence[Problem]) -> list[PartialRollout]:
     """What `saved_partials` was given; `problems` has the problem of each."""
     return [
-        PartialRollout(problem, seed, completion, versions, ended)
-        for problem, seed, ended, (completion, versions) in zip(
+        PartialRollout(problem, seed, completion, versions, ended, rank)
+        for problem, seed, ended, rank, (completion, versions) in zip(
             problems,
             state["seed"],
             state["ended"],
+            state["rank"],
             read_completions(state["completions"]),
             strict=True,
         )

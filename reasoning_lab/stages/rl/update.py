@@ -1,5 +1,6 @@
 """One update from a step's rollouts: the same, however it is cut into micro-batches."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
@@ -30,11 +31,12 @@ from reasoning_lab.losses.policy_gradient import (
 )
 from reasoning_lab.losses.policy_losses import PolicyLoss, TokenLosses
 from reasoning_lab.models.tokenizer import prompt_tokens
+from reasoning_lab.sampling.remote import drawing_rank, is_here
+from reasoning_lab.stages.rl.balancing import micro_batches_of_rank
 from reasoning_lab.stages.rl.graders import FrozenPolicy, Teacher
-from reasoning_lab.stages.rl.records import RewardedGroup, TrainingRow
-from reasoning_lab.stages.rl.rollouts import training_rows
+from reasoning_lab.stages.rl.records import TrainingRow
 from reasoning_lab.stages.rl.stage import MICRO_BATCH_ROWS, RLStage
-from reasoning_lab.system.ranks import Peers, rank_slice, world_size
+from reasoning_lab.system.ranks import Peers, world_size
 from reasoning_lab.training.loop import PolicyModule
 from reasoning_lab.training.micro_batches import MicroBatch
 from reasoning_lab.training.strategies import backward, clipped_step
@@ -71,34 +73,32 @@ class RolloutBatch(MicroBatch):
 
 
 def rollout_batches(
-    groups: Sequence[RewardedGroup],
-    tokenizer: PreTrainedTokenizerBase,
-    config: RLStage,
-    rows: int | None,
-    device: torch.device,
+    rows: Sequence[TrainingRow], most: int | None, device: torch.device, peers: Peers
 ) -> list[RolloutBatch]:
-    """The rollouts that train, sorted by length and cut up.
+    """This rank's micro-batches, as many as every other's: idle ones train nothing.
 
     Args:
-        groups: All of the update's that train, with their advantages.
-        tokenizer, config: The policy's and the stage's.
-        rows: Rollouts a micro-batch; None = 32, so that little is padding. Fewer where some rank
-            would have none.
+        rows: All of the update's, in one order on every rank.
+        most: Rows of a micro-batch, at most; None = 32, so that little is padding.
         device: Where they go.
+        peers: Every rank calls this.
     """
-    trained = sorted(training_rows(groups, tokenizer, config), key=lambda row: row.example.length)
-    size = max(1, min(rows or MICRO_BATCH_ROWS, -(-len(trained) // world_size())))
     return [
-        _rollout_batch(trained[start : start + size]).to(device)
-        for start in range(0, len(trained), size)
+        (_rollout_batch(part) if part else _idle_batch(rows[0].example.prompt_ids)).to(device)
+        for part in micro_batches_of_rank(rows, most or MICRO_BATCH_ROWS, peers)
     ]
 
 
-def rank_batches(batches: Sequence[RolloutBatch]) -> list[RolloutBatch]:
-    """This rank's micro-batches, as many as every other's: idle ones train nothing."""
-    most = -(-len(batches) // world_size())
-    of_rank = list(rank_slice(batches))
-    return of_rank + [batches[0].untrained()] * (most - len(of_rank))
+def _idle_batch(prompt_ids: Sequence[int]) -> RolloutBatch:
+    """A short document, of which no token is trained."""
+    nothing = torch.zeros(1)
+    batch = RolloutBatch(
+        tokens=completion_batch([Example(prompt_ids, [0])]),
+        rollout_logprobs=nothing,
+        advantages=nothing,
+        weights=nothing,
+    )
+    return batch.untrained()
 
 
 def _rollout_batch(rows: Sequence[TrainingRow]) -> RolloutBatch:
@@ -122,14 +122,16 @@ def entropy(
     tokenizer: PreTrainedTokenizerBase,
     rows: int | None,
     device: torch.device,
+    peers: Peers,
 ) -> float:
     """The policy's entropy at temperature 1, in nats a token, over some of a step's rollouts.
 
     Args:
-        policy: Every rank computes the same.
+        policy: Each rank computes it for what it drew.
         rollouts: All that the step drew, of which a few are read, evenly spread.
         tokenizer, device: The policy's.
         rows: Rollouts a forward pass; None = all that are read.
+        peers: Every rank calls this.
     """
     count = min(_ENTROPY_ROLLOUTS, len(rollouts))
     read = [rollouts[number * len(rollouts) // count] for number in range(count)]
@@ -137,13 +139,17 @@ def entropy(
     examples = [
         Example(prompt, rollout.completion.token_ids)
         for prompt, rollout in zip(prompts, read, strict=True)
+        if is_here(rollout)
     ]
     size = rows or count
     total = 0.0
-    for start in range(0, count, size):
-        tokens = completion_batch(examples[start : start + size]).to(device)
-        total += float(token_entropies(policy, tokens).sum())
-    return total / max(sum(len(rollout.completion.token_ids) for rollout in read), 1)
+    # Sharded ranks make equally many forward passes.
+    for start in range(0, max(Counter(map(drawing_rank, read)).values()), size):
+        part = examples[start : start + size]
+        tokens = completion_batch(part) if part else _idle_batch(prompts[0]).tokens
+        total += float(token_entropies(policy, tokens.to(device)).sum())
+    trained_tokens = sum(len(rollout.completion.token_ids) for rollout in read)
+    return sum(peers.all_gather(total)) / max(trained_tokens, 1)
 
 
 class Tally:
@@ -248,7 +254,7 @@ class Objective:
 
     Args:
         policy: It learns; its weights are those before the update.
-        batches: This rank's share of the update's rollouts.
+        batches: This rank's share of the update's rollouts; see `rollout_batches`.
         config: The stage's, with a mode of `importance` other than auto.
         policy_loss: What `config.policy_loss` builds.
         temperature: The one that sampled divides the logits.

@@ -12,6 +12,7 @@ from reasoning_lab.stages.rl.records import (
     RewardedRollout,
     StepRollouts,
 )
+from reasoning_lab.system.ranks import Peers
 from reasoning_lab.training.validation import validation_metrics
 from reasoning_lab.types import Completion, Problem, Rollout, Verdict
 from reasoning_lab.verify import Verifier
@@ -86,8 +87,8 @@ def test_a_second_verifier_reads_a_sample_of_the_correct_rollouts() -> None:
     wrong = [rollout(number, Verdict.WRONG) for number in range(1, 9)]
     deceived = [rollout(number, Verdict.CORRECT) for number in range(1, 9)]
     with Verifier(workers=1, timeout_s=20, memory_mb=1024) as verifier:
-        metrics = second_readings([*wrong, *deceived], 3, verifier, "", "0/5")
-        nothing = second_readings(wrong, 3, verifier, "", "0/5")
+        metrics = second_readings([*wrong, *deceived], 3, verifier, "", "0/5", Peers())
+        nothing = second_readings(wrong, 3, verifier, "", "0/5", Peers())
     assert metrics == {
         "rollout/second_verifier_read": 3.0,
         "rollout/second_verifier_disagreement": 1.0,

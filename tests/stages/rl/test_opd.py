@@ -22,12 +22,12 @@ from reasoning_lab.models.tokenizer import prompt_tokens
 from reasoning_lab.stages.rl.graders import FrozenPolicy, Teacher
 from reasoning_lab.stages.rl.options import ImportanceConfig, TemperatureConfig
 from reasoning_lab.stages.rl.stage import OPDStage
-from reasoning_lab.stages.rl.update import Objective, rollout_batches
+from reasoning_lab.stages.rl.update import Objective
 from reasoning_lab.system.ranks import Peers
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.types import Completion, Rollout, Split, UserError, Verdict
 from tests.support.composition import composed_config, composed_recipe, sentence_of
-from tests.support.rl import TableTracker, jittered, rewarded_group, word_tokenizer
+from tests.support.rl import TableTracker, jittered, micro_batches, rewarded_group, word_tokenizer
 from tests.support.stages import learn_golds, optimization, run_stage
 from tests.support.tensors import gradient_of
 from tests.support.tiny import tiny_model
@@ -75,7 +75,7 @@ def test_loss_and_gradient_of_an_update_are_trls(rows: int | None) -> None:
     config = OPDStage(
         max_new_tokens=9, policy_loss=ReinforceConfig(), importance=ImportanceConfig("none")
     )
-    batches = rollout_batches(groups, word_tokenizer(), config, rows, torch.device("cpu"))
+    batches = micro_batches(groups, config, rows)
     policy.zero_grad()
     objective = Objective(
         policy,
@@ -105,7 +105,7 @@ def test_rewards_are_added_with_their_weight() -> None:
         max_new_tokens=9, policy_loss=ReinforceConfig(), importance=ImportanceConfig("none")
     )
     policy, other = (tiny_model("qwen3", 20, 0, 1, seed=seed) for seed in (4, 5))
-    batches = rollout_batches(groups, word_tokenizer(), config, None, torch.device("cpu"))
+    batches = micro_batches(groups, config)
     policy_loss = config.policy_loss.build("policy_loss")
 
     def loss(teacher: Teacher | None) -> float:

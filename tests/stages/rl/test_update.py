@@ -28,30 +28,28 @@ from reasoning_lab.stages.rl.stage import RLStage
 from reasoning_lab.stages.rl.update import (
     Objective,
     entropy,
-    rank_batches,
-    rollout_batches,
 )
 from reasoning_lab.system.ranks import Peers
 from reasoning_lab.types import Example
-from tests.support.rl import jittered, rewarded_group, word_tokenizer
+from tests.support.rl import jittered, micro_batches, rewarded_group, word_tokenizer
 from tests.support.tensors import gradient_of
 from tests.support.tiny import tiny_model
 
 
 def test_a_masked_rollout_is_in_no_gradient() -> None:
-    config, tokenizer, device = RLStage(max_new_tokens=9), word_tokenizer(), torch.device("cpu")
+    config = RLStage(max_new_tokens=9)
     groups = [rewarded_group(1.0, 0.0, -1.0, masked=1)]
-    (batch,) = rollout_batches(groups, tokenizer, config, None, device)
+    (batch,) = micro_batches(groups, config)
     # The first, of 2 tokens, is gone, 3 + 4 tokens are left.
     assert batch.advantages.tolist() == [0.0] * 3 + [-1.0] * 4
     assert batch.weights.tolist() == pytest.approx([1 / 7] * 7)
     assert len(batch.rollout_logprobs) == batch.tokens.loss_mask.sum() == 7
     assert batch.rollout_logprobs.sum().item() == pytest.approx(-3.5)
     groups = [rewarded_group(1.0, 0.0, -1.0)]
-    (batch,) = rollout_batches(groups, tokenizer, config, None, device)
+    (batch,) = micro_batches(groups, config)
     assert batch.advantages.tolist() == [1.0] * 2 + [0.0] * 3 + [-1.0] * 4
     nothing = [rewarded_group(1.0, 0.0, masked=2)]
-    assert rollout_batches(nothing, tokenizer, config, None, device) == []
+    assert micro_batches(nothing, config) == []
 
 
 def test_gradient_padded_alone_and_joined_is_one() -> None:
@@ -87,10 +85,9 @@ def test_gradient_padded_alone_and_joined_is_one() -> None:
 
 
 def test_an_idle_ranks_batch_has_a_gradient_of_zeros() -> None:
-    config, tokenizer, device = RLStage(max_new_tokens=9), word_tokenizer(), torch.device("cpu")
+    config = RLStage(max_new_tokens=9)
     groups = [rewarded_group(1.0, 0.0)]
-    (batch,) = rollout_batches(groups, tokenizer, config, None, device)
-    assert rank_batches([batch]) == [batch]
+    (batch,) = micro_batches(groups, config)
     idle = batch.untrained()
     assert len(idle.rollout_logprobs) == idle.tokens.loss_mask.sum() == 0
     model = tiny_model("qwen3", 20, 0, 1, seed=4)
@@ -141,7 +138,7 @@ def test_no_cut_into_micro_batches_and_no_kernel_changes_the_objective(
     policy_loss = config.policy_loss.build("policy_loss")
 
     def gradient_and_metrics(rows: int | None) -> tuple[Tensor, dict[str, float]]:
-        batches = rollout_batches(groups, word_tokenizer(), config, rows, torch.device("cpu"))
+        batches = micro_batches(groups, config, rows)
         frozen = FrozenPolicy(tiny_model("qwen3", 20, 0, 1, seed=5))
         reference = frozen if config.kl.weight else None
         teacher = Teacher(frozen, reward_weight=0.5) if name == "teacher" else None
@@ -172,7 +169,7 @@ def test_only_tokens_of_high_entropy_train_and_the_bonus_is_their_mean_entropy()
     )
     groups = [jittered(rewarded_group(1.0, 0.5, -1.0), 3)]
     model = tiny_model("qwen3", 20, 0, 1, seed=4)
-    (batch,) = rollout_batches(groups, word_tokenizer(), config, None, torch.device("cpu"))
+    (batch,) = micro_batches(groups, config)
     policy_loss = config.policy_loss.build("policy_loss")
     objective = Objective(model, [batch], config, policy_loss, 0.8, Peers(), None)
     loss = objective.loss(0)
@@ -199,9 +196,11 @@ def test_entropy_is_at_temperature_1_over_rollouts_of_all_groups(
     tokens = torch.tensor([[*prompt, *short.completion.token_ids]])
     logits = model(tokens, use_cache=False).logits[0, -3:-1]
     expected = torch.distributions.Categorical(logits=logits).entropy().mean().item()
-    device = torch.device("cpu")
-    assert entropy(model, rollouts, tokenizer, rows, device) == pytest.approx(expected, rel=1e-4)
+    device, peers = torch.device("cpu"), Peers()
+    assert entropy(model, rollouts, tokenizer, rows, device, peers) == pytest.approx(
+        expected, rel=1e-4
+    )
     # Where there are few, all are read: the longer one counts for its three tokens.
-    alone = entropy(model, rollouts[1:2], tokenizer, rows, device)
-    both = entropy(model, rollouts[:2], tokenizer, rows, device)
+    alone = entropy(model, rollouts[1:2], tokenizer, rows, device, peers)
+    both = entropy(model, rollouts[:2], tokenizer, rows, device, peers)
     assert both == pytest.approx((2 * expected + 3 * alone) / 5, rel=1e-4)
