@@ -28,6 +28,7 @@ from reasoning_lab.training.strategies import (
     sampling_model,
     snapshot,
 )
+from reasoning_lab.types import UserError
 
 
 class RolloutSchedule(ABC):
@@ -69,7 +70,16 @@ class RolloutSchedule(ABC):
         return {"of_rank": self._peers.gather_on_rank0(self._rank_state())}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` described."""
+        """Go on from what `state_dict` described.
+
+        Raises:
+            UserError: An earlier version saved it.
+        """
+        if "of_rank" not in state:
+            raise UserError(
+                "this stage's folder in paths.runs/work has a training state of an earlier version, "
+                "which cannot be resumed; move the folder away, and the stage starts anew"
+            )
         self._load_rank_state(state["of_rank"][rank()])
 
     @abstractmethod

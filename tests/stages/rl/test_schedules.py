@@ -199,6 +199,16 @@ def test_a_state_at_any_step_goes_on_to_the_same_rollouts(
         assert [*before, *after] == expected
 
 
+@pytest.mark.parametrize("options", [{"staleness": 1}, PARTIAL], ids=["ahead", "in parts"])
+def test_a_state_of_an_earlier_version_is_refused(
+    options: dict[str, Any], verifier: Verifier
+) -> None:
+    """Such a state had one rank's rollouts for all of them."""
+    schedule = trainer_of(config(**options), verifier).schedule
+    with pytest.raises(UserError, match=r"a training state of an earlier version"):
+        schedule.load_state_dict({"steps": {}})
+
+
 @pytest.mark.parametrize("changes", [{}, {"staleness": 2}, PARTIAL], ids=["0", "2", "partial"])
 def test_a_curriculum_draws_by_what_was_known_when_rollouts_began(
     changes: dict[str, Any], verifier: Verifier
