@@ -77,8 +77,8 @@ class RolloutSchedule(ABC):
         """
         if "of_rank" not in state:
             raise UserError(
-                "this stage's folder in paths.runs/work has a training state of an earlier version, "
-                "which cannot be resumed; move the folder away, and the stage starts anew"
+                "this stage's folder in paths.runs/work has a training state of an earlier "
+                "version, which cannot be resumed; move it away, and the stage starts anew"
             )
         self._load_rank_state(state["of_rank"][rank()])
 
