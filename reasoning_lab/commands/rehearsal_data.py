@@ -17,7 +17,7 @@ import yaml
 from huggingface_hub import constants
 
 from reasoning_lab.config.components import SourceConfig
-from reasoning_lab.data.sources.config import FileConfig, HubConfig, MixtureConfig, TableConfig
+from reasoning_lab.data.sources.config import FileConfig, HubConfig, MixtureConfig
 from reasoning_lab.data.sources.hub import hub_rows
 from reasoning_lab.data.sources.layouts import assumed_rows, layout_rows
 from reasoning_lab.data.sources.readers import file_rows
@@ -97,10 +97,10 @@ class Sampler:
                 for of_kind in zip(*parts.values(), strict=True)
             )
             return SampledSource(cut, whole)
-        if not isinstance(options, TableConfig):
+        if not isinstance(options, FileConfig | HubConfig):
             return SampledSource(options, options)
         rows, corrections = self._rows(options, key)
-        table: TableConfig = _with_fractions(options)
+        table: FileConfig | HubConfig = _with_fractions(options)
         if isinstance(table, HubConfig):
             table = replace(table, streaming=False, corrections=corrections)
         cut_rows = {split: [_cut(row, self.factor) for row in of] for split, of in rows.items()}
@@ -110,7 +110,7 @@ class Sampler:
         )
 
     def _rows(
-        self, options: TableConfig, key: str
+        self, options: FileConfig | HubConfig, key: str
     ) -> tuple[dict[str | None, list[dict[str, Any]]], dict[str, dict[str, str]]]:
         """Rows by the dataset's own split, and the corrections that hold for them."""
         corrections: dict[str, dict[str, str]] = getattr(options, "corrections", {})
@@ -142,7 +142,9 @@ class Sampler:
         self.notes.append(shipped)
         return rows, {}
 
-    def _local_rows(self, options: TableConfig) -> dict[str | None, list[dict[str, Any]]]:
+    def _local_rows(
+        self, options: FileConfig | HubConfig
+    ) -> dict[str | None, list[dict[str, Any]]]:
         path = Path(str(options.path))
         if not path.is_file():
             assert isinstance(options, HubConfig)
@@ -151,7 +153,7 @@ class Sampler:
         return {None: _selected((row.content for row in islice(read, _READ_ROWS)), options)}
 
 
-def _columns(options: TableConfig) -> list[str]:
+def _columns(options: FileConfig | HubConfig) -> list[str]:
     level = options.rows.level
     return [*options.rows.columns(), *([level] if isinstance(level, str) else [])]
 
@@ -181,7 +183,7 @@ def _dataset_rows(
     return rows
 
 
-def _selected(rows: Iterator[Any], options: TableConfig) -> list[dict[str, Any]]:
+def _selected(rows: Iterator[Any], options: FileConfig | HubConfig) -> list[dict[str, Any]]:
     """A few rows of each level, in order, and a few of those that give no problem."""
     mapping = options.rows
     by_level: dict[int | None, list[tuple[int, dict[str, Any]]]] = {}
@@ -236,8 +238,10 @@ def _cut(value: Any, factor: float) -> Any:
 
 
 def _written(
-    options: TableConfig, place: Path, rows: Mapping[str | None, Sequence[Mapping[str, Any]]]
-) -> TableConfig:
+    options: FileConfig | HubConfig,
+    place: Path,
+    rows: Mapping[str | None, Sequence[Mapping[str, Any]]],
+) -> FileConfig | HubConfig:
     """The source of these rows: a file where it read a file, else a dataset."""
     # `datasets` caches a folder by its name and its card, whatever its files hold.
     place = place.with_name(

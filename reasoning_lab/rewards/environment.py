@@ -31,7 +31,7 @@ def _check_taskset(options: Mapping[str, Any], weight: float, key: str) -> None:
     if find_spec("verifiers") is None:
         return
     try:
-        _tasks(options["taskset"], _as_text(options["options"]))
+        load_tasks(options["taskset"], options["options"])
     except UserError as error:
         raise UserError(f"{key}.{error}") from error
 
@@ -54,7 +54,7 @@ def taskset_reward(
         taskset: Import path of a class that is a `verifiers.v1.Taskset`.
         options: Of the taskset's config.
     """
-    task = _tasks(taskset, _as_text(options)).get(problem.id)
+    task = _tasks_by_problem(taskset, _as_text(options)).get(problem.id)
     if task is None:
         return None
     trace = _trace(task, messages_of(problem.model_prompt), thought_prefix + completion)
@@ -62,18 +62,43 @@ def taskset_reward(
     return float(trace.reward)
 
 
+def load_tasks(taskset: str, options: Mapping[str, Any] | None) -> tuple[Any, ...]:
+    """The tasks of a taskset, each a `verifiers.v1.Task`, in their order; they are read once.
+
+    Args:
+        taskset, options: As in `taskset_reward`.
+
+    Raises:
+        UserError: It is no taskset, its tasks have more than one turn, or its options are wrong.
+            The message begins with the key, `taskset` or `options`.
+    """
+    return _tasks(taskset, _as_text(options))
+
+
+def task_messages(task: Any) -> list[Message]:
+    """What a task's prompt says, of the text alone, behind its system prompt if it has one."""
+    system = task.data.system_prompt
+    return [*([Message("system", system)] if system else []), *_messages(task.data.prompt)]
+
+
 def _as_text(options: Mapping[str, Any] | None) -> str:
     return json.dumps(dict(options or {}), sort_keys=True)
 
 
 @lru_cache
-def _tasks(path: str, options: str) -> Mapping[str, Any]:
-    """The taskset's tasks, by the id that a problem with their prompt has.
+def _tasks_by_problem(path: str, options: str) -> Mapping[str, Any]:
+    """The first task of each prompt, by the id that a problem with this prompt has."""
+    tasks: dict[str, Any] = {}
+    for task in _tasks(path, options):
+        *earlier, last = _messages(task.data.prompt)
+        tasks.setdefault(
+            Problem(last.content, "", "", "", earlier_messages=tuple(earlier)).id, task
+        )
+    return tasks
 
-    Raises:
-        UserError: It is no taskset, its tasks have more than one turn, or its options are wrong.
-            The message begins with the key of this reward.
-    """
+
+@lru_cache
+def _tasks(path: str, options: str) -> tuple[Any, ...]:
     from verifiers import v1
     from verifiers.v1.utils.generic import concrete_type
 
@@ -88,15 +113,13 @@ def _tasks(path: str, options: str) -> Mapping[str, Any]:
         raise UserError(f"options: '{path}' refuses them ({cause}); correct them") from error
     if not taskset.bounded:
         raise UserError(f"taskset: '{path}' never ends; name one with so many tasks")
-    tasks = {}
-    for task in taskset:
+    tasks = tuple(taskset)
+    for task in tasks:
         if reason := _more_than_a_turn(task):
             raise UserError(
                 f"taskset: task {task.data.idx} of '{path}' {reason}; only tasks that the "
                 "text of one turn answers can be rewarded"
             )
-        *earlier, last = _messages(task.data.prompt)
-        tasks[Problem(last.content, "", "", "", earlier_messages=tuple(earlier)).id] = task
     return tasks
 
 

@@ -45,6 +45,7 @@ GIVEN = {
         "options={families: {gcd: {1: {}}}, test_frac: 0.1, validation_frac: 0.1}",
     ],
     "data=jsonl": ["path=%s"],
+    "data=taskset": ["taskset=my_tasks.Sums"],
     "engine=custom": [
         "_target_=reasoning_lab.sampling.openai.OpenAIEngine",
         "options.extra_body={}",

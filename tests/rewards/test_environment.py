@@ -43,6 +43,7 @@ class Sums(vf.Taskset[SumTask, SumConfig]):
         for number in range(self.config.most):
             yield SumTask(SumData(prompt=f"{number} + 1?", answer=str(number + 1)))
         yield SumTask(SumData(prompt=chat, answer="3"))
+        yield SumTask(SumData(system_prompt="Be brief.", prompt="9 + 1?", answer="10"))
 
 
 class RunningTask(SumTask):
@@ -56,6 +57,11 @@ class Pictures(vf.Taskset[SumTask, vf.TasksetConfig]):
         picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,"}}
         parts = [{"type": "text", "text": "What is this?"}, picture]
         yield SumTask(SumData(prompt=[vf.UserMessage(content=parts)]))
+
+
+class Nothing(vf.Taskset[SumTask, vf.TasksetConfig]):
+    def load(self):
+        return []
 
 
 class Running(vf.Taskset[RunningTask, vf.TasksetConfig]):

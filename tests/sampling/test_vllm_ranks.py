@@ -10,15 +10,19 @@ from pathlib import Path
 import pytest
 import torch
 
+from reasoning_lab.data.tokens.batches import completion_batch
+from reasoning_lab.kernels.logprobs import token_logprobs
 from reasoning_lab.launch.job import launched
 from reasoning_lab.models.adapters import merged_weights
 from reasoning_lab.models.policy import load_policy
+from reasoning_lab.models.tokenizer import prompt_tokens
 from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.sampling.engine_process import EngineProcess
 from reasoning_lab.sampling.hf import HFEngine
 from reasoning_lab.sampling.vllm import VLLMEngine, vllm_environment
 from reasoning_lab.tracking.curves import read_history
 from reasoning_lab.training.job import Job
+from reasoning_lab.types import Example
 from tests.sampling.test_vllm import PROMPTS, assert_same_tokens, tiny  # noqa: F401 - a fixture
 from tests.sampling.test_vllm_launcher import (
     HARDWARE,
@@ -63,6 +67,39 @@ def test_a_vllm_elsewhere_samples_from_the_weights_that_it_was_given_last(
     drawn = engine.generate(PROMPTS, hot, seeds)
     os.kill(engine.pid, signal.SIGKILL)
     assert_same_tokens(engine.generate(PROMPTS, hot, seeds), drawn)
+
+
+def test_engine_and_trainer_agree_after_each_of_ten_large_updates(
+    engine: EngineProcess,
+    tiny: Path,  # noqa: F811
+) -> None:
+    """By the logprobs of the engine's own tokens, as the loss reads them."""
+    policy, tokenizer = load_policy(tiny, "float32")
+    optimizer = torch.optim.AdamW(policy.parameters(), lr=1e-2)
+    prompts = prompt_tokens(tokenizer, PROMPTS)
+    sampling, count = Sampling(0.7, 1.0, 24), len(PROMPTS)
+    advantages = torch.linspace(-1.0, 1.0, count)
+    for update in range(10):
+        engine.load(lambda: merged_weights(policy), 2 + update)
+        seeds = range(count * update, count * (update + 1))
+        completions = engine.generate(PROMPTS, sampling, seeds)
+        engine_logprobs = torch.tensor([value for one in completions for value in one.logprobs])
+        batch = completion_batch(
+            [
+                Example(prompt, one.token_ids)
+                for prompt, one in zip(prompts, completions, strict=True)
+            ]
+        )
+        logprobs = token_logprobs(policy, batch, sampling.temperature)
+        assert float((logprobs.detach() - engine_logprobs).abs().max()) < 1e-4, update
+        optimizer.zero_grad()
+        loss = -(advantages.repeat_interleave(batch.trained_lengths) * logprobs).mean()
+        loss.backward()
+        optimizer.step()
+        with torch.no_grad():
+            moved = token_logprobs(policy, batch, sampling.temperature) - engine_logprobs
+        # An engine that kept the weights before this update would be seen.
+        assert float(moved.abs().mean()) > 0.1, update
 
 
 @pytest.fixture(scope="module")

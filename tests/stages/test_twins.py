@@ -17,6 +17,7 @@ from reasoning_lab.data.tokens.table import TokenTable
 from reasoning_lab.graph.record import Record
 from reasoning_lab.models.policy import load_policy
 from reasoning_lab.models.tokenizer import tokenize
+from reasoning_lab.tracking.curves import read_history
 from reasoning_lab.training.next_token_training import train_next_token
 from reasoning_lab.types import Completion
 from reasoning_lab.verify import Verifier
@@ -28,7 +29,7 @@ from tests.support.sources import file_source
 from tests.support.twins import TWINS, Twin, save_twin, twin_model, twin_tokenizer
 
 COINS = [(f"coin {n}", str(n % 2)) for n in range(200)]
-STAGES = ["distill", "midtrain", "sft", "prefer", "dpo", "rl"]
+STAGES = ["distill", "midtrain", "sft", "prefer", "dpo", "rl", "opd"]
 RUN = [
     "model=checkpoint",
     "model.path=checkpoint",
@@ -37,7 +38,8 @@ RUN = [
     "data.path=coins.jsonl",
     "data.rows.solutions=solution",
     "teacher@stages.distill.teacher=recorded",
-    *(f"stages.{name}.problems.stream=[0,1]" for name in ("distill", "prefer", "rl")),
+    "+stage@stages.opd=opd",
+    *(f"stages.{name}.problems.stream=[0,1]" for name in ("distill", "prefer", "rl", "opd")),
     "stages.distill={problems: {levels: [1], count: 60}, validation: 8, rollouts: 1}",
     "stages.midtrain={row_tokens: 128, validate_every_steps: 2, optimization: {length: 2 steps}}",
     "stages.sft={levels: [1], count: 40, optimization: {length: 2 steps, batch_size: 8}}",
@@ -46,6 +48,12 @@ RUN = [
     "stages.dpo.optimization={length: 2 steps, batch_size: 4}",
     "stages.rl={problems: {levels: [1], count: 16}, screen_group_size: 0, group_size: 6}",
     "stages.rl={max_new_tokens: 12, optimization: {length: 2 steps, batch_size: 8}}",
+    # Warm, so that updates interrupt some rollouts. The weights stay, so that their tokens keep
+    # their logprobs.
+    "stages.opd={problems: {levels: [1], count: 16}, group_size: 4, max_new_tokens: 12}",
+    "stages.opd={temperature: {start: 1.2, end: 1.2}, teacher: {stage: sft}}",
+    "stages.opd={staleness: 4, partial_rollouts: continue}",
+    "stages.opd.optimization={length: 4 steps, batch_size: 4, learning_rate: 0.0}",
     # So gentle that the coin tosser of the checkpoint is one at the end.
     *(f"stages.{name}.optimization.learning_rate=1e-5" for name in ("midtrain", "sft", "dpo")),
     "benchmarks.heldout={levels: [1], count: 10, samples: 1, sampling: {max_new_tokens: 12}}",
@@ -106,6 +114,9 @@ def test_every_stage_runs_from_a_checkpoint_of_the_kind(
     assert records.keys() == {*STAGES, "evaluate"}
     assert records["dpo"].metrics["pairs"] > 4
     assert records["rl"].metrics["train_tokens"] > 0
+    assert_graded_by_its_teacher(records["opd"].path)
+    interrupted = read_history(records["opd"].path)["rollout/interrupted_frac"]
+    assert max(interrupted.values()) > 0.1
     # It still says where its answers end.
     assert records["evaluate"].metrics["truncated_frac"] < 0.5
     before, _ = load_policy(tmp_path / "checkpoint", "float32")
@@ -150,7 +161,9 @@ def test_every_stage_runs_with_the_options_that_the_refusals_name(
         assert named, sentence
         given += named
     assert sorted(given) == sorted(options)
-    assert artifacts(tmp_path)["rl"].metrics["train_tokens"] > 0
+    records = artifacts(tmp_path)
+    assert records["rl"].metrics["train_tokens"] > 0
+    assert_graded_by_its_teacher(records["opd"].path)
 
 
 def test_every_stage_runs_with_an_adapter(tmp_path: Path) -> None:
@@ -169,9 +182,19 @@ def test_every_stage_runs_with_an_adapter(tmp_path: Path) -> None:
         before = after
 
 
+def assert_graded_by_its_teacher(folder: Path) -> None:
+    """What it grades has the logprobs that it was sampled with."""
+    history = read_history(folder)
+    assert max(history["mismatch/logprob_difference_max"].values()) < 1e-4
+    assert min(history["train/gradient_norm"].values()) > 0
+    assert all(history["train/kl_to_teacher"].values())
+
+
 def artifacts(folder: Path) -> dict[str, Record]:
     """By stage; of the evaluations, one of the last policy."""
     records = [Record.read(path.parent) for path in folder.glob("runs/store/*/*/artifact.json")]
     by_stage = {one.stage: one for one in records if one.kind != "evaluation"}
-    evaluations = [one for one in records if one.inputs.get("policy") == by_stage["rl"].fingerprint]
+    evaluations = [
+        one for one in records if one.inputs.get("policy") == by_stage["opd"].fingerprint
+    ]
     return {**by_stage, "evaluate": evaluations[0]}

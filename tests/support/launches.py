@@ -85,8 +85,9 @@ def inputs_of(name: str, context: StageContext) -> dict[str, Artifact]:
 @pytest.fixture(scope="session")
 def jobs(context: StageContext, source: TableSource) -> dict[str, Job]:
     """Every stage as a job on one device, without folders."""
+    assert isinstance(source.config, FileConfig)
     coins = FileConfig(
-        path=str(source.config.path),
+        path=source.config.path,
         rows=RowMapping(family="coins"),
         test_frac=0.1,
         validation_frac=0.1,

@@ -246,8 +246,10 @@ STAGES: dict[str, TrainingStage] = {
     "rl_far_ahead": replace(
         RL,
         screen_group_size=0,
+        group_size=4,
         staleness=3,
         dynamic_sampling_rounds=2,
+        filter=FilterConfig(hard_pass_rate=0.3, hard_rollouts=2),
         validation=ValidationConfig(count=5, every_steps=2),
     ),
     # Groups of two tosses are often of one verdict, and then their prompts rest.

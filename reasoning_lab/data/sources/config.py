@@ -5,12 +5,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import MISSING
 
-from reasoning_lab.config.components import SourceConfig, register_component
+from reasoning_lab.config.components import SourceConfig, register_component, require_package
 from reasoning_lab.config.fields import FREE_KEYS, FREE_KEYS_WHEN_SET, choice, fraction, number
 from reasoning_lab.config.targets import check_path
 from reasoning_lab.data.sources.canonical import FORMS_VERSION
@@ -120,7 +121,6 @@ class TableConfig(SourceConfig):
         validation_frac: Fraction of the prompts that early stopping and tuning may look at.
     """
 
-    path: str | None = None
     rows: RowMapping = field(default_factory=RowMapping)
     licence: str = "not stated"
     unreadable: str = choice("drop", "refuse")
@@ -128,14 +128,17 @@ class TableConfig(SourceConfig):
     test_frac: float = fraction(0.05)
     validation_frac: float = fraction(0.05)
 
+    def is_local(self) -> bool:
+        """Whether rows can be read without a network."""
+        raise self.not_chosen()
+
     def content(self) -> str:
-        """The hash of the local file or folder."""
-        return _local_content_hash(Path(str(self.path)))
+        """What identifies the rows."""
+        raise self.not_chosen()
 
     def provenance(self) -> Mapping[str, str]:
         """The dataset's `name`, `revision` and `licence`, for a data card."""
-        name = Path(str(self.path)).name
-        return {"name": name, "revision": self.content(), "licence": self.licence}
+        raise self.not_chosen()
 
 
 @dataclass(kw_only=True)
@@ -174,6 +177,20 @@ class FileConfig(TableConfig):
             log.info("%s: by the names of its columns, data.rows has %s.", label, listed)
         return TableSource(replace(self, rows=named.rows), label, file_rows, arguments, {})
 
+    def is_local(self) -> bool:
+        return True
+
+    def content(self) -> str:
+        """The file's hash."""
+        return _local_content_hash(Path(self.path))
+
+    def provenance(self) -> Mapping[str, str]:
+        return {
+            "name": Path(self.path).name,
+            "revision": self.content(),
+            "licence": self.licence,
+        }
+
 
 @dataclass(kw_only=True)
 class HubConfig(TableConfig):
@@ -203,6 +220,7 @@ class HubConfig(TableConfig):
     splits: dict[str, str] = MISSING
     streaming: bool = False
     first_rows: int | None = number(None, least=1, when_set=True)
+    path: str | None = None
     corrections: dict[str, dict[str, str]] = field(default_factory=dict, metadata=FREE_KEYS)
 
     def build(self) -> "TableSource":
@@ -244,12 +262,61 @@ class HubConfig(TableConfig):
         arguments["first_rows"] = self.first_rows
         return TableSource(self, label, hub_rows, arguments, self.corrections)
 
+    def is_local(self) -> bool:
+        return self.path is not None
+
     def content(self) -> str:
-        return f"{self.dataset}@{self.revision}" if self.path is None else super().content()
+        if self.path is None:
+            return f"{self.dataset}@{self.revision}"
+        return _local_content_hash(Path(self.path))
 
     def provenance(self) -> Mapping[str, str]:
         revision = self.revision if self.path is None else f"local copy {self.content()}"
         return {"name": self.dataset, "revision": revision, "licence": self.licence}
+
+
+@dataclass(kw_only=True)
+class TasksetConfig(TableConfig):
+    """Problems that the tasks of a taskset of the package `verifiers` ask, a row for each task.
+
+    The columns are the fields of a task's data. The system prompt, where there is one, begins the
+    conversation in `prompt`.
+
+    Attributes:
+        taskset: Import path of a class that is a `verifiers.v1.Taskset`.
+        options: Of the taskset's config.
+    """
+
+    taskset: str = MISSING
+    options: dict[str, Any] = field(default_factory=dict, metadata=FREE_KEYS)
+    unreadable: str = choice("refuse", "drop")
+
+    def build(self) -> "TableSource":
+        """The source.
+
+        Raises:
+            UserError: The package is not installed, or the taskset cannot be read.
+        """
+        from reasoning_lab.data.sources.table_source import TableSource
+        from reasoning_lab.data.sources.tasks import task_rows
+
+        require_package("verifiers", "data.taskset", "verifiers")
+        label = f"data.taskset: '{self.taskset}'"
+        arguments = {"taskset": self.taskset, "options": self.options, "content": self.content()}
+        return TableSource(self, label, task_rows, arguments, {})
+
+    def is_local(self) -> bool:
+        """Once the package is installed, as the tasks are read to identify them."""
+        return find_spec("verifiers") is not None
+
+    def content(self) -> str:
+        """The hash of all tasks."""
+        from reasoning_lab.data.sources.tasks import tasks_hash
+
+        return tasks_hash(self.taskset, self.options) if self.is_local() else "not installed"
+
+    def provenance(self) -> Mapping[str, str]:
+        return {"name": self.taskset, "revision": self.content(), "licence": self.licence}
 
 
 @dataclass
@@ -295,4 +362,5 @@ def _local_content_hash(path: Path) -> str:
 register_component("data", "reasoning_gym", ReasoningGymConfig)
 register_component("data", "files", FileConfig)
 register_component("data", "hub", HubConfig)
+register_component("data", "taskset", TasksetConfig)
 register_component("data", "mixture", MixtureConfig)

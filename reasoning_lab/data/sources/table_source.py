@@ -87,7 +87,7 @@ class TableSource:
         return self.config.content()
 
     def is_local(self) -> bool:
-        return self.config.path is not None
+        return self.config.is_local()
 
     def provenance(self) -> Mapping[str, str]:
         return self.config.provenance()

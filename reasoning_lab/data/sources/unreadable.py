@@ -23,7 +23,7 @@ _BLOCK_PROBLEMS = 4096
 _SHOWN_ROWS = 9
 _KEYS = (
     "test_frac|validation_frac|path|rows|splits|dataset|sources|weights|corrections|unreadable|"
-    "max_unreadable_frac"
+    "max_unreadable_frac|taskset|options"
 )
 _SOURCE_KEY = re.compile(rf"\bdata(?=\.(?:{_KEYS})\b|: ')")
 

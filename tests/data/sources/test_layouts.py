@@ -17,7 +17,8 @@ OPTIONS = [
     for kind in ("data", "benchmark")
     for name in sorted(file.stem for file in (CONF / kind).glob("*.yaml"))
     # Those are of the user's own data.
-    if (kind, name) not in (("data", "custom"), ("data", "jsonl"), ("benchmark", "own"))
+    if (kind, name)
+    not in (("data", "custom"), ("data", "jsonl"), ("data", "taskset"), ("benchmark", "own"))
 ]
 
 
