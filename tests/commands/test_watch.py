@@ -76,43 +76,47 @@ def long_trainings(store: Path) -> set[str]:
     }
 
 
+def states_of_stages(opened: Opened) -> set[tuple[str, str]]:
+    """The stages that the page shows, and the state of each."""
+    rows = opened.page.locator("#graphs tr[data-state]").evaluate_all(
+        "rows => rows.map(row => [row.querySelector('.name').textContent, row.dataset.state])"
+    )
+    return {(name, state) for name, state in rows}
+
+
 @pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_a_real_run_is_watched(tmp_path: Path) -> None:
     """Every stage goes from waiting to done before the eyes of the page."""
-    seen: set[tuple[str, str]] = set()
     with watching(tmp_path) as (_, url), chromium() as browser:
         opened = Opened(browser, url)
-        page = opened.page
         run = subprocess.Popen(
             [sys.executable, "-m", "reasoning_lab", *SMOKE],
             cwd=tmp_path,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
+        seen: set[tuple[str, str]] = set()
         try:
             while run.poll() is None:
-                page.wait_for_timeout(500)
-                rows = page.locator("#graphs tr[data-state]").evaluate_all(
-                    "rows => rows.map(row => [row.querySelector('.name').textContent,"
-                    " row.dataset.state])"
-                )
-                seen |= {(name, state) for name, state in rows}
+                opened.page.wait_for_timeout(500)
+                seen |= states_of_stages(opened)
         finally:
             run.kill()
         assert run.returncode == 0
-        page.wait_for_selector("#choice [data-state=done]", timeout=60_000)
+        # Each part of the page is asked for by itself, so one follows the other.
+        expect = opened.expect
+        expect("#choice [data-state=done]").to_have_count(1)
+        expect("#graphs [data-state=done]").to_have_count(12)
+        expect("#curves [data-stage=rl] path").to_have_count(1)
+        expect("article").to_have_count(14)
+        expect("#ledger").to_contain_text("no signal")
+        seen |= states_of_stages(opened)
         names = ["distill", "midtrain", "sft", "prefer", "dpo", "rl", "rl/heldout"]
         assert {(name, state) for name in names for state in ("waiting", "done")} <= seen
         running = {name for name, state in seen if state == "running"}
         assert running
         assert long_trainings(tmp_path / "runs" / "store") <= running
-        # Each part of the page is asked for by itself, so one follows the other.
-        expect = opened.expect
-        expect("#graphs [data-state=done]").to_have_count(12)
-        expect("#curves [data-stage=rl] path").to_have_count(1)
-        expect("article").to_have_count(14)
-        expect("#ledger").to_contain_text("no signal")
         assert opened.complaints == []
         assert all(request.startswith(url) for request in opened.requests)
         opened.close()

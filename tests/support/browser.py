@@ -54,6 +54,8 @@ class Opened:
     def expect(self, selector: str) -> Any:
         """Playwright's assertions about what `selector` finds, which wait until they hold."""
         sync_api = pytest.importorskip("playwright.sync_api")
+        # A page is made anew every two seconds, and on a busy machine that takes more.
+        sync_api.expect.set_options(timeout=60_000)
         return sync_api.expect(self.page.locator(selector))
 
     def scheme(self) -> str:
