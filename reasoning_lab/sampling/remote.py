@@ -7,7 +7,7 @@ get the rest only of what they train on or log.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import groupby, islice
+from itertools import chain, groupby, islice, repeat, starmap
 from typing import Any, NamedTuple
 
 from reasoning_lab.system.ranks import Item, Peers, rank
@@ -82,7 +82,7 @@ class Outcome(NamedTuple):
             self.verdict,
             author,
             self.policy_version,
-            token_versions=[version for version, count in self.version_runs for _ in range(count)],
+            token_versions=list(chain.from_iterable(starmap(repeat, self.version_runs))),
         )
 
 

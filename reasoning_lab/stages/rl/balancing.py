@@ -8,6 +8,7 @@ not depend on it, since a token's weight is of the whole update.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from heapq import heapify, heappop, heappush
 
 from reasoning_lab.sampling.remote import drawing_rank
 from reasoning_lab.stages.rl.records import TrainingRow
@@ -45,7 +46,9 @@ def _divided(
     window: Sequence[int], lengths: Sequence[int], drawn_by: Sequence[int], loads: Sequence[int]
 ) -> list[list[int]]:
     """The rows of a window, for each rank; `loads` are the tokens that the ranks have already."""
-    drawn = [[row for row in window if drawn_by[row] == number] for number in range(len(loads))]
+    drawn: list[list[int]] = [[] for _ in loads]
+    for row in window:
+        drawn[drawn_by[row]].append(row)
     share, over = divmod(len(window), len(loads))
     # Those who drew most have a place more, so that fewer rows move.
     by_count = sorted(range(len(loads)), key=lambda number: -len(drawn[number]))
@@ -54,12 +57,18 @@ def _divided(
         places[number] += 1
     parts = [_evenly(rows, count) for rows, count in zip(drawn, places, strict=True)]
     moved = set(window).difference(*parts)
+    # The lightest of those with a place left; a search over all would be slow with many ranks.
+    open_ranks = [
+        (load + _total(parts[number], lengths), number)
+        for number, load in enumerate(loads)
+        if len(parts[number]) < places[number]
+    ]
+    heapify(open_ranks)
     for row in sorted(moved, key=lambda row: (-lengths[row], row)):
-        open_ranks = [number for number in range(len(loads)) if len(parts[number]) < places[number]]
-        lightest = min(
-            open_ranks, key=lambda number: loads[number] + _total(parts[number], lengths)
-        )
-        parts[lightest].append(row)
+        load, number = heappop(open_ranks)
+        parts[number].append(row)
+        if len(parts[number]) < places[number]:
+            heappush(open_ranks, (load + lengths[row], number))
     return parts
 
 

@@ -228,13 +228,14 @@ class RolloutCollector:
     def _require_judged(self, groups: Sequence[RewardedGroup]) -> None:
         rollouts = [record for group in groups for record in group.rollouts]
         if all(record.dropped is DropReason.UNJUDGED for record in rollouts):
-            # A rank that drew none leaves it to the others, which end it as well.
-            for first in (record.rollout for record in rollouts if is_here(record.rollout)):
-                term = self._rewards_of(first.problem).declining_key(first)
-                raise UserError(
-                    f"{term}: it returned None for all {len(rollouts)} rollouts of the first step, "
-                    "so nothing trains; return a number wherever it can judge"
-                )
+            first = next((one.rollout for one in rollouts if is_here(one.rollout)), None)
+            if first is None:  # The ranks that drew them end this one too.
+                return
+            term = self._rewards_of(first.problem).declining_key(first)
+            raise UserError(
+                f"{term}: it returned None for all {len(rollouts)} rollouts of the first step, so "
+                "nothing trains; return a number wherever it can judge"
+            )
 
     def _estimate_advantages(self, groups: Sequence[RewardedGroup]) -> Sequence[RewardedGroup]:
         """The groups with advantages; with `standardize_over=domain`, each domain's by themselves.
