@@ -43,7 +43,7 @@ def test_a_sweep_composes_every_combination() -> None:
 
 def test_an_experiment_s_own_sweep_is_added() -> None:
     recipes = lab.sweep("experiment=002_stage_ablation", "ablate=rl")
-    assert [recipe.root.seed for recipe in recipes] == [0, 1, 2]
+    assert [recipe.root.seed for recipe in recipes] == [0, 1, 2, 3, 4]
 
 
 def test_recipes_of_a_sweep_are_those_of_their_own_overrides() -> None:

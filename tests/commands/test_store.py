@@ -121,12 +121,12 @@ def test_each_experiment_is_kept_with_its_own_sweep() -> None:
 def test_all_seeds_of_an_experiment_are_needed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Three, by the sweep that its file names."""
+    """Five, by the sweep that its file names."""
     (tmp_path / "runs" / "store").mkdir(parents=True)
     words = ["experiment=002_stage_ablation", "ablate=rl"]
     assert lab_here("store", "prune", *words, cwd=tmp_path) == 0
 
-    recipes = [composed_recipe(*words, f"seed={seed}") for seed in range(3)]
+    recipes = [composed_recipe(*words, f"seed={seed}") for seed in range(5)]
     expected = len({node.fingerprint for recipe in recipes for node in recipe.nodes})
     out = capsys.readouterr().out
     assert f"Of the {expected} artifacts that these recipes need, 0 are stored." in out
