@@ -1,8 +1,9 @@
-"""Accuracy while GRPO trains, by variant: table on standard output, figure beside this file.
+"""Rollouts, tokens, entropy and accuracy of GRPO by arm: a table, and a figure beside this file.
 
     python experiments/005_rl_controls/curves.py
 
-in the folder whose `runs/` holds the sweep over the arms in conf/experiment/005_rl_controls.
+in the folder whose `runs/` holds the sweep over the arms in conf/experiment/005_rl_controls. Means
+and standard deviations are over seeds.
 """
 
 import sys
@@ -14,17 +15,19 @@ from scipy.stats import chi2
 
 from reasoning_lab.commands.schemas import register_schemas
 from reasoning_lab.commands.sweep import recipes
-from reasoning_lab.evaluate.completions import Evaluation
-from reasoning_lab.evaluate.statistics import Difference, over_seeds, paired_difference
-from reasoning_lab.graph.recipe import Node
 from reasoning_lab.graph.record import Record
 from reasoning_lab.graph.store import Store
 from reasoning_lab.report.figures import COLOURS, INK, new_figure, save_figure, style_axes
 from reasoning_lab.tracking.curves import read_history
 
 ARMS = ("bare", "uniform", "rebalanced", "annealed", "controlled")
-SEEDS = (0, 1, 2)
+SEEDS = (0, 1, 2, 3, 4)
+COLUMNS = (
+    "arm | rollouts | groups trained | tokens trained | entropy, first tenth | last tenth |"
+    " worst fall | spread | 95% interval"
+)
 Curve = dict[int, float]
+History = dict[str, Curve]
 
 
 def main() -> None:
@@ -32,46 +35,49 @@ def main() -> None:
     register_schemas()
     store = Store(Path("runs/store"))
     curves: dict[str, list[Curve]] = {}
-    print(
-        "| arm | rollouts | tokens trained | held-out, each seed | RL - SFT | 95% interval |"
-        " worst fall | spread | 95% interval |"
-    )
-    print("| :-- " + "| --: " * 8 + "|")
+    print(f"| {COLUMNS} |")
+    print("| :-- " + "| --: " * COLUMNS.count("|") + "|")
     for arm in ARMS:
-        before: list[npt.NDArray[np.bool_]] = []
-        after: list[npt.NDArray[np.bool_]] = []
-        rollouts, tokens = [], []
-        curves[arm] = []
-        for seed in SEEDS:
-            (recipe,) = recipes([f"experiment=005_rl_controls/{arm}", f"seed={seed}"])
-            nodes = {node.name: node for node in recipe.nodes}
-            rl_record = _record(store, nodes["rl"])
-            rollouts.append(rl_record.metrics["rollouts"])
-            tokens.append(rl_record.metrics["train_tokens"])
-            curves[arm].append(read_history(rl_record.path)["val/pass@1"])
-            for name, into in (("sft/heldout", before), ("rl/heldout", after)):
-                into.append(Evaluation(_record(store, nodes[name]).path).samples(2).correct)
-        gain = paired_difference(over_seeds(after), over_seeds(before))
-        by_seed = ", ".join(
-            f"{100 * b.mean():.1f} → {100 * a.mean():.1f}"
-            for b, a in zip(before, after, strict=True)
+        records = [_record(store, arm, seed) for seed in SEEDS]
+        histories = [read_history(record.path) for record in records]
+        curves[arm] = [history["val/pass@1"] for history in histories]
+        cells = (
+            f"`{arm}`",
+            f"{np.mean([record.metrics['rollouts'] for record in records]):,.0f}",
+            f"{np.mean([_values(h, 'rollout/groups_trained').sum() for h in histories]):,.0f}",
+            f"{np.mean([record.metrics['train_tokens'] for record in records]):,.0f}",
+            *_entropies(histories),
+            f"{_fall(curves[arm]):.1f}",
+            _spread(curves[arm]),
         )
-        print(
-            f"| `{arm}` | {np.mean(rollouts):,.0f} | {np.mean(tokens):,.0f} | {by_seed} | "
-            f"{_gain_cells(gain)} | {_fall(curves[arm]):.1f} | {_spread(curves[arm])} |"
-        )
+        print(f"| {' | '.join(cells)} |")
     _save_figure(curves, Path(__file__).with_name("curves.png"))
 
 
-def _record(store: Store, node: Node) -> Record:
+def _record(store: Store, arm: str, seed: int) -> Record:
+    (recipe,) = recipes([f"experiment=005_rl_controls/{arm}", f"seed={seed}"])
+    (node,) = (node for node in recipe.nodes if node.name == "rl")
     record = store.lookup(node.stage.name, node.fingerprint)
     if record is None:
-        sys.exit(f"runs/store lacks {node.name}: run the command of this folder's README.md")
+        sys.exit(f"runs/store lacks seed {seed} of {arm}: run the command of this folder's page")
     return record
 
 
-def _gain_cells(gain: Difference) -> str:
-    return f"{100 * gain.mean:+.1f} | {100 * gain.low:+.1f} to {100 * gain.high:+.1f}"
+def _values(history: History, name: str) -> npt.NDArray[np.float64]:
+    return np.array(list(history[name].values()))
+
+
+def _entropies(histories: list[History]) -> list[str]:
+    """Nats a token at temperature 1, in the first and in the last tenth of the steps."""
+    parts = []
+    for values in (_values(history, "rollout/entropy") for history in histories):
+        tenth = max(len(values) // 10, 1)
+        parts.append((values[:tenth].mean(), values[-tenth:].mean()))
+    over_seeds = np.array(parts)
+    return [
+        f"{mean:.3f} ± {deviation:.3f}"
+        for mean, deviation in zip(over_seeds.mean(0), over_seeds.std(0, ddof=1), strict=True)
+    ]
 
 
 def _fall(curves: list[Curve]) -> float:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from reasoning_lab.config.fields import number
+from reasoning_lab.config.fields import choice, number
 
 
 @dataclass
@@ -28,3 +28,15 @@ class ValidationConfig:
     max_new_tokens: int | None = number(None, least=1, when_set=True)
     levels: list[int] | None = field(default=None, metadata={"when_set": True})
     table_rollouts: int = number(16, least=0, placement=True)
+
+
+@dataclass
+class OfflineValidationConfig(ValidationConfig):
+    """The same for a stage that samples nothing else.
+
+    Attributes:
+        rollout_engine: Engine that samples these completions: hf, or vllm, which gets the policy's
+            weights before each validation, as in `rl`.
+    """
+
+    rollout_engine: str = choice("hf", "vllm", when_set=True)

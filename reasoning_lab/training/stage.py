@@ -22,8 +22,9 @@ from reasoning_lab.config.problems import (
     DrawWeights,
     ProblemDraw,
 )
+from reasoning_lab.config.rollout_engine import check_vllm
 from reasoning_lab.config.targets import check_path
-from reasoning_lab.config.validation import ValidationConfig
+from reasoning_lab.config.validation import OfflineValidationConfig, ValidationConfig
 from reasoning_lab.graph.stage import Metrics, NamedInput, Stage, Workload
 from reasoning_lab.graph.stat_cache import folder_hash
 from reasoning_lab.models.policy_artifact import Policy
@@ -284,3 +285,23 @@ class TrainingStage(LabStage):
                 f"shards, which '{optimizer.target}' cannot; choose adamw, as in "
                 f"optimizer@{key}.optimization.optimizer=adamw, or strategy=ddp"
             )
+
+
+@dataclass
+class OfflineStage(TrainingStage):
+    """A stage that trains on what is there before it begins; only its validation samples."""
+
+    validation: OfflineValidationConfig = field(
+        default_factory=OfflineValidationConfig, metadata={"when_set": True}
+    )
+
+    def workload(self) -> Workload:
+        workload = super().workload()
+        if not self.validation.count:
+            return workload
+        return replace(workload, engine=self.validation.rollout_engine)
+
+    def check(self, key: str, hardware: HardwareConfig) -> None:
+        super().check(key, hardware)
+        if self.validation.count and self.validation.rollout_engine == "vllm":
+            check_vllm(f"{key}.validation.rollout_engine", hardware)

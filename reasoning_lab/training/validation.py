@@ -6,6 +6,7 @@ training is the same with and without it. RL samples its validation beside its r
 
 import logging
 from collections.abc import Sequence
+from contextlib import ExitStack
 from statistics import fmean
 from typing import Any, cast
 
@@ -13,6 +14,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from reasoning_lab.config.validation import OfflineValidationConfig
 from reasoning_lab.data.sources.mixture import weighted
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.sampling.engine import Sampling
@@ -21,6 +23,7 @@ from reasoning_lab.sampling.rollouts import RolloutSampler
 from reasoning_lab.system.ranks import Peers
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.training.loop import PolicyModule
+from reasoning_lab.training.rollout_sampler import rollout_sampler
 from reasoning_lab.training.stage import TrainingStage
 from reasoning_lab.training.strategies import copy_weights, sampling_model
 from reasoning_lab.types import Problem, RolloutGroup, Split
@@ -46,10 +49,23 @@ class PolicyValidation(Callback):
         self, context: StageContext, policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
     ) -> None:
         self._context, self._policy = context, policy
+        validation = context.training.validation
+        assert isinstance(validation, OfflineValidationConfig)
         self._problems = validation_problems(context)
         self._model = sampling_model(policy, context.hardware.strategy)
-        self._sampler = context.sampler(self._model, tokenizer)
-        self._every_steps = context.training.validation.every_steps
+        self._opened = ExitStack()
+        self._sampler = self._opened.enter_context(
+            rollout_sampler(
+                validation.rollout_engine,
+                f"stages.{context.name}.validation.rollout_engine",
+                validation.temperature or 1.0,  # Greedy decoding has logprobs of temperature 1.
+                context,
+                policy,
+                self._model,
+                tokenizer,
+            )
+        )
+        self._every_steps = validation.every_steps
         self._accumulation = 1
         self._peers = Peers()
 
@@ -68,12 +84,17 @@ class PolicyValidation(Callback):
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if trainer.global_step % self._every_steps:
             self._validate(module, trainer.global_step)
-        self._sampler.close()
+        self._opened.close()
+
+    def on_exception(
+        self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        self._opened.close()
 
     def _validate(self, module: pl.LightningModule, step: int) -> None:
         copy_weights(self._policy, self._model)
         stage, seed = self._context.training, self._context.seed
-        groups = validation_groups(stage, self._problems, self._sampler, seed, step)
+        groups = validation_groups(stage, self._problems, self._sampler, seed, step, step)
         log_validation(cast(PolicyModule, module), self._context, groups, step, self._peers)
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from reasoning_lab.config.hardware import HardwareConfig, SamplingHardwareConfig
+from reasoning_lab.config.rollout_engine import uses_servers
 from reasoning_lab.sampling.vllm import vllm_environment
-from reasoning_lab.stages.rl.stage import uses_servers
 from reasoning_lab.types import UserError
 from tests.support.stages import RL
 

@@ -23,7 +23,7 @@ from reasoning_lab.config.optimization import (
 )
 from reasoning_lab.config.policy_loss import CISPOConfig
 from reasoning_lab.config.problems import ProblemsConfig
-from reasoning_lab.config.validation import ValidationConfig
+from reasoning_lab.config.validation import OfflineValidationConfig, ValidationConfig
 from reasoning_lab.data.artifacts import Corpus, Preferences
 from reasoning_lab.data.corpus import write_rollouts
 from reasoning_lab.data.sources.table_source import TableSource
@@ -279,7 +279,7 @@ STAGES: dict[str, TrainingStage] = {
 }
 # Its steps are so large that the best weights are seldom the last.
 WILD = optimization(learning_rate=3e-2, schedule=ConstantConfig())
-COINS = ValidationConfig(
+COINS = OfflineValidationConfig(
     count=5, every_steps=2, samples=4, temperature=1.0, max_new_tokens=12, levels=[1]
 )
 STAGES |= {

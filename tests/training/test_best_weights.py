@@ -14,7 +14,7 @@ from torch import Tensor
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.model import AdapterConfig
 from reasoning_lab.config.optimization import OptimizerConfig
-from reasoning_lab.config.validation import ValidationConfig
+from reasoning_lab.config.validation import OfflineValidationConfig
 from reasoning_lab.models.policy import save_policy
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.stages.midtrain.stage import MidtrainStage
@@ -175,7 +175,7 @@ def test_early_stopping_ends_with_the_best_weights(context: StageContext, tmp_pa
 
 
 HARDWARE = HardwareConfig()
-COUNTED = ValidationConfig(count=5)
+COUNTED = OfflineValidationConfig(count=5)
 
 
 @pytest.mark.parametrize(

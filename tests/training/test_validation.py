@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from reasoning_lab.config.hardware import HardwareConfig, SamplingHardwareConfig
 from reasoning_lab.config.problems import ProblemsConfig
-from reasoning_lab.config.validation import ValidationConfig
+from reasoning_lab.config.validation import OfflineValidationConfig
 from reasoning_lab.data.artifacts import Corpus
 from reasoning_lab.data.corpus import read_rollouts, write_rollouts
 from reasoning_lab.graph.ledger import Ledger
@@ -20,6 +21,7 @@ from reasoning_lab.training.context import StageContext
 from reasoning_lab.types import Split, UserError
 from tests.support.rl import TableTracker
 from tests.support.stages import COINS, STAGES, STEPS, trained
+from tests.support.vllm_stand_in import StandIn, running_stand_in
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +133,7 @@ def test_problems_are_identity_where_they_are_validated() -> None:
 
 
 def test_validation_draws_its_problems_at_the_stage_s_levels() -> None:
-    counted = ValidationConfig(count=7, max_new_tokens=9)
+    counted = OfflineValidationConfig(count=7, max_new_tokens=9)
     sft = replace(STAGES["sft"], levels=[2, 3], validation=counted)  # type: ignore[call-arg]
     (draw,) = sft.problem_draws("stages.sft")
     assert (draw.key, draw.split, draw.levels, draw.count) == (
@@ -147,3 +149,30 @@ def test_validation_draws_its_problems_at_the_stage_s_levels() -> None:
     written = every_third.workload().written
     assert written is not None
     assert (written.rows, written.tokens) == (3 * 7 * 2, 9)
+
+
+def test_a_server_validates_the_policy_as_the_process_itself_would(
+    context: StageContext, tmp_path: Path
+) -> None:
+    config: Any = replace(STAGES["sft"], validation=COINS)
+    trained("sft", context, tmp_path / "here", config)
+    served_config = replace(config, validation=replace(COINS, rollout_engine="vllm"))
+    with running_stand_in(StandIn(context.inputs["policy"].path)) as server:
+        engine = SamplingHardwareConfig(rollout_urls=[server.url])
+        served = replace(context, hardware=replace(context.hardware, sampling=engine))
+        trained("sft", served, tmp_path / "there", served_config)
+        pushed = [Path(body["kwargs"]["weights_path"]) for body in server.bodies["/collective_rpc"]]
+    here, there = (read_history(tmp_path / which / "out") for which in ("here", "there"))
+    assert there["val/pass@1"] == here["val/pass@1"]
+    assert [int(path.name) for path in pushed] == list(there["val/pass@1"])
+
+
+def test_vllm_validates_only_what_it_can_sample() -> None:
+    watched = OfflineValidationConfig(count=3, max_new_tokens=9, rollout_engine="vllm")
+    stage = replace(STAGES["dpo"], validation=watched)
+    limits = SamplingHardwareConfig(rollout_urls=["http://one:1"], sleep=True)
+    with pytest.raises(UserError, match=r"hardware\.sampling\.sleep: .* leave out rollout_urls"):
+        stage.check("stages.dpo", HardwareConfig(sampling=limits))
+    unwatched = replace(stage, validation=replace(watched, count=0))
+    assert (stage.workload().engine, unwatched.workload().engine) == ("vllm", "hf")
+    unwatched.check("stages.dpo", HardwareConfig(sampling=limits))

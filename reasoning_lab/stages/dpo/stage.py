@@ -8,11 +8,11 @@ from omegaconf import MISSING
 from reasoning_lab.config.fields import AUTO, choice, number
 from reasoning_lab.data.artifacts import Preferences
 from reasoning_lab.models.policy_artifact import Policy
-from reasoning_lab.training.stage import TrainingStage
+from reasoning_lab.training.stage import OfflineStage
 
 
 @dataclass
-class DPOStage(TrainingStage):
+class DPOStage(OfflineStage):
     """How far preferences may move the policy.
 
     Attributes:

@@ -7,11 +7,11 @@ from reasoning_lab.config.fields import AUTO, at_least, choice, number
 from reasoning_lab.config.problems import DocumentLimit
 from reasoning_lab.data.artifacts import Corpus
 from reasoning_lab.models.policy_artifact import Policy
-from reasoning_lab.training.stage import TrainingStage
+from reasoning_lab.training.stage import OfflineStage
 
 
 @dataclass
-class MidtrainStage(TrainingStage):
+class MidtrainStage(OfflineStage):
     """How the corpus is packed and when training stops.
 
     Attributes:

@@ -11,14 +11,14 @@ from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.problems import CountProblems, DrawWeights, ProblemDraw, ProblemsConfig
 from reasoning_lab.data.teachers.config import ProceduralTeacherConfig
 from reasoning_lab.models.policy_artifact import Policy
-from reasoning_lab.training.stage import TrainingStage
+from reasoning_lab.training.stage import OfflineStage
 
 # Who works the problems, whatever the recipe distills with; its slips are the stage's business.
 _TEACHER = ProceduralTeacherConfig(noticed_slip_rate=0.0, unnoticed_slip_rate=0.0)
 
 
 @dataclass
-class PretrainStage(TrainingStage):
+class PretrainStage(OfflineStage):
     """What the stage learns from.
 
     Attributes:

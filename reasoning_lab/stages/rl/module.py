@@ -23,7 +23,6 @@ from reasoning_lab.losses.policy_losses import PolicyLoss
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.models.tokenizer import template_thought
 from reasoning_lab.sampling.remote import whole_on_rank0
-from reasoning_lab.stages.rl.engines import rollout_sampler
 from reasoning_lab.stages.rl.graders import FrozenPolicy, Teacher
 from reasoning_lab.stages.rl.metrics import (
     Health,
@@ -54,6 +53,7 @@ from reasoning_lab.system.ranks import Peers
 from reasoning_lab.training.completion_limit import completion_limit
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.training.loop import PolicyModule, best_metrics, fit, save_trained
+from reasoning_lab.training.rollout_sampler import rollout_sampler
 from reasoning_lab.training.step_plan import in_steps
 from reasoning_lab.training.validation import log_validation, validation_problems
 from reasoning_lab.types import RolloutGroup, Split
@@ -274,7 +274,15 @@ def run(
     schedule = rollout_schedule(student, config, context.hardware.strategy)
     sampling_policy = schedule.sampling_policy
     with (
-        rollout_sampler(config, context, student, sampling_policy, tokenizer) as sampler,
+        rollout_sampler(
+            config.rollout_engine,
+            f"{key}.rollout_engine",
+            config.temperature.start,
+            context,
+            student,
+            sampling_policy,
+            tokenizer,
+        ) as sampler,
         closing(schedule),
     ):
         pool = screened_pool(problems, config, sampler, context)

@@ -1,17 +1,16 @@
 """The stages `rl`, step 4 of the paper, and `opd`, whose rollouts a teacher grades too."""
 
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
-from reasoning_lab.config.components import require_package
 from reasoning_lab.config.fields import AUTO, FREE_KEYS_WHEN_SET, at_least, choice, number
 from reasoning_lab.config.frozen_policy import FrozenPolicyConfig
 from reasoning_lab.config.hardware import HardwareConfig
 from reasoning_lab.config.policy_loss import PolicyLossConfig
 from reasoning_lab.config.problems import CountProblems, DrawWeights, ProblemDraw, ProblemsConfig
+from reasoning_lab.config.rollout_engine import check_vllm
 from reasoning_lab.config.validation import ValidationConfig
 from reasoning_lab.graph.stage import Workload
 from reasoning_lab.models.policy_artifact import Policy
@@ -157,7 +156,7 @@ class RLStage(TrainingStage):
                 f"{' or '.join(_STANDARDIZE_UPDATE)}, or leave it out"
             )
         if self.rollout_engine == "vllm":
-            _check_vllm(f"{key}.rollout_engine", hardware)
+            check_vllm(f"{key}.rollout_engine", hardware)
 
     @property
     def has_group_baseline(self) -> bool:
@@ -358,40 +357,3 @@ class OPDStage(RLStage):
             return workload
         rows = workload.trained.rows // self.epochs
         return replace(workload, graded=replace(workload.trained, rows=rows))
-
-
-def uses_servers(hardware: HardwareConfig) -> bool:
-    """Whether vLLM samples rollouts in servers, which the ranks share.
-
-    They are named, or rank 0 starts one whose model several devices share.
-    """
-    limits = hardware.sampling
-    is_wide = hardware.strategy != "single" and limits.tensor_parallel_size > 1
-    return is_wide or bool(limits.rollout_urls)
-
-
-def _check_vllm(key: str, hardware: HardwareConfig) -> None:
-    """Refuse options of vLLM that do not fit where it runs: beside the trainers or in servers."""
-    limits = hardware.sampling
-    if uses_servers(hardware) and limits.sleep:
-        raise UserError(
-            "hardware.sampling.sleep: only vLLM in the trainer's own process, or in one beside it, "
-            "gives its memory back; leave it out, or leave out rollout_urls and set "
-            "tensor_parallel_size=1"
-        )
-    for url in limits.rollout_urls:
-        if not re.fullmatch(r"https?://[^/]+(/v1)?/?", url):
-            raise UserError(
-                f"hardware.sampling.rollout_urls: '{url}' is not a server's address; give one like "
-                "http://10.0.0.2:8000"
-            )
-    if limits.rollout_urls:
-        return
-    otherwise = "name vLLM servers elsewhere by hardware.sampling.rollout_urls, or choose hf"
-    require_package("vllm", key, "vllm", f", {otherwise}")
-    is_alone = hardware.strategy == "single"
-    if is_alone and max(limits.tensor_parallel_size, limits.data_parallel_size) > 1:
-        raise UserError(
-            f"{key}=vllm shares its process and its device with the trainer; set "
-            "hardware.sampling.tensor_parallel_size and data_parallel_size to 1"
-        )

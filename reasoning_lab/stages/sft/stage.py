@@ -10,11 +10,11 @@ from reasoning_lab.config.fields import ALL, AUTO, at_least, number
 from reasoning_lab.config.problems import CorpusSelection, DocumentLimit, known_count
 from reasoning_lab.data.artifacts import Corpus
 from reasoning_lab.models.policy_artifact import Policy
-from reasoning_lab.training.stage import TrainingStage
+from reasoning_lab.training.stage import OfflineStage
 
 
 @dataclass
-class SFTStage(TrainingStage):
+class SFTStage(OfflineStage):
     """Which accepted rollouts are learned from.
 
     Attributes:

@@ -13,11 +13,11 @@ from reasoning_lab.config.hardware import SamplingHardwareConfig
 from reasoning_lab.config.optimization import OptimizerConfig, TrapezoidConfig
 from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.launch.job import launched
-from reasoning_lab.stages.rl.engines import exclusive_server
 from reasoning_lab.stages.rl.options import ImportanceConfig
 from reasoning_lab.tracking.curves import read_history
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.training.job import Job
+from reasoning_lab.training.rollout_sampler import exclusive_server
 from tests.support.launches import max_weight_difference, with_placement
 from tests.support.stages import RL, optimization, saved_states, trained
 from tests.support.vllm_stand_in import StandIn, running_stand_in

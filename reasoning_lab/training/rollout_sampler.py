@@ -1,4 +1,7 @@
-"""The engine that samples rollouts, and how it gets the weights of the policy that learns."""
+"""The engine that samples from a policy while it trains, and how it gets the policy's weights.
+
+RL's rollouts come from it, and the completions of every stage's validation.
+"""
 
 import logging
 import re
@@ -12,6 +15,7 @@ import torch
 from filelock import FileLock, Timeout
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from reasoning_lab.config.rollout_engine import uses_servers
 from reasoning_lab.models.adapters import merged_weights
 from reasoning_lab.models.policy import save_policy
 from reasoning_lab.models.policy_artifact import Policy
@@ -21,7 +25,6 @@ from reasoning_lab.sampling.rollouts import RolloutSampler
 from reasoning_lab.sampling.vllm import VLLMEngine, vllm_environment
 from reasoning_lab.sampling.vllm_client import VLLMClient
 from reasoning_lab.sampling.vllm_launcher import running_server
-from reasoning_lab.stages.rl.stage import RLStage, uses_servers
 from reasoning_lab.system.ranks import broadcast_from_rank0, rank
 from reasoning_lab.training.context import StageContext
 
@@ -30,7 +33,9 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def rollout_sampler(
-    config: RLStage,
+    engine: str,
+    engine_key: str,
+    temperature: float,
     context: StageContext,
     student: PreTrainedModel,
     policy: PreTrainedModel,
@@ -39,7 +44,10 @@ def rollout_sampler(
     """Samples from `policy` with the weights that it has at each call.
 
     Args:
-        config, context: The stage's.
+        engine: hf or vllm.
+        engine_key: The config key that says so, for errors.
+        temperature: That of the rollouts, above 0.
+        context: The stage's.
         student: The model that learns.
         policy: The same or its copy; whole on every rank.
         tokenizer: The policy's.
@@ -47,8 +55,9 @@ def rollout_sampler(
     Raises:
         UserError: The engine's logprobs are not those of the student; see `check_engine`.
     """
+    uses_hf = engine == "hf"
     with ExitStack() as stack:
-        if config.rollout_engine == "hf":
+        if uses_hf:
             sampler = context.sampler(policy, tokenizer)
         elif uses_servers(context.hardware):
             sampler = _vllm_servers(context, policy, tokenizer, stack)
@@ -57,17 +66,15 @@ def rollout_sampler(
         else:
             sampler = _vllm_of_rank(context, policy, tokenizer)
         stack.enter_context(closing(sampler))
-        uses_hf = config.rollout_engine == "hf"
-        key = f"stages.{context.name}"
         if not uses_hf or policy is not student:
             check_engine(
                 student,
                 tokenizer,
                 sampler.generate,
-                config.temperature.start,
+                temperature,
                 context.hardware,
-                key,
-                hf_remedy(context.hardware) if uses_hf else f"set {key}.rollout_engine=hf",
+                f"stages.{context.name}",
+                hf_remedy(context.hardware) if uses_hf else f"set {engine_key}=hf",
                 getattr(torch, context.model.sampling_dtype),
             )
         yield sampler
@@ -152,7 +159,7 @@ def _checkpoint(
     context: StageContext, policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> Path:
     """A checkpoint of the policy's architecture, with its tokenizer, to start vLLM on."""
-    start = context.inputs[Policy.kind]
+    start = context.inputs.get(Policy.kind)
     if isinstance(start, Policy) and not start.is_base:
         return start.path
     folder = context.work_dir / "base"  # The base checkpoint may lack tokens of the policy.
