@@ -32,7 +32,7 @@ class ValidationConfig:
 
 @dataclass
 class OfflineValidationConfig(ValidationConfig):
-    """The same for a stage that samples nothing else.
+    """pass@1 on problems of the validation split, of a stage that samples nothing else.
 
     Attributes:
         rollout_engine: Engine that samples these completions: hf, or vllm, which gets the policy's
