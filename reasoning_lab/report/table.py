@@ -4,9 +4,13 @@ All show the same cells. The columns variant and seed appear only if rows differ
 """
 
 from collections.abc import Sequence
+from itertools import groupby
+from operator import itemgetter
 
 from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from reasoning_lab.evaluate.completion_metrics import PREFIX
 from reasoning_lab.evaluate.statistics import Difference
@@ -48,18 +52,40 @@ def markdown_table(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> st
     return "".join("| " + " | ".join(line) + " |\n" for line in escaped)
 
 
-def console_table(title: str, columns: Sequence[str], cells: Sequence[Sequence[str]]) -> Table:
+def console_table(
+    title: str, columns: Sequence[str], cells: Sequence[Sequence[str]]
+) -> RenderableType:
     """A table for a terminal; a narrow one folds names and never cuts numbers.
 
-    A domain stands without its benchmark, which is above it.
+    A variant stands above its rows, and a domain without its benchmark, which is above it.
     """
     columns, cells = filled(columns, cells)
+    if "variant" not in columns:
+        return _console_rows(title, columns, cells)
+    place = columns.index("variant")
+    names = columns[:place] + columns[place + 1 :]
+    widths = [max(len(line[at]) for line in cells) for at in range(len(columns)) if at != place]
+    parts: list[RenderableType] = [Text(title, style="table.title")]
+    for variant, lines in groupby(cells, itemgetter(place)):
+        rows = [[*line[:place], *line[place + 1 :]] for line in lines]
+        parts += [Text(f"\n{variant}", style="bold"), _console_rows(None, names, rows, widths)]
+    return Group(*parts)
+
+
+def _console_rows(
+    title: str | None,
+    columns: Sequence[str],
+    cells: Sequence[Sequence[str]],
+    widths: Sequence[int | None] | None = None,
+) -> Table:
+    """One table; `widths` are the least of its numbers, so that those of several are aligned."""
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=0, show_edge=False)
-    for name in columns:
+    for name, width in zip(columns, widths or [None] * len(columns), strict=True):
         if name in TEXT_COLUMNS:
             table.add_column(name, overflow="fold")
         else:
-            table.add_column(name.replace(" ", "\n"), justify="right", no_wrap=True)
+            heading = name.replace(" ", "\n")
+            table.add_column(heading, justify="right", no_wrap=True, min_width=width)
     place = columns.index("benchmark") if "benchmark" in columns else None
     for line in cells:
         shown = list(line)

@@ -334,6 +334,22 @@ def test_the_console_table_never_cuts_a_number() -> None:
         assert captured.get().count(number) == 2
 
 
+def test_a_variant_of_any_length_stands_above_its_rows() -> None:
+    arm = "experiment=008_less_is_not_more/few_long, model=tiny, without midtrain+prefer+dpo+rl"
+    names = [arm, "none"]
+    rows = [_changed(variant=name, stage=stage) for name in names for stage in ("sft", "rl")]
+    console = Console(width=80)
+    with console.capture() as captured:
+        console.print(console_table("rows", *row_cells(rows)))
+    lines = captured.get().splitlines()
+    # A name too long for the terminal breaks between words; numbers stand below each other.
+    starts = [at for at, line in enumerate(lines) if line.startswith(("experiment=", "the full"))]
+    assert [lines[at].rstrip() for at in starts] == [arm.rsplit(" ", 1)[0], "the full recipe"]
+    shown = [line for line in lines if line.startswith(("sft", "rl"))]
+    assert [line.split()[0] for line in shown] == ["sft", "rl"] * 2
+    assert len({line.index("46.2%") for line in shown}) == 1
+
+
 def test_a_policy_that_variants_share_is_compared_once() -> None:
     """Without dpo the ladder is sft, rl: sft and what came before it are the full recipe's."""
     ladder = [("base", 4), ("sft", 8), ("dpo", 10), ("rl", 12)]
