@@ -27,6 +27,8 @@ _LATEX = {
     ">": r"$>$",
     "–": "--",
 }
+# A list of percentages is broken between them, two a line at least.
+_LEAST_LIST = 13
 TEXT_COLUMNS = ("variant", "stage", "benchmark", "policy", "against", "unit", "dropped")
 
 
@@ -84,8 +86,9 @@ def _console_rows(
         if name in TEXT_COLUMNS:
             table.add_column(name, overflow="fold")
         else:
-            heading = name.replace(" ", "\n")
-            table.add_column(heading, justify="right", no_wrap=True, min_width=width)
+            heading, is_list = name.replace(" ", "\n"), name == "each seed"
+            least = min(width or _LEAST_LIST, _LEAST_LIST) if is_list else width
+            table.add_column(heading, justify="right", no_wrap=not is_list, min_width=least)
     place = columns.index("benchmark") if "benchmark" in columns else None
     for line in cells:
         shown = list(line)

@@ -11,7 +11,10 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from reasoning_lab.config.folder import CONF
+from reasoning_lab.data.sources.canonical import form_id
 from reasoning_lab.data.sources.config import ReasoningGymConfig
+from reasoning_lab.data.sources.problem_source import split_of
+from reasoning_lab.data.sources.reasoning_gym import generated_problems
 from reasoning_lab.types import Problem, Split, UserError, Verdict
 from reasoning_lab.verify.checkers import check
 
@@ -46,6 +49,23 @@ def test_problems_are_distinct_seeded_and_of_the_requested_levels() -> None:
     assert Counter(problem.family for problem in problems) == dict.fromkeys(FAMILIES, 20)
     assert problems == list(source_of().problems(Split.TRAIN, [2], 140, 3))
     assert problems != list(source.problems(Split.TRAIN, [2], 140, 4))
+
+
+def test_a_draw_is_the_same_whatever_was_drawn_before() -> None:
+    """The first problems of new forms in the generator's order."""
+    options, seed = FAMILIES["gcd"][2], 77
+    source = source_of("gcd")
+    draws = [list(source.problems(Split.TRAIN, [2], count, seed)) for count in (9, 30, 30)]
+    expected: dict[str, Problem] = {}
+    for problem in generated_problems("gcd", 2, options, seed):
+        form = form_id(problem)
+        if split_of(form, source.test_frac, source.validation_frac) is Split.TRAIN:
+            expected.setdefault(form, problem)
+        if len(expected) == 30:
+            break
+    first, *others = (sorted(draw, key=lambda one: one.prompt) for draw in draws)
+    assert first == sorted(list(expected.values())[:9], key=lambda one: one.prompt)
+    assert others == [sorted(expected.values(), key=lambda one: one.prompt)] * 2
 
 
 def test_all_problems_have_the_domain_of_their_source() -> None:
