@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +78,8 @@ def _groups(count: int) -> list[RolloutGroup]:
 
 
 def draw_problems(size: int, stack: ExitStack) -> Callable[[], object]:
-    source = ReasoningGymConfig(FAMILIES, 0.05, 0.05)
-    return lambda: list(source.problems(Split.TRAIN, [1], size, 0))
+    source, seeds = ReasoningGymConfig(FAMILIES, 0.05, 0.05), count()
+    return lambda: list(source.problems(Split.TRAIN, [1], size, next(seeds)))
 
 
 def corpus(size: int, stack: ExitStack) -> Callable[[], object]:
