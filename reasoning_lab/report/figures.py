@@ -26,6 +26,8 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _PANELS_A_ROW = 3
 _BENCHMARK_GAP, _SEED_GAP = 0.14, 0.04
 _BOX_WIDTH = 0.32
+# Room for the label beside a bar, of the width of all bars.
+_LABEL_FRAC = 0.5
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -219,7 +221,9 @@ def save_ablation(comparisons: Sequence[Comparison], path: Path) -> None:
         )
     panel.set_yticks(positions, names)
     panel.set_xlabel("percentage points of pass@1", fontsize=9, color=INK)
-    panel.margins(x=0.3)
+    panel.margins(x=0.1)
+    left, right = panel.get_xlim()
+    panel.set_xlim(left, right + _LABEL_FRAC * (right - left))
     style_axes(panel, "x")
     baseline = variant_label(comparisons[0].baseline_variant)
     save_figure(figure, f"last policy against {baseline} (95% intervals, corrected p)", path)
