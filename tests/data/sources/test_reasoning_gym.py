@@ -68,6 +68,16 @@ def test_a_draw_is_the_same_whatever_was_drawn_before() -> None:
     assert others == [sorted(expected.values(), key=lambda one: one.prompt)] * 2
 
 
+@pytest.mark.parametrize(
+    "name", ["tiny", "logic", "strings", "graphs", "gym_math", "gym_arithmetic", "gym_words"]
+)
+def test_every_family_makes_a_problem_again_without_those_before_it(name: str) -> None:
+    config: Any = OmegaConf.to_container(OmegaConf.load(CONF / "data" / f"{name}.yaml"))
+    source = ReasoningGymConfig(config["families"], 0.3, 0.3)
+    first, again = (list(source.problems(Split.TEST, None, 60, 41)) for _ in range(2))
+    assert again == first
+
+
 def test_all_problems_have_the_domain_of_their_source() -> None:
     assert {one.domain for one in source_of("gcd").problems(Split.TRAIN, None, 9, 0)} == {
         "mathematics"
