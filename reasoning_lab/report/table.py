@@ -27,8 +27,8 @@ _LATEX = {
     ">": r"$>$",
     "–": "--",
 }
-# A list of percentages is broken between them, two a line at least.
-_LEAST_LIST = 13
+# What a column of lists, which breaks between percentages, has at least: two of them.
+_LIST_COLUMN, _LEAST_LIST = "each seed", 13
 TEXT_COLUMNS = ("variant", "stage", "benchmark", "policy", "against", "unit", "dropped")
 
 
@@ -86,9 +86,13 @@ def _console_rows(
         if name in TEXT_COLUMNS:
             table.add_column(name, overflow="fold")
         else:
-            heading, is_list = name.replace(" ", "\n"), name == "each seed"
-            least = min(width or _LEAST_LIST, _LEAST_LIST) if is_list else width
-            table.add_column(heading, justify="right", no_wrap=not is_list, min_width=least)
+            is_list = name == _LIST_COLUMN
+            table.add_column(
+                name.replace(" ", "\n"),
+                justify="right",
+                no_wrap=not is_list,
+                min_width=_LEAST_LIST if is_list else width,
+            )
     place = columns.index("benchmark") if "benchmark" in columns else None
     for line in cells:
         shown = list(line)
@@ -100,7 +104,7 @@ def _console_rows(
 
 def mean_cells(means: Sequence[StageMean]) -> tuple[list[str], list[list[str]]]:
     """Columns and cells of the means over seeds."""
-    columns = ["stage", "benchmark", "pass@1", "95% interval", "over seeds", "n", "each seed"]
+    columns = ["stage", "benchmark", "pass@1", "95% interval", "over seeds", "n", _LIST_COLUMN]
     cells = [
         [
             mean.stage,

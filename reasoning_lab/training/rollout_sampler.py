@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 @contextmanager
 def rollout_sampler(
     engine: str,
-    engine_key: str,
+    key: str,
     temperature: float,
     context: StageContext,
     student: PreTrainedModel,
@@ -45,7 +45,7 @@ def rollout_sampler(
 
     Args:
         engine: hf or vllm.
-        engine_key: The config key that says so, for errors.
+        key: The config key above `rollout_engine`, which says so, for errors.
         temperature: That of the rollouts, above 0.
         context: The stage's.
         student: The model that learns.
@@ -73,8 +73,8 @@ def rollout_sampler(
                 sampler.generate,
                 temperature,
                 context.hardware,
-                f"stages.{context.name}",
-                hf_remedy(context.hardware) if uses_hf else f"set {engine_key}=hf",
+                key,
+                hf_remedy(context.hardware) if uses_hf else f"set {key}.rollout_engine=hf",
                 getattr(torch, context.model.sampling_dtype),
             )
         yield sampler

@@ -137,6 +137,11 @@ class TrainingStage(LabStage):
         return DrawWeights()
 
     @property
+    def validation_engine(self) -> str:
+        """The engine of its validation, hf or vllm."""
+        return "hf"
+
+    @property
     def validation_max_new_tokens(self) -> int | None:
         """Token limit of a validation completion; None = it must be given, or the data has it."""
         return self.validation.max_new_tokens
@@ -295,13 +300,14 @@ class OfflineStage(TrainingStage):
         default_factory=OfflineValidationConfig, metadata={"when_set": True}
     )
 
+    @property
+    def validation_engine(self) -> str:
+        return self.validation.rollout_engine if self.validation.count else "hf"
+
     def workload(self) -> Workload:
-        workload = super().workload()
-        if not self.validation.count:
-            return workload
-        return replace(workload, engine=self.validation.rollout_engine)
+        return replace(super().workload(), engine=self.validation_engine)
 
     def check(self, key: str, hardware: HardwareConfig) -> None:
         super().check(key, hardware)
-        if self.validation.count and self.validation.rollout_engine == "vllm":
+        if self.validation_engine == "vllm":
             check_vllm(f"{key}.validation.rollout_engine", hardware)

@@ -14,7 +14,6 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from reasoning_lab.config.validation import OfflineValidationConfig
 from reasoning_lab.data.sources.mixture import weighted
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.sampling.engine import Sampling
@@ -50,15 +49,14 @@ class PolicyValidation(Callback):
     ) -> None:
         self._context, self._policy = context, policy
         validation = context.training.validation
-        assert isinstance(validation, OfflineValidationConfig)
         self._problems = validation_problems(context)
         self._model = sampling_model(policy, context.hardware.strategy)
         self._opened = ExitStack()
         self._sampler = self._opened.enter_context(
             rollout_sampler(
-                validation.rollout_engine,
-                f"stages.{context.name}.validation.rollout_engine",
-                validation.temperature or 1.0,  # Greedy decoding has logprobs of temperature 1.
+                context.training.validation_engine,
+                f"stages.{context.name}.validation",
+                validation.temperature or 1.0,  # The check of the engine divides logits by it.
                 context,
                 policy,
                 self._model,

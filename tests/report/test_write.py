@@ -265,6 +265,18 @@ def test_mean_over_seeds(tmp_path: Path) -> None:
     assert "35.0%" in console.export_text()
 
 
+def test_a_long_list_of_seeds_breaks_between_them() -> None:
+    means = stage_means([_result("midtrain", right, seed=right) for right in range(4, 16)])
+    console = Console(width=80)
+    with console.capture() as captured:
+        console.print(console_table("means", *mean_cells(means)))
+    words = captured.get().split()
+    assert "midtrain" in words
+    assert "arithmetic" in words
+    seeds = [f"{100 * right / 40:.1f}%" for right in range(4, 16)]
+    assert [word.rstrip(",") for word in words if word.rstrip(",") in seeds][-12:] == seeds
+
+
 def test_mean_over_seeds_needs_the_same_problems() -> None:
     with pytest.raises(UserError, match="answered different problems"):
         stage_means([_result("sft", 5), _result("sft", 5, seed=1, ids="q")])

@@ -1,14 +1,16 @@
 """pass@1 while a stage trains: measured, told, and without a trace in what is trained."""
 
-from dataclasses import replace
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from reasoning_lab.config.hardware import HardwareConfig, SamplingHardwareConfig
 from reasoning_lab.config.problems import ProblemsConfig
-from reasoning_lab.config.validation import OfflineValidationConfig
+from reasoning_lab.config.validation import OfflineValidationConfig, ValidationConfig
 from reasoning_lab.data.artifacts import Corpus
 from reasoning_lab.data.corpus import read_rollouts, write_rollouts
 from reasoning_lab.graph.ledger import Ledger
@@ -18,9 +20,11 @@ from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.stages.pretrain.stage import PretrainStage
 from reasoning_lab.tracking.curves import read_history
 from reasoning_lab.training.context import StageContext
+from reasoning_lab.training.stage import TrainingStage
+from reasoning_lab.training.validation import policy_validation
 from reasoning_lab.types import Split, UserError
 from tests.support.rl import TableTracker
-from tests.support.stages import COINS, STAGES, STEPS, trained
+from tests.support.stages import COINS, STAGES, STEPS, optimization, trained
 from tests.support.vllm_stand_in import StandIn, running_stand_in
 
 
@@ -176,3 +180,41 @@ def test_vllm_validates_only_what_it_can_sample() -> None:
     unwatched = replace(stage, validation=replace(watched, count=0))
     assert (stage.workload().engine, unwatched.workload().engine) == ("vllm", "hf")
     unwatched.check("stages.dpo", HardwareConfig(sampling=limits))
+
+
+@dataclass
+class OwnStage(TrainingStage):
+    """As a user writes one, who knows nothing of engines."""
+
+    name = "own"
+    consumes = (Policy,)
+    produces = Policy
+
+
+def test_a_stage_of_the_user_s_own_is_validated_by_transformers(context: StageContext) -> None:
+    stage = OwnStage(
+        optimization=optimization(),
+        validation=ValidationConfig(count=2, max_new_tokens=4, levels=[1]),
+    )
+    policy, tokenizer = load_policy(context.inputs["policy"].path, "float32")
+    assert len(policy_validation(replace(context, stage=stage), policy, tokenizer)) == 1
+    assert stage.workload().engine == "hf"
+
+
+def test_a_training_that_fails_gives_its_server_back(context: StageContext, tmp_path: Path) -> None:
+    class FullDisk(TableTracker):
+        def log_rollouts(self, *arguments: Any, **options: Any) -> None:
+            raise OSError("no space left")
+
+    config: Any = replace(STAGES["sft"], validation=replace(COINS, rollout_engine="vllm"))
+    with running_stand_in(StandIn(context.inputs["policy"].path)) as server:
+        engine = SamplingHardwareConfig(rollout_urls=[server.url])
+        hardware = replace(context.hardware, sampling=engine)
+        failing = replace(context, hardware=hardware, tracker=FullDisk())
+        with pytest.raises(OSError, match="no space left") as failure:
+            trained("sft", failing, tmp_path, config)
+        # The traceback keeps what holds the lock alive, so that only closing it helps.
+        assert failure.tb is not None
+        name = re.sub(r"[^0-9A-Za-z]+", "-", server.url)
+        with FileLock(tmp_path / f"{name}.lock", timeout=0):
+            pass

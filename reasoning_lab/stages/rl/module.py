@@ -256,6 +256,23 @@ def rollout_schedule(policy: PreTrainedModel, config: RLStage, strategy: str) ->
     return RolloutPrefetcher(policy, config.staleness, strategy)
 
 
+def _resolved(config: RLStage, context: StageContext, policy: Policy) -> RLStage:
+    """With a number in place of `auto`, and the importance weights that suit its engine."""
+    tokens = completion_limit(
+        config.max_new_tokens, policy, f"stages.{context.name}.max_new_tokens"
+    )
+    dtypes = {context.model.dtype, context.model.sampling_dtype}
+    importance = config.importance.resolved(config.rollout_engine != "hf" or len(dtypes) > 1)
+    return replace(config, max_new_tokens=tokens, importance=importance)
+
+
+def _in_steps(config: RLStage, context: StageContext, pool: int) -> RLStage:
+    """With its length in steps, of a pool of so many prompts."""
+    tokens = config.largest_group_size * config.completion_tokens
+    optimization = in_steps(config.optimization, context.name, pool, tokens, "prompts")
+    return replace(config, optimization=optimization)
+
+
 def run(
     config: RLStage, context: StageContext, policy: Policy, teacher: Teacher | None = None
 ) -> Metrics:
@@ -265,10 +282,7 @@ def run(
     key = f"stages.{context.name}"
     policy_loss = config.policy_loss.build(f"{key}.policy_loss")
     student, tokenizer = context.load_student(policy)
-    tokens = completion_limit(config.max_new_tokens, policy, f"{key}.max_new_tokens")
-    dtypes = {context.model.dtype, context.model.sampling_dtype}
-    importance = config.importance.resolved(config.rollout_engine != "hf" or len(dtypes) > 1)
-    config = replace(config, max_new_tokens=tokens, importance=importance)
+    config = _resolved(config, context, policy)
     problems = context.problems(Split.TRAIN, config.problems)
     warn_of_absent_domains(config.domains, problems, key)
     schedule = rollout_schedule(student, config, context.hardware.strategy)
@@ -276,7 +290,7 @@ def run(
     with (
         rollout_sampler(
             config.rollout_engine,
-            f"{key}.rollout_engine",
+            key,
             config.temperature.start,
             context,
             student,
@@ -286,14 +300,7 @@ def run(
         closing(schedule),
     ):
         pool = screened_pool(problems, config, sampler, context)
-        optimization = in_steps(
-            config.optimization,
-            context.name,
-            len(pool),
-            config.largest_group_size * config.completion_tokens,
-            "prompts",
-        )
-        config = replace(config, optimization=optimization)
+        config = _in_steps(config, context, len(pool))
         collector = RolloutCollector(
             config,
             context.seed,
@@ -306,7 +313,7 @@ def run(
         module = RLModule(
             student, tokenizer, collector, schedule, plan, config, context, policy_loss, teacher
         )
-        train_s = fit(module, prompt_batches(plan), context, optimization)
+        train_s = fit(module, prompt_batches(plan), context, config.optimization)
     remedy = "choose other levels, a larger group_size, wider filters or signal=reward"
     module.ledger.require_passed("groups", key, remedy)
     context.ledger.merge(module.ledger)
@@ -319,7 +326,7 @@ def run(
         "train_s": train_s,
         "problems": len(problems),
         "pool": len(pool),
-        "max_new_tokens": tokens,
+        "max_new_tokens": config.max_new_tokens,
         "rollouts": module.rollouts,
         "planned_rows": config.workload().rows,
         **best_metrics(module),
