@@ -42,7 +42,7 @@ def test_a_sweep_composes_every_combination() -> None:
 
 
 def test_an_experiment_s_own_sweep_is_added() -> None:
-    recipes = lab.sweep("experiment=002_stage_ablation", "ablate=rl")
+    recipes = lab.sweep("experiment=009_smaller_models", "model=tiny")
     assert [recipe.root.seed for recipe in recipes] == [0, 1, 2, 3, 4]
 
 

@@ -123,7 +123,7 @@ def test_all_seeds_of_an_experiment_are_needed(
 ) -> None:
     """Five, by the sweep that its file names."""
     (tmp_path / "runs" / "store").mkdir(parents=True)
-    words = ["experiment=002_stage_ablation", "ablate=rl"]
+    words = ["experiment=009_smaller_models", "model=tiny"]
     assert lab_here("store", "prune", *words, cwd=tmp_path) == 0
 
     recipes = [composed_recipe(*words, f"seed={seed}") for seed in range(5)]

@@ -94,8 +94,8 @@ def test_an_experiment_may_bring_its_sweep(
         nodes: Nodes = json.loads(capsys.readouterr().out)["nodes"]
         return list(dict.fromkeys((node["variant"], node["seed"]) for node in nodes))
 
-    name = "experiment=002_stage_ablation"
-    everything = ["none", "midtrain", "sft", "dpo", "rl"]
+    name = "experiment=009_smaller_models"
+    everything = ["model=tiny_0_2m", "model=tiny"]
     assert variants("-m", name) == [(variant, s) for variant in everything for s in range(5)]
     assert variants("-m", name, "seed=7") == [(variant, 7) for variant in everything]
     assert variants(name) == [("none", 0)]
