@@ -238,12 +238,14 @@ def load_weights(target: PreTrainedModel, weights: Iterable[tuple[str, Tensor]])
             targets[name].copy_(weight)
 
 
-def snapshot(policy: PreTrainedModel, target: PreTrainedModel) -> list[tuple[str, Tensor]]:
-    """The policy's weights now, for `load_weights` later; every rank calls it."""
+def snapshot(
+    weights: Iterable[tuple[str, Tensor]], target: PreTrainedModel
+) -> list[tuple[str, Tensor]]:
+    """A policy's weights now, for `load_weights` later."""
     targets = dict(target.named_parameters())
     return [
         (name, weight.to(targets[name].dtype, copy=True))
-        for name, weight in whole_weights(policy)
+        for name, weight in weights
         if targets[name].requires_grad
     ]
 

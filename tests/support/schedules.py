@@ -101,7 +101,7 @@ class Trainer:
         config.check("stages.rl", HardwareConfig())
         self._policy = Weight()
         policy = cast(PreTrainedModel, self._policy)
-        self.schedule = rollout_schedule(policy, config, "single")
+        self.schedule = rollout_schedule(policy, config, "single", 0)
         self.engine = engine(cast(Weight, self.schedule.sampling_policy))
         sampler = RolloutSampler(lambda _: self.engine, verifier, "policy", Progress())
         self._collector = RolloutCollector(config, 0, sampler, validation, "stages.rl")

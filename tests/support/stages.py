@@ -252,6 +252,8 @@ STAGES: dict[str, TrainingStage] = {
         filter=FilterConfig(hard_pass_rate=0.3, hard_rollouts=2),
         validation=ValidationConfig(count=5, every_steps=2),
     ),
+    "rl_noise": replace(RL, screen_group_size=0, rollout_noise=0.1),
+    "rl_ahead_noise": replace(RL, screen_group_size=0, staleness=2, rollout_noise=0.1),
     # Groups of two tosses are often of one verdict, and then their prompts rest.
     "rl_curriculum": replace(
         RL,

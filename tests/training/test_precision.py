@@ -58,7 +58,7 @@ def test_what_samples_is_a_mixed_policys_copy_in_bfloat16(
     start = Policy(context.inputs["policy"].path)
     policy, tokenizer = here.load_student(start)
     assert {weight.dtype for weight in policy.parameters()} == {torch.float32}
-    sampling_policy = RolloutPrefetcher(policy, 0, "single").sampling_policy
+    sampling_policy = RolloutPrefetcher(policy, 0, "single", None).sampling_policy
     served, _ = here.load_policy(start)
     for name, weight in sampling_policy.state_dict().items():
         assert weight.dtype == torch.bfloat16

@@ -49,6 +49,7 @@ from reasoning_lab.stages.rl.update import (
     rollout_batches,
     update,
 )
+from reasoning_lab.stages.rl.weight_noise import WeightNoise
 from reasoning_lab.system.ranks import Peers
 from reasoning_lab.training.completion_limit import completion_limit
 from reasoning_lab.training.context import StageContext
@@ -224,7 +225,7 @@ class RLModule(PolicyModule):
 
     def _validate_last(self, step: int) -> None:
         """The weights that no step follows are validated as well where the best are looked for."""
-        self._rollout_schedule.update()
+        self._rollout_schedule.update(self.global_step)
         self._validated(self._collector.validate(step, self.global_step), step)
 
     def _validated(self, groups: Sequence[RolloutGroup], step: int) -> None:
@@ -249,11 +250,14 @@ class RLModule(PolicyModule):
         )
 
 
-def rollout_schedule(policy: PreTrainedModel, config: RLStage, strategy: str) -> RolloutSchedule:
+def rollout_schedule(
+    policy: PreTrainedModel, config: RLStage, strategy: str, seed: int
+) -> RolloutSchedule:
     """What becomes of rollouts that are unfinished at an update: `config.partial_rollouts`."""
+    noise = WeightNoise(config.rollout_noise, seed) if config.rollout_noise else None
     if config.partial_rollouts == "continue":
-        return PartialRollouts(policy, config, strategy)
-    return RolloutPrefetcher(policy, config.staleness, strategy)
+        return PartialRollouts(policy, config, strategy, noise)
+    return RolloutPrefetcher(policy, config.staleness, strategy, noise)
 
 
 def _resolved(config: RLStage, context: StageContext, policy: Policy) -> RLStage:
@@ -262,7 +266,9 @@ def _resolved(config: RLStage, context: StageContext, policy: Policy) -> RLStage
         config.max_new_tokens, policy, f"stages.{context.name}.max_new_tokens"
     )
     dtypes = {context.model.dtype, context.model.sampling_dtype}
-    importance = config.importance.resolved(config.rollout_engine != "hf" or len(dtypes) > 1)
+    importance = config.importance.resolved(
+        config.rollout_engine != "hf" or len(dtypes) > 1 or config.rollout_noise > 0
+    )
     return replace(config, max_new_tokens=tokens, importance=importance)
 
 
@@ -285,7 +291,7 @@ def run(
     config = _resolved(config, context, policy)
     problems = context.problems(Split.TRAIN, config.problems)
     warn_of_absent_domains(config.domains, problems, key)
-    schedule = rollout_schedule(student, config, context.hardware.strategy)
+    schedule = rollout_schedule(student, config, context.hardware.strategy, context.seed)
     sampling_policy = schedule.sampling_policy
     with (
         rollout_sampler(

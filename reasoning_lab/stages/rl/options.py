@@ -129,7 +129,8 @@ class ImportanceConfig:
     Attributes:
         mode: truncate = weights outside the band are cut to its bounds; mask = tokens outside it
             do not train; none = no weights, and the engine's logprobs are the behavior policy's;
-            auto = truncate where vLLM or a bfloat16 copy of the policy samples, else none.
+            auto = truncate where vLLM samples, or a copy of the policy in bfloat16 or with
+            `rollout_noise`, else none.
         level: token, or sequence = one weight for all tokens of a rollout, the product of theirs.
         low: Lower bound of the band; 0 = none. What lies outside is measured in any mode.
         high: Upper bound.

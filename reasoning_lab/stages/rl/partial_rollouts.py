@@ -32,6 +32,7 @@ from reasoning_lab.stages.rl.saved_rollouts import (
     saved_partials,
 )
 from reasoning_lab.stages.rl.stage import RLStage
+from reasoning_lab.stages.rl.weight_noise import WeightNoise
 from reasoning_lab.system.ranks import world_size
 from reasoning_lab.types import RolloutGroup
 
@@ -40,12 +41,18 @@ class PartialRollouts(RolloutSchedule):
     """Samples groups ahead of the steps; those that an update interrupts go on after it.
 
     Args:
-        policy, strategy: As in `RolloutSchedule`.
+        policy, strategy, noise: As in `RolloutSchedule`.
         config: The stage's; it samples no further prompts and no further rollouts of a prompt.
     """
 
-    def __init__(self, policy: PreTrainedModel, config: RLStage, strategy: str) -> None:
-        super().__init__(policy, strategy, is_apart=True)
+    def __init__(
+        self,
+        policy: PreTrainedModel,
+        config: RLStage,
+        strategy: str,
+        noise: WeightNoise | None,
+    ) -> None:
+        super().__init__(policy, strategy, True, noise)
         self._config = config
         self._queue = RolloutQueue(config.optimization.batch_size, config.staleness)
         self._validation: list[RolloutGroup] | None = None
@@ -57,14 +64,14 @@ class PartialRollouts(RolloutSchedule):
     ) -> StepRollouts:
         self._resume(collector, plan)
         if self._sampling is None:
-            self.update()
+            self.update(policy_version)
             self._sampling = self._worker.submit(
                 self._sample, collector, plan, step, step, policy_version
             )
         self._sampling.result()
         taken, stale = self._queue.take(step)
         validation, self._validation = self._validation or [], None
-        self.update()
+        self.update(policy_version)
 
         def sample_next() -> None:
             if step + 1 < len(plan):

@@ -10,7 +10,7 @@ weights that began them. `partial_rollouts.py` has the other choice.
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -21,12 +21,13 @@ from reasoning_lab.stages.rl.prompts import PromptPlan
 from reasoning_lab.stages.rl.records import PromptBatch, StepRollouts
 from reasoning_lab.stages.rl.rollouts import RolloutCollector
 from reasoning_lab.stages.rl.saved_rollouts import read_step, saved_step
+from reasoning_lab.stages.rl.weight_noise import WeightNoise
 from reasoning_lab.system.ranks import Peers, rank
 from reasoning_lab.training.strategies import (
-    copy_weights,
     load_weights,
     sampling_model,
     snapshot,
+    whole_weights,
 )
 from reasoning_lab.types import UserError
 
@@ -38,14 +39,19 @@ class RolloutSchedule(ABC):
         policy: The policy that learns.
         strategy: `hardware.strategy`.
         is_apart: Whether sampling goes on while the policy trains.
+        noise: On the weights that sample, which are a copy then; None = none.
 
     Attributes:
         sampling_policy: The model that samples: the policy itself, or a copy; see `sampling_model`.
     """
 
-    def __init__(self, policy: PreTrainedModel, strategy: str, is_apart: bool) -> None:
-        self._policy = policy
-        self.sampling_policy = sampling_model(policy, strategy, is_apart=is_apart)
+    def __init__(
+        self, policy: PreTrainedModel, strategy: str, is_apart: bool, noise: WeightNoise | None
+    ) -> None:
+        self._policy, self._noise = policy, noise
+        self.sampling_policy = sampling_model(
+            policy, strategy, is_apart=is_apart or noise is not None
+        )
         self._worker = ThreadPoolExecutor(1)
         self._peers = Peers()
 
@@ -90,9 +96,15 @@ class RolloutSchedule(ABC):
     def _load_rank_state(self, state: Mapping[str, Any]) -> None:
         """Go on from what `_rank_state` described."""
 
-    def update(self) -> None:
-        """Bring what samples up to the policy's weights; every rank calls it."""
-        copy_weights(self._policy, self.sampling_policy)
+    def update(self, policy_version: int) -> None:
+        """Bring what samples up to the policy's weights, of that version; every rank calls it."""
+        if self.sampling_policy is not self._policy:
+            load_weights(self.sampling_policy, self._weights(policy_version))
+
+    def _weights(self, policy_version: int) -> Iterator[tuple[str, Tensor]]:
+        """The policy's weights now, with the noise of that version."""
+        weights = whole_weights(self._policy)
+        return weights if self._noise is None else self._noise.on(weights, policy_version)
 
     def close(self) -> None:
         """Wait for rollouts that are still being sampled."""
@@ -103,12 +115,14 @@ class RolloutPrefetcher(RolloutSchedule):
     """Samples whole steps ahead, each by the weights before the step `staleness` steps earlier.
 
     Args:
-        policy, strategy: As in `RolloutSchedule`.
+        policy, strategy, noise: As in `RolloutSchedule`.
         staleness: 0 = each step's rollouts are sampled when it begins.
     """
 
-    def __init__(self, policy: PreTrainedModel, staleness: int, strategy: str) -> None:
-        super().__init__(policy, strategy, is_apart=staleness > 0)
+    def __init__(
+        self, policy: PreTrainedModel, staleness: int, strategy: str, noise: WeightNoise | None
+    ) -> None:
+        super().__init__(policy, strategy, staleness > 0, noise)
         self._staleness = staleness
         # Of the next step and those after it, in order.
         self._sampled: deque[Future[StepRollouts]] = deque()
@@ -118,22 +132,22 @@ class RolloutPrefetcher(RolloutSchedule):
         self, collector: RolloutCollector, plan: PromptPlan, step: int, policy_version: int
     ) -> StepRollouts:
         if not self._staleness:
-            self.update()
+            self.update(policy_version)
             step_rollouts = collector.collect(plan[step], policy_version)
             plan.observe_step(step, step_rollouts.groups)
             return step_rollouts
         self._resume(collector, plan, step)
         if not self._sampled:
-            self.update()
+            self.update(policy_version)
             for batch in plan[step : step + self._staleness]:
                 self._submit(collector, batch, policy_version, None)
         step_rollouts = self._sampled.popleft().result()
         plan.observe_step(step, step_rollouts.groups)
         weights = None
         if self._staleness == 1:  # Then nothing is being sampled now.
-            self.update()
+            self.update(policy_version)
         else:
-            weights = snapshot(self._policy, self.sampling_policy)
+            weights = snapshot(self._weights(policy_version), self.sampling_policy)
         for batch in plan[step + self._staleness : step + self._staleness + 1]:
             self._submit(collector, batch, policy_version, weights)
         return step_rollouts

@@ -62,6 +62,9 @@ class RLStage(TrainingStage):
         partial_rollouts: What becomes of rollouts that are unfinished at an update: `finish` =
             whole steps are sampled by the weights `staleness` steps earlier; `continue` = they go
             on under the new weights, so that no update waits for the longest.
+        rollout_noise: Relative standard deviation of Gaussian noise on the weights that sample,
+            drawn anew for each update: an engine that is not the trainer, on purpose, to try what
+            a policy loss bears. 0 = none.
         temperature: Sampling temperature; it divides the logits of the loss too.
         filter: Which prompts and rollouts train.
         curriculum: Which prompts of the pool a step draws.
@@ -104,6 +107,7 @@ class RLStage(TrainingStage):
     rollout_engine: str = choice("hf", "vllm")
     staleness: int = number(0, least=0)
     partial_rollouts: str = choice("finish", "continue", when_set=True)
+    rollout_noise: float = number(0.0, least=0.0, when_set=True)
     temperature: TemperatureConfig = field(default_factory=TemperatureConfig)
     filter: FilterConfig = field(default_factory=FilterConfig)
     curriculum: CurriculumConfig = field(
@@ -180,6 +184,11 @@ class RLStage(TrainingStage):
         if self.partial_rollouts == "continue":
             return self.staleness // 2 + 1
         return self.staleness
+
+    @property
+    def samples_apart(self) -> bool:
+        """Whether a copy samples whose weights are not those that train."""
+        return self.staleness > 0 or self.rollout_noise > 0
 
     @property
     def completion_tokens(self) -> int:
@@ -280,7 +289,7 @@ class RLStage(TrainingStage):
         """The reference, the copy that samples, and weights with which it is still to sample."""
         reference = int(bool(self.kl.weight or self.kl.log_every_steps))
         waits = self.staleness > 1 and self.partial_rollouts == "finish"
-        return reference + int(self.staleness > 0) + (self.staleness if waits else 0)
+        return reference + int(self.samples_apart) + (self.staleness if waits else 0)
 
     def workload(self) -> Workload:
         """As if no prompt were dropped or replaced, and every rollout trained."""

@@ -244,6 +244,7 @@ def test_a_plan_counts_copies_of_the_weights_and_rollouts_in_memory() -> None:
     of_step = BATCH * GROUP
     assert counted() == (0, of_step)
     assert counted(staleness=1) == (1, 2 * of_step)
+    assert counted(rollout_noise=0.01) == (1, of_step)
     assert counted(staleness=4) == (5, 5 * of_step)
     # The step that trains, and 4 // 2 + 1 batches in the queue.
     assert counted(**PARTIAL) == (1, 4 * of_step)
