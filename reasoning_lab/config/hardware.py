@@ -31,8 +31,8 @@ class SamplingHardwareConfig:
         url: The OpenAI-compatible server; null = OPENAI_BASE_URL, or else OpenAI's.
         rollout_urls: vLLM servers that draw the rollouts of reinforcement learning and are given
             the policy's weights; empty = each rank has a vLLM of its own.
-        weights_dir: Where they read these weights; null = the stage's work folder, which a server
-            on this machine sees.
+        weights_dir: Where they read these weights, unless they get them over NCCL; null = the
+            stage's work folder, which a server on this machine sees.
         requests_in_flight: Most requests that wait for the server's answer at a time.
         requests_per_minute: Most requests started in a minute; null = no limit.
         request_retries: How often a request that failed or was refused for now is tried again.

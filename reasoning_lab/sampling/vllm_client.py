@@ -1,7 +1,8 @@
 """Generation by vLLM servers in other processes, which load the weights of a policy.
 
-Rank 0 writes the policy to a folder that the servers can read. `VLLM_SERVER_DEV_MODE=1` opens the
-endpoints for that. A server that was restarted has the weights of its checkpoint.
+Where every server offers it, each rank sends the weights to its servers; see `weight_transfer.py`.
+Else rank 0 writes the policy to a folder that the servers can read. `VLLM_SERVER_DEV_MODE=1` opens
+the endpoints for both. A server that was restarted has the weights of its checkpoint.
 vLLM's `instance_id` shows that, and the server gets the policy's weights and the requests again.
 So every completion comes from the weights of the last `load`.
 """
@@ -11,12 +12,14 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
 
 from reasoning_lab.config.hardware import SamplingHardwareConfig
+from reasoning_lab.models.adapters import merged_policy
 from reasoning_lab.models.chat import stop_token_ids
 from reasoning_lab.models.policy import save_policy
 from reasoning_lab.models.tokenizer import prompt_tokens
@@ -27,6 +30,12 @@ from reasoning_lab.sampling.vllm import (
     extended_completions,
     has_logprobs,
     planned_extensions,
+)
+from reasoning_lab.sampling.weight_transfer import (
+    BACKEND,
+    START_OPTION,
+    WeightTransfer,
+    can_transfer,
 )
 from reasoning_lab.system.files import flush_and_rename
 from reasoning_lab.system.ranks import Peers, rank, rank_slice, world_size
@@ -57,7 +66,8 @@ class VLLMClient:
     """Samples from a policy through servers that the ranks share; every rank builds a client.
 
     Args:
-        policy: Unsharded on this rank; defines the tokens that end a completion.
+        policy: Unsharded on this rank; defines the tokens that end a completion. A server that is
+            restarted gets the weights that it has then.
         tokenizer: The policy's.
         urls: Addresses of the servers.
         limits: Limits of the requests.
@@ -75,7 +85,7 @@ class VLLMClient:
         limits: SamplingHardwareConfig,
         folder: Path,
     ) -> None:
-        self._tokenizer = tokenizer
+        self._policy, self._tokenizer = policy, tokenizer
         self._stop_ids = stop_token_ids(policy, tokenizer)
         self._dtype = str(policy.dtype)
         self._model_context_tokens: int = policy.config.max_position_embeddings
@@ -93,7 +103,15 @@ class VLLMClient:
         self._version: int | None = None
         # The instance id of the process that has the weights, by server.
         self._instances: dict[str, str] = {}
-        self._max_context_tokens = min(self._checked_context_tokens(url) for url in self._urls)
+        configs = [self._checked_config(url) for url in self._urls]
+        self._max_context_tokens = min(one["model_config"]["max_model_len"] for one in configs)
+        self._transfers: dict[str, WeightTransfer] = {}
+        # Two ranks that share a server cannot both be in its group.
+        self._transfers_weights = (
+            len(self._urls) >= world_size()
+            and all(_offers_transfer(config) for config in configs)
+            and can_transfer()
+        )
 
     def generate(
         self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int]
@@ -177,20 +195,38 @@ class VLLMClient:
         if version == self._version:
             return
         previous_version, self._version = self._version, version
+        self._policy = policy
+        if self._transfers_weights:
+            self._instances |= self._load_weights(self._rank_urls)
+            self._peers.all_gather(None)
+            return
         if rank() == 0:
-            shutil.rmtree(self._snapshot, ignore_errors=True)  # Left by a killed job.
-            draft = self._folder / "draft"
-            shutil.rmtree(draft, ignore_errors=True)
-            save_policy(policy, self._tokenizer, draft)
-            flush_and_rename(draft, self._snapshot)
+            self._write_snapshot()
         self._peers.all_gather(None)
         for instances in self._peers.all_gather(self._load_weights(rank_slice(self._urls))):
             self._instances |= instances
         if rank() == 0 and previous_version is not None:
             shutil.rmtree(self._folder / str(previous_version))
 
+    def _write_snapshot(self) -> None:
+        """Write the policy where the servers read it."""
+        shutil.rmtree(self._snapshot, ignore_errors=True)  # Left by a killed job.
+        draft = self._folder / "draft"
+        shutil.rmtree(draft, ignore_errors=True)
+        merged = merged_policy(self._policy)
+        # Also the output head's where they are the embedding's: on a CPU vLLM's head would
+        # otherwise keep a packed copy of those that came before.
+        weights, seen = {}, set[int]()
+        for name, weight in merged.state_dict().items():
+            weights[name] = weight.clone() if weight.data_ptr() in seen else weight
+            seen.add(weight.data_ptr())
+        save_policy(merged, self._tokenizer, draft, weights)
+        flush_and_rename(draft, self._snapshot)
+
     def close(self) -> None:
         """Close the connections and remove the weights; the servers keep running."""
+        for transfer in self._transfers.values():
+            transfer.close()
         self._threads.shutdown(cancel_futures=True)
         self._client.close()
         if rank() == 0:
@@ -200,24 +236,26 @@ class VLLMClient:
     def _snapshot(self) -> Path:
         return self._folder / str(self._version)
 
-    def _checked_context_tokens(self, url: str) -> int:
-        """Return a server's context length, after a check of its options."""
-        config = self._server_config(url)["model_config"]
+    def _checked_config(self, url: str) -> Any:
+        """Return a server's options, after a check of those that matter."""
+        config = self._server_config(url)
+        model = config["model_config"]
         for key, expected in (("logprobs_mode", LOGPROBS_MODE), ("dtype", self._dtype)):
-            if config[key] != expected:
+            if model[key] != expected:
                 raise UserError(
-                    f"{_KEY}: '{url}' has {key}={config[key]}; start it as in {self._start_command}"
+                    f"{_KEY}: '{url}' has {key}={model[key]}; start it as in {self._start_command}"
                 )
-        return int(config["max_model_len"])
+        return config
 
     @property
     def _start_command(self) -> str:
         dtype = self._dtype.removeprefix("torch.")
         options = f"--dtype {dtype} --logprobs-mode {LOGPROBS_MODE}"
+        options += f" {START_OPTION}" if can_transfer() else ""
         return f"VLLM_SERVER_DEV_MODE=1 vllm serve FOLDER {options}"
 
     def _server_config(self, url: str) -> Any:
-        response = self._request(url, "GET", "/server_info?config_format=json", None, _BUSY)
+        response = self._request(url, "GET", "/server_info?config_format=json", None)
         return response["vllm_config"]
 
     def _was_restarted(self, url: str) -> bool:
@@ -228,17 +266,33 @@ class VLLMClient:
         return True
 
     def _load_weights(self, urls: Sequence[str]) -> dict[str, str]:
-        """Load the snapshot on the servers and reset their caches; return their instance ids."""
+        """Load the weights on the servers and reset their caches; return their instance ids."""
+        if self._transfers_weights:  # One after another, as they share this process's device.
+            return {url: self._load_weights_on(url) for url in urls}
         instances = self._threads.map(self._load_weights_on, urls)
         return dict(zip(urls, instances, strict=True))
 
     def _load_weights_on(self, url: str) -> str:
         # This comes first, so that a restart in between shows in the next check.
         instance = str(self._server_config(url)["instance_id"])
-        reload = {"method": "reload_weights", "kwargs": {"weights_path": str(self._snapshot)}}
-        self._request(url, "POST", "/collective_rpc", reload, _BUSY)
-        self._request(url, "POST", "/reset_prefix_cache?reset_running_requests=true", {}, _BUSY)
+        if self._transfers_weights:
+            self._send_weights_to(url, instance)
+        else:
+            reload = {"method": "reload_weights", "kwargs": {"weights_path": str(self._snapshot)}}
+            self._request(url, "POST", "/collective_rpc", reload)
+        self._request(url, "POST", "/reset_prefix_cache?reset_running_requests=true", {})
         return instance
+
+    def _send_weights_to(self, url: str, instance: str) -> None:
+        """Send the policy's weights, in a new group if the server was restarted."""
+        if url not in self._transfers or self._instances.get(url) != instance:
+            self._transfers[url] = WeightTransfer(
+                url,
+                partial(self._request, url),
+                self._policy.device,
+                self._limits.request_timeout_s,
+            )
+        self._transfers[url].send(self._policy)
 
     def _complete(self, url: str, extension: Extension, sampling: Sampling) -> Any:
         body = {
@@ -256,7 +310,12 @@ class VLLMClient:
         return response["choices"][0]
 
     def _request(
-        self, url: str, method: str, path: str, body: Mapping[str, Any] | None, busy: Sequence[int]
+        self,
+        url: str,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None,
+        busy: Sequence[int] = _BUSY,
     ) -> Any:
         """Send a request and return the response; retry after a status in `busy`."""
         for attempt in range(self._limits.request_retries + 1):
@@ -291,3 +350,8 @@ class VLLMClient:
             f"start it as in {self._start_command}, and run the same command again to go on from "
             "the last checkpoint"
         )
+
+
+def _offers_transfer(config: Mapping[str, Any]) -> bool:
+    """Whether a server, by its options, takes weights over NCCL."""
+    return (config.get("weight_transfer_config") or {}).get("backend") == BACKEND

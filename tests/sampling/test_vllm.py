@@ -26,6 +26,7 @@ from reasoning_lab.data.artifacts import Corpus, Preferences
 from reasoning_lab.data.corpus import read_rollouts, write_rollouts
 from reasoning_lab.data.tokens.batches import completion_batch
 from reasoning_lab.kernels.logprobs import token_logprobs
+from reasoning_lab.models.adapters import merged_weights
 from reasoning_lab.models.policy import build_policy, load_policy, save_policy
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.models.tokenizer import prompt_tokens, train_tokenizer
@@ -57,8 +58,12 @@ QUESTIONS = ["What is 2 + 3?", "Name the capital of France.", "Count to five."]
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random policy whose completions end now and then. vLLM wants heads of 32 on a CPU."""
-    folder = tmp_path_factory.mktemp("tiny")
+    """A policy whose output head is its embedding, as that of most small models."""
+    return random_policy(tmp_path_factory.mktemp("tiny"), tie_word_embeddings=True)
+
+
+def random_policy(folder: Path, **options: bool) -> Path:
+    """Its completions end now and then. vLLM wants heads of 32 on a CPU."""
     rng = random.Random(0)
     texts = [*PROMPTS, *(f"it is {rng.randrange(100)}" for _ in range(200))]
     tokenizer = train_tokenizer(texts, 300)
@@ -72,6 +77,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "head_dim": 32,
         "max_position_embeddings": 64,
         "initializer_range": 0.3,
+        **options,
     }
     save_policy(build_policy(architecture, tokenizer, "float32", 1), tokenizer, folder)
     return folder
@@ -138,6 +144,32 @@ def test_the_probe_passes_the_policy_and_refuses_other_weights(
         policy.get_output_embeddings().weight.mul_(1.01)
     with pytest.raises(UserError, match=r"^stages.rl: .* set stages.rl.rollout_engine=hf$"):
         check_engine(policy, *arguments)
+
+
+@pytest.mark.parametrize("tie_word_embeddings", [False, True])
+def test_all_of_new_weights_sample(tie_word_embeddings: bool, tmp_path: Path) -> None:
+    folder = random_policy(tmp_path, tie_word_embeddings=tie_word_embeddings)
+    policy, tokenizer = load_policy(folder, "float32")
+    prompts = prompt_tokens(tokenizer, PROMPTS)
+    vllm_engine = VLLMEngine(str(folder), None, "float32", None, HARDWARE)
+    try:
+        for update in range(2):
+            torch.manual_seed(update)
+            with torch.no_grad():
+                for weight in policy.parameters():
+                    weight.mul_(1 + 0.3 * torch.randn(weight.shape))
+            vllm_engine.load_weights(merged_weights(policy).items())
+            completions = vllm_engine.generate(PROMPTS, Sampling(1.0, 1.0, 20), range(12))
+            examples = [
+                Example(prompt, one.token_ids)
+                for prompt, one in zip(prompts, completions, strict=True)
+            ]
+            with torch.no_grad():
+                expected = token_logprobs(policy, completion_batch(examples))
+            logprobs = [value for one in completions for value in one.logprobs]
+            assert logprobs == pytest.approx(expected.tolist(), abs=1e-4)
+    finally:
+        vllm_engine.close()
 
 
 def test_logprobs_of_a_truncated_distribution_are_left_out(engine: VLLMEngine) -> None:

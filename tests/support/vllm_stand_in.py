@@ -36,6 +36,7 @@ class StandIn:
         override: From a path and the number of earlier requests to it to a reply, or None for the
             usual reply. A status of 0 closes the connection without a reply.
         model: Fields of its model config that differ from the usual.
+        config: Further options that it tells.
         instance: Number of starts.
         bodies: Bodies of all served requests, by path.
         weights: Folder of the loaded weights.
@@ -44,6 +45,7 @@ class StandIn:
     checkpoint: Path
     override: Callable[[str, int], Reply | None] = lambda path, before: None
     model: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
     instance: int = 0
     bodies: dict[str, list[Any]] = field(default_factory=dict)
     weights: Path | None = None
@@ -76,7 +78,9 @@ class StandIn:
             if path == "/server_info":
                 model_config = MODEL | self.model
                 config = {"instance_id": str(self.instance), "model_config": model_config}
-                return 200, {"vllm_config": config}
+                return 200, {"vllm_config": config | self.config}
+            if path == "/get_world_size":
+                return 200, {"world_size": 1}
             if path == "/collective_rpc":
                 assert body["method"] == "reload_weights"
                 self.load(Path(body["kwargs"]["weights_path"]))

@@ -1,0 +1,136 @@
+"""A real vLLM server gets weights by vLLM's own transfer, which a stand-in for NCCL carries."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import pytest
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from reasoning_lab.data.tokens.batches import completion_batch
+from reasoning_lab.kernels.logprobs import token_logprobs
+from reasoning_lab.models.policy import load_policy
+from reasoning_lab.models.tokenizer import prompt_tokens
+from reasoning_lab.sampling.engine import Sampling
+from reasoning_lab.sampling.vllm import vllm_environment
+from reasoning_lab.sampling.vllm_client import VLLMClient
+from reasoning_lab.types import Example, UserError
+from tests.sampling.test_vllm import PROMPTS, tiny  # noqa: F401 - a fixture
+from tests.sampling.test_vllm_launcher import HARDWARE
+from tests.support import nccl_stand_in
+from tests.support.vllm_stand_in import StandIn, running_stand_in
+
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
+
+ROOT = Path(__file__).parents[2]
+HOT = Sampling(0.9, 1.0, 20)
+
+
+@pytest.fixture(autouse=True)
+def nccl(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process has the stand-in, and a GPU by its own account."""
+    for module, name in nccl_stand_in.places():
+        monkeypatch.setattr(module, name, getattr(module, name))
+    nccl_stand_in.install()
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+
+
+@contextmanager
+def serving(policy: Path, port: int, folder: Path) -> Iterator[str]:
+    """A server that takes weights over the stand-in for NCCL."""
+    paths = os.pathsep.join([str(nccl_stand_in.plugin_folder(folder)), str(ROOT)])
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(policy)]
+    command += ["--dtype", "float32", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--logprobs-mode", "processed_logprobs", "--enforce-eager"]
+    command += ["--no-enable-chunked-prefill", "--kv-cache-memory-bytes", str(2**28)]
+    command += ["--weight-transfer-config", '{"backend": "nccl"}']
+    environment = {**vllm_environment(HARDWARE), "PYTHONPATH": paths, "VLLM_SERVER_DEV_MODE": "1"}
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        url = f"http://127.0.0.1:{port}"
+        try:
+            while not _responds(url):
+                assert process.poll() is None, (folder / "log").read_text()
+                time.sleep(0.5)
+            yield url
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _responds(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/health").is_success
+    except httpx.TransportError:
+        return False
+
+
+def moved(policy: PreTrainedModel, seed: int) -> None:
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for weight in policy.parameters():
+            weight.mul_(1 + 0.3 * torch.randn(weight.shape))
+
+
+def assert_samples_from(
+    client: VLLMClient, policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    drawn = client.generate(PROMPTS, HOT, range(len(PROMPTS)))
+    prompts = prompt_tokens(tokenizer, PROMPTS)
+    rows = [Example(ids, one.token_ids) for ids, one in zip(prompts, drawn, strict=True)]
+    with torch.no_grad():
+        expected = token_logprobs(policy, completion_batch(rows), HOT.temperature)
+    logprobs = [value for one in drawn for value in one.logprobs]
+    assert logprobs == pytest.approx(expected.tolist(), abs=1e-4)
+
+
+def test_weights_go_to_a_server_without_a_folder_also_after_it_was_restarted(
+    tiny: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    policy, tokenizer = load_policy(tiny, "float32")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    shared = tmp_path / "weights"
+    with serving(tiny, port, tmp_path / "first") as url:
+        client = VLLMClient(policy, tokenizer, [url], HARDWARE.sampling, shared)
+        for version in range(3):
+            client.load(policy, version)
+            assert_samples_from(client, policy, tokenizer)
+            moved(policy, version)
+        client.load(policy, 3)
+    with serving(tiny, port, tmp_path / "second"):
+        # It begins with other weights, draws with them, and is given these and the requests again.
+        assert_samples_from(client, policy, tokenizer)
+        moved(policy, 4)
+        client.load(policy, 4)
+        assert_samples_from(client, policy, tokenizer)
+    assert not shared.exists()
+
+
+def refuses(path: str, before: int) -> tuple[int, dict[str, object]] | None:
+    return (500, {"detail": "no"}) if path == "/init_weight_transfer_engine" else None
+
+
+@pytest.mark.parametrize("override", [refuses, lambda path, before: None])
+def test_a_server_that_does_not_come_is_told_in_time(
+    override: Callable[[str, int], tuple[int, dict[str, object]] | None],
+    tiny: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    policy, tokenizer = load_policy(tiny, "float32")
+    server = StandIn(tiny, override=override, config=nccl_stand_in.OFFERED)
+    limits = replace(HARDWARE.sampling, request_timeout_s=3.0)
+    with running_stand_in(server):
+        client = VLLMClient(policy, tokenizer, [server.url], limits, tmp_path)
+        with pytest.raises(UserError, match=r"did not take the weights .*127\.0\.0\.1:\d+ \("):
+            client.load(policy, 0)
