@@ -8,6 +8,7 @@ folder is shared, and nothing beside the policy takes memory.
 import importlib.util
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -44,7 +45,7 @@ class WeightTransfer:
         timeout_s: For the server to answer; NCCL itself would wait for ever.
 
     Raises:
-        UserError: The server cannot reach this machine.
+        UserError: The server refuses, or cannot reach this machine.
     """
 
     def __init__(self, url: str, request: Request, device: torch.device, timeout_s: float) -> None:
@@ -58,10 +59,10 @@ class WeightTransfer:
         workers = request("GET", "/get_world_size", None)["world_size"]
         group = NCCLTrainerInitInfo(address, port, 1 + workers, packed=False, rank=0)
         self._where = f"which it reaches at {address}:{port}"
-        self._weights = _Weights()
+        self._weights, self._control = _Weights(), _Control(request)
         self._engine = self._in_time(
             lambda: NCCLTrainerWeightTransferEngine.trainer_init(
-                group, client=_Control(request), source=self._weights
+                group, client=self._control, source=self._weights
             )
         )
 
@@ -94,11 +95,13 @@ class WeightTransfer:
 
         thread = threading.Thread(target=run, daemon=True)
         thread.start()
-        thread.join(self._timeout_s)
+        deadline = time.monotonic() + self._timeout_s
+        while thread.is_alive() and not self._control.errors and time.monotonic() < deadline:
+            thread.join(0.1)
         if results:
             return results[0]
-        if errors and isinstance(errors[0], UserError):
-            raise errors[0]
+        if self._control.errors:
+            raise self._control.errors[0]
         reason = errors[0] if errors else f"nothing came of it in {self._timeout_s:g} s"
         raise UserError(
             f"hardware.sampling.rollout_urls: '{self._url}' did not take the weights of this "
@@ -108,22 +111,34 @@ class WeightTransfer:
 
 
 class _Control:
-    """vLLM's requests about a transfer; see its protocol `VLLMWeightSyncClient`."""
+    """vLLM's requests about a transfer; see its protocol `VLLMWeightSyncClient`.
+
+    Attributes:
+        errors: Of requests that failed, which leave vLLM's own call waiting for the server.
+    """
 
     def __init__(self, request: Request) -> None:
         self._request = request
+        self.errors: list[UserError] = []
 
     def init_weight_transfer_engine(self, init_info: Mapping[str, Any]) -> None:
-        self._request("POST", "/init_weight_transfer_engine", {"init_info": init_info})
+        self._post("/init_weight_transfer_engine", {"init_info": init_info})
 
     def start_weight_update(self) -> None:
-        self._request("POST", "/start_weight_update", None)
+        self._post("/start_weight_update", None)
 
     def update_weights(self, update_info: Mapping[str, Any]) -> None:
-        self._request("POST", "/update_weights", {"update_info": update_info})
+        self._post("/update_weights", {"update_info": update_info})
 
     def finish_weight_update(self) -> None:
-        self._request("POST", "/finish_weight_update", None)
+        self._post("/finish_weight_update", None)
+
+    def _post(self, path: str, body: Mapping[str, Any] | None) -> None:
+        try:
+            self._request("POST", path, body)
+        except UserError as error:
+            self.errors.append(error)
+            raise
 
 
 class _Weights:
