@@ -23,7 +23,7 @@ from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.sampling.vllm import vllm_environment
 from reasoning_lab.sampling.vllm_client import VLLMClient
 from reasoning_lab.types import Example, UserError
-from tests.sampling.test_vllm import PROMPTS, tiny  # noqa: F401 - a fixture
+from tests.sampling.test_vllm import PROMPTS, random_policy
 from tests.sampling.test_vllm_launcher import HARDWARE
 from tests.support import nccl_stand_in
 from tests.support.vllm_stand_in import StandIn, running_stand_in
@@ -32,6 +32,12 @@ pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
 HOT = Sampling(0.9, 1.0, 20)
+
+
+@pytest.fixture(scope="module")
+def tied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A policy whose output head is its embedding, as that of most small models."""
+    return random_policy(tmp_path_factory.mktemp("tied"), tie_word_embeddings=True)
 
 
 @pytest.fixture(autouse=True)
@@ -93,28 +99,35 @@ def assert_samples_from(
 
 
 def test_weights_go_to_a_server_without_a_folder_also_after_it_was_restarted(
-    tiny: Path,  # noqa: F811
-    tmp_path: Path,
+    tied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    policy, tokenizer = load_policy(tiny, "float32")
+    policy, tokenizer = load_policy(tied, "float32")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     shared = tmp_path / "weights"
-    with serving(tiny, port, tmp_path / "first") as url:
+    with serving(tied, port, tmp_path / "first") as url:
         client = VLLMClient(policy, tokenizer, [url], HARDWARE.sampling, shared)
         for version in range(3):
             client.load(policy, version)
             assert_samples_from(client, policy, tokenizer)
             moved(policy, version)
         client.load(policy, 3)
-    with serving(tiny, port, tmp_path / "second"):
+    with serving(tied, port, tmp_path / "second") as url:
         # It begins with other weights, draws with them, and is given these and the requests again.
         assert_samples_from(client, policy, tokenizer)
         moved(policy, 4)
         client.load(policy, 4)
         assert_samples_from(client, policy, tokenizer)
-    assert not shared.exists()
+        assert not shared.exists()
+        # A trainer without a GPU has the same server read files.
+        monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+        reading = VLLMClient(policy, tokenizer, [url], HARDWARE.sampling, shared)
+        for version in range(2):
+            moved(policy, 5 + version)
+            reading.load(policy, version)
+            assert (shared / str(version)).is_dir()
+            assert_samples_from(reading, policy, tokenizer)
 
 
 def refuses(path: str, before: int) -> tuple[int, dict[str, object]] | None:
@@ -131,11 +144,11 @@ def refuses(path: str, before: int) -> tuple[int, dict[str, object]] | None:
 def test_a_server_that_does_not_come_is_told_in_time(
     override: Callable[[str, int], tuple[int, dict[str, object]] | None],
     message: str,
-    tiny: Path,  # noqa: F811
+    tied: Path,
     tmp_path: Path,
 ) -> None:
-    policy, tokenizer = load_policy(tiny, "float32")
-    server = StandIn(tiny, override=override, config=nccl_stand_in.OFFERED)
+    policy, tokenizer = load_policy(tied, "float32")
+    server = StandIn(tied, override=override, config=nccl_stand_in.OFFERED)
     limits = replace(HARDWARE.sampling, request_timeout_s=3.0)
     with running_stand_in(server):
         client = VLLMClient(policy, tokenizer, [server.url], limits, tmp_path)
