@@ -40,7 +40,7 @@ ARMS = (
         )
     ),
 )
-SEEDS = (0, 1, 2, 3, 4)
+SEEDS = (0, 1, 3, 4, 5)
 MEASURES = ("mismatch/kl", "mismatch/effective_sample_frac")
 CLIPPED = ("train/clip_low_frac", "train/clip_high_frac", "train/outside_band_frac")
 
