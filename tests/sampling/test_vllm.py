@@ -145,32 +145,6 @@ def test_the_probe_passes_the_policy_and_refuses_other_weights(
         check_engine(policy, *arguments)
 
 
-@pytest.mark.parametrize("tie_word_embeddings", [False, True])
-def test_all_of_new_weights_sample(tie_word_embeddings: bool, tmp_path: Path) -> None:
-    folder = random_policy(tmp_path, tie_word_embeddings=tie_word_embeddings)
-    policy, tokenizer = load_policy(folder, "float32")
-    prompts = prompt_tokens(tokenizer, PROMPTS)
-    vllm_engine = VLLMEngine(str(folder), None, "float32", None, HARDWARE)
-    try:
-        for update in range(2):
-            torch.manual_seed(update)
-            with torch.no_grad():
-                for weight in policy.parameters():
-                    weight.mul_(1 + 0.3 * torch.randn(weight.shape))
-            vllm_engine.load_weights(merged_weights(policy).items())
-            completions = vllm_engine.generate(PROMPTS, Sampling(1.0, 1.0, 20), range(12))
-            examples = [
-                Example(prompt, one.token_ids)
-                for prompt, one in zip(prompts, completions, strict=True)
-            ]
-            with torch.no_grad():
-                expected = token_logprobs(policy, completion_batch(examples))
-            logprobs = [value for one in completions for value in one.logprobs]
-            assert logprobs == pytest.approx(expected.tolist(), abs=1e-4)
-    finally:
-        vllm_engine.close()
-
-
 def test_logprobs_of_a_truncated_distribution_are_left_out(engine: VLLMEngine) -> None:
     (completions,) = engine.generate(PROMPTS[:1], Sampling(0.6, 0.5, 4), [0])
     assert completions.token_ids
@@ -305,6 +279,33 @@ def to_be_brief(**options: Any) -> RLStage:
         kl=KLConfig(log_every_steps=1),
         optimization=optimization(**options),
     )
+
+
+@pytest.mark.parametrize("tie_word_embeddings", [False, True])
+def test_all_of_new_weights_sample(tie_word_embeddings: bool, tmp_path: Path) -> None:
+    """It stands behind those that share an engine, which would end with this one."""
+    folder = random_policy(tmp_path, tie_word_embeddings=tie_word_embeddings)
+    policy, tokenizer = load_policy(folder, "float32")
+    prompts = prompt_tokens(tokenizer, PROMPTS)
+    vllm_engine = VLLMEngine(str(folder), None, "float32", None, HARDWARE)
+    try:
+        for update in range(2):
+            torch.manual_seed(update)
+            with torch.no_grad():
+                for weight in policy.parameters():
+                    weight.mul_(1 + 0.3 * torch.randn(weight.shape))
+            vllm_engine.load_weights(merged_weights(policy).items())
+            completions = vllm_engine.generate(PROMPTS, Sampling(1.0, 1.0, 20), range(12))
+            examples = [
+                Example(prompt, one.token_ids)
+                for prompt, one in zip(prompts, completions, strict=True)
+            ]
+            with torch.no_grad():
+                expected = token_logprobs(policy, completion_batch(examples))
+            logprobs = [value for one in completions for value in one.logprobs]
+            assert logprobs == pytest.approx(expected.tolist(), abs=1e-4)
+    finally:
+        vllm_engine.close()
 
 
 @pytest.mark.parametrize("adapter", [None, AdapterConfig(rank=8)], ids=["plain", "lora"])
