@@ -6,7 +6,6 @@ in the folder whose `runs/` holds the page's sweep. The last row is of no arm: a
 each seed's SFT policy samples, and the policy in float32 would train.
 """
 
-import copy
 import sys
 from pathlib import Path
 
@@ -23,24 +22,13 @@ from reasoning_lab.kernels.logprobs import token_logprobs
 from reasoning_lab.losses.importance import Band, mismatch_metrics, mismatch_sums
 from reasoning_lab.models.policy import load_policy
 from reasoning_lab.models.tokenizer import prompt_tokens
+from reasoning_lab.report.expected import checked_expected
 from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.sampling.hf import HFEngine
 from reasoning_lab.tracking.curves import read_history
 from reasoning_lab.types import Example
 
 BASELINE = "002_stage_ablation/no_dpo"
-ARMS = (
-    BASELINE,
-    *(
-        f"011_how_far_ahead/{arm}"
-        for arm in (
-            *("ahead_4", "ahead_clip", "ahead_gspo", "ahead_cispo", "ahead_dppo", "ahead_sapo"),
-            *("ahead_reinforce", "noise_small", "noise_clip", "noise_reinforce"),
-            *("noise_truncate", "noise_mask"),
-        )
-    ),
-)
-SEEDS = (0, 1, 3, 4, 5)
 MEASURES = ("mismatch/kl", "mismatch/effective_sample_frac")
 CLIPPED = ("train/clip_low_frac", "train/clip_high_frac", "train/outside_band_frac")
 
@@ -49,10 +37,12 @@ def main() -> None:
     """Print the table."""
     register_schemas()
     store = Store(Path("runs/store"))
+    expected, _ = checked_expected(Path(__file__).parent)
+    (arms,) = (swept.removeprefix("experiment=") for swept in expected.overrides)
     print("| arm | nats a token | effective samples | tokens that are clipped or left out |")
     print("| :-- | --: | --: | --: |")
-    for arm in ARMS:
-        histories = [read_history(_record(store, arm, seed, "rl").path) for seed in SEEDS]
+    for arm in arms.split(","):
+        histories = [read_history(_record(store, arm, seed, "rl").path) for seed in expected.seeds]
         steps = [
             {name: np.array(list(curve.values())) for name, curve in history.items()}
             for history in histories
@@ -62,7 +52,7 @@ def main() -> None:
             [sum(one[name].mean() for name in CLIPPED if name in one) for one in steps]
         )
         print(f"| `{arm}` | {kl:.2g} | {effective:.1%} | {left_out:.2%} |")
-    copies = [_of_bfloat16(store, seed) for seed in SEEDS]
+    copies = [_of_bfloat16(store, seed) for seed in expected.seeds]
     kl, effective = (np.mean([one[name.partition("/")[2]] for one in copies]) for name in MEASURES)
     print(f"| a bfloat16 copy samples | {kl:.2g} | {effective:.1%} | |")
 
@@ -80,13 +70,11 @@ def _of_bfloat16(store: Store, seed: int) -> dict[str, float]:
     """The measures of one seed's SFT policy, on 300 validation problems."""
     (recipe,) = recipes([f"experiment={BASELINE}", f"seed={seed}", "benchmark=[validation]"])
     problems = draw_benchmark(recipe.source, recipe.root.benchmarks["validation"])
-    policy, tokenizer = load_policy(_record(store, BASELINE, seed, "sft").path, "float32")
-    engine = copy.deepcopy(policy)
-    for weight in engine.parameters():
-        weight.data = weight.data.bfloat16()
+    path = _record(store, BASELINE, seed, "sft").path
+    (policy, tokenizer), (copy, _) = load_policy(path, "float32"), load_policy(path, "bfloat16")
     prompts = prompt_tokens(tokenizer, [problem.model_prompt for problem in problems])
     sampling = Sampling(0.6, 1.0, 200)
-    drawn = HFEngine(engine, tokenizer, 64).complete(prompts, sampling, range(len(prompts)))
+    drawn = HFEngine(copy, tokenizer, 64).complete(prompts, sampling, range(len(prompts)))
     batch = completion_batch(
         [Example(ids, one.token_ids) for ids, one in zip(prompts, drawn, strict=True)]
     )

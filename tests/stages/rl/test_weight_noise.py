@@ -72,6 +72,10 @@ def test_engine_and_trainer_are_apart_by_the_square_of_the_noise(
     kl = [mean(values["mismatch/kl"]) for values in (small, large)]
     assert kl[1] == pytest.approx(4 * kl[0], rel=0.5)
     assert kl[0] > 1e-5
+    # Weights that wait for their steps have it too, and those under which rollouts go on.
+    for number, partial in enumerate(("finish", "continue")):
+        ahead = replace(config, rollout_noise=0.02, staleness=2, partial_rollouts=partial)
+        assert min(logged(context, tmp_path / f"ahead{number}", ahead)["mismatch/kl"]) > 1e-6
     # Each version has noise of its own; weights that stay have one version.
     assert len(set(small["mismatch/kl"])) > 1
 
