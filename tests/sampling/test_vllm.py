@@ -1,13 +1,6 @@
 """The real vLLM, in this process, in replicas and as a server, on a CPU; `make test-vllm`."""
 
-import os
 import random
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,12 +17,10 @@ from reasoning_lab.config.optimization import TrapezoidConfig
 from reasoning_lab.config.problems import ProblemsConfig
 from reasoning_lab.data.artifacts import Corpus, Preferences
 from reasoning_lab.data.corpus import read_rollouts, write_rollouts
-from reasoning_lab.data.tokens.batches import completion_batch
-from reasoning_lab.kernels.logprobs import token_logprobs
 from reasoning_lab.models.adapters import merged_weights
 from reasoning_lab.models.policy import build_policy, load_policy, save_policy
 from reasoning_lab.models.policy_artifact import Policy
-from reasoning_lab.models.tokenizer import prompt_tokens, train_tokenizer
+from reasoning_lab.models.tokenizer import train_tokenizer
 from reasoning_lab.sampling.config import (
     HFEngineConfig,
     ModelTeacherConfig,
@@ -42,12 +33,14 @@ from reasoning_lab.sampling.vllm import VLLMEngine, VLLMReplicas
 from reasoning_lab.stages.prefer.stage import PreferMixedStage
 from reasoning_lab.stages.rl.options import KLConfig, TemperatureConfig
 from reasoning_lab.stages.rl.stage import RLStage
-from reasoning_lab.types import Completion, Example, Problem, Rollout, UserError, Verdict
+from reasoning_lab.types import Completion, Problem, Rollout, UserError, Verdict
 from reasoning_lab.verify import Verifier
 from tests.support.contexts import data_context
 from tests.support.rl import TableTracker
+from tests.support.sampled_weights import assert_sampled_by, move
 from tests.support.sources import file_source
 from tests.support.stages import optimization, run_stage
+from tests.support.vllm_servers import free_port, serving
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
@@ -115,15 +108,7 @@ def test_logprobs_are_those_of_the_loss_at_the_same_temperature(
     engine: VLLMEngine, tiny: Path, temperature: float
 ) -> None:
     completions = engine.generate(PROMPTS, Sampling(temperature, 1.0, 20), range(12))
-    policy, tokenizer = load_policy(tiny, "float32")
-    prompts = prompt_tokens(tokenizer, PROMPTS)
-    examples = [
-        Example(prompt, one.token_ids) for prompt, one in zip(prompts, completions, strict=True)
-    ]
-    with torch.no_grad():
-        expected = token_logprobs(policy, completion_batch(examples), temperature or 1.0)
-    logprobs = [value for one in completions for value in one.logprobs]
-    assert logprobs == pytest.approx(expected.tolist(), abs=1e-4)
+    assert_sampled_by(*load_policy(tiny, "float32"), PROMPTS, completions, temperature or 1.0)
 
 
 def test_the_probe_passes_the_policy_and_refuses_other_weights(
@@ -286,24 +271,13 @@ def test_all_of_new_weights_sample(tie_word_embeddings: bool, tmp_path: Path) ->
     """It stands behind those that share an engine, which would end with this one."""
     folder = random_policy(tmp_path, tie_word_embeddings=tie_word_embeddings)
     policy, tokenizer = load_policy(folder, "float32")
-    prompts = prompt_tokens(tokenizer, PROMPTS)
     vllm_engine = VLLMEngine(str(folder), None, "float32", None, HARDWARE)
     try:
         for update in range(2):
-            torch.manual_seed(update)
-            with torch.no_grad():
-                for weight in policy.parameters():
-                    weight.mul_(1 + 0.3 * torch.randn(weight.shape))
+            move(policy, update)
             vllm_engine.load_weights(merged_weights(policy).items())
             completions = vllm_engine.generate(PROMPTS, Sampling(1.0, 1.0, 20), range(12))
-            examples = [
-                Example(prompt, one.token_ids)
-                for prompt, one in zip(prompts, completions, strict=True)
-            ]
-            with torch.no_grad():
-                expected = token_logprobs(policy, completion_batch(examples))
-            logprobs = [value for one in completions for value in one.logprobs]
-            assert logprobs == pytest.approx(expected.tolist(), abs=1e-4)
+            assert_sampled_by(policy, tokenizer, PROMPTS, completions, 1.0)
     finally:
         vllm_engine.close()
 
@@ -367,39 +341,11 @@ def test_a_model_teaches_through_vllm(smol: Path) -> None:
 @pytest.fixture(scope="module")
 def server(smol: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """vLLM's own OpenAI server on loopback, once it answers."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
-    command += ["--model", str(smol), "--served-model-name", "smol", "--dtype", "float32"]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--max-model-len", "256"]
-    command += ["--enforce-eager", "--kv-cache-memory-bytes", str(2**29)]
+    options = ["--served-model-name", "smol", "--max-model-len", "256"]
+    options += ["--kv-cache-memory-bytes", str(2**29)]
     log = tmp_path_factory.mktemp("server") / "log.txt"
-    with log.open("w") as stream:
-        process = subprocess.Popen(
-            command,
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "TORCHDYNAMO_DISABLE": "1"},
-        )
-        try:
-            deadline = time.monotonic() + 300
-            while not _healthy(port):
-                assert process.poll() is None, log.read_text()[-3000:]
-                assert time.monotonic() < deadline, log.read_text()[-3000:]
-                time.sleep(1)
-            yield f"http://127.0.0.1:{port}/v1"
-        finally:
-            process.terminate()
-            process.wait(60)
-
-
-def _healthy(port: int) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
+    with serving(smol, free_port(), options, {}, log) as url:
+        yield f"{url}/v1"
 
 
 def test_a_vllm_server_completes_as_the_hf_engine_does(server: str, smol: Path) -> None:

@@ -1,31 +1,25 @@
 """A real vLLM server gets weights by vLLM's own transfer, which a stand-in for NCCL carries."""
 
 import os
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import httpx
 import pytest
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from reasoning_lab.data.tokens.batches import completion_batch
-from reasoning_lab.kernels.logprobs import token_logprobs
 from reasoning_lab.models.policy import load_policy
-from reasoning_lab.models.tokenizer import prompt_tokens
 from reasoning_lab.sampling.engine import Sampling
-from reasoning_lab.sampling.vllm import vllm_environment
+from reasoning_lab.sampling.vllm import LOGPROBS_MODE, vllm_environment
 from reasoning_lab.sampling.vllm_client import VLLMClient
-from reasoning_lab.types import Example, UserError
+from reasoning_lab.types import UserError
 from tests.sampling.test_vllm import PROMPTS, random_policy
 from tests.sampling.test_vllm_launcher import HARDWARE
 from tests.support import nccl_stand_in
+from tests.support.sampled_weights import assert_sampled_by, move
+from tests.support.vllm_servers import free_port, serving
 from tests.support.vllm_stand_in import StandIn, running_stand_in
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
@@ -50,73 +44,40 @@ def nccl(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def serving(policy: Path, port: int, folder: Path) -> Iterator[str]:
+def receiving(policy: Path, port: int, folder: Path) -> Iterator[str]:
     """A server that takes weights over the stand-in for NCCL."""
     paths = os.pathsep.join([str(nccl_stand_in.plugin_folder(folder)), str(ROOT)])
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(policy)]
-    command += ["--dtype", "float32", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--logprobs-mode", "processed_logprobs", "--enforce-eager"]
-    command += ["--no-enable-chunked-prefill", "--kv-cache-memory-bytes", str(2**28)]
-    command += ["--weight-transfer-config", '{"backend": "nccl"}']
     environment = {**vllm_environment(HARDWARE), "PYTHONPATH": paths, "VLLM_SERVER_DEV_MODE": "1"}
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-        url = f"http://127.0.0.1:{port}"
-        try:
-            while not _responds(url):
-                assert process.poll() is None, (folder / "log").read_text()
-                time.sleep(0.5)
-            yield url
-        finally:
-            process.terminate()
-            process.wait()
-
-
-def _responds(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/health").is_success
-    except httpx.TransportError:
-        return False
-
-
-def moved(policy: PreTrainedModel, seed: int) -> None:
-    torch.manual_seed(seed)
-    with torch.no_grad():
-        for weight in policy.parameters():
-            weight.mul_(1 + 0.3 * torch.randn(weight.shape))
+    options = ["--logprobs-mode", LOGPROBS_MODE, "--no-enable-chunked-prefill"]
+    options += ["--kv-cache-memory-bytes", str(2**28)]
+    options += ["--weight-transfer-config", '{"backend": "nccl"}']
+    with serving(policy, port, options, environment, folder / "log") as url:
+        yield url
 
 
 def assert_samples_from(
     client: VLLMClient, policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     drawn = client.generate(PROMPTS, HOT, range(len(PROMPTS)))
-    prompts = prompt_tokens(tokenizer, PROMPTS)
-    rows = [Example(ids, one.token_ids) for ids, one in zip(prompts, drawn, strict=True)]
-    with torch.no_grad():
-        expected = token_logprobs(policy, completion_batch(rows), HOT.temperature)
-    logprobs = [value for one in drawn for value in one.logprobs]
-    assert logprobs == pytest.approx(expected.tolist(), abs=1e-4)
+    assert_sampled_by(policy, tokenizer, PROMPTS, drawn, HOT.temperature)
 
 
 def test_weights_go_to_a_server_without_a_folder_also_after_it_was_restarted(
     tied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     policy, tokenizer = load_policy(tied, "float32")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    shared = tmp_path / "weights"
-    with serving(tied, port, tmp_path / "first") as url:
+    port, shared = free_port(), tmp_path / "weights"
+    with receiving(tied, port, tmp_path / "first") as url:
         client = VLLMClient(policy, tokenizer, [url], HARDWARE.sampling, shared)
         for version in range(3):
             client.load(policy, version)
             assert_samples_from(client, policy, tokenizer)
-            moved(policy, version)
+            move(policy, version)
         client.load(policy, 3)
-    with serving(tied, port, tmp_path / "second") as url:
+    with receiving(tied, port, tmp_path / "second") as url:
         # It begins with other weights, draws with them, and is given these and the requests again.
         assert_samples_from(client, policy, tokenizer)
-        moved(policy, 4)
+        move(policy, 4)
         client.load(policy, 4)
         assert_samples_from(client, policy, tokenizer)
         assert not shared.exists()
@@ -124,7 +85,7 @@ def test_weights_go_to_a_server_without_a_folder_also_after_it_was_restarted(
         monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
         reading = VLLMClient(policy, tokenizer, [url], HARDWARE.sampling, shared)
         for version in range(2):
-            moved(policy, 5 + version)
+            move(policy, 5 + version)
             reading.load(policy, version)
             assert (shared / str(version)).is_dir()
             assert_samples_from(reading, policy, tokenizer)
