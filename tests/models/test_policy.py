@@ -37,7 +37,7 @@ PARAMETERS = {
     "r1_distill_qwen_1_5b": 1_777_088_000,
 }
 # Their widths.
-FROM_NOTHING = {"tiny": 128, "tiny_0_2m": 64}
+FROM_NOTHING = {"tiny": 128, "tiny_0_2m": 64, "tiny_3m": 256}
 
 
 PROMPTS = {
