@@ -139,9 +139,19 @@ class NodeConfig:
         return DEVICES.get(self.root.hardware.gpu_model or "")
 
     @property
+    def sampling_dtype(self) -> str:
+        """Precision of what an engine samples from."""
+        stage, model = self.stage, self.root.model
+        return (
+            stage.sampling_dtype(model)
+            if isinstance(stage, TrainingStage)
+            else model.sampling_dtype
+        )
+
+    @property
     def sampling_weights(self) -> int:
         """Bytes of what an engine samples from."""
-        return weight_bytes(self.architecture, self.vocab_size, self.root.model.sampling_dtype)
+        return weight_bytes(self.architecture, self.vocab_size, self.sampling_dtype)
 
     @property
     def machines(self) -> int:
@@ -286,6 +296,6 @@ def _seconds(config: NodeConfig, trained: float | None, written: float | None) -
         return seconds
     if config.decoder is None:
         return None
-    of = (config.architecture, config.vocab_size, config.root.model.sampling_dtype)
+    of = (config.architecture, config.vocab_size, config.sampling_dtype)
     tokens = written / rows.rows
     return seconds + generation_s(*of, rows.rows, tokens, config.decoder, device)

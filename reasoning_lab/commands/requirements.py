@@ -77,7 +77,7 @@ def memory_of(config: NodeConfig) -> Footprint | None:
         weight_bytes(architecture, architecture["vocab_size"], dtype)
         for architecture, dtype in config.graders
     )
-    has_copy = hardware.strategy in SHARDED or model.dtype == "mixed"
+    has_copy = hardware.strategy in SHARDED or config.sampling_dtype != model.dtype
     if has_copy and config.work.written:
         copies += config.sampling_weights
     return replace(memory, copies=copies)
@@ -149,7 +149,7 @@ def _sampling_bytes(config: NodeConfig, written: Sequences) -> float | None:
         return 0.0
     if config.work.engine == "hf":
         rows = min(decoder.rows, -(-written.rows // decoder.copies))
-        of_token = cache_bytes(config.architecture, config.root.model.sampling_dtype)
+        of_token = cache_bytes(config.architecture, config.sampling_dtype)
         cache = _CACHE_ROOM * written.tokens * of_token
         return rows * (cache + _SAMPLED_LOGIT_BYTES * config.vocab_size)
     if decoder.cache_bytes is None:

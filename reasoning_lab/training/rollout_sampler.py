@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -31,11 +32,26 @@ from reasoning_lab.training.context import StageContext
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class RolloutEngine:
+    """What samples.
+
+    Attributes:
+        name: hf or vllm.
+        dtype: Precision of weights and arithmetic, as the model that samples has it.
+        temperature: That of the rollouts, above 0.
+        key: The config key above `rollout_engine`, which names it, for errors.
+    """
+
+    name: str
+    dtype: str
+    temperature: float
+    key: str
+
+
 @contextmanager
 def rollout_sampler(
-    engine: str,
-    key: str,
-    temperature: float,
+    engine: RolloutEngine,
     context: StageContext,
     student: PreTrainedModel,
     policy: PreTrainedModel,
@@ -44,9 +60,7 @@ def rollout_sampler(
     """Samples from `policy` with the weights that it has at each call.
 
     Args:
-        engine: hf or vllm.
-        key: The config key above `rollout_engine`, which says so, for errors.
-        temperature: That of the rollouts, above 0.
+        engine: What samples.
         context: The stage's.
         student: The model that learns.
         policy: The same or its copy; whole on every rank.
@@ -55,40 +69,38 @@ def rollout_sampler(
     Raises:
         UserError: The engine's logprobs are not those of the student; see `check_engine`.
     """
-    uses_hf = engine == "hf"
+    uses_hf = engine.name == "hf"
     with ExitStack() as stack:
         if uses_hf:
             sampler = context.sampler(policy, tokenizer)
         elif uses_servers(context.hardware):
-            sampler = _vllm_servers(context, policy, tokenizer, stack)
+            sampler = _vllm_servers(context, policy, tokenizer, engine.dtype, stack)
         elif context.hardware.strategy == "single":
-            sampler = _vllm_in_process(context, policy, tokenizer)
+            sampler = _vllm_in_process(context, policy, tokenizer, engine.dtype)
         else:
-            sampler = _vllm_of_rank(context, policy, tokenizer)
+            sampler = _vllm_of_rank(context, policy, tokenizer, engine.dtype)
         stack.enter_context(closing(sampler))
         if not uses_hf or policy is not student:
             check_engine(
                 student,
                 tokenizer,
                 sampler.generate,
-                temperature,
+                engine.temperature,
                 context.hardware,
-                key,
-                hf_remedy(context.hardware) if uses_hf else f"set {key}.rollout_engine=hf",
-                getattr(torch, context.model.sampling_dtype),
+                engine.key,
+                hf_remedy(context.hardware) if uses_hf else f"set {engine.key}.rollout_engine=hf",
+                getattr(torch, engine.dtype),
             )
         yield sampler
 
 
 def _vllm_in_process(
-    context: StageContext, policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+    context: StageContext, policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, dtype: str
 ) -> RolloutSampler:
     folder = _checkpoint(context, policy, tokenizer)
     return context.sampler_through(
         tokenizer,
-        lambda on_progress: VLLMEngine(
-            str(folder), None, context.model.sampling_dtype, None, context.hardware
-        ),
+        lambda on_progress: VLLMEngine(str(folder), None, dtype, None, context.hardware),
         lambda engine, version: cast(VLLMEngine, engine).load_weights(
             merged_weights(policy).items()
         ),
@@ -96,14 +108,14 @@ def _vllm_in_process(
 
 
 def _vllm_of_rank(
-    context: StageContext, policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+    context: StageContext, policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, dtype: str
 ) -> RolloutSampler:
     """Each rank has a vLLM beside it, on the rank's device."""
     folder = broadcast_from_rank0(lambda: _checkpoint(context, policy, tokenizer))
     hardware = context.hardware
     device = torch.cuda.current_device() if torch.cuda.is_available() else 0
     environment = vllm_environment(hardware, (device, 1))
-    build = partial(VLLMEngine, str(folder), None, context.model.sampling_dtype, None, hardware)
+    build = partial(VLLMEngine, str(folder), None, dtype, None, hardware)
     output = context.work_dir / f"vllm-{rank()}.log"
     return context.sampler_through(
         tokenizer,
@@ -118,6 +130,7 @@ def _vllm_servers(
     context: StageContext,
     policy: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
+    dtype: str,
     stack: ExitStack,
 ) -> RolloutSampler:
     hardware = context.hardware.sampling
@@ -125,7 +138,7 @@ def _vllm_servers(
     def start_server() -> str:
         folder = _checkpoint(context, policy, tokenizer)
         output = context.work_dir / "vllm.log"
-        server = running_server(folder, context.model.sampling_dtype, context.hardware, output)
+        server = running_server(folder, dtype, context.hardware, output)
         return stack.enter_context(server)
 
     urls = hardware.rollout_urls or [broadcast_from_rank0(start_server)]

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Self
 from reasoning_lab.config.fields import choice
 from reasoning_lab.config.frozen_policy import FrozenPolicyConfig
 from reasoning_lab.config.hardware import HardwareConfig
+from reasoning_lab.config.model import ModelConfig
 from reasoning_lab.config.optimization import Length, OptimizationConfig
 from reasoning_lab.config.problems import (
     CorpusSelection,
@@ -210,6 +211,10 @@ class TrainingStage(LabStage):
     def frozen_copies(self) -> int:
         """Frozen copies of the policy that it keeps in memory beside the one that trains."""
         return 0
+
+    def sampling_dtype(self, model: ModelConfig) -> str:
+        """Precision of what samples from the policy while it trains."""
+        return model.sampling_dtype
 
     def is_spread(self, hardware: HardwareConfig) -> bool:
         return hardware.strategy != "single"

@@ -205,21 +205,23 @@ def gathered_weights(policy: PreTrainedModel) -> dict[str, Tensor]:
 
 
 def sampling_model(
-    policy: PreTrainedModel, strategy: str, is_apart: bool = False
+    policy: PreTrainedModel, strategy: str, is_apart: bool = False, in_bfloat16: bool = False
 ) -> PreTrainedModel:
     """What samples while `policy` trains: the policy itself, or a copy for `copy_weights`.
 
-    It is a copy where no process holds whole weights, and where it is to be apart from the policy.
-    A bfloat16 copy samples for a policy of mixed precision. Call it before a strategy divides the
-    policy.
+    It is a copy where no process holds whole weights, and where it is to be apart from the policy
+    or in bfloat16, as it always is for a policy of mixed precision. Call it before a strategy
+    divides the policy.
     """
-    mixed = mixes_precision(policy)
-    if not (is_apart or mixed or strategy in SHARDED):
+    in_bfloat16 = mixes_precision(policy) or (in_bfloat16 and policy.dtype != torch.bfloat16)
+    if not (is_apart or in_bfloat16 or strategy in SHARDED):
         return policy
     model: PreTrainedModel = copy.deepcopy(policy).eval()
-    for parameter in model.parameters() if mixed else ():
-        # Buffers keep their precision: positions are too large for bfloat16.
-        parameter.data = parameter.data.bfloat16()
+    for parameter in model.parameters() if in_bfloat16 else ():
+        # Buffers keep their precision: positions are too large for bfloat16. A quantized weight is
+        # no number.
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.bfloat16()
     return model
 
 

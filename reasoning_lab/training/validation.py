@@ -22,7 +22,7 @@ from reasoning_lab.sampling.rollouts import RolloutSampler
 from reasoning_lab.system.ranks import Peers
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.training.loop import PolicyModule
-from reasoning_lab.training.rollout_sampler import rollout_sampler
+from reasoning_lab.training.rollout_sampler import RolloutEngine, rollout_sampler
 from reasoning_lab.training.stage import TrainingStage
 from reasoning_lab.training.strategies import copy_weights, sampling_model
 from reasoning_lab.types import Problem, RolloutGroup, Split
@@ -54,9 +54,12 @@ class PolicyValidation(Callback):
         self._opened = ExitStack()
         self._sampler = self._opened.enter_context(
             rollout_sampler(
-                context.training.validation_engine,
-                f"stages.{context.name}.validation",
-                validation.temperature or 1.0,  # The check of the engine divides logits by it.
+                RolloutEngine(
+                    context.training.validation_engine,
+                    context.model.sampling_dtype,
+                    validation.temperature or 1.0,  # The check of the engine divides logits by it.
+                    f"stages.{context.name}.validation",
+                ),
                 context,
                 policy,
                 self._model,

@@ -258,6 +258,13 @@ def test_phi4_mini_from_its_config_alone(composed: Compose) -> None:
     (both,) = (node.memory for node in planned([mixed]) if node.stage == "rl")
     assert both is not None
     assert both.copies == (4 + 2) * both.parameters
+    # So they are where `rollout_dtype` says so, and of a policy in bfloat16 it says nothing new.
+    for dtype, copies in (("float32", 4 + 2), ("bfloat16", 2)):
+        words = (f"model.dtype={dtype}", "stages.rl.rollout_dtype=bfloat16")
+        said = composed("model=phi4_mini", "ablate=pretrain", *words)
+        (memory,) = (node.memory for node in planned([said]) if node.stage == "rl")
+        assert memory is not None
+        assert memory.copies == copies * memory.parameters
     assert node.memory.parameters == pytest.approx(3.84e9, rel=0.005)
     assert node.memory.weights == node.memory.gradients == 2 * node.memory.parameters
     assert node.memory.optimizer == 2 * 2 * node.memory.parameters

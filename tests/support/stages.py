@@ -253,6 +253,7 @@ STAGES: dict[str, TrainingStage] = {
         validation=ValidationConfig(count=5, every_steps=2),
     ),
     "rl_noise": replace(RL, screen_group_size=0, rollout_noise=0.1),
+    "rl_bfloat16": replace(RL, screen_group_size=0, staleness=1, rollout_dtype="bfloat16"),
     "rl_ahead_noise": replace(RL, screen_group_size=0, staleness=2, rollout_noise=0.1),
     # Groups of two tosses are often of one verdict, and then their prompts rest.
     "rl_curriculum": replace(

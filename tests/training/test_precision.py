@@ -13,9 +13,9 @@ from reasoning_lab.models.policy import load_policy
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.sampling.hf import HFEngine
-from reasoning_lab.stages.rl.prefetcher import RolloutPrefetcher
 from reasoning_lab.stages.sft.stage import SFTStage
 from reasoning_lab.training.context import StageContext
+from reasoning_lab.training.strategies import sampling_model
 from reasoning_lab.types import Example, UserError
 from tests.conftest import Compose
 from tests.support.stages import optimization, run_stage, weights
@@ -51,6 +51,16 @@ def test_small_steps_are_kept_where_bfloat16_rounds_them_away(
     assert mixed > 0.6 * whole > 0.3
 
 
+def test_what_samples_in_bfloat16_is_a_copy_unless_the_policy_is(context: StageContext) -> None:
+    start = Policy(context.inputs["policy"].path)
+    for dtype, is_copy in (("float32", True), ("bfloat16", False)):
+        here = replace(context, model=replace(context.model, dtype=dtype))
+        policy, _ = here.load_student(start)
+        sampling_policy = sampling_model(policy, "single", in_bfloat16=True)
+        assert (sampling_policy is not policy) == is_copy
+        assert {weight.dtype for weight in sampling_policy.parameters()} == {torch.bfloat16}
+
+
 def test_what_samples_is_a_mixed_policys_copy_in_bfloat16(
     context: StageContext,
 ) -> None:
@@ -58,7 +68,7 @@ def test_what_samples_is_a_mixed_policys_copy_in_bfloat16(
     start = Policy(context.inputs["policy"].path)
     policy, tokenizer = here.load_student(start)
     assert {weight.dtype for weight in policy.parameters()} == {torch.float32}
-    sampling_policy = RolloutPrefetcher(policy, 0, "single", None).sampling_policy
+    sampling_policy = sampling_model(policy, "single")
     served, _ = here.load_policy(start)
     for name, weight in sampling_policy.state_dict().items():
         assert weight.dtype == torch.bfloat16

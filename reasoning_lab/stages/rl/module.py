@@ -54,8 +54,9 @@ from reasoning_lab.system.ranks import Peers
 from reasoning_lab.training.completion_limit import completion_limit
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.training.loop import PolicyModule, best_metrics, fit, save_trained
-from reasoning_lab.training.rollout_sampler import rollout_sampler
+from reasoning_lab.training.rollout_sampler import RolloutEngine, rollout_sampler
 from reasoning_lab.training.step_plan import in_steps
+from reasoning_lab.training.strategies import sampling_model
 from reasoning_lab.training.validation import log_validation, validation_problems
 from reasoning_lab.types import RolloutGroup, Split
 
@@ -255,9 +256,11 @@ def rollout_schedule(
 ) -> RolloutSchedule:
     """What becomes of rollouts that are unfinished at an update: `config.partial_rollouts`."""
     noise = WeightNoise(config.rollout_noise, seed) if config.rollout_noise else None
+    in_bfloat16 = config.rollout_dtype == "bfloat16"
+    sampling_policy = sampling_model(policy, strategy, config.samples_apart, in_bfloat16)
     if config.partial_rollouts == "continue":
-        return PartialRollouts(policy, config, strategy, noise)
-    return RolloutPrefetcher(policy, config.staleness, strategy, noise)
+        return PartialRollouts(policy, sampling_policy, noise, config)
+    return RolloutPrefetcher(policy, sampling_policy, noise, config.staleness)
 
 
 def _resolved(config: RLStage, context: StageContext, policy: Policy) -> RLStage:
@@ -265,9 +268,10 @@ def _resolved(config: RLStage, context: StageContext, policy: Policy) -> RLStage
     tokens = completion_limit(
         config.max_new_tokens, policy, f"stages.{context.name}.max_new_tokens"
     )
-    dtypes = {context.model.dtype, context.model.sampling_dtype}
     importance = config.importance.resolved(
-        config.rollout_engine != "hf" or len(dtypes) > 1 or config.rollout_noise > 0
+        config.rollout_engine != "hf"
+        or config.sampling_dtype(context.model) != context.model.dtype
+        or config.rollout_noise > 0
     )
     return replace(config, max_new_tokens=tokens, importance=importance)
 
@@ -295,9 +299,12 @@ def run(
     sampling_policy = schedule.sampling_policy
     with (
         rollout_sampler(
-            config.rollout_engine,
-            key,
-            config.temperature.start,
+            RolloutEngine(
+                config.rollout_engine,
+                config.sampling_dtype(context.model),
+                config.temperature.start,
+                key,
+            ),
             context,
             student,
             sampling_policy,

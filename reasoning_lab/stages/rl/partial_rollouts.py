@@ -41,18 +41,18 @@ class PartialRollouts(RolloutSchedule):
     """Samples groups ahead of the steps; those that an update interrupts go on after it.
 
     Args:
-        policy, strategy, noise: As in `RolloutSchedule`.
+        policy, sampling_policy, noise: As in `RolloutSchedule`.
         config: The stage's; it samples no further prompts and no further rollouts of a prompt.
     """
 
     def __init__(
         self,
         policy: PreTrainedModel,
-        config: RLStage,
-        strategy: str,
+        sampling_policy: PreTrainedModel,
         noise: WeightNoise | None,
+        config: RLStage,
     ) -> None:
-        super().__init__(policy, strategy, True, noise)
+        super().__init__(policy, sampling_policy, noise)
         self._config = config
         self._queue = RolloutQueue(config.optimization.batch_size, config.staleness)
         self._validation: list[RolloutGroup] | None = None

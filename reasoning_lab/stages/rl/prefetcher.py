@@ -23,12 +23,7 @@ from reasoning_lab.stages.rl.rollouts import RolloutCollector
 from reasoning_lab.stages.rl.saved_rollouts import read_step, saved_step
 from reasoning_lab.stages.rl.weight_noise import WeightNoise
 from reasoning_lab.system.ranks import Peers, rank
-from reasoning_lab.training.strategies import (
-    load_weights,
-    sampling_model,
-    snapshot,
-    whole_weights,
-)
+from reasoning_lab.training.strategies import load_weights, snapshot, whole_weights
 from reasoning_lab.types import UserError
 
 
@@ -37,21 +32,20 @@ class RolloutSchedule(ABC):
 
     Args:
         policy: The policy that learns.
-        strategy: `hardware.strategy`.
-        is_apart: Whether sampling goes on while the policy trains.
+        sampling_policy: The model that samples: the policy itself, or a copy; see `sampling_model`.
         noise: On the weights that sample, which are a copy then; None = none.
 
     Attributes:
-        sampling_policy: The model that samples: the policy itself, or a copy; see `sampling_model`.
+        sampling_policy: The same.
     """
 
     def __init__(
-        self, policy: PreTrainedModel, strategy: str, is_apart: bool, noise: WeightNoise | None
+        self,
+        policy: PreTrainedModel,
+        sampling_policy: PreTrainedModel,
+        noise: WeightNoise | None,
     ) -> None:
-        self._policy, self._noise = policy, noise
-        self.sampling_policy = sampling_model(
-            policy, strategy, is_apart=is_apart or noise is not None
-        )
+        self._policy, self.sampling_policy, self._noise = policy, sampling_policy, noise
         self._worker = ThreadPoolExecutor(1)
         self._peers = Peers()
 
@@ -115,14 +109,18 @@ class RolloutPrefetcher(RolloutSchedule):
     """Samples whole steps ahead, each by the weights before the step `staleness` steps earlier.
 
     Args:
-        policy, strategy, noise: As in `RolloutSchedule`.
+        policy, sampling_policy, noise: As in `RolloutSchedule`.
         staleness: 0 = each step's rollouts are sampled when it begins.
     """
 
     def __init__(
-        self, policy: PreTrainedModel, staleness: int, strategy: str, noise: WeightNoise | None
+        self,
+        policy: PreTrainedModel,
+        sampling_policy: PreTrainedModel,
+        noise: WeightNoise | None,
+        staleness: int,
     ) -> None:
-        super().__init__(policy, strategy, staleness > 0, noise)
+        super().__init__(policy, sampling_policy, noise)
         self._staleness = staleness
         # Of the next step and those after it, in order.
         self._sampled: deque[Future[StepRollouts]] = deque()

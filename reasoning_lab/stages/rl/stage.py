@@ -8,6 +8,7 @@ from typing import Any, Self
 from reasoning_lab.config.fields import AUTO, FREE_KEYS_WHEN_SET, at_least, choice, number
 from reasoning_lab.config.frozen_policy import FrozenPolicyConfig
 from reasoning_lab.config.hardware import HardwareConfig
+from reasoning_lab.config.model import ModelConfig
 from reasoning_lab.config.policy_loss import PolicyLossConfig
 from reasoning_lab.config.problems import CountProblems, DrawWeights, ProblemDraw, ProblemsConfig
 from reasoning_lab.config.rollout_engine import check_vllm
@@ -65,6 +66,8 @@ class RLStage(TrainingStage):
         rollout_noise: Relative standard deviation of Gaussian noise on the weights that sample,
             drawn anew for each update: an engine that is not the trainer, on purpose, to try what
             a policy loss bears. 0 = none.
+        rollout_dtype: Precision of the policy that samples: auto = the policy's, bfloat16 where it
+            trains in mixed precision; bfloat16 = that, whatever trains.
         temperature: Sampling temperature; it divides the logits of the loss too.
         filter: Which prompts and rollouts train.
         curriculum: Which prompts of the pool a step draws.
@@ -108,6 +111,7 @@ class RLStage(TrainingStage):
     staleness: int = number(0, least=0)
     partial_rollouts: str = choice("finish", "continue", when_set=True)
     rollout_noise: float = number(0.0, least=0.0, when_set=True)
+    rollout_dtype: str = choice("auto", "bfloat16", when_set=True)
     temperature: TemperatureConfig = field(default_factory=TemperatureConfig)
     filter: FilterConfig = field(default_factory=FilterConfig)
     curriculum: CurriculumConfig = field(
@@ -189,6 +193,9 @@ class RLStage(TrainingStage):
     def samples_apart(self) -> bool:
         """Whether a copy samples whose weights are not those that train."""
         return self.staleness > 0 or self.rollout_noise > 0
+
+    def sampling_dtype(self, model: ModelConfig) -> str:
+        return model.sampling_dtype if self.rollout_dtype == "auto" else self.rollout_dtype
 
     @property
     def completion_tokens(self) -> int:

@@ -1,4 +1,4 @@
-"""Rollouts of weights with noise: how much there is, who has it, and what it does to training."""
+"""Rollouts of other weights than the trainer's, with noise or in bfloat16, and what they change."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,12 +10,12 @@ import torch
 from reasoning_lab.config.optimization import TrapezoidConfig
 from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.stages.rl.module import rollout_schedule
-from reasoning_lab.stages.rl.options import ImportanceConfig
+from reasoning_lab.stages.rl.options import ImportanceConfig, TemperatureConfig
 from reasoning_lab.stages.rl.stage import RLStage
 from reasoning_lab.stages.rl.weight_noise import WeightNoise
 from reasoning_lab.training.context import StageContext
 from tests.support.rl import TableTracker
-from tests.support.stages import RL, optimization, trained
+from tests.support.stages import RL, optimization, trained, weights
 
 STILL = optimization(learning_rate=0.0, schedule=TrapezoidConfig(decay_frac=0.5))
 
@@ -89,3 +89,24 @@ def test_rollouts_of_noisy_weights_are_weighted_by_default(
         for mode in ("auto", "truncate", "none")
     )
     assert auto["train/loss"] == truncated["train/loss"] != none["train/loss"]
+
+
+def test_a_bfloat16_copy_samples_for_a_policy_in_float32(
+    context: StageContext, tmp_path: Path
+) -> None:
+    config = replace(RL, screen_group_size=0, group_size=8, rollout_dtype="bfloat16")
+    auto, truncated, none = (
+        logged(context, tmp_path / mode, replace(config, importance=ImportanceConfig(mode)))
+        for mode in ("auto", "truncate", "none")
+    )
+    assert auto["train/loss"] == truncated["train/loss"] != none["train/loss"]
+    # bfloat16 resolves 1/256 of a value, float32 far less than the bound of the noiseless test.
+    assert all(1e-4 < value < 0.1 for value in auto["mismatch/logprob_difference_max"])
+    assert {value.dtype for value in weights(tmp_path / "auto" / "out").values()} == {torch.float32}
+    # Weights that wait for their steps are in bfloat16 too, and those under which rollouts go on.
+    for number, partial in enumerate(("finish", "continue")):
+        ahead = replace(config, staleness=2, partial_rollouts=partial, optimization=STILL)
+        # A rollout that goes on may train at another temperature than it was sampled at.
+        ahead = replace(ahead, temperature=TemperatureConfig(1.0, 1.0))
+        values = logged(context, tmp_path / f"ahead{number}", ahead)
+        assert all(1e-4 < value < 0.1 for value in values["mismatch/logprob_difference_max"])
