@@ -5,6 +5,7 @@ So the chain closes by itself when a stage is removed, swapped or repeated, and 
 knows any stage's name.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,13 +18,18 @@ from reasoning_lab.types import UserError
 NO_ABLATION = "none"
 # What the artifact that a recipe starts from is called, in `init_from` and in reports.
 BASE = "base"
+# The number alone names the folder of an arm.
+_EXPERIMENT = re.compile(r"(?<![\w.])experiment=(?:(\d{3})_\w+(?=/))?")
 
 
 def variant_label(variant: str) -> str:
-    """`none` -> the full recipe; `dpo` -> without dpo; swept values stand for themselves."""
+    """`none` -> the full recipe; `dpo` -> without dpo; swept values stand for themselves.
+
+    An experiment needs no key: `experiment=011_how_far_ahead/ahead_4` -> 011/ahead_4.
+    """
     if variant == NO_ABLATION:
         return "the full recipe"
-    return variant if "=" in variant else f"without {variant}"
+    return _EXPERIMENT.sub(r"\1", variant) if "=" in variant else f"without {variant}"
 
 
 @dataclass(frozen=True, slots=True)

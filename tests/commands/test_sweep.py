@@ -95,7 +95,7 @@ def test_an_experiment_may_bring_its_sweep(
         return list(dict.fromkeys((node["variant"], node["seed"]) for node in nodes))
 
     name = "experiment=009_smaller_models"
-    everything = ["model=tiny_0_2m", "model=tiny"]
+    everything = ["model=tiny_0_2m", "model=tiny", "model=tiny_3m"]
     assert variants("-m", name) == [(variant, s) for variant in everything for s in range(5)]
     assert variants("-m", name, "seed=7") == [(variant, 7) for variant in everything]
     assert variants(name) == [("none", 0)]

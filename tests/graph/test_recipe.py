@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reasoning_lab.graph.recipe import Node, RunIdentity, ablated, link, ordered, with_evaluations
+from reasoning_lab.graph.recipe import (
+    Node,
+    RunIdentity,
+    ablated,
+    link,
+    ordered,
+    variant_label,
+    with_evaluations,
+)
 from reasoning_lab.graph.stage import Stage
 from reasoning_lab.types import UserError
 from tests.support.toys import (
@@ -243,3 +251,21 @@ def test_a_stages_own_code_is_identity() -> None:
     assert "code" not in run.of(Write(), {})
     assert run.of(Learn(), {})["code"] == {"mine": "1234"}
     assert f"{Learn.__module__}.Learn" in hashed[-1][1]
+
+
+@pytest.mark.parametrize(
+    ("variant", "label"),
+    [
+        ("none", "the full recipe"),
+        ("sft+dpo", "without sft+dpo"),
+        ("seed=3, without dpo", "seed=3, without dpo"),
+        ("experiment=011_how_far_ahead/ahead_4, without dpo", "011/ahead_4, without dpo"),
+        ("model=tiny, experiment=008_less_is_not_more/few", "model=tiny, 008/few"),
+        # What has no number, or no arm, is named in whole.
+        ("experiment=002_stage_ablation", "002_stage_ablation"),
+        ("experiment=mine/first", "mine/first"),
+        ("stages.sft.experiment=011_a/b", "stages.sft.experiment=011_a/b"),
+    ],
+)
+def test_a_label_names_an_arm_by_the_number_of_its_experiment(variant: str, label: str) -> None:
+    assert variant_label(variant) == label

@@ -347,7 +347,7 @@ def test_the_console_table_never_cuts_a_number() -> None:
 
 
 def test_a_variant_of_any_length_stands_above_its_rows() -> None:
-    arm = "experiment=008_less_is_not_more/few_long, model=tiny, without midtrain+prefer+dpo+rl"
+    arm = "stages.sft.optimization.learning_rate=1e-4, model=tiny, without midtrain+prefer+dpo+rl"
     names = [arm, "none"]
     rows = [_changed(variant=name, stage=stage) for name in names for stage in ("sft", "rl")]
     console = Console(width=80)
@@ -355,7 +355,7 @@ def test_a_variant_of_any_length_stands_above_its_rows() -> None:
         console.print(console_table("rows", *row_cells(rows)))
     lines = captured.get().splitlines()
     # A name too long for the terminal breaks between words; numbers stand below each other.
-    starts = [at for at, line in enumerate(lines) if line.startswith(("experiment=", "the full"))]
+    starts = [at for at, line in enumerate(lines) if line.startswith(("stages.", "the full"))]
     assert [lines[at].rstrip() for at in starts] == [arm.rsplit(" ", 1)[0], "the full recipe"]
     shown = [line for line in lines if line.startswith(("sft", "rl"))]
     assert [line.split()[0] for line in shown] == ["sft", "rl"] * 2
