@@ -141,12 +141,7 @@ class NodeConfig:
     @property
     def sampling_dtype(self) -> str:
         """Precision of what an engine samples from."""
-        stage, model = self.stage, self.root.model
-        return (
-            stage.sampling_dtype(model)
-            if isinstance(stage, TrainingStage)
-            else model.sampling_dtype
-        )
+        return self.stage.sampling_dtype(self.root.model)
 
     @property
     def sampling_weights(self) -> int:

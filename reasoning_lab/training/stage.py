@@ -53,6 +53,10 @@ class LabStage(Stage):
         """Policies that it reads and does not train, by the knob that names each."""
         return {}
 
+    def sampling_dtype(self, model: ModelConfig) -> str:
+        """Precision of what samples from the policy."""
+        return model.sampling_dtype
+
     def identity(self) -> dict[str, Any]:
         """The knobs; of a frozen policy's folder its content, wherever it lies."""
         identity = super().identity()
@@ -211,10 +215,6 @@ class TrainingStage(LabStage):
     def frozen_copies(self) -> int:
         """Frozen copies of the policy that it keeps in memory beside the one that trains."""
         return 0
-
-    def sampling_dtype(self, model: ModelConfig) -> str:
-        """Precision of what samples from the policy while it trains."""
-        return model.sampling_dtype
 
     def is_spread(self, hardware: HardwareConfig) -> bool:
         return hardware.strategy != "single"

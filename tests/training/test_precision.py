@@ -56,9 +56,14 @@ def test_what_samples_in_bfloat16_is_a_copy_unless_the_policy_is(context: StageC
     for dtype, is_copy in (("float32", True), ("bfloat16", False)):
         here = replace(context, model=replace(context.model, dtype=dtype))
         policy, _ = here.load_student(start)
+        # As a quantized base has them.
+        codes = torch.nn.Parameter(torch.arange(3, dtype=torch.uint8), requires_grad=False)
+        policy.register_parameter("codes", codes)
         sampling_policy = sampling_model(policy, "single", in_bfloat16=True)
         assert (sampling_policy is not policy) == is_copy
-        assert {weight.dtype for weight in sampling_policy.parameters()} == {torch.bfloat16}
+        sampled = dict(sampling_policy.named_parameters())
+        assert sampled.pop("codes").dtype == torch.uint8
+        assert {weight.dtype for weight in sampled.values()} == {torch.bfloat16}
 
 
 def test_what_samples_is_a_mixed_policys_copy_in_bfloat16(

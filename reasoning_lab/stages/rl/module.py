@@ -296,7 +296,6 @@ def run(
     problems = context.problems(Split.TRAIN, config.problems)
     warn_of_absent_domains(config.domains, problems, key)
     schedule = rollout_schedule(student, config, context.hardware.strategy, context.seed)
-    sampling_policy = schedule.sampling_policy
     with (
         rollout_sampler(
             RolloutEngine(
@@ -307,7 +306,7 @@ def run(
             ),
             context,
             student,
-            sampling_policy,
+            schedule.sampling_policy,
             tokenizer,
         ) as sampler,
         closing(schedule),

@@ -18,6 +18,7 @@ from reasoning_lab.tracking.curves import read_history
 from reasoning_lab.training.context import StageContext
 from reasoning_lab.training.job import Job
 from reasoning_lab.training.rollout_sampler import exclusive_server
+from reasoning_lab.types import UserError
 from tests.support.launches import max_weight_difference, with_placement
 from tests.support.stages import RL, optimization, saved_states, trained
 from tests.support.vllm_stand_in import StandIn, running_stand_in
@@ -66,6 +67,15 @@ def test_a_server_draws_what_the_policy_would_also_for_a_run_that_goes_on(
     mismatch = read_history(there)["mismatch/logprob_difference_max"]
     assert mismatch[0] < 1e-4
     assert (max(mismatch.values()) < 1e-4) == (staleness == 0)
+
+
+def test_a_server_has_the_precision_that_samples(context: StageContext, tmp_path: Path) -> None:
+    config = replace(RL, screen_group_size=0, rollout_engine="vllm", rollout_dtype="bfloat16")
+    with running_stand_in(StandIn(context.inputs["policy"].path)) as server:
+        engine = SamplingHardwareConfig(rollout_urls=[server.url])
+        served = replace(context, hardware=replace(context.hardware, sampling=engine))
+        with pytest.raises(UserError, match=r"has dtype=torch.float32; .* --dtype bfloat16 "):
+            trained("rl", served, tmp_path, config)
 
 
 def test_trainings_take_turns_at_a_server(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
