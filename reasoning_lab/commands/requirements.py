@@ -78,9 +78,8 @@ def memory_of(config: NodeConfig) -> Footprint | None:
         for architecture, dtype in config.graders
     )
     has_copy = hardware.strategy in SHARDED or config.sampling_dtype != model.dtype
-    if has_copy and config.work.written:
-        copies += config.sampling_weights
-    return replace(memory, copies=copies)
+    of_sampling = max(stage.sampling_copies(), int(has_copy and config.work.written is not None))
+    return replace(memory, copies=copies + of_sampling * config.sampling_weights)
 
 
 def requirements(

@@ -213,7 +213,11 @@ class TrainingStage(LabStage):
         return replace(self, optimization=self.optimization.in_steps(rows or 0, tokens or 1))
 
     def frozen_copies(self) -> int:
-        """Frozen copies of the policy that it keeps in memory beside the one that trains."""
+        """Frozen copies of the policy that it reads beside the one that trains."""
+        return 0
+
+    def sampling_copies(self) -> int:
+        """Copies of the policy for sampling that it keeps in memory whatever the hardware."""
         return 0
 
     def is_spread(self, hardware: HardwareConfig) -> bool:

@@ -265,6 +265,13 @@ def test_phi4_mini_from_its_config_alone(composed: Compose) -> None:
         (memory,) = (node.memory for node in planned([said]) if node.stage == "rl")
         assert memory is not None
         assert memory.copies == copies * memory.parameters
+    # One copy is apart and in bfloat16, and so are the weights that wait for it to sample.
+    for staleness, copies in ((1, 4 + 2), (4, 4 + 5 * 2)):
+        words = ("model.dtype=mixed", f"stages.rl.staleness={staleness}")
+        ahead = composed("model=phi4_mini", "ablate=pretrain", *words)
+        (memory,) = (node.memory for node in planned([ahead]) if node.stage == "rl")
+        assert memory is not None
+        assert memory.copies == copies * memory.parameters
     assert node.memory.parameters == pytest.approx(3.84e9, rel=0.005)
     assert node.memory.weights == node.memory.gradients == 2 * node.memory.parameters
     assert node.memory.optimizer == 2 * 2 * node.memory.parameters

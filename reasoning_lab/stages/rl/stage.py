@@ -293,10 +293,13 @@ class RLStage(TrainingStage):
         return replace(self, problems=self.problems.with_counts(f"{key}.problems", count))
 
     def frozen_copies(self) -> int:
-        """The reference, the copy that samples, and weights with which it is still to sample."""
-        reference = int(bool(self.kl.weight or self.kl.log_every_steps))
+        """The reference."""
+        return int(bool(self.kl.weight or self.kl.log_every_steps))
+
+    def sampling_copies(self) -> int:
+        """What samples, if apart, and weights with which it is still to sample."""
         waits = self.staleness > 1 and self.partial_rollouts == "finish"
-        return reference + int(self.samples_apart) + (self.staleness if waits else 0)
+        return int(self.samples_apart) + (self.staleness if waits else 0)
 
     def workload(self) -> Workload:
         """As if no prompt were dropped or replaced, and every rollout trained."""

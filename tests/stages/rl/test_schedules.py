@@ -233,13 +233,13 @@ def test_a_curriculum_draws_by_what_was_known_when_rollouts_began(
 
 
 def test_a_plan_counts_copies_of_the_weights_and_rollouts_in_memory() -> None:
-    """Beside the reference: what samples, and weights that are still to sample whole steps."""
+    """What samples, and weights that are still to sample whole steps."""
 
     def counted(**changes: Any) -> tuple[int, int | None]:
         options = config(problems=ProblemsConfig([1], 9), **changes)
         written = options.workload().written
         assert written is not None
-        return options.frozen_copies() - 1, written.rows_in_memory
+        return options.sampling_copies(), written.rows_in_memory
 
     of_step = BATCH * GROUP
     assert counted() == (0, of_step)
