@@ -62,7 +62,7 @@ test-long: $(VENV)/dev.stamp
 # What a landing does not wait for.
 test-soak: $(VENV)/dev.stamp .venv-vllm/dev.stamp
 	@$(BIN)/pytest -m "soak and not vllm"
-	@.venv-vllm/bin/pytest -m "soak and vllm" tests/sampling
+	@.venv-vllm/bin/pytest -m "soak and vllm" tests/sampling tests/benchmarks
 
 # A notebook takes longer than a test may. It starts without the runs of the last time.
 test-notebooks: $(VENV)/dev.stamp

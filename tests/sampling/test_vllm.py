@@ -54,7 +54,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return random_policy(tmp_path_factory.mktemp("tiny"), tie_word_embeddings=False)
 
 
-def random_policy(folder: Path, **options: bool) -> Path:
+def random_policy(folder: Path, **options: bool | str) -> Path:
     """Its completions end now and then. vLLM wants heads of 32 on a CPU."""
     rng = random.Random(0)
     texts = [*PROMPTS, *(f"it is {rng.randrange(100)}" for _ in range(200))]

@@ -159,6 +159,17 @@ def test_a_server_draws_what_vllm_in_this_process_does(
     same_training(inside, alone)
 
 
+def test_a_vllm_in_this_process_samples_in_the_precision_that_is_said(
+    job: Job, tmp_path: Path
+) -> None:
+    inside = with_servers(job, tmp_path / "run", [])
+    stage = replace(job.stage, rollout_dtype="bfloat16")  # type: ignore[call-arg]
+    curves = trained_here(replace(inside, stage=stage))
+    mismatch = curves["mismatch/logprob_difference_max"].values()
+    assert min(mismatch) > 1e-3
+    assert max(mismatch) < 1.0
+
+
 def test_a_push_that_is_lost_shows_in_the_mismatch(job: Job, server: str, tmp_path: Path) -> None:
     pushes = iter(range(STEPS))
     with relaying(Relay(server, lambda path: "rpc" in path and next(pushes) == 2)) as relay:

@@ -10,13 +10,23 @@ import pytest
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from reasoning_lab.config.model import AdapterConfig, ModelConfig
 from reasoning_lab.models.policy import load_policy
+from reasoning_lab.models.policy_artifact import Policy
 from reasoning_lab.sampling.engine import Sampling
 from reasoning_lab.sampling.vllm import LOGPROBS_MODE, vllm_environment
 from reasoning_lab.sampling.vllm_client import VLLMClient
+from reasoning_lab.training.job import Job
 from reasoning_lab.types import UserError
-from tests.sampling.test_vllm import PROMPTS, random_policy
-from tests.sampling.test_vllm_launcher import HARDWARE
+from tests.sampling.test_vllm import PROMPTS, random_policy, tiny  # noqa: F401 - a fixture
+from tests.sampling.test_vllm_launcher import (
+    HARDWARE,
+    STEPS,
+    job,  # noqa: F401 - a fixture
+    same_training,
+    trained_here,
+    with_servers,
+)
 from tests.support import nccl_stand_in
 from tests.support.sampled_weights import assert_sampled_by, move
 from tests.support.vllm_servers import free_port, serving
@@ -89,6 +99,34 @@ def test_weights_go_to_a_server_without_a_folder_also_after_it_was_restarted(
             reading.load(policy, version)
             assert (shared / str(version)).is_dir()
             assert_samples_from(reading, policy, tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("family", "adapter"),
+    [
+        pytest.param("qwen3", None, marks=pytest.mark.soak),
+        ("llama", AdapterConfig(rank=8)),
+    ],
+)
+def test_rl_learns_by_transfer_what_it_learns_by_files(
+    family: str,
+    adapter: AdapterConfig | None,
+    job: Job,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    policy = random_policy(tmp_path / "policy", tie_word_embeddings=True, model_type=family)
+    job = replace(job, inputs={"policy": Policy(policy)}, model=ModelConfig(adapter=adapter))
+    with receiving(policy, free_port(), tmp_path / "server") as url:
+        sent = with_servers(job, tmp_path / "sent", [url])
+        curves = trained_here(sent)
+        monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+        read = with_servers(job, tmp_path / "read", [url])
+        trained_here(read)
+    # The policy goes far, and the server with it.
+    assert curves["train/kl_to_reference"][STEPS - 1] > 0.05
+    assert max(curves["mismatch/logprob_difference_max"].values()) < 1e-4
+    same_training(sent, read)
 
 
 def refuses(path: str, before: int) -> tuple[int, dict[str, object]] | None:
