@@ -1,9 +1,9 @@
 """How far the engine of each arm was from its trainer: a table of means over steps and seeds.
 
-    python experiments/011_how_far_ahead/mismatch.py
+    python experiments/011_how_far_ahead/mismatch.py [FOLDER OF ANOTHER PAGE]
 
-in the folder whose `runs/` holds the page's sweep. The last row is of no arm: a bfloat16 copy of
-each seed's SFT policy samples, and the policy in float32 would train.
+in the folder whose `runs/` holds the page's sweep. This page's last row is of no arm: a bfloat16
+copy of each seed's SFT policy samples, and the policy in float32 would train.
 """
 
 import sys
@@ -37,7 +37,8 @@ def main() -> None:
     """Print the table."""
     register_schemas()
     store = Store(Path("runs/store"))
-    expected, _ = checked_expected(Path(__file__).parent)
+    page = Path(__file__).parent
+    expected, _ = checked_expected(Path(sys.argv[1]) if sys.argv[1:] else page)
     (arms,) = (swept.removeprefix("experiment=") for swept in expected.overrides)
     print("| arm | nats a token | effective samples | tokens that are clipped or left out |")
     print("| :-- | --: | --: | --: |")
@@ -52,6 +53,8 @@ def main() -> None:
             [sum(one[name].mean() for name in CLIPPED if name in one) for one in steps]
         )
         print(f"| `{arm}` | {kl:.2g} | {effective:.1%} | {left_out:.2%} |")
+    if sys.argv[1:]:
+        return
     copies = [_of_bfloat16(store, seed) for seed in expected.seeds]
     kl, effective = (np.mean([one[name.partition("/")[2]] for one in copies]) for name in MEASURES)
     print(f"| a bfloat16 copy samples | {kl:.2g} | {effective:.1%} | |")

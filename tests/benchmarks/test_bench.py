@@ -14,7 +14,7 @@ from reasoning_lab.data.corpus import read_rollouts
 from reasoning_lab.models.policy import load_policy, load_tokenizer
 from reasoning_lab.models.tokenizer import tokenize_rollouts
 
-from .pairs import distillation
+from .pairs import colocated, distillation
 from .pairs.__main__ import (
     DRAWING,
     UnequalWorkError,
@@ -23,7 +23,7 @@ from .pairs.__main__ import (
     table,
 )
 from .pairs.limits import decoding_bytes, decoding_products, training_products
-from .pairs.work import PAIRS, side_of
+from .pairs.work import PAIRS, Pair, side_of
 from .pairs.workload import (
     ENDING_POLICY,
     RL_ENDS_ONE_IN,
@@ -124,10 +124,17 @@ def test_work_that_lifted_no_peak_has_no_share_of_it() -> None:
     assert table([row], 1).splitlines()[-1].split("|")[11].strip() == "(50%)"
 
 
+def marks_of(name: str, pair: Pair) -> list[pytest.MarkDecorator]:
+    """`grpo_vllm` compiles a vLLM, for a minute."""
+    if pair.package != "vllm":
+        return [pytest.mark.long]
+    return [pytest.mark.vllm, *([pytest.mark.soak] if name == "grpo_vllm" else [])]
+
+
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=pytest.mark.vllm if pair.package == "vllm" else pytest.mark.long)
+        pytest.param(name, marks=marks_of(name, pair))
         for name, pair in PAIRS.items()
         if pair.is_possible
     ],
@@ -136,7 +143,8 @@ def test_both_sides_do_equal_work(
     name: str, workload: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REASONING_LAB_TRUSTED", "tests")
-    monkeypatch.setattr(distillation, "OPEN_ENGINES", {})  # Else its engine would stay open.
+    for module in (colocated, distillation):
+        monkeypatch.setattr(module, "OPEN_ENGINES", {})  # Else its engine would stay open.
     sides = [side_of(path, workload) for path in (PAIRS[name].ours, PAIRS[name].peer)]
     checks = [asdict(side.check()) for side in sides]
     rounds = [asdict(side.round()) for side in sides]

@@ -5,9 +5,9 @@
 
 For each pair and size, each side has a process, and the sides work in turn. First comes a check,
 in which tokens and first losses must be equal, then the rounds. A pair whose package is missing
-is left out; `distillation` needs the environment of vLLM. Writes `bench.json` and `bench.md`:
-medians, their ratio, the limit's fraction, peak memory. Run it on an idle machine: a busy one
-flatters the side that does less.
+is left out; `distillation` and `grpo_vllm` need the environment of vLLM. Writes `bench.json` and
+`bench.md`: medians, their ratio, the limit's fraction, peak memory. Run it on an idle machine: a
+busy one flatters the side that does less.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from .workload import SIZES, write_workload
 Answer = dict[str, Any]
 _MOST_LOSS_APART = 1e-4
 # These sample completions, so their token counts agree only approximately.
-DRAWING = ("generation", "grpo", "grpo_ending", "distillation")
+DRAWING = ("generation", "grpo", "grpo_ending", "distillation", "grpo_vllm")
 _MOST_TOKENS_APART_FRAC = 0.25
 # Their CPU seconds do not include our verifier's workers.
 _IN_PROCESSES = ("verification", "distillation")

@@ -82,11 +82,14 @@ class Stage:
         shutil.rmtree(run_folder, ignore_errors=True)
         (run_folder / "out").mkdir(parents=True)
         data = self._folder / f"{self._kind}{suffix}"
-        stage = _STAGES[self._kind](self._size, steps)
+        stage = self._stage(steps)
         context = self._context(run_folder, data)
         inputs = {artifact.kind: context.inputs[artifact.kind] for artifact in stage.consumes}
         metrics: Mapping[str, Any] = stage.run(context, **inputs)
         return self._work(context, stage.optimization, data, metrics)
+
+    def _stage(self, steps: int) -> TrainingStage:
+        return _STAGES[self._kind](self._size, steps)
 
     def _context(self, run_folder: Path, data: Path) -> TimedContext:
         return TimedContext(
@@ -168,7 +171,7 @@ def _dpo(size: Size, steps: int) -> TrainingStage:
     return DPOStage(beta=BETA, optimization=_optimization(steps, size.batch_size))
 
 
-def _rl(size: Size, steps: int) -> TrainingStage:
+def rl_stage(size: Size, steps: int) -> RLStage:
     return RLStage(
         problems=ProblemsConfig([1], steps * size.rl_prompts),
         group_size=size.group_size,
@@ -218,7 +221,7 @@ def grpo_ending(folder: Path) -> PolicyGradient:
     return PolicyGradient(folder, ENDING_POLICY)
 
 
-_STAGES = {"grpo": _rl, "midtrain": _midtrain, "sft": _sft, "dpo": _dpo}
+_STAGES = {"grpo": rl_stage, "midtrain": _midtrain, "sft": _sft, "dpo": _dpo}
 
 
 def midtrain(folder: Path) -> Stage:

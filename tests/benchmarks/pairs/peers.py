@@ -10,8 +10,10 @@ is timed is `train()` alone, not the preparation of the data.
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import datasets
@@ -46,6 +48,16 @@ class Trained:
         return self._run("", 1)
 
     def _run(self, suffix: str, epochs: int) -> Work:
+        trainer, units, tokens = self._open(suffix, epochs)
+        clock = Clock()
+        trainer.train()
+        elapsed = clock.read()
+        self._history = trainer.state.log_history
+        losses = self._logged("loss")
+        return Work(units * epochs, *elapsed, tokens * epochs, tuple(losses))
+
+    def _open(self, suffix: str, epochs: int) -> tuple[Any, int, int]:
+        """A trainer, and its units and tokens of an epoch."""
         out = self._folder / "peer"
         shutil.rmtree(out, ignore_errors=True)
         model = AutoModelForCausalLM.from_pretrained(self._policy, dtype=torch.float32)
@@ -66,15 +78,7 @@ class Trained:
             "disable_tqdm": True,
             "seed": 0,
         }
-        trainer, units, tokens = self._trainer(
-            model, self._folder / f"{self._kind}{suffix}", options
-        )
-        clock = Clock()
-        trainer.train()
-        elapsed = clock.read()
-        self._history = trainer.state.log_history
-        losses = self._logged("loss")
-        return Work(units * epochs, *elapsed, tokens * epochs, tuple(losses))
+        return self._trainer(model, self._folder / f"{self._kind}{suffix}", options)
 
     def _logged(self, key: str) -> list[float]:
         return [entry[key] for entry in self._history if key in entry]
@@ -145,6 +149,8 @@ class Preferences(Trained):
 class PolicyGradient(Trained):
     """GRPOTrainer, generating with transformers; as ours, in micro-batches of 32 completions."""
 
+    _sampling: Mapping[str, Any] = MappingProxyType({})
+
     def check(self) -> Work:
         return self._run("-check", 1)
 
@@ -158,6 +164,7 @@ class PolicyGradient(Trained):
         micro = min(32, together)
         arguments = {
             **options,
+            **self._sampling,
             "per_device_train_batch_size": micro,
             "gradient_accumulation_steps": together // micro,
             "num_generations": size.group_size,

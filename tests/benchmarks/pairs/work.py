@@ -87,6 +87,7 @@ class Pair:
 
 _OURS, _TRL = "tests.benchmarks.pairs.ours", "tests.benchmarks.pairs.peers"
 _VLLM = "tests.benchmarks.pairs.distillation"
+_COLOCATED = "tests.benchmarks.pairs.colocated"
 _GRPO = Pair(
     f"{_OURS}.grpo",
     f"{_TRL}.policy_gradient",
@@ -134,6 +135,14 @@ PAIRS = {
         f"{_VLLM}.ours",
         f"{_VLLM}.peer",
         "vLLM and math-verify in a loop",
+        "completions/s",
+        {"tiny": None, "30m": None},
+        package="vllm",
+    ),
+    "grpo_vllm": Pair(
+        f"{_COLOCATED}.ours",
+        f"{_COLOCATED}.peer",
+        "TRL GRPOTrainer, colocated vLLM",
         "completions/s",
         {"tiny": None, "30m": None},
         package="vllm",
