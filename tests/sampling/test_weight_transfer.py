@@ -115,10 +115,14 @@ def test_rl_learns_by_transfer_what_it_learns_by_files(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    no_folder = tmp_path / "file"
+    no_folder.touch()
     policy = random_policy(tmp_path / "policy", tie_word_embeddings=True, model_type=family)
     job = replace(job, inputs={"policy": Policy(policy)}, model=ModelConfig(adapter=adapter))
     with receiving(policy, free_port(), tmp_path / "server") as url:
         sent = with_servers(job, tmp_path / "sent", [url])
+        sampling = replace(sent.hardware.sampling, weights_dir=str(no_folder))
+        sent = replace(sent, hardware=replace(sent.hardware, sampling=sampling))
         curves = trained_here(sent)
         monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
         read = with_servers(job, tmp_path / "read", [url])
