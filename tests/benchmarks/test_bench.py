@@ -143,8 +143,8 @@ def test_both_sides_do_equal_work(
     name: str, workload: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REASONING_LAB_TRUSTED", "tests")
-    for module in (colocated, distillation):
-        monkeypatch.setattr(module, "OPEN_ENGINES", {})  # Else its engine would stay open.
+    for module in (colocated, distillation):  # Else their engines would stay open.
+        monkeypatch.setattr(module, "OPEN_ENGINES", type(module.OPEN_ENGINES)())
     sides = [side_of(path, workload) for path in (PAIRS[name].ours, PAIRS[name].peer)]
     checks = [asdict(side.check()) for side in sides]
     rounds = [asdict(side.round()) for side in sides]

@@ -30,7 +30,7 @@ from .work import Work
 from .workload import ENDING_POLICY
 
 KV_CACHE_GB = 2
-OPEN_ENGINES: dict[str, Engine] = {}
+OPEN_ENGINES: list[Engine] = []
 
 
 class OpenEngineContext(TimedContext):
@@ -40,16 +40,17 @@ class OpenEngineContext(TimedContext):
         self,
         tokenizer: PreTrainedTokenizerBase | None,
         engine: Callable[[OnProgress], Engine],
-        sync: Callable[[Engine, int], None] = lambda engine, version: None,
-        instruction: str = "",
+        *arguments: Any,
+        **options: Any,
     ) -> RolloutSampler:
         def open_engine(on_progress: OnProgress) -> Engine:
             if not OPEN_ENGINES:
-                opened = OPEN_ENGINES[self.name] = engine(on_progress)
-                opened.close = lambda: None  # type: ignore[method-assign]  # The process's end does.
-            return OPEN_ENGINES[self.name]
+                OPEN_ENGINES.append(engine(on_progress))
+                # The process's end closes it.
+                OPEN_ENGINES[0].close = lambda: None  # type: ignore[method-assign]
+            return OPEN_ENGINES[0]
 
-        return super().sampler_through(tokenizer, open_engine, sync, instruction)
+        return super().sampler_through(tokenizer, open_engine, *arguments, **options)
 
 
 class OurColocated(our_sides.PolicyGradient):
